@@ -1,0 +1,1 @@
+"""From a recipe to a plan, block by block to a store."""

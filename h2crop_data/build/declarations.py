@@ -1,0 +1,162 @@
+"""Which parcels a plan pins: read near its cells, coded, numbered, put into a split."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from itertools import product
+from typing import Any
+
+import geopandas as gpd
+import numpy as np
+import pandas as pd
+import pyogrio
+import shapely
+from numpy.typing import NDArray
+
+from h2crop_data.constants import BACKGROUND, FINE, TIERS
+from h2crop_data.errors import ParcelError
+from h2crop_data.grid import LONLAT, SPLIT_CRS, Cell, to_crs, transformer
+from h2crop_data.parcels.rasterize import covered, rasterize_ids
+from h2crop_data.parcels.read import read_parcels
+from h2crop_data.parcels.taxonomy import Taxonomy, load_crop_table, tier_table
+from h2crop_data.recipe import ParcelSource, Recipe, Split
+
+TIER_COLUMNS = [f"tier{tier}" for tier in range(1, TIERS + 1)]
+PARCEL_COLUMNS = ["number", "country", "parcel_id", "code", "hcat3", *TIER_COLUMNS, "split"]
+
+
+@dataclass(frozen=True)
+class Declarations:
+    """What was declared in one year on the ground of a plan."""
+
+    #: PARCEL_COLUMNS and geometry in longitude and latitude, in order of number.
+    parcels: gpd.GeoDataFrame
+    #: Ground the declarations cover (longitude, latitude); None: all of it; empty: none, so every label is unknown.
+    coverage: shapely.Geometry | None
+    counts: dict[str, int] = field(default_factory=dict)
+
+    def near(self, cells: Sequence[Cell]) -> Declarations:
+        """The part of it that bears on some cells."""
+        outlines = shapely.union_all([cell.outline for cell in cells])
+        found = self.parcels.sindex.query(outlines, predicate="intersects")
+        coverage = None if self.coverage is None else shapely.intersection(self.coverage, outlines.buffer(0.01))
+        return Declarations(self.parcels.iloc[np.sort(found)], coverage)
+
+
+def no_declarations() -> Declarations:
+    """A year nothing is known of."""
+    columns: dict[str, Any] = {name: pd.Series(dtype="str") for name in PARCEL_COLUMNS}
+    columns["number"] = pd.Series(dtype="uint32")
+    columns |= {name: pd.Series(dtype="uint8") for name in TIER_COLUMNS}
+    return Declarations(gpd.GeoDataFrame(columns, geometry=[], crs=LONLAT), shapely.Polygon())
+
+
+def declarations_of(
+    recipe: Recipe,
+    sources: Sequence[ParcelSource],
+    year: int,
+    groups: Sequence[Sequence[Cell]],
+    taxonomy: Taxonomy,
+    progress: Any,
+) -> Declarations:
+    """The parcels of a year that meet the cells of some groups (cells near each other), read group by group.
+
+    Raises ParcelError for files, fields or tables that cannot be used.
+    """
+    current = [source for source in sources if source.years is None or year in source.years]
+    if not current:
+        return no_declarations()
+    parts, counts = [], Counter[str]()
+    for place, source in enumerate(current):
+        path = recipe.locate(source.path.replace("{year}", str(year)))
+        table = load_crop_table(
+            source.table, source.country, recipe.locate(source.table.path) if is_own_table(source) else None
+        )
+        for done, cells in enumerate(groups):
+            progress(done, len(groups), f"parcels of {year}, {source.country}")
+            outlines = shapely.union_all([cell.outline for cell in cells])
+            near, found = read_parcels(
+                path, source.code_field, id_field=source.id_field, layer=source.layer, crs=source.crs, area=outlines
+            )
+            shapely.prepare(outlines)
+            near = near[shapely.intersects(outlines, near.geometry.to_numpy())]
+            hcat3 = near["code"].map(lambda code, table=table: table.get(code, "")).astype("str")
+            unmapped = ~near["code"].isin(list(table))
+            counts.update(found)
+            parts.append(near.assign(source=place, country=source.country, hcat3=hcat3, unmapped=unmapped))
+    parcels = pd.concat(parts, ignore_index=True).drop_duplicates(["source", "fid"])
+    parcels = parcels.sort_values(["source", "fid"], ignore_index=True)
+    counts["unmapped"] = int(parcels["unmapped"].sum())
+    parcels[TIER_COLUMNS] = tier_table(parcels["hcat3"], taxonomy)
+    parcels["number"] = np.arange(1, len(parcels) + 1, dtype=np.uint32)
+    parcels["split"] = split_of_parcels(parcels.geometry.to_numpy(), recipe.split)
+    return Declarations(parcels[[*PARCEL_COLUMNS, "geometry"]], coverage_of(recipe, current), dict(counts))
+
+
+def is_own_table(source: ParcelSource) -> bool:
+    """Whether a source brings a crop table of its own."""
+    return source.table is not None and not isinstance(source.table, str)
+
+
+def coverage_of(recipe: Recipe, sources: Sequence[ParcelSource]) -> shapely.Geometry | None:
+    """The ground some sources cover together; None where one of them does not say, which counts as everywhere."""
+    grounds = []
+    for source in sources:
+        if source.coverage is None:
+            return None
+        path = recipe.locate(source.coverage)
+        try:
+            frame = pyogrio.read_dataframe(path)
+        except pyogrio.errors.DataSourceError as error:
+            raise ParcelError(f"cannot read the coverage {path}: {error}") from error
+        grounds.append(shapely.union_all(frame.to_crs(LONLAT).geometry.to_numpy()))
+    return shapely.union_all(grounds)
+
+
+def split_of_parcels(geometry: NDArray[np.object_], split: Split) -> NDArray[np.object_]:
+    """The split that holds most of each parcel (longitude, latitude)."""
+    size = split.square_size
+    moved = shapely.transform(geometry, transformer(LONLAT, SPLIT_CRS).transform, interleaved=False)
+    squares = np.floor(shapely.bounds(moved).reshape(-1, 4) / size).astype(int)
+
+    @cache
+    def name_of(column: int, row: int) -> str:
+        return split.split_of((column, row))
+
+    splits = []
+    for shape, (west, south, east, north) in zip(moved, squares.tolist(), strict=True):
+        if (west, south) == (east, north):
+            splits.append(name_of(west, south))
+            continue
+        areas: dict[str, float] = defaultdict(float)
+        for column, row in product(range(west, east + 1), range(south, north + 1)):
+            square = shapely.box(column * size, row * size, (column + 1) * size, (row + 1) * size)
+            areas[name_of(column, row)] += shapely.area(shapely.intersection(shape, square))
+        splits.append(max(sorted(areas), key=lambda name: areas[name]))
+    return np.array(splits, dtype=object)
+
+
+class CellParcels:
+    """The parcels near some cells of one zone, ready to be drawn cell by cell."""
+
+    def __init__(self, declarations: Declarations, cells: Sequence[Cell]) -> None:
+        near = declarations.near(cells)
+        self.parcels = near.parcels.to_crs(cells[0].crs)
+        self.tree = self.parcels.sindex
+        self.coverage = None if near.coverage is None else to_crs(near.coverage, LONLAT, cells[0].crs)
+
+    def draw(self, cell: Cell) -> tuple[gpd.GeoDataFrame, NDArray[np.int32], NDArray[np.bool_] | None]:
+        """The parcels of a cell, the raster of their index + 1 at 10 m, and where declarations cover it (None: all)."""
+        inside = self.parcels.iloc[np.sort(self.tree.query(cell.polygon, predicate="intersects"))]
+        box = cell.geobox(FINE)
+        ids = rasterize_ids(inside.geometry.to_numpy(), inside["number"].to_numpy(), box)
+        known = None if self.coverage is None else covered(list(shapely.get_parts(self.coverage)), box)
+        return inside, ids, known
+
+    def labelled_share(self, cell: Cell) -> float:
+        """Share of a cell's pixels that lie in a declared parcel."""
+        _, ids, _ = self.draw(cell)
+        return float((ids != BACKGROUND).mean())

@@ -1,0 +1,123 @@
+"""Running blocks: in threads or in processes, each block written by the worker that computed it."""
+
+from __future__ import annotations
+
+import ctypes
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any, Literal
+
+from h2crop_data import __version__
+from h2crop_data.build.block import BlockTask, assemble_block
+from h2crop_data.cube.store import StoreBuilder
+from h2crop_data.errors import H2cropError, StoreError
+
+Workers = Literal["threads", "processes"]
+#: Linux: the signal a process gets when its parent dies.
+PR_SET_PDEATHSIG = 1
+
+
+@dataclass(frozen=True)
+class BlockOutcome:
+    """What became of one block."""
+
+    season: int
+    block: int
+    samples: int
+    #: Bytes of its shards.
+    bytes: int
+    seconds: dict[str, float]
+    error: H2cropError | None = None
+
+
+def build_block(folder: Path, task: BlockTask) -> BlockOutcome:
+    """Compute a block, write its shards, then its marker. Errors a user can act on come back in the outcome."""
+    start = time.perf_counter()
+    try:
+        built = assemble_block(task)
+        writing = time.perf_counter()
+        builder = StoreBuilder(folder)
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            files = builder.write_block(task.season, task.block, built.arrays, task.layout, pool)
+        seconds = {**built.seconds, "compress and write": time.perf_counter() - writing}
+        builder.write_marker(
+            task.season,
+            task.block,
+            {
+                "block": task.block,
+                "split": task.split,
+                "hashes": task.hashes,
+                "software": __version__,
+                "files": files,
+                "spectrum": built.bands,
+                "provenance": built.provenance,
+                "statistics": built.statistics,
+                "seconds": seconds,
+                "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+            },
+        )
+    except H2cropError as error:
+        spent = {"failed": time.perf_counter() - start}
+        return BlockOutcome(task.season, task.block, len(task.cells), 0, spent, error)
+    return BlockOutcome(
+        task.season, task.block, len(task.cells), sum(file["bytes"] for file in files), seconds
+    )
+
+
+def run_blocks(folder: Path, tasks: Iterable[BlockTask], workers: int, kind: Workers) -> Iterator[BlockOutcome]:
+    """Build blocks, giving each outcome as it comes. At most two tasks a worker are in memory.
+
+    A block that fails does not stop the others; a store that cannot be written does: raises StoreError.
+    """
+    queue = iter(tasks)
+    with executor(workers, kind) as pool:
+        running: set[Future[BlockOutcome]] = set()
+        try:
+            while True:
+                for task in islice(queue, 2 * workers - len(running)):
+                    running.add(pool.submit(build_block, folder, task))
+                if not running:
+                    return
+                done, running = wait(running, return_when=FIRST_COMPLETED)
+                for future in done:
+                    outcome = future.result()
+                    if isinstance(outcome.error, StoreError):
+                        raise outcome.error
+                    yield outcome
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+
+def executor(workers: int, kind: Workers) -> ThreadPoolExecutor | ProcessPoolExecutor:
+    """A pool of workers."""
+    if kind == "threads":
+        return ThreadPoolExecutor(workers, thread_name_prefix="block")
+    context = multiprocessing.get_context("spawn")
+    return ProcessPoolExecutor(workers, mp_context=context, initializer=end_with_parent, initargs=(os.getpid(),))
+
+
+def end_with_parent(parent: int) -> None:
+    """Make this worker process end when the builder does, however that dies: an orphan must not write on."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def marker_matches(marker: dict[str, Any], task_hashes: dict[str, str]) -> list[str]:
+    """The array groups whose inputs differ from those a finished block was built from."""
+    return [group for group, value in task_hashes.items() if marker["hashes"][group] != value]

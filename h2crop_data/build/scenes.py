@@ -1,0 +1,224 @@
+"""Which scenes a plan takes, which it leaves out, and why."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+import pystac
+import shapely
+from shapely.geometry import shape
+from shapely.geometry.base import BaseGeometry
+
+from h2crop_data.catalog.access import raster_geobox, read_text, read_window
+from h2crop_data.catalog.providers import (
+    EnmapScene,
+    baseline,
+    enmap_scene,
+    newest_of_each_acquisition,
+    offset_evidence,
+    sentinel2_asset,
+)
+from h2crop_data.catalog.search import acquired, find_items
+from h2crop_data.constants import COARSE, ENMAP_FLAGS
+from h2crop_data.enmap.product import parse_metadata, select_bands
+from h2crop_data.enmap.quality import LAYERS, footprint_or, quality_flags
+from h2crop_data.errors import PlanError, ReadError, SceneError
+from h2crop_data.grid import LONLAT, Cell, cells_of_area, to_crs
+from h2crop_data.recipe import EnmapSource, Recipe, Sentinel2Source
+from h2crop_data.sentinel2.reflectance import decide_offset
+
+
+@dataclass(frozen=True)
+class SceneDecision:
+    """One scene of a catalog: taken or not, and why. One row of the index `scenes`."""
+
+    id: str
+    sensor: str
+    collection: str
+    time: datetime
+    baseline: str | None
+    taken: bool
+    reason: str
+    #: Sentinel-2: what is added to its numbers; None for EnMAP and for scenes left out.
+    offset: int | None = None
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A cell that may become a sample, seen by a scene (None where a recipe has no EnMAP)."""
+
+    cell: Cell
+    scene: EnmapScene | None
+    flagged_share: float | None
+
+
+def year_range(season: int) -> tuple[datetime, datetime]:
+    """The calendar year of a season."""
+    return datetime(season, 1, 1, tzinfo=UTC), datetime(season + 1, 1, 1, tzinfo=UTC)
+
+
+def enmap_refusal(scene: EnmapScene, source: EnmapSource) -> str | None:
+    """Why a recipe does not take a scene, or None."""
+    if scene.time.month not in source.months:
+        return f"month {scene.time.month} is not in enmap.months"
+    if scene.quality > source.max_quality:
+        return f"overall quality {scene.quality} is worse than enmap.max_quality {source.max_quality}"
+    if scene.sun_elevation is None:
+        return "no sun elevation: a night scene"
+    if scene.sun_elevation < source.min_sun_elevation:
+        return f"sun elevation {scene.sun_elevation:.1f} is below enmap.min_sun_elevation {source.min_sun_elevation:g}"
+    if scene.cloud_cover > source.max_cloud_cover:
+        return f"cloud cover {scene.cloud_cover:g} % is above enmap.max_cloud_cover {source.max_cloud_cover:g}"
+    return None
+
+
+def choose_enmap(
+    recipe: Recipe, source: EnmapSource, season: int, area: BaseGeometry, crs: str, progress: Any
+) -> tuple[list[Candidate], list[pystac.Item], list[SceneDecision]]:
+    """The EnMAP cells of a season, the items behind them, and the decision on every scene the catalog gave.
+
+    area: in `crs`. progress: called with (done, total, text).
+    """
+    found = find_items(
+        recipe.source(source.catalog), source.collection, to_crs(area, crs, LONLAT), *year_range(season)
+    )
+    allowed = set(cells_of_area(area, crs, recipe.cell_size, recipe.area.cells))
+    best: dict[tuple[str, Cell], tuple[float, str, Candidate]] = {}
+    usable: dict[str, pystac.Item] = {}
+    decisions: list[SceneDecision] = []
+    for done, item in enumerate(found):
+        progress(done, len(found), item.id)
+        try:
+            scene = enmap_scene(item)
+            refusal = enmap_refusal(scene, source)
+            if refusal is None:
+                select_bands(metadata_of(item).bands, source.bands.exclude_nm, source.bands.count)
+                cells = clear_cells(item, recipe.cell_size, source, allowed)
+                refusal = None if cells else "no cell of the area lies inside it and is clear enough"
+        except SceneError as error:
+            refusal = str(error)
+        decisions.append(decision(item, "enmap", refusal))
+        if refusal is not None:
+            continue
+        usable[item.id] = item
+        for cell, flagged in cells.items():
+            # Overlapping tiles of one datatake see the same ground at the same moment: the clearer one.
+            candidate = (flagged, item.id, Candidate(cell, scene, flagged))
+            key = (scene.datatake, cell)
+            best[key] = min(best.get(key, candidate), candidate, key=lambda one: one[:2])
+    chosen = [candidate for _, _, candidate in sorted(best.values(), key=lambda one: (one[1], one[2].cell))]
+    used = {name for _, name, _ in best.values()}
+    return chosen, [usable[name] for name in sorted(used)], decisions
+
+
+def metadata_of(item: pystac.Item) -> Any:
+    """The parsed METADATA.XML of an EnMAP item."""
+    if "metadata" not in item.assets:
+        raise SceneError(f"{item.id} has no asset `metadata`")
+    try:
+        return parse_metadata(read_text(item.assets["metadata"].href))
+    except ReadError as error:
+        raise ReadError(f"{item.id}: {error}") from error
+
+
+def clear_cells(item: pystac.Item, cell_size: int, source: EnmapSource, allowed: set[Cell]) -> dict[Cell, float]:
+    """The allowed cells all of whose pixels a scene imaged, and their share of flagged pixels, at most the recipe's."""
+    flags = quality_flags(read_quality(item))
+    grid = raster_geobox(item.assets["quality_classes"].href)
+    found = {}
+    for cell in cells_of_area(shapely.box(*grid.boundingbox.bbox), str(grid.crs), cell_size, "inside"):
+        if cell not in allowed:
+            continue
+        under = footprint_or(flags, grid, cell.geobox(COARSE), outside=ENMAP_FLAGS["outside"])
+        flagged = float(((under & source.flag_mask) != 0).mean())
+        if not (under & ENMAP_FLAGS["outside"]).any() and flagged <= source.max_flagged_share:
+            found[cell] = flagged
+    return found
+
+
+def read_quality(item: pystac.Item, window: Any = None, bands: Sequence[int] | None = None) -> dict[str, Any]:
+    """The quality layers of an EnMAP item (of a window of it); `bands` reads the defective pixels of these bands too."""
+    if "quality_classes" not in item.assets:
+        raise SceneError(f"{item.id} has no asset `quality_classes`")
+    layers = {}
+    for layer in LAYERS:
+        if layer not in item.assets or (layer == "defective_pixel_mask" and bands is None):
+            continue
+        many = layer == "defective_pixel_mask"
+        values, _ = read_window(item.assets[layer].href, window, bands if many else None)
+        layers[layer] = values if many else values[0]
+    return layers
+
+
+def choose_sentinel2(
+    recipe: Recipe, source: Sentinel2Source, season: int, places: Sequence[BaseGeometry], progress: Any
+) -> tuple[list[pystac.Item], list[SceneDecision]]:
+    """The Sentinel-2 items of a season over some places (longitude, latitude), and the decision on each found.
+
+    Raises PlanError listing the scenes whose offset cannot be decided, unless the recipe records gaps.
+    """
+    found: dict[str, pystac.Item] = {}
+    for done, place in enumerate(places):
+        progress(done, len(places), "searching Sentinel-2")
+        items = find_items(recipe.source(source.catalog), source.collection, place, *year_range(season))
+        found |= {item.id: item for item in items}
+    kept, replaced = newest_of_each_acquisition([found[name] for name in sorted(found)])
+    decisions = [
+        decision(found[left_out], "sentinel2", f"the same acquisition as {newest}, which is newer or listed last")
+        for left_out, newest in sorted(replaced.items())
+    ]
+    taken, undecided = [], []
+    for item in kept:
+        cover = item.properties.get("eo:cloud_cover")
+        if cover is not None and cover > source.max_cloud_cover:
+            refusal = f"cloud cover {cover:g} % is above sentinel2.max_cloud_cover {source.max_cloud_cover:g}"
+            decisions.append(decision(item, "sentinel2", refusal))
+            continue
+        try:
+            for band in [*source.bands, "SCL"]:
+                sentinel2_asset(item, band)
+            offset = decide_offset(source.offset, offset_evidence(item))
+        except SceneError as error:
+            decisions.append(decision(item, "sentinel2", str(error)))
+            undecided.append(f"{item.id}: {error}")
+            continue
+        decisions.append(decision(item, "sentinel2", None, offset.offset, offset.reason))
+        taken.append(item)
+    if undecided and source.gaps == "fail":
+        shown = "\n  ".join(undecided[:5])
+        raise PlanError(
+            f"{len(undecided)} of {len(kept)} Sentinel-2 scenes cannot be used:\n  {shown}\n"
+            "Declare `sentinel2.offset`, or leave such scenes out with `sentinel2.gaps: record`."
+        )
+    return taken, sorted(decisions, key=lambda one: one.id)
+
+
+def decision(
+    item: pystac.Item, sensor: str, refusal: str | None, offset: int | None = None, reason: str = "taken"
+) -> SceneDecision:
+    """The row of a scene in the index."""
+    return SceneDecision(
+        id=item.id,
+        sensor=sensor,
+        collection=item.collection_id or "",
+        time=acquired(item),
+        baseline=baseline(item),
+        taken=refusal is None,
+        reason=reason if refusal is None else refusal,
+        offset=offset,
+    )
+
+
+def items_over(items: Sequence[pystac.Item], places: Sequence[BaseGeometry]) -> list[list[str]]:
+    """For each place (longitude, latitude) the ids of the items that meet it, in order of id."""
+    tree = shapely.STRtree([shape(item.geometry) for item in items])
+    over: dict[int, list[str]] = defaultdict(list)
+    places_found, items_found = tree.query(np.array(places, dtype=object), predicate="intersects")
+    for place, item in zip(places_found.tolist(), items_found.tolist(), strict=True):
+        over[place].append(items[item].id)
+    return [sorted(over[place]) for place in range(len(places))]

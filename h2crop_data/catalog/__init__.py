@@ -1,0 +1,1 @@
+"""Catalogs: search, inventory of pinned items, and the one place that opens their files."""

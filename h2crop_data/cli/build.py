@@ -1,0 +1,77 @@
+"""`h2crop build`: plan if needed, build, seal; goes on by itself where it was interrupted."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from h2crop_data.cli.console import Exit, console, duration, megabytes, print_json, print_table, progress_line
+from h2crop_data.errors import RecipeError
+from h2crop_data.recipe import Recipe, load_recipe
+
+if TYPE_CHECKING:
+    from h2crop_data.build.build import BuildReport
+    from h2crop_data.build.engine import BlockOutcome
+
+
+def build(
+    source: Annotated[str, typer.Argument(help="Recipe file, the name of a shipped one, or the folder of a plan.")],
+    out: Annotated[Path, typer.Option("--out", help="Folder of the store; one that was begun is gone on with.")],
+    season: Annotated[list[int] | None, typer.Option(help="Other seasons than the recipe's; may be repeated.")] = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="Blocks at a time (default: one a core).")] = None,
+    processes: Annotated[bool, typer.Option("--processes", help="Workers are processes instead of threads.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
+) -> None:
+    """Build a store from a recipe or a plan."""
+    from h2crop_data.build.build import build_store
+
+    given: Recipe | Path
+    if Path(source).is_dir():
+        given = Path(source)
+        if season:
+            raise RecipeError("--season goes with a recipe; a plan has its seasons")
+    else:
+        given = load_recipe(source)
+        if season:
+            given = given.for_seasons(season)
+    with progress_line(quiet=as_json) as progress:
+
+        def on_block(outcome: BlockOutcome, done: int, total: int) -> None:
+            failed = f", FAILED: {outcome.error}" if outcome.error else ""
+            progress(done, total, f"blocks, season {outcome.season} block {outcome.block}{failed}")
+
+        report = build_store(
+            given,
+            out,
+            workers=workers,
+            kind="processes" if processes else "threads",
+            progress=progress,
+            on_block=on_block,
+        )
+    if as_json:
+        print_json(asdict(report))
+    else:
+        show_report(report)
+    if report.gaps:
+        raise typer.Exit(Exit.GAPS)
+
+
+def show_report(report: BuildReport) -> None:
+    """What was built and where the time went."""
+    seasons = ", ".join(map(str, report.seasons))
+    console.print(
+        f"{report.store}: release {report.release}, season {seasons}: {report.samples} samples, "
+        f"{megabytes(report.bytes)}; {report.built} block(s) built, {report.already_done} done before"
+    )
+    total = sum(report.seconds.values())
+    if total:
+        rows = [
+            [step, duration(spent), f"{spent / total:.0%}"]
+            for step, spent in sorted(report.seconds.items(), key=lambda item: -item[1])
+        ]
+        print_table("where the workers' time went", ["step", "time", "share"], rows)
+    for gap in report.gaps:
+        console.print(f"  gap: {gap} could not be read and was left out", markup=False)

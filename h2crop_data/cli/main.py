@@ -1,0 +1,70 @@
+"""The `h2crop` command: verbs, errors, exit codes."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from typing import Annotated
+
+import typer
+
+from h2crop_data import __version__
+from h2crop_data.cli import build, inspect, plan, recipe
+from h2crop_data.cli.console import Exit, console
+from h2crop_data.errors import H2cropError, RecipeError
+
+app = typer.Typer(
+    name="h2crop",
+    help="From public satellite archives and declared parcels to training cubes for crop mapping.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+app.add_typer(recipe.app, name="recipe")
+app.add_typer(plan.app, name="plan")
+app.command("build")(build.build)
+app.command("inspect")(inspect.inspect)
+
+
+def show_version(wanted: bool) -> None:
+    """Print the version and stop."""
+    if wanted:
+        typer.echo(f"h2crop {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[bool, typer.Option("--version", callback=show_version, is_eager=True, help="Version.")] = False,
+) -> None:
+    """Exit codes: 0 done, 1 failed, 2 wrong use, 3 done with gaps that are listed."""
+
+
+def main() -> None:
+    """Run the command; errors a user can act on are printed without a stack trace."""
+    try:
+        app()
+    except RecipeError as error:
+        console.print(f"[red]error:[/] {error}", markup=True, soft_wrap=True)
+        sys.exit(Exit.WRONG_USE)
+    except H2cropError as error:
+        console.print("[red]error:[/] ", end="")
+        console.print(str(error), markup=False, soft_wrap=True)
+        sys.exit(Exit.FAILED)
+    except ModuleNotFoundError as error:
+        extra = missing_extra(error.name or "")
+        if extra is None:
+            raise
+        console.print(f"this command needs more than the base install: pip install 'h2crop-data[{extra}]' ({error})")
+        sys.exit(Exit.WRONG_USE)
+    except KeyboardInterrupt:
+        console.print("stopped; finished blocks are kept, the same command goes on from there")
+        sys.exit(Exit.FAILED)
+
+
+def missing_extra(module: str) -> str | None:
+    """The extra a missing module belongs to, or None where it is none of ours."""
+    extras = {"build": ("rasterio", "odc", "pystac", "pystac_client", "stac_geoparquet"), "train": ("torch",)}
+    top = module.split(".")[0]
+    found = [extra for extra, modules in extras.items() if top in modules and importlib.util.find_spec(top) is None]
+    return found[0] if found else None

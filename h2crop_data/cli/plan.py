@@ -1,0 +1,84 @@
+"""`h2crop plan`: search, choose and pin, and look at a plan."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from h2crop_data.cli.console import console, duration, megabytes, print_json, print_table, progress_line
+from h2crop_data.recipe import load_recipe
+
+if TYPE_CHECKING:
+    from h2crop_data.build.plan import SeasonPlan
+
+
+class PlanGroup(TyperGroup):
+    """`h2crop plan RECIPE` is `h2crop plan make RECIPE`."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> Any:
+        """Put `make` before anything that is no subcommand."""
+        if args and args[0] not in self.commands and args[0] not in ("--help",):
+            args = ["make", *args]
+        return super().parse_args(ctx, args)
+
+
+app = typer.Typer(cls=PlanGroup, no_args_is_help=True, help="Plan a build (`h2crop plan RECIPE --out PLAN`), or show a plan.")
+
+
+@app.command()
+def make(
+    recipe: Annotated[str, typer.Argument(help="Recipe file, or the name of a shipped one.")],
+    out: Annotated[Path, typer.Option("--out", help="Folder of the plan.")],
+    season: Annotated[list[int] | None, typer.Option(help="Other seasons than the recipe's; may be repeated.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
+) -> None:
+    """Search the catalogs, choose scenes, cells and parcels, pin them, and show counts, bytes and time."""
+    from h2crop_data.build.plan import save_season
+    from h2crop_data.build.planning import make_plan
+
+    chosen = load_recipe(recipe)
+    if season:
+        chosen = chosen.for_seasons(season)
+    plans = []
+    with progress_line(quiet=as_json) as progress:
+        for year in sorted(chosen.seasons):
+            plan = make_plan(chosen, year, progress)
+            save_season(plan, out / str(year))
+            plans.append(plan)
+    show_plans(plans, as_json)
+    if not as_json:
+        console.print(f"plan in {out}; build it with: h2crop build {out} --out STORE")
+
+
+@app.command()
+def show(
+    plan: Annotated[Path, typer.Argument(help="Folder of a plan.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
+) -> None:
+    """Show what a plan holds."""
+    from h2crop_data.build.plan import load_season, season_folders
+
+    show_plans([load_season(folder) for folder in season_folders(plan)], as_json)
+
+
+def show_plans(plans: list[SeasonPlan], as_json: bool) -> None:
+    """Counts, bytes and time of the seasons of a plan."""
+    from h2crop_data.build.estimate import estimate
+
+    summaries = [estimate(plan) for plan in plans]
+    if as_json:
+        print_json({str(plan.season): summary for plan, summary in zip(plans, summaries, strict=True)})
+        return
+    for plan, summary in zip(plans, summaries, strict=True):
+        rows = [[name.replace("_", " "), str(value)] for name, value in summary["counts"].items()]
+        rows.append(["size", f"about {megabytes(summary['bytes'])} ({megabytes(summary['raw_bytes'])} raw)"])
+        rows.append(["time", f"about {duration(summary['seconds'])} of one worker"])
+        print_table(f"season {plan.season}", ["what", "how much"], rows)
+        for reason, count in summary["left_out"].items():
+            console.print(f"  left out {count} scene(s): {reason}", markup=False, soft_wrap=True)
+        if summary["months_without_scenes"]:
+            months = ", ".join(map(str, summary["months_without_scenes"]))
+            console.print(f"  no Sentinel-2 scene in month {months}: these months stay empty")

@@ -1,0 +1,43 @@
+"""The few facts every part shares: fill values, pixel sizes, band names, flags."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+#: Reflectance x 10000 of a pixel nobody measured, in `enmap` and `s2`.
+REFLECTANCE_FILL = -32768
+#: Stored reflectance is round(reflectance / REFLECTANCE_SCALE).
+REFLECTANCE_SCALE = 1e-4
+#: Label of a pixel whose crop is not known at a tier.
+UNKNOWN = 255
+#: Label of a pixel nobody declared.
+BACKGROUND = 0
+MONTHS = 12
+#: Digits of the HCAT3 code that a class of each tier stands for.
+TIER_DIGITS = (4, 6, 8, 10)
+TIERS = len(TIER_DIGITS)
+#: Pixel sizes in metres.
+FINE, COARSE = 10, 30
+
+Sentinel2Band = Literal["B02", "B03", "B04", "B05", "B06", "B07", "B08", "B8A", "B11", "B12"]
+#: Order of the published dataset.
+SENTINEL2_BANDS: tuple[Sentinel2Band, ...] = ("B02", "B03", "B04", "B05", "B06", "B07", "B08", "B8A", "B11", "B12")
+
+#: Bits of `enmap_quality`; a bit is set when any source pixel under the stored pixel's footprint has it.
+ENMAP_FLAGS: dict[str, int] = {
+    "outside": 1,
+    "water": 2,
+    "cloud": 4,
+    "cloud_shadow": 8,
+    "haze": 16,
+    "cirrus_thin": 32,
+    "cirrus_medium": 64,
+    "cirrus_thick": 128,
+    "snow": 256,
+    "interpolated": 512,
+    "saturated": 1024,
+    "artefact": 2048,
+    "reduced_quality": 4096,
+    "low_quality": 8192,
+    "defective": 16384,
+}

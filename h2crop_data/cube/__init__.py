@@ -1,0 +1,1 @@
+"""The store: its format, the one place that writes it, and its readers."""

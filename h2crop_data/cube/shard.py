@@ -1,0 +1,245 @@
+"""One block's shard of one array: its bytes, and the local reader.
+
+A shard is the inner chunks in C order, each compressed on its own, followed by an index of (offset, length) pairs
+and the index's CRC32C (Zarr v3 `sharding_indexed`, index at the end). Chunks that hold nothing but the fill value
+are left out. The reader caches the index of a shard, fetches neighbouring chunks with one `pread` and decodes them
+straight into the caller's buffer; it keeps no open file and no thread, so it survives fork, spawn and forkserver.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import struct
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import google_crc32c
+import numpy as np
+from numcodecs import blosc
+from numpy.typing import NDArray
+
+from h2crop_data.cube.schema import ArraySpec, Codec
+from h2crop_data.errors import StoreError
+
+#: Both words of an index entry of a chunk that was left out.
+MISSING = np.uint64(2**64 - 1)
+INDEX_ENTRY = np.dtype([("offset", "<u8"), ("length", "<u8")])
+BITSHUFFLE = 2
+#: Blosc's header: format version, codec version, flags, bytes an element, bytes decoded, block size, bytes encoded.
+BLOSC_HEADER = struct.Struct("<4B3I")
+#: The bits of its flags that tell the shuffle, and what they are in every chunk of a store.
+SHUFFLE_FLAGS, BITSHUFFLED = 0b101, 0b100
+
+# Blosc's own thread pool is shared by the process and does not survive a fork; contexts of one thread do.
+blosc.use_threads = False
+
+Map = Callable[[Callable[[Any], Any], Iterable[Any]], Iterable[Any]]
+
+
+def encode_shard(samples: NDArray[Any], spec: ArraySpec, capacity: int, codec: Codec, map_: Map = map) -> Iterator[bytes]:
+    """The parts of a shard file, to be written one after the other as they come.
+
+    samples: (n <= capacity, *spec.sample_shape) of spec.dtype; the slots after n stay empty.
+    map_: applied over the chunks at once; a thread pool's `map` compresses in parallel (Blosc releases the GIL), while
+    the caller is busy with the parts before.
+    Raises ValueError for samples that do not fit, before any part is asked for.
+    """
+    n = len(samples)
+    if n > capacity or samples.shape[1:] != spec.sample_shape or samples.dtype != spec.dtype:
+        raise ValueError(
+            f"{spec.name}: got {samples.dtype} {samples.shape}, a shard takes {spec.dtype} "
+            f"(n <= {capacity}, {', '.join(map(str, spec.sample_shape))})"
+        )
+    chunks = np.ascontiguousarray(samples).reshape(n * spec.chunks_per_sample, *spec.chunk[1:])
+    encoded = map_(lambda chunk: encode_chunk(chunk, spec.fill, codec), chunks)
+    return append_index(encoded, capacity * spec.chunks_per_sample)
+
+
+def append_index(encoded: Iterable[bytes | None], entries: int) -> Iterator[bytes]:
+    """The chunks that are there, in their order, then the index of all `entries` and its checksum."""
+    index = np.full(entries, MISSING, INDEX_ENTRY)
+    position = 0
+    for i, data in enumerate(encoded):
+        if data is not None:
+            index[i] = (position, len(data))
+            position += len(data)
+            yield data
+    table = index.tobytes()
+    yield table + int(google_crc32c.value(table)).to_bytes(4, "little")
+
+
+def encode_chunk(chunk: NDArray[Any], fill: int, codec: Codec) -> bytes | None:
+    """One compressed chunk, or None where every element is the fill value."""
+    if chunk.flat[0] == fill and (chunk == fill).all():
+        return None
+    data: bytes = blosc.compress(chunk, codec.name.encode(), codec.level, BITSHUFFLE)
+    return data
+
+
+def decode_chunk(chunk: memoryview, out: NDArray[Any]) -> None:
+    """Decompress one chunk into `out`. Raises ValueError or RuntimeError for bytes that are not such a chunk."""
+    if len(chunk) < BLOSC_HEADER.size:
+        raise ValueError(f"only {len(chunk)} bytes")
+    # Blosc trusts its header: a damaged one makes it read past the end, or undo a shuffle that never was.
+    _, _, flags, itemsize, decoded, _, encoded = BLOSC_HEADER.unpack_from(chunk)
+    if decoded != out.nbytes or encoded != len(chunk):
+        raise ValueError(f"its header tells {decoded} bytes in {encoded}, expected {out.nbytes} in {len(chunk)}")
+    if itemsize != out.itemsize or flags & SHUFFLE_FLAGS != BITSHUFFLED:
+        raise ValueError(f"its header tells another shuffle than that of elements of {out.itemsize} bytes")
+    blosc.decompress(chunk, out)
+
+
+def shard_name(block: int, dimensions: int) -> str:
+    """File name of a block's shard in the folder of an array of so many dimensions."""
+    return f"c.{block}" + ".0" * (dimensions - 1)
+
+
+class ShardReader:
+    """Reads samples of one sharded array in a local folder. Cheap to pickle and to share between processes.
+
+    The array's metadata is what the release's root says of it; shards are never rewritten, so a cached index stays true.
+    """
+
+    def __init__(self, folder: Path, document: dict[str, Any]) -> None:
+        sharding = document["codecs"][0]["configuration"]
+        self.folder = Path(folder)
+        self.name = self.folder.name
+        self.shape = tuple(document["shape"])
+        self.sample_shape = self.shape[1:]
+        self.dtype = np.dtype(document["data_type"])
+        self.fill = document["fill_value"]
+        self.capacity: int = document["chunk_grid"]["configuration"]["chunk_shape"][0]
+        self.step: int = sharding["chunk_shape"][1]
+        self.chunks_per_sample = self.sample_shape[0] // self.step
+        self._indexes: dict[int, NDArray[np.void] | None] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_indexes": {}}
+
+    def __len__(self) -> int:
+        return int(self.shape[0])
+
+    def read(self, slot: int) -> NDArray[Any]:
+        """One sample, (sample_shape) of the array's dtype, in a new buffer."""
+        out = np.empty(self.sample_shape, self.dtype)
+        self.read_into(slot, out)
+        return out
+
+    def read_into(self, slot: int, out: NDArray[Any], first: int = 0) -> None:
+        """Fill `out` with sample `slot`.
+
+        out: C-contiguous, (n, *sample_shape[1:]) of the array's dtype; receives rows first..first+n of the sample's
+        first axis (months of `s2`), whole chunks only. Slots and chunks without data give the fill value.
+        Raises IndexError for a slot or range outside, StoreError for a damaged shard.
+        """
+        n = len(out)
+        if not 0 <= slot < self.shape[0]:
+            raise IndexError(f"{self.name}: slot {slot} of {self.shape[0]}")
+        if out.shape[1:] != self.sample_shape[1:] or out.dtype != self.dtype or not out.flags.carray:
+            raise ValueError(
+                f"{self.name}: the buffer must be writeable C-contiguous {self.dtype} "
+                f"(n, {', '.join(map(str, self.sample_shape[1:]))})"
+            )
+        if first < 0 or first + n > self.sample_shape[0] or first % self.step or n % self.step:
+            raise IndexError(f"{self.name}: rows {first}..{first + n} are not whole chunks of {self.sample_shape[0]}")
+        block, place = divmod(slot, self.capacity)
+        start = place * self.chunks_per_sample + first // self.step
+        index = self._index(block)
+        if index is None:
+            out[...] = self.fill
+            return
+        entries = index[start : start + n // self.step]
+        self._decode(block, entries, out.reshape(len(entries), -1))
+
+    def _decode(self, block: int, entries: NDArray[np.void], rows: NDArray[Any]) -> None:
+        """Decode consecutive chunks into the rows of the buffer; chunks that touch in the file are read at once."""
+        present = entries["offset"] != MISSING
+        if not present.all():
+            rows[~present] = self.fill
+        wanted = np.flatnonzero(present).tolist()
+        if not wanted:
+            return
+        offsets, lengths = entries["offset"].tolist(), entries["length"].tolist()
+        # Chunks lie in C order and left-out ones take no room, so this span holds what is wanted and nothing else.
+        begin = min(offsets[i] for i in wanted)
+        end = max(offsets[i] + lengths[i] for i in wanted)
+        try:
+            data = memoryview(read_range(self.path(block), begin, end - begin))
+        except OSError as error:
+            raise StoreError(f"cannot read {self.path(block)}: {error.strerror}; was it removed?") from error
+        for i in wanted:
+            chunk = data[offsets[i] - begin : offsets[i] - begin + lengths[i]]
+            try:
+                decode_chunk(chunk, rows[i])
+            except (RuntimeError, ValueError) as error:
+                raise StoreError(
+                    f"{self.path(block)}: chunk at byte {offsets[i]} is damaged ({error}); "
+                    "download or build this block again"
+                ) from error
+
+    def path(self, block: int) -> Path:
+        """The shard file of a block."""
+        return self.folder / shard_name(block, len(self.shape))
+
+    def _index(self, block: int) -> NDArray[np.void] | None:
+        """The shard's index, (capacity x chunks per sample) of INDEX_ENTRY; None where the shard does not exist."""
+        if block not in self._indexes:
+            self._indexes[block] = read_index(self.path(block), self.capacity * self.chunks_per_sample)
+        return self._indexes[block]
+
+
+def read_range(path: Path, offset: int, length: int) -> bytes:
+    """So many bytes of a file from an offset on; fewer where it ends before."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        return os.pread(descriptor, length, offset)
+    finally:
+        os.close(descriptor)
+
+
+def read_index(path: Path, entries: int) -> NDArray[np.void] | None:
+    """The index at the end of a shard file, checked against its CRC32C; None where there is no such file."""
+    size = entries * INDEX_ENTRY.itemsize + 4
+    try:
+        with path.open("rb") as file:
+            length = file.seek(0, os.SEEK_END)
+            file.seek(max(0, length - size))
+            tail = file.read()
+    except FileNotFoundError:
+        return None
+    table = tail[:-4]
+    if len(tail) != size or int(google_crc32c.value(table)).to_bytes(4, "little") != tail[-4:]:
+        raise StoreError(
+            f"{path}: the shard's index is damaged or cut short; download or build this block again"
+        )
+    index = np.frombuffer(table, INDEX_ENTRY)
+    present = index["offset"] != MISSING
+    offsets, lengths, room = index["offset"][present], index["length"][present], np.uint64(length - size)
+    if ((lengths > room) | (offsets > room - np.minimum(lengths, room))).any():
+        raise StoreError(f"{path}: the shard's index points outside the file; download or build this block again")
+    return index
+
+
+def open_arrays(store: Path, root: dict[str, Any], season: int) -> dict[str, ShardReader]:
+    """Readers of every sharded array of a season, by name, from the release's consolidated root document."""
+    members = root["consolidated_metadata"]["metadata"]
+    prefix = f"{season}/"
+    return {
+        path.removeprefix(prefix): ShardReader(store / path, document)
+        for path, document in members.items()
+        if path.startswith(prefix) and document["codecs"][0]["name"] == "sharding_indexed"
+    }
+
+
+def load_root(store: Path) -> dict[str, Any]:
+    """The consolidated root document of a local store. Raises StoreError where there is none."""
+    path = Path(store) / "zarr.json"
+    try:
+        document: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise StoreError(f"{store} is not a finished store: {path} is missing; run `h2crop build` to seal it") from error
+    except ValueError as error:
+        raise StoreError(f"{path} is not valid JSON ({error}); the store is damaged") from error
+    return document

@@ -1,0 +1,42 @@
+"""The errors h2crop raises on purpose: each says what is wrong, where, and what to do.
+
+Every class is also the builtin exception that fits it, so callers may catch either.
+"""
+
+from __future__ import annotations
+
+
+class H2cropError(Exception):
+    """Base of all errors a user can act on; the command line prints them without a stack trace (exit code 1)."""
+
+
+class RecipeError(H2cropError, ValueError):
+    """A recipe (or an argument) is wrong: names the YAML path, the value and what is allowed (exit code 2)."""
+
+
+class CatalogError(H2cropError, RuntimeError):
+    """A catalog did not answer, or answered with something that is not STAC."""
+
+
+class SceneError(H2cropError, ValueError):
+    """A scene cannot be used: undecidable offset, missing asset, wrong bands."""
+
+
+class ReadError(H2cropError, OSError):
+    """An asset of a scene could not be read after every retry."""
+
+
+class ParcelError(H2cropError, ValueError):
+    """A parcel file or crop table cannot be used."""
+
+
+class PlanError(H2cropError, ValueError):
+    """A plan is empty, damaged or does not fit the store it is built into."""
+
+
+class StoreError(H2cropError, OSError):
+    """A store is missing, damaged, or held by another builder."""
+
+
+class FormatVersionError(StoreError):
+    """A store was written in a format this version does not read."""

@@ -1,0 +1,268 @@
+"""The lattice all data lie on: cells, their geometry, the split squares and the order of blocks.
+
+A cell is a square of a fixed lattice in a UTM zone; its corners are multiples of its size, so the same ground is the
+same cell in every year and for every scene. A cell exists when all of it lies in its own zone (6 degrees of longitude,
+without the exceptions of Norway and Svalbard) and hemisphere: cells never overlap, and at a zone border a strip
+narrower than a cell's diagonal on either side belongs to no cell.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import shapely
+from numpy.typing import NDArray
+from pyproj import CRS, Transformer
+from shapely.geometry.base import BaseGeometry
+
+if TYPE_CHECKING:
+    from odc.geo.geobox import GeoBox
+
+LONLAT = "OGC:CRS84"
+#: The one CRS split squares are drawn in (ETRS89-LAEA, equal area), so that two UTM zones over one ground agree.
+SPLIT_CRS = "EPSG:3035"
+#: Cells hold whole pixels of Sentinel-2's 10, 20 and 60 m bands and of EnMAP's 30 m.
+CELL_STEP = 60
+CELL_ID = re.compile(r"(?P<epsg>32[67]\d\d)_(?P<size>\d+)_(?P<column>-?\d{4,})_(?P<row>-?\d{4,})")
+#: Geometry that touches within this many metres counts as inside.
+TOLERANCE = 1e-3
+
+CellRule = Literal["centre", "inside", "touching"]
+
+
+@lru_cache(maxsize=256)
+def transformer(source: str, target: str) -> Transformer:
+    """A cached transformer with x (or longitude) first on both sides."""
+    return Transformer.from_crs(source, target, always_xy=True)
+
+
+@dataclass(frozen=True, order=True)
+class Cell:
+    """A square of the lattice: columns count eastwards and rows northwards from the origin of the UTM zone."""
+
+    epsg: int
+    size: int
+    column: int
+    row: int
+
+    @property
+    def id(self) -> str:
+        """`32631_1920_0261_2932`: EPSG, size in metres, column, row."""
+        return f"{self.epsg}_{self.size}_{self.column:04d}_{self.row:04d}"
+
+    @classmethod
+    def parse(cls, text: str) -> Cell:
+        """The cell of an id. Raises ValueError for anything else."""
+        match = CELL_ID.fullmatch(text)
+        if match is None:
+            raise ValueError(f"{text!r} is not a cell id such as 32631_1920_0261_2932")
+        return cls(*(int(match[key]) for key in ("epsg", "size", "column", "row")))
+
+    @property
+    def crs(self) -> str:
+        """The cell's UTM zone, `EPSG:32631`."""
+        return f"EPSG:{self.epsg}"
+
+    @property
+    def bounds(self) -> tuple[int, int, int, int]:
+        """West, south, east, north in metres of the zone."""
+        x, y = self.column * self.size, self.row * self.size
+        return x, y, x + self.size, y + self.size
+
+    @property
+    def corner(self) -> tuple[int, int]:
+        """The upper left corner (x0, y0) in metres of the zone."""
+        west, _, _, north = self.bounds
+        return west, north
+
+    @property
+    def polygon(self) -> shapely.Polygon:
+        """The cell in its own zone."""
+        return shapely.box(*self.bounds)
+
+    @property
+    def outline(self) -> shapely.Polygon:
+        """The cell in longitude and latitude."""
+        return shapely.transform(self.polygon, transformer(self.crs, LONLAT).transform, interleaved=False)
+
+    def geobox(self, resolution: int) -> GeoBox:
+        """The cell's pixels of `resolution` metres, rows from north to south."""
+        return geobox(self.bounds, self.epsg, resolution)
+
+
+def geobox(bounds: Sequence[float], epsg: int, resolution: float) -> GeoBox:
+    """The pixels of `resolution` metres that fill `bounds` (west, south, east, north), rows from north to south."""
+    from affine import Affine
+    from odc.geo.geobox import GeoBox
+
+    west, south, east, north = bounds
+    shape = (round((north - south) / resolution), round((east - west) / resolution))
+    return GeoBox(shape, Affine(resolution, 0, west, 0, -resolution, north), f"EPSG:{epsg}")
+
+
+def bounds_of(cells: Iterable[Cell]) -> tuple[int, int, int, int]:
+    """West, south, east, north around cells of one zone."""
+    bounds = np.array([cell.bounds for cell in cells])
+    west, south = bounds[:, :2].min(axis=0).tolist()
+    east, north = bounds[:, 2:].max(axis=0).tolist()
+    return west, south, east, north
+
+
+def utm_epsg(longitude: float, latitude: float) -> int:
+    """The UTM zone of a place, as EPSG code (326zz north, 327zz south of the equator)."""
+    zone = min(max(math.floor((longitude + 180) / 6) + 1, 1), 60)
+    return (32600 if latitude >= 0 else 32700) + zone
+
+
+def zone_extent(epsg: int) -> tuple[float, float, float, float]:
+    """West, south, east, north of a UTM zone in degrees."""
+    zone, north = epsg % 100, epsg < 32700
+    west = (zone - 1) * 6.0 - 180
+    return west, 0.0 if north else -80.0, west + 6, 84.0 if north else 0.0
+
+
+def cells_of_area(area: BaseGeometry, crs: str, size: int, rule: CellRule = "centre") -> list[Cell]:
+    """The cells of an area, in order of id.
+
+    area: polygon(s) in `crs`. rule: `centre` takes cells whose centre lies in the area, so that areas that tile the
+    ground share no cell; `inside` those that lie wholly in it; `touching` all that meet it.
+    Raises ValueError for an empty area or a size that is no positive multiple of 60 m.
+    """
+    if size <= 0 or size % CELL_STEP:
+        raise ValueError(f"cell size {size} m: must be a positive multiple of {CELL_STEP} m")
+    if area.is_empty:
+        raise ValueError("the area is empty")
+    lonlat = to_crs(area, crs, LONLAT)
+    west, south, east, north = lonlat.bounds
+    zones = {
+        utm_epsg(longitude, latitude)
+        for longitude in [*np.arange(west, east, 3.0), east]
+        for latitude in (south, north)
+    }
+    cells: list[Cell] = []
+    for epsg in sorted(zones):
+        # A wide area is cut to the zone first (with a margin): far outside its zone UTM is of no use.
+        zone = zone_extent(epsg)
+        clipped = area if CRS(crs).to_epsg() == epsg else clip_to_zone(lonlat, zone, epsg)
+        if not clipped.is_empty:
+            cells += cells_of_zone(clipped, epsg, size, rule)
+    return sorted(cells)
+
+
+def clip_to_zone(lonlat: BaseGeometry, zone: tuple[float, float, float, float], epsg: int) -> BaseGeometry:
+    """The part of an area (longitude, latitude) near a zone, in metres of that zone."""
+    west, south, east, north = zone
+    near = shapely.box(west - 0.5, south - 0.5, east + 0.5, north + 0.5)
+    return to_crs(shapely.intersection(lonlat, near), LONLAT, f"EPSG:{epsg}")
+
+
+def cells_of_zone(area: BaseGeometry, epsg: int, size: int, rule: CellRule) -> list[Cell]:
+    """The cells of one zone that an area (in metres of that zone) holds by `rule`."""
+    west, south, east, north = area.bounds
+    columns = np.arange(math.floor((west - TOLERANCE) / size), math.ceil((east + TOLERANCE) / size))
+    rows = np.arange(math.floor((south - TOLERANCE) / size), math.ceil((north + TOLERANCE) / size))
+    column, row = (grid.ravel() for grid in np.meshgrid(columns, rows))
+    x, y = column * size, row * size
+    shapely.prepare(area)
+    if rule == "centre":
+        taken = shapely.intersects_xy(area, x + size / 2, y + size / 2)
+    elif rule == "touching":
+        taken = shapely.intersects(area, shapely.box(x, y, x + size, y + size))
+    else:
+        inner = shapely.box(x + TOLERANCE, y + TOLERANCE, x + size - TOLERANCE, y + size - TOLERANCE)
+        taken = shapely.covers(area, inner)
+    taken &= in_own_zone(epsg, x, y, size)
+    return [Cell(epsg, size, int(c), int(r)) for c, r in zip(column[taken], row[taken], strict=True)]
+
+
+def in_own_zone(epsg: int, x: NDArray[Any], y: NDArray[Any], size: int) -> NDArray[np.bool_]:
+    """Whether squares with lower left corners (x, y) lie wholly in their zone: all four corners do."""
+    west, south, east, north = zone_extent(epsg)
+    to_lonlat = transformer(f"EPSG:{epsg}", LONLAT)
+    inside = np.ones(len(x), bool)
+    for dx, dy in ((0, 0), (size, 0), (0, size), (size, size)):
+        longitude, latitude = to_lonlat.transform(x + dx, y + dy)
+        inside &= (longitude >= west) & (longitude <= east) & (latitude >= south) & (latitude <= north)
+    return inside
+
+
+def to_crs(geometry: BaseGeometry, source: str, target: str) -> BaseGeometry:
+    """A geometry with every vertex moved to another CRS; long edges are cut first so that they stay where they are."""
+    if CRS(source) == CRS(target) or geometry.is_empty:
+        return geometry
+    west, south, east, north = geometry.bounds
+    longest = max(east - west, north - south) / 64
+    dense = shapely.segmentize(geometry, longest) if longest > 0 else geometry
+    moved: BaseGeometry = shapely.transform(dense, transformer(source, target).transform, interleaved=False)
+    return moved
+
+
+def split_squares(cells: Sequence[Cell], square_size: int) -> list[tuple[int, int]]:
+    """The split square (column, row in EPSG:3035) that holds each cell's centre."""
+    squares: list[tuple[int, int]] = [(0, 0)] * len(cells)
+    by_zone: dict[str, list[int]] = defaultdict(list)
+    for i, cell in enumerate(cells):
+        by_zone[cell.crs].append(i)
+    for crs, members in by_zone.items():
+        corners = np.array([cells[i].bounds for i in members], float)
+        x, y = transformer(crs, SPLIT_CRS).transform(corners[:, [0, 2]].mean(axis=1), corners[:, [1, 3]].mean(axis=1))
+        columns, rows = np.floor(x / square_size).astype(int), np.floor(y / square_size).astype(int)
+        for i, column, row in zip(members, columns.tolist(), rows.tolist(), strict=True):
+            squares[i] = (column, row)
+    return squares
+
+
+def split_of_square(square: tuple[int, int], square_size: int, shares: dict[str, float], seed: int) -> str:
+    """The split of a square: a hash of its place and the seed falls into the shares, whatever else is built.
+
+    shares: split -> share of the squares, adding up to 1.
+    """
+    text = f"{SPLIT_CRS}/{square_size}/{square[0]}/{square[1]}/{seed}"
+    position = int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") / 2**64
+    reached = 0.0
+    for name, share in shares.items():
+        reached += share
+        if position < reached:
+            return name
+    return max(shares, key=lambda name: shares[name])
+
+
+def hilbert_index(column: int, row: int, bits: int = 20) -> int:
+    """Position of (column, row) along a Hilbert curve of 2^bits squares a side: near positions are near places."""
+    side = 1 << bits
+    x, y, position = column % side, row % side, 0
+    step = side >> 1
+    while step:
+        right, upper = int(bool(x & step)), int(bool(y & step))
+        position += step * step * ((3 * right) ^ upper)
+        if not upper:
+            if right:
+                x, y = side - 1 - x, side - 1 - y
+            x, y = y, x
+        step >>= 1
+    return position
+
+
+def blocks_of_cells(
+    cells: Sequence[Cell], squares: Sequence[tuple[int, int]], capacity: int
+) -> list[tuple[tuple[int, int], list[Cell]]]:
+    """Cut cells into blocks: runs of at most `capacity` cells of one zone along a Hilbert curve inside one square.
+
+    squares: the split square of each cell. Gives (square, cells) in order of square.
+    """
+    members: dict[tuple[tuple[int, int], int], list[Cell]] = defaultdict(list)
+    for cell, square in zip(cells, squares, strict=True):
+        members[square, cell.epsg].append(cell)
+    blocks = []
+    for (square, _), inside in sorted(members.items()):
+        ordered = sorted(inside, key=lambda cell: (hilbert_index(cell.column, cell.row), cell))
+        blocks += [(square, ordered[i : i + capacity]) for i in range(0, len(ordered), capacity)]
+    return blocks

@@ -1,0 +1,1 @@
+"""Declared parcels: reading them, their classes in the four tiers, their pixels."""

@@ -1,0 +1,129 @@
+"""The four-tier crop taxonomy: from a country's crop code to HCAT3 to class ids.
+
+Tier k of a code is its HCAT3 code cut to 4, 6, 8 or 10 digits; a code without a class there is unknown (255), which is
+not background (0, nobody declared anything).
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import re
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from h2crop_data.constants import TIER_DIGITS, TIERS, UNKNOWN
+from h2crop_data.errors import ParcelError
+from h2crop_data.recipe import CropTable
+
+HCAT3_CODE = re.compile(r"\d{10}")
+
+
+def taxonomy_folder() -> Path:
+    """The folder of the taxonomy tables: inside the installed package, or beside it in a checkout."""
+    package = Path(__file__).resolve().parents[1]
+    inside = package / "taxonomy"
+    return inside if inside.is_dir() else package.parent / "taxonomy"
+
+
+def read_table(path: Path, columns: tuple[str, ...]) -> list[dict[str, str]]:
+    """The rows of a CSV (UTF-8, or Latin-1 where it is not) as text. Raises ParcelError for missing columns."""
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise ParcelError(f"cannot read the table {path}: {error.strerror or error}") from error
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        text = data.decode("latin-1")
+    rows = list(csv.DictReader(text.splitlines()))
+    present = list(rows[0]) if rows else []
+    missing = [column for column in columns if column not in present]
+    if missing:
+        raise ParcelError(f"{path}: no column {', '.join(missing)}; it has {', '.join(present) or 'no rows'}")
+    return rows
+
+
+@dataclass(frozen=True)
+class Taxonomy:
+    """The classes of the four tiers."""
+
+    version: str
+    #: For each tier: HCAT3 digits -> (id, name).
+    classes: tuple[dict[str, tuple[int, str]], ...]
+
+    @classmethod
+    def load(cls, folder: Path | None = None) -> Taxonomy:
+        """The tables in `folder` (default: those that come with h2crop). Raises ParcelError for a wrong table."""
+        folder = folder or taxonomy_folder()
+        path = folder / "tiers.csv"
+        classes: tuple[dict[str, tuple[int, str]], ...] = tuple({} for _ in range(TIERS))
+        for line, row in enumerate(read_table(path, ("tier", "id", "hcat3_prefix", "name")), start=2):
+            tier, number, prefix = int(row["tier"]), int(row["id"]), row["hcat3_prefix"]
+            if not 1 <= tier <= TIERS or not 1 <= number < UNKNOWN or len(prefix) != TIER_DIGITS[tier - 1]:
+                raise ParcelError(f"{path}:{line}: tier 1..4, id 1..254 and 4/6/8/10 digits, not {row}")
+            if prefix in classes[tier - 1] or number in (known for known, _ in classes[tier - 1].values()):
+                raise ParcelError(f"{path}:{line}: tier {tier} has {prefix} or id {number} twice")
+            classes[tier - 1][prefix] = (number, row["name"])
+        return cls((folder / "VERSION").read_text(encoding="utf-8").strip(), classes)
+
+    def ids(self, hcat3: str) -> tuple[int, ...]:
+        """Class ids of an HCAT3 code in the four tiers; 255 where it has none (all four for the empty code)."""
+        return tuple(
+            tier.get(hcat3[:digits], (UNKNOWN, ""))[0] for tier, digits in zip(self.classes, TIER_DIGITS, strict=True)
+        )
+
+    def names(self, tier: int) -> dict[int, str]:
+        """Class id -> name at a tier (1..4), without 0 and 255."""
+        return {number: name for number, name in sorted(self.classes[tier - 1].values())}
+
+    @cached_property
+    def hash(self) -> str:
+        """SHA-256 of version and classes."""
+        return hashlib.sha256(repr((self.version, [sorted(tier.items()) for tier in self.classes])).encode()).hexdigest()
+
+
+def load_crop_table(table: str | CropTable | None, country: str, path: Path | None = None) -> dict[str, str]:
+    """A country's crop code -> HCAT3 code (ten digits, or empty).
+
+    table: a name in taxonomy/countries (None: the country's own), or a table of the user's, which lies at `path`.
+    Raises ParcelError for an unknown name, missing columns, malformed codes, or one code with two meanings.
+    """
+    if isinstance(table, CropTable):
+        file, code_column, hcat3_column = path or Path(table.path), table.code_column, table.hcat3_column
+    else:
+        folder = taxonomy_folder() / "countries"
+        file, code_column, hcat3_column = folder / f"{table or country}.csv", "code", "hcat3"
+        if not file.exists():
+            known = ", ".join(sorted(entry.stem for entry in folder.glob("*.csv")))
+            raise ParcelError(f"no crop table {table or country!r} (known: {known}); give `table: {{path: ...}}`")
+    codes: dict[str, str] = {}
+    for line, row in enumerate(read_table(file, (code_column, hcat3_column)), start=2):
+        code, hcat3 = clean_code(row[code_column]), (row[hcat3_column] or "").strip()
+        if hcat3 and not HCAT3_CODE.fullmatch(hcat3):
+            raise ParcelError(f"{file}:{line}: {hcat3!r} is not a ten digit HCAT3 code")
+        if code and codes.setdefault(code, hcat3) != hcat3:
+            raise ParcelError(f"{file}:{line}: code {code} has two meanings, {codes[code]} and {hcat3}")
+    return codes
+
+
+def clean_code(value: object) -> str:
+    """A crop code as text: without spaces around it, whole numbers without `.0`, empty for a missing one."""
+    if value is None or value is pd.NA or (isinstance(value, float) and np.isnan(value)):
+        return ""
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))
+    return str(value).strip()
+
+
+def tier_table(hcat3: pd.Series[str], taxonomy: Taxonomy) -> NDArray[np.uint8]:
+    """Class ids (n, 4) uint8 of n HCAT3 codes (empty: unknown)."""
+    codes, inverse = np.unique(hcat3.to_numpy(dtype=str), return_inverse=True)
+    ids = np.array([taxonomy.ids(code) for code in codes.tolist()], np.uint8).reshape(-1, TIERS)
+    table: NDArray[np.uint8] = ids[inverse]
+    return table

@@ -1,0 +1,405 @@
+"""The recipe: one YAML file that says what to build, checked before any work begins."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+import os
+import re
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+import shapely
+import shapely.errors
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, ValidationError, model_validator
+from shapely.geometry import shape
+from shapely.geometry.base import BaseGeometry
+
+from h2crop_data.constants import ENMAP_FLAGS, SENTINEL2_BANDS, Sentinel2Band
+from h2crop_data.errors import RecipeError
+from h2crop_data.grid import CELL_STEP, LONLAT, CellRule, split_of_square
+
+Share = Annotated[float, Field(ge=0, le=1)]
+Percent = Annotated[float, Field(ge=0, le=100)]
+Month = Annotated[int, Field(ge=1, le=12)]
+SplitName = Literal["train", "val", "test"]
+Year = Annotated[int, Field(ge=1950, le=2100)]
+
+
+def none_word(value: Any) -> Any:
+    """`none` in YAML is a word, not a null: take both."""
+    return None if value == "none" else value
+
+
+NoneWord = BeforeValidator(none_word)
+
+
+class Section(BaseModel):
+    """A part of the recipe: unknown keys are errors, and the text under each field is its documentation."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+class Area(Section):
+    """Where to build: exactly one of bbox, geojson, file."""
+
+    bbox: tuple[float, float, float, float] | None = None
+    """West, south, east, north in `crs`."""
+    geojson: dict[str, Any] | None = None
+    """A GeoJSON Polygon, MultiPolygon, Feature or FeatureCollection in `crs`."""
+    file: str | None = None
+    """A vector file (GeoJSON, GeoPackage ...) whose polygons are the area; its own CRS counts."""
+    crs: str = LONLAT
+    """CRS of bbox and geojson, `EPSG:25832` for instance; longitude and latitude by default."""
+    cells: CellRule = "centre"
+    """Which cells belong to the area: those whose centre lies in it, that lie inside it, or that touch it."""
+
+    @model_validator(mode="after")
+    def one_source(self) -> Self:
+        """Exactly one way to say where, and a box that is not empty."""
+        given = [name for name in ("bbox", "geojson", "file") if getattr(self, name) is not None]
+        if len(given) != 1:
+            raise ValueError(f"give exactly one of bbox, geojson, file (given: {', '.join(given) or 'none'})")
+        if self.bbox and not (self.bbox[0] < self.bbox[2] and self.bbox[1] < self.bbox[3]):
+            raise ValueError("bbox must be west, south, east, north with west < east and south < north")
+        if self.geojson:
+            try:
+                empty = geojson_polygons(self.geojson).is_empty
+            except (KeyError, TypeError, ValueError, AttributeError, shapely.errors.ShapelyError) as error:
+                raise ValueError(f"geojson is not a GeoJSON polygon ({error})") from error
+            if empty:
+                raise ValueError("geojson holds no polygon")
+        return self
+
+
+class EnmapBands(Section):
+    """Which EnMAP bands are stored, decided by the wavelengths in each scene's metadata."""
+
+    exclude_nm: list[tuple[float, float]] = [(1325.0, 1395.0)]
+    """Ranges of centre wavelength in nm that are left out (default: water vapour, six bands that are all nodata)."""
+    count: int = Field(default=218, ge=1)
+    """How many bands remain; a scene with another number is refused, because all samples share one axis."""
+
+
+class EnmapSource(Section):
+    """Where EnMAP L2A scenes come from and which of them are used."""
+
+    catalog: str
+    """URL of a STAC API, or path of a local ItemCollection (JSON)."""
+    collection: str = "ENMAP_HSI_L2A"
+    """Collection to search."""
+    months: list[Month] = list(range(1, 13))
+    """Months of acquisition, 1..12."""
+    max_quality: Literal[0, 1, 2] = 1
+    """Worst `enmap:overallQuality` taken: 0 nominal, 1 reduced, 2 low."""
+    min_sun_elevation: float = Field(default=30, ge=-90, le=90)
+    """Lowest sun elevation in degrees; night scenes have none and are never taken."""
+    max_cloud_cover: Percent = 20
+    """Highest `eo:cloud_cover` of the scene in percent."""
+    bands: EnmapBands = EnmapBands()
+    """Which bands are stored."""
+    flagged: list[str] = ["cloud", "cloud_shadow", "haze", "cirrus_medium", "cirrus_thick", "snow"]
+    """Quality flags that count as flagged, for `max_flagged_share` and for the statistics."""
+    max_flagged_share: Share = 0.05
+    """Largest share of flagged pixels in a cell that becomes a sample."""
+
+    @model_validator(mode="after")
+    def known_flags(self) -> Self:
+        """Flags by the names of the store's `enmap_quality`."""
+        unknown = [flag for flag in self.flagged if flag not in ENMAP_FLAGS]
+        if unknown:
+            raise ValueError(f"flagged: {', '.join(unknown)} is no quality flag; known: {', '.join(ENMAP_FLAGS)}")
+        return self
+
+    @property
+    def flag_mask(self) -> int:
+        """The bits of the flags in `flagged`."""
+        return sum(ENMAP_FLAGS[flag] for flag in set(self.flagged))
+
+
+class Clouds(Section):
+    """How clear Sentinel-2 pixels are told from the others."""
+
+    method: Literal["scl"] = "scl"
+    """`scl`: the scene classification that comes with L2A."""
+    clear: list[Annotated[int, Field(ge=0, le=11)]] = [4, 5, 6]
+    """SCL classes that are clear: 4 vegetation, 5 bare, 6 water (7 unclassified by choice)."""
+
+
+class Sentinel2Source(Section):
+    """Where Sentinel-2 scenes come from and how they become monthly composites."""
+
+    catalog: str
+    """URL of a STAC API, or path of a local ItemCollection (JSON)."""
+    collection: str = "sentinel-2-l2a"
+    """Collection to search."""
+    bands: list[Sentinel2Band] = Field(default=list(SENTINEL2_BANDS), min_length=1)
+    """Bands to store, in this order."""
+    offset: Literal["auto", 0, -1000] = "auto"
+    """What to add to the numbers of the files: `auto` decides each scene by its processing baseline and flags, and
+    refuses what cannot be decided; 0 or -1000 declare it for the whole source."""
+    max_cloud_cover: Percent = 100
+    """Scenes with more `eo:cloud_cover` in percent are not read."""
+    clouds: Clouds = Clouds()
+    """How clouds are masked."""
+    composite: Literal["median"] = "median"
+    """How the clear observations of a month become one value."""
+    resampling: Literal["nearest", "bilinear", "cubic"] = "nearest"
+    """For bands that do not lie on the 10 m grid; `nearest` repeats 20 m pixels 2 x 2, exactly as measured."""
+    gaps: Literal["fail", "record"] = "fail"
+    """A scene that cannot be read after every retry fails its block, or is left out and recorded with the sample."""
+
+    @model_validator(mode="after")
+    def each_band_once(self) -> Self:
+        """No band twice."""
+        if len(set(self.bands)) != len(self.bands):
+            raise ValueError("bands: each band once")
+        return self
+
+
+class CropTable(Section):
+    """A table of your own from crop codes to HCAT3 (CSV)."""
+
+    path: str
+    """Path of the CSV."""
+    code_column: str = "code"
+    """Column of the country's code."""
+    hcat3_column: str = "hcat3"
+    """Column of the ten digit HCAT3 code; empty where there is none."""
+
+
+class ParcelSource(Section):
+    """One file of declared parcels for each year."""
+
+    path: str
+    """Path of the vector file; `{year}` in it becomes the year of the declarations."""
+    country: str = Field(pattern=r"^[a-z]{2}(-[a-z0-9]+)?$")
+    """Country (and region) in lower case, `fr` or `be-vlg`."""
+    code_field: str
+    """Field of the crop code."""
+    id_field: str | None = None
+    """Field of the parcel's own id, kept in the index."""
+    layer: str | None = None
+    """Layer of the file; its only one by default."""
+    crs: str | None = None
+    """CRS of the file where it states none or a wrong one."""
+    table: str | CropTable | None = None
+    """Crop table: a name in taxonomy/countries (default: the country's), or a CSV of your own."""
+    years: list[Year] | None = None
+    """Years this source has declarations for; all by default. Other years have no parcels: unknown, not background."""
+    coverage: str | None = None
+    """A vector file of the ground these declarations cover; pixels outside any coverage are unknown."""
+
+
+class Parcels(Section):
+    """Where labels come from."""
+
+    season: list[ParcelSource] = Field(min_length=1)
+    """Declarations of the season itself: the labels."""
+    prior: Annotated[Literal["same"] | list[ParcelSource] | None, NoneWord] = "same"
+    """Declarations of the year before: the same sources a year earlier, others, or none."""
+    min_labelled_share: Share = 0.0
+    """Smallest share of a cell's pixels that lie in a declared parcel."""
+
+
+class Taxonomy(Section):
+    """The classes of the four tiers."""
+
+    version: str = "1"
+    """Version of taxonomy/tiers.csv the recipe was written for; another one is refused."""
+
+
+class Split(Section):
+    """How ground is divided into train, val and test."""
+
+    square_size: int = Field(default=15360, ge=1000, le=1_000_000)
+    """Side of the split squares in metres, drawn in EPSG:3035; larger than the texture of the land (10-20 km)."""
+    shares: dict[SplitName, Share] = {"train": 0.735, "val": 0.129, "test": 0.136}
+    """Share of the squares in each split; they add up to 1."""
+    seed: int = 0
+    """Another seed draws another split."""
+
+    @model_validator(mode="after")
+    def whole(self) -> Self:
+        """Shares that add up."""
+        if abs(sum(self.shares.values()) - 1) > 1e-6:
+            raise ValueError(f"shares must add up to 1, they give {sum(self.shares.values()):g}")
+        return self
+
+    def split_of(self, square: tuple[int, int]) -> str:
+        """The split of a square (column, row)."""
+        return split_of_square(square, self.square_size, {str(name): share for name, share in self.shares.items()}, self.seed)
+
+
+class StoreOptions(Section):
+    """The form of the store; fixed once it exists."""
+
+    block_capacity: int = Field(default=16, ge=1, le=1024)
+    """Most samples in a block, that is in a shard."""
+    codec: Literal["lz4", "zstd"] = "lz4"
+    """Blosc codec, with bit shuffle: `lz4` reads fastest, `zstd` is about a tenth smaller."""
+    level: int = Field(default=5, ge=1, le=9)
+    """Compression level."""
+
+
+class Recipe(Section):
+    """What to build: area, seasons, sources, taxonomy, split and the form of the store."""
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9_.-]*$")
+    """Short name in lower case."""
+    description: str = ""
+    """What it is for, in a sentence or two."""
+    area: Area
+    """Where."""
+    seasons: list[Year] = Field(min_length=1)
+    """Calendar years of the Sentinel-2 series and of the parcels."""
+    cell_size: int = Field(default=1920, ge=CELL_STEP, le=19200, multiple_of=CELL_STEP)
+    """Side of a cell in metres, a multiple of 60."""
+    enmap: Annotated[EnmapSource | None, NoneWord] = None
+    """EnMAP scenes, or none."""
+    sentinel2: Annotated[Sentinel2Source | None, NoneWord] = None
+    """Sentinel-2 scenes, or none."""
+    parcels: Annotated[Parcels | None, NoneWord] = None
+    """Declared parcels, or none."""
+    taxonomy: Taxonomy = Taxonomy()
+    """Crop classes."""
+    split: Split = Split()
+    """Train, val, test."""
+    store: StoreOptions = StoreOptions()
+    """Form of the store."""
+
+    _folder: Path = PrivateAttr(default_factory=Path.cwd)
+
+    @model_validator(mode="after")
+    def something_to_build(self) -> Self:
+        """At least one source, and each season once."""
+        if self.enmap is None and self.sentinel2 is None and self.parcels is None:
+            raise ValueError("give at least one of enmap, sentinel2, parcels")
+        if len(set(self.seasons)) != len(self.seasons):
+            raise ValueError("seasons: each year once")
+        return self
+
+    def for_seasons(self, seasons: list[int]) -> Recipe:
+        """The same recipe for other seasons. Raises RecipeError for a year out of range."""
+        changed = parse_recipe({**self.as_written(), "seasons": seasons}, self._folder, "--season")
+        return changed
+
+    def locate(self, path: str) -> Path:
+        """A path of the recipe as an absolute one: `${NAME}` from the environment, relative to the recipe's folder.
+
+        Raises RecipeError for a variable that is not set.
+        """
+
+        def variable(match: re.Match[str]) -> str:
+            value = os.environ.get(match[1])
+            if value is None:
+                raise RecipeError(f"{path!r}: the environment variable {match[1]} is not set")
+            return value
+
+        return (self._folder / Path(re.sub(r"\$\{(\w+)\}", variable, path)).expanduser()).resolve()
+
+    def source(self, catalog: str) -> str:
+        """A catalog's URL as it is, or the absolute path of a local ItemCollection."""
+        return catalog if re.match(r"https?://", catalog) else str(self.locate(catalog))
+
+    def as_written(self) -> dict[str, Any]:
+        """The recipe as plain data, with every default filled in and paths as they stand in the file."""
+        return self.model_dump(mode="json")
+
+    @property
+    def hash(self) -> str:
+        """SHA-256 of the recipe's content without its seasons; the same wherever its files lie."""
+        document = {key: value for key, value in self.as_written().items() if key != "seasons"}
+        return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()
+
+
+def geojson_polygons(document: dict[str, Any]) -> BaseGeometry:
+    """The union of the polygons in a GeoJSON geometry, Feature or FeatureCollection."""
+    if document["type"] == "FeatureCollection":
+        return shapely.union_all([geojson_polygons(feature) for feature in document["features"]])
+    if document["type"] == "Feature":
+        return geojson_polygons(document["geometry"])
+    geometry = shape(document)
+    if not isinstance(geometry, shapely.Polygon | shapely.MultiPolygon):
+        raise ValueError(f"{document['type']} is not a polygon")
+    return geometry
+
+
+def shipped_recipes() -> dict[str, Path]:
+    """The recipes that come with h2crop, by file name."""
+    folder = resources.files("h2crop_data") / "recipes"
+    return {entry.name: Path(str(entry)) for entry in folder.iterdir() if entry.name.endswith(".yaml")}
+
+
+def load_recipe(path: str | Path) -> Recipe:
+    """Read and check a recipe file; the bare name of a shipped recipe works too.
+
+    Raises RecipeError that lists everything wrong with it: YAML path, value, what is allowed.
+    """
+    file = Path(path)
+    if not file.exists() and str(path) in shipped_recipes():
+        file = shipped_recipes()[str(path)]
+    try:
+        document = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        known = ", ".join(sorted(shipped_recipes()))
+        raise RecipeError(f"no recipe file {path} (shipped ones, by name: {known})") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise RecipeError(f"cannot read the recipe {path}: {error}") from error
+    except yaml.YAMLError as error:
+        raise RecipeError(f"{path} is not valid YAML: {error}") from error
+    if not isinstance(document, dict):
+        raise RecipeError(f"{path}: a recipe is a mapping of keys, this is {type(document).__name__}")
+    return parse_recipe(document, file.resolve().parent, str(path))
+
+
+def parse_recipe(document: dict[str, Any], folder: Path, name: str) -> Recipe:
+    """Check a recipe given as plain data; `folder` is what its relative paths start from."""
+    try:
+        recipe = Recipe.model_validate(document)
+    except ValidationError as error:
+        lines = "\n".join(f"  {describe(problem)}" for problem in error.errors())
+        raise RecipeError(f"{name}: the recipe is wrong in {error.error_count()} place(s)\n{lines}") from error
+    recipe._folder = folder
+    return recipe
+
+
+def describe(problem: Any) -> str:
+    """One validation error as `path: value: what is allowed`."""
+    # pydantic puts the names of union members (`list[ParcelSource]`, `CropTable`) into the path: not YAML.
+    steps = [step for step in problem["loc"] if isinstance(step, int) or re.fullmatch(r"[a-z_0-9]+", step)]
+    path = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in steps).lstrip(".") or "recipe"
+    message = problem["msg"].removeprefix("Value error, ")
+    if problem["type"] == "extra_forbidden":
+        allowed = keys_beside(steps)
+        near = difflib.get_close_matches(str(steps[-1]), allowed, 1)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        return f"{path}: no such key{hint} Allowed: {', '.join(allowed)}"
+    if problem["type"] in ("missing", "value_error"):
+        return f"{path}: {message}"
+    return f"{path}: {shorten(problem['input'])}: {message}"
+
+
+def keys_beside(steps: list[Any]) -> list[str]:
+    """The keys allowed where an unknown one was found."""
+    section: type[BaseModel] = Recipe
+    for step in steps[:-1]:
+        if isinstance(step, str) and step in section.model_fields:
+            section = next(iter(sections_in(section.model_fields[step].annotation)), section)
+    return list(section.model_fields)
+
+
+def sections_in(annotation: Any) -> list[type[BaseModel]]:
+    """The recipe sections an annotation mentions."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [found for argument in getattr(annotation, "__args__", ()) for found in sections_in(argument)]
+
+
+def shorten(value: Any) -> str:
+    """A value as it would stand in YAML, cut to a readable length."""
+    text = json.dumps(value, default=str, ensure_ascii=False)
+    return text if len(text) <= 80 else text[:77] + "..."

@@ -1,0 +1,1 @@
+"""Sentinel-2: from numbers to reflectance, clear pixels, monthly composites. Pure functions of arrays."""

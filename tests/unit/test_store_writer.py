@@ -1,0 +1,259 @@
+"""The builder's side of a store: one builder at a time, files that are whole or absent, and nothing left behind."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from h2crop_data.cube.schema import StoreLayout
+from h2crop_data.cube.store import StoreBuilder, canonical_json, check_same_layout, hold_store
+from h2crop_data.errors import PlanError, StoreError
+
+LABELS = StoreLayout(cell_size=240, capacity=2)
+#: Room on the small disk of the tests that fill one, in bytes.
+SMALL_DISK = 256 * 1024
+
+#: Another builder: holds the store, leaves a file half written, says so, and waits for its end.
+HOLDER = """
+import sys, time
+from pathlib import Path
+from h2crop_data.cube.store import hold_store
+
+with hold_store(Path(sys.argv[1])) as builder:
+    (builder.temporary / "c.0.0.0.abc.tmp").write_bytes(b"half a shard")
+    print("held", flush=True)
+    time.sleep(600)
+"""
+
+
+@contextmanager
+def other_builder(folder: Path) -> Iterator[subprocess.Popen[str]]:
+    """A process that holds the store, and is killed at the end if it still lives."""
+    with subprocess.Popen([sys.executable, "-c", HOLDER, str(folder)], stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "held\n"
+            yield process
+        finally:
+            process.kill()
+
+
+def label_block(samples: int) -> dict[str, NDArray[Any]]:
+    """A block of random label arrays, the same at every call."""
+    rng = np.random.default_rng(1)
+    return {
+        name: rng.integers(0, 200, (samples, *spec.sample_shape)).astype(spec.dtype)
+        for name, spec in LABELS.arrays().items()
+    }
+
+
+# One builder at a time
+
+
+def test_a_second_process_is_refused_and_told_who_holds_the_store(tmp_path: Path) -> None:
+    with other_builder(tmp_path / "store") as holder:
+        with pytest.raises(StoreError, match="held by another builder") as raised, hold_store(tmp_path / "store"):
+            pytest.fail("two builders hold one store")
+        assert f"process {holder.pid})" in str(raised.value)
+        assert str(tmp_path / "store") in str(raised.value)
+        assert list((tmp_path / "store" / ".build" / "tmp").iterdir()), "the refused builder removed the other's file"
+
+
+def test_after_a_builder_was_killed_its_store_can_be_held_and_its_leftovers_are_gone(tmp_path: Path) -> None:
+    folder = tmp_path / "store"
+    with other_builder(folder) as holder:
+        holder.send_signal(signal.SIGKILL)
+        assert holder.wait(timeout=60) == -signal.SIGKILL
+    assert list((folder / ".build" / "tmp").iterdir())
+    with hold_store(folder) as builder:
+        assert list(builder.temporary.iterdir()) == []
+        assert (folder / ".build" / "lock").read_text(encoding="utf-8").strip() == str(os.getpid())
+
+
+def test_a_store_can_be_held_again_after_its_builder_ended_or_failed(tmp_path: Path) -> None:
+    for _ in range(2):
+        with pytest.raises(KeyError), hold_store(tmp_path / "store"):
+            raise KeyError("a build that failed")
+    with hold_store(tmp_path / "store") as builder:
+        builder.write_json("a.json", 1)
+
+
+def test_the_same_process_cannot_hold_a_store_twice(tmp_path: Path) -> None:
+    with hold_store(tmp_path), pytest.raises(StoreError, match=f"process {os.getpid()}"), hold_store(tmp_path):
+        pytest.fail("one store was held twice")
+
+
+def test_a_folder_with_something_else_in_it_is_refused_and_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "thesis.tex").write_text("dear diary", encoding="utf-8")
+    with pytest.raises(StoreError, match="not empty and no store under construction"), hold_store(tmp_path):
+        pytest.fail("a foreign folder was taken for a store")
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+def test_an_empty_folder_and_a_folder_that_is_not_there_become_stores(tmp_path: Path) -> None:
+    for folder in (tmp_path, tmp_path / "deep" / "down"):
+        with hold_store(folder) as builder:
+            assert builder.temporary.is_dir()
+
+
+def test_a_path_that_is_a_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(StoreError, match="cannot write in"), hold_store(tmp_path / "file"):
+        pytest.fail("a file was taken for a store")
+
+
+# Files whole or absent
+
+
+def test_a_written_file_is_described_by_its_name_size_and_sha256(tmp_path: Path) -> None:
+    with hold_store(tmp_path) as builder:
+        entry = builder.write("2022/label/c.0", [b"ab", b"", b"cd"])
+        assert (tmp_path / "2022/label/c.0").read_bytes() == b"abcd"
+        assert entry == {"path": "2022/label/c.0", "bytes": 4, "sha256": hashlib.sha256(b"abcd").hexdigest()}
+        assert list(builder.temporary.iterdir()) == []
+
+
+def test_a_file_is_replaced_whole(tmp_path: Path) -> None:
+    with hold_store(tmp_path) as builder:
+        builder.write_json("zarr.json", {"release": 1})
+        before = (tmp_path / "zarr.json").open("rb")
+        builder.write_json("zarr.json", {"release": 2})
+        with before:
+            assert before.read() == canonical_json({"release": 1}).encode(), "who had the old file open lost it"
+        assert (tmp_path / "zarr.json").read_bytes() == canonical_json({"release": 2}).encode()
+
+
+def test_parts_that_fail_midway_leave_no_file(tmp_path: Path) -> None:
+    def parts() -> Iterator[bytes]:
+        yield b"first"
+        raise OSError(errno.EIO, "Input/output error")
+
+    with hold_store(tmp_path) as builder:
+        with pytest.raises(StoreError, match="cannot write .*Input/output error"):
+            builder.write("2022/label/c.0", parts())
+        assert not (tmp_path / "2022/label/c.0").exists()
+        assert list(builder.temporary.iterdir()) == []
+
+
+def test_a_block_is_one_file_an_array_and_the_same_bytes_every_time(tmp_path: Path) -> None:
+    entries = []
+    for threads in (1, 4):
+        with hold_store(tmp_path / str(threads)) as builder, ThreadPoolExecutor(threads) as pool:
+            entries.append(builder.write_block(2022, 5, label_block(2), LABELS, pool))
+    assert entries[0] == entries[1]
+    assert {entry["path"] for entry in entries[0]} == {
+        "2022/label/c.5.0.0.0",
+        "2022/prior/c.5.0.0.0",
+        "2022/parcel/c.5.0.0",
+    }
+    for entry in entries[0]:
+        data = (tmp_path / "1" / entry["path"]).read_bytes()
+        assert (entry["bytes"], entry["sha256"]) == (len(data), hashlib.sha256(data).hexdigest())
+
+
+def test_a_block_with_an_array_too_few_or_too_many_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+    arrays = label_block(2)
+    wrong = [{"label": arrays["label"]}, {**arrays, "s2": arrays["label"]}]
+    wrong.append({**arrays, "parcel": arrays["parcel"].astype("int64")})
+    with hold_store(tmp_path) as builder, ThreadPoolExecutor(1) as pool:
+        for block in wrong:
+            with pytest.raises(ValueError, match=r"block 0 has arrays|parcel: got int64"):
+                builder.write_block(2022, 0, block, LABELS, pool)
+    assert not (tmp_path / "2022").exists()
+
+
+# A full disk
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of SMALL_DISK bytes."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={SMALL_DISK}", "tmpfs", str(folder)]
+    try:
+        subprocess.run(mount, check=True, capture_output=True)
+    except (OSError, subprocess.CalledProcessError) as error:
+        pytest.skip(f"a small file system to fill cannot be mounted here: {error}")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
+
+
+def test_a_full_disk_is_told_and_leaves_nothing_of_the_file(small_disk: Path) -> None:
+    with hold_store(small_disk / "store") as builder:
+        builder.write("fits", [b"x" * (SMALL_DISK // 4)])
+        with pytest.raises(StoreError, match="No space left on device.*free the cause and run again") as raised:
+            builder.write("2022/label/c.0", [b"x" * (SMALL_DISK // 2)] * 4)
+        assert str(small_disk / "store/2022/label/c.0") in str(raised.value)
+        assert not (small_disk / "store/2022/label/c.0").exists()
+        assert list(builder.temporary.iterdir()) == []
+        assert (small_disk / "store/fits").stat().st_size == SMALL_DISK // 4
+        builder.write("also fits", [b"x" * (SMALL_DISK // 4)])
+
+
+def test_a_block_that_does_not_fit_is_told_and_can_be_written_once_there_is_room(small_disk: Path) -> None:
+    layout = StoreLayout(cell_size=960, capacity=4)
+    rng = np.random.default_rng(0)
+    arrays = {
+        name: rng.integers(0, np.iinfo(spec.dtype).max, (4, *spec.sample_shape), spec.dtype)
+        for name, spec in layout.arrays().items()
+    }
+    with hold_store(small_disk / "store") as builder, ThreadPoolExecutor(2) as pool:
+        with pytest.raises(StoreError, match="No space left on device"):
+            builder.write_block(2022, 0, arrays, layout, pool)
+        assert list(builder.temporary.iterdir()) == []
+        subprocess.run(["mount", "-o", "remount,size=8m", str(small_disk)], check=True)
+        entries = builder.write_block(2022, 0, arrays, layout, pool)
+        for entry in entries:
+            assert (small_disk / "store" / entry["path"]).stat().st_size == entry["bytes"]
+
+
+# Markers and layout
+
+
+def test_a_marker_says_what_was_written_of_a_block_and_others_have_none(tmp_path: Path) -> None:
+    with hold_store(tmp_path) as builder:
+        builder.write_marker(2022, 3, {"samples": 2})
+        assert builder.read_marker(2022, 3) == {"samples": 2}
+        assert builder.read_marker(2022, 4) is None
+        assert builder.read_marker(2023, 3) is None
+
+
+def test_a_damaged_marker_is_told(tmp_path: Path) -> None:
+    with hold_store(tmp_path) as builder:
+        builder.write_marker(2022, 3, {"samples": 2})
+        path = builder.marker_path(2022, 3)
+        path.write_text("{", encoding="utf-8")
+        with pytest.raises(StoreError, match="delete it and run the build again") as raised:
+            builder.read_marker(2022, 3)
+        assert str(path) in str(raised.value)
+
+
+def test_garbage_is_removed_and_counted(tmp_path: Path) -> None:
+    with hold_store(tmp_path) as builder:
+        (builder.temporary / "file.tmp").touch()
+        (builder.temporary / "folder").mkdir()
+        (builder.temporary / "folder" / "file").touch()
+        assert builder.remove_garbage() == 2
+        assert builder.remove_garbage() == 0
+    assert StoreBuilder(tmp_path / "nowhere").remove_garbage() == 0
+
+
+def test_a_store_of_another_layout_is_refused_by_what_differs(tmp_path: Path) -> None:
+    assert StoreLayout.from_attributes(LABELS.attributes()) == LABELS
+    check_same_layout(tmp_path, LABELS, LABELS)
+    with pytest.raises(PlanError, match="block_capacity: store 2, plan 16"):
+        check_same_layout(tmp_path, LABELS, StoreLayout(cell_size=240, capacity=16))
