@@ -31,9 +31,11 @@ LONLAT = "OGC:CRS84"
 SPLIT_CRS = "EPSG:3035"
 #: Cells hold whole pixels of Sentinel-2's 10, 20 and 60 m bands and of EnMAP's 30 m.
 CELL_STEP = 60
-CELL_ID = re.compile(r"(?P<epsg>32[67]\d\d)_(?P<size>\d+)_(?P<column>-?\d{4,})_(?P<row>-?\d{4,})")
+CELL_ID = re.compile(r"(?P<epsg>32[67](?:0[1-9]|[1-5]\d|60))_(?P<size>\d+)_(?P<column>-?\d{4,})_(?P<row>-?\d{4,})")
 #: Geometry that touches within this many metres counts as inside.
 TOLERANCE = 1e-3
+#: A cell's centre is tested this many metres to the east and north: on a border of two areas it lies in one of them.
+TIE_BREAK = (1.1e-4, 0.7e-4)
 
 CellRule = Literal["centre", "inside", "touching"]
 
@@ -55,16 +57,19 @@ class Cell:
 
     @property
     def id(self) -> str:
-        """`32631_1920_0261_2932`: EPSG, size in metres, column, row."""
-        return f"{self.epsg}_{self.size}_{self.column:04d}_{self.row:04d}"
+        """`32631_1920_0261_2932`: EPSG, size in metres, column, row (at least four digits each)."""
+        column, row = (f"{number:0{5 if number < 0 else 4}d}" for number in (self.column, self.row))
+        return f"{self.epsg}_{self.size}_{column}_{row}"
 
     @classmethod
     def parse(cls, text: str) -> Cell:
         """The cell of an id. Raises ValueError for anything else."""
         match = CELL_ID.fullmatch(text)
-        if match is None:
+        cell = None if match is None else cls(*(int(match[key]) for key in ("epsg", "size", "column", "row")))
+        # One cell has one id: not a second one with more zeros.
+        if cell is None or cell.id != text or not cell.size or cell.size % CELL_STEP:
             raise ValueError(f"{text!r} is not a cell id such as 32631_1920_0261_2932")
-        return cls(*(int(match[key]) for key in ("epsg", "size", "column", "row")))
+        return cell
 
     @property
     def crs(self) -> str:
@@ -130,7 +135,7 @@ def zone_extent(epsg: int) -> tuple[float, float, float, float]:
 
 
 def cells_of_area(area: BaseGeometry, crs: str, size: int, rule: CellRule = "centre") -> list[Cell]:
-    """The cells of an area, in order of id.
+    """The cells of an area, in order of zone, column and row.
 
     area: polygon(s) in `crs`. rule: `centre` takes cells whose centre lies in the area, so that areas that tile the
     ground share no cell; `inside` those that lie wholly in it; `touching` all that meet it.
@@ -147,13 +152,22 @@ def cells_of_area(area: BaseGeometry, crs: str, size: int, rule: CellRule = "cen
         for longitude in [*np.arange(west, east, 3.0), east]
         for latitude in (south, north)
     }
+    shapely.prepare(area)
     cells: list[Cell] = []
     for epsg in sorted(zones):
         # A wide area is cut to the zone first (with a margin): far outside its zone UTM is of no use.
         zone = zone_extent(epsg)
         clipped = area if CRS(crs).to_epsg() == epsg else clip_to_zone(lonlat, zone, epsg)
-        if not clipped.is_empty:
-            cells += cells_of_zone(clipped, epsg, size, rule)
+        if clipped.is_empty:
+            continue
+        column, row = squares_around(clipped.bounds, size)
+        x, y = column * size, row * size
+        if rule == "centre":
+            taken = centres_inside(area, crs, epsg, x, y, size)
+        else:
+            taken = squares_of_area(clipped, x, y, size, rule)
+        taken &= in_own_zone(epsg, x, y, size)
+        cells += [Cell(epsg, size, int(c), int(r)) for c, r in zip(column[taken], row[taken], strict=True)]
     return sorted(cells)
 
 
@@ -164,23 +178,39 @@ def clip_to_zone(lonlat: BaseGeometry, zone: tuple[float, float, float, float], 
     return to_crs(shapely.intersection(lonlat, near), LONLAT, f"EPSG:{epsg}")
 
 
-def cells_of_zone(area: BaseGeometry, epsg: int, size: int, rule: CellRule) -> list[Cell]:
-    """The cells of one zone that an area (in metres of that zone) holds by `rule`."""
-    west, south, east, north = area.bounds
-    columns = np.arange(math.floor((west - TOLERANCE) / size), math.ceil((east + TOLERANCE) / size))
-    rows = np.arange(math.floor((south - TOLERANCE) / size), math.ceil((north + TOLERANCE) / size))
-    column, row = (grid.ravel() for grid in np.meshgrid(columns, rows))
-    x, y = column * size, row * size
+def squares_around(bounds: Sequence[float], size: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Columns and rows of the squares that meet bounds (metres of the zone), with one more on every side."""
+    west, south, east, north = bounds
+    columns = np.arange(math.floor(west / size) - 1, math.floor(east / size) + 2)
+    rows = np.arange(math.floor(south / size) - 1, math.floor(north / size) + 2)
+    column, row = np.meshgrid(columns, rows)
+    return column.ravel(), row.ravel()
+
+
+def centres_inside(
+    area: BaseGeometry, crs: str, epsg: int, x: NDArray[Any], y: NDArray[Any], size: int
+) -> NDArray[np.bool_]:
+    """Whether the centres of squares with lower left corners (x, y) lie in an area, tested in the area's own CRS.
+
+    There its edges are exactly as given, so that a centre lies in exactly one of the areas that tile the ground.
+    """
+    to_area = transformer(f"EPSG:{epsg}", crs)
+    east, north = to_area.transform(x + size / 2 + TIE_BREAK[0], y + size / 2 + TIE_BREAK[1])
+    inside: NDArray[np.bool_] = shapely.intersects_xy(area, east, north)
+    return inside
+
+
+def squares_of_area(
+    area: BaseGeometry, x: NDArray[Any], y: NDArray[Any], size: int, rule: CellRule
+) -> NDArray[np.bool_]:
+    """Whether squares with lower left corners (x, y) lie inside an area of their zone, or (`touching`) meet it."""
     shapely.prepare(area)
-    if rule == "centre":
-        taken = shapely.intersects_xy(area, x + size / 2, y + size / 2)
-    elif rule == "touching":
-        taken = shapely.intersects(area, shapely.box(x, y, x + size, y + size))
-    else:
-        inner = shapely.box(x + TOLERANCE, y + TOLERANCE, x + size - TOLERANCE, y + size - TOLERANCE)
-        taken = shapely.covers(area, inner)
-    taken &= in_own_zone(epsg, x, y, size)
-    return [Cell(epsg, size, int(c), int(r)) for c, r in zip(column[taken], row[taken], strict=True)]
+    if rule == "touching":
+        meet: NDArray[np.bool_] = shapely.intersects(area, shapely.box(x, y, x + size, y + size))
+        return meet
+    inner = shapely.box(x + TOLERANCE, y + TOLERANCE, x + size - TOLERANCE, y + size - TOLERANCE)
+    covered: NDArray[np.bool_] = shapely.covers(area, inner)
+    return covered
 
 
 def in_own_zone(epsg: int, x: NDArray[Any], y: NDArray[Any], size: int) -> NDArray[np.bool_]:
@@ -223,16 +253,16 @@ def split_squares(cells: Sequence[Cell], square_size: int) -> list[tuple[int, in
 def split_of_square(square: tuple[int, int], square_size: int, shares: dict[str, float], seed: int) -> str:
     """The split of a square: a hash of its place and the seed falls into the shares, whatever else is built.
 
-    shares: split -> share of the squares, adding up to 1.
+    shares: split -> share of the squares, adding up to 1, in any order.
     """
     text = f"{SPLIT_CRS}/{square_size}/{square[0]}/{square[1]}/{seed}"
     position = int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") / 2**64
     reached = 0.0
-    for name, share in shares.items():
-        reached += share
+    for name in sorted(shares):
+        reached += shares[name]
         if position < reached:
             return name
-    return max(shares, key=lambda name: shares[name])
+    return max(sorted(shares), key=lambda name: shares[name])
 
 
 def hilbert_index(column: int, row: int, bits: int = 20) -> int:

@@ -14,7 +14,19 @@ from typing import Annotated, Any, Literal, Self
 import shapely
 import shapely.errors
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    FiniteFloat,
+    PrivateAttr,
+    ValidationError,
+    model_validator,
+)
+from pyproj import CRS
+from pyproj.exceptions import CRSError
 from shapely.geometry import shape
 from shapely.geometry.base import BaseGeometry
 
@@ -34,7 +46,25 @@ def none_word(value: Any) -> Any:
     return None if value == "none" else value
 
 
+def offer_none_word(schema: dict[str, Any]) -> None:
+    """Let the JSON schema of a field that may be null take the word as well."""
+    schema["anyOf"].append({"const": "none"})
+
+
 NoneWord = BeforeValidator(none_word)
+NoneInSchema = Field(json_schema_extra=offer_none_word)
+
+
+def known_crs(value: str) -> str:
+    """A CRS that exists, as it was written."""
+    try:
+        CRS(value)
+    except CRSError as error:
+        raise ValueError(f"{value!r} is not a CRS; write for instance EPSG:25832") from error
+    return value
+
+
+CrsName = Annotated[str, AfterValidator(known_crs)]
 
 
 class Section(BaseModel):
@@ -46,13 +76,13 @@ class Section(BaseModel):
 class Area(Section):
     """Where to build: exactly one of bbox, geojson, file."""
 
-    bbox: tuple[float, float, float, float] | None = None
+    bbox: tuple[FiniteFloat, FiniteFloat, FiniteFloat, FiniteFloat] | None = None
     """West, south, east, north in `crs`."""
     geojson: dict[str, Any] | None = None
     """A GeoJSON Polygon, MultiPolygon, Feature or FeatureCollection in `crs`."""
     file: str | None = None
     """A vector file (GeoJSON, GeoPackage ...) whose polygons are the area; its own CRS counts."""
-    crs: str = LONLAT
+    crs: CrsName = LONLAT
     """CRS of bbox and geojson, `EPSG:25832` for instance; longitude and latitude by default."""
     cells: CellRule = "centre"
     """Which cells belong to the area: those whose centre lies in it, that lie inside it, or that touch it."""
@@ -67,11 +97,13 @@ class Area(Section):
             raise ValueError("bbox must be west, south, east, north with west < east and south < north")
         if self.geojson:
             try:
-                empty = geojson_polygons(self.geojson).is_empty
+                polygons = geojson_polygons(self.geojson)
             except (KeyError, TypeError, ValueError, AttributeError, shapely.errors.ShapelyError) as error:
                 raise ValueError(f"geojson is not a GeoJSON polygon ({error})") from error
-            if empty:
+            if polygons.is_empty:
                 raise ValueError("geojson holds no polygon")
+            if not polygons.is_valid:
+                raise ValueError(f"geojson is not a valid polygon: {shapely.is_valid_reason(polygons)}")
         return self
 
 
@@ -184,7 +216,7 @@ class ParcelSource(Section):
     """Field of the parcel's own id, kept in the index."""
     layer: str | None = None
     """Layer of the file; its only one by default."""
-    crs: str | None = None
+    crs: CrsName | None = None
     """CRS of the file where it states none or a wrong one."""
     table: str | CropTable | None = None
     """Crop table: a name in taxonomy/countries (default: the country's), or a CSV of your own."""
@@ -199,7 +231,7 @@ class Parcels(Section):
 
     season: list[ParcelSource] = Field(min_length=1)
     """Declarations of the season itself: the labels."""
-    prior: Annotated[Literal["same"] | list[ParcelSource] | None, NoneWord] = "same"
+    prior: Annotated[Literal["same"] | list[ParcelSource] | None, NoneWord, NoneInSchema] = "same"
     """Declarations of the year before: the same sources a year earlier, others, or none."""
     min_labelled_share: Share = 0.0
     """Smallest share of a cell's pixels that lie in a declared parcel."""
@@ -231,7 +263,9 @@ class Split(Section):
 
     def split_of(self, square: tuple[int, int]) -> str:
         """The split of a square (column, row)."""
-        return split_of_square(square, self.square_size, {str(name): share for name, share in self.shares.items()}, self.seed)
+        return split_of_square(
+            square, self.square_size, {str(name): share for name, share in self.shares.items()}, self.seed
+        )
 
 
 class StoreOptions(Section):
@@ -258,11 +292,11 @@ class Recipe(Section):
     """Calendar years of the Sentinel-2 series and of the parcels."""
     cell_size: int = Field(default=1920, ge=CELL_STEP, le=19200, multiple_of=CELL_STEP)
     """Side of a cell in metres, a multiple of 60."""
-    enmap: Annotated[EnmapSource | None, NoneWord] = None
+    enmap: Annotated[EnmapSource | None, NoneWord, NoneInSchema] = None
     """EnMAP scenes, or none."""
-    sentinel2: Annotated[Sentinel2Source | None, NoneWord] = None
+    sentinel2: Annotated[Sentinel2Source | None, NoneWord, NoneInSchema] = None
     """Sentinel-2 scenes, or none."""
-    parcels: Annotated[Parcels | None, NoneWord] = None
+    parcels: Annotated[Parcels | None, NoneWord, NoneInSchema] = None
     """Declared parcels, or none."""
     taxonomy: Taxonomy = Taxonomy()
     """Crop classes."""
@@ -361,16 +395,32 @@ def parse_recipe(document: dict[str, Any], folder: Path, name: str) -> Recipe:
     try:
         recipe = Recipe.model_validate(document)
     except ValidationError as error:
-        lines = "\n".join(f"  {describe(problem)}" for problem in error.errors())
-        raise RecipeError(f"{name}: the recipe is wrong in {error.error_count()} place(s)\n{lines}") from error
+        found = [(yaml_steps(problem, document), problem) for problem in error.errors()]
+        # Where a value may have several forms, one that fits but for something inside it says what is wrong.
+        places = {steps for steps, _ in found}
+        outer = {steps[:i] for steps in places for i in range(len(steps))}
+        lines = [f"\n  {describe(steps, problem)}" for steps, problem in found if steps not in outer]
+        raise RecipeError(f"{name}: the recipe is wrong in {len(places - outer)} place(s){''.join(lines)}") from error
     recipe._folder = folder
     return recipe
 
 
-def describe(problem: Any) -> str:
+def yaml_steps(problem: Any, document: Any) -> tuple[str | int, ...]:
+    """The keys and list places that lead to an error, without the names pydantic adds for the forms of a value."""
+    steps: list[str | int] = []
+    for step in problem["loc"]:
+        if (isinstance(document, dict) and step in document) or (
+            isinstance(document, list) and step in range(len(document))
+        ):
+            document = document[step]
+            steps.append(step)
+    if problem["type"] == "missing":
+        steps.append(problem["loc"][-1])
+    return tuple(steps)
+
+
+def describe(steps: tuple[str | int, ...], problem: Any) -> str:
     """One validation error as `path: value: what is allowed`."""
-    # pydantic puts the names of union members (`list[ParcelSource]`, `CropTable`) into the path: not YAML.
-    steps = [step for step in problem["loc"] if isinstance(step, int) or re.fullmatch(r"[a-z_0-9]+", step)]
     path = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in steps).lstrip(".") or "recipe"
     message = problem["msg"].removeprefix("Value error, ")
     if problem["type"] == "extra_forbidden":
@@ -383,7 +433,7 @@ def describe(problem: Any) -> str:
     return f"{path}: {shorten(problem['input'])}: {message}"
 
 
-def keys_beside(steps: list[Any]) -> list[str]:
+def keys_beside(steps: tuple[str | int, ...]) -> list[str]:
     """The keys allowed where an unknown one was found."""
     section: type[BaseModel] = Recipe
     for step in steps[:-1]:

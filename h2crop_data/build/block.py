@@ -181,7 +181,7 @@ def source_window(grid: GeoBox, cells: Sequence[Cell]) -> Window:
     x, y = np.array([west, east, west, east], float), np.array([south, south, north, north], float)
     if str(grid.crs) != cells[0].crs:
         x, y = transformer(cells[0].crs, str(grid.crs)).transform(x, y)
-    column, row = ~grid.affine * (x, y)
+    column, row = ~grid.affine @ (x, y)
     height, width = grid.shape
     left, top = (max(0, int(np.floor(values.min())) - KERNEL_MARGIN) for values in (column, row))
     right = min(width, int(np.ceil(column.max())) + KERNEL_MARGIN)
@@ -282,7 +282,7 @@ def label_arrays(task: BlockTask, watch: Stopwatch) -> tuple[dict[str, NDArray[A
     stacked = {name: np.stack(layers) for name, layers in arrays.items()}
     facts = [
         {
-            "parcels": int(len(np.setdiff1d(stacked["parcel"][i], [0]))),
+            "parcels": len(np.setdiff1d(stacked["parcel"][i], [0])),
             "declared_share": float((stacked["parcel"][i] > 0).mean()),
             "class_share": [float(((tier > 0) & (tier < UNKNOWN)).mean()) for tier in stacked["label"][i]],
         }

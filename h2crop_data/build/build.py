@@ -231,7 +231,7 @@ def finished_season(plan: SeasonPlan, markers: list[dict[str, Any]]) -> Finished
         samples=samples,
         blocks=blocks,
         scenes=scenes_table(plan.scenes),
-        parcels=plan.parcels.parcels,
+        parcels=plan.parcels.parcels if plan.recipe.parcels else None,
         spectra=[marker["spectrum"] for marker in markers if marker["spectrum"]],
         statistics=by_split,
         files=[file for marker in markers for file in marker["files"]],

@@ -22,7 +22,7 @@ from h2crop_data.grid import LONLAT, SPLIT_CRS, Cell, to_crs, transformer
 from h2crop_data.parcels.rasterize import covered, rasterize_ids
 from h2crop_data.parcels.read import read_parcels
 from h2crop_data.parcels.taxonomy import Taxonomy, load_crop_table, tier_table
-from h2crop_data.recipe import ParcelSource, Recipe, Split
+from h2crop_data.recipe import CropTable, ParcelSource, Recipe, Split
 
 TIER_COLUMNS = [f"tier{tier}" for tier in range(1, TIERS + 1)]
 PARCEL_COLUMNS = ["number", "country", "parcel_id", "code", "hcat3", *TIER_COLUMNS, "split"]
@@ -72,9 +72,8 @@ def declarations_of(
     parts, counts = [], Counter[str]()
     for place, source in enumerate(current):
         path = recipe.locate(source.path.replace("{year}", str(year)))
-        table = load_crop_table(
-            source.table, source.country, recipe.locate(source.table.path) if is_own_table(source) else None
-        )
+        own = recipe.locate(source.table.path) if isinstance(source.table, CropTable) else None
+        table = load_crop_table(source.table, source.country, own)
         for done, cells in enumerate(groups):
             progress(done, len(groups), f"parcels of {year}, {source.country}")
             outlines = shapely.union_all([cell.outline for cell in cells])
@@ -96,11 +95,6 @@ def declarations_of(
     return Declarations(parcels[[*PARCEL_COLUMNS, "geometry"]], coverage_of(recipe, current), dict(counts))
 
 
-def is_own_table(source: ParcelSource) -> bool:
-    """Whether a source brings a crop table of its own."""
-    return source.table is not None and not isinstance(source.table, str)
-
-
 def coverage_of(recipe: Recipe, sources: Sequence[ParcelSource]) -> shapely.Geometry | None:
     """The ground some sources cover together; None where one of them does not say, which counts as everywhere."""
     grounds = []
@@ -109,10 +103,13 @@ def coverage_of(recipe: Recipe, sources: Sequence[ParcelSource]) -> shapely.Geom
             return None
         path = recipe.locate(source.coverage)
         try:
-            frame = pyogrio.read_dataframe(path)
+            frame = pyogrio.read_dataframe(path, columns=[])
         except pyogrio.errors.DataSourceError as error:
             raise ParcelError(f"cannot read the coverage {path}: {error}") from error
-        grounds.append(shapely.union_all(frame.to_crs(LONLAT).geometry.to_numpy()))
+        if frame.crs is None:
+            raise ParcelError(f"the coverage {path} states no CRS")
+        ground = shapely.union_all(shapely.make_valid(frame.geometry.to_numpy()))
+        grounds.append(to_crs(ground, frame.crs.to_string(), LONLAT))
     return shapely.union_all(grounds)
 
 

@@ -68,9 +68,7 @@ def build_block(folder: Path, task: BlockTask) -> BlockOutcome:
     except H2cropError as error:
         spent = {"failed": time.perf_counter() - start}
         return BlockOutcome(task.season, task.block, len(task.cells), 0, spent, error)
-    return BlockOutcome(
-        task.season, task.block, len(task.cells), sum(file["bytes"] for file in files), seconds
-    )
+    return BlockOutcome(task.season, task.block, len(task.cells), sum(file["bytes"] for file in files), seconds)
 
 
 def run_blocks(folder: Path, tasks: Iterable[BlockTask], workers: int, kind: Workers) -> Iterator[BlockOutcome]:

@@ -23,9 +23,9 @@ SECONDS_A_MEGABYTE = 0.02
 
 def estimate(plan: SeasonPlan) -> dict[str, Any]:
     """Counts, sizes in bytes, seconds of one worker (rough), scenes left out by reason, empty months."""
-    raw = sum(
-        int(np.prod(spec.sample_shape)) * spec.dtype.itemsize for spec in plan.layout.arrays().values()
-    ) * len(plan.samples)
+    raw = sum(int(np.prod(spec.sample_shape)) * spec.dtype.itemsize for spec in plan.layout.arrays().values()) * len(
+        plan.samples
+    )
     sentinel2, enmap = plan.recipe.sentinel2, plan.recipe.enmap
     reads = 0.0
     if sentinel2:

@@ -1,7 +1,7 @@
 """A plan: everything the build of a season needs, pinned, and how it is kept in a folder.
 
-    PLAN/<season>/plan.json  samples.parquet  blocks.parquet  scenes.parquet  sentinel2.parquet  enmap.parquet
-                  parcels.parquet  prior.parquet  coverage.parquet
+PLAN/<season>/plan.json  samples.parquet  blocks.parquet  scenes.parquet  sentinel2.parquet  enmap.parquet
+              parcels.parquet  prior.parquet  coverage.parquet
 """
 
 from __future__ import annotations
@@ -68,9 +68,7 @@ class SeasonPlan:
             "recipe": self.recipe.as_written(),
             "taxonomy": {"version": self.taxonomy_version, "sha256": self.taxonomy_hash},
             "counts": {role: getattr(self, role).counts for role in ROLES},
-            "coverage": {
-                role: "everywhere" if getattr(self, role).coverage is None else "stated" for role in ROLES
-            },
+            "coverage": {role: "everywhere" if getattr(self, role).coverage is None else "stated" for role in ROLES},
         }
 
 
@@ -78,7 +76,9 @@ def season_folders(plan: Path) -> list[Path]:
     """The season folders of a plan, in order. Raises PlanError where there are none."""
     folders = sorted(path.parent for path in plan.glob("*/plan.json"))
     if not folders:
-        raise PlanError(f"{plan} is not a plan: no <season>/plan.json in it; make one with `h2crop plan RECIPE --out {plan}`")
+        raise PlanError(
+            f"{plan} is not a plan: no <season>/plan.json in it; make one with `h2crop plan RECIPE --out {plan}`"
+        )
     return folders
 
 
@@ -108,7 +108,9 @@ def load_season(folder: Path) -> SeasonPlan:
     try:
         facts = json.loads((folder / "plan.json").read_text(encoding="utf-8"))
         if facts["plan_version"] != PLAN_VERSION:
-            raise PlanError(f"{folder} is a plan of version {facts['plan_version']}, this reads {PLAN_VERSION}; plan again")
+            raise PlanError(
+                f"{folder} is a plan of version {facts['plan_version']}, this reads {PLAN_VERSION}; plan again"
+            )
         coverage = gpd.read_parquet(folder / "coverage.parquet").set_index("role").geometry
         declarations = {
             role: Declarations(
@@ -142,16 +144,12 @@ def scenes_table(scenes: list[SceneDecision]) -> pd.DataFrame:
     columns = list(SceneDecision.__dataclass_fields__)
     table = pd.DataFrame([asdict(scene) for scene in scenes], columns=columns)
     table["time"] = pd.to_datetime(table["time"], utc=True)
-    types = {"taken": "bool", "offset": "Int32"} | {
-        name: "str" for name in ("id", "sensor", "collection", "baseline", "reason")
-    }
-    return table.astype(types)
+    texts = dict.fromkeys(("id", "sensor", "collection", "baseline", "reason"), "str")
+    return table.astype({"taken": "bool", "offset": "Int32", **texts})
 
 
 def scene_decisions(table: pd.DataFrame) -> list[SceneDecision]:
     """The rows of such a table."""
     known = table.astype(object).where(table.notna(), None)
-    return [
-        SceneDecision(**{**row, "time": row["time"].to_pydatetime()})
-        for row in known.to_dict("records")
-    ]
+    rows: list[dict[str, Any]] = [{str(key): value for key, value in row.items()} for row in known.to_dict("records")]
+    return [SceneDecision(**{**row, "time": row["time"].to_pydatetime()}) for row in rows]

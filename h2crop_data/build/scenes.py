@@ -84,9 +84,7 @@ def choose_enmap(
 
     area: in `crs`. progress: called with (done, total, text).
     """
-    found = find_items(
-        recipe.source(source.catalog), source.collection, to_crs(area, crs, LONLAT), *year_range(season)
-    )
+    found = find_items(recipe.source(source.catalog), source.collection, to_crs(area, crs, LONLAT), *year_range(season))
     allowed = set(cells_of_area(area, crs, recipe.cell_size, recipe.area.cells))
     best: dict[tuple[str, Cell], tuple[float, str, Candidate]] = {}
     usable: dict[str, pystac.Item] = {}
@@ -127,7 +125,7 @@ def metadata_of(item: pystac.Item) -> Any:
 
 
 def clear_cells(item: pystac.Item, cell_size: int, source: EnmapSource, allowed: set[Cell]) -> dict[Cell, float]:
-    """The allowed cells all of whose pixels a scene imaged, and their share of flagged pixels, at most the recipe's."""
+    """The allowed cells a scene imaged wholly, and their share of flagged pixels, which is at most the recipe's."""
     flags = quality_flags(read_quality(item))
     grid = raster_geobox(item.assets["quality_classes"].href)
     found = {}

@@ -13,24 +13,33 @@ from stac_geoparquet.arrow import parse_stac_items_to_arrow, stac_table_to_items
 def write_items(path: Path, items: list[pystac.Item]) -> None:
     """Write items to a stac-geoparquet file; no items, no file."""
     if items:
-        to_parquet(parse_stac_items_to_arrow([item.to_dict(include_self_link=False) for item in items]), path)
+        to_parquet(
+            parse_stac_items_to_arrow([item.to_dict(include_self_link=False, transform_hrefs=False) for item in items]),
+            path,
+        )
 
 
 def read_items(path: Path) -> list[pystac.Item]:
     """The items of a stac-geoparquet file, in its order; none where there is no file."""
     if not path.exists():
         return []
-    return [pystac.Item.from_dict(without_nulls(item), migrate=False) for item in stac_table_to_items(pq.read_table(path))]
+    return [
+        pystac.Item.from_dict(without_nulls(item), migrate=False) for item in stac_table_to_items(pq.read_table(path))
+    ]
 
 
 def without_nulls(item: dict[str, Any]) -> dict[str, Any]:
-    """The item without the properties and assets that are null because other items of the file have them."""
-    properties = {key: value for key, value in item["properties"].items() if value is not None}
+    """The item without the nulls, however deep, that stand where only other items of the file have a value."""
+    properties, assets = filled_in(item["properties"]), filled_in(item["assets"])
     # `datetime: null` is meant (a range instead).
     properties.setdefault("datetime", None)
-    assets = {
-        key: {name: value for name, value in asset.items() if value is not None}
-        for key, asset in item["assets"].items()
-        if asset is not None
-    }
     return {**item, "properties": properties, "assets": assets}
+
+
+def filled_in(value: Any) -> Any:
+    """A JSON value without the members of its objects that are null."""
+    if isinstance(value, dict):
+        return {key: filled_in(member) for key, member in value.items() if member is not None}
+    if isinstance(value, list):
+        return [filled_in(member) for member in value]
+    return value

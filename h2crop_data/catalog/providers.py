@@ -91,9 +91,7 @@ def newest_of_each_acquisition(items: list[pystac.Item]) -> tuple[list[pystac.It
     for item in sorted(items, key=lambda item: (baseline(item) or "", item.id)):
         best[datatake_time(item), sentinel2_tile(item)] = item
     kept = {item.id for item in best.values()}
-    replaced = {
-        item.id: best[datatake_time(item), sentinel2_tile(item)].id for item in items if item.id not in kept
-    }
+    replaced = {item.id: best[datatake_time(item), sentinel2_tile(item)].id for item in items if item.id not in kept}
     return sorted(best.values(), key=lambda item: item.id), replaced
 
 

@@ -13,7 +13,9 @@ import shapely
 from pystac_client import Client
 from pystac_client.exceptions import APIError
 from pystac_client.stac_api_io import StacApiIO
+from pystac_client.warnings import PystacClientWarning
 from requests.exceptions import RequestException
+from shapely.errors import ShapelyError
 from shapely.geometry import mapping, shape
 from shapely.geometry.base import BaseGeometry
 from urllib3.util.retry import Retry
@@ -30,6 +32,8 @@ RETRIES = Retry(
     respect_retry_after_header=True,
 )
 PAGE_SIZE = 250
+#: What pystac raises for JSON that is not what it should be.
+NOT_STAC = (pystac.STACError, pystac.STACTypeError, AttributeError, KeyError, TypeError, ValueError)
 
 
 def find_items(
@@ -39,7 +43,7 @@ def find_items(
 
     source: URL of a STAC API or path of a local ItemCollection, whose relative hrefs become absolute paths.
     area: longitude and latitude. Servers have been seen to ignore parts of a query, so everything is tested again here.
-    Raises CatalogError naming the catalog.
+    Raises CatalogError naming the catalog, or the item that is damaged.
     """
     if source.startswith(("http://", "https://")):
         found = search_api(source, collection, area, start, end, retries)
@@ -68,8 +72,12 @@ def search_api(
         )
         yield from search.items()
     except APIError as error:
-        raise CatalogError(f"{url} refused the search for {collection} (HTTP {error.status_code}): {error}") from error
-    except (RequestException, ValueError, KeyError, pystac.STACError) as error:
+        # It has a status only where an answer came: not after the last retry, nor without a connection.
+        status = getattr(error, "status_code", None)
+        if status is None:
+            raise CatalogError(f"{url} does not answer: {error}") from error
+        raise CatalogError(f"{url} refused the search for {collection} (HTTP {status}): {error}") from error
+    except (RequestException, PystacClientWarning, *NOT_STAC) as error:
         raise CatalogError(f"{url} did not answer as a STAC API: {type(error).__name__}: {error}") from error
 
 
@@ -82,11 +90,14 @@ def read_item_collection(path: Path) -> Iterator[pystac.Item]:
         raise CatalogError(f"cannot read the ItemCollection {path}: {error.strerror or error}") from error
     except (ValueError, KeyError, TypeError) as error:
         raise CatalogError(f"{path} is not a STAC ItemCollection (JSON with features): {error}") from error
-    for feature in features:
+    if not isinstance(features, list):
+        raise CatalogError(f"{path} is not a STAC ItemCollection: its features are no list")
+    for number, feature in enumerate(features):
         try:
             item = pystac.Item.from_dict(feature, preserve_dict=False, migrate=False)
-        except (pystac.STACError, KeyError, TypeError, ValueError) as error:
-            raise CatalogError(f"{path}: {feature.get('id', 'a feature')} is not a STAC item: {error}") from error
+        except NOT_STAC as error:
+            name = feature.get("id") if isinstance(feature, dict) else None
+            raise CatalogError(f"{path}: {name or f'feature {number}'} is not a STAC item: {error}") from error
         for asset in item.assets.values():
             if "://" not in asset.href and not asset.href.startswith("/"):
                 asset.href = str((path.parent / asset.href).resolve())
@@ -103,4 +114,9 @@ def acquired(item: pystac.Item) -> datetime:
 
 def meets(item: pystac.Item, area: BaseGeometry) -> bool:
     """Whether an item's geometry meets an area (longitude, latitude)."""
-    return item.geometry is not None and bool(shapely.intersects(area, shape(item.geometry)))
+    if item.geometry is None:
+        return False
+    try:
+        return bool(shapely.intersects(area, shape(item.geometry)))
+    except (AttributeError, KeyError, TypeError, ValueError, ShapelyError) as error:
+        raise CatalogError(f"item {item.id} has no usable geometry: {error}") from error

@@ -45,7 +45,8 @@ def main() -> None:
     try:
         app()
     except RecipeError as error:
-        console.print(f"[red]error:[/] {error}", markup=True, soft_wrap=True)
+        console.print("[red]error:[/] ", end="")
+        console.print(str(error), markup=False, soft_wrap=True)
         sys.exit(Exit.WRONG_USE)
     except H2cropError as error:
         console.print("[red]error:[/] ", end="")

@@ -25,7 +25,9 @@ class PlanGroup(TyperGroup):
         return super().parse_args(ctx, args)
 
 
-app = typer.Typer(cls=PlanGroup, no_args_is_help=True, help="Plan a build (`h2crop plan RECIPE --out PLAN`), or show a plan.")
+app = typer.Typer(
+    cls=PlanGroup, no_args_is_help=True, help="Plan a build (`h2crop plan RECIPE --out PLAN`), or show a plan."
+)
 
 
 @app.command()

@@ -56,13 +56,14 @@ def open_season(store: str | Path, season: int, *, scaled: bool = False) -> xr.D
     if str(season) not in attributes["seasons"]:
         raise StoreError(f"{store} has no season {season}; it has {', '.join(attributes['seasons'])}")
     layout = StoreLayout.from_attributes(attributes["layout"])
-    dataset = xr.open_zarr(str(store), group=str(season), chunks=None, consolidated=True, mask_and_scale=False)
+    dataset: xr.Dataset = xr.open_zarr(str(store), group=str(season), chunks=None, consolidated=True, mask_and_scale=False)
     coordinates = ["valid", "x0", "y0", "epsg", "wavelength", "fwhm"]
     dataset = dataset.set_coords([name for name in coordinates if name in dataset])
     for name in dataset.coords:
         dataset[name].load()
     # A block's samples are one chunk; of a slice of it only the inner chunks needed are read.
-    dataset = dataset.chunk({"sample": layout.capacity}).isel(sample=np.flatnonzero(dataset["valid"].values))
+    valid = np.flatnonzero(dataset["valid"].values)
+    dataset = dataset.chunk({"sample": layout.capacity}).isel(sample=valid)
     dataset.attrs |= {"release": attributes["release"], "season": season}
     if scaled:
         for name in ("enmap", "s2"):

@@ -323,7 +323,7 @@ def array_document(
     dims: tuple[str, ...],
     attributes: dict[str, Any],
 ) -> dict[str, Any]:
-    """A Zarr v3 array document with a regular grid and flat chunk keys (`c.0.0`): one folder an array, not a tree a block."""
+    """A Zarr v3 array document with a regular grid and flat chunk keys (`c.0.0`): one folder an array."""
     return {
         "zarr_format": 3,
         "node_type": "array",

@@ -42,12 +42,13 @@ class FinishedSeason:
     """What sealing needs to know of a season, all of whose blocks are done."""
 
     season: int
-    #: One row a slot in use, in order of slot: at least sample, slot, x0, y0, epsg, geometry; goes to the index as it is.
+    #: One row a slot in use, in order: at least sample, slot, x0, y0, epsg, geometry; goes to the index as it is.
     samples: gpd.GeoDataFrame
     #: One row a block, in order.
     blocks: pd.DataFrame
     scenes: pd.DataFrame
-    parcels: gpd.GeoDataFrame
+    #: None where the store has no labels.
+    parcels: gpd.GeoDataFrame | None
     #: Wavelength and FWHM in nm of each block's bands; empty without EnMAP.
     spectra: list[tuple[list[float], list[float]]]
     #: Partial statistics by split.
@@ -58,7 +59,11 @@ class FinishedSeason:
 
 
 def seal(
-    builder: StoreBuilder, layout: StoreLayout, seasons: list[FinishedSeason], classes: list[dict[int, str]], software: str
+    builder: StoreBuilder,
+    layout: StoreLayout,
+    seasons: list[FinishedSeason],
+    classes: list[dict[int, str]],
+    software: str,
 ) -> int:
     """Make a release of the finished seasons; gives its number. Nothing changed since the last one: that one's number.
 
@@ -105,7 +110,9 @@ def current_attributes(folder: Path) -> dict[str, Any] | None:
 
 def season_identity(finished: FinishedSeason) -> dict[str, Any]:
     """What of a season stands in the root: its size, and a hash of its blocks that changes when any of them does."""
-    content = json.dumps([[file["path"], file["sha256"]] for file in sorted(finished.files, key=lambda file: file["path"])])
+    content = json.dumps(
+        [[file["path"], file["sha256"]] for file in sorted(finished.files, key=lambda file: file["path"])]
+    )
     return {
         "blocks": len(finished.blocks),
         "samples": len(finished.samples),
@@ -176,7 +183,8 @@ def write_index(
     tables: dict[str, bytes] = {}
     for finished in seasons:
         tables[f"samples-{finished.season}.parquet"] = parquet_bytes(finished.samples)
-        tables[f"parcels-{finished.season}.parquet"] = parquet_bytes(finished.parcels)
+        if finished.parcels is not None:
+            tables[f"parcels-{finished.season}.parquet"] = parquet_bytes(finished.parcels)
     tables["blocks.parquet"] = parquet_bytes(stacked(seasons, "blocks"))
     tables["scenes.parquet"] = parquet_bytes(stacked(seasons, "scenes"))
     tables["statistics.json"] = canonical_json(statistics(seasons)).encode()
@@ -223,6 +231,8 @@ def statistics(seasons: list[FinishedSeason]) -> dict[str, Any]:
 def parquet_bytes(table: pd.DataFrame) -> bytes:
     """A table as Parquet (GeoParquet where it has geometry)."""
     buffer = io.BytesIO()
-    options: dict[str, Any] = {"write_covering_bbox": True} if isinstance(table, gpd.GeoDataFrame) and len(table) else {}
+    options: dict[str, Any] = (
+        {"write_covering_bbox": True} if isinstance(table, gpd.GeoDataFrame) and len(table) else {}
+    )
     table.to_parquet(buffer, index=False, compression="zstd", **options)
     return buffer.getvalue()

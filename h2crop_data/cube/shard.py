@@ -38,7 +38,9 @@ blosc.use_threads = False
 Map = Callable[[Callable[[Any], Any], Iterable[Any]], Iterable[Any]]
 
 
-def encode_shard(samples: NDArray[Any], spec: ArraySpec, capacity: int, codec: Codec, map_: Map = map) -> Iterator[bytes]:
+def encode_shard(
+    samples: NDArray[Any], spec: ArraySpec, capacity: int, codec: Codec, map_: Map = map
+) -> Iterator[bytes]:
     """The parts of a shard file, to be written one after the other as they come.
 
     samples: (n <= capacity, *spec.sample_shape) of spec.dtype; the slots after n stay empty.
@@ -99,7 +101,7 @@ def shard_name(block: int, dimensions: int) -> str:
 class ShardReader:
     """Reads samples of one sharded array in a local folder. Cheap to pickle and to share between processes.
 
-    The array's metadata is what the release's root says of it; shards are never rewritten, so a cached index stays true.
+    The metadata is what the release's root says; shards are never rewritten, so a cached index stays true.
     """
 
     def __init__(self, folder: Path, document: dict[str, Any]) -> None:
@@ -211,9 +213,7 @@ def read_index(path: Path, entries: int) -> NDArray[np.void] | None:
         return None
     table = tail[:-4]
     if len(tail) != size or int(google_crc32c.value(table)).to_bytes(4, "little") != tail[-4:]:
-        raise StoreError(
-            f"{path}: the shard's index is damaged or cut short; download or build this block again"
-        )
+        raise StoreError(f"{path}: the shard's index is damaged or cut short; download or build this block again")
     index = np.frombuffer(table, INDEX_ENTRY)
     present = index["offset"] != MISSING
     offsets, lengths, room = index["offset"][present], index["length"][present], np.uint64(length - size)
@@ -239,7 +239,9 @@ def load_root(store: Path) -> dict[str, Any]:
     try:
         document: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        raise StoreError(f"{store} is not a finished store: {path} is missing; run `h2crop build` to seal it") from error
+        raise StoreError(
+            f"{store} is not a finished store: {path} is missing; run `h2crop build` to seal it"
+        ) from error
     except ValueError as error:
         raise StoreError(f"{path} is not valid JSON ({error}); the store is damaged") from error
     return document

@@ -49,7 +49,7 @@ def add_sums(one: Sums, other: Sums) -> Sums:
 
 
 def summary(sums: Sums) -> dict[str, Any]:
-    """Count, mean, standard deviation (of the population), min and max, in reflectance; null where nothing was measured."""
+    """Count, mean, standard deviation (of the population), min and max in reflectance; null where there is no pixel."""
     n, total, squares = sums["count"], sums["sum"], sums["squares"]
     if not n:
         return {"count": 0, "mean": None, "sd": None, "min": None, "max": None}

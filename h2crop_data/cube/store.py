@@ -69,7 +69,7 @@ class StoreBuilder:
         except OSError as error:
             partial.unlink(missing_ok=True)
             raise StoreError(
-                f"cannot write {target}: {error.strerror or error}; finished blocks are kept, free the cause and run again"
+                f"cannot write {target}: {error.strerror or error}; finished blocks are kept, mend it and run again"
             ) from error
         if sync:
             sync_folder(target.parent)
@@ -156,9 +156,8 @@ def hold_store(folder: Path) -> Iterator[StoreBuilder]:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             lock.seek(0)
-            raise StoreError(
-                f"{folder} is held by another builder (process {lock.read().strip() or 'unknown'}); wait for it or end it"
-            ) from None
+            holder = lock.read().strip() or "unknown"
+            raise StoreError(f"{folder} is held by another builder (process {holder}); wait for it or end it") from None
         lock.truncate(0)
         lock.write(f"{os.getpid()}\n")
         lock.flush()

@@ -38,20 +38,31 @@ class Product:
 
 
 #: Tags kept for provenance where a product has them: terrain and correction mode, cirrus and haze removal.
-PROCESSING_TAGS = ("correctionType", "terrainCorrection", "cirrusHazeRemoval", "season", "ozoneValue", "sceneAOT", "sceneWV")
+PROCESSING_TAGS = (
+    "correctionType",
+    "terrainCorrection",
+    "cirrusHazeRemoval",
+    "season",
+    "ozoneValue",
+    "sceneAOT",
+    "sceneWV",
+)
 
 
 def parse_metadata(xml: str) -> Product:
     """Read METADATA.XML of an EnMAP L2A product. Raises SceneError for anything else."""
+    start = xml.lstrip("\ufeff \t\r\n")[:60]
+    hint = " (a login page? check the account)" if "<html" in xml[:1000].lower() else ""
     try:
         root = ElementTree.fromstring(xml)
     except ElementTree.ParseError as error:
-        start = xml.lstrip()[:60]
-        hint = " (a login page? check the account)" if start.lower().startswith(("<!doctype html", "<html")) else ""
         raise SceneError(f"METADATA.XML is not XML: {error}; it begins {start!r}{hint}") from error
     nodes = root.findall("specific/bandCharacterisation/bandID")
     if not nodes:
-        raise SceneError("METADATA.XML has no specific/bandCharacterisation/bandID: not an EnMAP product's")
+        raise SceneError(
+            "METADATA.XML has no specific/bandCharacterisation/bandID: not an EnMAP product's; "
+            f"it begins {start!r}{hint}"
+        )
     try:
         bands = tuple(
             Band(

@@ -37,7 +37,14 @@ SIMPLE_LAYERS = {
 CIRRUS_CODES = {1: "cirrus_thin", 2: "cirrus_medium", 3: "cirrus_thick"}
 #: TESTFLAGS: bits 0-1 are a number (1 reduced, 2 low, 3 not produced), the others flags of their own.
 TESTFLAG_LEVELS = {1: "reduced_quality", 2: "low_quality", 3: "outside"}
-TESTFLAG_BITS = {4: "interpolated", 8: "interpolated", 16: "saturated", 32: "saturated", 64: "artefact", 128: "artefact"}
+TESTFLAG_BITS = {
+    4: "interpolated",
+    8: "interpolated",
+    16: "saturated",
+    32: "saturated",
+    64: "artefact",
+    128: "artefact",
+}
 
 
 def quality_flags(layers: Mapping[str, NDArray[Any]]) -> NDArray[np.uint16]:
@@ -75,7 +82,8 @@ def footprint_or(values: NDArray[Any], source: GeoBox, target: GeoBox, outside: 
     """The bitwise or of all source pixels that each target pixel's footprint touches.
 
     values: (..., y, x) of integers or booleans on `source`. outside: what pixels beyond the source count as. Gives
-    (..., y, x) on `target`. A source pixel counts when the footprint reaches more than a thousandth of a pixel into it.
+    (..., y, x) on `target`. A source pixel counts when the footprint reaches more than a thousandth of a pixel into it;
+    a footprint of another UTM zone, turned against the source, counts as its bounding rectangle there.
     """
     rows, columns = footprints(source, target)
     padded = np.pad(values, [(0, 0)] * (values.ndim - 2) + [(1, 1), (1, 1)], constant_values=outside)
@@ -95,10 +103,10 @@ def footprints(
     """First and last source row, first and last source column under each target pixel; each (y, x) int64."""
     height, width = target.shape
     column, row = np.meshgrid(np.arange(width + 1.0), np.arange(height + 1.0))
-    x, y = target.affine * (column, row)
+    x, y = target.affine @ (column, row)
     if source.crs != target.crs:
         x, y = transformer(str(target.crs), str(source.crs)).transform(x, y)
-    column, row = ~source.affine * (x, y)
+    column, row = ~source.affine @ (x, y)
 
     def span(corner: NDArray[Any]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         corners = np.stack([corner[:-1, :-1], corner[1:, :-1], corner[:-1, 1:], corner[1:, 1:]])

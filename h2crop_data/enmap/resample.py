@@ -22,7 +22,8 @@ def resample_cubic(values: NDArray[Any], source: GeoBox, target: GeoBox) -> NDAr
     """Reflectance x 10000 on `target`, (band, y, x) int16, by GDAL's cubic convolution.
 
     values: (band, y, x) int16 or float32 on `source`, fill -32768. A pixel is fill where any source pixel under its
-    footprint is; missing pixels further out, under the kernel only, are left out of the weights.
+    footprint is; where one is missing further out, under the kernel only, GDAL interpolates linearly instead. Each band
+    counts for itself.
     """
     resampled = np.full((len(values), *target.shape), REFLECTANCE_FILL, np.float32)
     rasterio.warp.reproject(
@@ -35,6 +36,8 @@ def resample_cubic(values: NDArray[Any], source: GeoBox, target: GeoBox) -> NDAr
         dst_crs=str(target.crs),
         dst_nodata=REFLECTANCE_FILL,
         resampling=Resampling.cubic,
+        # rasterio's default counts a pixel as missing only where every band is: the fill of one would enter its kernel.
+        UNIFIED_SRC_NODATA="NO",
     )
     missing = values == REFLECTANCE_FILL
     incomplete = missing.any(axis=(1, 2))

@@ -57,7 +57,5 @@ def covered(coverage: Sequence[shapely.Geometry], geobox: GeoBox) -> NDArray[np.
     shapes = [(polygon, 1) for polygon in coverage if not polygon.is_empty]
     if not shapes:
         return np.zeros(geobox.shape, bool)
-    mask = rasterio.features.rasterize(
-        shapes, out_shape=geobox.shape, transform=geobox.affine, fill=0, dtype="uint8"
-    )
+    mask = rasterio.features.rasterize(shapes, out_shape=geobox.shape, transform=geobox.affine, fill=0, dtype="uint8")
     return np.asarray(mask == 1)

@@ -32,11 +32,12 @@ def read_parcels(
     """Parcels of a vector file, mended, in longitude and latitude.
 
     area: (longitude, latitude) only parcels whose bounds meet its bounds are read.
-    Gives a frame with `fid`, `parcel_id`, `code` (text, `clean_code`) and valid polygons, in the order of the file, and counts
-    of what was read, mended (`invalid`, `three_dimensional`) and dropped (`null`, `empty`, `duplicate`).
+    Gives a frame with `fid`, `parcel_id`, `code` (text, `clean_code`) and valid polygons, in the order of the file, and
+    counts of what was read, mended (`invalid`, `three_dimensional`) and dropped (`null`, `empty`, `duplicate`).
     Raises ParcelError for a file, layer, field or CRS that is not there.
     """
     try:
+        layer = layer or only_layer(path)
         info = pyogrio.read_info(path, layer=layer)
     except (pyogrio.errors.DataSourceError, pyogrio.errors.DataLayerError) as error:
         raise ParcelError(f"cannot read parcels from {path}: {error}") from error
@@ -64,7 +65,21 @@ def read_parcels(
     twins = pd.Series(shapely.to_wkb(shapely.normalize(parcels.geometry.to_numpy()))).duplicated().to_numpy()
     counts["duplicate"] = int(twins.sum())
     parcels = parcels[~twins].to_crs(LONLAT).reset_index(drop=True)
+    # Rings that touch may cross by a rounding error once they are reprojected.
+    parcels.geometry = mended(parcels.geometry.to_numpy(), Counter())
     return parcels, dict(counts)
+
+
+def only_layer(path: Path) -> str:
+    """The one layer of a file that holds geometry; tables of styles and the like do not count."""
+    layers = [name for name, kind in pyogrio.list_layers(path).tolist() if kind]
+    if len(layers) != 1:
+        raise ParcelError(
+            f"{path} has {len(layers)} layers with geometry; name one in the recipe (`layer:`): {', '.join(layers)}"
+            if layers
+            else f"{path} has no layer with geometry"
+        )
+    return str(layers[0])
 
 
 def declared_crs(path: Path, crs: str | None, stated: str | None) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import io
 import re
 from dataclasses import dataclass
 from functools import cached_property
@@ -21,7 +22,7 @@ from h2crop_data.constants import TIER_DIGITS, TIERS, UNKNOWN
 from h2crop_data.errors import ParcelError
 from h2crop_data.recipe import CropTable
 
-HCAT3_CODE = re.compile(r"\d{10}")
+HCAT3_CODE = re.compile(r"[0-9]{10}")
 
 
 def taxonomy_folder() -> Path:
@@ -31,8 +32,11 @@ def taxonomy_folder() -> Path:
     return inside if inside.is_dir() else package.parent / "taxonomy"
 
 
-def read_table(path: Path, columns: tuple[str, ...]) -> list[dict[str, str]]:
-    """The rows of a CSV (UTF-8, or Latin-1 where it is not) as text. Raises ParcelError for missing columns."""
+def read_table(path: Path, columns: tuple[str, ...]) -> list[tuple[int, dict[str, str]]]:
+    """The rows of a CSV (UTF-8, or Latin-1 where it is not) as text, each with its line in the file.
+
+    Raises ParcelError for missing columns.
+    """
     try:
         data = path.read_bytes()
     except OSError as error:
@@ -41,11 +45,12 @@ def read_table(path: Path, columns: tuple[str, ...]) -> list[dict[str, str]]:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError:
         text = data.decode("latin-1")
-    rows = list(csv.DictReader(text.splitlines()))
-    present = list(rows[0]) if rows else []
+    reader = csv.DictReader(io.StringIO(text, newline=""), restval="")
+    rows = [(reader.line_num, row) for row in reader]
+    present = list(reader.fieldnames or [])
     missing = [column for column in columns if column not in present]
     if missing:
-        raise ParcelError(f"{path}: no column {', '.join(missing)}; it has {', '.join(present) or 'no rows'}")
+        raise ParcelError(f"{path}: no column {', '.join(missing)}; it has {', '.join(present) or 'no columns'}")
     return rows
 
 
@@ -63,14 +68,23 @@ class Taxonomy:
         folder = folder or taxonomy_folder()
         path = folder / "tiers.csv"
         classes: tuple[dict[str, tuple[int, str]], ...] = tuple({} for _ in range(TIERS))
-        for line, row in enumerate(read_table(path, ("tier", "id", "hcat3_prefix", "name")), start=2):
-            tier, number, prefix = int(row["tier"]), int(row["id"]), row["hcat3_prefix"]
-            if not 1 <= tier <= TIERS or not 1 <= number < UNKNOWN or len(prefix) != TIER_DIGITS[tier - 1]:
+        for line, row in read_table(path, ("tier", "id", "hcat3_prefix", "name")):
+            tier, number, prefix = whole_number(row["tier"]), whole_number(row["id"]), row["hcat3_prefix"]
+            fits = (
+                1 <= tier <= TIERS
+                and 1 <= number < UNKNOWN
+                and re.fullmatch(rf"[0-9]{{{TIER_DIGITS[tier - 1]}}}", prefix)
+            )
+            if not fits:
                 raise ParcelError(f"{path}:{line}: tier 1..4, id 1..254 and 4/6/8/10 digits, not {row}")
             if prefix in classes[tier - 1] or number in (known for known, _ in classes[tier - 1].values()):
                 raise ParcelError(f"{path}:{line}: tier {tier} has {prefix} or id {number} twice")
             classes[tier - 1][prefix] = (number, row["name"])
-        return cls((folder / "VERSION").read_text(encoding="utf-8").strip(), classes)
+        try:
+            version = (folder / "VERSION").read_text(encoding="utf-8").strip()
+        except OSError as error:
+            raise ParcelError(f"cannot read the version of the tables, {error.filename}: {error.strerror}") from error
+        return cls(version, classes)
 
     def ids(self, hcat3: str) -> tuple[int, ...]:
         """Class ids of an HCAT3 code in the four tiers; 255 where it has none (all four for the empty code)."""
@@ -80,12 +94,14 @@ class Taxonomy:
 
     def names(self, tier: int) -> dict[int, str]:
         """Class id -> name at a tier (1..4), without 0 and 255."""
-        return {number: name for number, name in sorted(self.classes[tier - 1].values())}
+        return dict(sorted(self.classes[tier - 1].values()))
 
     @cached_property
     def hash(self) -> str:
         """SHA-256 of version and classes."""
-        return hashlib.sha256(repr((self.version, [sorted(tier.items()) for tier in self.classes])).encode()).hexdigest()
+        return hashlib.sha256(
+            repr((self.version, [sorted(tier.items()) for tier in self.classes])).encode()
+        ).hexdigest()
 
 
 def load_crop_table(table: str | CropTable | None, country: str, path: Path | None = None) -> dict[str, str]:
@@ -103,8 +119,8 @@ def load_crop_table(table: str | CropTable | None, country: str, path: Path | No
             known = ", ".join(sorted(entry.stem for entry in folder.glob("*.csv")))
             raise ParcelError(f"no crop table {table or country!r} (known: {known}); give `table: {{path: ...}}`")
     codes: dict[str, str] = {}
-    for line, row in enumerate(read_table(file, (code_column, hcat3_column)), start=2):
-        code, hcat3 = clean_code(row[code_column]), (row[hcat3_column] or "").strip()
+    for line, row in read_table(file, (code_column, hcat3_column)):
+        code, hcat3 = clean_code(row[code_column]), row[hcat3_column].strip()
         if hcat3 and not HCAT3_CODE.fullmatch(hcat3):
             raise ParcelError(f"{file}:{line}: {hcat3!r} is not a ten digit HCAT3 code")
         if code and codes.setdefault(code, hcat3) != hcat3:
@@ -112,11 +128,18 @@ def load_crop_table(table: str | CropTable | None, country: str, path: Path | No
     return codes
 
 
+def whole_number(text: str) -> int:
+    """A whole number, or -1 where the text is none."""
+    return int(text) if re.fullmatch(r"[0-9]+", text) else -1
+
+
 def clean_code(value: object) -> str:
     """A crop code as text: without spaces around it, whole numbers without `.0`, empty for a missing one."""
-    if value is None or value is pd.NA or (isinstance(value, float) and np.isnan(value)):
+    if value is None or value is pd.NA:
         return ""
-    if isinstance(value, float) and value.is_integer():
+    if isinstance(value, float | np.floating) and np.isnan(value):
+        return ""
+    if isinstance(value, float | np.floating) and value.is_integer():
         return str(int(value))
     return str(value).strip()
 

@@ -30,7 +30,7 @@ def observation(day: int, values: NDArray[np.int16], clear: NDArray[np.bool_]) -
 
 
 def mosaic_day(scenes: list[Observation]) -> Observation:
-    """One observation of a day from its scenes (neighbouring tiles): per pixel the first clear one, in the given order."""
+    """One observation of a day from its scenes (neighbouring tiles): per pixel the first that is clear."""
     first = scenes[0]
     values, clear = first.values, first.clear
     for scene in scenes[1:]:

@@ -82,4 +82,5 @@ def clear_pixels(scl: NDArray[Any], classes: list[int]) -> NDArray[np.bool_]:
     """Whether the scene classification of each pixel is one of the clear classes."""
     lookup = np.zeros(256, bool)
     lookup[classes] = True
-    return lookup[scl]
+    clear: NDArray[np.bool_] = lookup[scl]
+    return clear

@@ -1,14 +1,19 @@
 """Writing blocks: the builder's time against compressing and writing the same chunks by hand, its memory, its rates.
 
-    python tests/benchmarks/bench_store.py [--samples 16] [--repeats 5] [--threads 2] [--folder DIR]
+    python tests/benchmarks/bench_store.py [--samples 16] [--repeats 3] [--threads 2] [--folder DIR]
 
 Cells of 1920 m, 218 EnMAP bands, 10 Sentinel-2 bands, every array of the format, bit shuffle with lz4 and zstd.
 By hand means: the same chunks through the same compressor in as many threads, then one file an array, synced, and its
-folder synced; no index, no checksums, no renaming. The variants take turns in one run; figures are medians.
+folder synced; no index, no checksums, no renaming. The builder also computes the sha256 of every file, which costs as
+much as compressing with lz4 where the processor has no instructions for it; so it is compared with a hand that hashes,
+too. The variants take turns in one run; a ratio is the median of the ratios of each turn.
 
 The last line is one JSON object:
 
 - write_vs_hand: seconds of `StoreBuilder.write_block` / seconds by hand, lz4 (target at most 1.5)
+- write_vs_hand_hashed: the same against a hand that computes each file's sha256
+- zstd_write_vs_hand: as write_vs_hand, with zstd
+- sha256_mb_per_s: how fast one thread of this machine hashes
 - write_extra_mb: peak memory of the process above what it held before with the block's arrays made, lz4
 - {lz4,zstd}_mb: MB a sample on disk; {lz4,zstd}_samples_per_s: samples written a second
 - lz4_read_samples_per_s: whole samples, every array, read a second from a warm page cache
@@ -18,6 +23,7 @@ The last line is one JSON object:
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import os
 import shutil
@@ -30,13 +36,14 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numcodecs import blosc
 from numpy.typing import NDArray
 
-from h2crop_data.cube.schema import MONTHS, TIERS, UNKNOWN, Codec, StoreLayout
+from h2crop_data.constants import MONTHS, TIERS, UNKNOWN
+from h2crop_data.cube.schema import Codec, StoreLayout
 from h2crop_data.cube.shard import BITSHUFFLE, ShardReader
 from h2crop_data.cube.store import StoreBuilder, hold_store, sync_folder
 
@@ -44,7 +51,7 @@ SEASON = 2022
 S2_BANDS = ("B02", "B03", "B04", "B05", "B06", "B07", "B08", "B8A", "B11", "B12")
 ENMAP_BANDS = 218
 #: The block written with each codec.
-BLOCKS: dict[Literal["lz4", "zstd"], int] = {"lz4": 0, "zstd": 1}
+BLOCKS = {"lz4": 0, "zstd": 1}
 #: Parcels of a cell, and the deviation of a pixel's reflectance x 10000 from its parcel's: with 60 the samples
 #: compress as much as real ones do (10.9 MB of training arrays to about 7.2 with lz4, 6.5 with zstd).
 PARCELS, NOISE = 40, 60.0
@@ -59,7 +66,9 @@ def parcel_map(rng: np.random.Generator, side: int) -> NDArray[np.intp]:
     """(side, side) the number of the parcel of each pixel: the nearest of PARCELS random centres."""
     y, x = np.mgrid[:side, :side]
     centres = rng.integers(0, side, (PARCELS, 2))
-    return ((y[..., None] - centres[:, 0]) ** 2 + (x[..., None] - centres[:, 1]) ** 2).argmin(-1)
+    squared = (y[..., None] - centres[:, 0]) ** 2 + (x[..., None] - centres[:, 1]) ** 2
+    nearest: NDArray[np.intp] = squared.argmin(-1)
+    return nearest
 
 
 def reflectance(rng: np.random.Generator, parcels: NDArray[np.intp], bands: int) -> NDArray[np.int16]:
@@ -98,14 +107,23 @@ def believable_block(layout: StoreLayout, samples: int) -> dict[str, NDArray[Any
     return arrays
 
 
-def write_by_hand(folder: Path, arrays: dict[str, NDArray[Any]], layout: StoreLayout, pool: ThreadPoolExecutor) -> None:
-    """Compress every chunk of a block and write one file an array: the least that any writer does."""
+def write_by_hand(
+    folder: Path, arrays: dict[str, NDArray[Any]], layout: StoreLayout, pool: ThreadPoolExecutor, *, hashed: bool
+) -> None:
+    """Compress every chunk of a block and write one file an array: the least that any writer does.
+
+    hashed: also compute each file's sha256, which a release lists.
+    """
     codec = layout.codec
     for name, spec in layout.arrays().items():
         chunks = arrays[name].reshape(-1, *spec.chunk[1:])
         parts = pool.map(lambda chunk: blosc.compress(chunk, codec.name.encode(), codec.level, BITSHUFFLE), chunks)
         with (folder / name).open("wb") as file:
-            file.writelines(list(parts))
+            digest = hashlib.sha256()
+            for part in parts:
+                file.write(part)
+                if hashed:
+                    digest.update(part)
             file.flush()
             os.fsync(file.fileno())
     sync_folder(folder)
@@ -116,6 +134,12 @@ def seconds(call: Callable[[], Any]) -> float:
     start = time.perf_counter()
     call()
     return time.perf_counter() - start
+
+
+def hashing_rate() -> float:
+    """MB a second that one thread puts through SHA-256."""
+    data = bytes(20_000_000)
+    return 20 / statistics.median(seconds(lambda: hashlib.sha256(data)) for _ in range(5))
 
 
 def peak_memory() -> int:
@@ -151,12 +175,16 @@ def variants(
     builder: StoreBuilder, by_hand: Path, arrays: dict[str, NDArray[Any]], pool: ThreadPoolExecutor
 ) -> dict[str, Callable[[], Any]]:
     """What takes turns: the builder with each codec (blocks as BLOCKS numbers them), and the same by hand."""
-    calls: dict[str, Callable[[], Any]] = {}
-    for name, block in BLOCKS.items():
-        layout = full_layout(Codec(name))
-        calls[name] = partial(builder.write_block, SEASON, block, arrays, layout, pool)
-        calls[f"{name} by hand"] = partial(write_by_hand, by_hand, arrays, layout, pool)
-    return calls
+    lz4, zstd = full_layout(Codec("lz4")), full_layout(Codec("zstd"))
+    for name in ("lz4", "hashed", "zstd"):
+        (by_hand / name).mkdir(parents=True)
+    return {
+        "lz4": partial(builder.write_block, SEASON, BLOCKS["lz4"], arrays, lz4, pool),
+        "lz4 by hand": partial(write_by_hand, by_hand / "lz4", arrays, lz4, pool, hashed=False),
+        "lz4 by hand, hashed": partial(write_by_hand, by_hand / "hashed", arrays, lz4, pool, hashed=True),
+        "zstd": partial(builder.write_block, SEASON, BLOCKS["zstd"], arrays, zstd, pool),
+        "zstd by hand": partial(write_by_hand, by_hand / "zstd", arrays, zstd, pool, hashed=False),
+    }
 
 
 def read_everything(store: Path, layout: StoreLayout, samples: int) -> float:
@@ -182,38 +210,46 @@ def measure(folder: Path, samples: int, repeats: int, threads: int) -> dict[str,
     arrays = believable_block(layout, samples)
     raw = sum(values.nbytes for values in arrays.values())
     print(f"one block: {samples} samples, {raw / 1e6:.0f} MB raw; {threads} threads; medians of {repeats}")
-    by_hand = folder / "by_hand"
-    by_hand.mkdir()
     times: dict[str, list[float]] = {}
     with hold_store(folder / "store") as builder, ThreadPoolExecutor(threads) as pool:
-        calls = variants(builder, by_hand, arrays, pool)
-        for turn in range(repeats + 1):
-            for shard in [*builder.folder.glob(f"{SEASON}/*/*"), *by_hand.iterdir()]:
-                shard.unlink()
+        calls = variants(builder, folder / "by hand", arrays, pool)
+        for _ in range(repeats + 1):
+            for written in [*builder.folder.glob(f"{SEASON}/*/*"), *folder.glob("by hand/*/*")]:
+                written.unlink()
             for name, call in calls.items():
-                taken = seconds(call)
-                if turn:  # the first turn warms up
-                    times.setdefault(name, []).append(taken)
+                times.setdefault(name, []).append(seconds(call))
+        times = {name: taken[1:] for name, taken in times.items()}  # the first turn warms up
         sizes = {
             name: sum(path.stat().st_size for path in builder.folder.glob(f"{SEASON}/*/c.{block}.*")) / samples / 1e6
             for name, block in BLOCKS.items()
         }
+
+        def ratio(name: str, other: str) -> float:
+            """How many times the seconds of the other."""
+            return statistics.median(a / b for a, b in zip(times[name], times[other], strict=True))
+
         figures = {
-            "write_vs_hand": statistics.median(times["lz4"]) / statistics.median(times["lz4 by hand"]),
-            "zstd_write_vs_hand": statistics.median(times["zstd"]) / statistics.median(times["zstd by hand"]),
+            "write_vs_hand": ratio("lz4", "lz4 by hand"),
+            "write_vs_hand_hashed": ratio("lz4", "lz4 by hand, hashed"),
+            "zstd_write_vs_hand": ratio("zstd", "zstd by hand"),
+            "sha256_mb_per_s": hashing_rate(),
             "write_extra_mb": measure_memory_alone(folder / "memory", samples, threads),
             "raw_mb": raw / samples / 1e6,
         }
-        for name in ("lz4", "zstd"):
-            figures[f"{name}_mb"] = sizes[name]
+        for name, size in sizes.items():
+            figures[f"{name}_mb"] = size
             figures[f"{name}_samples_per_s"] = samples / statistics.median(times[name])
         figures["lz4_read_samples_per_s"] = read_everything(folder / "store", layout, samples)
     for name, taken in times.items():
         median = statistics.median(taken)
         spread = f"{min(taken):.2f} to {max(taken):.2f}"
-        print(f"{name:13s} {median:6.2f} s a block ({spread}), {samples / median:6.1f} samples/s")
-    print(f"on disk: {sizes['lz4']:.2f} MB a sample with lz4, {sizes['zstd']:.2f} with zstd; raw {raw / samples / 1e6:.2f}")
+        print(f"{name:20s} {median:6.2f} s a block ({spread}), {samples / median:6.1f} samples/s")
+    print(f"MB a sample: {sizes['lz4']:.2f} with lz4, {sizes['zstd']:.2f} with zstd, {figures['raw_mb']:.2f} raw")
     print(f"write_block / by hand: {figures['write_vs_hand']:.2f} (lz4), {figures['zstd_write_vs_hand']:.2f} (zstd)")
+    print(
+        f"write_block / by hand with sha256: {figures['write_vs_hand_hashed']:.2f} (lz4); "
+        f"one thread hashes {figures['sha256_mb_per_s']:.0f} MB/s"
+    )
     print(f"memory above the block's arrays: {figures['write_extra_mb']:.0f} MB")
     print(f"read, every array: {figures['lz4_read_samples_per_s']:.0f} samples/s")
     return figures
@@ -223,7 +259,7 @@ def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--samples", type=int, default=16, help="samples in the block")
-    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--folder", type=Path, help="where to write; by default a temporary folder")
     parser.add_argument("--memory", action="store_true", help="only print the extra memory of writing one block")

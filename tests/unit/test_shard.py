@@ -93,9 +93,7 @@ def write_store(folder: Path, layout: StoreLayout) -> Written:
             builder.write_block(SEASON, block, arrays, layout, pool)
             for name, values in arrays.items():
                 truth[name][block * CAPACITY : block * CAPACITY + samples] = values
-    members = {
-        f"{SEASON}/{name}": spec.metadata(SLOTS, layout.capacity, layout.codec) for name, spec in specs.items()
-    }
+    members = {f"{SEASON}/{name}": spec.metadata(SLOTS, layout.capacity, layout.codec) for name, spec in specs.items()}
     root = group_document(layout.attributes(), {str(SEASON): group_document({}), **members})
     (folder / "zarr.json").write_text(canonical_json(root), encoding="utf-8")
     return Written(folder, layout, truth)
@@ -315,21 +313,26 @@ def flip(path: Path, position: int, bits: int = 0xFF) -> None:
     path.write_bytes(data)
 
 
+def read_or_told(reader: ShardReader, slot: int) -> tuple[str, NDArray[Any] | None]:
+    """A sample of a damaged shard, or what the reader said of the damage."""
+    try:
+        return "", reader.read(slot)
+    except StoreError as error:
+        return str(error), None
+
+
 @pytest.mark.parametrize("name", ["s2", "label", "parcel"])
 @pytest.mark.parametrize("byte", range(16))
-def test_a_flipped_bit_in_a_chunks_header_is_told_or_changes_nothing(
-    damageable: Written, name: str, byte: int
-) -> None:
-    path = damageable.shard(name, 1)
+def test_a_flipped_bit_in_a_chunks_header_is_told_or_changes_nothing(damageable: Written, name: str, byte: int) -> None:
+    path, truth = damageable.shard(name, 1), damageable.truth[name]
     for bit in range(8):
         flip(path, byte, 1 << bit)
-        try:
-            sample = damageable.reader(name).read(CAPACITY)
-        except StoreError as error:
-            assert str(path) in str(error)
+        told, sample = read_or_told(damageable.reader(name), CAPACITY)
+        if sample is None:
+            assert str(path) in told
         else:
-            np.testing.assert_array_equal(sample, damageable.truth[name][CAPACITY], err_msg=f"bit {bit}")
-        np.testing.assert_array_equal(damageable.reader(name).read(CAPACITY + 1), damageable.truth[name][CAPACITY + 1])
+            np.testing.assert_array_equal(sample, truth[CAPACITY], err_msg=f"bit {bit}")
+        np.testing.assert_array_equal(damageable.reader(name).read(CAPACITY + 1), truth[CAPACITY + 1])
         flip(path, byte, 1 << bit)
 
 
@@ -401,10 +404,8 @@ def test_damage_anywhere_in_a_chunk_never_ends_the_process_nor_touches_its_neigh
         end = int(intact._index(0)["length"][0])
         for position, bits in zip(rng.integers(16, end, 150), rng.integers(1, 256, 150), strict=True):
             flip(path, position, int(bits))
-            try:
-                assert intact.read(0).shape == intact.sample_shape
-            except StoreError as error:
-                assert str(path) in str(error)
+            told, sample = read_or_told(intact, 0)
+            assert str(path) in told if sample is None else sample.shape == intact.sample_shape
             np.testing.assert_array_equal(intact.read(2), damageable.truth[name][2])
             flip(path, position, int(bits))
         np.testing.assert_array_equal(intact.read(0), damageable.truth[name][0])

@@ -142,7 +142,7 @@ def test_parts_that_fail_midway_leave_no_file(tmp_path: Path) -> None:
         raise OSError(errno.EIO, "Input/output error")
 
     with hold_store(tmp_path) as builder:
-        with pytest.raises(StoreError, match="cannot write .*Input/output error"):
+        with pytest.raises(StoreError, match=r"cannot write .*Input/output error"):
             builder.write("2022/label/c.0", parts())
         assert not (tmp_path / "2022/label/c.0").exists()
         assert list(builder.temporary.iterdir()) == []
@@ -195,7 +195,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 def test_a_full_disk_is_told_and_leaves_nothing_of_the_file(small_disk: Path) -> None:
     with hold_store(small_disk / "store") as builder:
         builder.write("fits", [b"x" * (SMALL_DISK // 4)])
-        with pytest.raises(StoreError, match="No space left on device.*free the cause and run again") as raised:
+        with pytest.raises(StoreError, match=r"No space left on device.*run again") as raised:
             builder.write("2022/label/c.0", [b"x" * (SMALL_DISK // 2)] * 4)
         assert str(small_disk / "store/2022/label/c.0") in str(raised.value)
         assert not (small_disk / "store/2022/label/c.0").exists()

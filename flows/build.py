@@ -1,0 +1,100 @@
+"""Prefect: the same steps as `h2crop build`, with retries, logs and a summary artifact.
+
+All blocks go to the engine in one task. The engine keeps its own markers, so a run that died is started again and goes
+on where it was; mapping over thousands of blocks would only load the orchestrator. Nothing here computes anything.
+
+    python flows/build.py RECIPE --out STORE [--season 2024]
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from prefect import flow, get_run_logger, task
+from prefect.artifacts import create_markdown_artifact
+from prefect.cache_policies import NO_CACHE
+
+from h2crop_data.build.build import BuildError, BuildReport, build_blocks, pinned_plans, seal_store
+from h2crop_data.build.engine import BlockOutcome
+from h2crop_data.build.plan import SeasonPlan
+from h2crop_data.cube.store import StoreBuilder, hold_store
+from h2crop_data.errors import CatalogError, ReadError
+from h2crop_data.recipe import Recipe, load_recipe
+
+
+def may_recover(_task: Any, _run: Any, state: Any) -> bool:
+    """Catalogs and archives recover, and failed blocks are tried alone; a wrong recipe or a full disk stays so."""
+    return isinstance(state.result(raise_on_failure=False), CatalogError | ReadError | BuildError)
+
+
+@task(cache_policy=NO_CACHE, retries=3, retry_delay_seconds=[30, 120, 600], retry_condition_fn=may_recover)
+def plan_seasons(builder: StoreBuilder, recipe: Recipe) -> list[SeasonPlan]:
+    """Plan the seasons that are not planned yet, and keep the plans in the store."""
+    return pinned_plans(builder, recipe, lambda done, total, text: None)
+
+
+@task(cache_policy=NO_CACHE, retries=2, retry_delay_seconds=[60, 600], retry_condition_fn=may_recover)
+def build_missing_blocks(builder: StoreBuilder, plans: list[SeasonPlan], workers: int, processes: bool) -> BuildReport:
+    """Build the blocks that are not done yet."""
+    logger = get_run_logger()
+    report = BuildReport(str(builder.folder), seasons=[plan.season for plan in plans])
+
+    def log(outcome: BlockOutcome, done: int, total: int) -> None:
+        if outcome.error is not None:
+            logger.warning("season %s block %s failed: %s", outcome.season, outcome.block, outcome.error)
+        else:
+            logger.info("%s/%s season %s block %s", done, total, outcome.season, outcome.block)
+
+    build_blocks(builder, plans, report, workers, "processes" if processes else "threads", log)
+    return report
+
+
+@task(cache_policy=NO_CACHE)
+def seal_release(builder: StoreBuilder, report: BuildReport) -> BuildReport:
+    """Make the release and publish a summary of the build as an artifact."""
+    seal_store(builder, report)
+    steps = "\n".join(f"| {step} | {seconds:.1f} |" for step, seconds in sorted(report.seconds.items()))
+    gaps = "\n".join(f"- {gap}" for gap in report.gaps) or "none"
+    create_markdown_artifact(
+        key="h2crop-build",
+        markdown=(
+            f"# {report.store}, release {report.release}\n\n{report.samples} samples, {report.bytes / 1e6:.1f} MB, "
+            f"{report.built} blocks built, {report.already_done} done before.\n\n"
+            f"| step | seconds |\n|---|---|\n{steps}\n\n## Gaps\n\n{gaps}\n"
+        ),
+    )
+    return report
+
+
+@flow(name="h2crop-build", log_prints=True)
+def build_dataset(
+    recipe: str, out: str, seasons: list[int] | None = None, workers: int = 2, processes: bool = False
+) -> dict[str, Any]:
+    """Build a recipe into a store: plan, build, seal. Gives the report of the build as plain data.
+
+    recipe: a recipe file or the name of a shipped one. seasons: other ones than the recipe's.
+    """
+    chosen = load_recipe(recipe)
+    if seasons:
+        chosen = chosen.for_seasons(seasons)
+    with hold_store(Path(out)) as builder:
+        plans = plan_seasons(builder, chosen)
+        report = build_missing_blocks(builder, plans, workers, processes)
+        return asdict(seal_release(builder, report))
+
+
+def run(
+    recipe: str,
+    out: Annotated[str, typer.Option()],
+    season: Annotated[list[int] | None, typer.Option()] = None,
+    workers: Annotated[int, typer.Option()] = 2,
+) -> None:
+    """Run the flow once, in this process."""
+    typer.echo(build_dataset(recipe, out, season, workers))
+
+
+if __name__ == "__main__":
+    typer.run(run)

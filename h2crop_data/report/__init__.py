@@ -1,0 +1,1 @@
+"""What a store looks like, for people: figures in numbers and in pictures."""

@@ -1,0 +1,203 @@
+"""A sample's layers as images and curves: pure functions on arrays, rows from north to south as in the store."""
+
+from __future__ import annotations
+
+import colorsys
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from h2crop_data.constants import ENMAP_FLAGS, UNKNOWN
+
+Color = tuple[float, float, float]
+Line = tuple[tuple[float, float], tuple[float, float]]
+
+#: Sentinel-2 bands shown as red, green and blue.
+TRUE_COLOUR = ("B04", "B03", "B02")
+#: Wavelengths in nm shown as red, green and blue: vegetation is red, as in colour infrared photographs.
+FALSE_COLOUR = (860.0, 650.0, 550.0)
+#: Wavelengths in nm of green, red and near infrared for the indices of EnMAP.
+GREEN, RED, NEAR_INFRARED = 560.0, 660.0, 860.0
+#: Share of the values in percent that a stretch cuts at its dark and at its bright end.
+CUT = 2.0
+#: Bands farther apart than this (nm) are not joined by a line: EnMAP's own steps are 5 to 13 nm.
+SPECTRAL_GAP = 40.0
+#: A land kind with fewer pixels is not shown.
+LEAST_PIXELS = 5
+#: Flags whose pixels are kept out of the mean spectra.
+OBSCURED = tuple(name for name in ENMAP_FLAGS if name not in ("water", "interpolated", "reduced_quality"))
+
+#: Class colours in order of use: strong ones first, then their light partners; no grey, which means background.
+CLASS_COLOURS: tuple[Color, ...] = tuple(
+    (int(text[:2], 16) / 255, int(text[2:4], 16) / 255, int(text[4:], 16) / 255)
+    for text in (
+        "E8A91C 3A9A4B 3F76B5 B5533C 8A63B8 2FB3B0 D96FA8 8C6A3F B9CF3A 1F4E79 F4D58A A6DBA0 "
+        "A9CBEA EDB4A0 CDB9E6 A8E3DF F3C1DC CFB99A E4EDA6 7D1F3A 5F7F0F 0F6B62 C77F00 5B3A8C"
+    ).split()
+)
+
+
+def true_colour(bands: Sequence[str]) -> tuple[str, ...]:
+    """The bands shown as red, green and blue: B04, B03, B02, or the store's first ones where it lacks these."""
+    if set(TRUE_COLOUR) <= set(bands):
+        return TRUE_COLOUR
+    return tuple(bands[:3]) if len(bands) >= 3 else (bands[0],) * 3
+
+
+def nearest_bands(wavelengths: NDArray[Any], targets: Sequence[float] = FALSE_COLOUR) -> list[int]:
+    """The band nearest to each target wavelength (nm)."""
+    return [int(np.abs(wavelengths - target).argmin()) for target in targets]
+
+
+def stretch_limits(values: NDArray[np.float32]) -> tuple[float, float]:
+    """Reflectance shown as black and as white: what cuts 2 % of the measured values at either end."""
+    measured = values[np.isfinite(values)]
+    if not len(measured):
+        return 0.0, 1.0
+    low, high = np.percentile(measured, (CUT, 100 - CUT))
+    return float(low), float(high) if high > low else float(low) + 1e-4
+
+
+def picture_of(bands: NDArray[np.float32], limits: Sequence[tuple[float, float]]) -> NDArray[np.float32]:
+    """Reflectance (3, y, x) as an image (y, x, RGBA) from 0 to 1; pixels nobody measured are transparent.
+
+    limits: reflectance shown as black and as white, for red, green and blue.
+    """
+    low, high = (np.array(ends, np.float32)[:, None, None] for ends in zip(*limits, strict=True))
+    measured = np.isfinite(bands).all(axis=0)
+    image = np.zeros((*bands.shape[1:], 4), np.float32)
+    shown = np.clip((np.nan_to_num(bands) - low) / (high - low), 0, 1)
+    image[..., :3] = np.moveaxis(np.where(measured, shown, 0), 0, -1)
+    image[..., 3] = measured
+    return image
+
+
+def class_colours(tiers: NDArray[np.uint8], prior: NDArray[np.uint8] | None = None) -> list[dict[int, Color]]:
+    """A colour for each class present at each tier; a class that refines another takes over its colour.
+
+    tiers: (tier, y, x) labels. Of the classes that refine one, the largest has its colour and the others new ones.
+    prior: (y, x) labels of the last tier, whose classes get colours too.
+    """
+    colours: list[dict[int, Color]] = []
+    for tier, labels in enumerate(tiers):
+        chosen: dict[int, Color] = {}
+        fresh = [color for color in CLASS_COLOURS]
+        waiting = []
+        for number, _ in classes_by_size(labels):
+            parent = most_frequent(tiers[tier - 1][labels == number]) if tier else UNKNOWN
+            color = colours[tier - 1].get(parent) if tier else None
+            if color is not None and color in fresh:
+                chosen[number] = color
+                fresh.remove(color)
+            else:
+                waiting.append(number)
+        if prior is not None and tier == len(tiers) - 1:
+            waiting += [number for number, _ in classes_by_size(prior) if number not in {*chosen, *waiting}]
+        # New colours: those no tier above uses come first, so that they do not mean two things in one picture.
+        used = {color for above in colours for color in above.values()}
+        fresh.sort(key=lambda color: color in used)
+        chosen |= {number: fresh[i] if i < len(fresh) else spare_colour(i) for i, number in enumerate(waiting)}
+        colours.append(chosen)
+    return colours
+
+
+def spare_colour(number: int) -> Color:
+    """A colour for a class beyond the palette: hues in steps of the golden ratio."""
+    return colorsys.hsv_to_rgb(number * 0.618034 % 1, 0.45, 0.8)
+
+
+def classes_by_size(labels: NDArray[Any]) -> list[tuple[int, int]]:
+    """Classes (not background, not unknown) and their pixels, the largest first."""
+    numbers, counts = np.unique(labels, return_counts=True)
+    found = [(int(n), int(c)) for n, c in zip(numbers, counts, strict=True) if 0 < n < UNKNOWN]
+    return sorted(found, key=lambda item: (-item[1], item[0]))
+
+
+def most_frequent(numbers: NDArray[np.uint8]) -> int:
+    """The number that occurs most."""
+    return int(np.bincount(numbers).argmax())
+
+
+def class_map(labels: NDArray[np.uint8], colours: dict[int, Color], background: Color) -> NDArray[np.float32]:
+    """Labels (y, x) as an image (y, x, RGBA); unknown pixels (255) are transparent."""
+    table = np.zeros((UNKNOWN + 1, 4), np.float32)
+    table[0] = (*background, 1)
+    for number, color in colours.items():
+        table[number] = (*color, 1)
+    return table[labels]
+
+
+def flags_present(quality: NDArray[np.uint16]) -> list[tuple[str, float]]:
+    """The flags set anywhere in (y, x) and the share of the pixels that have each, in order of their bits."""
+    shares = [(name, float(((quality & bit) != 0).mean())) for name, bit in ENMAP_FLAGS.items()]
+    return [(name, share) for name, share in shares if share > 0]
+
+
+def parcel_borders(parcels: NDArray[np.uint32], pixel: float) -> list[Line]:
+    """Pixel edges between different parcels as lines ((x, y), (x, y)) in metres from the lower left corner.
+
+    parcels: (y, x); pixel: its size in metres.
+    """
+    rows = len(parcels)
+    lines: list[Line] = []
+    for row, column in np.argwhere(parcels[:, 1:] != parcels[:, :-1]).tolist():
+        x, y = (column + 1) * pixel, (rows - row) * pixel
+        lines.append(((x, y), (x, y - pixel)))
+    for row, column in np.argwhere(parcels[1:] != parcels[:-1]).tolist():
+        x, y = column * pixel, (rows - row - 1) * pixel
+        lines.append(((x, y), (x + pixel, y)))
+    return lines
+
+
+def ratio(one: NDArray[np.float32], other: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The normalised difference (one - other) / (one + other), NaN where the sum is not positive."""
+    total = one + other
+    with np.errstate(invalid="ignore", divide="ignore"):
+        index: NDArray[np.float32] = np.where(total > 0, (one - other) / total, np.float32(np.nan)).astype(np.float32)
+    return index
+
+
+def land_kinds(
+    reflectance: NDArray[np.float32], wavelengths: NDArray[Any], quality: NDArray[np.uint16]
+) -> dict[str, NDArray[np.bool_]]:
+    """Pixels (y, x) of simple kinds of land, of those that no flag obscures.
+
+    reflectance: (band, y, x). Vegetation: NDVI above 0.5; bare or built: NDVI 0.05 to 0.3; water: McFeeters' NDWI above
+    0.1 (Int. J. Remote Sensing 17, 1996). Kinds with fewer than five pixels are left out.
+    """
+    green, red, infrared = (reflectance[band] for band in nearest_bands(wavelengths, (GREEN, RED, NEAR_INFRARED)))
+    seen = np.isfinite(reflectance).any(axis=0) & ((quality & sum(ENMAP_FLAGS[name] for name in OBSCURED)) == 0)
+    ndvi, ndwi = ratio(infrared, red), ratio(green, infrared)
+    kinds = {
+        "whole cell": seen,
+        "vegetation (NDVI > 0.5)": seen & (ndvi > 0.5),
+        "bare or built (NDVI 0.05 to 0.3)": seen & (ndvi > 0.05) & (ndvi < 0.3) & (ndwi <= 0.1),
+        "water (NDWI > 0.1)": seen & (ndwi > 0.1),
+    }
+    return {kind: pixels for kind, pixels in kinds.items() if pixels.sum() >= LEAST_PIXELS}
+
+
+def mean_spectrum(
+    reflectance: NDArray[np.float32], wavelengths: NDArray[Any], pixels: NDArray[np.bool_]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Wavelengths (nm) and the mean reflectance of some pixels, with a NaN in each gap between distant bands."""
+    values = reflectance[:, pixels]
+    counts = np.isfinite(values).sum(axis=1)
+    means = np.where(counts, np.nansum(values, axis=1, dtype=np.float64) / np.maximum(counts, 1), np.nan)
+    after = [low for low, _ in gap_places(wavelengths)]
+    x = np.insert(np.asarray(wavelengths, np.float64), [i + 1 for i in after], np.nan)
+    return x, np.insert(means, [i + 1 for i in after], np.nan)
+
+
+def gap_places(wavelengths: NDArray[Any]) -> list[tuple[int, int]]:
+    """The bands before and after each stretch of the spectrum that has none."""
+    return [(int(i), int(i) + 1) for i in np.flatnonzero(np.diff(wavelengths) > SPECTRAL_GAP)]
+
+
+def monthly_means(index: NDArray[np.float32], pixels: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """The mean over some pixels of (month, y, x) values in each month; NaN where none of them was measured."""
+    values = index[:, pixels]
+    counts = np.isfinite(values).sum(axis=1)
+    return np.where(counts, np.nansum(values, axis=1, dtype=np.float64) / np.maximum(counts, 1), np.nan)

@@ -1,0 +1,388 @@
+"""One sample in all its layers as one picture: north up, what nobody measured hatched, only layers that exist."""
+
+from __future__ import annotations
+
+import calendar
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from matplotlib.axes import Axes
+from numpy.typing import NDArray
+
+from h2crop_data.constants import COARSE, ENMAP_FLAGS, FINE, MONTHS, TIER_DIGITS, UNKNOWN
+from h2crop_data.cube.reading import open_season, read_index, read_index_json, store_attributes
+from h2crop_data.errors import StoreError
+from h2crop_data.report import layers
+from h2crop_data.report.layers import Color
+from h2crop_data.report.page import (
+    AFTER,
+    GAP,
+    HEADING,
+    LEFT,
+    QUIET,
+    RIGHT,
+    SIDE,
+    TICKS,
+    TITLE,
+    WIDTH,
+    Entry,
+    Page,
+    Section,
+    column,
+    compose,
+    legend_height,
+    show,
+    show_lines,
+)
+from h2crop_data.report.summary import find_sample, sample_facts
+
+COLUMNS = 6
+#: Side of EnMAP's maps in inches where they are the only ones.
+LARGE_SIDE = 3.3
+#: Inches: height of a chart, and room for the labels of its axis to its left.
+CHART, CHART_LABELS = 2.1, 0.55
+LEGEND_CLASSES = 12
+#: Classes whose NDVI is drawn.
+CURVES = 3
+BACKGROUND: Color = (0.88, 0.88, 0.88)
+NO_FLAG: Color = (0.97, 0.97, 0.95)
+FILL_HATCH = {"facecolor": "#f3f3f3", "edgecolor": "#c2c2c2", "hatch": "////"}
+UNKNOWN_HATCH = {"facecolor": "#fdf4fa", "edgecolor": "#b86a9c", "hatch": "xxxx"}
+FLAG_COLOURS = (
+    "#bdbdbd #5aa0e0 #e0457b #6b4c9a #e7b04b #9fe0d0 #3fb8a5 #14796b "
+    "#a8d8ff #d8c3a5 #ff5a1f #b8860b #c9a0dc #8b3a62 #222222"
+).split()
+KIND_COLOURS = ("#222222", "#2e8b3d", "#b5652a", "#2f6fc4")
+MONTH_NAMES = list(calendar.month_abbr)[1:]
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A sample's layers, with reflectance as float32 and NaN where nothing was measured, and what the index says."""
+
+    data: xr.Dataset
+    facts: dict[str, Any]
+    #: Names of the class ids of each tier.
+    names: list[dict[str, str]]
+    cell_size: int
+
+    def __contains__(self, name: str) -> bool:
+        return name in self.data
+
+    def layer(self, name: str) -> NDArray[Any]:
+        """One array of the sample, without its first axis."""
+        values: NDArray[Any] = self.data[name].values
+        return values
+
+    @cached_property
+    def s2_bands(self) -> list[str]:
+        """Names of the Sentinel-2 bands."""
+        return [str(name) for name in self.data["s2_band"].values]
+
+    @cached_property
+    def clear_share(self) -> NDArray[np.float64]:
+        """Share of the pixels with a clear observation in each month."""
+        share: NDArray[np.float64] = (self.layer("s2_clear") > 0).mean(axis=(1, 2))
+        return share
+
+    @cached_property
+    def class_colours(self) -> list[dict[int, Color]]:
+        """A colour for each class of each tier, the prior's too."""
+        return layers.class_colours(self.layer("label"), self.layer("prior")[-1] if "prior" in self else None)
+
+
+def draw_sample(store: str | Path, season: int, sample: int | str | None, path: str | Path) -> Path:
+    """Draw one sample in all its layers as PNG; gives the file.
+
+    sample: its place in the season from 0, its id, that of its cell, or None for the one that shows most.
+    Raises StoreError for a store, season or sample that does not exist, or a file that cannot be written.
+    """
+    shown = read_sample(store, season, sample)
+    sections = [header(shown)]
+    if "s2" in shown:
+        sections.append(sentinel2_section(shown))
+    if "enmap" in shown:
+        sections.append(enmap_section(shown))
+    if "label" in shown:
+        sections.append(label_section(shown))
+    if "s2" in shown and "label" in shown:
+        sections += ndvi_sections(shown)
+    return compose(sections).save(Path(path))
+
+
+def read_sample(store: str | Path, season: int, sample: int | str | None) -> Sample:
+    """The layers of one sample; reads its chunks only."""
+    attributes = store_attributes(store)
+    dataset = open_season(store, season, scaled=True)
+    index = read_index(store, f"samples-{season}")
+    place = find_sample(index, sample)
+    facts = sample_facts(index, place)
+    found = np.flatnonzero(dataset["sample"].values == facts["sample"])
+    if len(found) != 1:
+        raise StoreError(f"{store}: season {season} has no arrays of sample {facts['sample']}, which its index lists")
+    facts |= {"store": Path(str(store)).name, "release": attributes["release"], "season": season, "of": len(index)}
+    names = read_index_json(store, "classes")
+    return Sample(dataset.isel(sample=int(found[0])).load(), facts, names, attributes["layout"]["cell_size"])
+
+
+def header(sample: Sample) -> Section:
+    """Which sample this is, where it lies and when it was taken."""
+    facts, size = sample.facts, sample.cell_size
+    west, _, _, north = facts["bbox"]
+    pixels = [f"{size // FINE} × {size // FINE} px at {FINE} m"] if "y" in sample.data.sizes else []
+    if "enmap" in sample:
+        pixels.append(f"{size // COARSE} × {size // COARSE} px at {COARSE} m")
+    lines = [
+        f"store {facts['store']}, release {facts['release']}  ·  season {facts['season']}  ·  split {facts['split']}  ·  "
+        f"sample {facts['number']} of 0 to {facts['of'] - 1}, block {facts['block']}, slot {facts['slot']}",
+        f"EPSG:{facts['epsg']}, upper left corner x {facts['x0']:.0f} m, y {facts['y0']:.0f} m "
+        f"(longitude {west:.4f}°, latitude {north:.4f}°)  ·  cell {size} m × {size} m  ·  {',  '.join(pixels)}",
+        scene_line(facts),
+    ]
+
+    def draw(page: Page, top: float) -> None:
+        page.text(LEFT, top + 0.2, facts["sample"], size=15, weight="bold")
+        page.text(LEFT, top + 0.52, "\n".join(lines), size=8.5, color=QUIET, linespacing=1.5)
+
+    return Section(1.22, draw)
+
+
+def scene_line(facts: dict[str, Any]) -> str:
+    """The EnMAP scene of a sample with its time and sun."""
+    if facts["scene"] == "none":
+        return "no EnMAP scene"
+    parts = [f"EnMAP scene {facts['scene']}"]
+    if facts.get("scene_time"):
+        parts.append(str(facts["scene_time"])[:16].replace("T", " ") + " UTC")
+    for key, name in (("sun_elevation", "sun elevation"), ("across_off_nadir", "across-track off-nadir")):
+        if facts.get(key) is not None:
+            parts.append(f"{name} {facts[key]:.1f}°")
+    return "  ·  ".join(parts)
+
+
+def true_colour_images(sample: Sample) -> tuple[tuple[str, ...], tuple[float, float], list[NDArray[np.float32]]]:
+    """The bands shown, the one stretch of all months (reflectance), and the twelve images (y, x, RGBA)."""
+    bands = layers.true_colour(sample.s2_bands)
+    values = sample.layer("s2")[:, [sample.s2_bands.index(name) for name in bands]]
+    limits = layers.stretch_limits(values)
+    return bands, limits, [layers.picture_of(month, [limits] * 3) for month in values]
+
+
+def sentinel2_section(sample: Sample) -> Section:
+    """Twelve months in true colour, with one stretch."""
+    rows = MONTHS // COLUMNS
+
+    def draw(page: Page, top: float) -> None:
+        bands, (low, high), images = true_colour_images(sample)
+        page.heading(
+            top,
+            f"Sentinel-2, monthly composites: {', '.join(bands)} as red, green, blue",
+            f"One stretch for all months and bands: black is reflectance {low:.3f}, white {high:.3f} (2nd and 98th "
+            "percentile). Percentages: pixels with a clear observation; hatched: none, nothing measured.",
+        )
+        for month, image in enumerate(images):
+            row, place = divmod(month, COLUMNS)
+            axes = page.map_axes(
+                column(place),
+                top + HEADING + TITLE + row * (SIDE + TITLE + 0.08),
+                SIDE,
+                sample.cell_size,
+                f"{MONTH_NAMES[month]}   {sample.clear_share[month]:.0%} clear",
+                FILL_HATCH,
+                first=place == 0 and row == rows - 1,
+            )
+            show(axes, image)
+
+    return Section(HEADING + rows * (SIDE + TITLE + 0.08) + TICKS + AFTER - 0.08, draw)
+
+
+def false_colour_image(sample: Sample) -> tuple[list[float], NDArray[np.float32]]:
+    """The wavelengths shown (nm) and EnMAP as colour infrared image (y30, x30, RGBA), each band with its own stretch."""
+    wavelengths = sample.layer("wavelength")
+    bands = layers.nearest_bands(wavelengths)
+    values = sample.layer("enmap")[bands]
+    return [float(wavelengths[band]) for band in bands], layers.picture_of(
+        values, [layers.stretch_limits(band) for band in values]
+    )
+
+
+def flag_image(quality: NDArray[np.uint16]) -> NDArray[np.float32]:
+    """Flags (y30, x30) as an image (y, x, RGBA); of several flags of one pixel the highest bit shows."""
+    image = np.empty((*quality.shape, 4), np.float32)
+    image[:] = (*NO_FLAG, 1)
+    for bit, color in zip(ENMAP_FLAGS.values(), FLAG_COLOURS, strict=True):
+        image[(quality & bit) != 0, :3] = [int(color[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+    return image
+
+
+def flag_entries(quality: NDArray[np.uint16]) -> list[Entry]:
+    """The legend of the flags present, the highest bit first."""
+    colours = dict(zip(ENMAP_FLAGS, FLAG_COLOURS, strict=True))
+    entries = [
+        Entry(f"{share:.0%}  {name.replace('_', ' ')}", {"facecolor": colours[name]})
+        for name, share in reversed(layers.flags_present(quality))
+    ]
+    return [*entries, Entry(f"{(quality == 0).mean():.0%}  no flag", {"facecolor": NO_FLAG})]
+
+
+def enmap_section(sample: Sample) -> Section:
+    """EnMAP in false colour, its flags, and mean spectra."""
+    side = SIDE if "s2" in sample or "label" in sample else LARGE_SIDE
+    quality = sample.layer("enmap_quality")
+    entries = flag_entries(quality)
+    below = max(TICKS, 0.08 + legend_height(entries))
+
+    def draw(page: Page, top: float) -> None:
+        shown, image = false_colour_image(sample)
+        page.heading(
+            top,
+            f"EnMAP, {len(sample.layer('wavelength'))} bands: "
+            f"{', '.join(f'{value:.0f}' for value in shown)} nm as red, green, blue",
+            "Each of the three bands is stretched from its 2nd to its 98th percentile; vegetation is red. Percentages: "
+            "pixels with a flag; where a pixel has several, the map shows the one named first.",
+        )
+        top += HEADING + TITLE
+        axes = page.map_axes(column(0, side), top, side, sample.cell_size, "False colour", FILL_HATCH, first=True)
+        show(axes, image)
+        axes = page.map_axes(column(1, side), top, side, sample.cell_size, "Quality flags", FILL_HATCH, first=False)
+        show(axes, flag_image(quality))
+        page.legend(column(1, side), top + side + 0.08, entries)
+        left = column(2, side) + CHART_LABELS - GAP
+        draw_spectra(page.axes(left, top, WIDTH - RIGHT - left, side), sample)
+
+    return Section(HEADING + TITLE + side + below + AFTER, draw)
+
+
+def draw_spectra(axes: Axes, sample: Sample) -> None:
+    """Mean spectra of the cell and of simple kinds of land, with gaps where there are no bands."""
+    wavelengths, reflectance = sample.layer("wavelength"), sample.layer("enmap")
+    for before, after in layers.gap_places(wavelengths):
+        axes.axvspan(wavelengths[before], wavelengths[after], color="#eeeeee", linewidth=0)
+        middle = (float(wavelengths[before]) + float(wavelengths[after])) / 2
+        axes.text(
+            middle, 0.97, "no bands\n(water vapour)", fontsize=7, color=QUIET, ha="center", va="top",
+            transform=axes.get_xaxis_transform(),
+        )  # fmt: skip
+    kinds = layers.land_kinds(reflectance, wavelengths, sample.layer("enmap_quality"))
+    for (kind, pixels), color in zip(kinds.items(), KIND_COLOURS, strict=False):
+        x, y = layers.mean_spectrum(reflectance, wavelengths, pixels)
+        axes.plot(x, y, color=color, linewidth=1.3, label=f"{kind}, {int(pixels.sum())} px")
+    axes.set_title("Mean spectra of pixels without cloud, shadow or defect", fontsize=8.5, pad=3.5, loc="left")
+    axes.set_xlabel("wavelength in nm", fontsize=7.5, color=QUIET, labelpad=1)
+    axes.set_ylabel("reflectance", fontsize=7.5, color=QUIET)
+    axes.set_xlim(float(wavelengths.min()) - 10, float(wavelengths.max()) + 10)
+    axes.grid(color="#e6e6e6", linewidth=0.5)
+    axes.set_axisbelow(True)
+    if kinds:
+        bottom, high = axes.get_ylim()
+        axes.set_ylim(min(0.0, bottom), high * 1.18)
+        axes.legend(fontsize=7.5, frameon=False, ncols=1, loc="upper right", borderaxespad=0.3)
+
+
+def class_entries(sample: Sample, tier: int, labels: NDArray[np.uint8]) -> list[Entry]:
+    """The legend of the classes present at a tier, the largest first, then background and unknown."""
+    colours, names, size = sample.class_colours[tier], sample.names[tier], labels.size
+    present = layers.classes_by_size(labels)
+    entries = [
+        Entry(f"{pixels / size:.0%}  {names.get(str(number), f'class {number}').replace('_', ' ')}",
+              {"facecolor": colours[number]})
+        for number, pixels in present[:LEGEND_CLASSES]
+    ]  # fmt: skip
+    if len(present) > LEGEND_CLASSES:
+        rest = sum(pixels for _, pixels in present[LEGEND_CLASSES:]) / size
+        entries.append(Entry(f"{rest:.0%}  {len(present) - LEGEND_CLASSES} more classes", {"facecolor": "white"}))
+    for number, name, swatch in ((0, "not declared", {"facecolor": BACKGROUND}), (UNKNOWN, "unknown", UNKNOWN_HATCH)):
+        if (labels == number).any():
+            entries.append(Entry(f"{(labels == number).mean():.0%}  {name}", swatch))
+    return entries
+
+
+def label_section(sample: Sample) -> Section:
+    """The four tiers, the prior's fourth tier, and the parcels."""
+    tiers = sample.layer("label")
+    panels = [(f"Tier {tier + 1} ({TIER_DIGITS[tier]} digits)", tier, labels) for tier, labels in enumerate(tiers)]
+    if "prior" in sample:
+        last = len(tiers) - 1
+        panels.append((f"Prior: tier {last + 1} of {sample.facts['season'] - 1}", last, sample.layer("prior")[last]))
+    entries = [class_entries(sample, tier, labels) for _, tier, labels in panels]
+    borders = layers.parcel_borders(sample.layer("parcel"), FINE) if "parcel" in sample else []
+
+    def draw(page: Page, top: float) -> None:
+        page.heading(
+            top,
+            "Declared crops: the four tiers of HCAT3, and the year before",
+            "Percentages of the cell's pixels. Light grey: not declared (0); crossed: declared, but unknown at this "
+            "tier, or no declarations (255). Lines: borders of the season's parcels.",
+        )
+        top += HEADING + TITLE
+        for place, ((title, tier, labels), legend) in enumerate(zip(panels, entries, strict=True)):
+            axes = page.map_axes(
+                column(place), top, SIDE, sample.cell_size, title, UNKNOWN_HATCH, first=place == 0
+            )  # fmt: skip
+            show(axes, layers.class_map(labels, sample.class_colours[tier], BACKGROUND))
+            show_lines(axes, borders, "#3a3a3a", 0.5)
+            page.legend(column(place), top + SIDE + TICKS, legend)
+        if "parcel" in sample:
+            draw_parcels(page, top, sample, borders, column(len(panels)))
+
+    return Section(HEADING + TITLE + SIDE + TICKS + max(map(legend_height, entries)) + AFTER, draw)
+
+
+def draw_parcels(page: Page, top: float, sample: Sample, borders: list[layers.Line], left: float) -> None:
+    """The borders of the parcels over the clearest image there is."""
+    parcels = sample.layer("parcel")
+    count = len(np.setdiff1d(parcels, [0]))
+    if "s2" in sample:
+        month = clearest_month(sample.clear_share)
+        image, under = true_colour_images(sample)[2][month], f" over Sentinel-2 of {MONTH_NAMES[month]}"
+    elif "enmap" in sample:
+        image, under = false_colour_image(sample)[1], " over EnMAP"
+    else:
+        image, under = layers.class_map((parcels > 0).astype(np.uint8), {1: (1.0, 1.0, 1.0)}, BACKGROUND), ""
+    title = f"{count} parcel{'s' if count != 1 else ''}{under}"
+    axes = page.map_axes(left, top, SIDE, sample.cell_size, title, FILL_HATCH, first=False)
+    show(axes, image)
+    show_lines(axes, borders, "#ffd23f" if under else "#3a3a3a", 0.9)
+
+
+def clearest_month(clear_share: NDArray[np.float64]) -> int:
+    """The month (from 0) with most clear pixels; of equals the one nearest to July, when parcels differ most."""
+    return min(range(MONTHS), key=lambda month: (-round(float(clear_share[month]), 2), abs(month - 6)))
+
+
+def ndvi_sections(sample: Sample) -> list[Section]:
+    """The year's NDVI of the largest classes, if the bands and a labelled pixel exist."""
+    infrared = next((name for name in ("B08", "B8A") if name in sample.s2_bands), None)
+    tiers = sample.layer("label")
+    labelled = [tier for tier in range(len(tiers)) if layers.classes_by_size(tiers[tier])]
+    if infrared is None or "B04" not in sample.s2_bands or not labelled:
+        return []
+    tier = labelled[-1]
+    ndvi = layers.ratio(*(sample.layer("s2")[:, sample.s2_bands.index(name)] for name in (infrared, "B04")))
+
+    def draw(page: Page, top: float) -> None:
+        page.heading(
+            top,
+            f"The year of the largest classes of tier {tier + 1}: NDVI from {infrared} and B04",
+            "Mean over the class's pixels that are clear in the month; no point where there is none.",
+        )
+        left = LEFT + CHART_LABELS - 0.2
+        axes = page.axes(left, top + HEADING + 0.05, column(4) - GAP - left, CHART)
+        axes.set(xlim=(0.6, MONTHS + 0.4), ylim=(-0.1, 1.0), xticks=range(1, MONTHS + 1), xticklabels=MONTH_NAMES)
+        axes.set_ylabel("NDVI", fontsize=7.5, color=QUIET)
+        axes.grid(color="#e6e6e6", linewidth=0.5)
+        axes.set_axisbelow(True)
+        entries = []
+        for number, pixels in layers.classes_by_size(tiers[tier])[:CURVES]:
+            color = sample.class_colours[tier][number]
+            means = layers.monthly_means(ndvi, tiers[tier] == number)
+            axes.plot(range(1, MONTHS + 1), means, color=color, linewidth=1.8, marker="o", markersize=4.5)
+            name = sample.names[tier].get(str(number), f"class {number}").replace("_", " ")
+            entries.append(Entry(f"{name}, {pixels} px", {"facecolor": color}))
+        page.legend(column(4), top + HEADING + 0.1, entries)
+
+    return [Section(HEADING + 0.05 + CHART + TICKS + AFTER, draw)]

@@ -1,0 +1,315 @@
+"""A small sealed store with known values, written by the real writer.
+
+Every test module that needs a store can make one: `made = make_store(tmp_path / "store")`. The layers are not symmetric
+under flips or turns, so that a swapped axis or band shows: the north-west quarter of a cell is one parcel, its southern
+half another, and the north-east quarter is not declared.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import geopandas as gpd
+import numpy as np
+import pandas as pd
+import shapely
+from numpy.typing import NDArray
+
+from h2crop_data.constants import ENMAP_FLAGS, MONTHS, SENTINEL2_BANDS, TIERS, UNKNOWN
+from h2crop_data.cube.schema import Codec, StoreLayout
+from h2crop_data.cube.seal import FinishedSeason, seal
+from h2crop_data.cube.statistics import add_partial, partial_statistics
+from h2crop_data.cube.store import StoreBuilder, hold_store
+from h2crop_data.grid import Cell
+
+SOFTWARE = "h2crop-data of the tests"
+EPSG = 32631
+#: Column and row of the first cell; the others follow to the east.
+FIRST_CELL = (2090, 23455)
+#: Splits of the blocks, in turn.
+SPLITS = ("train", "val", "test")
+#: Two gaps, as real stores have them (water vapour): 1300 to 1500 nm and 1750 to 1950 nm.
+WAVELENGTHS = np.array(
+    [*np.linspace(450, 1300, 18), *np.linspace(1500, 1750, 6), *np.linspace(1950, 2400, 8)], np.float32
+)
+#: Month (0-based) no pixel of which was ever clear.
+EMPTY_MONTH = 11
+#: Month (0-based) that misses its north-west quarter.
+CUT_MONTH = 0
+#: Class of the north-west parcel at each tier.
+NORTH_WEST = (1, 2, 3, 4)
+#: Class of the southern parcel at each tier.
+SOUTH = (2, 5, UNKNOWN, UNKNOWN)
+CLASSES: list[dict[int, str]] = [
+    {1: "grassland", 2: "arable"},
+    {2: "permanent_grassland", 5: "cereal"},
+    {3: "pasture", 6: "winter_cereal"},
+    {4: "grazed_pasture", 7: "winter_common_soft_wheat"},
+]
+ENMAP_FLAGGED = ENMAP_FLAGS["cloud"] | ENMAP_FLAGS["cirrus_thick"]
+
+
+@dataclass
+class MadeStore:
+    """A store and what was written into it."""
+
+    folder: Path
+    layout: StoreLayout
+    #: season -> array -> (samples, *sample_shape), in order of slot.
+    arrays: dict[int, dict[str, NDArray[Any]]] = field(default_factory=dict)
+    #: season -> the samples' index.
+    samples: dict[int, gpd.GeoDataFrame] = field(default_factory=dict)
+    release: int = 0
+
+
+def make_store(
+    folder: Path,
+    seasons: Sequence[int] = (2022,),
+    blocks: int = 2,
+    capacity: int = 3,
+    *,
+    cell_size: int = 240,
+    s2_bands: Sequence[str] = SENTINEL2_BANDS,
+    enmap: bool = True,
+    labels: bool = True,
+    codec: Codec | None = None,
+) -> MadeStore:
+    """Write and seal a store; the last block of a season has one sample less than it could hold (if it holds two).
+
+    s2_bands: none for a store without Sentinel-2; enmap, labels: whether it has them.
+    """
+    layout = StoreLayout(
+        cell_size=cell_size,
+        capacity=capacity,
+        codec=codec or Codec(),
+        s2_bands=tuple(s2_bands),
+        enmap_bands=len(WAVELENGTHS) if enmap else 0,
+        labels=labels,
+    )
+    made = MadeStore(folder, layout)
+    with hold_store(folder) as builder, ThreadPoolExecutor(2) as pool:
+        finished = [write_season(builder, pool, made, season, blocks) for season in seasons]
+        made.release = seal(builder, layout, finished, CLASSES, SOFTWARE)
+    return made
+
+
+def write_season(
+    builder: StoreBuilder, pool: ThreadPoolExecutor, made: MadeStore, season: int, blocks: int
+) -> FinishedSeason:
+    """Write the blocks of a season; gives what sealing needs, and notes the truth in `made`."""
+    layout = made.layout
+    files: list[dict[str, Any]] = []
+    statistics: dict[str, dict[str, Any]] = {}
+    parts: list[dict[str, NDArray[Any]]] = []
+    rows: list[dict[str, Any]] = []
+    block_rows: list[dict[str, Any]] = []
+    for block in range(blocks):
+        split = SPLITS[block % len(SPLITS)]
+        count = layout.capacity - 1 if block == blocks - 1 and layout.capacity > 1 else layout.capacity
+        slots = range(block * layout.capacity, block * layout.capacity + count)
+        stacked = [sample_arrays(layout, season, slot) for slot in slots]
+        arrays = {name: np.stack([one[name] for one in stacked]) for name in stacked[0]}
+        written = builder.write_block(season, block, arrays, layout, pool)
+        partial = partial_statistics(arrays, ENMAP_FLAGGED)
+        statistics[split] = add_partial(statistics[split], partial) if split in statistics else partial
+        rows += [sample_row(layout, season, block, slot, split, one) for slot, one in zip(slots, stacked, strict=True)]
+        block_rows.append(block_row(season, block, split, count, written, layout))
+        files += written
+        parts.append(arrays)
+    made.arrays[season] = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    made.samples[season] = gpd.GeoDataFrame(rows, crs="OGC:CRS84")
+    spectrum = (WAVELENGTHS.tolist(), [6.5] * len(WAVELENGTHS))
+    return FinishedSeason(
+        season=season,
+        samples=made.samples[season],
+        blocks=pd.DataFrame(block_rows),
+        scenes=scenes_table(layout, season),
+        parcels=parcels_table(layout, rows),
+        spectra=[spectrum] * blocks if layout.enmap_bands else [],
+        statistics=statistics,
+        files=files,
+        recipe={"name": f"made-{season}", "description": "A store of the tests.", "cell_size": layout.cell_size},
+    )
+
+
+def sample_arrays(layout: StoreLayout, season: int, slot: int) -> dict[str, NDArray[Any]]:
+    """Every array of one sample, (sample_shape) of its dtype."""
+    arrays: dict[str, NDArray[Any]] = {}
+    specs = layout.arrays()
+    if layout.enmap_bands:
+        arrays["enmap"], arrays["enmap_quality"] = enmap_values(layout.coarse, slot)
+    if layout.s2_bands:
+        clear = np.full((MONTHS, layout.fine, layout.fine), 2, np.uint8)
+        clear[EMPTY_MONTH] = 0
+        clear[CUT_MONTH, : layout.fine // 2, : layout.fine // 2] = 0
+        values = sentinel2_values(layout, slot)
+        arrays["s2"] = np.where(clear[:, None] > 0, values, specs["s2"].fill).astype(np.int16)
+        arrays["s2_clear"] = clear
+        day = (30 * np.arange(MONTHS) + 15)[:, None, None]
+        arrays["s2_day"] = np.where(clear > 0, day, 0).astype(np.uint16)
+    if layout.labels:
+        arrays["label"] = tier_layers(layout.fine, NORTH_WEST, SOUTH)
+        arrays["prior"] = tier_layers(layout.fine, SOUTH, NORTH_WEST)
+        numbers = tier_layers(layout.fine, (1,), (2,))[0].astype(np.uint32)
+        arrays["parcel"] = np.where(numbers > 0, numbers + np.uint32(2 * slot), 0).astype(np.uint32)
+    return arrays
+
+
+def sentinel2_values(layout: StoreLayout, slot: int) -> NDArray[np.int16]:
+    """Reflectance x 10000, (month, band, y, x): 100 a band, 10 a month, 1 a slot, brighter to the south and east.
+
+    The near infrared of the north-west quarter swings over the year, as that of a meadow.
+    """
+    side = layout.fine
+    band = np.array([100 * (SENTINEL2_BANDS.index(name) + 1) for name in layout.s2_bands])  # type: ignore[arg-type]
+    month = 10 * np.arange(MONTHS)
+    y, x = np.mgrid[:side, :side]
+    values = band[:, None, None] + month[:, None, None, None] + slot + 2 * y + x
+    for i, name in enumerate(layout.s2_bands):
+        if name in ("B08", "B8A"):
+            season = 1500 + 1000 * np.sin(np.pi * np.arange(MONTHS) / MONTHS)
+            values[:, i, : side // 2, : side // 2] += season.astype(int)[:, None, None]
+    return values.astype(np.int16)
+
+
+def enmap_values(side: int, slot: int) -> tuple[NDArray[np.int16], NDArray[np.uint16]]:
+    """EnMAP reflectance x 10000 (band, y30, x30) and flags (y30, x30).
+
+    The north-west quarter is vegetation, the southern half bare soil, the north-east quarter water; the south-east
+    corner pixel lies outside the scene, and the pixel west of it is flagged as cloud.
+    """
+    near_infrared, short_wave = WAVELENGTHS > 720, WAVELENGTHS > 1400
+    vegetation = np.where(short_wave, 1800, np.where(near_infrared, 4000, 400))
+    soil = 1200 + WAVELENGTHS.astype(int)
+    water = np.where(near_infrared, 50, 500)
+    values = np.empty((len(WAVELENGTHS), side, side), np.int16)
+    values[:] = water[:, None, None] + slot
+    values[:, : side // 2, : side // 2] = vegetation[:, None, None] + slot
+    values[:, side // 2 :] = soil[:, None, None] + slot
+    flags = np.zeros((side, side), np.uint16)
+    flags[: side // 2, side // 2 :] = ENMAP_FLAGS["water"]
+    flags[-1, -2] = ENMAP_FLAGS["cloud"]
+    flags[-1, -1] = ENMAP_FLAGS["outside"]
+    values[:, -1, -1] = -32768
+    return values, flags
+
+
+def tier_layers(side: int, north_west: Sequence[int], south: Sequence[int]) -> NDArray[np.uint8]:
+    """Numbers (tier, y, x): of the north-west quarter, of the southern half, 0 in the north-east quarter."""
+    layers = np.zeros((len(north_west), side, side), np.uint8)
+    for tier, (first, second) in enumerate(zip(north_west, south, strict=True)):
+        layers[tier, : side // 2, : side // 2] = first
+        layers[tier, side // 2 :] = second
+    return layers
+
+
+def sample_row(
+    layout: StoreLayout, season: int, block: int, slot: int, split: str, arrays: dict[str, NDArray[Any]]
+) -> dict[str, Any]:
+    """The index row of a sample, with the columns a build gives."""
+    cell = Cell(EPSG, layout.cell_size, FIRST_CELL[0] + slot, FIRST_CELL[1])
+    time = scene_time(season, block) if layout.enmap_bands else None
+    row: dict[str, Any] = {
+        "sample": f"{cell.id}_{time:%Y%m%dT%H%M%S}" if time else f"{cell.id}_{season}",
+        "cell": cell.id,
+        "epsg": cell.epsg,
+        "x0": float(cell.corner[0]),
+        "y0": float(cell.corner[1]),
+        "block": block,
+        "slot": slot,
+        "split": split,
+        "square": f"0_{block}",
+        "scene": scene_id(season, block) if time else "none",
+        "scene_time": pd.Timestamp(time) if time else pd.NaT,
+        "sun_elevation": 55.0 if time else np.nan,
+        "sun_azimuth": 150.0 if time else np.nan,
+        "across_off_nadir": 4.5 if time else np.nan,
+    }
+    if layout.enmap_bands:
+        flagged = (arrays["enmap_quality"] & ENMAP_FLAGGED) != 0
+        row["enmap_flagged_share"] = float(flagged.mean())
+        row["enmap_fill_share"] = float((arrays["enmap"] == -32768).mean())
+    if layout.s2_bands:
+        row["s2_clear_share"] = (arrays["s2_clear"] > 0).mean(axis=(1, 2)).tolist()
+        row["s2_dates"] = [f"{season}-{month:02d}-15" for month in range(1, MONTHS)]
+        row["s2_gaps"] = []
+    if layout.labels:
+        row["parcels"] = len(np.setdiff1d(arrays["parcel"], [0]))
+        row["declared_share"] = float((arrays["parcel"] > 0).mean())
+        row["class_share"] = [float(((tier > 0) & (tier < UNKNOWN)).mean()) for tier in arrays["label"]]
+    return {**row, "geometry": cell.outline}
+
+
+def block_row(
+    season: int, block: int, split: str, samples: int, files: list[dict[str, Any]], layout: StoreLayout
+) -> dict[str, Any]:
+    """The index row of a block, with the columns a build gives."""
+    return {
+        "block": block,
+        "split": split,
+        "square": f"0_{block}",
+        "epsg": EPSG,
+        "scene": scene_id(season, block) if layout.enmap_bands else "none",
+        "samples": samples,
+        **{f"hash_{group}": f"{group} {season} {block}" for group in ("s2", "enmap", "labels")},
+        "files": [file["path"] for file in files],
+        "sha256": [file["sha256"] for file in files],
+        "software": SOFTWARE,
+        "recipe": "0" * 64,
+        "taxonomy": "1 " + "0" * 64,
+    }
+
+
+def scene_time(season: int, block: int) -> datetime:
+    """When the EnMAP scene of a block was taken."""
+    return datetime(season, 7, 1, 10, 30, tzinfo=UTC) + timedelta(days=block)
+
+
+def scene_id(season: int, block: int) -> str:
+    """The EnMAP scene of a block."""
+    return f"ENMAP01-____L2A-DT000000{block:04d}_{scene_time(season, block):%Y%m%dT%H%M%S}Z_001_V010502"
+
+
+def scenes_table(layout: StoreLayout, season: int) -> pd.DataFrame:
+    """Decisions on scenes: eleven Sentinel-2 scenes and two EnMAP scenes taken, one of each left out."""
+    moments: list[tuple[str, str, datetime, bool]] = []
+    if layout.s2_bands:
+        for month in range(1, MONTHS + 1):
+            time = datetime(season, month, 15, 10, 50, tzinfo=UTC)
+            moments.append(("sentinel2", f"S2A_31UES_{time:%Y%m%d}_0_L2A", time, month - 1 != EMPTY_MONTH))
+    if layout.enmap_bands:
+        moments += [("enmap", scene_id(season, i), scene_time(season, i), i < 2) for i in range(3)]
+    facts = {
+        "sentinel2": {"collection": "sentinel-2-l2a", "baseline": "05.09", "offset": -1000},
+        "enmap": {"collection": "ENMAP_HSI_L2A", "baseline": None, "offset": None},
+    }
+    rows = [
+        {"id": name, "sensor": sensor, "time": time, "taken": taken, "reason": "taken" if taken else "cloudy"}
+        | facts[sensor]
+        for sensor, name, time, taken in moments
+    ]
+    columns = ["id", "sensor", "collection", "time", "baseline", "taken", "reason", "offset"]
+    table = pd.DataFrame(rows, columns=columns)
+    table["time"] = pd.to_datetime(table["time"], utc=True)
+    return table.astype({"offset": "Int32", "taken": "bool"})
+
+
+def parcels_table(layout: StoreLayout, samples: Sequence[dict[str, Any]]) -> gpd.GeoDataFrame:
+    """The two parcels of every cell, in longitude and latitude; no row without labels."""
+    columns = ["number", "country", "parcel_id", "code", "hcat3", *(f"tier{tier + 1}" for tier in range(TIERS))]
+    rows = []
+    for i, sample in enumerate(samples if layout.labels else []):
+        west, south, east, north = Cell.parse(sample["cell"]).bounds
+        middle = (south + north) // 2
+        shapes = (shapely.box(west, middle, (west + east) // 2, north), shapely.box(west, south, east, middle))
+        for part, (shape, tiers) in enumerate(zip(shapes, (NORTH_WEST, SOUTH), strict=True)):
+            number = 2 * i + part + 1
+            facts = [number, "be-vlg", str(number), "60", "3302000000", *tiers]
+            rows.append({**dict(zip(columns, facts, strict=True)), "split": sample["split"], "geometry": shape})
+    table = gpd.GeoDataFrame(rows, columns=[*columns, "split", "geometry"], crs=f"EPSG:{EPSG}")
+    return table.to_crs("OGC:CRS84")
