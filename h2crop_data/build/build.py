@@ -19,7 +19,6 @@ from h2crop_data.build.block import BlockTask, block_task
 from h2crop_data.build.engine import BlockOutcome, Workers, marker_matches, run_blocks
 from h2crop_data.build.plan import SeasonPlan, load_season, save_season, scenes_table, season_folders
 from h2crop_data.build.planning import Progress, make_plan, silent
-
 from h2crop_data.cube.seal import FinishedSeason, seal
 from h2crop_data.cube.statistics import add_partial
 from h2crop_data.cube.store import BUILD_FOLDER, StoreBuilder, check_same_layout, hold_store, sync_folder

@@ -47,8 +47,14 @@ def build_block(folder: Path, task: BlockTask) -> BlockOutcome:
         writing = time.perf_counter()
         builder = StoreBuilder(folder)
         with ThreadPoolExecutor(os.cpu_count()) as pool:
-            files = builder.write_block(task.season, task.block, built.arrays, task.layout, pool)
-        seconds = {**built.seconds, "compress and write": time.perf_counter() - writing}
+            names = builder.write_block(task.season, task.block, built.arrays, task.layout, pool)
+            hashing = time.perf_counter()
+            files = list(pool.map(builder.describe, names))
+        seconds = {
+            **built.seconds,
+            "compress and write": hashing - writing,
+            "hash": time.perf_counter() - hashing,
+        }
         builder.write_marker(
             task.season,
             task.block,

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import time
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -17,7 +16,7 @@ import rasterio
 import requests
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
-from rasterio.errors import NotGeoreferencedWarning, RasterioError
+from rasterio.errors import RasterioError
 from rasterio.windows import Window
 
 from h2crop_data.catalog.providers import SENTINEL2_ASSETS
@@ -39,15 +38,20 @@ GDAL_OPTIONS: dict[str, Any] = {
     "GDAL_HTTP_TIMEOUT": str(TIMEOUT),
 }
 
+#: GDAL remembers that a file failed: without this, another try fails from its cache and never asks the server.
+ASK_AGAIN = {"CPL_VSIL_CURL_NON_CACHED": "/vsi"}
+
 
 def retried(read: Callable[[], Result], what: str, *, remote: bool, pauses: Sequence[float] = PAUSES) -> Result:
     """The result of `read`, tried again after each pause when a remote file fails. Raises ReadError naming `what`."""
-    for pause in [*(pauses if remote else ()), None]:
+    for number, pause in enumerate([*(pauses if remote else ()), None]):
         try:
-            return read()
+            with rasterio.Env(**ASK_AGAIN) if number else nullcontext():
+                return read()
         except (RasterioError, OSError) as error:
             if pause is None:
-                raise ReadError(f"cannot read {what}: {error}") from error
+                hint = " (a login page? check the account)" if "not recognized as being in" in str(error) else ""
+                raise ReadError(f"cannot read {what}: {error}{hint}") from error
             time.sleep(pause)
     raise AssertionError("unreachable")
 
@@ -163,18 +167,14 @@ def read_aligned(href: str, geobox: GeoBox, resampling: ResamplingName) -> NDArr
 def load_warped(item: pystac.Item, key: str, geobox: GeoBox, resampling: ResamplingName) -> NDArray[Any]:
     """One asset warped to a pixel grid by odc-stac, (y, x): another UTM zone, or resampling the recipe asks for."""
     dtype = "uint8" if key in SENTINEL2_ASSETS["SCL"] else "uint16"
-    with warnings.catch_warnings():
-        # odc-geo still calls a function of shapely that is on its way out; rasterio warns of its own scratch dataset.
-        warnings.filterwarnings("ignore", category=DeprecationWarning)
-        warnings.filterwarnings("ignore", category=NotGeoreferencedWarning)
-        odc.stac.configure_rio(cloud_defaults=True, **GDAL_OPTIONS)
-        data = odc.stac.load(
-            [item],
-            bands=[key],
-            geobox=geobox,
-            resampling=resampling,
-            stac_cfg={item.collection_id or "*": {"assets": {key: {"data_type": dtype, "nodata": 0}}}},
-            fail_on_error=True,
-        )
+    odc.stac.configure_rio(cloud_defaults=True, **GDAL_OPTIONS)
+    data = odc.stac.load(
+        [item],
+        bands=[key],
+        geobox=geobox,
+        resampling=resampling,
+        stac_cfg={item.collection_id or "*": {"assets": {key: {"data_type": dtype, "nodata": 0}}}},
+        fail_on_error=True,
+    )
     pixels: NDArray[Any] = data[key].values[0]
     return pixels

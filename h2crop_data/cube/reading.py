@@ -56,7 +56,9 @@ def open_season(store: str | Path, season: int, *, scaled: bool = False) -> xr.D
     if str(season) not in attributes["seasons"]:
         raise StoreError(f"{store} has no season {season}; it has {', '.join(attributes['seasons'])}")
     layout = StoreLayout.from_attributes(attributes["layout"])
-    dataset: xr.Dataset = xr.open_zarr(str(store), group=str(season), chunks=None, consolidated=True, mask_and_scale=False)
+    dataset: xr.Dataset = xr.open_zarr(
+        str(store), group=str(season), chunks=None, consolidated=True, mask_and_scale=False
+    )
     coordinates = ["valid", "x0", "y0", "epsg", "wavelength", "fwhm"]
     dataset = dataset.set_coords([name for name in coordinates if name in dataset])
     for name in dataset.coords:

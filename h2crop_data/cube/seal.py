@@ -32,9 +32,7 @@ from h2crop_data.cube.schema import (
 )
 from h2crop_data.cube.shard import load_root
 from h2crop_data.cube.statistics import add_partial, summary
-from h2crop_data.cube.store import StoreBuilder, canonical_json
-
-FileRecord = dict[str, Any]
+from h2crop_data.cube.store import FileRecord, StoreBuilder, canonical_json
 
 
 @dataclass(frozen=True)
@@ -85,7 +83,7 @@ def seal(
     files += written
     manifest = pd.DataFrame(files, columns=["path", "bytes", "sha256"]).sort_values("path", ignore_index=True)
     name = f"index/r{release}/manifest.parquet"
-    record = builder.write(name, [parquet_bytes(manifest)])
+    record = builder.describe(builder.write(name, [parquet_bytes(manifest)]))
     attributes = {
         "title": "h2crop store",
         "format_version": FORMAT_VERSION,
@@ -129,7 +127,7 @@ def write_season(
     documents = {prefix: group_document({"season": finished.season})}
     for name, spec in layout.arrays().items():
         documents[f"{prefix}/{name}"] = spec.metadata(slots, layout.capacity, layout.codec)
-    files: list[FileRecord] = []
+    files: list[str] = []
     for coordinate in coordinates(layout):
         values = coordinate_values(coordinate, layout, finished, slots)
         documents[f"{prefix}/{coordinate.name}"] = coordinate.metadata(values.shape)
@@ -137,7 +135,7 @@ def write_season(
             name = f"{prefix}/{coordinate.name}/c.{chunk}" + ".0" * (values.ndim - 1)
             files.append(builder.write(name, [data]))
     files += [builder.write_json(f"{path}/zarr.json", document) for path, document in documents.items()]
-    return documents, files
+    return documents, [builder.describe(name) for name in files]
 
 
 def coordinate_values(
@@ -193,7 +191,7 @@ def write_index(
     ).encode()
     tables["recipes.json"] = canonical_json({str(one.season): one.recipe for one in seasons}).encode()
     folder = f"index/r{release}"
-    files = [builder.write(f"{folder}/{name}", [data]) for name, data in tables.items()]
+    files = [builder.describe(builder.write(f"{folder}/{name}", [data])) for name, data in tables.items()]
     return {name.split(".")[0]: f"{folder}/{name}" for name in tables}, files
 
 

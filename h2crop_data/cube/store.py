@@ -25,6 +25,8 @@ from h2crop_data.cube.shard import encode_shard, shard_name
 from h2crop_data.errors import PlanError, StoreError
 
 BUILD_FOLDER = ".build"
+#: `path`, `bytes`, `sha256` of a file of the store.
+FileRecord = dict[str, Any]
 
 
 def canonical_json(value: Any) -> str:
@@ -48,21 +50,17 @@ class StoreBuilder:
         self.folder = folder
         self.temporary = folder / BUILD_FOLDER / "tmp"
 
-    def write(self, name: str, parts: Iterable[bytes], *, sync: bool = True) -> dict[str, Any]:
-        """Write the file `name` (relative to the store) whole or not at all; gives its name, bytes and sha256.
+    def write(self, name: str, parts: Iterable[bytes]) -> str:
+        """Write the file `name` (relative to the store) whole or not at all; gives the name.
 
-        sync: False leaves the sync of its folder to the caller, who writes several files there.
+        Raises StoreError when the disk is full or nothing may be written; what was there before is still there then.
         """
         target = self.folder / name
         self.make_folder(target.parent)
         partial = self.temporary / f"{target.name}.{uuid.uuid4().hex}.tmp"
-        digest, size = hashlib.sha256(), 0
         try:
             with partial.open("wb") as file:
-                for part in parts:
-                    file.write(part)
-                    digest.update(part)
-                    size += len(part)
+                file.writelines(parts)
                 file.flush()
                 os.fsync(file.fileno())
             partial.replace(target)
@@ -71,11 +69,16 @@ class StoreBuilder:
             raise StoreError(
                 f"cannot write {target}: {error.strerror or error}; finished blocks are kept, mend it and run again"
             ) from error
-        if sync:
-            sync_folder(target.parent)
-        return {"path": name, "bytes": size, "sha256": digest.hexdigest()}
+        sync_folder(target.parent)
+        return name
 
-    def write_json(self, name: str, value: Any) -> dict[str, Any]:
+    def describe(self, name: str) -> FileRecord:
+        """Name, bytes and sha256 of a file, as the file system gives it back."""
+        with (self.folder / name).open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+            return {"path": name, "bytes": file.tell(), "sha256": digest}
+
+    def write_json(self, name: str, value: Any) -> str:
         """Write a JSON document in the one canonical form."""
         return self.write(name, [canonical_json(value).encode()])
 
@@ -89,15 +92,15 @@ class StoreBuilder:
 
     def write_block(
         self, season: int, block: int, arrays: dict[str, NDArray[Any]], layout: StoreLayout, pool: ThreadPoolExecutor
-    ) -> list[dict[str, Any]]:
-        """Write one block: exactly one shard in every array; gives name, bytes and sha256 of each file.
+    ) -> list[str]:
+        """Write one block: exactly one shard in every array; gives the names of the files.
 
         arrays: name -> (n, *sample_shape), as `layout.arrays()` tells; all of them, none more.
         """
         specs = layout.arrays()
         if set(arrays) != set(specs):
             raise ValueError(f"block {block} has arrays {sorted(arrays)}, the store has {sorted(specs)}")
-        # The pool compresses the chunks of all arrays, while this thread hashes and writes those that are ready.
+        # The pool compresses the chunks of all arrays, while this thread writes those that are ready.
         encoded = {
             name: encode_shard(arrays[name], spec, layout.capacity, layout.codec, pool.map)
             for name, spec in specs.items()

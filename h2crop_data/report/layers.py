@@ -7,11 +7,14 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from matplotlib.colors import to_hex, to_rgba
 from numpy.typing import NDArray
+from PIL import Image
 
 from h2crop_data.constants import ENMAP_FLAGS, UNKNOWN
 
-Color = tuple[float, float, float]
+#: "#rrggbb"
+Color = str
 Line = tuple[tuple[float, float], tuple[float, float]]
 
 #: Sentinel-2 bands shown as red, green and blue.
@@ -22,21 +25,39 @@ FALSE_COLOUR = (860.0, 650.0, 550.0)
 GREEN, RED, NEAR_INFRARED = 560.0, 660.0, 860.0
 #: Share of the values in percent that a stretch cuts at its dark and at its bright end.
 CUT = 2.0
-#: Bands farther apart than this (nm) are not joined by a line: EnMAP's own steps are 5 to 13 nm.
-SPECTRAL_GAP = 40.0
+#: Bands are not joined by a line where their step is so many times the usual one (EnMAP's own are 5 to 13 nm).
+SPECTRAL_GAP = 2.5
+#: What mean spectra are drawn of; `land_kinds` tells how they are found.
+LAND_KINDS = ("whole cell", "vegetation (NDVI > 0.5)", "bare or built (NDVI 0.05 to 0.3)", "water (NDWI > 0.1)")
 #: A land kind with fewer pixels is not shown.
 LEAST_PIXELS = 5
 #: Flags whose pixels are kept out of the mean spectra.
 OBSCURED = tuple(name for name in ENMAP_FLAGS if name not in ("water", "interpolated", "reduced_quality"))
 
 #: Class colours in order of use: strong ones first, then their light partners; no grey, which means background.
-CLASS_COLOURS: tuple[Color, ...] = tuple(
-    (int(text[:2], 16) / 255, int(text[2:4], 16) / 255, int(text[4:], 16) / 255)
-    for text in (
-        "E8A91C 3A9A4B 3F76B5 B5533C 8A63B8 2FB3B0 D96FA8 8C6A3F B9CF3A 1F4E79 F4D58A A6DBA0 "
-        "A9CBEA EDB4A0 CDB9E6 A8E3DF F3C1DC CFB99A E4EDA6 7D1F3A 5F7F0F 0F6B62 C77F00 5B3A8C"
-    ).split()
+CLASS_COLOURS: tuple[Color, ...] = (
+    *("#e8a91c", "#3a9a4b", "#3f76b5", "#b5533c", "#8a63b8", "#2fb3b0", "#d96fa8", "#8c6a3f", "#b9cf3a", "#1f4e79"),
+    *("#f4d58a", "#a6dba0", "#a9cbea", "#edb4a0", "#cdb9e6", "#a8e3df", "#f3c1dc", "#cfb99a", "#e4eda6", "#7d1f3a"),
+    *("#5f7f0f", "#0f6b62", "#c77f00", "#5b3a8c"),
 )
+#: What a pixel with several flags shows: the first of these; and its colour.
+FLAG_COLOURS: dict[str, Color] = {
+    "outside": "#bdbdbd",
+    "defective": "#222222",
+    "cloud": "#e0457b",
+    "cloud_shadow": "#6b4c9a",
+    "cirrus_thick": "#14796b",
+    "snow": "#a8d8ff",
+    "haze": "#e7b04b",
+    "cirrus_medium": "#3fb8a5",
+    "saturated": "#ff5a1f",
+    "artefact": "#b8860b",
+    "low_quality": "#8b3a62",
+    "water": "#5aa0e0",
+    "cirrus_thin": "#9fe0d0",
+    "reduced_quality": "#c9a0dc",
+    "interpolated": "#d8c3a5",
+}
 
 
 def true_colour(bands: Sequence[str]) -> tuple[str, ...]:
@@ -74,6 +95,15 @@ def picture_of(bands: NDArray[np.float32], limits: Sequence[tuple[float, float]]
     return image
 
 
+def fewer_colours(images: Sequence[NDArray[np.float32]], colours: int) -> list[NDArray[np.float32]]:
+    """Images (y, x, RGBA) of one size with at most so many colours between them; which pixels are clear stays."""
+    wide = np.concatenate(images, axis=1)
+    pixels = Image.fromarray(np.round(wide[..., :3] * 255).astype(np.uint8))
+    reduced = np.asarray(pixels.quantize(colours, kmeans=2, dither=Image.Dither.NONE).convert("RGB"), np.float32) / 255
+    whole = np.concatenate([reduced, wide[..., 3:]], axis=2)
+    return np.split(whole, len(images), axis=1)
+
+
 def class_colours(tiers: NDArray[np.uint8], prior: NDArray[np.uint8] | None = None) -> list[dict[int, Color]]:
     """A colour for each class present at each tier; a class that refines another takes over its colour.
 
@@ -83,7 +113,7 @@ def class_colours(tiers: NDArray[np.uint8], prior: NDArray[np.uint8] | None = No
     colours: list[dict[int, Color]] = []
     for tier, labels in enumerate(tiers):
         chosen: dict[int, Color] = {}
-        fresh = [color for color in CLASS_COLOURS]
+        fresh = list(CLASS_COLOURS)
         waiting = []
         for number, _ in classes_by_size(labels):
             parent = most_frequent(tiers[tier - 1][labels == number]) if tier else UNKNOWN
@@ -105,7 +135,7 @@ def class_colours(tiers: NDArray[np.uint8], prior: NDArray[np.uint8] | None = No
 
 def spare_colour(number: int) -> Color:
     """A colour for a class beyond the palette: hues in steps of the golden ratio."""
-    return colorsys.hsv_to_rgb(number * 0.618034 % 1, 0.45, 0.8)
+    return to_hex(colorsys.hsv_to_rgb(number * 0.618034 % 1, 0.45, 0.8))
 
 
 def classes_by_size(labels: NDArray[Any]) -> list[tuple[int, int]]:
@@ -123,16 +153,24 @@ def most_frequent(numbers: NDArray[np.uint8]) -> int:
 def class_map(labels: NDArray[np.uint8], colours: dict[int, Color], background: Color) -> NDArray[np.float32]:
     """Labels (y, x) as an image (y, x, RGBA); unknown pixels (255) are transparent."""
     table = np.zeros((UNKNOWN + 1, 4), np.float32)
-    table[0] = (*background, 1)
-    for number, color in colours.items():
-        table[number] = (*color, 1)
+    for number, color in {0: background, **colours}.items():
+        table[number] = to_rgba(color)
     return table[labels]
 
 
 def flags_present(quality: NDArray[np.uint16]) -> list[tuple[str, float]]:
-    """The flags set anywhere in (y, x) and the share of the pixels that have each, in order of their bits."""
-    shares = [(name, float(((quality & bit) != 0).mean())) for name, bit in ENMAP_FLAGS.items()]
+    """The flags set anywhere in (y, x) and the share of the pixels that have each, in the order of FLAG_COLOURS."""
+    shares = [(name, float(((quality & ENMAP_FLAGS[name]) != 0).mean())) for name in FLAG_COLOURS]
     return [(name, share) for name, share in shares if share > 0]
+
+
+def flag_map(quality: NDArray[np.uint16], unflagged: Color) -> NDArray[np.float32]:
+    """Flags (y, x) as an image (y, x, RGBA); a pixel with several shows the first of them in FLAG_COLOURS."""
+    image = np.empty((*quality.shape, 4), np.float32)
+    image[:] = to_rgba(unflagged)
+    for name, color in reversed(FLAG_COLOURS.items()):
+        image[(quality & ENMAP_FLAGS[name]) != 0] = to_rgba(color)
+    return image
 
 
 def parcel_borders(parcels: NDArray[np.uint32], pixel: float) -> list[Line]:
@@ -170,13 +208,8 @@ def land_kinds(
     green, red, infrared = (reflectance[band] for band in nearest_bands(wavelengths, (GREEN, RED, NEAR_INFRARED)))
     seen = np.isfinite(reflectance).any(axis=0) & ((quality & sum(ENMAP_FLAGS[name] for name in OBSCURED)) == 0)
     ndvi, ndwi = ratio(infrared, red), ratio(green, infrared)
-    kinds = {
-        "whole cell": seen,
-        "vegetation (NDVI > 0.5)": seen & (ndvi > 0.5),
-        "bare or built (NDVI 0.05 to 0.3)": seen & (ndvi > 0.05) & (ndvi < 0.3) & (ndwi <= 0.1),
-        "water (NDWI > 0.1)": seen & (ndwi > 0.1),
-    }
-    return {kind: pixels for kind, pixels in kinds.items() if pixels.sum() >= LEAST_PIXELS}
+    found = (seen, seen & (ndvi > 0.5), seen & (ndvi > 0.05) & (ndvi < 0.3) & (ndwi <= 0.1), seen & (ndwi > 0.1))
+    return {kind: pixels for kind, pixels in zip(LAND_KINDS, found, strict=True) if pixels.sum() >= LEAST_PIXELS}
 
 
 def mean_spectrum(
@@ -193,7 +226,8 @@ def mean_spectrum(
 
 def gap_places(wavelengths: NDArray[Any]) -> list[tuple[int, int]]:
     """The bands before and after each stretch of the spectrum that has none."""
-    return [(int(i), int(i) + 1) for i in np.flatnonzero(np.diff(wavelengths) > SPECTRAL_GAP)]
+    steps = np.diff(wavelengths)
+    return [(int(i), int(i) + 1) for i in np.flatnonzero(steps > SPECTRAL_GAP * np.median(steps))]
 
 
 def monthly_means(index: NDArray[np.float32], pixels: NDArray[np.bool_]) -> NDArray[np.float64]:

@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
@@ -24,11 +23,15 @@ from h2crop_data.errors import StoreError
 from h2crop_data.report.layers import Line
 
 DPI = 100
-#: Inches: the page's width, its left and right margin, the side of a map in one of six columns, the room between.
-WIDTH, LEFT, RIGHT, SIDE, GAP = 15.0, 0.62, 0.3, 2.2, 0.176
+#: Inches: the page's left and right margin, the side of a map in one of six columns, the room between two. A map of
+#: 192 pixels is drawn pixel by pixel: enlarging it would cost bytes and show nothing more.
+LEFT, RIGHT, SIDE, GAP, COLUMNS = 0.62, 0.28, 1.92, 0.18, 6
+WIDTH = LEFT + COLUMNS * SIDE + (COLUMNS - 1) * GAP + RIGHT
 #: Inches: the heading of a section, the title of a panel, the tick labels below a map, the room after a section.
 HEADING, TITLE, TICKS, AFTER = 0.5, 0.21, 0.36, 0.22
-LEGEND_LINE, LEGEND_CHARACTERS = 0.15, 33
+#: Inches: a line of a legend, and each further line of the same entry.
+LEGEND_LINE, LEGEND_WRAP = 0.155, 0.122
+LEGEND_CHARACTERS = 30
 INK, QUIET = "#1d1d1d", "#5a5a5a"
 
 
@@ -43,6 +46,11 @@ class Entry:
     def lines(self) -> list[str]:
         """The label cut to at most two lines."""
         return textwrap.wrap(self.label, LEGEND_CHARACTERS, max_lines=2, placeholder=" …", subsequent_indent="   ")
+
+    @property
+    def height(self) -> float:
+        """Room it takes in inches."""
+        return LEGEND_LINE + LEGEND_WRAP * (len(self.lines) - 1)
 
 
 @dataclass(frozen=True)
@@ -59,7 +67,6 @@ class Page:
     def __init__(self, height: float) -> None:
         self.height = height
         self.figure = Figure(figsize=(WIDTH, height), dpi=DPI, facecolor="white")
-        self.canvas = FigureCanvasAgg(self.figure)
 
     def axes(self, left: float, top: float, width: float, height: float) -> Axes:
         """Empty axes with their upper left corner at (left, top)."""
@@ -99,9 +106,9 @@ class Page:
         if first:
             axes.tick_params(axis="y", labelrotation=90)
             for label, place in zip(axes.get_yticklabels(), ("bottom", "center", "top"), strict=True):
-                label.set_verticalalignment(place)
+                label.set(verticalalignment=place)
             for label, place in zip(axes.get_xticklabels(), ("left", "center", "right"), strict=True):
-                label.set_horizontalalignment(place)
+                label.set(horizontalalignment=place)
             axes.set_xlabel("metres from the lower left corner", fontsize=7, color=QUIET, labelpad=1)
             mark_scale(axes, metres)
         else:
@@ -118,14 +125,14 @@ class Page:
             box.set_hatch_linewidth(0.6)
             self.figure.add_artist(box)
             self.text(left + 0.26, top, "\n".join(entry.lines), size=7, linespacing=1.25)
-            top += LEGEND_LINE * len(entry.lines)
+            top += entry.height
 
     def save(self, path: Path) -> Path:
-        """Write the page as PNG with 256 colours, a third of the size of one with all. Raises StoreError."""
-        self.canvas.draw()
-        pixels = Image.fromarray(np.asarray(self.canvas.buffer_rgba())).convert("RGB")
-        data = io.BytesIO()
-        pixels.quantize(256, dither=Image.Dither.NONE).save(data, "PNG", optimize=True, dpi=(DPI, DPI))
+        """Write the page as PNG with a palette, a third of the size of one with all colours. Raises StoreError."""
+        drawn, data = io.BytesIO(), io.BytesIO()
+        self.figure.savefig(drawn, format="png", dpi=DPI)
+        pixels = Image.open(drawn).convert("RGB").quantize(256, dither=Image.Dither.NONE)
+        pixels.save(data, "PNG", optimize=True, dpi=(DPI, DPI))
         try:
             path.write_bytes(data.getvalue())
         except OSError as error:
@@ -150,7 +157,14 @@ def column(number: int, side: float = SIDE) -> float:
 
 def legend_height(entries: Sequence[Entry]) -> float:
     """Room a legend takes in inches."""
-    return LEGEND_LINE * sum(len(entry.lines) for entry in entries)
+    return sum(entry.height for entry in entries)
+
+
+def percent(share: float) -> str:
+    """A share for people; what is neither nothing nor all never looks like it."""
+    if 0 < share < 0.01:
+        return "<1%"
+    return ">99%" if 0.99 < share < 1 else f"{share:.0%}"
 
 
 def show(axes: Axes, image: NDArray[np.float32]) -> None:
@@ -160,9 +174,12 @@ def show(axes: Axes, image: NDArray[np.float32]) -> None:
     axes.imshow(image, extent=(west, east, south, north), origin="upper", interpolation="nearest", aspect="auto")
 
 
-def show_lines(axes: Axes, lines: Sequence[Line], color: str, width: float) -> None:
-    """Lines in metres on a map."""
-    axes.add_collection(LineCollection(lines, colors=color, linewidths=width, capstyle="projecting"), autolim=False)
+def show_lines(axes: Axes, lines: Sequence[Line], color: str, width: float, edge: str | None = None) -> None:
+    """Lines in metres on a map; edge: the colour of a rim that lets them stand out from an image."""
+    for stroke, thickness in ((edge, width + 1), (color, width)):
+        if stroke is not None:
+            drawn = LineCollection(lines, colors=stroke, linewidths=thickness, capstyle="projecting")
+            axes.add_collection(drawn, autolim=False)
 
 
 def mark_scale(axes: Axes, metres: float) -> None:

@@ -13,50 +13,46 @@ import xarray as xr
 from matplotlib.axes import Axes
 from numpy.typing import NDArray
 
-from h2crop_data.constants import COARSE, ENMAP_FLAGS, FINE, MONTHS, TIER_DIGITS, UNKNOWN
+from h2crop_data.constants import COARSE, FINE, MONTHS, TIER_DIGITS, UNKNOWN
 from h2crop_data.cube.reading import open_season, read_index, read_index_json, store_attributes
 from h2crop_data.errors import StoreError
 from h2crop_data.report import layers
 from h2crop_data.report.layers import Color
 from h2crop_data.report.page import (
     AFTER,
+    COLUMNS,
     GAP,
     HEADING,
     LEFT,
     QUIET,
-    RIGHT,
     SIDE,
     TICKS,
     TITLE,
-    WIDTH,
     Entry,
     Page,
     Section,
     column,
     compose,
     legend_height,
+    percent,
     show,
     show_lines,
 )
 from h2crop_data.report.summary import find_sample, sample_facts
 
-COLUMNS = 6
+#: Colours of the images: of the twelve months where they have so many pixels together, else, and of EnMAP.
+MANY_PIXELS, FEW_COLOURS, MORE_COLOURS = 200_000, 64, 128
 #: Side of EnMAP's maps in inches where they are the only ones.
-LARGE_SIDE = 3.3
+LARGE_SIDE = 2.88
 #: Inches: height of a chart, and room for the labels of its axis to its left.
 CHART, CHART_LABELS = 2.1, 0.55
 LEGEND_CLASSES = 12
 #: Classes whose NDVI is drawn.
 CURVES = 3
-BACKGROUND: Color = (0.88, 0.88, 0.88)
-NO_FLAG: Color = (0.97, 0.97, 0.95)
+BACKGROUND, NO_FLAG = "#e0e0e0", "#f8f8f2"
 FILL_HATCH = {"facecolor": "#f3f3f3", "edgecolor": "#c2c2c2", "hatch": "////"}
 UNKNOWN_HATCH = {"facecolor": "#fdf4fa", "edgecolor": "#b86a9c", "hatch": "xxxx"}
-FLAG_COLOURS = (
-    "#bdbdbd #5aa0e0 #e0457b #6b4c9a #e7b04b #9fe0d0 #3fb8a5 #14796b "
-    "#a8d8ff #d8c3a5 #ff5a1f #b8860b #c9a0dc #8b3a62 #222222"
-).split()
-KIND_COLOURS = ("#222222", "#2e8b3d", "#b5652a", "#2f6fc4")
+KIND_COLOURS = dict(zip(layers.LAND_KINDS, ("#222222", "#2e8b3d", "#b5652a", "#2f6fc4"), strict=True))
 MONTH_NAMES = list(calendar.month_abbr)[1:]
 
 
@@ -137,8 +133,9 @@ def header(sample: Sample) -> Section:
     if "enmap" in sample:
         pixels.append(f"{size // COARSE} × {size // COARSE} px at {COARSE} m")
     lines = [
-        f"store {facts['store']}, release {facts['release']}  ·  season {facts['season']}  ·  split {facts['split']}  ·  "
-        f"sample {facts['number']} of 0 to {facts['of'] - 1}, block {facts['block']}, slot {facts['slot']}",
+        f"store {facts['store']}, release {facts['release']}  ·  season {facts['season']}  ·  "
+        f"split {facts['split']}  ·  sample {facts['number']} (of 0 to {facts['of'] - 1}), "
+        f"block {facts['block']}, slot {facts['slot']}",
         f"EPSG:{facts['epsg']}, upper left corner x {facts['x0']:.0f} m, y {facts['y0']:.0f} m "
         f"(longitude {west:.4f}°, latitude {north:.4f}°)  ·  cell {size} m × {size} m  ·  {',  '.join(pixels)}",
         scene_line(facts),
@@ -191,7 +188,7 @@ def sentinel2_section(sample: Sample) -> Section:
                 top + HEADING + TITLE + row * (SIDE + TITLE + 0.08),
                 SIDE,
                 sample.cell_size,
-                f"{MONTH_NAMES[month]}   {sample.clear_share[month]:.0%} clear",
+                f"{MONTH_NAMES[month]}   {percent(sample.clear_share[month])} clear",
                 FILL_HATCH,
                 first=place == 0 and row == rows - 1,
             )
@@ -201,7 +198,7 @@ def sentinel2_section(sample: Sample) -> Section:
 
 
 def false_colour_image(sample: Sample) -> tuple[list[float], NDArray[np.float32]]:
-    """The wavelengths shown (nm) and EnMAP as colour infrared image (y30, x30, RGBA), each band with its own stretch."""
+    """The wavelengths shown (nm) and EnMAP as image (y30, x30, RGBA), each band with its own stretch."""
     wavelengths = sample.layer("wavelength")
     bands = layers.nearest_bands(wavelengths)
     values = sample.layer("enmap")[bands]
@@ -210,23 +207,13 @@ def false_colour_image(sample: Sample) -> tuple[list[float], NDArray[np.float32]
     )
 
 
-def flag_image(quality: NDArray[np.uint16]) -> NDArray[np.float32]:
-    """Flags (y30, x30) as an image (y, x, RGBA); of several flags of one pixel the highest bit shows."""
-    image = np.empty((*quality.shape, 4), np.float32)
-    image[:] = (*NO_FLAG, 1)
-    for bit, color in zip(ENMAP_FLAGS.values(), FLAG_COLOURS, strict=True):
-        image[(quality & bit) != 0, :3] = [int(color[i : i + 2], 16) / 255 for i in (1, 3, 5)]
-    return image
-
-
 def flag_entries(quality: NDArray[np.uint16]) -> list[Entry]:
-    """The legend of the flags present, the highest bit first."""
-    colours = dict(zip(ENMAP_FLAGS, FLAG_COLOURS, strict=True))
+    """The legend of the flags present, those shown on top first."""
     entries = [
-        Entry(f"{share:.0%}  {name.replace('_', ' ')}", {"facecolor": colours[name]})
-        for name, share in reversed(layers.flags_present(quality))
+        Entry(f"{percent(share)}  {name.replace('_', ' ')}", {"facecolor": layers.FLAG_COLOURS[name]})
+        for name, share in layers.flags_present(quality)
     ]
-    return [*entries, Entry(f"{(quality == 0).mean():.0%}  no flag", {"facecolor": NO_FLAG})]
+    return [*entries, Entry(f"{percent(float((quality == 0).mean()))}  no flag", {"facecolor": NO_FLAG})]
 
 
 def enmap_section(sample: Sample) -> Section:
@@ -249,38 +236,39 @@ def enmap_section(sample: Sample) -> Section:
         axes = page.map_axes(column(0, side), top, side, sample.cell_size, "False colour", FILL_HATCH, first=True)
         show(axes, image)
         axes = page.map_axes(column(1, side), top, side, sample.cell_size, "Quality flags", FILL_HATCH, first=False)
-        show(axes, flag_image(quality))
+        show(axes, layers.flag_map(quality, NO_FLAG))
         page.legend(column(1, side), top + side + 0.08, entries)
-        left = column(2, side) + CHART_LABELS - GAP
-        draw_spectra(page.axes(left, top, WIDTH - RIGHT - left, side), sample)
+        left, right = column(2, side) + CHART_LABELS - GAP, column(COLUMNS - 1)
+        kinds = draw_spectra(page.axes(left, top, right - GAP - left, side), sample)
+        page.legend(right, top + 0.05, kinds)
 
     return Section(HEADING + TITLE + side + below + AFTER, draw)
 
 
-def draw_spectra(axes: Axes, sample: Sample) -> None:
-    """Mean spectra of the cell and of simple kinds of land, with gaps where there are no bands."""
+def draw_spectra(axes: Axes, sample: Sample) -> list[Entry]:
+    """Mean spectra of the cell and of simple kinds of land, with gaps where there are no bands; gives the legend."""
     wavelengths, reflectance = sample.layer("wavelength"), sample.layer("enmap")
     for before, after in layers.gap_places(wavelengths):
-        axes.axvspan(wavelengths[before], wavelengths[after], color="#eeeeee", linewidth=0)
-        middle = (float(wavelengths[before]) + float(wavelengths[after])) / 2
+        low, high = float(wavelengths[before]), float(wavelengths[after])
+        axes.axvspan(low, high, color="#eeeeee", linewidth=0)
         axes.text(
-            middle, 0.97, "no bands\n(water vapour)", fontsize=7, color=QUIET, ha="center", va="top",
+            (low + high) / 2, 0.5, "no bands", fontsize=7, color=QUIET, ha="center", va="center", rotation=90,
             transform=axes.get_xaxis_transform(),
         )  # fmt: skip
-    kinds = layers.land_kinds(reflectance, wavelengths, sample.layer("enmap_quality"))
-    for (kind, pixels), color in zip(kinds.items(), KIND_COLOURS, strict=False):
+    entries = []
+    for kind, pixels in layers.land_kinds(reflectance, wavelengths, sample.layer("enmap_quality")).items():
         x, y = layers.mean_spectrum(reflectance, wavelengths, pixels)
-        axes.plot(x, y, color=color, linewidth=1.3, label=f"{kind}, {int(pixels.sum())} px")
+        color = KIND_COLOURS[kind]
+        axes.plot(x, y, color=color, linewidth=1.3)
+        entries.append(Entry(f"{kind}, {int(pixels.sum())} px", {"facecolor": color}))
     axes.set_title("Mean spectra of pixels without cloud, shadow or defect", fontsize=8.5, pad=3.5, loc="left")
     axes.set_xlabel("wavelength in nm", fontsize=7.5, color=QUIET, labelpad=1)
     axes.set_ylabel("reflectance", fontsize=7.5, color=QUIET)
     axes.set_xlim(float(wavelengths.min()) - 10, float(wavelengths.max()) + 10)
+    axes.set_ylim(bottom=min(0.0, axes.get_ylim()[0]))
     axes.grid(color="#e6e6e6", linewidth=0.5)
     axes.set_axisbelow(True)
-    if kinds:
-        bottom, high = axes.get_ylim()
-        axes.set_ylim(min(0.0, bottom), high * 1.18)
-        axes.legend(fontsize=7.5, frameon=False, ncols=1, loc="upper right", borderaxespad=0.3)
+    return entries or [Entry("no pixel is free of flags", {"facecolor": "white"})]
 
 
 def class_entries(sample: Sample, tier: int, labels: NDArray[np.uint8]) -> list[Entry]:
@@ -288,16 +276,16 @@ def class_entries(sample: Sample, tier: int, labels: NDArray[np.uint8]) -> list[
     colours, names, size = sample.class_colours[tier], sample.names[tier], labels.size
     present = layers.classes_by_size(labels)
     entries = [
-        Entry(f"{pixels / size:.0%}  {names.get(str(number), f'class {number}').replace('_', ' ')}",
+        Entry(f"{percent(pixels / size)}  {names.get(str(number), f'class {number}').replace('_', ' ')}",
               {"facecolor": colours[number]})
         for number, pixels in present[:LEGEND_CLASSES]
     ]  # fmt: skip
     if len(present) > LEGEND_CLASSES:
         rest = sum(pixels for _, pixels in present[LEGEND_CLASSES:]) / size
-        entries.append(Entry(f"{rest:.0%}  {len(present) - LEGEND_CLASSES} more classes", {"facecolor": "white"}))
+        entries.append(Entry(f"{percent(rest)}  {len(present) - LEGEND_CLASSES} more classes", {"facecolor": "white"}))
     for number, name, swatch in ((0, "not declared", {"facecolor": BACKGROUND}), (UNKNOWN, "unknown", UNKNOWN_HATCH)):
         if (labels == number).any():
-            entries.append(Entry(f"{(labels == number).mean():.0%}  {name}", swatch))
+            entries.append(Entry(f"{percent(float((labels == number).mean()))}  {name}", swatch))
     return entries
 
 
@@ -342,11 +330,11 @@ def draw_parcels(page: Page, top: float, sample: Sample, borders: list[layers.Li
     elif "enmap" in sample:
         image, under = false_colour_image(sample)[1], " over EnMAP"
     else:
-        image, under = layers.class_map((parcels > 0).astype(np.uint8), {1: (1.0, 1.0, 1.0)}, BACKGROUND), ""
+        image, under = layers.class_map((parcels > 0).astype(np.uint8), {1: "#ffffff"}, BACKGROUND), ""
     title = f"{count} parcel{'s' if count != 1 else ''}{under}"
     axes = page.map_axes(left, top, SIDE, sample.cell_size, title, FILL_HATCH, first=False)
     show(axes, image)
-    show_lines(axes, borders, "#ffd23f" if under else "#3a3a3a", 0.9)
+    show_lines(axes, borders, *(("#ffffff", 0.8, "#222222") if under else ("#3a3a3a", 0.5)))
 
 
 def clearest_month(clear_share: NDArray[np.float64]) -> int:
@@ -372,7 +360,7 @@ def ndvi_sections(sample: Sample) -> list[Section]:
         )
         left = LEFT + CHART_LABELS - 0.2
         axes = page.axes(left, top + HEADING + 0.05, column(4) - GAP - left, CHART)
-        axes.set(xlim=(0.6, MONTHS + 0.4), ylim=(-0.1, 1.0), xticks=range(1, MONTHS + 1), xticklabels=MONTH_NAMES)
+        axes.set(xlim=(0.6, MONTHS + 0.4), ylim=(0, 1), xticks=range(1, MONTHS + 1), xticklabels=MONTH_NAMES)
         axes.set_ylabel("NDVI", fontsize=7.5, color=QUIET)
         axes.grid(color="#e6e6e6", linewidth=0.5)
         axes.set_axisbelow(True)
@@ -383,6 +371,7 @@ def ndvi_sections(sample: Sample) -> list[Section]:
             axes.plot(range(1, MONTHS + 1), means, color=color, linewidth=1.8, marker="o", markersize=4.5)
             name = sample.names[tier].get(str(number), f"class {number}").replace("_", " ")
             entries.append(Entry(f"{name}, {pixels} px", {"facecolor": color}))
+        axes.set_ylim(bottom=min(0.0, axes.dataLim.y0 - 0.05))
         page.legend(column(4), top + HEADING + 0.1, entries)
 
     return [Section(HEADING + 0.05 + CHART + TICKS + AFTER, draw)]

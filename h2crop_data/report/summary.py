@@ -142,13 +142,11 @@ def mean_of(samples: pd.DataFrame, column: str) -> float | None:
 
 
 def mean_of_lists(samples: pd.DataFrame, column: str, length: int) -> list[float] | None:
-    """The mean over the samples of a column of lists (a value a month or a tier); None where there is no such column."""
-    if column not in samples:
+    """The mean over the samples of a column of lists (a value a month or a tier); None where it has no list."""
+    lists = samples[column].dropna().to_list() if column in samples else []
+    if not lists:
         return None
-    lists = samples[column].dropna()
-    return (
-        [float(value) for value in np.stack(lists.to_list()).reshape(-1, length).mean(axis=0)] if len(lists) else None
-    )
+    return [float(value) for value in np.stack(lists).reshape(-1, length).mean(axis=0)]
 
 
 def frequent_classes(class_pixels: dict[str, Any], names: dict[str, str]) -> list[dict[str, Any]]:

@@ -114,7 +114,7 @@ def write_season(
         slots = range(block * layout.capacity, block * layout.capacity + count)
         stacked = [sample_arrays(layout, season, slot) for slot in slots]
         arrays = {name: np.stack([one[name] for one in stacked]) for name in stacked[0]}
-        written = builder.write_block(season, block, arrays, layout, pool)
+        written = [builder.describe(name) for name in builder.write_block(season, block, arrays, layout, pool)]
         partial = partial_statistics(arrays, ENMAP_FLAGGED)
         statistics[split] = add_partial(statistics[split], partial) if split in statistics else partial
         rows += [sample_row(layout, season, block, slot, split, one) for slot, one in zip(slots, stacked, strict=True)]

@@ -1,0 +1,234 @@
+"""Opening stores: from folders and over HTTP, while they grow, lazily, scaled."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import geopandas as gpd
+import numpy as np
+import pytest
+import xarray as xr
+from store_factory import CLASSES, SOFTWARE, make_store, write_season
+
+import h2crop_data
+from h2crop_data.cube.reading import read_index, read_index_json
+from h2crop_data.cube.seal import seal
+from h2crop_data.cube.shard import load_root, open_arrays
+from h2crop_data.cube.store import hold_store
+from h2crop_data.errors import FormatVersionError, StoreError
+
+
+class NoListing(SimpleHTTPRequestHandler):
+    """A plain file server: serves ranges, as every server for real use does, and cannot list folders."""
+
+    asked: list[tuple[str, int]]
+
+    def do_GET(self) -> None:
+        path = Path(self.translate_path(self.path))
+        if not path.is_file():
+            self.send_error(404)
+            return
+        data = path.read_bytes()
+        wanted = re.fullmatch(r"bytes=(\d*)-(\d*)", self.headers.get("Range", ""))
+        if wanted:
+            first, last = wanted.groups()
+            begin = int(first) if first else len(data) - int(last)
+            end = min(int(last), len(data) - 1) if first and last else len(data) - 1
+            self.send_response(206)
+            self.send_header("Content-Range", f"bytes {begin}-{end}/{len(data)}")
+            data = data[begin : end + 1]
+        else:
+            self.send_response(200)
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+        self.asked.append((self.path, len(data)))
+
+    def log_message(self, *args: Any) -> None:
+        """Keep the test's output clean."""
+
+
+@contextmanager
+def served(folder: Path) -> Iterator[tuple[str, list[tuple[str, int]]]]:
+    """The URL of a folder on a local server, and the paths it was asked for with the bytes it gave."""
+    asked: list[tuple[str, int]] = []
+    handler = type("Handler", (NoListing,), {"asked": asked})
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(handler, directory=str(folder)))
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_address[1]}", asked
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+def test_xarray_opens_a_folder_without_our_help(tmp_path: Path) -> None:
+    made = make_store(tmp_path / "store")
+    dataset = xr.open_zarr(str(made.folder), group="2022", mask_and_scale=False)
+    n = len(made.samples[2022])
+    for name, expected in made.arrays[2022].items():
+        np.testing.assert_array_equal(dataset[name][:n], expected)
+    assert dataset["enmap"].dims == ("sample", "band", "y30", "x30")
+    assert dataset["s2"].dims == ("sample", "month", "s2_band", "y", "x")
+    assert dataset["valid"].values.tolist() == [True] * n + [False] * (dataset.sizes["sample"] - n)
+    masked = xr.open_zarr(str(made.folder), group="2022")
+    assert np.isnan(masked["s2"].values[0, 11]).all()
+    assert masked["label"].dtype == np.uint8
+
+
+def test_a_store_reads_the_same_over_http_without_listing(tmp_path: Path) -> None:
+    made = make_store(tmp_path / "store")
+    with served(made.folder) as (url, asked):
+        remote = xr.open_zarr(url, group="2022", mask_and_scale=False).load()
+        ours = h2crop_data.open(url, 2022).load()
+        index = read_index(url, "samples-2022")
+    n = len(made.samples[2022])
+    for name, expected in made.arrays[2022].items():
+        np.testing.assert_array_equal(remote[name][:n], expected)
+        np.testing.assert_array_equal(ours[name], expected)
+    assert index["sample"].tolist() == ours.sample.values.tolist()
+    assert not [path for path, _ in asked if path.endswith("/") or ".build" in path]
+
+
+def test_only_valid_samples_as_stored_or_scaled(tmp_path: Path) -> None:
+    made = make_store(tmp_path / "store")
+    stored = h2crop_data.open(made.folder, 2022)
+    assert stored.sample.values.tolist() == made.samples[2022]["sample"].tolist()
+    assert bool(stored.valid.all())
+    assert stored.s2.dtype == np.int16
+    scaled = h2crop_data.open(made.folder, 2022, scaled=True).load()
+    for name in ("s2", "enmap"):
+        expected = made.arrays[2022][name]
+        assert scaled[name].dtype == np.float32
+        np.testing.assert_array_equal(np.isnan(scaled[name]), expected == -32768)
+        filled = scaled[name].values[expected != -32768]
+        np.testing.assert_allclose(filled, expected[expected != -32768] / 10000, rtol=1e-6)
+    np.testing.assert_array_equal(scaled.label, made.arrays[2022]["label"])
+
+
+def test_one_sample_of_one_month_reads_little(tmp_path: Path) -> None:
+    made = make_store(tmp_path / "store", blocks=2, capacity=8, cell_size=960)
+    shard = (made.folder / "2022/s2/c.0.0.0.0.0").stat().st_size
+    with served(made.folder) as (url, asked):
+        opened = h2crop_data.open(url, 2022)
+        asked.clear()
+        one = opened.s2.isel(sample=2, month=5).load()
+    # The shard's index and one inner chunk of 8 x 12.
+    assert {path for path, _ in asked} == {"/2022/s2/c.0.0.0.0.0"}
+    assert sum(size for _, size in asked) < shard / 10
+    np.testing.assert_array_equal(one, made.arrays[2022]["s2"][2, 5])
+    local = h2crop_data.open(made.folder, 2022)
+    np.testing.assert_array_equal(local.s2.isel(sample=2, month=5), one)
+
+
+def test_a_reader_open_while_the_store_grows_keeps_seeing_its_release(tmp_path: Path) -> None:
+    made = make_store(tmp_path / "store", seasons=(2022,), blocks=2)
+    before = {name: values.copy() for name, values in made.arrays[2022].items()}
+    old_ids = made.samples[2022]["sample"].tolist()
+    reader = h2crop_data.open(made.folder, 2022)
+    root = load_root(made.folder)
+    with hold_store(made.folder) as builder, ThreadPoolExecutor(2) as pool:
+        grown = write_season(builder, pool, made, 2022, 4)
+        # Shards of the next release lie there already; nobody sees them.
+        assert h2crop_data.open(made.folder, 2022).sizes["sample"] == len(old_ids)
+        other = write_season(builder, pool, made, 2023, 1)
+        release = seal(builder, made.layout, [grown, other], CLASSES, SOFTWARE)
+    assert release == 2
+    seen = reader.load()
+    assert seen.sample.values.tolist() == old_ids
+    for name, expected in before.items():
+        np.testing.assert_array_equal(seen[name], expected)
+    # So does a local reader that opened before, and the index it knows is still there.
+    for name, array in open_arrays(made.folder, root, 2022).items():
+        assert len(array) == 2 * made.layout.capacity
+        np.testing.assert_array_equal(array.read(0), before[name][0])
+    assert (made.folder / root["attributes"]["index"]["samples-2022"]).exists()
+    new = h2crop_data.open(made.folder, 2022).load()
+    assert new.attrs["release"] == 2
+    assert new.sample.values.tolist()[: len(old_ids) - 1] == old_ids[:-1]
+    assert new.sizes["sample"] > len(old_ids)
+    assert h2crop_data.open(made.folder, 2023).sizes["sample"] > 0
+
+
+def test_sealing_again_without_change_makes_no_release(tmp_path: Path) -> None:
+    made = make_store(tmp_path / "store")
+    with hold_store(made.folder) as builder, ThreadPoolExecutor(2) as pool:
+        again = write_season(builder, pool, made, 2022, 2)
+        assert seal(builder, made.layout, [again], CLASSES, SOFTWARE) == 1
+    assert not (made.folder / "index/r2").exists()
+
+
+def test_the_index_opens_in_geopandas_where_the_cells_lie(tmp_path: Path) -> None:
+    made = make_store(tmp_path / "store")
+    samples = gpd.read_parquet(made.folder / "index/r1/samples-2022.parquet")
+    assert samples.crs.to_string() == "OGC:CRS84"
+    moved = samples.to_crs("EPSG:32631").geometry.bounds
+    np.testing.assert_allclose(moved["minx"], samples["x0"], atol=1e-3)
+    np.testing.assert_allclose(moved["maxy"], samples["y0"], atol=1e-3)
+
+
+def test_the_manifest_names_every_file_with_its_hash(tmp_path: Path) -> None:
+    made = make_store(tmp_path / "store")
+    manifest = read_index(made.folder, "manifest").set_index("path")
+    on_disk = {
+        str(path.relative_to(made.folder)): path.read_bytes()
+        for path in made.folder.rglob("*")
+        if path.is_file() and path.relative_to(made.folder).parts[0] != ".build"
+    }
+    root = on_disk.pop("zarr.json")
+    own = on_disk.pop("index/r1/manifest.parquet")
+    assert set(manifest.index) == set(on_disk)
+    for path, data in on_disk.items():
+        assert manifest.loc[path, "sha256"] == hashlib.sha256(data).hexdigest()
+        assert manifest.loc[path, "bytes"] == len(data)
+    assert json.loads(root)["attributes"]["manifest"]["sha256"] == hashlib.sha256(own).hexdigest()
+
+
+def test_statistics_are_those_of_a_naive_pass_over_the_training_split(tmp_path: Path) -> None:
+    made = make_store(tmp_path / "store", blocks=4)
+    train = (made.samples[2022]["split"] == "train").to_numpy()
+    assert 0 < train.sum() < len(train)
+    statistics = read_index_json(made.folder, "statistics")
+    values = np.where(made.arrays[2022]["s2"][train] == -32768, np.nan, made.arrays[2022]["s2"][train] / 10000.0)
+    for k, band in enumerate(statistics["reflectance"]["s2"]):
+        assert band["count"] == np.isfinite(values[:, :, k]).sum()
+        assert band["mean"] == pytest.approx(np.nanmean(values[:, :, k]), rel=1e-9)
+        assert band["sd"] == pytest.approx(np.nanstd(values[:, :, k]), rel=1e-6, abs=1e-9)
+        assert band["min"] == pytest.approx(np.nanmin(values[:, :, k]))
+        assert band["max"] == pytest.approx(np.nanmax(values[:, :, k]))
+    for split in ("train", "val"):
+        inside = (made.samples[2022]["split"] == split).to_numpy()
+        for tier in range(4):
+            labels, pixels = np.unique(made.arrays[2022]["label"][inside, tier], return_counts=True)
+            counted = statistics["class_pixels"]["2022"][split]["label"][tier]
+            assert counted == {str(label): n for label, n in zip(labels.tolist(), pixels.tolist(), strict=True)}
+
+
+def test_wrong_stores_are_refused_with_what_to_do(tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match=r"cannot read .*zarr.json"):
+        h2crop_data.open(tmp_path / "nowhere", 2022)
+    made = make_store(tmp_path / "store")
+    with pytest.raises(StoreError, match="has no season 2019; it has 2022"):
+        h2crop_data.open(made.folder, 2019)
+    with pytest.raises(StoreError, match="has no index 'parcels-1999'"):
+        read_index(made.folder, "parcels-1999")
+    root = json.loads((made.folder / "zarr.json").read_text())
+    root["attributes"]["format_version"] = "1.7"
+    (made.folder / "zarr.json").write_text(json.dumps(root))
+    h2crop_data.open(made.folder, 2022)
+    root["attributes"]["format_version"] = "2.0"
+    (made.folder / "zarr.json").write_text(json.dumps(root))
+    with pytest.raises(FormatVersionError, match=r"has format 2.0, this h2crop reads 1.0"):
+        h2crop_data.open(made.folder, 2022)
