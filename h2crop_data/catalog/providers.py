@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 import pystac
@@ -49,9 +49,12 @@ def baseline(item: pystac.Item) -> str | None:
 
 
 def item_epsg(item: pystac.Item) -> int | None:
-    """EPSG code of an item's pixels, where it says so."""
-    code = item.properties.get("proj:code") or item.properties.get("proj:epsg")
-    return None if code is None else int(str(code).removeprefix("EPSG:"))
+    """EPSG code of an item's pixels, where it or one of its assets (Copernicus Data Space) says so."""
+    for facts in (item.properties, *(asset.extra_fields for asset in item.assets.values())):
+        code = facts.get("proj:code") or facts.get("proj:epsg")
+        if code is not None:
+            return int(str(code).removeprefix("EPSG:"))
+    return None
 
 
 def offset_evidence(item: pystac.Item) -> OffsetEvidence:
@@ -129,7 +132,8 @@ def enmap_scene(item: pystac.Item) -> EnmapScene:
         id=item.id,
         datatake=match["datatake"],
         tile=match["tile"],
-        time=acquired(item),
+        # The item's datetime is the start of one scene and the middle of another; ids need what does not change.
+        time=datetime.strptime(match["time"], "%Y%m%dT%H%M%S").replace(tzinfo=UTC),
         quality=int(properties["enmap:overallQuality"]),
         cloud_cover=float(properties["eo:cloud_cover"]),
         sun_elevation=properties.get("enmap:sunElevationAngle", properties.get("view:sun_elevation")),

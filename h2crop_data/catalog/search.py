@@ -11,6 +11,7 @@ from typing import Any
 import pystac
 import shapely
 from pystac_client import Client
+from pystac_client.errors import ClientTypeError
 from pystac_client.exceptions import APIError
 from pystac_client.stac_api_io import StacApiIO
 from pystac_client.warnings import PystacClientWarning
@@ -77,7 +78,7 @@ def search_api(
         if status is None:
             raise CatalogError(f"{url} does not answer: {error}") from error
         raise CatalogError(f"{url} refused the search for {collection} (HTTP {status}): {error}") from error
-    except (RequestException, PystacClientWarning, *NOT_STAC) as error:
+    except (RequestException, ClientTypeError, PystacClientWarning, *NOT_STAC) as error:
         raise CatalogError(f"{url} did not answer as a STAC API: {type(error).__name__}: {error}") from error
 
 

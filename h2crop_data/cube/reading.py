@@ -12,9 +12,13 @@ import geopandas as gpd
 import numpy as np
 import pandas as pd
 import xarray as xr
+import zarr
+from numpy.typing import NDArray
+from xarray.backends import BackendArray
+from xarray.core.indexing import ExplicitIndexer, IndexingSupport, LazilyIndexedArray, explicit_indexing_adapter
 
 from h2crop_data.constants import REFLECTANCE_FILL, REFLECTANCE_SCALE
-from h2crop_data.cube.schema import FORMAT_VERSION, StoreLayout
+from h2crop_data.cube.schema import FORMAT_VERSION, StoreLayout, coordinates
 from h2crop_data.errors import FormatVersionError, StoreError
 
 
@@ -46,35 +50,68 @@ def store_attributes(store: str | Path) -> dict[str, Any]:
     return attributes
 
 
+class ValidSamples(BackendArray):
+    """An array of a store without its empty slots, read when indexed, as stored or as reflectance.
+
+    An index goes down to the store as slices, so that of one sample and month only that chunk is read.
+    """
+
+    def __init__(self, array: zarr.Array[Any], slots: NDArray[np.int64], *, scaled: bool) -> None:
+        self.array = array
+        self.slots = slots
+        self.scaled = scaled
+        self.shape = (len(slots), *array.shape[1:])
+        self.dtype = np.dtype(np.float32) if scaled else np.dtype(array.dtype)
+
+    def __getitem__(self, key: ExplicitIndexer) -> Any:
+        return explicit_indexing_adapter(key, self.shape, IndexingSupport.BASIC, self.read)
+
+    def read(self, key: tuple[Any, ...]) -> NDArray[Any]:
+        """The values under a key of integers and slices."""
+        samples, *rest = key
+        slots = self.slots[samples]
+        if np.ndim(slots) == 0:
+            return self.decoded(np.asarray(self.array[(int(slots), *rest)]))
+        spans = [(run[0], run[-1] + 1) for run in np.split(slots, np.flatnonzero(np.diff(slots) != 1) + 1) if len(run)]
+        parts = [np.asarray(self.array[(slice(*span), *rest)]) for span in spans or [(0, 0)]]
+        return self.decoded(np.concatenate(parts))
+
+    def decoded(self, stored: NDArray[Any]) -> NDArray[Any]:
+        """Stored values as they are, or reflectance with NaN for fill."""
+        if not self.scaled:
+            return stored
+        reflectance = stored * np.float32(REFLECTANCE_SCALE)
+        return np.where(stored == REFLECTANCE_FILL, np.float32(np.nan), reflectance)
+
+
 def open_season(store: str | Path, season: int, *, scaled: bool = False) -> xr.Dataset:
     """The valid samples of a season, lazily, as stored or scaled.
 
     store: folder or http(s) URL. scaled: `enmap` and `s2` become reflectance, float32 with NaN where nothing was
-    measured; everything else stays as stored. Raises StoreError.
+    measured; everything else stays as stored. Arrays are dask arrays of one block a chunk, coordinates are in memory.
+    Raises StoreError.
     """
     attributes = store_attributes(store)
     if str(season) not in attributes["seasons"]:
         raise StoreError(f"{store} has no season {season}; it has {', '.join(attributes['seasons'])}")
     layout = StoreLayout.from_attributes(attributes["layout"])
-    dataset: xr.Dataset = xr.open_zarr(
-        str(store), group=str(season), chunks=None, consolidated=True, mask_and_scale=False
-    )
-    coordinates = ["valid", "x0", "y0", "epsg", "wavelength", "fwhm"]
-    dataset = dataset.set_coords([name for name in coordinates if name in dataset])
-    for name in dataset.coords:
-        dataset[name].load()
-    # A block's samples are one chunk; of a slice of it only the inner chunks needed are read.
-    valid = np.flatnonzero(dataset["valid"].values)
-    dataset = dataset.chunk({"sample": layout.capacity}).isel(sample=valid)
-    dataset.attrs |= {"release": attributes["release"], "season": season}
-    if scaled:
-        for name in ("enmap", "s2"):
-            if name in dataset:
-                stored = dataset[name]
-                reflectance = stored.astype(np.float32) * np.float32(REFLECTANCE_SCALE)
-                dataset[name] = reflectance.where(stored != REFLECTANCE_FILL)
-                dataset[name].attrs = {"long_name": stored.attrs["long_name"], "units": "1"}
-    return dataset
+    group: Any = zarr.open_group(str(store), mode="r", use_consolidated=True)[str(season)]
+    slots = np.flatnonzero(group["valid"][:])
+    variables: dict[str, xr.Variable] = {}
+    for name, spec in layout.arrays().items():
+        reflectance = scaled and spec.dtype == np.int16
+        lazy = LazilyIndexedArray(ValidSamples(group[name], slots, scaled=reflectance))
+        attrs = {**spec.attributes, "units": "1"} if reflectance else dict(spec.attributes)
+        if reflectance:
+            del attrs["_FillValue"], attrs["note"]
+        variables[name] = xr.Variable(spec.dims, lazy, attrs).chunk({"sample": layout.capacity})
+    coordinate_values = {}
+    for coordinate in coordinates(layout):
+        values = group[coordinate.name][:]
+        if coordinate.dims[0] == "sample":
+            values = values[slots]
+        coordinate_values[coordinate.name] = xr.Variable(coordinate.dims, values, dict(coordinate.attributes))
+    return xr.Dataset(variables, coordinate_values, {"release": attributes["release"], "season": season})
 
 
 def read_index(store: str | Path, name: str) -> pd.DataFrame:

@@ -79,7 +79,7 @@ class Taxonomy:
                 raise ParcelError(f"{path}:{line}: tier 1..4, id 1..254 and 4/6/8/10 digits, not {row}")
             if prefix in classes[tier - 1] or number in (known for known, _ in classes[tier - 1].values()):
                 raise ParcelError(f"{path}:{line}: tier {tier} has {prefix} or id {number} twice")
-            classes[tier - 1][prefix] = (number, row["name"])
+            classes[tier - 1][prefix] = (number, row["name"].strip())
         try:
             version = (folder / "VERSION").read_text(encoding="utf-8").strip()
         except OSError as error:

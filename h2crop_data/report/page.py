@@ -178,7 +178,7 @@ def show_lines(axes: Axes, lines: Sequence[Line], color: str, width: float, edge
     """Lines in metres on a map; edge: the colour of a rim that lets them stand out from an image."""
     for stroke, thickness in ((edge, width + 1), (color, width)):
         if stroke is not None:
-            drawn = LineCollection(lines, colors=stroke, linewidths=thickness, capstyle="projecting")
+            drawn = LineCollection(lines, colors=stroke, linewidths=thickness, antialiaseds=False)
             axes.add_collection(drawn, autolim=False)
 
 

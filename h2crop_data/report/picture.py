@@ -41,7 +41,7 @@ from h2crop_data.report.page import (
 from h2crop_data.report.summary import find_sample, sample_facts
 
 #: Colours of the images: of the twelve months where they have so many pixels together, else, and of EnMAP.
-MANY_PIXELS, FEW_COLOURS, MORE_COLOURS = 200_000, 64, 128
+MANY_PIXELS, FEW_COLOURS, MORE_COLOURS = 200_000, 48, 128
 #: Side of EnMAP's maps in inches where they are the only ones.
 LARGE_SIDE = 2.88
 #: Inches: height of a chart, and room for the labels of its axis to its left.
@@ -84,6 +84,25 @@ class Sample:
         """Share of the pixels with a clear observation in each month."""
         share: NDArray[np.float64] = (self.layer("s2_clear") > 0).mean(axis=(1, 2))
         return share
+
+    @cached_property
+    def true_colour(self) -> tuple[tuple[str, ...], tuple[float, float], list[NDArray[np.float32]]]:
+        """The bands shown, the one stretch of all months (reflectance), and the twelve images (y, x, RGBA)."""
+        bands = layers.true_colour(self.s2_bands)
+        values = self.layer("s2")[:, [self.s2_bands.index(name) for name in bands]]
+        limits = layers.stretch_limits(values)
+        images = [layers.picture_of(month, [limits] * 3) for month in values]
+        many = values[:, 0].size > MANY_PIXELS
+        return bands, limits, layers.fewer_colours(images, FEW_COLOURS if many else MORE_COLOURS)
+
+    @cached_property
+    def false_colour(self) -> tuple[list[float], NDArray[np.float32]]:
+        """The wavelengths shown (nm) and EnMAP as image (y30, x30, RGBA), each band with its own stretch."""
+        wavelengths = self.layer("wavelength")
+        bands = layers.nearest_bands(wavelengths)
+        values = self.layer("enmap")[bands]
+        image = layers.picture_of(values, [layers.stretch_limits(band) for band in values])
+        return [float(wavelengths[band]) for band in bands], layers.fewer_colours([image], MORE_COLOURS)[0]
 
     @cached_property
     def class_colours(self) -> list[dict[int, Color]]:
@@ -161,20 +180,12 @@ def scene_line(facts: dict[str, Any]) -> str:
     return "  ·  ".join(parts)
 
 
-def true_colour_images(sample: Sample) -> tuple[tuple[str, ...], tuple[float, float], list[NDArray[np.float32]]]:
-    """The bands shown, the one stretch of all months (reflectance), and the twelve images (y, x, RGBA)."""
-    bands = layers.true_colour(sample.s2_bands)
-    values = sample.layer("s2")[:, [sample.s2_bands.index(name) for name in bands]]
-    limits = layers.stretch_limits(values)
-    return bands, limits, [layers.picture_of(month, [limits] * 3) for month in values]
-
-
 def sentinel2_section(sample: Sample) -> Section:
     """Twelve months in true colour, with one stretch."""
     rows = MONTHS // COLUMNS
 
     def draw(page: Page, top: float) -> None:
-        bands, (low, high), images = true_colour_images(sample)
+        bands, (low, high), images = sample.true_colour
         page.heading(
             top,
             f"Sentinel-2, monthly composites: {', '.join(bands)} as red, green, blue",
@@ -197,16 +208,6 @@ def sentinel2_section(sample: Sample) -> Section:
     return Section(HEADING + rows * (SIDE + TITLE + 0.08) + TICKS + AFTER - 0.08, draw)
 
 
-def false_colour_image(sample: Sample) -> tuple[list[float], NDArray[np.float32]]:
-    """The wavelengths shown (nm) and EnMAP as image (y30, x30, RGBA), each band with its own stretch."""
-    wavelengths = sample.layer("wavelength")
-    bands = layers.nearest_bands(wavelengths)
-    values = sample.layer("enmap")[bands]
-    return [float(wavelengths[band]) for band in bands], layers.picture_of(
-        values, [layers.stretch_limits(band) for band in values]
-    )
-
-
 def flag_entries(quality: NDArray[np.uint16]) -> list[Entry]:
     """The legend of the flags present, those shown on top first."""
     entries = [
@@ -224,7 +225,7 @@ def enmap_section(sample: Sample) -> Section:
     below = max(TICKS, 0.08 + legend_height(entries))
 
     def draw(page: Page, top: float) -> None:
-        shown, image = false_colour_image(sample)
+        shown, image = sample.false_colour
         page.heading(
             top,
             f"EnMAP, {len(sample.layer('wavelength'))} bands: "
@@ -326,9 +327,9 @@ def draw_parcels(page: Page, top: float, sample: Sample, borders: list[layers.Li
     count = len(np.setdiff1d(parcels, [0]))
     if "s2" in sample:
         month = clearest_month(sample.clear_share)
-        image, under = true_colour_images(sample)[2][month], f" over Sentinel-2 of {MONTH_NAMES[month]}"
+        image, under = sample.true_colour[2][month], f" on S2 of {MONTH_NAMES[month]}"
     elif "enmap" in sample:
-        image, under = false_colour_image(sample)[1], " over EnMAP"
+        image, under = sample.false_colour[1], " on EnMAP"
     else:
         image, under = layers.class_map((parcels > 0).astype(np.uint8), {1: "#ffffff"}, BACKGROUND), ""
     title = f"{count} parcel{'s' if count != 1 else ''}{under}"

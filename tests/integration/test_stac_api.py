@@ -1,0 +1,295 @@
+"""Searching STAC APIs on this machine: a real one, and one that misbehaves."""
+
+from __future__ import annotations
+
+import json
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pystac
+import pytest
+import shapely
+from urllib3.util.retry import Retry
+
+from h2crop_data.catalog.search import PAGE_SIZE, RETRIES, find_items
+from h2crop_data.errors import CatalogError
+
+START = datetime(2022, 6, 1, tzinfo=UTC)
+END = datetime(2022, 7, 1, tzinfo=UTC)
+AREA = shapely.box(5.2, 50.2, 5.3, 50.3)
+COLLECTION = "sentinel-2-l2a"
+QUICK = Retry(total=3, backoff_factor=0.01, status_forcelist=RETRIES.status_forcelist, allowed_methods=None)
+
+
+def item_json(number: int, *, collection: str = COLLECTION, west: float = 5, time: datetime | None = None) -> Any:
+    """An item; those of even number lie in the window of time unless a time is given."""
+    moment = time or START + timedelta(hours=number % 700, days=0 if number % 2 == 0 else 60)
+    box = (west, 50.0, west + 1, 51.0)
+    return {
+        "type": "Feature",
+        "stac_version": "1.0.0",
+        "stac_extensions": [],
+        "id": f"scene-{collection}-{number:04d}",
+        "collection": collection,
+        "geometry": json.loads(shapely.to_geojson(shapely.box(*box))),
+        "bbox": list(box),
+        "properties": {"datetime": moment.strftime("%Y-%m-%dT%H:%M:%SZ"), "eo:cloud_cover": number % 100 + 0.5},
+        "links": [],
+        "assets": {"blue": {"href": f"https://data.invalid/{number}/blue.tif", "raster:bands": [{"offset": -0.1}]}},
+    }
+
+
+@pytest.fixture(scope="module")
+def item_collection(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Items inside and outside area, time and collection; more that match than one page holds."""
+    features = [
+        *(item_json(number) for number in range(2 * PAGE_SIZE + 80)),
+        *(item_json(number, west=5.31) for number in range(1000, 1020)),
+        *(item_json(number, west=-80) for number in range(2000, 2020)),
+        *(item_json(number, collection="sentinel-2-l1c") for number in range(3000, 3020)),
+        item_json(4000, time=START - timedelta(seconds=1)),
+        item_json(4001, time=START),
+        item_json(4002, time=END - timedelta(seconds=1)),
+        item_json(4003, time=END),
+    ]
+    path = tmp_path_factory.mktemp("catalog") / "items.json"
+    path.write_text(json.dumps({"type": "FeatureCollection", "features": features}))
+    return path
+
+
+@pytest.fixture(scope="module")
+def real_api(item_collection: Path) -> Iterator[str]:
+    """The same items behind rustac, a STAC API of its own."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{probe.getsockname()[1]}"
+    program = Path(sys.executable).parent / "rustac"
+    command = [program, "serve", item_collection, "--addr", address, "--create-collections"]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as server:
+        try:
+            wait_for(address)
+            yield f"http://{address}"
+        finally:
+            server.terminate()
+
+
+def wait_for(address: str) -> None:
+    """Return when something listens at an address."""
+    host, port = address.split(":")
+    deadline = time.monotonic() + 30
+    while True:
+        try:
+            socket.create_connection((host, int(port)), timeout=1).close()
+        except OSError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.05)
+        else:
+            return
+
+
+def found(source: str | Path, retries: Retry = QUICK) -> list[pystac.Item]:
+    """The items of the search all tests make."""
+    return find_items(str(source), COLLECTION, AREA, START, END, retries=retries)
+
+
+def content(item: pystac.Item) -> dict[str, Any]:
+    """What the builder uses of an item."""
+    return {
+        "id": item.id,
+        "collection": item.collection_id,
+        "geometry": item.geometry,
+        "properties": item.properties,
+        "assets": {key: asset.to_dict() for key, asset in item.assets.items()},
+    }
+
+
+class TestRealApi:
+    def test_it_finds_what_the_local_file_holds(self, real_api: str, item_collection: Path) -> None:
+        remote, local = found(real_api), found(item_collection)
+        assert len(local) == PAGE_SIZE + 40 + 2, "the items that match need more than one page"
+        assert [content(item) for item in remote] == [content(item) for item in local]
+
+    def test_an_unknown_collection_holds_nothing(self, real_api: str) -> None:
+        assert find_items(real_api, "no-such-collection", AREA, START, END, retries=QUICK) == []
+
+
+class FakeApi:
+    """A STAC API that gives its items page by page, whatever it is asked, after the failures set for it."""
+
+    def __init__(self) -> None:
+        self.items: list[Any] = [item_json(number) for number in range(0, 20, 2)]
+        #: What goes wrong with the next requests to a path, first to last: a status, or a body sent as 200.
+        self.failures: dict[str, list[int | str]] = {}
+        self.page_size = 100
+        #: (method, path, JSON body) of each request.
+        self.requests: list[tuple[str, str, Any]] = []
+        api = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                self.answer(None)
+
+            def do_POST(self) -> None:
+                self.answer(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+
+            def answer(self, body: Any) -> None:
+                api.requests.append((self.command, self.path, body))
+                planned = api.failures.get(self.path)
+                failure = planned.pop(0) if planned else None
+                text = failure if isinstance(failure, str) else json.dumps(api.document(self.path, body))
+                self.send_response(failure if isinstance(failure, int) else 200)
+                self.send_header("Content-Type", "application/json")
+                self.end_headers()
+                self.wfile.write(text.encode())
+
+            def log_message(self, format: str, *args: Any) -> None:
+                """Tests run quietly."""
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.server.server_port}/v1"
+
+    def document(self, path: str, body: Any) -> Any:
+        """The right answer to a request."""
+        if path == "/v1":
+            return {
+                "type": "Catalog",
+                "id": "fake",
+                "stac_version": "1.0.0",
+                "description": "a catalog of this test",
+                "conformsTo": ["https://api.stacspec.org/v1.0.0/core", "https://api.stacspec.org/v1.0.0/item-search"],
+                "links": [
+                    {"rel": "search", "href": f"{self.url}/search", "method": "POST", "type": "application/geo+json"}
+                ],
+            }
+        first = int((body or {}).get("token", 0))
+        last = first + self.page_size
+        further = {
+            "rel": "next",
+            "href": f"{self.url}/search",
+            "method": "POST",
+            "body": {"token": str(last)},
+            "merge": True,
+        }
+        return {
+            "type": "FeatureCollection",
+            "features": self.items[first:last],
+            "links": [further] if last < len(self.items) else [],
+        }
+
+
+@pytest.fixture
+def api() -> Iterator[FakeApi]:
+    """A running API of this test."""
+    fake = FakeApi()
+    thread = threading.Thread(target=fake.server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    yield fake
+    fake.server.shutdown()
+    thread.join()
+    fake.server.server_close()
+
+
+def ids(items: list[pystac.Item]) -> list[str]:
+    """Their ids."""
+    return [item.id for item in items]
+
+
+PAGE = "<!doctype html><html><body>Please sign in</body></html>"
+
+
+class TestMisbehavingApi:
+    def test_the_search_names_collection_area_and_time(self, api: FakeApi) -> None:
+        found(api.url)
+        ((_, _, body),) = [request for request in api.requests if request[0] == "POST"]
+        assert body["collections"] == [COLLECTION]
+        assert shapely.equals(shapely.geometry.shape(body["intersects"]), AREA)
+        assert body["datetime"].startswith("2022-06-01T00:00:00Z/2022-07-01T00:00:00Z")
+        assert body["limit"] == PAGE_SIZE <= 500
+
+    @pytest.mark.parametrize("path", ["/v1", "/v1/search"])
+    @pytest.mark.parametrize("status", [429, 500, 502, 503, 504])
+    def test_failing_twice_is_no_failure(self, api: FakeApi, path: str, status: int) -> None:
+        api.failures[path] = [status, status]
+        assert ids(found(api.url)) == [item["id"] for item in api.items]
+        assert len([request for request in api.requests if request[1] == path]) == 3
+
+    def test_a_page_in_between_that_fails_is_asked_for_again(self, api: FakeApi) -> None:
+        api.page_size = 3
+        api.failures["/v1/search"] = []
+        expected = [item["id"] for item in api.items]
+        assert ids(found(api.url)) == expected
+        calls = len(api.requests)
+        assert calls == 1 + 4
+        document = api.document
+
+        def failing_once(path: str, body: Any) -> Any:
+            if body and body.get("token") == "3" and not api.failures["/v1/search"]:
+                api.failures["/v1/search"] = [503]
+            return document(path, body)
+
+        api.document = failing_once  # type: ignore[method-assign]
+        assert ids(found(api.url)) == expected
+        assert len(api.requests) == calls + 1 + 4 + 1
+
+    @pytest.mark.parametrize("path", ["/v1", "/v1/search"])
+    def test_failing_for_ever_is_an_error_that_names_the_catalog(self, api: FakeApi, path: str) -> None:
+        api.failures[path] = [502] * 100
+        with pytest.raises(CatalogError, match=rf"{api.url} does not answer.*502"):
+            found(api.url)
+        assert len([request for request in api.requests if request[1] == path]) == 1 + QUICK.total
+
+    @pytest.mark.parametrize("path", ["/v1", "/v1/search"])
+    @pytest.mark.parametrize(
+        "text", [PAGE, "[]", "null", '"text"', '{"type": "FeatureCollection", "features": [{"id": 1}]}']
+    )
+    def test_something_else_than_stac_is_an_error_that_names_the_catalog(
+        self, api: FakeApi, path: str, text: str
+    ) -> None:
+        api.failures[path] = [text]
+        with pytest.raises(CatalogError, match=rf"{api.url} did not answer as a STAC API"):
+            found(api.url)
+
+    @pytest.mark.parametrize("status", [400, 401, 403, 404])
+    def test_a_refusal_is_told_at_once(self, api: FakeApi, status: int) -> None:
+        api.failures["/v1/search"] = [status] * 100
+        with pytest.raises(CatalogError, match=rf"{api.url} refused the search for {COLLECTION} \(HTTP {status}\)"):
+            found(api.url)
+        assert len(api.requests) == 2
+
+    def test_nobody_at_the_address_is_an_error_that_names_it(self) -> None:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            url = f"http://127.0.0.1:{probe.getsockname()[1]}/v1"
+            with pytest.raises(CatalogError, match=rf"{url} does not answer"):
+                found(url)
+
+    def test_what_a_server_gives_beyond_the_question_is_left_out(self, api: FakeApi) -> None:
+        """Servers ignore filters: time, area and collection are tested again, and an item given twice counts once."""
+        api.page_size = 4
+        api.items = [
+            item_json(1, time=END),
+            item_json(2, time=START),
+            item_json(3, time=START - timedelta(seconds=1)),
+            item_json(4, west=30),
+            item_json(6, collection="sentinel-2-l1c"),
+            item_json(2, time=START),
+            item_json(0, time=END - timedelta(seconds=1)),
+        ]
+        assert ids(found(api.url)) == [f"scene-{COLLECTION}-0000", f"scene-{COLLECTION}-0002"]
+
+
+@pytest.mark.parametrize("status", [429, 500, 502, 503, 504])
+@pytest.mark.parametrize("method", ["GET", "POST"])
+def test_by_default_passing_failures_of_searches_are_tried_again(method: str, status: int) -> None:
+    assert RETRIES.is_retry(method, status)
+    assert RETRIES.total >= 3
+    assert RETRIES.backoff_factor > 0

@@ -1,0 +1,77 @@
+"""The PyTorch dataset gives samples as they are stored."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch.utils.data import DataLoader
+
+from h2crop_data.errors import StoreError
+from h2crop_data.training.dataset import CropSamples
+
+sys.path.insert(0, str(Path(__file__).parent))
+from store_factory import make_store  # noqa: E402
+
+
+def test_a_sample_is_tensors_as_stored(tmp_path: Path) -> None:
+    made = make_store(tmp_path / "store")
+    samples = CropSamples(made.folder)
+    assert samples.ids == made.samples[2022]["sample"].tolist()
+    assert len(samples) == len(samples.ids)
+    for i in range(len(samples)):
+        sample = samples[i]
+        assert set(sample) == {"id", "enmap", "s2", "label", "prior"}
+        for name in ("enmap", "s2", "label", "prior"):
+            expected = made.arrays[2022][name][i]
+            assert sample[name].dtype == torch.from_numpy(expected).dtype
+            np.testing.assert_array_equal(sample[name].numpy(), expected)
+
+
+def test_other_arrays_and_fewer_months(tmp_path: Path) -> None:
+    made = make_store(tmp_path / "store")
+    sample = CropSamples(made.folder, arrays=["s2", "s2_clear", "parcel", "enmap_quality"], months=6)[1]
+    np.testing.assert_array_equal(sample["s2"].numpy(), made.arrays[2022]["s2"][1, :6])
+    np.testing.assert_array_equal(sample["s2_clear"].numpy(), made.arrays[2022]["s2_clear"][1, :6])
+    np.testing.assert_array_equal(sample["parcel"].numpy(), made.arrays[2022]["parcel"][1])
+    np.testing.assert_array_equal(sample["enmap_quality"].numpy(), made.arrays[2022]["enmap_quality"][1])
+
+
+def test_seasons_and_splits_select_samples(tmp_path: Path) -> None:
+    made = make_store(tmp_path / "store", seasons=(2022, 2023), blocks=3)
+    both = CropSamples(made.folder)
+    assert both.ids == [name for season in (2022, 2023) for name in made.samples[season]["sample"]]
+    val = CropSamples(made.folder, split="val", seasons=[2023])
+    table = made.samples[2023]
+    assert val.ids == table.loc[table["split"] == "val", "sample"].tolist()
+    place = table["sample"].tolist().index(val.ids[0])
+    np.testing.assert_array_equal(val[0]["s2"].numpy(), made.arrays[2023]["s2"][place])
+
+
+def test_wrong_requests_are_refused(tmp_path: Path) -> None:
+    made = make_store(tmp_path / "store", enmap=False)
+    assert set(CropSamples(made.folder)[0]) == {"id", "s2", "label", "prior"}
+    with pytest.raises(StoreError, match="has no array 'enmap'"):
+        CropSamples(made.folder, arrays=["enmap"])
+    with pytest.raises(StoreError, match="has no season 1999; it has 2022"):
+        CropSamples(made.folder, seasons=[1999])
+    with pytest.raises(ValueError, match="months: 13"):
+        CropSamples(made.folder, months=13)
+    with pytest.raises(StoreError, match=r"zarr.json"):
+        CropSamples(tmp_path)
+
+
+@pytest.mark.parametrize("start", ["fork", "spawn", "forkserver"])
+def test_workers_of_every_kind_read_the_same(start: str, tmp_path: Path) -> None:
+    made = make_store(tmp_path / "store")
+    samples = CropSamples(made.folder)
+    first = samples[0]["s2"]  # used in the parent before
+    loader = DataLoader(samples, batch_size=2, num_workers=1, multiprocessing_context=start, timeout=60)
+    batches = list(loader)
+    assert [name for batch in batches for name in batch["id"]] == samples.ids
+    read = torch.cat([batch["s2"] for batch in batches])
+    np.testing.assert_array_equal(read.numpy(), made.arrays[2022]["s2"])
+    assert torch.equal(read[0], first)
