@@ -140,7 +140,7 @@ def clear_cells(item: pystac.Item, cell_size: int, source: EnmapSource, allowed:
 
 
 def read_quality(item: pystac.Item, window: Any = None, bands: Sequence[int] | None = None) -> dict[str, Any]:
-    """The quality layers of an EnMAP item (of a window of it); `bands` reads the defective pixels of these bands too."""
+    """The quality layers of an EnMAP item, or of a window of it; with `bands` also the defective pixels of these."""
     if "quality_classes" not in item.assets:
         raise SceneError(f"{item.id} has no asset `quality_classes`")
     layers = {}

@@ -128,6 +128,8 @@ def enmap_scene(item: pystac.Item) -> EnmapScene:
     properties = item.properties
     if properties.get("enmap:overallQuality") is None or properties.get("eo:cloud_cover") is None:
         raise SceneError(f"{item.id} states no enmap:overallQuality or eo:cloud_cover")
+    # At night the archive leaves out the one and writes 0 for the other.
+    elevation = properties.get("enmap:sunElevationAngle") or properties.get("view:sun_elevation") or 0
     return EnmapScene(
         id=item.id,
         datatake=match["datatake"],
@@ -136,7 +138,7 @@ def enmap_scene(item: pystac.Item) -> EnmapScene:
         time=datetime.strptime(match["time"], "%Y%m%dT%H%M%S").replace(tzinfo=UTC),
         quality=int(properties["enmap:overallQuality"]),
         cloud_cover=float(properties["eo:cloud_cover"]),
-        sun_elevation=properties.get("enmap:sunElevationAngle", properties.get("view:sun_elevation")),
+        sun_elevation=elevation if elevation > 0 else None,
         # view:sun_azimuth of this archive is 180 degrees off.
         sun_azimuth=properties.get("enmap:sunAzimuthAngle"),
         across_off_nadir=properties.get("enmap:acrossOffNadirAngle"),

@@ -46,7 +46,10 @@ def print_table(title: str, columns: list[str], rows: list[list[str]]) -> None:
 
 def megabytes(size: float) -> str:
     """A size in bytes for people."""
-    return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.1f} MB"
+    for unit, power in (("GB", 1e9), ("MB", 1e6)):
+        if size >= power:
+            return f"{size / power:.1f} {unit}"
+    return f"{size / 1e3:.1f} kB"
 
 
 def duration(seconds: float) -> str:

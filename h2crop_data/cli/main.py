@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import sys
+import warnings
 from typing import Annotated
 
 import typer
@@ -42,16 +43,14 @@ def options(
 
 def main() -> None:
     """Run the command; errors a user can act on are printed without a stack trace."""
+    # rasterio warns of a scratch dataset that it makes itself, for every warp.
+    warnings.filterwarnings("ignore", message="Dataset has no geotransform")
     try:
         app()
     except RecipeError as error:
-        console.print("[red]error:[/] ", end="")
-        console.print(str(error), markup=False, soft_wrap=True)
-        sys.exit(Exit.WRONG_USE)
+        sys.exit(tell(error, Exit.WRONG_USE))
     except H2cropError as error:
-        console.print("[red]error:[/] ", end="")
-        console.print(str(error), markup=False, soft_wrap=True)
-        sys.exit(Exit.FAILED)
+        sys.exit(tell(error, Exit.FAILED))
     except ModuleNotFoundError as error:
         extra = missing_extra(error.name or "")
         if extra is None:
@@ -61,6 +60,13 @@ def main() -> None:
     except KeyboardInterrupt:
         console.print("stopped; finished blocks are kept, the same command goes on from there")
         sys.exit(Exit.FAILED)
+
+
+def tell(error: H2cropError, code: Exit) -> Exit:
+    """Print an error; gives the exit code."""
+    console.print("[red]error:[/] ", end="")
+    console.print(str(error), markup=False, soft_wrap=True)
+    return code
 
 
 def missing_extra(module: str) -> str | None:

@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import fsspec
 import geopandas as gpd
 import numpy as np
@@ -28,7 +29,7 @@ def read_file(store: str | Path, name: str) -> bytes:
     try:
         with fsspec.open(location, "rb") as file:
             data: bytes = file.read()
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, aiohttp.ClientError) as error:
         raise StoreError(f"cannot read {location}: {error}; is {store} a finished store?") from error
     return data
 

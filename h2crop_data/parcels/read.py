@@ -51,12 +51,12 @@ def read_parcels(
     frame = pyogrio.read_dataframe(path, layer=layer, columns=columns, bbox=bounds, fid_as_index=True).sort_index()
     counts = Counter(read=len(frame))
     geometry = mended(frame.geometry.to_numpy(), counts)
-    identifiers = frame[id_field].map(clean_code) if id_field else frame.index.astype(str)
+    identifiers = frame[id_field].map(clean_code) if id_field else frame.index
     parcels = gpd.GeoDataFrame(
         {
             "fid": frame.index.to_numpy(),
-            "parcel_id": np.asarray(identifiers, dtype=object),
-            "code": frame[code_field].map(clean_code).to_numpy(object),
+            "parcel_id": identifiers.astype("str").array,
+            "code": frame[code_field].map(clean_code).astype("str").array,
         },
         geometry=geometry,
         crs=stated,

@@ -176,7 +176,7 @@ def show(axes: Axes, image: NDArray[np.float32]) -> None:
 
 def show_lines(axes: Axes, lines: Sequence[Line], color: str, width: float, edge: str | None = None) -> None:
     """Lines in metres on a map; edge: the colour of a rim that lets them stand out from an image."""
-    for stroke, thickness in ((edge, width + 1), (color, width)):
+    for stroke, thickness in ((edge, width + 1.4), (color, width)):
         if stroke is not None:
             drawn = LineCollection(lines, colors=stroke, linewidths=thickness, antialiaseds=False)
             axes.add_collection(drawn, autolim=False)
@@ -188,18 +188,38 @@ def mark_scale(axes: Axes, metres: float) -> None:
     right, low = 0.95 * metres, 0.06 * metres
     outline = [withStroke(linewidth=2.6, foreground="white")]
     axes.plot(
-        (right - length, right), (low, low), color=INK, linewidth=2.2, solid_capstyle="butt", zorder=5,
+        (right - length, right),
+        (low, low),
+        color=INK,
+        linewidth=2.2,
+        solid_capstyle="butt",
+        zorder=5,
         path_effects=[withStroke(linewidth=4.2, foreground="white")],
-    )  # fmt: skip
+    )
     axes.text(
-        right - length / 2, low + 0.02 * metres, f"{length:g} m", ha="center", va="bottom", fontsize=7, color=INK,
-        zorder=6, path_effects=outline,
-    )  # fmt: skip
+        right - length / 2,
+        low + 0.02 * metres,
+        f"{length:g} m",
+        ha="center",
+        va="bottom",
+        fontsize=7,
+        color=INK,
+        zorder=6,
+        path_effects=outline,
+    )
     axes.annotate(
-        "N", (0.92 * metres, 0.97 * metres), (0.92 * metres, 0.8 * metres), ha="center", va="center", fontsize=8,
-        color=INK, weight="bold", zorder=6, path_effects=outline,
+        "N",
+        (0.92 * metres, 0.97 * metres),
+        (0.92 * metres, 0.8 * metres),
+        ha="center",
+        va="center",
+        fontsize=8,
+        color=INK,
+        weight="bold",
+        zorder=6,
+        path_effects=outline,
         arrowprops={"arrowstyle": "-|>", "color": INK, "linewidth": 1.2, "shrinkA": 1, "path_effects": outline},
-    )  # fmt: skip
+    )
 
 
 def scale_length(metres: float) -> float:

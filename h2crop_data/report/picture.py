@@ -253,9 +253,16 @@ def draw_spectra(axes: Axes, sample: Sample) -> list[Entry]:
         low, high = float(wavelengths[before]), float(wavelengths[after])
         axes.axvspan(low, high, color="#eeeeee", linewidth=0)
         axes.text(
-            (low + high) / 2, 0.5, "no bands", fontsize=7, color=QUIET, ha="center", va="center", rotation=90,
+            (low + high) / 2,
+            0.5,
+            "no bands",
+            fontsize=7,
+            color=QUIET,
+            ha="center",
+            va="center",
+            rotation=90,
             transform=axes.get_xaxis_transform(),
-        )  # fmt: skip
+        )
     entries = []
     for kind, pixels in layers.land_kinds(reflectance, wavelengths, sample.layer("enmap_quality")).items():
         x, y = layers.mean_spectrum(reflectance, wavelengths, pixels)
@@ -277,10 +284,12 @@ def class_entries(sample: Sample, tier: int, labels: NDArray[np.uint8]) -> list[
     colours, names, size = sample.class_colours[tier], sample.names[tier], labels.size
     present = layers.classes_by_size(labels)
     entries = [
-        Entry(f"{percent(pixels / size)}  {names.get(str(number), f'class {number}').replace('_', ' ')}",
-              {"facecolor": colours[number]})
+        Entry(
+            f"{percent(pixels / size)}  {names.get(str(number), f'class {number}').replace('_', ' ')}",
+            {"facecolor": colours[number]},
+        )
         for number, pixels in present[:LEGEND_CLASSES]
-    ]  # fmt: skip
+    ]
     if len(present) > LEGEND_CLASSES:
         rest = sum(pixels for _, pixels in present[LEGEND_CLASSES:]) / size
         entries.append(Entry(f"{percent(rest)}  {len(present) - LEGEND_CLASSES} more classes", {"facecolor": "white"}))
@@ -309,9 +318,7 @@ def label_section(sample: Sample) -> Section:
         )
         top += HEADING + TITLE
         for place, ((title, tier, labels), legend) in enumerate(zip(panels, entries, strict=True)):
-            axes = page.map_axes(
-                column(place), top, SIDE, sample.cell_size, title, UNKNOWN_HATCH, first=place == 0
-            )  # fmt: skip
+            axes = page.map_axes(column(place), top, SIDE, sample.cell_size, title, UNKNOWN_HATCH, first=place == 0)
             show(axes, layers.class_map(labels, sample.class_colours[tier], BACKGROUND))
             show_lines(axes, borders, "#3a3a3a", 0.5)
             page.legend(column(place), top + SIDE + TICKS, legend)
@@ -335,7 +342,7 @@ def draw_parcels(page: Page, top: float, sample: Sample, borders: list[layers.Li
     title = f"{count} parcel{'s' if count != 1 else ''}{under}"
     axes = page.map_axes(left, top, SIDE, sample.cell_size, title, FILL_HATCH, first=False)
     show(axes, image)
-    show_lines(axes, borders, *(("#ffffff", 0.8, "#222222") if under else ("#3a3a3a", 0.5)))
+    show_lines(axes, borders, *(("#ffffff", 0.5, "#222222") if under else ("#3a3a3a", 0.5)))
 
 
 def clearest_month(clear_share: NDArray[np.float64]) -> int:

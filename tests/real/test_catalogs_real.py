@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from datetime import UTC, datetime
 from pathlib import Path
@@ -214,7 +215,7 @@ class TestRealProduct:
         kept = select_bands(potsdam.bands, default.exclude_nm, default.count)
         wavelengths = [band.wavelength for band in kept]
         assert len(kept) == 218
-        assert all(one < next_one for one, next_one in zip(wavelengths, wavelengths[1:], strict=False))
+        assert all(one < longer for one, longer in itertools.pairwise(wavelengths))
         left_out = [band for band in potsdam.bands if band not in kept]
         assert [band.number for band in left_out] == [130, 131, 132, 133, 134, 135]
         assert all(1331 <= band.wavelength <= 1391 for band in left_out)

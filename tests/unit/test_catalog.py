@@ -474,9 +474,11 @@ class TestEnmapScene:
         """The archive's datetime is the start of some scenes and the middle of others."""
         assert enmap_scene(enmap_item()).stamp == "20220724T104526"
 
-    def test_a_night_scene_has_no_sun_elevation(self) -> None:
-        scene = enmap_scene(enmap_item(view__sun_elevation="absent", enmap__overallQuality=2, eo__cloud_cover=0))
-        assert scene.sun_elevation is None
+    @pytest.mark.parametrize("own", ["absent", None, 0, 0.0, -12.5])
+    def test_a_night_scene_has_no_sun_elevation(self, own: Any) -> None:
+        """The archive leaves view:sun_elevation out and writes 0 for its own."""
+        night = enmap_item(view__sun_elevation="absent", enmap__sunElevationAngle=own, enmap__overallQuality=2)
+        assert enmap_scene(night).sun_elevation is None
 
     def test_the_archives_own_elevation_comes_first(self) -> None:
         assert enmap_scene(enmap_item(enmap__sunElevationAngle=55.5)).sun_elevation == 55.5
@@ -531,7 +533,7 @@ class TestRefusals:
             ({"name": ENMAP.replace("20220724", "20220801")}, ["month 8", "enmap.months"]),
             ({"enmap__overallQuality": 2}, ["quality 2", "enmap.max_quality 1"]),
             ({"view__sun_elevation": "absent"}, ["no sun elevation", "night"]),
-            ({"view__sun_elevation": None}, ["no sun elevation", "night"]),
+            ({"view__sun_elevation": None, "enmap__sunElevationAngle": 0.0}, ["no sun elevation", "night"]),
             ({"view__sun_elevation": 29.94}, ["29.9", "enmap.min_sun_elevation 30"]),
             ({"eo__cloud_cover": 20.5}, ["20.5 %", "enmap.max_cloud_cover 20"]),
             ({"eo__cloud_cover": 100}, ["100 %", "enmap.max_cloud_cover 20"]),

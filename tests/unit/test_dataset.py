@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from store_factory import make_store
 from torch.utils.data import DataLoader
 
 from h2crop_data.errors import StoreError
 from h2crop_data.training.dataset import CropSamples
-
-sys.path.insert(0, str(Path(__file__).parent))
-from store_factory import make_store  # noqa: E402
 
 
 def test_a_sample_is_tensors_as_stored(tmp_path: Path) -> None:

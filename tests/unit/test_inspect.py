@@ -10,16 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from typer.testing import CliRunner
-
-from h2crop_data.cli.main import app, main
-from h2crop_data.constants import ENMAP_FLAGS, MONTHS, REFLECTANCE_SCALE
-from h2crop_data.cube.reading import read_index
-from h2crop_data.errors import StoreError
-from h2crop_data.report import layers, page, picture
-from h2crop_data.report.summary import find_sample, fullest_sample, plain, sample_facts, season_of, summarize
-
-from .store_factory import (
+from store_factory import (
     CUT_MONTH,
     EMPTY_MONTH,
     EPSG,
@@ -31,6 +22,14 @@ from .store_factory import (
     MadeStore,
     make_store,
 )
+from typer.testing import CliRunner
+
+from h2crop_data.cli.main import app, main
+from h2crop_data.constants import ENMAP_FLAGS, MONTHS, REFLECTANCE_SCALE
+from h2crop_data.cube.reading import read_index
+from h2crop_data.errors import StoreError
+from h2crop_data.report import layers, page, picture
+from h2crop_data.report.summary import find_sample, fullest_sample, plain, sample_facts, season_of, summarize
 
 #: The most a picture of a small store may take, and the least one with a dozen maps does.
 MOST_BYTES, LEAST_BYTES = 200_000, 20_000
@@ -88,8 +87,9 @@ class TestSummary:
         assert list(summary["seasons"]) == ["2021", "2022"]
         # The manifest lists all files but itself and the root.
         assert summary["files"] == len(on_disk) - 2
-        assert summary["bytes"] == sum(path.stat().st_size for path in on_disk if path.name != "zarr.json" or
-                                       path.parent != made.folder)  # fmt: skip
+        assert summary["bytes"] == sum(
+            path.stat().st_size for path in on_disk if path.name != "zarr.json" or path.parent != made.folder
+        )
 
     def test_a_season(self, made: MadeStore) -> None:
         season = summarize(made.folder)["seasons"]["2022"]
@@ -103,7 +103,7 @@ class TestSummary:
         assert 50.81 < south < north < 50.82
         assert season["bytes"] == sum(
             path.stat().st_size for path in (made.folder / "2022").rglob("*") if path.is_file()
-        )  # fmt: skip
+        )
 
     def test_arrays(self, made: MadeStore) -> None:
         arrays = summarize(made.folder)["seasons"]["2021"]["arrays"]
@@ -318,9 +318,7 @@ class TestLayers:
         gaps = np.flatnonzero(np.isnan(x))
         assert [(x[i - 1], x[i + 1]) for i in gaps] == [(1300, 1500), (1750, 1950)]
         assert (np.isnan(y) == np.isnan(x)).all()
-        assert np.delete(y, gaps) == pytest.approx(
-            made.arrays[2022]["enmap"][0, :, 0, 0] * REFLECTANCE_SCALE, abs=1e-6
-        )  # fmt: skip
+        assert np.delete(y, gaps) == pytest.approx(made.arrays[2022]["enmap"][0, :, 0, 0] * REFLECTANCE_SCALE, abs=1e-6)
 
     def test_monthly_means_leave_out_months_without_a_pixel(self) -> None:
         index = np.full((3, 1, 2), np.nan, np.float32)
@@ -358,8 +356,11 @@ class TestPicture:
             colours = sample.class_colours[tier]
             found = quarters(map_of(pixels, tier, top))
             for place, color in (
-                ("nw", colours[first]), ("sw", colours[second]), ("se", colours[second]), ("ne", picture.BACKGROUND),
-            ):  # fmt: skip
+                ("nw", colours[first]),
+                ("sw", colours[second]),
+                ("se", colours[second]),
+                ("ne", picture.BACKGROUND),
+            ):
                 assert np.abs(np.median(found[place], axis=(0, 1)) - rgb(color)).max() < 12, (tier, place)
         # Tier 3 of the south is unknown: a hatch, not one colour, and light.
         unknown = quarters(map_of(pixels, 2, top))["sw"]
@@ -385,9 +386,14 @@ class TestPicture:
         assert pixels_of(path).shape[1] == round(page.WIDTH * page.DPI)
 
     @pytest.mark.parametrize(
-        "layout", [{"enmap": False, "labels": False}, {"s2_bands": ("B11", "B12"), "enmap": False}, {"labels": False},
-                   {"s2_bands": (), "labels": False}],
-    )  # fmt: skip
+        "layout",
+        [
+            {"enmap": False, "labels": False},
+            {"s2_bands": ("B11", "B12"), "enmap": False},
+            {"labels": False},
+            {"s2_bands": (), "labels": False},
+        ],
+    )
     def test_only_layers_that_exist_are_drawn(self, tmp_path: Path, layout: dict[str, Any]) -> None:
         store = make_store(tmp_path / "store", blocks=1, capacity=1, **layout)
         path = picture.draw_sample(store.folder, 2022, 0, tmp_path / "sample.png")
@@ -459,9 +465,14 @@ class TestCommand:
         ],
     )
     def test_what_cannot_be_shown(
-        self, made: MadeStore, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
-        arguments: tuple[str, ...], code: int, message: str,
-    ) -> None:  # fmt: skip
+        self,
+        made: MadeStore,
+        monkeypatch: pytest.MonkeyPatch,
+        capsys: pytest.CaptureFixture[str],
+        arguments: tuple[str, ...],
+        code: int,
+        message: str,
+    ) -> None:
         monkeypatch.setattr(sys, "argv", ["h2crop", "inspect", str(made.folder), *arguments])
         with pytest.raises(SystemExit) as stopped:
             main()

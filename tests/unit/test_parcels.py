@@ -14,7 +14,7 @@ import pyproj
 import pytest
 import shapely
 import shapely.affinity
-from hypothesis import assume, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from odc.geo.geobox import GeoBox
 from shapely.geometry.base import BaseGeometry
@@ -30,11 +30,12 @@ from h2crop_data.recipe import ParcelSource, Recipe, Split, parse_recipe
 LAMBERT = "EPSG:2154"
 #: A field of one hectare in Lambert-93.
 FIELD = shapely.box(700_000, 6_600_000, 700_100, 6_600_100)
+HECTARE = shapely.box(0, 0, 100, 100)
 BOW_TIE = shapely.Polygon([(0, 0), (100, 100), (100, 0), (0, 100)])
 FORMATS = ["gpkg", "geojson", "shp"]
 
 
-def at(x: float, y: float, shape: BaseGeometry = shapely.box(0, 0, 100, 100)) -> BaseGeometry:
+def at(x: float, y: float, shape: BaseGeometry = HECTARE) -> BaseGeometry:
     """A shape (by default a hectare) so many metres from the field."""
     return shapely.affinity.translate(shape, 700_000 + x, 6_600_000 + y)
 
@@ -189,7 +190,7 @@ def test_the_crs_of_the_recipe_wins(tmp_path: Path) -> None:
 def test_a_missing_field_names_those_the_file_has(tmp_path: Path) -> None:
     path = write(tmp_path / "parcels.gpkg", [FIELD], CODE_CULTU=["BTH"], ID_PARCEL=["1"])
     for arguments in ({"code_field": "code_cultu"}, {"code_field": "CODE_CULTU", "id_field": "ID"}):
-        with pytest.raises(ParcelError, match="no field '(code_cultu|ID)'; it has CODE_CULTU, ID_PARCEL") as raised:
+        with pytest.raises(ParcelError, match=r"no field '(code_cultu|ID)'; it has CODE_CULTU, ID_PARCEL") as raised:
             read_parcels(path, **arguments)
         assert str(path) in str(raised.value)
 
@@ -309,11 +310,15 @@ def test_the_smaller_of_two_parcels_has_the_pixels_both_hold() -> None:
         assert (ids[4:8, 2:5] == expected).all()  # y 20..60 is rows 4..7 from the north
 
 
-def test_parcels_that_share_an_edge_through_centres_share_no_pixel_and_leave_none() -> None:
+def test_parcels_that_share_an_edge_through_centres_leave_no_pixel_between_them() -> None:
     box = geobox((0, 0, 100, 100), 32631, 10)
     parts = [shapely.box(0, 0, 45, 100), shapely.box(45, 0, 100, 55), shapely.box(45, 55, 100, 100)]
-    alone = [rasterize_ids(np.array([part], object), np.array([1]), box) for part in parts]
-    np.testing.assert_array_equal(sum(alone), np.ones((10, 10)))
+    ids = rasterize_ids(np.array(parts, object), np.array([1, 2, 3]), box)
+    assert (ids[:, :4] == 1).all()
+    assert (ids[5:, 5:] == 2).all()
+    assert (ids[:4, 5:] == 3).all()
+    assert np.isin(ids[:, 4], (1, 2, 3)).all()
+    assert np.isin(ids[4, 5:], (2, 3)).all()
 
 
 def test_holes_and_parts_of_a_parcel_are_as_declared() -> None:
@@ -425,9 +430,9 @@ def test_no_parcels_have_no_splits() -> None:
 
 # Declarations
 
-#: A split square of its own, so that its cells make one group; and another ground far from it.
-HERE = [cell for cell in cells_of_area(shapely.box(3.0, 46.5, 3.05, 46.53), LONLAT, 1920)]
-THERE = [cell for cell in cells_of_area(shapely.box(3.3, 46.5, 3.35, 46.53), LONLAT, 1920)]
+#: Two groups of cells, some twenty kilometres from each other.
+HERE = cells_of_area(shapely.box(3.0, 46.5, 3.05, 46.53), LONLAT, 1920)
+THERE = cells_of_area(shapely.box(3.3, 46.5, 3.35, 46.53), LONLAT, 1920)
 
 
 def in_cell(cell: Cell, x: float, y: float, side: float = 100) -> BaseGeometry:
@@ -469,7 +474,7 @@ def folder(tmp_path: Path) -> Path:
     """French and Austrian declarations on the same ground, and some nobody asks for."""
     french = {
         "BTH": in_cell(HERE[0], 100, 100),  # winter wheat
-        "ZZZ": in_cell(HERE[0], 400, 100),  # a code no table has
+        "QQQQ": in_cell(HERE[0], 400, 100),  # a code no table has
         "BTA": in_cell(HERE[0], 700, 100),  # in the table, without a published class
         "MIS": in_cell(THERE[0], 100, 100),
         "PTR": in_cell(Cell(32631, 1920, 300, 2700), 0, 0),  # far from all cells
@@ -485,7 +490,7 @@ def test_parcels_of_two_sources_are_numbered_from_1_whatever_the_order_of_the_gr
     first = declared(recipe, 2022, groups)
     assert list(first.parcels["number"]) == [1, 2, 3, 4, 5, 6]
     assert first.parcels["number"].dtype == np.uint32
-    assert list(first.parcels["code"]) == ["BTH", "ZZZ", "BTA", "MIS", "105", "106"]
+    assert list(first.parcels["code"]) == ["BTH", "QQQQ", "BTA", "MIS", "105", "106"]
     assert list(first.parcels["parcel_id"][:4]) == ["v", "w", "x", "y"]
     assert list(first.parcels["country"]) == ["fr"] * 4 + ["at"] * 2
     assert list(first.parcels["hcat3"]) == ["3301010101", "", "3399000000", "3301010600", "3301010600", "3301010600"]
@@ -511,7 +516,7 @@ def test_codes_without_a_class_are_unknown_not_background_and_codes_without_a_ta
     tiers = found.parcels.set_index("code")[["tier1", "tier2", "tier3", "tier4"]]
     assert tiers.loc["BTH"].tolist() == list(Taxonomy.load().ids("3301010101"))
     assert 255 not in tiers.loc["BTH"].tolist()
-    assert tiers.loc["ZZZ"].tolist() == [255] * 4
+    assert tiers.loc["QQQQ"].tolist() == [255] * 4
     assert tiers.loc["BTA"].tolist() == [255] * 4
     assert found.counts["unmapped"] == 1
     _, ids, known = CellParcels(found, HERE).draw(HERE[0])
@@ -526,7 +531,7 @@ def test_a_cell_is_drawn_from_its_own_parcels_where_they_lie(folder: Path) -> No
     near = CellParcels(found, HERE)
     inside, ids, known = near.draw(HERE[0])
     assert known is None
-    assert list(inside["code"]) == ["BTH", "ZZZ", "BTA"]
+    assert list(inside["code"]) == ["BTH", "QQQQ", "BTA"]
     expected = np.zeros((192, 192), np.int32)
     for i, x in enumerate((100, 400, 700)):
         expected[192 - 20 : 192 - 10, x // 10 : x // 10 + 10] = i + 1
@@ -541,9 +546,8 @@ def test_the_split_of_a_parcel_is_that_of_its_ground(folder: Path) -> None:
     to_split = pyproj.Transformer.from_crs(LONLAT, SPLIT_CRS, always_xy=True)
     for parcel in found.parcels.itertuples():
         corners = [to_split.transform(x, y) for x, y in shapely.get_coordinates(parcel.geometry)]
-        squares = {(int(x // SQUARE), int(y // SQUARE)) for x, y in corners}
-        assume(len(squares) == 1)
-        assert parcel.split == recipe.split.split_of(squares.pop())
+        (square,) = {(int(x // SQUARE), int(y // SQUARE)) for x, y in corners}
+        assert parcel.split == recipe.split.split_of(square)
 
 
 def test_a_year_without_a_source_is_unknown_everywhere(folder: Path) -> None:
