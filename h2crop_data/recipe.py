@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import json
 import os
@@ -33,6 +32,7 @@ from shapely.geometry.base import BaseGeometry
 from h2crop_data.constants import ENMAP_FLAGS, SENTINEL2_BANDS, Sentinel2Band
 from h2crop_data.errors import RecipeError
 from h2crop_data.grid import CELL_STEP, LONLAT, CellRule, split_of_square
+from h2crop_data.recipe_problems import explain
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Percent = Annotated[float, Field(ge=0, le=100)]
@@ -395,61 +395,6 @@ def parse_recipe(document: dict[str, Any], folder: Path, name: str) -> Recipe:
     try:
         recipe = Recipe.model_validate(document)
     except ValidationError as error:
-        found = [(yaml_steps(problem, document), problem) for problem in error.errors()]
-        # Where a value may have several forms, one that fits but for something inside it says what is wrong.
-        places = {steps for steps, _ in found}
-        outer = {steps[:i] for steps in places for i in range(len(steps))}
-        lines = [f"\n  {describe(steps, problem)}" for steps, problem in found if steps not in outer]
-        raise RecipeError(f"{name}: the recipe is wrong in {len(places - outer)} place(s){''.join(lines)}") from error
+        raise RecipeError(explain(error, name, document, Recipe)) from error
     recipe._folder = folder
     return recipe
-
-
-def yaml_steps(problem: Any, document: Any) -> tuple[str | int, ...]:
-    """The keys and list places that lead to an error, without the names pydantic adds for the forms of a value."""
-    steps: list[str | int] = []
-    for step in problem["loc"]:
-        if (isinstance(document, dict) and step in document) or (
-            isinstance(document, list) and step in range(len(document))
-        ):
-            document = document[step]
-            steps.append(step)
-    if problem["type"] == "missing":
-        steps.append(problem["loc"][-1])
-    return tuple(steps)
-
-
-def describe(steps: tuple[str | int, ...], problem: Any) -> str:
-    """One validation error as `path: value: what is allowed`."""
-    path = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in steps).lstrip(".") or "recipe"
-    message = problem["msg"].removeprefix("Value error, ")
-    if problem["type"] == "extra_forbidden":
-        allowed = keys_beside(steps)
-        near = difflib.get_close_matches(str(steps[-1]), allowed, 1)
-        hint = f"; did you mean {near[0]}?" if near else ""
-        return f"{path}: no such key{hint} Allowed: {', '.join(allowed)}"
-    if problem["type"] in ("missing", "value_error"):
-        return f"{path}: {message}"
-    return f"{path}: {shorten(problem['input'])}: {message}"
-
-
-def keys_beside(steps: tuple[str | int, ...]) -> list[str]:
-    """The keys allowed where an unknown one was found."""
-    section: type[BaseModel] = Recipe
-    for step in steps[:-1]:
-        if isinstance(step, str) and step in section.model_fields:
-            section = next(iter(sections_in(section.model_fields[step].annotation)), section)
-    return list(section.model_fields)
-
-
-def sections_in(annotation: Any) -> list[type[BaseModel]]:
-    """The recipe sections an annotation mentions."""
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return [annotation]
-    return [found for argument in getattr(annotation, "__args__", ()) for found in sections_in(argument)]
-
-
-def shorten(value: Any) -> str:
-    """A value as it would stand in YAML, cut to a readable length."""
-    text = json.dumps(value, default=str, ensure_ascii=False)
-    return text if len(text) <= 80 else text[:77] + "..."

@@ -15,7 +15,8 @@ MAY_IMPORT = {
     "constants": set(),
     "errors": set(),
     "grid": {"constants", "errors"},
-    "recipe": {"constants", "errors", "grid"},
+    "recipe_problems": set(),
+    "recipe": {"constants", "errors", "grid", "recipe_problems"},
     "sentinel2": BASE,
     "enmap": BASE,
     "parcels": BASE,
@@ -91,4 +92,4 @@ def test_reading_a_store_needs_none_of_what_building_needs() -> None:
 
 @pytest.mark.parametrize("path", MODULES, ids=module_name)
 def test_modules_stay_readable(path: Path) -> None:
-    assert len(path.read_text(encoding="utf-8").splitlines()) <= 420
+    assert len(path.read_text(encoding="utf-8").splitlines()) <= 400

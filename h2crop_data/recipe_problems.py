@@ -1,0 +1,69 @@
+"""What is wrong with a recipe, told by the place in the YAML, the value and what is allowed."""
+
+from __future__ import annotations
+
+import difflib
+import json
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+
+def explain(error: ValidationError, name: str, document: Any, root: type[BaseModel]) -> str:
+    """What to tell of a document called `name` that does not fit the model `root`: one line for each problem."""
+    found = [(yaml_steps(problem, document), problem) for problem in error.errors()]
+    # Where a value may have several forms, one that fits but for something inside it says what is wrong.
+    places = {steps for steps, _ in found}
+    outer = {steps[:i] for steps in places for i in range(len(steps))}
+    lines = [f"\n  {describe(steps, problem, root)}" for steps, problem in found if steps not in outer]
+    return f"{name}: the recipe is wrong in {len(lines)} place(s){''.join(lines)}"
+
+
+def yaml_steps(problem: Any, document: Any) -> tuple[str | int, ...]:
+    """The keys and list places that lead to an error, without the names pydantic adds for the forms of a value."""
+    steps: list[str | int] = []
+    for step in problem["loc"]:
+        if (isinstance(document, dict) and step in document) or (
+            isinstance(document, list) and step in range(len(document))
+        ):
+            document = document[step]
+            steps.append(step)
+    if problem["type"] == "missing":
+        steps.append(problem["loc"][-1])
+    return tuple(steps)
+
+
+def describe(steps: tuple[str | int, ...], problem: Any, root: type[BaseModel]) -> str:
+    """One validation error as `path: value: what is allowed`."""
+    path = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in steps).lstrip(".") or "recipe"
+    message = problem["msg"].removeprefix("Value error, ")
+    if problem["type"] == "extra_forbidden":
+        allowed = keys_beside(steps, root)
+        near = difflib.get_close_matches(str(steps[-1]), allowed, 1)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        return f"{path}: no such key{hint} Allowed: {', '.join(allowed)}"
+    if problem["type"] in ("missing", "value_error"):
+        return f"{path}: {message}"
+    return f"{path}: {shorten(problem['input'])}: {message}"
+
+
+def keys_beside(steps: tuple[str | int, ...], root: type[BaseModel]) -> list[str]:
+    """The keys allowed where an unknown one was found."""
+    section = root
+    for step in steps[:-1]:
+        if isinstance(step, str) and step in section.model_fields:
+            section = next(iter(sections_in(section.model_fields[step].annotation)), section)
+    return list(section.model_fields)
+
+
+def sections_in(annotation: Any) -> list[type[BaseModel]]:
+    """The recipe sections an annotation mentions."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [found for argument in getattr(annotation, "__args__", ()) for found in sections_in(argument)]
+
+
+def shorten(value: Any) -> str:
+    """A value as it would stand in YAML, cut to a readable length."""
+    text = json.dumps(value, default=str, ensure_ascii=False)
+    return text if len(text) <= 80 else text[:77] + "..."
