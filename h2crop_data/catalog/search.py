@@ -33,6 +33,8 @@ RETRIES = Retry(
     respect_retry_after_header=True,
 )
 PAGE_SIZE = 250
+#: Vertices of the largest geometry a server is asked with.
+MOST_VERTICES = 500
 #: What pystac raises for JSON that is not what it should be.
 NOT_STAC = (pystac.STACError, pystac.STACTypeError, AttributeError, KeyError, TypeError, ValueError)
 
@@ -63,11 +65,13 @@ def search_api(
     url: str, collection: str, area: BaseGeometry, start: datetime, end: datetime, retries: Retry
 ) -> Iterator[pystac.Item]:
     """Items of a STAC API search, page by page."""
+    # Servers refuse large geometries; what a simpler one finds too much is left out by the caller.
+    asked = area if shapely.get_num_coordinates(area) <= MOST_VERTICES else shapely.box(*area.bounds)
     try:
         client = Client.open(url, stac_io=StacApiIO(max_retries=retries, timeout=TIMEOUT))
         search = client.search(
             collections=[collection],
-            intersects=json.loads(json.dumps(mapping(area))),
+            intersects=json.loads(json.dumps(mapping(asked))),
             datetime=(start, end),
             limit=PAGE_SIZE,
         )

@@ -9,11 +9,12 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+from prefect.states import Failed
 from prefect.testing.utilities import prefect_test_harness
 from tiny_region import EAST, NORTH, SOUTH, WEST, TinyRegion
 
-from h2crop_data.build.build import build_store
-from h2crop_data.errors import PlanError
+from h2crop_data.build.build import BuildError, build_store
+from h2crop_data.errors import CatalogError, PlanError, ReadError, RecipeError, StoreError
 
 FLOW = Path(__file__).parents[2] / "flows/build.py"
 
@@ -55,6 +56,20 @@ def test_the_flow_gives_the_same_bytes_as_the_command(flow: ModuleType, region: 
     assert contents(tmp_path / "flow") == contents(tmp_path / "command")
     again = flow.build_dataset(str(region.folder / "recipe.yaml"), str(tmp_path / "flow"))
     assert (again["built"], again["already_done"], again["release"]) == (0, 2, 1)
+
+
+@pytest.mark.parametrize(
+    ("error", "again"),
+    [
+        (CatalogError("HTTP 503"), True),
+        (ReadError("cannot read"), True),
+        (BuildError("1 of 2 blocks failed"), True),
+        (RecipeError("wrong"), False),
+        (StoreError("No space left on device"), False),
+    ],
+)
+def test_only_what_may_recover_is_tried_again(flow: ModuleType, error: Exception, again: bool) -> None:
+    assert flow.may_recover(None, None, Failed(data=error)) is again
 
 
 @pytest.mark.usefixtures("server")
