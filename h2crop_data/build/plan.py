@@ -143,7 +143,7 @@ def scenes_table(scenes: list[SceneDecision]) -> pd.DataFrame:
     """The decisions on scenes as a table with the same columns and types whatever is in it."""
     columns = list(SceneDecision.__dataclass_fields__)
     table = pd.DataFrame([asdict(scene) for scene in scenes], columns=columns)
-    table["time"] = pd.to_datetime(table["time"], utc=True)
+    table["time"] = pd.to_datetime(table["time"], utc=True).dt.as_unit("us")
     texts = dict.fromkeys(("id", "sensor", "collection", "baseline", "reason"), "str")
     return table.astype({"taken": "bool", "offset": "Int32", **texts})
 

@@ -190,7 +190,7 @@ def sample_table(
                 )
             block += 1
     table = gpd.GeoDataFrame(rows, geometry="geometry", crs=LONLAT)
-    table["scene_time"] = pd.to_datetime(table["scene_time"], utc=True)
+    table["scene_time"] = pd.to_datetime(table["scene_time"], utc=True).dt.as_unit("us")
     numbers = ["sun_elevation", "sun_azimuth", "across_off_nadir", "flagged_share", "labelled_share"]
     return table.astype(dict.fromkeys(numbers, "float64"))
 

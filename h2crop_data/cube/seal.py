@@ -18,6 +18,8 @@ from typing import Any
 import geopandas as gpd
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 from numcodecs.vlen import VLenUTF8
 from numcodecs.zstd import Zstd
 from numpy.typing import NDArray
@@ -229,8 +231,14 @@ def statistics(seasons: list[FinishedSeason]) -> dict[str, Any]:
 def parquet_bytes(table: pd.DataFrame) -> bytes:
     """A table as Parquet (GeoParquet where it has geometry)."""
     buffer = io.BytesIO()
-    options: dict[str, Any] = (
-        {"write_covering_bbox": True} if isinstance(table, gpd.GeoDataFrame) and len(table) else {}
-    )
+    options = {"write_covering_bbox": True} if isinstance(table, gpd.GeoDataFrame) and len(table) else {}
     table.to_parquet(buffer, index=False, compression="zstd", **options)
+    stored = pq.read_table(buffer)
+    for place, column in enumerate(stored.schema):
+        # A column of nothing but empty lists has no type; all our lists that may be empty are of text.
+        if pa.types.is_list(column.type) and pa.types.is_null(column.type.value_type):
+            texts = stored.column(place).cast(pa.list_(pa.string()))
+            stored = stored.set_column(place, pa.field(column.name, texts.type), texts)
+    buffer = io.BytesIO()
+    pq.write_table(stored, buffer, compression="zstd")
     return buffer.getvalue()

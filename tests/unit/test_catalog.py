@@ -396,6 +396,11 @@ class TestProviders:
     def test_the_tile_is_read_from_the_id_where_nothing_else_tells(self, name: str, tile: str) -> None:
         assert sentinel2_tile(item_of(name)) == tile
 
+    @pytest.mark.parametrize("key", ["s2__datatake_id", "eopf__datatake_id"])
+    def test_the_datatake_began_before_the_tile_was_seen(self, key: str) -> None:
+        item = item_of("a", time="2022-06-15T10:51:22.930Z", **{key: "GS2B_20220615T104619_027556_N05.11"})
+        assert datatake_time(item) == "20220615T104619"
+
     def test_the_time_of_acquisition_stands_for_a_datatake_nobody_names(self) -> None:
         assert datatake_time(item_of("a", time="2022-06-15T10:30:07.5Z")) == "20220615T103007"
         assert datatake_time(item_of("a", time="2022-06-15T12:30:07+02:00")) == "20220615T103007"

@@ -109,6 +109,15 @@ def test_a_bow_tie_keeps_its_two_triangles(tmp_path: Path) -> None:
     assert shapely.symmetric_difference(mended, triangles).area < 0.01
 
 
+def test_parts_of_a_parcel_that_overlap_are_one_ground(tmp_path: Path) -> None:
+    parcel = shapely.MultiPolygon([at(0, 0), at(50, 0)])
+    assert not parcel.is_valid
+    parcels, counts = read_parcels(write(tmp_path / "parcels.gpkg", [parcel]), "code")
+    assert counts["invalid"] == 1
+    (mended,) = back(parcels)
+    assert shapely.symmetric_difference(mended, at(0, 0, shapely.box(0, 0, 150, 100))).area < 0.1
+
+
 def test_parcels_are_valid_in_longitude_and_latitude_too(tmp_path: Path) -> None:
     # A hole that touches the edge from inside is valid; the rounding of a reprojection lets it cross the edge.
     random = np.random.default_rng(7)
