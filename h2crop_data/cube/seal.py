@@ -231,7 +231,9 @@ def statistics(seasons: list[FinishedSeason]) -> dict[str, Any]:
 def parquet_bytes(table: pd.DataFrame) -> bytes:
     """A table as Parquet (GeoParquet where it has geometry)."""
     buffer = io.BytesIO()
-    options = {"write_covering_bbox": True} if isinstance(table, gpd.GeoDataFrame) and len(table) else {}
+    options: dict[str, Any] = (
+        {"write_covering_bbox": True} if isinstance(table, gpd.GeoDataFrame) and len(table) else {}
+    )
     table.to_parquet(buffer, index=False, compression="zstd", **options)
     stored = pq.read_table(buffer)
     for place, column in enumerate(stored.schema):
