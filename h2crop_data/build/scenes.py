@@ -178,14 +178,16 @@ def choose_sentinel2(
             decisions.append(decision(item, "sentinel2", refusal))
             continue
         try:
-            for band in [*source.bands, "SCL"]:
-                sentinel2_asset(item, band)
+            keys = [sentinel2_asset(item, band) for band in (*source.bands, "SCL")]
             offset = decide_offset(source.offset, offset_evidence(item))
         except SceneError as error:
             decisions.append(decision(item, "sentinel2", str(error)))
             undecided.append(f"{item.id}: {error}")
             continue
         decisions.append(decision(item, "sentinel2", None, offset.offset, offset.reason))
+        # A plan over a country holds many thousands of items: only what the build reads is kept of each.
+        item.assets = {key: item.assets[key] for key in keys}
+        item.clear_links()
         taken.append(item)
     if undecided and source.gaps == "fail":
         shown = "\n  ".join(undecided[:5])
