@@ -20,6 +20,7 @@ from h2crop_data.catalog.providers import (
     baseline,
     enmap_scene,
     newest_of_each_acquisition,
+    newest_products,
     offset_evidence,
     sentinel2_asset,
 )
@@ -85,12 +86,17 @@ def choose_enmap(
     area: in `crs`. progress: called with (done, total, text).
     """
     found = find_items(recipe.source(source.catalog), source.collection, to_crs(area, crs, LONLAT), *year_range(season))
+    products, replaced = newest_products(found)
     allowed = set(cells_of_area(area, crs, recipe.cell_size, recipe.area.cells))
     best: dict[tuple[str, Cell], tuple[float, str, Candidate]] = {}
     usable: dict[str, pystac.Item] = {}
-    decisions: list[SceneDecision] = []
-    for done, item in enumerate(found):
-        progress(done, len(found), item.id)
+    decisions = [
+        decision(item, "enmap", f"the same tile as {replaced[item.id]}, which was processed later")
+        for item in found
+        if item.id in replaced
+    ]
+    for done, item in enumerate(products):
+        progress(done, len(products), item.id)
         try:
             scene = enmap_scene(item)
             refusal = enmap_refusal(scene, source)
@@ -111,7 +117,7 @@ def choose_enmap(
             best[key] = min(best.get(key, candidate), candidate, key=lambda one: one[:2])
     chosen = [candidate for _, _, candidate in sorted(best.values(), key=lambda one: (one[1], one[2].cell))]
     used = {name for _, name, _ in best.values()}
-    return chosen, [usable[name] for name in sorted(used)], decisions
+    return chosen, [usable[name] for name in sorted(used)], sorted(decisions, key=lambda one: one.id)
 
 
 def metadata_of(item: pystac.Item) -> Any:

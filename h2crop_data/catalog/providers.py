@@ -98,6 +98,22 @@ def newest_of_each_acquisition(items: list[pystac.Item]) -> tuple[list[pystac.It
     return sorted(best.values(), key=lambda item: item.id), replaced
 
 
+def newest_products(items: list[pystac.Item]) -> tuple[list[pystac.Item], dict[str, str]]:
+    """One EnMAP product for each (datatake, tile): the newest version, processed last. Gives them and {left out: kept}.
+
+    Items with other names are kept; `enmap_scene` refuses them.
+    """
+    newest: dict[tuple[str, str], pystac.Item] = {}
+    replaced: dict[str, str] = {}
+    # Version and time of processing stand at the end of the name.
+    for item in sorted(items, key=lambda item: item.id, reverse=True):
+        match = ENMAP_NAME.match(item.id)
+        key = (match["datatake"], match["tile"]) if match else (item.id, "")
+        if newest.setdefault(key, item) is not item:
+            replaced[item.id] = newest[key].id
+    return sorted(newest.values(), key=lambda item: item.id), replaced
+
+
 @dataclass(frozen=True)
 class EnmapScene:
     """What decides whether and how an EnMAP scene is used."""

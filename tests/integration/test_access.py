@@ -34,9 +34,6 @@ from h2crop_data.catalog.access import (
 from h2crop_data.errors import ReadError
 from h2crop_data.grid import geobox
 
-# rasterio hides this warning about its own scratch raster in a way that threads undo for each other.
-pytestmark = pytest.mark.filterwarnings("ignore:Dataset has no geotransform:UserWarning:rasterio[.]warp")
-
 #: Upper left corner of the rasters in zone 31, near the border to zone 32; a multiple of 60 m, as Sentinel-2's.
 WEST, NORTH, SIDE = 699_960, 5_600_040, 4_800
 PAGE = b"<!doctype html><html><body>Please sign in</body></html>"

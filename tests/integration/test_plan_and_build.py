@@ -164,6 +164,15 @@ def test_of_overlapping_tiles_of_a_datatake_the_clearer_is_taken(region: TinyReg
     assert (season.enmap_quality == 0).all()
 
 
+def test_of_a_tile_processed_twice_the_later_product_is_taken(region: TinyRegion) -> None:
+    old = region.add_enmap(value=1000, processed="20230101T000000")
+    new = region.add_enmap(value=2000, processed="20240101T000000")
+    plan = make_plan(region.recipe(), 2022)
+    assert set(plan.samples["scene"]) == {new}
+    assert [(one.id, one.taken) for one in plan.scenes] == [(old, False), (new, True)]
+    assert "processed later" in plan.scenes[0].reason
+
+
 def test_refused_scenes_are_recorded_with_their_reason(region: TinyRegion) -> None:
     good = region.add_enmap()
     region.add_enmap(1, "20220401T104526", datatake=2)

@@ -112,9 +112,10 @@ class TinyRegion:
         sun_elevation: float | None = 50.0,
         cloud_cover: float = 0.0,
         datatake: int = 1867,
+        processed: str = "20230628T165614",
     ) -> str:
         """A product of four bands (value, +1, +2, +3 in file order) on EnMAP's odd 15 m grid; gives its name."""
-        name = f"ENMAP01-____L2A-DT{datatake:010d}_{time}Z_{tile:03d}_V010302_20230628T165614Z"
+        name = f"ENMAP01-____L2A-DT{datatake:010d}_{time}Z_{tile:03d}_V010302_{processed}Z"
         south, north = SOUTH - 45, NORTH + 45
         shape = (round((north - south) / 30), round((east - west) / 30))
         folder = self.folder / "enmap" / name
