@@ -17,8 +17,8 @@ from prefect import flow, get_run_logger, task
 from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 
-from h2crop_data.build.build import BuildError, BuildReport, build_blocks, pinned_plans, seal_store
-from h2crop_data.build.engine import BlockOutcome
+from h2crop_data.build.build import BuildReport, build_blocks, pinned_plans, seal_store
+from h2crop_data.build.engine import BlockOutcome, BuildError
 from h2crop_data.build.plan import SeasonPlan
 from h2crop_data.cube.store import StoreBuilder, hold_store
 from h2crop_data.errors import CatalogError, ReadError
@@ -91,9 +91,10 @@ def run(
     out: Annotated[str, typer.Option()],
     season: Annotated[list[int] | None, typer.Option()] = None,
     workers: Annotated[int, typer.Option()] = 2,
+    processes: Annotated[bool, typer.Option()] = False,
 ) -> None:
     """Run the flow once, in this process."""
-    typer.echo(build_dataset(recipe, out, season, workers))
+    typer.echo(build_dataset(recipe, out, season, workers, processes))
 
 
 if __name__ == "__main__":

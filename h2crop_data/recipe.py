@@ -32,13 +32,13 @@ from shapely.geometry.base import BaseGeometry
 from h2crop_data.constants import ENMAP_FLAGS, SENTINEL2_BANDS, Sentinel2Band
 from h2crop_data.errors import RecipeError
 from h2crop_data.grid import CELL_STEP, LONLAT, CellRule, split_of_square
-from h2crop_data.recipe_problems import explain
+from h2crop_data.recipe_problems import UniqueKeys, explain
 
-Share = Annotated[float, Field(ge=0, le=1)]
-Percent = Annotated[float, Field(ge=0, le=100)]
-Month = Annotated[int, Field(ge=1, le=12)]
+Share = Annotated[float, Field(ge=0, le=1, strict=True)]
+Percent = Annotated[float, Field(ge=0, le=100, strict=True)]
+Month = Annotated[int, Field(ge=1, le=12, strict=True)]
 SplitName = Literal["train", "val", "test"]
-Year = Annotated[int, Field(ge=1950, le=2100)]
+Year = Annotated[int, Field(ge=1950, le=2100, strict=True)]
 
 
 def none_word(value: Any) -> Any:
@@ -112,7 +112,7 @@ class EnmapBands(Section):
 
     exclude_nm: list[tuple[float, float]] = [(1325.0, 1395.0)]
     """Ranges of centre wavelength in nm that are left out (default: water vapour, six bands that are all nodata)."""
-    count: int = Field(default=218, ge=1)
+    count: int = Field(default=218, ge=1, strict=True)
     """How many bands remain; a scene with another number is refused, because all samples share one axis."""
 
 
@@ -127,7 +127,7 @@ class EnmapSource(Section):
     """Months of acquisition, 1..12."""
     max_quality: Literal[0, 1, 2] = 1
     """Worst `enmap:overallQuality` taken: 0 nominal, 1 reduced, 2 low."""
-    min_sun_elevation: float = Field(default=30, ge=-90, le=90)
+    min_sun_elevation: float = Field(default=30, ge=-90, le=90, strict=True)
     """Lowest sun elevation in degrees; night scenes have none and are never taken."""
     max_cloud_cover: Percent = 20
     """Highest `eo:cloud_cover` of the scene in percent."""
@@ -157,7 +157,7 @@ class Clouds(Section):
 
     method: Literal["scl"] = "scl"
     """`scl`: the scene classification that comes with L2A."""
-    clear: list[Annotated[int, Field(ge=0, le=11)]] = [4, 5, 6]
+    clear: list[Annotated[int, Field(ge=0, le=11, strict=True)]] = [4, 5, 6]
     """SCL classes that are clear: 4 vegetation, 5 bare, 6 water (7 unclassified by choice)."""
 
 
@@ -247,11 +247,11 @@ class Taxonomy(Section):
 class Split(Section):
     """How ground is divided into train, val and test."""
 
-    square_size: int = Field(default=15360, ge=1000, le=1_000_000)
+    square_size: int = Field(default=15360, ge=1000, le=1_000_000, strict=True)
     """Side of the split squares in metres, drawn in EPSG:3035; larger than the texture of the land (10-20 km)."""
     shares: dict[SplitName, Share] = {"train": 0.735, "val": 0.129, "test": 0.136}
     """Share of the squares in each split; they add up to 1."""
-    seed: int = 0
+    seed: int = Field(default=0, strict=True)
     """Another seed draws another split."""
 
     @model_validator(mode="after")
@@ -271,11 +271,11 @@ class Split(Section):
 class StoreOptions(Section):
     """The form of the store; fixed once it exists."""
 
-    block_capacity: int = Field(default=16, ge=1, le=1024)
+    block_capacity: int = Field(default=16, ge=1, le=1024, strict=True)
     """Most samples in a block, that is in a shard."""
     codec: Literal["lz4", "zstd"] = "lz4"
     """Blosc codec, with bit shuffle: `lz4` reads fastest, `zstd` is about a tenth smaller."""
-    level: int = Field(default=5, ge=1, le=9)
+    level: int = Field(default=5, ge=1, le=9, strict=True)
     """Compression level."""
 
 
@@ -290,7 +290,7 @@ class Recipe(Section):
     """Where."""
     seasons: list[Year] = Field(min_length=1)
     """Calendar years of the Sentinel-2 series and of the parcels."""
-    cell_size: int = Field(default=1920, ge=CELL_STEP, le=19200, multiple_of=CELL_STEP)
+    cell_size: int = Field(default=1920, ge=CELL_STEP, le=19200, multiple_of=CELL_STEP, strict=True)
     """Side of a cell in metres, a multiple of 60."""
     enmap: Annotated[EnmapSource | None, NoneWord, NoneInSchema] = None
     """EnMAP scenes, or none."""
@@ -377,7 +377,7 @@ def load_recipe(path: str | Path) -> Recipe:
     if not file.exists() and str(path) in shipped_recipes():
         file = shipped_recipes()[str(path)]
     try:
-        document = yaml.safe_load(file.read_text(encoding="utf-8"))
+        document = yaml.load(file.read_text(encoding="utf-8"), UniqueKeys)
     except FileNotFoundError as error:
         known = ", ".join(sorted(shipped_recipes()))
         raise RecipeError(f"no recipe file {path} (shipped ones, by name: {known})") from error

@@ -6,7 +6,24 @@ import difflib
 import json
 from typing import Any
 
+import yaml
 from pydantic import BaseModel, ValidationError
+
+
+class UniqueKeys(yaml.SafeLoader):
+    """YAML without keys given twice, of which the last would silently win."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """A mapping. Raises a YAML error for a key given twice, with its line."""
+        mapping: dict[Any, Any] = {}
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)
+            if key in mapping:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"the key {key!r} is given twice", key_node.start_mark
+                )
+            mapping[key] = None
+        return super().construct_mapping(node, deep)
 
 
 def explain(error: ValidationError, name: str, document: Any, root: type[BaseModel]) -> str:

@@ -204,25 +204,25 @@ def sentinel2_arrays(
     gaps: list[str] = []
     used: list[list[str]] = [[] for _ in task.cells]
     for month, items in items_by_month(task.items).items():
-        observations = []
+        # Cut to the cells day by day: they may be few in a wide block.
+        looks: list[list[Observation]] = [[] for _ in task.cells]
         for name in sorted(items):
-            looks, failed = day_observations(task, source, items[name], grid, watch)
+            scenes, failed = day_observations(task, source, items[name], grid, watch)
             gaps += failed
-            if not looks:
+            if not scenes:
                 continue
             with watch.step("composite"):
-                look = mosaic_day(looks)
-            observations.append(look)
-            for i, cell in enumerate(task.cells):
-                if look.clear[pixel_slices(cell, bounds, FINE)].any():
-                    used[i].append(name)
-        if not observations:
-            continue
+                look = mosaic_day(scenes)
+                for i, cell in enumerate(task.cells):
+                    rows, columns = pixel_slices(cell, bounds, FINE)
+                    clear_here = look.clear[rows, columns].copy()
+                    looks[i].append(Observation(look.day, look.values[:, rows, columns].copy(), clear_here))
+                    if clear_here.any():
+                        used[i].append(name)
         with watch.step("composite"):
-            for i, cell in enumerate(task.cells):
-                rows, columns = pixel_slices(cell, bounds, FINE)
-                cut = [Observation(o.day, o.values[:, rows, columns], o.clear[rows, columns]) for o in observations]
-                s2[i, month - 1], clear[i, month - 1], day[i, month - 1] = median_composite(cut)
+            for i, cut in enumerate(looks):
+                if cut:
+                    s2[i, month - 1], clear[i, month - 1], day[i, month - 1] = median_composite(cut)
     facts = [
         {
             "s2_dates": used[i],

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
-import uuid
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -16,21 +14,18 @@ import pandas as pd
 
 from h2crop_data import __version__
 from h2crop_data.build.block import BlockTask, block_task
-from h2crop_data.build.engine import BlockOutcome, Workers, marker_matches, run_blocks
+from h2crop_data.build.engine import BlockOutcome, BuildError, Workers, marker_matches, run_blocks
+from h2crop_data.build.estimate import empty_months
 from h2crop_data.build.plan import SeasonPlan, load_season, save_season, scenes_table, season_folders
-from h2crop_data.build.planning import Progress, make_plan, silent
-from h2crop_data.cube.seal import FinishedSeason, seal
+from h2crop_data.build.planning import ALGORITHM, Progress, make_plan, silent
+from h2crop_data.cube.seal import FinishedSeason, current_attributes, seal
 from h2crop_data.cube.statistics import add_partial
-from h2crop_data.cube.store import BUILD_FOLDER, StoreBuilder, check_same_layout, hold_store, sync_folder
-from h2crop_data.errors import H2cropError, PlanError
+from h2crop_data.cube.store import BUILD_FOLDER, StoreBuilder, check_same_layout, hold_store
+from h2crop_data.errors import PlanError
 from h2crop_data.parcels.taxonomy import Taxonomy
 from h2crop_data.recipe import Recipe
 
 PLAN_FOLDER = f"{BUILD_FOLDER}/plan"
-
-
-class BuildError(H2cropError, RuntimeError):
-    """Some blocks could not be built; the finished ones are kept."""
 
 
 @dataclass
@@ -48,6 +43,8 @@ class BuildReport:
     seconds: dict[str, float] = field(default_factory=dict)
     #: Scenes that could not be read and were left out, as the recipe allows.
     gaps: list[str] = field(default_factory=list)
+    #: Months without any Sentinel-2 scene, by season: they stay empty.
+    empty_months: dict[int, list[int]] = field(default_factory=dict)
 
 
 OnBlock = Callable[[BlockOutcome, int, int], None]
@@ -74,6 +71,7 @@ def build_store(
     workers = workers or os.cpu_count() or 1
     with hold_store(folder) as builder:
         plans = pinned_plans(builder, source, progress)
+        check_versions(plans)
         report = BuildReport(str(folder), seasons=[plan.season for plan in plans])
         build_blocks(builder, plans, report, workers, kind, on_block)
         seal_store(builder, report)
@@ -97,6 +95,18 @@ def pinned_plans(builder: StoreBuilder, source: Recipe | Path, progress: Progres
     return plans
 
 
+def check_versions(plans: Sequence[SeasonPlan]) -> None:
+    """Refuse to go on with plans of another version of the classes or the algorithm. Raises PlanError."""
+    taxonomy = Taxonomy.load()
+    for plan in plans:
+        if plan.taxonomy_hash != taxonomy.hash:
+            raise PlanError(
+                f"{plan.season} was planned with other crop classes than this h2crop has; build a new store"
+            )
+        if plan.algorithm != ALGORITHM:
+            raise PlanError(f"{plan.season} was planned by an h2crop that computes otherwise; build a new store")
+
+
 def check_same_recipe(folder: Path, plan: SeasonPlan, recipe: Recipe) -> None:
     """Refuse to go on with another recipe than a season was planned with. Raises PlanError naming what differs."""
     old, new = plan.recipe.as_written(), recipe.as_written()
@@ -118,16 +128,22 @@ def pin(builder: StoreBuilder, plan: SeasonPlan) -> SeasonPlan:
         if not old.blocks[columns].equals(plan.blocks[columns]):
             raise PlanError(f"{builder.folder} was begun with another plan for {plan.season}; build into a new store")
         return old
-    for other in sorted((builder.folder / PLAN_FOLDER).glob("*/plan.json")):
-        check_same_layout(builder.folder, load_season(other.parent).layout, plan.layout)
-    partial = builder.temporary / f"plan-{uuid.uuid4().hex}"
-    save_season(plan, partial)
-    kept.parent.mkdir(parents=True, exist_ok=True)
-    if kept.exists():
-        shutil.rmtree(kept)
-    partial.rename(kept)
-    sync_folder(kept.parent)
+    for facts in sorted((builder.folder / PLAN_FOLDER).glob("*/plan.json")):
+        check_fits(builder.folder, load_season(facts.parent), plan)
+    save_season(plan, kept)
     return load_season(kept)
+
+
+def check_fits(folder: Path, other: SeasonPlan, plan: SeasonPlan) -> None:
+    """Refuse a season that does not fit another one of the store: layout, classes, split. Raises PlanError."""
+    check_same_layout(folder, other.layout, plan.layout)
+    if other.recipe.split != plan.recipe.split:
+        raise PlanError(
+            f"{folder} has another split since {other.season}: the same ground must be in the same split in every "
+            "season. Give the recipe the split of the first season, or build into a new store"
+        )
+    if other.taxonomy_hash != plan.taxonomy_hash:
+        raise PlanError(f"{folder} has other crop classes since {other.season}; build into a new store")
 
 
 def build_blocks(
@@ -168,12 +184,15 @@ def build_blocks(
 
 
 def pending_blocks(builder: StoreBuilder, plans: Sequence[SeasonPlan]) -> list[tuple[SeasonPlan, int]]:
-    """The blocks without a marker. Raises PlanError for a finished block whose inputs are not those of the plan."""
+    """The blocks without a marker, or whose files are not all there.
+
+    Raises PlanError for a finished block whose inputs are not those of the plan.
+    """
     pending = []
     for plan in plans:
         for row in plan.blocks.to_dict("records"):
             marker = builder.read_marker(plan.season, row["block"])
-            if marker is None:
+            if marker is None or not all(builder.is_whole(file) for file in marker["files"]):
                 pending.append((plan, row["block"]))
                 continue
             changed = marker_matches(marker, {group: row[f"hash_{group}"] for group in ("s2", "enmap", "labels")})
@@ -188,15 +207,23 @@ def pending_blocks(builder: StoreBuilder, plans: Sequence[SeasonPlan]) -> list[t
 def seal_store(builder: StoreBuilder, report: BuildReport) -> None:
     """Make a release of every season all of whose blocks are done, and finish the report."""
     finished, layout = [], None
+    released = (current_attributes(builder.folder) or {"seasons": {}})["seasons"]
     for facts in sorted((builder.folder / PLAN_FOLDER).glob("*/plan.json")):
         plan = load_season(facts.parent)
         markers = [builder.read_marker(plan.season, block) for block in plan.blocks["block"]]
         if any(marker is None for marker in markers):
+            if str(plan.season) in released:
+                raise PlanError(
+                    f"season {plan.season} of the current release lost the marker of a block; build it first "
+                    f"(--season {plan.season}), then the others"
+                )
             continue
         season = finished_season(plan, [marker for marker in markers if marker is not None])
         finished.append(season)
         layout = plan.layout
         if plan.season in report.seasons:
+            if months := empty_months(plan):
+                report.empty_months[plan.season] = months
             report.samples += len(season.samples)
             report.bytes += sum(file["bytes"] for file in season.files)
             report.gaps += sorted({gap for gaps in season.samples.get("s2_gaps", []) for gap in gaps})

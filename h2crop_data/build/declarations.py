@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cache
@@ -16,7 +16,7 @@ import pyogrio
 import shapely
 from numpy.typing import NDArray
 
-from h2crop_data.constants import BACKGROUND, FINE, TIERS
+from h2crop_data.constants import FINE, TIERS, UNKNOWN
 from h2crop_data.errors import ParcelError
 from h2crop_data.grid import LONLAT, SPLIT_CRS, Cell, to_crs, transformer
 from h2crop_data.parcels.rasterize import covered, rasterize_ids
@@ -69,7 +69,7 @@ def declarations_of(
     current = [source for source in sources if source.years is None or year in source.years]
     if not current:
         return no_declarations()
-    parts, counts = [], Counter[str]()
+    parts = []
     for place, source in enumerate(current):
         path = recipe.locate(source.path.replace("{year}", str(year)))
         own = recipe.locate(source.table.path) if isinstance(source.table, CropTable) else None
@@ -77,22 +77,21 @@ def declarations_of(
         for done, cells in enumerate(groups):
             progress(done, len(groups), f"parcels of {year}, {source.country}")
             outlines = shapely.union_all([cell.outline for cell in cells])
-            near, found = read_parcels(
+            near, _ = read_parcels(
                 path, source.code_field, id_field=source.id_field, layer=source.layer, crs=source.crs, area=outlines
             )
             shapely.prepare(outlines)
             near = near[shapely.intersects(outlines, near.geometry.to_numpy())]
             hcat3 = near["code"].map(lambda code, table=table: table.get(code, "")).astype("str")
             unmapped = ~near["code"].isin(list(table))
-            counts.update(found)
             parts.append(near.assign(source=place, country=source.country, hcat3=hcat3, unmapped=unmapped))
     parcels = pd.concat(parts, ignore_index=True).drop_duplicates(["source", "fid"])
     parcels = parcels.sort_values(["source", "fid"], ignore_index=True)
-    counts["unmapped"] = int(parcels["unmapped"].sum())
+    counts = {"parcels": len(parcels), "unmapped": int(parcels["unmapped"].sum())}
     parcels[TIER_COLUMNS] = tier_table(parcels["hcat3"], taxonomy)
     parcels["number"] = np.arange(1, len(parcels) + 1, dtype=np.uint32)
     parcels["split"] = split_of_parcels(parcels.geometry.to_numpy(), recipe.split)
-    return Declarations(parcels[[*PARCEL_COLUMNS, "geometry"]], coverage_of(recipe, current), dict(counts))
+    return Declarations(parcels[[*PARCEL_COLUMNS, "geometry"]], coverage_of(recipe, current), counts)
 
 
 def coverage_of(recipe: Recipe, sources: Sequence[ParcelSource]) -> shapely.Geometry | None:
@@ -154,6 +153,7 @@ class CellParcels:
         return inside, ids, known
 
     def labelled_share(self, cell: Cell) -> float:
-        """Share of a cell's pixels that lie in a declared parcel."""
-        _, ids, _ = self.draw(cell)
-        return float((ids != BACKGROUND).mean())
+        """Share of a cell's pixels in a parcel whose crop has a class at tier 1."""
+        inside, ids, _ = self.draw(cell)
+        known = np.concatenate([[False], inside[TIER_COLUMNS[0]].to_numpy() != UNKNOWN])
+        return float(known[ids].mean())

@@ -9,8 +9,10 @@ import signal
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -18,12 +20,16 @@ from typing import Any, Literal
 
 from h2crop_data import __version__
 from h2crop_data.build.block import BlockTask, assemble_block
-from h2crop_data.cube.store import StoreBuilder
+from h2crop_data.cube.store import BUILD_FOLDER, StoreBuilder
 from h2crop_data.errors import H2cropError, StoreError
 
 Workers = Literal["threads", "processes"]
 #: Linux: the signal a process gets when its parent dies.
 PR_SET_PDEATHSIG = 1
+
+
+class BuildError(H2cropError, RuntimeError):
+    """Some blocks could not be built; the finished ones are kept."""
 
 
 @dataclass(frozen=True)
@@ -39,14 +45,17 @@ class BlockOutcome:
     error: H2cropError | None = None
 
 
-def build_block(folder: Path, task: BlockTask) -> BlockOutcome:
-    """Compute a block, write its shards, then its marker. Errors a user can act on come back in the outcome."""
+def build_block(folder: Path, task: BlockTask, threads: int = 1) -> BlockOutcome:
+    """Compute a block, write its shards, then its marker. Errors come back in the outcome.
+
+    threads: how many compress and hash.
+    """
     start = time.perf_counter()
     try:
         built = assemble_block(task)
         writing = time.perf_counter()
         builder = StoreBuilder(folder)
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
+        with ThreadPoolExecutor(threads) as pool:
             names = builder.write_block(task.season, task.block, built.arrays, task.layout, pool)
             hashing = time.perf_counter()
             files = list(pool.map(builder.describe, names))
@@ -71,10 +80,19 @@ def build_block(folder: Path, task: BlockTask) -> BlockOutcome:
                 "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
             },
         )
-    except H2cropError as error:
+    except Exception as error:  # noqa: BLE001 -- whatever a scene or a library does, it must not cost the other blocks
         spent = {"failed": time.perf_counter() - start}
-        return BlockOutcome(task.season, task.block, len(task.cells), 0, spent, error)
+        told = error if isinstance(error, H2cropError) else unexpected(folder, task, error)
+        return BlockOutcome(task.season, task.block, len(task.cells), 0, spent, told)
     return BlockOutcome(task.season, task.block, len(task.cells), sum(file["bytes"] for file in files), seconds)
+
+
+def unexpected(folder: Path, task: BlockTask, error: Exception) -> BuildError:
+    """An error nobody foresaw, with its stack trace kept beside the store."""
+    log = folder / BUILD_FOLDER / "logs" / f"{task.season}-{task.block:06d}.txt"
+    log.parent.mkdir(exist_ok=True)
+    log.write_text("".join(traceback.format_exception(error)), encoding="utf-8")
+    return BuildError(f"{type(error).__name__}: {error} (a bug? the stack trace is in {log})")
 
 
 def run_blocks(folder: Path, tasks: Iterable[BlockTask], workers: int, kind: Workers) -> Iterator[BlockOutcome]:
@@ -83,17 +101,21 @@ def run_blocks(folder: Path, tasks: Iterable[BlockTask], workers: int, kind: Wor
     A block that fails does not stop the others; a store that cannot be written does: raises StoreError.
     """
     queue = iter(tasks)
+    threads = max(1, (os.cpu_count() or 1) // workers)
     with executor(workers, kind) as pool:
         running: set[Future[BlockOutcome]] = set()
         try:
             while True:
                 for task in islice(queue, 2 * workers - len(running)):
-                    running.add(pool.submit(build_block, folder, task))
+                    running.add(pool.submit(build_block, folder, task, threads))
                 if not running:
                     return
                 done, running = wait(running, return_when=FIRST_COMPLETED)
                 for future in done:
-                    outcome = future.result()
+                    try:
+                        outcome = future.result()
+                    except BrokenProcessPool as error:
+                        raise BuildError("a worker process died (out of memory? use fewer --workers)") from error
                     if isinstance(outcome.error, StoreError):
                         raise outcome.error
                     yield outcome

@@ -49,12 +49,17 @@ def estimate(plan: SeasonPlan) -> dict[str, Any]:
     }
     # Reasons carry the figures of each scene; without them they can be counted.
     reasons = Counter(re.sub(r"\d[\d.]*", "N", one.reason) for one in plan.scenes if not one.taken)
-    months = {acquired(item).month for item in plan.sentinel2}
     return {
         "counts": counts,
         "raw_bytes": raw,
         "bytes": int(raw * COMPRESSION[plan.recipe.store.codec]),
         "seconds": reads + raw / 1e6 * SECONDS_A_MEGABYTE,
         "left_out": dict(reasons.most_common()),
-        "months_without_scenes": [m for m in range(1, MONTHS + 1) if m not in months] if sentinel2 else [],
+        "months_without_scenes": empty_months(plan),
     }
+
+
+def empty_months(plan: SeasonPlan) -> list[int]:
+    """The months (1..12) without any Sentinel-2 scene; none where the recipe has no Sentinel-2."""
+    months = {acquired(item).month for item in plan.sentinel2}
+    return [month for month in range(1, MONTHS + 1) if month not in months] if plan.recipe.sentinel2 else []

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import uuid
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from h2crop_data.build.declarations import Declarations
 from h2crop_data.build.scenes import SceneDecision
 from h2crop_data.catalog.inventory import read_items, write_items
 from h2crop_data.cube.schema import StoreLayout
-from h2crop_data.cube.store import canonical_json
+from h2crop_data.cube.store import canonical_json, sync
 from h2crop_data.errors import PlanError
 from h2crop_data.grid import LONLAT
 from h2crop_data.recipe import Recipe, parse_recipe
@@ -49,6 +50,8 @@ class SeasonPlan:
     prior: Declarations
     taxonomy_version: str
     taxonomy_hash: str
+    #: Version of the algorithm of each array group that the input hashes were made for.
+    algorithm: dict[str, int]
 
     @property
     def layout(self) -> StoreLayout:
@@ -68,6 +71,8 @@ class SeasonPlan:
             "recipe": self.recipe.as_written(),
             "taxonomy": {"version": self.taxonomy_version, "sha256": self.taxonomy_hash},
             "counts": {role: getattr(self, role).counts for role in ROLES},
+            "items": {"sentinel2": len(self.sentinel2), "enmap": len(self.enmap)},
+            "algorithm": self.algorithm,
             "coverage": {role: "everywhere" if getattr(self, role).coverage is None else "stated" for role in ROLES},
         }
 
@@ -83,10 +88,29 @@ def season_folders(plan: Path) -> list[Path]:
 
 
 def save_season(plan: SeasonPlan, folder: Path) -> None:
-    """Write a season's plan to `folder`, whole or not at all: `plan.json` comes last."""
-    if folder.exists():
-        shutil.rmtree(folder)
-    folder.mkdir(parents=True)
+    """Write a season's plan to `folder`, whole or not at all, in the place of an older one.
+
+    Raises PlanError where the folder is something else (a store's season, say) or cannot be written.
+    """
+    if folder.exists() and not (folder / "plan.json").exists():
+        raise PlanError(f"{folder} is there and is no plan; choose another --out")
+    partial = folder.with_name(f".{folder.name}.{uuid.uuid4().hex}.tmp")
+    try:
+        partial.mkdir(parents=True)
+        write_tables(plan, partial)
+        for path in [*partial.iterdir(), partial]:
+            sync(path)
+        if folder.exists():
+            shutil.rmtree(folder)
+        partial.rename(folder)
+        sync(folder.parent)
+    except OSError as error:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise PlanError(f"cannot write the plan {folder}: {error.strerror or error}") from error
+
+
+def write_tables(plan: SeasonPlan, folder: Path) -> None:
+    """The files of a plan."""
     plan.samples.to_parquet(folder / "samples.parquet")
     plan.blocks.to_parquet(folder / "blocks.parquet")
     scenes_table(plan.scenes).to_parquet(folder / "scenes.parquet")
@@ -120,23 +144,27 @@ def load_season(folder: Path) -> SeasonPlan:
             )
             for role in ROLES
         }
+        items = {name: read_items(folder / f"{name}.parquet") for name in facts["items"]}
+        if {name: len(found) for name, found in items.items()} != facts["items"]:
+            raise ValueError("scenes are missing")
         return SeasonPlan(
             season=facts["season"],
             recipe=parse_recipe(facts["recipe"], folder, str(folder)),
             samples=gpd.read_parquet(folder / "samples.parquet"),
             blocks=pd.read_parquet(folder / "blocks.parquet"),
             scenes=scene_decisions(pd.read_parquet(folder / "scenes.parquet")),
-            sentinel2=read_items(folder / "sentinel2.parquet"),
-            enmap=read_items(folder / "enmap.parquet"),
+            sentinel2=items["sentinel2"],
+            enmap=items["enmap"],
             parcels=declarations["parcels"],
             prior=declarations["prior"],
             taxonomy_version=facts["taxonomy"]["version"],
             taxonomy_hash=facts["taxonomy"]["sha256"],
+            algorithm=facts["algorithm"],
         )
     except (OSError, ValueError, KeyError) as error:
         if isinstance(error, PlanError):
             raise
-        raise PlanError(f"{folder} is damaged ({type(error).__name__}: {error}); plan again") from error
+        raise PlanError(f"{folder} is damaged ({type(error).__name__}: {error}); delete it and plan again") from error
 
 
 def scenes_table(scenes: list[SceneDecision]) -> pd.DataFrame:

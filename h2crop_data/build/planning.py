@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 import geopandas as gpd
+import numpy as np
 import pandas as pd
 import pyogrio
 import pystac
@@ -61,12 +62,12 @@ def make_plan(recipe: Recipe, season: int, progress: Progress = silent) -> Seaso
     squares = dict(zip(cells, split_squares(cells, recipe.split.square_size), strict=True))
     groups = cells_by_square(squares)
     declarations = pinned_declarations(recipe, season, groups, taxonomy, progress)
-    labelled = labelled_shares(declarations["parcels"], groups) if recipe.parcels else {}
+    labelled = labelled_shares(declarations["parcels"], groups, progress) if recipe.parcels else {}
     if recipe.parcels:
         least = recipe.parcels.min_labelled_share
         chosen = [one for one in chosen if labelled[one.cell] >= least]
         if not chosen:
-            raise PlanError(f"{season}: none of {len(cells)} cells has parcels.min_labelled_share {least:g} declared")
+            raise PlanError(f"{season}: none of {len(cells)} cells has parcels.min_labelled_share {least:g} labelled")
     samples = sample_table(recipe, season, chosen, squares, labelled)
     blocks = block_table(samples)
     places = block_places(samples)
@@ -87,6 +88,7 @@ def make_plan(recipe: Recipe, season: int, progress: Progress = silent) -> Seaso
         prior=declarations["prior"],
         taxonomy_version=taxonomy.version,
         taxonomy_hash=taxonomy.hash,
+        algorithm=dict(ALGORITHM),
     )
     return replace(plan, blocks=with_hashes(plan))
 
@@ -97,15 +99,16 @@ def area_of(recipe: Recipe) -> tuple[BaseGeometry, str]:
     if area.bbox:
         return shapely.box(*area.bbox), area.crs
     if area.geojson:
-        return geojson_polygons(area.geojson), area.crs
+        return shapely.make_valid(geojson_polygons(area.geojson)), area.crs
     path = recipe.locate(area.file or "")
     try:
         frame = pyogrio.read_dataframe(path, columns=[])
     except pyogrio.errors.DataSourceError as error:
         raise RecipeError(f"area.file: cannot read {path}: {error}") from error
-    if frame.crs is None or frame.empty:
+    polygons = [shape for shape in frame.geometry if shape is not None and shape.geom_type.endswith("Polygon")]
+    if frame.crs is None or not polygons:
         raise RecipeError(f"area.file: {path} states no CRS or holds no polygon")
-    return shapely.union_all(frame.geometry.to_numpy()), frame.crs.to_string()
+    return shapely.union_all(shapely.make_valid(np.array(polygons, dtype=object))), frame.crs.to_string()
 
 
 def why_none(scenes: Sequence[SceneDecision]) -> str:
@@ -137,10 +140,13 @@ def pinned_declarations(
     }
 
 
-def labelled_shares(declarations: Declarations, groups: Sequence[Sequence[Cell]]) -> dict[Cell, float]:
-    """Share of each cell's pixels that lie in a declared parcel."""
+def labelled_shares(
+    declarations: Declarations, groups: Sequence[Sequence[Cell]], progress: Progress
+) -> dict[Cell, float]:
+    """Share of each cell's pixels whose crop has a class."""
     shares: dict[Cell, float] = {}
-    for cells in groups:
+    for done, cells in enumerate(groups):
+        progress(done, len(groups), "labelled pixels of the cells")
         near = CellParcels(declarations, cells)
         shares |= {cell: near.labelled_share(cell) for cell in cells}
     return shares

@@ -171,6 +171,11 @@ def choose_sentinel2(
         progress(done, len(places), "searching Sentinel-2")
         items = find_items(recipe.source(source.catalog), source.collection, place, *year_range(season))
         found |= {item.id: item for item in items}
+    if not found:
+        raise PlanError(
+            f"{source.catalog} has no scene of collection {source.collection!r} over the cells in {season}; "
+            "check sentinel2.catalog and sentinel2.collection"
+        )
     kept, replaced = newest_of_each_acquisition([found[name] for name in sorted(found)])
     decisions = [
         decision(found[left_out], "sentinel2", f"the same acquisition as {newest}, which is newer or listed last")

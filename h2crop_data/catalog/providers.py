@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections import defaultdict
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
 import pystac
+import shapely
+from shapely.geometry import shape
 
 from h2crop_data.catalog.search import acquired
 from h2crop_data.errors import SceneError
@@ -27,6 +30,8 @@ SENTINEL2_ASSETS: dict[str, tuple[str, ...]] = {
     "B12": ("swir22", "B12", "B12_20m"),
     "SCL": ("scl", "SCL", "SCL_20m"),
 }
+#: Share of an item's ground that another must show to stand for it.
+SAME_GROUND = 0.95
 DATATAKE = re.compile(r"S2[A-Z]_(\d{8}T\d{6})_")
 MGRS_TILE = re.compile(r"(?:^|[-_T])(\d{2}[C-X][A-Z]{2})(?:_|$)")
 ENMAP_NAME = re.compile(r"ENMAP01-____L2A-DT(?P<datatake>\d{10})_(?P<time>\d{8}T\d{6})Z_(?P<tile>\d{3})_")
@@ -89,13 +94,26 @@ def datatake_time(item: pystac.Item) -> str:
 
 
 def newest_of_each_acquisition(items: list[pystac.Item]) -> tuple[list[pystac.Item], dict[str, str]]:
-    """One item for each (datatake, tile): the newest baseline, then the last id. Gives them and {left out: kept}."""
-    best: dict[tuple[str, str], pystac.Item] = {}
-    for item in sorted(items, key=lambda item: (baseline(item) or "", item.id)):
-        best[datatake_time(item), sentinel2_tile(item)] = item
-    kept = {item.id for item in best.values()}
-    replaced = {item.id: best[datatake_time(item), sentinel2_tile(item)].id for item in items if item.id not in kept}
-    return sorted(best.values(), key=lambda item: item.id), replaced
+    """One item for each (datatake, tile) and ground: the newest baseline, then the last id; and {left out: kept}.
+
+    Two granules of one datatake and tile that show different ground (a datatake cut into datastrips) are both kept.
+    """
+    kept: dict[tuple[str, str], list[pystac.Item]] = defaultdict(list)
+    replaced: dict[str, str] = {}
+    for item in sorted(items, key=lambda item: (baseline(item) or "", item.id), reverse=True):
+        same = kept[datatake_time(item), sentinel2_tile(item)]
+        newer = next((other for other in same if covers(other, item)), None)
+        if newer is None:
+            same.append(item)
+        else:
+            replaced[item.id] = newer.id
+    return sorted((item for same in kept.values() for item in same), key=lambda item: item.id), replaced
+
+
+def covers(one: pystac.Item, other: pystac.Item) -> bool:
+    """Whether an item shows (nearly) all the ground of another."""
+    ground, wanted = (shapely.make_valid(shape(item.geometry)) for item in (one, other))
+    return bool(shapely.intersection(ground, wanted).area >= SAME_GROUND * wanted.area)
 
 
 def newest_products(items: list[pystac.Item]) -> tuple[list[pystac.Item], dict[str, str]]:

@@ -29,7 +29,7 @@ def build(
     from h2crop_data.build.build import build_store
 
     given: Recipe | Path
-    if Path(source).is_dir():
+    if is_folder(source):
         given = Path(source)
         if season:
             raise RecipeError("--season goes with a recipe; a plan has its seasons")
@@ -59,6 +59,14 @@ def build(
         raise typer.Exit(Exit.GAPS)
 
 
+def is_folder(source: str) -> bool:
+    """Whether a source is a folder, not a file or a name."""
+    try:
+        return Path(source).is_dir()
+    except OSError as error:
+        raise RecipeError(f"{source}: {error.strerror or error}") from error
+
+
 def show_report(report: BuildReport) -> None:
     """What was built and where the time went."""
     seasons = ", ".join(map(str, report.seasons))
@@ -73,5 +81,7 @@ def show_report(report: BuildReport) -> None:
             for step, spent in sorted(report.seconds.items(), key=lambda item: -item[1])
         ]
         print_table("where the workers' time went", ["step", "time", "share"], rows)
+    for season, months in report.empty_months.items():
+        console.print(f"  no Sentinel-2 scene in month {', '.join(map(str, months))} of {season}: these stay empty")
     for gap in report.gaps:
         console.print(f"  gap: {gap} could not be read and was left out", markup=False)

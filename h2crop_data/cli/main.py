@@ -71,7 +71,8 @@ def tell(error: H2cropError, code: Exit) -> Exit:
 
 def missing_extra(module: str) -> str | None:
     """The extra a missing module belongs to, or None where it is none of ours."""
-    extras = {"build": ("rasterio", "odc", "pystac", "pystac_client", "stac_geoparquet"), "train": ("torch",)}
+    building = ("affine", "odc", "pyogrio", "pystac", "pystac_client", "rasterio", "requests", "stac_geoparquet")
+    extras = {"build": building, "train": ("torch",)}
     top = module.split(".")[0]
     found = [extra for extra, modules in extras.items() if top in modules and importlib.util.find_spec(top) is None]
     return found[0] if found else None

@@ -19,14 +19,16 @@ from xarray.backends import BackendArray
 from xarray.core.indexing import ExplicitIndexer, IndexingSupport, LazilyIndexedArray, explicit_indexing_adapter
 
 from h2crop_data.constants import REFLECTANCE_FILL, REFLECTANCE_SCALE
-from h2crop_data.cube.schema import FORMAT_VERSION, StoreLayout, coordinates
-from h2crop_data.errors import FormatVersionError, StoreError
+from h2crop_data.cube.schema import StoreLayout, check_format_version, coordinates
+from h2crop_data.errors import StoreError
 
 
 def read_file(store: str | Path, name: str) -> bytes:
     """A file of a store in a folder or at a URL. Raises StoreError naming it."""
     location = f"{str(store).rstrip('/')}/{name}"
     try:
+        if "://" not in location:
+            return Path(location).read_bytes()
         with fsspec.open(location, "rb") as file:
             data: bytes = file.read()
     except (OSError, ValueError, aiohttp.ClientError) as error:
@@ -41,13 +43,10 @@ def store_attributes(store: str | Path) -> dict[str, Any]:
     """
     try:
         attributes: dict[str, Any] = json.loads(read_file(store, "zarr.json"))["attributes"]
-        version = str(attributes["format_version"])
+        attributes["format_version"]
     except (ValueError, KeyError, TypeError) as error:
         raise StoreError(f"{store}/zarr.json is not the root of an h2crop store ({error})") from error
-    if version.split(".")[0] != FORMAT_VERSION.split(".")[0]:
-        raise FormatVersionError(
-            f"{store} has format {version}, this h2crop reads {FORMAT_VERSION}: use a version of h2crop that fits"
-        )
+    check_format_version(attributes, store)
     return attributes
 
 
@@ -89,14 +88,17 @@ def open_season(store: str | Path, season: int, *, scaled: bool = False) -> xr.D
     """The valid samples of a season, lazily, as stored or scaled.
 
     store: folder or http(s) URL. scaled: `enmap` and `s2` become reflectance, float32 with NaN where nothing was
-    measured; everything else stays as stored. Arrays are dask arrays of one block a chunk, coordinates are in memory.
-    Raises StoreError.
+    measured; everything else stays as stored. Arrays are dask arrays, a block's size a chunk; coordinates are in
+    memory. Raises StoreError.
     """
-    attributes = store_attributes(store)
+    store_attributes(store)
+    root: Any = zarr.open_group(str(store), mode="r", use_consolidated=True)
+    # One root for everything: another release may be made at any moment.
+    attributes = root.attrs.asdict()
     if str(season) not in attributes["seasons"]:
         raise StoreError(f"{store} has no season {season}; it has {', '.join(attributes['seasons'])}")
     layout = StoreLayout.from_attributes(attributes["layout"])
-    group: Any = zarr.open_group(str(store), mode="r", use_consolidated=True)[str(season)]
+    group = root[str(season)]
     slots = np.flatnonzero(group["valid"][:])
     variables: dict[str, xr.Variable] = {}
     for name, spec in layout.arrays().items():

@@ -11,6 +11,7 @@ from typing import Any, Literal
 import numpy as np
 
 from h2crop_data.constants import COARSE, ENMAP_FLAGS, FINE, MONTHS, REFLECTANCE_FILL, TIERS, UNKNOWN
+from h2crop_data.errors import FormatVersionError
 from h2crop_data.recipe import Recipe
 
 FORMAT_VERSION = "1.0"
@@ -149,6 +150,15 @@ class StoreLayout:
             s2_bands=tuple(attributes["s2_bands"]),
             enmap_bands=attributes["enmap_bands"],
             labels=attributes["labels"],
+        )
+
+
+def check_format_version(attributes: dict[str, Any], store: object) -> None:
+    """Refuse a store of another major version of the format. Raises FormatVersionError."""
+    version = str(attributes.get("format_version", "none"))
+    if version.split(".")[0] != FORMAT_VERSION.split(".")[0]:
+        raise FormatVersionError(
+            f"{store} has format {version}, this h2crop reads {FORMAT_VERSION}: use a version of h2crop that fits"
         )
 
 

@@ -115,6 +115,8 @@ class ShardReader:
         self.capacity: int = document["chunk_grid"]["configuration"]["chunk_shape"][0]
         self.step: int = sharding["chunk_shape"][1]
         self.chunks_per_sample = self.sample_shape[0] // self.step
+        #: A shard that does not exist is fill in a partial copy of a store, damage where a sample should be.
+        self.missing_is_fill = True
         self._indexes: dict[int, NDArray[np.void] | None] = {}
 
     def __getstate__(self) -> dict[str, Any]:
@@ -149,6 +151,8 @@ class ShardReader:
         block, place = divmod(slot, self.capacity)
         start = place * self.chunks_per_sample + first // self.step
         index = self._index(block)
+        if index is None and not self.missing_is_fill:
+            raise StoreError(f"{self.path(block)} is missing; download or build this block again")
         if index is None:
             out[...] = self.fill
             return

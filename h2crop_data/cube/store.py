@@ -14,17 +14,19 @@ import shutil
 import uuid
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from numpy.typing import NDArray
 
-from h2crop_data.cube.schema import StoreLayout
-from h2crop_data.cube.shard import encode_shard, shard_name
+from h2crop_data.cube.schema import StoreLayout, check_format_version
+from h2crop_data.cube.shard import encode_shard, load_root, shard_name
 from h2crop_data.errors import PlanError, StoreError
 
 BUILD_FOLDER = ".build"
+#: What the marker of a block must have.
+MARKER_KEYS = ("hashes", "files", "split", "spectrum", "provenance", "statistics", "software")
 #: `path`, `bytes`, `sha256` of a file of the store.
 FileRecord = dict[str, Any]
 
@@ -34,9 +36,9 @@ def canonical_json(value: Any) -> str:
     return json.dumps(value, sort_keys=True, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 
-def sync_folder(folder: Path) -> None:
-    """Make renames and new names in a folder survive a power cut."""
-    descriptor = os.open(folder, os.O_RDONLY)
+def sync(path: Path) -> None:
+    """Make a file, or the names in a folder, survive a power cut."""
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:
@@ -56,27 +58,38 @@ class StoreBuilder:
         Raises StoreError when the disk is full or nothing may be written; what was there before is still there then.
         """
         target = self.folder / name
-        self.make_folder(target.parent)
         partial = self.temporary / f"{target.name}.{uuid.uuid4().hex}.tmp"
         try:
+            self.make_folder(target.parent)
             with partial.open("wb") as file:
                 file.writelines(parts)
                 file.flush()
                 os.fsync(file.fileno())
             partial.replace(target)
+            sync(target.parent)
         except OSError as error:
-            partial.unlink(missing_ok=True)
+            with suppress(OSError):
+                partial.unlink(missing_ok=True)
             raise StoreError(
                 f"cannot write {target}: {error.strerror or error}; finished blocks are kept, mend it and run again"
             ) from error
-        sync_folder(target.parent)
         return name
 
     def describe(self, name: str) -> FileRecord:
         """Name, bytes and sha256 of a file, as the file system gives it back."""
-        with (self.folder / name).open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-            return {"path": name, "bytes": file.tell(), "sha256": digest}
+        try:
+            with (self.folder / name).open("rb") as file:
+                digest = hashlib.file_digest(file, "sha256").hexdigest()
+                return {"path": name, "bytes": file.tell(), "sha256": digest}
+        except OSError as error:
+            raise StoreError(f"cannot read back {self.folder / name}: {error.strerror or error}; run again") from error
+
+    def is_whole(self, file: FileRecord) -> bool:
+        """Whether a file is there with the size it was written with."""
+        try:
+            return bool((self.folder / file["path"]).stat().st_size == file["bytes"])
+        except OSError:
+            return False
 
     def write_json(self, name: str, value: Any) -> str:
         """Write a JSON document in the one canonical form."""
@@ -88,7 +101,7 @@ class StoreBuilder:
             return
         self.make_folder(folder.parent)
         folder.mkdir(exist_ok=True)
-        sync_folder(folder.parent)
+        sync(folder.parent)
 
     def write_block(
         self, season: int, block: int, arrays: dict[str, NDArray[Any]], layout: StoreLayout, pool: ThreadPoolExecutor
@@ -123,10 +136,14 @@ class StoreBuilder:
         path = self.marker_path(season, block)
         try:
             marker: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+            missing = set(MARKER_KEYS) - set(marker)
         except FileNotFoundError:
             return None
-        except ValueError as error:
+        except (OSError, ValueError, TypeError) as error:
             raise StoreError(f"{path} is damaged ({error}); delete it and run the build again") from error
+        if missing:
+            lost = ", ".join(sorted(missing))
+            raise StoreError(f"{path} is damaged (it has no {lost}); delete it and run the build again")
         return marker
 
     def remove_garbage(self) -> int:
@@ -147,11 +164,13 @@ def hold_store(folder: Path) -> Iterator[StoreBuilder]:
     builder holds the store or the folder is something else.
     """
     build = folder / BUILD_FOLDER
-    if folder.is_dir() and not build.is_dir() and any(folder.iterdir()):
-        raise StoreError(f"{folder} is not empty and no store under construction; choose another --out")
     try:
+        if folder.is_dir() and not build.is_dir() and any(folder.iterdir()):
+            raise StoreError(f"{folder} is not empty and has no {BUILD_FOLDER}/ to go on from; choose another --out")
         (build / "tmp").mkdir(parents=True, exist_ok=True)
         lock = (build / "lock").open("a+", encoding="utf-8")
+    except StoreError:
+        raise
     except OSError as error:
         raise StoreError(f"cannot write in {folder}: {error.strerror or error}") from error
     with lock:
@@ -165,6 +184,8 @@ def hold_store(folder: Path) -> Iterator[StoreBuilder]:
         lock.write(f"{os.getpid()}\n")
         lock.flush()
         builder = StoreBuilder(folder)
+        if (folder / "zarr.json").exists():
+            check_format_version(load_root(folder)["attributes"], folder)
         builder.remove_garbage()
         yield builder
 

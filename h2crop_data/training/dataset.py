@@ -61,6 +61,8 @@ class CropSamples(Dataset[dict[str, Any]]):
             if unknown:
                 raise StoreError(f"{store} has no array {unknown[0]!r}; it has {', '.join(sorted(readers))}")
             self.readers[season] = {name: readers[name] for name in names}
+            for reader in self.readers[season].values():
+                reader.missing_is_fill = False
             documents = root["consolidated_metadata"]["metadata"]
             self.monthly |= {name for name in names if documents[f"{season}/{name}"]["dimension_names"][1] == "month"}
             index = read_index(self.store, f"samples-{season}")

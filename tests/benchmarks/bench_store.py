@@ -45,7 +45,7 @@ from numpy.typing import NDArray
 from h2crop_data.constants import MONTHS, TIERS, UNKNOWN
 from h2crop_data.cube.schema import Codec, StoreLayout
 from h2crop_data.cube.shard import BITSHUFFLE, ShardReader
-from h2crop_data.cube.store import StoreBuilder, hold_store, sync_folder
+from h2crop_data.cube.store import StoreBuilder, hold_store, sync
 
 SEASON = 2022
 S2_BANDS = ("B02", "B03", "B04", "B05", "B06", "B07", "B08", "B8A", "B11", "B12")
@@ -117,7 +117,7 @@ def write_by_hand(folder: Path, arrays: dict[str, NDArray[Any]], layout: StoreLa
             file.writelines(parts)
             file.flush()
             os.fsync(file.fileno())
-    sync_folder(folder)
+    sync(folder)
 
 
 def seconds(call: Callable[[], Any]) -> float:

@@ -13,7 +13,8 @@ from prefect.states import Failed
 from prefect.testing.utilities import prefect_test_harness
 from tiny_region import EAST, NORTH, SOUTH, WEST, TinyRegion
 
-from h2crop_data.build.build import BuildError, build_store
+from h2crop_data.build.build import build_store
+from h2crop_data.build.engine import BuildError
 from h2crop_data.errors import CatalogError, PlanError, ReadError, RecipeError, StoreError
 
 FLOW = Path(__file__).parents[2] / "flows/build.py"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 
@@ -11,13 +12,18 @@ from tiny_region import EAST, NORTH, SOUTH, WEST, TinyRegion
 from typer.testing import CliRunner
 
 import h2crop_data
-from h2crop_data.build.build import BuildError, build_store
+from h2crop_data.build import engine, planning
+from h2crop_data.build.block import AssembledBlock, BlockTask
+from h2crop_data.build.build import build_store
+from h2crop_data.build.engine import BuildError
 from h2crop_data.build.plan import load_season, save_season
 from h2crop_data.build.planning import make_plan
 from h2crop_data.cli.main import app
 from h2crop_data.cube.reading import read_index, read_index_json
-from h2crop_data.errors import PlanError
+from h2crop_data.errors import FormatVersionError, PlanError, StoreError
 from h2crop_data.grid import Cell, split_squares
+from h2crop_data.parcels.taxonomy import Taxonomy
+from h2crop_data.training.dataset import CropSamples
 
 FILL = -32768
 #: Rows and columns of the made SCL (20 m) and EnMAP (30 m) rasters.
@@ -293,6 +299,7 @@ def test_the_command_plans_shows_and_builds_a_plan(region: TinyRegion, tmp_path:
 
 def test_a_store_is_not_gone_on_with_from_other_inputs(region: TinyRegion, tmp_path: Path) -> None:
     region.add_sentinel2("one", "2022-07-01T10:50:00Z")
+    region.add_sentinel2("later", "2023-07-01T10:50:00Z")
     build_store(region.recipe(), tmp_path / "store")
     with pytest.raises(PlanError, match=r"another recipe for 2022 \(it differs in sentinel2\)"):
         build_store(region.recipe(sentinel2={"clouds": {"clear": [4]}}), tmp_path / "store")
@@ -309,3 +316,140 @@ def test_nothing_to_build_says_why(region: TinyRegion) -> None:
         make_plan(region.recipe(), 2022)
     with pytest.raises(PlanError, match="The catalog has none"):
         make_plan(region.recipe(), 2021)
+
+
+def test_a_plan_never_replaces_what_is_no_plan(region: TinyRegion, tmp_path: Path) -> None:
+    region.add_sentinel2("one", "2022-07-01T10:50:00Z")
+    recipe = region.recipe()
+    build_store(recipe, tmp_path / "store")
+    before = {path: path.read_bytes() for path in (tmp_path / "store/2022").rglob("*") if path.is_file()}
+    with pytest.raises(PlanError, match="is there and is no plan"):
+        save_season(make_plan(recipe, 2022), tmp_path / "store/2022")
+    assert {path: path.read_bytes() for path in (tmp_path / "store/2022").rglob("*") if path.is_file()} == before
+    # Planning again replaces the older plan.
+    for _ in range(2):
+        save_season(make_plan(recipe, 2022), tmp_path / "plan/2022")
+    assert [path.name for path in (tmp_path / "plan").iterdir()] == ["2022"]
+
+
+def test_a_plan_that_lost_its_scenes_is_refused(region: TinyRegion, tmp_path: Path) -> None:
+    region.add_sentinel2("one", "2022-07-01T10:50:00Z")
+    save_season(make_plan(region.recipe(), 2022), tmp_path / "plan/2022")
+    (tmp_path / "plan/2022/sentinel2.parquet").unlink()
+    with pytest.raises(PlanError, match="scenes are missing"):
+        build_store(tmp_path / "plan", tmp_path / "store")
+
+
+def test_a_lost_or_cut_shard_is_built_again_and_never_read_as_fill(region: TinyRegion, tmp_path: Path) -> None:
+    region.add_sentinel2("one", "2022-07-01T10:50:00Z")
+    recipe, store = region.recipe(), tmp_path / "store"
+    build_store(recipe, store)
+    shards = [store / "2022/s2/c.0.0.0.0.0", store / "2022/s2_clear/c.1.0.0.0"]
+    whole = [path.read_bytes() for path in shards]
+    shards[0].unlink()
+    shards[1].write_bytes(whole[1][:50])
+    with pytest.raises(StoreError, match=r"c.0.0.0.0.0 is missing"):
+        CropSamples(store, arrays=["s2"])[0]
+    report = build_store(recipe, store)
+    assert (report.built, report.release) == (2, 1)
+    assert [path.read_bytes() for path in shards] == whole
+
+
+def test_the_same_ground_stays_in_its_split_in_every_season(region: TinyRegion, tmp_path: Path) -> None:
+    region.add_sentinel2("one", "2022-07-01T10:50:00Z")
+    region.add_sentinel2("two", "2021-07-01T10:50:00Z")
+    build_store(region.recipe(), tmp_path / "store")
+    other = region.recipe(split={"seed": 1}).for_seasons([2021])
+    with pytest.raises(PlanError, match="another split since 2022"):
+        build_store(other, tmp_path / "store")
+    assert build_store(region.recipe().for_seasons([2021]), tmp_path / "store").release == 2
+
+
+def test_a_released_season_never_drops_out_silently(region: TinyRegion, tmp_path: Path) -> None:
+    region.add_sentinel2("one", "2022-07-01T10:50:00Z")
+    region.add_sentinel2("two", "2021-07-01T10:50:00Z")
+    recipe, store = region.recipe(), tmp_path / "store"
+    build_store(recipe, store)
+    (store / ".build/2022/000000.json").unlink()
+    with pytest.raises(PlanError, match="season 2022 of the current release lost the marker"):
+        build_store(recipe.for_seasons([2021]), store)
+    build_store(recipe, store)
+    build_store(recipe.for_seasons([2021]), store)
+    assert h2crop_data.open(store, 2022).sizes["sample"] == h2crop_data.open(store, 2021).sizes["sample"] == 4
+
+
+def test_a_plan_of_another_algorithm_or_taxonomy_is_not_gone_on_with(
+    region: TinyRegion, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    region.add_sentinel2("one", "2022-07-01T10:50:00Z")
+    recipe = region.recipe()
+    build_store(recipe, tmp_path / "store")
+    monkeypatch.setitem(planning.ALGORITHM, "s2", 99)
+    with pytest.raises(PlanError, match="computes otherwise"):
+        build_store(recipe, tmp_path / "store")
+
+
+def test_a_store_of_another_format_is_not_written(region: TinyRegion, tmp_path: Path) -> None:
+    region.add_sentinel2("one", "2022-07-01T10:50:00Z")
+    recipe, root = region.recipe(), tmp_path / "store/zarr.json"
+    build_store(recipe, tmp_path / "store")
+    root.write_text(root.read_text().replace('"format_version": "1.0"', '"format_version": "2.0"'))
+    with pytest.raises(FormatVersionError, match=r"has format 2.0"):
+        build_store(recipe.for_seasons([2021]), tmp_path / "store")
+
+
+def test_a_catalog_without_a_scene_is_an_error_not_an_empty_store(region: TinyRegion) -> None:
+    region.add_sentinel2("one", "2022-07-01T10:50:00Z")
+    with pytest.raises(PlanError, match=r"no scene of collection 'sentinel-2-l1b' over the cells in 2022"):
+        make_plan(region.recipe(sentinel2={"collection": "sentinel-2-l1b"}), 2022)
+
+
+def test_two_granules_of_one_datatake_and_tile_both_count(region: TinyRegion, tmp_path: Path) -> None:
+    datatake = "20220701T104629"
+    region.add_sentinel2("west", "2022-07-01T10:50:00Z", 2000, east=WEST + 240, datatake=datatake)
+    region.add_sentinel2("east", "2022-07-01T10:50:07Z", 1000, west=WEST + 240, datatake=datatake)
+    build_store(region.recipe(), tmp_path / "store")
+    season = h2crop_data.open(tmp_path / "store", 2022).load()
+    assert (season.s2_clear.sel(month=7) == 1).all()
+    for i in range(4):
+        assert (season.s2.sel(month=7)[i, 0] == (2000 if float(season.x0[i]) < WEST + 240 else 1000)).all()
+
+
+def test_an_unforeseen_error_costs_only_its_block(
+    region: TinyRegion, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    region.add_sentinel2("one", "2022-07-01T10:50:00Z")
+    assemble = engine.assemble_block
+
+    def stumble(task: BlockTask) -> AssembledBlock:
+        if task.block == 0:
+            raise ZeroDivisionError("nobody thought of this")
+        return assemble(task)
+
+    monkeypatch.setattr(engine, "assemble_block", stumble)
+    with pytest.raises(BuildError, match=r"(?s)block 0: ZeroDivisionError: nobody thought of this.*stack trace is in"):
+        build_store(region.recipe(), tmp_path / "store")
+    assert (tmp_path / "store/.build/2022/000001.json").exists()
+    assert "in stumble" in (tmp_path / "store/.build/logs/2022-000000.txt").read_text()
+
+
+def test_flagged_pixels_stay_out_of_the_statistics(region: TinyRegion, tmp_path: Path) -> None:
+    region.add_enmap(value=2000, cloud=half(ENMAP_SHAPE, 1, 0, "left") == 1)
+    build_store(region.recipe(enmap={"max_flagged_share": 1}), tmp_path / "store")
+    season = h2crop_data.open(tmp_path / "store", 2022).load()
+    clear = int((season.enmap_quality == 0).sum())
+    assert 0 < clear < season.enmap_quality.size
+    statistics = read_index_json(tmp_path / "store", "statistics")["reflectance"]["enmap"]
+    assert [band["count"] for band in statistics] == [clear] * 3
+    assert statistics[0]["mean"] == pytest.approx(0.2)
+
+
+def test_blocks_name_the_taxonomy_and_hashes_of_their_files(region: TinyRegion, tmp_path: Path) -> None:
+    region.add_sentinel2("one", "2022-07-01T10:50:00Z")
+    build_store(region.recipe(), tmp_path / "store")
+    blocks = read_index(tmp_path / "store", "blocks")
+    taxonomy = Taxonomy.load()
+    assert (blocks["taxonomy"] == f"{taxonomy.version} {taxonomy.hash}").all()
+    for paths, hashes in zip(blocks["files"], blocks["sha256"], strict=True):
+        for path, digest in zip(paths, hashes, strict=True):
+            assert hashlib.sha256((tmp_path / "store" / path).read_bytes()).hexdigest() == digest

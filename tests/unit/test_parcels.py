@@ -118,6 +118,14 @@ def test_parts_of_a_parcel_that_overlap_are_one_ground(tmp_path: Path) -> None:
     assert shapely.symmetric_difference(mended, at(0, 0, shapely.box(0, 0, 150, 100))).area < 0.1
 
 
+def test_a_hole_beyond_the_edge_of_a_parcel_is_no_part_of_it(tmp_path: Path) -> None:
+    parcel = shapely.Polygon(at(0, 0).exterior.coords, [at(50, 20, shapely.box(0, 0, 100, 60)).exterior.coords])
+    parcels, _ = read_parcels(write(tmp_path / "parcels.gpkg", [parcel]), "code")
+    (mended,) = back(parcels)
+    expected = at(0, 0).difference(at(50, 20, shapely.box(0, 0, 100, 60)))
+    assert shapely.symmetric_difference(mended, expected).area < 0.1
+
+
 def test_parcels_are_valid_in_longitude_and_latitude_too(tmp_path: Path) -> None:
     # A hole that touches the edge from inside is valid; the rounding of a reprojection lets it cross the edge.
     random = np.random.default_rng(7)
@@ -518,6 +526,17 @@ def test_a_parcel_in_two_groups_is_one_parcel(tmp_path: Path) -> None:
     write(tmp_path / "fr_2022.gpkg", [in_cell(west, 1870, 100)], LONLAT, code=["BTH"])
     found = declared(recipe_in(tmp_path, source()), 2022, [[west], [east]])
     assert list(found.parcels["number"]) == [1]
+
+
+def test_only_parcels_that_meet_a_cell_are_pinned(tmp_path: Path) -> None:
+    # Two cells corner to corner: the bounds of the group hold two more, which are none of the plan's.
+    group = [Cell(32631, 1920, 262, 2700), Cell(32631, 1920, 263, 2701)]
+    between = Cell(32631, 1920, 263, 2700)
+    write(tmp_path / "fr_2022.gpkg", [in_cell(between, 900, 900), in_cell(group[1], 5, 5)], LONLAT, code=["X", "BTH"])
+    found = declared(recipe_in(tmp_path, source()), 2022, [group])
+    assert list(found.parcels["code"]) == ["BTH"]
+    assert list(found.parcels["number"]) == [1]
+    assert found.counts["unmapped"] == 0
 
 
 def test_codes_without_a_class_are_unknown_not_background_and_codes_without_a_table_are_counted(folder: Path) -> None:
