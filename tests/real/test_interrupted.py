@@ -43,7 +43,8 @@ def kill_when(process: subprocess.Popen[str], condition: Callable[[], bool]) -> 
         assert time.monotonic() < deadline
         time.sleep(0.002)
     process.send_signal(signal.SIGKILL)
-    process.communicate()
+    # Workers hold the pipe too: they must end with the builder.
+    process.communicate(timeout=30)
 
 
 def contents(store: Path) -> dict[str, str]:

@@ -19,7 +19,7 @@ import pytest
 from numpy.typing import NDArray
 
 from h2crop_data.cube.schema import StoreLayout
-from h2crop_data.cube.store import StoreBuilder, canonical_json, check_same_layout, hold_store
+from h2crop_data.cube.store import MARKER_KEYS, StoreBuilder, canonical_json, check_same_layout, hold_store
 from h2crop_data.errors import PlanError, StoreError
 
 LABELS = StoreLayout(cell_size=240, capacity=2)
@@ -98,7 +98,7 @@ def test_the_same_process_cannot_hold_a_store_twice(tmp_path: Path) -> None:
 
 def test_a_folder_with_something_else_in_it_is_refused_and_left_alone(tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").write_text("dear diary", encoding="utf-8")
-    with pytest.raises(StoreError, match="not empty and no store under construction"), hold_store(tmp_path):
+    with pytest.raises(StoreError, match=r"is not empty and has no .build/ to go on from"), hold_store(tmp_path):
         pytest.fail("a foreign folder was taken for a store")
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
 
@@ -221,20 +221,34 @@ def test_a_block_that_does_not_fit_is_told_and_can_be_written_once_there_is_room
 
 def test_a_marker_says_what_was_written_of_a_block_and_others_have_none(tmp_path: Path) -> None:
     with hold_store(tmp_path) as builder:
-        builder.write_marker(2022, 3, {"samples": 2})
-        assert builder.read_marker(2022, 3) == {"samples": 2}
+        marker = dict.fromkeys(MARKER_KEYS, "told")
+        builder.write_marker(2022, 3, marker)
+        assert builder.read_marker(2022, 3) == marker
         assert builder.read_marker(2022, 4) is None
         assert builder.read_marker(2023, 3) is None
 
 
 def test_a_damaged_marker_is_told(tmp_path: Path) -> None:
     with hold_store(tmp_path) as builder:
-        builder.write_marker(2022, 3, {"samples": 2})
+        builder.write_marker(2022, 3, dict.fromkeys(MARKER_KEYS, "told"))
         path = builder.marker_path(2022, 3)
-        path.write_text("{", encoding="utf-8")
-        with pytest.raises(StoreError, match="delete it and run the build again") as raised:
-            builder.read_marker(2022, 3)
-        assert str(path) in str(raised.value)
+        for damaged in ("{", "{}", "[1]"):
+            path.write_text(damaged, encoding="utf-8")
+            with pytest.raises(StoreError, match="delete it and run the build again") as raised:
+                builder.read_marker(2022, 3)
+            assert str(path) in str(raised.value)
+
+
+def test_a_file_is_whole_when_it_has_its_size(tmp_path: Path) -> None:
+    with hold_store(tmp_path) as builder:
+        file = builder.describe(builder.write("2022/s2/c.0", [b"abcd"]))
+        assert builder.is_whole(file)
+        (tmp_path / "2022/s2/c.0").write_bytes(b"abc")
+        assert not builder.is_whole(file)
+        (tmp_path / "2022/s2/c.0").unlink()
+        assert not builder.is_whole(file)
+        with pytest.raises(StoreError, match="cannot read back"):
+            builder.describe("2022/s2/c.0")
 
 
 def test_garbage_is_removed_and_counted(tmp_path: Path) -> None:
