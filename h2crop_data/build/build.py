@@ -16,7 +16,7 @@ from h2crop_data import __version__
 from h2crop_data.build.block import BlockTask, block_task
 from h2crop_data.build.engine import BlockOutcome, BuildError, Workers, marker_matches, run_blocks
 from h2crop_data.build.estimate import empty_months
-from h2crop_data.build.plan import SeasonPlan, load_season, save_season, scenes_table, season_folders
+from h2crop_data.build.plan import SeasonPlan, kept_seasons, load_season, save_season, scenes_table, season_folders
 from h2crop_data.build.planning import ALGORITHM, Progress, make_plan, silent
 from h2crop_data.cube.seal import FinishedSeason, current_attributes, seal
 from h2crop_data.cube.statistics import add_partial
@@ -71,7 +71,6 @@ def build_store(
     workers = workers or os.cpu_count() or 1
     with hold_store(folder) as builder:
         plans = pinned_plans(builder, source, progress)
-        check_versions(plans)
         report = BuildReport(str(folder), seasons=[plan.season for plan in plans])
         build_blocks(builder, plans, report, workers, kind, on_block)
         seal_store(builder, report)
@@ -79,9 +78,13 @@ def build_store(
 
 
 def pinned_plans(builder: StoreBuilder, source: Recipe | Path, progress: Progress) -> list[SeasonPlan]:
-    """The plans to build, kept in the store; a season planned before is not planned again."""
+    """The plans to build, kept in the store; a season planned before is not planned again.
+
+    Raises PlanError where the store was begun from other inputs.
+    """
     if isinstance(source, Path):
         given = [load_season(folder) for folder in season_folders(source)]
+        check_versions(given)
         return [pin(builder, plan) for plan in given]
     plans = []
     for season in sorted(source.seasons):
@@ -92,6 +95,7 @@ def pinned_plans(builder: StoreBuilder, source: Recipe | Path, progress: Progres
             plans.append(plan)
         else:
             plans.append(pin(builder, make_plan(source, season, progress)))
+    check_versions(plans)
     return plans
 
 
@@ -128,8 +132,8 @@ def pin(builder: StoreBuilder, plan: SeasonPlan) -> SeasonPlan:
         if not old.blocks[columns].equals(plan.blocks[columns]):
             raise PlanError(f"{builder.folder} was begun with another plan for {plan.season}; build into a new store")
         return old
-    for facts in sorted((builder.folder / PLAN_FOLDER).glob("*/plan.json")):
-        check_fits(builder.folder, load_season(facts.parent), plan)
+    for other in kept_seasons(builder.folder / PLAN_FOLDER):
+        check_fits(builder.folder, load_season(other), plan)
     save_season(plan, kept)
     return load_season(kept)
 
@@ -208,8 +212,8 @@ def seal_store(builder: StoreBuilder, report: BuildReport) -> None:
     """Make a release of every season all of whose blocks are done, and finish the report."""
     finished, layout = [], None
     released = (current_attributes(builder.folder) or {"seasons": {}})["seasons"]
-    for facts in sorted((builder.folder / PLAN_FOLDER).glob("*/plan.json")):
-        plan = load_season(facts.parent)
+    for kept in kept_seasons(builder.folder / PLAN_FOLDER):
+        plan = load_season(kept)
         markers = [builder.read_marker(plan.season, block) for block in plan.blocks["block"]]
         if any(marker is None for marker in markers):
             if str(plan.season) in released:

@@ -77,9 +77,14 @@ class SeasonPlan:
         }
 
 
+def kept_seasons(plan: Path) -> list[Path]:
+    """The season folders below a folder, in order, without what a killed attempt left half written."""
+    return sorted(path.parent for path in plan.glob("[0-9]*/plan.json"))
+
+
 def season_folders(plan: Path) -> list[Path]:
     """The season folders of a plan, in order. Raises PlanError where there are none."""
-    folders = sorted(path.parent for path in plan.glob("*/plan.json"))
+    folders = kept_seasons(plan)
     if not folders:
         raise PlanError(
             f"{plan} is not a plan: no <season>/plan.json in it; make one with `h2crop plan RECIPE --out {plan}`"
@@ -96,6 +101,8 @@ def save_season(plan: SeasonPlan, folder: Path) -> None:
         raise PlanError(f"{folder} is there and is no plan; choose another --out")
     partial = folder.with_name(f".{folder.name}.{uuid.uuid4().hex}.tmp")
     try:
+        for left in folder.parent.glob(f".{folder.name}.*.tmp"):
+            shutil.rmtree(left)
         partial.mkdir(parents=True)
         write_tables(plan, partial)
         for path in [*partial.iterdir(), partial]:

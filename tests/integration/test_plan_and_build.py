@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ from h2crop_data.build import engine, planning
 from h2crop_data.build.block import AssembledBlock, BlockTask
 from h2crop_data.build.build import build_store
 from h2crop_data.build.engine import BuildError
-from h2crop_data.build.plan import load_season, save_season
+from h2crop_data.build.plan import load_season, save_season, season_folders
 from h2crop_data.build.planning import make_plan
 from h2crop_data.cli.main import app
 from h2crop_data.cube.reading import read_index, read_index_json
@@ -326,9 +327,12 @@ def test_a_plan_never_replaces_what_is_no_plan(region: TinyRegion, tmp_path: Pat
     with pytest.raises(PlanError, match="is there and is no plan"):
         save_season(make_plan(recipe, 2022), tmp_path / "store/2022")
     assert {path: path.read_bytes() for path in (tmp_path / "store/2022").rglob("*") if path.is_file()} == before
-    # Planning again replaces the older plan.
+    # Planning again replaces the older plan, and what a killed attempt left.
     for _ in range(2):
         save_season(make_plan(recipe, 2022), tmp_path / "plan/2022")
+        shutil.copytree(tmp_path / "plan/2022", tmp_path / "plan/.2022.dead.tmp")
+        assert season_folders(tmp_path / "plan") == [tmp_path / "plan/2022"]
+    save_season(make_plan(recipe, 2022), tmp_path / "plan/2022")
     assert [path.name for path in (tmp_path / "plan").iterdir()] == ["2022"]
 
 
