@@ -234,7 +234,7 @@ class Parcels(Section):
     prior: Annotated[Literal["same"] | list[ParcelSource] | None, NoneWord, NoneInSchema] = "same"
     """Declarations of the year before: the same sources a year earlier, others, or none."""
     min_labelled_share: Share = 0.0
-    """Smallest share of a cell's pixels that lie in a declared parcel."""
+    """Smallest share of a cell's pixels in declared parcels whose crop has a class (at tier 1)."""
 
 
 class Taxonomy(Section):

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import rasterio
 from tiny_region import EAST, NORTH, SOUTH, WEST, TinyRegion
 from typer.testing import CliRunner
 
@@ -457,3 +458,31 @@ def test_blocks_name_the_taxonomy_and_hashes_of_their_files(region: TinyRegion, 
     for paths, hashes in zip(blocks["files"], blocks["sha256"], strict=True):
         for path, digest in zip(paths, hashes, strict=True):
             assert hashlib.sha256((tmp_path / "store" / path).read_bytes()).hexdigest() == digest
+
+
+def test_of_one_day_the_scene_of_the_own_zone_comes_first(region: TinyRegion, tmp_path: Path) -> None:
+    region.add_sentinel2("a", "2022-07-01T10:50:00Z", 2000, tile="32ULB")
+    region.sentinel2[-1]["properties"]["proj:epsg"] = 32632
+    region.add_sentinel2("b", "2022-07-01T10:50:00Z", 1000, tile="31UDS")
+    build_store(region.recipe(), tmp_path / "store")
+    season = h2crop_data.open(tmp_path / "store", 2022).load()
+    assert (season.s2.sel(month=7)[:, 0] == 1000).all()
+    assert (season.s2_clear.sel(month=7) == 1).all()
+
+
+def test_enmap_pixels_without_any_value_are_outside(region: TinyRegion, tmp_path: Path) -> None:
+    name = region.add_enmap()
+    with rasterio.open(region.folder / "enmap" / name / "SPECTRAL_IMAGE.TIF", "r+") as image:
+        pixels = image.read()
+        pixels[:, 5, 5] = FILL
+        pixels[0, 10, 10] = FILL
+        image.write(pixels)
+    build_store(region.recipe(), tmp_path / "store")
+    season = h2crop_data.open(tmp_path / "store", 2022).load()
+    empty = (season.enmap == FILL).all(dim="band")
+    # One source pixel lies under four stored ones.
+    assert int(empty.sum()) == 4
+    np.testing.assert_array_equal((season.enmap_quality & 1) != 0, empty)
+    partly = (season.enmap == FILL).any(dim="band") & ~empty
+    assert int(partly.sum()) == 4
+    assert (season.enmap.values.transpose(0, 2, 3, 1)[partly.values][:, 1:] != FILL).all()
