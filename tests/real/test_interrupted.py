@@ -69,8 +69,12 @@ def test_a_build_killed_twice_ends_byte_identical(
     name: str, options: tuple[str, ...], shared: Path, tmp_path: Path
 ) -> None:
     reference, broken = tmp_path / "reference", tmp_path / "broken"
-    finish(build(name, reference, shared, *options))
+    told = finish(build(name, reference, shared, *options))
     season = STORES[name]
+    # It tells how far it is, and where the time went.
+    assert f"blocks, season {season} block" in told
+    assert "where the workers' time went" in told
+    assert "compress and write" in told
 
     def block_begun() -> bool:
         # The plan is kept, the first block is being computed or written.
