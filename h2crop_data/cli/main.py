@@ -43,7 +43,7 @@ def options(
 
 def main() -> None:
     """Run the command; errors a user can act on are printed without a stack trace."""
-    # rasterio warns of a scratch dataset that it makes itself, for every warp.
+    # rasterio warns of scratch datasets that it makes itself, whenever threads undo its silencing.
     warnings.filterwarnings("ignore", message="Dataset has no geotransform")
     try:
         app()
