@@ -494,3 +494,28 @@ def test_a_wrong_recipe_ends_the_command_with_exit_code_2_and_its_place(tmp_path
     # Brackets are part of the message, not markup.
     for text in (str(file), "enmap.months[1]: 13: ", 'name: "[bold]x[/]": ', "'^[a-z0-9][a-z0-9_.-]*$'"):
         assert text in result.stderr
+
+
+def test_a_key_given_twice_is_refused_with_its_line(tmp_path: Path) -> None:
+    path = tmp_path / "twice.yaml"
+    path.write_text("name: a\narea: {bbox: [0, 1, 2, 3]}\nseasons: [2022]\narea: {bbox: [4, 5, 6, 7]}\n", "utf-8")
+    with pytest.raises(RecipeError, match=r"(?s)the key 'area' is given twice.*line 4"):
+        load_recipe(path)
+
+
+@pytest.mark.parametrize(
+    ("change", "place"),
+    [
+        ({"cell_size": "240"}, "cell_size"),
+        ({"cell_size": 240.5}, "cell_size"),
+        ({"seasons": ["2022"]}, r"seasons\[0\]"),
+        ({"store": {"level": True}}, "store.level"),
+        ({"split": {"seed": "1"}}, "split.seed"),
+    ],
+)
+def test_a_value_of_another_type_is_refused_not_converted(change: dict[str, Any], place: str) -> None:
+    sentinel2 = {"catalog": "items.json"}
+    document = {"name": "a", "area": {"bbox": [0, 1, 2, 3]}, "seasons": [2022], "sentinel2": sentinel2}
+    parse_recipe(document, Path(), "fits")
+    with pytest.raises(RecipeError, match=f"(?m)^  {place}: "):
+        parse_recipe({**document, **change}, Path(), "does not")
