@@ -7,10 +7,13 @@ import json
 import shutil
 from pathlib import Path
 
+import geopandas as gpd
 import numpy as np
 import pytest
 import rasterio
-from tiny_region import EAST, NORTH, SOUTH, WEST, TinyRegion
+import shapely
+from stac_api import stac_api
+from tiny_region import BANDS, EAST, NORTH, SOUTH, WEST, TinyRegion
 from typer.testing import CliRunner
 
 import h2crop_data
@@ -22,7 +25,7 @@ from h2crop_data.build.plan import load_season, save_season, season_folders
 from h2crop_data.build.planning import make_plan
 from h2crop_data.cli.main import app
 from h2crop_data.cube.reading import read_index, read_index_json
-from h2crop_data.errors import FormatVersionError, PlanError, StoreError
+from h2crop_data.errors import FormatVersionError, PlanError, RecipeError, StoreError
 from h2crop_data.grid import Cell, split_squares
 from h2crop_data.parcels.taxonomy import Taxonomy
 from h2crop_data.training.dataset import CropSamples
@@ -486,3 +489,46 @@ def test_enmap_pixels_without_any_value_are_outside(region: TinyRegion, tmp_path
     partly = (season.enmap == FILL).any(dim="band") & ~empty
     assert int(partly.sum()) == 4
     assert (season.enmap.values.transpose(0, 2, 3, 1)[partly.values][:, 1:] != FILL).all()
+
+
+def test_a_plan_from_a_stac_api_is_that_from_the_same_items_in_a_file(region: TinyRegion, tmp_path: Path) -> None:
+    region.add_sentinel2("one", "2022-07-01T10:50:00Z", 1500)
+    region.add_sentinel2("two", "2022-08-01T10:50:00Z", 2500)
+    region.add_enmap()
+    # A server knows nothing of the folder its items came from.
+    for item in region.sentinel2 + region.enmap:
+        for asset in item["assets"].values():
+            asset["href"] = str((region.folder / asset["href"]).resolve())
+    build_store(region.recipe(), tmp_path / "file")
+    with stac_api(region.folder / "sentinel2.json") as sentinel2, stac_api(region.folder / "enmap.json") as enmap:
+        recipe = region.recipe(
+            sentinel2={"catalog": sentinel2, "bands": list(BANDS)},
+            enmap={"catalog": enmap, "bands": {"exclude_nm": [[1325, 1395]], "count": 3}},
+        )
+        plan = make_plan(recipe, 2022)
+    # Pinned: the servers are gone.
+    save_season(plan, tmp_path / "plan/2022")
+    build_store(tmp_path / "plan", tmp_path / "api")
+    for name in ("s2", "s2_clear", "s2_day", "enmap", "enmap_quality"):
+        shards = {path.name: path.read_bytes() for path in (tmp_path / "file/2022" / name).glob("c.*")}
+        assert shards == {path.name: path.read_bytes() for path in (tmp_path / "api/2022" / name).glob("c.*")}
+    assert (h2crop_data.open(tmp_path / "api", 2022).load().s2.sel(month=8)[:, 0] == 2500).all()
+
+
+def test_an_area_file_gives_the_cells_of_its_polygons(region: TinyRegion, tmp_path: Path) -> None:
+    region.add_sentinel2("one", "2022-07-01T10:50:00Z")
+    # A bow tie over the two western cells, and a point that is no area.
+    tie = shapely.Polygon([(WEST, SOUTH), (WEST + 240, NORTH), (WEST + 240, SOUTH), (WEST, NORTH)])
+    shapes = [shapely.box(WEST, SOUTH, WEST + 240, NORTH), tie, shapely.Point(EAST, NORTH)]
+    frame = gpd.GeoDataFrame({"name": ["west", "tie", "point"]}, geometry=shapes, crs="EPSG:32631")
+    frame.to_file(region.folder / "area.geojson", driver="GeoJSON")
+    area = {"file": "area.geojson", "cells": "centre"}
+    recipe = region.recipe(area={"bbox": None, "crs": "OGC:CRS84", **area})
+    assert (make_plan(recipe, 2022).samples["x0"] == WEST).all()
+    assert len(make_plan(recipe, 2022).samples) == 2
+    frame.iloc[[2]].to_file(region.folder / "area.geojson", driver="GeoJSON")
+    with pytest.raises(RecipeError, match=r"area.geojson states no CRS or holds no polygon"):
+        make_plan(recipe, 2022)
+    (region.folder / "area.geojson").unlink()
+    with pytest.raises(RecipeError, match=r"area.file: cannot read .*area.geojson"):
+        make_plan(recipe, 2022)

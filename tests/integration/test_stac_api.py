@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
-import subprocess
-import sys
 import threading
-import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -17,6 +14,7 @@ from typing import Any
 import pystac
 import pytest
 import shapely
+from stac_api import stac_api
 from urllib3.util.retry import Retry
 
 from h2crop_data.catalog.search import PAGE_SIZE, RETRIES, find_items
@@ -68,32 +66,8 @@ def item_collection(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def real_api(item_collection: Path) -> Iterator[str]:
     """The same items behind rustac, a STAC API of its own."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{probe.getsockname()[1]}"
-    program = Path(sys.executable).parent / "rustac"
-    command = [program, "serve", item_collection, "--addr", address, "--create-collections"]
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as server:
-        try:
-            wait_for(address)
-            yield f"http://{address}"
-        finally:
-            server.terminate()
-
-
-def wait_for(address: str) -> None:
-    """Return when something listens at an address."""
-    host, port = address.split(":")
-    deadline = time.monotonic() + 30
-    while True:
-        try:
-            socket.create_connection((host, int(port)), timeout=1).close()
-        except OSError:
-            if time.monotonic() > deadline:
-                raise
-            time.sleep(0.05)
-        else:
-            return
+    with stac_api(item_collection) as url:
+        yield url
 
 
 def found(source: str | Path, retries: Retry = QUICK) -> list[pystac.Item]:

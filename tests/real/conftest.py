@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from pathlib import Path
 
 import pytest
@@ -24,6 +24,24 @@ def shared() -> Path:
     if not data.is_dir():
         pytest.fail(f"{shared_folder()} exists but holds no folder named data")
     return data
+
+
+@pytest.fixture(scope="session")
+def build_real(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """A function that builds a recipe (for other seasons, into a folder that is there) and gives the store."""
+
+    def build(recipe: Path, seasons: list[int] | None = None, store: Path | None = None) -> Path:
+        from h2crop_data.build.build import build_store
+        from h2crop_data.recipe import load_recipe
+
+        folder = store or tmp_path_factory.mktemp(recipe.stem) / "store"
+        chosen = load_recipe(recipe)
+        with pytest.MonkeyPatch.context() as environment:
+            environment.setenv("H2CROP_SHARED", str(shared.parent))
+            build_store(chosen.for_seasons(seasons) if seasons else chosen, folder, workers=1)
+        return folder
+
+    return build
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

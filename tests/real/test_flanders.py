@@ -6,6 +6,7 @@ import csv
 import json
 import shutil
 from collections import defaultdict
+from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -16,12 +17,12 @@ import rasterio
 from rasterio.windows import from_bounds
 
 import h2crop_data
-from h2crop_data.build.build import build_store
 from h2crop_data.cube.reading import read_index
 from h2crop_data.grid import geobox
-from h2crop_data.parcels.rasterize import rasterize_ids
+from h2crop_data.parcels.rasterize import rasterize_ids, tier_labels
 from h2crop_data.parcels.read import read_parcels
-from h2crop_data.recipe import load_recipe
+from h2crop_data.parcels.taxonomy import Taxonomy, load_crop_table, tier_table
+from h2crop_data.recipe import CropTable
 
 RECIPE = Path(__file__).parent / "recipes/flanders_2018.yaml"
 SEASON = 2018
@@ -36,12 +37,8 @@ def patch(shared: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def store(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("flanders") / "store"
-    with pytest.MonkeyPatch.context() as environment:
-        environment.setenv("H2CROP_SHARED", str(shared.parent))
-        build_store(load_recipe(RECIPE), folder, workers=1)
-    return folder
+def store(build_real: Callable[..., Path]) -> Path:
+    return build_real(RECIPE)
 
 
 @pytest.fixture(scope="module")
@@ -103,13 +100,22 @@ def test_labels_equal_the_real_crop_raster_in_all_tiers(season: Any, patch: Path
     assert seen == {0, 1200, 7900, 9120}
 
 
-def test_rasteriser_gives_back_the_whole_patch(patch: Path) -> None:
+def test_rasteriser_gives_back_the_whole_patch_in_all_tiers(patch: Path, shared: Path) -> None:
     parcels, counts = read_parcels(patch / "parcels_2018.gpkg", "ct")
     parcels = parcels.to_crs("EPSG:32631")
     numbers = np.arange(1, len(parcels) + 1)
     ids = rasterize_ids(parcels.geometry.to_numpy(), numbers, geobox((501360, 5629040, 502000, 5629680), 32631, 10))
     codes = np.concatenate([[0], parcels["code"].astype(int)])
-    np.testing.assert_array_equal(codes[ids], crop_codes(patch))
+    truth = crop_codes(patch)
+    np.testing.assert_array_equal(codes[ids], truth)
+    table = load_crop_table(
+        CropTable(path="crop_codes.csv", hcat3_column="HCAT3_code"), "be-vlg", patch / "crop_codes.csv"
+    )
+    labels = tier_labels(ids, tier_table(parcels["code"].map(table), Taxonomy.load()))
+    published = tiers_of_codes(patch, shared)
+    assert set(np.unique(truth).tolist()) <= set(published)
+    for tier in range(4):
+        np.testing.assert_array_equal(labels[tier], np.vectorize(lambda code, tier=tier: published[code][tier])(truth))
     assert counts["read"] == 19
 
 
@@ -195,15 +201,15 @@ def test_every_number_is_traceable_to_its_scenes(store: Path, season: Any, looks
         assert list(samples.loc[name, "s2_gaps"]) == []
 
 
-def test_a_second_season_leaves_the_first_byte_identical(store: Path, shared: Path, tmp_path: Path) -> None:
+def test_a_second_season_leaves_the_first_byte_identical(
+    store: Path, build_real: Callable[..., Path], tmp_path: Path
+) -> None:
     grown = shutil.copytree(store, tmp_path / "grown")
     before = {path: path.read_bytes() for path in (grown / "2018").rglob("*") if path.is_file()}
     old_index = {path: path.read_bytes() for path in (grown / "index/r1").iterdir()}
     reader = h2crop_data.open(grown, 2018)
-    with pytest.MonkeyPatch.context() as environment:
-        environment.setenv("H2CROP_SHARED", str(shared.parent))
-        report = build_store(load_recipe(RECIPE).for_seasons([2017]), grown, workers=1)
-    assert report.release == 2
+    build_real(RECIPE, [2017], grown)
+    assert h2crop_data.open(grown, 2017).attrs["release"] == 2
     assert {path: path.read_bytes() for path in (grown / "2018").rglob("*") if path.is_file()} == before
     assert {path: path.read_bytes() for path in (grown / "index/r1").iterdir()} == old_index
     # The reader opened before sees its release; both seasons are there for new ones.

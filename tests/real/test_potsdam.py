@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,7 @@ import pytest
 import rasterio
 
 import h2crop_data
-from h2crop_data.build.build import build_store
 from h2crop_data.cube.reading import read_index
-from h2crop_data.recipe import load_recipe
 
 RECIPE = Path(__file__).parent / "recipes/potsdam_2022.yaml"
 SEASON = 2022
@@ -28,12 +27,8 @@ def product(shared: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def store(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("potsdam") / "store"
-    with pytest.MonkeyPatch.context() as environment:
-        environment.setenv("H2CROP_SHARED", str(shared.parent))
-        build_store(load_recipe(RECIPE), folder, workers=1)
-    return folder
+def store(build_real: Callable[..., Path]) -> Path:
+    return build_real(RECIPE)
 
 
 @pytest.fixture(scope="module")
