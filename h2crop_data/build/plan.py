@@ -58,11 +58,6 @@ class SeasonPlan:
         """The layout of the store this plan fits."""
         return StoreLayout.of(self.recipe)
 
-    @property
-    def slots(self) -> int:
-        """Slots the season takes in a store."""
-        return len(self.blocks) * self.layout.capacity
-
     def facts(self) -> dict[str, Any]:
         """What `plan.json` says beside the tables."""
         return {
