@@ -3,6 +3,8 @@ SHELL := bash
 PYTHON ?= python3.11
 VENV := .venv
 READY := $(VENV)/.h2crop-ready
+# Enough to simulate, build and inspect, without PyTorch, Prefect and the tools of development.
+BUILD_READY := $(VENV)/.h2crop-build-ready
 # Extra arguments of pytest: make test ARGS="tests/unit -k grid"
 ARGS ?=
 
@@ -10,7 +12,9 @@ ARGS ?=
 H2CROP_SHARED ?= $(abspath ../shared)
 export H2CROP_SHARED
 
-.PHONY: help setup test lint types format real bench clean
+DEMO := build/demo
+
+.PHONY: help demo setup test lint types format real bench clean
 
 help:  ## Show this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -18,16 +22,36 @@ help:  ## Show this list
 setup: $(READY)  ## Make the environment in .venv (again only when pyproject.toml or constraints.txt changed)
 
 # pip pins the build backend by PIP_CONSTRAINT before version 25.3, by PIP_BUILD_CONSTRAINT since.
-$(READY): export PIP_CONSTRAINT := constraints.txt
-$(READY): export PIP_BUILD_CONSTRAINT := constraints.txt
+$(READY) $(BUILD_READY): export PIP_CONSTRAINT := constraints.txt
+$(READY) $(BUILD_READY): export PIP_BUILD_CONSTRAINT := constraints.txt
 $(READY): pyproject.toml constraints.txt
 	@echo "Installing into $(VENV); the first time takes some minutes"
-	@start=$$SECONDS && \
-	{ test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV); } && \
-	$(VENV)/bin/python -m pip install -qq --disable-pip-version-check -c constraints.txt \
-		-e '.[build,flows,train,dev]' && \
-	touch $@ && \
-	echo "Ready in $$((SECONDS - start)) s"
+	@$(call install,build$(COMMA)flows$(COMMA)train$(COMMA)dev,$(BUILD_READY))
+
+$(BUILD_READY): pyproject.toml constraints.txt
+	@echo "Installing into $(VENV) what building needs; the first time takes a minute or two"
+	@$(call install,build)
+
+COMMA := ,
+# $(call install,EXTRAS[,OTHER STAMP])
+define install
+start=$$SECONDS && \
+{ test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV); } && \
+$(VENV)/bin/python -m pip install -qq --disable-pip-version-check -c constraints.txt -e '.[$(1)]' && \
+touch $(2) $@ && \
+echo "Ready in $$((SECONDS - start)) s"
+endef
+
+demo: $(BUILD_READY)  ## Simulate a region, build a store from it, look at it (the first thing to try)
+	@rm -rf $(DEMO) && mkdir -p $(DEMO)
+	@start=$$SECONDS && set -e && export PATH="$(abspath $(VENV))/bin:$$PATH" && \
+	step() { echo; echo "\$$ $$*"; "$$@"; } && \
+	step h2crop simulate $(DEMO)/region --season 2022 && \
+	step h2crop plan $(DEMO)/region/recipe.yaml --out $(DEMO)/plan && \
+	step h2crop build $(DEMO)/plan --out $(DEMO)/store && \
+	step h2crop inspect $(DEMO)/store --plot $(DEMO)/sample.png && \
+	echo && echo "Simulated, planned, built and inspected in $$((SECONDS - start)) s." && \
+	cat docs/demo.txt
 
 test: $(READY)  ## Run the tests
 	$(VENV)/bin/pytest -n 2 --dist worksteal $(ARGS)

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from h2crop_data import __version__
-from h2crop_data.cli import build, inspect, plan, recipe
+from h2crop_data.cli import build, inspect, plan, recipe, simulate
 from h2crop_data.cli.console import Exit, console
 from h2crop_data.errors import H2cropError, RecipeError
 
@@ -25,6 +25,7 @@ app.add_typer(recipe.app, name="recipe")
 app.add_typer(plan.app, name="plan")
 app.command("build")(build.build)
 app.command("inspect")(inspect.inspect)
+app.command("simulate")(simulate.simulate)
 
 
 def show_version(wanted: bool) -> None:
@@ -58,7 +59,7 @@ def main() -> None:
         console.print(f"this command needs more than the base install: pip install 'h2crop-data[{extra}]' ({error})")
         sys.exit(Exit.WRONG_USE)
     except KeyboardInterrupt:
-        console.print("stopped; finished blocks are kept, the same command goes on from there")
+        console.print("stopped; what is finished is kept, the same command goes on from there")
         sys.exit(Exit.FAILED)
 
 

@@ -22,10 +22,11 @@ MAY_IMPORT = {
     "parcels": BASE,
     "catalog": BASE | {"sentinel2"},
     "cube": BASE,
+    "simulate": BASE | {"recipe_problems", "sentinel2", "parcels"},
     "report": BASE | {"cube"},
     "training": BASE | {"cube"},
     "build": BASE | {"sentinel2", "enmap", "parcels", "catalog", "cube"},
-    "cli": BASE | {"build", "cube", "report", "catalog", "parcels", "training"},
+    "cli": BASE | {"build", "cube", "report", "catalog", "parcels", "training", "simulate"},
     "__main__": {"cli"},
     # The package itself offers `open`, imported when called.
     "": {"cube"},

@@ -1,0 +1,70 @@
+"""`h2crop simulate`: a synthetic region with known truth, in the archives' formats."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from h2crop_data.cli.console import console, duration, megabytes, print_json, progress_line
+from h2crop_data.errors import RecipeError
+
+
+def simulate(
+    folder: Annotated[Path, typer.Argument(help="Folder of the region; one that was begun is gone on with.")],
+    settings: Annotated[Path | None, typer.Option(help="YAML file of settings; arguments go before it.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Another seed, another region (default 0).")] = None,
+    season: Annotated[list[int] | None, typer.Option(help="Calendar year; may be repeated (default 2022).")] = None,
+    cells: Annotated[int | None, typer.Option(help="Number of cells (default 16).")] = None,
+    dates: Annotated[int | None, typer.Option(help="Sentinel-2 dates in each month (default 3).")] = None,
+    scenes: Annotated[int | None, typer.Option(help="EnMAP passes a season (default 2).")] = None,
+    cloudiness: Annotated[float | None, typer.Option(help="Mean share of ground under cloud (default 0.35).")] = None,
+    shift: Annotated[
+        list[str] | None,
+        typer.Option(help="Shift of EnMAP in metres `east,north`; repeated for further passes (default drawn)."),
+    ] = None,
+    baseline: Annotated[
+        list[str] | None, typer.Option(help="Sentinel-2 processing baselines of successive dates (default by date).")
+    ] = None,
+    l1c: Annotated[bool | None, typer.Option("--l1c/--no-l1c", help="Also write Sentinel-2 L1C.")] = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="Scenes at a time (default: one a core).")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
+) -> None:
+    """Write a synthetic region: catalogs, products, parcels, their truth, and a recipe that builds it."""
+    from h2crop_data.simulate.region import simulate_region
+    from h2crop_data.simulate.settings import load_settings
+
+    given: dict[str, Any] = {
+        "seed": seed,
+        "seasons": season or None,
+        "cells": cells,
+        "sentinel2.dates_per_month": dates,
+        "enmap.scenes": scenes,
+        "sentinel2.sky.cloudiness": cloudiness,
+        "enmap.shifts": [metres(text) for text in shift] if shift else None,
+        "sentinel2.baselines": baseline or None,
+        "sentinel2.l1c": l1c,
+    }
+    wanted = load_settings(settings, {name: value for name, value in given.items() if value is not None})
+    with progress_line(quiet=as_json) as progress:
+        report = simulate_region(wanted, folder, workers=workers, progress=progress)
+    if as_json:
+        print_json(asdict(report))
+        return
+    seasons = ", ".join(map(str, report.seasons))
+    console.print(
+        f"{report.folder}: season {seasons}, {report.cells} cells, {report.sentinel2} Sentinel-2 granules, "
+        f"{report.enmap} EnMAP tiles, {report.parcels} parcels; {megabytes(report.bytes)} in {duration(report.seconds)}"
+    )
+    console.print(f"Build it: h2crop build {report.recipe} --out STORE", soft_wrap=True)
+
+
+def metres(text: str) -> list[float]:
+    """`east,north` as two numbers. Raises RecipeError for anything else."""
+    try:
+        east, north = (float(part) for part in text.split(","))
+    except ValueError as error:
+        raise RecipeError(f"--shift {text!r}: two numbers in metres, `7.5,-3`") from error
+    return [east, north]

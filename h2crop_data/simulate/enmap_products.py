@@ -1,0 +1,149 @@
+"""The EnMAP products of a pass: its datatakes and tiles, their files, their items."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import shapely
+
+from h2crop_data.constants import COARSE
+from h2crop_data.grid import LONLAT, to_crs
+from h2crop_data.simulate.enmap_items import EnmapProduct, file_folder, file_names, item
+from h2crop_data.simulate.enmap_metadata import metadata_xml
+from h2crop_data.simulate.enmap_scenes import Swath, Tile, swaths, write_tile, write_truth
+from h2crop_data.simulate.ground import RegionGround
+from h2crop_data.simulate.layout import Layout
+from h2crop_data.simulate.overpasses import EnmapPass
+from h2crop_data.simulate.randomness import generator
+from h2crop_data.simulate.spectra import enmap_bands
+
+#: The satellite flies over a metre of ground in this many seconds.
+SECONDS_A_METRE = 1 / 6800
+#: Adjacent swaths are taken this many days apart.
+DAYS_BETWEEN_SWATHS = 4
+#: The first detector: bands up to this wavelength in nm are counted as its own.
+VNIR_UP_TO = 1000.0
+
+
+def datatakes_of_pass(layout: Layout, look: EnmapPass) -> list[list[Swath]]:
+    """The tiles of each datatake of a pass."""
+    return swaths(layout.bounds, layout.simulation.enmap, look.coverage)
+
+
+def products_of_tile(
+    layout: Layout, folder: Path, ground: RegionGround, look: EnmapPass, datatake: int, number: int
+) -> dict[str, Any]:
+    """Write one tile of a pass; gives its item, the truth of it, and millions of pixels drawn.
+
+    datatake: place in the pass; number: of the tile in the datatake, from 0, in the direction of flight.
+    """
+    settings = layout.simulation.enmap
+    tiles = datatakes_of_pass(layout, look)[datatake]
+    # Flown from north to south.
+    swath = tiles[len(tiles) - 1 - number]
+    seen = replace(
+        look, datatake=look.datatake + datatake, moment=look.moment + timedelta(days=DAYS_BETWEEN_SWATHS * datatake)
+    )
+    draft = product_of(layout, seen, swath, number, tiles)
+    tile = Tile(
+        swath=swath,
+        epsg=layout.epsg,
+        look=seen,
+        dead=dead_columns(layout, seen, swath),
+        folder=folder / "products" / "enmap" / file_folder(draft),
+        files=file_names(draft),
+    )
+    percent = write_tile(ground, tile, settings)
+    product = replace(
+        draft,
+        cloud=percent["cloud"],
+        cloud_shadow=percent["cloud_shadow"],
+        haze=percent["haze"],
+        cirrus=percent["cirrus"],
+        snow=percent["snow"],
+        water=percent["water"],
+    )
+    (tile.folder / tile.files["metadata"]).write_text(metadata_xml(product), encoding="utf-8")
+    truth = f"enmap/{look.name}.tif"
+    if layout.simulation.truth_reflectance and datatake == number == 0:
+        write_truth(ground, look, layout.bounds, folder / "truth" / truth)
+    hrefs = {key: f"../{(tile.folder / name).relative_to(folder).as_posix()}" for key, name in tile.files.items()}
+    described = item(product, hrefs)
+    rows, columns = product.shape
+    return {
+        "items": {"enmap": [described]},
+        "scenes": [truth_of(described["id"], seen, settings.distortion, truth)],
+        "megapixels": rows * columns * len(product.centres) / 1e6,
+    }
+
+
+def product_of(layout: Layout, look: EnmapPass, swath: Swath, number: int, tiles: list[Swath]) -> EnmapProduct:
+    """What a tile's name and item say, before its pixels are counted."""
+    west, south, east, north = swath.grid_bounds
+    centres, fwhm = enmap_bands()
+    chance = generator(layout.simulation.seed, "enmap facts", look.datatake)
+    length = swath.along[1] - swath.along[0]
+    start = look.moment + timedelta(seconds=round(number * length * SECONDS_A_METRE, 3))
+    dead = [band for band, _ in dead_columns(layout, look, swath)]
+    vnir = sum(bool(centres[band - 1] <= VNIR_UP_TO) for band in dead)
+    return EnmapProduct(
+        datatake=look.datatake,
+        tile=number + 1,
+        start=start,
+        stop=start + timedelta(seconds=round(length * SECONDS_A_METRE, 3)),
+        processed=start + timedelta(days=340, hours=5),
+        epsg=layout.epsg,
+        shape=((north - south) // COARSE, (east - west) // COARSE),
+        transform=(COARSE, 0, west, 0, -COARSE, north),
+        footprint=to_crs(shapely.Polygon(swath.corners), f"EPSG:{layout.epsg}", LONLAT),
+        centres=tuple(centres.tolist()),
+        fwhm=tuple(fwhm.tolist()),
+        quality=0,
+        cloud=0,
+        cloud_shadow=0,
+        haze=0,
+        cirrus=0,
+        snow=0,
+        water=0,
+        sun_azimuth=round(look.sun.azimuth, 6),
+        sun_elevation=round(look.sun.elevation, 6),
+        across_off_nadir=look.across_off_nadir,
+        along_off_nadir=round(float(chance.uniform(-1.5, 1.5)), 6),
+        scene_azimuth=round(layout.simulation.enmap.tilt, 6),
+        tiles=len(tiles),
+        defective_vnir=vnir,
+        defective_swir=len(dead) - vnir,
+        ozone=int(chance.integers(290, 360)),
+        aerosol=int(chance.integers(60, 200)),
+        water_vapour=int(chance.integers(900, 2800)),
+        accuracy=(round(abs(look.shift[0]), 1), round(abs(look.shift[1]), 1)),
+    )
+
+
+def dead_columns(layout: Layout, look: EnmapPass, swath: Swath) -> tuple[tuple[int, int], ...]:
+    """The dead pairs of band (from 1) and detector column of a datatake."""
+    chance = generator(layout.simulation.seed, "dead", look.datatake)
+    columns = int((swath.across[1] - swath.across[0]) // COARSE)
+    bands = len(enmap_bands()[0])
+    pairs = {
+        (int(chance.integers(1, bands + 1)), int(chance.integers(1, columns - 1)))
+        for _ in range(layout.simulation.enmap.defective_columns)
+    }
+    return tuple(sorted(pairs))
+
+
+def truth_of(name: str, look: EnmapPass, distortion: float, truth: str) -> dict[str, Any]:
+    """What is true of a tile, whatever its item says."""
+    return {
+        "scene": name,
+        "archive": "enmap",
+        "sensor": "enmap",
+        "time": look.moment.isoformat(),
+        "truth": truth,
+        "shift_east": float(look.shift[0]),
+        "shift_north": float(look.shift[1]),
+        "distortion": float(distortion),
+    }

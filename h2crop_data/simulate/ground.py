@@ -1,0 +1,156 @@
+"""The ground of a region on a day: which object lies where, and what each reflects."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import rasterio
+from numpy.typing import NDArray
+from rasterio.windows import Window
+
+from h2crop_data.grid import transformer
+from h2crop_data.simulate.optics import FINE_GROUND
+from h2crop_data.simulate.phenology import Ground, Pairs, abundances
+from h2crop_data.simulate.randomness import generator, key_of, noise_at, noise_grid
+
+#: Vigour varies within a field by this standard deviation; brightness by that of its kind.
+FIELD_VARIATION = 0.10
+ROUGHNESS = {"field": 0.03, "wood": 0.10, "water": 0.03, "village": 0.22, "road": 0.06}
+#: Spacing in metres of the variation within fields.
+TEXTURE_SCALES = ((140, 0.8), (35, 0.6))
+
+
+@dataclass(frozen=True)
+class Spectra:
+    """Reflectance of every object in the bands of an instrument on a day; row 0 is the ground without object."""
+
+    #: (object, band) float32, and how it changes with one standard deviation of vigour.
+    mean: NDArray[np.float32]
+    change: NDArray[np.float32]
+
+
+class RegionGround:
+    """The objects of a region, from its `truth` folder."""
+
+    def __init__(self, truth: Path, epsg: int, seed: int, pairs: Pairs, growth: dict[str, str]) -> None:
+        """growth: how the crop of each code grows."""
+        self.truth = truth
+        self.epsg = epsg
+        self.seed = seed
+        self.pairs = pairs
+        self.growth = growth
+        self.objects = pd.read_parquet(truth / "objects.parquet")
+
+    @cached_property
+    def kinds(self) -> NDArray[np.str_]:
+        """Kind of object 0..n; 0 is what lies between the others, roads and their verges."""
+        return np.concatenate([["road"], self.objects["kind"].to_numpy(str)])
+
+    @cached_property
+    def roughness(self) -> NDArray[np.float32]:
+        """How much the brightness of object 0..n varies within it."""
+        return np.array([ROUGHNESS[kind] for kind in self.kinds.tolist()], np.float32)
+
+    def growing(self, season: int) -> Ground:
+        """What stands on objects 0..n in a season, stood there before and comes after."""
+        crops = pd.read_parquet(self.truth / f"crops-{season}.parquet").set_index("number")
+        of_object = crops.reindex(np.arange(len(self.kinds)))
+        names = {name: of_object[name].fillna("").to_numpy(str) for name in ("last_crop", "crop", "next_crop")}
+        grown = {
+            name.replace("crop", "growth"): np.array([self.growth.get(code, "") for code in codes.tolist()])
+            for name, codes in names.items()
+        }
+
+        def column(name: str, road: float) -> NDArray[np.float32]:
+            return np.concatenate([[road], self.objects[name].to_numpy()]).astype(np.float32)
+
+        return Ground(
+            kind=self.kinds,
+            variant=column("variant", 0.5),
+            soil=column("soil", 0.5),
+            shift_days=column("shift_days", 0.0),
+            vigour=column("vigour", 1.0),
+            catch_crop=of_object["catch_1"].fillna("").to_numpy(str) != "",
+            **names,
+            **grown,
+        )
+
+    def wetness(self, moment: str) -> NDArray[np.float32]:
+        """How wet the soil of object 0..n is at a moment, 0..1."""
+        chance = generator(self.seed, "wetness", moment)
+        rain = noise_at(key_of(self.seed, "rain", moment), self.objects["x"], self.objects["y"], 6000)
+        wet = np.clip(chance.beta(1.5, 2.0) + 0.12 * rain, 0, 1)
+        return np.concatenate([[0.3], wet]).astype(np.float32)
+
+    def abundances(self, season: int, day: float, moment: str) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Abundance of each endmember in objects 0..n, (object, endmember), and its change with vigour."""
+        ground, wet = self.growing(season), self.wetness(moment)
+        low, mean, high = (abundances(ground, day, wet, vigour, self.pairs) for vigour in (0.8, 1.0, 1.2))
+        return mean, (high - low) * np.float32(FIELD_VARIATION / 0.4)
+
+    def spectra(self, season: int, day: float, moment: str, bands: NDArray[np.float32]) -> Spectra:
+        """Reflectance of objects in bands; bands: (endmember, band) reflectance of the endmembers."""
+        mean, change = self.abundances(season, day, moment)
+        return Spectra(mean @ bands, change @ bands)
+
+    def objects_at(self, epsg: int, x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.int32]:
+        """Object number at the crossings of columns x and rows y (metres of a zone), (y, x) int32; 0 beyond the land."""
+        if epsg == self.epsg:
+            east, north = x[None, :], y[:, None]
+        else:
+            east, north = transformer(f"EPSG:{epsg}", f"EPSG:{self.epsg}").transform(*np.meshgrid(x, y))
+        with rasterio.open(self.truth / "land.tif") as land:
+            columns = np.floor((east - land.transform.c) / FINE_GROUND).astype(int)
+            rows = np.floor((land.transform.f - north) / FINE_GROUND).astype(int)
+            inside = (columns >= 0) & (columns < land.width) & (rows >= 0) & (rows < land.height)
+            columns, rows = columns.clip(0, land.width - 1), rows.clip(0, land.height - 1)
+            left, top = columns.min(), rows.min()
+            window = Window(left, top, columns.max() - left + 1, rows.max() - top + 1)
+            around = land.read(1, window=window)
+        numbers: NDArray[np.int32] = around[rows - top, columns - left]
+        numbers[~inside] = 0
+        return numbers
+
+    def texture(
+        self, x: NDArray[np.float64], y: NDArray[np.float64]
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Variation of vigour and of brightness within objects, each (y, x), standard deviation 1."""
+        vigour = np.zeros((len(y), len(x)), np.float32)
+        for scale, weight in TEXTURE_SCALES:
+            vigour += weight * noise_grid(key_of(self.seed, "vigour", scale), x, y, scale)
+        return vigour, noise_grid(key_of(self.seed, "brightness"), x, y, 12)
+
+
+def fine_axis(first: float, last: float, reach: int) -> NDArray[np.float64]:
+    """Centres of the fine ground from `first` to `last` (metres, any order) with `reach` more on both sides."""
+    # On the lines of the land's raster: its numbers stand for the middle of their squares.
+    low, high = (math.floor(place / FINE_GROUND) for place in (min(first, last) - reach, max(first, last) + reach))
+    axis = np.asarray((np.arange(low, high + 1) + 0.5) * FINE_GROUND, np.float64)
+    return axis if first <= last else axis[::-1]
+
+
+def layers_on_ground(
+    numbers: NDArray[np.int32],
+    texture: tuple[NDArray[np.float32], NDArray[np.float32]],
+    roughness: NDArray[np.float32],
+    tables: Spectra,
+    layers: Sequence[int],
+) -> NDArray[np.float32]:
+    """Layers (bands or endmembers) of the tables on fine ground, (layer, y, x) float32.
+
+    numbers: (y, x) of objects; texture: as `RegionGround.texture`.
+    """
+    vigour, brightness = texture
+    factor = 1 + roughness[numbers] * brightness
+    ground = np.empty((len(layers), *numbers.shape), np.float32)
+    for place, layer in enumerate(layers):
+        np.multiply(tables.change[:, layer][numbers], vigour, out=ground[place])
+        ground[place] += tables.mean[:, layer][numbers]
+        ground[place] *= factor
+    return ground

@@ -1,0 +1,234 @@
+"""A synthetic region from its settings: land, scenes, catalogs, a recipe.
+
+Scene by scene, in processes; goes on where it was interrupted, and gives the same bytes whatever the order.
+
+    DIR/simulation.yaml        the settings, every default written out
+    DIR/recipe.yaml            a recipe that builds the region
+    DIR/catalog/<name>.json    one STAC ItemCollection for each archive
+    DIR/products/<name>/...    the scenes' files
+    DIR/parcels/RPG_<year>.gpkg
+    DIR/truth/...              what only a simulator knows (docs/simulation.md)
+"""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import shutil
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import yaml
+
+from h2crop_data.errors import RecipeError
+from h2crop_data.simulate.landscape import declared_years, write_landscape
+from h2crop_data.simulate.layout import Layout
+from h2crop_data.simulate.scenes import SceneJob, jobs_of, run_job
+from h2crop_data.simulate.settings import Simulation
+
+Progress = Callable[[int, int, str], None]
+#: Notes of what is finished, until everything is.
+NOTES = ".simulate"
+SETTINGS = "simulation.yaml"
+
+
+@dataclass(frozen=True)
+class RegionReport:
+    """What was simulated."""
+
+    folder: str
+    recipe: str
+    seasons: list[int]
+    cells: int
+    #: Numbers of Sentinel-2 granules, EnMAP tiles, declared parcels.
+    sentinel2: int
+    enmap: int
+    parcels: int
+    bytes: int
+    #: Pixels of products times their bands, in millions, drawn by this run, and its time.
+    megapixels: float
+    seconds: float
+
+
+def silent(done: int, total: int, text: str) -> None:
+    """Progress nobody watches."""
+
+
+def simulate_region(
+    simulation: Simulation, folder: Path, *, workers: int | None = None, progress: Progress = silent
+) -> RegionReport:
+    """Write a region into a folder, or go on with one that was begun with the same settings.
+
+    workers: scenes at a time, one a core by default. Raises RecipeError for a folder that holds something else.
+    """
+    start = time.perf_counter()
+    layout = Layout(simulation)
+    layout.check()
+    claim(simulation, folder)
+    notes = folder / NOTES
+    if not finished(folder):
+        notes.mkdir(exist_ok=True)
+        once(notes / "landscape.json", lambda: {"parcels": write_landscape(layout, folder, progress)})
+    megapixels = run_jobs(simulation, folder, workers or len(os.sched_getaffinity(0)), progress)
+    if not finished(folder):
+        write_catalogs(folder)
+        (folder / "recipe.yaml").write_text(recipe_text(layout), encoding="utf-8")
+        shutil.rmtree(notes)
+    return report_of(layout, folder, megapixels, time.perf_counter() - start)
+
+
+def claim(simulation: Simulation, folder: Path) -> None:
+    """Take an empty folder, or one begun with the same settings. Raises RecipeError for any other."""
+    text = yaml.safe_dump(simulation.model_dump(mode="json"), sort_keys=False)
+    path = folder / SETTINGS
+    if path.exists():
+        if yaml.safe_load(path.read_text(encoding="utf-8")) != yaml.safe_load(text):
+            raise RecipeError(f"{folder} holds a region with other settings (see {path}): choose another folder")
+        return
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise RecipeError(f"{folder} is not empty and holds no simulated region: choose another folder")
+    folder.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf-8")
+
+
+def finished(folder: Path) -> bool:
+    """Whether everything was written."""
+    return (folder / "recipe.yaml").exists() and not (folder / NOTES).exists()
+
+
+def once(note: Path, work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """The result of a piece of work, done now or noted before."""
+    if note.exists():
+        done: dict[str, Any] = json.loads(note.read_text(encoding="utf-8"))
+        return done
+    result = work()
+    draft = note.with_suffix(".draft")
+    draft.write_text(json.dumps(result), encoding="utf-8")
+    draft.replace(note)
+    return result
+
+
+def job_note(simulation: Simulation, folder: Path, job: SceneJob) -> float:
+    """Run a job unless it is noted as done; gives the millions of pixels it drew."""
+    note = folder / NOTES / f"{job.name}.json"
+    fresh = not note.exists()
+    result = once(note, lambda: run_job(Layout(simulation), folder, job))
+    return float(result["megapixels"]) if fresh else 0.0
+
+
+def run_jobs(simulation: Simulation, folder: Path, workers: int, progress: Progress) -> float:
+    """Draw all scenes; gives the millions of pixels drawn now."""
+    if finished(folder):
+        return 0.0
+    jobs = jobs_of(Layout(simulation))
+    drawn = 0.0
+    if workers == 1 or len(jobs) == 1:
+        for done, job in enumerate(jobs):
+            progress(done, len(jobs), job.name)
+            drawn += job_note(simulation, folder, job)
+        return drawn
+    with one_thread_each(), ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
+        running = {pool.submit(job_note, simulation, folder, job): job for job in jobs}
+        try:
+            for done, future in enumerate(as_completed(running), 1):
+                drawn += future.result()
+                progress(done, len(jobs), running[future].name)
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+    return drawn
+
+
+@contextmanager
+def one_thread_each() -> Iterator[None]:
+    """Processes started here do linear algebra with one thread: there is one process a core."""
+    names = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
+    before = {name: os.environ.get(name) for name in names}
+    os.environ.update(dict.fromkeys(names, "1"))
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+def write_catalogs(folder: Path) -> None:
+    """One ItemCollection for each archive, and the table of what is true of each scene, from the notes of the jobs."""
+    items: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    scenes: list[dict[str, Any]] = []
+    for note in sorted((folder / NOTES).glob("*.json")):
+        result = json.loads(note.read_text(encoding="utf-8"))
+        for catalog, found in result.get("items", {}).items():
+            items[catalog] += found
+        scenes += result.get("scenes", [])
+    (folder / "catalog").mkdir(exist_ok=True)
+    for catalog, found in items.items():
+        collection = {"type": "FeatureCollection", "features": sorted(found, key=lambda item: str(item["id"]))}
+        (folder / "catalog" / f"{catalog}.json").write_text(json.dumps(collection, indent=1), encoding="utf-8")
+    table = pd.DataFrame(scenes).sort_values("scene", ignore_index=True) if scenes else pd.DataFrame({"scene": []})
+    table.to_parquet(folder / "truth" / "scenes.parquet", index=False)
+
+
+def recipe_text(layout: Layout) -> str:
+    """The recipe that builds the region."""
+    simulation = layout.simulation
+    recipe: dict[str, Any] = {
+        "name": f"simulated-{simulation.seed}",
+        "description": "A synthetic region with known truth; not for training models of the real world.",
+        "area": layout.area(),
+        "seasons": list(simulation.seasons),
+        "cell_size": simulation.cell_size,
+    }
+    if simulation.enmap.scenes:
+        recipe["enmap"] = {"catalog": "catalog/enmap.json", "max_cloud_cover": 40, "max_flagged_share": 0.3}
+    if simulation.sentinel2.dates_per_month and simulation.sentinel2.months:
+        archive = simulation.sentinel2.archives[0]
+        collection = archive if archive.startswith("sentinel-2-") else "sentinel-2-l2a"
+        recipe["sentinel2"] = {"catalog": f"catalog/{archive}.json", "collection": collection}
+    source = {
+        "path": "parcels/RPG_{year}.gpkg",
+        "country": "fr",
+        "code_field": "CODE_CULTU",
+        "id_field": "ID_PARCEL",
+        "years": declared_years(simulation.seasons),
+    }
+    recipe["parcels"] = {"season": [source], "prior": "same"}
+    # Real splits need squares of 10-20 km; these are small so that a small region meets every split.
+    recipe["split"] = {"square_size": simulation.split_square}
+    return "# Written by `h2crop simulate` with the region.\n" + yaml.safe_dump(recipe, sort_keys=False)
+
+
+def report_of(layout: Layout, folder: Path, megapixels: float, seconds: float) -> RegionReport:
+    """What lies in a finished region."""
+    simulation = layout.simulation
+    counts = {
+        path.stem: len(json.loads(path.read_text(encoding="utf-8"))["features"])
+        for path in sorted((folder / "catalog").glob("*.json"))
+    }
+    parcels = sum(
+        int(pd.read_parquet(path, columns=["declared"])["declared"].sum())
+        for path in sorted((folder / "truth").glob("parcels-*.parquet"))
+    )
+    return RegionReport(
+        folder=str(folder),
+        recipe=str(folder / "recipe.yaml"),
+        seasons=list(simulation.seasons),
+        cells=simulation.cells,
+        sentinel2=sum(number for name, number in counts.items() if name != "enmap"),
+        enmap=counts.get("enmap", 0),
+        parcels=parcels,
+        bytes=sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()),
+        megapixels=megapixels,
+        seconds=seconds,
+    )

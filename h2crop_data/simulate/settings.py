@@ -1,0 +1,209 @@
+"""What to simulate: one tree of settings with defaults, as arguments or YAML, checked before any work."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from h2crop_data.errors import RecipeError
+from h2crop_data.grid import CELL_STEP
+from h2crop_data.recipe import Share, Year
+from h2crop_data.recipe_problems import UniqueKeys, explain
+
+Archive = Literal["sentinel-2-c1-l2a", "sentinel-2-l2a", "planetary-computer", "copernicus"]
+Metres = Annotated[float, Field(ge=-500, le=500)]
+
+
+class Part(BaseModel):
+    """A part of the settings: unknown keys are errors, and the text under each field is its documentation."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+class Place(Part):
+    """Where the region lies. The default is farmland of the Paris basin in which two Sentinel-2 tiles overlap."""
+
+    epsg: int = Field(default=32631, strict=True)
+    """UTM zone, 326zz north and 327zz south of the equator."""
+    west: int = Field(default=493440, ge=166_000, le=834_000, strict=True)
+    """Western edge of the region in metres of the zone; moved west to the next line of the lattice."""
+    south: int = Field(default=5376000, ge=0, le=9_990_000, strict=True)
+    """Southern edge of the region; moved south to the next line of the lattice."""
+
+
+class Sky(Part):
+    """Clouds, haze, snow. Every date draws its own sky."""
+
+    cloudiness: Share = 0.35
+    """Mean share of the ground under cloud; single dates reach from clear to overcast."""
+    cirrus: Share = 0.25
+    """Share of dates with cirrus somewhere."""
+    haze: Share = 0.2
+    """Share of dates with haze somewhere."""
+    snow: Share = 0.15
+    """Share of dates from December to February with snow on part of the ground."""
+
+
+class Sentinel2Settings(Part):
+    """Sentinel-2 scenes."""
+
+    archives: list[Archive] = ["sentinel-2-c1-l2a"]
+    """Catalogs to write: Earth Search's collection 1 and its older one (offset mostly removed), Planetary Computer,
+    Copernicus Data Space. Each has its own files."""
+    l1c: bool = False
+    """Also write L1C (13 bands at the top of the atmosphere) of the same dates."""
+    dates_per_month: int = Field(default=3, ge=0, le=12, strict=True)
+    """Days of acquisition in each month."""
+    months: list[Annotated[int, Field(ge=1, le=12, strict=True)]] = list(range(1, 13))
+    """Months with acquisitions."""
+    baselines: list[Annotated[str, Field(pattern=r"^\d\d\.\d\d$")]] | Literal["by_date"] = "by_date"
+    """Processing baselines of successive dates, again from the first after the last; `by_date` as in the archive: 03.01
+    before 2022-01-25, 04.00 to 05.09 after."""
+    duplicates: Share = 0.05
+    """Share of granules that are listed twice: processed again with a newer baseline."""
+    removed_offset: Share = 0.8
+    """Older Earth Search collection: share of granules from baseline 04.00 on whose offset the archive removed."""
+    wrong_flags: Share = 0.0
+    """Older Earth Search collection: share of granules whose flag tells the opposite of what their numbers are."""
+    swath_edges: Share = 0.15
+    """Share of dates on which the edge of the orbit's swath crosses the region."""
+    scl_errors: Share = 0.02
+    """Share of ground where the scene classification takes cloud for clear or clear for cloud."""
+    noise: float = Field(default=1.0, ge=0, le=20)
+    """Factor on the noise of the instrument."""
+    zone_border: bool = False
+    """Also write granules of a tile of the neighbouring UTM zone over the same ground."""
+    sky: Sky = Sky()
+    """Weather."""
+
+
+class EnmapSettings(Part):
+    """EnMAP scenes."""
+
+    scenes: int = Field(default=2, ge=0, le=40, strict=True)
+    """Passes over the region in a season."""
+    months: list[Annotated[int, Field(ge=1, le=12, strict=True)]] = [5, 6, 7]
+    """Months of the passes, one after the other."""
+    shifts: list[tuple[Metres, Metres]] | Literal["drawn"] = "drawn"
+    """Where the ground appears relative to where it is, in metres east and north, pass by pass, again from the first
+    after the last; `drawn` gives each pass its own, `shift_sd` metres in each direction."""
+    shift_sd: float = Field(default=8, ge=0, le=100)
+    """Standard deviation of drawn shifts in metres."""
+    distortion: float = Field(default=0, ge=0, le=60)
+    """Amplitude in metres of a slow change of the shift across a scene."""
+    coverage: list[Share] = [1.0]
+    """Share of the region's width that the swath of successive passes covers; below 1 its edge crosses the region."""
+    tile_size: int = Field(default=30_000, ge=1000, le=30_000, strict=True)
+    """Side of a tile in metres; a pass over a larger region gives several tiles, which overlap."""
+    overlap: int = Field(default=1500, ge=0, le=5000, strict=True)
+    """Overlap of neighbouring tiles in metres."""
+    tilt: float = Field(default=12.5, ge=-45, le=45)
+    """Degrees from north of the flight direction."""
+    defective_columns: int = Field(default=6, ge=0, le=200, strict=True)
+    """Pairs of band and detector column that are dead: interpolated in the image, 1 in the pixel mask."""
+    noise: float = Field(default=1.0, ge=0, le=20)
+    """Factor on the noise of the instrument."""
+    sky: Sky = Sky(cloudiness=0.05, cirrus=0.5, haze=0.3)
+    """Weather; passes are chosen on fair days."""
+
+
+class ParcelSettings(Part):
+    """What farmers declare, and what is wrong with it. Shares are of fields."""
+
+    invalid: Share = 0.01
+    """Rings that cross themselves."""
+    duplicates: Share = 0.005
+    """Parcels listed twice."""
+    overlaps: Share = 0.01
+    """Parcels drawn some metres into their neighbour."""
+    slivers: Share = 0.003
+    """Slivers beside a parcel, as parcels of their own."""
+    null_geometry: Share = 0.002
+    """Records without geometry."""
+    three_dimensional: Share = 0.01
+    """Parcels with heights."""
+    unmapped: Share = 0.01
+    """Codes that no crop table knows."""
+    wrong: Share = 0.01
+    """Another crop than the one that grows."""
+    undeclared: Share = 0.03
+    """Fields nobody declared."""
+    tail: float = Field(default=0.5, ge=0, le=1)
+    """How rare crops are: 1 as in France, 0 all equally frequent; below 1 small regions meet rare crops too."""
+
+
+class PairSettings(Part):
+    """Pairs of crop codes made alike, so that what one source adds can be tested."""
+
+    narrow: list[tuple[str, str]] = []
+    """The second differs from the first only in narrow bands of EnMAP that no Sentinel-2 band sees."""
+    late: list[tuple[str, str]] = []
+    """The second differs from the first only from August on."""
+
+
+class Simulation(Part):
+    """A synthetic region."""
+
+    seed: int = Field(default=0, ge=0, strict=True)
+    """Another seed gives another region."""
+    seasons: list[Year] = Field(default=[2022], min_length=1)
+    """Calendar years of Sentinel-2, EnMAP and parcels; parcels of the year before are written too."""
+    cells: int = Field(default=16, ge=1, le=10_000, strict=True)
+    """Number of cells of the lattice; they fill a region that is as square as they allow."""
+    cell_size: int = Field(default=1920, ge=CELL_STEP, le=19200, multiple_of=CELL_STEP, strict=True)
+    """Side of a cell in metres, a multiple of 60."""
+    place: Place = Place()
+    """Where."""
+    sentinel2: Sentinel2Settings = Sentinel2Settings()
+    """Sentinel-2 scenes."""
+    enmap: EnmapSettings = EnmapSettings()
+    """EnMAP scenes."""
+    parcels: ParcelSettings = ParcelSettings()
+    """Declared parcels."""
+    pairs: PairSettings = PairSettings()
+    """Pairs of crops made alike."""
+    split_square: int = Field(default=3840, ge=1000, le=1_000_000, strict=True)
+    """Split square in metres of the recipe that is written with the region; real ones should be 10-20 km."""
+    truth_reflectance: bool = True
+    """Also write the reflectance of the ground without clouds and noise; doubles the size of the region."""
+
+    @model_validator(mode="after")
+    def each_once(self) -> Self:
+        """Seasons and archives once each."""
+        if len(set(self.seasons)) != len(self.seasons):
+            raise ValueError("seasons: each year once")
+        if len(set(self.sentinel2.archives)) != len(self.sentinel2.archives):
+            raise ValueError("sentinel2.archives: each once")
+        return self
+
+
+def load_settings(path: Path | None, changes: dict[str, Any]) -> Simulation:
+    """Settings of a YAML file (None: the defaults), with `changes` (`sentinel2.dates_per_month`: value) on top.
+
+    Raises RecipeError that lists everything wrong: YAML path, value, what is allowed.
+    """
+    document: Any = {}
+    if path is not None:
+        try:
+            document = yaml.load(path.read_text(encoding="utf-8"), UniqueKeys) or {}
+        except (OSError, UnicodeDecodeError) as error:
+            raise RecipeError(f"cannot read the settings {path}: {error}") from error
+        except yaml.YAMLError as error:
+            raise RecipeError(f"{path} is not valid YAML: {error}") from error
+        if not isinstance(document, dict):
+            raise RecipeError(f"{path}: settings are a mapping of keys, this is {type(document).__name__}")
+    for name, value in changes.items():
+        *sections, key = name.split(".")
+        place = document
+        for section in sections:
+            place = place.setdefault(section, {})
+            if not isinstance(place, dict):
+                raise RecipeError(f"{path}: {section} is a mapping of keys, not {place!r}")
+        place[key] = value
+    try:
+        return Simulation.model_validate(document)
+    except ValidationError as error:
+        raise RecipeError(explain(error, str(path or "arguments"), document, Simulation)) from error
