@@ -14,10 +14,10 @@ export H2CROP_SHARED
 
 DEMO := build/demo
 
-.PHONY: help demo setup test lint types format real bench clean
+.PHONY: help demo demo-check setup test golden lint types format real bench clean
 
 help:  ## Show this list
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
 setup: $(READY)  ## Make the environment in .venv (again only when pyproject.toml or constraints.txt changed)
 
@@ -77,6 +77,12 @@ real: $(READY)  ## Build and plot two small stores from real data in H2CROP_SHAR
 
 bench: $(READY)  ## Run the benchmarks and write docs/benchmarks.md
 	$(VENV)/bin/python tests/benchmarks/run_all.py
+
+golden: $(READY)  ## Write tests/golden.json anew, when a change of output is wanted
+	H2CROP_GOLDEN=write $(VENV)/bin/pytest -q tests/integration/test_golden.py
+
+demo-check: $(READY)  ## Compare the demo's store (make demo) with what is true of its region
+	H2CROP_DEMO=$(DEMO) $(VENV)/bin/pytest -q tests/integration/test_simulated_truth.py
 
 clean:  ## Remove what builds and tests leave behind, but not .venv
 	rm -rf build dist .hypothesis .mypy_cache .pytest_cache .ruff_cache

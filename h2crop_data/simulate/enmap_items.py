@@ -157,7 +157,7 @@ def file_names(product: EnmapProduct) -> dict[str, str]:
 
 def file_folder(product: EnmapProduct) -> str:
     """Where the archive keeps a product below its root, `L2A/2023/06/29/DT0000024647/25`."""
-    return f"L2A/{utc(product.start):%Y/%m/%d}/DT{product.datatake:010d}/{product.tile}"
+    return f"L2A/{utc(product.start):%Y/%m/%d}/DT{product.datatake:010d}/{product.tile:02d}"
 
 
 def item(

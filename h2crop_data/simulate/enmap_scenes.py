@@ -146,9 +146,9 @@ class Displacement:
 
 
 @lru_cache(maxsize=1)
-def hyperspectral() -> tuple[NDArray[np.float32], Bands]:
+def hyperspectral() -> tuple[NDArray[np.float64], Bands]:
     """Reflectance of the endmembers in the 224 bands (endmember, band), and what the sky does in them."""
-    spectra, response = endmember_spectra(), enmap_response(*enmap_bands())
+    spectra, response = endmember_spectra().astype(np.float64), enmap_response(*enmap_bands())
     return spectra @ response, bands_of(WAVELENGTHS, response, spectra[ENDMEMBERS.index("snow")])
 
 
@@ -189,7 +189,7 @@ def abundance_pixels(
 def spectra_of(abundances: NDArray[np.float32]) -> NDArray[np.float32]:
     """Reflectance (band, y, x) of abundances (endmember, y, x)."""
     bands, _ = hyperspectral()
-    layers = abundances.reshape(len(abundances), -1)
+    layers = abundances.reshape(len(abundances), -1).astype(np.float64)
     return np.asarray(bands.T @ layers, np.float32).reshape(-1, *abundances.shape[1:])
 
 
@@ -197,7 +197,7 @@ def write_tile(ground: RegionGround, tile: Tile, settings: EnmapSettings) -> dic
     """Draw a tile and write its files; gives the percent of its pixels inside that have each quality."""
     bounds = tile.swath.grid_bounds
     place = Displacement(tile.look.shift, settings.distortion, bounds)
-    unit = np.eye(len(ENDMEMBERS), dtype=np.float32)
+    unit = np.eye(len(ENDMEMBERS))
     look = tile.look
     tables = ground.spectra(look.moment.year, look.moment.timetuple().tm_yday, look.name, unit)
     counts: dict[str, float] = {}
@@ -340,11 +340,11 @@ def count_layers(counts: dict[str, float], layers: dict[str, NDArray[Any]]) -> N
 
 
 def write_truth(ground: RegionGround, look: EnmapPass, region: Bounds, path: Path) -> None:
-    """The cloud-free reflectance of a pass on the lattice's own 30 m grid, without shift and noise: what would be right.
+    """The cloud-free reflectance of a pass on the lattice's own 30 m grid, without shift and noise: what is right.
 
     int16, reflectance x 10000, (band, y, x).
     """
-    unit = np.eye(len(ENDMEMBERS), dtype=np.float32)
+    unit = np.eye(len(ENDMEMBERS))
     tables = ground.spectra(look.moment.year, look.moment.timetuple().tm_yday, look.name, unit)
     with CogWriter(path, ground.epsg, region, COARSE, "int16", count=len(noise_of_bands()), block=128) as writer:
         for north in range(region[3], region[1], -PIECE):

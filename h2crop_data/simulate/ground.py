@@ -94,13 +94,13 @@ class RegionGround:
         low, mean, high = (abundances(ground, day, wet, vigour, self.pairs) for vigour in (0.8, 1.0, 1.2))
         return mean, (high - low) * np.float32(FIELD_VARIATION / 0.4)
 
-    def spectra(self, season: int, day: float, moment: str, bands: NDArray[np.float32]) -> Spectra:
+    def spectra(self, season: int, day: float, moment: str, bands: NDArray[np.float64]) -> Spectra:
         """Reflectance of objects in bands; bands: (endmember, band) reflectance of the endmembers."""
-        mean, change = self.abundances(season, day, moment)
-        return Spectra(mean @ bands, change @ bands)
+        mean, change = (table.astype(np.float64) @ bands for table in self.abundances(season, day, moment))
+        return Spectra(mean.astype(np.float32), change.astype(np.float32))
 
     def objects_at(self, epsg: int, x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.int32]:
-        """Object number at the crossings of columns x and rows y (metres of a zone), (y, x) int32; 0 beyond the land."""
+        """Object number where columns x and rows y cross (metres of a zone), (y, x) int32; 0 beyond the land."""
         if epsg == self.epsg:
             east, north = x[None, :], y[:, None]
         else:

@@ -4,6 +4,9 @@ The ground is known on a fine grid. An instrument's pixel is a weighted mean of 
 Gaussian whose modulation transfer at the Nyquist frequency is `NYQUIST_TRANSFER`, the order of what is specified for
 Sentinel-2 (0.15 to 0.30; Sentinel-2 MSI documentation, ESA) and EnMAP (> 0.16; EnMAP instrument specification, DLR). A
 Gaussian is separable: sampling is one small matrix for rows and one for columns, whatever pixel size, grid and shift.
+
+Sums are done in float64: how linear algebra adds up differs from processor to processor, and in float32 that would show
+in the last digit of one pixel in a thousand.
 """
 
 from __future__ import annotations
@@ -27,7 +30,7 @@ def margin(pixel: float, displacement: float = 0.0) -> int:
     return math.ceil((REACH * SPREAD * pixel + abs(displacement)) / FINE_GROUND + 1) * FINE_GROUND
 
 
-def sampling(pixels: NDArray[np.float64], size: float, ground: NDArray[np.float64]) -> NDArray[np.float32]:
+def sampling(pixels: NDArray[np.float64], size: float, ground: NDArray[np.float64]) -> NDArray[np.float64]:
     """Weights (pixels, ground) of the ground samples in each pixel, along one axis; rows add up to 1.
 
     pixels: centres of pixels of `size` metres, in metres. ground: centres of the fine samples.
@@ -35,9 +38,9 @@ def sampling(pixels: NDArray[np.float64], size: float, ground: NDArray[np.float6
     sd = SPREAD * size
     distance = (pixels[:, None] - ground[None, :]) / sd
     weights = np.where(np.abs(distance) <= REACH, np.exp(-0.5 * distance**2), 0.0)
-    return np.asarray(weights / weights.sum(axis=1, keepdims=True), np.float32)
+    return np.asarray(weights / weights.sum(axis=1, keepdims=True), np.float64)
 
 
-def sample(ground: NDArray[np.float32], rows: NDArray[np.float32], columns: NDArray[np.float32]) -> NDArray[np.float32]:
+def sample(ground: NDArray[np.float32], rows: NDArray[np.float64], columns: NDArray[np.float64]) -> NDArray[np.float32]:
     """The pixels (layer, y, x) of a ground (layer, fine y, fine x) by the weights of rows and columns."""
-    return np.asarray(rows @ ground @ columns.T, np.float32)
+    return np.asarray(rows @ ground.astype(np.float64) @ columns.T, np.float32)

@@ -230,20 +230,14 @@ def catch_crop(before: Crop, following: Crop, day: Floats) -> Floats:
     mustard = 0.88 * step(day - np.maximum(harvest + 40, 250), 7.0) * (1 - step(day - 360, 8.0))
     rye = 0.65 * step(day - harvest - 42, 6.0) + 0.29 * step(day - harvest - 75, 15.0)
     spring = (following["sowing"] > 0) & ~following.perennial & (following["named"] > 0) & (harvest > 0)
-    return np.where(spring, np.where(early, mustard, rye), 0)
+    return np.where(spring, np.where(early, mustard, rye) * step(day - harvest - 10, 1.0), 0)
 
 
 def season_cover(crop: Crop, day: Floats, wetness: Floats, vigour: Floats) -> Cover:
     """What covers n fields on a day of the crop's own year, before its beginning and after its end as well."""
-    strength = vigour * (1 + crop.traits[:, 3])
     day = np.where(crop.perennial, np.mod(day, YEAR), day)
     yellow = step(day - crop["senescence"], crop["senescence_days"])
-    grown = step(day - crop["greenup"], crop["greenup_days"])
-    # A perennial's season ends when its leaves yellow, with a tail into the next year.
-    tail = 1 - step(day + YEAR - crop["senescence"], crop["senescence_days"])
-    grown = np.where(crop.perennial, grown * (1 - yellow) + tail, grown)
-    sown = crop["winter_cover"] * np.where(crop.perennial, 1, step(day - crop["emergence"], 10.0))
-    leaves = thick(sown + (crop["peak_cover"] - crop["winter_cover"]) * grown, strength)
+    leaves = thick(leaf_cover(crop, day, yellow), vigour * (1 + crop.traits[:, 3]))
     cut = step(day - crop["harvest"], 1.2) * ~crop.perennial
     lost = mown(crop, day)
     pause = crop["summer_pause"] * np.exp(-0.5 * ((day - 214) / 25) ** 2) * (1 - 0.45 * wetness)
@@ -269,6 +263,16 @@ def season_cover(crop: Crop, day: Floats, wetness: Floats, vigour: Floats) -> Co
         glass=crop["glass"],
         **leaf_colour(crop, day, vigour, since * cut),
     )
+
+
+def leaf_cover(crop: Crop, day: Floats, yellow: Floats) -> Floats:
+    """Share of the ground that leaves, green or yellow, cover before any harvest or cut, (n,)."""
+    grown = step(day - crop["greenup"], crop["greenup_days"])
+    # A perennial's season ends when its leaves yellow, with a tail into the next year.
+    tail = 1 - step(day + YEAR - crop["senescence"], crop["senescence_days"])
+    grown = np.where(crop.perennial, grown * (1 - yellow) + tail, grown)
+    sown = crop["winter_cover"] * np.where(crop.perennial, 1, step(day - crop["emergence"], 10.0))
+    return np.asarray(sown + (crop["peak_cover"] - crop["winter_cover"]) * grown)
 
 
 def leaf_colour(crop: Crop, day: Floats, vigour: Floats, since: Floats) -> dict[str, Floats]:
@@ -306,7 +310,7 @@ def plant_shares(cover: Cover, crop: Crop) -> Floats:
 def soil_shares(soil: NDArray[Any], wetness: Floats) -> Floats:
     """Shares of ENDMEMBERS of bare soil 0 dark..1 bright, (n, endmember); wet soil loses up to 40 % of its light.
 
-    After Lobell & Asner (2002), who found 30-50 % less reflectance near field capacity.
+    That soils darken with water, and by how much about: Lobell & Asner (2002), Soil Sci. Soc. Am. J. 66, 722-727.
     """
     shares = np.zeros((len(wetness), len(ENDMEMBERS)))
     place = np.clip(np.asarray(soil, np.float64), 0, 1)
@@ -353,7 +357,7 @@ def is_late(code: str, pairs: Pairs) -> bool:
 
 @lru_cache(maxsize=4096)
 def traits_of(code: str) -> Floats:
-    """What sets a crop code apart within its growth type, (9,), the same for ever: in units of TRAIT_SPREAD."""
+    """What sets a crop code apart within its growth type, (9,), the same for ever: each within +- TRAIT_SPREAD."""
     traits = TRAIT_SPREAD * generator(0, "crop", code).uniform(-1, 1, TRAITS)
     traits.setflags(write=False)
     return traits

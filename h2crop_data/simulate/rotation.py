@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from h2crop_data.simulate.chance import Chance
 from h2crop_data.simulate.crops import load_crops
+from h2crop_data.simulate.randomness import key_of
 
 #: Uses of fields, and their shares in each crop region (CROP_REGIONS), before the size of the field is considered.
 USES = ("rotation", "meadow", "plantation", "garden", "resting")
@@ -60,8 +61,13 @@ POOL_OF_LETTER = {
 POOLS = (*POOL_OF_LETTER.values(), "meadow", "plantation")
 MEADOWS = ("grassland", "rough_grazing")
 LONGEST = 6
-#: Local taste: farmers in a district grow alike. Spread of the logarithm, its scale and its resolution in metres.
-TASTE, TASTE_SCALE, TASTE_STEP = 0.8, 7000.0, 960
+#: Local taste: districts grow alike, and so do the fields of a farm. Scale in metres and spread of the logarithm of
+#: shares; taste changes in steps of TASTE_STEP metres.
+TASTES = ((7000.0, 0.8), (1500.0, 0.7))
+TASTE_STEP = 640
+FAR_APART = 2**32
+#: Meadows lie together, in valleys of this scale in metres; spread of the logarithm of their share.
+VALLEY_SCALE, VALLEY_SPREAD = 2200.0, 1.0
 #: Growth types that leave the field early, and those sown in spring.
 EARLY = ("winter_wheat", "winter_barley", "winter_rye", "winter_rapeseed", "spring_cereal", "pulse", "flax")
 SPRING_SOWN = (
@@ -89,7 +95,7 @@ def crop_of(seed: int, fields: pd.DataFrame, season: int, tail: float = 0.5) -> 
     for number, name in enumerate(POOLS):
         chosen = np.flatnonzero(pool == number)
         if len(chosen):
-            limits = taste_limits(chance, pools[name], places, tail)[place[chosen]]
+            limits = taste_limits(seed, name, tail, places.tobytes())[place[chosen]]
             which = (limits < draw[chosen, None]).sum(axis=1)
             codes[chosen] = pools[name]["code"].to_numpy(str)[which]
     return codes
@@ -182,6 +188,8 @@ def use_of_fields(chance: Chance, fields: pd.DataFrame) -> NDArray[np.int64]:
     area = fields["area_ha"].to_numpy(float)[:, None]
     shares = np.array(USE_SHARES)[fields["crop_region"].to_numpy(int)]
     shares = np.where(area < 0.3, shares * SMALL_FACTOR, np.where(area > 10, shares * LARGE_FACTOR, shares))
+    valley = chance.noise("valley", fields["x"], fields["y"], VALLEY_SCALE)
+    shares[:, USES.index("meadow")] *= np.exp(VALLEY_SPREAD * valley)
     return chosen_by(np.cumsum(shares, axis=1), chance.uniform("use", fields["key"].to_numpy(np.uint64)))
 
 
@@ -198,11 +206,21 @@ def places_of_taste(fields: pd.DataFrame) -> tuple[NDArray[np.int64], NDArray[np
     return place.ravel(), places
 
 
-def taste_limits(chance: Chance, pool: pd.DataFrame, places: NDArray[np.int64], tail: float) -> NDArray[np.float64]:
-    """Running sums (places, crops) of the shares of a pool's crops at places, up to 1."""
-    x, y = places.T * float(TASTE_STEP)
-    taste = np.stack([chance.noise(f"taste {code}", x, y, TASTE_SCALE) for code in pool["code"]], axis=1)
-    weights = pool["share"].to_numpy(float) ** tail * np.exp(TASTE * taste.astype(np.float64))
+@lru_cache(maxsize=4 * len(POOLS))
+def taste_limits(seed: int, name: str, tail: float, places: bytes) -> NDArray[np.float64]:
+    """Running sums (places, crops) of the shares of a pool's crops at places, up to 1; the same in every season.
+
+    places: bytes of columns and rows (places, 2) int64.
+    """
+    chance, pool = Chance(seed), crop_pools()[name]
+    x, y = np.frombuffer(places, np.int64).reshape(-1, 2).T * float(TASTE_STEP)
+    taste = np.zeros((len(x), len(pool)))
+    # One noise for all crops: each has its own stretch of it, far from the others'.
+    stretch = np.array([key_of(seed, "taste", code) % FAR_APART for code in pool["code"]])
+    for scale, spread in TASTES:
+        east, north = np.broadcast_arrays(x[:, None] + scale * stretch, y[:, None])
+        taste += spread * chance.noise(f"taste {scale}", east, north, scale).reshape(taste.shape)
+    weights = pool["share"].to_numpy(float) ** tail * np.exp(taste)
     limits: NDArray[np.float64] = np.cumsum(weights, axis=1) / weights.sum(axis=1, keepdims=True)
     limits[:, -1] = 1.0
     return limits

@@ -7,8 +7,8 @@ are the constants that each archive writes for all satellites.
 Left out of what real items have:
 
 - links, and what else leads to the archive's servers, because the files lie beside the item: Copernicus'
-  `auth:schemes`, `storage:schemes`, `auth:refs`, `storage:refs`, `alternate`, `alternate:name` and their extensions
-  (a client would ask for credentials);
+  `auth:schemes`, `storage:schemes`, `auth:refs`, `storage:refs`, `alternate`, `alternate:name`, the `description`
+  of its storage, and their extensions (a client would ask for credentials);
 - assets of files that are not simulated: aerosol, water vapour, true colour, cloud and snow probability, previews,
   jp2 siblings of COGs, resampled copies of bands, XML and JSON metadata, archives of whole products.
 

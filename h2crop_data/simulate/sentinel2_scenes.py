@@ -97,9 +97,9 @@ def pieces(epsg: int, bounds: Bounds) -> Iterator[Piece]:
 
 
 @lru_cache(maxsize=1)
-def msi_bands() -> tuple[NDArray[np.float32], Bands]:
+def msi_bands() -> tuple[NDArray[np.float64], Bands]:
     """Reflectance of the endmembers in the 13 bands (endmember, band), and what the sky does in them."""
-    spectra, response = endmember_spectra(), sentinel2_response()
+    spectra, response = endmember_spectra().astype(np.float64), sentinel2_response()
     return spectra @ response, bands_of(WAVELENGTHS, response, spectra[ENDMEMBERS.index("snow")])
 
 
@@ -173,7 +173,7 @@ def with_noise(
 
 def numbers_in_file(values: NDArray[np.float32], offset: int, removed: bool) -> NDArray[np.uint16]:
     """The numbers of a file; 0 is kept for nodata, and where the archive took an offset out, what lay below 1 is 1."""
-    numbers = np.rint(values * 10000 + (1000 if removed else offset)).clip(1, 65535)
+    numbers = (np.rint(values * 10000) + (1000 if removed else offset)).clip(1, 65535)
     return (np.maximum(numbers - 1000, 1) if removed else numbers).astype(np.uint16)
 
 

@@ -267,6 +267,29 @@ def test_shares_of_classes_are_told(archive: str) -> None:
     assert told == (60.5, 7.5, 0, 12.5)
 
 
+def test_copernicus_lists_the_classes_with_their_values() -> None:
+    classes = make_item(make_granule(), "copernicus")["assets"]["SCL_20m"]["classification:classes"]
+    assert [one["value"] for one in classes] == list(range(12))
+    assert classes[0] == {"name": "no_data", "value": 0, "percentage": 12.5, "nodata": True}
+    assert classes[9] == {"name": "cloud_high_probability", "value": 9, "percentage": 7.5}
+    assert classes[11]["name"] == "snow"
+
+
+@pytest.mark.parametrize(
+    ("generation", "strip"),
+    [
+        (datetime(2022, 7, 5, 16, 44, 19, tzinfo=UTC), "DS_2BPS_20220705T164419_S20220705T105627_N04.00"),
+        # Made long after: by the campaign that processed the archive again.
+        (datetime(2024, 1, 6, 3, 2, 1, tzinfo=UTC), "DS_S2RP_20240106T030201_S20220705T105627_N04.00"),
+    ],
+)
+def test_a_strip_is_named_by_who_processed_it_and_when(generation: datetime, strip: str) -> None:
+    granule = make_granule(generation=generation)
+    for archive, level in {"sentinel-2-l1c": "L1C", "sentinel-2-l2a": "L2A", "planetary-computer": "L2A"}.items():
+        assert make_item(granule, archive)["properties"]["s2:datastrip_id"] == f"S2A_OPER_MSI_{level}_{strip}"
+    assert make_item(granule, "copernicus")["properties"]["eopf:datastrip_id"] == f"S2A_OPER_MSI_L2A_{strip}"
+
+
 def test_size_and_checksum_stand_where_the_archive_writes_them() -> None:
     for archive in ARCHIVES:
         assets = make_item(make_granule(), archive)["assets"].values()
@@ -389,6 +412,16 @@ def test_enmap_items_are_strict_json_and_the_same_every_time() -> None:
     assert metadata_xml(make_product()) == metadata_xml(make_product())
 
 
+def test_an_enmap_item_says_that_it_is_simulated() -> None:
+    properties = make_enmap_item(make_product())["properties"]
+    assert properties["processing:facility"] == "simulated"
+    assert properties["sci:citation"] == (
+        "Simulated, not by DLR (2024): EnMAP L0 Product 0000024647_25_L0_20230629T110132_010402_240630 "
+        "Processed to level 2A (parameters: U0BLNNTS312G)"
+    )
+    assert "simulated" in (ElementTree.fromstring(metadata_xml(make_product())).findtext("metadata/comment") or "")
+
+
 def test_there_is_a_file_for_every_layer_the_build_reads() -> None:
     product = make_product()
     names = enmap_items.file_names(product)
@@ -418,6 +451,12 @@ def test_assets_tell_the_grid_of_the_files() -> None:
     assert assets["image"]["proj:shape"] == [461, 433]
     assert assets["image"]["proj:transform"] == [30, 0, 490005, 0, -30, 5386425, 0, 0, 1]
     assert assets["image"]["proj:bbox"] == [490005, 5372595, 502995, 5386425]
+    assert shapely.from_geojson(json.dumps(assets["image"]["proj:geometry"])).bounds == (
+        490005,
+        5372595,
+        502995,
+        5386425,
+    )
     assert assets["quality_haze"]["proj:epsg"] == 32631
     assert len(assets["image"]["eo:bands"]) == 224
     assert assets["image"]["eo:bands"][1] == {
