@@ -46,7 +46,7 @@ demo: $(BUILD_READY)  ## Simulate a region, build a store from it, look at it (t
 	@rm -rf $(DEMO) && mkdir -p $(DEMO)
 	@start=$$SECONDS && set -e && export PATH="$(abspath $(VENV))/bin:$$PATH" && \
 	step() { echo; echo "\$$ $$*"; "$$@"; } && \
-	step h2crop simulate $(DEMO)/region --season 2022 && \
+	step h2crop simulate $(DEMO)/region --season 2022 --shift 0,0 --shift 9,-6 && \
 	step h2crop plan $(DEMO)/region/recipe.yaml --out $(DEMO)/plan && \
 	step h2crop build $(DEMO)/plan --out $(DEMO)/store && \
 	step h2crop inspect $(DEMO)/store --plot $(DEMO)/sample.png && \

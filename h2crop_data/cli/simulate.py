@@ -12,6 +12,15 @@ from h2crop_data.cli.console import console, duration, megabytes, print_json, pr
 from h2crop_data.errors import RecipeError
 
 
+def show_schema(wanted: bool) -> None:
+    """Print the JSON schema of the settings and stop."""
+    if wanted:
+        from h2crop_data.simulate.settings import Simulation
+
+        print_json(Simulation.model_json_schema())
+        raise typer.Exit
+
+
 def simulate(
     folder: Annotated[Path, typer.Argument(help="Folder of the region; one that was begun is gone on with.")],
     settings: Annotated[Path | None, typer.Option(help="YAML file of settings; arguments go before it.")] = None,
@@ -30,6 +39,9 @@ def simulate(
     ] = None,
     l1c: Annotated[bool | None, typer.Option("--l1c/--no-l1c", help="Also write Sentinel-2 L1C.")] = None,
     workers: Annotated[int | None, typer.Option(min=1, help="Scenes at a time (default: one a core).")] = None,
+    schema: Annotated[
+        bool, typer.Option("--schema", callback=show_schema, is_eager=True, help="Print every setting, and stop.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
     """Write a synthetic region: catalogs, products, parcels, their truth, and a recipe that builds it."""

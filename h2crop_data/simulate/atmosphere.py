@@ -2,7 +2,7 @@
 
 Broad shapes only, from textbook values: clouds are white with ice and water absorption in the short-wave infrared
 (Schott, Remote Sensing, 2007, chapter 3), Rayleigh scattering goes with the fourth power of the wavelength (Bucholtz,
-1995, Applied Optics 34), gases absorb at 760, 940, 1135, 1380 and 1880 nm (Gao et al., 1993, Remote Sensing of
+1995, Applied Optics 34), gases absorb at 600, 760, 940, 1135, 1380 and 1880 nm (Gao et al., 1993, Remote Sensing of
 Environment 44). Good enough to be found by algorithms made for the real ones; not a radiative transfer model.
 """
 
@@ -17,15 +17,24 @@ from numpy.typing import NDArray
 
 from h2crop_data.simulate.sky import Sun, Weather
 
-#: Wavelength in nm and reflectance of thick water clouds, and of cirrus as if it were thick.
-CLOUD = ((400, 0.72), (550, 0.72), (860, 0.70), (1240, 0.64), (1450, 0.38), (1610, 0.50), (1940, 0.26), (2200, 0.34))
+#: Wavelength in nm and reflectance of water clouds of middling thickness, and of cirrus as if it were thick.
+CLOUD = ((400, 0.74), (550, 0.71), (860, 0.68), (1240, 0.63), (1450, 0.38), (1610, 0.48), (1940, 0.26), (2200, 0.38))
+#: Clouds are this times as bright where they are thin, and this much more where nothing is seen through them.
+THIN_CLOUD, THICK_CLOUD = 0.75, 0.6
 ICE = ((400, 0.62), (860, 0.60), (1240, 0.45), (1380, 0.38), (1610, 0.22), (2200, 0.24))
 #: Share of the light on the ground that comes from the whole sky and so reaches shadows.
 DIFFUSE = ((400, 0.42), (490, 0.33), (560, 0.28), (665, 0.23), (860, 0.17), (1610, 0.10), (2200, 0.08))
 #: Absorption of gases on the way down and up: centre nm, half width nm, depth.
-GASES = ((687, 4, 0.12), (762, 5, 0.5), (940, 28, 0.72), (1135, 32, 0.78), (1380, 45, 0.998), (1880, 60, 0.998))
+GASES = (
+    *((600, 55, 0.06), (687, 4, 0.12), (762, 5, 0.5), (940, 28, 0.72), (1135, 32, 0.78)),
+    *((1380, 45, 0.9999), (1880, 60, 0.998)),
+)
 #: Share of the water vapour that lies above low clouds, and above cirrus.
 VAPOUR_ABOVE_CLOUD, VAPOUR_ABOVE_CIRRUS = 0.6, 0.02
+#: Light that was scattered more than once, as a share of that scattered once, by optical thickness.
+SCATTERED_AGAIN = 0.5
+#: Reflectance of the air above all water vapour: what the band at 1375 nm sees of clear ground.
+HIGH_AIR = 0.001
 
 
 @dataclass(frozen=True)
@@ -64,7 +73,7 @@ def bands_of(wavelengths: NDArray[Any], response: NDArray[Any], snow: NDArray[An
         gases=seen(gases),
         gases_above_cloud=seen(gas_transmission(wavelengths, VAPOUR_ABOVE_CLOUD)),
         gases_above_cirrus=seen(gas_transmission(wavelengths, VAPOUR_ABOVE_CIRRUS)),
-        thickness=seen(0.0088 * (wavelengths / 1000) ** -4.05 + 0.06 * (550 / wavelengths) ** 1.3),
+        thickness=seen(0.0088 * (wavelengths / 1000) ** -4.05 + 0.015 * (550 / wavelengths) ** 1.3),
     )
 
 
@@ -87,13 +96,23 @@ def at_ground(surface: NDArray[np.float32], weather: Weather, bands: Bands) -> N
     return lit
 
 
+def cloud_reflectance(weather: Weather, bands: Bands) -> NDArray[np.float32]:
+    """Reflectance (band, y, x) of clouds of the opacity that stands over each pixel: thicker ones are brighter.
+
+    With the opacities of `sky` it spans what a year of Sentinel-2 L2A over Flanders holds in SCL class 9: 0.3 to 1.3 at
+    490 nm, the middle half 0.5 to 1.0 in summer; 0.6 times that at 1610 nm, 0.5 times at 2200 nm.
+    """
+    brightness: NDArray[np.float32] = THIN_CLOUD + np.float32(THICK_CLOUD) * weather.cloud**2
+    return bands.cloud[:, None, None] * brightness
+
+
 def corrected(ground: NDArray[np.float32], weather: Weather, bands: Bands) -> NDArray[np.float32]:
     """L2A reflectance (band, y, x): the air taken out, but haze, clouds and cirrus still over the ground."""
     seen = ground
     if weather.haze.any():
         seen = seen + weather.haze * bands.haze[:, None, None]
     if weather.cloud.any():
-        seen = seen + weather.cloud * (bands.cloud[:, None, None] - seen)
+        seen = seen + weather.cloud * (cloud_reflectance(weather, bands) - seen)
     if weather.cirrus.any():
         seen = seen + weather.cirrus * (bands.ice[:, None, None] - seen)
     return seen
@@ -101,14 +120,26 @@ def corrected(ground: NDArray[np.float32], weather: Weather, bands: Bands) -> ND
 
 def top_of_atmosphere(ground: NDArray[np.float32], weather: Weather, bands: Bands, sun: Sun) -> NDArray[np.float32]:
     """L1C reflectance (band, y, x): air and its gases between ground, clouds and instrument."""
-    path = 1 / math.sin(math.radians(max(sun.elevation, 8.0))) + 1
+    height = math.sin(math.radians(max(sun.elevation, 8.0)))
+    path = 1 / height + 1
     thickness = bands.thickness[:, None, None]
     gases = bands.gases[:, None, None]
-    scattered = 0.5 * (1 - np.exp(-0.55 * thickness * path))
+    scattered = air_reflectance(thickness, height)
     through = np.exp(-0.35 * thickness * path)
-    seen = gases * (scattered * 0.42 + through * ground)
+    seen = HIGH_AIR + gases * (scattered + through * ground)
     seen = seen + gases * weather.haze * bands.haze[:, None, None]
-    cloud = bands.gases_above_cloud[:, None, None] * (bands.cloud[:, None, None] + 0.15 * scattered)
+    cloud = bands.gases_above_cloud[:, None, None] * (cloud_reflectance(weather, bands) + 0.2 * scattered)
     seen = seen + weather.cloud * (cloud - seen)
     ice = bands.gases_above_cirrus[:, None, None] * bands.ice[:, None, None]
     return np.asarray(seen + weather.cirrus * (ice - seen), np.float32)
+
+
+def air_reflectance(thickness: NDArray[np.float32], height: float) -> NDArray[np.float32]:
+    """Reflectance of air seen from above, by optical thickness; height: sine of the sun's elevation.
+
+    Light scattered once by molecules (Hansen & Travis, 1974, Space Science Reviews 16), and a share for the rest. Dark
+    forests of a real series (Slovenia, 2015, sun at 62 degrees) show 0.10 at 443 nm, 0.07 at 490 nm, 0.036 at 665 nm.
+    """
+    phase = 0.75 * (1 + height**2)
+    once = phase / (4 * (height + 1)) * (1 - np.exp(-thickness * (1 / height + 1)))
+    return np.asarray(once * (1 + SCATTERED_AGAIN * thickness), np.float32)

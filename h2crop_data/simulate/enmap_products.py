@@ -13,7 +13,7 @@ from h2crop_data.constants import COARSE
 from h2crop_data.grid import LONLAT, to_crs
 from h2crop_data.simulate.enmap_items import EnmapProduct, file_folder, file_names, item
 from h2crop_data.simulate.enmap_metadata import metadata_xml
-from h2crop_data.simulate.enmap_scenes import Swath, Tile, swaths, write_tile, write_truth
+from h2crop_data.simulate.enmap_scenes import OUTSIDE, WATER, Swath, Tile, swaths, write_tile, write_truth
 from h2crop_data.simulate.ground import RegionGround
 from h2crop_data.simulate.layout import Layout
 from h2crop_data.simulate.overpasses import EnmapPass
@@ -56,22 +56,27 @@ def products_of_tile(
         folder=folder / "products" / "enmap" / file_folder(draft),
         files=file_names(draft),
     )
-    percent = write_tile(ground, tile, settings)
+    counts = write_tile(ground, tile, settings)
+    inside = counts["quality_classes"].total() - counts["quality_classes"][OUTSIDE]
+
+    def percent(layer: str, *values: int) -> float:
+        return 100 * sum(counts[layer][value] for value in values) / max(inside, 1)
+
     product = replace(
         draft,
-        cloud=percent["cloud"],
-        cloud_shadow=percent["cloud_shadow"],
-        haze=percent["haze"],
-        cirrus=percent["cirrus"],
-        snow=percent["snow"],
-        water=percent["water"],
+        cloud=percent("quality_cloud", 1),
+        cloud_shadow=percent("quality_cloud_shadow", 1),
+        haze=percent("quality_haze", 1),
+        cirrus=percent("quality_cirrus", 1, 2, 3),
+        snow=percent("quality_snow", 1),
+        water=percent("quality_classes", WATER),
     )
     (tile.folder / tile.files["metadata"]).write_text(metadata_xml(product), encoding="utf-8")
     truth = f"enmap/{look.name}.tif"
     if layout.simulation.truth_reflectance and datatake == number == 0:
         write_truth(ground, look, layout.bounds, folder / "truth" / truth)
     hrefs = {key: f"../{(tile.folder / name).relative_to(folder).as_posix()}" for key, name in tile.files.items()}
-    described = item(product, hrefs)
+    described = item(product, hrefs, counts)
     rows, columns = product.shape
     return {
         "items": {"enmap": [described]},

@@ -31,15 +31,19 @@ class Form:
     edge: float
     #: Height above ground in metres.
     height: float
+    #: Opacity of its thinnest parts, as a share of that of its thickest.
+    thin: float
     #: Streaks are this much longer than wide.
     stretch: float = 1.0
 
 
 FORMS: dict[Kind, Form] = {
-    "cumulus": Form(((900, 1.0), (380, 0.6), (160, 0.35), (70, 0.2)), 0.5, 1300),
-    "stratus": Form(((5200, 1.0), (1900, 0.5), (700, 0.25), (250, 0.1)), 0.7, 2200),
-    "cirrus": Form(((2600, 1.0), (1100, 0.5), (400, 0.2)), 1.2, 9500, 3.5),
+    "cumulus": Form(((1100, 1.0), (460, 0.6), (190, 0.35), (80, 0.22), (35, 0.14)), 0.5, 1300, 0.8),
+    "stratus": Form(((5200, 1.0), (1900, 0.5), (700, 0.25), (250, 0.12), (90, 0.06)), 0.7, 2200, 0.8),
+    "cirrus": Form(((2600, 1.0), (1100, 0.5), (400, 0.25), (150, 0.12)), 1.2, 9500, 0.7, 3.5),
 }
+#: Spacing in metres and weight of the noises of snow's depth.
+SNOW_DRIFTS = ((3000, 1.0), (300, 0.3), (110, 0.25), (40, 0.15))
 
 
 @dataclass(frozen=True)
@@ -49,7 +53,7 @@ class CloudLayer:
     kind: Kind
     #: Share of the ground under it, in the mean over much ground.
     cover: float
-    #: Opacity of its middle, 0..1.
+    #: Opacity of its thickest parts, 0..1.
     opacity: float
 
 
@@ -119,9 +123,9 @@ def draw_sky(seed: int, name: str, settings: SkySettings, month: int, sun: Sun) 
         cover = float(chance.beta(weight * mean, weight * (1 - mean)))
         kind: Kind = "stratus" if chance.random() < 0.3 + 0.5 * cover else "cumulus"
         if cover > 0.005:
-            layers.append(CloudLayer(kind, min(cover, 0.999), float(chance.uniform(0.75, 1.0))))
+            layers.append(CloudLayer(kind, min(cover, 0.999), float(chance.uniform(0.65, 1.0))))
     if chance.random() < settings.cirrus:
-        layers.append(CloudLayer("cirrus", float(chance.uniform(0.15, 0.7)), float(chance.uniform(0.08, 0.45))))
+        layers.append(CloudLayer("cirrus", float(chance.uniform(0.15, 0.7)), float(chance.uniform(0.06, 0.38))))
     haze = float(chance.uniform(0.2, 1.0)) if chance.random() < settings.haze else 0.0
     snow = float(chance.uniform(0.2, 0.95)) if month in (12, 1, 2) and chance.random() < settings.snow else 0.0
     return Sky(key_of(seed, "sky", name), sun, tuple(layers), haze, snow)
@@ -145,19 +149,38 @@ def weather_over(sky: Sky, x: NDArray[np.float64], y: NDArray[np.float64]) -> We
     if sky.haze:
         haze = sky.haze * soft_cover(noise_grid(sky.key ^ 1, x, y, 4000), 0.5, 2.0)
     if sky.snow:
-        depth = noise_grid(sky.key ^ 2, x, y, 3000) + 0.4 * noise_grid(sky.key ^ 3, x, y, 120)
-        snow = soft_cover(depth / math.sqrt(1.16), sky.snow, 0.4)
+        depth = sum_of_noises(sky.key ^ 2, SNOW_DRIFTS, x, y)
+        # Thin snow lets the ground through.
+        snow = soft_cover(depth, sky.snow, 0.4) * (0.65 + np.float32(0.3) * rank_within(depth, sky.snow))
     return Weather(cloud, cirrus, shadow, haze.astype(np.float32), snow)
 
 
 def cloud_opacity(key: int, layer: CloudLayer, x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.float32]:
     """Opacity (y, x) float32 of one layer of clouds."""
     form = FORMS[layer.kind]
+    depth = sum_of_noises(key + len(layer.kind), form.octaves, x / form.stretch, y)
+    thickness = form.thin + np.float32(1 - form.thin) * rank_within(depth, layer.cover)
+    return layer.opacity * thickness * soft_cover(depth, layer.cover, form.edge)
+
+
+def sum_of_noises(
+    key: int, octaves: tuple[tuple[float, float], ...], x: NDArray[np.float64], y: NDArray[np.float64]
+) -> NDArray[np.float32]:
+    """Noise (y, x) float32 of several spacings (metres, weight), about normal with standard deviation 1."""
     total = np.zeros((len(y), len(x)), np.float32)
-    for number, (scale, weight) in enumerate(form.octaves):
-        total += weight * noise_grid(key + 16 * (number + 1) + len(layer.kind), x / form.stretch, y, scale)
-    total /= math.sqrt(sum(weight**2 for _, weight in form.octaves))
-    return layer.opacity * soft_cover(total, layer.cover, form.edge)
+    for number, (scale, weight) in enumerate(octaves):
+        total += np.float32(weight) * noise_grid(key + 16 * (number + 1), x, y, scale)
+    return total / np.float32(math.sqrt(sum(weight**2 for _, weight in octaves)))
+
+
+def rank_within(noise: NDArray[np.float32], cover: float) -> NDArray[np.float32]:
+    """Place of each pixel among those of the share `cover` of the ground where noise is highest: 0 edge, 1 core.
+
+    A logistic curve stands for the normal distribution; they differ by less than 0.01.
+    """
+    above = 1 / (1 + np.exp(np.float32(-1.702) * noise))
+    rank: NDArray[np.float32] = np.clip((above - np.float32(1 - cover)) / np.float32(cover), 0, 1)
+    return rank
 
 
 def soft_cover(noise: NDArray[np.floating], cover: float, edge: float) -> NDArray[np.float32]:

@@ -44,8 +44,15 @@ from h2crop_data.recipe import load_recipe
 from h2crop_data.simulate.region import simulate_region
 from h2crop_data.simulate.settings import Simulation
 
-REGION = {"sentinel2": {"dates_per_month": 2}, "enmap": {"scenes": 2}, "truth_reflectance": False}
 CELLS = 16
+#: Every cell of a clear pass is a sample.
+CLEAR = {"cloudiness": 0, "cirrus": 0, "haze": 0}
+REGION = {
+    "cells": CELLS,
+    "sentinel2": {"dates_per_month": 2},
+    "enmap": {"scenes": 2, "sky": CLEAR},
+    "truth_reflectance": False,
+}
 #: Kind of workers, and whether there is only one.
 VARIANTS = {"one": ("threads", True), "threads": ("threads", False), "processes": ("processes", False)}
 
@@ -101,7 +108,7 @@ def build_in_turns(folder: Path, workers: int, repeats: int) -> dict[str, list[d
 def prepare(folder: Path) -> None:
     """Simulate the region, and read its products once so that they are in the page cache."""
     start = time.perf_counter()
-    settings = Simulation.model_validate({"seed": 1, "seasons": [SEASON], "cells": CELLS, **REGION})
+    settings = Simulation.model_validate({"seed": 1, "seasons": [SEASON], **REGION})
     report = simulate_region(settings, folder / "region")
     print(f"simulated {CELLS} cells, {report.bytes / 1e6:.0f} MB, in {time.perf_counter() - start:.0f} s")
     for path in (folder / "region" / "products").rglob("*.*"):

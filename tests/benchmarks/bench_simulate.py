@@ -14,7 +14,6 @@ The last line is one JSON object:
   cores); small_mpx_bands_per_s: of one of 4 cells
 - scenes_mpx_bands_per_s: the same 16 cells, in the time after land and parcels are made
 - land_seconds: of land and parcels of the 16 cells, in one process
-- no_truth_mpx_bands_per_s: 4 cells again, without the reflectance of the truth
 - peak_mb: memory of the 16 cells; wide_peak_mb: of 64 cells with one date in each of two months
 - peak_mb_ratio: 64 cells / 16 cells with these few dates (bounded memory: near 1)
 - written_mb: files of the 16 cells; land_seconds_wide: land and parcels of the 64
@@ -45,7 +44,6 @@ FEW_DATES = {"sentinel2": {"dates_per_month": 1, "months": [5, 7]}, "enmap": {"s
 MANY_DATES = {"sentinel2": {"dates_per_month": 2}, "enmap": {"scenes": 1}}
 REGIONS: dict[str, dict[str, Any]] = {
     "small": {"cells": 4, **MANY_DATES},
-    "no truth": {"cells": 4, **MANY_DATES, "truth_reflectance": False},
     "large": {"cells": 16, **MANY_DATES},
     "compact": {"cells": 16, **FEW_DATES},
     "wide": {"cells": 64, **FEW_DATES},
@@ -132,7 +130,6 @@ def measure(folder: Path, workers: int) -> dict[str, float]:
     return {
         "mpx_bands_per_s": rate["large"],
         "small_mpx_bands_per_s": rate["small"],
-        "no_truth_mpx_bands_per_s": rate["no truth"],
         "scenes_mpx_bands_per_s": large["megapixels"] / (large["seconds"] - large["land"]),
         "land_seconds": large["land"],
         "land_seconds_wide": wide["land"],

@@ -215,10 +215,17 @@ class Look:
 
     day: int
     clear: NDArray[np.bool_]
-    #: No cloud, cirrus, shadow, haze, snow at all.
+    #: No cloud, cirrus, shadow, haze, snow at all in the pixel of 20 m.
     bare: NDArray[np.bool_]
     #: Reflectance x 10000 of the ground (band, y, x) at 10 m.
     surface: NDArray[np.int16]
+
+
+def of_pairs(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Whether a mask at 10 m holds in the whole pixel of 20 m."""
+    rows, columns = mask.shape
+    blocks = mask.reshape(rows // 2, 2, columns // 2, 2).all(axis=(1, 3))
+    return blocks.repeat(2, 0).repeat(2, 1)
 
 
 def looks_of_month(built: Built, name: str, month: int) -> list[Look]:
@@ -245,7 +252,7 @@ def looks_of_month(built: Built, name: str, month: int) -> list[Look]:
             Look(
                 pd.Timestamp(day).day_of_year,
                 clear,
-                (sky == 0).all(axis=0),
+                of_pairs((sky == 0).all(axis=0)),
                 np.stack([of_band[str(band)] for band in built.data["s2_band"].values]),
             )
         )

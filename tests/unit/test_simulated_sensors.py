@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from datetime import UTC, datetime
 
@@ -211,7 +212,7 @@ def test_pieces_tile_what_is_drawn_without_gap_or_overlap() -> None:
     edges = list(axis_pieces(low, high))
     assert edges[0][1] == low
     assert edges[-1][2] == high
-    assert all(one[2] == other[1] for one, other in zip(edges, edges[1:], strict=False))
+    assert all(one[2] == other[1] for one, other in itertools.pairwise(edges))
 
 
 @given(st.floats(-40, 40), st.integers(2, 30), st.floats(0.2, 1.0))
@@ -243,7 +244,7 @@ def test_parts_are_equal_and_overlap_by_what_is_wanted() -> None:
     assert len(cut) == 4
     assert cut[0][0] == 0
     assert cut[-1][1] == pytest.approx(14_000)
-    assert all(one[1] - other[0] == pytest.approx(1000) for one, other in zip(cut, cut[1:], strict=False))
+    assert all(one[1] - other[0] == pytest.approx(1000) for one, other in itertools.pairwise(cut))
 
 
 def test_displacement_is_a_shift_and_a_slow_change() -> None:
