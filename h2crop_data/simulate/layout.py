@@ -109,6 +109,6 @@ class Layout:
         for x, y in ((west, south), (east, south), (west, north), (east, north)):
             if utm_epsg(*to_lonlat.transform(x, y)) != self.epsg:
                 raise RecipeError(
-                    f"place: the corner ({x}, {y}) of {self.simulation.cells} cells lies outside zone EPSG:{self.epsg}; "
-                    "cells belong to the zone they lie in: move the region or take fewer cells"
+                    f"place: the corner ({x}, {y}) of {self.simulation.cells} cells lies outside zone "
+                    f"EPSG:{self.epsg}; cells belong to the zone they lie in: move the region or take fewer cells"
                 )
