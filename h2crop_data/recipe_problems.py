@@ -26,14 +26,16 @@ class UniqueKeys(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
-def explain(error: ValidationError, name: str, document: Any, root: type[BaseModel]) -> str:
+def explain(
+    error: ValidationError, name: str, document: Any, root: type[BaseModel], what: str = "the recipe is"
+) -> str:
     """What to tell of a document called `name` that does not fit the model `root`: one line for each problem."""
     found = [(yaml_steps(problem, document), problem) for problem in error.errors()]
     # Where a value may have several forms, one that fits but for something inside it says what is wrong.
     places = {steps for steps, _ in found}
     outer = {steps[:i] for steps in places for i in range(len(steps))}
     lines = [f"\n  {describe(steps, problem, root)}" for steps, problem in found if steps not in outer]
-    return f"{name}: the recipe is wrong in {len(lines)} place(s){''.join(lines)}"
+    return f"{name}: {what} wrong in {len(lines)} place(s){''.join(lines)}"
 
 
 def yaml_steps(problem: Any, document: Any) -> tuple[str | int, ...]:

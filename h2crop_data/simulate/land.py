@@ -74,16 +74,6 @@ def squares_of_bounds(bounds: Sequence[float]) -> Iterator[tuple[int, int]]:
             yield column, row
 
 
-def land_of_bounds(seed: int, bounds: Sequence[float]) -> gpd.GeoDataFrame:
-    """All objects that meet bounds (west, south, east, north; metres), whole, square by square: COLUMNS."""
-    window = shapely.box(*bounds)
-    parts = []
-    for column, row in squares_of_bounds(bounds):
-        land = land_of_square(seed, column, row)
-        parts.append(land[shapely.intersects(land.geometry.to_numpy(), window)])
-    return gpd.GeoDataFrame(pd.concat(parts, ignore_index=True))
-
-
 @dataclass(frozen=True)
 class RoadBlocks:
     """The blocks between the roads of a land square."""

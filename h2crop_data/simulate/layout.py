@@ -10,7 +10,7 @@ from typing import Any
 import shapely
 
 from h2crop_data.errors import RecipeError
-from h2crop_data.grid import LONLAT, to_crs, transformer, utm_epsg
+from h2crop_data.grid import LONLAT, transformer, utm_epsg
 from h2crop_data.simulate.enmap_scenes import Bounds, swaths
 from h2crop_data.simulate.optics import FINE_GROUND
 from h2crop_data.simulate.settings import Simulation
@@ -87,10 +87,6 @@ class Layout:
         """Longitude and latitude of the middle."""
         west, south, east, north = self.bounds
         return transformer(f"EPSG:{self.epsg}", LONLAT).transform((west + east) / 2, (south + north) / 2)
-
-    def outline(self, bounds: tuple[float, float, float, float]) -> shapely.Polygon:
-        """Bounds of the zone in longitude and latitude."""
-        return to_crs(shapely.box(*bounds), f"EPSG:{self.epsg}", LONLAT)
 
     def area(self) -> dict[str, Any]:
         """The `area` of a recipe that takes exactly these cells."""

@@ -113,11 +113,6 @@ def archive_form(archive: str) -> ArchiveForm:
     return ARCHIVES[archive]
 
 
-def item_id(granule: Granule, archive: str) -> str:
-    """The id of a granule's item in an archive."""
-    return archive_form(archive).id(granule)
-
-
 def asset_key(archive: str, band: str) -> str:
     """The key of a band's asset. Raises ValueError where the archive has no such band."""
     keys = archive_form(archive).keys

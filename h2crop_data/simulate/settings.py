@@ -206,4 +206,4 @@ def load_settings(path: Path | None, changes: dict[str, Any]) -> Simulation:
     try:
         return Simulation.model_validate(document)
     except ValidationError as error:
-        raise RecipeError(explain(error, str(path or "arguments"), document, Simulation)) from error
+        raise RecipeError(explain(error, str(path or "arguments"), document, Simulation, "the settings are")) from error

@@ -198,7 +198,7 @@ def test_a_time_without_zone_is_refused() -> None:
 
 def test_ids_are_those_of_the_archives() -> None:
     granule = make_granule()
-    assert {archive: sentinel2_items.item_id(granule, archive) for archive in ARCHIVES} == {
+    assert {archive: sentinel2_items.archive_form(archive).id(granule) for archive in ARCHIVES} == {
         "sentinel-2-c1-l2a": "S2A_T31UDP_20220705T105627_L2A",
         "sentinel-2-l2a": "S2A_31UDP_20220705_0_L2A",
         "sentinel-2-l1c": "S2A_31UDP_20220705_0_L1C",

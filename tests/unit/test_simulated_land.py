@@ -15,7 +15,6 @@ from h2crop_data.simulate.land import (
     KINDS,
     LAND_SQUARE,
     REACH,
-    land_of_bounds,
     land_of_square,
     squares_of_bounds,
 )
@@ -24,6 +23,16 @@ from h2crop_data.simulate.rotation import crop_of, growth_of_code
 
 SEED = 5
 CORNER = (128, 1400)
+
+
+def land_of_bounds(seed: int, bounds: tuple[float, float, float, float]) -> gpd.GeoDataFrame:
+    """All objects that meet bounds, whole, square by square."""
+    window = shapely.box(*bounds)
+    parts = []
+    for column, row in squares_of_bounds(bounds):
+        land = land_of_square(seed, column, row)
+        parts.append(land[shapely.intersects(land.geometry.to_numpy(), window)])
+    return gpd.GeoDataFrame(pd.concat(parts, ignore_index=True))
 
 
 def bytes_of(land: gpd.GeoDataFrame) -> bytes:
