@@ -12,6 +12,7 @@ from h2crop_data.errors import RecipeError
 from h2crop_data.grid import CELL_STEP
 from h2crop_data.recipe import Share, Year
 from h2crop_data.recipe_problems import UniqueKeys, explain
+from h2crop_data.simulate.crops import load_crops
 
 Archive = Literal["sentinel-2-c1-l2a", "sentinel-2-l2a", "planetary-computer", "copernicus"]
 Metres = Annotated[float, Field(ge=-500, le=500)]
@@ -141,7 +142,19 @@ class PairSettings(Part):
     narrow: list[tuple[str, str]] = []
     """The second differs from the first only in narrow bands of EnMAP that no Sentinel-2 band sees."""
     late: list[tuple[str, str]] = []
-    """The second differs from the first only from August on."""
+    """The second differs from the first only from August on; for crops that are harvested after that."""
+
+    @model_validator(mode="after")
+    def alike(self) -> Self:
+        """Pairs of crops that the simulator grows, and in the same way."""
+        growth = dict(zip(load_crops()["code"], load_crops()["growth"], strict=True))
+        for first, second in (*self.narrow, *self.late):
+            unknown = [code for code in (first, second) if code not in growth]
+            if unknown:
+                raise ValueError(f"{', '.join(unknown)} is no crop of the simulator (simulate/crops.csv lists them)")
+            if first == second or growth[first] != growth[second]:
+                raise ValueError(f"{first} and {second}: two codes that grow alike ({growth[first]}, {growth[second]})")
+        return self
 
 
 class Simulation(Part):

@@ -26,9 +26,11 @@ from h2crop_data.errors import RecipeError
 from h2crop_data.grid import transformer
 from h2crop_data.recipe import load_recipe
 from h2crop_data.sentinel2.reflectance import decide_offset
+from h2crop_data.simulate.crops import load_crops
 from h2crop_data.simulate.layout import Layout
 from h2crop_data.simulate.region import simulate_region
 from h2crop_data.simulate.settings import Simulation, load_settings
+from h2crop_data.simulate.spectra import WAVELENGTHS, enmap_bands, sentinel2_response
 
 TINY: dict[str, Any] = {
     "seed": 5,
@@ -126,6 +128,8 @@ def test_folders_that_hold_something_else_are_refused(tmp_path: Path) -> None:
         ({"sentinel2.sky.cloudiness": 1.5}, "cloudiness"),
         ({"seasons": [2022, 2022]}, "each year once"),
         ({"sentinel2.archives": ["usgs"]}, "archives"),
+        ({"pairs.narrow": [["BTH", "XXX"]]}, "XXX is no crop"),
+        ({"pairs.late": [["BTH", "MIS"]]}, "grow alike"),
     ],
 )
 def test_wrong_settings_are_refused_by_name(changes: dict[str, Any], message: str) -> None:
@@ -353,6 +357,48 @@ def test_a_year_of_parcels_before_each_season(tmp_path: Path) -> None:
     crops = {year: pd.read_parquet(region / "truth" / f"crops-{year}.parquet") for year in (2020, 2021, 2022)}
     pd.testing.assert_series_equal(crops[2020]["next_crop"], crops[2021]["crop"], check_names=False)
     pd.testing.assert_series_equal(crops[2022]["last_crop"], crops[2021]["crop"], check_names=False)
+
+
+def test_a_narrow_pair_shows_in_enmap_and_not_in_sentinel2(tmp_path: Path) -> None:
+    """Pixels inside fields, without noise and sky: what pairs change is seen by EnMAP alone, on those fields alone."""
+    usual, paired = tmp_path / "usual", tmp_path / "paired"
+    quiet = {
+        "cells": 4,
+        "sentinel2__months": [6],
+        "enmap__scenes": 1,
+        "enmap__months": [6],
+        "parcels__tail": 0.0,
+    }
+    simulate_region(settings(**quiet), usual, workers=1)
+    crops = pd.read_parquet(usual / "truth" / "crops-2022.parquet")
+    with rasterio.open(usual / "truth" / "fields.tif") as raster:
+        numbers = raster.read(1)[1::3, 1::3]
+    around = np.lib.stride_tricks.sliding_window_view(np.pad(numbers, 2, mode="edge"), (5, 5))
+    inside = (around == numbers[:, :, None, None]).all(axis=(2, 3))
+    # What grows here is up to the seed: the crop with most ground, and another that grows like it.
+    growth = load_crops().set_index("code")["growth"]
+    here = pd.Series(numbers[inside]).map(crops.set_index("number")["crop"]).dropna()
+    second = next(code for code in here.value_counts().index if (growth == growth[code]).sum() > 1)
+    first = next(code for code in growth.index[growth == growth[second]] if code != second)
+    simulate_region(settings(**quiet, pairs__narrow=[[first, second]]), paired, workers=1)
+    simulate_region(settings(**quiet, pairs__late=[[first, second]]), tmp_path / "late", workers=1)
+    of_second = crops.loc[(crops[["last_crop", "crop", "next_crop"]] == second).any(axis=1), "number"]
+    changed = np.isin(numbers, of_second)
+    spectra = {}
+    for folder in (usual, paired, tmp_path / "late"):
+        with rasterio.open(next((folder / "truth" / "enmap").glob("*.tif"))) as raster:
+            spectra[folder.name] = raster.read().astype(int)
+    assert (inside & changed).sum() > 3
+    assert (inside & ~changed).sum() > 100
+    differs = np.abs(spectra["paired"] - spectra["usual"]).max(axis=0)
+    assert differs[inside & ~changed].max() == 0
+    # In June a late pair is one crop; a narrow pair is that crop but for the features that Sentinel-2 cannot see.
+    of_crop = inside & np.isin(numbers, crops.loc[crops["crop"] == second, "number"])
+    narrow = np.abs(spectra["paired"] - spectra["late"])[:, of_crop]
+    centres, _ = enmap_bands()
+    seen_by_sentinel2 = sentinel2_response()[np.searchsorted(WAVELENGTHS, centres.clip(400, 2500))].max(axis=1) > 0
+    assert narrow[~seen_by_sentinel2].max() > 30
+    assert narrow[seen_by_sentinel2].max() <= 12
 
 
 def test_the_command_reports_and_refuses(tmp_path: Path) -> None:
