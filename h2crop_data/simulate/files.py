@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -13,6 +14,8 @@ import rasterio
 import rasterio.shutil
 from affine import Affine
 from numpy.typing import NDArray
+from rasterio._err import CPLE_BaseError
+from rasterio.errors import RasterioError
 from rasterio.windows import Window
 
 #: Fast, and within a tenth of the size of the strongest deflate for noisy images.
@@ -88,15 +91,17 @@ class CogWriter:
         cut = self.cut(layers.shape[1:], west, north)
         if cut is not None:
             rows, columns, window = cut
-            self.raster.write(layers[:, rows, columns], window=window)
+            with told_as_os_error(self.path):
+                self.raster.write(layers[:, rows, columns], window=window)
 
     def overlay(self, pixels: NDArray[Any], west: float, north: float) -> None:
         """Write those pixels (y, x) that are not 0, and leave what is there under the others."""
         cut = self.cut(pixels.shape, west, north)
         if cut is not None:
             rows, columns, window = cut
-            there = self.raster.read(1, window=window)
-            self.raster.write(np.where(pixels[rows, columns], pixels[rows, columns], there), 1, window=window)
+            with told_as_os_error(self.path):
+                there = self.raster.read(1, window=window)
+                self.raster.write(np.where(pixels[rows, columns], pixels[rows, columns], there), 1, window=window)
 
     def cut(self, shape: tuple[int, ...], west: float, north: float) -> tuple[slice, slice, Window] | None:
         """The part of an image (rows, columns) with its upper left corner at (west, north) that lies in the raster."""
@@ -114,9 +119,22 @@ class CogWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.raster.close()
         try:
-            if kind is None:
-                rasterio.shutil.copy(self.draft, self.path, **self.options)
+            with told_as_os_error(self.path):
+                self.raster.close()
+                if kind is None:
+                    rasterio.shutil.copy(self.draft, self.path, **self.options)
+        except OSError:
+            self.path.unlink(missing_ok=True)
+            raise
         finally:
             self.draft.unlink()
+
+
+@contextmanager
+def told_as_os_error(path: Path) -> Iterator[None]:
+    """Make an OSError with the path of what rasterio raises when a write fails, some of which has no public class."""
+    try:
+        yield
+    except (RasterioError, CPLE_BaseError) as error:
+        raise OSError(f"{path}: {error}") from error

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +22,8 @@ from h2crop_data.simulate.randomness import generator, key_of, noise_at, noise_g
 #: Vigour varies within a field by this standard deviation; brightness by that of its kind.
 FIELD_VARIATION = 0.10
 ROUGHNESS = {"field": 0.03, "wood": 0.10, "water": 0.03, "village": 0.22, "road": 0.06}
+#: Windows of ground kept for the next date, of about two megabytes.
+WINDOWS_KEPT = 36
 #: Spacing in metres of the variation within fields.
 TEXTURE_SCALES = ((140, 0.8), (35, 0.6))
 
@@ -35,6 +37,19 @@ class Spectra:
     change: NDArray[np.float32]
 
 
+@dataclass(frozen=True)
+class FineGround:
+    """A window of ground at 5 m."""
+
+    #: Easting of columns and northing of rows, metres.
+    x: NDArray[np.float64]
+    y: NDArray[np.float64]
+    #: Object number, and variation of vigour and of brightness within objects (standard deviation 1), each (y, x).
+    numbers: NDArray[np.int32]
+    vigour: NDArray[np.float32]
+    brightness: NDArray[np.float32]
+
+
 class RegionGround:
     """The objects of a region, from its `truth` folder."""
 
@@ -46,6 +61,9 @@ class RegionGround:
         self.pairs = pairs
         self.growth = growth
         self.objects = pd.read_parquet(truth / "objects.parquet")
+        # The same windows are drawn on every date.
+        self.window = lru_cache(maxsize=WINDOWS_KEPT)(self.fine_ground)
+        self.growing = lru_cache(maxsize=1)(self.objects_growing)
 
     @cached_property
     def kinds(self) -> NDArray[np.str_]:
@@ -57,7 +75,7 @@ class RegionGround:
         """How much the brightness of object 0..n varies within it."""
         return np.array([ROUGHNESS[kind] for kind in self.kinds.tolist()], np.float32)
 
-    def growing(self, season: int) -> Ground:
+    def objects_growing(self, season: int) -> Ground:
         """What stands on objects 0..n in a season, stood there before and comes after."""
         crops = pd.read_parquet(self.truth / f"crops-{season}.parquet").set_index("number")
         of_object = crops.reindex(np.arange(len(self.kinds)))
@@ -117,14 +135,14 @@ class RegionGround:
         numbers[~inside] = 0
         return numbers
 
-    def texture(
-        self, x: NDArray[np.float64], y: NDArray[np.float64]
-    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Variation of vigour and of brightness within objects, each (y, x), standard deviation 1."""
-        vigour = np.zeros((len(y), len(x)), np.float32)
+    def fine_ground(self, epsg: int, x: tuple[float, float], y: tuple[float, float], reach: int) -> FineGround:
+        """The ground from x[0] to x[1] and y[0] to y[1] (metres of a zone, in the order of pixels), `reach` further."""
+        columns, rows = fine_axis(*x, reach), fine_axis(*y, reach)
+        vigour = np.zeros((len(rows), len(columns)), np.float32)
         for scale, weight in TEXTURE_SCALES:
-            vigour += weight * noise_grid(key_of(self.seed, "vigour", scale), x, y, scale)
-        return vigour, noise_grid(key_of(self.seed, "brightness"), x, y, 12)
+            vigour += weight * noise_grid(key_of(self.seed, "vigour", scale), columns, rows, scale)
+        brightness = noise_grid(key_of(self.seed, "brightness"), columns, rows, 12)
+        return FineGround(columns, rows, self.objects_at(epsg, columns, rows), vigour, brightness)
 
 
 def fine_axis(first: float, last: float, reach: int) -> NDArray[np.float64]:
@@ -136,21 +154,16 @@ def fine_axis(first: float, last: float, reach: int) -> NDArray[np.float64]:
 
 
 def layers_on_ground(
-    numbers: NDArray[np.int32],
-    texture: tuple[NDArray[np.float32], NDArray[np.float32]],
-    roughness: NDArray[np.float32],
-    tables: Spectra,
-    layers: Sequence[int],
+    fine: FineGround, roughness: NDArray[np.float32], tables: Spectra, layers: Sequence[int]
 ) -> NDArray[np.float32]:
     """Layers (bands or endmembers) of the tables on fine ground, (layer, y, x) float32.
 
-    numbers: (y, x) of objects; texture: as `RegionGround.texture`.
+    roughness: how much the brightness of each object varies within it.
     """
-    vigour, brightness = texture
-    factor = 1 + roughness[numbers] * brightness
-    ground = np.empty((len(layers), *numbers.shape), np.float32)
+    factor = 1 + roughness[fine.numbers] * fine.brightness
+    ground = np.empty((len(layers), *fine.numbers.shape), np.float32)
     for place, layer in enumerate(layers):
-        np.multiply(tables.change[:, layer][numbers], vigour, out=ground[place])
-        ground[place] += tables.mean[:, layer][numbers]
+        np.multiply(tables.change[:, layer][fine.numbers], fine.vigour, out=ground[place])
+        ground[place] += tables.mean[:, layer][fine.numbers]
         ground[place] *= factor
     return ground

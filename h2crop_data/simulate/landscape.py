@@ -21,13 +21,14 @@ from h2crop_data.simulate.land import land_of_square, squares_of_bounds
 from h2crop_data.simulate.layout import Layout
 from h2crop_data.simulate.optics import FINE_GROUND
 from h2crop_data.simulate.rotation import catch_crops, crop_of
+from h2crop_data.simulate.workers import Workers
 
 Progress = Callable[[int, int, str], None]
 #: What the truth keeps of an object; `number` 1..n is its value in the rasters.
 OBJECT_COLUMNS = ("number", "kind", "x", "y", "area_ha", "variant", "soil", "shift_days", "vigour", "crop_region")
 
 
-def write_landscape(layout: Layout, folder: Path, progress: Progress) -> int:
+def write_landscape(layout: Layout, folder: Path, workers: Workers, progress: Progress) -> int:
     """Make the land of a region, square by square, and write all of it; gives the number of declared parcels.
 
     Below `truth`: `land/<column>_<row>.parquet` (objects with geometry, GeoParquet), `objects.parquet` (all of them,
@@ -36,15 +37,15 @@ def write_landscape(layout: Layout, folder: Path, progress: Progress) -> int:
     with it), `labels-<year>.tif` (classes of what grows). Below `parcels`: one GeoPackage a year, as declared.
     """
     truth = folder / "truth"
-    squares = write_land(layout, truth, progress)
+    squares = write_land(layout, truth, workers, progress)
     parcels = 0
     for done, year in enumerate(declared_years(layout.simulation.seasons)):
         progress(done, len(declared_years(layout.simulation.seasons)), f"parcels of {year}")
-        parcels += write_year(layout, folder, squares, year)
+        parcels += write_year(layout, folder, squares, year, workers)
     return parcels
 
 
-def write_land(layout: Layout, truth: Path, progress: Progress) -> list[Path]:
+def write_land(layout: Layout, truth: Path, workers: Workers, progress: Progress) -> list[Path]:
     """The objects of the region's land, numbered from 1; gives the file of each land square."""
     (truth / "land").mkdir(parents=True, exist_ok=True)
     squares = list(squares_of_bounds(layout.land_bounds))
@@ -55,11 +56,12 @@ def write_land(layout: Layout, truth: Path, progress: Progress) -> list[Path]:
         numbers_raster(truth / "land.tif", layout, layout.land_bounds, FINE_GROUND) as land,
         numbers_raster(truth / "fields.tif", layout, layout.bounds, FINE) as fields,
     ):
-        for done, (column, row) in enumerate(squares):
+        made = workers.in_order(square_of_region, [(layout, *place) for place in squares])
+        for done, ((column, row), square) in enumerate(zip(squares, made, strict=True)):
             progress(done, len(squares), "land")
-            square = numbered_square(layout, column, row, number)
             if square.empty:
                 continue
+            square = square.assign(number=np.arange(number, number + len(square)))
             number += len(square)
             draw(land, square, FINE_GROUND)
             draw(fields, square, FINE)
@@ -70,22 +72,15 @@ def write_land(layout: Layout, truth: Path, progress: Progress) -> list[Path]:
     return files
 
 
-def write_year(layout: Layout, folder: Path, squares: list[Path], year: int) -> int:
+def write_year(layout: Layout, folder: Path, squares: list[Path], year: int, workers: Workers) -> int:
     """What grows in a year and what is declared of it; gives the number of declared fields."""
     truth = folder / "truth"
     grown: list[pd.DataFrame] = []
     facts: list[pd.DataFrame] = []
 
     def declared() -> Iterator[gpd.GeoDataFrame]:
-        for square in squares:
-            objects = gpd.read_parquet(square)
-            fields = objects[objects["kind"] == "field"].reset_index(drop=True)
-            if fields.empty:
-                continue
-            crops = crops_of_year(layout, fields, year)
+        for crops, records, truths in workers.in_order(year_of_square, [(layout, square, year) for square in squares]):
             grown.append(crops)
-            sown = fields.assign(**{name: crops[name].to_numpy() for name in ("crop", "catch_1", "catch_2")})
-            records, truths = declare(sown, year, layout.simulation.parcels, layout.simulation.seed)
             facts.append(truths)
             yield records
 
@@ -100,17 +95,25 @@ def write_year(layout: Layout, folder: Path, squares: list[Path], year: int) -> 
     return int(table["declared"].sum())
 
 
+def year_of_square(layout: Layout, square: Path, year: int) -> tuple[pd.DataFrame, gpd.GeoDataFrame, pd.DataFrame]:
+    """Of the fields of a land square: what grows, what is declared, and what is true of the declarations."""
+    objects = gpd.read_parquet(square)
+    fields = objects[objects["kind"] == "field"].reset_index(drop=True)
+    crops = crops_of_year(layout, fields, year)
+    sown = fields.assign(**{name: crops[name].to_numpy() for name in ("crop", "catch_1", "catch_2")})
+    return crops, *declare(sown, year, layout.simulation.parcels, layout.simulation.seed)
+
+
 def declared_years(seasons: list[int]) -> list[int]:
     """The seasons and the years before them."""
     return sorted({*seasons, *(season - 1 for season in seasons)})
 
 
-def numbered_square(layout: Layout, column: int, row: int, first: int) -> gpd.GeoDataFrame:
-    """The objects of a land square that meet the region's land, numbered from `first`."""
+def square_of_region(layout: Layout, column: int, row: int) -> gpd.GeoDataFrame:
+    """The objects of a land square that meet the region's land."""
     square = land_of_square(layout.simulation.seed, column, row)
     near = shapely.intersects(square.geometry.to_numpy(), shapely.box(*layout.land_bounds))
-    square = square[near].reset_index(drop=True)
-    return square.set_crs(f"EPSG:{layout.epsg}").assign(number=np.arange(first, first + len(square)))
+    return square[near].reset_index(drop=True).set_crs(f"EPSG:{layout.epsg}")
 
 
 def crops_of_year(layout: Layout, fields: gpd.GeoDataFrame, year: int) -> pd.DataFrame:

@@ -12,14 +12,13 @@ Scene by scene, in processes; goes on where it was interrupted, and gives the sa
 
 from __future__ import annotations
 
+import fcntl
 import json
-import multiprocessing
 import os
 import shutil
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,12 +26,14 @@ from typing import Any
 
 import pandas as pd
 import yaml
+from pyogrio.errors import DataSourceError
 
-from h2crop_data.errors import RecipeError
+from h2crop_data.errors import H2cropError, RecipeError, StoreError
 from h2crop_data.simulate.landscape import declared_years, write_landscape
 from h2crop_data.simulate.layout import Layout
 from h2crop_data.simulate.scenes import SceneJob, jobs_of, run_job
 from h2crop_data.simulate.settings import Simulation
+from h2crop_data.simulate.workers import started
 
 Progress = Callable[[int, int, str], None]
 #: Notes of what is finished, until everything is.
@@ -67,22 +68,59 @@ def simulate_region(
 ) -> RegionReport:
     """Write a region into a folder, or go on with one that was begun with the same settings.
 
-    workers: scenes at a time, one a core by default. Raises RecipeError for a folder that holds something else.
+    workers: scenes at a time, one a core by default. Raises RecipeError for a folder that holds something else and
+    StoreError for one that cannot be written.
     """
     start = time.perf_counter()
     layout = Layout(simulation)
     layout.check()
-    claim(simulation, folder)
-    notes = folder / NOTES
-    if not finished(folder):
-        notes.mkdir(exist_ok=True)
-        once(notes / "landscape.json", lambda: {"parcels": write_landscape(layout, folder, progress)})
-    megapixels = run_jobs(simulation, folder, workers or len(os.sched_getaffinity(0)), progress)
-    if not finished(folder):
-        write_catalogs(folder)
-        (folder / "recipe.yaml").write_text(recipe_text(layout), encoding="utf-8")
-        shutil.rmtree(notes)
+    try:
+        megapixels = write_region(layout, folder, workers or len(os.sched_getaffinity(0)), progress)
+    except H2cropError:
+        raise
+    except (OSError, DataSourceError) as error:
+        raise StoreError(
+            f"cannot write the region {folder}: {error}; what is finished is kept, the same command goes on from there"
+        ) from error
     return report_of(layout, folder, megapixels, time.perf_counter() - start)
+
+
+def write_region(layout: Layout, folder: Path, workers: int, progress: Progress) -> float:
+    """Write what is not yet there of a region; gives the millions of pixels drawn now."""
+    claim(layout.simulation, folder)
+    notes = folder / NOTES
+    if finished(folder):
+        shutil.rmtree(notes, ignore_errors=True)
+        return 0.0
+    drawn = 0.0
+    with held(notes), started(workers) as team:
+        once(notes / "landscape.json", lambda: {"parcels": write_landscape(layout, folder, team, progress)})
+        jobs = jobs_of(layout)
+        calls = [(layout.simulation, folder, job) for job in jobs]
+        for done, (call, pixels) in enumerate(team.as_done(job_note, calls), 1):
+            drawn += pixels
+            progress(done, len(jobs), call[-1].name)
+        write_catalogs(folder)
+        draft = notes / "recipe.draft"
+        draft.write_text(recipe_text(layout), encoding="utf-8")
+        draft.replace(folder / "recipe.yaml")
+    shutil.rmtree(notes)
+    return drawn
+
+
+@contextmanager
+def held(notes: Path) -> Iterator[None]:
+    """Keep every other simulation out of a region until the block ends; the lock ends with the process.
+
+    Raises StoreError when another one holds it.
+    """
+    notes.mkdir(exist_ok=True)
+    with (notes / "lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise StoreError(f"{notes.parent} is being written by another simulation; wait for it or end it") from None
+        yield
 
 
 def claim(simulation: Simulation, folder: Path) -> None:
@@ -100,8 +138,8 @@ def claim(simulation: Simulation, folder: Path) -> None:
 
 
 def finished(folder: Path) -> bool:
-    """Whether everything was written."""
-    return (folder / "recipe.yaml").exists() and not (folder / NOTES).exists()
+    """Whether everything was written: the recipe is the last."""
+    return (folder / "recipe.yaml").exists()
 
 
 def once(note: Path, work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
@@ -122,45 +160,6 @@ def job_note(simulation: Simulation, folder: Path, job: SceneJob) -> float:
     fresh = not note.exists()
     result = once(note, lambda: run_job(Layout(simulation), folder, job))
     return float(result["megapixels"]) if fresh else 0.0
-
-
-def run_jobs(simulation: Simulation, folder: Path, workers: int, progress: Progress) -> float:
-    """Draw all scenes; gives the millions of pixels drawn now."""
-    if finished(folder):
-        return 0.0
-    jobs = jobs_of(Layout(simulation))
-    drawn = 0.0
-    if workers == 1 or len(jobs) == 1:
-        for done, job in enumerate(jobs):
-            progress(done, len(jobs), job.name)
-            drawn += job_note(simulation, folder, job)
-        return drawn
-    with one_thread_each(), ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
-        running = {pool.submit(job_note, simulation, folder, job): job for job in jobs}
-        try:
-            for done, future in enumerate(as_completed(running), 1):
-                drawn += future.result()
-                progress(done, len(jobs), running[future].name)
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
-    return drawn
-
-
-@contextmanager
-def one_thread_each() -> Iterator[None]:
-    """Processes started here do linear algebra with one thread: there is one process a core."""
-    names = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
-    before = {name: os.environ.get(name) for name in names}
-    os.environ.update(dict.fromkeys(names, "1"))
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
 
 
 def write_catalogs(folder: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,6 +14,7 @@ from h2crop_data.simulate.overpasses import enmap_passes, sentinel2_passes
 from h2crop_data.simulate.phenology import Pairs
 from h2crop_data.simulate.rotation import growth_of_code
 from h2crop_data.simulate.sentinel2_products import products_of_pass
+from h2crop_data.simulate.settings import Simulation
 
 
 @dataclass(frozen=True)
@@ -50,10 +52,17 @@ def jobs_of(layout: Layout) -> list[SceneJob]:
 def run_job(layout: Layout, folder: Path, job: SceneJob) -> dict[str, Any]:
     """Draw and write a scene; gives `items` by catalog, `scenes` (what is true of each), `megapixels`."""
     simulation = layout.simulation
-    pairs = Pairs(tuple(simulation.pairs.narrow), tuple(simulation.pairs.late))
-    ground = RegionGround(folder / "truth", layout.epsg, simulation.seed, pairs, growth_of_code())
+    ground = ground_of(folder, simulation.model_dump_json())
     if job.sensor == "enmap":
         looks = list(enmap_passes(simulation, job.season, layout.centre))
         return products_of_tile(layout, folder, ground, looks[job.number], job.datatake, job.tile)
     passes = list(sentinel2_passes(simulation, job.season, layout.centre, layout.bounds))
     return products_of_pass(layout, folder, ground, passes[job.number])
+
+
+@lru_cache(maxsize=1)
+def ground_of(folder: Path, settings: str) -> RegionGround:
+    """The ground of a region, kept from scene to scene; settings: the simulation as JSON."""
+    simulation = Simulation.model_validate_json(settings)
+    pairs = Pairs(tuple(simulation.pairs.narrow), tuple(simulation.pairs.late))
+    return RegionGround(folder / "truth", simulation.place.epsg, simulation.seed, pairs, growth_of_code())

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -15,7 +17,7 @@ from numpy.typing import NDArray
 from h2crop_data.constants import SENTINEL2_BANDS
 from h2crop_data.simulate.atmosphere import Bands, at_ground, bands_of, corrected, top_of_atmosphere
 from h2crop_data.simulate.files import CogWriter
-from h2crop_data.simulate.ground import RegionGround, Spectra, fine_axis, layers_on_ground
+from h2crop_data.simulate.ground import RegionGround, Spectra, layers_on_ground
 from h2crop_data.simulate.optics import margin, sample, sampling
 from h2crop_data.simulate.overpasses import Sentinel2Pass
 from h2crop_data.simulate.randomness import generator, key_of, noise_grid
@@ -34,8 +36,8 @@ Bounds = tuple[int, int, int, int]
 PIXEL = {band: 10 if band in ("B02", "B03", "B04", "B08") else 20 for band in SENTINEL2_MSI} | dict.fromkeys(
     ("B01", "B09", "B10"), 60
 )
-#: Side in metres of the squares that are drawn at a time, on a lattice from the zone's origin.
-PIECE = 1920
+#: Largest side in metres of what is drawn at a time, and of the squares of its noise; the latter a multiple of 60.
+LARGEST_PIECE, NOISE_SQUARE = 2160, 480
 #: Noise of a band: a floor by pixel size, and a part of the reflectance (ratio of signal to noise about 150 at 0.3).
 #: Large pixels are quieter: the band at 1375 nm of real clear ground stays within 0.0005 of its mean.
 NOISE_FLOOR, NOISE_PART = {10: 0.0008, 20: 0.0008, 60: 0.0003}, 0.004
@@ -69,11 +71,9 @@ class TruthFiles:
 
 @dataclass(frozen=True)
 class Piece:
-    """A square of the lattice, cut to the bounds of what is drawn."""
+    """A part of what is drawn, drawn at a time."""
 
     epsg: int
-    column: int
-    row: int
     bounds: Bounds
 
     def centres(self, size: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -83,18 +83,18 @@ class Piece:
 
 
 def pieces(epsg: int, bounds: Bounds) -> Iterator[Piece]:
-    """The pieces of some bounds, row by row from the north."""
+    """The pieces of some bounds (multiples of 60 m), about equal, row by row from the north."""
     west, south, east, north = bounds
-    for row in range(north // PIECE, south // PIECE - 1, -1):
-        for column in range(west // PIECE, east // PIECE + 1):
-            cut = (
-                max(west, column * PIECE),
-                max(south, row * PIECE),
-                min(east, (column + 1) * PIECE),
-                min(north, (row + 1) * PIECE),
-            )
-            if cut[0] < cut[2] and cut[1] < cut[3]:
-                yield Piece(epsg, column, row, cut)
+    for low, high in reversed(list(cuts(south, north))):
+        for left, right in cuts(west, east):
+            yield Piece(epsg, (left, low, right, high))
+
+
+def cuts(low: int, high: int) -> Iterator[tuple[int, int]]:
+    """A length cut at multiples of 60 m into parts of at most LARGEST_PIECE."""
+    number = math.ceil((high - low) / LARGEST_PIECE)
+    edges = [low + 60 * round((high - low) / 60 * i / number) for i in range(number + 1)]
+    yield from itertools.pairwise(edges)
 
 
 @lru_cache(maxsize=1)
@@ -131,17 +131,15 @@ def draw_piece(
     """A piece on a day, in all bands of some pixel sizes."""
     _, sky_bands = msi_bands()
     x, y = piece.centres(10)
-    fine_x, fine_y = fine_axis(x[0], x[-1], margin(max(sizes))), fine_axis(y[0], y[-1], margin(max(sizes)))
-    numbers = ground.objects_at(piece.epsg, fine_x, fine_y)
-    texture = ground.texture(fine_x, fine_y)
+    fine = ground.window(piece.epsg, (x[0], x[-1]), (y[0], y[-1]), margin(max(sizes)))
     weather = {10: weather_over(look.sky, x, y)}
     image = PieceImage({}, {}, weather)
     for size in sizes:
         wanted = [SENTINEL2_MSI.index(band) for band in bands_of_size(size)]
-        fine = layers_on_ground(numbers, texture, ground.roughness, tables, wanted)
+        layers = layers_on_ground(fine, ground.roughness, tables, wanted)
         across, down = piece.centres(size)
         weather.setdefault(size, coarser(weather[10], size // 10))
-        image.surface[size] = sample(fine, sampling(down, size, fine_y), sampling(across, size, fine_x))
+        image.surface[size] = sample(layers, sampling(down, size, fine.y), sampling(across, size, fine.x))
         image.ground[size] = at_ground(image.surface[size], weather[size], part_of_bands(sky_bands, wanted))
     return image
 
@@ -163,13 +161,24 @@ def with_noise(
     """Reflectance (band, y, x) with the instrument's noise: the same in every tile that shows the piece."""
     if not factor:
         return values
-    side = PIECE // size
-    left = (piece.bounds[0] - piece.column * PIECE) // size
-    top = ((piece.row + 1) * PIECE - piece.bounds[3]) // size
-    chance = generator(seed, "noise", name, piece.epsg, piece.column, piece.row, size)
-    noise = chance.standard_normal((len(values), side, side), np.float32)
-    cut = noise[:, top : top + values.shape[1], left : left + values.shape[2]]
-    return np.asarray(values + factor * cut * (NOISE_FLOOR[size] + NOISE_PART * np.abs(values)), np.float32)
+    noise = noise_over(piece, size, len(values), seed, name)
+    return np.asarray(values + factor * noise * (NOISE_FLOOR[size] + NOISE_PART * np.abs(values)), np.float32)
+
+
+def noise_over(piece: Piece, size: int, layers: int, seed: int, name: str) -> NDArray[np.float32]:
+    """Standard normal noise over a piece (layer, y, x), drawn square by square of a lattice from the zone's origin."""
+    west, south, east, north = piece.bounds
+    columns = range(west // NOISE_SQUARE, -(-east // NOISE_SQUARE))
+    rows = range(-(-north // NOISE_SQUARE) - 1, south // NOISE_SQUARE - 1, -1)
+    side = NOISE_SQUARE // size
+    noise = np.empty((layers, len(rows) * side, len(columns) * side), np.float32)
+    for i, row in enumerate(rows):
+        for j, column in enumerate(columns):
+            chance = generator(seed, "noise", name, piece.epsg, column, row, size)
+            square = chance.standard_normal((layers, side, side), np.float32)
+            noise[:, i * side : (i + 1) * side, j * side : (j + 1) * side] = square
+    top, left = ((rows[0] + 1) * NOISE_SQUARE - north) // size, (west - columns[0] * NOISE_SQUARE) // size
+    return noise[:, top : top + (north - south) // size, left : left + (east - west) // size]
 
 
 def numbers_in_file(values: NDArray[np.float32], offset: int, removed: bool) -> NDArray[np.uint16]:

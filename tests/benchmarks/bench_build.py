@@ -37,7 +37,7 @@ from typing import Any
 from bench_simulate import SEASON, run_watched
 
 from h2crop_data.build.build import build_store
-from h2crop_data.build.engine import executor
+from h2crop_data.build.engine import Workers, executor
 from h2crop_data.build.plan import save_season
 from h2crop_data.build.planning import make_plan
 from h2crop_data.recipe import load_recipe
@@ -54,7 +54,11 @@ REGION = {
     "truth_reflectance": False,
 }
 #: Kind of workers, and whether there is only one.
-VARIANTS = {"one": ("threads", True), "threads": ("threads", False), "processes": ("processes", False)}
+VARIANTS: dict[str, tuple[Workers, bool]] = {
+    "one": ("threads", True),
+    "threads": ("threads", False),
+    "processes": ("processes", False),
+}
 
 
 def seconds_to_start(workers: int) -> float:

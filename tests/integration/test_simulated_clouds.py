@@ -3,7 +3,13 @@
 The truth is the simulator's own. Measured at 20 m with s2cloudless 1.7.3 (threshold 0.4; 4 and 2 pixels of 10 m for
 averaging and dilation), over the dates of this file:
 
-MEASURED
+- of pixels under clouds of an opacity above one half 0.9999 are found in summer, all in winter; of those under cirrus
+  above 0.1 alone 0.997
+- of clear ground (100 m from any cloud) 0.0000 is called cloud in summer, 0.001 in winter, 0.0002 on snow; in other
+  regions up to 0.05 of bare winter ground, 0.25 of thin snow in shadow and 0.6 of the densest haze
+- with the offset left in, every pixel of every date without snow is called cloud
+- SCL without errors: all clouds found, nothing clear called cloud, 1.3 % of clear ground of no clear class (7), all
+  shadows found; with `scl_errors` 0.1 these are 0.89, 0.03, 11 % and 0.91
 """
 
 from __future__ import annotations
@@ -131,7 +137,7 @@ def winter(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Look]:
 def share(found: list[Any], among: list[Any]) -> float:
     """Share of the pixels `among` that are found, over all dates."""
     pixels = sum(int(where.sum()) for where in among)
-    assert pixels > 5000, "too few pixels to tell a share"
+    assert pixels > 1000, "too few pixels to tell a share"
     return sum(int((one & where).sum()) for one, where in zip(found, among, strict=True)) / pixels
 
 
@@ -143,11 +149,25 @@ def test_dates_are_clear_partly_and_fully_cloudy(summer: dict[str, Look]) -> Non
     assert (covers > 0.98).any()
 
 
+def test_clouds_and_snow_are_not_flat(summer: dict[str, Look], winter: dict[str, Look]) -> None:
+    # Overcast dates over Flanders have a standard deviation of 2 to 30 % of their mean in the blue.
+    blue = SENTINEL2_MSI.index("B02")
+    overcast = [look for look in summer.values() if (look.cloud > 0.5).mean() > 0.98]
+    assert overcast
+    for look in overcast:
+        values = look.reflectance[..., blue]
+        assert 0.01 < values.std() / values.mean() < 0.3
+    snow = np.concatenate([look.snow[look.snow > 0.6] for look in winter.values()])
+    assert len(snow) > 1000
+    assert snow.max() < 0.97, "the ground shows through"
+    assert np.percentile(snow, 98) - np.percentile(snow, 2) > 0.1
+
+
 def test_s2cloudless_finds_simulated_clouds_and_takes_nothing_else_for_one(summer: dict[str, Look]) -> None:
     looks = list(summer.values())
     found = [look.found() for look in looks]
     assert share(found, [look.cloud > 0.5 for look in looks]) > 0.95
-    assert share(found, [look.clear & (look.haze < 0.1) for look in looks]) < 0.02
+    assert share(found, [look.clear & (look.haze < 0.1) for look in looks]) < 0.01
     # Thick clouds are certain, clear ground is too: as on real dates (0.97 and 0.01 to 0.03 in Slovenia, 2015).
     detector = S2PixelCloudDetector()
     wanted = [SENTINEL2_MSI.index(band) for band in DETECTOR_BANDS]
@@ -163,8 +183,8 @@ def test_s2cloudless_finds_clouds_over_winter_ground_and_snow(winter: dict[str, 
     found = [look.found() for look in looks]
     assert share(found, [look.cloud > 0.5 for look in looks]) > 0.95
     # Under a low sun, ground and thin snow are mistaken more often.
-    assert share(found, [look.clear & (look.snow < 0.01) for look in looks]) < 0.2
-    assert share(found, [look.clear & (look.snow > 0.5) for look in looks]) < 0.3
+    assert share(found, [look.clear & (look.snow < 0.01) for look in looks]) < 0.05
+    assert share(found, [look.clear & (look.snow > 0.5) for look in looks]) < 0.1
 
 
 def test_numbers_with_the_offset_left_in_look_cloudier(summer: dict[str, Look]) -> None:
@@ -219,7 +239,7 @@ def test_errors_of_classes_are_as_frequent_as_wanted(
     clear = [look.clear & (look.haze < 0.1) for look in right]
 
     def rates(looks: list[Look]) -> tuple[float, float]:
-        """Share of clouds found, and of clear ground that is called none of vegetation, soil, water, dark, unsure."""
+        """Share of clouds found, and of clear ground that is called none of vegetation, soil, water, dark."""
         hit = share([np.isin(look.classes, (8, 9, 10)) for look in looks], covered)
         return hit, share([~np.isin(look.classes, (2, 4, 5, 6)) for look in looks], clear)
 

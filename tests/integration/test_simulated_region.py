@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -22,7 +24,7 @@ from typer.testing import CliRunner
 
 from h2crop_data.build.planning import make_plan
 from h2crop_data.cli.main import app
-from h2crop_data.errors import RecipeError
+from h2crop_data.errors import RecipeError, StoreError
 from h2crop_data.grid import transformer
 from h2crop_data.recipe import load_recipe
 from h2crop_data.sentinel2.reflectance import decide_offset
@@ -109,6 +111,17 @@ def test_a_killed_simulation_goes_on_to_the_same_bytes(tmp_path: Path) -> None:
     assert hashes(cut) == hashes(whole)
 
 
+def test_two_simulations_do_not_write_into_one_folder(tmp_path: Path) -> None:
+    region = tmp_path / "region"
+    simulate_region(settings(), region, workers=1)
+    (region / "recipe.yaml").unlink()
+    (region / ".simulate").mkdir()
+    with (region / ".simulate" / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with pytest.raises(StoreError, match="another simulation"):
+            simulate_region(settings(), region, workers=1)
+
+
 def test_folders_that_hold_something_else_are_refused(tmp_path: Path) -> None:
     (tmp_path / "letters.txt").write_text("dear", encoding="utf-8")
     with pytest.raises(RecipeError, match="not empty"):
@@ -117,6 +130,28 @@ def test_folders_that_hold_something_else_are_refused(tmp_path: Path) -> None:
     simulate_region(settings(), region, workers=1)
     with pytest.raises(RecipeError, match="other settings"):
         simulate_region(settings(seed=1), region)
+
+
+def test_a_full_disk_is_told_and_the_region_goes_on_after(tmp_path: Path) -> None:
+    """A limit on the size of files stands for the disk: the process may write no file above 200 kB."""
+    region = tmp_path / "region"
+    path = tmp_path / "settings.yaml"
+    wanted = settings(enmap__scenes=1)
+    path.write_text(yaml.safe_dump(wanted.model_dump(mode="json")), encoding="utf-8")
+    command = [sys.executable, "-m", "h2crop_data", "simulate", str(region), "--settings", str(path), "--workers", "1"]
+
+    def small_files() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+
+    full = subprocess.run(command, capture_output=True, text=True, preexec_fn=small_files, check=False)
+    assert full.returncode == 1, full.stderr
+    assert "cannot write the region" in full.stderr
+    assert "Traceback" not in full.stderr
+    assert not (region / "recipe.yaml").exists()
+    simulate_region(wanted, region, workers=1)
+    simulate_region(wanted, tmp_path / "whole", workers=1)
+    assert hashes(region) == hashes(tmp_path / "whole")
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,77 @@
+"""Processes that draw a region: the results of many calls, in order or as they come, with few in flight."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+Result = TypeVar("Result")
+#: Calls in flight for each worker; results wait in memory until they are taken.
+AHEAD = 3
+
+
+class Workers:
+    """Calls a function for many arguments, in this process (one worker) or in others."""
+
+    def __init__(self, number: int, pool: ProcessPoolExecutor | None) -> None:
+        self.number = number
+        self.pool = pool
+
+    def in_order(self, work: Callable[..., Result], calls: Iterable[tuple[Any, ...]]) -> Iterator[Result]:
+        """The result of each call, in their order."""
+        if self.pool is None:
+            yield from (work(*call) for call in calls)
+            return
+        waiting: deque[Future[Result]] = deque()
+        for call in calls:
+            waiting.append(self.pool.submit(work, *call))
+            if len(waiting) > AHEAD * self.number:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+
+    def as_done(
+        self, work: Callable[..., Result], calls: Sequence[tuple[Any, ...]]
+    ) -> Iterator[tuple[tuple[Any, ...], Result]]:
+        """Each call and its result, as they are done."""
+        if self.pool is None:
+            yield from ((call, work(*call)) for call in calls)
+            return
+        running = {self.pool.submit(work, *call): call for call in calls}
+        for future in as_completed(running):
+            yield running[future], future.result()
+
+
+@contextmanager
+def started(number: int) -> Iterator[Workers]:
+    """Workers, ended with the block; what was not begun is not begun then."""
+    if number == 1:
+        yield Workers(1, None)
+        return
+    with one_thread_each():
+        pool = ProcessPoolExecutor(number, multiprocessing.get_context("spawn"))
+        try:
+            yield Workers(number, pool)
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+@contextmanager
+def one_thread_each() -> Iterator[None]:
+    """Processes started here do linear algebra with one thread: there is one process a core."""
+    names = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
+    before = {name: os.environ.get(name) for name in names}
+    os.environ.update(dict.fromkeys(names, "1"))
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
