@@ -45,7 +45,7 @@ class FineGround:
     x: NDArray[np.float64]
     y: NDArray[np.float64]
     #: Object number, and variation of vigour and of brightness within objects (standard deviation 1), each (y, x).
-    numbers: NDArray[np.int32]
+    numbers: NDArray[np.intp]
     vigour: NDArray[np.float32]
     brightness: NDArray[np.float32]
 
@@ -142,7 +142,9 @@ class RegionGround:
         for scale, weight in TEXTURE_SCALES:
             vigour += weight * noise_grid(key_of(self.seed, "vigour", scale), columns, rows, scale)
         brightness = noise_grid(key_of(self.seed, "brightness"), columns, rows, 12)
-        return FineGround(columns, rows, self.objects_at(epsg, columns, rows), vigour, brightness)
+        # Indices of the machine's own size: looking up what each object reflects is what takes longest.
+        numbers = self.objects_at(epsg, columns, rows).astype(np.intp)
+        return FineGround(columns, rows, numbers, vigour, brightness)
 
 
 def fine_axis(first: float, last: float, reach: int) -> NDArray[np.float64]:
@@ -162,8 +164,12 @@ def layers_on_ground(
     """
     factor = 1 + roughness[fine.numbers] * fine.brightness
     ground = np.empty((len(layers), *fine.numbers.shape), np.float32)
+    changed = np.empty(fine.numbers.shape, np.float32)
     for place, layer in enumerate(layers):
-        np.multiply(tables.change[:, layer][fine.numbers], fine.vigour, out=ground[place])
-        ground[place] += tables.mean[:, layer][fine.numbers]
+        # `clip` lets numpy write straight into `out`; every number is in the tables.
+        np.take(np.ascontiguousarray(tables.mean[:, layer]), fine.numbers, out=ground[place], mode="clip")
+        np.take(np.ascontiguousarray(tables.change[:, layer]), fine.numbers, out=changed, mode="clip")
+        changed *= fine.vigour
+        ground[place] += changed
         ground[place] *= factor
     return ground
