@@ -13,11 +13,11 @@ from h2crop_data.constants import COARSE
 from h2crop_data.grid import LONLAT, to_crs
 from h2crop_data.simulate.enmap_items import EnmapProduct, file_folder, file_names, item
 from h2crop_data.simulate.enmap_metadata import metadata_xml
-from h2crop_data.simulate.enmap_scenes import OUTSIDE, WATER, Swath, Tile, swaths, write_tile, write_truth
+from h2crop_data.simulate.enmap_scenes import OUTSIDE, WATER, Bounds, Swath, Tile, swaths, write_tile, write_truth
 from h2crop_data.simulate.ground import RegionGround
 from h2crop_data.simulate.layout import Layout
 from h2crop_data.simulate.overpasses import EnmapPass
-from h2crop_data.simulate.randomness import generator
+from h2crop_data.simulate.randomness import generator, key_of
 from h2crop_data.simulate.spectra import enmap_bands
 
 #: The satellite flies over a metre of ground in this many seconds.
@@ -44,12 +44,11 @@ def products_of_tile(
     tiles = datatakes_of_pass(layout, look)[datatake]
     # Flown from north to south.
     swath = tiles[len(tiles) - 1 - number]
-    seen = replace(
-        look, datatake=look.datatake + datatake, moment=look.moment + timedelta(days=DAYS_BETWEEN_SWATHS * datatake)
-    )
+    seen = look_of_datatake(look, datatake)
     draft = product_of(layout, seen, swath, number, tiles)
     tile = Tile(
         swath=swath,
+        datatake_bounds=datatake_bounds(tiles),
         epsg=layout.epsg,
         look=seen,
         dead=dead_columns(layout, seen, swath),
@@ -72,15 +71,14 @@ def products_of_tile(
         water=percent("quality_classes", WATER),
     )
     (tile.folder / tile.files["metadata"]).write_text(metadata_xml(product), encoding="utf-8")
-    truth = f"enmap/{look.name}.tif"
-    if layout.simulation.truth_reflectance and datatake == number == 0:
-        write_truth(ground, look, layout.bounds, folder / "truth" / truth)
+    if number == 0:
+        write_truth(ground, seen, layout.bounds, folder / "truth" / "enmap", layout.simulation.truth_reflectance)
     hrefs = {key: f"../{(tile.folder / name).relative_to(folder).as_posix()}" for key, name in tile.files.items()}
     described = item(product, hrefs, counts)
     rows, columns = product.shape
     return {
         "items": {"enmap": [described]},
-        "scenes": [truth_of(described["id"], seen, settings.distortion, truth)],
+        "scenes": [truth_of(described["id"], seen, settings.distortion, tile.datatake_bounds)],
         "megapixels": rows * columns * len(product.centres) / 1e6,
     }
 
@@ -140,15 +138,42 @@ def dead_columns(layout: Layout, look: EnmapPass, swath: Swath) -> tuple[tuple[i
     return tuple(sorted(pairs))
 
 
-def truth_of(name: str, look: EnmapPass, distortion: float, truth: str) -> dict[str, Any]:
-    """What is true of a tile, whatever its item says."""
+def truth_of(name: str, look: EnmapPass, distortion: float, bounds: Bounds) -> dict[str, Any]:
+    """What is true of a tile, whatever its item says.
+
+    Ground at x appears at x + shift_east + distortion * sin(2 pi (x - west) / (east - west)), and so northwards.
+    """
+    west, south, east, north = bounds
     return {
         "scene": name,
         "archive": "enmap",
         "sensor": "enmap",
         "time": look.moment.isoformat(),
-        "truth": truth,
+        "truth": f"enmap/{look.name}",
         "shift_east": float(look.shift[0]),
         "shift_north": float(look.shift[1]),
         "distortion": float(distortion),
+        "west": west,
+        "south": south,
+        "east": east,
+        "north": north,
     }
+
+
+def look_of_datatake(look: EnmapPass, datatake: int) -> EnmapPass:
+    """A pass's look along its n-th swath: days later (or earlier, at the end of a year), under a sky of its own."""
+    if not datatake:
+        return look
+    apart = timedelta(days=DAYS_BETWEEN_SWATHS * datatake)
+    moment = look.moment + apart
+    if moment.year != look.moment.year:
+        moment = look.moment - apart
+    sky = replace(look.sky, key=key_of(look.sky.key, "datatake", datatake))
+    return replace(look, datatake=look.datatake + datatake, moment=moment, sky=sky)
+
+
+def datatake_bounds(tiles: list[Swath]) -> Bounds:
+    """West, south, east, north around the tiles of a datatake."""
+    west, south, _, _ = (min(values) for values in zip(*(tile.grid_bounds for tile in tiles), strict=True))
+    _, _, east, north = (max(values) for values in zip(*(tile.grid_bounds for tile in tiles), strict=True))
+    return west, south, east, north

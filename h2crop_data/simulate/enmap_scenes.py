@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
+from datetime import date
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -21,12 +22,12 @@ from numpy.typing import NDArray
 from h2crop_data.constants import COARSE, REFLECTANCE_FILL
 from h2crop_data.simulate.atmosphere import Bands, at_ground, bands_of, corrected
 from h2crop_data.simulate.files import CogWriter
-from h2crop_data.simulate.ground import RegionGround, Spectra, layers_on_ground
+from h2crop_data.simulate.ground import RegionGround, layers_on_ground
 from h2crop_data.simulate.optics import margin, sample, sampling
 from h2crop_data.simulate.overpasses import EnmapPass
 from h2crop_data.simulate.randomness import generator
 from h2crop_data.simulate.settings import EnmapSettings
-from h2crop_data.simulate.sky import Weather, weather_over
+from h2crop_data.simulate.sky import SKY_LAYERS, Weather, half_percents, weather_over
 from h2crop_data.simulate.spectra import ENDMEMBERS, WAVELENGTHS, endmember_spectra, enmap_bands, enmap_response
 
 Bounds = tuple[int, int, int, int]
@@ -128,6 +129,8 @@ class Tile:
     """One tile to write."""
 
     swath: Swath
+    #: Around all tiles of the datatake; its distortion runs over them.
+    datatake_bounds: Bounds
     epsg: int
     look: EnmapPass
     #: Pairs (band from 1, detector column) that are dead.
@@ -139,7 +142,7 @@ class Tile:
 
 @dataclass(frozen=True)
 class Displacement:
-    """Where the ground appears relative to where it is: a shift, and a slow change of it over a tile."""
+    """Where the ground appears relative to where it is: a shift, and a slow change of it over a datatake."""
 
     shift: tuple[float, float]
     amplitude: float
@@ -179,7 +182,7 @@ def axis_pieces(low: int, high: int) -> Iterator[tuple[int, int, int]]:
 
 def abundance_pixels(
     ground: RegionGround,
-    tables: Spectra,
+    day: date,
     x: NDArray[np.float64],
     y: NDArray[np.float64],
     reach: float,
@@ -188,8 +191,9 @@ def abundance_pixels(
     fine = ground.fine_ground(
         ground.epsg, (float(x.min()), float(x.max())), (float(y.max()), float(y.min())), margin(COARSE, reach)
     )
-    layers = layers_on_ground(fine, ground.roughness, tables, range(tables.mean.shape[1]))
-    water = (ground.kinds == "water")[fine.numbers].astype(np.float32)
+    tables = ground.spectra(day, fine.objects, np.eye(len(ENDMEMBERS)))
+    layers = layers_on_ground(fine, ground.roughness, tables, range(len(ENDMEMBERS)))
+    water = (ground.kinds == "water")[fine.objects][fine.places].astype(np.float32)
     rows, columns = sampling(y, COARSE, fine.y), sampling(x, COARSE, fine.x)
     return sample(layers, rows, columns), sample(water, rows, columns) > 0.5
 
@@ -204,10 +208,7 @@ def spectra_of(abundances: NDArray[np.float32]) -> NDArray[np.float32]:
 def write_tile(ground: RegionGround, tile: Tile, settings: EnmapSettings) -> dict[str, Counter[int]]:
     """Draw a tile and write its files; gives the number of pixels of each value of each quality layer."""
     bounds = tile.swath.grid_bounds
-    place = Displacement(tile.look.shift, settings.distortion, bounds)
-    unit = np.eye(len(ENDMEMBERS))
-    look = tile.look
-    tables = ground.spectra(look.moment.year, look.moment.timetuple().tm_yday, look.name, unit)
+    place = Displacement(tile.look.shift, settings.distortion, tile.datatake_bounds)
     counts: dict[str, Counter[int]] = {}
     with ExitStack() as stack:
         writers = {key: stack.enter_context(writer) for key, writer in tile_writers(tile, bounds).items()}
@@ -215,7 +216,7 @@ def write_tile(ground: RegionGround, tile: Tile, settings: EnmapSettings) -> dic
             for column, west, east in axis_pieces(bounds[0], bounds[2]):
                 x = np.arange(west + COARSE / 2, east, COARSE)
                 y = np.arange(north - COARSE / 2, south, -COARSE)
-                layers = piece_layers(ground, tile, tables, place, settings, (column, row), x, y)
+                layers = piece_layers(ground, tile, place, settings, (column, row), x, y)
                 for key, writer in writers.items():
                     writer.write(layers[key], west, north)
                 count_layers(counts, layers)
@@ -225,7 +226,6 @@ def write_tile(ground: RegionGround, tile: Tile, settings: EnmapSettings) -> dic
 def piece_layers(
     ground: RegionGround,
     tile: Tile,
-    tables: Spectra,
     place: Displacement,
     settings: EnmapSettings,
     number: tuple[int, int],
@@ -237,7 +237,7 @@ def piece_layers(
     if not inside.any():
         return empty_layers(len(y), len(x))
     true_x, true_y = x - place.east(x), y - place.north(y)
-    abundances, water = abundance_pixels(ground, tables, true_x, true_y, settings.distortion)
+    abundances, water = abundance_pixels(ground, tile.look.moment.date(), true_x, true_y, settings.distortion)
     weather = weather_over(tile.look.sky, true_x, true_y)
     _, bands = hyperspectral()
     values = corrected(at_ground(spectra_of(abundances), weather, bands), weather, bands)
@@ -338,17 +338,34 @@ def count_layers(counts: dict[str, Counter[int]], layers: dict[str, NDArray[Any]
             counts.setdefault(key, Counter()).update(dict(zip(values.tolist(), pixels.tolist(), strict=True)))
 
 
-def write_truth(ground: RegionGround, look: EnmapPass, region: Bounds, path: Path) -> None:
-    """The cloud-free reflectance of a pass on the lattice's own 30 m grid, without shift and noise: what is right.
+def write_truth(ground: RegionGround, look: EnmapPass, region: Bounds, folder: Path, surface: bool) -> None:
+    """What is true of a pass on the lattice's own 30 m grid, without shift: `<name>-sky.tif`, and `<name>.tif`.
 
-    int16, reflectance x 10000, (band, y, x).
+    The sky as for Sentinel-2; the surface, if wanted, without clouds and noise: reflectance x 10000 (band, y, x) int16.
     """
-    unit = np.eye(len(ENDMEMBERS))
-    tables = ground.spectra(look.moment.year, look.moment.timetuple().tm_yday, look.name, unit)
-    with CogWriter(path, ground.epsg, region, COARSE, "int16", count=len(noise_of_bands()), block=128) as writer:
+    with ExitStack() as stack:
+        sky = stack.enter_context(
+            CogWriter(
+                folder / f"{look.name}-sky.tif",
+                ground.epsg,
+                region,
+                COARSE,
+                "uint8",
+                count=len(SKY_LAYERS),
+                descriptions=SKY_LAYERS,
+            )
+        )
+        path, bands = folder / f"{look.name}.tif", len(noise_of_bands())
+        image = (
+            stack.enter_context(CogWriter(path, ground.epsg, region, COARSE, "int16", count=bands, block=128))
+            if surface
+            else None
+        )
         for north in range(region[3], region[1], -PIECE):
             for west in range(region[0], region[2], PIECE):
                 x = np.arange(west + COARSE / 2, min(west + PIECE, region[2]), COARSE)
                 y = np.arange(north - COARSE / 2, max(north - PIECE, region[1]), -COARSE)
-                abundances, _ = abundance_pixels(ground, tables, x, y, 0)
-                writer.write(np.rint(spectra_of(abundances) * 10000).astype(np.int16), west, north)
+                sky.write(half_percents(weather_over(look.sky, x, y)), west, north)
+                if image is not None:
+                    abundances, _ = abundance_pixels(ground, look.moment.date(), x, y, 0)
+                    image.write(np.rint(spectra_of(abundances) * 10000).astype(np.int16), west, north)

@@ -5,8 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import date
 from functools import cached_property, lru_cache
 from pathlib import Path
+from statistics import NormalDist
 
 import numpy as np
 import pandas as pd
@@ -16,12 +18,14 @@ from rasterio.windows import Window
 
 from h2crop_data.grid import transformer
 from h2crop_data.simulate.optics import FINE_GROUND
-from h2crop_data.simulate.phenology import Ground, Pairs, abundances
-from h2crop_data.simulate.randomness import generator, key_of, noise_at, noise_grid
+from h2crop_data.simulate.phenology import Ground, Pairs, abundances, rows_of
+from h2crop_data.simulate.randomness import key_of, noise_at, noise_grid
 
 #: Vigour varies within a field by this standard deviation; brightness by that of its kind.
 FIELD_VARIATION = 0.10
 ROUGHNESS = {"field": 0.03, "wood": 0.10, "water": 0.03, "village": 0.22, "road": 0.06}
+#: Days over which wet and dry change.
+WET_SPELL = 9
 #: Windows of ground kept for the next date, of about two megabytes.
 WINDOWS_KEPT = 36
 #: Spacing in metres of the variation within fields.
@@ -30,7 +34,7 @@ TEXTURE_SCALES = ((140, 0.8), (35, 0.6))
 
 @dataclass(frozen=True)
 class Spectra:
-    """Reflectance of every object in the bands of an instrument on a day; row 0 is the ground without object."""
+    """Reflectance of objects in the bands of an instrument on a day."""
 
     #: (object, band) float32, and how it changes with one standard deviation of vigour.
     mean: NDArray[np.float32]
@@ -44,8 +48,10 @@ class FineGround:
     #: Easting of columns and northing of rows, metres.
     x: NDArray[np.float64]
     y: NDArray[np.float64]
-    #: Object number, and variation of vigour and of brightness within objects (standard deviation 1), each (y, x).
-    numbers: NDArray[np.intp]
+    #: Numbers of the objects here, (n,).
+    objects: NDArray[np.intp]
+    #: Place in `objects`, and variation of vigour and of brightness within objects (standard deviation 1), each (y, x).
+    places: NDArray[np.intp]
     vigour: NDArray[np.float32]
     brightness: NDArray[np.float32]
 
@@ -61,6 +67,8 @@ class RegionGround:
         self.pairs = pairs
         self.growth = growth
         self.objects = pd.read_parquet(truth / "objects.parquet")
+        # Object 0 is everywhere.
+        self.x, self.y = (np.concatenate([[0.0], self.objects[axis].to_numpy(float)]) for axis in ("x", "y"))
         # The same windows are drawn on every date.
         self.window = lru_cache(maxsize=WINDOWS_KEPT)(self.fine_ground)
         self.growing = lru_cache(maxsize=1)(self.objects_growing)
@@ -95,27 +103,26 @@ class RegionGround:
             shift_days=column("shift_days", 0.0),
             vigour=column("vigour", 1.0),
             catch_crop=of_object["catch_1"].fillna("").to_numpy(str) != "",
+            last_catch=of_object["last_catch"].fillna("").to_numpy(str) != "",
             **names,
             **grown,
         )
 
-    def wetness(self, moment: str) -> NDArray[np.float32]:
-        """How wet the soil of object 0..n is at a moment, 0..1."""
-        chance = generator(self.seed, "wetness", moment)
-        rain = noise_at(key_of(self.seed, "rain", moment), self.objects["x"], self.objects["y"], 6000)
-        wet = np.clip(chance.beta(1.5, 2.0) + 0.12 * rain, 0, 1)
-        return np.concatenate([[0.3], wet]).astype(np.float32)
+    def wetness(self, day: date, objects: NDArray[np.intp]) -> NDArray[np.float32]:
+        """How wet the soil of some objects is on a day, 0..1: it dries and rains from week to week, not everywhere."""
+        number = day.toordinal()
+        week = float(noise_at(key_of(self.seed, "weeks"), [number], [0.0], WET_SPELL)[0])
+        rain = noise_at(key_of(self.seed, "rain", number // WET_SPELL), self.x[objects], self.y[objects], 6000)
+        return np.asarray(np.clip(NormalDist().cdf(week) + 0.12 * rain, 0, 1), np.float32)
 
-    def abundances(self, season: int, day: float, moment: str) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Abundance of each endmember in objects 0..n, (object, endmember), and its change with vigour."""
-        ground, wet = self.growing(season), self.wetness(moment)
-        low, mean, high = (abundances(ground, day, wet, vigour, self.pairs) for vigour in (0.8, 1.0, 1.2))
-        return mean, (high - low) * np.float32(FIELD_VARIATION / 0.4)
-
-    def spectra(self, season: int, day: float, moment: str, bands: NDArray[np.float64]) -> Spectra:
-        """Reflectance of objects in bands; bands: (endmember, band) reflectance of the endmembers."""
-        mean, change = (table.astype(np.float64) @ bands for table in self.abundances(season, day, moment))
-        return Spectra(mean.astype(np.float32), change.astype(np.float32))
+    def spectra(self, day: date, objects: NDArray[np.intp], bands: NDArray[np.float64]) -> Spectra:
+        """Reflectance of some objects on a day; bands: (endmember, band) reflectance of the endmembers."""
+        ground = rows_of(self.growing(day.year), objects)
+        wet, number = self.wetness(day, objects), day.timetuple().tm_yday
+        low, mean, high = (abundances(ground, number, wet, vigour, self.pairs) for vigour in (0.8, 1.0, 1.2))
+        change = (high - low) * np.float32(FIELD_VARIATION / 0.4)
+        seen = [(table.astype(np.float64) @ bands).astype(np.float32) for table in (mean, change)]
+        return Spectra(*seen)
 
     def objects_at(self, epsg: int, x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.int32]:
         """Object number where columns x and rows y cross (metres of a zone), (y, x) int32; 0 beyond the land."""
@@ -143,8 +150,8 @@ class RegionGround:
             vigour += weight * noise_grid(key_of(self.seed, "vigour", scale), columns, rows, scale)
         brightness = noise_grid(key_of(self.seed, "brightness"), columns, rows, 12)
         # Indices of the machine's own size: looking up what each object reflects is what takes longest.
-        numbers = self.objects_at(epsg, columns, rows).astype(np.intp)
-        return FineGround(columns, rows, numbers, vigour, brightness)
+        objects, places = np.unique(self.objects_at(epsg, columns, rows).astype(np.intp), return_inverse=True)
+        return FineGround(columns, rows, objects, places, vigour, brightness)
 
 
 def fine_axis(first: float, last: float, reach: int) -> NDArray[np.float64]:
@@ -160,15 +167,15 @@ def layers_on_ground(
 ) -> NDArray[np.float32]:
     """Layers (bands or endmembers) of the tables on fine ground, (layer, y, x) float32.
 
-    roughness: how much the brightness of each object varies within it.
+    tables: of the objects here; roughness: how much the brightness of every object of the region varies within it.
     """
-    factor = 1 + roughness[fine.numbers] * fine.brightness
-    ground = np.empty((len(layers), *fine.numbers.shape), np.float32)
-    changed = np.empty(fine.numbers.shape, np.float32)
+    factor = 1 + roughness[fine.objects][fine.places] * fine.brightness
+    ground = np.empty((len(layers), *fine.places.shape), np.float32)
+    changed = np.empty(fine.places.shape, np.float32)
     for place, layer in enumerate(layers):
-        # `clip` lets numpy write straight into `out`; every number is in the tables.
-        np.take(np.ascontiguousarray(tables.mean[:, layer]), fine.numbers, out=ground[place], mode="clip")
-        np.take(np.ascontiguousarray(tables.change[:, layer]), fine.numbers, out=changed, mode="clip")
+        # `clip` lets numpy write straight into `out`; every place is in the tables.
+        np.take(np.ascontiguousarray(tables.mean[:, layer]), fine.places, out=ground[place], mode="clip")
+        np.take(np.ascontiguousarray(tables.change[:, layer]), fine.places, out=changed, mode="clip")
         changed *= fine.vigour
         ground[place] += changed
         ground[place] *= factor

@@ -117,10 +117,11 @@ def square_of_region(layout: Layout, column: int, row: int) -> gpd.GeoDataFrame:
 
 
 def crops_of_year(layout: Layout, fields: gpd.GeoDataFrame, year: int) -> pd.DataFrame:
-    """What grows on fields in a year: number, last_crop, crop, next_crop, catch_1, catch_2 (or empty)."""
+    """What grows on fields in a year: number, last_crop, crop, next_crop, catch_1, catch_2, last_catch."""
     seed, tail = layout.simulation.seed, layout.simulation.parcels.tail
     last, crop, following = (crop_of(seed, fields, season, tail) for season in (year - 1, year, year + 1))
     first, second = catch_crops(seed, fields, year, tail)
+    before, _ = catch_crops(seed, fields, year - 1, tail)
     return pd.DataFrame(
         {
             "number": fields["number"].to_numpy(),
@@ -129,6 +130,7 @@ def crops_of_year(layout: Layout, fields: gpd.GeoDataFrame, year: int) -> pd.Dat
             "next_crop": following,
             "catch_1": first,
             "catch_2": second,
+            "last_catch": before,
         }
     )
 

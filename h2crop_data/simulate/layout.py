@@ -101,6 +101,8 @@ class Layout:
         if not (32601 <= self.epsg <= 32660 or 32701 <= self.epsg <= 32760):
             raise RecipeError(f"place.epsg: {self.epsg}: 32601..32660 or 32701..32760")
         to_lonlat = transformer(f"EPSG:{self.epsg}", LONLAT)
+        if abs(self.centre[1]) > 75:
+            raise RecipeError(f"place: latitude {self.centre[1]:.1f}: fields grow between 75 south and 75 north")
         west, south, east, north = self.bounds
         for x, y in ((west, south), (east, south), (west, north), (east, north)):
             if utm_epsg(*to_lonlat.transform(x, y)) != self.epsg:

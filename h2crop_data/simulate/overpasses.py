@@ -140,7 +140,8 @@ def enmap_passes(simulation: Simulation, season: int, centre: tuple[float, float
             east, north = settings.shifts[number % len(settings.shifts)]
         yield EnmapPass(
             moment=moment.replace(microsecond=0),
-            datatake=1000 * (season - 2000) + 20 * number + int(chance.integers(0, 20)),
+            # A pass over a wide region takes up to a hundred numbers.
+            datatake=10_000 * (season - 1950) + 200 * number + int(chance.integers(0, 100)),
             sun=sun,
             sky=draw_sky(simulation.seed, f"enmap/{season}/{number}", settings.sky, month, sun),
             shift=(east, north),

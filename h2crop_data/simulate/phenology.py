@@ -69,8 +69,10 @@ class Ground:
     #: What was harvested the year before; its residue is seen until this season's crop is sown.
     last_growth: NDArray[Any]
     last_crop: NDArray[Any]
-    #: Whether a green catch crop covers the winter before and after a crop, where a spring-sown one follows, (n,) bool.
+    #: Whether a green catch crop covers the winter after this crop, and the winter before it, where a spring-sown one
+    #: follows, (n,) bool.
     catch_crop: NDArray[np.bool_]
+    last_catch: NDArray[np.bool_]
     #: How much later than usual everything happens here, (n,) days.
     shift_days: NDArray[np.float32]
     #: How well plants stand here, about 1, (n,).
@@ -194,8 +196,9 @@ def fields(ground: Ground, day: float, wetness: Floats, vigour: Floats, pairs: P
     # A meadow or a wood needs weeks to close, a tilled field changes in days.
     held = step(day - shift - begin, np.where(this.perennial, 12.0, 2.0))
     passed = step(day - shift - begin_next - YEAR, np.where(following.perennial, 12.0, 2.0))
-    catch = catch_crop(last, this, day - shift + YEAR) * (1 - held) + catch_crop(this, following, day - shift)
-    catch = thick(np.clip(catch, 0, 1) * (1 - passed) * ground.catch_crop, vigour)
+    catch = catch_crop(last, this, day - shift + YEAR) * (1 - held) * ground.last_catch
+    catch = catch + catch_crop(this, following, day - shift) * ground.catch_crop
+    catch = thick(np.clip(catch, 0, 1) * (1 - passed), vigour)
     total, covered = np.zeros((len(shift), len(ENDMEMBERS))), catch.copy()
     total[:, CANOPY] = (0.95 * catch)[:, None] * canopy_shares(np.full_like(catch, 0.8), np.full_like(catch, 0.85))
     for crop, own_day, share in (

@@ -131,10 +131,14 @@ def claim(simulation: Simulation, folder: Path) -> None:
         if yaml.safe_load(path.read_text(encoding="utf-8")) != yaml.safe_load(text):
             raise RecipeError(f"{folder} holds a region with other settings (see {path}): choose another folder")
         return
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    if folder.exists() and (
+        not folder.is_dir() or any(entry != path.with_suffix(".draft") for entry in folder.iterdir())
+    ):
         raise RecipeError(f"{folder} is not empty and holds no simulated region: choose another folder")
     folder.mkdir(parents=True, exist_ok=True)
-    path.write_text(text, encoding="utf-8")
+    draft = path.with_suffix(".draft")
+    draft.write_text(text, encoding="utf-8")
+    draft.replace(path)
 
 
 def finished(folder: Path) -> bool:

@@ -20,7 +20,16 @@ from h2crop_data.simulate.overpasses import Sentinel2Pass
 from h2crop_data.simulate.randomness import generator
 from h2crop_data.simulate.sentinel2_granules import Granule
 from h2crop_data.simulate.sentinel2_items import asset_key, file_path, item
-from h2crop_data.simulate.sentinel2_scenes import PIXEL, Bounds, Output, TruthFiles, stored_bands, write_pass
+from h2crop_data.simulate.sentinel2_scenes import (
+    PIXEL,
+    SWATH_SLOPE,
+    Bounds,
+    Output,
+    SwathEdge,
+    TruthFiles,
+    stored_bands,
+    write_pass,
+)
 from h2crop_data.simulate.tiles import tiles_over
 
 #: The archive of collection 1 holds nothing older.
@@ -48,18 +57,16 @@ def products_of_pass(layout: Layout, folder: Path, ground: RegionGround, look: S
     items: dict[str, list[dict[str, Any]]] = {}
     scenes: list[dict[str, Any]] = []
     pixels = 0.0
-    middle = (layout.bounds[1] + layout.bounds[3]) / 2
+    edge = SwathEdge(layout.epsg, (layout.bounds[1] + layout.bounds[3]) / 2)
     for epsg, bounds in zones(layout):
-        # Where the swath ends is known in the region's own zone.
-        seen = look if epsg == layout.epsg else replace(look, swath_end=None)
-        listed = list(granules(layout, folder, seen, epsg, bounds, middle))
+        listed = list(granules(layout, folder, look, epsg, bounds, edge))
         truth = None
         if epsg == layout.epsg:
             truth = TruthFiles(
                 folder / "truth" / "sentinel2" / f"{look.moment:%Y-%m-%d}", layout.simulation.truth_reflectance
             )
         outputs = [one.output for one in listed]
-        counts = write_pass(ground, seen, epsg, bounds, outputs, truth, settings, middle)
+        counts = write_pass(ground, look, epsg, bounds, outputs, truth, settings, edge)
         for one, count in zip(listed, counts, strict=True):
             described = item_of(folder, one, count)
             items.setdefault(one.archive, []).append(described)
@@ -92,7 +99,7 @@ def zones(layout: Layout) -> Iterator[tuple[int, Bounds]]:
 
 
 def granules(
-    layout: Layout, folder: Path, look: Sentinel2Pass, epsg: int, bounds: Bounds, middle: float
+    layout: Layout, folder: Path, look: Sentinel2Pass, epsg: int, bounds: Bounds, edge: SwathEdge
 ) -> Iterator[Listed]:
     """The granules of a pass in a zone: each tile, in each archive, perhaps twice."""
     simulation = layout.simulation
@@ -105,7 +112,7 @@ def granules(
                 min(bounds[2], tile.bounds[2]),
                 min(bounds[3], tile.bounds[3]),
             )
-            footprint = swath_part(look, shown, middle)
+            footprint = swath_part(look, epsg, shown, edge)
             if footprint.is_empty:
                 continue
             chance = generator(simulation.seed, "granule", archive, look.name, tile.name)
@@ -142,15 +149,17 @@ def granules(
                 )
 
 
-def swath_part(look: Sentinel2Pass, bounds: Bounds, middle: float) -> shapely.Polygon:
-    """The part of some bounds that lies in the swath."""
+def swath_part(look: Sentinel2Pass, epsg: int, bounds: Bounds, edge: SwathEdge) -> shapely.Polygon:
+    """The part of some bounds of a zone that lies in the swath."""
     box = shapely.box(*bounds)
     if look.swath_end is None:
         return box
-    west, south, _, north = bounds
-    low, high = (look.swath_end + 0.23 * (y - middle) for y in (south, north))
-    far = min(west, low, high) - 1
-    return shapely.intersection(box, shapely.Polygon([(far, south), (low, south), (high, north), (far, north)]))
+    around = to_crs(box, f"EPSG:{epsg}", f"EPSG:{edge.epsg}").buffer(1000)
+    west, south, _, north = around.bounds
+    low, high = (look.swath_end + SWATH_SLOPE * (y - edge.middle) for y in (south, north))
+    far = min(west, low, high) - 1000
+    swath = shapely.Polygon([(far, south), (low, south), (high, north), (far, north)])
+    return shapely.intersection(box, to_crs(swath, f"EPSG:{edge.epsg}", f"EPSG:{epsg}"))
 
 
 def carries_offset(baseline: str) -> bool:

@@ -15,14 +15,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from h2crop_data.constants import SENTINEL2_BANDS
+from h2crop_data.grid import transformer
 from h2crop_data.simulate.atmosphere import Bands, at_ground, bands_of, corrected, top_of_atmosphere
 from h2crop_data.simulate.files import CogWriter
-from h2crop_data.simulate.ground import RegionGround, Spectra, layers_on_ground
+from h2crop_data.simulate.ground import RegionGround, layers_on_ground
 from h2crop_data.simulate.optics import margin, sample, sampling
 from h2crop_data.simulate.overpasses import Sentinel2Pass
 from h2crop_data.simulate.randomness import generator, key_of, noise_grid
 from h2crop_data.simulate.settings import Sentinel2Settings
-from h2crop_data.simulate.sky import Weather, soft_cover, weather_over
+from h2crop_data.simulate.sky import SKY_LAYERS, Weather, half_percents, soft_cover, weather_over
 from h2crop_data.simulate.spectra import (
     ENDMEMBERS,
     SENTINEL2_MSI,
@@ -38,6 +39,8 @@ PIXEL = {band: 10 if band in ("B02", "B03", "B04", "B08") else 20 for band in SE
 )
 #: Largest side in metres of what is drawn at a time, and of the squares of its noise; the latter a multiple of 60.
 LARGEST_PIECE, NOISE_SQUARE = 2160, 480
+#: Metres the end of a swath runs east with each metre north: 13 degrees from north.
+SWATH_SLOPE = 0.23
 #: Noise of a band: a floor by pixel size, and a part of the reflectance (ratio of signal to noise about 150 at 0.3).
 #: Large pixels are quieter: the band at 1375 nm of real clear ground stays within 0.0005 of its mean.
 NOISE_FLOOR, NOISE_PART = {10: 0.0008, 20: 0.0008, 60: 0.0003}, 0.004
@@ -67,6 +70,14 @@ class TruthFiles:
 
     folder: Path
     surface: bool
+
+
+@dataclass(frozen=True)
+class SwathEdge:
+    """Where the easting of a pass's `swath_end` is measured: at a northing of a zone; the edge runs aslant."""
+
+    epsg: int
+    middle: float
 
 
 @dataclass(frozen=True)
@@ -125,13 +136,12 @@ def bands_of_size(size: int) -> list[str]:
     return [band for band in SENTINEL2_MSI if PIXEL[band] == size]
 
 
-def draw_piece(
-    ground: RegionGround, tables: Spectra, look: Sentinel2Pass, piece: Piece, sizes: list[int]
-) -> PieceImage:
+def draw_piece(ground: RegionGround, look: Sentinel2Pass, piece: Piece, sizes: list[int]) -> PieceImage:
     """A piece on a day, in all bands of some pixel sizes."""
-    _, sky_bands = msi_bands()
+    endmembers, sky_bands = msi_bands()
     x, y = piece.centres(10)
     fine = ground.window(piece.epsg, (x[0], x[-1]), (y[0], y[-1]), margin(max(sizes)))
+    tables = ground.spectra(look.moment.date(), fine.objects, endmembers)
     weather = {10: weather_over(look.sky, x, y)}
     image = PieceImage({}, {}, weather)
     for size in sizes:
@@ -219,12 +229,15 @@ def scene_classes(
     return classes.astype(np.uint8)
 
 
-def beyond_swath(look: Sentinel2Pass, piece: Piece, size: int, middle: float) -> NDArray[np.bool_]:
-    """Whether pixels (y, x) lie beyond the end of the swath, which runs 13 degrees from north."""
+def beyond_swath(look: Sentinel2Pass, piece: Piece, size: int, edge: SwathEdge) -> NDArray[np.bool_]:
+    """Whether pixels (y, x) lie beyond the end of the swath."""
     x, y = piece.centres(size)
     if look.swath_end is None:
         return np.zeros((len(y), len(x)), bool)
-    beyond: NDArray[np.bool_] = x[None, :] > look.swath_end + 0.23 * (y[:, None] - middle)
+    east, north = np.meshgrid(x, y)
+    if piece.epsg != edge.epsg:
+        east, north = transformer(f"EPSG:{piece.epsg}", f"EPSG:{edge.epsg}").transform(east, north)
+    beyond: NDArray[np.bool_] = east > look.swath_end + SWATH_SLOPE * (north - edge.middle)
     return beyond
 
 
@@ -236,27 +249,26 @@ def write_pass(
     outputs: list[Output],
     truth: TruthFiles | None,
     settings: Sentinel2Settings,
-    middle: float,
+    edge: SwathEdge,
 ) -> list[dict[int, int]]:
     """Draw a pass over some bounds of a zone and write its granules; gives the pixels of each SCL class of each.
 
-    middle: northing at which `swath_end` is measured. Counts are empty for L1C.
+    Counts are empty for L1C.
     """
     levels = {output.level for output in outputs}
     sizes = [10, 20] + ([60] if "L1C" in levels else [])
-    tables = ground.spectra(look.moment.year, look.moment.timetuple().tm_yday, look.name, msi_bands()[0])
     counts: list[dict[int, int]] = [{} for _ in outputs]
     with ExitStack() as stack:
         files = [open_output(stack, output, epsg) for output in outputs]
         truths = open_truth(stack, truth, epsg, bounds) if truth else {}
         for piece in pieces(epsg, bounds):
-            image = draw_piece(ground, tables, look, piece, sizes)
+            image = draw_piece(ground, look, piece, sizes)
             write_truth(truths, image, piece)
             seen = {level: seen_at(level, image, look, piece, settings, ground.seed) for level in sorted(levels)}
             for output, writers, count in zip(outputs, files, counts, strict=True):
-                write_piece(output, writers, seen[output.level], look, piece, middle)
+                write_piece(output, writers, seen[output.level], look, piece, edge)
                 if "SCL" in writers:
-                    tally(count, seen["L2A"]["SCL"], output, piece, beyond_swath(look, piece, 20, middle))
+                    tally(count, seen["L2A"]["SCL"], output, piece, beyond_swath(look, piece, 20, edge))
     return counts
 
 
@@ -312,14 +324,14 @@ def write_piece(
     seen: dict[str, NDArray[Any]],
     look: Sentinel2Pass,
     piece: Piece,
-    middle: float,
+    edge: SwathEdge,
 ) -> None:
     """Write a piece into the files of a granule."""
     west, _, _, north = piece.bounds
     for band, writer in writers.items():
         size = 20 if band == "SCL" else PIXEL[band]
         pixels = seen[band] if band == "SCL" else numbers_in_file(seen[band], output.offset, output.removed)
-        writer.write(np.where(beyond_swath(look, piece, size, middle), 0, pixels).astype(pixels.dtype), west, north)
+        writer.write(np.where(beyond_swath(look, piece, size, edge), 0, pixels).astype(pixels.dtype), west, north)
 
 
 def tally(
@@ -332,10 +344,6 @@ def tally(
     values, pixels = np.unique(np.where(beyond, 0, classes)[inside], return_counts=True)
     for value, number in zip(values.tolist(), pixels.tolist(), strict=True):
         count[value] = count.get(value, 0) + number
-
-
-#: Bands of the truth's `sky.tif`, in half percent, rounded up: 0 means none at all.
-SKY_LAYERS = ("cloud", "cirrus", "shadow", "haze", "snow")
 
 
 def open_truth(stack: ExitStack, truth: TruthFiles, epsg: int, bounds: Bounds) -> dict[str, CogWriter]:
@@ -362,8 +370,7 @@ def write_truth(writers: dict[str, CogWriter], image: PieceImage, piece: Piece) 
     west, _, _, north = piece.bounds
     for name, writer in writers.items():
         if name == "sky":
-            fields = np.stack([getattr(image.weather[10], layer) for layer in SKY_LAYERS])
-            writer.write(np.ceil(fields * 200).astype(np.uint8), west, north)
+            writer.write(half_percents(image.weather[10]), west, north)
         else:
             surface = image.surface[int(name.removeprefix("surface_"))]
             writer.write(np.rint(surface * 10000).astype(np.int16), west, north)

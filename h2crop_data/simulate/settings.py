@@ -15,6 +15,8 @@ from h2crop_data.recipe_problems import UniqueKeys, explain
 from h2crop_data.simulate.crops import load_crops
 
 Archive = Literal["sentinel-2-c1-l2a", "sentinel-2-l2a", "planetary-computer", "copernicus"]
+Baseline = Annotated[str, Field(pattern=r"^\d\d\.\d\d$")]
+MonthNumber = Annotated[int, Field(ge=1, le=12, strict=True)]
 Metres = Annotated[float, Field(ge=-500, le=500)]
 
 
@@ -51,16 +53,16 @@ class Sky(Part):
 class Sentinel2Settings(Part):
     """Sentinel-2 scenes."""
 
-    archives: list[Archive] = ["sentinel-2-c1-l2a"]
+    archives: list[Archive] = Field(default=["sentinel-2-c1-l2a"], min_length=1)
     """Catalogs to write: Earth Search's collection 1 and its older one (offset mostly removed), Planetary Computer,
     Copernicus Data Space. Each has its own files."""
     l1c: bool = False
     """Also write L1C (13 bands at the top of the atmosphere) of the same dates."""
     dates_per_month: int = Field(default=3, ge=0, le=12, strict=True)
     """Days of acquisition in each month."""
-    months: list[Annotated[int, Field(ge=1, le=12, strict=True)]] = list(range(1, 13))
+    months: list[MonthNumber] = list(range(1, 13))
     """Months with acquisitions."""
-    baselines: list[Annotated[str, Field(pattern=r"^\d\d\.\d\d$")]] | Literal["by_date"] = "by_date"
+    baselines: Annotated[list[Baseline], Field(min_length=1)] | Literal["by_date"] = "by_date"
     """Processing baselines of successive dates, again from the first after the last; `by_date` as in the archive: 03.01
     before 2022-01-25, 04.00 to 05.09 after."""
     duplicates: Share = 0.05
@@ -86,16 +88,16 @@ class EnmapSettings(Part):
 
     scenes: int = Field(default=2, ge=0, le=40, strict=True)
     """Passes over the region in a season."""
-    months: list[Annotated[int, Field(ge=1, le=12, strict=True)]] = [5, 6, 7]
+    months: list[MonthNumber] = Field(default=[5, 6, 7], min_length=1)
     """Months of the passes, one after the other."""
-    shifts: list[tuple[Metres, Metres]] | Literal["drawn"] = "drawn"
+    shifts: Annotated[list[tuple[Metres, Metres]], Field(min_length=1)] | Literal["drawn"] = "drawn"
     """Where the ground appears relative to where it is, in metres east and north, pass by pass, again from the first
     after the last; `drawn` gives each pass its own, `shift_sd` metres in each direction."""
     shift_sd: float = Field(default=8, ge=0, le=100)
     """Standard deviation of drawn shifts in metres."""
     distortion: float = Field(default=0, ge=0, le=60)
     """Amplitude in metres of a slow change of the shift across a scene."""
-    coverage: list[Share] = [1.0]
+    coverage: list[Annotated[float, Field(ge=0.05, le=1)]] = Field(default=[1.0], min_length=1)
     """Share of the region's width that the swath of successive passes covers; below 1 its edge crosses the region."""
     tile_size: int = Field(default=30_000, ge=1000, le=30_000, strict=True)
     """Side of a tile in metres; a pass over a larger region gives several tiles, which overlap."""
@@ -109,6 +111,13 @@ class EnmapSettings(Part):
     """Factor on the noise of the instrument."""
     sky: Sky = Sky(cloudiness=0.05, cirrus=0.5, haze=0.3)
     """Weather; passes are chosen on fair days."""
+
+    @model_validator(mode="after")
+    def tiles_go_on(self) -> Self:
+        """Tiles longer than two overlaps."""
+        if self.tile_size <= 2 * self.overlap:
+            raise ValueError(f"tile_size {self.tile_size} must be more than twice the overlap, {self.overlap}")
+        return self
 
 
 class ParcelSettings(Part):
@@ -178,7 +187,7 @@ class Simulation(Part):
     """Declared parcels."""
     pairs: PairSettings = PairSettings()
     """Pairs of crops made alike."""
-    split_square: int = Field(default=3840, ge=1000, le=1_000_000, strict=True)
+    split_square: int = Field(default=5120, ge=1000, le=1_000_000, strict=True)
     """Split square in metres of the recipe that is written with the region; real ones should be 10-20 km."""
     truth_reflectance: bool = True
     """Also write the reflectance of the ground without clouds and noise; doubles the size of the region."""

@@ -18,6 +18,8 @@ from numpy.typing import NDArray
 from h2crop_data.simulate.randomness import generator, key_of, noise_grid
 from h2crop_data.simulate.settings import Sky as SkySettings
 
+#: Layers of the truth of a sky.
+SKY_LAYERS = ("cloud", "cirrus", "shadow", "haze", "snow")
 Kind = Literal["cumulus", "stratus", "cirrus"]
 
 
@@ -89,6 +91,12 @@ class Weather:
     shadow: NDArray[np.float32]
     haze: NDArray[np.float32]
     snow: NDArray[np.float32]
+
+
+def half_percents(weather: Weather) -> NDArray[np.uint8]:
+    """SKY_LAYERS (layer, y, x) in half percent, rounded up: 0 means none at all."""
+    fields = np.stack([getattr(weather, layer) for layer in SKY_LAYERS])
+    return np.asarray(np.ceil(fields * 200), np.uint8)
 
 
 def sun_position(moment: datetime, longitude: float, latitude: float) -> Sun:

@@ -165,6 +165,12 @@ def test_a_full_disk_is_told_and_the_region_goes_on_after(tmp_path: Path) -> Non
         ({"sentinel2.archives": ["usgs"]}, "archives"),
         ({"pairs.narrow": [["BTH", "XXX"]]}, "XXX is no crop"),
         ({"pairs.late": [["BTH", "MIS"]]}, "grow alike"),
+        ({"sentinel2.archives": []}, "archives"),
+        ({"sentinel2.baselines": []}, "baselines"),
+        ({"enmap.months": []}, "months"),
+        ({"enmap.shifts": []}, "shifts"),
+        ({"enmap.coverage": [0.01]}, "coverage"),
+        ({"enmap.tile_size": 1000, "enmap.overlap": 1000}, "twice the overlap"),
     ],
 )
 def test_wrong_settings_are_refused_by_name(changes: dict[str, Any], message: str) -> None:
@@ -177,6 +183,8 @@ def test_regions_that_leave_their_zone_are_refused(tmp_path: Path) -> None:
         simulate_region(settings(place={"west": 800_000}), tmp_path / "x")
     with pytest.raises(RecipeError, match=r"place\.epsg"):
         simulate_region(settings(place={"epsg": 2154}), tmp_path / "y")
+    with pytest.raises(RecipeError, match="latitude"):
+        simulate_region(settings(place={"south": 9_300_000}), tmp_path / "v")
     with pytest.raises(RecipeError, match="further than"):
         simulate_region(settings(sentinel2__zone_border=True), tmp_path / "z", workers=1)
 
@@ -421,7 +429,7 @@ def test_a_narrow_pair_shows_in_enmap_and_not_in_sentinel2(tmp_path: Path) -> No
     changed = np.isin(numbers, of_second)
     spectra = {}
     for folder in (usual, paired, tmp_path / "late"):
-        with rasterio.open(next((folder / "truth" / "enmap").glob("*.tif"))) as raster:
+        with rasterio.open(next((folder / "truth" / "enmap").glob("*[0-9].tif"))) as raster:
             spectra[folder.name] = raster.read().astype(int)
     assert (inside & changed).sum() > 3
     assert (inside & ~changed).sum() > 100

@@ -202,8 +202,10 @@ def test_labels_are_the_declared_crops_of_the_ground(built: Built, layer: str) -
 
 
 def test_every_tier_and_the_ways_of_not_knowing_occur(built: Built) -> None:
+    # Of 6, 36, 82 and 101 classes: few fields lie on nine small cells.
+    wanted = (6, 25, 50, 60) if "H2CROP_DEMO" in os.environ else (3, 8, 12, 12)
     labels = np.concatenate([built.of_sample("label", name).reshape(4, -1) for name in names(built)], axis=1)
-    for tier, least in zip(labels, (4, 12, 20, 25), strict=True):
+    for tier, least in zip(labels, wanted, strict=True):
         assert len(set(np.unique(tier).tolist()) - {0, 255}) >= least
         assert (tier == 255).any()
     assert ((labels[0] != 255) & (labels[3] == 255)).any(), "a crop known at tier 1 only"
@@ -299,7 +301,7 @@ def enmap_pass(built: Built, shifted: bool) -> str:
 
 def enmap_errors(built: Built, scene: str) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
     """Of all samples of a scene: difference to the truth, the truth, its local range; each (band, pixel)."""
-    truth = built.truth(built.scenes().loc[scene, "truth"])
+    truth = built.truth(f"{built.scenes().loc[scene, 'truth']}.tif")
     # The store leaves out the bands without data.
     wanted = [i for i, centre in enumerate(enmap_bands()[0]) if not 1325 <= centre <= 1395]
     parts = []
@@ -376,8 +378,8 @@ def test_no_scene_and_no_month_is_lost_without_a_record(built: Built) -> None:
         assert not len(built.samples.loc[name, "s2_gaps"])
 
 
-def test_clouds_of_enmap_are_flagged_where_they_are(built: Built) -> None:
-    """Cells of cloudier scenes are left out; of those kept, the flagged share in the index is that of the flags."""
+def test_cells_of_enmap_are_as_clear_as_the_recipe_asks(built: Built) -> None:
+    """Cloudier cells are left out; of those kept, the flagged share in the index is that of the flags."""
     source = load_recipe(built.region / "recipe.yaml").enmap
     assert source is not None
     for name in names(built):

@@ -349,6 +349,7 @@ def one_place(kind: str, variant: float) -> Ground:
         variant=number(variant),
         soil=number(0.5),
         catch_crop=np.array([False]),
+        last_catch=np.array([False]),
         shift_days=number(0.0),
         vigour=number(1.0),
         **names,

@@ -53,6 +53,7 @@ def field(kind: str = "field", variant: float = 0.5, growth: str = "", shift: fl
         last_growth=text(around),
         last_crop=text(""),
         catch_crop=np.array([True]),
+        last_catch=np.array([True]),
         shift_days=number(shift),
         vigour=number(1.0),
     )

@@ -41,6 +41,7 @@ def ground(n: int = 1, **columns: object) -> Ground:
         "last_growth": "winter_wheat",
         "last_crop": "wheat",
         "catch_crop": False,
+        "last_catch": False,
         "shift_days": 0.0,
         "vigour": 1.0,
     }
@@ -67,6 +68,7 @@ def mixed(n: int, seed: int = 1) -> Ground:
         next_growth=after,
         soil=chance.random(n),
         catch_crop=chance.random(n) < 0.5,
+        last_catch=chance.random(n) < 0.5,
         shift_days=chance.normal(0, 6, n),
         vigour=np.clip(chance.normal(1, 0.15, n), 0.6, 1.4),
     )
@@ -146,6 +148,8 @@ def test_the_new_year_changes_nothing(catch_crop: bool) -> None:
     place = replace(mixed(400, seed=3), catch_crop=np.full(400, catch_crop))
     shifted = replace(
         place,
+        last_catch=place.catch_crop,
+        catch_crop=place.last_catch,
         last_growth=place.growth,
         last_crop=place.crop,
         growth=place.next_growth,
@@ -223,7 +227,7 @@ def test_a_catch_crop_is_green_after_the_harvest_until_winter_where_a_spring_cro
     before_winter_crop = [ndvi(one("winter_wheat", catch_crop=catch), 290)[0] for catch in (False, True)]
     assert before_winter_crop[0] == before_winter_crop[1]
     # Mustard after cereals freezes, rye after maize stands until it is ploughed in.
-    mustard, rye = (one("maize", last_growth=last, catch_crop=True) for last in ("winter_wheat", "maize"))
+    mustard, rye = (one("maize", last_growth=last, last_catch=True) for last in ("winter_wheat", "maize"))
     assert ndvi(mustard, 60)[0] < 0.45
     assert ndvi(rye, 60)[0] > 0.7
     assert ndvi(rye, 135)[0] < 0.25
