@@ -195,7 +195,7 @@ def abundance_pixels(
     layers = layers_on_ground(fine, ground.roughness, tables, range(len(ENDMEMBERS)))
     water = (ground.kinds == "water")[fine.objects][fine.places].astype(np.float32)
     rows, columns = sampling(y, COARSE, fine.y), sampling(x, COARSE, fine.x)
-    return sample(layers, rows, columns), sample(water, rows, columns) > 0.5
+    return sample(layers, rows, columns), sample(water[None], rows, columns)[0] > 0.5
 
 
 def spectra_of(abundances: NDArray[np.float32]) -> NDArray[np.float32]:

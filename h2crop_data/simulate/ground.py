@@ -119,8 +119,8 @@ class RegionGround:
         """Reflectance of some objects on a day; bands: (endmember, band) reflectance of the endmembers."""
         ground = rows_of(self.growing(day.year), objects)
         wet, number = self.wetness(day, objects), day.timetuple().tm_yday
-        low, mean, high = (abundances(ground, number, wet, vigour, self.pairs) for vigour in (0.8, 1.0, 1.2))
-        change = (high - low) * np.float32(FIELD_VARIATION / 0.4)
+        mean, more = (abundances(ground, number, wet, vigour, self.pairs) for vigour in (1.0, 1.2))
+        change = (more - mean) * np.float32(FIELD_VARIATION / 0.2)
         seen = [(table.astype(np.float64) @ bands).astype(np.float32) for table in (mean, change)]
         return Spectra(*seen)
 

@@ -12,6 +12,7 @@ in the last digit of one pixel in a thousand.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +22,8 @@ FINE_GROUND = 5
 NYQUIST_TRANSFER = 0.3
 #: Standard deviation of the point spread in pixels: exp(-2 pi^2 s^2 f^2) at f = 1/2.
 SPREAD = math.sqrt(-2 * math.log(NYQUIST_TRANSFER)) / math.pi
+#: Pixels sampled at a time.
+RUN = 48
 #: The point spread is cut at this many standard deviations.
 REACH = 3.0
 
@@ -43,4 +46,18 @@ def sampling(pixels: NDArray[np.float64], size: float, ground: NDArray[np.float6
 
 def sample(ground: NDArray[np.float32], rows: NDArray[np.float64], columns: NDArray[np.float64]) -> NDArray[np.float32]:
     """The pixels (layer, y, x) of a ground (layer, fine y, fine x) by the weights of rows and columns."""
-    return np.asarray(rows @ ground.astype(np.float64) @ columns.T, np.float32)
+    layers = ground.astype(np.float64)
+    lines = np.empty((len(layers), len(rows), layers.shape[2]))
+    for pixels, near in bands_of_weights(rows):
+        lines[:, pixels] = rows[pixels, near] @ layers[:, near]
+    sampled = np.empty((len(layers), len(rows), len(columns)))
+    for pixels, near in bands_of_weights(columns):
+        sampled[:, :, pixels] = lines[:, :, near] @ columns[pixels, near].T
+    return sampled.astype(np.float32)
+
+
+def bands_of_weights(weights: NDArray[np.float64]) -> Iterator[tuple[slice, slice]]:
+    """Runs of pixels, and the ground samples that any of them sees: the rest of the weights is 0."""
+    for start in range(0, len(weights), RUN):
+        seen = np.flatnonzero(weights[start : start + RUN].any(axis=0))
+        yield slice(start, start + RUN), slice(int(seen[0]), int(seen[-1]) + 1)
