@@ -314,6 +314,10 @@ def enmap_errors(built: Built, scene: str) -> tuple[NDArray[Any], NDArray[Any], 
         span = around.max(axis=(3, 4)) - around.min(axis=(3, 4))
         # Only flags of clouds and the like, and dead columns: water is fine.
         usable = (flags & ~np.uint16(2)) == 0
+        # Thin cirrus, haze and shadow are there below what flags tell: only ground with none near it.
+        veiled = built.cut(built.truth(f"{built.scenes().loc[scene, 'truth']}-sky.tif"), name).any(axis=0)
+        near = np.lib.stride_tricks.sliding_window_view(np.pad(veiled, 2, mode="edge"), (5, 5))
+        usable &= ~near.any(axis=(2, 3))
         parts.append([values[:, usable] for values in (stored - true, true, span)])
     assert parts
     return tuple(np.concatenate(values, axis=1) for values in zip(*parts, strict=True))  # type: ignore[return-value]
