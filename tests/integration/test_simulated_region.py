@@ -372,15 +372,18 @@ def test_dead_columns_are_masked_and_filled_from_their_neighbours(tmp_path: Path
     assert set(np.unique(mask).tolist()) == {0, 1, 255}
     outside = pixels(region, item, "quality_classes")[0] == 3
     assert np.all((mask == 255).all(axis=0) == outside)
+    west = item["assets"]["image"]["proj:transform"][2]
     band, row, column = (values.tolist() for values in np.nonzero(mask == 1))
     checked = 0
     for b, r, c in zip(band, row, column, strict=True):
-        alone = 0 < c < image.shape[2] - 1 and mask[b, r, c - 1] == 0 and mask[b, r, c + 1] == 0
-        # The water vapour bands hold nothing, and pieces are 64 pixels wide.
-        if alone and image[b, r, c] != -32768 and -32768 not in (image[b, r, c - 1], image[b, r, c + 1]):
-            expected = (image[b, r, c - 1] + image[b, r, c + 1]) / 2
-            checked += abs(image[b, r, c] - expected) <= 1.5
-    assert checked > 0.9 * sum(image[b, r, c] != -32768 for b, r, c in zip(band, row, column, strict=True)) * 0.8
+        # Scenes are drawn in pieces of 64 pixels: at their sides a pixel has one neighbour only.
+        if round((west - 15) / 30 + c) % 64 in (0, 63) or not 0 < c < image.shape[2] - 1:
+            continue
+        left, here, right = image[b, r, c - 1 : c + 2]
+        if -32768 not in (left, here, right) and not mask[b, r, [c - 1, c + 1]].any():
+            assert abs(here - (left + right) / 2) <= 1, (b, r, c)
+            checked += 1
+    assert checked > 200
     empty = [k for k in range(image.shape[0]) if (image[k] == -32768).all()]
     assert empty == [129, 130, 131, 132, 133, 134], "bands 130 to 135"
     assert image.shape[0] == 224
@@ -400,6 +403,9 @@ def test_a_year_of_parcels_before_each_season(tmp_path: Path) -> None:
     crops = {year: pd.read_parquet(region / "truth" / f"crops-{year}.parquet") for year in (2020, 2021, 2022)}
     pd.testing.assert_series_equal(crops[2020]["next_crop"], crops[2021]["crop"], check_names=False)
     pd.testing.assert_series_equal(crops[2022]["last_crop"], crops[2021]["crop"], check_names=False)
+    # The catch crop of an autumn stands until spring: both years know of it.
+    pd.testing.assert_series_equal(crops[2022]["last_catch"], crops[2021]["catch_1"], check_names=False)
+    assert (crops[2021]["catch_1"] != "").any()
 
 
 def test_a_narrow_pair_shows_in_enmap_and_not_in_sentinel2(tmp_path: Path) -> None:
