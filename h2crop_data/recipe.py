@@ -12,7 +12,6 @@ from typing import Annotated, Any, Literal, Self
 
 import shapely
 import shapely.errors
-import yaml
 from pydantic import (
     AfterValidator,
     BaseModel,
@@ -32,7 +31,7 @@ from shapely.geometry.base import BaseGeometry
 from h2crop_data.constants import ENMAP_FLAGS, SENTINEL2_BANDS, Sentinel2Band
 from h2crop_data.errors import RecipeError
 from h2crop_data.grid import CELL_STEP, LONLAT, CellRule, split_of_square
-from h2crop_data.recipe_problems import UniqueKeys, explain
+from h2crop_data.recipe_problems import explain, read_mapping
 
 Share = Annotated[float, Field(ge=0, le=1, strict=True)]
 Percent = Annotated[float, Field(ge=0, le=100, strict=True)]
@@ -376,18 +375,10 @@ def load_recipe(path: str | Path) -> Recipe:
     file = Path(path)
     if not file.exists() and str(path) in shipped_recipes():
         file = shipped_recipes()[str(path)]
-    try:
-        document = yaml.load(file.read_text(encoding="utf-8"), UniqueKeys)
-    except FileNotFoundError as error:
+    if not file.exists():
         known = ", ".join(sorted(shipped_recipes()))
-        raise RecipeError(f"no recipe file {path} (shipped ones, by name: {known})") from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise RecipeError(f"cannot read the recipe {path}: {error}") from error
-    except yaml.YAMLError as error:
-        raise RecipeError(f"{path} is not valid YAML: {error}") from error
-    if not isinstance(document, dict):
-        raise RecipeError(f"{path}: a recipe is a mapping of keys, this is {type(document).__name__}")
-    return parse_recipe(document, file.resolve().parent, str(path))
+        raise RecipeError(f"no recipe file {path} (shipped ones, by name: {known})")
+    return parse_recipe(read_mapping(file, "recipe"), file.resolve().parent, str(path))
 
 
 def parse_recipe(document: dict[str, Any], folder: Path, name: str) -> Recipe:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import difflib
 import json
+from pathlib import Path
 from typing import Any
 
 import yaml
 from pydantic import BaseModel, ValidationError
+
+from h2crop_data.errors import RecipeError
 
 
 class UniqueKeys(yaml.SafeLoader):
@@ -24,6 +27,19 @@ class UniqueKeys(yaml.SafeLoader):
                 )
             mapping[key] = None
         return super().construct_mapping(node, deep)
+
+
+def read_mapping(path: Path, what: str) -> dict[str, Any]:
+    """A YAML file of keys; what: `recipe`, `settings`. Raises RecipeError where it cannot be read or is no mapping."""
+    try:
+        document = yaml.load(path.read_text(encoding="utf-8"), UniqueKeys)
+    except (OSError, UnicodeDecodeError) as error:
+        raise RecipeError(f"cannot read the {what} {path}: {error}") from error
+    except yaml.YAMLError as error:
+        raise RecipeError(f"{path} is not valid YAML: {error}") from error
+    if not isinstance(document, dict):
+        raise RecipeError(f"{path}: the {what} must be a mapping of keys, this is {type(document).__name__}")
+    return document
 
 
 def explain(

@@ -5,13 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from h2crop_data.errors import RecipeError
 from h2crop_data.grid import CELL_STEP
 from h2crop_data.recipe import Share, Year
-from h2crop_data.recipe_problems import UniqueKeys, explain
+from h2crop_data.recipe_problems import explain, read_mapping
 from h2crop_data.simulate.crops import load_crops
 
 Archive = Literal["sentinel-2-c1-l2a", "sentinel-2-l2a", "planetary-computer", "copernicus"]
@@ -207,16 +206,7 @@ def load_settings(path: Path | None, changes: dict[str, Any]) -> Simulation:
 
     Raises RecipeError that lists everything wrong: YAML path, value, what is allowed.
     """
-    document: Any = {}
-    if path is not None:
-        try:
-            document = yaml.load(path.read_text(encoding="utf-8"), UniqueKeys) or {}
-        except (OSError, UnicodeDecodeError) as error:
-            raise RecipeError(f"cannot read the settings {path}: {error}") from error
-        except yaml.YAMLError as error:
-            raise RecipeError(f"{path} is not valid YAML: {error}") from error
-        if not isinstance(document, dict):
-            raise RecipeError(f"{path}: settings are a mapping of keys, this is {type(document).__name__}")
+    document: dict[str, Any] = {} if path is None else read_mapping(path, "settings")
     for name, value in changes.items():
         *sections, key = name.split(".")
         place = document

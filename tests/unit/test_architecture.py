@@ -15,7 +15,7 @@ MAY_IMPORT = {
     "constants": set(),
     "errors": set(),
     "grid": {"constants", "errors"},
-    "recipe_problems": set(),
+    "recipe_problems": {"errors"},
     "recipe": {"constants", "errors", "grid", "recipe_problems"},
     "sentinel2": BASE,
     "enmap": BASE,
