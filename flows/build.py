@@ -3,13 +3,12 @@
 All blocks go to the engine in one task. The engine keeps its own markers, so a run that died is started again and goes
 on where it was; mapping over thousands of blocks would only load the orchestrator. Nothing here computes anything.
 
-    python flows/build.py RECIPE --out STORE [--season 2024]
+    python flows/build.py RECIPE --out STORE [--season 2024] [--extend]
 """
 
 from __future__ import annotations
 
 from dataclasses import asdict
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -17,9 +16,10 @@ from prefect import flow, get_run_logger, task
 from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 
-from h2crop_data.build.build import BuildReport, build_blocks, pinned_plans, seal_store
+from h2crop_data.build.build import build_blocks, pinned_plans
 from h2crop_data.build.engine import BlockOutcome, BuildError
 from h2crop_data.build.plan import SeasonPlan
+from h2crop_data.build.release import BuildReport, seal_store
 from h2crop_data.cube.store import StoreBuilder, hold_store
 from h2crop_data.errors import CatalogError, ReadError
 from h2crop_data.recipe import Recipe, load_recipe
@@ -31,16 +31,17 @@ def may_recover(_task: Any, _run: Any, state: Any) -> bool:
 
 
 @task(cache_policy=NO_CACHE, retries=3, retry_delay_seconds=[30, 120, 600], retry_condition_fn=may_recover)
-def plan_seasons(builder: StoreBuilder, recipe: Recipe) -> list[SeasonPlan]:
-    """Plan the seasons that are not planned yet, and keep the plans in the store."""
-    return pinned_plans(builder, recipe, lambda done, total, text: None)
+def plan_seasons(builder: StoreBuilder, recipe: Recipe, report: BuildReport, extend: bool) -> list[SeasonPlan]:
+    """Plan the seasons that are not planned yet, or what is new in them, and keep the plans in the store."""
+    return pinned_plans(builder, recipe, report, extend=extend)
 
 
 @task(cache_policy=NO_CACHE, retries=2, retry_delay_seconds=[60, 600], retry_condition_fn=may_recover)
-def build_missing_blocks(builder: StoreBuilder, plans: list[SeasonPlan], workers: int, processes: bool) -> BuildReport:
+def build_missing_blocks(
+    builder: StoreBuilder, plans: list[SeasonPlan], report: BuildReport, workers: int, processes: bool
+) -> None:
     """Build the blocks that are not done yet."""
     logger = get_run_logger()
-    report = BuildReport(str(builder.folder), seasons=[plan.season for plan in plans])
 
     def log(outcome: BlockOutcome, done: int, total: int) -> None:
         if outcome.error is not None:
@@ -49,7 +50,6 @@ def build_missing_blocks(builder: StoreBuilder, plans: list[SeasonPlan], workers
             logger.info("%s/%s season %s block %s", done, total, outcome.season, outcome.block)
 
     build_blocks(builder, plans, report, workers, "processes" if processes else "threads", log)
-    return report
 
 
 @task(cache_policy=NO_CACHE)
@@ -71,18 +71,25 @@ def seal_release(builder: StoreBuilder, report: BuildReport) -> BuildReport:
 
 @flow(name="h2crop-build", log_prints=True)
 def build_dataset(
-    recipe: str, out: str, seasons: list[int] | None = None, workers: int = 2, processes: bool = False
+    recipe: str,
+    out: str,
+    seasons: list[int] | None = None,
+    workers: int = 2,
+    processes: bool = False,
+    extend: bool = False,
 ) -> dict[str, Any]:
     """Build a recipe into a store: plan, build, seal. Gives the report of the build as plain data.
 
-    recipe: a recipe file or the name of a shipped one. seasons: other ones than the recipe's.
+    recipe: a recipe file or the name of a shipped one. out: folder or s3:// URL. seasons: other ones than the recipe's.
+    extend: search again for seasons the store has, and add what is new.
     """
     chosen = load_recipe(recipe)
     if seasons:
         chosen = chosen.for_seasons(seasons)
-    with hold_store(Path(out)) as builder:
-        plans = plan_seasons(builder, chosen)
-        report = build_missing_blocks(builder, plans, workers, processes)
+    with hold_store(out) as builder:
+        report = BuildReport(out)
+        plans = plan_seasons(builder, chosen, report, extend)
+        build_missing_blocks(builder, plans, report, workers, processes)
         return asdict(seal_release(builder, report))
 
 
@@ -92,9 +99,10 @@ def run(
     season: Annotated[list[int] | None, typer.Option()] = None,
     workers: Annotated[int, typer.Option()] = 2,
     processes: Annotated[bool, typer.Option()] = False,
+    extend: Annotated[bool, typer.Option()] = False,
 ) -> None:
     """Run the flow once, in this process."""
-    typer.echo(build_dataset(recipe, out, season, workers, processes))
+    typer.echo(build_dataset(recipe, out, season, workers, processes, extend))
 
 
 if __name__ == "__main__":

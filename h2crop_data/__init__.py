@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 
-def open(store: str | Path, season: int, *, scaled: bool = False) -> xr.Dataset:
+def open(store: str | Path, season: int, *, scaled: bool = False, release: int | None = None) -> xr.Dataset:
     """The valid samples of a season of a store, lazily; see `h2crop_data.cube.reading.open_season`."""
     from h2crop_data.cube.reading import open_season
 
-    return open_season(store, season, scaled=scaled)
+    return open_season(store, season, scaled=scaled, release=release)

@@ -38,5 +38,9 @@ class StoreError(H2cropError, OSError):
     """A store is missing, damaged, or held by another builder."""
 
 
+class MissingFileError(StoreError, FileNotFoundError):
+    """A file of a store is not there."""
+
+
 class FormatVersionError(StoreError):
     """A store was written in a format this version does not read."""

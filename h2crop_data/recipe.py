@@ -252,6 +252,11 @@ class Split(Section):
     """Share of the squares in each split; they add up to 1."""
     seed: int = Field(default=0, strict=True)
     """Another seed draws another split."""
+    method: Literal["hash", "optimised"] = "hash"
+    """`hash`: each square for itself, whatever else is built. `optimised`: hashed squares are moved until the shares of
+    samples are met and every class that occurs in three squares occurs in every split; what is decided once stays."""
+    buffer: float = Field(default=0.0, ge=0, le=100_000)
+    """Samples of different splits are at least so many metres apart; cells nearer to another split are left out."""
 
     @model_validator(mode="after")
     def whole(self) -> Self:

@@ -22,7 +22,7 @@ from h2crop_data.catalog.providers import item_epsg, sentinel2_asset
 from h2crop_data.catalog.search import acquired
 from h2crop_data.constants import COARSE, ENMAP_FLAGS, FINE, MONTHS, REFLECTANCE_FILL, UNKNOWN
 from h2crop_data.cube.schema import StoreLayout
-from h2crop_data.cube.statistics import partial_statistics
+from h2crop_data.cube.statistics import BlockSums, block_sums
 from h2crop_data.enmap.product import select_bands
 from h2crop_data.enmap.product import to_reflectance as enmap_reflectance
 from h2crop_data.enmap.quality import footprint_or, quality_flags
@@ -67,7 +67,7 @@ class AssembledBlock:
     bands: tuple[list[float], list[float]] | None
     #: One dictionary a sample, columns of the index.
     provenance: list[dict[str, Any]]
-    statistics: dict[str, Any]
+    sums: BlockSums
     seconds: dict[str, float]
 
 
@@ -117,8 +117,8 @@ def assemble_block(task: BlockTask) -> AssembledBlock:
         arrays |= found
         provenance = merged_rows(provenance, facts)
     with watch.step("statistics"):
-        statistics = partial_statistics(arrays, task.enmap.flag_mask if task.enmap else 0)
-    return AssembledBlock(arrays, bands, provenance, statistics, dict(watch.seconds))
+        sums = block_sums(arrays, task.split, task.enmap.flag_mask if task.enmap else 0)
+    return AssembledBlock(arrays, bands, provenance, sums, dict(watch.seconds))
 
 
 def merged_rows(rows: list[dict[str, Any]], more: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -4,48 +4,23 @@ from __future__ import annotations
 
 import os
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-import geopandas as gpd
-import pandas as pd
-
-from h2crop_data import __version__
 from h2crop_data.build.block import BlockTask, block_task
 from h2crop_data.build.engine import BlockOutcome, BuildError, Workers, marker_matches, run_blocks
-from h2crop_data.build.estimate import empty_months
-from h2crop_data.build.plan import SeasonPlan, kept_seasons, load_season, save_season, scenes_table, season_folders
-from h2crop_data.build.planning import ALGORITHM, Progress, make_plan, silent
-from h2crop_data.cube.seal import FinishedSeason, current_attributes, seal
-from h2crop_data.cube.statistics import add_partial
-from h2crop_data.cube.store import BUILD_FOLDER, StoreBuilder, check_same_layout, hold_store
+from h2crop_data.build.extension import explain_changes, extend_season, kept_plans, known_of
+from h2crop_data.build.plan import SeasonPlan, keep_plan, load_plans
+from h2crop_data.build.planning import ALGORITHM, GROUPS, plan_of
+from h2crop_data.build.release import BuildReport, seal_store
+from h2crop_data.build.survey import Progress, silent, survey_season
+from h2crop_data.cube.retraction import Retractions
+from h2crop_data.cube.store import StoreBuilder, check_same_layout, hold_store
 from h2crop_data.errors import PlanError
 from h2crop_data.parcels.taxonomy import Taxonomy
 from h2crop_data.recipe import Recipe
-
-PLAN_FOLDER = f"{BUILD_FOLDER}/plan"
-
-
-@dataclass
-class BuildReport:
-    """What a build did."""
-
-    store: str
-    release: int = 0
-    seasons: list[int] = field(default_factory=list)
-    built: int = 0
-    already_done: int = 0
-    samples: int = 0
-    bytes: int = 0
-    #: Seconds of work by step, summed over the workers.
-    seconds: dict[str, float] = field(default_factory=dict)
-    #: Scenes that could not be read and were left out, as the recipe allows.
-    gaps: list[str] = field(default_factory=list)
-    #: Months without any Sentinel-2 scene, by season: they stay empty.
-    empty_months: dict[int, list[int]] = field(default_factory=dict)
-
 
 OnBlock = Callable[[BlockOutcome, int, int], None]
 
@@ -56,8 +31,9 @@ def ignore_outcome(outcome: BlockOutcome, done: int, total: int) -> None:
 
 def build_store(
     source: Recipe | Path,
-    folder: Path,
+    store: str | Path,
     *,
+    extend: bool = False,
     workers: int | None = None,
     kind: Workers = "threads",
     progress: Progress = silent,
@@ -65,89 +41,138 @@ def build_store(
 ) -> BuildReport:
     """Build the seasons of a recipe or of a plan folder into a store, resuming what is there, and seal it.
 
+    store: folder or `s3://` URL. extend: search again for seasons the store has, and add what is new.
     Raises PlanError where the store was begun from other inputs, BuildError when blocks failed, StoreError when the
     store cannot be written or another builder holds it. Whatever is finished is kept in every case.
     """
     workers = workers or os.cpu_count() or 1
-    with hold_store(folder) as builder:
-        plans = pinned_plans(builder, source, progress)
-        report = BuildReport(str(folder), seasons=[plan.season for plan in plans])
+    with hold_store(store) as builder:
+        report = BuildReport(str(store))
+        plans = pinned_plans(builder, source, report, extend=extend, progress=progress)
         build_blocks(builder, plans, report, workers, kind, on_block)
         seal_store(builder, report)
     return report
 
 
-def pinned_plans(builder: StoreBuilder, source: Recipe | Path, progress: Progress) -> list[SeasonPlan]:
-    """The plans to build, kept in the store; a season planned before is not planned again.
+def pinned_plans(
+    builder: StoreBuilder,
+    source: Recipe | Path,
+    report: BuildReport,
+    *,
+    extend: bool = False,
+    progress: Progress = silent,
+) -> list[SeasonPlan]:
+    """The plans to build, kept in the store; a season planned before is planned again only to extend it.
 
     Raises PlanError where the store was begun from other inputs.
     """
+    kept = kept_plans(builder.storage)
+    retractions = Retractions.read(builder.storage)
     if isinstance(source, Path):
-        given = [load_season(folder) for folder in season_folders(source)]
-        check_versions(given)
-        return [pin(builder, plan) for plan in given]
-    plans = []
-    for season in sorted(source.seasons):
-        kept = builder.folder / PLAN_FOLDER / str(season)
-        if (kept / "plan.json").exists():
-            plan = load_season(kept)
-            check_same_recipe(builder.folder, plan, source)
-            plans.append(plan)
-        else:
-            plans.append(pin(builder, make_plan(source, season, progress)))
-    check_versions(plans)
-    return plans
+        given = load_plans(source)
+    else:
+        given = []
+        for season in sorted(source.seasons):
+            own = [plan for plan in kept if plan.season == season]
+            if not own:
+                known = known_of([*kept, *given], season, retractions)
+                given.append(plan_of(survey_season(source, season, known, progress), known))
+            elif extend:
+                given += extension_of(builder, source, season, kept, report, progress)
+            else:
+                check_same_recipe(builder.location, own, source)
+    added = [pin(builder, kept, plan) for plan in given]
+    seasons = {plan.season for plan in given} if isinstance(source, Path) else set(source.seasons)
+    report.seasons = sorted(seasons)
+    report.changes += [line for plan in kept if plan.season in seasons for line in older_algorithms(plan)]
+    parts = {(plan.season, plan.first_block): plan for plan in [*kept, *added]}
+    return [parts[key] for key in sorted(parts) if key[0] in seasons]
 
 
-def check_versions(plans: Sequence[SeasonPlan]) -> None:
-    """Refuse to go on with plans of another version of the classes or the algorithm. Raises PlanError."""
-    taxonomy = Taxonomy.load()
-    for plan in plans:
-        if plan.taxonomy_hash != taxonomy.hash:
-            raise PlanError(
-                f"{plan.season} was planned with other crop classes than this h2crop has; build a new store"
-            )
-        if plan.algorithm != ALGORITHM:
-            raise PlanError(f"{plan.season} was planned by an h2crop that computes otherwise; build a new store")
+def extension_of(
+    builder: StoreBuilder,
+    recipe: Recipe,
+    season: int,
+    kept: Sequence[SeasonPlan],
+    report: BuildReport,
+    progress: Progress,
+) -> list[SeasonPlan]:
+    """What a recipe adds to a season of a store; notes in the report what has changed beside it."""
+    found = extend_season(recipe, season, kept, Retractions.read(builder.storage), progress)
+    report.changes += [f"season {season}: {line}" for line in explain_changes(found.changed, builder.location)]
+    return [found.plan] if found.plan else []
 
 
-def check_same_recipe(folder: Path, plan: SeasonPlan, recipe: Recipe) -> None:
-    """Refuse to go on with another recipe than a season was planned with. Raises PlanError naming what differs."""
-    old, new = plan.recipe.as_written(), recipe.as_written()
-    # Texts say nothing about the data, and seasons are planned one by one.
-    differing = [key for key in old if key not in ("name", "description", "seasons") and old[key] != new[key]]
-    if differing:
+def check_same_recipe(store: str, parts: Sequence[SeasonPlan], recipe: Recipe) -> None:
+    """Refuse to go on with another recipe than the parts of a season were planned with. Raises PlanError."""
+    differences = [differing_keys(plan.recipe, recipe) for plan in parts]
+    if all(differences):
         raise PlanError(
-            f"{folder} was begun with another recipe for {plan.season} (it differs in {', '.join(differing)}); "
-            "build into a new store, or go back to the first recipe"
+            f"{store} was begun with another recipe for {parts[0].season} (it differs in "
+            f"{', '.join(differences[-1])}). To add what the new recipe has more, ask for it with --extend "
+            f"(`h2crop plan RECIPE --extend {store}` shows it first); for other labels, `h2crop relabel`; for anything "
+            "else build into a new store, or go back to the first recipe"
         )
 
 
-def pin(builder: StoreBuilder, plan: SeasonPlan) -> SeasonPlan:
-    """Keep a plan in the store; gives it as read back. Raises PlanError when another one is kept for the season."""
-    kept = builder.folder / PLAN_FOLDER / str(plan.season)
-    if (kept / "plan.json").exists():
-        old = load_season(kept)
+def differing_keys(one: Recipe, other: Recipe) -> list[str]:
+    """The parts of two recipes that differ and say something about the data of a season."""
+    old, new = one.as_written(), other.as_written()
+    return [key for key in old if key not in ("name", "description", "seasons") and old[key] != new[key]]
+
+
+def pin(builder: StoreBuilder, kept: Sequence[SeasonPlan], plan: SeasonPlan) -> SeasonPlan:
+    """Keep a plan in the store; gives it as read back. Raises PlanError where it does not fit what is there."""
+    parts = [other for other in kept if other.season == plan.season]
+    same = next((other for other in parts if other.first_block == plan.first_block), None)
+    if same is not None:
         columns = ["hash_s2", "hash_enmap", "hash_labels", "samples"]
-        if not old.blocks[columns].equals(plan.blocks[columns]):
-            raise PlanError(f"{builder.folder} was begun with another plan for {plan.season}; build into a new store")
-        return old
-    for other in kept_seasons(builder.folder / PLAN_FOLDER):
-        check_fits(builder.folder, load_season(other), plan)
-    save_season(plan, kept)
-    return load_season(kept)
-
-
-def check_fits(folder: Path, other: SeasonPlan, plan: SeasonPlan) -> None:
-    """Refuse a season that does not fit another one of the store: layout, classes, split. Raises PlanError."""
-    check_same_layout(folder, other.layout, plan.layout)
-    if other.recipe.split != plan.recipe.split:
+        if not same.blocks[columns].equals(plan.blocks[columns]):
+            raise PlanError(
+                f"{builder.location} was begun with another plan for {plan.season}; build into a new store, or make a "
+                f"plan of what is new with `h2crop plan RECIPE --extend {builder.location}`"
+            )
+        return same
+    free = sum(len(other.blocks) for other in parts)
+    if plan.first_block != free:
         raise PlanError(
-            f"{folder} has another split since {other.season}: the same ground must be in the same split in every "
+            f"the plan numbers the blocks of {plan.season} from {plan.first_block}, {builder.location} has {free}: it "
+            f"grew since; make the plan again with `h2crop plan RECIPE --extend {builder.location}`"
+        )
+    for other in kept:
+        check_fits(builder.location, other, plan)
+    return keep_plan(plan, builder.storage)
+
+
+def check_fits(store: str, other: SeasonPlan, plan: SeasonPlan) -> None:
+    """Refuse a plan that does not fit another one of the store: layout, classes, split. Raises PlanError."""
+    check_same_layout(store, other.layout, plan.layout)
+    disputed = [square for square, split in plan.squares.items() if other.squares.get(square, split) != split]
+    if other.recipe.split != plan.recipe.split or disputed:
+        raise PlanError(
+            f"{store} has another split since {other.season}: the same ground must be in the same split in every "
             "season. Give the recipe the split of the first season, or build into a new store"
         )
     if other.taxonomy_hash != plan.taxonomy_hash:
-        raise PlanError(f"{folder} has other crop classes since {other.season}; build into a new store")
+        raise PlanError(f"{store} has other crop classes since {other.season}; build into a new store")
+
+
+def older_algorithms(plan: SeasonPlan) -> list[str]:
+    """What of a kept plan is computed otherwise by this h2crop."""
+    groups = [group for group, version in ALGORITHM.items() if plan.algorithm.get(group) != version]
+    if not groups:
+        return []
+    return [
+        f"season {plan.season}: this h2crop computes {', '.join(groups)} otherwise; its blocks are kept as they are"
+    ]
+
+
+def check_versions(plan: SeasonPlan) -> None:
+    """Refuse to build blocks of a plan of another version of the classes or the algorithm. Raises PlanError."""
+    if plan.taxonomy_hash != Taxonomy.load().hash:
+        raise PlanError(f"{plan.season} was planned with other crop classes than this h2crop has; build a new store")
+    if plan.algorithm != ALGORITHM:
+        raise PlanError(f"{plan.season} was planned by an h2crop that computes otherwise; build a new store")
 
 
 def build_blocks(
@@ -169,7 +194,7 @@ def build_blocks(
         for plan, block in pending:
             yield block_task(plan, block)
 
-    for outcome in run_blocks(builder.folder, tasks(), workers, kind):
+    for outcome in run_blocks(builder.storage, tasks(), workers, kind):
         for step, spent in outcome.seconds.items():
             seconds[step] += spent
         if outcome.error is not None:
@@ -190,80 +215,36 @@ def build_blocks(
 def pending_blocks(builder: StoreBuilder, plans: Sequence[SeasonPlan]) -> list[tuple[SeasonPlan, int]]:
     """The blocks without a marker, or whose files are not all there.
 
-    Raises PlanError for a finished block whose inputs are not those of the plan.
+    Raises PlanError for a finished block whose inputs are not those of the plan, or one that cannot be built any more.
     """
     pending = []
-    for plan in plans:
-        for row in plan.blocks.to_dict("records"):
-            marker = builder.read_marker(plan.season, row["block"])
-            if marker is None or not all(builder.is_whole(file) for file in marker["files"]):
-                pending.append((plan, row["block"]))
-                continue
-            changed = marker_matches(marker, {group: row[f"hash_{group}"] for group in ("s2", "enmap", "labels")})
-            if changed:
-                raise PlanError(
-                    f"block {row['block']} of {plan.season} was built from other inputs ({', '.join(changed)}); "
-                    "build into a new store"
-                )
+    for season, of_season in groupby(plans, key=lambda plan: plan.season):
+        sizes = builder.sizes(season)
+        gone = Retractions.read(builder.storage).blocks.get(season, {})
+        for plan in of_season:
+            rows = [row for row in plan.blocks.to_dict("records") if row["block"] not in gone]
+            markers = builder.read_markers(season, [row["block"] for row in rows])
+            missing = [
+                row["block"]
+                for row, marker in zip(rows, markers, strict=True)
+                if not is_finished(builder.location, season, row, marker, sizes)
+            ]
+            if missing:
+                check_versions(plan)
+            pending += [(plan, block) for block in missing]
     return pending
 
 
-def seal_store(builder: StoreBuilder, report: BuildReport) -> None:
-    """Make a release of every season all of whose blocks are done, and finish the report."""
-    finished, layout = [], None
-    released = (current_attributes(builder.folder) or {"seasons": {}})["seasons"]
-    for kept in kept_seasons(builder.folder / PLAN_FOLDER):
-        plan = load_season(kept)
-        markers = [builder.read_marker(plan.season, block) for block in plan.blocks["block"]]
-        if any(marker is None for marker in markers):
-            if str(plan.season) in released:
-                raise PlanError(
-                    f"season {plan.season} of the current release lost the marker of a block; build it first "
-                    f"(--season {plan.season}), then the others"
-                )
-            continue
-        season = finished_season(plan, [marker for marker in markers if marker is not None])
-        finished.append(season)
-        layout = plan.layout
-        if plan.season in report.seasons:
-            if months := empty_months(plan):
-                report.empty_months[plan.season] = months
-            report.samples += len(season.samples)
-            report.bytes += sum(file["bytes"] for file in season.files)
-            report.gaps += sorted({gap for gaps in season.samples.get("s2_gaps", []) for gap in gaps})
-    if layout is None:
-        raise PlanError(f"{builder.folder} has no finished season to seal")
-    taxonomy = Taxonomy.load()
-    classes = [taxonomy.names(tier) for tier in range(1, len(taxonomy.classes) + 1)]
-    report.release = seal(builder, layout, finished, classes, f"h2crop-data {__version__}")
-
-
-def finished_season(plan: SeasonPlan, markers: list[dict[str, Any]]) -> FinishedSeason:
-    """What sealing needs of a season, from its plan and the markers of its blocks."""
-    provenance = pd.DataFrame([row for marker in markers for row in marker["provenance"]], index=plan.samples.index)
-    samples = gpd.GeoDataFrame(
-        pd.concat([plan.samples.drop(columns="geometry"), provenance], axis=1),
-        geometry=plan.samples.geometry,
-    )
-    blocks = plan.blocks.copy()
-    blocks["files"] = [[file["path"] for file in marker["files"]] for marker in markers]
-    blocks["sha256"] = [[file["sha256"] for file in marker["files"]] for marker in markers]
-    blocks["software"] = [marker["software"] for marker in markers]
-    blocks["recipe"] = plan.recipe.hash
-    blocks["taxonomy"] = f"{plan.taxonomy_version} {plan.taxonomy_hash}"
-    by_split: dict[str, dict[str, Any]] = {}
-    for marker in markers:
-        split = marker["split"]
-        known = by_split.get(split)
-        by_split[split] = add_partial(known, marker["statistics"]) if known else marker["statistics"]
-    return FinishedSeason(
-        season=plan.season,
-        samples=samples,
-        blocks=blocks,
-        scenes=scenes_table(plan.scenes),
-        parcels=plan.parcels.parcels if plan.recipe.parcels else None,
-        spectra=[marker["spectrum"] for marker in markers if marker["spectrum"]],
-        statistics=by_split,
-        files=[file for marker in markers for file in marker["files"]],
-        recipe=plan.recipe.as_written(),
-    )
+def is_finished(
+    store: str, season: int, row: Mapping[Any, Any], marker: dict[str, Any] | None, sizes: dict[str, int]
+) -> bool:
+    """Whether a block has its marker and all its files. Raises PlanError where it was built from other inputs."""
+    if marker is None or any(sizes.get(file["path"]) != file["bytes"] for file in marker["files"]):
+        return False
+    changed = marker_matches(marker, {group: row[f"hash_{group}"] for group in GROUPS})
+    if changed:
+        raise PlanError(
+            f"block {row['block']} of {season} in {store} was built from other inputs ({', '.join(changed)}); "
+            "build into a new store"
+        )
+    return True

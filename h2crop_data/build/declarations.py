@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cache
-from itertools import product
-from typing import Any
+from itertools import count, product
+from typing import Any, Protocol
 
 import geopandas as gpd
 import numpy as np
@@ -22,8 +22,9 @@ from h2crop_data.grid import LONLAT, SPLIT_CRS, Cell, to_crs, transformer
 from h2crop_data.parcels.rasterize import covered, rasterize_ids
 from h2crop_data.parcels.read import read_parcels
 from h2crop_data.parcels.taxonomy import Taxonomy, load_crop_table, tier_table
-from h2crop_data.recipe import CropTable, ParcelSource, Recipe, Split
+from h2crop_data.recipe import CropTable, ParcelSource, Recipe
 
+Square = tuple[int, int]
 TIER_COLUMNS = [f"tier{tier}" for tier in range(1, TIERS + 1)]
 PARCEL_COLUMNS = ["number", "country", "parcel_id", "code", "hcat3", *TIER_COLUMNS, "split"]
 
@@ -45,6 +46,10 @@ class Declarations:
         coverage = None if self.coverage is None else shapely.intersection(self.coverage, outlines.buffer(0.01))
         return Declarations(self.parcels.iloc[np.sort(found)], coverage)
 
+    def touched(self, square_size: int) -> set[Square]:
+        """The split squares that hold a part of a parcel."""
+        return {square for squares in squares_around(split_ground(self.parcels), square_size) for square in squares}
+
 
 def no_declarations() -> Declarations:
     """A year nothing is known of."""
@@ -61,9 +66,11 @@ def declarations_of(
     groups: Sequence[Sequence[Cell]],
     taxonomy: Taxonomy,
     progress: Any,
+    known: gpd.GeoDataFrame | None = None,
 ) -> Declarations:
     """The parcels of a year that meet the cells of some groups (cells near each other), read group by group.
 
+    known: parcels that have a number already and keep it. Their splits are those of hashed squares (`with_splits`).
     Raises ParcelError for files, fields or tables that cannot be used.
     """
     current = [source for source in sources if source.years is None or year in source.years]
@@ -89,7 +96,8 @@ def declarations_of(
     parcels = parcels.sort_values(["source", "fid"], ignore_index=True)
     counts = {"parcels": len(parcels), "unmapped": int(parcels["unmapped"].sum())}
     parcels[TIER_COLUMNS] = tier_table(parcels["hcat3"], taxonomy)
-    parcels["number"] = np.arange(1, len(parcels) + 1, dtype=np.uint32)
+    parcels["number"] = numbers_of(parcels, known)
+    parcels = parcels.sort_values("number", ignore_index=True)
     parcels["split"] = split_of_parcels(parcels.geometry.to_numpy(), recipe.split)
     return Declarations(parcels[[*PARCEL_COLUMNS, "geometry"]], coverage_of(recipe, current), counts)
 
@@ -112,27 +120,95 @@ def coverage_of(recipe: Recipe, sources: Sequence[ParcelSource]) -> shapely.Geom
     return shapely.union_all(grounds)
 
 
-def split_of_parcels(geometry: NDArray[np.object_], split: Split) -> NDArray[np.object_]:
+def numbers_of(parcels: gpd.GeoDataFrame, known: gpd.GeoDataFrame | None) -> NDArray[np.uint32]:
+    """The number of each parcel: the one it has already, else the next that is free."""
+    if known is None or not len(known):
+        return np.arange(1, len(parcels) + 1, dtype=np.uint32)
+    numbers = dict(zip(identities(known), known["number"].tolist(), strict=True))
+    free = count(max(numbers.values()) + 1)
+    return np.array([numbers.get(key) or next(free) for key in identities(parcels)], np.uint32)
+
+
+def identities(parcels: gpd.GeoDataFrame) -> list[tuple[str, str, str, bytes]]:
+    """What makes each parcel the one it is: country, id, crop code and shape."""
+    columns = [parcels[name].tolist() for name in ("country", "parcel_id", "code")]
+    return list(zip(*columns, shapely.to_wkb(parcels.geometry.to_numpy()), strict=True))
+
+
+class Squares(Protocol):
+    """Who tells the split of a square."""
+
+    @property
+    def square_size(self) -> int:
+        """Side of the squares in metres, in EPSG:3035."""
+
+    def split_of(self, square: Square) -> str:
+        """The split of a square (column, row)."""
+
+
+def with_splits(declarations: Declarations, squares: Squares, known: gpd.GeoDataFrame | None) -> Declarations:
+    """The same parcels, each in the split that holds most of it; known ones keep theirs."""
+    if not len(declarations.parcels):
+        return declarations
+    parcels = declarations.parcels.copy()
+    parcels["split"] = split_of_parcels(parcels.geometry.to_numpy(), squares)
+    if known is not None and len(known):
+        kept = parcels["number"].map(dict(zip(known["number"], known["split"], strict=True)))
+        parcels["split"] = kept.where(kept.notna(), parcels["split"])
+    return replace(declarations, parcels=parcels)
+
+
+def split_ground(parcels: gpd.GeoDataFrame) -> NDArray[np.object_]:
+    """The shapes of parcels in the CRS of the split squares."""
+    shapes: NDArray[np.object_] = shapely.transform(
+        parcels.geometry.to_numpy(), transformer(LONLAT, SPLIT_CRS).transform, interleaved=False
+    )
+    return shapes
+
+
+def squares_around(shapes: NDArray[np.object_], size: int) -> list[list[Square]]:
+    """For each shape the squares that its bounds meet."""
+    squares = np.floor(shapely.bounds(shapes).reshape(-1, 4) / size).astype(int)
+    return [
+        list(product(range(west, east + 1), range(south, north + 1))) for west, south, east, north in squares.tolist()
+    ]
+
+
+def areas_by_square(shape: shapely.Geometry, squares: Sequence[Square], size: int) -> dict[Square, float]:
+    """The area of a shape in each of some squares."""
+    boxes = [shapely.box(c * size, r * size, (c + 1) * size, (r + 1) * size) for c, r in squares]
+    return dict(zip(squares, shapely.area(shapely.intersection(shape, boxes)).tolist(), strict=True))
+
+
+def split_of_parcels(geometry: NDArray[np.object_], squares: Squares) -> NDArray[np.object_]:
     """The split that holds most of each parcel (longitude, latitude)."""
-    size = split.square_size
-    moved = shapely.transform(geometry, transformer(LONLAT, SPLIT_CRS).transform, interleaved=False)
-    squares = np.floor(shapely.bounds(moved).reshape(-1, 4) / size).astype(int)
-
-    @cache
-    def name_of(column: int, row: int) -> str:
-        return split.split_of((column, row))
-
+    size = squares.square_size
+    shapes = shapely.transform(geometry, transformer(LONLAT, SPLIT_CRS).transform, interleaved=False)
+    name_of = cache(squares.split_of)
     splits = []
-    for shape, (west, south, east, north) in zip(moved, squares.tolist(), strict=True):
-        if (west, south) == (east, north):
-            splits.append(name_of(west, south))
+    for shape, around in zip(shapes, squares_around(shapes, size), strict=True):
+        if len(around) == 1:
+            splits.append(name_of(around[0]))
             continue
         areas: dict[str, float] = defaultdict(float)
-        for column, row in product(range(west, east + 1), range(south, north + 1)):
-            square = shapely.box(column * size, row * size, (column + 1) * size, (row + 1) * size)
-            areas[name_of(column, row)] += shapely.area(shapely.intersection(shape, square))
+        for square, area in areas_by_square(shape, around, size).items():
+            areas[name_of(square)] += area
         splits.append(max(sorted(areas), key=lambda name: areas[name]))
     return np.array(splits, dtype=object)
+
+
+def home_squares(parcels: gpd.GeoDataFrame, size: int) -> dict[int, Square | None]:
+    """By number of each parcel, the square that holds more than half of it; None where none does."""
+    homes: dict[int, Square | None] = {}
+    shapes = split_ground(parcels)
+    for number, shape, around in zip(parcels["number"].tolist(), shapes, squares_around(shapes, size), strict=True):
+        if len(around) == 1:
+            homes[number] = around[0]
+            continue
+        areas = areas_by_square(shape, around, size)
+        most = max(areas, key=lambda square: areas[square])
+        homes[number] = most if areas[most] > sum(areas.values()) / 2 else None
+    return homes
 
 
 class CellParcels:
@@ -157,3 +233,11 @@ class CellParcels:
         inside, ids, _ = self.draw(cell)
         known = np.concatenate([[False], inside[TIER_COLUMNS[0]].to_numpy() != UNKNOWN])
         return float(known[ids].mean())
+
+    def classes_at_home(self, cell: Cell, homes: Mapping[int, Square | None], square: Square) -> set[tuple[int, int]]:
+        """The classes (tier, id) that have a pixel in a cell, of parcels whose home is a square."""
+        inside, ids, _ = self.draw(cell)
+        drawn = inside.iloc[np.setdiff1d(ids, [0]) - 1]
+        at_home = drawn[[homes[number] == square for number in drawn["number"]]]
+        found = {(tier, int(name)) for tier, column in enumerate(TIER_COLUMNS, 1) for name in at_home[column].unique()}
+        return {(tier, name) for tier, name in found if name != UNKNOWN}

@@ -13,14 +13,15 @@ import traceback
 from collections.abc import Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
-from pathlib import Path
 from typing import Any, Literal
 
 from h2crop_data import __version__
 from h2crop_data.build.block import BlockTask, assemble_block
-from h2crop_data.cube.store import BUILD_FOLDER, StoreBuilder
+from h2crop_data.cube.storage import BUILD_FOLDER, Storage
+from h2crop_data.cube.store import StoreBuilder
 from h2crop_data.errors import H2cropError, StoreError
 
 Workers = Literal["threads", "processes"]
@@ -45,7 +46,7 @@ class BlockOutcome:
     error: H2cropError | None = None
 
 
-def build_block(folder: Path, task: BlockTask, threads: int = 1) -> BlockOutcome:
+def build_block(storage: Storage, task: BlockTask, threads: int = 1) -> BlockOutcome:
     """Compute a block, write its shards, then its marker. Errors come back in the outcome.
 
     threads: how many compress and hash.
@@ -54,11 +55,12 @@ def build_block(folder: Path, task: BlockTask, threads: int = 1) -> BlockOutcome
     try:
         built = assemble_block(task)
         writing = time.perf_counter()
-        builder = StoreBuilder(folder)
+        builder = StoreBuilder(storage)
         with ThreadPoolExecutor(threads) as pool:
             names = builder.write_block(task.season, task.block, built.arrays, task.layout, pool)
             hashing = time.perf_counter()
             files = list(pool.map(builder.describe, names))
+            sums = builder.write_sums(task.season, task.block, built.sums)
         seconds = {
             **built.seconds,
             "compress and write": hashing - writing,
@@ -75,27 +77,27 @@ def build_block(folder: Path, task: BlockTask, threads: int = 1) -> BlockOutcome
                 "files": files,
                 "spectrum": built.bands,
                 "provenance": built.provenance,
-                "statistics": built.statistics,
+                "sums": sums,
                 "seconds": seconds,
                 "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
             },
         )
     except Exception as error:  # noqa: BLE001 -- whatever a scene or a library does, it must not cost the other blocks
         spent = {"failed": time.perf_counter() - start}
-        told = error if isinstance(error, H2cropError) else unexpected(folder, task, error)
+        told = error if isinstance(error, H2cropError) else unexpected(storage, task, error)
         return BlockOutcome(task.season, task.block, len(task.cells), 0, spent, told)
     return BlockOutcome(task.season, task.block, len(task.cells), sum(file["bytes"] for file in files), seconds)
 
 
-def unexpected(folder: Path, task: BlockTask, error: Exception) -> BuildError:
+def unexpected(storage: Storage, task: BlockTask, error: Exception) -> BuildError:
     """An error nobody foresaw, with its stack trace kept beside the store."""
-    log = folder / BUILD_FOLDER / "logs" / f"{task.season}-{task.block:06d}.txt"
-    log.parent.mkdir(exist_ok=True)
-    log.write_text("".join(traceback.format_exception(error)), encoding="utf-8")
-    return BuildError(f"{type(error).__name__}: {error} (a bug? the stack trace is in {log})")
+    log = f"{BUILD_FOLDER}/logs/{task.season}-{task.block:06d}.txt"
+    with suppress(StoreError):
+        storage.write(log, ["".join(traceback.format_exception(error)).encode()])
+    return BuildError(f"{type(error).__name__}: {error} (a bug? the stack trace is in {storage.where(log)})")
 
 
-def run_blocks(folder: Path, tasks: Iterable[BlockTask], workers: int, kind: Workers) -> Iterator[BlockOutcome]:
+def run_blocks(storage: Storage, tasks: Iterable[BlockTask], workers: int, kind: Workers) -> Iterator[BlockOutcome]:
     """Build blocks, giving each outcome as it comes. At most two tasks a worker are in memory.
 
     A block that fails does not stop the others; a store that cannot be written does: raises StoreError.
@@ -107,7 +109,7 @@ def run_blocks(folder: Path, tasks: Iterable[BlockTask], workers: int, kind: Wor
         try:
             while True:
                 for task in islice(queue, 2 * workers - len(running)):
-                    running.add(pool.submit(build_block, folder, task, threads))
+                    running.add(pool.submit(build_block, storage, task, threads))
                 if not running:
                     return
                 done, running = wait(running, return_when=FIRST_COMPLETED)

@@ -1,12 +1,14 @@
 """A plan: everything the build of a season needs, pinned, and how it is kept in a folder.
 
-PLAN/<season>/plan.json  samples.parquet  blocks.parquet  scenes.parquet  sentinel2.parquet  enmap.parquet
-              parcels.parquet  prior.parquet  coverage.parquet
+PLAN/<part>/plan.json  samples.parquet  blocks.parquet  scenes.parquet  sentinel2.parquet  enmap.parquet
+            parcels.parquet  prior.parquet  coverage.parquet  squares.parquet
+
+A part is the plan of a season (`2022`), or of what was added to it later (`2022-000120`, by its first block).
 """
 
 from __future__ import annotations
 
-import json
+import io
 import shutil
 import uuid
 from dataclasses import asdict, dataclass
@@ -20,16 +22,20 @@ import shapely
 
 from h2crop_data.build.declarations import Declarations
 from h2crop_data.build.scenes import SceneDecision
-from h2crop_data.catalog.inventory import read_items, write_items
+from h2crop_data.catalog.inventory import items_from_parquet, items_to_parquet
+from h2crop_data.cube.local_storage import LocalStorage, sync
 from h2crop_data.cube.schema import StoreLayout
-from h2crop_data.cube.store import canonical_json, sync
+from h2crop_data.cube.storage import BUILD_FOLDER, Storage, canonical_json
 from h2crop_data.errors import PlanError
 from h2crop_data.grid import LONLAT
 from h2crop_data.recipe import Recipe, parse_recipe
 
-PLAN_VERSION = 1
+PLAN_VERSION = 2
+#: Where a store keeps its plans.
+PLAN_FOLDER = f"{BUILD_FOLDER}/plan"
 #: The two years of declarations behind the labels of a season.
 ROLES = ("parcels", "prior")
+SQUARE_COLUMNS = ["column", "row", "split"]
 
 
 @dataclass(frozen=True)
@@ -52,6 +58,18 @@ class SeasonPlan:
     taxonomy_hash: str
     #: Version of the algorithm of each array group that the input hashes were made for.
     algorithm: dict[str, int]
+    #: The split of every square this plan decided on.
+    squares: dict[tuple[int, int], str]
+
+    @property
+    def first_block(self) -> int:
+        """Number of the first of its blocks; the others follow without a gap."""
+        return int(self.blocks["block"].iloc[0])
+
+    @property
+    def part(self) -> str:
+        """Name of its folder."""
+        return str(self.season) if not self.first_block else f"{self.season}-{self.first_block:06d}"
 
     @property
     def layout(self) -> StoreLayout:
@@ -72,89 +90,120 @@ class SeasonPlan:
         }
 
 
-def kept_seasons(plan: Path) -> list[Path]:
-    """The season folders below a folder, in order, without what a killed attempt left half written."""
-    return sorted(path.parent for path in plan.glob("[0-9]*/plan.json"))
+def kept_parts(files: Storage, folder: str = "") -> list[str]:
+    """The folders of the finished plans below a folder, in order; what a killed attempt left half written is none."""
+    found = (name.removeprefix(folder).split("/") for name, _ in files.names(folder))
+    names = sorted(path[0] for path in found if path[1:] == ["plan.json"] and path[0][0].isdigit())
+    return [f"{folder}{name}/" for name in names]
 
 
-def season_folders(plan: Path) -> list[Path]:
-    """The season folders of a plan, in order. Raises PlanError where there are none."""
-    folders = kept_seasons(plan)
-    if not folders:
+def load_plans(folder: Path) -> list[SeasonPlan]:
+    """The plans of a folder that `h2crop plan` made. Raises PlanError where there are none."""
+    files = LocalStorage(folder)
+    parts = kept_parts(files)
+    if not parts:
         raise PlanError(
-            f"{plan} is not a plan: no <season>/plan.json in it; make one with `h2crop plan RECIPE --out {plan}`"
+            f"{folder} is not a plan: no <season>/plan.json in it; make one with `h2crop plan RECIPE --out {folder}`"
         )
-    return folders
+    return [load_plan(files, part) for part in parts]
 
 
-def save_season(plan: SeasonPlan, folder: Path) -> None:
-    """Write a season's plan to `folder`, whole or not at all, in the place of an older one.
+def save_plan(plan: SeasonPlan, folder: Path) -> None:
+    """Write a plan to its part of a folder, whole or not at all, in the place of an older one.
 
-    Raises PlanError where the folder is something else (a store's season, say) or cannot be written.
+    Raises PlanError where that is something else (a store's season, say) or cannot be written.
     """
-    if folder.exists() and not (folder / "plan.json").exists():
-        raise PlanError(f"{folder} is there and is no plan; choose another --out")
-    partial = folder.with_name(f".{folder.name}.{uuid.uuid4().hex}.tmp")
+    target = folder / plan.part
+    if target.exists() and not (target / "plan.json").exists():
+        raise PlanError(f"{target} is there and is no plan; choose another --out")
+    partial = target.with_name(f".{target.name}.{uuid.uuid4().hex}.tmp")
     try:
-        for left in folder.parent.glob(f".{folder.name}.*.tmp"):
+        for left in folder.glob(f".{target.name}.*.tmp"):
             shutil.rmtree(left)
         partial.mkdir(parents=True)
-        write_tables(plan, partial)
+        for name, data in plan_files(plan).items():
+            (partial / name).write_bytes(data)
         for path in [*partial.iterdir(), partial]:
             sync(path)
-        if folder.exists():
-            shutil.rmtree(folder)
-        partial.rename(folder)
-        sync(folder.parent)
+        if target.exists():
+            shutil.rmtree(target)
+        partial.rename(target)
+        sync(folder)
     except OSError as error:
         shutil.rmtree(partial, ignore_errors=True)
-        raise PlanError(f"cannot write the plan {folder}: {error.strerror or error}") from error
+        raise PlanError(f"cannot write the plan {target}: {error.strerror or error}") from error
 
 
-def write_tables(plan: SeasonPlan, folder: Path) -> None:
-    """The files of a plan."""
-    plan.samples.to_parquet(folder / "samples.parquet")
-    plan.blocks.to_parquet(folder / "blocks.parquet")
-    scenes_table(plan.scenes).to_parquet(folder / "scenes.parquet")
-    write_items(folder / "sentinel2.parquet", plan.sentinel2)
-    write_items(folder / "enmap.parquet", plan.enmap)
-    coverage = {}
-    for role in ROLES:
-        declarations: Declarations = getattr(plan, role)
-        declarations.parcels.to_parquet(folder / f"{role}.parquet")
-        coverage[role] = declarations.coverage or shapely.Polygon()
-    gpd.GeoDataFrame({"role": list(coverage)}, geometry=list(coverage.values()), crs=LONLAT).to_parquet(
-        folder / "coverage.parquet"
-    )
-    (folder / "plan.json").write_text(canonical_json(plan.facts()), encoding="utf-8")
+def keep_plan(plan: SeasonPlan, files: Storage) -> SeasonPlan:
+    """Keep a plan in the store it is built into, `plan.json` last; gives it as read back."""
+    folder = f"{PLAN_FOLDER}/{plan.part}/"
+    for name, data in plan_files(plan).items():
+        files.replace(f"{folder}{name}", [data])
+    return load_plan(files, folder)
 
 
-def load_season(folder: Path) -> SeasonPlan:
-    """Read a season's plan. Raises PlanError for a damaged one or one of another version."""
+def plan_files(plan: SeasonPlan) -> dict[str, bytes]:
+    """The files of a plan by name, `plan.json` last."""
+    squares = pd.DataFrame([(*square, name) for square, name in sorted(plan.squares.items())], columns=SQUARE_COLUMNS)
+    coverage = {role: getattr(plan, role).coverage or shapely.Polygon() for role in ROLES}
+    ground = gpd.GeoDataFrame({"role": list(coverage)}, geometry=list(coverage.values()), crs=LONLAT)
+    tables = {
+        "samples": plan.samples,
+        "blocks": plan.blocks,
+        "scenes": scenes_table(plan.scenes),
+        **{role: getattr(plan, role).parcels for role in ROLES},
+        "coverage": ground,
+        "squares": squares,
+    }
+    files = {}
+    for name, table in tables.items():
+        buffer = io.BytesIO()
+        table.to_parquet(buffer)
+        files[f"{name}.parquet"] = buffer.getvalue()
+    for name in ("sentinel2", "enmap"):
+        if items := getattr(plan, name):
+            files[f"{name}.parquet"] = items_to_parquet(items)
+    return {**files, "plan.json": canonical_json(plan.facts()).encode()}
+
+
+def load_plan(files: Storage, folder: str) -> SeasonPlan:
+    """Read the plan in a folder (`2022/`). Raises PlanError for a damaged one or one of another version."""
+
+    def table(name: str) -> pd.DataFrame:
+        return pd.read_parquet(io.BytesIO(files.read(f"{folder}{name}.parquet")))
+
+    def ground(name: str) -> gpd.GeoDataFrame:
+        return gpd.read_parquet(io.BytesIO(files.read(f"{folder}{name}.parquet")))
+
+    where = files.where(folder.rstrip("/"))
     try:
-        facts = json.loads((folder / "plan.json").read_text(encoding="utf-8"))
-        if facts["plan_version"] != PLAN_VERSION:
+        facts = files.read_json(f"{folder}plan.json")
+        if facts["plan_version"] not in (1, PLAN_VERSION):
             raise PlanError(
-                f"{folder} is a plan of version {facts['plan_version']}, this reads {PLAN_VERSION}; plan again"
+                f"{where} is a plan of version {facts['plan_version']}, this reads {PLAN_VERSION}; plan again"
             )
-        coverage = gpd.read_parquet(folder / "coverage.parquet").set_index("role").geometry
+        coverage = ground("coverage").set_index("role").geometry
         declarations = {
             role: Declarations(
-                gpd.read_parquet(folder / f"{role}.parquet"),
+                ground(role),
                 None if facts["coverage"][role] == "everywhere" else coverage[role],
                 facts["counts"][role],
             )
             for role in ROLES
         }
-        items = {name: read_items(folder / f"{name}.parquet") for name in facts["items"]}
+        items = {
+            name: items_from_parquet(files.read(f"{folder}{name}.parquet")) if count else []
+            for name, count in facts["items"].items()
+        }
         if {name: len(found) for name, found in items.items()} != facts["items"]:
             raise ValueError("scenes are missing")
+        samples = ground("samples")
         return SeasonPlan(
             season=facts["season"],
-            recipe=parse_recipe(facts["recipe"], folder, str(folder)),
-            samples=gpd.read_parquet(folder / "samples.parquet"),
-            blocks=pd.read_parquet(folder / "blocks.parquet"),
-            scenes=scene_decisions(pd.read_parquet(folder / "scenes.parquet")),
+            recipe=parse_recipe(facts["recipe"], Path(where), where),
+            samples=samples,
+            blocks=table("blocks"),
+            scenes=scene_decisions(table("scenes")),
             sentinel2=items["sentinel2"],
             enmap=items["enmap"],
             parcels=declarations["parcels"],
@@ -162,11 +211,23 @@ def load_season(folder: Path) -> SeasonPlan:
             taxonomy_version=facts["taxonomy"]["version"],
             taxonomy_hash=facts["taxonomy"]["sha256"],
             algorithm=facts["algorithm"],
+            squares=pinned_squares(table("squares")) if facts["plan_version"] > 1 else squares_of(samples),
         )
     except (OSError, ValueError, KeyError) as error:
         if isinstance(error, PlanError):
             raise
-        raise PlanError(f"{folder} is damaged ({type(error).__name__}: {error}); delete it and plan again") from error
+        raise PlanError(f"{where} is damaged ({type(error).__name__}: {error}); delete it and plan again") from error
+
+
+def pinned_squares(table: pd.DataFrame) -> dict[tuple[int, int], str]:
+    """The rows of a plan's table of squares."""
+    return {(int(column), int(row)): name for column, row, name in table[SQUARE_COLUMNS].itertuples(index=False)}
+
+
+def squares_of(samples: pd.DataFrame) -> dict[tuple[int, int], str]:
+    """The split of the squares that hold samples, as plans of version 1 tell it."""
+    named = dict(zip(samples["square"], samples["split"], strict=True))
+    return {(int(square.split("_")[0]), int(square.split("_")[1])): name for square, name in named.items()}
 
 
 def scenes_table(scenes: list[SceneDecision]) -> pd.DataFrame:

@@ -5,38 +5,37 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
+from itertools import groupby
 from typing import Any
 
 import geopandas as gpd
-import numpy as np
 import pandas as pd
-import pyogrio
 import pystac
 import shapely
 from shapely.geometry.base import BaseGeometry
 
-from h2crop_data.build.declarations import CellParcels, Declarations, declarations_of, no_declarations
+from h2crop_data.build.declarations import Declarations
 from h2crop_data.build.plan import ROLES, SeasonPlan
-from h2crop_data.build.scenes import Candidate, SceneDecision, choose_enmap, choose_sentinel2, items_over
+from h2crop_data.build.scenes import Candidate, items_over
+from h2crop_data.build.survey import Known, Progress, Survey, silent, survey_season
 from h2crop_data.catalog.providers import baseline
 from h2crop_data.catalog.search import acquired
-from h2crop_data.errors import PlanError, RecipeError
-from h2crop_data.grid import LONLAT, Cell, blocks_of_cells, cells_of_area, split_squares
-from h2crop_data.parcels.taxonomy import Taxonomy
-from h2crop_data.recipe import Recipe, geojson_polygons
+from h2crop_data.errors import PlanError
+from h2crop_data.grid import LONLAT, blocks_of_cells
+from h2crop_data.recipe import Recipe
 
 #: Raised whenever the numbers an array group gets from the same inputs change; part of the input hashes.
 ALGORITHM = {"s2": 1, "enmap": 1, "labels": 1}
+#: The array groups that have input hashes.
+GROUPS = tuple(ALGORITHM)
 #: The word for the scene of samples without EnMAP.
 NO_SCENE = "none"
 
-Progress = Callable[[int, int, str], None]
 
-
-def silent(done: int, total: int, text: str) -> None:
-    """Progress nobody watches."""
+class NothingNewError(PlanError):
+    """A store has every sample of a recipe."""
 
 
 def make_plan(recipe: Recipe, season: int, progress: Progress = silent) -> SeasonPlan:
@@ -44,132 +43,68 @@ def make_plan(recipe: Recipe, season: int, progress: Progress = silent) -> Seaso
 
     progress: called with (done, total, text). Raises PlanError when nothing is left to build, and says at which step.
     """
-    taxonomy = Taxonomy.load()
-    if taxonomy.version != recipe.taxonomy.version:
-        raise RecipeError(f"taxonomy.version: {recipe.taxonomy.version!r}: this h2crop has {taxonomy.version!r}")
-    area, crs = area_of(recipe)
-    scenes: list[SceneDecision] = []
-    enmap_items: list[pystac.Item] = []
-    if recipe.enmap:
-        chosen, enmap_items, scenes = choose_enmap(recipe, recipe.enmap, season, area, crs, progress)
-        if not chosen:
-            raise PlanError(f"{season}: no EnMAP scene gives a cell. {why_none(scenes)}")
-    else:
-        chosen = [Candidate(cell, None, None) for cell in cells_of_area(area, crs, recipe.cell_size, recipe.area.cells)]
-        if not chosen:
-            raise PlanError(f"the area holds no cell of {recipe.cell_size} m by the rule {recipe.area.cells!r}")
-    cells = sorted({one.cell for one in chosen})
-    squares = dict(zip(cells, split_squares(cells, recipe.split.square_size), strict=True))
-    groups = cells_by_square(squares)
-    declarations = pinned_declarations(recipe, season, groups, taxonomy, progress)
-    labelled = labelled_shares(declarations["parcels"], groups, progress) if recipe.parcels else {}
-    if recipe.parcels:
-        least = recipe.parcels.min_labelled_share
-        chosen = [one for one in chosen if labelled[one.cell] >= least]
-        if not chosen:
-            raise PlanError(f"{season}: none of {len(cells)} cells has parcels.min_labelled_share {least:g} labelled")
-    samples = sample_table(recipe, season, chosen, squares, labelled)
+    return plan_of(survey_season(recipe, season, Known(), progress))
+
+
+def plan_of(survey: Survey, known: Known = Known()) -> SeasonPlan:  # noqa: B008 -- it cannot be changed
+    """The plan of what a survey found and the store does not have, its blocks numbered after those of the store.
+
+    Raises PlanError where that is nothing.
+    """
+    new = [one for one in survey.candidates if sighting(one) not in known.seen]
+    if not new:
+        raise NothingNewError(f"{survey.season}: the store has every sample of the recipe; nothing to add")
+    samples = sample_table(survey, new, known.first_block)
     blocks = block_table(samples)
     places = block_places(samples)
-    sentinel2_items: list[pystac.Item] = []
-    if recipe.sentinel2:
-        sentinel2_items, decisions = choose_sentinel2(recipe, recipe.sentinel2, season, merged(places), progress)
-        scenes = scenes + decisions
-        blocks["s2_items"] = items_over(sentinel2_items, places)
+    if survey.recipe.sentinel2:
+        blocks["s2_items"] = items_over(survey.sentinel2, places)
     plan = SeasonPlan(
-        season=season,
-        recipe=recipe,
+        season=survey.season,
+        recipe=survey.recipe,
         samples=samples,
         blocks=blocks,
-        scenes=scenes,
-        sentinel2=sentinel2_items,
-        enmap=[item for item in enmap_items if item.id in set(samples["scene"])],
-        parcels=declarations["parcels"],
-        prior=declarations["prior"],
-        taxonomy_version=taxonomy.version,
-        taxonomy_hash=taxonomy.hash,
+        scenes=survey.scenes,
+        sentinel2=survey.sentinel2,
+        enmap=[item for item in survey.enmap if item.id in set(samples["scene"])],
+        parcels=part_of(survey.parcels, new, known),
+        prior=part_of(survey.prior, new, known),
+        taxonomy_version=survey.taxonomy.version,
+        taxonomy_hash=survey.taxonomy.hash,
         algorithm=dict(ALGORITHM),
+        squares={square: name for square, name in survey.splits.fixed.items() if square not in known.squares},
     )
     return replace(plan, blocks=with_hashes(plan))
 
 
-def area_of(recipe: Recipe) -> tuple[BaseGeometry, str]:
-    """The recipe's area and its CRS."""
-    area = recipe.area
-    if area.bbox:
-        return shapely.box(*area.bbox), area.crs
-    if area.geojson:
-        return shapely.make_valid(geojson_polygons(area.geojson)), area.crs
-    path = recipe.locate(area.file or "")
-    try:
-        frame = pyogrio.read_dataframe(path, columns=[])
-    except pyogrio.errors.DataSourceError as error:
-        raise RecipeError(f"area.file: cannot read {path}: {error}") from error
-    polygons = [shape for shape in frame.geometry if shape is not None and shape.geom_type.endswith("Polygon")]
-    if frame.crs is None or not polygons:
-        raise RecipeError(f"area.file: {path} states no CRS or holds no polygon")
-    return shapely.union_all(shapely.make_valid(np.array(polygons, dtype=object))), frame.crs.to_string()
+def part_of(declarations: Declarations, chosen: Sequence[Candidate], known: Known) -> Declarations:
+    """The declarations a plan keeps: all of them, or for a later part of a season those near its own cells."""
+    if not known.first_block:
+        return declarations
+    cells = sorted({one.cell for one in chosen})
+    parts = [declarations.near(list(of_zone)).parcels for _, of_zone in groupby(cells, key=lambda cell: cell.epsg)]
+    parcels = pd.concat(parts).drop_duplicates("number").sort_values("number", ignore_index=True)
+    return replace(declarations, parcels=parcels)
 
 
-def why_none(scenes: Sequence[SceneDecision]) -> str:
-    """The most frequent reasons scenes were left out, for an error message."""
-    if not scenes:
-        return "The catalog has none over the area in that year."
-    reasons = pd.Series([scene.reason for scene in scenes]).value_counts()
-    return "; ".join(f"{count} x {reason}" for reason, count in reasons.head(3).items())
+def sighting(candidate: Candidate) -> tuple[str, str]:
+    """What a season holds once: a cell and the datatake that saw it."""
+    return candidate.cell.id, candidate.scene.datatake if candidate.scene else ""
 
 
-def cells_by_square(squares: dict[Cell, tuple[int, int]]) -> list[list[Cell]]:
-    """Cells near each other: those of one zone in one split square."""
-    groups: dict[tuple[tuple[int, int], int], list[Cell]] = defaultdict(list)
-    for cell, square in squares.items():
-        groups[square, cell.epsg].append(cell)
-    return [groups[key] for key in sorted(groups)]
-
-
-def pinned_declarations(
-    recipe: Recipe, season: int, groups: Sequence[Sequence[Cell]], taxonomy: Taxonomy, progress: Progress
-) -> dict[str, Declarations]:
-    """The declarations of the season and of the year before."""
-    if recipe.parcels is None:
-        return {role: no_declarations() for role in ROLES}
-    prior = recipe.parcels.season if recipe.parcels.prior == "same" else recipe.parcels.prior or []
-    return {
-        "parcels": declarations_of(recipe, recipe.parcels.season, season, groups, taxonomy, progress),
-        "prior": declarations_of(recipe, prior, season - 1, groups, taxonomy, progress),
-    }
-
-
-def labelled_shares(
-    declarations: Declarations, groups: Sequence[Sequence[Cell]], progress: Progress
-) -> dict[Cell, float]:
-    """Share of each cell's pixels whose crop has a class."""
-    shares: dict[Cell, float] = {}
-    for done, cells in enumerate(groups):
-        progress(done, len(groups), "labelled pixels of the cells")
-        near = CellParcels(declarations, cells)
-        shares |= {cell: near.labelled_share(cell) for cell in cells}
-    return shares
-
-
-def sample_table(
-    recipe: Recipe,
-    season: int,
-    chosen: Sequence[Candidate],
-    squares: dict[Cell, tuple[int, int]],
-    labelled: dict[Cell, float],
-) -> gpd.GeoDataFrame:
+def sample_table(survey: Survey, chosen: Sequence[Candidate], first_block: int) -> gpd.GeoDataFrame:
     """One row a sample, in order of block and slot."""
+    recipe, season = survey.recipe, survey.season
     by_scene: dict[str, list[Candidate]] = defaultdict(list)
     for one in chosen:
         by_scene[one.scene.id if one.scene else NO_SCENE].append(one)
     rows: list[dict[str, Any]] = []
-    block = 0
+    block = first_block
     for name in sorted(by_scene):
         of_cell = {one.cell: one for one in by_scene[name]}
-        inside = [squares[cell] for cell in of_cell]
+        inside = [survey.squares[cell] for cell in of_cell]
         for square, cells in blocks_of_cells(list(of_cell), inside, recipe.store.block_capacity):
-            split = recipe.split.split_of(square)
+            split = survey.splits.split_of(square)
             for place, cell in enumerate(cells):
                 scene = of_cell[cell].scene
                 x0, y0 = cell.corner
@@ -190,7 +125,7 @@ def sample_table(
                         "sun_azimuth": scene.sun_azimuth if scene else None,
                         "across_off_nadir": scene.across_off_nadir if scene else None,
                         "flagged_share": of_cell[cell].flagged_share,
-                        "labelled_share": labelled.get(cell),
+                        "labelled_share": survey.labelled.get(cell),
                         "geometry": cell.outline,
                     }
                 )
@@ -213,17 +148,6 @@ def block_table(samples: gpd.GeoDataFrame) -> pd.DataFrame:
 def block_places(samples: gpd.GeoDataFrame) -> list[BaseGeometry]:
     """The ground of each block (longitude, latitude), in order of block."""
     return [shapely.union_all(group.geometry.to_numpy()) for _, group in samples.groupby("block", sort=True)]
-
-
-def merged(places: Sequence[BaseGeometry]) -> list[BaseGeometry]:
-    """Few boxes that hold the places, for few searches: boxes that meet become one."""
-    boxes = [shapely.box(*place.bounds) for place in places]
-    while True:
-        union = shapely.union_all(boxes)
-        larger = [shapely.box(*part.bounds) for part in shapely.get_parts(union)]
-        if len(larger) == len(boxes):
-            return larger
-        boxes = larger
 
 
 def with_hashes(plan: SeasonPlan) -> pd.DataFrame:
@@ -263,15 +187,22 @@ def digests_near(declarations: Declarations, places: Sequence[BaseGeometry]) -> 
     table = declarations.parcels
     rows = pd.util.hash_pandas_object(table.drop(columns="geometry"), index=False).to_numpy()
     shapes = shapely.to_wkb(table.geometry.to_numpy())
-    coverage = b"everywhere" if declarations.coverage is None else shapely.to_wkb(declarations.coverage)
     digests = []
     for place in places:
-        state = hashlib.sha256(coverage)
+        state = hashlib.sha256(coverage_near(declarations.coverage, place))
         for i in sorted(table.sindex.query(place, predicate="intersects").tolist()):
             state.update(rows[i].tobytes())
             state.update(shapes[i])
         digests.append(state.hexdigest())
     return digests
+
+
+def coverage_near(coverage: shapely.Geometry | None, place: BaseGeometry) -> bytes:
+    """What of a place is covered, so that ground added elsewhere changes nothing here."""
+    if coverage is None or shapely.covers(coverage, place):
+        return b"everywhere"
+    near: bytes = shapely.to_wkb(shapely.normalize(shapely.intersection(coverage, place)))
+    return near
 
 
 def digest(*values: Any) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -79,18 +79,25 @@ def enmap_refusal(scene: EnmapScene, source: EnmapSource) -> str | None:
 
 
 def choose_enmap(
-    recipe: Recipe, source: EnmapSource, season: int, area: BaseGeometry, crs: str, progress: Any
+    recipe: Recipe,
+    source: EnmapSource,
+    season: int,
+    area: BaseGeometry,
+    crs: str,
+    retracted: Mapping[str, str],
+    progress: Any,
 ) -> tuple[list[Candidate], list[pystac.Item], list[SceneDecision]]:
     """The EnMAP cells of a season, the items behind them, and the decision on every scene the catalog gave.
 
-    area: in `crs`. progress: called with (done, total, text).
+    area: in `crs`. retracted: scenes not to be used again, and why. progress: called with (done, total, text).
     """
     found = find_items(recipe.source(source.catalog), source.collection, to_crs(area, crs, LONLAT), *year_range(season))
+    found, decisions = without_retracted(found, "enmap", retracted)
     products, replaced = newest_products(found)
     allowed = set(cells_of_area(area, crs, recipe.cell_size, recipe.area.cells))
     best: dict[tuple[str, Cell], tuple[float, str, Candidate]] = {}
     usable: dict[str, pystac.Item] = {}
-    decisions = [
+    decisions += [
         decision(item, "enmap", f"the same tile as {replaced[item.id]}, which was processed later")
         for item in found
         if item.id in replaced
@@ -118,6 +125,15 @@ def choose_enmap(
     chosen = [candidate for _, _, candidate in sorted(best.values(), key=lambda one: (one[1], one[2].cell))]
     used = {name for _, name, _ in best.values()}
     return chosen, [usable[name] for name in sorted(used)], sorted(decisions, key=lambda one: one.id)
+
+
+def without_retracted(
+    items: Sequence[pystac.Item], sensor: str, retracted: Mapping[str, str]
+) -> tuple[list[pystac.Item], list[SceneDecision]]:
+    """The items that may be used, and the decision on those that may not any more: older versions take their place."""
+    refused = [item for item in items if item.id in retracted]
+    decisions = [decision(item, sensor, f"retracted: {retracted[item.id]}") for item in refused]
+    return [item for item in items if item.id not in retracted], decisions
 
 
 def metadata_of(item: pystac.Item) -> Any:
@@ -160,10 +176,16 @@ def read_quality(item: pystac.Item, window: Any = None, bands: Sequence[int] | N
 
 
 def choose_sentinel2(
-    recipe: Recipe, source: Sentinel2Source, season: int, places: Sequence[BaseGeometry], progress: Any
+    recipe: Recipe,
+    source: Sentinel2Source,
+    season: int,
+    places: Sequence[BaseGeometry],
+    retracted: Mapping[str, str],
+    progress: Any,
 ) -> tuple[list[pystac.Item], list[SceneDecision]]:
     """The Sentinel-2 items of a season over some places (longitude, latitude), and the decision on each found.
 
+    retracted: scenes not to be used again, and why.
     Raises PlanError listing the scenes whose offset cannot be decided, unless the recipe records gaps.
     """
     found: dict[str, pystac.Item] = {}
@@ -176,8 +198,9 @@ def choose_sentinel2(
             f"{source.catalog} has no scene of collection {source.collection!r} over the cells in {season}; "
             "check sentinel2.catalog and sentinel2.collection"
         )
-    kept, replaced = newest_of_each_acquisition([found[name] for name in sorted(found)])
-    decisions = [
+    usable, decisions = without_retracted([found[name] for name in sorted(found)], "sentinel2", retracted)
+    kept, replaced = newest_of_each_acquisition(usable)
+    decisions += [
         decision(found[left_out], "sentinel2", f"the same acquisition as {newest}, which is newer or listed last")
         for left_out, newest in sorted(replaced.items())
     ]

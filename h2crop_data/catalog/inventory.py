@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 from typing import Any
 
 import pyarrow.parquet as pq
@@ -10,22 +12,19 @@ import pystac
 from stac_geoparquet.arrow import parse_stac_items_to_arrow, stac_table_to_items, to_parquet
 
 
-def write_items(path: Path, items: list[pystac.Item]) -> None:
-    """Write items to a stac-geoparquet file; no items, no file."""
-    if items:
-        to_parquet(
-            parse_stac_items_to_arrow([item.to_dict(include_self_link=False, transform_hrefs=False) for item in items]),
-            path,
-        )
+def items_to_parquet(items: list[pystac.Item]) -> bytes:
+    """Items (at least one) as a stac-geoparquet file."""
+    table = parse_stac_items_to_arrow([item.to_dict(include_self_link=False, transform_hrefs=False) for item in items])
+    # The library takes nothing but a path.
+    with NamedTemporaryFile(suffix=".parquet") as file:
+        to_parquet(table, file.name)
+        return Path(file.name).read_bytes()
 
 
-def read_items(path: Path) -> list[pystac.Item]:
-    """The items of a stac-geoparquet file, in its order; none where there is no file."""
-    if not path.exists():
-        return []
-    return [
-        pystac.Item.from_dict(without_nulls(item), migrate=False) for item in stac_table_to_items(pq.read_table(path))
-    ]
+def items_from_parquet(data: bytes) -> list[pystac.Item]:
+    """The items of a stac-geoparquet file, in its order."""
+    found = stac_table_to_items(pq.read_table(io.BytesIO(data)))
+    return [pystac.Item.from_dict(without_nulls(item), migrate=False) for item in found]
 
 
 def without_nulls(item: dict[str, Any]) -> dict[str, Any]:

@@ -13,14 +13,19 @@ from h2crop_data.errors import RecipeError
 from h2crop_data.recipe import Recipe, load_recipe
 
 if TYPE_CHECKING:
-    from h2crop_data.build.build import BuildReport
     from h2crop_data.build.engine import BlockOutcome
+    from h2crop_data.build.release import BuildReport
 
 
 def build(
     source: Annotated[str, typer.Argument(help="Recipe file, the name of a shipped one, or the folder of a plan.")],
-    out: Annotated[Path, typer.Option("--out", help="Folder of the store; one that was begun is gone on with.")],
+    out: Annotated[
+        str, typer.Option("--out", help="Folder or s3:// URL of the store; one that was begun is gone on with.")
+    ],
     season: Annotated[list[int] | None, typer.Option(help="Other seasons than the recipe's; may be repeated.")] = None,
+    extend: Annotated[
+        bool, typer.Option("--extend", help="Search again for seasons the store has, and add what is new.")
+    ] = False,
     workers: Annotated[int | None, typer.Option(min=1, help="Blocks at a time (default: one a core).")] = None,
     processes: Annotated[bool, typer.Option("--processes", help="Workers are processes instead of threads.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
@@ -31,8 +36,8 @@ def build(
     given: Recipe | Path
     if is_folder(source):
         given = Path(source)
-        if season:
-            raise RecipeError("--season goes with a recipe; a plan has its seasons")
+        if season or extend:
+            raise RecipeError("--season and --extend go with a recipe; a plan has its seasons and samples")
     else:
         given = load_recipe(source)
         if season:
@@ -46,6 +51,7 @@ def build(
         report = build_store(
             given,
             out,
+            extend=extend,
             workers=workers,
             kind="processes" if processes else "threads",
             progress=progress,
@@ -83,5 +89,7 @@ def show_report(report: BuildReport) -> None:
         print_table("where the workers' time went", ["step", "time", "share"], rows)
     for season, months in report.empty_months.items():
         console.print(f"  no Sentinel-2 scene in month {', '.join(map(str, months))} of {season}: these stay empty")
+    for change in report.changes:
+        console.print(f"  changed: {change}", markup=False, soft_wrap=True)
     for gap in report.gaps:
         console.print(f"  gap: {gap} could not be read and was left out", markup=False)

@@ -9,6 +9,7 @@ import typer
 from typer.core import TyperGroup
 
 from h2crop_data.cli.console import console, duration, megabytes, print_json, print_table, progress_line
+from h2crop_data.errors import RecipeError
 from h2crop_data.recipe import load_recipe
 
 if TYPE_CHECKING:
@@ -33,26 +34,42 @@ app = typer.Typer(
 @app.command()
 def make(
     recipe: Annotated[str, typer.Argument(help="Recipe file, or the name of a shipped one.")],
-    out: Annotated[Path, typer.Option("--out", help="Folder of the plan.")],
+    out: Annotated[Path | None, typer.Option("--out", help="Folder of the plan.")] = None,
     season: Annotated[list[int] | None, typer.Option(help="Other seasons than the recipe's; may be repeated.")] = None,
+    extend: Annotated[
+        str | None, typer.Option(help="A store: plan only what it does not have, and tell what has changed since.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
 ) -> None:
     """Search the catalogs, choose scenes, cells and parcels, pin them, and show counts, bytes and time."""
-    from h2crop_data.build.plan import save_season
+    from h2crop_data.build.extension import explain_changes, plan_extensions
+    from h2crop_data.build.plan import save_plan
     from h2crop_data.build.planning import make_plan
 
     chosen = load_recipe(recipe)
     if season:
         chosen = chosen.for_seasons(season)
+    if out is None and extend is None:
+        raise RecipeError("give --out PLAN, or --extend STORE to look at what would be added")
+    notes: list[str] = []
     plans = []
     with progress_line(quiet=as_json) as progress:
-        for year in sorted(chosen.seasons):
-            plan = make_plan(chosen, year, progress)
-            save_season(plan, out / str(year))
-            plans.append(plan)
-    show_plans(plans, as_json)
-    if not as_json:
-        console.print(f"plan in {out}; build it with: h2crop build {out} --out STORE")
+        if extend is None:
+            plans = [make_plan(chosen, year, progress) for year in sorted(chosen.seasons)]
+        else:
+            for found in plan_extensions(chosen, extend, progress):
+                plans += [found.plan] if found.plan else []
+                lines = [] if found.plan else ["the store has every sample of the recipe; nothing to add"]
+                lines += explain_changes(found.changed, extend)
+                if found.not_compared:
+                    lines.append(f"{found.not_compared} block(s) lie on ground the recipe leaves out: not compared")
+                notes += [f"season {found.season}: {line}" for line in lines]
+    if out:
+        for plan in plans:
+            save_plan(plan, out)
+    show_plans(plans, as_json, notes)
+    if out and plans and not as_json:
+        console.print(f"plan in {out}; build it with: h2crop build {out} --out {extend or 'STORE'}")
 
 
 @app.command()
@@ -61,18 +78,19 @@ def show(
     as_json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
 ) -> None:
     """Show what a plan holds."""
-    from h2crop_data.build.plan import load_season, season_folders
+    from h2crop_data.build.plan import load_plans
 
-    show_plans([load_season(folder) for folder in season_folders(plan)], as_json)
+    show_plans(load_plans(plan), as_json, [])
 
 
-def show_plans(plans: list[SeasonPlan], as_json: bool) -> None:
-    """Counts, bytes and time of the seasons of a plan."""
+def show_plans(plans: list[SeasonPlan], as_json: bool, notes: list[str]) -> None:
+    """Counts, bytes and time of the seasons of a plan, and what else is to be known."""
     from h2crop_data.build.estimate import estimate
 
     summaries = [estimate(plan) for plan in plans]
     if as_json:
-        print_json({str(plan.season): summary for plan, summary in zip(plans, summaries, strict=True)})
+        found = {str(plan.season): summary for plan, summary in zip(plans, summaries, strict=True)}
+        print_json({**found, "notes": notes} if notes else found)
         return
     for plan, summary in zip(plans, summaries, strict=True):
         rows = [[name.replace("_", " "), str(value)] for name, value in summary["counts"].items()]
@@ -84,3 +102,5 @@ def show_plans(plans: list[SeasonPlan], as_json: bool) -> None:
         if summary["months_without_scenes"]:
             months = ", ".join(map(str, summary["months_without_scenes"]))
             console.print(f"  no Sentinel-2 scene in month {months}: these months stay empty")
+    for note in notes:
+        console.print(f"  {note}", markup=False, soft_wrap=True)

@@ -17,9 +17,13 @@ import zarr
 from numpy.typing import NDArray
 from xarray.backends import BackendArray
 from xarray.core.indexing import ExplicitIndexer, IndexingSupport, LazilyIndexedArray, explicit_indexing_adapter
+from zarr.abc.store import ByteRequest, Store
+from zarr.core.buffer import Buffer, BufferPrototype
+from zarr.storage import FsspecStore, LocalStore, WrapperStore
 
 from h2crop_data.constants import REFLECTANCE_FILL, REFLECTANCE_SCALE
-from h2crop_data.cube.schema import StoreLayout, check_format_version, coordinates
+from h2crop_data.cube.location import open_storage
+from h2crop_data.cube.schema import ROOT_COPY, StoreLayout, check_format_version, coordinates
 from h2crop_data.errors import StoreError
 
 
@@ -29,6 +33,8 @@ def read_file(store: str | Path, name: str) -> bytes:
     try:
         if "://" not in location:
             return Path(location).read_bytes()
+        if location.startswith("s3://"):
+            return open_storage(store).read(name)
         with fsspec.open(location, "rb") as file:
             data: bytes = file.read()
     except (OSError, ValueError, aiohttp.ClientError) as error:
@@ -36,18 +42,66 @@ def read_file(store: str | Path, name: str) -> bytes:
     return data
 
 
-def store_attributes(store: str | Path) -> dict[str, Any]:
-    """The root attributes of a store's current release.
+def load_root(store: str | Path, release: int | None = None) -> dict[str, Any]:
+    """The consolidated root document of a release, by default of the current one.
 
-    Raises StoreError where there is no store, FormatVersionError for one of another major version.
+    Raises StoreError where there is no store or no such release, FormatVersionError for a store of another major
+    version.
     """
+    root = root_document(store, "zarr.json")
+    newest = root["attributes"]["release"]
+    if release is None or release == newest:
+        return root
     try:
-        attributes: dict[str, Any] = json.loads(read_file(store, "zarr.json"))["attributes"]
+        return root_document(store, f"index/r{release}/{ROOT_COPY}")
+    except StoreError as error:
+        raise StoreError(
+            f"{store} has no release {release} to read: it was pruned, never made, or made by format 1.0; "
+            f"the current one is {newest}"
+        ) from error
+
+
+def root_document(store: str | Path, name: str) -> dict[str, Any]:
+    """A root document, or the copy of an older one, after a look at its format."""
+    data = read_file(store, name)
+    try:
+        root: dict[str, Any] = json.loads(data)
+        attributes = root["attributes"]
         attributes["format_version"]
     except (ValueError, KeyError, TypeError) as error:
-        raise StoreError(f"{store}/zarr.json is not the root of an h2crop store ({error})") from error
+        raise StoreError(f"{store}/{name} is not the root of an h2crop store ({error})") from error
     check_format_version(attributes, store)
+    return root
+
+
+def store_attributes(store: str | Path, release: int | None = None) -> dict[str, Any]:
+    """The root attributes of a release, by default of the current one. Raises as `load_root`."""
+    attributes: dict[str, Any] = load_root(store, release)["attributes"]
     return attributes
+
+
+class ReleaseStore(WrapperStore[Store]):
+    """A Zarr store seen through the root document of one release, whatever release is made meanwhile."""
+
+    def __init__(self, store: Store, root: dict[str, Any]) -> None:
+        super().__init__(store)
+        self.root = json.dumps(root).encode()
+
+    async def get(self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None) -> Buffer | None:
+        if key == "zarr.json":
+            return prototype.buffer.from_bytes(self.root)
+        return await super().get(key, prototype, byte_range)
+
+
+def zarr_store(location: str | Path) -> Store:
+    """The Zarr store behind a folder, an http(s) URL or an `s3://` URL."""
+    if "://" not in str(location):
+        return LocalStore(location, read_only=True)
+    if str(location).startswith("s3://"):
+        from h2crop_data.cube.object_storage import zarr_store as s3_store
+
+        return s3_store(str(location))
+    return FsspecStore.from_url(str(location), read_only=True)
 
 
 class ValidSamples(BackendArray):
@@ -84,22 +138,27 @@ class ValidSamples(BackendArray):
         return np.where(stored == REFLECTANCE_FILL, np.float32(np.nan), reflectance)
 
 
-def open_season(store: str | Path, season: int, *, scaled: bool = False) -> xr.Dataset:
+def open_season(store: str | Path, season: int, *, scaled: bool = False, release: int | None = None) -> xr.Dataset:
     """The valid samples of a season, lazily, as stored or scaled.
 
-    store: folder or http(s) URL. scaled: `enmap` and `s2` become reflectance, float32 with NaN where nothing was
-    measured; everything else stays as stored. Arrays are dask arrays, a block's size a chunk; coordinates are in
-    memory. Raises StoreError.
+    store: folder, http(s) or s3 URL. scaled: `enmap` and `s2` become reflectance, float32 with NaN where nothing was
+    measured; everything else stays as stored. release: an older one than the current. Arrays are dask arrays, a block's
+    size a chunk; coordinates are in memory, but for those along bands, which are read when asked for.
+    Raises StoreError.
     """
-    store_attributes(store)
-    root: Any = zarr.open_group(str(store), mode="r", use_consolidated=True)
     # One root for everything: another release may be made at any moment.
-    attributes = root.attrs.asdict()
+    document = load_root(store, release)
+    attributes = document["attributes"]
     if str(season) not in attributes["seasons"]:
         raise StoreError(f"{store} has no season {season}; it has {', '.join(attributes['seasons'])}")
     layout = StoreLayout.from_attributes(attributes["layout"])
+    root: Any = zarr.open_group(ReleaseStore(zarr_store(store), document), mode="r", use_consolidated=True)
     group = root[str(season)]
-    slots = np.flatnonzero(group["valid"][:])
+    if release is None:
+        slots = np.flatnonzero(group["valid"][:])
+    else:
+        # `valid` is that of the newest release; what an older one holds is told by its own index.
+        slots = read_table(store, attributes, f"samples-{season}")["slot"].to_numpy()
     variables: dict[str, xr.Variable] = {}
     for name, spec in layout.arrays().items():
         reflectance = scaled and spec.dtype == np.int16
@@ -110,31 +169,39 @@ def open_season(store: str | Path, season: int, *, scaled: bool = False) -> xr.D
         variables[name] = xr.Variable(spec.dims, lazy, attrs).chunk({"sample": layout.capacity})
     coordinate_values = {}
     for coordinate in coordinates(layout):
-        values = group[coordinate.name][:]
-        if coordinate.dims[0] == "sample":
-            values = values[slots]
+        values: Any = group[coordinate.name]
+        if "band" in coordinate.dims:
+            values = LazilyIndexedArray(ValidSamples(values, slots, scaled=False))
+        else:
+            values = values[:][slots] if coordinate.dims[0] == "sample" else values[:]
         coordinate_values[coordinate.name] = xr.Variable(coordinate.dims, values, dict(coordinate.attributes))
     return xr.Dataset(variables, coordinate_values, {"release": attributes["release"], "season": season})
 
 
-def read_index(store: str | Path, name: str) -> pd.DataFrame:
-    """A table of the current release's index: `samples-2022`, `parcels-2022`, `blocks`, `scenes`, `manifest`.
+def read_index(store: str | Path, name: str, release: int | None = None) -> pd.DataFrame:
+    """A table of a release's index: `samples-2022`, `parcels-2022`, `blocks`, `scenes`, `squares`, `manifest`.
 
     Tables with geometry come as GeoDataFrame, in longitude and latitude.
     """
-    data = io.BytesIO(read_file(store, index_path(store, name)))
-    table: pd.DataFrame = (gpd if name.startswith(("samples", "parcels")) else pd).read_parquet(data)
+    return read_table(store, store_attributes(store, release), name)
+
+
+def read_table(store: str | Path, attributes: dict[str, Any], name: str) -> pd.DataFrame:
+    """A table of the index of the release with these root attributes."""
+    data = io.BytesIO(read_file(store, index_path(store, attributes, name)))
+    with_geometry = name.startswith(("samples", "parcels", "squares"))
+    table: pd.DataFrame = (gpd if with_geometry else pd).read_parquet(data)
     return table
 
 
-def read_index_json(store: str | Path, name: str) -> Any:
-    """A document of the current release's index: `statistics`, `classes`, `recipes`."""
-    return json.loads(read_file(store, index_path(store, name)))
+def read_index_json(store: str | Path, name: str, release: int | None = None) -> Any:
+    """A document of a release's index: `statistics`, `classes`, `recipes`."""
+    return json.loads(read_file(store, index_path(store, store_attributes(store, release), name)))
 
 
-def index_path(store: str | Path, name: str) -> str:
+def index_path(store: str | Path, attributes: dict[str, Any], name: str) -> str:
     """Where a part of the index lies."""
-    index: dict[str, str] = store_attributes(store)["index"]
+    index: dict[str, str] = attributes["index"]
     if name not in index:
         raise StoreError(f"{store} has no index {name!r}; it has {', '.join(sorted(index))}")
     return index[name]

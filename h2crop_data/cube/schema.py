@@ -14,7 +14,10 @@ from h2crop_data.constants import COARSE, ENMAP_FLAGS, FINE, MONTHS, REFLECTANCE
 from h2crop_data.errors import FormatVersionError
 from h2crop_data.recipe import Recipe
 
-FORMAT_VERSION = "1.0"
+FORMAT_VERSION = "1.1"
+
+#: The copy of a release's root document, below its index folder.
+ROOT_COPY = "root.json"
 
 #: Slots in one chunk of a coordinate along `sample`; one large chunk opens faster than many small ones.
 COORDINATE_CHUNK = 65536
@@ -158,7 +161,8 @@ def check_format_version(attributes: dict[str, Any], store: object) -> None:
     version = str(attributes.get("format_version", "none"))
     if version.split(".")[0] != FORMAT_VERSION.split(".")[0]:
         raise FormatVersionError(
-            f"{store} has format {version}, this h2crop reads {FORMAT_VERSION}: use a version of h2crop that fits"
+            f"{store} has format {version}, this h2crop reads {FORMAT_VERSION.split('.')[0]}.x: "
+            f"bring it to this version with `h2crop migrate {store}`, or use a version of h2crop that fits"
         )
 
 

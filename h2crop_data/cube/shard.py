@@ -8,7 +8,6 @@ straight into the caller's buffer; it keeps no open file and no thread, so it su
 
 from __future__ import annotations
 
-import json
 import os
 import struct
 from collections.abc import Callable, Iterable, Iterator
@@ -235,17 +234,3 @@ def open_arrays(store: Path, root: dict[str, Any], season: int) -> dict[str, Sha
         for path, document in members.items()
         if path.startswith(prefix) and document["codecs"][0]["name"] == "sharding_indexed"
     }
-
-
-def load_root(store: Path) -> dict[str, Any]:
-    """The consolidated root document of a local store. Raises StoreError where there is none."""
-    path = Path(store) / "zarr.json"
-    try:
-        document: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise StoreError(
-            f"{store} is not a finished store: {path} is missing; run `h2crop build` to seal it"
-        ) from error
-    except ValueError as error:
-        raise StoreError(f"{path} is not valid JSON ({error}); the store is damaged") from error
-    return document

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections import Counter
 from pathlib import Path
@@ -14,7 +13,7 @@ import pandas as pd
 import zarr
 
 from h2crop_data.constants import MONTHS, TIERS, UNKNOWN
-from h2crop_data.cube.reading import read_file, read_index, read_index_json, store_attributes
+from h2crop_data.cube.reading import load_root, read_index, read_index_json, store_attributes
 from h2crop_data.errors import StoreError
 
 #: Classes of tier 4 that are named, the most frequent first.
@@ -29,8 +28,8 @@ def summarize(store: str | Path) -> dict[str, Any]:
     store: folder or http(s) URL. Sizes in bytes, shares from 0 to 1, wavelengths in nm, statistics in reflectance.
     Raises StoreError where there is no store.
     """
-    attributes = store_attributes(store)
-    members = json.loads(read_file(store, "zarr.json"))["consolidated_metadata"]["metadata"]
+    root = load_root(store)
+    attributes, members = root["attributes"], root["consolidated_metadata"]["metadata"]
     manifest = read_index(store, "manifest")
     statistics = read_index_json(store, "statistics")
     names = read_index_json(store, "classes")

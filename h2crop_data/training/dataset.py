@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from h2crop_data.cube.reading import read_index, store_attributes
-from h2crop_data.cube.shard import ShardReader, load_root, open_arrays
+from h2crop_data.cube.reading import load_root, read_table
+from h2crop_data.cube.shard import ShardReader, open_arrays
 from h2crop_data.errors import StoreError
 
 #: What the reference model takes.
@@ -34,15 +34,18 @@ class CropSamples(Dataset[dict[str, Any]]):
         seasons: Sequence[int] | None = None,
         arrays: Sequence[str] | None = None,
         months: int = 12,
+        release: int | None = None,
     ) -> None:
         """Open a store.
 
         split: `train`, `val` or `test`; all by default. seasons: all by default. arrays: names of arrays, by default
         those of the reference model that the store has. months: the first so many months of the monthly arrays.
+        release: an older one than the current.
         Raises StoreError for a store, season or array that is not there.
         """
         self.store = Path(store)
-        attributes, root = store_attributes(store), load_root(self.store)
+        root = load_root(store, release)
+        attributes = root["attributes"]
         present = [int(season) for season in attributes["seasons"]]
         chosen = sorted(present if seasons is None else seasons)
         missing = [season for season in chosen if season not in present]
@@ -65,7 +68,7 @@ class CropSamples(Dataset[dict[str, Any]]):
                 reader.missing_is_fill = False
             documents = root["consolidated_metadata"]["metadata"]
             self.monthly |= {name for name in names if documents[f"{season}/{name}"]["dimension_names"][1] == "month"}
-            index = read_index(self.store, f"samples-{season}")
+            index = read_table(self.store, attributes, f"samples-{season}")
             if split is not None:
                 index = index[index["split"] == split]
             samples += [(season, slot, name) for slot, name in zip(index["slot"], index["sample"], strict=True)]

@@ -40,8 +40,9 @@ from numcodecs import blosc
 from numpy.typing import NDArray
 
 from h2crop_data.constants import MONTHS
-from h2crop_data.cube.schema import Codec, StoreLayout, group_document
-from h2crop_data.cube.shard import ShardReader, load_root, open_arrays
+from h2crop_data.cube.schema import FORMAT_VERSION, Codec, StoreLayout, group_document
+from h2crop_data.cube.reading import load_root
+from h2crop_data.cube.shard import ShardReader, open_arrays
 from h2crop_data.cube.store import hold_store
 
 TRAINING_ARRAYS = ("enmap", "s2", "label", "prior")
@@ -62,7 +63,8 @@ def write_store(folder: Path, layout: StoreLayout, samples: int) -> None:
             f"{SEASON}/{name}": spec.metadata(slots, layout.capacity, layout.codec)
             for name, spec in layout.arrays().items()
         }
-        root = group_document(layout.attributes(), {str(SEASON): group_document({}), **members})
+        attributes = {"format_version": FORMAT_VERSION, "release": 1, "layout": layout.attributes()}
+        root = group_document(attributes, {str(SEASON): group_document({}), **members})
         builder.write_json("zarr.json", root)
 
 

@@ -45,7 +45,7 @@ from numpy.typing import NDArray
 from h2crop_data.constants import MONTHS, TIERS, UNKNOWN
 from h2crop_data.cube.schema import Codec, StoreLayout
 from h2crop_data.cube.shard import BITSHUFFLE, ShardReader
-from h2crop_data.cube.store import StoreBuilder, hold_store, sync
+from h2crop_data.cube.store import StoreBuilder, hold_store
 
 SEASON = 2022
 S2_BANDS = ("B02", "B03", "B04", "B05", "B06", "B07", "B08", "B8A", "B11", "B12")
@@ -210,13 +210,13 @@ def measure(folder: Path, samples: int, repeats: int, threads: int) -> dict[str,
     with hold_store(folder / "store") as builder, ThreadPoolExecutor(threads) as pool:
         calls = variants(builder, folder / "by hand", arrays, pool)
         for _ in range(repeats + 1):
-            for written in [*builder.folder.glob(f"{SEASON}/*/*"), *folder.glob("by hand/*/*")]:
+            for written in [*Path(builder.location).glob(f"{SEASON}/*/*"), *folder.glob("by hand/*/*")]:
                 written.unlink()
             for name, call in calls.items():
                 times.setdefault(name, []).append(seconds(call))
         times = {name: taken[1:] for name, taken in times.items()}  # the first turn warms up
         sizes = {
-            name: sum(path.stat().st_size for path in builder.folder.glob(f"{SEASON}/*/c.{block}.*")) / samples / 1e6
+            name: sum(path.stat().st_size for path in Path(builder.location).glob(f"{SEASON}/*/c.{block}.*")) / samples / 1e6
             for name, block in BLOCKS.items()
         }
 

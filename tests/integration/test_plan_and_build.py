@@ -21,9 +21,10 @@ from h2crop_data.build import engine, planning
 from h2crop_data.build.block import AssembledBlock, BlockTask
 from h2crop_data.build.build import build_store
 from h2crop_data.build.engine import BuildError
-from h2crop_data.build.plan import load_season, save_season, season_folders
+from h2crop_data.build.plan import kept_parts, load_plan, save_plan
 from h2crop_data.build.planning import make_plan
 from h2crop_data.cli.main import app
+from h2crop_data.cube.local_storage import LocalStorage
 from h2crop_data.cube.reading import read_index, read_index_json
 from h2crop_data.errors import FormatVersionError, PlanError, RecipeError, StoreError
 from h2crop_data.grid import Cell, split_squares
@@ -255,8 +256,8 @@ def test_a_plan_keeps_everything_when_saved(region: TinyRegion, tmp_path: Path) 
     region.add_enmap()
     region.write_parcels(2022, [((WEST, SOUTH, EAST, NORTH), WHEAT)])
     plan = make_plan(region.recipe(), 2022)
-    save_season(plan, tmp_path / "plan/2022")
-    kept = load_season(tmp_path / "plan/2022")
+    save_plan(plan, tmp_path / "plan")
+    kept = load_plan(LocalStorage(tmp_path / "plan"), "2022/")
     assert kept.samples.drop(columns="geometry").equals(plan.samples.drop(columns="geometry"))
     assert kept.samples.geometry.geom_equals(plan.samples.geometry).all()
     assert kept.blocks["hash_s2"].tolist() == plan.blocks["hash_s2"].tolist()
@@ -310,7 +311,7 @@ def test_a_store_is_not_gone_on_with_from_other_inputs(region: TinyRegion, tmp_p
         build_store(region.recipe(sentinel2={"clouds": {"clear": [4]}}), tmp_path / "store")
     with pytest.raises(PlanError, match=r"another layout \(block_capacity: store 2, plan 4\)"):
         build_store(region.recipe(store={"block_capacity": 4}).for_seasons([2023]), tmp_path / "store")
-    save_season(make_plan(region.recipe(sentinel2={"clouds": {"clear": [4]}}), 2022), tmp_path / "plan/2022")
+    save_plan(make_plan(region.recipe(sentinel2={"clouds": {"clear": [4]}}), 2022), tmp_path / "plan")
     with pytest.raises(PlanError, match="another plan for 2022"):
         build_store(tmp_path / "plan", tmp_path / "store")
 
@@ -329,22 +330,22 @@ def test_a_plan_never_replaces_what_is_no_plan(region: TinyRegion, tmp_path: Pat
     build_store(recipe, tmp_path / "store")
     before = {path: path.read_bytes() for path in (tmp_path / "store/2022").rglob("*") if path.is_file()}
     with pytest.raises(PlanError, match="is there and is no plan"):
-        save_season(make_plan(recipe, 2022), tmp_path / "store/2022")
+        save_plan(make_plan(recipe, 2022), tmp_path / "store")
     assert {path: path.read_bytes() for path in (tmp_path / "store/2022").rglob("*") if path.is_file()} == before
     # Planning again replaces the older plan, and what a killed attempt left.
     for _ in range(2):
-        save_season(make_plan(recipe, 2022), tmp_path / "plan/2022")
+        save_plan(make_plan(recipe, 2022), tmp_path / "plan")
         shutil.copytree(tmp_path / "plan/2022", tmp_path / "plan/.2022.dead.tmp")
-        assert season_folders(tmp_path / "plan") == [tmp_path / "plan/2022"]
-    save_season(make_plan(recipe, 2022), tmp_path / "plan/2022")
+        assert kept_parts(LocalStorage(tmp_path / "plan")) == ["2022/"]
+    save_plan(make_plan(recipe, 2022), tmp_path / "plan")
     assert [path.name for path in (tmp_path / "plan").iterdir()] == ["2022"]
 
 
 def test_a_plan_that_lost_its_scenes_is_refused(region: TinyRegion, tmp_path: Path) -> None:
     region.add_sentinel2("one", "2022-07-01T10:50:00Z")
-    save_season(make_plan(region.recipe(), 2022), tmp_path / "plan/2022")
+    save_plan(make_plan(region.recipe(), 2022), tmp_path / "plan")
     (tmp_path / "plan/2022/sentinel2.parquet").unlink()
-    with pytest.raises(PlanError, match="scenes are missing"):
+    with pytest.raises(PlanError, match=r"is damaged.*sentinel2\.parquet"):
         build_store(tmp_path / "plan", tmp_path / "store")
 
 
@@ -393,6 +394,11 @@ def test_a_plan_of_another_algorithm_or_taxonomy_is_not_gone_on_with(
     recipe = region.recipe()
     build_store(recipe, tmp_path / "store")
     monkeypatch.setitem(planning.ALGORITHM, "s2", 99)
+    # What is finished stays as it is, and is told.
+    (told,) = build_store(recipe, tmp_path / "store").changes
+    assert "2022" in told
+    assert "s2" in told
+    (tmp_path / "store/.build/2022/000000.json").unlink()
     with pytest.raises(PlanError, match="computes otherwise"):
         build_store(recipe, tmp_path / "store")
 
@@ -401,8 +407,8 @@ def test_a_store_of_another_format_is_not_written(region: TinyRegion, tmp_path: 
     region.add_sentinel2("one", "2022-07-01T10:50:00Z")
     recipe, root = region.recipe(), tmp_path / "store/zarr.json"
     build_store(recipe, tmp_path / "store")
-    root.write_text(root.read_text().replace('"format_version": "1.0"', '"format_version": "2.0"'))
-    with pytest.raises(FormatVersionError, match=r"has format 2.0"):
+    root.write_text(root.read_text().replace('"format_version": "1.1"', '"format_version": "2.0"'))
+    with pytest.raises(FormatVersionError, match=r"has format 2.0.*h2crop migrate"):
         build_store(recipe.for_seasons([2021]), tmp_path / "store")
 
 
@@ -507,7 +513,7 @@ def test_a_plan_from_a_stac_api_is_that_from_the_same_items_in_a_file(region: Ti
         )
         plan = make_plan(recipe, 2022)
     # Pinned: the servers are gone.
-    save_season(plan, tmp_path / "plan/2022")
+    save_plan(plan, tmp_path / "plan")
     build_store(tmp_path / "plan", tmp_path / "api")
     for name in ("s2", "s2_clear", "s2_day", "enmap", "enmap_quality"):
         shards = {path.name: path.read_bytes() for path in (tmp_path / "file/2022" / name).glob("c.*")}

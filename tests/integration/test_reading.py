@@ -18,12 +18,12 @@ import geopandas as gpd
 import numpy as np
 import pytest
 import xarray as xr
-from store_factory import CLASSES, SOFTWARE, make_store, write_season
+from store_factory import CLASSES, NORTH_WEST, SOFTWARE, SOUTH, make_store, write_season
 
 import h2crop_data
-from h2crop_data.cube.reading import read_index, read_index_json
+from h2crop_data.cube.reading import load_root, read_index, read_index_json
 from h2crop_data.cube.seal import seal
-from h2crop_data.cube.shard import load_root, open_arrays
+from h2crop_data.cube.shard import open_arrays
 from h2crop_data.cube.store import hold_store
 from h2crop_data.errors import FormatVersionError, StoreError
 
@@ -189,6 +189,7 @@ def test_the_manifest_names_every_file_with_its_hash(tmp_path: Path) -> None:
     }
     root = on_disk.pop("zarr.json")
     own = on_disk.pop("index/r1/manifest.parquet")
+    assert on_disk.pop("index/r1/root.json") == root
     assert set(manifest.index) == set(on_disk)
     for path, data in on_disk.items():
         assert manifest.loc[path, "sha256"] == hashlib.sha256(data).hexdigest()
@@ -208,12 +209,21 @@ def test_statistics_are_those_of_a_naive_pass_over_the_training_split(tmp_path: 
         assert band["sd"] == pytest.approx(np.nanstd(values[:, :, k]), rel=1e-6, abs=1e-9)
         assert band["min"] == pytest.approx(np.nanmin(values[:, :, k]))
         assert band["max"] == pytest.approx(np.nanmax(values[:, :, k]))
+        ranks = np.nanpercentile(values[:, :, k], [5, 50, 99], method="inverted_cdf")
+        assert [band["percentiles"][key] for key in ("5", "50", "99")] == pytest.approx(ranks.tolist())
+    for month, days in enumerate(statistics["clear_observations"]):
+        seen, pixels = np.unique(made.arrays[2022]["s2_clear"][train][:, month], return_counts=True)
+        assert days == {str(number): n for number, n in zip(seen.tolist(), pixels.tolist(), strict=True)}
     for split in ("train", "val"):
         inside = (made.samples[2022]["split"] == split).to_numpy()
         for tier in range(4):
             labels, pixels = np.unique(made.arrays[2022]["label"][inside, tier], return_counts=True)
             counted = statistics["class_pixels"]["2022"][split]["label"][tier]
             assert counted == {str(label): n for label, n in zip(labels.tolist(), pixels.tolist(), strict=True)}
+            # Two parcels a cell, one of either class.
+            classes = {NORTH_WEST[tier], SOUTH[tier]}
+            counted = statistics["class_parcels"]["2022"][split][tier]
+            assert counted == {str(name): int(inside.sum()) for name in sorted(classes)}
 
 
 def test_wrong_stores_are_refused_with_what_to_do(tmp_path: Path) -> None:
@@ -230,5 +240,5 @@ def test_wrong_stores_are_refused_with_what_to_do(tmp_path: Path) -> None:
     h2crop_data.open(made.folder, 2022)
     root["attributes"]["format_version"] = "2.0"
     (made.folder / "zarr.json").write_text(json.dumps(root))
-    with pytest.raises(FormatVersionError, match=r"has format 2.0, this h2crop reads 1.0"):
+    with pytest.raises(FormatVersionError, match=r"has format 2.0, this h2crop reads 1.x: .* `h2crop migrate"):
         h2crop_data.open(made.folder, 2022)

@@ -22,8 +22,9 @@ from numpy.typing import NDArray
 
 from h2crop_data.constants import ENMAP_FLAGS, MONTHS, SENTINEL2_BANDS, TIERS, UNKNOWN
 from h2crop_data.cube.schema import Codec, StoreLayout
-from h2crop_data.cube.seal import FinishedSeason, seal
-from h2crop_data.cube.statistics import add_partial, partial_statistics
+from h2crop_data.cube.seal import seal
+from h2crop_data.cube.season import FinishedSeason
+from h2crop_data.cube.statistics import BlockSums, block_sums, total
 from h2crop_data.cube.store import StoreBuilder, hold_store
 from h2crop_data.grid import Cell
 
@@ -104,7 +105,7 @@ def write_season(
     """Write the blocks of a season; gives what sealing needs, and notes the truth in `made`."""
     layout = made.layout
     files: list[dict[str, Any]] = []
-    statistics: dict[str, dict[str, Any]] = {}
+    sums: dict[str, list[BlockSums]] = {}
     parts: list[dict[str, NDArray[Any]]] = []
     rows: list[dict[str, Any]] = []
     block_rows: list[dict[str, Any]] = []
@@ -115,23 +116,22 @@ def write_season(
         stacked = [sample_arrays(layout, season, slot) for slot in slots]
         arrays = {name: np.stack([one[name] for one in stacked]) for name in stacked[0]}
         written = [builder.describe(name) for name in builder.write_block(season, block, arrays, layout, pool)]
-        partial = partial_statistics(arrays, ENMAP_FLAGGED)
-        statistics[split] = add_partial(statistics[split], partial) if split in statistics else partial
+        sums.setdefault(split, []).append(block_sums(arrays, split, ENMAP_FLAGGED))
         rows += [sample_row(layout, season, block, slot, split, one) for slot, one in zip(slots, stacked, strict=True)]
         block_rows.append(block_row(season, block, split, count, written, layout))
         files += written
         parts.append(arrays)
     made.arrays[season] = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
     made.samples[season] = gpd.GeoDataFrame(rows, crs="OGC:CRS84")
-    spectrum = (WAVELENGTHS.tolist(), [6.5] * len(WAVELENGTHS))
+    spectrum = np.stack([WAVELENGTHS, np.full_like(WAVELENGTHS, 6.5)])
     return FinishedSeason(
         season=season,
         samples=made.samples[season],
         blocks=pd.DataFrame(block_rows),
         scenes=scenes_table(layout, season),
         parcels=parcels_table(layout, rows),
-        spectra=[spectrum] * blocks if layout.enmap_bands else [],
-        statistics=statistics,
+        spectra=np.stack([spectrum] * blocks) if layout.enmap_bands else None,
+        sums={split: total(parts) for split, parts in sums.items()},
         files=files,
         recipe={"name": f"made-{season}", "description": "A store of the tests.", "cell_size": layout.cell_size},
     )
@@ -262,6 +262,7 @@ def block_row(
         "software": SOFTWARE,
         "recipe": "0" * 64,
         "taxonomy": "1 " + "0" * 64,
+        "retracted": "",
     }
 
 

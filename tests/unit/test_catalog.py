@@ -12,7 +12,7 @@ import pytest
 import shapely
 
 from h2crop_data.build.scenes import enmap_refusal
-from h2crop_data.catalog.inventory import read_items, write_items
+from h2crop_data.catalog.inventory import items_from_parquet, items_to_parquet
 from h2crop_data.catalog.providers import (
     EnmapScene,
     baseline,
@@ -215,8 +215,9 @@ class TestInventory:
                 },
             ),
         ]
-        write_items(tmp_path / "items.parquet", items)
-        assert [as_json(item) for item in read_items(tmp_path / "items.parquet")] == [as_json(item) for item in items]
+        assert [as_json(item) for item in items_from_parquet(items_to_parquet(items))] == [
+            as_json(item) for item in items
+        ]
 
     def test_no_nulls_are_invented_however_deep(self, tmp_path: Path) -> None:
         """A table has every column for every item: what an item did not say must not come back as null."""
@@ -238,16 +239,14 @@ class TestInventory:
                 "c", only_b={"deep": {"est": "y"}}, assets={"B02": {"href": "/c/B02.tif", "bands": [{"offset": 0}]}}
             ),
         ]
-        write_items(tmp_path / "items.parquet", items)
-        back = read_items(tmp_path / "items.parquet")
+        back = items_from_parquet(items_to_parquet(items))
         assert [as_json(item) for item in back] == [as_json(item) for item in items]
         assert offset_evidence(back[1]).stated == -0.1
 
     def test_an_item_with_a_range_keeps_its_datetime_null(self, tmp_path: Path) -> None:
         span = {"start_datetime": "2022-06-01T10:00:00Z", "end_datetime": "2022-06-01T10:00:05Z"}
         items = [item_of("a", time=None, **span), item_of("b")]
-        write_items(tmp_path / "items.parquet", items)
-        back = read_items(tmp_path / "items.parquet")
+        back = items_from_parquet(items_to_parquet(items))
         assert [item.datetime for item in back] == [None, items[1].datetime]
         assert [acquired(item) for item in back] == [acquired(item) for item in items]
 
@@ -257,15 +256,9 @@ class TestInventory:
             {"rel": "root", "href": "https://catalog.invalid/v1"},
             {"rel": "parent", "href": "https://catalog.invalid/v1/collections/c"},
         ]
-        write_items(tmp_path / "items.parquet", [pystac.Item.from_dict(plain, migrate=False)])
-        (back,) = read_items(tmp_path / "items.parquet")
+        (back,) = items_from_parquet(items_to_parquet([pystac.Item.from_dict(plain, migrate=False)]))
         links = as_json(back)["links"]
         assert {link["rel"]: link["href"] for link in links} == {link["rel"]: link["href"] for link in plain["links"]}
-
-    def test_no_items_are_no_file_and_no_file_is_no_items(self, tmp_path: Path) -> None:
-        write_items(tmp_path / "items.parquet", [])
-        assert not (tmp_path / "items.parquet").exists()
-        assert read_items(tmp_path / "items.parquet") == []
 
 
 def earth_search_item(name: str = "S2B_31UDS_20220615_0_L2A", version: str = "05.11", **more: Any) -> pystac.Item:

@@ -23,9 +23,11 @@ from hypothesis.extra import numpy as hnp
 from numcodecs import Blosc
 from numpy.typing import NDArray
 
-from h2crop_data.cube.schema import ArraySpec, Codec, StoreLayout, group_document
-from h2crop_data.cube.shard import ShardReader, encode_shard, load_root, open_arrays, shard_name
-from h2crop_data.cube.store import canonical_json, hold_store
+from h2crop_data.cube.reading import load_root
+from h2crop_data.cube.schema import FORMAT_VERSION, ArraySpec, Codec, StoreLayout, group_document
+from h2crop_data.cube.shard import ShardReader, encode_shard, open_arrays, shard_name
+from h2crop_data.cube.storage import canonical_json
+from h2crop_data.cube.store import hold_store
 from h2crop_data.errors import StoreError
 
 SEASON = 2022
@@ -94,7 +96,8 @@ def write_store(folder: Path, layout: StoreLayout) -> Written:
             for name, values in arrays.items():
                 truth[name][block * CAPACITY : block * CAPACITY + samples] = values
     members = {f"{SEASON}/{name}": spec.metadata(SLOTS, layout.capacity, layout.codec) for name, spec in specs.items()}
-    root = group_document(layout.attributes(), {str(SEASON): group_document({}), **members})
+    attributes = {"format_version": FORMAT_VERSION, "release": 1, "layout": layout.attributes()}
+    root = group_document(attributes, {str(SEASON): group_document({}), **members})
     (folder / "zarr.json").write_text(canonical_json(root), encoding="utf-8")
     return Written(folder, layout, truth)
 
@@ -413,9 +416,9 @@ def test_damage_anywhere_in_a_chunk_never_ends_the_process_nor_touches_its_neigh
 
 def test_a_store_without_a_root_or_with_a_broken_one_is_told(damageable: Written, tmp_path: Path) -> None:
     (damageable.folder / "zarr.json").write_text("{", encoding="utf-8")
-    with pytest.raises(StoreError, match="not valid JSON"):
+    with pytest.raises(StoreError, match="is not the root of an h2crop store"):
         load_root(damageable.folder)
-    with pytest.raises(StoreError, match="not a finished store"):
+    with pytest.raises(StoreError, match=r"is .* a finished store"):
         load_root(tmp_path)
 
 

@@ -1,0 +1,150 @@
+"""Growing a store: what it holds already, what a recipe would add, and what has changed since."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import pandas as pd
+
+from h2crop_data.build.plan import PLAN_FOLDER, ROLES, SeasonPlan, kept_parts, load_plan
+from h2crop_data.build.planning import GROUPS, NO_SCENE, NothingNewError, block_places, plan_of, with_hashes
+from h2crop_data.build.scenes import items_over
+from h2crop_data.build.survey import Known, Progress, Survey, silent, survey_season
+from h2crop_data.catalog.providers import enmap_scene
+from h2crop_data.cube.location import open_storage
+from h2crop_data.cube.retraction import Retractions
+from h2crop_data.cube.storage import Storage
+from h2crop_data.errors import PlanError
+from h2crop_data.recipe import Recipe
+
+
+@dataclass(frozen=True)
+class ChangedBlock:
+    """A block whose inputs are not those any more that it was built from."""
+
+    season: int
+    block: int
+    #: Array groups that would come out differently.
+    groups: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Extension:
+    """What a recipe would add to a season of a store."""
+
+    season: int
+    #: None where there is nothing to add.
+    plan: SeasonPlan | None
+    #: Blocks of the store whose inputs have changed; nothing is done about them unless it is asked for.
+    changed: list[ChangedBlock]
+    #: Blocks of the store on ground the recipe did not look at, so that nothing can be said of them.
+    not_compared: int
+
+
+def kept_plans(files: Storage) -> list[SeasonPlan]:
+    """Every plan a store keeps, in order of season and block."""
+    return [load_plan(files, part) for part in kept_parts(files, f"{PLAN_FOLDER}/")]
+
+
+def known_of(kept: Sequence[SeasonPlan], season: int, retractions: Retractions) -> Known:
+    """What the plans of a store say that a further plan of a season must agree with."""
+    own = [plan for plan in kept if plan.season == season]
+    return Known(
+        squares={square: split for plan in kept for square, split in plan.squares.items()},
+        seen=frozenset(seen for plan in own for seen in sightings(plan, retractions.blocks.get(season, {}))),
+        first_block=sum(len(plan.blocks) for plan in own),
+        parcels={role: pd.concat([getattr(plan, role).parcels for plan in own]) for role in ROLES} if own else {},
+        retracted=dict(retractions.scenes),
+    )
+
+
+def sightings(plan: SeasonPlan, retracted: Mapping[int, str]) -> set[tuple[str, str]]:
+    """Cell and datatake of every sample of a plan whose block was not retracted."""
+    datatakes = {item.id: enmap_scene(item).datatake for item in plan.enmap} | {NO_SCENE: ""}
+    samples = plan.samples[~plan.samples["block"].isin(list(retracted))]
+    return {(cell, datatakes[scene]) for cell, scene in zip(samples["cell"], samples["scene"], strict=True)}
+
+
+def extend_season(
+    recipe: Recipe, season: int, kept: Sequence[SeasonPlan], retractions: Retractions, progress: Progress = silent
+) -> Extension:
+    """What a recipe would add to a season, beside the plans a store keeps. Raises PlanError as planning does."""
+    known = known_of(kept, season, retractions)
+    survey = survey_season(recipe, season, known, progress)
+    own = [plan for plan in kept if plan.season == season]
+    changed: list[ChangedBlock] = []
+    not_compared = 0
+    for plan in own:
+        comparable = blocks_on(plan, survey, retractions.blocks.get(season, {}))
+        not_compared += len(plan.blocks) - len(comparable)
+        changed += changed_blocks(plan, comparable, survey)
+    try:
+        return Extension(season, plan_of(survey, known), changed, not_compared)
+    except NothingNewError:
+        return Extension(season, None, changed, not_compared)
+
+
+def plan_extensions(recipe: Recipe, store: str, progress: Progress = silent) -> list[Extension]:
+    """What a recipe would add to each of its seasons of a store, which is only looked at. Raises PlanError."""
+    files = open_storage(store)
+    kept, retractions = kept_plans(files), Retractions.read(files)
+    if not kept:
+        raise PlanError(f"{store} has no plans of its own ({PLAN_FOLDER}/): only a store that was built here can grow")
+    return [extend_season(recipe, season, kept, retractions, progress) for season in sorted(recipe.seasons)]
+
+
+def blocks_on(plan: SeasonPlan, survey: Survey, retracted: Mapping[int, str]) -> set[int]:
+    """The blocks of a plan all of whose cells the survey looked at."""
+    looked_at = {cell.id for cell in survey.squares}
+    missed = set(plan.samples["block"][~plan.samples["cell"].isin(looked_at)])
+    return set(plan.blocks["block"]) - missed - set(retracted)
+
+
+def changed_blocks(plan: SeasonPlan, blocks: set[int], survey: Survey) -> list[ChangedBlock]:
+    """Those of some blocks of a plan that would be built from other inputs today."""
+    samples = plan.samples[plan.samples["block"].isin(blocks)]
+    rows = plan.blocks[plan.blocks["block"].isin(blocks)].reset_index(drop=True)
+    if not len(rows):
+        return []
+    today = rows.copy()
+    if survey.recipe.sentinel2:
+        today["s2_items"] = items_over(survey.sentinel2, block_places(samples))
+    again = with_hashes(
+        replace(
+            plan,
+            recipe=survey.recipe,
+            samples=samples,
+            blocks=today,
+            scenes=survey.scenes,
+            sentinel2=survey.sentinel2,
+            enmap=survey.enmap,
+            parcels=survey.parcels,
+            prior=survey.prior,
+            taxonomy_hash=survey.taxonomy.hash,
+        )
+    )
+    changed = []
+    for old, new in zip(rows.to_dict("records"), again.to_dict("records"), strict=True):
+        groups = tuple(group for group in GROUPS if old[f"hash_{group}"] != new[f"hash_{group}"])
+        if groups:
+            changed.append(ChangedBlock(plan.season, int(old["block"]), groups))
+    return changed
+
+
+def explain_changes(changed: Sequence[ChangedBlock], store: str) -> list[str]:
+    """What changed, by array group, and what can be asked for."""
+    remedies = {
+        "labels": f"`h2crop relabel {store} --out NEW` redoes them",
+        "s2": f"`h2crop retract {store}`, then build with --extend, makes the samples anew",
+        "enmap": f"`h2crop retract {store}`, then build with --extend, makes the samples anew",
+    }
+    lines = []
+    for group, remedy in remedies.items():
+        blocks = [one.block for one in changed if group in one.groups]
+        if blocks:
+            shown = ", ".join(map(str, blocks[:5])) + (", …" if len(blocks) > 5 else "")
+            lines.append(
+                f"{group}: other inputs today for {len(blocks)} block(s) ({shown}); kept as they are; {remedy}"
+            )
+    return lines

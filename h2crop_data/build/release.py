@@ -1,0 +1,162 @@
+"""From finished blocks to a release: what the plans and markers of a store say, put together for sealing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import geopandas as gpd
+import numpy as np
+import pandas as pd
+
+from h2crop_data import __version__
+from h2crop_data.build.estimate import empty_months
+from h2crop_data.build.plan import PLAN_FOLDER, SeasonPlan, kept_parts, load_plan, scenes_table
+from h2crop_data.cube.retraction import Retractions
+from h2crop_data.cube.seal import current_attributes, seal
+from h2crop_data.cube.season import FinishedSeason
+from h2crop_data.cube.statistics import total
+from h2crop_data.cube.store import StoreBuilder
+from h2crop_data.errors import PlanError
+from h2crop_data.parcels.taxonomy import Taxonomy
+
+
+@dataclass
+class BuildReport:
+    """What a build did."""
+
+    store: str
+    release: int = 0
+    seasons: list[int] = field(default_factory=list)
+    built: int = 0
+    already_done: int = 0
+    samples: int = 0
+    bytes: int = 0
+    #: Seconds of work by step, summed over the workers.
+    seconds: dict[str, float] = field(default_factory=dict)
+    #: Scenes that could not be read and were left out, as the recipe allows.
+    gaps: list[str] = field(default_factory=list)
+    #: Months without any Sentinel-2 scene, by season: they stay empty.
+    empty_months: dict[int, list[int]] = field(default_factory=dict)
+    #: Inputs that are not those any more that finished blocks were built from, and what can be done.
+    changes: list[str] = field(default_factory=list)
+
+
+def seal_store(builder: StoreBuilder, report: BuildReport) -> None:
+    """Make a release of every season of the store as far as its blocks are done, and finish the report.
+
+    Raises PlanError where nothing is done, or a block of the current release lost its marker.
+    """
+    retractions = Retractions.read(builder.storage)
+    released = (current_attributes(builder.storage) or {"seasons": {}})["seasons"]
+    finished, layout = [], None
+    for season, folders in plan_folders(builder).items():
+        parts = []
+        for folder in folders:
+            plan = load_plan(builder.storage, folder)
+            if not builder.has_markers(season, plan.blocks["block"].tolist()):
+                break
+            parts.append(plan)
+        lost = released.get(str(season), {"blocks": 0})["blocks"] - sum(len(plan.blocks) for plan in parts)
+        if lost > 0:
+            raise PlanError(
+                f"season {season} of the current release lost the marker of a block; build it first "
+                f"(--season {season}), then the others"
+            )
+        if not parts:
+            continue
+        one = finished_season(builder, parts, retractions.blocks.get(season, {}))
+        finished.append(one)
+        layout = parts[0].layout
+        if season in report.seasons:
+            note_season(report, one, parts)
+    if layout is None:
+        raise PlanError(f"{builder.location} has no finished season to seal")
+    taxonomy = Taxonomy.load()
+    classes = [taxonomy.names(tier) for tier in range(1, len(taxonomy.classes) + 1)]
+    report.release = seal(builder, layout, finished, classes, f"h2crop-data {__version__}")
+
+
+def plan_folders(builder: StoreBuilder) -> dict[int, list[str]]:
+    """The folders of a store's plans by season, in order."""
+    folders: dict[int, list[str]] = {}
+    for folder in kept_parts(builder.storage, f"{PLAN_FOLDER}/"):
+        season = int(folder.removeprefix(f"{PLAN_FOLDER}/").rstrip("/").split("-")[0])
+        folders.setdefault(season, []).append(folder)
+    return folders
+
+
+def note_season(report: BuildReport, finished: FinishedSeason, parts: Sequence[SeasonPlan]) -> None:
+    """Put a season that was built into the report."""
+    months = set.intersection(*(set(empty_months(plan)) for plan in parts))
+    if months:
+        report.empty_months[finished.season] = sorted(months)
+    report.samples += len(finished.released)
+    report.bytes += sum(file["bytes"] for file in finished.files)
+    report.gaps += sorted({gap for gaps in finished.samples.get("s2_gaps", []) for gap in gaps})
+
+
+def finished_season(builder: StoreBuilder, parts: Sequence[SeasonPlan], retracted: dict[int, str]) -> FinishedSeason:
+    """What sealing needs of a season, from its plans and the markers of its blocks, read one after the other."""
+    season = parts[0].season
+    blocks = pd.concat([blocks_of_part(plan) for plan in parts], ignore_index=True)
+    numbers = blocks["block"].tolist()
+    provenance: list[dict[str, Any]] = []
+    facts: dict[str, list[Any]] = {"files": [], "sha256": [], "software": []}
+    files, spectra = [], []
+    for block, marker in zip(numbers, builder.read_markers(season, numbers), strict=True):
+        if marker is None:
+            raise PlanError(f"block {block} of {season} lost its marker while sealing; run the build again")
+        provenance += marker["provenance"]
+        facts["files"].append([file["path"] for file in marker["files"]])
+        facts["sha256"].append([file["sha256"] for file in marker["files"]])
+        facts["software"].append(marker["software"])
+        if marker["spectrum"]:
+            spectra.append(np.array(marker["spectrum"], np.float32))
+        if block not in retracted:
+            files += marker["files"]
+    rows = pd.concat([plan.samples for plan in parts], ignore_index=True)
+    samples = gpd.GeoDataFrame(
+        pd.concat([rows.drop(columns="geometry"), pd.DataFrame(provenance, index=rows.index)], axis=1),
+        geometry=rows.geometry,
+    )
+    blocks = blocks.assign(**facts, retracted=[retracted.get(block, "") for block in numbers])
+    kept = blocks[blocks["retracted"] == ""]
+    return FinishedSeason(
+        season=season,
+        samples=samples,
+        blocks=blocks,
+        scenes=merged_scenes([scenes_table(plan.scenes) for plan in parts]),
+        parcels=merged_parcels(parts),
+        spectra=np.stack(spectra) if spectra else None,
+        sums={
+            str(split): total(builder.read_all_sums(season, of_split["block"].tolist()))
+            for split, of_split in kept.groupby("split", sort=True)
+        },
+        files=files,
+        recipe=parts[-1].recipe.as_written(),
+    )
+
+
+def blocks_of_part(plan: SeasonPlan) -> pd.DataFrame:
+    """The blocks of a plan, with what they were planned by."""
+    return plan.blocks.assign(
+        part=plan.part, recipe=plan.recipe.hash, taxonomy=f"{plan.taxonomy_version} {plan.taxonomy_hash}"
+    )
+
+
+def merged_scenes(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    """The decisions of several plans: of each scene the one that took it, else the newest."""
+    together = pd.concat(tables, ignore_index=True)
+    order = together.assign(place=together.index).sort_values(["taken", "place"], kind="stable").index
+    newest = together.loc[order].drop_duplicates(["sensor", "id"], keep="last")
+    return newest.sort_index(ignore_index=True) if len(tables) > 1 else tables[0]
+
+
+def merged_parcels(parts: Sequence[SeasonPlan]) -> gpd.GeoDataFrame | None:
+    """The parcels of all plans of a season, in order of number; None without labels."""
+    if parts[0].recipe.parcels is None:
+        return None
+    together = pd.concat([plan.parcels.parcels for plan in parts])
+    return together.drop_duplicates("number").sort_values("number", ignore_index=True)

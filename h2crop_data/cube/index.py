@@ -1,0 +1,147 @@
+"""The index of a release: its tables, and the files they are kept in."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import geopandas as gpd
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import shapely
+
+from h2crop_data.constants import TIERS
+from h2crop_data.cube.season import FinishedSeason
+from h2crop_data.cube.statistics import TRAINING, nonzero_counts, parcel_counts, reflectance_statistics, total
+from h2crop_data.cube.storage import canonical_json
+from h2crop_data.grid import LONLAT, SPLIT_CRS, to_crs
+
+
+@dataclass(frozen=True)
+class IndexTables:
+    """The tables of a release (columns: docs/store-format.md)."""
+
+    #: By season.
+    samples: dict[int, gpd.GeoDataFrame]
+    #: By season; empty where the store has no labels.
+    parcels: dict[int, gpd.GeoDataFrame]
+    blocks: pd.DataFrame
+    scenes: pd.DataFrame
+    #: None where the split is not drawn by squares.
+    squares: gpd.GeoDataFrame | None
+    statistics: dict[str, Any]
+    #: Of each tier: id -> name.
+    classes: list[dict[int, str]]
+    #: By season.
+    recipes: dict[int, dict[str, Any]]
+
+
+def index_tables(seasons: Sequence[FinishedSeason], classes: list[dict[int, str]]) -> IndexTables:
+    """The tables of a release of some seasons, in order."""
+    samples = {finished.season: finished.released.reset_index(drop=True) for finished in seasons}
+    return IndexTables(
+        samples=samples,
+        parcels={finished.season: finished.parcels for finished in seasons if finished.parcels is not None},
+        blocks=stacked(seasons, "blocks"),
+        scenes=stacked(seasons, "scenes"),
+        squares=square_table(list(samples.values()), seasons[0].recipe),
+        statistics=statistics(seasons),
+        classes=classes,
+        recipes={finished.season: finished.recipe for finished in seasons},
+    )
+
+
+def index_files(tables: IndexTables) -> dict[str, bytes]:
+    """The files of the index by name, without the manifest and the copy of the root."""
+    files: dict[str, bytes] = {}
+    for season, samples in tables.samples.items():
+        files[f"samples-{season}.parquet"] = parquet_bytes(samples)
+        if season in tables.parcels:
+            files[f"parcels-{season}.parquet"] = parquet_bytes(tables.parcels[season])
+    files["blocks.parquet"] = parquet_bytes(tables.blocks)
+    files["scenes.parquet"] = parquet_bytes(tables.scenes)
+    if tables.squares is not None:
+        files["squares.parquet"] = parquet_bytes(tables.squares)
+    classes = [{str(number): name for number, name in tier.items()} for tier in tables.classes]
+    for name, document in (
+        ("statistics", tables.statistics),
+        ("classes", classes),
+        ("recipes", {str(season): recipe for season, recipe in tables.recipes.items()}),
+    ):
+        files[f"{name}.json"] = canonical_json(document).encode()
+    return files
+
+
+def stacked(seasons: Sequence[FinishedSeason], table: str) -> pd.DataFrame:
+    """One table of all seasons, with the season in front."""
+    parts = []
+    for finished in seasons:
+        part: pd.DataFrame = getattr(finished, table).copy()
+        part.insert(0, "season", finished.season)
+        parts.append(part)
+    return pd.concat(parts, ignore_index=True)
+
+
+def square_table(samples: Sequence[gpd.GeoDataFrame], recipe: dict[str, Any]) -> gpd.GeoDataFrame | None:
+    """The split squares that hold samples: column, row, split, samples of all seasons, outline."""
+    size = (recipe.get("split") or {}).get("square_size")
+    if size is None or not all("square" in table for table in samples):
+        return None
+    everything = pd.concat([table[["square", "split"]] for table in samples])
+    counted = everything.groupby(["square", "split"], sort=True).size().reset_index(name="samples")
+    counted[["column", "row"]] = counted.pop("square").str.split("_", expand=True).astype("int32")
+    counted = counted.sort_values(["column", "row", "split"], ignore_index=True)
+    west, south = counted["column"].to_numpy() * float(size), counted["row"].to_numpy() * float(size)
+    boxes = shapely.box(west, south, west + size, south + size)
+    outlines = [to_crs(box, SPLIT_CRS, LONLAT) for box in boxes]
+    return gpd.GeoDataFrame(counted[["column", "row", "split", "samples"]], geometry=outlines, crs=LONLAT)
+
+
+def statistics(seasons: Sequence[FinishedSeason]) -> dict[str, Any]:
+    """Statistics of a release: reflectance over the training split; classes by season, split and tier."""
+    training = [finished.sums[TRAINING] for finished in seasons if TRAINING in finished.sums]
+    result: dict[str, Any] = {
+        "reflectance": {"split": TRAINING, "units": "1"},
+        "clear_observations": [],
+        "class_pixels": {},
+        "class_parcels": {},
+    }
+    if training:
+        together = total(training)
+        result["reflectance"] |= reflectance_statistics(together)
+        if together.clear is not None:
+            result["clear_observations"] = [nonzero_counts(month) for month in together.clear]
+    for finished in seasons:
+        by_split = sorted(finished.sums.items())
+        result["class_pixels"][str(finished.season)] = {
+            split: {name: [nonzero_counts(tier) for tier in counts] for name, counts in sums.pixels.items()}
+            for split, sums in by_split
+        }
+        if finished.parcels is not None:
+            tiers = finished.parcels[[f"tier{tier}" for tier in range(1, TIERS + 1)]].to_numpy(np.uint8)
+            result["class_parcels"][str(finished.season)] = {
+                split: parcel_counts(sums, tiers) for split, sums in by_split
+            }
+    return result
+
+
+def parquet_bytes(table: pd.DataFrame) -> bytes:
+    """A table as Parquet (GeoParquet where it has geometry)."""
+    buffer = io.BytesIO()
+    options: dict[str, Any] = (
+        {"write_covering_bbox": True} if isinstance(table, gpd.GeoDataFrame) and len(table) else {}
+    )
+    table.to_parquet(buffer, index=False, compression="zstd", **options)
+    stored = pq.read_table(buffer)
+    for place, column in enumerate(stored.schema):
+        # A column of nothing but empty lists has no type; all our lists that may be empty are of text.
+        if pa.types.is_list(column.type) and pa.types.is_null(column.type.value_type):
+            texts = stored.column(place).cast(pa.list_(pa.string()))
+            stored = stored.set_column(place, pa.field(column.name, texts.type), texts)
+    buffer = io.BytesIO()
+    pq.write_table(stored, buffer, compression="zstd")
+    return buffer.getvalue()

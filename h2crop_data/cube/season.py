@@ -1,0 +1,61 @@
+"""A season all of whose blocks are done: what goes into a release."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import geopandas as gpd
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from h2crop_data.cube.statistics import BlockSums
+from h2crop_data.cube.storage import FileRecord
+
+
+@dataclass(frozen=True)
+class FinishedSeason:
+    """What sealing needs to know of a season, all of whose blocks are done."""
+
+    season: int
+    #: One row a slot in use, in order: at least sample, block, slot, x0, y0, epsg, split, geometry; goes to the index,
+    #: but for the samples of retracted blocks.
+    samples: gpd.GeoDataFrame
+    #: One row a block, in order. `retracted`: why it is kept out of the release; empty where it is not.
+    blocks: pd.DataFrame
+    scenes: pd.DataFrame
+    #: None where the store has no labels.
+    parcels: gpd.GeoDataFrame | None
+    #: (block, 2, band) float32: wavelength and FWHM in nm of each block's bands; None without EnMAP.
+    spectra: NDArray[np.float32] | None
+    #: What statistics need, by split, without retracted blocks.
+    sums: dict[str, BlockSums]
+    #: Shards of the release: path, bytes, sha256.
+    files: list[FileRecord]
+    recipe: dict[str, Any]
+
+    @cached_property
+    def valid(self) -> NDArray[np.bool_]:
+        """Which of the samples are part of the release."""
+        kept = self.blocks["block"][self.blocks["retracted"] == ""]
+        return np.asarray(self.samples["block"].isin(kept), bool)
+
+    @property
+    def released(self) -> gpd.GeoDataFrame:
+        """The samples of the release."""
+        return self.samples[self.valid]
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What the root says of it: its size, and a hash of its blocks that changes when any of them does."""
+        files = sorted(self.files, key=lambda file: str(file["path"]))
+        content = json.dumps([[file["path"], file["sha256"]] for file in files])
+        return {
+            "blocks": len(self.blocks),
+            "samples": int(self.valid.sum()),
+            "sha256": hashlib.sha256(content.encode()).hexdigest(),
+        }

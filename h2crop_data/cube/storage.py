@@ -1,0 +1,94 @@
+"""Where the files of a store lie: a local folder or an object store, spoken to in the same few words.
+
+A file is named by its path below the store (`2022/s2/c.0.0.0.0.0`). It appears whole or not at all, in a folder by a
+temporary name, fsync, rename and fsync of the folder, in an object store by one PUT.
+"""
+
+from __future__ import annotations
+
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager
+from typing import Any
+
+from h2crop_data.errors import StoreError
+
+BUILD_FOLDER = ".build"
+TEMPORARY = f"{BUILD_FOLDER}/tmp"
+LOCK = f"{BUILD_FOLDER}/lock"
+#: `path`, `bytes`, `sha256` of a file of the store.
+FileRecord = dict[str, Any]
+
+
+def canonical_json(value: Any) -> str:
+    """JSON with sorted keys and one form: the same value always has the same bytes."""
+    return json.dumps(value, sort_keys=True, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+class Storage(ABC):
+    """The files of one store. Cheap to pickle; safe to use from several threads."""
+
+    #: What the user calls it: the folder, or the URL.
+    location: str
+
+    @abstractmethod
+    def read(self, name: str) -> bytes:
+        """A whole file. Raises MissingFileError where there is none, StoreError where it cannot be read."""
+
+    @abstractmethod
+    def read_range(self, name: str, offset: int, length: int) -> bytes:
+        """So many bytes from an offset on; fewer where the file ends before. Raises as `read` does."""
+
+    @abstractmethod
+    def size(self, name: str) -> int | None:
+        """Bytes of a file, None where there is none."""
+
+    @abstractmethod
+    def names(self, prefix: str = "") -> Iterator[tuple[str, int]]:
+        """Every file whose name begins with `prefix` (empty, or ending in a slash) and its size, in order of name."""
+
+    @abstractmethod
+    def write(self, name: str, parts: Iterable[bytes]) -> None:
+        """Write a file, whole or not at all. Raises StoreError; what was there before is still there then."""
+
+    def replace(self, name: str, parts: Iterable[bytes]) -> None:
+        """Write a file whose content changes in the life of a store, for a builder that holds it.
+
+        Raises StoreError also where the hold was lost to another builder.
+        """
+        self.write(name, parts)
+
+    @abstractmethod
+    def delete(self, name: str) -> None:
+        """Delete a file; one that is not there is deleted already. Raises StoreError."""
+
+    @abstractmethod
+    def describe(self, name: str) -> FileRecord:
+        """Name, bytes and sha256 of a file that was written. Raises StoreError."""
+
+    @abstractmethod
+    def share(self, name: str, source: Storage) -> None:
+        """Have a file of another store under the same name, without a second copy where the storage can do that."""
+
+    @abstractmethod
+    def hold(self) -> AbstractContextManager[None]:
+        """Make the store if needed and keep every other builder out of it until the block ends.
+
+        Raises StoreError where another builder holds it, or the place holds something that is no store.
+        """
+
+    def exists(self, name: str) -> bool:
+        """Whether a file is there."""
+        return self.size(name) is not None
+
+    def read_json(self, name: str) -> Any:
+        """A JSON document. Raises MissingFileError or StoreError, also for damaged ones."""
+        try:
+            return json.loads(self.read(name))
+        except ValueError as error:
+            raise StoreError(f"{self.where(name)} is damaged: {error}") from error
+
+    def where(self, name: str) -> str:
+        """A file as the user would find it."""
+        return f"{self.location.rstrip('/')}/{name}"
