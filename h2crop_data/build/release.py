@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,9 +17,14 @@ from h2crop_data.cube.retraction import Retractions
 from h2crop_data.cube.seal import current_attributes, seal
 from h2crop_data.cube.season import FinishedSeason
 from h2crop_data.cube.statistics import total
+from h2crop_data.cube.storage import BUILD_FOLDER
 from h2crop_data.cube.store import StoreBuilder
 from h2crop_data.errors import PlanError
 from h2crop_data.parcels.taxonomy import Taxonomy
+
+
+#: The release another store was relabelled from.
+ORIGIN = f"{BUILD_FOLDER}/origin.json"
 
 
 @dataclass
@@ -66,7 +71,7 @@ def seal_store(builder: StoreBuilder, report: BuildReport) -> None:
             )
         if not parts:
             continue
-        one = finished_season(builder, parts, retractions.blocks.get(season, {}))
+        one = finished_season(builder, parts, retractions)
         finished.append(one)
         layout = parts[0].layout
         if season in report.seasons:
@@ -75,7 +80,8 @@ def seal_store(builder: StoreBuilder, report: BuildReport) -> None:
         raise PlanError(f"{builder.location} has no finished season to seal")
     taxonomy = Taxonomy.load()
     classes = [taxonomy.names(tier) for tier in range(1, len(taxonomy.classes) + 1)]
-    report.release = seal(builder, layout, finished, classes, f"h2crop-data {__version__}")
+    origin = builder.storage.read_json(ORIGIN) if builder.storage.exists(ORIGIN) else None
+    report.release = seal(builder, layout, finished, classes, f"h2crop-data {__version__}", origin)
 
 
 def plan_folders(builder: StoreBuilder) -> dict[int, list[str]]:
@@ -97,9 +103,10 @@ def note_season(report: BuildReport, finished: FinishedSeason, parts: Sequence[S
     report.gaps += sorted({gap for gaps in finished.samples.get("s2_gaps", []) for gap in gaps})
 
 
-def finished_season(builder: StoreBuilder, parts: Sequence[SeasonPlan], retracted: dict[int, str]) -> FinishedSeason:
+def finished_season(builder: StoreBuilder, parts: Sequence[SeasonPlan], retractions: Retractions) -> FinishedSeason:
     """What sealing needs of a season, from its plans and the markers of its blocks, read one after the other."""
     season = parts[0].season
+    retracted = retractions.blocks.get(season, {})
     blocks = pd.concat([blocks_of_part(plan) for plan in parts], ignore_index=True)
     numbers = blocks["block"].tolist()
     provenance: list[dict[str, Any]] = []
@@ -127,7 +134,7 @@ def finished_season(builder: StoreBuilder, parts: Sequence[SeasonPlan], retracte
         season=season,
         samples=samples,
         blocks=blocks,
-        scenes=merged_scenes([scenes_table(plan.scenes) for plan in parts]),
+        scenes=merged_scenes([scenes_table(plan.scenes) for plan in parts], retractions.scenes),
         parcels=merged_parcels(parts),
         spectra=np.stack(spectra) if spectra else None,
         sums={
@@ -146,12 +153,15 @@ def blocks_of_part(plan: SeasonPlan) -> pd.DataFrame:
     )
 
 
-def merged_scenes(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
-    """The decisions of several plans: of each scene the one that took it, else the newest."""
+def merged_scenes(tables: Sequence[pd.DataFrame], retracted: Mapping[str, str]) -> pd.DataFrame:
+    """The decisions of several plans: of each scene the one that took it, else the newest; none for retracted ones."""
     together = pd.concat(tables, ignore_index=True)
     order = together.assign(place=together.index).sort_values(["taken", "place"], kind="stable").index
-    newest = together.loc[order].drop_duplicates(["sensor", "id"], keep="last")
-    return newest.sort_index(ignore_index=True) if len(tables) > 1 else tables[0]
+    scenes = together.loc[order].drop_duplicates(["sensor", "id"], keep="last").sort_index(ignore_index=True)
+    gone = scenes["id"].isin(list(retracted))
+    scenes.loc[gone, "taken"] = False
+    scenes.loc[gone, "reason"] = [f"retracted: {retracted[name]}" for name in scenes.loc[gone, "id"]]
+    return scenes
 
 
 def merged_parcels(parts: Sequence[SeasonPlan]) -> gpd.GeoDataFrame | None:

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from h2crop_data import __version__
-from h2crop_data.cli import build, inspect, plan, recipe, simulate
+from h2crop_data.cli import build, inspect, migrate, plan, recipe, relabel, retract, simulate
 from h2crop_data.cli.console import Exit, console
 from h2crop_data.errors import H2cropError, RecipeError
 
@@ -25,6 +25,10 @@ app.add_typer(recipe.app, name="recipe")
 app.add_typer(plan.app, name="plan")
 app.command("build")(build.build)
 app.command("inspect")(inspect.inspect)
+app.command("relabel")(relabel.relabel)
+app.command("retract")(retract.retract)
+app.command("prune")(retract.prune)
+app.command("migrate")(migrate.migrate)
 app.command("simulate")(simulate.simulate)
 
 

@@ -92,6 +92,8 @@ def square_table(samples: Sequence[gpd.GeoDataFrame], recipe: dict[str, Any]) ->
     if size is None or not all("square" in table for table in samples):
         return None
     everything = pd.concat([table[["square", "split"]] for table in samples])
+    if everything.empty:
+        return None
     counted = everything.groupby(["square", "split"], sort=True).size().reset_index(name="samples")
     counted[["column", "row"]] = counted.pop("square").str.split("_", expand=True).astype("int32")
     counted = counted.sort_values(["column", "row", "split"], ignore_index=True)
@@ -123,8 +125,9 @@ def statistics(seasons: Sequence[FinishedSeason]) -> dict[str, Any]:
         }
         if finished.parcels is not None:
             tiers = finished.parcels[[f"tier{tier}" for tier in range(1, TIERS + 1)]].to_numpy(np.uint8)
+            numbers = finished.parcels["number"].to_numpy(np.uint32)
             result["class_parcels"][str(finished.season)] = {
-                split: parcel_counts(sums, tiers) for split, sums in by_split
+                split: parcel_counts(sums, numbers, tiers) for split, sums in by_split
             }
     return result
 

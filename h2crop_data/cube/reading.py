@@ -174,6 +174,8 @@ def open_season(store: str | Path, season: int, *, scaled: bool = False, release
             values = LazilyIndexedArray(ValidSamples(values, slots, scaled=False))
         else:
             values = values[:][slots] if coordinate.dims[0] == "sample" else values[:]
+        if coordinate.name == "valid":
+            values = np.ones(len(slots), bool)
         coordinate_values[coordinate.name] = xr.Variable(coordinate.dims, values, dict(coordinate.attributes))
     return xr.Dataset(variables, coordinate_values, {"release": attributes["release"], "season": season})
 

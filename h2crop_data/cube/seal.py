@@ -24,10 +24,11 @@ def seal(
     seasons: list[FinishedSeason],
     classes: list[dict[int, str]],
     software: str,
+    origin: dict[str, Any] | None = None,
 ) -> int:
     """Make a release of the finished seasons; gives its number. Nothing changed since the last one: that one's number.
 
-    classes: names of the class ids of each tier.
+    classes: names of the class ids of each tier. origin: the release of another store this one was relabelled from.
     """
     seasons = sorted(seasons, key=lambda finished: finished.season)
     identity = {str(finished.season): finished.identity for finished in seasons}
@@ -49,6 +50,8 @@ def seal(
         "seasons": identity,
         "software": software,
     }
+    if origin:
+        attributes["origin"] = origin
     tables = index_tables(seasons, classes)
     index = index_files(tables)
     folder = f"index/r{release}"

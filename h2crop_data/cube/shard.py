@@ -92,6 +92,26 @@ def decode_chunk(chunk: memoryview, out: NDArray[Any]) -> None:
     blosc.decompress(chunk, out)
 
 
+def decode_shard(data: bytes, spec: ArraySpec, capacity: int) -> NDArray[Any]:
+    """All slots of a shard file, (capacity, *spec.sample_shape); fill where nothing is stored.
+
+    Raises ValueError for bytes that are no such shard.
+    """
+    index = parse_index(
+        data[-index_size(capacity * spec.chunks_per_sample) :], len(data), capacity * spec.chunks_per_sample
+    )
+    samples = np.full((capacity, *spec.sample_shape), spec.fill, spec.dtype)
+    rows = samples.reshape(len(index), -1)
+    view = memoryview(data)
+    for row, (offset, length) in zip(rows, index.tolist(), strict=True):
+        if offset != int(MISSING):
+            try:
+                decode_chunk(view[offset : offset + length], row)
+            except RuntimeError as error:
+                raise ValueError(f"chunk at byte {offset} is damaged ({error})") from error
+    return samples
+
+
 def shard_name(block: int, dimensions: int) -> str:
     """File name of a block's shard in the folder of an array of so many dimensions."""
     return f"c.{block}" + ".0" * (dimensions - 1)
@@ -206,22 +226,35 @@ def read_range(path: Path, offset: int, length: int) -> bytes:
 
 def read_index(path: Path, entries: int) -> NDArray[np.void] | None:
     """The index at the end of a shard file, checked against its CRC32C; None where there is no such file."""
-    size = entries * INDEX_ENTRY.itemsize + 4
     try:
         with path.open("rb") as file:
             length = file.seek(0, os.SEEK_END)
-            file.seek(max(0, length - size))
+            file.seek(max(0, length - index_size(entries)))
             tail = file.read()
     except FileNotFoundError:
         return None
+    try:
+        return parse_index(tail, length, entries)
+    except ValueError as error:
+        raise StoreError(f"{path}: {error}; download or build this block again") from error
+
+
+def index_size(entries: int) -> int:
+    """Bytes of the index of so many chunks, with its checksum."""
+    return entries * INDEX_ENTRY.itemsize + 4
+
+
+def parse_index(tail: bytes, length: int, entries: int) -> NDArray[np.void]:
+    """The index in the last bytes of a shard file of `length` bytes. Raises ValueError for a damaged one."""
     table = tail[:-4]
-    if len(tail) != size or int(google_crc32c.value(table)).to_bytes(4, "little") != tail[-4:]:
-        raise StoreError(f"{path}: the shard's index is damaged or cut short; download or build this block again")
+    if len(tail) != index_size(entries) or int(google_crc32c.value(table)).to_bytes(4, "little") != tail[-4:]:
+        raise ValueError("the shard's index is damaged or cut short")
     index = np.frombuffer(table, INDEX_ENTRY)
     present = index["offset"] != MISSING
-    offsets, lengths, room = index["offset"][present], index["length"][present], np.uint64(length - size)
+    offsets, lengths = index["offset"][present], index["length"][present]
+    room = np.uint64(length - index_size(entries))
     if ((lengths > room) | (offsets > room - np.minimum(lengths, room))).any():
-        raise StoreError(f"{path}: the shard's index points outside the file; download or build this block again")
+        raise ValueError("the shard's index points outside the file")
     return index
 
 

@@ -226,11 +226,11 @@ def nonzero_counts(counts: NDArray[np.int64]) -> dict[str, int]:
     return {str(number): int(counts[number]) for number in np.flatnonzero(counts)}
 
 
-def parcel_counts(sums: BlockSums, tiers: NDArray[np.uint8]) -> list[dict[str, int]]:
+def parcel_counts(sums: BlockSums, numbers: NDArray[np.uint32], tiers: NDArray[np.uint8]) -> list[dict[str, int]]:
     """Parcels of each class at each tier that have a labelled pixel.
 
-    tiers: (parcels, 4), the classes of parcel number 1, 2, ….
+    numbers: (n), in order; tiers: (n, 4), the classes of the parcels with these numbers.
     """
-    classes = tiers[sums.parcels.astype(np.intp) - 1]
+    classes = tiers[np.isin(numbers, sums.parcels)]
     counts = [np.bincount(classes[:, tier], minlength=UNKNOWN + 1) for tier in range(TIERS)]
     return [nonzero_counts(of_tier) for of_tier in counts]

@@ -65,9 +65,15 @@ class StoreBuilder:
 
         arrays: name -> (n, *sample_shape), as `layout.arrays()` tells; all of them, none more.
         """
-        specs = layout.arrays()
-        if set(arrays) != set(specs):
-            raise ValueError(f"block {block} has arrays {sorted(arrays)}, the store has {sorted(specs)}")
+        if set(arrays) != set(layout.arrays()):
+            raise ValueError(f"block {block} has arrays {sorted(arrays)}, the store has {sorted(layout.arrays())}")
+        return self.write_arrays(season, block, arrays, layout, pool)
+
+    def write_arrays(
+        self, season: int, block: int, arrays: dict[str, NDArray[Any]], layout: StoreLayout, pool: ThreadPoolExecutor
+    ) -> list[str]:
+        """Write the shards of a block in some arrays; gives the names of the files."""
+        specs = {name: spec for name, spec in layout.arrays().items() if name in arrays}
         # The pool compresses the chunks of all arrays, while this thread writes those that are ready.
         encoded = {
             name: encode_shard(arrays[name], spec, layout.capacity, layout.codec, pool.map)

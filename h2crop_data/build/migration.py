@@ -1,0 +1,97 @@
+"""Bringing a store of an older minor version of the format to this one, and mending what the builder keeps of blocks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from h2crop_data.build.extension import kept_plans
+from h2crop_data.build.plan import SeasonPlan
+from h2crop_data.build.release import BuildReport, seal_store
+from h2crop_data.build.survey import Progress, silent
+from h2crop_data.cube.reading import load_root
+from h2crop_data.cube.schema import FORMAT_VERSION, ROOT_COPY
+from h2crop_data.cube.shard import decode_shard
+from h2crop_data.cube.statistics import block_sums
+from h2crop_data.cube.store import StoreBuilder, block_path, hold_store, shard_path
+from h2crop_data.errors import StoreError
+
+
+@dataclass(frozen=True)
+class MigrationReport:
+    """What a migration did."""
+
+    store: str
+    #: Format version of the release before, and of the one now.
+    before: str
+    after: str
+    release: int
+    #: Blocks whose sums were made anew from their arrays.
+    mended: int
+
+
+def migrate_store(store: str | Path, progress: Progress = silent) -> MigrationReport:
+    """Make the newest release of a store one of this format; samples and older releases stay as they are.
+
+    Raises StoreError where the store has no builder's files (a downloaded one: its readers need no migration), or
+    blocks that are not done, FormatVersionError for another major version.
+    """
+    with hold_store(store) as builder:
+        root = load_root(store)
+        attributes = root["attributes"]
+        plans = kept_plans(builder.storage)
+        if not plans:
+            raise StoreError(
+                f"{store} has no plans in .build/: it was downloaded or imported, and can be read as it is; a new "
+                "release is made where it was built"
+            )
+        keep_root(builder, root)
+        report = BuildReport(str(store))
+        mended = 0
+        total = sum(len(plan.blocks) for plan in plans)
+        done = 0
+        for plan in plans:
+            for block, samples in zip(plan.blocks["block"].tolist(), plan.blocks["samples"].tolist(), strict=True):
+                mended += mend_block(builder, plan, block, samples)
+                done += 1
+                progress(done, total, f"season {plan.season} block {block}")
+        seal_store(builder, report)
+        return MigrationReport(str(store), str(attributes["format_version"]), FORMAT_VERSION, report.release, mended)
+
+
+def keep_root(builder: StoreBuilder, root: dict[str, Any]) -> None:
+    """Keep a copy of the root of the newest release, which format 1.0 did not, so that it can be read later."""
+    name = f"index/r{root['attributes']['release']}/{ROOT_COPY}"
+    if not builder.storage.exists(name):
+        builder.write_json(name, root)
+
+
+def mend_block(builder: StoreBuilder, plan: SeasonPlan, block: int, samples: int) -> bool:
+    """Give a finished block the sums it lacks, from its arrays; whether there was anything to do."""
+    name = f"{block_path(plan.season, block)}.json"
+    if not builder.storage.exists(name):
+        return False
+    marker: dict[str, Any] = builder.storage.read_json(name)
+    if "sums" in marker and sums_are_whole(builder, plan.season, block):
+        return False
+    arrays = {
+        array: decode_shard(
+            builder.storage.read(shard_path(plan.season, array, block, len(spec.dims))), spec, plan.layout.capacity
+        )[:samples]
+        for array, spec in plan.layout.arrays().items()
+    }
+    sums = block_sums(arrays, marker["split"], plan.recipe.enmap.flag_mask if plan.recipe.enmap else 0)
+    marker.pop("statistics", None)
+    marker["sums"] = builder.write_sums(plan.season, block, sums)
+    builder.write_marker(plan.season, block, marker)
+    return True
+
+
+def sums_are_whole(builder: StoreBuilder, season: int, block: int) -> bool:
+    """Whether the sums of a block can be read."""
+    try:
+        builder.read_sums(season, block)
+    except StoreError:
+        return False
+    return True

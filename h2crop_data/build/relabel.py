@@ -1,0 +1,269 @@
+"""A new store with other labels: label arrays are redone where their inputs changed, everything else is shared."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from h2crop_data import __version__
+from h2crop_data.build.block import block_task, label_arrays
+from h2crop_data.build.declarations import TIER_COLUMNS, Declarations, with_splits
+from h2crop_data.build.extension import kept_plans
+from h2crop_data.build.plan import ROLES, SeasonPlan, keep_plan
+from h2crop_data.build.planning import ALGORITHM, with_hashes
+from h2crop_data.build.release import ORIGIN, BuildReport, seal_store
+from h2crop_data.build.survey import Known, Progress, SplitTable, cells_by_square, declarations_in, silent
+from h2crop_data.build.timing import Stopwatch
+from h2crop_data.cube.location import open_storage
+from h2crop_data.cube.reading import store_attributes
+from h2crop_data.cube.retraction import Retractions
+from h2crop_data.cube.statistics import block_sums
+from h2crop_data.cube.storage import Storage, canonical_json
+from h2crop_data.cube.store import StoreBuilder, block_path, hold_store
+from h2crop_data.errors import PlanError, StoreError
+from h2crop_data.grid import Cell
+from h2crop_data.parcels.taxonomy import Taxonomy, load_crop_table, tier_table
+from h2crop_data.recipe import CropTable, ParcelSource, Recipe
+
+
+@dataclass
+class RelabelReport:
+    """What relabelling did."""
+
+    store: str
+    source: str
+    release: int = 0
+    #: Blocks whose labels were made anew, and those shared whole.
+    redone: int = 0
+    shared: int = 0
+    already_done: int = 0
+    samples: int = 0
+    #: Bytes of the label shards that were written.
+    bytes: int = 0
+    seasons: list[int] = field(default_factory=list)
+
+
+def relabel_store(
+    source: str | Path,
+    target: str | Path,
+    *,
+    recipe: Recipe | None = None,
+    tables: Mapping[str, Path] | None = None,
+    workers: int = 1,
+    progress: Progress = silent,
+) -> RelabelReport:
+    """Make a store from another one with the labels of today's inputs; gives what was done. Goes on where it stopped.
+
+    recipe: read the parcels anew, as its `parcels` says; without it the parcels the source pinned are coded anew.
+    tables: crop table (CSV with the columns `code` and `hcat3`) by country, in the place of the recipe's.
+    Raises PlanError where the source is not finished or has no labels, or the target was begun with other inputs.
+    """
+    files = open_storage(source)
+    attributes = store_attributes(source)
+    with hold_store(target) as builder:
+        plans = kept_plans(files)
+        if not plans:
+            raise PlanError(f"{source} has no plans of its own (.build/plan): relabel it where it was built")
+        if not plans[0].layout.labels:
+            raise PlanError(f"{source} has no labels")
+        report = RelabelReport(str(target), str(source), seasons=sorted({plan.season for plan in plans}))
+        origin = {"release": attributes["release"], "manifest": attributes["manifest"]["sha256"]}
+        new_plans = pinned(builder, relabelled_plans(plans, recipe, tables or {}, progress), origin)
+        retracted = Retractions.read(files)
+        if retracted.blocks or retracted.scenes:
+            retracted.write(builder.storage)
+        work = [
+            (old, new, block)
+            for old, new in zip(plans, new_plans, strict=True)
+            for block in old.blocks["block"].tolist()
+        ]
+        for done, (kind, written) in enumerate(relabelled_blocks(files, builder, work, workers), 1):
+            setattr(report, kind, getattr(report, kind) + 1)
+            report.bytes += written
+            progress(done, len(work), "blocks")
+        sealed = BuildReport(str(target), seasons=report.seasons)
+        seal_store(builder, sealed)
+        report.release, report.samples = sealed.release, sealed.samples
+    return report
+
+
+def relabelled_plans(
+    plans: Sequence[SeasonPlan], recipe: Recipe | None, tables: Mapping[str, Path], progress: Progress
+) -> list[SeasonPlan]:
+    """The plans with the declarations of today: the same samples, blocks and numbers of parcels."""
+    squares = {square: split for plan in plans for square, split in plan.squares.items()}
+    taxonomy = Taxonomy.load()
+    known: dict[tuple[int, str], list[pd.DataFrame]] = {}
+    for plan in plans:
+        for role in ROLES:
+            known.setdefault((plan.season, role), []).append(getattr(plan, role).parcels)
+    result = []
+    for plan in plans:
+        own_recipe = with_labels_of(plan.recipe, recipe, tables, taxonomy)
+        found: dict[str, Declarations] = {}
+        for role in ROLES:
+            numbered = pd.concat(known[plan.season, role]).drop_duplicates("number")
+            if recipe is None:
+                found[role] = coded_anew(plan, role, own_recipe, tables, taxonomy)
+            else:
+                found[role] = read_anew(plan, role, own_recipe, taxonomy, numbered, squares, progress)
+                known[plan.season, role].append(found[role].parcels)
+        changed = replace(
+            plan,
+            recipe=own_recipe,
+            taxonomy_version=taxonomy.version,
+            taxonomy_hash=taxonomy.hash,
+            algorithm={**plan.algorithm, "labels": ALGORITHM["labels"]},
+            parcels=found["parcels"],
+            prior=found["prior"],
+        )
+        hashes = with_hashes(changed)["hash_labels"].to_numpy()
+        result.append(replace(changed, blocks=changed.blocks.assign(hash_labels=hashes)))
+    return result
+
+
+def with_labels_of(old: Recipe, recipe: Recipe | None, tables: Mapping[str, Path], taxonomy: Taxonomy) -> Recipe:
+    """The recipe of a store with the parcels of another one, other crop tables, and the taxonomy of today."""
+    parcels = (recipe or old).parcels
+    if parcels is None:
+        raise PlanError("the recipe has no parcels to label with")
+
+    def with_table(source: ParcelSource) -> ParcelSource:
+        if source.country not in tables:
+            return source
+        return source.model_copy(update={"table": CropTable(path=str(tables[source.country].resolve()))})
+
+    changes: dict[str, Any] = {"season": [with_table(source) for source in parcels.season]}
+    if isinstance(parcels.prior, list):
+        changes["prior"] = [with_table(source) for source in parcels.prior]
+    changed = old.model_copy(
+        update={
+            "parcels": parcels.model_copy(update=changes),
+            "taxonomy": old.taxonomy.model_copy(update={"version": taxonomy.version}),
+        }
+    )
+    changed._folder = (recipe or old)._folder
+    return changed
+
+
+def coded_anew(
+    plan: SeasonPlan, role: str, recipe: Recipe, tables: Mapping[str, Path], taxonomy: Taxonomy
+) -> Declarations:
+    """The parcels a plan pinned, with the crop tables and classes of today.
+
+    Where the plan's recipe has a crop table of its own that is not given again, HCAT3 codes stay as they were read.
+    """
+    declarations: Declarations = getattr(plan, role)
+    parcels = declarations.parcels.copy()
+    for country in sorted(set(parcels["country"])):
+        table = table_of(recipe, country, tables)
+        if table is not None:
+            rows = parcels["country"] == country
+            parcels.loc[rows, "hcat3"] = parcels.loc[rows, "code"].map(lambda code, table=table: table.get(code, ""))
+    parcels["hcat3"] = parcels["hcat3"].astype("str")
+    parcels[TIER_COLUMNS] = tier_table(parcels["hcat3"], taxonomy)
+    return replace(declarations, parcels=parcels)
+
+
+def table_of(recipe: Recipe, country: str, tables: Mapping[str, Path]) -> dict[str, str] | None:
+    """The crop table of a country: the one given, else the recipe's if h2crop ships it."""
+    if country in tables:
+        return load_crop_table(CropTable(path=str(tables[country])), country, tables[country])
+    sources = [] if recipe.parcels is None else recipe.parcels.season
+    names = [source.table for source in sources if source.country == country]
+    if not names or isinstance(names[0], CropTable):
+        return None
+    return load_crop_table(names[0], country)
+
+
+def read_anew(
+    plan: SeasonPlan,
+    role: str,
+    recipe: Recipe,
+    taxonomy: Taxonomy,
+    numbered: Any,
+    squares: dict[tuple[int, int], str],
+    progress: Progress,
+) -> Declarations:
+    """The declarations of a recipe on the ground of a plan; parcels that were there keep number and split."""
+    of_cell = {
+        Cell.parse(cell): (int(square.split("_")[0]), int(square.split("_")[1]))
+        for cell, square in zip(plan.samples["cell"], plan.samples["square"], strict=True)
+    }
+    known = Known(parcels={role: numbered})
+    found = declarations_in(role, recipe, plan.season, cells_by_square(of_cell), taxonomy, known, progress)
+    return with_splits(found, SplitTable(plan.recipe.split, squares), numbered)
+
+
+def pinned(builder: StoreBuilder, plans: Sequence[SeasonPlan], origin: dict[str, Any]) -> list[SeasonPlan]:
+    """Keep the plans in the new store; those of an interrupted attempt must be the same. Raises PlanError."""
+    kept = {(plan.season, plan.first_block): plan for plan in kept_plans(builder.storage)}
+    if not kept:
+        builder.storage.replace(ORIGIN, [canonical_json(origin).encode()])
+    result = []
+    for plan in plans:
+        before = kept.get((plan.season, plan.first_block))
+        if before is not None and before.blocks["hash_labels"].tolist() != plan.blocks["hash_labels"].tolist():
+            raise PlanError(f"{builder.location} was begun with other labels for {plan.season}; choose another --out")
+        result.append(before or keep_plan(plan, builder.storage))
+    return result
+
+
+def relabelled_blocks(
+    files: Storage, builder: StoreBuilder, work: Sequence[tuple[SeasonPlan, SeasonPlan, int]], workers: int
+) -> Iterator[tuple[str, int]]:
+    """What became of each block (`redone`, `shared`, `already_done`), and the bytes written."""
+    queue = iter(work)
+    with ThreadPoolExecutor(workers) as pool:
+        while batch := list(islice(queue, 4 * workers)):
+            yield from pool.map(partial(relabel_block, files, builder), batch)
+
+
+def relabel_block(files: Storage, builder: StoreBuilder, work: tuple[SeasonPlan, SeasonPlan, int]) -> tuple[str, int]:
+    """Share a block, with its labels made anew where their inputs changed."""
+    old, new, block = work
+    season = new.season
+    if builder.read_marker(season, block) is not None:
+        return "already_done", 0
+    marker = StoreBuilder(files).read_marker(season, block)
+    if marker is None:
+        raise StoreError(f"{files.location}: block {block} of {season} is not done; finish the build first")
+    row = new.blocks[new.blocks["block"] == block].iloc[0]
+    labels = {name for name, spec in new.layout.arrays().items() if spec.group == "labels"}
+    unchanged = marker["hashes"]["labels"] == row["hash_labels"]
+    redone = set() if unchanged else labels
+    shared = [file for file in marker["files"] if file["path"].split("/")[1] not in redone]
+    for file in shared:
+        builder.storage.share(file["path"], files)
+    if unchanged:
+        builder.storage.share(f"{block_path(season, block)}.sums", files)
+        builder.write_marker(season, block, marker)
+        return "shared", 0
+    task = block_task(new, block)
+    arrays, facts = label_arrays(task, Stopwatch())
+    with ThreadPoolExecutor(1) as pool:
+        names = builder.write_arrays(season, block, arrays, new.layout, pool)
+    written = {record["path"]: record for record in map(builder.describe, names)}
+    counted = block_sums(arrays, task.split, 0)
+    before = StoreBuilder(files).read_sums(season, block)
+    sums = replace(before, pixels=counted.pixels, parcels=counted.parcels)
+    builder.write_marker(
+        season,
+        block,
+        {
+            **marker,
+            "hashes": {**marker["hashes"], "labels": row["hash_labels"]},
+            "software": __version__,
+            "files": [written.get(file["path"], file) for file in marker["files"]],
+            "provenance": [{**one, **fact} for one, fact in zip(marker["provenance"], facts, strict=True)],
+            "sums": builder.write_sums(season, block, sums),
+        },
+    )
+    return "redone", sum(record["bytes"] for record in written.values())

@@ -1,0 +1,148 @@
+"""Keeping blocks or scenes out of the releases to come, and deleting releases nobody needs any more."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from h2crop_data.build.extension import kept_plans
+from h2crop_data.build.plan import SeasonPlan
+from h2crop_data.build.release import BuildReport, seal_store
+from h2crop_data.cube.location import open_storage
+from h2crop_data.cube.reading import read_index, store_attributes
+from h2crop_data.cube.retraction import Retractions
+from h2crop_data.cube.store import StoreBuilder, hold_store
+from h2crop_data.errors import PlanError
+
+RELEASE_FILE = re.compile(r"index/r(\d+)/.+")
+
+
+@dataclass(frozen=True)
+class Retraction:
+    """What a retraction takes out."""
+
+    #: Season -> blocks.
+    blocks: dict[int, list[int]]
+    scenes: list[str]
+    samples: int
+
+
+@dataclass
+class PruneReport:
+    """What pruning deleted."""
+
+    store: str
+    releases: list[int] = field(default_factory=list)
+    kept: list[int] = field(default_factory=list)
+    files: int = 0
+    bytes: int = 0
+
+
+def find_retraction(store: str | Path, blocks: Mapping[int, Sequence[int]], scenes: Sequence[str]) -> Retraction:
+    """What keeping some blocks (by season) and everything made from some scenes out of a store would take out.
+
+    Raises PlanError for a block or scene the store does not have.
+    """
+    files = open_storage(store)
+    return retraction_in(kept_plans(files), Retractions.read(files), str(store), blocks, scenes)
+
+
+def retraction_in(
+    plans: Sequence[SeasonPlan],
+    before: Retractions,
+    store: str,
+    blocks: Mapping[int, Sequence[int]],
+    scenes: Sequence[str],
+) -> Retraction:
+    """The same from the plans of a store and what was retracted before."""
+    sizes: dict[tuple[int, int], int] = {}
+    of_scene: dict[str, set[tuple[int, int]]] = {}
+    for plan in plans:
+        for row in plan.blocks.to_dict("records"):
+            key = (plan.season, int(row["block"]))
+            sizes[key] = int(row["samples"])
+            for scene in [row["scene"], *(row["s2_items"] if plan.recipe.sentinel2 else [])]:
+                of_scene.setdefault(scene, set()).add(key)
+    wanted = {(season, block) for season, numbers in blocks.items() for block in numbers}
+    unknown = [f"block {block} of {season}" for season, block in sorted(wanted - set(sizes))]
+    unknown += [f"scene {scene}" for scene in scenes if scene not in of_scene]
+    if unknown:
+        raise PlanError(
+            f"{store} has no {', no '.join(unknown)}; see index blocks and scenes (`h2crop inspect {store}`)"
+        )
+    wanted |= {key for scene in scenes for key in of_scene[scene]}
+    wanted -= {(season, block) for season, of_season in before.blocks.items() for block in of_season}
+    by_season: dict[int, list[int]] = {}
+    for season, block in sorted(wanted):
+        by_season.setdefault(season, []).append(block)
+    return Retraction(by_season, list(scenes), sum(sizes[key] for key in wanted))
+
+
+def retract(
+    store: str | Path, blocks: Mapping[int, Sequence[int]], scenes: Sequence[str], reason: str
+) -> tuple[Retraction, int]:
+    """Keep blocks, and everything made from some scenes, out of the next release, and make it; gives its number.
+
+    The samples stay readable in the releases that have them. A scene is not taken again by `--extend`; the samples of
+    blocks may come back in new blocks. Raises PlanError for a block or scene the store does not have.
+    """
+    if not reason.strip():
+        raise PlanError("give a reason: it stands in the index for ever")
+    with hold_store(store) as builder:
+        retractions = Retractions.read(builder.storage)
+        found = retraction_in(kept_plans(builder.storage), retractions, str(store), blocks, scenes)
+        for season, numbers in found.blocks.items():
+            if not builder.has_markers(season, numbers):
+                raise PlanError(f"{store}: not all of these blocks of {season} are done; finish the build first")
+            of_season = retractions.blocks.setdefault(season, {})
+            for block in numbers:
+                of_season.setdefault(block, reason)
+        for scene in found.scenes:
+            retractions.scenes.setdefault(scene, reason)
+        retractions.write(builder.storage)
+        report = BuildReport(str(store))
+        seal_store(builder, report)
+    return found, report.release
+
+
+def prune(store: str | Path, keep: Sequence[int]) -> PruneReport:
+    """Delete every release but the newest and those to keep, and the shards that only they needed.
+
+    Such shards are those of retracted blocks; nothing else of a store ever falls out of use. May be interrupted and
+    run again. Raises PlanError for a release to keep that is not there.
+    """
+    with hold_store(store) as builder:
+        newest = int(store_attributes(store)["release"])
+        found: dict[int, list[tuple[str, int]]] = {}
+        for name, size in builder.storage.names("index/"):
+            if match := RELEASE_FILE.fullmatch(name):
+                found.setdefault(int(match[1]), []).append((name, size))
+        missing = sorted(set(keep) - set(found))
+        if missing:
+            raise PlanError(f"{store} has no release {missing[0]}; it has {', '.join(map(str, sorted(found)))}")
+        kept = sorted({*keep, newest})
+        gone = [file for release, files in sorted(found.items()) if release not in kept for file in reversed(files)]
+        gone += unneeded_shards(builder, store, kept)
+        for name, _ in gone:
+            builder.storage.delete(name)
+        return PruneReport(
+            str(store),
+            releases=[release for release in sorted(found) if release not in kept],
+            kept=kept,
+            files=len(gone),
+            bytes=sum(size for _, size in gone),
+        )
+
+
+def unneeded_shards(builder: StoreBuilder, store: str | Path, kept: Sequence[int]) -> list[tuple[str, int]]:
+    """The shards of retracted blocks that no kept release has, with their sizes."""
+    needed = {path for release in kept for path in read_index(store, "manifest", release)["path"]}
+    shards = []
+    for season, blocks in Retractions.read(builder.storage).blocks.items():
+        sizes = builder.sizes(season)
+        for marker in builder.read_markers(season, sorted(blocks)):
+            paths = [file["path"] for file in marker["files"]] if marker else []
+            shards += [(path, sizes[path]) for path in paths if path in sizes and path not in needed]
+    return shards

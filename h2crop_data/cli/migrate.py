@@ -1,0 +1,28 @@
+"""`h2crop migrate`: bring a store of an older minor version of the format to this one."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Annotated
+
+import typer
+
+from h2crop_data.cli.console import console, print_json, progress_line
+
+
+def migrate(
+    store: Annotated[str, typer.Argument(help="Folder or s3:// URL of the store.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
+) -> None:
+    """Make a release in the present format; also mends what the builder keeps of its blocks. Samples are not touched."""
+    from h2crop_data.build.migration import migrate_store
+
+    with progress_line(quiet=as_json) as progress:
+        report = migrate_store(store, progress)
+    if as_json:
+        print_json(asdict(report))
+        return
+    console.print(
+        f"{report.store}: format {report.before} -> {report.after}, release {report.release}; "
+        f"{report.mended} block(s) summed up anew"
+    )

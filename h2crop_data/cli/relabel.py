@@ -1,0 +1,46 @@
+"""`h2crop relabel`: a new store with other labels that shares everything else."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from h2crop_data.cli.console import console, megabytes, print_json, progress_line
+from h2crop_data.errors import RecipeError
+from h2crop_data.recipe import load_recipe
+
+
+def relabel(
+    store: Annotated[str, typer.Argument(help="Folder or s3:// URL of the store.")],
+    out: Annotated[str, typer.Option("--out", help="Folder or s3:// URL of the new store.")],
+    recipe: Annotated[
+        str | None, typer.Option(help="Read the parcels anew, as this recipe says; else those pinned are coded anew.")
+    ] = None,
+    table: Annotated[
+        list[str] | None, typer.Option(help="COUNTRY=FILE: a corrected crop table (CSV: code, hcat3); may be repeated.")
+    ] = None,
+    workers: Annotated[int, typer.Option(min=1, help="Blocks at a time.")] = 2,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
+) -> None:
+    """Make a new store whose labels come from today's taxonomy, crop tables and parcels; images are not redone."""
+    from h2crop_data.build.relabel import relabel_store
+
+    tables = {}
+    for entry in table or []:
+        country, _, file = entry.partition("=")
+        if not file or not Path(file).is_file():
+            raise RecipeError(f"--table {entry}: give COUNTRY=FILE (fr=corrected.csv) with a file that is there")
+        tables[country] = Path(file)
+    chosen = load_recipe(recipe) if recipe else None
+    with progress_line(quiet=as_json) as progress:
+        report = relabel_store(store, out, recipe=chosen, tables=tables, workers=workers, progress=progress)
+    if as_json:
+        print_json(asdict(report))
+        return
+    console.print(
+        f"{report.store}: release {report.release}, {report.samples} samples; labels of {report.redone} block(s) made "
+        f"anew ({megabytes(report.bytes)}), {report.shared} shared whole, {report.already_done} done before"
+    )

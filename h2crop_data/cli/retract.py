@@ -1,0 +1,69 @@
+"""`h2crop retract` and `h2crop prune`: blocks kept out of releases, and old releases deleted."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import asdict
+from typing import Annotated
+
+import typer
+
+from h2crop_data.cli.console import console, megabytes, print_json
+from h2crop_data.errors import RecipeError
+
+
+def retract(
+    store: Annotated[str, typer.Argument(help="Folder or s3:// URL of the store.")],
+    reason: Annotated[str, typer.Option(help="Why; it stands in the index for ever.")],
+    block: Annotated[list[str] | None, typer.Option(help="SEASON:BLOCK, such as 2022:17; may be repeated.")] = None,
+    scene: Annotated[
+        list[str] | None, typer.Option(help="Id of a scene: every block made from it; may be repeated.")
+    ] = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON (with --yes).")] = False,
+) -> None:
+    """Keep blocks or scenes out of the next release, and make it. Older releases keep them."""
+    from h2crop_data.build.retract import find_retraction
+    from h2crop_data.build.retract import retract as retract_from
+
+    blocks = blocks_of(block or [])
+    if not blocks and not scene:
+        raise RecipeError("say what to retract: --block SEASON:BLOCK or --scene ID")
+    found = find_retraction(store, blocks, scene or [])
+    numbers = "; ".join(f"{season}: {', '.join(map(str, of_season))}" for season, of_season in found.blocks.items())
+    console.print(f"{found.samples} sample(s) in block(s) {numbers} will not be in the next release of {store}")
+    if not yes and (as_json or not sys.stdin.isatty() or not typer.confirm("retract them?", err=True)):
+        raise RecipeError("nothing was retracted; add --yes to retract without being asked")
+    found, release = retract_from(store, blocks, scene or [], reason)
+    if as_json:
+        print_json({**asdict(found), "release": release})
+        return
+    console.print(f"{store}: release {release} is without them")
+
+
+def blocks_of(entries: list[str]) -> dict[int, list[int]]:
+    """Blocks by season from `2022:17`. Raises RecipeError for anything else."""
+    blocks: dict[int, list[int]] = {}
+    for entry in entries:
+        season, _, block = entry.partition(":")
+        if not (season.isdecimal() and block.isdecimal()):
+            raise RecipeError(f"--block {entry}: give SEASON:BLOCK, such as 2022:17")
+        blocks.setdefault(int(season), []).append(int(block))
+    return blocks
+
+
+def prune(
+    store: Annotated[str, typer.Argument(help="Folder or s3:// URL of the store.")],
+    keep: Annotated[list[int] | None, typer.Option(help="An older release to keep; may be repeated.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
+) -> None:
+    """Delete every release but the newest and those to keep, with the shards that only they needed."""
+    from h2crop_data.build.retract import prune as prune_store
+
+    report = prune_store(store, keep or [])
+    if as_json:
+        print_json(asdict(report))
+        return
+    gone = ", ".join(map(str, report.releases)) or "no release"
+    kept = ", ".join(map(str, report.kept))
+    console.print(f"{store}: {gone} deleted ({report.files} files, {megabytes(report.bytes)}); kept: {kept}")

@@ -1,0 +1,129 @@
+"""Stores of older formats: the first one ever written is read, extended and brought to the present format."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import zarr
+from typer.testing import CliRunner
+
+import h2crop_data
+from h2crop_data.build.build import build_store
+from h2crop_data.build.migration import migrate_store
+from h2crop_data.build.plan import load_plan
+from h2crop_data.cli.main import app
+from h2crop_data.cube.local_storage import LocalStorage
+from h2crop_data.cube.reading import read_index, read_index_json, store_attributes
+from h2crop_data.errors import StoreError
+from h2crop_data.report.summary import summarize
+from h2crop_data.training.dataset import CropSamples
+
+STORES = Path(__file__).parents[1] / "stores"
+
+
+@pytest.fixture
+def first(tmp_path: Path) -> Path:
+    """The store that format 1.0 was written with."""
+    folder = tmp_path / "first"
+    with zipfile.ZipFile(STORES / "format-1.0.zip") as archive:
+        archive.extractall(folder)
+    return folder
+
+
+def truth() -> dict[str, dict[str, Any]]:
+    """Shape and hash of the values of every array of it, as its own version read them."""
+    return json.loads((STORES / "format-1.0.json").read_text())
+
+
+def values_hash(values: Any) -> str:
+    return hashlib.sha256(json.dumps(np.asarray(values).tolist()).encode()).hexdigest()
+
+
+def assert_all_values_are_the_first_ones(folder: Path) -> None:
+    root = zarr.open_group(str(folder), mode="r")
+    for name, expected in truth().items():
+        array = root[name]
+        assert list(array.shape) == expected["shape"], name
+        assert values_hash(array[:]) == expected["sha256"], name
+
+
+def files_of(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_the_first_format_is_read(first: Path) -> None:
+    assert_all_values_are_the_first_ones(first)
+    assert store_attributes(first)["format_version"] == "1.0"
+    for season in (2021, 2022):
+        opened = h2crop_data.open(first, season)
+        valid = np.flatnonzero(zarr.open_group(str(first), mode="r")[f"{season}/valid"][:])
+        assert opened.sizes["sample"] == len(valid)
+        np.testing.assert_array_equal(
+            opened["s2"].values, zarr.open_group(str(first), mode="r")[f"{season}/s2"][:][valid]
+        )
+    assert len(CropSamples(first)) == len(read_index(first, "samples-2021")) + len(read_index(first, "samples-2022"))
+    assert summarize(first)["format_version"] == "1.0"
+
+
+def test_the_first_format_is_not_built_upon_before_it_is_migrated(first: Path) -> None:
+    before = files_of(first)
+    recipe = load_plan(LocalStorage(first), ".build/plan/2022/").recipe
+    with pytest.raises(StoreError, match="written by an older h2crop; run `h2crop migrate"):
+        build_store(recipe, first)
+    after = files_of(first)
+    assert {name: data for name, data in after.items() if name != ".build/lock"} == before
+
+
+def test_a_migrated_store_has_the_same_samples_and_keeps_its_old_release(first: Path) -> None:
+    before = files_of(first)
+    report = migrate_store(first)
+    assert (report.before, report.after, report.release, report.mended) == ("1.0", "1.1", 2, 4)
+    assert_all_values_are_the_first_ones(first)
+    after = files_of(first)
+    shards = [name for name in before if name.startswith("20") and "zarr.json" not in name]
+    assert {name: after[name] for name in shards} == {name: before[name] for name in shards}
+    assert {name: after[name] for name in before if name.startswith("index/r1/")} == {
+        name: before[name] for name in before if name.startswith("index/r1/")
+    }
+    old, new = h2crop_data.open(first, 2022, release=1), h2crop_data.open(first, 2022)
+    assert (old.attrs["release"], new.attrs["release"]) == (1, 2)
+    assert old.drop_attrs().identical(new.drop_attrs())
+    # The figures both formats have are the same.
+    was, now = read_index_json(first, "statistics", release=1), read_index_json(first, "statistics")
+    assert now["class_pixels"] == was["class_pixels"]
+    for group in ("s2", "enmap"):
+        for old_band, new_band in zip(was["reflectance"][group], now["reflectance"][group], strict=True):
+            assert {key: new_band[key] for key in old_band} == pytest.approx(old_band)
+    # Nothing is left to do the second time.
+    again = migrate_store(first)
+    assert (again.release, again.mended) == (2, 0)
+
+
+def test_lost_and_damaged_sums_are_made_anew_by_migrating(first: Path) -> None:
+    migrate_store(first)
+    sums = sorted((first / ".build").glob("20*/*.sums"))
+    whole = {path: path.read_bytes() for path in sums}
+    sums[0].unlink()
+    sums[1].write_bytes(whole[sums[1]][:20])
+    assert migrate_store(first).mended == 2
+    assert {path: path.read_bytes() for path in sums} == whole
+
+
+def test_the_command_tells_what_it_did(first: Path) -> None:
+    done = CliRunner().invoke(app, ["migrate", str(first), "--json"])
+    assert done.exit_code == 0
+    assert json.loads(done.stdout)["after"] == "1.1"
+
+
+def test_a_store_without_the_builders_files_needs_no_migration(first: Path) -> None:
+    for path in sorted((first / ".build/plan").rglob("*"), reverse=True):
+        path.unlink() if path.is_file() else path.rmdir()
+    with pytest.raises(StoreError, match="can be read as it is"):
+        migrate_store(first)
+    assert h2crop_data.open(first, 2022).sizes["sample"] > 0

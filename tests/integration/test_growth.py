@@ -1,0 +1,308 @@
+"""A store grows by seasons, cells, scenes and countries; what is there stays as it is, and what changed is told."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import geopandas as gpd
+import numpy as np
+import pytest
+import shapely
+import zarr
+from tiny_region import EAST, EPSG, NORTH, SOUTH, WEST, TinyRegion
+from typer.testing import CliRunner
+
+import h2crop_data
+from h2crop_data.build.build import build_store
+from h2crop_data.build.extension import plan_extensions
+from h2crop_data.cli.main import app
+from h2crop_data.cube.reading import load_root, read_index, read_index_json, store_attributes
+from h2crop_data.errors import PlanError, StoreError
+from h2crop_data.training.dataset import CropSamples
+
+FIELDS = [
+    ((WEST + 10, SOUTH + 20, WEST + 200, SOUTH + 200), "BTH"),
+    ((WEST + 210, SOUTH + 30, WEST + 400, SOUTH + 230), "MIS"),
+    ((WEST + 20, SOUTH + 260, WEST + 300, SOUTH + 460), "PPH"),
+]
+WEST_HALF = {"area": {"bbox": [WEST, SOUTH, WEST + 240, NORTH], "crs": f"EPSG:{EPSG}", "cells": "inside"}}
+WHOLE = {"area": {"bbox": [WEST, SOUTH, EAST, NORTH], "crs": f"EPSG:{EPSG}", "cells": "inside"}}
+
+
+@pytest.fixture
+def grown(region: TinyRegion) -> TinyRegion:
+    """A region with three seasons of Sentinel-2, an EnMAP scene a season, and parcels of four years."""
+    for year in (2022, 2023, 2024):
+        for month in (3, 7):
+            region.add_sentinel2(f"S2_{year}_{month}", f"{year}-{month:02d}-05T10:50:00Z", 900 + year - 2000 + month)
+        region.add_enmap(1, f"{year}0724T104526", value=2000 + year - 2000)
+    for year in (2021, 2022, 2023, 2024):
+        region.write_parcels(year, FIELDS)
+    return region
+
+
+def shards(folder: Path) -> dict[str, bytes]:
+    """Every shard of a store by name."""
+    arrays = ("enmap", "enmap_quality", "s2", "s2_clear", "s2_day", "label", "prior", "parcel")
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in sorted(folder.glob("2*/*/c.*"))
+        if path.parent.name in arrays
+    }
+
+
+def values_of(folder: Path, season: int, release: int | None = None) -> dict[str, Any]:
+    """All values of a season by sample."""
+    opened = h2crop_data.open(folder, season, release=release).load().drop_attrs()
+    return {str(name): opened.isel(sample=i).drop_vars("sample") for i, name in enumerate(opened["sample"].values)}
+
+
+def test_a_new_season_adds_to_a_finished_store(grown: TinyRegion, tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    build_store(grown.recipe(seasons=[2022, 2023]), store, workers=1)
+    before, open_reader = shards(store), h2crop_data.open(store, 2022)
+    old = values_of(store, 2022)
+    opened_dataset = CropSamples(store)
+    report = build_store(grown.recipe(seasons=[2022, 2023]).for_seasons([2024]), store, workers=1)
+    assert (report.release, report.built, report.already_done) == (2, 2, 0)
+    after = shards(store)
+    assert {name: after[name] for name in before} == before
+    assert {name.split("/")[0] for name in set(after) - set(before)} == {"2024"}
+    assert list(store_attributes(store)["seasons"]) == ["2022", "2023", "2024"]
+    # A reader of the first release goes on seeing it whole.
+    assert open_reader.attrs["release"] == 1
+    assert open_reader.load().sizes["sample"] == len(old)
+    assert len(opened_dataset) == 8
+    assert opened_dataset[7]["s2"].shape == (12, 3, 24, 24)
+    # And the first release can be opened by its number.
+    with pytest.raises(StoreError, match="has no season 2024; it has 2022, 2023"):
+        h2crop_data.open(store, 2024, release=1)
+    assert values_of(store, 2022, release=1).keys() == old.keys()
+    assert len(CropSamples(store, release=1)) == 8
+    assert len(CropSamples(store)) == 12
+    # The other way round gives the same arrays.
+    build_store(grown.recipe(seasons=[2022, 2023, 2024]), tmp_path / "at once", workers=1)
+    assert shards(tmp_path / "at once") == after
+
+
+def test_new_cells_add_blocks_to_a_season(grown: TinyRegion, tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    build_store(grown.recipe(seasons=[2022], **WEST_HALF), store, workers=1)
+    before, old = shards(store), values_of(store, 2022)
+    assert len(old) == 2
+    whole = grown.recipe(seasons=[2022], **WHOLE)
+    with pytest.raises(PlanError, match=r"differs in area.*--extend"):
+        build_store(whole, store, workers=1)
+    assert shards(store) == before
+    report = build_store(whole, store, extend=True, workers=1)
+    assert (report.release, report.built, report.already_done, report.changes) == (2, 1, 1, [])
+    after, new = shards(store), values_of(store, 2022)
+    assert {name: after[name] for name in before} == before
+    assert len(new) == 4
+    for name, sample in old.items():
+        assert sample.identical(new[name])
+    # Every sample is what a build at once makes of it, but for the numbers of parcels.
+    build_store(whole, tmp_path / "at once", workers=1)
+    for name, sample in values_of(tmp_path / "at once", 2022).items():
+        assert sample.drop_vars("parcel").equals(new[name].drop_vars("parcel"))
+    # A parcel keeps its number, and each number is one parcel of the index.
+    parcels = read_index(store, "parcels-2022")
+    first = read_index(store, "parcels-2022", release=1)
+    assert parcels["number"].tolist() == list(range(1, len(FIELDS) + 1))
+    known = dict(zip(first["number"], first["parcel_id"], strict=True))
+    assert {
+        number: name for number, name in zip(parcels["number"], parcels["parcel_id"], strict=True) if number in known
+    } == known
+    samples = read_index(store, "samples-2022")
+    assert samples["slot"].tolist() == [0, 1, 2, 3]
+    assert sorted(samples["block"]) == [0, 0, 1, 1]
+    blocks = read_index(store, "blocks")
+    assert blocks["part"].tolist() == ["2022", "2022-000001"]
+    # Going on with either recipe, or asking again, changes nothing.
+    for recipe, extend in ((whole, False), (whole, True), (grown.recipe(seasons=[2022], **WEST_HALF), False)):
+        again = build_store(recipe, store, extend=extend, workers=1)
+        assert (again.release, again.built) == (2, 0)
+    assert shards(store) == after
+
+
+def test_new_scenes_and_countries_add_samples(grown: TinyRegion, tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    build_store(grown.recipe(seasons=[2022]), store, workers=1)
+    before, old = shards(store), values_of(store, 2022)
+    grown.add_enmap(1, "20220901T104526", value=3000, datatake=2000)
+    foreign = gpd.GeoDataFrame(
+        {"CODE_CULTU": ["MIS"], "ID_PARCEL": ["x1"]},
+        geometry=[shapely.box(WEST + 410, SOUTH + 30, WEST + 470, SOUTH + 200)],
+        crs=f"EPSG:{EPSG}",
+    )
+    foreign.to_file(grown.folder / "OTHER_2022.gpkg", driver="GPKG")
+    source = {"path": "RPG_{year}.gpkg", "country": "fr", "code_field": "CODE_CULTU", "id_field": "ID_PARCEL"}
+    other = {**source, "path": "OTHER_{year}.gpkg", "country": "be-vlg", "years": [2022], "table": "fr"}
+    recipe = grown.recipe(seasons=[2022], parcels={"season": [{**source, "years": [2021, 2022]}, other]})
+    report = build_store(recipe, store, extend=True, workers=1)
+    assert report.release == 2
+    new = values_of(store, 2022)
+    assert len(new) == 8
+    assert {name: shards(store)[name] for name in before} == before
+    for name, sample in old.items():
+        assert sample.identical(new[name])
+    # The old samples lack the new parcel, which is told; the new ones have it.
+    (line,) = report.changes
+    assert "labels" in line
+    assert "relabel" in line
+    parcels = read_index(store, "parcels-2022").set_index("parcel_id")
+    number = int(parcels.loc["x1", "number"])
+    assert parcels.loc["x1", "country"] == "be-vlg"
+    has_it = {name for name, sample in new.items() if (sample["parcel"] == number).any()}
+    assert {name[-15:-7] for name in has_it} == {"20220901"}
+    assert len(has_it) == 1
+
+
+def test_a_plan_shows_what_would_be_added_and_what_changed(grown: TinyRegion, tmp_path: Path) -> None:
+    store, plan = tmp_path / "store", tmp_path / "plan"
+    build_store(grown.recipe(seasons=[2022], **WEST_HALF), store, workers=1)
+    before = {path: path.read_bytes() for path in store.rglob("*") if path.is_file()}
+    whole = grown.recipe(seasons=[2022], **WHOLE)
+    path = str(grown.folder / "recipe.yaml")
+    shown = CliRunner().invoke(app, ["plan", path, "--extend", str(store), "--out", str(plan), "--json"])
+    assert shown.exit_code == 0
+    summary = json.loads(shown.stdout)["2022"]
+    assert summary["counts"]["samples"] == 2
+    assert summary["counts"]["blocks"] == 1
+    assert summary["bytes"] > 0
+    assert {path: path.read_bytes() for path in store.rglob("*") if path.is_file()} == before
+    build_store(plan, store, workers=1)
+    assert len(values_of(store, 2022)) == 4
+    # The plan is there now; what it numbers is taken.
+    assert build_store(plan, store, workers=1).built == 0
+    (found,) = plan_extensions(whole, str(store))
+    assert found.plan is None
+    assert found.changed == []
+    # A new scene of Sentinel-2, another crop, and what the recipe does not look at any more.
+    grown.add_sentinel2("S2_2022_9", "2022-09-05T10:50:00Z", 1500)
+    (found,) = plan_extensions(grown.recipe(seasons=[2022], **WHOLE), str(store))
+    assert [(one.block, one.groups) for one in found.changed] == [(0, ("s2",)), (1, ("s2",))]
+    grown.write_parcels(2022, [*FIELDS[:1], (FIELDS[1][0], "BTH"), *FIELDS[2:]])
+    (found,) = plan_extensions(grown.recipe(seasons=[2022], **WEST_HALF), str(store))
+    assert [(one.block, one.groups) for one in found.changed] == [(0, ("s2", "labels"))]
+    assert found.not_compared == 1
+    told = CliRunner().invoke(app, ["plan", path, "--extend", str(store)])
+    assert told.exit_code == 0
+    assert "nothing to add" in told.stderr
+    assert "h2crop relabel" in told.stderr
+
+
+def test_a_plan_of_a_store_that_grew_meanwhile_is_refused(grown: TinyRegion, tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    build_store(grown.recipe(seasons=[2022], **WEST_HALF), store, workers=1)
+    grown.recipe(seasons=[2022], **WHOLE)
+    path = str(grown.folder / "recipe.yaml")
+    assert CliRunner().invoke(app, ["plan", path, "--extend", str(store), "--out", str(tmp_path / "p")]).exit_code == 0
+    grown.add_enmap(1, "20220901T104526", datatake=2000)
+    build_store(grown.recipe(seasons=[2022], **WEST_HALF), store, extend=True, workers=1)
+    with pytest.raises(PlanError, match=r"was begun with another plan|it grew since"):
+        build_store(tmp_path / "p", store, workers=1)
+
+
+def test_a_retracted_block_leaves_the_next_release_and_stays_in_the_last(grown: TinyRegion, tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    build_store(grown.recipe(seasons=[2022]), store, workers=1)
+    before, old = shards(store), values_of(store, 2022)
+    runner = CliRunner()
+    refused = runner.invoke(app, ["retract", str(store), "--block", "2022:1", "--reason", "x"])
+    assert refused.exit_code != 0
+    assert store_attributes(store)["release"] == 1
+    done = runner.invoke(
+        app, ["retract", str(store), "--block", "2022:1", "--reason", "haze nobody saw", "--yes", "--json"]
+    )
+    assert done.exit_code == 0, done.stderr
+    assert json.loads(done.stdout)["release"] == 2
+    new = values_of(store, 2022)
+    assert len(old) == 4
+    assert len(new) == 2
+    for name, sample in new.items():
+        assert sample.identical(old[name])
+    kept = values_of(store, 2022, release=1)
+    assert {name: sample.identical(old[name]) for name, sample in kept.items()} == dict.fromkeys(old, True)
+    assert len(CropSamples(store)) == 2
+    assert len(CropSamples(store, release=1)) == 4
+    blocks = read_index(store, "blocks")
+    assert blocks["retracted"].tolist() == ["", "haze nobody saw"]
+    assert not [
+        path for path in read_index(store, "manifest")["path"] if "/c.1." in path and path.split("/")[1] == "s2"
+    ]
+    # Statistics are those of what is left.
+    build_store(grown.recipe(seasons=[2022]), tmp_path / "other", workers=1)
+    pixels = read_index_json(store, "statistics")["class_pixels"]["2022"]
+    assert sum(sum(tier["label"][0].values()) for tier in pixels.values()) == 2 * 24 * 24
+    # Building on does not bring it back; asking for more does, in a new block.
+    assert build_store(grown.recipe(seasons=[2022]), store, workers=1).release == 2
+    report = build_store(grown.recipe(seasons=[2022]), store, extend=True, workers=1)
+    assert (report.built, report.release) == (1, 3)
+    back = values_of(store, 2022)
+    assert {name: back[name].identical(old[name]) for name in old} == dict.fromkeys(old, True)
+    assert shards(store).items() >= before.items()
+    assert read_index(store, "samples-2022")["slot"].tolist() == [0, 1, 4, 5]
+
+
+def test_a_retracted_scene_is_not_taken_again(grown: TinyRegion, tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    bad = grown.add_enmap(1, "20220901T104526", value=3000, datatake=2000)
+    build_store(grown.recipe(seasons=[2022]), store, workers=1)
+    assert len(values_of(store, 2022)) == 8
+    done = CliRunner().invoke(app, ["retract", str(store), "--scene", bad, "--reason", "shifted", "--yes"])
+    assert done.exit_code == 0, done.stderr
+    assert len(values_of(store, 2022)) == 4
+    report = build_store(grown.recipe(seasons=[2022]), store, extend=True, workers=1)
+    assert (report.built, report.release) == (0, 2)
+    unknown = CliRunner().invoke(app, ["retract", str(store), "--scene", "nobody", "--reason", "x", "--yes"])
+    assert isinstance(unknown.exception, PlanError)
+    # A scene of Sentinel-2 takes every block with it that it was looked at for.
+    done = CliRunner().invoke(
+        app, ["retract", str(store), "--scene", "S2_2022_7", "--reason", "bad", "--yes", "--json"]
+    )
+    assert done.exit_code == 0, done.stderr
+    assert json.loads(done.stdout)["samples"] == 4
+    assert values_of(store, 2022) == {}
+    report = build_store(grown.recipe(seasons=[2022]), store, extend=True, workers=1)
+    back = values_of(store, 2022)
+    assert len(back) == 4
+    assert all((sample["s2"][6] == -32768).all() for sample in back.values())
+    scenes = read_index(store, "scenes").set_index("id")
+    assert scenes.loc["S2_2022_7", "reason"] == "retracted: bad"
+    assert scenes.loc[bad, "reason"] == "retracted: shifted"
+
+
+def test_pruning_deletes_old_releases_and_what_only_they_needed(grown: TinyRegion, tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    build_store(grown.recipe(seasons=[2022]), store, workers=1)
+    runner = CliRunner()
+    for block in ("2022:1",):
+        runner.invoke(app, ["retract", str(store), "--block", block, "--reason", "x", "--yes"])
+    build_store(grown.recipe(seasons=[2023]), store, workers=1)
+    assert store_attributes(store)["release"] == 3
+    values = {season: values_of(store, season) for season in (2022, 2023)}
+    none = runner.invoke(app, ["prune", str(store), "--keep", "7"])
+    assert isinstance(none.exception, PlanError)
+    kept = json.loads(runner.invoke(app, ["prune", str(store), "--keep", "1", "--json"]).stdout)
+    assert (kept["releases"], kept["kept"]) == ([2], [1, 3])
+    assert len(values_of(store, 2022, release=1)) == 4
+    assert len([name for name in shards(store) if "/c.1." in name and name.startswith("2022/")]) == 8
+    with pytest.raises(StoreError, match="has no release 2 to read"):
+        load_root(store, 2)
+    pruned = json.loads(runner.invoke(app, ["prune", str(store), "--json"]).stdout)
+    assert (pruned["releases"], pruned["kept"]) == ([1], [3])
+    assert not [name for name in shards(store) if "/c.1." in name and name.startswith("2022/")]
+    assert sorted(path.name for path in (store / "index").iterdir()) == ["r3"]
+    for season, before in values.items():
+        now = values_of(store, season)
+        assert {name: now[name].identical(sample) for name, sample in before.items()} == dict.fromkeys(before, True)
+    # Plain Zarr readers see fill in the slots of what was pruned, and no valid sample there.
+    group = zarr.open_group(str(store), mode="r")["2022"]
+    assert group["valid"][:].tolist() == [True, True, False, False]
+    assert (group["s2"][2:] == -32768).all()
+    # The store still grows.
+    assert build_store(grown.recipe(seasons=[2024]), store, workers=1).release == 4
+    np.testing.assert_array_equal(read_index(store, "samples-2022")["slot"], [0, 1])
