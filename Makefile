@@ -26,7 +26,7 @@ $(READY) $(BUILD_READY): export PIP_CONSTRAINT := constraints.txt
 $(READY) $(BUILD_READY): export PIP_BUILD_CONSTRAINT := constraints.txt
 $(READY): pyproject.toml constraints.txt
 	@echo "Installing into $(VENV); the first time takes some minutes"
-	@$(call install,build$(COMMA)flows$(COMMA)train$(COMMA)dev,$(BUILD_READY))
+	@$(call install,build$(COMMA)flows$(COMMA)hdf5$(COMMA)train$(COMMA)dev,$(BUILD_READY))
 
 $(BUILD_READY): pyproject.toml constraints.txt
 	@echo "Installing into $(VENV) what building needs; the first time takes a minute or two"

@@ -17,11 +17,14 @@ from h2crop_data.build.planning import ALGORITHM, GROUPS, plan_of
 from h2crop_data.build.release import BuildReport, seal_store
 from h2crop_data.build.survey import Progress, silent, survey_season
 from h2crop_data.cube.retraction import Retractions
+from h2crop_data.cube.storage import BUILD_FOLDER
 from h2crop_data.cube.store import StoreBuilder, check_same_layout, hold_store
 from h2crop_data.errors import PlanError
 from h2crop_data.parcels.taxonomy import Taxonomy
 from h2crop_data.recipe import Recipe
 
+#: What an import of published files keeps of itself.
+IMPORTED = f"{BUILD_FOLDER}/import.json"
 OnBlock = Callable[[BlockOutcome, int, int], None]
 
 
@@ -66,6 +69,8 @@ def pinned_plans(
 
     Raises PlanError where the store was begun from other inputs.
     """
+    if builder.storage.exists(IMPORTED):
+        raise PlanError(f"{builder.location} was imported from published files; build into a store of its own")
     kept = kept_plans(builder.storage)
     retractions = Retractions.read(builder.storage)
     if isinstance(source, Path):

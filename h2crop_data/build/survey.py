@@ -28,7 +28,7 @@ from h2crop_data.errors import PlanError, RecipeError
 from h2crop_data.grid import Cell, cells_of_area, split_squares
 from h2crop_data.parcels.taxonomy import Taxonomy
 from h2crop_data.recipe import Recipe, Split, geojson_polygons
-from h2crop_data.splits import SquareContent, optimised_splits
+from h2crop_data.splits import SquareContent, inside_buffer, optimised_splits, split_problems
 
 Square = tuple[int, int]
 Progress = Callable[[int, int, str], None]

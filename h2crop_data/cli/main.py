@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from h2crop_data import __version__
-from h2crop_data.cli import build, inspect, migrate, plan, recipe, relabel, retract, simulate
+from h2crop_data.cli import build, export_h5, import_h5, inspect, migrate, plan, recipe, relabel, retract, simulate
 from h2crop_data.cli.console import Exit, console
 from h2crop_data.errors import H2cropError, RecipeError
 
@@ -29,6 +29,8 @@ app.command("relabel")(relabel.relabel)
 app.command("retract")(retract.retract)
 app.command("prune")(retract.prune)
 app.command("migrate")(migrate.migrate)
+app.command("import-h5")(import_h5.import_h5)
+app.command("export-h5")(export_h5.export_h5)
 app.command("simulate")(simulate.simulate)
 
 
@@ -77,7 +79,7 @@ def tell(error: H2cropError, code: Exit) -> Exit:
 def missing_extra(module: str) -> str | None:
     """The extra a missing module belongs to, or None where it is none of ours."""
     building = ("affine", "odc", "pyogrio", "pystac", "pystac_client", "rasterio", "requests", "stac_geoparquet")
-    extras = {"build": building, "train": ("torch",)}
+    extras = {"build": building, "hdf5": ("h5py",), "train": ("torch",)}
     top = module.split(".")[0]
     found = [extra for extra, modules in extras.items() if top in modules and importlib.util.find_spec(top) is None]
     return found[0] if found else None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ import fsspec
 import geopandas as gpd
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import xarray as xr
 import zarr
 from numpy.typing import NDArray
@@ -194,6 +197,12 @@ def read_table(store: str | Path, attributes: dict[str, Any], name: str) -> pd.D
     with_geometry = name.startswith(("samples", "parcels", "squares"))
     table: pd.DataFrame = (gpd if with_geometry else pd).read_parquet(data)
     return table
+
+
+def read_columns(store: str | Path, attributes: dict[str, Any], name: str, columns: Sequence[str]) -> pa.Table:
+    """Those of some columns that a table of the index has, without what is behind the others."""
+    file = pq.ParquetFile(io.BytesIO(read_file(store, index_path(store, attributes, name))))
+    return file.read([column for column in columns if column in file.schema_arrow.names])
 
 
 def read_index_json(store: str | Path, name: str, release: int | None = None) -> Any:

@@ -151,12 +151,14 @@ def header(sample: Sample) -> Section:
     pixels = [f"{size // FINE} × {size // FINE} px at {FINE} m"] if "y" in sample.data.sizes else []
     if "enmap" in sample:
         pixels.append(f"{size // COARSE} × {size // COARSE} px at {COARSE} m")
+    corner = "place known by its tile alone, whose corner is at"
+    if facts["x0"] is not None:
+        corner = f"upper left corner x {facts['x0']:.0f} m, y {facts['y0']:.0f} m"
     lines = [
         f"store {facts['store']}, release {facts['release']}  ·  season {facts['season']}  ·  "
         f"split {facts['split']}  ·  sample {facts['number']} (of 0 to {facts['of'] - 1}), "
         f"block {facts['block']}, slot {facts['slot']}",
-        f"EPSG:{facts['epsg']}, upper left corner x {facts['x0']:.0f} m, y {facts['y0']:.0f} m "
-        f"(longitude {west:.4f}°, latitude {north:.4f}°)  ·  cell {size} m × {size} m  ·  {',  '.join(pixels)}",
+        f"EPSG:{facts['epsg']}, {corner} (longitude {west:.4f}°, latitude {north:.4f}°)  ·  cell {size} m × {size} m  ·  {',  '.join(pixels)}",
         scene_line(facts),
     ]
 

@@ -10,14 +10,19 @@ from typing import Any
 import geopandas as gpd
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
 import zarr
 
 from h2crop_data.constants import MONTHS, TIERS, UNKNOWN
-from h2crop_data.cube.reading import load_root, read_index, read_index_json, store_attributes
+from h2crop_data.cube.reading import load_root, read_columns, read_index_json, read_table, store_attributes
 from h2crop_data.errors import StoreError
 
 #: Classes of tier 4 that are named, the most frequent first.
 NAMED_CLASSES = 10
+#: What of the samples' index is summed up: plain columns, and those of lists and of the ground.
+SCALAR_COLUMNS = ["sample", "cell", "epsg", "slot", "split", "scene", "enmap_flagged_share", "declared_share"]
+SUMMED_COLUMNS = [*SCALAR_COLUMNS, "s2_clear_share", "class_share", "bbox"]
 #: Samples that an error names.
 NAMED_SAMPLES = 3
 
@@ -30,26 +35,28 @@ def summarize(store: str | Path) -> dict[str, Any]:
     """
     root = load_root(store)
     attributes, members = root["attributes"], root["consolidated_metadata"]["metadata"]
-    manifest = read_index(store, "manifest")
+    manifest = read_table(store, attributes, "manifest")
     statistics = read_index_json(store, "statistics")
     names = read_index_json(store, "classes")
     recipes = read_index_json(store, "recipes")
-    scenes, blocks = read_index(store, "scenes"), read_index(store, "blocks")
+    scenes = read_columns(store, attributes, "scenes", ["season", "id", "sensor", "taken"]).to_pandas()
+    blocks = read_columns(store, attributes, "blocks", ["season", "split"]).to_pandas()
     seasons = {}
     for key in attributes["seasons"]:
-        samples = read_index(store, f"samples-{key}")
+        table = read_columns(store, attributes, f"samples-{key}", SUMMED_COLUMNS)
+        samples = table.select([name for name in SCALAR_COLUMNS if name in table.column_names]).to_pandas()
         files = manifest[manifest["path"].str.startswith(f"{key}/")]
         seasons[key] = {
             **size_of_season(samples, blocks[blocks["season"] == int(key)], files),
             "recipe": {name: recipes[key].get(name) for name in ("name", "description")},
             "scenes": count_scenes(scenes[scenes["season"] == int(key)], samples),
-            "ground": ground(samples),
+            "ground": ground(table),
             "arrays": array_facts(members, key, files),
             "wavelength_nm": wavelength_range(store, members, key, samples),
-            "s2_clear_share": mean_of_lists(samples, "s2_clear_share", MONTHS),
+            "s2_clear_share": mean_of_lists(table, "s2_clear_share", MONTHS),
             "enmap_flagged_share": mean_of(samples, "enmap_flagged_share"),
             "declared_share": mean_of(samples, "declared_share"),
-            "labelled_share": mean_of_lists(samples, "class_share", TIERS),
+            "labelled_share": mean_of_lists(table, "class_share", TIERS),
             "classes": frequent_classes(statistics["class_pixels"].get(key, {}), names[-1]),
         }
     summary: dict[str, Any] = {
@@ -95,28 +102,41 @@ def count_scenes(scenes: pd.DataFrame, samples: pd.DataFrame) -> dict[str, dict[
     return counts
 
 
-def ground(samples: gpd.GeoDataFrame) -> dict[str, Any]:
+def ground(samples: pa.Table) -> dict[str, Any]:
     """Where the samples lie: their UTM zones, and west, south, east, north in degrees (four decimals)."""
+    edges = [math.nan] * 4
+    if "bbox" in samples.column_names:
+        box = samples.column("bbox").combine_chunks()
+        low, high = (
+            (pc.min(box.field(name)) for name in ("xmin", "ymin")),
+            (pc.max(box.field(n)) for n in ("xmax", "ymax")),
+        )
+        edges = [edge.as_py() for edge in (*low, *high)]
     return {
-        "epsg": sorted(int(code) for code in samples["epsg"].unique()),
-        "bbox": [round(float(edge), 4) for edge in samples.total_bounds],
+        "epsg": sorted(pc.unique(samples.column("epsg")).to_pylist()),
+        "bbox": [round(edge, 4) for edge in edges],
     }
 
 
 def array_facts(members: dict[str, Any], season: str, files: pd.DataFrame) -> dict[str, dict[str, Any]]:
     """Shape, names of the axes, dtype, shards and bytes of every sharded array of a season."""
-    folders = files["path"].str.rsplit("/", n=1).str
+    shards: Counter[str] = Counter()
+    sizes: Counter[str] = Counter()
+    for path, size in zip(files["path"].tolist(), files["bytes"].tolist(), strict=True):
+        folder, _, name = path.rpartition("/")
+        if name != "zarr.json":
+            shards[folder] += 1
+            sizes[folder] += size
     facts = {}
     for path, document in members.items():
         if not path.startswith(f"{season}/") or document["codecs"][0]["name"] != "sharding_indexed":
             continue
-        shards = files[(folders[0] == path) & (folders[-1] != "zarr.json")]
         facts[path.removeprefix(f"{season}/")] = {
             "shape": document["shape"],
             "dims": document["dimension_names"],
             "dtype": document["data_type"],
-            "shards": len(shards),
-            "bytes": int(shards["bytes"].sum()),
+            "shards": shards[path],
+            "bytes": sizes[path],
         }
     return facts
 
@@ -140,12 +160,12 @@ def mean_of(samples: pd.DataFrame, column: str) -> float | None:
     return float(samples[column].mean())
 
 
-def mean_of_lists(samples: pd.DataFrame, column: str, length: int) -> list[float] | None:
+def mean_of_lists(samples: pa.Table, column: str, length: int) -> list[float] | None:
     """The mean over the samples of a column of lists (a value a month or a tier); None where it has no list."""
-    lists = samples[column].dropna().to_list() if column in samples else []
-    if not lists:
+    if column not in samples.column_names:
         return None
-    return [float(value) for value in np.stack(lists).reshape(-1, length).mean(axis=0)]
+    values = pc.list_flatten(samples.column(column)).to_numpy()
+    return [float(value) for value in values.reshape(-1, length).mean(axis=0)] if len(values) else None
 
 
 def frequent_classes(class_pixels: dict[str, Any], names: dict[str, str]) -> list[dict[str, Any]]:

@@ -38,7 +38,7 @@ from bench_simulate import SEASON, run_watched
 
 from h2crop_data.build.build import build_store
 from h2crop_data.build.engine import Workers, executor
-from h2crop_data.build.plan import save_season
+from h2crop_data.build.plan import save_plan
 from h2crop_data.build.planning import make_plan
 from h2crop_data.recipe import load_recipe
 from h2crop_data.simulate.region import simulate_region
@@ -73,7 +73,7 @@ def plan(folder: Path) -> dict[str, Any]:
     """Plan the region of a folder; what the plan holds, and the seconds it took."""
     start = time.perf_counter()
     made = make_plan(load_recipe(str(folder / "region" / "recipe.yaml")), SEASON)
-    save_season(made, folder / "plan" / str(SEASON))
+    save_plan(made, folder / "plan")
     seconds = time.perf_counter() - start
     arrays = made.layout.arrays().values()
     return {

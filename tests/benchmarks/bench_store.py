@@ -216,7 +216,9 @@ def measure(folder: Path, samples: int, repeats: int, threads: int) -> dict[str,
                 times.setdefault(name, []).append(seconds(call))
         times = {name: taken[1:] for name, taken in times.items()}  # the first turn warms up
         sizes = {
-            name: sum(path.stat().st_size for path in Path(builder.location).glob(f"{SEASON}/*/c.{block}.*")) / samples / 1e6
+            name: sum(path.stat().st_size for path in Path(builder.location).glob(f"{SEASON}/*/c.{block}.*"))
+            / samples
+            / 1e6
             for name, block in BLOCKS.items()
         }
 

@@ -27,8 +27,10 @@ MAY_IMPORT = {
     "simulate": BASE | {"recipe_problems", "sentinel2", "parcels"},
     "report": BASE | {"cube"},
     "training": BASE | {"cube"},
+    "published": BASE | {"cube", "parcels"},
+    "validation": BASE | {"cube", "splits"},
     "build": BASE | {"sentinel2", "enmap", "parcels", "catalog", "cube", "splits", "split_lists"},
-    "cli": BASE | {"build", "cube", "report", "catalog", "parcels", "training", "simulate"},
+    "cli": BASE | {"build", "cube", "report", "catalog", "parcels", "training", "simulate", "published", "validation"},
     "__main__": {"cli"},
     # The package itself offers `open`, imported when called.
     "": {"cube"},

@@ -27,6 +27,7 @@ from typer.testing import CliRunner
 from h2crop_data.cli.main import app, main
 from h2crop_data.constants import ENMAP_FLAGS, MONTHS, REFLECTANCE_SCALE
 from h2crop_data.cube.reading import read_index
+from h2crop_data.cube.schema import FORMAT_VERSION
 from h2crop_data.errors import StoreError
 from h2crop_data.report import layers, page, picture
 from h2crop_data.report.summary import find_sample, fullest_sample, plain, sample_facts, season_of, summarize
@@ -81,14 +82,16 @@ class TestSummary:
         summary = summarize(made.folder)
         on_disk = [path for path in made.folder.rglob("*") if path.is_file() and ".build" not in path.parts]
         assert summary["release"] == 1
-        assert summary["format_version"] == "1.0"
+        assert summary["format_version"] == FORMAT_VERSION
         assert summary["software"] == SOFTWARE
         assert summary["layout"] == made.layout.attributes()
         assert list(summary["seasons"]) == ["2021", "2022"]
-        # The manifest lists all files but itself and the root.
-        assert summary["files"] == len(on_disk) - 2
+        # The manifest lists all files but itself, the root and its copy.
+        assert summary["files"] == len(on_disk) - 3
         assert summary["bytes"] == sum(
-            path.stat().st_size for path in on_disk if path.name != "zarr.json" or path.parent != made.folder
+            path.stat().st_size
+            for path in on_disk
+            if path.name != "root.json" and (path.name != "zarr.json" or path.parent != made.folder)
         )
 
     def test_a_season(self, made: MadeStore) -> None:

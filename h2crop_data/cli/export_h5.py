@@ -1,0 +1,59 @@
+"""`h2crop export-h5`: a store in the layout of the published H2Crop dataset."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from h2crop_data.cli.console import Exit, console, megabytes, print_json, progress_line
+
+if TYPE_CHECKING:
+    from h2crop_data.published.exporting import ExportReport
+
+
+def export_h5(
+    store: Annotated[Path, typer.Argument(help="Folder of the store.")],
+    folder: Annotated[Path, typer.Argument(help="Folder to write; one that was begun is gone on with.", metavar="DIR")],
+    season: Annotated[list[int] | None, typer.Option(help="Seasons (default: all); may be repeated.")] = None,
+    split: Annotated[str | None, typer.Option(help="Only train, val or test.")] = None,
+    published_offset: Annotated[
+        bool, typer.Option("--published-offset", help="Add 1000 to the Sentinel-2 numbers, as published ones have.")
+    ] = False,
+    release: Annotated[int | None, typer.Option(min=1, help="An older release than the current.")] = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="Samples at a time (default: one a core).")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
+) -> None:
+    """Export a store as HDF5 files and split lists that the published H2Crop code trains on."""
+    from h2crop_data.published.exporting import ExportOptions, export_published
+
+    options = ExportOptions(tuple(season or ()), split, published_offset, release)
+    with progress_line(quiet=as_json) as progress:
+        report = export_published(store, folder, options, workers=workers, progress=progress)
+    if as_json:
+        print_json(asdict(report))
+    else:
+        show_report(report)
+    if not report.normalisation:
+        raise typer.Exit(Exit.GAPS)
+
+
+def show_report(report: ExportReport) -> None:
+    """What was exported, and what the training of the published code needs to know of it."""
+    lists = ", ".join(f"{split} {count}" for split, count in report.lists.items())
+    lines = [
+        f"{report.folder}: release {report.release}: {report.samples} samples ({lists}), {megabytes(report.bytes)}; "
+        f"{report.exported} exported, {report.already_done} done before",
+        f"  arrays: {', '.join(report.arrays)}",
+    ]
+    if report.normalisation:
+        lines.append(f"  mean and standard deviation for its configuration: {', '.join(report.normalisation)}")
+    else:
+        lines.append("  no mean and standard deviation: the store has no training split")
+    single = [split for split, count in report.lists.items() if count == 1]
+    if single:
+        lines.append(f"  the published loader cannot read a list of one id: {', '.join(single)}")
+    for line in lines:
+        console.print(line, markup=False, soft_wrap=True)

@@ -1,0 +1,1 @@
+"""The layout of the published H2Crop dataset, in and out."""

@@ -1,0 +1,247 @@
+"""From a store to a folder of the published dataset's layout, which its code trains on unchanged."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from h2crop_data.constants import SENTINEL2_BANDS
+from h2crop_data.cube.local_storage import LocalStorage
+from h2crop_data.cube.reading import index_path, load_root, read_file, read_table
+from h2crop_data.cube.schema import StoreLayout
+from h2crop_data.cube.shard import open_arrays
+from h2crop_data.cube.storage import BUILD_FOLDER, Storage, canonical_json
+from h2crop_data.errors import PlanError, RecipeError, StoreError
+from h2crop_data.published.files import STORE_NAMES, SeasonSource, sample_file
+from h2crop_data.published.layout import (
+    CELL_SIZE,
+    DATA_FOLDER,
+    ENMAP_BANDS,
+    LIST_FOLDER,
+    OFFSET,
+    SPLITS,
+    Progress,
+    PublishedError,
+    silent,
+)
+from h2crop_data.published.normalisation import normalisation_files
+from h2crop_data.published.options import MARK
+from h2crop_data.published.parallel import in_threads
+
+#: The record of an export, by which it is gone on with.
+EXPORT_FILE = f"{BUILD_FOLDER}/export.json"
+#: A change of what is exported changes it.
+ALGORITHM = "export 1"
+
+
+@dataclass(frozen=True)
+class ExportOptions:
+    """What of a store is exported, and how."""
+
+    #: All by default.
+    seasons: tuple[int, ...] = ()
+    #: All by default.
+    split: str | None = None
+    #: Whether Sentinel-2 numbers get the 1000 that those of the published dataset have.
+    published_offset: bool = False
+    #: The current one by default.
+    release: int | None = None
+
+
+@dataclass
+class ExportReport:
+    """What an export did."""
+
+    folder: str
+    release: int = 0
+    samples: int = 0
+    exported: int = 0
+    already_done: int = 0
+    #: Bytes of the samples' files.
+    bytes: int = 0
+    #: Published arrays the files have.
+    arrays: list[str] = field(default_factory=list)
+    #: Split -> ids in its list.
+    lists: dict[str, int] = field(default_factory=dict)
+    #: Files with mean and standard deviation; none where the store has no training split.
+    normalisation: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class ExportTask:
+    """A sample to export."""
+
+    source: SeasonSource
+    sample: str
+    slot: int
+
+
+def export_published(
+    store: Path,
+    folder: Path,
+    options: ExportOptions | None = None,
+    *,
+    workers: int | None = None,
+    progress: Progress = silent,
+) -> ExportReport:
+    """Export a local store into a folder, going on with what is there.
+
+    workers: samples at a time, a core each by default. Raises PublishedError naming everything of the store that does
+    not fit the published layout, RecipeError for an offset that cannot be added, PlanError where the folder was begun
+    with another store or other options, StoreError where the store is damaged or the folder cannot be written.
+    Finished files are kept.
+    """
+    options = options or ExportOptions()
+    root = load_root(store, options.release)
+    attributes = root["attributes"]
+    sources = [source_of(store, root, season, options) for season in chosen_seasons(store, attributes, options)]
+    check_fit(store, StoreLayout.from_attributes(attributes["layout"]))
+    tables = [samples_of(store, attributes, source.season, options.split) for source in sources]
+    target = LocalStorage(folder)
+    check_target(target)
+    report = ExportReport(str(folder), attributes["release"], samples=sum(len(table) for table in tables))
+    report.arrays = list(sources[0].readers) if sources else []
+    with target.hold():
+        pin(target, options, attributes)
+        done_before = {name for name, _ in target.names(f"{DATA_FOLDER}/")}
+        tasks = [
+            ExportTask(source, sample, slot)
+            for source, table in zip(sources, tables, strict=True)
+            for sample, slot in zip(table["sample"].tolist(), table["slot"].tolist(), strict=True)
+            if file_name(sample) not in done_before
+        ]
+        report.already_done = done = report.samples - len(tasks)
+
+        def export(task: ExportTask) -> str:
+            data = sample_file(task.source, task.sample, task.slot, options.published_offset)
+            target.write(file_name(task.sample), [data])
+            return task.sample
+
+        for sample in in_threads(export, tasks, workers or os.cpu_count() or 1):
+            done += 1
+            report.exported += 1
+            progress(done, report.samples, f"samples, {sample}")
+        write_lists(target, tables, options, report)
+        write_normalisation(target, store, attributes, options, report)
+    report.bytes = sum(size for _, size in target.names(f"{DATA_FOLDER}/"))
+    return report
+
+
+def file_name(sample: str) -> str:
+    """The file of a sample in the folder."""
+    return f"{DATA_FOLDER}/{sample}.h5"
+
+
+def chosen_seasons(store: Path, attributes: dict[str, Any], options: ExportOptions) -> list[int]:
+    """The seasons to export, in order. Raises StoreError for one that the store does not have."""
+    present = [int(season) for season in attributes["seasons"]]
+    missing = [season for season in options.seasons if season not in present]
+    if missing:
+        raise StoreError(f"{store} has no season {missing[0]}; it has {', '.join(map(str, present))}")
+    return sorted(set(options.seasons) or present)
+
+
+def source_of(store: Path, root: dict[str, Any], season: int, options: ExportOptions) -> SeasonSource:
+    """A season to export. Raises RecipeError where the offset is asked for and there already."""
+    attributes = root["attributes"]
+    readers = open_arrays(store, root, season)
+    for reader in readers.values():
+        reader.missing_is_fill = False
+    mark = index_document(store, attributes, "recipes")[str(season)].get(MARK)
+    if mark is not None and mark["s2_offset"] and options.published_offset:
+        raise RecipeError(
+            f"--published-offset: the Sentinel-2 numbers of {store} were imported with their offset of {OFFSET} and "
+            "still have it; leave the option away"
+        )
+    return SeasonSource(
+        store,
+        season,
+        {name: readers[stored] for name, stored in STORE_NAMES.items() if stored in readers},
+        attributes["layout"]["block_capacity"],
+        None if mark is None else mark["s2_offset_removed"],
+    )
+
+
+def check_fit(store: Path, layout: StoreLayout) -> None:
+    """Refuse a store that the published code cannot read. Raises PublishedError with all reasons."""
+    problems = []
+    if layout.cell_size != CELL_SIZE:
+        problems.append(f"its cells measure {layout.cell_size} m, published samples {CELL_SIZE} m")
+    if layout.s2_bands != SENTINEL2_BANDS:
+        problems.append(
+            f"its Sentinel-2 bands are {' '.join(layout.s2_bands) or 'none'}, published {' '.join(SENTINEL2_BANDS)}"
+        )
+    if layout.enmap_bands not in (0, ENMAP_BANDS):
+        problems.append(f"it has {layout.enmap_bands} EnMAP bands, published samples {ENMAP_BANDS}")
+    if not layout.labels:
+        problems.append("it has no labels")
+    if problems:
+        raise PublishedError(f"{store} does not fit the published layout:", problems)
+
+
+def samples_of(store: Path, attributes: dict[str, Any], season: int, split: str | None) -> pd.DataFrame:
+    """The samples of a season to export, in order of slot. Raises RecipeError for a split there is not."""
+    if split is not None and split not in SPLITS:
+        raise RecipeError(f"--split {split}: the splits are {', '.join(SPLITS)}")
+    table = read_table(store, attributes, f"samples-{season}")
+    return table if split is None else table[table["split"] == split]
+
+
+def check_target(target: LocalStorage) -> None:
+    """Refuse a folder with files that no export began. Raises StoreError."""
+    foreign = next((name for name, _ in target.names() if not name.startswith(f"{BUILD_FOLDER}/")), None)
+    if foreign is not None and not target.exists(EXPORT_FILE):
+        raise StoreError(f"{target.location} is not empty ({foreign}) and no export was begun there; choose another")
+
+
+def pin(target: Storage, options: ExportOptions, attributes: dict[str, Any]) -> None:
+    """Keep the record of an export. Raises PlanError where the folder was begun otherwise, naming what differs."""
+    record = {
+        "algorithm": ALGORITHM,
+        "release of the store": attributes["manifest"]["sha256"],
+        "seasons": sorted(options.seasons),
+        "split": options.split,
+        "published offset": options.published_offset,
+    }
+    if not target.exists(EXPORT_FILE):
+        target.replace(EXPORT_FILE, [canonical_json(record).encode()])
+        return
+    kept = target.read_json(EXPORT_FILE)
+    differing = sorted(key for key in {*kept, *record} if kept.get(key) != record.get(key))
+    if differing:
+        raise PlanError(
+            f"{target.location} was begun with another export (it differs in {', '.join(differing)}); "
+            "export into another folder"
+        )
+
+
+def write_lists(target: Storage, tables: Sequence[pd.DataFrame], options: ExportOptions, report: ExportReport) -> None:
+    """The lists of ids: those of an imported store in the order they had, else in order of season and slot."""
+    together = pd.concat(list(tables))
+    if "list_position" in together:
+        together = together.sort_values("list_position", kind="stable")
+    for split in SPLITS if options.split is None else (options.split,):
+        ids = together["sample"][together["split"] == split].tolist()
+        target.replace(f"{LIST_FOLDER}/{split}.txt", ["".join(f"{name}\n" for name in ids).encode()])
+        report.lists[split] = len(ids)
+
+
+def write_normalisation(
+    target: Storage, store: Path, attributes: dict[str, Any], options: ExportOptions, report: ExportReport
+) -> None:
+    """Mean and standard deviation of the numbers that were exported."""
+    reflectance = index_document(store, attributes, "statistics")["reflectance"]
+    for name, data in normalisation_files(reflectance, OFFSET if options.published_offset else 0).items():
+        target.replace(name, [data])
+        report.normalisation.append(name)
+
+
+def index_document(store: Path, attributes: dict[str, Any], name: str) -> Any:
+    """A JSON document of the index of a release."""
+    return json.loads(read_file(store, index_path(store, attributes, name)))

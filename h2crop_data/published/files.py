@@ -1,0 +1,85 @@
+"""One sample of a store as a file of the published layout."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import h5py
+from numpy.typing import NDArray
+
+from h2crop_data.cube.shard import ShardReader
+from h2crop_data.errors import StoreError
+from h2crop_data.published.filling import fill_bands, fill_classes, fill_months
+from h2crop_data.published.kept import file_in_memory, give_back, image, kept_path, published_values
+from h2crop_data.published.layout import ARRAYS, NO_DATA, OFFSET
+from h2crop_data.published.values import publish
+
+#: The store's name of each published array.
+STORE_NAMES = {"S2_data": "s2", "EnMAP_data": "enmap", "label": "label", "priors": "prior"}
+
+
+@dataclass(frozen=True)
+class SeasonSource:
+    """A season of a store to export."""
+
+    store: Path
+    season: int
+    #: Of the arrays that the published layout has, by its names; those that the store has.
+    readers: Mapping[str, ShardReader]
+    capacity: int
+    #: What was taken from the Sentinel-2 numbers of an imported season (0 where it was kept); None: not imported.
+    offset_removed: int | None
+
+
+def sample_file(source: SeasonSource, sample: str, slot: int, published_offset: bool) -> bytes:
+    """A sample as the bytes of an HDF5 file. Raises StoreError where the store is damaged or not all there.
+
+    published_offset: Sentinel-2 numbers get 1000 more than reflectance x 10000.
+    """
+    stored = {name: reader.read(slot) for name, reader in source.readers.items()}
+    with file_in_memory() as file:
+        if source.offset_removed is None:
+            for name, values in filled(stored, OFFSET if published_offset else 0).items():
+                file.create_dataset(name, data=values)
+        else:
+            write_as_published(file, source, sample, slot, stored, published_offset)
+        return image(file)
+
+
+def filled(stored: Mapping[str, NDArray[Any]], s2_offset: int) -> dict[str, NDArray[Any]]:
+    """Stored arrays with a number in every pixel (rules: docs/published-layout.md)."""
+    arrays: dict[str, NDArray[Any]] = {}
+    for name, values in stored.items():
+        if name == "S2_data":
+            arrays[name] = publish(fill_months(values), NO_DATA, s2_offset)
+        elif name == "EnMAP_data":
+            arrays[name] = publish(fill_bands(values), NO_DATA)
+        else:
+            arrays[name] = fill_classes(values)
+    return arrays
+
+
+def write_as_published(
+    file: h5py.File,
+    source: SeasonSource,
+    sample: str,
+    slot: int,
+    stored: Mapping[str, NDArray[Any]],
+    published_offset: bool,
+) -> None:
+    """Write an imported sample as it was published; without the offset where it was removed and is not asked for."""
+    path = source.store / kept_path(source.season, slot // source.capacity)
+    removed = source.offset_removed or 0
+    try:
+        with h5py.File(path, "r") as kept:
+            group = kept[sample]
+            arrays = dict(stored)
+            for name, offset in (("S2_data", removed if published_offset else 0), ("EnMAP_data", 0)):
+                exact = name == "EnMAP_data" or offset == removed
+                arrays[name] = published_values(group, name, stored[name], offset, exact)
+            give_back(group, file, {name: arrays[name] for name in ARRAYS})
+    except (OSError, KeyError, RuntimeError) as error:
+        raise StoreError(f"cannot read {sample} in {path}: {error}; download or import this block again") from error

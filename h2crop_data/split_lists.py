@@ -1,0 +1,214 @@
+"""Splits by list instead of by hash: files of ids, our own or those of the published H2Crop dataset.
+
+The lists are train.txt, val.txt and test.txt in one folder, one id a line. An id is that of a cell, of a sample, or of a
+patch of the published dataset, whose ground follows from the EnMAP scene it was cut from.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import shapely
+
+from h2crop_data.constants import COARSE
+from h2crop_data.errors import RecipeError
+from h2crop_data.grid import Cell
+from h2crop_data.splits import moved, neighbouring, overlapping
+
+if TYPE_CHECKING:
+    from affine import Affine
+
+SPLITS = ("train", "val", "test")
+#: Side of a published patch in EnMAP pixels.
+PATCH_PIXELS = 64
+PATCH_ID = re.compile(r"(?P<time>\d{8}T\d{6})Z_(?P<tile>\d{3})_x(?P<x>\d+)_y(?P<y>\d+)_T(?P<mgrs>\d{2}[C-X][A-Z]{2})")
+#: What follows the cell in a sample's id: the time in its scene's name, or the season where there is no scene.
+SAMPLE_TAIL = re.compile(r"\d{8}T\d{6}|\d{4}")
+#: Problems an error message lists.
+MOST_TOLD = 50
+
+
+@dataclass(frozen=True)
+class PublishedPatch:
+    """What the id of a published patch says (inferred from the ids; their makers do not explain them)."""
+
+    #: Start of the EnMAP scene, UTC.
+    time: datetime
+    #: Number of the EnMAP tile in its datatake.
+    tile: int
+    #: Column and row of its upper left pixel in the scene.
+    x: int
+    y: int
+    #: MGRS tile, `32ULV`.
+    mgrs: str
+
+
+@dataclass(frozen=True)
+class ListedPatch:
+    """The ground of a published patch, and the split it is listed in."""
+
+    id: str
+    split: str
+    epsg: int
+    #: West, south, east, north in metres of the zone.
+    bounds: tuple[float, float, float, float]
+
+
+@dataclass(frozen=True)
+class PatchSplits:
+    """The split of cells by the patches on their ground."""
+
+    #: None: no patch lies there, or patches of two splits do.
+    splits: dict[Cell, str | None]
+    #: The cells with patches of two splits or more, in order.
+    conflicts: list[Cell]
+
+
+def read_split_lists(folder: Path) -> dict[str, str]:
+    """The split of every id in train.txt, val.txt and test.txt, in order of split and line.
+
+    Blank lines, and anything behind `#`, do not count; a list may be empty. Raises RecipeError that names file and line
+    of everything wrong: a missing file, text that is not UTF-8, what is not an id, an id listed twice.
+    """
+    places: dict[str, list[tuple[str, int]]] = defaultdict(list)
+    problems = []
+    for split in SPLITS:
+        path = folder / f"{split}.txt"
+        try:
+            lines = path.read_bytes().decode("utf-8-sig").splitlines()
+        except OSError as error:
+            problems.append(f"{path}: {error.strerror or error}; a folder of lists has train.txt, val.txt and test.txt")
+            continue
+        except UnicodeDecodeError as error:
+            bad = error.object[: error.start].count(b"\n") + 1
+            problems.append(f"{path}:{bad}: not UTF-8 text")
+            continue
+        for number, line in enumerate(lines, 1):
+            name = line.split("#", 1)[0].strip()
+            if not name:
+                continue
+            if not is_id(name):
+                problems.append(f"{path}:{number}: {name!r} is no id of a cell, a sample or a published patch")
+            places[name].append((split, number))
+    for name, found in places.items():
+        if len(found) > 1:
+            where = ", ".join(f"{split}.txt:{number}" for split, number in found)
+            kind = "in two lists" if len({split for split, _ in found}) > 1 else "listed twice"
+            problems.append(f"{folder}: {name} is {kind}: {where}")
+    refuse(problems, f"the split lists in {folder} cannot be used")
+    return {name: found[0][0] for name, found in places.items()}
+
+
+def refuse(problems: Sequence[str], summary: str) -> None:
+    """Raise RecipeError with some problems, unless there are none."""
+    if problems:
+        more = [f"and {len(problems) - MOST_TOLD} more"] if len(problems) > MOST_TOLD else []
+        raise RecipeError("\n  ".join([f"{summary}:", *problems[:MOST_TOLD], *more]))
+
+
+def is_id(name: str) -> bool:
+    """Whether a text is an id that a list may hold."""
+    return cell_of(name) is not None or PATCH_ID.fullmatch(name) is not None
+
+
+def cell_of(name: str) -> Cell | None:
+    """The cell of a cell's or a sample's id; None for anything else."""
+    cell, _, tail = name.rpartition("_")
+    for text in (name, cell if SAMPLE_TAIL.fullmatch(tail) else ""):
+        try:
+            return Cell.parse(text)
+        except ValueError:
+            continue
+    return None
+
+
+# Our own ids
+
+
+def splits_from_lists(lists: Mapping[str, str], cells: Iterable[Cell]) -> dict[Cell, str | None]:
+    """The split of each cell by lists of cells and samples; None for a cell that is not listed.
+
+    lists: id -> split. A listed sample decides for its cell, so for all of the cell's samples. Raises RecipeError for
+    cells whose samples are listed in different splits, and for ids of the published dataset.
+    """
+    listed: dict[Cell, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
+    problems = []
+    for name, split in lists.items():
+        cell = cell_of(name)
+        if cell is None:
+            problems.append(
+                f"{name}: no id of a cell or a sample; published patches need the scenes they were cut from"
+            )
+        else:
+            listed[cell][split].append(name)
+    for cell, by_split in listed.items():
+        if len(by_split) > 1:
+            where = "; ".join(f"{split}: {', '.join(names)}" for split, names in by_split.items())
+            problems.append(f"cell {cell.id} is in several splits ({where}); one ground belongs to one split")
+    refuse(problems, "the split lists cannot be used")
+    return {cell: next(iter(listed[cell])) if cell in listed else None for cell in cells}
+
+
+# Ids of the published dataset
+
+
+def published_patch(name: str) -> PublishedPatch:
+    """What an id such as `20220613T112220Z_003_x384_y704_T32ULV` says. Raises RecipeError for anything else."""
+    match = PATCH_ID.fullmatch(name)
+    if match is None:
+        raise RecipeError(
+            f"{name!r} is not an id of the published dataset: EnMAP time, tile, x and y of the patch in pixels, MGRS"
+            " tile, such as 20220613T112220Z_003_x384_y704_T32ULV"
+        )
+    try:
+        time = datetime.strptime(match["time"], "%Y%m%dT%H%M%S").replace(tzinfo=UTC)
+    except ValueError:
+        raise RecipeError(f"{name!r}: {match['time']} is not a time (YYYYMMDDThhmmss)") from None
+    return PublishedPatch(time, int(match["tile"]), int(match["x"]), int(match["y"]), match["mgrs"])
+
+
+def patch_outline(name: str, scene_transform: Affine) -> tuple[float, float, float, float]:
+    """West, south, east, north of a published patch, 64 x 64 pixels of its scene, in the scene's CRS.
+
+    scene_transform: from pixels of the EnMAP scene (column, row) to its CRS, north up, 30 m. Raises RecipeError for
+    another grid, and for what is no id of the published dataset.
+    """
+    patch = published_patch(name)
+    grid = scene_transform
+    if (grid.a, grid.b, grid.d, grid.e) != (COARSE, 0, 0, -COARSE):
+        raise RecipeError(f"{name!r}: its scene has no grid of {COARSE} m with north up, but {tuple(grid)[:6]}")
+    west, north = grid.c + patch.x * COARSE, grid.f - patch.y * COARSE
+    side = PATCH_PIXELS * COARSE
+    return west, north - side, west + side, north
+
+
+def splits_from_patches(patches: Sequence[ListedPatch], cells: Iterable[Cell]) -> PatchSplits:
+    """The split of each cell by the published patches it shares ground with (more than a millimetre of it).
+
+    A cell that none lies on has no split, nor has one where patches of two splits meet: its ground is in both.
+    """
+    splits: dict[Cell, set[str]] = {cell: set() for cell in cells}
+    names = np.array([patch.split for patch in patches], object)
+    epsgs = np.array([patch.epsg for patch in patches], np.int64)
+    outlines = shapely.box(*np.array([patch.bounds for patch in patches], float).reshape(-1, 4).T)
+    for zone in sorted({cell.epsg for cell in splits}):
+        inside = [cell for cell in splits if cell.epsg == zone]
+        squares = shapely.box(*np.array([cell.bounds for cell in inside], float).T)
+        for epsg in np.unique(epsgs):
+            if not neighbouring(zone, int(epsg)):
+                continue
+            there = moved(outlines[epsgs == epsg], f"EPSG:{epsg}", f"EPSG:{zone}")
+            cell, patch = shapely.STRtree(there).query(squares, predicate="intersects")
+            found = zip(cell, names[epsgs == epsg][patch], overlapping(squares[cell], there[patch]), strict=True)
+            for number, split, overlap in found:
+                if overlap:
+                    splits[inside[number]].add(split)
+    decided = {cell: next(iter(found)) if len(found) == 1 else None for cell, found in splits.items()}
+    return PatchSplits(decided, sorted(cell for cell, found in splits.items() if len(found) > 1))
