@@ -21,6 +21,7 @@ import numpy as np
 import shapely
 from numpy.typing import NDArray
 from pyproj import CRS, Transformer
+from shapely.geometry import shape
 from shapely.geometry.base import BaseGeometry
 
 if TYPE_CHECKING:
@@ -233,6 +234,18 @@ def to_crs(geometry: BaseGeometry, source: str, target: str) -> BaseGeometry:
     dense = shapely.segmentize(geometry, longest) if longest > 0 else geometry
     moved: BaseGeometry = shapely.transform(dense, transformer(source, target).transform, interleaved=False)
     return moved
+
+
+def geojson_polygons(document: dict[str, Any]) -> BaseGeometry:
+    """The union of the polygons in a GeoJSON geometry, Feature or FeatureCollection."""
+    if document["type"] == "FeatureCollection":
+        return shapely.union_all([geojson_polygons(feature) for feature in document["features"]])
+    if document["type"] == "Feature":
+        return geojson_polygons(document["geometry"])
+    geometry = shape(document)
+    if not isinstance(geometry, shapely.Polygon | shapely.MultiPolygon):
+        raise ValueError(f"{document['type']} is not a polygon")
+    return geometry
 
 
 def split_squares(cells: Sequence[Cell], square_size: int) -> list[tuple[int, int]]:

@@ -25,12 +25,10 @@ from pydantic import (
 )
 from pyproj import CRS
 from pyproj.exceptions import CRSError
-from shapely.geometry import shape
-from shapely.geometry.base import BaseGeometry
 
 from h2crop_data.constants import ENMAP_FLAGS, SENTINEL2_BANDS, Sentinel2Band
 from h2crop_data.errors import RecipeError
-from h2crop_data.grid import CELL_STEP, LONLAT, CellRule, split_of_square
+from h2crop_data.grid import CELL_STEP, LONLAT, CellRule, geojson_polygons, split_of_square
 from h2crop_data.recipe_problems import explain, read_mapping
 
 Share = Annotated[float, Field(ge=0, le=1, strict=True)]
@@ -257,12 +255,17 @@ class Split(Section):
     samples are met and every class that occurs in three squares occurs in every split; what is decided once stays."""
     buffer: float = Field(default=0.0, ge=0, le=100_000)
     """Samples of different splits are at least so many metres apart; cells nearer to another split are left out."""
+    lists: str | None = None
+    """Folder of train.txt, val.txt and test.txt, one id a line (of a cell, a sample, or a patch of the published
+    dataset), instead of squares; cells that are in no list are left out."""
 
     @model_validator(mode="after")
     def whole(self) -> Self:
         """Shares that add up."""
         if abs(sum(self.shares.values()) - 1) > 1e-6:
             raise ValueError(f"shares must add up to 1, they give {sum(self.shares.values()):g}")
+        if self.lists is not None and (self.buffer or self.method != "hash"):
+            raise ValueError("lists go without method and buffer: they say themselves which ground is in which split")
         return self
 
     def split_of(self, square: tuple[int, int]) -> str:
@@ -352,18 +355,6 @@ class Recipe(Section):
         """SHA-256 of the recipe's content without its seasons; the same wherever its files lie."""
         document = {key: value for key, value in self.as_written().items() if key != "seasons"}
         return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()
-
-
-def geojson_polygons(document: dict[str, Any]) -> BaseGeometry:
-    """The union of the polygons in a GeoJSON geometry, Feature or FeatureCollection."""
-    if document["type"] == "FeatureCollection":
-        return shapely.union_all([geojson_polygons(feature) for feature in document["features"]])
-    if document["type"] == "Feature":
-        return geojson_polygons(document["geometry"])
-    geometry = shape(document)
-    if not isinstance(geometry, shapely.Polygon | shapely.MultiPolygon):
-        raise ValueError(f"{document['type']} is not a polygon")
-    return geometry
 
 
 def shipped_recipes() -> dict[str, Path]:

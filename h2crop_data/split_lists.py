@@ -1,6 +1,6 @@
 """Splits by list instead of by hash: files of ids, our own or those of the published H2Crop dataset.
 
-The lists are train.txt, val.txt and test.txt in one folder, one id a line. An id is that of a cell, of a sample, or of a
+The lists are train.txt, val.txt and test.txt in one folder, one id a line. An id is that of a cell, of a sample or of a
 patch of the published dataset, whose ground follows from the EnMAP scene it was cut from.
 """
 

@@ -1,7 +1,8 @@
 """Exchanging split squares until every split shows every class and holds its share of the samples.
 
 To show every class in every split is as hard as colouring a graph, so this is a search with bounded effort (a tabu
-search: Glover, 1989). It draws from a seed and stops by counting: the same question has the same answer.
+search: Glover, 1989). It draws from a seed, stops by counting and adds up whole numbers only: the same question has the
+same answer on every machine.
 """
 
 from __future__ import annotations
@@ -16,8 +17,8 @@ from numpy.typing import NDArray
 
 #: Searches from other beginnings, while classes are missing that need not or a share is further off than GOOD_SHARE.
 STARTS, GOOD_SHARE = 4, 0.01
-#: Changes without anything better after which a search for classes, or for shares, ends.
-CLASS_PATIENCE, SHARE_PATIENCE = 1500, 400
+#: Changes without anything better after which a search for classes, or for shares, ends: at most, and by squares.
+CLASS_PATIENCE, SHARE_PATIENCE = (1500, 50), (400, 10)
 #: Of the squares of a split, as many as are cheapest to move are also tried in pairs with those of another one.
 PAIRED = 40
 #: What one square costs that is not where it was, next to a class that is missing in a split (1).
@@ -34,10 +35,10 @@ class SquaresToSplit:
 
     #: (n, k) whether a square shows a class that every split must show.
     shows: NDArray[np.bool_]
-    #: (n) share of all samples that a square holds.
-    samples: NDArray[np.float64]
-    #: (s) share of all samples that each split wants.
-    wanted: NDArray[np.float64]
+    #: (n) how many samples a square holds.
+    samples: NDArray[np.int64]
+    #: (s) how many samples each split wants; together all there are.
+    wanted: NDArray[np.int64]
     #: (n) number of the split a square is in before.
     home: NDArray[np.int64]
     #: (n) whether it may leave that.
@@ -58,7 +59,7 @@ def exchange_squares(squares: SquaresToSplit, seed: str) -> NDArray[np.int64]:
         tried.meet_shares()
         if best is None or tried.cost < best.cost - EQUAL:
             best = tried
-        if best.missing <= best.unavoidable and abs(best.over).max() <= GOOD_SHARE:
+        if best.missing <= best.unavoidable and abs(best.over).max() <= GOOD_SHARE * best.total:
             break
     assert best is not None
     return best.in_given_order()
@@ -73,7 +74,8 @@ class Exchange:
         self.order = np.argsort([draw.random() for _ in squares.home], kind="stable")
         self.shows = squares.shows[self.order].astype(np.float64)
         self.classes = [np.flatnonzero(row) for row in self.shows]
-        self.samples, self.wanted = squares.samples[self.order], squares.wanted
+        self.samples, self.wanted = squares.samples[self.order].astype(np.float64), squares.wanted
+        self.total = max(int(squares.wanted.sum()), 1)
         self.home, self.movable = squares.home[self.order], squares.movable[self.order]
         self.all = np.arange(len(self.home))
         self.place(self.home)
@@ -87,7 +89,7 @@ class Exchange:
         #: (n, s) classes of a square that would be missing in a split without it, and that are until it comes.
         self.alone = np.stack([self.shows[:, row == 1].sum(axis=1) for row in self.counts], axis=1)
         self.brings = np.stack([self.shows[:, row == 0].sum(axis=1) for row in self.counts], axis=1)
-        #: (s) share of the samples above the wanted one.
+        #: (s) samples above the wanted number.
         self.over = np.stack([self.samples[inside].sum() for inside in members]) - self.wanted
         #: How often a class is missing in a split.
         self.missing = int((self.counts == 0).sum())
@@ -101,7 +103,8 @@ class Exchange:
     @property
     def cost(self) -> float:
         """A class missing in a split costs 1, uneven shares at most 1/2, squares that moved next to nothing."""
-        return float(self.missing + (self.over**2).sum() / 4 + MOVED_COST * (self.split != self.home).sum())
+        uneven = float((self.over**2).sum()) / (2 * self.total) ** 2
+        return self.missing + uneven + MOVED_COST * int((self.split != self.home).sum())
 
     @property
     def unavoidable(self) -> int:
@@ -135,7 +138,7 @@ class Exchange:
         """(squares, s) what the cost changes when a square moves to a split; a missing class costs `weight` here."""
         source, samples = self.split[squares], self.samples[squares, None]
         missing = self.alone[squares, source][:, None] - self.brings[squares]
-        uneven = samples * (samples - self.over[source][:, None] + self.over) / 2
+        uneven = 2 * samples * (samples - self.over[source][:, None] + self.over) / (2 * self.total) ** 2
         home = self.home[squares]
         moved = (np.arange(len(self.wanted)) != home[:, None]).astype(float) - (source != home)[:, None]
         costs: NDArray[np.float64] = weight * missing + uneven + MOVED_COST * moved
@@ -152,10 +155,9 @@ class Exchange:
             theirs = self.cheapest(moves, target, source)
             if not len(ours) or not len(theirs):
                 continue
-            costs = (
-                moves[ours, target][:, None] + moves[theirs, source] - self.samples[ours, None] * self.samples[theirs]
-            )
-            # A class that both show is neither lost nor brought.
+            costs = moves[ours, target][:, None] + moves[theirs, source]
+            # What either would shift is set off by the other, and a class that both show is neither lost nor brought.
+            costs -= self.samples[ours, None] * self.samples[theirs] / self.total**2
             last = (self.counts[[source, target]] == 1).sum(axis=0)
             both = np.flatnonzero((last > 0) & self.shows[ours].any(axis=0) & self.shows[theirs].any(axis=0))
             costs -= weight * (self.shows[np.ix_(ours, both)] * last[both]) @ self.shows[np.ix_(theirs, both)].T
@@ -167,6 +169,10 @@ class Exchange:
         squares = np.flatnonzero((self.split == source) & np.isfinite(moves[:, target]))
         return squares[np.argsort(moves[squares, target], kind="stable")[:PAIRED]]
 
+    def patience(self, most: int, by_square: int) -> int:
+        """How many changes to wait for something better."""
+        return min(most, by_square * int(self.movable.sum()))
+
     def show_classes(self) -> None:
         """Move squares that show a missing class until none is missing that need not.
 
@@ -177,7 +183,7 @@ class Exchange:
         best, fewest, found = self.split.copy(), self.missing, 0
         unavoidable = self.unavoidable
         for step in count(1):
-            if fewest <= unavoidable or step - found > CLASS_PATIENCE:
+            if fewest <= unavoidable or step - found > self.patience(*CLASS_PATIENCE):
                 break
             squares = np.flatnonzero(self.brings.any(axis=1) & self.movable)
             costs = self.move_costs(squares, weight=1)
@@ -203,7 +209,7 @@ class Exchange:
         best, least, found, allowed = self.split.copy(), self.cost, 0, self.missing
         weight, run = 1.0, 0
         for step in count(1):
-            if step - found > SHARE_PATIENCE:
+            if step - found > self.patience(*SHARE_PATIENCE):
                 break
             run = max(run, 0) + 1 if self.missing <= allowed else min(run, 0) - 1
             if abs(run) == PATIENCE_WITH_WEIGHT:

@@ -81,12 +81,12 @@ def optimised_splits(
     shows = np.zeros((len(squares), len(promised)), bool)
     for column, places in enumerate(promised.values()):
         shows[[row[square] for square in places if square in row], column] = True
-    total = max(sum(content.samples for content in contents.values()), 1)
+    total = sum(content.samples for content in contents.values())
     found = exchange_squares(
         SquaresToSplit(
             shows=shows,
-            samples=np.array([contents[square].samples / total for square in squares]),
-            wanted=np.array([shares[name] for name in names]),
+            samples=np.array([contents[square].samples for square in squares], np.int64),
+            wanted=np.array([round(shares[name] * total) for name in names], np.int64),
             home=np.array([names.index(splits[square]) for square in squares], np.int64),
             movable=np.array([square not in fixed for square in squares], bool),
         ),

@@ -152,7 +152,13 @@ def pin(builder: StoreBuilder, kept: Sequence[SeasonPlan], plan: SeasonPlan) -> 
 def check_fits(store: str, other: SeasonPlan, plan: SeasonPlan) -> None:
     """Refuse a plan that does not fit another one of the store: layout, classes, split. Raises PlanError."""
     check_same_layout(store, other.layout, plan.layout)
+    known = dict(zip(other.samples["cell"], other.samples["split"], strict=True))
     disputed = [square for square, split in plan.squares.items() if other.squares.get(square, split) != split]
+    disputed += [
+        cell
+        for cell, split in zip(plan.samples["cell"], plan.samples["split"], strict=True)
+        if known.get(cell, split) != split
+    ]
     if other.recipe.split != plan.recipe.split or disputed:
         raise PlanError(
             f"{store} has another split since {other.season}: the same ground must be in the same split in every "

@@ -152,9 +152,17 @@ def with_splits(declarations: Declarations, squares: Squares, known: gpd.GeoData
         return declarations
     parcels = declarations.parcels.copy()
     parcels["split"] = split_of_parcels(parcels.geometry.to_numpy(), squares)
-    if known is not None and len(known):
-        kept = parcels["number"].map(dict(zip(known["number"], known["split"], strict=True)))
-        parcels["split"] = kept.where(kept.notna(), parcels["split"])
+    return keeping_splits(replace(declarations, parcels=parcels), known)
+
+
+def keeping_splits(declarations: Declarations, known: gpd.GeoDataFrame | None) -> Declarations:
+    """The same parcels, but for those that have a split already, which they keep."""
+    if known is None or not len(known) or not len(declarations.parcels):
+        return declarations
+    parcels = declarations.parcels.copy()
+    splits = {number: split for number, split in zip(known["number"], known["split"], strict=True) if split}
+    kept = parcels["number"].map(splits)
+    parcels["split"] = kept.where(kept.notna(), parcels["split"])
     return replace(declarations, parcels=parcels)
 
 

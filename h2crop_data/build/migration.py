@@ -1,4 +1,4 @@
-"""Bringing a store of an older minor version of the format to this one, and mending what the builder keeps of blocks."""
+"""Bringing a store of an older minor version of the format to this one, and mending what is kept of its blocks."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ from h2crop_data.build.survey import Known, Progress, Survey, silent, survey_sea
 from h2crop_data.catalog.providers import baseline
 from h2crop_data.catalog.search import acquired
 from h2crop_data.errors import PlanError
-from h2crop_data.grid import LONLAT, blocks_of_cells
+from h2crop_data.grid import LONLAT, Cell, blocks_of_cells
 from h2crop_data.recipe import Recipe
 
 #: Raised whenever the numbers an array group gets from the same inputs change; part of the input hashes.
@@ -102,9 +102,8 @@ def sample_table(survey: Survey, chosen: Sequence[Candidate], first_block: int) 
     block = first_block
     for name in sorted(by_scene):
         of_cell = {one.cell: one for one in by_scene[name]}
-        inside = [survey.squares[cell] for cell in of_cell]
-        for square, cells in blocks_of_cells(list(of_cell), inside, recipe.store.block_capacity):
-            split = survey.splits.split_of(square)
+        for square, cells in blocks_of_scene(survey, list(of_cell)):
+            split = survey.splits.split_of_cell(cells[0], square)
             for place, cell in enumerate(cells):
                 scene = of_cell[cell].scene
                 x0, y0 = cell.corner
@@ -134,6 +133,16 @@ def sample_table(survey: Survey, chosen: Sequence[Candidate], first_block: int) 
     table["scene_time"] = pd.to_datetime(table["scene_time"], utc=True).dt.as_unit("us")
     numbers = ["sun_elevation", "sun_azimuth", "across_off_nadir", "flagged_share", "labelled_share"]
     return table.astype(dict.fromkeys(numbers, "float64"))
+
+
+def blocks_of_scene(survey: Survey, cells: Sequence[Cell]) -> list[tuple[tuple[int, int], list[Cell]]]:
+    """The cells of one scene cut into blocks of one split, with the square of each."""
+    capacity = survey.recipe.store.block_capacity
+    return [
+        block
+        for group in survey.splits.apart(cells)
+        for block in blocks_of_cells(group, [survey.squares[cell] for cell in group], capacity)
+    ]
 
 
 def block_table(samples: gpd.GeoDataFrame) -> pd.DataFrame:

@@ -79,11 +79,7 @@ def relabel_store(
         retracted = Retractions.read(files)
         if retracted.blocks or retracted.scenes:
             retracted.write(builder.storage)
-        work = [
-            (old, new, block)
-            for old, new in zip(plans, new_plans, strict=True)
-            for block in old.blocks["block"].tolist()
-        ]
+        work = [(plan, block) for plan in new_plans for block in plan.blocks["block"].tolist()]
         for done, (kind, written) in enumerate(relabelled_blocks(files, builder, work, workers), 1):
             setattr(report, kind, getattr(report, kind) + 1)
             report.bytes += written
@@ -217,7 +213,7 @@ def pinned(builder: StoreBuilder, plans: Sequence[SeasonPlan], origin: dict[str,
 
 
 def relabelled_blocks(
-    files: Storage, builder: StoreBuilder, work: Sequence[tuple[SeasonPlan, SeasonPlan, int]], workers: int
+    files: Storage, builder: StoreBuilder, work: Sequence[tuple[SeasonPlan, int]], workers: int
 ) -> Iterator[tuple[str, int]]:
     """What became of each block (`redone`, `shared`, `already_done`), and the bytes written."""
     queue = iter(work)
@@ -226,9 +222,9 @@ def relabelled_blocks(
             yield from pool.map(partial(relabel_block, files, builder), batch)
 
 
-def relabel_block(files: Storage, builder: StoreBuilder, work: tuple[SeasonPlan, SeasonPlan, int]) -> tuple[str, int]:
+def relabel_block(files: Storage, builder: StoreBuilder, work: tuple[SeasonPlan, int]) -> tuple[str, int]:
     """Share a block, with its labels made anew where their inputs changed."""
-    old, new, block = work
+    new, block = work
     season = new.season
     if builder.read_marker(season, block) is not None:
         return "already_done", 0

@@ -22,7 +22,6 @@ from h2crop_data.cube.store import StoreBuilder
 from h2crop_data.errors import PlanError
 from h2crop_data.parcels.taxonomy import Taxonomy
 
-
 #: The release another store was relabelled from.
 ORIGIN = f"{BUILD_FOLDER}/origin.json"
 

@@ -19,15 +19,17 @@ from h2crop_data.build.declarations import (
     Declarations,
     declarations_of,
     home_squares,
+    keeping_splits,
     no_declarations,
     with_splits,
 )
+from h2crop_data.build.listed import listed_splits, with_listed_splits
 from h2crop_data.build.plan import ROLES
 from h2crop_data.build.scenes import Candidate, SceneDecision, choose_enmap, choose_sentinel2
 from h2crop_data.errors import PlanError, RecipeError
-from h2crop_data.grid import Cell, cells_of_area, split_squares
+from h2crop_data.grid import Cell, cells_of_area, geojson_polygons, split_squares
 from h2crop_data.parcels.taxonomy import Taxonomy
-from h2crop_data.recipe import Recipe, Split, geojson_polygons
+from h2crop_data.recipe import Recipe, Split
 from h2crop_data.splits import SquareContent, inside_buffer, optimised_splits, split_problems
 
 Square = tuple[int, int]
@@ -56,10 +58,12 @@ class Known:
 
 @dataclass(frozen=True)
 class SplitTable:
-    """The split of every square: as fixed, else by its hash."""
+    """The split of every square: as fixed, else by its hash; or of every cell, where lists say so."""
 
     split: Split
     fixed: dict[Square, str]
+    #: Where the split is given as lists: the split of every listed cell.
+    cells: dict[Cell, str] | None = None
 
     @property
     def square_size(self) -> int:
@@ -69,6 +73,17 @@ class SplitTable:
     def split_of(self, square: Square) -> str:
         """The split of a square (column, row)."""
         return self.fixed.get(square) or self.split.split_of(square)
+
+    def apart(self, cells: Sequence[Cell]) -> list[list[Cell]]:
+        """The cells in groups that must not share a block: those of each split, where a square may hold several."""
+        if self.cells is None:
+            return [list(cells)]
+        of = self.cells
+        return [[cell for cell in cells if of[cell] == split] for split in sorted({of[cell] for cell in cells})]
+
+    def split_of_cell(self, cell: Cell, square: Square) -> str:
+        """The split of a cell of a square."""
+        return self.split_of(square) if self.cells is None else self.cells[cell]
 
 
 @dataclass(frozen=True)
@@ -115,7 +130,16 @@ def survey_season(recipe: Recipe, season: int, known: Known, progress: Progress 
         if not candidates:
             raise PlanError(f"{season}: none of {len(cells)} cells has parcels.min_labelled_share {least:g} labelled")
     contents = square_contents(candidates, squares, classes)
-    splits = decide_splits(recipe.split, contents, declarations, known)
+    if recipe.split.lists is not None:
+        listed = listed_splits(recipe, candidates, enmap_items)
+        splits = SplitTable(recipe.split, {}, listed)
+        candidates = [one for one in candidates if one.cell in listed]
+        declarations = {
+            name: keeping_splits(with_listed_splits(one, listed), known.parcels.get(name))
+            for name, one in declarations.items()
+        }
+    else:
+        splits = decide_splits(recipe.split, contents, declarations, known)
     if recipe.split.method == "optimised":
         declarations = {name: with_splits(one, splits, known.parcels.get(name)) for name, one in declarations.items()}
     candidates = outside_buffer(recipe, season, candidates, squares, splits)

@@ -1,0 +1,274 @@
+"""The lock of a store in an object store: a lease its holder renews, and another builder takes over when it ran out.
+
+The lock is one object, `.build/lock`: who holds the store, for how many seconds from the last renewal on, and a token,
+the number of the hold. Every state of it is unlike every other, so its ETag names exactly one.
+
+- Acquired by a PUT under the condition that there is no lock, or that one that was released or ran out is still as it
+  was read. The token goes up by one. Of several builders exactly one succeeds.
+- Renewed three times in its length, by a PUT under the condition that it is still as its holder left it. The holder
+  counts from the moment before the PUT, by a clock nobody sets, and relies on nine tenths of the length.
+- Run out when it is older than its length by the server's clock: the time between the lock and an object written now.
+  Clocks of two machines are never compared. Last-Modified has whole seconds, so two seconds more are waited for.
+
+A builder that was stopped for a while and goes on sees by its clock that it cannot rely on the lease, and asks the
+server by renewing it. Either nobody took over meanwhile, and it goes on, or it learns who did, and ends.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import threading
+import uuid
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+
+import obstore
+
+from h2crop_data.cube.object_requests import (
+    ConflictError,
+    Patience,
+    RequestError,
+    cause_of,
+    connect,
+    moment,
+    patiently,
+    put_if,
+    request_error,
+)
+from h2crop_data.errors import StoreError
+
+#: How often in its length a lease is renewed, and how often after a renewal that failed.
+RENEWALS, ATTEMPTS = 3, 30
+#: The part of its length for which its holder relies on it.
+RELIED_ON = 0.9
+#: Seconds by which the ages of two objects may deceive: whole seconds, and servers of several machines.
+CLOCK_STEPS = 2.0
+#: An ETag the lock never has.
+NO_ETAG = f'"{"0" * 32}"'
+
+
+def iso_now() -> str:
+    """The time by the clock of this machine, for people to read."""
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+@dataclass(frozen=True)
+class Lock:
+    """A state of the lock."""
+
+    host: str
+    process: int
+    #: Of this hold; no other has it.
+    id: str
+    #: Number of the hold, from 1.
+    token: int
+    seconds: float
+    since: str
+    renewed: str
+    renewals: int = 0
+    released: bool = False
+
+    @property
+    def holder(self) -> str:
+        """Who holds or held it, for people."""
+        return f"{self.host} process {self.process}, since {self.since}"
+
+    def encode(self) -> bytes:
+        """The object's bytes: JSON."""
+        holder = {"host": self.host, "process": self.process, "id": self.id}
+        rest = {name: value for name, value in vars(self).items() if name not in holder}
+        return json.dumps({"holder": holder, **rest}).encode()
+
+    @classmethod
+    def decode(cls, data: bytes) -> Lock:
+        """From the object's bytes. Raises ValueError, KeyError, TypeError or AttributeError for others."""
+        values = json.loads(data)
+        return cls(**values.pop("holder"), **values)
+
+
+@dataclass(frozen=True)
+class FoundLock:
+    """The lock as the server has it."""
+
+    lock: Lock
+    etag: str
+    #: By the server's clock.
+    modified: datetime
+
+
+class Lease:
+    """One hold on a store. Used by the threads of one process."""
+
+    def __init__(self, location: str, bucket: str, server: str | None, folder: str, patience: Patience) -> None:
+        """location: the store as the user calls it. folder: what the keys of its `.build/` begin with."""
+        self.location = location
+        self.patience = patience
+        #: No request may take so long that none can follow it while the lease lasts.
+        self.quick = max(2.0, patience.lease / 6)
+        quickly = replace(patience, connect=min(patience.connect, self.quick), request=self.quick)
+        self.store = connect(bucket, server, quickly, retrying=False)
+        self.key, self.clock_key = f"{folder}lock", f"{folder}clock"
+        now = iso_now()
+        self.lock = Lock(socket.gethostname(), os.getpid(), uuid.uuid4().hex, 0, patience.lease, now, now)
+        self.etag: str | None = None
+        #: By `moment()`.
+        self.relied_on_until = 0.0
+        #: The error of a hold that somebody else has now.
+        self.lost: StoreError | None = None
+        self.changing = threading.Lock()
+        self.ended = threading.Event()
+        self.renewer = threading.Thread(target=self.keep, name="lease", daemon=True)
+
+    def acquire(self) -> None:
+        """Get the lease. Raises StoreError where another builder has it, or the server cannot keep builders apart."""
+        try:
+            patiently(self.try_to_acquire, self.patience.retry)
+            if not patiently(self.are_conditions_heeded, self.patience.retry):
+                obstore.delete(self.store, self.key)
+                raise self.no_conditions()
+        except (ConflictError, *RequestError) as error:
+            if isinstance(error, StoreError):
+                raise
+            if "NotImplemented" in str(error):
+                raise self.no_conditions() from error
+            raise request_error("hold", self.location, error) from error
+        self.renewer.start()
+
+    def try_to_acquire(self) -> None:
+        """One attempt. Raises StoreError where another builder has it, ConflictError where one was faster."""
+        found = self.look()
+        if found is None:
+            self.put(replace(self.lock, token=1), None)
+        elif found.lock.id == self.lock.id:
+            # Written by an attempt of ours whose answer was lost.
+            self.put(replace(found.lock, renewals=found.lock.renewals + 1), found.etag)
+        else:
+            self.refuse_while_held(found)
+            self.put(replace(self.lock, token=found.lock.token + 1), found.etag)
+
+    def refuse_while_held(self, found: FoundLock) -> None:
+        """Raise StoreError where a builder has the lease and its time is not over by the server's clock."""
+        if found.lock.released:
+            return
+        age = (self.server_time() - found.modified).total_seconds()
+        left = found.lock.seconds + CLOCK_STEPS - age
+        if left > 0:
+            raise StoreError(
+                f"{self.location} is held by another builder ({found.lock.holder}); wait for it or end it "
+                f"(if it is dead already, its hold ends in {left:.0f} s)"
+            )
+
+    def are_conditions_heeded(self) -> bool:
+        """Whether the server refuses PUTs whose condition is not met. Some write all the same, without a word."""
+        for etag in (None, NO_ETAG):
+            try:
+                put_if(self.store, self.key, self.lock.encode(), etag)
+            except ConflictError:
+                continue
+            return False
+        return True
+
+    def keep(self) -> None:
+        """Renew until the hold ends or is lost."""
+        pause = self.patience.lease / RENEWALS
+        while not self.ended.wait(pause):
+            try:
+                self.renew()
+                pause = self.patience.lease / RENEWALS
+            except StoreError:
+                return
+            except (ConflictError, *RequestError):
+                # `check` says what is wrong, should it still be so when the time is over.
+                pause = self.patience.lease / ATTEMPTS
+
+    def check(self) -> None:
+        """Return where nobody can have taken over before this call. Raises StoreError else."""
+        if self.lost is None and moment() < self.relied_on_until:
+            return
+        try:
+            patiently(self.renew, self.quick)
+        except (ConflictError, *RequestError) as error:
+            if isinstance(error, StoreError):
+                raise
+            raise StoreError(
+                f"the hold on {self.location} ran out and cannot be renewed: {cause_of(error)}; "
+                "finished blocks are kept, mend it and run again"
+            ) from error
+
+    def renew(self) -> None:
+        """Begin the time anew. Raises StoreError where the hold is lost, ConflictError or RequestError to try again."""
+        with self.changing:
+            if self.lost is not None:
+                raise self.lost
+            self.change(replace(self.lock, renewals=self.lock.renewals + 1, renewed=iso_now()))
+
+    def release(self) -> None:
+        """End the hold. Where the server cannot be told, it ends by itself."""
+
+        def attempt() -> None:
+            with self.changing:
+                self.change(replace(self.lock, released=True))
+
+        self.ended.set()
+        self.renewer.join()
+        if self.lost is None:
+            with suppress(StoreError, ConflictError, *RequestError):
+                patiently(attempt, self.quick)
+
+    def change(self, lock: Lock) -> None:
+        """Give the lock another state. Raises StoreError where it is no longer ours, else as `put`."""
+        try:
+            self.put(lock, self.etag)
+        except ConflictError:
+            found = self.look()
+            if found is None or found.lock.id != self.lock.id:
+                self.lost = self.taken_over(found)
+                raise self.lost from None
+            # Written by an attempt of ours whose answer was lost; the next one goes on from there.
+            self.etag = found.etag
+            raise
+
+    def put(self, lock: Lock, etag: str | None) -> None:
+        """Write the lock where it has this ETag. Raises ConflictError, or RequestError: it may be written then."""
+        start = moment()
+        self.etag = put_if(self.store, self.key, lock.encode(), etag)
+        self.lock = lock
+        self.relied_on_until = start + RELIED_ON * lock.seconds
+
+    def look(self) -> FoundLock | None:
+        """The lock, None where there is none. Raises StoreError where it cannot be understood, RequestError."""
+        try:
+            found = obstore.get(self.store, self.key)
+            data, meta = found.bytes().to_bytes(), found.meta
+        except FileNotFoundError:
+            return None
+        try:
+            return FoundLock(Lock.decode(data), meta["e_tag"] or "", meta["last_modified"])
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise StoreError(
+                f"the lock of {self.location} ({self.key}) is damaged: {error}; delete it if no builder is at work"
+            ) from error
+
+    def server_time(self) -> datetime:
+        """The time by the server's clock, in whole seconds."""
+        obstore.put(self.store, self.clock_key, b"", use_multipart=False)
+        return obstore.head(self.store, self.clock_key)["last_modified"]
+
+    def taken_over(self, found: FoundLock | None) -> StoreError:
+        """The error of a builder that lost its hold."""
+        if found is None:
+            return StoreError(f"the lock of {self.location} was deleted under its holder; run again")
+        return StoreError(
+            f"another builder ({found.lock.holder}) took over {self.location}: this one did not renew its hold for "
+            f"{self.lock.seconds:g} s (asleep, or cut off?); finished blocks are kept, run again when that one is done"
+        )
+
+    def no_conditions(self) -> StoreError:
+        """The error for a server that cannot keep builders apart."""
+        return StoreError(
+            f"cannot build in {self.location}: its server ignores the conditions of a PUT (If-None-Match, If-Match), "
+            "so that nothing keeps two builders apart; build in a folder and upload that, or use another server"
+        )

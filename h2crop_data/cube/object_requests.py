@@ -1,0 +1,192 @@
+"""Requests to an S3 server: how long to wait, writing under a condition, and errors in words.
+
+Settings come from the AWS_* variables of the environment, which obstore reads: credentials, endpoint, region.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import re
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TYPE_CHECKING, TypeVar
+
+import obstore
+from obstore.exceptions import (
+    AlreadyExistsError,
+    BaseError,
+    GenericError,
+    PermissionDeniedError,
+    PreconditionError,
+    UnauthenticatedError,
+)
+from obstore.store import S3Store
+
+from h2crop_data.errors import MissingFileError, StoreError
+
+if TYPE_CHECKING:
+    from obstore.store import ClientConfig, RetryConfig, S3Config
+
+Result = TypeVar("Result")
+#: What a request may raise; ValueError for names that are none.
+RequestError = (BaseError, FileNotFoundError, ValueError)
+#: Where the address of the server stands, the first that is set.
+SERVER_VARIABLES = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT")
+#: Settings whose AWS_ variables obstore does not look at where it is given timeouts.
+CLIENT_SETTINGS = ("allow_http", "allow_invalid_certificates", "proxy_url")
+#: Answers that may be another one a moment later, beside those from 500 on.
+PASSING_STATUS = {408, 409, 429}
+#: In the URL where virtual machines of Amazon get credentials; asked when the environment has none.
+CREDENTIALS_OF_MACHINE = "/latest/api/token"
+
+
+class ConflictError(Exception):
+    """An object was not as the condition of a write wanted it."""
+
+
+@dataclass(frozen=True)
+class Patience:
+    """How long to wait for an object store, in seconds."""
+
+    #: For a connection.
+    connect: float = 10.0
+    #: For one request, with all bytes of a shard.
+    request: float = 600.0
+    #: After this long a request that failed is not tried again.
+    retry: float = 120.0
+    #: So long a builder that died keeps others out.
+    lease: float = 60.0
+
+
+def server_of_environment() -> str | None:
+    """The address of the server this process uses; None for Amazon's."""
+    return next((os.environ[name] for name in SERVER_VARIABLES if name in os.environ), None)
+
+
+def connect(
+    bucket: str, server: str | None, patience: Patience, *, prefix: str | None = None, retrying: bool = True
+) -> S3Store:
+    """A bucket of a server, or what is below a prefix of it. Raises StoreError for settings that make no sense.
+
+    retrying: try again what failed, with growing pauses, until `patience.retry` is over.
+    """
+    # A single DELETE instead of one for many objects: every server has it.
+    config: S3Config = {"checksum_algorithm": "SHA256", "conditional_put": "etag", "disable_bulk_delete": True}
+    if server is not None:
+        config["endpoint"] = server
+    retry: RetryConfig = {
+        "max_retries": 1000 if retrying else 0,
+        "retry_timeout": timedelta(seconds=patience.retry),
+        "backoff": {"init_backoff": timedelta(seconds=0.1), "max_backoff": timedelta(seconds=10), "base": 2},
+    }
+    given = {name: os.environ[f"AWS_{name}".upper()] for name in CLIENT_SETTINGS if f"AWS_{name}".upper() in os.environ}
+    client: ClientConfig = {
+        "connect_timeout": timedelta(seconds=patience.connect),
+        "timeout": timedelta(seconds=patience.request),
+        **given,  # type: ignore[typeddict-item]
+    }
+    try:
+        return S3Store(
+            bucket,
+            prefix=prefix,
+            config=config,
+            client_options=client,
+            retry_config=retry,
+        )
+    except RequestError as error:
+        raise StoreError(f"cannot use s3://{bucket}: {cause_of(error)}; look at the AWS_ variables") from error
+
+
+@functools.cache
+def requesting_process() -> int:
+    """The process whose threads serve the requests: the first that asks. A forked child inherits the answer."""
+    return os.getpid()
+
+
+def refuse_after_fork(location: str) -> None:
+    """Raise StoreError in a forked child: the threads that serve requests stayed behind, it would wait for ever."""
+    if requesting_process() != os.getpid():
+        raise StoreError(
+            f"{location} cannot be used in a forked process; start workers with `spawn` or `forkserver` "
+            "(PyTorch: DataLoader(multiprocessing_context='forkserver'))"
+        )
+
+
+def moment() -> float:
+    """Seconds of a clock that nobody sets, and that goes on while the machine sleeps, where the system has one."""
+    return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
+
+
+def patiently(attempt: Callable[[], Result], seconds: float) -> Result:
+    """Try until it works, or so long; then, or for an error that will not pass, the last error is raised."""
+    deadline = moment() + seconds
+    pause = 0.1
+    while True:
+        try:
+            return attempt()
+        except (ConflictError, GenericError) as error:
+            if moment() + pause > deadline or not may_pass(error):
+                raise
+        time.sleep(pause)
+        pause = min(2 * pause, 5.0)
+
+
+def may_pass(error: Exception) -> bool:
+    """Whether the same request may work a moment later."""
+    status = re.search(r"status code: (\d+)", str(error))
+    if status:
+        return int(status[1]) in PASSING_STATUS or (int(status[1]) >= 500 and int(status[1]) != 501)
+    return isinstance(error, ConflictError) or ("HTTP error" in str(error) and "builder error" not in str(error))
+
+
+def put_if(store: S3Store, key: str, data: bytes, etag: str | None) -> str:
+    """Write an object where it has this ETag, or where there is none (None); gives the new ETag.
+
+    One PUT: give it a store that does not retry, or an answer that was lost looks like a conflict with somebody else.
+    Raises ConflictError, or a RequestError after which the object may be written or not.
+    """
+    try:
+        done = obstore.put(store, key, data, mode={"e_tag": etag} if etag else "create", use_multipart=False)
+    except (AlreadyExistsError, PreconditionError) as error:
+        raise ConflictError(cause_of(error)) from error
+    if done["e_tag"] is None:
+        raise StoreError(f"the server of s3://{store.config.get('bucket')} gives no ETags; a store needs them")
+    return done["e_tag"]
+
+
+def cause_of(error: Exception) -> str:
+    """What went wrong, as the server or the network says it."""
+    text, _, details = str(error).partition("\n\nDebug source")
+    parts = [re.search(pattern, text) for pattern in (r"status code: ([^:<]*)", r"<Code>(.*?)<", r"<Message>(.*?)<")]
+    if found := [part[1].strip() for part in parts if part]:
+        return ", ".join(found)
+    # Of errors of the network the last words are the nearest: "Connection refused".
+    deepest = re.findall(r'message: "([^"]+)"', details)
+    return " ".join([text.rpartition(" - ")[2].strip(), *[f"({words})" for words in deepest[-1:]]])
+
+
+def request_error(verb: str, where: str, error: Exception) -> StoreError:
+    """The error to raise for one of a request: what could not be done where, why, and what to do."""
+    if isinstance(error, ConflictError):
+        return StoreError(f"cannot {verb} {where}: something else changes it all the time; end that and run again")
+    text = str(error)
+    cause = f"cannot {verb} {where}: {cause_of(error)}"
+    if "NoSuchBucket" in text or (verb == "write" and isinstance(error, FileNotFoundError)):
+        return StoreError(f"{cause}; make the bucket, or look at AWS_ENDPOINT_URL and AWS_REGION")
+    if isinstance(error, FileNotFoundError):
+        return MissingFileError(f"cannot {verb} {where}: there is no such object")
+    if CREDENTIALS_OF_MACHINE in text:
+        return StoreError(
+            f"cannot {verb} {where}: no credentials; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, "
+            "or AWS_SKIP_SIGNATURE=true for a bucket open to everybody"
+        )
+    if isinstance(error, PermissionDeniedError | UnauthenticatedError):
+        return StoreError(f"{cause}; look at AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and what they may do there")
+    if "builder error" in text:
+        return StoreError(f"{cause}; for a server without TLS set AWS_ALLOW_HTTP=true")
+    if isinstance(error, ValueError):
+        return StoreError(cause)
+    return StoreError(f"{cause}; finished blocks are kept, mend it and run again")

@@ -1,0 +1,286 @@
+"""A store in an S3 bucket: a file is an object, written by one PUT, so that it is there whole or not at all.
+
+A builder keeps others out through a lease (lease.py), and its successor is kept from it by conditions:
+
+**A builder that lost its hold does not write over a file its successor has written.** `replace` (1) asks for the ETag
+of the file, (2) checks that nobody took over until now, (3) writes under the condition that the file still has that
+ETag. A successor writes after it took over, so after (2), so after (1): the file then has another ETag and the server
+refuses (3), however long this process or its request was held up in between. After (3) it checks again. A builder that
+lost its hold between (2) and (3) ends there, even where its successor has not come to that file; when the successor
+does, it replaces what it finds. Equal bytes have equal ETags: writing a file as it was counts as not writing it.
+
+**`write` has no condition.** It is for files that say the same whoever writes them: the shards, sums and markers of a
+block. Worker processes, which have no lease, write nothing else.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import obstore
+from obstore.exceptions import GenericError
+from obstore.store import S3Store
+from zarr.abc.store import ByteRequest
+from zarr.core.buffer import Buffer, BufferPrototype
+from zarr.storage import ObjectStore
+
+from h2crop_data.cube.lease import Lease
+from h2crop_data.cube.object_requests import (
+    ConflictError,
+    Patience,
+    RequestError,
+    connect,
+    patiently,
+    put_if,
+    refuse_after_fork,
+    request_error,
+    server_of_environment,
+)
+from h2crop_data.cube.storage import BUILD_FOLDER, FileRecord, Storage
+from h2crop_data.errors import MissingFileError, StoreError
+
+if TYPE_CHECKING:
+    from obstore import ObjectMeta
+
+Answer = TypeVar("Answer")
+#: Objects of one answer to a list request; S3 gives no more.
+PAGE = 1000
+#: Bytes read at a time to hash an object.
+PIECE = 8 * 1024**2
+#: Of so many written files the digest is kept until somebody asks.
+DIGESTS_KEPT = 1024
+
+
+def split_location(location: str) -> tuple[str, str]:
+    """Bucket and prefix of `s3://bucket/prefix`. Raises StoreError for other forms."""
+    bucket, _, prefix = location.removeprefix("s3://").partition("/")
+    folders = prefix.strip("/").split("/") if prefix.strip("/") else []
+    if not location.startswith("s3://") or not bucket or {"", ".", ".."} & set(folders):
+        raise StoreError(f"{location}: a store in an object store is written s3://bucket/prefix")
+    return bucket, "/".join(folders)
+
+
+class ObjectStorage(Storage):
+    """A store below a prefix of an S3 bucket."""
+
+    def __init__(self, location: str, patience: Patience | None = None) -> None:
+        """Nothing is asked of the server yet. Raises StoreError for a URL or settings that make no sense."""
+        self.location = location
+        self.patience = patience or Patience()
+        self.bucket, prefix = split_location(location)
+        self.prefix = f"{prefix}/" if prefix else ""
+        self.server = server_of_environment()
+        self.store = connect(self.bucket, self.server, self.patience)
+        self.lease: Lease | None = None
+        self.digests: dict[str, FileRecord] = {}
+        self.keeping_digests = threading.Lock()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickled without the lease: another process cannot hold the store."""
+        return ObjectStorage, (self.location, self.patience)
+
+    @cached_property
+    def single_store(self) -> S3Store:
+        """The bucket without retries, for writing under a condition: every answer is wanted."""
+        return connect(self.bucket, self.server, self.patience, retrying=False)
+
+    def key(self, name: str) -> str:
+        """The key of a file in its bucket."""
+        return self.prefix + name
+
+    def ask(self, verb: str, name: str, request: Callable[[], Answer]) -> Answer:
+        """The answer to a request that may be made again. Raises StoreError when no more will do."""
+        refuse_after_fork(self.location)
+        try:
+            return patiently(request, self.patience.retry)
+        except (ConflictError, *RequestError) as error:
+            if isinstance(error, StoreError):
+                raise
+            raise request_error(verb, self.where(name), error) from error
+
+    def read(self, name: str) -> bytes:
+        return self.ask("read", name, lambda: obstore.get(self.store, self.key(name)).bytes().to_bytes())
+
+    def read_range(self, name: str, offset: int, length: int) -> bytes:
+        def request() -> bytes:
+            try:
+                if length > 0:
+                    return obstore.get_range(self.store, self.key(name), start=offset, length=length).to_bytes()
+            except GenericError:
+                if offset < obstore.head(self.store, self.key(name))["size"]:
+                    raise
+            # Of nothing, or past the end, S3 gives an error where a file gives no bytes.
+            obstore.head(self.store, self.key(name))
+            return b""
+
+        return self.ask("read", name, request)
+
+    def size(self, name: str) -> int | None:
+        found = self.look(name)
+        return None if found is None else found["size"]
+
+    def look(self, name: str) -> ObjectMeta | None:
+        """Size and ETag of a file, None where there is none. Raises StoreError."""
+        try:
+            return self.ask("read", name, lambda: obstore.head(self.store, self.key(name)))
+        except MissingFileError:
+            return None
+
+    def names(self, prefix: str = "") -> Iterator[tuple[str, int]]:
+        start = self.key(prefix)
+        last = ""
+        for page in self.pages(start):
+            for found in page:
+                if found["path"] <= last:
+                    raise StoreError(
+                        f"cannot list {self.where(prefix)}: its server gives names out of order, as directory buckets "
+                        "(S3 Express) do; use a general purpose bucket"
+                    )
+                last = found["path"]
+                # The empty object that some tools make to show a folder has the name of the folder itself.
+                if last.startswith(start):
+                    yield last.removeprefix(self.prefix), found["size"]
+
+    def pages(self, start: str) -> Iterator[Sequence[ObjectMeta]]:
+        """The objects whose keys begin so, in order, as one request after the other gives them."""
+        last: str | None = None
+
+        def next_page() -> Sequence[ObjectMeta]:
+            return next(iter(obstore.list(self.store, start or None, offset=last, chunk_size=PAGE)), [])
+
+        while True:
+            page = self.ask("list", start.removeprefix(self.prefix), next_page)
+            yield page
+            if len(page) < PAGE:
+                return
+            last = page[-1]["path"]
+
+    def write(self, name: str, parts: Iterable[bytes]) -> None:
+        data = self.joined(name, parts)
+
+        def request() -> None:
+            self.check_lease()
+            obstore.put(self.store, self.key(name), data, use_multipart=False)
+
+        self.ask("write", name, request)
+        self.keep_digest(name, data)
+
+    def replace(self, name: str, parts: Iterable[bytes]) -> None:
+        lease = self.lease
+        if lease is None:
+            raise StoreError(f"cannot replace {self.where(name)}: this process does not hold the store")
+        data = self.joined(name, parts)
+
+        def attempt() -> None:
+            # The order is what the proof above rests on. It holds for every attempt by itself.
+            found = self.look(name)
+            lease.check()
+            put_if(self.single_store, self.key(name), data, None if found is None else found["e_tag"])
+            lease.check()
+
+        self.ask("write", name, attempt)
+        self.keep_digest(name, data)
+
+    def joined(self, name: str, parts: Iterable[bytes]) -> bytes:
+        """The bytes of a file, whole before the first is sent. Raises StoreError where they cannot be got."""
+        try:
+            return b"".join(parts)
+        except OSError as error:
+            raise StoreError(
+                f"cannot write {self.where(name)}: {error.strerror or error}; finished blocks are kept, "
+                "mend it and run again"
+            ) from error
+
+    def delete(self, name: str) -> None:
+        def request() -> None:
+            self.check_lease()
+            obstore.delete(self.store, self.key(name))
+
+        self.forget_digest(name)
+        self.ask("delete", name, request)
+
+    def describe(self, name: str) -> FileRecord:
+        """What this object wrote is described from memory: the server compared the sha256 sent with it."""
+        record = self.forget_digest(name)
+        if record is not None:
+            return record
+
+        def request() -> FileRecord:
+            digest, size = hashlib.sha256(), 0
+            for piece in obstore.get(self.store, self.key(name)).stream(min_chunk_size=PIECE):
+                digest.update(piece)
+                size += len(piece)
+            return {"path": name, "bytes": size, "sha256": digest.hexdigest()}
+
+        return self.ask("read", name, request)
+
+    def keep_digest(self, name: str, data: bytes) -> None:
+        """Remember what a file holds until somebody asks, of the newest files only."""
+        record = {"path": name, "bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+        with self.keeping_digests:
+            self.digests[name] = record
+            if len(self.digests) > DIGESTS_KEPT:
+                del self.digests[next(iter(self.digests))]
+
+    def forget_digest(self, name: str) -> FileRecord | None:
+        """What was remembered of a file, only this once."""
+        with self.keeping_digests:
+            return self.digests.pop(name, None)
+
+    def share(self, name: str, source: Storage) -> None:
+        """A copy made by the server within a bucket; from elsewhere the bytes come through this machine."""
+        if not isinstance(source, ObjectStorage) or (source.server, source.bucket) != (self.server, self.bucket):
+            self.write(name, [source.read(name)])
+            return
+        original = source.key(name)
+
+        def request() -> None:
+            self.check_lease()
+            obstore.copy(self.store, original, self.key(name))
+
+        self.forget_digest(name)
+        self.ask(f"copy {source.where(name)} to", name, request)
+
+    def check_lease(self) -> None:
+        """Raise StoreError where this object holds the store and cannot rely on that any more."""
+        if self.lease is not None:
+            self.lease.check()
+
+    @contextmanager
+    def hold(self) -> Iterator[None]:
+        """The lock is a lease: it ends some time after its builder died."""
+        if next(self.names(f"{BUILD_FOLDER}/"), None) is None and next(self.names(), None) is not None:
+            raise StoreError(
+                f"{self.location} is not empty and has no {BUILD_FOLDER}/ to go on from; choose another --out"
+            )
+        lease = Lease(self.location, self.bucket, self.server, self.key(f"{BUILD_FOLDER}/"), self.patience)
+        lease.acquire()
+        self.lease = lease
+        try:
+            yield
+        finally:
+            self.lease = None
+            lease.release()
+
+
+class ReadableObjects(ObjectStore[S3Store]):
+    """Zarr's store on obstore, whose errors say what to do, and that does not wait for ever in a forked process."""
+
+    async def get(self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None) -> Buffer | None:
+        location = f"s3://{self.store.config.get('bucket')}/{self.store.prefix or ''}".rstrip("/")
+        refuse_after_fork(location)
+        try:
+            return await super().get(key, prototype, byte_range)
+        except RequestError as error:
+            raise request_error("read", f"{location}/{key}", error) from error
+
+
+def zarr_store(location: str) -> ReadableObjects:
+    """The Zarr store at `s3://bucket/prefix`, to be read only. Raises StoreError for other forms."""
+    bucket, prefix = split_location(location)
+    return ReadableObjects(connect(bucket, server_of_environment(), Patience(), prefix=prefix or None), read_only=True)

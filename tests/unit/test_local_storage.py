@@ -1,0 +1,324 @@
+"""Stores in folders: whole files that survive a power cut, shared files, one builder, and disks that are full."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import pickle
+import resource
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from h2crop_data.cube.local_storage import LocalStorage
+from h2crop_data.cube.location import open_storage
+from h2crop_data.cube.storage import canonical_json
+from h2crop_data.errors import MissingFileError, StoreError
+
+#: Room on the small disk of the tests that fill one, in bytes.
+SMALL_DISK = 256 * 1024
+#: A file system in memory, another one than that of temporary folders.
+MEMORY = Path("/dev/shm")
+
+
+@pytest.fixture
+def storage(tmp_path: Path) -> LocalStorage:
+    """An empty store."""
+    return LocalStorage(tmp_path / "store")
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of SMALL_DISK bytes."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={SMALL_DISK}", "tmpfs", str(folder)]
+    try:
+        subprocess.run(mount, check=True, capture_output=True)
+    except (OSError, subprocess.CalledProcessError) as error:
+        pytest.skip(f"a small file system to fill cannot be mounted here: {error}")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
+
+
+def unfinished(storage: LocalStorage) -> list[Path]:
+    """What lies under temporary names."""
+    folder = storage.folder / ".build/tmp"
+    return list(folder.iterdir()) if folder.is_dir() else []
+
+
+# Files
+
+
+def test_a_path_opens_a_folder_and_a_url_of_another_kind_is_refused(tmp_path: Path) -> None:
+    for location in (tmp_path, str(tmp_path)):
+        opened = open_storage(location)
+        assert isinstance(opened, LocalStorage)
+        assert opened.folder == tmp_path
+    with pytest.raises(StoreError, match="gs://bucket/store: a store lies in a folder or at s3://bucket/prefix"):
+        open_storage("gs://bucket/store")
+
+
+def test_a_file_is_on_disk_before_it_has_its_name_and_its_name_is_on_disk_before_it_counts(
+    storage: LocalStorage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = storage.folder / "2022/s2/c.0"
+    synced: list[tuple[int, bool]] = []
+    fsync = os.fsync
+
+    def record(descriptor: int) -> None:
+        fsync(descriptor)
+        synced.append((os.fstat(descriptor).st_ino, target.exists()))
+
+    monkeypatch.setattr(os, "fsync", record)
+    storage.write("2022/s2/c.0", [b"pixels"])
+    assert (target.stat().st_ino, False) in synced, "the file had its name before its bytes were on disk"
+    assert synced[-1] == (target.parent.stat().st_ino, True), "the name was not synced after the rename"
+    for folder in (storage.folder, storage.folder / "2022"):
+        assert (folder.stat().st_ino, False) in synced, f"a folder below {folder.name} may be gone after a power cut"
+    synced.clear()
+    storage.write("2022/s2/c.0", [b"others"])
+    assert synced == [(target.stat().st_ino, True), (target.parent.stat().st_ino, True)]
+
+
+def test_who_has_a_file_open_keeps_it_when_it_is_replaced(storage: LocalStorage) -> None:
+    storage.write("zarr.json", [canonical_json({"release": 1}).encode()])
+    with (storage.folder / "zarr.json").open("rb") as before:
+        storage.replace("zarr.json", [canonical_json({"release": 2}).encode()])
+        assert before.read() == canonical_json({"release": 1}).encode()
+    assert storage.read_json("zarr.json") == {"release": 2}
+
+
+def test_a_damaged_document_is_told_by_its_path(storage: LocalStorage) -> None:
+    storage.write("zarr.json", [b'{"release":'])
+    with pytest.raises(StoreError, match="is damaged") as raised:
+        storage.read_json("zarr.json")
+    assert str(storage.folder / "zarr.json") in str(raised.value)
+    with pytest.raises(MissingFileError):
+        storage.read_json("nowhere.json")
+
+
+def test_folders_in_the_way_are_told(storage: LocalStorage) -> None:
+    storage.write("2022/s2/c.0", [b"x"])
+    for ask in (storage.read, lambda name: storage.read_range(name, 0, 1), storage.describe, storage.delete):
+        with pytest.raises(StoreError, match="Is a directory") as raised:
+            ask("2022/s2")
+        assert not isinstance(raised.value, MissingFileError)
+    with pytest.raises(StoreError, match=r"cannot write .*2022/s2: Is a directory"):
+        storage.write("2022/s2", [b"x"])
+    with pytest.raises(StoreError, match="cannot write"):
+        storage.write("2022/s2/c.0/below", [b"x"])
+    assert unfinished(storage) == []
+    assert list(storage.names("2022/")) == [("2022/s2/c.0", 1)]
+
+
+names = st.lists(st.text(".-_/09aZé", min_size=1, max_size=8), max_size=12).map(
+    lambda found: [name for name in found if not {"", ".", ".."} & set(name.split("/"))]
+)
+
+
+@settings(deadline=None, max_examples=50)
+@given(names=names)
+def test_names_come_in_the_order_of_python(names: list[str], tmp_path_factory: pytest.TempPathFactory) -> None:
+    storage = LocalStorage(tmp_path_factory.mktemp("store"))
+    written: set[str] = set()
+    for name in names:
+        # A name cannot be a file and a folder.
+        if not any(f"{other}/".startswith(f"{name}/") or f"{name}/".startswith(f"{other}/") for other in written):
+            storage.write(name, [name.encode()])
+            written.add(name)
+    found = [item for item in storage.names() if not item[0].startswith(".build/")]
+    assert found == [(name, len(name.encode())) for name in sorted(written)]
+    for folder in {name.rpartition("/")[0] + "/" for name in written if "/" in name}:
+        assert list(storage.names(folder)) == [item for item in found if item[0].startswith(folder)]
+
+
+def test_deleting_leaves_no_empty_folder_and_touches_nothing_else(storage: LocalStorage) -> None:
+    with storage.hold():
+        for name in ("2022/s2/c.0", "2022/s2/c.1", "2022/label/c.0", ".build/2022/000000.json", "zarr.json"):
+            storage.write(name, [b"x"])
+        storage.delete("2022/s2/c.0")
+        assert (storage.folder / "2022/s2").is_dir()
+        storage.delete("2022/s2/c.1")
+        assert not (storage.folder / "2022/s2").exists()
+        assert storage.exists("2022/label/c.0")
+        storage.delete("2022/label/c.0")
+        assert not (storage.folder / "2022").exists()
+        storage.delete(".build/2022/000000.json")
+        assert not (storage.folder / ".build/2022").exists()
+        storage.delete("zarr.json")
+        storage.delete("zarr.json")
+        storage.delete("no/such/folder")
+        assert [name for name, _ in storage.names()] == [".build/lock"]
+        storage.write("zarr.json", [b"again"])
+
+
+# Sharing
+
+
+def test_a_shared_file_is_one_file_on_disk(tmp_path: Path) -> None:
+    first, second = LocalStorage(tmp_path / "first"), LocalStorage(tmp_path / "second")
+    first.write("2022/s2/c.0", [b"pixels"])
+    for _ in range(2):
+        # Sharing again what is shared already changes nothing, and leaves nothing behind.
+        second.share("2022/s2/c.0", first)
+        assert (first.folder / "2022/s2/c.0").samefile(second.folder / "2022/s2/c.0")
+        assert (first.folder / "2022/s2/c.0").stat().st_nlink == 2
+        assert unfinished(second) == []
+
+
+def test_a_file_of_another_disk_is_copied(tmp_path: Path) -> None:
+    if not MEMORY.is_dir() or MEMORY.stat().st_dev == tmp_path.stat().st_dev:
+        pytest.skip("there is only one file system to write to")
+    memory = MEMORY / f"h2crop-{os.getpid()}-{tmp_path.name}"
+    try:
+        first, second = LocalStorage(memory), LocalStorage(tmp_path / "second")
+        first.write("2022/s2/c.0", [b"pixels"])
+        second.share("2022/s2/c.0", first)
+        assert second.read("2022/s2/c.0") == b"pixels"
+        assert (second.folder / "2022/s2/c.0").stat().st_nlink == 1
+        assert unfinished(second) == []
+    finally:
+        subprocess.run(["rm", "-r", str(memory)], check=True)
+
+
+def test_a_file_with_too_many_links_is_copied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(source: Path, target: Path) -> None:
+        raise OSError(errno.EMLINK, "Too many links")
+
+    first, second = LocalStorage(tmp_path / "first"), LocalStorage(tmp_path / "second")
+    first.write("2022/s2/c.0", [b"pixels"])
+    monkeypatch.setattr(os, "link", refuse)
+    second.share("2022/s2/c.0", first)
+    assert second.read("2022/s2/c.0") == b"pixels"
+    assert not (first.folder / "2022/s2/c.0").samefile(second.folder / "2022/s2/c.0")
+
+
+# One builder
+
+
+HOLDER = """
+import sys, time
+from pathlib import Path
+from h2crop_data.cube.local_storage import LocalStorage
+
+storage = LocalStorage(Path(sys.argv[1]))
+with storage.hold():
+    (storage.folder / ".build/tmp/c.0.0.0.abc.tmp").write_bytes(b"half a shard")
+    print("held", flush=True)
+    time.sleep(600)
+"""
+
+
+def test_the_lock_says_which_process_holds_the_store_and_ends_with_it(storage: LocalStorage) -> None:
+    command = [sys.executable, "-c", HOLDER, str(storage.folder)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as holder:
+        try:
+            assert holder.stdout is not None
+            assert holder.stdout.readline() == "held\n"
+            assert storage.read(".build/lock") == f"{holder.pid}\n".encode()
+            with pytest.raises(StoreError, match=rf"held by another builder \(process {holder.pid}\)"), storage.hold():
+                pytest.fail("two builders hold one store")
+            assert storage.read(".build/lock") == f"{holder.pid}\n".encode(), "the refused builder changed the lock"
+            assert len(unfinished(storage)) == 1, "the refused builder removed the other's file"
+        finally:
+            holder.kill()
+        assert holder.wait(timeout=60) == -signal.SIGKILL
+    with storage.hold():
+        assert storage.read(".build/lock") == f"{os.getpid()}\n".encode()
+        assert unfinished(storage) == []
+
+
+def test_what_a_bug_left_half_written_is_gone_with_the_next_hold(storage: LocalStorage) -> None:
+    def parts() -> Iterator[bytes]:
+        yield b"half"
+        raise KeyError("a bug")
+
+    with storage.hold():
+        with pytest.raises(KeyError):
+            storage.write("2022/c.0", parts())
+        (storage.folder / ".build/tmp/folder").mkdir()
+        (storage.folder / ".build/tmp/folder/file").touch()
+    with storage.hold():
+        assert unfinished(storage) == []
+        assert not storage.exists("2022/c.0")
+
+
+def test_a_path_that_is_a_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(StoreError, match="cannot write in"), LocalStorage(tmp_path / "file").hold():
+        pytest.fail("a file was taken for a store")
+
+
+def test_a_storage_pickled_while_held_is_not_held_by_who_unpickles_it(storage: LocalStorage) -> None:
+    with storage.hold():
+        copy = pickle.loads(pickle.dumps(storage))
+        with pytest.raises(StoreError, match="held by another builder"), copy.hold():
+            pytest.fail("one store was held twice")
+
+
+# Disks that are full, or may not be written
+
+
+def test_a_full_disk_leaves_what_was_there(small_disk: Path, tmp_path: Path) -> None:
+    storage, other = LocalStorage(small_disk / "store"), LocalStorage(tmp_path / "other")
+    large = b"x" * SMALL_DISK
+    other.write("2022/c.1", [large])
+    with storage.hold():
+        storage.write("2022/c.0", [b"old"])
+        for fill in (
+            lambda: storage.write("2022/c.0", [large]),
+            lambda: storage.write("2022/c.1", [large]),
+            lambda: storage.share("2022/c.1", other),
+        ):
+            with pytest.raises(StoreError, match=r"cannot write .*No space left on device"):
+                fill()
+            assert unfinished(storage) == []
+        assert storage.read("2022/c.0") == b"old"
+        assert not storage.exists("2022/c.1")
+        storage.write("2022/c.1", [b"small"])
+
+
+def test_a_file_larger_than_a_quota_is_told_and_leaves_nothing(storage: LocalStorage) -> None:
+    with storage.hold():
+        storage.write("2022/c.0", [b"old"])
+        limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+        ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        try:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
+            with pytest.raises(StoreError, match=r"cannot write .*File too large.*run again"):
+                storage.write("2022/c.0", [b"x" * 600, b"x" * 600])
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+            signal.signal(signal.SIGXFSZ, ignored)
+        assert storage.read("2022/c.0") == b"old"
+        assert unfinished(storage) == []
+        storage.write("2022/c.0", [b"x" * 1200])
+        assert storage.describe("2022/c.0")["sha256"] == hashlib.sha256(b"x" * 1200).hexdigest()
+
+
+def test_a_disk_that_may_only_be_read_can_be_read_and_says_so_when_written(small_disk: Path, tmp_path: Path) -> None:
+    storage, other = LocalStorage(small_disk / "store"), LocalStorage(tmp_path / "other")
+    other.write("2022/c.1", [b"other"])
+    storage.write("2022/c.0", [b"old"])
+    subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
+    for write in (
+        lambda: storage.write("2022/c.0", [b"new"]),
+        lambda: storage.write("2023/c.0", [b"new"]),
+        lambda: storage.delete("2022/c.0"),
+        lambda: storage.share("2022/c.1", other),
+        storage.hold().__enter__,
+        LocalStorage(small_disk / "new").hold().__enter__,
+    ):
+        with pytest.raises(StoreError, match=r"cannot .*Read-only file system") as raised:
+            write()
+        assert str(small_disk) in str(raised.value)
+    assert storage.read("2022/c.0") == b"old"
+    assert list(storage.names("2022/")) == [("2022/c.0", 3)]
