@@ -14,7 +14,7 @@ export H2CROP_SHARED
 
 DEMO := build/demo
 
-.PHONY: help demo demo-check setup test golden lint types format real bench clean
+.PHONY: help demo demo-check setup test golden lint types format real bench kill-sweep clean
 
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -74,6 +74,9 @@ real: $(READY)  ## Build and plot two small stores from real data in H2CROP_SHAR
 		$(VENV)/bin/h2crop build tests/real/recipes/$$name.yaml --out build/real/$$name; \
 		$(VENV)/bin/h2crop inspect build/real/$$name --plot build/real/$$name.png; \
 	done
+
+kill-sweep: $(READY)  ## Kill a hundred builds, let them go on, write docs/killed-builds.md (ten minutes)
+	$(VENV)/bin/python tests/sweeps/kill_builds.py
 
 bench: $(READY)  ## Run the benchmarks and write docs/benchmarks.md
 	$(VENV)/bin/python tests/benchmarks/run_all.py

@@ -135,7 +135,7 @@ class Sweep:
         else:
             raise AssertionError(f"no build could be killed ({way})")
         if way == "twice":
-            self.killed("once", store, extend)
+            self.killed(way, store, extend)
         self.finish(self.start(self.recipe, store, extend))
 
     def killed(self, way: str, store: Path, extend: bool) -> bool:
@@ -145,7 +145,9 @@ class Sweep:
             wait_for(lambda: (store / "2022/zarr.json").exists() or any(store.glob("2022/*/zarr.json")), process)
             time.sleep(self.random.uniform(0, 0.1))
         else:
-            time.sleep(self.random.uniform(0, self.growing_seconds if extend else self.seconds))
+            # The second time there is less to do.
+            whole = self.growing_seconds if extend else self.seconds
+            time.sleep(self.random.uniform(0, whole / 2 if store.exists() and not extend else whole))
         process.kill()
         process.join(60)
         if process.exitcode == 0:

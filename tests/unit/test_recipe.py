@@ -360,6 +360,8 @@ def test_the_hash_knows_everything_else(france: Document) -> None:
         "parcels/prior": "none",
         "parcels/season/0/country": "at",
         "store/codec": "zstd",
+        "split/method": "hash",
+        "split/lists": None,
         "split/shares/train": None,
         "split/shares/val": None,
         "split/shares/test": None,
