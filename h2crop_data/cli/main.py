@@ -10,7 +10,19 @@ from typing import Annotated
 import typer
 
 from h2crop_data import __version__
-from h2crop_data.cli import build, export_h5, import_h5, inspect, migrate, plan, recipe, relabel, retract, simulate
+from h2crop_data.cli import (
+    build,
+    compare,
+    export_h5,
+    import_h5,
+    inspect,
+    migrate,
+    plan,
+    recipe,
+    relabel,
+    retract,
+    simulate,
+)
 from h2crop_data.cli.console import Exit, console
 from h2crop_data.errors import H2cropError, RecipeError
 
@@ -25,6 +37,7 @@ app.add_typer(recipe.app, name="recipe")
 app.add_typer(plan.app, name="plan")
 app.command("build")(build.build)
 app.command("inspect")(inspect.inspect)
+app.command("compare")(compare.compare)
 app.command("relabel")(relabel.relabel)
 app.command("retract")(retract.retract)
 app.command("prune")(retract.prune)

@@ -11,11 +11,15 @@ from typing import Any
 import pandas as pd
 
 from h2crop_data.cube.coordinates import coordinate_chunks, encode_coordinate
+from h2crop_data.cube.datasheet import datasheet
 from h2crop_data.cube.index import index_files, index_tables, parquet_bytes
 from h2crop_data.cube.schema import FORMAT_VERSION, ROOT_COPY, StoreLayout, coordinates, group_document
 from h2crop_data.cube.season import FinishedSeason
 from h2crop_data.cube.storage import FileRecord, Storage
 from h2crop_data.cube.store import StoreBuilder
+
+#: The newest release in words, where a visitor looks first.
+DATASHEET = "DATASHEET.md"
 
 
 def seal(
@@ -54,9 +58,17 @@ def seal(
         attributes["origin"] = origin
     tables = index_tables(seasons, classes)
     index = index_files(tables)
+    text = datasheet(
+        attributes,
+        tables,
+        data_bytes=sum(int(file["bytes"]) for file in files),
+        wavelengths=None if seasons[0].spectra is None else seasons[0].spectra[0, 0].tolist(),
+    )
+    index["datasheet.md"] = text.encode()
     folder = f"index/r{release}"
     paths = {name.split(".")[0]: f"{folder}/{name}" for name in index}
     files += [builder.describe(builder.replace(f"{folder}/{name}", [data])) for name, data in index.items()]
+    files.append(builder.describe(builder.replace(DATASHEET, [index["datasheet.md"]])))
     manifest = pd.DataFrame(files, columns=["path", "bytes", "sha256"]).sort_values("path", ignore_index=True)
     paths["manifest"] = f"{folder}/manifest.parquet"
     record = builder.describe(builder.replace(paths["manifest"], [parquet_bytes(manifest)]))
