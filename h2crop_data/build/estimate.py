@@ -22,7 +22,8 @@ SECONDS_A_MEGABYTE = 0.02
 
 
 def estimate(plan: SeasonPlan) -> dict[str, Any]:
-    """Counts, sizes in bytes, seconds of one worker (rough), scenes left out by reason, empty months."""
+    """Counts, sizes in bytes, seconds of one worker (rough), scenes left out by reason, empty months,
+    what the split does not meet."""
     raw = sum(int(np.prod(spec.sample_shape)) * spec.dtype.itemsize for spec in plan.layout.arrays().values()) * len(
         plan.samples
     )
@@ -56,6 +57,7 @@ def estimate(plan: SeasonPlan) -> dict[str, Any]:
         "seconds": reads + raw / 1e6 * SECONDS_A_MEGABYTE,
         "left_out": dict(reasons.most_common()),
         "months_without_scenes": empty_months(plan),
+        "split_problems": plan.split_problems,
     }
 
 

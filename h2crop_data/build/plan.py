@@ -11,7 +11,7 @@ from __future__ import annotations
 import io
 import shutil
 import uuid
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +60,8 @@ class SeasonPlan:
     algorithm: dict[str, int]
     #: The split of every square this plan decided on.
     squares: dict[tuple[int, int], str]
+    #: In words, what the split of the samples could not be made to meet.
+    split_problems: list[str] = field(default_factory=list)
 
     @property
     def first_block(self) -> int:
@@ -86,6 +88,7 @@ class SeasonPlan:
             "counts": {role: getattr(self, role).counts for role in ROLES},
             "items": {"sentinel2": len(self.sentinel2), "enmap": len(self.enmap)},
             "algorithm": self.algorithm,
+            "split_problems": self.split_problems,
             "coverage": {role: "everywhere" if getattr(self, role).coverage is None else "stated" for role in ROLES},
         }
 
@@ -212,6 +215,7 @@ def load_plan(files: Storage, folder: str) -> SeasonPlan:
             taxonomy_hash=facts["taxonomy"]["sha256"],
             algorithm=facts["algorithm"],
             squares=pinned_squares(table("squares")) if facts["plan_version"] > 1 else squares_of(samples),
+            split_problems=facts.get("split_problems", []),
         )
     except (OSError, ValueError, KeyError) as error:
         if isinstance(error, PlanError):

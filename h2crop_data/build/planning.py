@@ -73,6 +73,7 @@ def plan_of(survey: Survey, known: Known = Known()) -> SeasonPlan:  # noqa: B008
         taxonomy_hash=survey.taxonomy.hash,
         algorithm=dict(ALGORITHM),
         squares={square: name for square, name in survey.splits.fixed.items() if square not in known.squares},
+        split_problems=survey.split_problems,
     )
     return replace(plan, blocks=with_hashes(plan))
 

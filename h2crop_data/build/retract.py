@@ -57,6 +57,8 @@ def retraction_in(
     scenes: Sequence[str],
 ) -> Retraction:
     """The same from the plans of a store and what was retracted before."""
+    if not plans:
+        raise PlanError(f"{store} has no plans of its own (.build/plan): retract where it was built, or import it again")
     sizes: dict[tuple[int, int], int] = {}
     of_scene: dict[str, set[tuple[int, int]]] = {}
     for plan in plans:

@@ -102,5 +102,7 @@ def show_plans(plans: list[SeasonPlan], as_json: bool, notes: list[str]) -> None
         if summary["months_without_scenes"]:
             months = ", ".join(map(str, summary["months_without_scenes"]))
             console.print(f"  no Sentinel-2 scene in month {months}: these months stay empty")
+        for problem in summary["split_problems"]:
+            console.print(f"  split: {problem}", markup=False, soft_wrap=True)
     for note in notes:
         console.print(f"  {note}", markup=False, soft_wrap=True)

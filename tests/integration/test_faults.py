@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import subprocess
 import sys
 from collections import Counter
@@ -13,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from killed_builds import contents, small_region
+from noting_storage import NotingStorage
 from s3_server import BUCKET, Fault, s3_environment, s3_proxy, s3_server
 from typer.testing import CliRunner
 
@@ -20,7 +20,6 @@ import h2crop_data
 from h2crop_data.build.build import build_store
 from h2crop_data.build.relabel import relabel_store
 from h2crop_data.cli.main import app
-from h2crop_data.cube.local_storage import LocalStorage
 from h2crop_data.cube.location import open_storage
 from h2crop_data.cube.reading import read_index, store_attributes
 from h2crop_data.errors import StoreError
@@ -119,28 +118,17 @@ def test_of_two_builders_one_works_and_the_other_is_told(
 def test_four_workers_write_every_shard_once(
     recipe: Recipe, reference: dict[str, str], tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    log = tmp_path / "written"
-    write = LocalStorage.write
-
-    def noted(self: LocalStorage, name: str, parts: object) -> None:
-        with log.open("a") as file:
-            file.write(f"{os.getpid()} {name}\n")
-        write(self, name, parts)  # type: ignore[arg-type]
-
     store = tmp_path / "store"
-    if kind == "threads":
-        monkeypatch.setattr(LocalStorage, "write", noted)
+    monkeypatch.setattr("h2crop_data.cube.store.open_storage", NotingStorage)
     build_store(recipe, store, workers=4, kind=kind)  # type: ignore[arg-type]
     assert contents(store) == reference
-    if kind == "threads":
-        counted = Counter(line.split()[1] for line in log.read_text().splitlines())
-        shards = [name for name in reference if name.startswith("20") and "/c." in name]
-        assert {counted[name] for name in shards} == {1}
-    else:
-        # A file written twice would be another one than its marker describes by its first second.
-        markers = [json.loads(path.read_text()) for path in sorted(store.glob(".build/20*/*.json"))]
-        paths = [file["path"] for marker in markers for file in marker["files"]]
-        assert len(paths) == len(set(paths))
+    written = [line.split() for line in NotingStorage(store).log.read_text().splitlines()]
+    counted = Counter(name for _, name in written)
+    arrays = ("enmap", "enmap_quality", "s2", "s2_clear", "s2_day", "label", "prior", "parcel")
+    shards = [name for name in reference if "/c." in name and name.split("/")[1] in arrays]
+    assert {counted[name] for name in shards} == {1}
+    writers = {process for process, name in written if name in shards}
+    assert (len(writers) > 1) == (kind == "processes")
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,9 @@ from tiny_region import EPSG, NORTH, SOUTH, WEST, TinyRegion
 import h2crop_data
 from h2crop_data.build import survey
 from h2crop_data.build.build import build_store
+from h2crop_data.build.extension import kept_plans
 from h2crop_data.build.planning import make_plan
+from h2crop_data.cube.local_storage import LocalStorage
 from h2crop_data.cube.reading import read_index, read_index_json
 from h2crop_data.errors import PlanError, RecipeError
 from h2crop_data.splits import SquareContent, optimised_splits
@@ -88,6 +90,9 @@ def test_optimised_squares_meet_shares_and_show_every_class_everywhere(
     deviation = sum(abs(shares[split] - share) for split, share in wanted.items())
     assert deviation == pytest.approx(best_deviation(asked[0], wanted))
     assert not hashed.samples["split"].equals(samples["split"])
+    # What could not be met is told by the plan.
+    (kept, _) = kept_plans(LocalStorage(store))
+    assert (deviation > 0.1) == any("are wanted" in line for line in kept.split_problems)
     # Of the arrays: a class that has labelled pixels in three squares has them in every split.
     opened = h2crop_data.open(store, 2022)
     label = opened["label"].values
