@@ -71,39 +71,44 @@ def pinned_plans(
     """
     if builder.storage.exists(IMPORTED):
         raise PlanError(f"{builder.location} was imported from published files; build into a store of its own")
-    kept = kept_plans(builder.storage)
-    retractions = Retractions.read(builder.storage)
-    if isinstance(source, Path):
-        given = load_plans(source)
-    else:
-        given = []
-        for season in sorted(source.seasons):
-            own = [plan for plan in kept if plan.season == season]
-            if not own:
-                known = known_of([*kept, *given], season, retractions)
-                given.append(plan_of(survey_season(source, season, known, progress), known))
-            elif extend:
-                given += extension_of(builder, source, season, kept, report, progress)
-            else:
-                check_same_recipe(builder.location, own, source)
-    added = [pin(builder, kept, plan) for plan in given]
-    seasons = {plan.season for plan in given} if isinstance(source, Path) else set(source.seasons)
-    report.seasons = sorted(seasons)
-    report.changes += [line for plan in kept if plan.season in seasons for line in older_algorithms(plan)]
-    parts = {(plan.season, plan.first_block): plan for plan in [*kept, *added]}
-    return [parts[key] for key in sorted(parts) if key[0] in seasons]
+    given = load_plans(source) if isinstance(source, Path) else []
+    wanted = set(source.seasons) if isinstance(source, Recipe) else {plan.season for plan in given}
+    plans = kept_plans(builder.storage, wanted)
+    report.seasons = sorted(wanted)
+    report.changes += [line for plan in plans if plan.season in wanted for line in older_algorithms(plan)]
+    if isinstance(source, Recipe):
+        for season in report.seasons:
+            # Each is kept before the next is planned, which must agree with it.
+            for plan in missing_plans(builder, source, season, plans, report, extend, progress):
+                plans.append(pin(builder, plans, plan))
+    for plan in given:
+        pinned = pin(builder, plans, plan)
+        plans = [*(other for other in plans if other.part != pinned.part), pinned]
+    return sorted((plan for plan in plans if plan.season in wanted), key=lambda plan: (plan.season, plan.first_block))
 
 
-def extension_of(
+def missing_plans(
     builder: StoreBuilder,
     recipe: Recipe,
     season: int,
     kept: Sequence[SeasonPlan],
     report: BuildReport,
+    extend: bool,
     progress: Progress,
 ) -> list[SeasonPlan]:
-    """What a recipe adds to a season of a store; notes in the report what has changed beside it."""
-    found = extend_season(recipe, season, kept, Retractions.read(builder.storage), progress)
+    """The plan of a season the store has none of, or of what a recipe adds to it; notes what has changed beside it.
+
+    Raises PlanError where the season was begun with another recipe.
+    """
+    own = [plan for plan in kept if plan.season == season]
+    retractions = Retractions.read(builder.storage)
+    if not own:
+        known = known_of(kept, season, retractions)
+        return [plan_of(survey_season(recipe, season, known, progress), known)]
+    if not extend:
+        check_same_recipe(builder.location, own, recipe)
+        return []
+    found = extend_season(recipe, season, kept, retractions, progress)
     report.changes += [f"season {season}: {line}" for line in explain_changes(found.changed, builder.location)]
     return [found.plan] if found.plan else []
 

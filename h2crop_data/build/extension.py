@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import pandas as pd
 
-from h2crop_data.build.plan import PLAN_FOLDER, ROLES, SeasonPlan, kept_parts, load_plan
+from h2crop_data.build.plan import PLAN_FOLDER, ROLES, SeasonPlan, kept_parts, load_plan, season_of_part
 from h2crop_data.build.planning import GROUPS, NO_SCENE, NothingNewError, block_places, plan_of, with_hashes
 from h2crop_data.build.scenes import items_over
 from h2crop_data.build.survey import Known, Progress, Survey, silent, survey_season
@@ -42,9 +42,12 @@ class Extension:
     not_compared: int
 
 
-def kept_plans(files: Storage) -> list[SeasonPlan]:
-    """Every plan a store keeps, in order of season and block."""
-    return [load_plan(files, part) for part in kept_parts(files, f"{PLAN_FOLDER}/")]
+def kept_plans(files: Storage, declared: Collection[int] | None = None) -> list[SeasonPlan]:
+    """Every plan a store keeps, in order of season and block; only those of the seasons `declared` with parcels."""
+    return [
+        load_plan(files, part, declared=declared is None or season_of_part(part) in declared)
+        for part in kept_parts(files, f"{PLAN_FOLDER}/")
+    ]
 
 
 def known_of(kept: Sequence[SeasonPlan], season: int, retractions: Retractions) -> Known:
@@ -88,7 +91,7 @@ def extend_season(
 def plan_extensions(recipe: Recipe, store: str, progress: Progress = silent) -> list[Extension]:
     """What a recipe would add to each of its seasons of a store, which is only looked at. Raises PlanError."""
     files = open_storage(store)
-    kept, retractions = kept_plans(files), Retractions.read(files)
+    kept, retractions = kept_plans(files, recipe.seasons), Retractions.read(files)
     if not kept:
         raise PlanError(f"{store} has no plans of its own ({PLAN_FOLDER}/): only a store that was built here can grow")
     return [extend_season(recipe, season, kept, retractions, progress) for season in sorted(recipe.seasons)]

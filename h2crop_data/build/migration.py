@@ -40,7 +40,7 @@ def migrate_store(store: str | Path, progress: Progress = silent) -> MigrationRe
     with hold_store(store) as builder:
         root = load_root(store)
         attributes = root["attributes"]
-        plans = kept_plans(builder.storage)
+        plans = kept_plans(builder.storage, ())
         if not plans:
             raise StoreError(
                 f"{store} has no plans in .build/: it was downloaded or imported, and can be read as it is; a new "

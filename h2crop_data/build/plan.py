@@ -20,7 +20,7 @@ import pandas as pd
 import pystac
 import shapely
 
-from h2crop_data.build.declarations import Declarations
+from h2crop_data.build.declarations import Declarations, no_declarations
 from h2crop_data.build.scenes import SceneDecision
 from h2crop_data.catalog.inventory import items_from_parquet, items_to_parquet
 from h2crop_data.cube.local_storage import LocalStorage, sync
@@ -100,6 +100,11 @@ def kept_parts(files: Storage, folder: str = "") -> list[str]:
     return [f"{folder}{name}/" for name in names]
 
 
+def season_of_part(folder: str) -> int:
+    """The season of a part, by its folder."""
+    return int(folder.rstrip("/").rsplit("/", 1)[-1].split("-")[0])
+
+
 def load_plans(folder: Path) -> list[SeasonPlan]:
     """The plans of a folder that `h2crop plan` made. Raises PlanError where there are none."""
     files = LocalStorage(folder)
@@ -169,8 +174,11 @@ def plan_files(plan: SeasonPlan) -> dict[str, bytes]:
     return {**files, "plan.json": canonical_json(plan.facts()).encode()}
 
 
-def load_plan(files: Storage, folder: str) -> SeasonPlan:
-    """Read the plan in a folder (`2022/`). Raises PlanError for a damaged one or one of another version."""
+def load_plan(files: Storage, folder: str, *, declared: bool = True) -> SeasonPlan:
+    """Read the plan in a folder (`2022/`). Raises PlanError for a damaged one or one of another version.
+
+    declared: with its parcels; a country's take room and time, and a plan of another season is needed without.
+    """
 
     def table(name: str) -> pd.DataFrame:
         return pd.read_parquet(io.BytesIO(files.read(f"{folder}{name}.parquet")))
@@ -188,7 +196,7 @@ def load_plan(files: Storage, folder: str) -> SeasonPlan:
         coverage = ground("coverage").set_index("role").geometry
         declarations = {
             role: Declarations(
-                ground(role),
+                ground(role) if declared else no_declarations().parcels,
                 None if facts["coverage"][role] == "everywhere" else coverage[role],
                 facts["counts"][role],
             )

@@ -12,7 +12,7 @@ import pandas as pd
 
 from h2crop_data import __version__
 from h2crop_data.build.estimate import empty_months
-from h2crop_data.build.plan import PLAN_FOLDER, SeasonPlan, kept_parts, load_plan, scenes_table
+from h2crop_data.build.plan import PLAN_FOLDER, SeasonPlan, kept_parts, load_plan, scenes_table, season_of_part
 from h2crop_data.cube.retraction import Retractions
 from h2crop_data.cube.seal import current_attributes, seal
 from h2crop_data.cube.season import FinishedSeason
@@ -87,8 +87,7 @@ def plan_folders(builder: StoreBuilder) -> dict[int, list[str]]:
     """The folders of a store's plans by season, in order."""
     folders: dict[int, list[str]] = {}
     for folder in kept_parts(builder.storage, f"{PLAN_FOLDER}/"):
-        season = int(folder.removeprefix(f"{PLAN_FOLDER}/").rstrip("/").split("-")[0])
-        folders.setdefault(season, []).append(folder)
+        folders.setdefault(season_of_part(folder), []).append(folder)
     return folders
 
 

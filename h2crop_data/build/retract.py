@@ -46,7 +46,7 @@ def find_retraction(store: str | Path, blocks: Mapping[int, Sequence[int]], scen
     Raises PlanError for a block or scene the store does not have.
     """
     files = open_storage(store)
-    return retraction_in(kept_plans(files), Retractions.read(files), str(store), blocks, scenes)
+    return retraction_in(kept_plans(files, ()), Retractions.read(files), str(store), blocks, scenes)
 
 
 def retraction_in(
@@ -58,7 +58,9 @@ def retraction_in(
 ) -> Retraction:
     """The same from the plans of a store and what was retracted before."""
     if not plans:
-        raise PlanError(f"{store} has no plans of its own (.build/plan): retract where it was built, or import it again")
+        raise PlanError(
+            f"{store} has no plans of its own (.build/plan): retract where it was built, or import it again"
+        )
     sizes: dict[tuple[int, int], int] = {}
     of_scene: dict[str, set[tuple[int, int]]] = {}
     for plan in plans:
@@ -94,7 +96,7 @@ def retract(
         raise PlanError("give a reason: it stands in the index for ever")
     with hold_store(store) as builder:
         retractions = Retractions.read(builder.storage)
-        found = retraction_in(kept_plans(builder.storage), retractions, str(store), blocks, scenes)
+        found = retraction_in(kept_plans(builder.storage, ()), retractions, str(store), blocks, scenes)
         for season, numbers in found.blocks.items():
             if not builder.has_markers(season, numbers):
                 raise PlanError(f"{store}: not all of these blocks of {season} are done; finish the build first")
