@@ -22,6 +22,7 @@ from h2crop_data.cli import (
     relabel,
     retract,
     simulate,
+    validate,
 )
 from h2crop_data.cli.console import Exit, console
 from h2crop_data.errors import H2cropError, RecipeError
@@ -37,6 +38,7 @@ app.add_typer(recipe.app, name="recipe")
 app.add_typer(plan.app, name="plan")
 app.command("build")(build.build)
 app.command("inspect")(inspect.inspect)
+app.command("validate")(validate.validate)
 app.command("compare")(compare.compare)
 app.command("relabel")(relabel.relabel)
 app.command("retract")(retract.retract)

@@ -1,0 +1,126 @@
+"""Where everything came from: scenes, hashes, versions, recipes."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import pandas as pd
+
+from h2crop_data.validation.findings import Findings, error, first
+from h2crop_data.validation.release import Release
+from h2crop_data.validation.root import SHA256
+from h2crop_data.validation.samples import NO_SCENE
+
+#: What an import writes where there is no plan and no taxonomy of ours.
+NONE = "none"
+HASHES = ("hash_s2", "hash_enmap", "hash_labels")
+TAXONOMY = re.compile(r".+ [0-9a-f]{64}")
+
+
+def check_provenance(release: Release) -> Findings:
+    """Every block says what it was made from and by what, and the scenes it names are in the index."""
+    table, scenes = release.tables.get("blocks"), release.tables.get("scenes")
+    path, remedy = release.index_path("blocks"), release.remedies.wrong_index()
+    for season in release.seasons:
+        blocks = release.blocks(season)
+        if table is None or blocks is None:
+            return
+        for row in blocks.to_dict("records"):
+            where = f"{path}, {season} block {row['block']}"
+            for told in missing_facts(row, imported=release.is_imported(season)):
+                yield error("provenance", where, told, remedy)
+        yield from check_recipe(release, season, blocks)
+        if scenes is not None:
+            yield from check_scenes(release, season, blocks, scenes[scenes["season"] == season])
+    if scenes is not None:
+        yield from check_scene_table(release, scenes)
+
+
+def missing_facts(row: dict[Any, Any], *, imported: bool) -> Iterator[str]:
+    """What the row of a block does not say, in words."""
+    for column in HASHES:
+        value = row[column]
+        if not (imported and pd.isna(value)) and not re.match(SHA256, str(value)):
+            yield f"{column} is {value!r}, no SHA-256"
+    if not isinstance(row["software"], str) or not row["software"].strip():
+        yield "does not say which software made it"
+    if not re.match(SHA256, str(row["recipe"])):
+        yield f"recipe is {row['recipe']!r}, no SHA-256"
+    if not TAXONOMY.fullmatch(str(row["taxonomy"])) and not (imported and row["taxonomy"] == NONE):
+        yield f"taxonomy is {row['taxonomy']!r}, no version and SHA-256"
+
+
+def check_recipe(release: Release, season: int, blocks: pd.DataFrame) -> Findings:
+    """The recipe of a season fits the store and is the one its newest blocks were planned by."""
+    if "recipes" not in release.documents:
+        return
+    path, recipe = release.index_path("recipes"), release.recipe(season)
+    if not recipe:
+        yield error("provenance", path, f"has no recipe of {season}", release.remedies.wrong_index())
+        return
+    if recipe.get("cell_size") != release.layout.cell_size:
+        told = f"cells of {season} have {recipe.get('cell_size')} m, those of the store {release.layout.cell_size}"
+        yield error("provenance", path, told, release.remedies.wrong_index())
+    content = {key: value for key, value in recipe.items() if key != "seasons"}
+    digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+    if len(blocks) and digest not in set(blocks["recipe"]):
+        told = f"the recipe of {season} is not one that its blocks were made by"
+        yield error("provenance", path, told, release.remedies.wrong_index())
+
+
+def check_scenes(release: Release, season: int, blocks: pd.DataFrame, scenes: pd.DataFrame) -> Findings:
+    """The scenes blocks and samples name were taken, and the days samples name are days of such scenes."""
+    taken = scenes[scenes["taken"]]
+    names = {sensor: set(taken["id"][taken["sensor"] == sensor]) for sensor in ("enmap", "sentinel2")}
+    path, remedy = release.index_path("blocks"), release.remedies.wrong_index()
+    if release.layout.enmap_bands:
+        lost = sorted({scene for scene in blocks["scene"] if scene not in names["enmap"]})
+        if lost:
+            told = f"blocks of {season} name EnMAP scenes that scenes.parquet does not have as taken: {first(lost)}"
+            yield error("provenance", path, told, remedy)
+    elif set(blocks["scene"]) - {NO_SCENE}:
+        yield error("provenance", path, f"blocks of {season} name scenes, the store has no EnMAP", remedy)
+    if "s2_items" in blocks and not release.is_imported(season):
+        lost = sorted({item for items in blocks["s2_items"] for item in items} - names["sentinel2"])
+        if lost:
+            told = (
+                f"blocks of {season} name Sentinel-2 scenes that scenes.parquet does not have as taken: {first(lost)}"
+            )
+            yield error("provenance", path, told, remedy)
+        yield from check_days(release, season, blocks, taken)
+
+
+def check_days(release: Release, season: int, blocks: pd.DataFrame, taken: pd.DataFrame) -> Findings:
+    """The days and gaps of a sample are of scenes over its block."""
+    samples = release.samples(season)
+    if samples is None or not {"s2_dates", "s2_gaps"} <= set(samples):
+        return
+    days = dict(zip(taken["id"], pd.to_datetime(taken["time"], utc=True).dt.strftime("%Y-%m-%d"), strict=True))
+    items = {block: set(names) for block, names in zip(blocks["block"], blocks["s2_items"], strict=True)}
+    path, remedy = release.index_path(f"samples-{season}"), release.remedies.wrong_index()
+    for row in samples[["sample", "block", "s2_dates", "s2_gaps"]].to_dict("records"):
+        over = items.get(row["block"], set())
+        strange = sorted(set(row["s2_dates"]) - {days.get(item) for item in over})
+        strange += sorted(set(row["s2_gaps"]) - over)
+        if strange:
+            told = f"names days or gaps of no scene over its block: {first(strange)}"
+            yield error("provenance", f"{path}, sample {row['sample']}", told, remedy)
+
+
+def check_scene_table(release: Release, scenes: pd.DataFrame) -> Findings:
+    """Every scene says whether it was taken and why; what was taken from Sentinel-2 has an offset."""
+    path, remedy = release.index_path("scenes"), release.remedies.wrong_index()
+    without = scenes["reason"].fillna("").str.strip() == ""
+    decided = scenes["taken"] & (scenes["sensor"] == "sentinel2")
+    for told, wrong in (
+        ("no reason is given why they were taken or left out", without),
+        ("Sentinel-2 scenes were taken without a decision on their offset", decided & scenes["offset"].isna()),
+        ("they are listed more than once", scenes.duplicated(["season", "sensor", "id"])),
+        ("their sensor is not known", ~scenes["sensor"].isin(["sentinel2", "enmap"])),
+    ):
+        if wrong.any():
+            yield error("provenance", path, f"{told}: {first(scenes['id'][wrong].tolist())}", remedy)

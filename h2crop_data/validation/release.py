@@ -1,0 +1,197 @@
+"""The release being looked at: what is known of it, and what is known to be damaged."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Mapping
+from functools import cached_property
+from typing import Any
+
+import pandas as pd
+
+from h2crop_data.constants import ENMAP_FLAGS
+from h2crop_data.cube.schema import ArraySpec, StoreLayout
+from h2crop_data.cube.shard import shard_name
+from h2crop_data.cube.storage import FileRecord, Storage
+from h2crop_data.validation.remedies import Remedies
+from h2crop_data.validation.root import consolidated_problems
+
+INDEX_FILE = re.compile(r"index/r(?P<release>\d+)/.+")
+SHARD = re.compile(r"(?P<season>\d{4})/(?P<array>\w+)/(?P<file>c\.(?P<block>\d+)(\.0)*)")
+#: What an import keeps of a block beside its arrays.
+KEPT = re.compile(r"(?P<season>\d{4})/published/(?P<block>\d+)\.h5")
+#: The key in a season's recipe by which an imported season is known.
+IMPORTED = "published"
+
+
+class Release:
+    """A release of a store, as far as it can be read.
+
+    The checks fill in what they read and note what is damaged, so that later ones neither read it nor tell of it again.
+    """
+
+    def __init__(
+        self, files: Storage, sizes: Mapping[str, int], root: dict[str, Any], remedies: Remedies, *, partial: bool
+    ) -> None:
+        self.files = files
+        #: Bytes of every file that was there, but the builder's.
+        self.sizes = sizes
+        self.root = root
+        self.attributes: dict[str, Any] = root["attributes"]
+        self.layout = StoreLayout.from_attributes(self.attributes["layout"])
+        self.remedies = remedies
+        #: Blocks may be missing by intention.
+        self.partial = partial
+        #: What the manifest says of every file; None where that is not known.
+        self.expected: dict[str, FileRecord] | None = None
+        #: Files that are missing, or not what the manifest says.
+        self.damaged: set[str] = set()
+        #: Files whose bytes changed after the release, in a store that is being extended; perhaps rightly.
+        self.changed: set[str] = set()
+        #: Tables and documents of the index that can be relied on, by name.
+        self.tables: dict[str, pd.DataFrame] = {}
+        self.documents: dict[str, Any] = {}
+        #: Blocks of which the index contradicts itself: which samples they hold is not sure.
+        self.doubtful_blocks: set[tuple[int, int]] = set()
+        #: Seasons whose parcels are not numbered as they must be.
+        self.doubtful_parcels: set[int] = set()
+        self.counts: Counter[str] = Counter()
+        #: In words, what could not be checked, and why.
+        self.not_checked: list[str] = []
+
+    @property
+    def number(self) -> int:
+        """Number of the release."""
+        return int(self.attributes["release"])
+
+    @property
+    def minor(self) -> int:
+        """Minor version of its format."""
+        return int(self.attributes["format_version"].split(".")[1])
+
+    @property
+    def named_seasons(self) -> set[int]:
+        """The seasons the root names."""
+        return set(map(int, self.attributes["seasons"]))
+
+    @cached_property
+    def seasons(self) -> dict[int, int]:
+        """Season -> number of its blocks; without seasons of which the root contradicts itself."""
+        found = {int(season): facts["blocks"] for season, facts in sorted(self.attributes["seasons"].items())}
+        return {season: blocks for season, blocks in found.items() if self.arrays(season)}
+
+    @cached_property
+    def specs(self) -> dict[str, ArraySpec]:
+        """The arrays of the layout by name."""
+        return self.layout.arrays()
+
+    @cached_property
+    def strange_entries(self) -> dict[str, str]:
+        """Consolidated entries that do not follow from the layout -> how they differ."""
+        return dict(consolidated_problems(self.root))
+
+    def arrays(self, season: int) -> dict[str, ArraySpec]:
+        """The arrays of a season whose metadata can be relied on."""
+        return {name: spec for name, spec in self.specs.items() if f"{season}/{name}" not in self.strange_entries}
+
+    def shards(self, season: int, block: int) -> dict[str, str]:
+        """Array -> name of the shard of a block."""
+        return {
+            name: f"{season}/{name}/{shard_name(block, len(spec.dims))}" for name, spec in self.arrays(season).items()
+        }
+
+    def block_of(self, name: str) -> tuple[int, int] | None:
+        """Season and block of a file that belongs to a block; None for other files."""
+        kept = KEPT.fullmatch(name)
+        if kept is not None:
+            return int(kept["season"]), int(kept["block"])
+        found = SHARD.fullmatch(name)
+        spec = self.specs.get(found["array"]) if found else None
+        if not found or spec is None or found["file"] != shard_name(int(found["block"]), len(spec.dims)):
+            return None
+        return int(found["season"]), int(found["block"])
+
+    def sha256_of(self, name: str) -> str | None:
+        """The SHA-256 a file must have by the manifest, or where that is lost by the blocks index; None: unknown."""
+        if self.expected is not None:
+            return str(self.expected[name]["sha256"]) if name in self.expected else None
+        return self.sha256_of_blocks.get(name)
+
+    @cached_property
+    def sha256_of_blocks(self) -> dict[str, str]:
+        """What the blocks index says of their files; asked for when the index was read."""
+        blocks = self.tables.get("blocks")
+        if blocks is None:
+            return {}
+        rows = zip(blocks["files"], blocks["sha256"], strict=True)
+        return {str(name): str(told) for row in rows for name, told in zip(*row, strict=False)}
+
+    def is_kept(self, name: str) -> bool:
+        """Whether a file of a block is no shard, but what an import keeps beside its arrays."""
+        return KEPT.fullmatch(name) is not None
+
+    @cached_property
+    def extended(self) -> frozenset[int]:
+        """The seasons that a build at work, or one that was interrupted, has added something to."""
+        folders = {int(found["release"]) for name in self.sizes if (found := INDEX_FILE.fullmatch(name))}
+        if max(folders, default=0) > self.number:
+            return frozenset(self.seasons)
+        blocks = {block for name in self.sizes if (block := self.block_of(name)) is not None}
+        return frozenset(season for season, block in blocks if block >= self.seasons.get(season, block + 1))
+
+    def may_have_grown(self, name: str) -> bool:
+        """Whether a build at work may have replaced a file by a longer one; the check of its content tells."""
+        season = name.split("/")[0]
+        return season.isdecimal() and self.block_of(name) is None and int(season) in self.extended
+
+    def remedy_for(self, name: str) -> str:
+        """What to do about a damaged or lost file of the release."""
+        block = self.block_of(name)
+        return self.remedies.sealed() if block is None else self.remedies.block(*block)
+
+    def index_path(self, name: str) -> str:
+        """Where a part of the index lies."""
+        return str(self.attributes["index"].get(name, f"index/r{self.number}/{name}"))
+
+    def samples(self, season: int) -> pd.DataFrame | None:
+        """The samples index of a season; None where it cannot be relied on."""
+        return self.tables.get(f"samples-{season}")
+
+    def blocks(self, season: int) -> pd.DataFrame | None:
+        """The blocks of a season in order; None where they cannot be relied on."""
+        table = self.tables.get("blocks")
+        return None if table is None else table[table["season"] == season].reset_index(drop=True)
+
+    def recipe(self, season: int) -> dict[str, Any]:
+        """The recipe of a season; empty where it is not known."""
+        found = self.documents.get("recipes", {}).get(str(season), {})
+        return found if isinstance(found, dict) else {}
+
+    def settings(self, season: int, section: str) -> dict[str, Any]:
+        """A section of a season's recipe; empty where there is none."""
+        found = self.recipe(season).get(section)
+        return found if isinstance(found, dict) else {}
+
+    def is_imported(self, season: int) -> bool:
+        """Whether a season was imported from published files, which know no cells, scenes and parcels."""
+        if self.recipe(season):
+            return IMPORTED in self.recipe(season)
+        return any(name.startswith(f"{season}/{IMPORTED}/") for name in self.sizes)
+
+    def flag_mask(self, season: int) -> int | None:
+        """The bits of `enmap_quality` that keep a pixel out of statistics; None where the recipe does not say."""
+        settings = self.settings(season, IMPORTED) or self.settings(season, "enmap")
+        flagged = settings.get("flagged")
+        if not isinstance(flagged, list) or not all(isinstance(flag, str) and flag in ENMAP_FLAGS for flag in flagged):
+            return None
+        return sum(ENMAP_FLAGS[flag] for flag in set(flagged))
+
+    def is_here(self, name: str) -> bool:
+        """Whether a file is there and not known to be damaged."""
+        return name in self.sizes and name not in self.damaged
+
+    def cannot_check(self, what: str) -> None:
+        """Note once what could not be checked."""
+        if what not in self.not_checked:
+            self.not_checked.append(what)

@@ -1,0 +1,84 @@
+"""What to do about a finding: it depends on where the store came from."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Literal
+
+from h2crop_data.cube.storage import BUILD_FOLDER
+from h2crop_data.cube.store import block_path
+
+Origin = Literal["built", "imported", "copied"]
+PLANS, IMPORT = f"{BUILD_FOLDER}/plan/", f"{BUILD_FOLDER}/import.json"
+
+
+def origin_of(names: Collection[str]) -> Origin:
+    """Where a store with these files came from: only where it was made are the builder's files."""
+    if IMPORT in names:
+        return "imported"
+    return "built" if any(name.startswith(PLANS) for name in names) else "copied"
+
+
+@dataclass(frozen=True)
+class Remedies:
+    """What to do about the findings of one store."""
+
+    #: The store as the user calls it.
+    location: str
+    origin: Origin
+
+    @property
+    def run_again(self) -> str:
+        """The command that made the store."""
+        if self.origin == "imported":
+            return f"`h2crop import-h5 DIR {self.location}`"
+        return f"`h2crop build RECIPE --out {self.location}`"
+
+    def block(self, season: int, block: int) -> str:
+        """For a damaged or lost file of a block."""
+        if self.origin == "copied":
+            return "download this file again"
+        command = self.run_again.replace("RECIPE", f"RECIPE --season {season}")
+        return f"delete {self.location}/{block_path(season, block)}.json, then {command} makes this block again"
+
+    def wrong_block(self, season: int, block: int) -> str:
+        """For values that were written like this: their checksum is right, or nobody knows it."""
+        if self.origin == "copied":
+            return "the file is as it was published: tell its publisher, and leave these samples out"
+        if self.origin == "imported":
+            return "compare with the published file; leave these samples out if it says the same"
+        return (
+            "the file is as it was written, so the block was built wrong: `h2crop retract "
+            f"{self.location} --block {season}:{block} --reason …` keeps it out of the next release"
+        )
+
+    def sealed(self) -> str:
+        """For a damaged or lost file that sealing writes."""
+        if self.origin == "copied":
+            return "download this file again"
+        return f"{self.run_again} again: it writes the files of a release that are not as they should be"
+
+    def wrong_index(self) -> str:
+        """For an index whose checksum is right and that does not say the truth."""
+        if self.origin == "copied":
+            return "the index is as it was published: tell its publisher"
+        return f"the index was sealed like this: {self.run_again} with the newest h2crop seals it again; report this"
+
+    def leak(self) -> str:
+        """For samples of two splits that share ground, which a build never makes."""
+        if self.origin == "copied":
+            return "tell the publisher, and leave one of them out of training or of testing"
+        return f"`h2crop retract {self.location} --block SEASON:BLOCK --reason …` keeps one of them out; report this"
+
+    def root(self, copy: str | None) -> str:
+        """For a damaged root; copy: a whole copy of it, if there is one."""
+        if copy is not None:
+            return f"copy {self.location}/{copy} over {self.location}/zarr.json"
+        return self.sealed()
+
+    def unfinished(self) -> str:
+        """For what a build at work, or one that was interrupted, leaves."""
+        if self.origin == "copied":
+            return "delete it, or leave it: readers do not look at it"
+        return f"nothing while a build is at work; else {self.run_again} again, which finishes it"

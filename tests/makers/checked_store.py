@@ -1,0 +1,211 @@
+"""A small store with everything a store can have, built by the real builder, and ways to damage it.
+
+Ten cells in three splits, two seasons, EnMAP scenes with clouds, months with and without clear days, parcels on both
+sides of a split's border, parcels nobody has a class for, ground nobody declared.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import geopandas as gpd
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from tiny_region import NORTH, SOUTH, WEST, TinyRegion
+
+from h2crop_data.build.build import build_store
+from h2crop_data.cube.index import parquet_bytes, statistics
+from h2crop_data.cube.schema import StoreLayout
+from h2crop_data.cube.season import FinishedSeason
+from h2crop_data.cube.shard import decode_shard, encode_shard, shard_name
+from h2crop_data.cube.statistics import block_sums, total
+from h2crop_data.cube.storage import canonical_json
+from h2crop_data.recipe import EnmapSource, Recipe
+
+#: East end of the cells: ten columns of 240 m.
+END = WEST + 2400
+SEASONS = (2021, 2022)
+#: With samples in all three.
+SPLIT = {"square_size": 1000, "shares": {"train": 0.4, "val": 0.3, "test": 0.3}, "seed": 19}
+#: French crop codes, one of which no table knows.
+CODES = ("BTH", "MIS", "???", "PTR", "ORH")
+CLOUD = 9
+
+
+def clouds(columns: slice) -> NDArray[np.uint8]:
+    """A scene classification (20 m) with clouds in some columns."""
+    classes = np.full(((NORTH - SOUTH + 120) // 20, (END - WEST + 120) // 20), 4, np.uint8)
+    classes[:, columns] = CLOUD
+    return classes
+
+
+def add_season(region: TinyRegion, season: int) -> None:
+    """Scenes and parcels of a season."""
+    wide: dict[str, Any] = {"east": END + 60}
+    region.add_sentinel2(f"may{season}", f"{season}-05-02T10:50:00Z", 900, **wide)
+    region.add_sentinel2(f"july{season}a", f"{season}-07-01T10:50:00Z", 1500, scl=clouds(slice(0, 40)), **wide)
+    region.add_sentinel2(f"july{season}b", f"{season}-07-21T10:50:00Z", 2101, scl=clouds(slice(20, 60)), **wide)
+    region.add_sentinel2(f"august{season}", f"{season}-08-01T10:50:00Z", 2500, scl=clouds(slice(0, 70)), **wide)
+    cloud = np.zeros(((NORTH - SOUTH + 90) // 30, (END - WEST + 90) // 30), bool)
+    cloud[10:14, ::7] = True
+    region.add_enmap(1, f"{season}0724T104526", cloud=cloud, east=END + 45, datatake=season)
+    if season == SEASONS[-1]:
+        region.add_enmap(2, f"{season}0830T104526", value=3000, east=END + 45, datatake=season + 100)
+    west = range(WEST, END - 150, 170)
+    fields = [((x, SOUTH + 20, x + 150, SOUTH + 180), CODES[i % len(CODES)]) for i, x in enumerate(west)]
+    region.write_parcels(season, [*fields, ((WEST + 100, SOUTH + 190, END - 300, SOUTH + 230), "BTH")])
+
+
+def checked_region(folder: Path) -> Recipe:
+    """Write the region's files; gives its recipe."""
+    folder.mkdir(parents=True)
+    region = TinyRegion(folder)
+    for season in SEASONS:
+        add_season(region, season)
+    return region.recipe(
+        area={"bbox": [WEST, SOUTH, END, SOUTH + 240]},
+        seasons=list(SEASONS),
+        split=SPLIT,
+        store={"block_capacity": 4},
+        enmap={"max_flagged_share": 1},
+    )
+
+
+def checked_store(folder: Path) -> Path:
+    """Build the store below a folder; gives where it lies."""
+    build_store(checked_region(folder / "region"), folder / "store", workers=1)
+    return folder / "store"
+
+
+# Reading and changing a store behind its builder's back
+
+
+def root_of(store: Path) -> dict[str, Any]:
+    """The root document."""
+    document: dict[str, Any] = json.loads((store / "zarr.json").read_text(encoding="utf-8"))
+    return document
+
+
+def layout_of(store: Path) -> StoreLayout:
+    """Its layout."""
+    return StoreLayout.from_attributes(root_of(store)["attributes"]["layout"])
+
+
+def index_file(store: Path, name: str) -> Path:
+    """Where a part of the index lies."""
+    return store / root_of(store)["attributes"]["index"][name]
+
+
+def table_of(store: Path, name: str) -> pd.DataFrame:
+    """A table of the index."""
+    path = index_file(store, name)
+    with_geometry = name.startswith(("samples", "parcels", "squares"))
+    table: pd.DataFrame = (gpd if with_geometry else pd).read_parquet(path)
+    return table
+
+
+def shard_file(store: Path, season: int, array: str, block: int) -> Path:
+    """The shard of a block."""
+    return store / str(season) / array / shard_name(block, len(layout_of(store).arrays()[array].dims))
+
+
+def block_values(store: Path, season: int, array: str, block: int) -> NDArray[Any]:
+    """The samples of a block in one array."""
+    layout = layout_of(store)
+    data = shard_file(store, season, array, block).read_bytes()
+    rows = table_of(store, "blocks").query(f"season == {season} and block == {block}")
+    return decode_shard(data, layout.arrays()[array], layout.capacity)[: int(rows["samples"].iloc[0])]
+
+
+def change_values(
+    store: Path, season: int, array: str, block: int, change: Callable[[NDArray[Any]], None], slots: int | None = None
+) -> None:
+    """Write a block's shard anew with other values. slots: how many places it fills; as many as before by default."""
+    layout = layout_of(store)
+    spec = layout.arrays()[array]
+    path = shard_file(store, season, array, block)
+    values = decode_shard(path.read_bytes(), spec, layout.capacity)
+    values = values[: slots or len(block_values(store, season, array, block))]
+    change(values)
+    path.write_bytes(b"".join(encode_shard(values, spec, layout.capacity, layout.codec)))
+
+
+def change_table(store: Path, name: str, change: Callable[[Any], Any]) -> None:
+    """Write a table of the index anew."""
+    index_file(store, name).write_bytes(parquet_bytes(change(table_of(store, name))))
+
+
+def change_json(path: Path, change: Callable[[Any], None]) -> None:
+    """Write a JSON document anew."""
+    document = json.loads(path.read_text(encoding="utf-8"))
+    change(document)
+    path.write_text(canonical_json(document), encoding="utf-8")
+
+
+def sum_up(store: Path) -> None:
+    """Write the statistics anew from the arrays as they are now."""
+    blocks, layout, root = table_of(store, "blocks"), layout_of(store), root_of(store)["attributes"]
+    recipes = json.loads(index_file(store, "recipes").read_text(encoding="utf-8"))
+    seasons = []
+    for season in map(int, root["seasons"]):
+        mask = EnmapSource.model_validate(recipes[str(season)]["enmap"]).flag_mask
+        sums: dict[str, list[Any]] = {}
+        for row in blocks[(blocks["season"] == season) & (blocks["retracted"] == "")].to_dict("records"):
+            arrays = {name: block_values(store, season, name, row["block"]) for name in layout.arrays()}
+            sums.setdefault(row["split"], []).append(block_sums(arrays, row["split"], mask))
+        nothing = pd.DataFrame()
+        of_splits = {split: total(parts) for split, parts in sums.items()}
+        parcels = table_of(store, f"parcels-{season}")
+        seasons.append(FinishedSeason(season, nothing, nothing, nothing, parcels, None, of_splits, [], {}))
+    index_file(store, "statistics").write_text(canonical_json(statistics(seasons)), encoding="utf-8")
+
+
+def sign(store: Path) -> None:
+    """Make checksums, manifest and root fit the files as they are now, as if they had been built like this."""
+    root = root_of(store)
+    attributes = root["attributes"]
+    blocks = table_of(store, "blocks")
+    blocks["sha256"] = [[digest(store / file) for file in files] for files in blocks["files"]]
+    index_file(store, "blocks").write_bytes(parquet_bytes(blocks))
+    for season in attributes["seasons"]:
+        rows = blocks[(blocks["season"] == int(season)) & (blocks["retracted"] == "")]
+        pairs = sorted(
+            [file, value]
+            for row in rows.to_dict("records")
+            for file, value in zip(row["files"], row["sha256"], strict=True)
+        )
+        attributes["seasons"][season]["sha256"] = hashlib.sha256(json.dumps(pairs).encode()).hexdigest()
+    manifest = table_of(store, "manifest")
+    manifest = manifest[[(store / path).exists() for path in manifest["path"]]].reset_index(drop=True)
+    manifest["bytes"] = [(store / path).stat().st_size for path in manifest["path"]]
+    manifest["sha256"] = [digest(store / path) for path in manifest["path"]]
+    sign_manifest(store, root, manifest)
+
+
+def sign_manifest(store: Path, root: dict[str, Any], manifest: pd.DataFrame) -> None:
+    """Write a manifest, and a root and its copy that tell of it."""
+    path = store / root["attributes"]["index"]["manifest"]
+    path.write_bytes(parquet_bytes(manifest))
+    root["attributes"]["manifest"] = {
+        "bytes": path.stat().st_size,
+        "sha256": digest(path),
+        "files": len(manifest),
+    }
+    write_root(store, root)
+
+
+def write_root(store: Path, root: dict[str, Any]) -> None:
+    """Write a root and its copy."""
+    text = canonical_json(root)
+    (store / "zarr.json").write_text(text, encoding="utf-8")
+    (store / root["attributes"]["index"]["root"]).write_text(text, encoding="utf-8")
+
+
+def digest(path: Path) -> str:
+    """The SHA-256 of a file."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
