@@ -196,7 +196,7 @@ def test_the_recipe_takes_exactly_the_cells_asked_for(tmp_path: Path, cells: int
     document = {"name": "x", "area": layout.area(), "seasons": [2022], "cell_size": 480}
     document["sentinel2"] = {"catalog": "none.json"}
     recipe.write_text(yaml.safe_dump(document), encoding="utf-8")
-    from h2crop_data.build.planning import area_of
+    from h2crop_data.build.survey import area_of
     from h2crop_data.grid import cells_of_area
 
     loaded = load_recipe(recipe)
