@@ -51,8 +51,15 @@ def build_store(
     workers = workers or os.cpu_count() or 1
     with hold_store(store) as builder:
         report = BuildReport(str(store))
-        plans = pinned_plans(builder, source, report, extend=extend, progress=progress)
-        build_blocks(builder, plans, report, workers, kind, on_block)
+        # Plans hold a country's parcels: they are let go before sealing reads its own.
+        build_blocks(
+            builder,
+            pinned_plans(builder, source, report, extend=extend, progress=progress),
+            report,
+            workers,
+            kind,
+            on_block,
+        )
         seal_store(builder, report)
     return report
 

@@ -148,7 +148,6 @@ def survey_season(recipe: Recipe, season: int, known: Known, progress: Progress 
         places = merged([one.cell.outline for one in candidates])
         items, decisions = choose_sentinel2(recipe, recipe.sentinel2, season, places, known.retracted, progress)
         scenes = scenes + decisions
-    shares = {str(name): share for name, share in recipe.split.shares.items()}
     return Survey(
         recipe=recipe,
         season=season,
@@ -162,9 +161,7 @@ def survey_season(recipe: Recipe, season: int, known: Known, progress: Progress 
         parcels=declarations["parcels"],
         prior=declarations["prior"],
         taxonomy=taxonomy,
-        split_problems=split_problems(contents, {square: splits.split_of(square) for square in contents}, shares)
-        if recipe.split.method == "optimised"
-        else [],
+        split_problems=problems_of(recipe.split, square_contents(candidates, squares, classes), splits),
     )
 
 
@@ -256,6 +253,14 @@ def decide_splits(
     else:
         squares |= {square: split.split_of(square) for square in contents if square not in squares}
     return SplitTable(split, squares)
+
+
+def problems_of(split: Split, contents: dict[Square, SquareContent], splits: SplitTable) -> list[str]:
+    """What the splits of the samples that are left do not meet; nothing is promised of hashed squares."""
+    if split.method != "optimised":
+        return []
+    shares = {str(name): share for name, share in split.shares.items()}
+    return split_problems(contents, {square: splits.split_of(square) for square in contents}, shares)
 
 
 def outside_buffer(

@@ -18,7 +18,7 @@ from h2crop_data.constants import TIERS
 from h2crop_data.cube.season import FinishedSeason
 from h2crop_data.cube.statistics import TRAINING, nonzero_counts, parcel_counts, reflectance_statistics, total
 from h2crop_data.cube.storage import canonical_json
-from h2crop_data.grid import LONLAT, SPLIT_CRS, to_crs
+from h2crop_data.grid import LONLAT, SPLIT_CRS, transformer
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,9 @@ def square_table(samples: Sequence[gpd.GeoDataFrame], recipe: dict[str, Any]) ->
     counted = counted.sort_values(["column", "row", "split"], ignore_index=True)
     west, south = counted["column"].to_numpy() * float(size), counted["row"].to_numpy() * float(size)
     boxes = shapely.box(west, south, west + size, south + size)
-    outlines = [to_crs(box, SPLIT_CRS, LONLAT) for box in boxes]
+    # Eight points a side follow the curved edges to within a decimetre.
+    dense = shapely.segmentize(boxes, size / 8)
+    outlines = shapely.transform(dense, transformer(SPLIT_CRS, LONLAT).transform, interleaved=False)
     return gpd.GeoDataFrame(counted[["column", "row", "split", "samples"]], geometry=outlines, crs=LONLAT)
 
 

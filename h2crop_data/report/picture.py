@@ -158,7 +158,8 @@ def header(sample: Sample) -> Section:
         f"store {facts['store']}, release {facts['release']}  ·  season {facts['season']}  ·  "
         f"split {facts['split']}  ·  sample {facts['number']} (of 0 to {facts['of'] - 1}), "
         f"block {facts['block']}, slot {facts['slot']}",
-        f"EPSG:{facts['epsg']}, {corner} (longitude {west:.4f}°, latitude {north:.4f}°)  ·  cell {size} m × {size} m  ·  {',  '.join(pixels)}",
+        f"EPSG:{facts['epsg']}, {corner} (longitude {west:.4f}°, latitude {north:.4f}°)  ·  "
+        f"cell {size} m × {size} m  ·  {',  '.join(pixels)}",
         scene_line(facts),
     ]
 

@@ -43,6 +43,7 @@ from numcodecs import blosc
 from numpy.typing import NDArray
 
 from h2crop_data.constants import MONTHS, TIERS, UNKNOWN
+from h2crop_data.cube.local_storage import sync
 from h2crop_data.cube.schema import Codec, StoreLayout
 from h2crop_data.cube.shard import BITSHUFFLE, ShardReader
 from h2crop_data.cube.store import StoreBuilder, hold_store

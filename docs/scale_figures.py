@@ -1,0 +1,366 @@
+"""The figures behind docs/scale.md, and what follows from them.
+
+Each figure says where it comes from: measured by `make bench` (read from docs/benchmarks.md), measured by hand on the
+same machine, taken from the code, given, or assumed. A worker is one core that computes and waits in turns.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, replace
+from math import ceil, cos, prod, radians, sqrt
+from pathlib import Path
+
+from h2crop_data.build.estimate import SECONDS_A_READ
+from h2crop_data.catalog.access import CONNECTIONS
+from h2crop_data.catalog.search import PAGE_SIZE
+from h2crop_data.constants import SENTINEL2_BANDS
+from h2crop_data.cube.object_storage import PAGE
+from h2crop_data.cube.schema import StoreLayout, coordinates
+
+DOCS = Path(__file__).parent
+BENCHMARKS = DOCS / "benchmarks.md"
+
+# The ground and what is on it.
+PUBLISHED_SAMPLES, PUBLISHED_TRAINING, PUBLISHED_SEASONS = 16_344, 12_016, 2  # given
+PUBLISHED_TILES, PUBLISHED_PARCELS = 24, 1_023_489  # given
+FRANCE_KM2 = 544_000  # given: metropolitan France with Corsica
+FRANCE_PARCELS = 9_800_000  # given: declared in a year
+#: Given: EU27 without overseas 4.13, United Kingdom 0.244, Norway's mainland 0.324, Switzerland 0.041 million.
+EUROPE_KM2 = 4_739_000
+#: Assumed: parcels are as dense in Europe as in France; nobody counts them in one way.
+EUROPE_PARCELS = round(FRANCE_PARCELS * EUROPE_KM2 / FRANCE_KM2)
+FRANCE_LATITUDE, EUROPE_LATITUDE = 46.5, 52.0  # of the middle of the ground; Europe's is assumed
+SQUARE_KM = 15.36  # a split square of the shipped recipe
+TRAINING_SHARE = PUBLISHED_TRAINING / PUBLISHED_SAMPLES  # only training blocks keep histograms of reflectance
+
+# Blocks. Measured by hand with the real lattice and block cutting (tests/unit/test_scale_plan.py counts again).
+FILL_WHOLE = 0.92  # every cell of a square: 64 cells are four blocks, a few squares hold more and need five
+FILL_SCENE = 0.70  # an EnMAP scene (30 km, tilted by 13 degrees) of whose cells 70 % are clear enough
+CELLS_A_SCENE = 146  # what such a scene gives
+#: Tiles of 1024 pixels that the box around a block touches, at 10 m and 20 m, and its ground in 30 m pixels.
+TILES_10M, TILES_20M, BLOCK_PIXELS_30M = 3.7, 2.1, 100_000
+
+# Bytes. Shares of a stored sample by array group, measured by hand on the block of bench_store (tested).
+STORED_SHARES = {
+    "lz4": {"s2": 0.822, "enmap": 0.167, "labels": 0.011},
+    "zstd": {"s2": 0.827, "enmap": 0.169, "labels": 0.004},
+}
+#: Measured by hand: bytes of index rows like real ones (random shares, 70 dates a sample, outlines of 16 points).
+INDEX_SAMPLE, INDEX_BLOCK, INDEX_PARCEL, INDEX_SQUARE = 242, 414 + 341, 277, 1_572
+ROOT_KB_A_SEASON = 20  # measured by hand: metadata documents of all arrays, the same for any number of samples
+SUMS_BYTES = 1_000_000  # measured by hand: 0.73 to 0.96 MB for a training block of 3 to 9 samples, next to none else
+
+# Scenes.
+SWATH_KM, ORBITS, CYCLE_DAYS, SATELLITES = 290, 143, 10, 2  # given: Sentinel-2
+TILE_KM, TILE_STEP_KM = 109.8, 100  # given: Sentinel-2's granules overlap
+EQUATOR_KM = 40_075
+EDGE_TILES = 1.5  # assumed: granules needed for a country, against its area / 100 km squared
+KEPT_SCENES = 0.7  # assumed: share of granules with at most 90 % cloud
+ARCHIVE_BYTES_A_PIXEL = 1.4  # measured by hand on a made COG; a cloudy granule in Copernicus' catalog tells 1.0
+ARCHIVE_TILE = 1024  # assumed: pixels along a side of an internal tile of Earth Search's files
+BANDS_10M = 4  # B02 B03 B04 B08; the others are 20 m. SCL compresses to almost nothing and is left out of bytes
+ENMAP_BANDS, ENMAP_READS = 218, 9  # of the shipped recipe; image, metadata and quality layers of a scene
+ENMAP_TRIED = 2  # assumed: scenes looked at for one that is taken
+ENMAP_SWATH_KM, ENMAP_KM_A_DAY = 30, 5_000  # given: what the instrument can take in a day, the world over
+
+# Time.
+BENCH_SCENES = 28.5  # measured by hand: Sentinel-2 scenes behind a sample of bench_build
+SECONDS_A_TILE = 0.009  # measured by hand: reading a window of a deflated COG, a tile of 1024 x 1024 uint16
+AT_A_TIME, PAGE_OF_SEARCH = CONNECTIONS, PAGE_SIZE  # of the code: assets of a scene read at once; items of a page
+LATENCY = SECONDS_A_READ[True]  # assumed (estimate.py): to open a remote file and get the first bytes
+BANDWIDTH = 50e6  # assumed: bytes a second for one worker
+SECONDS_A_SEARCH = 3.0  # assumed: one page of a catalog
+SECONDS_A_PARCEL_READ = 60e-6  # measured by hand: reading and mending parcels square by square
+SECONDS_A_PARCEL_SEALED = 15e-6  # measured by hand: parcels and prior loaded, the index written
+SECONDS_A_SAMPLE_SEALED = 10 / 100_000  # measured by hand: bench_growth with rows like real ones
+SECONDS_A_TRAINING_BLOCK = 0.033  # measured by hand: its sums read, decoded and added
+WORKERS = (1, 4, 16, 64, 256)
+
+# Memory of the builder, measured by hand: plan, build and seal 100,000 parcels more (and as many of the year before).
+BYTES_A_PARCEL, BYTES_A_PARCEL_MORE = 6_500, 1_600  # the first season; each season that is already there
+#: Measured by hand: a row of the samples' index with its provenance while it is sealed; an item as a catalog gives it.
+BYTES_A_SAMPLE, BYTES_AN_ITEM = 12_000, 72_000
+LARGEST_PUT = 5 * 2**30  # given: S3
+
+# Prices of S3 in us-east-1, US dollars, as listed in 2025. Nothing is charged for reading the archives (open data).
+PRICE_PUT, PRICE_GET, PRICE_GB_MONTH = 0.005 / 1000, 0.0004 / 1000, 0.023
+
+
+@dataclass(frozen=True)
+class Case:
+    """Something to build: so many seasons of so many samples."""
+
+    name: str
+    #: Of one season, as are parcels.
+    samples: float
+    parcels: float
+    #: Granules of Sentinel-2 that lie over the ground.
+    tiles: float
+    latitude: float
+    seasons: int = 1
+    #: Releases, one a season where they are built one after the other.
+    releases: int = 1
+    enmap: bool = True
+
+    @property
+    def layout(self) -> StoreLayout:
+        """The layout of the shipped recipe, with or without EnMAP."""
+        return StoreLayout(1920, 16, s2_bands=tuple(SENTINEL2_BANDS), enmap_bands=ENMAP_BANDS if self.enmap else 0)
+
+    @property
+    def blocks(self) -> int:
+        """Blocks of one season."""
+        return ceil(self.samples / (self.layout.capacity * self.fill))
+
+    @property
+    def fill(self) -> float:
+        """Share of a block's slots that hold samples."""
+        return FILL_SCENE if self.enmap else FILL_WHOLE
+
+    @property
+    def sealed(self) -> int:
+        """Seasons that are sealed, over all releases: each release seals all that are there."""
+        return self.seasons if self.releases == 1 else self.releases * (self.releases + 1) // 2
+
+
+def cells(km2: float) -> float:
+    """Cells of 1920 m on so much ground."""
+    return km2 / 1.92**2
+
+
+def granules(km2: float) -> float:
+    """Granules of Sentinel-2 over so much ground."""
+    return km2 / TILE_STEP_KM**2 * EDGE_TILES
+
+
+FRANCE = Case("France, a year", cells(FRANCE_KM2), FRANCE_PARCELS, granules(FRANCE_KM2), FRANCE_LATITUDE)
+EUROPE = Case("Europe, a year", cells(EUROPE_KM2), EUROPE_PARCELS, granules(EUROPE_KM2), EUROPE_LATITUDE)
+CASES = (
+    Case(
+        "published again",
+        PUBLISHED_SAMPLES / PUBLISHED_SEASONS,
+        PUBLISHED_PARCELS / PUBLISHED_SEASONS,
+        PUBLISHED_TILES,
+        FRANCE_LATITUDE,
+        seasons=PUBLISHED_SEASONS,
+    ),
+    replace(FRANCE, name="France, a year, no EnMAP", enmap=False),
+    FRANCE,
+    replace(FRANCE, name="France, 5 years", seasons=5, releases=5),
+    replace(EUROPE, name="Europe, a year, no EnMAP", enmap=False),
+    EUROPE,
+)
+
+
+def read_benchmarks(path: Path = BENCHMARKS) -> dict[str, float]:
+    """The figures of docs/benchmarks.md by `section.figure`, and `cores` of the machine."""
+    figures, section = {}, ""
+    text = path.read_text(encoding="utf-8")
+    for line in text.splitlines():
+        if line.startswith("## "):
+            section = line[3:].strip()
+        elif found := re.fullmatch(r"\| ([^|]+) \| (-?[\d.,]+(?:e[+-]?\d+)?) \|", line):
+            figures[f"{section}.{found[1].strip()}"] = float(found[2].replace(",", ""))
+    cores = re.search(r"Machine: (\d+) CPU cores", text)
+    if cores is None:
+        raise ValueError(f"{path} does not tell the machine's cores; write it anew with `make bench`")
+    return {**figures, "cores": float(cores[1])}
+
+
+# What a store holds
+
+
+def raw_bytes(case: Case) -> dict[str, float]:
+    """Bytes of all samples in memory by array group."""
+    groups: dict[str, float] = {}
+    for spec in case.layout.arrays().values():
+        size = prod(spec.sample_shape) * spec.dtype.itemsize * case.samples * case.seasons
+        groups[spec.group] = groups.get(spec.group, 0) + size
+    return groups
+
+
+def stored_bytes(case: Case, measured: dict[str, float], codec: str = "lz4") -> dict[str, float]:
+    """Bytes of all shards by array group."""
+    a_sample = measured[f"store.{codec}_mb"] * 1e6
+    return {
+        group: share * a_sample * case.samples * case.seasons
+        for group, share in STORED_SHARES[codec].items()
+        if case.enmap or group != "enmap"
+    }
+
+
+def objects(case: Case) -> dict[str, int]:
+    """Files of the finished store by kind; the lock is left out."""
+    layout, blocks = case.layout, case.blocks
+    slots = blocks * layout.capacity
+    chunks = sum(ceil(slots / one.chunk) if one.dims[0] == "sample" and one.chunk else 1 for one in coordinates(layout))
+    documents = 1 + len(layout.arrays()) + len(coordinates(layout))
+    # Of each season samples and parcels; then blocks, scenes, squares, statistics, classes, recipes, datasheet,
+    # manifest, root.
+    index = 2 * case.sealed + 9 * case.releases
+    return {
+        "shards": len(layout.arrays()) * blocks * case.seasons,
+        "markers and sums": 2 * blocks * case.seasons,
+        "coordinates and documents": (chunks + documents) * case.seasons + 2,
+        "index": index,
+        "plans": plan_files(case) * case.seasons,
+    }
+
+
+def plan_files(case: Case) -> int:
+    """Files of the plan of a season: tables, items of each sensor, plan.json."""
+    return 9 + case.enmap
+
+
+def index_bytes(case: Case) -> dict[str, float]:
+    """Bytes of the newest release's index by table."""
+    return {
+        "parcels": case.seasons * case.parcels * INDEX_PARCEL,
+        "samples": case.seasons * case.samples * INDEX_SAMPLE,
+        "blocks": case.seasons * case.blocks * INDEX_BLOCK,
+        "squares": case.samples * 1.92**2 / SQUARE_KM**2 * INDEX_SQUARE,
+    }
+
+
+# Requests
+
+
+def writing_requests(case: Case) -> tuple[int, int]:
+    """PUT with LIST, and GET with HEAD, to build and seal (docs/object-stores.md); the lease is left out."""
+    held = objects(case)
+    blocks = case.blocks * case.seasons
+    sealed = case.blocks * case.sealed
+    # Replaced at every seal, for every season there is: coordinates, documents, index.
+    a_season = (held["coordinates and documents"] - 2) // case.seasons
+    replaced = a_season * case.sealed + 2 * case.releases + held["index"] + held["plans"]
+    puts = held["shards"] + held["markers and sums"] + replaced
+    lists = ceil(2 * sealed / PAGE)
+    # Each block is looked for before it is built; each sealed one gives marker and sums; so do plans, kept and sealed.
+    gets = blocks + 2 * sealed + replaced + held["plans"] + plan_files(case) * case.sealed
+    return puts + lists, gets
+
+
+def epoch_requests(case: Case) -> int:
+    """GETs to read all training arrays once in random order: the chunks of a sample, and the index of each shard."""
+    arrays = [spec for name, spec in case.layout.arrays().items() if name in ("enmap", "s2", "label", "prior")]
+    return round(case.samples * case.seasons * sum(1 + spec.chunks_per_sample for spec in arrays))
+
+
+# What is read
+
+
+def looks(latitude: float) -> float:
+    """Days a year on which Sentinel-2 sees a place: its swaths overlap more towards the poles."""
+    between = EQUATOR_KM * cos(radians(latitude)) / ORBITS
+    return SWATH_KM / between * 365 / CYCLE_DAYS * SATELLITES
+
+
+def items(case: Case) -> float:
+    """Sentinel-2 items a catalog lists: a granule is touched by more swaths than a place in it."""
+    return case.tiles * case.seasons * looks(case.latitude) * (SWATH_KM + TILE_KM) / SWATH_KM
+
+
+def scenes(case: Case) -> float:
+    """Sentinel-2 items over one block: looks, in all granules that overlap there, without the cloudy ones."""
+    block_km = 1.92 * sqrt(case.layout.capacity)
+    return looks(case.latitude) * ((TILE_KM + block_km) / TILE_STEP_KM) ** 2 * KEPT_SCENES
+
+
+def assets(case: Case) -> float:
+    """Files opened for one block."""
+    return scenes(case) * (len(SENTINEL2_BANDS) + 1) + (ENMAP_READS if case.enmap else 0)
+
+
+def enmap_scenes(case: Case) -> float:
+    """EnMAP scenes that give the samples."""
+    return case.samples * case.seasons / CELLS_A_SCENE if case.enmap else 0
+
+
+def tiles_a_scene() -> float:
+    """Internal tiles of all bands of a scene that a block touches."""
+    return BANDS_10M * TILES_10M + (len(SENTINEL2_BANDS) - BANDS_10M) * TILES_20M
+
+
+def archive_bytes(case: Case, measured: dict[str, float]) -> float:
+    """Bytes that come from the archives for one block."""
+    sentinel2 = scenes(case) * tiles_a_scene() * ARCHIVE_TILE**2 * ARCHIVE_BYTES_A_PIXEL
+    # As compressible as in a store; twice the block's ground, as tiles reach beyond it.
+    ratio = STORED_SHARES["lz4"]["enmap"] * measured["store.lz4_mb"] * 1e6 / (ENMAP_BANDS * 64 * 64 * 2)
+    return sentinel2 + case.enmap * 2 * BLOCK_PIXELS_30M * ENMAP_BANDS * 2 * ratio
+
+
+def saved_by_squares() -> float:
+    """How many times fewer tiles would be read if a split square were read at once instead of block by block."""
+    cut, side = FILL_WHOLE * 16 / (SQUARE_KM / 1.92) ** 2, SQUARE_KM * 100 / ARCHIVE_TILE
+    of_square = BANDS_10M * (side + 1) ** 2 + (len(SENTINEL2_BANDS) - BANDS_10M) * (side / 2 + 1) ** 2
+    return tiles_a_scene() / cut / of_square
+
+
+def granule_bytes(case: Case) -> float:
+    """Bytes of all kept granules, were each read whole and once."""
+    pixels_10m = (TILE_KM * 100) ** 2
+    bands = BANDS_10M + (len(SENTINEL2_BANDS) - BANDS_10M) / 4
+    return items(case) * KEPT_SCENES * pixels_10m * bands * ARCHIVE_BYTES_A_PIXEL
+
+
+# Time
+
+
+def work(case: Case, measured: dict[str, float]) -> float:
+    """Seconds one core computes for one block."""
+    a_sample = 60 * measured["cores"] / measured["build.samples_per_minute_threads"]
+    a_block = a_sample * measured["build.samples"] / measured["build.blocks"]
+
+    def share(*steps: str) -> float:
+        return sum(measured[f"build.share.{step}"] for step in steps)
+
+    samples = case.samples / case.blocks
+    steps = share("rasterize parcels", "statistics", "hash", "compress and write")
+    steps += share("composite") * scenes(case) / BENCH_SCENES
+    decoding = scenes(case) * tiles_a_scene() * SECONDS_A_TILE
+    if not case.enmap:
+        return decoding + samples * a_sample * steps
+    return decoding + samples * a_sample * (steps + share("resample EnMAP")) + a_block * share("read EnMAP")
+
+
+def waiting(case: Case, measured: dict[str, float], latency: float = LATENCY, bandwidth: float = BANDWIDTH) -> float:
+    """Seconds one worker waits for the archives for one block: Sentinel-2 some assets at a time, EnMAP one by one."""
+    rounds = ceil((len(SENTINEL2_BANDS) + 1) / AT_A_TIME)
+    opened = scenes(case) * rounds + (ENMAP_READS if case.enmap else 0)
+    return opened * latency + archive_bytes(case, measured) / bandwidth
+
+
+def building_hours(case: Case, workers: int, measured: dict[str, float], **network: float) -> float:
+    """Hours until all blocks of all seasons are built."""
+    seconds = work(case, measured) + waiting(case, measured, **network)
+    return seconds * case.blocks * case.seasons / workers / 3600
+
+
+def planning_hours(case: Case) -> float:
+    """Hours of searching, looking at EnMAP's quality layers one scene after the other, and reading parcels."""
+    searching = items(case) / PAGE_OF_SEARCH * SECONDS_A_SEARCH
+    looking = enmap_scenes(case) * ENMAP_TRIED * ENMAP_READS * LATENCY
+    reading = case.seasons * 2 * case.parcels * SECONDS_A_PARCEL_READ
+    return (searching + looking + reading) / 3600
+
+
+def sealing_hours(case: Case) -> float:
+    """Hours of sealing the newest release."""
+    a_season = (
+        case.blocks * TRAINING_SHARE * SECONDS_A_TRAINING_BLOCK
+        + case.samples * SECONDS_A_SAMPLE_SEALED
+        + case.parcels * SECONDS_A_PARCEL_SEALED
+    )
+    return case.seasons * a_season / 3600
+
+
+def memory(case: Case) -> float:
+    """Bytes the builder needs for its tables when the last season is built and sealed, workers aside."""
+    parcels = case.parcels * (BYTES_A_PARCEL + (case.seasons - 1) * BYTES_A_PARCEL_MORE)
+    return parcels + case.samples * case.seasons * BYTES_A_SAMPLE + items(case) / case.releases * BYTES_AN_ITEM
+
+
+def epoch_hours(case: Case, measured: dict[str, float]) -> float:
+    """Core hours to read and decode all training arrays once from files in memory."""
+    return case.samples * case.seasons / measured["reader.samples_per_s"] / 3600
