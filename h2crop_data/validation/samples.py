@@ -58,7 +58,7 @@ def own_rules(release: Release, season: int, samples: pd.DataFrame) -> Iterator[
     yield "its id occurs more than once", samples["sample"].duplicated(keep=False).to_numpy()
     yield "its slot occurs more than once", samples["slot"].duplicated(keep=False).to_numpy()
     yield "its slot is not one of the season's", (slots < 0) | (slots >= release.seasons[season] * capacity)
-    yield "rows are not in order of slot", np.concatenate([[False], np.diff(slots) < 0])
+    yield "rows are not in order of slot", np.diff(slots, prepend=slots[:1]) < 0
     yield "its slot is not one of its block's", samples["block"].to_numpy() != slots // capacity
     yield f"its split is none of {', '.join(SPLITS)}", ~samples["split"].isin(SPLITS).to_numpy()
     if not release.is_imported(season):

@@ -34,8 +34,13 @@ def is_number(column: Any) -> bool:
 
 
 def is_list_of(kind: Kind) -> Kind:
-    """Lists of something."""
-    return lambda column: bool((types.is_list(column) or types.is_large_list(column)) and kind(column.value_type))
+    """Lists of something, or a column without any value."""
+
+    def is_right(column: Any) -> bool:
+        some = types.is_list(column) or types.is_large_list(column)
+        return bool(types.is_null(column) or (some and kind(column.value_type)))
+
+    return is_right
 
 
 def is_time(column: Any) -> bool:

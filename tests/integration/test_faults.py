@@ -14,6 +14,7 @@ import pytest
 from killed_builds import contents, small_region
 from noting_storage import NotingStorage
 from s3_server import BUCKET, Fault, s3_environment, s3_proxy, s3_server
+from small_disk import mounted
 from typer.testing import CliRunner
 
 import h2crop_data
@@ -44,14 +45,8 @@ def reference(recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> dict[
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of its own, whose size and rights can be changed."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    try:
-        subprocess.run(["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", folder], check=True, capture_output=True)
-    except (OSError, subprocess.CalledProcessError) as error:
-        pytest.skip(f"a small file system to fill cannot be mounted here: {error}")
-    yield folder
-    subprocess.run(["umount", folder], check=True)
+    with mounted(tmp_path / "disk") as folder:
+        yield folder
 
 
 def test_a_disk_that_fills_up_while_building_is_told_and_gone_on_with(

@@ -466,6 +466,10 @@ DAMAGES: dict[str, Damage] = {
     ),
     "square of another place": Damage(move_to_other_square, {"georeferencing": "samples-202", "split": "index/r1/s"}),
     "square counted wrong": Damage(set_value("squares", "samples", 1, 99), {"split": "index/r1/squares.parquet"}),
+    "nearer than the buffer": Damage(
+        set_json("recipes", lambda recipes: recipes["2022"]["split"].update(buffer=300.0)),
+        {"leak": "samples 32631_240_", "provenance": "index/r1/recipes.json"},
+    ),
     "another split": Damage(move_to_other_split, {"split": "index/r1/s", "leak": "", "labels": "2022/label"}),
     "coordinate": Damage(
         set_coordinate("y0", lambda values: values.__setitem__(1, values[1] + 10)), {"coordinate": "2022/y0/c.0"}
@@ -736,6 +740,14 @@ def test_a_store_that_grew_and_lost_blocks_gives_no_finding(tmp_path: Path) -> N
     assert not lost.exists()
     result = validated(store)
     assert not result.findings, told(result)
+
+
+def test_a_season_without_a_sample_left_gives_no_finding(store: Path) -> None:
+    retract(store, {2021: [0, 1, 2, 3]}, [], "a year nobody wants")
+    for mode in ("quick", "full"):
+        result = validated(store, mode)
+        assert not result.findings, told(result)
+        assert not result.not_checked
 
 
 def test_a_build_at_work_is_no_damage(made: Path, store: Path) -> None:

@@ -16,14 +16,13 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from small_disk import SMALL_DISK, mounted
 
 from h2crop_data.cube.local_storage import LocalStorage
 from h2crop_data.cube.location import open_storage
 from h2crop_data.cube.storage import canonical_json
 from h2crop_data.errors import MissingFileError, StoreError
 
-#: Room on the small disk of the tests that fill one, in bytes.
-SMALL_DISK = 256 * 1024
 #: A file system in memory, another one than that of temporary folders.
 MEMORY = Path("/dev/shm")
 
@@ -37,15 +36,8 @@ def storage(tmp_path: Path) -> LocalStorage:
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of SMALL_DISK bytes."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", f"size={SMALL_DISK}", "tmpfs", str(folder)]
-    try:
-        subprocess.run(mount, check=True, capture_output=True)
-    except (OSError, subprocess.CalledProcessError) as error:
-        pytest.skip(f"a small file system to fill cannot be mounted here: {error}")
-    yield folder
-    subprocess.run(["umount", str(folder)], check=True)
+    with mounted(tmp_path / "disk") as folder:
+        yield folder
 
 
 def unfinished(storage: LocalStorage) -> list[Path]:

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from small_disk import SMALL_DISK, mounted
 
 from h2crop_data.cube.schema import StoreLayout
 from h2crop_data.cube.storage import canonical_json
@@ -24,8 +25,6 @@ from h2crop_data.cube.store import MARKER_KEYS, StoreBuilder, check_same_layout,
 from h2crop_data.errors import PlanError, StoreError
 
 LABELS = StoreLayout(cell_size=240, capacity=2)
-#: Room on the small disk of the tests that fill one, in bytes.
-SMALL_DISK = 256 * 1024
 
 #: Another builder: holds the store, leaves a file half written, says so, and waits for its end.
 HOLDER = """
@@ -181,15 +180,8 @@ def test_a_block_with_an_array_too_few_or_too_many_is_refused_before_anything_is
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of SMALL_DISK bytes."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", f"size={SMALL_DISK}", "tmpfs", str(folder)]
-    try:
-        subprocess.run(mount, check=True, capture_output=True)
-    except (OSError, subprocess.CalledProcessError) as error:
-        pytest.skip(f"a small file system to fill cannot be mounted here: {error}")
-    yield folder
-    subprocess.run(["umount", str(folder)], check=True)
+    with mounted(tmp_path / "disk") as folder:
+        yield folder
 
 
 def test_a_full_disk_is_told_and_leaves_nothing_of_the_file(small_disk: Path) -> None:
