@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import zipfile
 from collections.abc import Callable
@@ -616,7 +617,7 @@ def test_every_check_has_a_damage_that_shows_it() -> None:
     documented = set()
     for line in (Path(__file__).parents[2] / "docs/validate.md").read_text(encoding="utf-8").splitlines():
         if line.startswith("| `"):
-            documented.add(line.split("`")[1])
+            documented.update(re.findall("`([^`]+)`", line.split("|")[1]))
     # Those of other tests of this module, and what no test can bring about.
     elsewhere = {"format", "release", "unreadable", "unforeseen"}
     assert {check for damage in DAMAGES.values() for check in damage.found} | elsewhere == documented
@@ -871,6 +872,21 @@ def test_a_file_that_cannot_be_read_is_told(store: Path, monkeypatch: pytest.Mon
     for mode in ("quick", "full"):
         found = validated(store, mode).findings
         assert {(one.check, one.where) for one in found} == {("unreadable", name) for name in broken}
+
+
+def test_a_check_that_stumbles_keeps_no_other_from_looking(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stumble(*anything: Any) -> Any:
+        raise ZeroDivisionError("nobody thought of this")
+
+    monkeypatch.setattr("h2crop_data.validation.validate.check_provenance", stumble)
+    monkeypatch.setattr("h2crop_data.validation.pixels.enmap_problems", stumble)
+    change_json(store / "2022/s2/zarr.json", lambda one: one.update(fill_value=0))
+    sign(store)
+    result = validated(store)
+    assert {one.check for one in result.findings} == {"unforeseen", "metadata"}
+    stumbled = [one for one in result.findings if one.check == "unforeseen"]
+    assert {one.where for one in stumbled} > {"provenance", "2021, block 0", "2022, block 7"}
+    assert all("nobody thought of this" in one.what and one.severity == "error" for one in stumbled)
 
 
 def test_a_store_in_an_object_store_is_the_same(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
