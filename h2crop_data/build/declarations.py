@@ -37,7 +37,12 @@ class Declarations:
     parcels: gpd.GeoDataFrame
     #: Ground the declarations cover (longitude, latitude); None: all of it; empty: none, so every label is unknown.
     coverage: shapely.Geometry | None
+    #: What was read, repaired and dropped.
     counts: dict[str, int] = field(default_factory=dict)
+    #: By country the crop codes that are in no table, with their number of parcels.
+    unmapped: dict[str, dict[str, int]] = field(default_factory=dict)
+    #: In words, what of the files needs a look.
+    notes: list[str] = field(default_factory=list)
 
     def near(self, cells: Sequence[Cell]) -> Declarations:
         """The part of it that bears on some cells."""

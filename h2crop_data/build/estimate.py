@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from h2crop_data.build.plan import SeasonPlan
+from h2crop_data.build.sources import source_facts
 from h2crop_data.catalog.access import is_remote
 from h2crop_data.catalog.search import acquired
 from h2crop_data.constants import MONTHS
@@ -23,7 +24,7 @@ SECONDS_A_MEGABYTE = 0.02
 
 def estimate(plan: SeasonPlan) -> dict[str, Any]:
     """Counts, sizes in bytes, seconds of one worker (rough), scenes left out by reason, empty months,
-    what the split does not meet."""
+    what the split does not meet, what was read of the sources (`source_facts`)."""
     raw = sum(int(np.prod(spec.sample_shape)) * spec.dtype.itemsize for spec in plan.layout.arrays().values()) * len(
         plan.samples
     )
@@ -58,6 +59,7 @@ def estimate(plan: SeasonPlan) -> dict[str, Any]:
         "left_out": dict(reasons.most_common()),
         "months_without_scenes": empty_months(plan),
         "split_problems": plan.split_problems,
+        "sources": source_facts(plan),
     }
 
 

@@ -86,6 +86,8 @@ class SeasonPlan:
             "recipe": self.recipe.as_written(),
             "taxonomy": {"version": self.taxonomy_version, "sha256": self.taxonomy_hash},
             "counts": {role: getattr(self, role).counts for role in ROLES},
+            "unmapped": {role: getattr(self, role).unmapped for role in ROLES},
+            "notes": {role: getattr(self, role).notes for role in ROLES},
             "items": {"sentinel2": len(self.sentinel2), "enmap": len(self.enmap)},
             "algorithm": self.algorithm,
             "split_problems": self.split_problems,
@@ -199,6 +201,9 @@ def load_plan(files: Storage, folder: str, *, declared: bool = True) -> SeasonPl
                 ground(role) if declared else no_declarations().parcels,
                 None if facts["coverage"][role] == "everywhere" else coverage[role],
                 facts["counts"][role],
+                # Plans of earlier versions count unmapped parcels without naming their codes.
+                facts.get("unmapped", {}).get(role, {}),
+                facts.get("notes", {}).get(role, []),
             )
             for role in ROLES
         }
@@ -247,7 +252,7 @@ def scenes_table(scenes: list[SceneDecision]) -> pd.DataFrame:
     columns = list(SceneDecision.__dataclass_fields__)
     table = pd.DataFrame([asdict(scene) for scene in scenes], columns=columns)
     table["time"] = pd.to_datetime(table["time"], utc=True).dt.as_unit("us")
-    texts = dict.fromkeys(("id", "sensor", "collection", "baseline", "reason"), "str")
+    texts = dict.fromkeys(("id", "sensor", "collection", "baseline", "reason", "warning"), "str")
     return table.astype({"taken": "bool", "offset": "Int32", **texts})
 
 

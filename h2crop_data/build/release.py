@@ -13,6 +13,7 @@ import pandas as pd
 from h2crop_data import __version__
 from h2crop_data.build.estimate import empty_months
 from h2crop_data.build.plan import PLAN_FOLDER, SeasonPlan, kept_parts, load_plan, scenes_table, season_of_part
+from h2crop_data.build.sources import source_facts
 from h2crop_data.cube.retraction import Retractions
 from h2crop_data.cube.seal import current_attributes, seal
 from h2crop_data.cube.season import FinishedSeason
@@ -45,6 +46,8 @@ class BuildReport:
     empty_months: dict[int, list[int]] = field(default_factory=dict)
     #: Inputs that are not those any more that finished blocks were built from, and what can be done.
     changes: list[str] = field(default_factory=list)
+    #: What was read of the sources of each season, by part of its plan: counts, unmapped crop codes, warnings.
+    sources: dict[int, dict[str, Any]] = field(default_factory=dict)
 
 
 def seal_store(builder: StoreBuilder, report: BuildReport) -> None:
@@ -99,6 +102,7 @@ def note_season(report: BuildReport, finished: FinishedSeason, parts: Sequence[S
     report.samples += len(finished.released)
     report.bytes += sum(file["bytes"] for file in finished.files)
     report.gaps += sorted({gap for gaps in finished.samples.get("s2_gaps", []) for gap in gaps})
+    report.sources[finished.season] = finished.sources
 
 
 def finished_season(builder: StoreBuilder, parts: Sequence[SeasonPlan], retractions: Retractions) -> FinishedSeason:
@@ -141,6 +145,7 @@ def finished_season(builder: StoreBuilder, parts: Sequence[SeasonPlan], retracti
         },
         files=files,
         recipe=parts[-1].recipe.as_written(),
+        sources={plan.part: source_facts(plan) for plan in parts},
     )
 
 

@@ -47,6 +47,8 @@ class SceneDecision:
     reason: str
     #: Sentinel-2: what is added to its numbers; None for EnMAP and for scenes left out.
     offset: int | None = None
+    #: What to look at although the scene was taken; empty where there is nothing.
+    warning: str = ""
 
 
 @dataclass(frozen=True)

@@ -75,6 +75,8 @@ def is_folder(source: str) -> bool:
 
 def show_report(report: BuildReport) -> None:
     """What was built and where the time went."""
+    from h2crop_data.build.sources import explain_sources
+
     seasons = ", ".join(map(str, report.seasons))
     console.print(
         f"{report.store}: release {report.release}, season {seasons}: {report.samples} samples, "
@@ -89,6 +91,9 @@ def show_report(report: BuildReport) -> None:
         print_table("where the workers' time went", ["step", "time", "share"], rows)
     for season, months in report.empty_months.items():
         console.print(f"  no Sentinel-2 scene in month {', '.join(map(str, months))} of {season}: these stay empty")
+    for season, parts in report.sources.items():
+        for line in dict.fromkeys(line for facts in parts.values() for line in explain_sources(facts)):
+            console.print(f"  season {season}: {line}", markup=False, soft_wrap=True)
     for change in report.changes:
         console.print(f"  changed: {change}", markup=False, soft_wrap=True)
     for gap in report.gaps:

@@ -86,6 +86,7 @@ def show(
 def show_plans(plans: list[SeasonPlan], as_json: bool, notes: list[str]) -> None:
     """Counts, bytes and time of the seasons of a plan, and what else is to be known."""
     from h2crop_data.build.estimate import estimate
+    from h2crop_data.build.sources import explain_sources
 
     summaries = [estimate(plan) for plan in plans]
     if as_json:
@@ -104,5 +105,7 @@ def show_plans(plans: list[SeasonPlan], as_json: bool, notes: list[str]) -> None
             console.print(f"  no Sentinel-2 scene in month {months}: these months stay empty")
         for problem in summary["split_problems"]:
             console.print(f"  split: {problem}", markup=False, soft_wrap=True)
+        for line in explain_sources(summary["sources"]):
+            console.print(f"  {line}", markup=False, soft_wrap=True)
     for note in notes:
         console.print(f"  {note}", markup=False, soft_wrap=True)

@@ -27,7 +27,12 @@ from h2crop_data.cube.datasheet_facts import (
     split_names,
 )
 from h2crop_data.cube.datasheet_limits import limits_section
-from h2crop_data.cube.datasheet_quality import classes_section, quality_section, statistics_section
+from h2crop_data.cube.datasheet_quality import (
+    classes_section,
+    quality_section,
+    reading_problems_section,
+    statistics_section,
+)
 from h2crop_data.cube.index import IndexTables
 from h2crop_data.cube.markdown import NOTHING, byte_size, code, count, listing, plain, plural, share, table
 from h2crop_data.cube.schema import ArraySpec, StoreLayout
@@ -69,6 +74,7 @@ def datasheet(
         split_section(tables, layout),
         statistics_section(tables, layout, wavelengths),
         quality_section(tables, layout),
+        reading_problems_section(tables),
         limits_section(tables, layout),
         reading_section(tables),
         making_section(attributes, tables),

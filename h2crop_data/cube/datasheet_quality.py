@@ -28,6 +28,8 @@ from h2crop_data.cube.schema import StoreLayout
 #: Wavelengths whose bands stand for EnMAP: blue, green, red, near infrared, short wave infrared, nm.
 SHOWN_WAVELENGTHS = (490.0, 560.0, 665.0, 865.0, 1610.0, 2200.0)
 SHOWN_PERCENTILES = ("5", "50", "95")
+#: How the two years of declarations are called.
+DECLARED = {"parcels": "parcels", "prior": "parcels of the year before"}
 #: Names that a line lists.
 NAMED = 8
 
@@ -135,6 +137,28 @@ def clear_months(tables: IndexTables) -> list[str]:
     columns = ["month", *(f"pixels seen clear, {season}" for season in told)]
     columns += ["clear days of a pixel (median, train)"] if days else []
     return table(columns, rows) if len(columns) > 1 else ["The store does not say how often a pixel was seen clear."]
+
+
+def reading_problems_section(tables: IndexTables) -> list[str]:
+    """What was read of the sources, repaired and dropped, crop codes in no table, and what needs a look."""
+    rows, lines = [], []
+    for season, parts in tables.sources.items():
+        for part, facts in parts.items():
+            for role, words in DECLARED.items():
+                found = facts.get(role, {})
+                told = ", ".join(f"{plain(name)} {count(number)}" for name, number in found.get("counts", {}).items())
+                rows += [[plain(part), words, told]] if told else []
+                for country, codes in sorted(found.get("unmapped", {}).items()):
+                    often = sorted(codes.items(), key=lambda item: (-item[1], item[0]))
+                    named = [f"{code(name or 'no code')} ({plural(number, 'parcel')})" for name, number in often]
+                    lines.append(
+                        f"- {season}, {words}: crop codes of {plain(country)} in no table: {listing(named, NAMED)}"
+                    )
+            lines += [f"- {season}: {plain(warning)}" for warning in facts.get("warnings", [])]
+    if not rows and not lines:
+        return []
+    body = table(["part", "declarations", "counts"], rows, texts=3) if rows else []
+    return ["## What was read", "", *body, *([""] if rows and lines else []), *dict.fromkeys(lines)]
 
 
 def median_of(counts: dict[str, int]) -> int | None:

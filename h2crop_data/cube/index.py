@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import geopandas as gpd
@@ -38,6 +38,8 @@ class IndexTables:
     classes: list[dict[int, str]]
     #: By season.
     recipes: dict[int, dict[str, Any]]
+    #: By season and part of its plan, what was read of the sources; only seasons where that was counted.
+    sources: dict[int, dict[str, Any]] = field(default_factory=dict)
 
 
 def index_tables(seasons: Sequence[FinishedSeason], classes: list[dict[int, str]]) -> IndexTables:
@@ -52,6 +54,7 @@ def index_tables(seasons: Sequence[FinishedSeason], classes: list[dict[int, str]
         statistics=statistics(seasons),
         classes=classes,
         recipes={finished.season: finished.recipe for finished in seasons},
+        sources={finished.season: finished.sources for finished in seasons if finished.sources},
     )
 
 
@@ -71,6 +74,7 @@ def index_files(tables: IndexTables) -> dict[str, bytes]:
         ("statistics", tables.statistics),
         ("classes", classes),
         ("recipes", {str(season): recipe for season, recipe in tables.recipes.items()}),
+        ("sources", {str(season): parts for season, parts in tables.sources.items()}),
     ):
         files[f"{name}.json"] = canonical_json(document).encode()
     return files

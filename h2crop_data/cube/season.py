@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -37,6 +37,9 @@ class FinishedSeason:
     #: Shards of the release: path, bytes, sha256.
     files: list[FileRecord]
     recipe: dict[str, Any]
+    #: By part of its plan, what was read of the sources: `parcels` and `prior` with `counts` and `unmapped` (country ->
+    #: crop code -> parcels), and `warnings` in words. Empty where nobody counted.
+    sources: dict[str, Any] = field(default_factory=dict)
 
     @cached_property
     def valid(self) -> NDArray[np.bool_]:

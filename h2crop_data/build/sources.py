@@ -1,0 +1,63 @@
+"""What was read of the sources of a season: counts, crop codes without a class, and what needs a look."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from h2crop_data.build.plan import ROLES, SeasonPlan
+from h2crop_data.build.scenes import SceneDecision
+
+#: Crop codes, and scenes of one warning, that a line names.
+NAMED = 10
+#: How the two years of declarations are called.
+ROLE_NAMES = {"parcels": "parcels", "prior": "parcels of the year before"}
+
+
+def source_facts(plan: SeasonPlan) -> dict[str, Any]:
+    """What a plan read, as plain data: by year of declarations `counts` and `unmapped`; and `warnings` in words.
+
+    `unmapped` has the number of parcels by country and crop code, for codes that are in no crop table.
+    """
+    facts: dict[str, Any] = {}
+    warnings = scene_warnings(plan.scenes)
+    if plan.recipe.parcels:
+        for role in ROLES:
+            declarations = getattr(plan, role)
+            facts[role] = {"counts": declarations.counts, "unmapped": declarations.unmapped}
+            warnings += [f"{ROLE_NAMES[role]}: {note}" for note in declarations.notes]
+    return {**facts, "warnings": warnings}
+
+
+def scene_warnings(scenes: Sequence[SceneDecision]) -> list[str]:
+    """The warnings of scenes, those that say the same but for their figures as one line with the scenes' names."""
+    alike: dict[str, list[SceneDecision]] = {}
+    for scene in scenes:
+        if scene.warning:
+            alike.setdefault(re.sub(r"\d[\d.]*", "N", scene.warning), []).append(scene)
+    lines = []
+    for group in alike.values():
+        names = ", ".join(scene.id for scene in group[:NAMED]) + (", …" if len(group) > NAMED else "")
+        lines.append(f"{len(group)} scene(s): {group[0].warning} ({names})")
+    return lines
+
+
+def unmapped_codes(unmapped: Mapping[str, Mapping[str, int]]) -> list[str]:
+    """A line a country: the crop codes that are in no table, the most frequent first, with their parcels."""
+    lines = []
+    for country, codes in sorted(unmapped.items()):
+        often = Counter(codes).most_common()
+        named = ", ".join(f"{code or 'no code'} ({number})" for code, number in often[:NAMED])
+        more = f", and {len(often) - NAMED} more" if len(often) > NAMED else ""
+        lines.append(f"{country}: {len(often)} crop code(s) in no table, unknown in every tier: {named}{more}")
+    return lines
+
+
+def explain_sources(facts: Mapping[str, Any]) -> list[str]:
+    """The same in words for people, without the plain counts."""
+    lines = []
+    for role in ROLES:
+        lines += [f"{ROLE_NAMES[role]}, {line}" for line in unmapped_codes(facts.get(role, {}).get("unmapped", {}))]
+    return [*lines, *(f"warning: {warning}" for warning in facts["warnings"])]
