@@ -134,6 +134,9 @@ class EnmapSource(Section):
     """Quality flags that count as flagged, for `max_flagged_share` and for the statistics."""
     max_flagged_share: Share = 0.05
     """Largest share of flagged pixels in a cell that becomes a sample."""
+    cloud_layer: Literal["required", "optional"] = "required"
+    """Whether a scene without the quality layer `quality_cloud` is refused; a scene that is taken without it has no
+    cloud flagged, and plan, index and datasheet say so."""
 
     @model_validator(mode="after")
     def known_flags(self) -> Self:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -18,8 +18,9 @@ from h2crop_data.build.plan import SeasonPlan
 from h2crop_data.build.scenes import metadata_of, read_quality
 from h2crop_data.build.timing import Stopwatch
 from h2crop_data.catalog.access import load_sentinel2, raster_geobox, read_window
-from h2crop_data.catalog.providers import item_epsg, sentinel2_asset
-from h2crop_data.catalog.search import acquired
+from h2crop_data.catalog.acquisitions import Look, looks_of
+from h2crop_data.catalog.items import item_epsg
+from h2crop_data.catalog.providers import sentinel2_asset
 from h2crop_data.constants import COARSE, ENMAP_FLAGS, FINE, MONTHS, REFLECTANCE_FILL, UNKNOWN
 from h2crop_data.cube.schema import StoreLayout
 from h2crop_data.cube.statistics import BlockSums, block_sums
@@ -31,7 +32,15 @@ from h2crop_data.errors import ReadError, SceneError
 from h2crop_data.grid import Cell, bounds_of, geobox, transformer
 from h2crop_data.parcels.rasterize import parcel_numbers, tier_labels
 from h2crop_data.recipe import EnmapSource, Sentinel2Source
-from h2crop_data.sentinel2.composite import Observation, median_composite, mosaic_day, observation
+from h2crop_data.sentinel2.composite import (
+    Observation,
+    filled_from,
+    median_composite,
+    mosaic_day,
+    observation,
+    too_bright,
+    without_data,
+)
 from h2crop_data.sentinel2.reflectance import clear_pixels, to_reflectance
 
 #: Source pixels read around a block of EnMAP, for the kernel of cubic convolution.
@@ -147,13 +156,11 @@ def enmap_arrays(
         grid = raster_geobox(image)
         window = source_window(grid, task.cells)
         numbers, nodata = read_window(image, window, [band.number for band in bands])
-        layers = read_quality(scene, window, [band.number for band in bands])
+        layers = read_quality(scene, grid, window, [band.number for band in bands])
     origin = grid[window.row_off : window.row_off + window.height, window.col_off : window.col_off + window.width]
     with watch.step("resample EnMAP"):
         values = enmap_reflectance(numbers, bands, REFLECTANCE_FILL if nodata is None else int(nodata))
         flags = quality_flags(layers)
-        if flags.shape != values.shape[1:]:
-            raise SceneError(f"{scene.id}: its quality layers have another size than its image")
         side = task.layout.coarse
         cube = np.empty((len(task.cells), len(bands), side, side), np.int16)
         quality = np.empty((len(task.cells), side, side), np.uint16)
@@ -201,68 +208,87 @@ def sentinel2_arrays(
     s2 = np.full((n, MONTHS, len(source.bands), side, side), REFLECTANCE_FILL, np.int16)
     clear = np.zeros((n, MONTHS, side, side), np.uint8)
     day = np.zeros((n, MONTHS, side, side), np.uint16)
-    gaps: list[str] = []
+    faults = Faults()
     used: list[list[str]] = [[] for _ in task.cells]
-    for month, items in items_by_month(task.items).items():
-        # Cut to the cells day by day: they may be few in a wide block.
-        looks: list[list[Observation]] = [[] for _ in task.cells]
-        for name in sorted(items):
-            scenes, failed = day_observations(task, source, items[name], grid, watch)
-            gaps += failed
-            if not scenes:
+    for month, looks in looks_by_month(task).items():
+        # Cut to the cells look by look: they may be few in a wide block.
+        seen: list[list[Observation]] = [[] for _ in task.cells]
+        for look in looks:
+            tiles = look_observations(task, source, look, grid, watch, faults)
+            if not tiles:
                 continue
             with watch.step("composite"):
-                look = mosaic_day(scenes)
+                mosaic = mosaic_day(tiles)
                 for i, cell in enumerate(task.cells):
                     rows, columns = pixel_slices(cell, bounds, FINE)
-                    clear_here = look.clear[rows, columns].copy()
-                    looks[i].append(Observation(look.day, look.values[:, rows, columns].copy(), clear_here))
+                    clear_here = mosaic.clear[rows, columns].copy()
+                    seen[i].append(Observation(mosaic.day, mosaic.values[:, rows, columns].copy(), clear_here))
                     if clear_here.any():
-                        used[i].append(name)
+                        used[i].append(look.moment.strftime("%Y-%m-%d"))
         with watch.step("composite"):
-            for i, cut in enumerate(looks):
+            for i, cut in enumerate(seen):
                 if cut:
                     s2[i, month - 1], clear[i, month - 1], day[i, month - 1] = median_composite(cut)
     facts = [
         {
             "s2_dates": used[i],
             "s2_clear_share": [float(share) for share in (clear[i] > 0).mean(axis=(1, 2))],
-            "s2_gaps": gaps,
+            "s2_gaps": faults.gaps,
+            "s2_impossible": faults.impossible,
         }
         for i in range(n)
     ]
     return {"s2": s2, "s2_clear": clear, "s2_day": day}, facts
 
 
-def items_by_month(items: Sequence[pystac.Item]) -> dict[int, dict[str, list[pystac.Item]]]:
-    """Items by month (1..12) and day (`2018-07-05`, UTC); neighbouring tiles of one day are one observation."""
-    months: dict[int, dict[str, list[pystac.Item]]] = defaultdict(lambda: defaultdict(list))
-    for item in items:
-        moment = acquired(item)
-        months[moment.month][moment.strftime("%Y-%m-%d")].append(item)
-    return {month: months[month] for month in sorted(months)}
+@dataclass(frozen=True)
+class Faults:
+    """Sentinel-2 scenes over a block that were not used, or not wholly, by their ids."""
+
+    #: Could not be read.
+    gaps: list[str] = field(default_factory=list)
+    #: Called clear some pixels whose numbers no ground has.
+    impossible: list[str] = field(default_factory=list)
 
 
-def day_observations(
-    task: BlockTask, source: Sentinel2Source, items: Sequence[pystac.Item], grid: GeoBox, watch: Stopwatch
-) -> tuple[list[Observation], list[str]]:
-    """The scenes of one day on the block's grid, those of its own zone first, and the ids of scenes left as gaps."""
-    looks, gaps = [], []
-    for item in sorted(items, key=lambda item: (item_epsg(item) != task.cells[0].epsg, item.id)):
-        keys = [sentinel2_asset(item, band) for band in source.bands]
-        try:
-            with watch.step("read Sentinel-2"):
-                numbers, scl = load_sentinel2(item, keys, sentinel2_asset(item, "SCL"), grid, source.resampling)
-        except ReadError:
-            if source.gaps == "fail":
-                raise
-            gaps.append(item.id)
-            continue
-        with watch.step("composite"):
-            values = to_reflectance(numbers, task.offsets[item.id])
-            day = acquired(item).timetuple().tm_yday
-            looks.append(observation(day, values, clear_pixels(scl, source.clouds.clear)))
-    return looks, gaps
+def looks_by_month(task: BlockTask) -> dict[int, list[Look]]:
+    """The looks at a block by month (1..12), in order of time."""
+    months: dict[int, list[Look]] = defaultdict(list)
+    for look in looks_of(task.items, task.season):
+        months[look.moment.month].append(look)
+    return months
+
+
+def look_observations(
+    task: BlockTask, source: Sentinel2Source, look: Look, grid: GeoBox, watch: Stopwatch, faults: Faults
+) -> list[Observation]:
+    """The tiles of a look on the block's grid, those of its own zone first; notes scenes at fault."""
+    tiles: list[Observation] = []
+    for granules in sorted(look.tiles, key=lambda tile: (item_epsg(tile[0]) != task.cells[0].epsg, tile[0].id)):
+        tile: Observation | None = None
+        for item in granules:
+            # An older granule is read only where the newer ones leave something open.
+            if tile is not None and not without_data(tile).any():
+                break
+            try:
+                with watch.step("read Sentinel-2"):
+                    keys = [sentinel2_asset(item, band) for band in source.bands]
+                    numbers, scl = load_sentinel2(item, keys, sentinel2_asset(item, "SCL"), grid, source.resampling)
+            except (ReadError, SceneError):
+                if source.gaps == "fail":
+                    raise
+                faults.gaps.append(item.id)
+                continue
+            with watch.step("composite"):
+                values = np.stack([to_reflectance(band, task.offsets[item.id]) for band in numbers])
+                clear = clear_pixels(scl, source.clouds.clear)
+                if (clear & too_bright(values)).any():
+                    faults.impossible.append(item.id)
+                scene = observation(look.moment.timetuple().tm_yday, values, clear)
+                tile = scene if tile is None else filled_from(tile, scene)
+        if tile is not None:
+            tiles.append(tile)
+    return tiles
 
 
 def label_arrays(task: BlockTask, watch: Stopwatch) -> tuple[dict[str, NDArray[Any]], list[dict[str, Any]]]:

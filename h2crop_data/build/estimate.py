@@ -11,7 +11,7 @@ import numpy as np
 from h2crop_data.build.plan import SeasonPlan
 from h2crop_data.build.sources import source_facts
 from h2crop_data.catalog.access import is_remote
-from h2crop_data.catalog.search import acquired
+from h2crop_data.catalog.items import acquired
 from h2crop_data.constants import MONTHS
 
 #: Stored over raw bytes of full-size cells, as measured (docs/benchmarks.md); cloudy years are smaller.

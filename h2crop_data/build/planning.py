@@ -20,14 +20,14 @@ from h2crop_data.build.declarations import Declarations
 from h2crop_data.build.plan import ROLES, SeasonPlan
 from h2crop_data.build.scenes import Candidate, items_over
 from h2crop_data.build.survey import Known, Progress, Survey, silent, survey_season
+from h2crop_data.catalog.items import acquired
 from h2crop_data.catalog.providers import baseline
-from h2crop_data.catalog.search import acquired
 from h2crop_data.errors import PlanError
 from h2crop_data.grid import LONLAT, Cell, blocks_of_cells
 from h2crop_data.recipe import Recipe
 
 #: Raised whenever the numbers an array group gets from the same inputs change; part of the input hashes.
-ALGORITHM = {"s2": 1, "enmap": 1, "labels": 1}
+ALGORITHM = {"s2": 2, "enmap": 1, "labels": 1}
 #: The array groups that have input hashes.
 GROUPS = tuple(ALGORITHM)
 #: The word for the scene of samples without EnMAP.

@@ -42,6 +42,8 @@ class BuildReport:
     seconds: dict[str, float] = field(default_factory=dict)
     #: Scenes that could not be read and were left out, as the recipe allows.
     gaps: list[str] = field(default_factory=list)
+    #: Scenes that call clear some pixels whose numbers no ground has; these pixels were left out.
+    impossible: list[str] = field(default_factory=list)
     #: Months without any Sentinel-2 scene, by season: they stay empty.
     empty_months: dict[int, list[int]] = field(default_factory=dict)
     #: Inputs that are not those any more that finished blocks were built from, and what can be done.
@@ -101,8 +103,14 @@ def note_season(report: BuildReport, finished: FinishedSeason, parts: Sequence[S
         report.empty_months[finished.season] = sorted(months)
     report.samples += len(finished.released)
     report.bytes += sum(file["bytes"] for file in finished.files)
-    report.gaps += sorted({gap for gaps in finished.samples.get("s2_gaps", []) for gap in gaps})
+    report.gaps += named_in(finished.samples, "s2_gaps")
+    report.impossible += named_in(finished.samples, "s2_impossible")
     report.sources[finished.season] = finished.sources
+
+
+def named_in(samples: pd.DataFrame, column: str) -> list[str]:
+    """The scenes that a column of the samples names, each once; none where an older h2crop did not note them."""
+    return sorted({name for names in samples[column].dropna() for name in names}) if column in samples else []
 
 
 def finished_season(builder: StoreBuilder, parts: Sequence[SeasonPlan], retractions: Retractions) -> FinishedSeason:

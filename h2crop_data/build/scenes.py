@@ -11,20 +11,22 @@ from typing import Any
 import numpy as np
 import pystac
 import shapely
+from odc.geo.geobox import GeoBox
 from shapely.geometry import shape
 from shapely.geometry.base import BaseGeometry
 
 from h2crop_data.catalog.access import raster_geobox, read_text, read_window
+from h2crop_data.catalog.acquisitions import newest_of_each_acquisition
+from h2crop_data.catalog.items import acquired, each_once, name_twins, number_of
 from h2crop_data.catalog.providers import (
     EnmapScene,
     baseline,
     enmap_scene,
-    newest_of_each_acquisition,
     newest_products,
     offset_evidence,
     sentinel2_asset,
 )
-from h2crop_data.catalog.search import acquired, find_items
+from h2crop_data.catalog.search import find_items
 from h2crop_data.constants import COARSE, ENMAP_FLAGS
 from h2crop_data.enmap.product import parse_metadata, select_bands
 from h2crop_data.enmap.quality import LAYERS, footprint_or, quality_flags
@@ -32,6 +34,9 @@ from h2crop_data.errors import PlanError, ReadError, SceneError
 from h2crop_data.grid import LONLAT, Cell, cells_of_area, to_crs
 from h2crop_data.recipe import EnmapSource, Recipe, Sentinel2Source
 from h2crop_data.sentinel2.reflectance import decide_offset
+
+#: The quality layer without which no cloud is flagged.
+CLOUD_LAYER = "quality_cloud"
 
 
 @dataclass(frozen=True)
@@ -94,28 +99,34 @@ def choose_enmap(
     area: in `crs`. retracted: scenes not to be used again, and why. progress: called with (done, total, text).
     """
     found = find_items(recipe.source(source.catalog), source.collection, to_crs(area, crs, LONLAT), *year_range(season))
-    found, decisions = without_retracted(found, "enmap", retracted)
-    products, replaced = newest_products(found)
+    # An EnMAP item has the name of its product, whatever else a catalog says of it.
+    by_name = {item.id: item for item in found.items}
+    listed, decisions = without_retracted(list(by_name.values()), "enmap", retracted)
+    lost = {item.id: unplaced(item, "enmap", reason) for item, reason in found.refused if item.id not in by_name}
+    decisions += lost.values()
+    products, replaced = newest_products(listed)
     allowed = set(cells_of_area(area, crs, recipe.cell_size, recipe.area.cells))
     best: dict[tuple[str, Cell], tuple[float, str, Candidate]] = {}
     usable: dict[str, pystac.Item] = {}
     decisions += [
         decision(item, "enmap", f"the same tile as {replaced[item.id]}, which was processed later")
-        for item in found
+        for item in listed
         if item.id in replaced
     ]
     for done, item in enumerate(products):
         progress(done, len(products), item.id)
+        warning = ""
         try:
             scene = enmap_scene(item)
             refusal = enmap_refusal(scene, source)
             if refusal is None:
                 select_bands(metadata_of(item).bands, source.bands.exclude_nm, source.bands.count)
+                warning = without_cloud_layer(item, source)
                 cells = clear_cells(item, recipe.cell_size, source, allowed)
                 refusal = None if cells else "no cell of the area lies inside it and is clear enough"
         except SceneError as error:
             refusal = str(error)
-        decisions.append(decision(item, "enmap", refusal))
+        decisions.append(decision(item, "enmap", refusal, warning="" if refusal else warning))
         if refusal is not None:
             continue
         usable[item.id] = item
@@ -148,10 +159,26 @@ def metadata_of(item: pystac.Item) -> Any:
         raise ReadError(f"{item.id}: {error}") from error
 
 
+def without_cloud_layer(item: pystac.Item, source: EnmapSource) -> str:
+    """What to say of a scene that has no cloud layer and is taken all the same; empty for one that has it.
+
+    Raises SceneError where the recipe wants one.
+    """
+    if CLOUD_LAYER in item.assets:
+        return ""
+    if source.cloud_layer == "required":
+        raise SceneError(
+            f"it has no asset `{CLOUD_LAYER}`, so no cloud would be flagged; `enmap.cloud_layer: optional` takes it"
+        )
+    return f"it has no asset `{CLOUD_LAYER}`: its clouds are not flagged"
+
+
 def clear_cells(item: pystac.Item, cell_size: int, source: EnmapSource, allowed: set[Cell]) -> dict[Cell, float]:
     """The allowed cells a scene imaged wholly, and their share of flagged pixels, which is at most the recipe's."""
-    flags = quality_flags(read_quality(item))
-    grid = raster_geobox(item.assets["quality_classes"].href)
+    if "image" not in item.assets:
+        raise SceneError(f"{item.id} has no asset `image`")
+    grid = raster_geobox(item.assets["image"].href)
+    flags = quality_flags(read_quality(item, grid))
     found = {}
     for cell in cells_of_area(shapely.box(*grid.boundingbox.bbox), str(grid.crs), cell_size, "inside"):
         if cell not in allowed:
@@ -163,8 +190,13 @@ def clear_cells(item: pystac.Item, cell_size: int, source: EnmapSource, allowed:
     return found
 
 
-def read_quality(item: pystac.Item, window: Any = None, bands: Sequence[int] | None = None) -> dict[str, Any]:
-    """The quality layers of an EnMAP item, or of a window of it; with `bands` also the defective pixels of these."""
+def read_quality(
+    item: pystac.Item, grid: GeoBox, window: Any = None, bands: Sequence[int] | None = None
+) -> dict[str, Any]:
+    """The quality layers of an EnMAP item, or of a window of it; with `bands` also the defective pixels of these.
+
+    grid: that of the image. Raises SceneError for a layer on another one, which would flag other ground.
+    """
     if "quality_classes" not in item.assets:
         raise SceneError(f"{item.id} has no asset `quality_classes`")
     layers = {}
@@ -172,7 +204,7 @@ def read_quality(item: pystac.Item, window: Any = None, bands: Sequence[int] | N
         if layer not in item.assets or (layer == "defective_pixel_mask" and bands is None):
             continue
         many = layer == "defective_pixel_mask"
-        values, _ = read_window(item.assets[layer].href, window, bands if many else None)
+        values, _ = read_window(item.assets[layer].href, window, bands if many else None, grid)
         layers[layer] = values if many else values[0]
     return layers
 
@@ -190,37 +222,46 @@ def choose_sentinel2(
     retracted: scenes not to be used again, and why.
     Raises PlanError listing the scenes whose offset cannot be decided, unless the recipe records gaps.
     """
-    found: dict[str, pystac.Item] = {}
+    listed: list[pystac.Item] = []
+    lost: dict[str, SceneDecision] = {}
     for done, place in enumerate(places):
         progress(done, len(places), "searching Sentinel-2")
-        items = find_items(recipe.source(source.catalog), source.collection, place, *year_range(season))
-        found |= {item.id: item for item in items}
-    if not found:
+        found = find_items(recipe.source(source.catalog), source.collection, place, *year_range(season))
+        listed += found.items
+        lost |= {item.id: unplaced(item, "sentinel2", reason) for item, reason in found.refused}
+    items = each_once(listed)
+    if not items:
+        named = "".join(f"\n  {one.id}: {one.reason}" for one in list(lost.values())[:5])
         raise PlanError(
             f"{source.catalog} has no scene of collection {source.collection!r} over the cells in {season}; "
-            "check sentinel2.catalog and sentinel2.collection"
+            f"check sentinel2.catalog and sentinel2.collection{named}"
         )
-    usable, decisions = without_retracted([found[name] for name in sorted(found)], "sentinel2", retracted)
-    kept, replaced = newest_of_each_acquisition(usable)
+    twins = name_twins(items)
+    by_name = {item.id: item for item in items}
+    usable, decisions = without_retracted([by_name[name] for name in sorted(by_name)], "sentinel2", retracted)
+    decisions += [one for name, one in lost.items() if name not in by_name]
+    kept = newest_of_each_acquisition(usable)
     decisions += [
-        decision(found[left_out], "sentinel2", f"the same acquisition as {newest}, which is newer or listed last")
-        for left_out, newest in sorted(replaced.items())
+        decision(by_name[left_out], "sentinel2", f"the same acquisition as {newest}, which is newer or listed last")
+        for left_out, newest in sorted(kept.replaced.items())
     ]
     taken, undecided = [], []
-    for item in kept:
-        cover = item.properties.get("eo:cloud_cover")
-        if cover is not None and cover > source.max_cloud_cover:
-            refusal = f"cloud cover {cover:g} % is above sentinel2.max_cloud_cover {source.max_cloud_cover:g}"
-            decisions.append(decision(item, "sentinel2", refusal))
-            continue
+    for item in kept.items:
         try:
+            cover = number_of(item, "eo:cloud_cover")
+            if cover is not None and cover > source.max_cloud_cover:
+                refusal = f"cloud cover {cover:g} % is above sentinel2.max_cloud_cover {source.max_cloud_cover:g}"
+                decisions.append(decision(item, "sentinel2", refusal))
+                continue
             keys = [sentinel2_asset(item, band) for band in (*source.bands, "SCL")]
-            offset = decide_offset(source.offset, offset_evidence(item))
+            offset = decide_offset(source.offset, offset_evidence(item, source.bands))
         except SceneError as error:
             decisions.append(decision(item, "sentinel2", str(error)))
             undecided.append(f"{item.id}: {error}")
             continue
-        decisions.append(decision(item, "sentinel2", None, offset.offset, offset.reason))
+        warnings = [offset.warning, twin_warning(item, twins), filler_warning(item, kept.fillers)]
+        told = "; ".join(filter(None, warnings))
+        decisions.append(decision(item, "sentinel2", None, offset.offset, offset.reason, told))
         # A plan over a country holds many thousands of items: only what the build reads is kept of each.
         item.assets = {key: item.assets[key] for key in keys}
         item.clear_links()
@@ -228,14 +269,39 @@ def choose_sentinel2(
     if undecided and source.gaps == "fail":
         shown = "\n  ".join(undecided[:5])
         raise PlanError(
-            f"{len(undecided)} of {len(kept)} Sentinel-2 scenes cannot be used:\n  {shown}\n"
+            f"{len(undecided)} of {len(kept.items)} Sentinel-2 scenes cannot be used:\n  {shown}\n"
             "Declare `sentinel2.offset`, or leave such scenes out with `sentinel2.gaps: record`."
         )
     return taken, sorted(decisions, key=lambda one: one.id)
 
 
+def twin_warning(item: pystac.Item, twins: Mapping[str, str]) -> str:
+    """What to say of an item whose id the catalog gave to another one too; empty for other items."""
+    return f"the catalog gives the id {twins[item.id]} to another item too" if item.id in twins else ""
+
+
+def filler_warning(item: pystac.Item, fillers: Mapping[str, str]) -> str:
+    """What to say of an item of which there is a newer one, not proved to show the same; empty for other items."""
+    if item.id not in fillers:
+        return ""
+    return (
+        f"{fillers[item.id]} is a newer item of its datatake and tile, but no datastrip proves that it shows the same "
+        "ground: this one is used where the newer has no data"
+    )
+
+
+def unplaced(item: pystac.Item, sensor: str, reason: str) -> SceneDecision:
+    """The row of a scene of which nobody can say where it lies."""
+    return decision(item, sensor, reason, warning=f"left out, and it may lie over the cells: {reason}")
+
+
 def decision(
-    item: pystac.Item, sensor: str, refusal: str | None, offset: int | None = None, reason: str = "taken"
+    item: pystac.Item,
+    sensor: str,
+    refusal: str | None,
+    offset: int | None = None,
+    reason: str = "taken",
+    warning: str = "",
 ) -> SceneDecision:
     """The row of a scene in the index."""
     return SceneDecision(
@@ -247,6 +313,7 @@ def decision(
         taken=refusal is None,
         reason=reason if refusal is None else refusal,
         offset=offset,
+        warning=warning,
     )
 
 

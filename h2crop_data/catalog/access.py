@@ -19,14 +19,18 @@ from odc.geo.geobox import GeoBox
 from rasterio.errors import RasterioError
 from rasterio.windows import Window
 
-from h2crop_data.catalog.providers import SENTINEL2_ASSETS
-from h2crop_data.errors import ReadError
+from h2crop_data.catalog.items import acquired
+from h2crop_data.errors import ReadError, SceneError
+from h2crop_data.grid import LONLAT
+from h2crop_data.sentinel2.reflectance import NO_NUMBER
 
 Result = TypeVar("Result")
 ResamplingName = Literal["nearest", "bilinear", "cubic"]
 #: Assets of one remote scene that are read at a time.
 CONNECTIONS = 6
 TIMEOUT = 60
+#: Collection of the items that odc-stac is given.
+PLACED = "placed"
 #: Pauses in seconds before another try at a remote file.
 PAUSES = (1.0, 4.0, 15.0)
 #: Basic authentication comes from ~/.netrc; GDAL repeats failed requests itself, below our own tries.
@@ -69,28 +73,59 @@ def opened(href: str) -> Iterator[rasterio.DatasetReader]:
 
 
 def raster_geobox(href: str) -> GeoBox:
-    """The pixel grid of a raster."""
+    """The pixel grid of a raster. Raises SceneError where the file states no CRS."""
 
     def read() -> GeoBox:
         with opened(href) as dataset:
-            return GeoBox(dataset.shape, dataset.transform, str(dataset.crs))
+            return grid_of(dataset)
 
     return retried(read, href, remote=is_remote(href))
 
 
+def grid_of(dataset: rasterio.DatasetReader) -> GeoBox:
+    """The pixel grid of an open raster. Raises SceneError where it states no CRS."""
+    if dataset.crs is None:
+        raise SceneError(f"{dataset.name} states no CRS; write it into the file, or leave the scene out")
+    return GeoBox(dataset.shape, dataset.transform, str(dataset.crs))
+
+
 def read_window(
-    href: str, window: Window | None = None, bands: Sequence[int] | None = None
+    href: str, window: Window | None = None, bands: Sequence[int] | None = None, grid: GeoBox | None = None
 ) -> tuple[NDArray[Any], float | None]:
-    """Pixels (band, y, x) of a raster's window, all of it by default, and its nodata value."""
+    """Pixels (band, y, x) of a raster's window, all of it by default, and its nodata value.
+
+    grid: what the raster must lie on; raises SceneError where it lies on another one, or nobody can say.
+    """
 
     def read() -> tuple[NDArray[Any], float | None]:
         with opened(href) as dataset:
             count = dataset.count
+            if grid is not None and not same_grid(own := grid_of(dataset), grid):
+                raise SceneError(
+                    f"{href} lies on another grid than the image: {in_words(own)} instead of {in_words(grid)}"
+                )
             if bands and max(bands) > count:
                 raise ReadError(f"it has {count} bands, band {max(bands)} is wanted")
             return dataset.read(list(bands) if bands else None, window=window), dataset.nodata
 
     return retried(read, href, remote=is_remote(href))
+
+
+def same_grid(one: GeoBox, other: GeoBox) -> bool:
+    """Whether two pixel grids are one: CRS, size, and corners to a hundredth of a pixel."""
+    if one.shape != other.shape or one.crs != other.crs:
+        return False
+    height, width = one.shape
+    corners = [(0, 0), (width, 0), (0, height), (width, height)]
+    apart = [np.subtract(~other.affine @ (one.affine @ corner), corner) for corner in corners]
+    return bool(np.abs(apart).max() < 0.01)
+
+
+def in_words(grid: GeoBox) -> str:
+    """A pixel grid in a sentence."""
+    height, width = grid.shape
+    a = grid.affine
+    return f"{height} x {width} pixels of {a.a:g} x {-a.e:g} m from ({a.c:.10g}, {a.f:.10g}) in {grid.crs}"
 
 
 def read_text(href: str) -> str:
@@ -108,10 +143,12 @@ def read_text(href: str) -> str:
 
 def load_sentinel2(
     item: pystac.Item, keys: Sequence[str], scl_key: str, geobox: GeoBox, resampling: ResamplingName
-) -> tuple[NDArray[np.uint16], NDArray[np.uint8]]:
-    """Numbers (band, y, x) uint16 of the assets `keys`, and SCL (y, x) uint8, of one item on a pixel grid; 0 = nodata.
+) -> tuple[list[NDArray[Any]], NDArray[np.uint8]]:
+    """The numbers (y, x) of each of the assets `keys`, and SCL (y, x) uint8, of one item on a pixel grid.
 
-    Raises ReadError naming the item and the file when any asset cannot be read.
+    Numbers are uint16 with 0 for nodata, or, where a file's have a sign, int32 with NO_NUMBER. In SCL nodata is 0.
+    Raises ReadError naming the item and the file when any asset cannot be read, SceneError when it holds something else
+    than whole numbers of at most 16 bits, or states no CRS.
     """
     wanted = [*((key, resampling) for key in keys), (scl_key, "nearest")]
     remote = any(is_remote(item.assets[key].href) for key, _ in wanted)
@@ -120,10 +157,13 @@ def load_sentinel2(
         key, method = asset
         href = item.assets[key].href
         what = f"{item.id} asset {key} ({href})"
-        aligned = retried(lambda: read_aligned(href, geobox, method), what, remote=remote)
-        if aligned is not None:
-            return aligned
-        return retried(lambda: load_warped(item, key, geobox, method), what, remote=remote)
+        try:
+            aligned = retried(lambda: read_aligned(href, geobox, method), what, remote=remote)
+            if aligned is not None:
+                return aligned
+            return retried(lambda: load_warped(item, key, geobox, method), what, remote=remote)
+        except SceneError as error:
+            raise SceneError(f"{item.id} asset {key}: {error}") from error
 
     if remote:
         with ThreadPoolExecutor(CONNECTIONS) as pool:
@@ -131,16 +171,40 @@ def load_sentinel2(
     else:
         # A new thread costs GDAL a new projection database: more than reading a local file.
         *numbers, scl = map(load, wanted)
-    return np.stack(numbers).astype(np.uint16, copy=False), scl.astype(np.uint8, copy=False)
+    return [band.astype(np.uint16) if band.dtype == np.uint8 else band for band in numbers], as_classes(scl)
+
+
+def as_numbers(pixels: NDArray[Any], nodata: float | None, href: str) -> NDArray[Any]:
+    """The pixels of a file: uint8 or uint16 with 0 for nodata, or int32 with NO_NUMBER where they have a sign.
+
+    nodata: as the file states it; 0 is nodata besides in files without a sign (the archives' rule), and in those with a
+    sign that state none. Raises SceneError for other types.
+    """
+    if pixels.dtype in (np.uint8, np.uint16):
+        return np.where(pixels == nodata, pixels.dtype.type(0), pixels) if nodata else pixels
+    if pixels.dtype in (np.int8, np.int16):
+        return np.where(pixels == (nodata or 0), np.int32(NO_NUMBER), pixels.astype(np.int32))
+    raise SceneError(
+        f"{href} holds {pixels.dtype} numbers; expected whole numbers of at most 16 bits, reflectance x 10000: convert "
+        "the file, or leave such scenes out with `sentinel2.gaps: record`"
+    )
+
+
+def as_classes(numbers: NDArray[Any]) -> NDArray[np.uint8]:
+    """Classes as uint8; what is no class of the scene classification, nodata too, is 0."""
+    if numbers.dtype == np.uint8:
+        return numbers
+    return np.where((numbers < 0) | (numbers > 255), 0, numbers).astype(np.uint8)
 
 
 def read_aligned(href: str, geobox: GeoBox, resampling: ResamplingName) -> NDArray[Any] | None:
-    """A raster's first band on a pixel grid it lies on, (y, x), 0 beyond its edge; None where it does not lie on it.
+    """A raster's first band on a pixel grid it lies on, (y, x), as `as_numbers`, nodata beyond its edge; or None.
 
     It lies on it when both have one CRS and the raster's pixels are whole blocks of the grid's pixels with common
     edges (20 m over 10 m, repeated 2 x 2 for `nearest`): nothing needs to be resampled.
     """
     with opened(href) as dataset:
+        grid_of(dataset)
         transform = dataset.transform
         factor = transform.a / geobox.affine.a
         across = (geobox.affine.c - transform.c) / transform.a
@@ -156,25 +220,47 @@ def read_aligned(href: str, geobox: GeoBox, resampling: ResamplingName) -> NDArr
             (max(0, top), max(0, min(dataset.height, top + rows))),
             (max(0, left), max(0, min(dataset.width, left + columns))),
         )
-        pixels = np.zeros((rows, columns), dataset.dtypes[0])
+        # Also says whether numbers of this type can be used at all.
+        of_type = as_numbers(np.zeros(0, dataset.dtypes[0]), None, href).dtype
+        pixels = np.full((rows, columns), NO_NUMBER if of_type == np.int32 else 0, of_type)
         if inside.height > 0 and inside.width > 0:
             y, x = inside.row_off - top, inside.col_off - left
-            pixels[y : y + inside.height, x : x + inside.width] = dataset.read(1, window=inside)
+            numbers = as_numbers(dataset.read(1, window=inside), dataset.nodata, href)
+            pixels[y : y + inside.height, x : x + inside.width] = numbers
     times = round(factor)
     return pixels.repeat(times, axis=0).repeat(times, axis=1) if times > 1 else pixels
 
 
 def load_warped(item: pystac.Item, key: str, geobox: GeoBox, resampling: ResamplingName) -> NDArray[Any]:
-    """One asset warped to a pixel grid by odc-stac, (y, x): another UTM zone, or resampling the recipe asks for."""
-    dtype = "uint8" if key in SENTINEL2_ASSETS["SCL"] else "uint16"
+    """One asset warped to a pixel grid by odc-stac, (y, x), as `as_numbers`: another UTM zone, or resampling the recipe
+    asks for.
+    """
+    href = item.assets[key].href
+    with opened(href) as dataset:
+        dtype, nodata = dataset.dtypes[0], dataset.nodata or 0
+    # Other types are refused before they are read.
+    as_numbers(np.zeros(0, dtype), nodata, href)
     odc.stac.configure_rio(cloud_defaults=True, **GDAL_OPTIONS)
     data = odc.stac.load(
-        [item],
+        [placed_by_its_file(item, key, geobox)],
         bands=[key],
         geobox=geobox,
         resampling=resampling,
-        stac_cfg={item.collection_id or "*": {"assets": {key: {"data_type": dtype, "nodata": 0}}}},
+        stac_cfg={PLACED: {"assets": {key: {"data_type": dtype, "nodata": nodata}}}},
         fail_on_error=True,
     )
-    pixels: NDArray[Any] = data[key].values[0]
-    return pixels
+    return as_numbers(data[key].values[0], nodata, href)
+
+
+def placed_by_its_file(item: pystac.Item, key: str, geobox: GeoBox) -> pystac.Item:
+    """An item of one asset over a pixel grid that says nothing of its own grid.
+
+    odc-stac places pixels by what an item says (`proj:`), and leaves out an item whose footprint misses the grid. Of
+    where the pixels lie the file knows better.
+    """
+    ground = geobox.extent.to_crs(LONLAT)
+    bounds = list(ground.boundingbox)
+    placed = pystac.Item(item.id, ground.json, bounds, acquired(item), {}, collection=PLACED)
+    own = item.assets[key]
+    placed.add_asset(key, pystac.Asset(own.href, media_type=own.media_type, roles=own.roles))
+    return placed

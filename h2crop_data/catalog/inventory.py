@@ -3,18 +3,40 @@
 from __future__ import annotations
 
 import io
+import json
+from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 from tempfile import NamedTemporaryFile
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pystac
 from stac_geoparquet.arrow import parse_stac_items_to_arrow, stac_table_to_items, to_parquet
 
+#: Member that holds, as JSON, what a table cannot: members that have one type in one item and another in the next.
+PACKED = "h2crop:packed"
+#: Members that a stac-geoparquet table keeps as times.
+TIMES = ("created", "updated", "published", "expires", "unpublished", "start_datetime", "end_datetime")
+#: What Arrow raises for values that have no type in common.
+NO_COMMON_TYPE = (pa.ArrowException, OverflowError, TypeError, ValueError)
+
 
 def items_to_parquet(items: list[pystac.Item]) -> bytes:
     """Items (at least one) as a stac-geoparquet file."""
-    table = parse_stac_items_to_arrow([item.to_dict(include_self_link=False, transform_hrefs=False) for item in items])
+    documents = [item.to_dict(include_self_link=False, transform_hrefs=False) for item in items]
+    for document in documents:
+        # They are the item's own, which is not to change.
+        document["properties"] = dict(document["properties"])
+    pack_mixed([document["properties"] for document in documents])
+    assets: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    for document in documents:
+        for key, asset in document["assets"].items():
+            assets[key].append(asset)
+    for group in assets.values():
+        pack_mixed(group)
+    table = parse_stac_items_to_arrow(documents)
     # The library takes nothing but a path.
     with NamedTemporaryFile(suffix=".parquet") as file:
         to_parquet(table, file.name)
@@ -24,7 +46,38 @@ def items_to_parquet(items: list[pystac.Item]) -> bytes:
 def items_from_parquet(data: bytes) -> list[pystac.Item]:
     """The items of a stac-geoparquet file, in its order."""
     found = stac_table_to_items(pq.read_table(io.BytesIO(data)))
-    return [pystac.Item.from_dict(without_nulls(item), migrate=False) for item in found]
+    return [pystac.Item.from_dict(unpacked(without_nulls(item)), migrate=False) for item in found]
+
+
+def pack_mixed(objects: Sequence[dict[str, Any]]) -> None:
+    """Move the members that have no type in common over some JSON objects into one text member of each object."""
+    values: dict[str, list[Any]] = defaultdict(list)
+    for one in objects:
+        for key, value in one.items():
+            values[key].append(value)
+    mixed = sorted(key for key, found in values.items() if not has_one_type(key, found))
+    for one in objects:
+        packed = {key: one.pop(key) for key in mixed if key in one}
+        if packed:
+            one[PACKED] = json.dumps(packed, sort_keys=True)
+
+
+def has_one_type(key: str, values: list[Any]) -> bool:
+    """Whether the values of a member can be a column of a table."""
+    try:
+        column = pa.array(values)
+        if key in TIMES:
+            column.cast(pa.timestamp("us", tz="UTC"))
+    except NO_COMMON_TYPE:
+        return False
+    return True
+
+
+def unpacked(item: dict[str, Any]) -> dict[str, Any]:
+    """The item with what was packed where it was."""
+    for one in (item["properties"], *item["assets"].values()):
+        one |= json.loads(one.pop(PACKED, "{}"))
+    return item
 
 
 def without_nulls(item: dict[str, Any]) -> dict[str, Any]:

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
 import pystac
-import shapely
-from shapely.geometry import shape
 
-from h2crop_data.catalog.search import acquired
+from h2crop_data.catalog.items import number_of
+from h2crop_data.constants import SENTINEL2_BANDS
 from h2crop_data.errors import SceneError
 from h2crop_data.sentinel2.reflectance import OffsetEvidence
 
@@ -30,9 +29,6 @@ SENTINEL2_ASSETS: dict[str, tuple[str, ...]] = {
     "B12": ("swir22", "B12", "B12_20m"),
     "SCL": ("scl", "SCL", "SCL_20m"),
 }
-#: Share of an item's ground that another must show to stand for it.
-SAME_GROUND = 0.95
-DATATAKE = re.compile(r"S2[A-Z]_(\d{8}T\d{6})_")
 MGRS_TILE = re.compile(r"(?:^|[-_T])(\d{2}[C-X][A-Z]{2})(?:_|$)")
 ENMAP_NAME = re.compile(r"ENMAP01-____L2A-DT(?P<datatake>\d{10})_(?P<time>\d{8}T\d{6})Z_(?P<tile>\d{3})_")
 
@@ -53,26 +49,42 @@ def baseline(item: pystac.Item) -> str | None:
     return None
 
 
-def item_epsg(item: pystac.Item) -> int | None:
-    """EPSG code of an item's pixels, where it or one of its assets (Copernicus Data Space) says so."""
-    for facts in (item.properties, *(asset.extra_fields for asset in item.assets.values())):
-        code = facts.get("proj:code") or facts.get("proj:epsg")
-        if code is not None:
-            return int(str(code).removeprefix("EPSG:"))
-    return None
+def offset_evidence(item: pystac.Item, bands: Sequence[str] = SENTINEL2_BANDS) -> OffsetEvidence:
+    """What an item says about its offset, in those of some bands that it has."""
+    assets = {
+        band: item.assets[key]
+        for band in bands
+        if (key := next((key for key in SENTINEL2_ASSETS[band] if key in item.assets), None))
+    }
+    stated = {band: stated_offset(asset) for band, asset in assets.items()}
+    return OffsetEvidence(
+        baseline(item),
+        item.properties.get("earthsearch:boa_offset_applied"),
+        {band: offset for band, offset in stated.items() if offset is not None},
+        frozenset(band for band, asset in assets.items() if is_jpeg2000(asset)),
+        frozenset(assets),
+    )
 
 
-def offset_evidence(item: pystac.Item) -> OffsetEvidence:
-    """What an item says about its offset."""
-    asset = item.assets[sentinel2_asset(item, "B02" if has_band(item, "B02") else "B04")].extra_fields
-    bands: list[dict[str, Any]] = asset.get("raster:bands") or asset.get("bands") or [{}]
-    stated = asset.get("raster:offset", bands[0].get("offset", bands[0].get("raster:offset")))
-    return OffsetEvidence(baseline(item), item.properties.get("earthsearch:boa_offset_applied"), stated)
+def stated_offset(asset: pystac.Asset) -> float | None:
+    """The offset that an asset states for its band, in reflectance; None where it states none.
+
+    Raises SceneError for one that is no number.
+    """
+    facts = asset.extra_fields
+    bands = facts.get("raster:bands") or facts.get("bands")
+    first: dict[str, Any] = bands[0] if isinstance(bands, list) and bands and isinstance(bands[0], dict) else {}
+    offset = facts.get("raster:offset", first.get("offset", first.get("raster:offset")))
+    try:
+        return None if offset is None else float(offset)
+    except (TypeError, ValueError) as error:
+        raise SceneError(f"{asset.href}: its offset is {offset!r}, expected a number") from error
 
 
-def has_band(item: pystac.Item, band: str) -> bool:
-    """Whether an item has an asset for a band."""
-    return any(key in item.assets for key in SENTINEL2_ASSETS[band])
+def is_jpeg2000(asset: pystac.Asset) -> bool:
+    """Whether an asset's file is JPEG 2000, by its name or its media type."""
+    path = asset.href.partition("?")[0].lower()
+    return path.endswith((".jp2", ".j2k")) or str(asset.media_type or "").lower() in ("image/jp2", "image/jpeg2000")
 
 
 def sentinel2_tile(item: pystac.Item) -> str:
@@ -82,38 +94,6 @@ def sentinel2_tile(item: pystac.Item) -> str:
             return str(item.properties[key]).removeprefix("MGRS-")
     match = MGRS_TILE.search(item.id)
     return match[1] if match else item.id
-
-
-def datatake_time(item: pystac.Item) -> str:
-    """When the datatake began; the time of acquisition where the item names no datatake."""
-    for key in ("s2:datatake_id", "eopf:datatake_id"):
-        match = DATATAKE.search(str(item.properties.get(key, "")))
-        if match:
-            return match[1]
-    return acquired(item).strftime("%Y%m%dT%H%M%S")
-
-
-def newest_of_each_acquisition(items: list[pystac.Item]) -> tuple[list[pystac.Item], dict[str, str]]:
-    """One item for each (datatake, tile) and ground: the newest baseline, then the last id; and {left out: kept}.
-
-    Two granules of one datatake and tile that show different ground (a datatake cut into datastrips) are both kept.
-    """
-    kept: dict[tuple[str, str], list[pystac.Item]] = defaultdict(list)
-    replaced: dict[str, str] = {}
-    for item in sorted(items, key=lambda item: (baseline(item) or "", item.id), reverse=True):
-        same = kept[datatake_time(item), sentinel2_tile(item)]
-        newer = next((other for other in same if covers(other, item)), None)
-        if newer is None:
-            same.append(item)
-        else:
-            replaced[item.id] = newer.id
-    return sorted((item for same in kept.values() for item in same), key=lambda item: item.id), replaced
-
-
-def covers(one: pystac.Item, other: pystac.Item) -> bool:
-    """Whether an item shows (nearly) all the ground of another."""
-    ground, wanted = (shapely.make_valid(shape(item.geometry)) for item in (one, other))
-    return bool(shapely.intersection(ground, wanted).area >= SAME_GROUND * wanted.area)
 
 
 def newest_products(items: list[pystac.Item]) -> tuple[list[pystac.Item], dict[str, str]]:
@@ -159,21 +139,21 @@ def enmap_scene(item: pystac.Item) -> EnmapScene:
     match = ENMAP_NAME.match(item.id)
     if match is None:
         raise SceneError(f"{item.id} is not the name of an EnMAP L2A product")
-    properties = item.properties
-    if properties.get("enmap:overallQuality") is None or properties.get("eo:cloud_cover") is None:
+    quality, cloud_cover = number_of(item, "enmap:overallQuality"), number_of(item, "eo:cloud_cover")
+    if quality is None or cloud_cover is None:
         raise SceneError(f"{item.id} states no enmap:overallQuality or eo:cloud_cover")
     # At night the archive leaves out the one and writes 0 for the other.
-    elevation = properties.get("enmap:sunElevationAngle") or properties.get("view:sun_elevation") or 0
+    elevation = number_of(item, "enmap:sunElevationAngle") or number_of(item, "view:sun_elevation") or 0
     return EnmapScene(
         id=item.id,
         datatake=match["datatake"],
         tile=match["tile"],
         # The item's datetime is the start of one scene and the middle of another; ids need what does not change.
         time=datetime.strptime(match["time"], "%Y%m%dT%H%M%S").replace(tzinfo=UTC),
-        quality=int(properties["enmap:overallQuality"]),
-        cloud_cover=float(properties["eo:cloud_cover"]),
+        quality=int(quality),
+        cloud_cover=cloud_cover,
         sun_elevation=elevation if elevation > 0 else None,
         # view:sun_azimuth of this archive is 180 degrees off.
-        sun_azimuth=properties.get("enmap:sunAzimuthAngle"),
-        across_off_nadir=properties.get("enmap:acrossOffNadirAngle"),
+        sun_azimuth=number_of(item, "enmap:sunAzimuthAngle"),
+        across_off_nadir=number_of(item, "enmap:acrossOffNadirAngle"),
     )

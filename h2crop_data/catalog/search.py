@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +18,12 @@ from pystac_client.exceptions import APIError
 from pystac_client.stac_api_io import StacApiIO
 from pystac_client.warnings import PystacClientWarning
 from requests.exceptions import RequestException
-from shapely.errors import ShapelyError
-from shapely.geometry import mapping, shape
+from shapely.geometry import mapping
 from shapely.geometry.base import BaseGeometry
 from urllib3.util.retry import Retry
 
-from h2crop_data.errors import CatalogError
+from h2crop_data.catalog.items import acquired, each_once, footprint, identity
+from h2crop_data.errors import CatalogError, SceneError
 
 #: Seconds to wait for a catalog; tries and the growing pause between them.
 TIMEOUT = 60
@@ -33,49 +35,70 @@ RETRIES = Retry(
     respect_retry_after_header=True,
 )
 PAGE_SIZE = 250
+#: Pages without an item, one after the other, after which a search is given up.
+MOST_EMPTY_PAGES = 20
 #: Vertices of the largest geometry a server is asked with.
 MOST_VERTICES = 500
 #: What pystac raises for JSON that is not what it should be.
 NOT_STAC = (pystac.STACError, pystac.STACTypeError, AttributeError, KeyError, TypeError, ValueError)
 
 
+@dataclass(frozen=True)
+class Found:
+    """What a catalog has of a collection over an area in a span of time."""
+
+    #: Each item once, in order of id, ground and product.
+    items: list[pystac.Item]
+    #: Items of that collection and time of which nobody can say where they lie, each with the reason.
+    refused: list[tuple[pystac.Item, str]]
+
+
 def find_items(
     source: str, collection: str, area: BaseGeometry, start: datetime, end: datetime, *, retries: Retry = RETRIES
-) -> list[pystac.Item]:
-    """The items of a collection that meet an area and were acquired in start <= time < end, in order of id.
+) -> Found:
+    """The items of a collection that meet an area and were acquired in start <= time < end.
 
     source: URL of a STAC API or path of a local ItemCollection, whose relative hrefs become absolute paths.
     area: longitude and latitude. Servers have been seen to ignore parts of a query, so everything is tested again here.
     Raises CatalogError naming the catalog, or the item that is damaged.
     """
     if source.startswith(("http://", "https://")):
-        found = search_api(source, collection, area, start, end, retries)
+        listed = search_api(source, collection, area, start, end, retries)
     else:
-        found = read_item_collection(Path(source))
+        listed = list(read_item_collection(Path(source)))
     shapely.prepare(area)
-    kept = {
-        item.id: item
-        for item in found
-        if item.collection_id in (collection, None) and start <= acquired(item) < end and meets(item, area)
-    }
-    return [kept[name] for name in sorted(kept)]
+    kept, refused = [], []
+    for item in each_once(listed):
+        if item.collection_id not in (collection, None) or not start <= acquired(item) < end:
+            continue
+        try:
+            if shapely.intersects(area, footprint(item)):
+                kept.append(item)
+        except SceneError as error:
+            refused.append((item, str(error)))
+    return Found(kept, refused)
 
 
 def search_api(
     url: str, collection: str, area: BaseGeometry, start: datetime, end: datetime, retries: Retry
-) -> Iterator[pystac.Item]:
-    """Items of a STAC API search, page by page."""
+) -> list[pystac.Item]:
+    """Items of a STAC API search. Raises CatalogError where it gives fewer than it promises."""
     # Servers refuse large geometries; what a simpler one finds too much is left out by the caller.
     asked = area if shapely.get_num_coordinates(area) <= MOST_VERTICES else shapely.box(*area.bounds)
     try:
-        client = Client.open(url, stac_io=StacApiIO(max_retries=retries, timeout=TIMEOUT))
+        reader = StacApiIO(max_retries=retries, timeout=TIMEOUT)
+        client = Client.open(url, stac_io=reader)
         search = client.search(
             collections=[collection],
             intersects=json.loads(json.dumps(mapping(asked))),
             datetime=(start, end),
             limit=PAGE_SIZE,
         )
-        yield from search.items()
+        listed: list[pystac.Item] = []
+        promised: list[int] = []
+        for page in pages_of(url, reader, search):
+            listed += [pystac.Item.from_dict(feature, preserve_dict=False) for feature in page["features"]]
+            promised += matched(page)
     except APIError as error:
         # It has a status only where an answer came: not after the last retry, nor without a connection.
         status = getattr(error, "status_code", None)
@@ -84,6 +107,47 @@ def search_api(
         raise CatalogError(f"{url} refused the search for {collection} (HTTP {status}): {error}") from error
     except (RequestException, ClientTypeError, PystacClientWarning, *NOT_STAC) as error:
         raise CatalogError(f"{url} did not answer as a STAC API: {type(error).__name__}: {error}") from error
+    given = len({identity(item) for item in listed})
+    # While a catalog grows its later pages promise more than the first.
+    if promised and given < min(promised):
+        raise CatalogError(
+            f"{url} says that {min(promised)} items of {collection} match the search and gave {given}: some are "
+            "missing. Run it again; if it stays so, tell whoever runs the catalog, or search a smaller area"
+        )
+    return listed
+
+
+def pages_of(url: str, reader: StacApiIO, search: Any) -> Iterator[dict[str, Any]]:
+    """Every page of a search, those without an item too: some servers give one with a link to more.
+
+    (pystac-client ends a search at an empty page and follows a link that leads back for ever.)
+    Raises CatalogError for pages that come again.
+    """
+    page = reader.read_json(search.url, method=search.method, parameters=search.get_parameters())
+    seen: set[bytes] = set()
+    empty = 0
+    while True:
+        features = page["features"]
+        told = {hashlib.sha256(json.dumps(feature, sort_keys=True).encode()).digest() for feature in features}
+        if told and told <= seen:
+            raise CatalogError(f"{url} gives a page of the search a second time, so what is missing cannot be known")
+        seen |= told
+        empty = 0 if features else empty + 1
+        yield page
+        link = next((link for link in page.get("links") or [] if link.get("rel") == "next"), None)
+        if link is None:
+            return
+        if empty >= MOST_EMPTY_PAGES:
+            raise CatalogError(
+                f"{url} gave {empty} pages without an item, one after the other, each with a link to more"
+            )
+        page = reader.read_json(pystac.Link.from_dict(link), parameters=search.get_parameters())
+
+
+def matched(page: dict[str, Any]) -> list[int]:
+    """How many items a page says match the search; nothing where it does not say."""
+    told = page.get("numberMatched", (page.get("context") or {}).get("matched"))
+    return [told] if isinstance(told, int) else []
 
 
 def read_item_collection(path: Path) -> Iterator[pystac.Item]:
@@ -107,21 +171,3 @@ def read_item_collection(path: Path) -> Iterator[pystac.Item]:
             if "://" not in asset.href and not asset.href.startswith("/"):
                 asset.href = str((path.parent / asset.href).resolve())
         yield item
-
-
-def acquired(item: pystac.Item) -> datetime:
-    """When a scene was acquired, in UTC."""
-    moment = item.datetime or item.common_metadata.start_datetime
-    if moment is None:
-        raise CatalogError(f"item {item.id} states no time of acquisition")
-    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
-
-
-def meets(item: pystac.Item, area: BaseGeometry) -> bool:
-    """Whether an item's geometry meets an area (longitude, latitude)."""
-    if item.geometry is None:
-        return False
-    try:
-        return bool(shapely.intersects(area, shape(item.geometry)))
-    except (AttributeError, KeyError, TypeError, ValueError, ShapelyError) as error:
-        raise CatalogError(f"item {item.id} has no usable geometry: {error}") from error

@@ -96,5 +96,13 @@ def show_report(report: BuildReport) -> None:
             console.print(f"  season {season}: {line}", markup=False, soft_wrap=True)
     for change in report.changes:
         console.print(f"  changed: {change}", markup=False, soft_wrap=True)
+    if report.impossible:
+        named = ", ".join(report.impossible[:5]) + (", …" if len(report.impossible) > 5 else "")
+        console.print(
+            f"  {len(report.impossible)} scene(s) call clear some pixels above reflectance 2 (wrapped numbers, "
+            f"saturation, glint), which were left out: {named}",
+            markup=False,
+            soft_wrap=True,
+        )
     for gap in report.gaps:
         console.print(f"  gap: {gap} could not be read and was left out", markup=False)

@@ -196,12 +196,16 @@ def kept_out(tables: IndexTables) -> list[str]:
     lines += [""] if places else []
     lines += [f"- “{plain(reason)}”: {listing(places[reason], NAMED)}" for reason in sorted(places)]
     samples = everything(tables)
-    if "s2_gaps" not in samples:
-        return lines
-    gaps = [list(names) for names in samples["s2_gaps"].dropna()]
-    missing = [code(name) for name in sorted({name for names in gaps for name in names})]
-    told = "none"
-    if missing:
-        touched = sum(bool(names) for names in gaps)
-        told = f"{count(len(missing))}, over {plural(touched, 'sample')}: {listing(missing, NAMED)}"
-    return [*lines, "", f"Sentinel-2 scenes that could not be read: {told}."]
+    for column, words in (
+        ("s2_gaps", "Sentinel-2 scenes that could not be read"),
+        ("s2_impossible", "Sentinel-2 scenes with clear pixels above reflectance 2, which were left out"),
+    ):
+        if column in samples:
+            named = [list(names) for names in samples[column].dropna()]
+            scenes = [code(name) for name in sorted({name for names in named for name in names})]
+            told = "none"
+            if scenes:
+                touched = sum(bool(names) for names in named)
+                told = f"{count(len(scenes))}, over {plural(touched, 'sample')}: {listing(scenes, NAMED)}"
+            lines += ["", f"{words}: {told}."]
+    return lines

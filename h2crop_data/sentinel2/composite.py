@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from h2crop_data.constants import REFLECTANCE_FILL
+from h2crop_data.sentinel2.reflectance import BRIGHTEST
 
 
 @dataclass(frozen=True)
@@ -25,8 +26,29 @@ class Observation:
 
 
 def observation(day: int, values: NDArray[np.int16], clear: NDArray[np.bool_]) -> Observation:
-    """An observation whose clear pixels have a value in every band."""
-    return Observation(day, values, clear & (values != REFLECTANCE_FILL).all(axis=0))
+    """An observation whose clear pixels have a value in every band, and one that ground can have."""
+    return Observation(day, values, clear & (values != REFLECTANCE_FILL).all(axis=0) & ~too_bright(values))
+
+
+def too_bright(values: NDArray[np.int16]) -> NDArray[np.bool_]:
+    """The pixels (y, x) that are above BRIGHTEST in some band (band, y, x)."""
+    return np.asarray((values > BRIGHTEST).any(axis=0), bool)
+
+
+def without_data(look: Observation) -> NDArray[np.bool_]:
+    """The pixels (y, x) of an observation that lack a value in some band."""
+    missing: NDArray[np.bool_] = (look.values == REFLECTANCE_FILL).any(axis=0)
+    return missing
+
+
+def filled_from(newest: Observation, older: Observation) -> Observation:
+    """A granule with the pixels it has no data for taken from an older one of the same datatake and tile.
+
+    Its clouds stay clouds, whatever the older one says of them.
+    """
+    missing = without_data(newest)
+    values = np.where(missing, older.values, newest.values)
+    return Observation(newest.day, values, np.where(missing, older.clear, newest.clear))
 
 
 def mosaic_day(scenes: list[Observation]) -> Observation:

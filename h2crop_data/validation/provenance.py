@@ -18,6 +18,8 @@ from h2crop_data.validation.samples import NO_SCENE
 #: What an import writes where there is no plan and no taxonomy of ours.
 NONE = "none"
 HASHES = ("hash_s2", "hash_enmap", "hash_labels")
+#: Between the beginning of a datatake and the last of its scenes.
+LONGEST_DATATAKE = pd.Timedelta(minutes=60)
 TAXONOMY = re.compile(r".+ [0-9a-f]{64}")
 
 
@@ -99,12 +101,15 @@ def check_days(release: Release, season: int, blocks: pd.DataFrame, taken: pd.Da
     samples = release.samples(season)
     if samples is None or not {"s2_dates", "s2_gaps"} <= set(samples):
         return
-    days = dict(zip(taken["id"], pd.to_datetime(taken["time"], utc=True).dt.strftime("%Y-%m-%d"), strict=True))
+    times = pd.to_datetime(taken["time"], utc=True)
+    # A look has the day on which its datatake began, which may be before midnight.
+    began = [(time - LONGEST_DATATAKE, time) for time in times]
+    days = {name: {f"{moment:%Y-%m-%d}" for moment in span} for name, span in zip(taken["id"], began, strict=True)}
     items = {block: set(names) for block, names in zip(blocks["block"], blocks["s2_items"], strict=True)}
     path, remedy = release.index_path(f"samples-{season}"), release.remedies.wrong_index()
     for row in samples[["sample", "block", "s2_dates", "s2_gaps"]].to_dict("records"):
         over = items.get(row["block"], set())
-        strange = sorted(set(row["s2_dates"]) - {days.get(item) for item in over})
+        strange = sorted(set(row["s2_dates"]) - {day for item in over for day in days.get(item, ())})
         strange += sorted(set(row["s2_gaps"]) - over)
         if strange:
             told = f"names days or gaps of no scene over its block: {first(strange)}"

@@ -71,8 +71,9 @@ def test_a_scene_without_baseline_needs_a_declared_offset(region: TinyRegion) ->
 
 
 def test_one_acquisition_listed_twice_counts_once_by_its_newest_baseline(region: TinyRegion, tmp_path: Path) -> None:
-    region.add_sentinel2("a", "2022-07-01T10:50:00Z", 3000, baseline="04.00", datatake="20220701T104629")
-    region.add_sentinel2("b", "2022-07-01T10:50:07Z", 1000, baseline="05.00", datatake="20220701T104629")
+    began = {"datatake": "20220701T104629", "strip": "20220701T104625"}
+    region.add_sentinel2("a", "2022-07-01T10:50:00Z", 3000, baseline="04.00", **began)
+    region.add_sentinel2("b", "2022-07-01T10:50:07Z", 1000, baseline="05.00", **began)
     build_store(region.recipe(), tmp_path / "store")
     season = h2crop_data.open(tmp_path / "store", 2022).load()
     assert (season.s2.sel(month=7)[:, 0] == 1000).all()

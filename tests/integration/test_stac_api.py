@@ -72,7 +72,7 @@ def real_api(item_collection: Path) -> Iterator[str]:
 
 def found(source: str | Path, retries: Retry = QUICK) -> list[pystac.Item]:
     """The items of the search all tests make."""
-    return find_items(str(source), COLLECTION, AREA, START, END, retries=retries)
+    return find_items(str(source), COLLECTION, AREA, START, END, retries=retries).items
 
 
 def content(item: pystac.Item) -> dict[str, Any]:
@@ -93,7 +93,7 @@ class TestRealApi:
         assert [content(item) for item in remote] == [content(item) for item in local]
 
     def test_an_unknown_collection_holds_nothing(self, real_api: str) -> None:
-        assert find_items(real_api, "no-such-collection", AREA, START, END, retries=QUICK) == []
+        assert find_items(real_api, "no-such-collection", AREA, START, END, retries=QUICK).items == []
 
 
 class FakeApi:
@@ -267,3 +267,91 @@ def test_by_default_passing_failures_of_searches_are_tried_again(method: str, st
     assert RETRIES.is_retry(method, status)
     assert RETRIES.total >= 3
     assert RETRIES.backoff_factor > 0
+
+
+class TestPages:
+    """What a search promises is compared with what it gives."""
+
+    @pytest.fixture
+    def promising(self, api: FakeApi) -> FakeApi:
+        """An API of three pages of one item each that says how many items match."""
+        api.items = [item_json(number) for number in (2, 4, 6)]
+        api.page_size = 1
+        document = api.document
+
+        def with_count(path: str, body: Any) -> Any:
+            page = document(path, body)
+            return page | ({"numberMatched": 3} if "features" in page else {})
+
+        api.document = with_count  # type: ignore[method-assign]
+        return api
+
+    def change_pages(self, api: FakeApi, change: Any) -> None:
+        """Have a function change every page of a search, by the token that was asked for."""
+        document = api.document
+
+        def changed(path: str, body: Any) -> Any:
+            page = document(path, body)
+            return change(page, (body or {}).get("token", "0")) if "features" in page else page
+
+        api.document = changed  # type: ignore[method-assign]
+
+    def test_all_that_is_promised_is_found(self, promising: FakeApi) -> None:
+        assert ids(found(promising.url)) == [item["id"] for item in promising.items]
+
+    @pytest.mark.parametrize("key", ["numberMatched", "context"])
+    def test_fewer_items_than_promised_are_an_error(self, promising: FakeApi, key: str) -> None:
+        def without_link(page: Any, token: str) -> Any:
+            page |= {"links": []}
+            if key == "context":
+                page["context"] = {"matched": page.pop("numberMatched")}
+            return page
+
+        self.change_pages(promising, without_link)
+        with pytest.raises(CatalogError, match=r"says that 3 items of sentinel-2-l2a match the search and gave 1"):
+            found(promising.url)
+
+    def test_an_item_given_twice_in_the_place_of_another_is_an_error(self, promising: FakeApi) -> None:
+        """Servers without a stable order give some items on two pages and others on none."""
+        promising.page_size = 2
+
+        def shifted(page: Any, token: str) -> Any:
+            return page | ({"features": [promising.items[1]] * 2} if token == "2" else {})
+
+        promising.items.append(item_json(8))
+        self.change_pages(promising, lambda page, token: shifted(page, token) | {"numberMatched": 4})
+        with pytest.raises(CatalogError, match=r"a second time|says that 4 items .* gave 2"):
+            found(promising.url)
+
+    def test_a_catalog_that_grows_meanwhile_is_no_error(self, promising: FakeApi) -> None:
+        self.change_pages(promising, lambda page, token: page | {"numberMatched": 3 + int(token)})
+        assert len(found(promising.url)) == 3
+
+    def test_an_empty_page_does_not_end_a_search(self, promising: FakeApi) -> None:
+        promising.items.insert(1, None)
+        self.change_pages(promising, lambda page, token: page | {"features": [one for one in page["features"] if one]})
+        assert len(found(promising.url)) == 3
+
+    def test_empty_pages_without_end_end_in_an_error(self, promising: FakeApi) -> None:
+        def endless(page: Any, token: str) -> Any:
+            return page | {"features": [], "links": link_to(promising, str(int(token) + 1))}
+
+        self.change_pages(promising, endless)
+        with pytest.raises(CatalogError, match="pages without an item"):
+            found(promising.url)
+        assert len(promising.requests) < 40
+
+    def test_a_page_that_comes_again_ends_the_search_with_an_error(self, promising: FakeApi) -> None:
+        first = promising.items[0]
+        self.change_pages(
+            promising,
+            lambda page, token: page | {"features": [first], "links": link_to(promising, "1")},
+        )
+        with pytest.raises(CatalogError, match="a page of the search a second time"):
+            found(promising.url)
+        assert len(promising.requests) < 10
+
+
+def link_to(api: FakeApi, token: str) -> list[Any]:
+    """A link to a page."""
+    return [{"rel": "next", "href": f"{api.url}/search", "method": "POST", "body": {"token": token}, "merge": True}]

@@ -75,10 +75,14 @@ class TinyRegion:
         west: float = WEST - 60,
         east: float = EAST + 60,
         datatake: str | None = None,
+        strip: str | None = None,
         tile: str = "31UDS",
         cloud_cover: float = 0.0,
     ) -> Path:
-        """A scene of one reflectance (x 10000; band k has k more) stored as number = reflectance + offset."""
+        """A scene of one reflectance (x 10000; band k has k more) stored as number = reflectance + offset.
+
+        datatake, strip: when they began, `20220701T104629`; not stated by default.
+        """
         south, north = SOUTH - 60, NORTH + 60
         shape = (round((north - south) / 10), round((east - west) / 10))
         folder = self.folder / "sentinel2" / name
@@ -96,6 +100,8 @@ class TinyRegion:
             properties["s2:processing_baseline"] = baseline
         if datatake:
             properties["s2:datatake_id"] = f"GS2A_{datatake}_012345_N{baseline}"
+        if strip:
+            properties["s2:datastrip_id"] = f"S2A_OPER_MSI_L2A_DS_2BPS_20230101T000000_S{strip}_N{baseline}"
         self.sentinel2.append(self._item(name, "sentinel-2-l2a", properties, assets, (west, south, east, north)))
         return folder
 

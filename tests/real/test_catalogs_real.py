@@ -15,18 +15,17 @@ import yaml
 
 import h2crop_data
 from h2crop_data.build.scenes import enmap_refusal
+from h2crop_data.catalog.acquisitions import datatake_time, newest_of_each_acquisition
 from h2crop_data.catalog.inventory import items_from_parquet, items_to_parquet
+from h2crop_data.catalog.items import acquired, item_epsg
 from h2crop_data.catalog.providers import (
     baseline,
-    datatake_time,
     enmap_scene,
-    item_epsg,
-    newest_of_each_acquisition,
     offset_evidence,
     sentinel2_asset,
     sentinel2_tile,
 )
-from h2crop_data.catalog.search import acquired, find_items
+from h2crop_data.catalog.search import find_items
 from h2crop_data.constants import SENTINEL2_BANDS
 from h2crop_data.enmap.product import Product, parse_metadata, select_bands
 from h2crop_data.errors import SceneError
@@ -102,21 +101,23 @@ class TestSentinel2:
         assert items
         for item in items:
             evidence = offset_evidence(item)
-            assert (evidence.removed, evidence.stated) == (True, -0.1)
+            assert evidence.removed is True
+            assert evidence.stated == dict.fromkeys(SENTINEL2_BANDS, -0.1)
+            assert not evidence.jpeg2000
             with pytest.raises(SceneError, match="contradiction"):
                 decide_offset("auto", evidence)
             assert decide_offset(0, evidence).offset == 0
 
     def test_collection_1_and_the_older_collection_list_the_same_acquisitions(self, shared: Path) -> None:
         l2a = [item for item in recorded(shared, "earth_search_v1") if str(item.collection_id).endswith("l2a")]
-        kept, replaced = newest_of_each_acquisition(l2a)
-        assert len(kept) == len(replaced) == len(l2a) / 2
-        assert {sentinel2_tile(item) for item in kept} == {sentinel2_tile(item) for item in l2a}
+        kept = newest_of_each_acquisition(l2a)
+        assert len(kept.items) == len(kept.replaced) == len(l2a) / 2
+        assert {sentinel2_tile(item) for item in kept.items} == {sentinel2_tile(item) for item in l2a}
 
     def test_tiles_of_one_datatake_on_both_sides_of_a_zone_border_all_stay(self, shared: Path) -> None:
         items = recorded(shared, "planetary_computer")
         assert {item_epsg(item) for item in items} == {32659, 32660}
-        assert len(newest_of_each_acquisition(items)[0]) == len(items)
+        assert len(newest_of_each_acquisition(items).items) == len(items)
 
 
 @pytest.mark.parametrize("catalog", [*SENTINEL2_CATALOGS, "dlr_enmap_l2a"])
@@ -126,7 +127,10 @@ def test_recorded_items_are_found_as_a_local_catalog(shared: Path, catalog: str)
     for collection in {str(item.collection_id) for item in items}:
         path = str(shared / "stac" / f"{catalog}_items.json")
         found = find_items(path, collection, shapely.box(-180, -90, 180, 90), *span)
-        assert [item.id for item in found] == sorted(item.id for item in items if item.collection_id == collection)
+        assert found.refused == []
+        assert [item.id for item in found.items] == sorted(
+            item.id for item in items if item.collection_id == collection
+        )
 
 
 @pytest.mark.parametrize("catalog", [*SENTINEL2_CATALOGS, "dlr_enmap_l2a"])

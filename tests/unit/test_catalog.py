@@ -12,19 +12,18 @@ import pytest
 import shapely
 
 from h2crop_data.build.scenes import enmap_refusal
+from h2crop_data.catalog.acquisitions import datatake_time, newest_of_each_acquisition
 from h2crop_data.catalog.inventory import items_from_parquet, items_to_parquet
+from h2crop_data.catalog.items import acquired, item_epsg
 from h2crop_data.catalog.providers import (
     EnmapScene,
     baseline,
-    datatake_time,
     enmap_scene,
-    item_epsg,
-    newest_of_each_acquisition,
     offset_evidence,
     sentinel2_asset,
     sentinel2_tile,
 )
-from h2crop_data.catalog.search import acquired, find_items
+from h2crop_data.catalog.search import find_items
 from h2crop_data.constants import SENTINEL2_BANDS
 from h2crop_data.errors import CatalogError, SceneError
 from h2crop_data.recipe import EnmapSource
@@ -78,7 +77,7 @@ def collection_file(folder: Path, *features: Any) -> Path:
 
 def found(path: Path, collection: str = "sentinel-2-l2a", area: Any = AREA) -> list[str]:
     """Ids of the items of June 2022."""
-    return [item.id for item in find_items(str(path), collection, area, *JUNE)]
+    return [item.id for item in find_items(str(path), collection, area, *JUNE).items]
 
 
 class TestLocalSearch:
@@ -94,7 +93,7 @@ class TestLocalSearch:
         folder = tmp_path / "catalog"
         folder.mkdir()
         path = collection_file(folder, item_json("a", assets={key: {"href": href} for key, href in hrefs.items()}))
-        (item,) = find_items(str(path), "sentinel-2-l2a", AREA, *JUNE)
+        (item,) = find_items(str(path), "sentinel-2-l2a", AREA, *JUNE).items
         assert {key: asset.href for key, asset in item.assets.items()} == {
             "blue": str(folder / "S2" / "blue.tif"),
             "red": str(folder / "red.tif"),
@@ -179,9 +178,6 @@ class TestLocalSearch:
             {"properties": {"datetime": "yesterday"}},
             {"properties": {"datetime": None}},
             {"assets": {"blue": {}}},
-            {"geometry": {"type": "Polygon"}},
-            {"geometry": {"type": "Blob", "coordinates": []}},
-            {"geometry": {"type": "Polygon", "coordinates": [[[5, 50]]]}},
         ],
     )
     def test_a_damaged_item_is_an_error_that_names_it(self, tmp_path: Path, damage: dict[str, Any]) -> None:
@@ -241,7 +237,7 @@ class TestInventory:
         ]
         back = items_from_parquet(items_to_parquet(items))
         assert [as_json(item) for item in back] == [as_json(item) for item in items]
-        assert offset_evidence(back[1]).stated == -0.1
+        assert offset_evidence(back[1]).stated == {"B02": -0.1}
 
     def test_an_item_with_a_range_keeps_its_datetime_null(self, tmp_path: Path) -> None:
         span = {"start_datetime": "2022-06-01T10:00:00Z", "end_datetime": "2022-06-01T10:00:05Z"}
@@ -272,6 +268,7 @@ def earth_search_item(name: str = "S2B_31UDS_20220615_0_L2A", version: str = "05
         **{
             "s2__processing_baseline": version,
             "s2__datatake_id": f"GS2B_20220615T104619_027556_N{version}",
+            "s2__datastrip_id": f"S2B_OPER_MSI_L2A_DS_2BPS_20220615T131905_S20220615T104615_N{version}",
             "grid__code": "MGRS-31UDS",
             "proj__epsg": 32631,
             **more,
@@ -290,6 +287,7 @@ def planetary_item(
         assets={key: {"href": f"https://example.com/{key}.tif"} for key in keys},
         s2__processing_baseline=version,
         s2__datatake_id=f"GS2B_20220615T104619_027556_N{version}",
+        s2__datastrip_id=f"S2B_OPER_MSI_L2A_DS_ESRI_20220616T002236_S20220615T104617_N{version}",
         s2__mgrs_tile="31UDS",
         proj__epsg=32631,
     )
@@ -311,10 +309,13 @@ def copernicus_item(
         },
         processing__version=version,
         eopf__datatake_id=f"GS2B_20220615T104619_027556_N{version}",
+        eopf__datastrip_id=f"S2B_OPER_MSI_L2A_DS_S2RP_20240704T075811_S20220615T104616_N{version}",
         grid__code="MGRS-31UDS",
     )
 
 
+ALL = frozenset(SENTINEL2_BANDS)
+ALL_STATE = dict.fromkeys(SENTINEL2_BANDS, -0.1)
 PROVIDERS = [earth_search_item, planetary_item, copernicus_item]
 
 
@@ -350,22 +351,32 @@ class TestProviders:
     @pytest.mark.parametrize(
         ("item", "evidence"),
         [
-            (earth_search_item(), OffsetEvidence("05.11", None, -0.1)),
+            (earth_search_item(), OffsetEvidence("05.11", None, ALL_STATE, bands=ALL)),
             (
                 earth_search_item(earthsearch__boa_offset_applied=True, offset=0),
-                OffsetEvidence("05.11", True, 0),
+                OffsetEvidence("05.11", True, dict.fromkeys(SENTINEL2_BANDS, 0.0), bands=ALL),
             ),
-            (earth_search_item(earthsearch__boa_offset_applied=False), OffsetEvidence("05.11", False, -0.1)),
-            (planetary_item(version="02.12"), OffsetEvidence("02.12", None, None)),
-            (copernicus_item(version="05.10"), OffsetEvidence("05.10", None, -0.1)),
-            (item_of("bare"), OffsetEvidence(None, None, None)),
+            (
+                earth_search_item(earthsearch__boa_offset_applied=False),
+                OffsetEvidence("05.11", False, ALL_STATE, bands=ALL),
+            ),
+            (planetary_item(version="02.12"), OffsetEvidence("02.12", None, bands=ALL)),
+            # As ESA made them: JPEG 2000.
+            (copernicus_item(version="05.10"), OffsetEvidence("05.10", None, ALL_STATE, ALL, ALL)),
+            (item_of("bare"), OffsetEvidence(None, bands=frozenset({"B02"}))),
             (
                 item_of("v1.1", assets={"B04": {"href": "/b.tif", "bands": [{"raster:offset": -0.1}]}}),
-                OffsetEvidence(None, None, -0.1),
+                OffsetEvidence(None, None, {"B04": -0.1}, bands=frozenset({"B04"})),
             ),
             (
                 item_of("v1.1", assets={"B04": {"href": "/b.tif", "raster:bands": [], "bands": []}}),
-                OffsetEvidence(None, None, None),
+                OffsetEvidence(None, bands=frozenset({"B04"})),
+            ),
+            (
+                item_of(
+                    "types", assets={"B04": {"href": "/b", "type": "image/jp2"}, "B08": {"href": "s3://x/B.JP2?s"}}
+                ),
+                OffsetEvidence(None, None, {}, frozenset({"B04", "B08"}), frozenset({"B04", "B08"})),
             ),
         ],
     )
@@ -403,27 +414,28 @@ class TestNewest:
     def test_reprocessed_duplicates_give_the_newest_baseline(self) -> None:
         old, new = earth_search_item("A_late_name", "04.00"), earth_search_item("A_early_name", "05.10")
         for items in ([old, new], [new, old]):
-            kept, replaced = newest_of_each_acquisition(items)
-            assert [item.id for item in kept] == ["A_early_name"]
-            assert replaced == {"A_late_name": "A_early_name"}
+            kept = newest_of_each_acquisition(items)
+            assert [item.id for item in kept.items] == ["A_early_name"]
+            assert kept.replaced == {"A_late_name": "A_early_name"}
+            assert kept.fillers == {}
 
     def test_of_one_baseline_the_last_id_stays(self) -> None:
         names = ["S2B_31UDS_20220615_1_L2A", "S2B_31UDS_20220615_0_L2A", "S2B_31UDS_20220615_2_L2A"]
-        kept, replaced = newest_of_each_acquisition([earth_search_item(name) for name in names])
-        assert [item.id for item in kept] == ["S2B_31UDS_20220615_2_L2A"]
-        assert replaced == dict.fromkeys(names[:2], "S2B_31UDS_20220615_2_L2A")
+        kept = newest_of_each_acquisition([earth_search_item(name) for name in names])
+        assert [item.id for item in kept.items] == ["S2B_31UDS_20220615_2_L2A"]
+        assert kept.replaced == dict.fromkeys(names[:2], "S2B_31UDS_20220615_2_L2A")
 
     def test_an_acquisition_listed_in_the_style_of_several_catalogs_stays_once(self) -> None:
         items = [earth_search_item(version="05.09"), planetary_item(), copernicus_item(version="05.10")]
-        kept, replaced = newest_of_each_acquisition(items)
-        assert [item.id for item in kept] == [items[2].id]
-        assert replaced == {items[0].id: items[2].id, items[1].id: items[2].id}
+        kept = newest_of_each_acquisition(items)
+        assert [item.id for item in kept.items] == [items[2].id]
+        assert kept.replaced == {items[0].id: items[2].id, items[1].id: items[2].id}
 
     def test_an_item_without_baseline_is_the_oldest(self) -> None:
-        kept, _ = newest_of_each_acquisition(
+        kept = newest_of_each_acquisition(
             [earth_search_item("Z", s2__processing_baseline=None), earth_search_item("A", "02.12")]
         )
-        assert [item.id for item in kept] == ["A"]
+        assert [item.id for item in kept.items] == ["A"]
 
     def test_other_tiles_and_other_datatakes_all_stay(self) -> None:
         items = [
@@ -431,9 +443,9 @@ class TestNewest:
             earth_search_item("b", grid__code="MGRS-31UES"),
             earth_search_item("a", s2__datatake_id="GS2A_20220615T105619_027556_N05.11"),
         ]
-        kept, replaced = newest_of_each_acquisition(items)
-        assert [item.id for item in kept] == ["a", "b", "c"]
-        assert replaced == {}
+        kept = newest_of_each_acquisition(items)
+        assert [item.id for item in kept.items] == ["a", "b", "c"]
+        assert (kept.replaced, kept.fillers) == ({}, {})
 
 
 ENMAP = "ENMAP01-____L2A-DT0000001867_20220724T104526Z_008_V010302_20230628T165614Z"

@@ -367,6 +367,7 @@ def test_the_hash_knows_everything_else(france: Document) -> None:
         "split/shares/test": None,
         "cell_size": 960,
         "enmap/flagged/0": "water",
+        "enmap/cloud_layer": "optional",
     }
     first = load_recipe(FRANCE).hash
     hashes = {first}

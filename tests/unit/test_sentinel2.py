@@ -16,16 +16,24 @@ from h2crop_data.errors import SceneError
 from h2crop_data.recipe import Clouds
 from h2crop_data.sentinel2.composite import (
     Observation,
+    filled_from,
     median_composite,
     mosaic_day,
     observation,
     sort_layers,
     sorting_network,
+    too_bright,
+    without_data,
 )
-from h2crop_data.sentinel2.reflectance import OffsetEvidence, clear_pixels, decide_offset, to_reflectance
+from h2crop_data.sentinel2.reflectance import NO_NUMBER, OffsetEvidence, clear_pixels, decide_offset, to_reflectance
 
 FILL = -32768
 economical = settings(deadline=None, max_examples=60)
+
+
+def bands_stating(offset: float | None) -> dict[str, float]:
+    """Bands whose metadata all state one offset, or none."""
+    return {} if offset is None else dict.fromkeys(("B02", "B8A", "B12"), offset)
 
 
 class TestOffset:
@@ -52,7 +60,7 @@ class TestOffset:
     def test_baseline_and_flag_decide(
         self, baseline: str, removed: bool | None, stated: float | None, offset: int
     ) -> None:
-        decision = decide_offset("auto", OffsetEvidence(baseline, removed, stated))
+        decision = decide_offset("auto", OffsetEvidence(baseline, removed, bands_stating(stated)))
         assert decision.offset == offset
         assert baseline in decision.reason
 
@@ -74,11 +82,11 @@ class TestOffset:
         self, baseline: str, removed: bool | None, stated: float
     ) -> None:
         with pytest.raises(SceneError, match=r"contradiction.*declare `sentinel2\.offset`"):
-            decide_offset("auto", OffsetEvidence(baseline, removed, stated))
+            decide_offset("auto", OffsetEvidence(baseline, removed, bands_stating(stated)))
 
     def test_missing_baseline_is_refused_with_advice(self) -> None:
         with pytest.raises(SceneError, match=r"no processing baseline.*`sentinel2\.offset: 0` or `-1000`"):
-            decide_offset("auto", OffsetEvidence(None, True, -0.1))
+            decide_offset("auto", OffsetEvidence(None, True, bands_stating(-0.1)))
 
     @pytest.mark.parametrize("baseline", ["0511", "latest", "05.11.2", "5", ""])
     def test_damaged_baseline_is_refused(self, baseline: str) -> None:
@@ -88,12 +96,52 @@ class TestOffset:
     @pytest.mark.parametrize("declared", [0, -1000])
     @pytest.mark.parametrize(
         "evidence",
-        [OffsetEvidence(None), OffsetEvidence("02.12"), OffsetEvidence("05.11", True, -0.1), OffsetEvidence("garbage")],
+        [
+            OffsetEvidence(None),
+            OffsetEvidence("02.12"),
+            OffsetEvidence("05.11", True, {"B02": -0.1}),
+            OffsetEvidence("garbage"),
+        ],
     )
     def test_declared_wins_over_all_evidence(self, declared: Literal[0, -1000], evidence: OffsetEvidence) -> None:
         decision = decide_offset(declared, evidence)
         assert decision.offset == declared
         assert "declared" in decision.reason
+
+    @pytest.mark.parametrize(
+        ("declared", "evidence", "warns"),
+        [
+            (0, OffsetEvidence("05.11"), True),
+            (-1000, OffsetEvidence("05.11"), False),
+            (-1000, OffsetEvidence("02.12"), True),
+            (0, OffsetEvidence("02.12"), False),
+            (-1000, OffsetEvidence("05.11", True), True),
+            # Nothing is said against it where nothing is said, or one thing and another.
+            (0, OffsetEvidence(None), False),
+            (0, OffsetEvidence("05.11", True, bands_stating(-0.1)), False),
+        ],
+    )
+    def test_a_declaration_that_the_item_contradicts_warns(
+        self, declared: Literal[0, -1000], evidence: OffsetEvidence, warns: bool
+    ) -> None:
+        warning = decide_offset(declared, evidence).warning
+        assert ("the item says" in warning) == warns
+        assert warns or warning == ""
+
+    @pytest.mark.parametrize("odd", ["B02", "B8A", "B12"])
+    def test_one_band_that_states_another_offset_is_a_contradiction(self, odd: str) -> None:
+        stated = bands_stating(-0.1) | {odd: 0.0}
+        with pytest.raises(SceneError, match=rf"those of {odd} say 0"):
+            decide_offset("auto", OffsetEvidence("05.11", None, stated))
+
+    def test_removed_is_not_believed_of_jpeg_2000(self) -> None:
+        bands = frozenset({"B02", "B03"})
+        decision = decide_offset("auto", OffsetEvidence("05.11", True, {}, bands, bands))
+        assert decision.offset == -1000
+        assert "JPEG 2000" in decision.reason
+        assert decide_offset("auto", OffsetEvidence("03.01", True, {}, bands, bands)).offset == 0
+        with pytest.raises(SceneError, match="B03 are in JPEG 2000, others are not"):
+            decide_offset("auto", OffsetEvidence("05.11", True, {}, frozenset({"B03"}), bands))
 
 
 class TestReflectance:
@@ -126,6 +174,20 @@ class TestReflectance:
     )
     def test_known_numbers(self, number: int, offset: int, value: int) -> None:
         assert to_reflectance(np.array([number], np.uint16), offset).tolist() == [value]
+
+    @pytest.mark.parametrize(
+        ("number", "offset", "value"),
+        [
+            (NO_NUMBER, 0, FILL),
+            (NO_NUMBER, -1000, FILL),
+            (0, 0, 0),
+            (-60, 0, -60),
+            (-32768, -1000, -32767),
+            (12, 0, 12),
+        ],
+    )
+    def test_numbers_with_a_sign(self, number: int, offset: int, value: int) -> None:
+        assert to_reflectance(np.array([number], np.int32), offset).tolist() == [value]
 
     def test_both_generations_of_files_give_one_reflectance(self) -> None:
         reflectance = np.array([1, 200, 9000], np.uint16)
@@ -164,7 +226,7 @@ class TestClearPixels:
 def random_observations(seed: int, count: int, shape: tuple[int, int, int] = (3, 4, 5)) -> list[Observation]:
     """Observations with clouds and missing values; few distinct values and days, so that ties are common."""
     rng = np.random.default_rng(seed)
-    spread = rng.choice([3, 300, 32767])
+    spread = rng.choice([3, 300, 20000])
     clearness = rng.uniform(0.1, 1)
     looks = []
     for _ in range(count):
@@ -194,6 +256,30 @@ class TestObservation:
                 assert look.clear[row, column] == (sky[row, column] and complete)
         assert (look.values == values).all()
         assert look.day == 17
+
+    @pytest.mark.parametrize(("value", "clear"), [(20000, True), (20001, False), (32767, False), (-32767, True)])
+    def test_a_pixel_too_bright_for_ground_in_any_band_is_not_clear(self, value: int, clear: bool) -> None:
+        for band in range(3):
+            values = np.full((3, 1, 1), 500, np.int16)
+            values[band] = value
+            assert observation(1, values, np.ones((1, 1), bool)).clear.item() == clear
+            assert too_bright(values).item() == (value > 20000)
+
+
+class TestGranules:
+    @economical
+    @given(st.integers(0, 2**32 - 1))
+    def test_an_older_granule_gives_only_what_the_newer_has_no_data_for(self, seed: int) -> None:
+        newest, older = random_observations(seed, 2)
+        filled = filled_from(newest, older)
+        for row in range(4):
+            for column in range(5):
+                whole = all(newest.values[band, row, column] != FILL for band in range(3))
+                source = newest if whole else older
+                assert filled.values[:, row, column].tolist() == source.values[:, row, column].tolist()
+                assert filled.clear[row, column] == source.clear[row, column]
+                assert without_data(newest)[row, column] == (not whole)
+        assert filled.day == newest.day
 
 
 class TestMosaic:
@@ -241,9 +327,9 @@ class TestMedian:
             ([1, 2], 2),  # 1.5: half to even
             ([2, 3], 2),  # 2.5: half to even
             ([-1, -2], -2),
-            ([32767, 32767], 32767),
-            ([32767, -32767], 0),
-            ([32767, 32766, 32767, 32767], 32767),
+            ([20000, 20000], 20000),
+            ([20000, -20000], 0),
+            ([20000, 19999, 20000, 20000], 20000),
             ([-32767, -32767], -32767),
         ],
     )

@@ -14,13 +14,12 @@ import shapely
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from h2crop_data.catalog.acquisitions import datatake_time, newest_of_each_acquisition
+from h2crop_data.catalog.items import item_epsg
 from h2crop_data.catalog.providers import (
     ENMAP_NAME,
     baseline,
-    datatake_time,
     enmap_scene,
-    item_epsg,
-    newest_of_each_acquisition,
     newest_products,
     offset_evidence,
     sentinel2_asset,
@@ -228,9 +227,9 @@ def test_of_an_acquisition_listed_twice_the_newer_processing_is_kept(archive: st
     again = make_granule(baseline="05.10", generation=datetime(2024, 1, 6, 3, 2, 1, tzinfo=UTC))
     older, newer = read(make_item(first, archive)), read(make_item(again, archive))
     assert older.id != newer.id
-    kept, replaced = newest_of_each_acquisition([newer, older])
-    assert [item.id for item in kept] == [newer.id]
-    assert replaced == {older.id: newer.id}
+    acquisition = newest_of_each_acquisition([newer, older])
+    assert [item.id for item in acquisition.items] == [newer.id]
+    assert acquisition.replaced == {older.id: newer.id}
     paths = [sentinel2_items.file_path(granule, archive, "B02") for granule in (first, again)]
     assert paths[0] != paths[1]
 
@@ -239,15 +238,22 @@ def test_what_items_say_of_the_offset() -> None:
     def evidence(archive: str, **changes: Any) -> OffsetEvidence:
         return offset_evidence(read(make_item(make_granule(**changes), archive)))
 
-    assert evidence("sentinel-2-c1-l2a") == OffsetEvidence("04.00", None, -0.1)
-    assert evidence("sentinel-2-l1c") == OffsetEvidence("04.00", None, -0.1)
-    assert evidence("copernicus") == OffsetEvidence("04.00", None, -0.1)
-    assert evidence("planetary-computer") == OffsetEvidence("04.00", None, None)
-    assert evidence("sentinel-2-l2a", baseline="03.01") == OffsetEvidence("03.01", None, 0)
-    assert evidence("sentinel-2-l2a", offset_flag=True) == OffsetEvidence("04.00", True, -0.1)
-    removed = evidence("sentinel-2-l2a", offset_flag=True, stated_offset=0.0)
-    assert removed == OffsetEvidence("04.00", True, 0)
-    assert decide_offset("auto", removed).offset == 0
+    def told(archive: str, **changes: Any) -> tuple[str | None, bool | None, set[float]]:
+        """Baseline, flag, and what the bands state, which is the same for all of them."""
+        found = evidence(archive, **changes)
+        assert set(found.stated) in (set(), set(SENTINEL2_BANDS))
+        assert found.bands == set(SENTINEL2_BANDS)
+        return found.baseline, found.removed, set(found.stated.values())
+
+    assert told("sentinel-2-c1-l2a") == ("04.00", None, {-0.1})
+    assert told("sentinel-2-l1c") == ("04.00", None, {-0.1})
+    assert told("copernicus") == ("04.00", None, {-0.1})
+    assert told("planetary-computer") == ("04.00", None, set())
+    assert told("sentinel-2-l2a", baseline="03.01") == ("03.01", None, {0})
+    assert told("sentinel-2-l2a", offset_flag=True) == ("04.00", True, {-0.1})
+    removed = {"offset_flag": True, "stated_offset": 0.0}
+    assert told("sentinel-2-l2a", **removed) == ("04.00", True, {0})
+    assert decide_offset("auto", evidence("sentinel-2-l2a", **removed)).offset == 0
     # As the archive really writes it: flag and bands contradict each other.
     with pytest.raises(SceneError, match="contradiction"):
         decide_offset("auto", evidence("sentinel-2-l2a", offset_flag=True))

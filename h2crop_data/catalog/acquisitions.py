@@ -1,0 +1,157 @@
+"""Which Sentinel-2 items show one acquisition: reprocessed products, granules of a tile, the tiles of a datatake."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+import pystac
+import shapely
+
+from h2crop_data.catalog.items import acquired, footprint, updated
+from h2crop_data.catalog.providers import baseline, sentinel2_tile
+
+#: Share of an item's ground that another must show to stand for it.
+SAME_GROUND = 0.95
+DATATAKE = re.compile(r"(S2[A-Z])_(\d{8}T\d{6})_")
+#: Where the sensing of a datastrip begins, in its name.
+STRIP_START = re.compile(r"_S(\d{8}T\d{6})(?:_|$)")
+#: The beginnings of one datastrip in two processings are at most so far apart; two strips are, a tile takes 15 s.
+SAME_STRIP = timedelta(seconds=5)
+SATELLITE = re.compile(r"(?:sentinel-?|S)(2[A-Z])", re.IGNORECASE)
+#: A datatake lasts at most some 40 minutes: a beginning that is further from the acquisition is not believed.
+LONGEST_DATATAKE = timedelta(minutes=60)
+#: Acquisitions of one satellite nearer than that are one look, where no datatake is named; an orbit takes 100 minutes.
+ONE_LOOK = timedelta(minutes=30)
+TIME = "%Y%m%dT%H%M%S"
+
+
+@dataclass(frozen=True)
+class Kept:
+    """The items that show something of their own, and what became of the others."""
+
+    #: In order of id.
+    items: list[pystac.Item]
+    #: Items that are not needed -> the newer one that shows the same.
+    replaced: dict[str, str]
+    #: Items of a datatake and tile of which there is a newer one, where nothing proves that it shows the same -> that.
+    fillers: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Look:
+    """What a satellite saw in one datatake: one observation of the ground, however many items show it."""
+
+    moment: datetime
+    #: Granules of one tile, the newest first: an older one counts only where the newer have no data.
+    tiles: list[list[pystac.Item]]
+
+
+def datatake_start(item: pystac.Item) -> tuple[str, datetime] | None:
+    """Satellite and beginning of the datatake that an item names; None where it names none that can be."""
+    for key in ("s2:datatake_id", "eopf:datatake_id"):
+        match = DATATAKE.search(str(item.properties.get(key, "")))
+        if match:
+            start = datetime.strptime(match[2], TIME).replace(tzinfo=UTC)
+            if abs(acquired(item) - start) <= LONGEST_DATATAKE:
+                return match[1], start
+    return None
+
+
+def datatake_time(item: pystac.Item) -> str:
+    """When the datatake began; the time of acquisition where the item names no datatake."""
+    named = datatake_start(item)
+    return (named[1] if named else acquired(item)).strftime(TIME)
+
+
+def strip_start(item: pystac.Item) -> datetime | None:
+    """When the sensing of an item's datastrip began; None where it names none."""
+    for key in ("s2:datastrip_id", "eopf:datastrip_id"):
+        match = STRIP_START.search(str(item.properties.get(key, "")))
+        if match:
+            return datetime.strptime(match[1], TIME).replace(tzinfo=UTC)
+    return None
+
+
+def satellite(item: pystac.Item) -> str:
+    """The satellite, `2A`; empty where neither the item nor its id tells."""
+    match = SATELLITE.match(str(item.properties.get("platform") or "")) or SATELLITE.match(item.id)
+    return match[1].upper() if match else ""
+
+
+def age(item: pystac.Item) -> tuple[str, str, str]:
+    """What orders the products of one acquisition from old to new: baseline, id, time of the last change."""
+    return baseline(item) or "", item.id, updated(item)
+
+
+def newest_of_each_acquisition(items: Sequence[pystac.Item]) -> Kept:
+    """One item for each (datatake, tile) and ground: the newest baseline, then the last id.
+
+    An item is left out only where a newer one is proved to show the same: one datastrip, and (nearly) all its ground.
+    """
+    kept: dict[tuple[str, str], list[pystac.Item]] = defaultdict(list)
+    replaced: dict[str, str] = {}
+    fillers: dict[str, str] = {}
+    for item in sorted(items, key=age, reverse=True):
+        same = kept[datatake_time(item), sentinel2_tile(item)]
+        covering = [other for other in same if covers(other, item)]
+        newer = next((other for other in covering if same_strip(other, item)), None)
+        if newer is not None:
+            replaced[item.id] = newer.id
+            continue
+        if covering:
+            fillers[item.id] = covering[0].id
+        same.append(item)
+    together = sorted((item for same in kept.values() for item in same), key=lambda item: item.id)
+    return Kept(together, replaced, fillers)
+
+
+def covers(one: pystac.Item, other: pystac.Item) -> bool:
+    """Whether an item shows (nearly) all the ground of another, by their footprints."""
+    ground, wanted = (shapely.make_valid(footprint(item)) for item in (one, other))
+    return bool(shapely.intersection(ground, wanted).area >= SAME_GROUND * wanted.area)
+
+
+def same_strip(one: pystac.Item, other: pystac.Item) -> bool:
+    """Whether two items say that they come from one datastrip."""
+    first, second = strip_start(one), strip_start(other)
+    return first is not None and second is not None and abs(first - second) <= SAME_STRIP
+
+
+def looks_of(items: Sequence[pystac.Item], season: int) -> list[Look]:
+    """The looks that some items of a season show, in order of time.
+
+    A look is dated by the beginning of its datatake, on whichever side of midnight (UTC) its scenes lie; where items
+    name no datatake, by the first of those that one satellite acquired in a row.
+    """
+    named: dict[tuple[str, datetime], list[pystac.Item]] = defaultdict(list)
+    others: dict[str, list[pystac.Item]] = defaultdict(list)
+    for item in items:
+        datatake = datatake_start(item)
+        if datatake is None:
+            others[satellite(item)].append(item)
+        else:
+            named[datatake].append(item)
+    new_year = datetime(season, 1, 1, tzinfo=UTC)
+    looks = [Look(max(start, new_year), by_tile(group)) for (_, start), group in named.items()]
+    for group in others.values():
+        group.sort(key=acquired)
+        rows = [[group[0]]]
+        for item in group[1:]:
+            if acquired(item) - acquired(rows[-1][-1]) < ONE_LOOK:
+                rows[-1].append(item)
+            else:
+                rows.append([item])
+        looks += [Look(acquired(row[0]), by_tile(row)) for row in rows]
+    return sorted(looks, key=lambda look: (look.moment, look.tiles[0][0].id))
+
+
+def by_tile(items: Sequence[pystac.Item]) -> list[list[pystac.Item]]:
+    """The items of a look by tile, in order of the newest's id; those of a tile the newest first."""
+    tiles: dict[str, list[pystac.Item]] = defaultdict(list)
+    for item in sorted(items, key=age, reverse=True):
+        tiles[sentinel2_tile(item)].append(item)
+    return sorted(tiles.values(), key=lambda granules: granules[0].id)

@@ -1,0 +1,446 @@
+"""Scenes that are not what they say: what of them reaches a store, and who is told."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import rasterio
+import xarray as xr
+from affine import Affine
+from numpy.typing import NDArray
+from pyproj import Transformer
+from tiny_region import BANDS, EAST, NORTH, SOUTH, WEST, TinyRegion
+from typer.testing import CliRunner
+
+import h2crop_data
+from h2crop_data.build.build import build_store
+from h2crop_data.build.engine import BuildError
+from h2crop_data.build.estimate import estimate
+from h2crop_data.build.planning import make_plan
+from h2crop_data.build.release import BuildReport
+from h2crop_data.cli.main import app
+from h2crop_data.cube.reading import read_index, read_index_json
+from h2crop_data.errors import PlanError
+from h2crop_data.recipe import Recipe
+from h2crop_data.validation.validate import validate_store
+
+FILL = -32768
+#: Rows and columns of the made Sentinel-2 rasters at 10 m, of the SCL at 20 m, and of EnMAP's at 30 m.
+FINE_SHAPE, SCL_SHAPE, ENMAP_SHAPE = (60, 60), (30, 30), (19, 19)
+
+
+def rewrite(path: Path, change: Callable[[NDArray[Any]], NDArray[Any]] | None = None, **profile: Any) -> None:
+    """Write a raster anew with other pixels (band, y, x), or another profile."""
+    with rasterio.open(path) as raster:
+        pixels, kept = raster.read(), raster.profile
+    pixels = pixels if change is None else change(pixels)
+    kept |= {
+        "dtype": pixels.dtype,
+        "count": len(pixels),
+        "height": pixels.shape[1],
+        "width": pixels.shape[2],
+        **profile,
+    }
+    if kept["crs"] is None:
+        del kept["crs"]
+    with rasterio.open(path, "w", **kept) as raster:
+        raster.write(pixels)
+
+
+def west_half(pixels: NDArray[Any], value: int) -> NDArray[Any]:
+    """Pixels (band, y, x) whose western half has one value."""
+    changed = pixels.copy()
+    changed[..., : pixels.shape[2] // 2] = value
+    return changed
+
+
+def built(recipe: Recipe, folder: Path) -> tuple[xr.Dataset, BuildReport]:
+    """The season of a store, and the report of building it."""
+    report = build_store(recipe, folder, workers=1)
+    season = h2crop_data.open(folder, 2022).load()
+    assert validate_store(folder).findings == []
+    return season, report
+
+
+def in_west(season: xr.Dataset) -> NDArray[np.bool_]:
+    """Which samples lie in the western half of the region."""
+    return np.asarray(season.x0.values < WEST + 240)
+
+
+class TestNumbers:
+    """Number 22000 with an offset of -1000 is reflectance 2.1; ground has none above 2."""
+
+    @pytest.mark.parametrize("number", [64536, 64700, 65535, 33767, 21001])
+    def test_what_no_ground_reflects_is_never_clear_and_named(
+        self, region: TinyRegion, tmp_path: Path, number: int
+    ) -> None:
+        folder = region.add_sentinel2("odd", "2022-07-01T10:50:00Z", 900)
+        rewrite(folder / "nir.tif", lambda pixels: west_half(pixels, number))
+        season, report = built(region.recipe(), tmp_path / "store")
+        july, west = season.sel(month=7), in_west(season)
+        assert (july.s2.values[west] == FILL).all()
+        assert (july.s2_clear.values[west] == 0).all()
+        assert (july.s2.values[~west] == np.array([900, 901, 902])[:, None, None]).all()
+        assert (july.s2_clear.values[~west] == 1).all()
+        assert report.impossible == ["odd"]
+        assert [list(names) for names in read_index(tmp_path / "store", "samples-2022")["s2_impossible"]] == [
+            ["odd"]
+        ] * 4
+        sheet = (tmp_path / "store/DATASHEET.md").read_text()
+        assert "clear pixels above reflectance 2, which were left out: 1, over 4 samples: `odd`" in sheet
+
+    def test_the_brightest_ground_stays_clear(self, region: TinyRegion, tmp_path: Path) -> None:
+        region.add_sentinel2("snow", "2022-07-01T10:50:00Z", 19998)
+        season, report = built(region.recipe(), tmp_path / "store")
+        assert (season.s2.sel(month=7)[:, 2] == 20000).all()
+        assert report.impossible == []
+
+    def test_such_pixels_do_not_spoil_the_median_of_other_days(self, region: TinyRegion, tmp_path: Path) -> None:
+        region.add_sentinel2("good", "2022-07-11T10:50:00Z", 900)
+        folder = region.add_sentinel2("wrapped", "2022-07-01T10:50:00Z", 900)
+        for key in BANDS.values():
+            rewrite(folder / f"{key}.tif", lambda pixels: np.full_like(pixels, 64700))
+        season, _ = built(region.recipe(), tmp_path / "store")
+        assert (season.s2.sel(month=7)[:, 0] == 900).all()
+        assert (season.s2_clear.sel(month=7) == 1).all()
+
+    @pytest.mark.parametrize("zone", ["own", "other"])
+    @pytest.mark.parametrize("nodata", [-32768, -9999])
+    def test_files_with_a_sign_keep_it(self, region: TinyRegion, tmp_path: Path, zone: str, nodata: int) -> None:
+        folder = region.add_sentinel2("signed", "2022-03-02T10:50:00Z", 1200, offset=0)
+        region.sentinel2[-1]["properties"]["earthsearch:boa_offset_applied"] = True
+
+        def signed(pixels: NDArray[Any]) -> NDArray[Any]:
+            numbers = west_half(pixels.astype(np.int16), -60)
+            # Zero is a number where something else stands for nodata.
+            numbers[:, : pixels.shape[1] // 2, pixels.shape[2] // 2 :] = 0
+            numbers[:, -pixels.shape[1] // 6 :] = nodata
+            return numbers
+
+        for key in BANDS.values():
+            rewrite(folder / f"{key}.tif", signed, nodata=nodata)
+        if zone == "other":
+            move_to_zone_32(folder)
+        season, _ = built(region.recipe(), tmp_path / "store")
+        march = season.sel(month=3)
+        inside = (slice(4, -10), slice(4, -4))
+        for i in range(4):
+            west, north = season.x0.values[i] < WEST + 240, season.y0.values[i] > SOUTH + 240
+            expected = -60 if west else (0 if north else 1200)
+            assert (march.s2.values[i][0, *inside] == expected).all()
+            assert (march.s2_clear.values[i][*inside] == 1).all()
+            if not north:
+                # Nodata over the southernmost 100 m of the files, of which 60 m lie beyond the cells.
+                assert (march.s2.values[i][:, -3:] == FILL).all()
+
+    def test_floating_point_files_are_refused_by_name(self, region: TinyRegion, tmp_path: Path) -> None:
+        region.add_sentinel2("whole", "2022-07-11T10:50:00Z", 900)
+        folder = region.add_sentinel2("float", "2022-07-01T10:50:00Z", 900)
+        rewrite(folder / "nir.tif", lambda pixels: pixels.astype(np.float32) / 10000)
+        with pytest.raises(
+            BuildError, match=r"float asset nir: .*nir\.tif holds float32 numbers; expected whole numbers"
+        ):
+            build_store(region.recipe(), tmp_path / "store", workers=1)
+        season, report = built(region.recipe(sentinel2={"gaps": "record"}), tmp_path / "recorded")
+        assert report.gaps == ["float"]
+        assert (season.s2_clear.sel(month=7) == 1).all()
+
+
+def move_to_zone_32(folder: Path) -> None:
+    """Warp every raster of a scene to the next UTM zone, at its own pixel size, nearest pixels."""
+    to_east = Transformer.from_crs("EPSG:32631", "EPSG:32632", always_xy=True)
+    for path in folder.glob("*.tif"):
+        with rasterio.open(path) as raster:
+            pixels, profile = raster.read(1), raster.profile
+        size = profile["transform"].a
+        x, y = to_east.transform([WEST - 60, EAST + 60] * 2, [SOUTH - 60, SOUTH - 60, NORTH + 60, NORTH + 60])
+        west, north = np.floor(min(x) / 60) * 60, np.ceil(max(y) / 60) * 60
+        width, height = (int(np.ceil((max(x) - west) / size)), int(np.ceil((north - min(y)) / size)))
+        columns, rows = np.meshgrid(west + (np.arange(width) + 0.5) * size, north - (np.arange(height) + 0.5) * size)
+        x, y = to_east.transform(columns, rows, direction="INVERSE")
+        column = np.floor((x - (WEST - 60)) / size).astype(int)
+        row = np.floor(((NORTH + 60) - y) / size).astype(int)
+        inside = (column >= 0) & (column < pixels.shape[1]) & (row >= 0) & (row < pixels.shape[0])
+        warped = np.full((height, width), profile["nodata"], pixels.dtype)
+        warped[inside] = pixels[row[inside], column[inside]]
+        grid = {"crs": "EPSG:32632", "transform": Affine(size, 0, west, 0, -size, north)}
+        rewrite(path, lambda _, warped=warped: warped[None], **grid)
+
+
+class TestWhereFilesLie:
+    @pytest.mark.parametrize(
+        "lie",
+        [
+            {},
+            {"proj:epsg": 32631},
+            {"proj:epsg": None},
+            {"proj:shape": [10, 10]},
+            {"proj:transform": [10, 0, 300000, 0, -10, 6000000]},
+            {"proj:epsg": 32631, "proj:shape": [600, 600], "proj:transform": [10, 0, WEST, 0, -10, NORTH]},
+        ],
+        ids=["says nothing", "another zone", "null", "another size", "another place", "wrong in everything"],
+    )
+    def test_the_file_says_where_its_pixels_are(self, region: TinyRegion, tmp_path: Path, lie: dict[str, Any]) -> None:
+        folder = region.add_sentinel2("east", "2022-07-01T10:50:00Z", 1500)
+        for key in BANDS.values():
+            rewrite(folder / f"{key}.tif", lambda pixels: west_half(pixels, 3000))
+        move_to_zone_32(folder)
+        item = region.sentinel2[-1]
+        del item["properties"]["proj:epsg"]
+        item["properties"] |= {key: value for key, value in lie.items() if key == "proj:epsg"}
+        for asset in item["assets"].values():
+            asset |= {key: value for key, value in lie.items() if key != "proj:epsg"}
+        season, _ = built(region.recipe(), tmp_path / "store")
+        july, west = season.sel(month=7), in_west(season)
+        # A pixel or two at the middle of the region may fall to either side.
+        assert (july.s2.values[west][:, 0, :, :-3] == 2000).all()
+        assert (july.s2.values[~west][:, 0, :, 3:] == 1500).all()
+        assert (july.s2_clear == 1).all()
+
+    def test_a_file_without_crs_is_refused_by_name_or_a_gap(self, region: TinyRegion, tmp_path: Path) -> None:
+        region.add_sentinel2("good", "2022-07-11T10:50:00Z", 900)
+        folder = region.add_sentinel2("lost", "2022-07-01T10:50:00Z", 3000)
+        rewrite(folder / "nir.tif", crs=None)
+        with pytest.raises(BuildError, match=r"lost asset nir: .*nir\.tif states no CRS"):
+            build_store(region.recipe(), tmp_path / "store", workers=1)
+        season, report = built(region.recipe(sentinel2={"gaps": "record"}), tmp_path / "recorded")
+        assert report.gaps == ["lost"]
+        assert (season.s2.sel(month=7)[:, 0] == 900).all()
+
+    @pytest.mark.parametrize(
+        ("geometry", "reason"),
+        [
+            (None, "it states no footprint"),
+            ({"type": "Polygon", "coordinates": [[[3, 50]]]}, "its footprint is damaged"),
+            ({"type": "Polygon", "coordinates": []}, "its footprint is empty"),
+            ("swapped", "longitude and latitude are swapped"),
+        ],
+    )
+    def test_scenes_nobody_can_place_are_named_as_refused(
+        self, region: TinyRegion, tmp_path: Path, geometry: Any, reason: str
+    ) -> None:
+        region.add_sentinel2("good", "2022-07-11T10:50:00Z", 900)
+        region.add_sentinel2("lost", "2022-07-01T10:50:00Z", 3000)
+        item = region.sentinel2[-1]
+        if geometry == "swapped":
+            ring = item["geometry"]["coordinates"][0]
+            geometry = {"type": "Polygon", "coordinates": [[[y, x] for x, y in ring]]}
+        item["geometry"] = geometry
+        season, report = built(region.recipe(), tmp_path / "store")
+        assert (season.s2.sel(month=7)[:, 0] == 900).all()
+        scene = read_index(tmp_path / "store", "scenes").set_index("id").loc["lost"]
+        assert not scene["taken"]
+        assert reason in scene["reason"]
+        (warning,) = report.sources[2022]["2022"]["warnings"]
+        assert reason in warning
+        assert "lost" in warning
+        assert "left out, and it may lie over the cells" in (tmp_path / "store/DATASHEET.md").read_text()
+
+    def test_when_only_such_scenes_are_there_they_are_named(self, region: TinyRegion) -> None:
+        region.add_sentinel2("lost", "2022-07-01T10:50:00Z", 3000)
+        region.sentinel2[-1]["geometry"] = None
+        with pytest.raises(PlanError, match=r"(?s)has no scene of collection.*lost: it states no footprint"):
+            make_plan(region.recipe(), 2022)
+
+
+def test_properties_of_mixed_types_are_read(region: TinyRegion, tmp_path: Path) -> None:
+    region.add_sentinel2("a", "2022-07-01T10:50:00Z", 1000)
+    region.sentinel2[-1]["properties"] |= {"eo:cloud_cover": "12.5", "proj:epsg": None, "x": [1, "a"], "created": "now"}
+    region.sentinel2[-1]["assets"]["blue"]["raster:bands"] = [{"offset": -0.1}]
+    region.add_sentinel2("b", "2022-07-11T10:50:00Z", 3000)
+    region.sentinel2[-1]["properties"] |= {"eo:cloud_cover": "97", "x": {"y": 1}, "created": "2022-07-12T00:00:00Z"}
+    region.sentinel2[-1]["assets"]["blue"]["raster:bands"] = [{"offset": "-0.1", "scale": None}]
+    region.add_sentinel2("c", "2022-07-21T10:50:00Z", 5000)
+    region.sentinel2[-1]["properties"] |= {"eo:cloud_cover": "cloudy"}
+    recipe = region.recipe(sentinel2={"max_cloud_cover": 50, "gaps": "record"})
+    season, _ = built(recipe, tmp_path / "store")
+    assert (season.s2.sel(month=7)[:, 0] == 1000).all()
+    scenes = read_index(tmp_path / "store", "scenes").set_index("id")
+    assert scenes["taken"].to_dict() == {"a": True, "b": False, "c": False}
+    assert "97 % is above" in scenes.loc["b", "reason"]
+    assert "eo:cloud_cover is 'cloudy', expected a number" in scenes.loc["c", "reason"]
+    with pytest.raises(PlanError, match=r"c: c: eo:cloud_cover is 'cloudy'"):
+        make_plan(region.recipe(sentinel2={"max_cloud_cover": 50}), 2022)
+
+
+class TestAcquisitions:
+    def test_two_items_of_one_id_are_two_items(self, region: TinyRegion, tmp_path: Path) -> None:
+        began = {"datatake": "20220510T105031"}
+        middle = WEST + 240
+        region.add_sentinel2("west", "2022-05-10T10:50:41Z", 500, east=middle, **began)
+        region.add_sentinel2("east", "2022-05-10T10:50:45Z", 1500, west=middle, **began)
+        for item in region.sentinel2:
+            item["id"] = "S2A_MSIL2A_20220510T105031_R051_T31UDS"
+        season, report = built(region.recipe(), tmp_path / "store")
+        may, west = season.sel(month=5), in_west(season)
+        assert (may.s2.values[west][:, 0] == 500).all()
+        assert (may.s2.values[~west][:, 0] == 1500).all()
+        assert (may.s2_clear == 1).all()
+        scenes = read_index(tmp_path / "store", "scenes")
+        name = "S2A_MSIL2A_20220510T105031_R051_T31UDS"
+        assert sorted(scenes.loc[scenes["taken"], "id"]) == [name, f"{name}~2"]
+        assert f"the catalog gives the id {name} to another item too" in report.sources[2022]["2022"]["warnings"][0]
+
+    def test_granules_with_footprints_of_the_whole_tile_each_give_what_they_have(
+        self, region: TinyRegion, tmp_path: Path
+    ) -> None:
+        """Two datastrips of a tile, each with data on one half, both with the footprint of all of it."""
+        for name, reflectance, east_empty in (("a", 500, True), ("b", 1500, False)):
+            folder = region.add_sentinel2(name, "2022-05-10T10:50:41Z", reflectance, datatake="20220510T105031")
+            for path in folder.glob("*.tif"):
+                rewrite(path, lambda pixels, flip=east_empty: west_half(pixels[..., :: -1 if flip else 1], 0))
+                if east_empty:
+                    rewrite(path, lambda pixels: np.ascontiguousarray(pixels[..., ::-1]))
+        season, report = built(region.recipe(), tmp_path / "store")
+        may, west = season.sel(month=5), in_west(season)
+        assert (may.s2.values[west][:, 0] == 500).all()
+        assert (may.s2.values[~west][:, 0] == 1500).all()
+        assert (may.s2_clear == 1).all()
+        assert "no datastrip proves that it shows the same ground" in report.sources[2022]["2022"]["warnings"][0]
+
+    def test_an_older_granule_never_replaces_the_clouds_of_the_newest(self, region: TinyRegion, tmp_path: Path) -> None:
+        cloudy = np.full(SCL_SHAPE, 4, np.uint8)
+        cloudy[: SCL_SHAPE[0] // 2] = 9
+        region.add_sentinel2("new", "2022-05-10T10:50:41Z", 500, datatake="20220510T105031", scl=cloudy)
+        region.add_sentinel2("old", "2022-05-10T10:50:41Z", 700, datatake="20220510T105031", baseline="04.00")
+        season, _ = built(region.recipe(), tmp_path / "store")
+        may, north = season.sel(month=5), season.y0.values > SOUTH + 240
+        assert (may.s2_clear.values[north] == 0).all()
+        assert (may.s2.values[~north][:, 0] == 500).all()
+
+    def test_two_strips_proved_by_their_names_are_both_kept(self, region: TinyRegion) -> None:
+        for name, strip in (("a", "20220510T105031"), ("b", "20220510T105231")):
+            region.add_sentinel2(name, "2022-05-10T10:50:41Z", 500, datatake="20220510T105031", strip=strip)
+        plan = make_plan(region.recipe(), 2022)
+        assert [item.id for item in plan.sentinel2] == ["a", "b"]
+
+    def test_a_datatake_over_midnight_is_one_look(self, region: TinyRegion, tmp_path: Path) -> None:
+        """Of the year's last day too: what was seen after its midnight belongs to the next season."""
+        datatake = "20220731T234900"
+        region.add_sentinel2("before", "2022-07-31T23:59:50Z", 500, datatake=datatake, tile="01KAB")
+        region.add_sentinel2("after", "2022-08-01T00:00:05Z", 500, datatake=datatake, tile="01KAC")
+        region.add_sentinel2("new year", "2022-01-01T00:10:05Z", 700, datatake="20211231T235500")
+        season, _ = built(region.recipe(), tmp_path / "store")
+        assert (season.s2_clear.sel(month=7) == 1).all()
+        assert (season.s2_day.sel(month=7) == 212).all()
+        assert (season.s2_clear.sel(month=8) == 0).all()
+        assert (season.s2_day.sel(month=1) == 1).all()
+        assert (season.s2.sel(month=1)[:, 0] == 700).all()
+        assert (season.s2_clear.sel(month=12) == 0).all()
+
+    @pytest.mark.parametrize(
+        ("first", "second", "platforms", "looks"),
+        [
+            ("2022-07-31T23:55:00Z", "2022-08-01T00:20:00Z", ("sentinel-2a", "Sentinel-2A"), 1),
+            ("2022-07-31T23:30:00Z", "2022-07-31T23:58:00Z", ("sentinel-2a", "sentinel-2a"), 1),
+            ("2022-07-31T10:00:00Z", "2022-07-31T11:40:00Z", ("sentinel-2a", "sentinel-2a"), 2),
+            ("2022-07-31T10:00:00Z", "2022-07-31T10:10:00Z", ("sentinel-2a", "sentinel-2b"), 2),
+        ],
+        ids=["over midnight", "half an hour", "the next orbit", "another satellite"],
+    )
+    def test_where_no_datatake_is_named_time_and_satellite_tell(
+        self, region: TinyRegion, tmp_path: Path, first: str, second: str, platforms: tuple[str, str], looks: int
+    ) -> None:
+        region.add_sentinel2("one", first, 500)
+        region.add_sentinel2("two", second, 500, tile="31UES")
+        for item, platform in zip(region.sentinel2, platforms, strict=True):
+            item["properties"]["platform"] = platform
+        season, _ = built(region.recipe(), tmp_path / "store")
+        assert (season.s2_clear.sel(month=7) == looks).all()
+        assert (season.s2_clear.sel(month=8) == 0).all()
+
+
+class TestOffsets:
+    def test_a_declared_offset_that_an_item_contradicts_is_told_everywhere(
+        self, region: TinyRegion, tmp_path: Path
+    ) -> None:
+        region.add_sentinel2("old", "2022-06-01T10:50:00Z", 900, baseline="03.01", offset=0)
+        region.add_sentinel2("new", "2022-07-01T10:50:00Z", 900, baseline="05.00", offset=1000)
+        recipe = region.recipe(sentinel2={"offset": 0})
+        told = "`sentinel2.offset: 0` is declared, the item says -1000 (baseline 05.00) (new)"
+        (warning,) = estimate(make_plan(recipe, 2022))["sources"]["warnings"]
+        assert told in warning
+        shown = CliRunner().invoke(app, ["plan", str(region.folder / "recipe.yaml"), "--out", str(tmp_path / "plan")])
+        assert told in shown.output
+        _, report = built(recipe, tmp_path / "store")
+        assert told in report.sources[2022]["2022"]["warnings"][0]
+        shown = CliRunner().invoke(app, ["build", str(tmp_path / "plan"), "--out", str(tmp_path / "other"), "--json"])
+        assert told in json.loads(shown.stdout)["sources"]["2022"]["2022"]["warnings"][0]
+        assert "is declared, the item says -1000" in (tmp_path / "store/DATASHEET.md").read_text()
+        assert told in read_index_json(tmp_path / "store", "sources")["2022"]["2022"]["warnings"][0]
+        scenes = read_index(tmp_path / "store", "scenes").set_index("id")["warning"]
+        assert scenes["old"] == ""
+        assert "the item says -1000" in scenes["new"]
+
+    @pytest.mark.parametrize("odd", ["nir", "swir16"])
+    def test_every_band_says_what_its_offset_is(self, region: TinyRegion, odd: str) -> None:
+        region.add_sentinel2("scene", "2022-07-01T10:50:00Z", 900)
+        for key in BANDS.values():
+            region.sentinel2[-1]["assets"][key]["raster:bands"] = [{"offset": 0 if key == odd else -0.1}]
+        band = {"nir": "B08", "swir16": "B11"}[odd]
+        with pytest.raises(PlanError, match=rf"scene: contradiction: .* gives offset -1000, those of {band} say 0"):
+            make_plan(region.recipe(), 2022)
+
+    def test_an_offset_said_to_be_removed_is_not_believed_of_jpeg_2000(
+        self, region: TinyRegion, tmp_path: Path
+    ) -> None:
+        folder = region.add_sentinel2("esa", "2022-05-10T10:50:00Z", 1500)
+        region.add_sentinel2("cog", "2022-06-10T10:50:00Z", 1500, offset=0)
+        for item in region.sentinel2:
+            item["properties"]["earthsearch:boa_offset_applied"] = True
+        for key in BANDS.values():
+            with rasterio.open(folder / f"{key}.tif") as raster:
+                pixels, profile = raster.read(), raster.profile
+            options = {"QUALITY": "100", "REVERSIBLE": "YES"}
+            kept = {name: profile[name] for name in ("width", "height", "count", "dtype", "crs", "transform")}
+            with rasterio.open(folder / f"{key}.jp2", "w", driver="JP2OpenJPEG", **kept, **options) as raster:
+                raster.write(pixels)
+            region.sentinel2[0]["assets"][key]["href"] = f"./sentinel2/esa/{key}.jp2"
+        season, _ = built(region.recipe(), tmp_path / "store")
+        for month in (5, 6):
+            assert (season.s2.sel(month=month)[:, 0] == 1500).all()
+
+
+class TestEnmapLayers:
+    def shifted(self, name: str, region: TinyRegion, layer: str, **grid: Any) -> None:
+        """Move a quality layer of a product."""
+        rewrite(region.folder / "enmap" / name / layer, **grid)
+
+    @pytest.mark.parametrize("layer", ["CLASSES.TIF", "CLOUD.TIF"])
+    @pytest.mark.parametrize("fault", ["a pixel east", "another zone", "a pixel smaller"])
+    def test_a_layer_on_another_grid_than_the_image_is_refused(
+        self, region: TinyRegion, layer: str, fault: str
+    ) -> None:
+        name = region.add_enmap()
+        path = region.folder / "enmap" / name / layer
+        if fault == "a pixel east":
+            rewrite(path, transform=Affine(30, 0, WEST - 45 + 30, 0, -30, NORTH + 45))
+        elif fault == "another zone":
+            rewrite(path, crs="EPSG:32632")
+        else:
+            rewrite(path, lambda pixels: pixels[:, 1:, 1:])
+        with pytest.raises(PlanError, match=rf"{layer} lies on another grid than the image"):
+            make_plan(region.recipe(), 2022)
+
+    def test_a_scene_without_cloud_layer_is_refused_unless_the_recipe_takes_it(
+        self, region: TinyRegion, tmp_path: Path
+    ) -> None:
+        name = region.add_enmap()
+        del region.enmap[-1]["assets"]["quality_cloud"]
+        with pytest.raises(PlanError, match=r"no asset `quality_cloud`.*`enmap.cloud_layer: optional`"):
+            make_plan(region.recipe(), 2022)
+        _, report = built(region.recipe(enmap={"cloud_layer": "optional"}), tmp_path / "store")
+        told = f"it has no asset `quality_cloud`: its clouds are not flagged ({name})"
+        assert told in report.sources[2022]["2022"]["warnings"][0]
+        assert "its clouds are not flagged" in (tmp_path / "store/DATASHEET.md").read_text()
+
+    def test_an_image_without_crs_is_refused_by_name(self, region: TinyRegion) -> None:
+        name = region.add_enmap()
+        rewrite(region.folder / "enmap" / name / "SPECTRAL_IMAGE.TIF", crs=None)
+        with pytest.raises(PlanError, match=r"SPECTRAL_IMAGE\.TIF states no CRS"):
+            make_plan(region.recipe(), 2022)

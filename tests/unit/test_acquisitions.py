@@ -1,0 +1,222 @@
+"""Items and acquisitions: what makes an item the one it is, which items show one look, and where footprints can lie."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from typing import Any
+
+import pystac
+import pytest
+import shapely
+
+from h2crop_data.catalog.acquisitions import looks_of, newest_of_each_acquisition, satellite, strip_start
+from h2crop_data.catalog.inventory import items_from_parquet, items_to_parquet
+from h2crop_data.catalog.items import each_once, footprint, name_twins, number_of
+from h2crop_data.errors import SceneError
+
+DATATAKE = "GS2A_20220510T105031_035950_N05.11"
+STRIP = "S2A_OPER_MSI_L2A_DS_2BPS_20220510T141054_S20220510T105130_N05.11"
+
+
+def item(
+    name: str,
+    time: str = "2022-05-10T10:50:41Z",
+    box: tuple[float, float, float, float] = (2.9, 48.5, 3.1, 48.6),
+    href: str = "/data/blue.tif",
+    **properties: Any,
+) -> pystac.Item:
+    """An item; `__` in a property's name stands for a colon."""
+    return pystac.Item.from_dict(
+        {
+            "type": "Feature",
+            "stac_version": "1.0.0",
+            "stac_extensions": [],
+            "id": name,
+            "geometry": json.loads(shapely.to_geojson(shapely.box(*box))),
+            "bbox": list(box),
+            "properties": {"datetime": time, **{key.replace("__", ":"): value for key, value in properties.items()}},
+            "links": [],
+            "assets": {"blue": {"href": href}},
+            "collection": "sentinel-2-l2a",
+        },
+        migrate=False,
+    )
+
+
+def names(items: list[pystac.Item]) -> list[str]:
+    """Their ids."""
+    return [one.id for one in items]
+
+
+class TestIdentity:
+    def test_an_item_listed_again_counts_once_whoever_signed_its_files(self) -> None:
+        listed = [item("a", href="https://x/blue.tif?sig=1"), item("a", href="https://x/blue.tif?sig=2")]
+        assert len(each_once(listed)) == 1
+
+    def test_of_an_item_that_changed_meanwhile_the_newest_state_counts(self) -> None:
+        old, new = item("a", updated="2022-06-01T00:00:00Z"), item("a", updated="2023-06-01T00:00:00Z")
+        for listed in ([old, new], [new, old]):
+            assert each_once(listed) == [new]
+
+    @pytest.mark.parametrize(
+        "other",
+        [
+            {"box": (3.1, 48.5, 3.3, 48.6)},
+            {"href": "/data/other/blue.tif"},
+            {"s2__product_uri": "S2A_MSIL2A_20220510T105031_N0511_R051_T31UDP_20220510T141054.SAFE"},
+        ],
+        ids=["ground", "files", "product"],
+    )
+    def test_ground_and_product_tell_items_of_one_id_apart(self, other: dict[str, Any]) -> None:
+        assert len(each_once([item("a"), item("a", **other)])) == 2
+
+    def test_files_do_not_count_where_the_product_is_named(self) -> None:
+        product = {"s2__product_uri": "S2A_MSIL2A_20220510T105031_N0511_R051_T31UDP_20220510T141054.SAFE"}
+        assert len(each_once([item("a", href="/one.tif", **product), item("a", href="/two.tif", **product)])) == 1
+
+    def test_twins_are_named_in_order_of_time(self) -> None:
+        early, late, alone = item("a", "2022-05-10T10:50:41Z"), item("a", "2022-05-10T10:50:45Z"), item("b")
+        assert name_twins([late, alone, early]) == {"a~2": "a"}
+        assert (early.id, late.id, alone.id) == ("a", "a~2", "b")
+
+
+class TestFootprint:
+    @pytest.mark.parametrize("zone", [29, 30, 31, 32, 33])
+    def test_ground_near_its_utm_zone_is_believed(self, zone: int) -> None:
+        assert footprint(item("a", proj__epsg=32600 + zone)).area > 0
+
+    @pytest.mark.parametrize(
+        ("box", "epsg", "likely"),
+        [
+            ((48.5, 2.9, 48.6, 3.1), 32631, "swapped"),
+            ((100.0, 48.5, 100.2, 48.6), 32631, "one of the two is wrong"),
+            ((-3.1, 48.5, -2.9, 48.6), 32634, "one of the two is wrong"),
+        ],
+    )
+    def test_ground_far_from_its_utm_zone_is_not(self, box: Any, epsg: int, likely: str) -> None:
+        with pytest.raises(SceneError, match=likely):
+            footprint(item("a", box=box, proj__epsg=epsg))
+
+    @pytest.mark.parametrize("west", [-179.9, 179.7])
+    @pytest.mark.parametrize("epsg", [32601, 32660])
+    def test_zones_meet_at_180_degrees(self, west: float, epsg: int) -> None:
+        assert footprint(item("a", box=(west, 60, west + 0.2, 60.1), proj__epsg=epsg)).area > 0
+
+    @pytest.mark.parametrize("code", [None, "", "EPSG:2154", 4326, "unknown"])
+    def test_other_crs_say_nothing_of_a_zone(self, code: Any) -> None:
+        assert footprint(item("a", box=(48.5, 2.9, 48.6, 3.1), proj__code=code)).area > 0
+
+
+class TestNumbers:
+    @pytest.mark.parametrize(("value", "number"), [(12, 12.0), ("12.5", 12.5), (0, 0.0), (None, None)])
+    def test_a_number_may_be_written_as_text(self, value: Any, number: float | None) -> None:
+        assert number_of(item("a", eo__cloud_cover=value), "eo:cloud_cover") == number
+
+    @pytest.mark.parametrize("value", ["cloudy", [1], {"a": 1}, "nan", float("inf"), ""])
+    def test_anything_else_is_refused_by_name(self, value: Any) -> None:
+        with pytest.raises(SceneError, match="a: eo:cloud_cover is"):
+            number_of(item("a", eo__cloud_cover=value), "eo:cloud_cover")
+
+
+class TestStrips:
+    def test_the_sensing_time_of_a_strip_is_read_not_that_of_its_processing(self) -> None:
+        assert strip_start(item("a", s2__datastrip_id=STRIP)) == datetime(2022, 5, 10, 10, 51, 30, tzinfo=UTC)
+        assert strip_start(item("a", eopf__datastrip_id=STRIP)) == datetime(2022, 5, 10, 10, 51, 30, tzinfo=UTC)
+        assert strip_start(item("a")) is None
+
+    @pytest.mark.parametrize(
+        ("strips", "left"),
+        [
+            (("105130", "105130"), ["new"]),
+            (("105130", "105132"), ["new"]),
+            (("105130", "105230"), ["new", "old"]),
+            (("105130", None), ["new", "old"]),
+            ((None, None), ["new", "old"]),
+        ],
+    )
+    def test_only_one_strip_proves_that_two_items_show_the_same(
+        self, strips: tuple[str | None, str | None], left: list[str]
+    ) -> None:
+        def of(name: str, baseline: str, strip: str | None) -> pystac.Item:
+            told = {} if strip is None else {"s2__datastrip_id": f"S2A_OPER_DS_S20220510T{strip}_N{baseline}"}
+            return item(name, s2__datatake_id=DATATAKE, s2__processing_baseline=baseline, s2__mgrs_tile="31UDP", **told)
+
+        kept = newest_of_each_acquisition([of("old", "04.00", strips[0]), of("new", "05.11", strips[1])])
+        assert names(kept.items) == left
+        assert kept.replaced == ({} if "old" in left else {"old": "new"})
+        assert kept.fillers == ({"old": "new"} if "old" in left else {})
+
+
+class TestLooks:
+    def test_tiles_and_granules_of_a_datatake_are_one_look(self) -> None:
+        facts = {"s2__datatake_id": DATATAKE}
+        items = [
+            item("b", s2__mgrs_tile="31UDP", s2__processing_baseline="05.11", **facts),
+            item("a", s2__mgrs_tile="31UDP", s2__processing_baseline="04.00", **facts),
+            item("c", "2022-05-10T10:50:55Z", s2__mgrs_tile="31UDQ", **facts),
+        ]
+        (look,) = looks_of(items, 2022)
+        assert look.moment == datetime(2022, 5, 10, 10, 50, 31, tzinfo=UTC)
+        assert [names(tile) for tile in look.tiles] == [["b", "a"], ["c"]]
+
+    @pytest.mark.parametrize("datatake", ["GS2A_20220310T105031_0_N05.11", "GS2A_20230510T105031_0_N05.11", "none"])
+    def test_a_datatake_far_from_the_acquisition_is_not_believed(self, datatake: str) -> None:
+        (look,) = looks_of([item("a", s2__datatake_id=datatake)], 2022)
+        assert look.moment == datetime(2022, 5, 10, 10, 50, 41, tzinfo=UTC)
+
+    def test_a_datatake_that_began_in_the_old_year_is_dated_in_the_season(self) -> None:
+        begun = "GS2A_20211231T235500_0_N05.11"
+        (look,) = looks_of([item("a", "2022-01-01T00:05:00Z", s2__datatake_id=begun)], 2022)
+        assert look.moment == datetime(2022, 1, 1, tzinfo=UTC)
+
+    def test_acquisitions_in_a_row_are_one_look_however_long_the_row(self) -> None:
+        times = ["10:00:00", "10:20:00", "10:40:00", "11:30:00"]
+        items = [item(f"S2A_{i}", f"2022-05-10T{time}Z") for i, time in enumerate(times)]
+        looks = looks_of(items, 2022)
+        assert [sum(len(tile) for tile in look.tiles) for look in looks] == [3, 1]
+
+    @pytest.mark.parametrize(
+        ("platform", "name", "expected"),
+        [
+            ("sentinel-2a", "x", "2A"),
+            ("Sentinel-2B", "x", "2B"),
+            ("SENTINEL-2C", "x", "2C"),
+            (None, "S2A_31UDP_20220510_0_L2A", "2A"),
+            (None, "scene", ""),
+        ],
+    )
+    def test_the_satellite(self, platform: str | None, name: str, expected: str) -> None:
+        assert satellite(item(name, platform=platform)) == expected
+
+
+MIXED: list[tuple[str, Any, Any]] = [
+    ("text and number", "12", 1.5),
+    ("object and text", {"a": 1}, "t"),
+    ("list and number", [1], 1),
+    ("yes or no and number", True, 1),
+    ("too large a number", 2**70, 1),
+    ("lists of text and number", [1, "a"], [1]),
+    ("objects of text and number", [{"offset": -0.1}], [{"offset": "-0.1"}]),
+]
+
+
+class TestMixedInventory:
+    @pytest.mark.parametrize("where", ["x", "created", "eo:cloud_cover"])
+    @pytest.mark.parametrize(("one", "other"), [case[1:] for case in MIXED], ids=[case[0] for case in MIXED])
+    def test_properties_and_asset_fields_of_mixed_types_come_back(self, where: str, one: Any, other: Any) -> None:
+        items = [item("a"), item("b"), item("c")]
+        for target, value in zip(items, (one, other), strict=False):
+            target.properties[where] = value
+            target.assets["blue"].extra_fields[where] = value
+        before = [(dict(i.properties), dict(i.assets["blue"].extra_fields)) for i in items]
+        back = items_from_parquet(items_to_parquet(items))
+        assert [(i.properties, i.assets["blue"].extra_fields) for i in back] == before
+        assert [(i.properties, i.assets["blue"].extra_fields) for i in items] == before, (
+            "the items are left as they are"
+        )
+
+    def test_a_time_that_is_none_comes_back_as_it_was_written(self) -> None:
+        items = [item("a", created="yesterday"), item("b", created="2022-01-01T00:00:00Z")]
+        back = items_from_parquet(items_to_parquet(items))
+        assert [one.properties["created"] for one in back] == ["yesterday", "2022-01-01T00:00:00Z"]
