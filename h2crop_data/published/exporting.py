@@ -37,7 +37,7 @@ from h2crop_data.published.parallel import in_threads
 #: The record of an export, by which it is gone on with.
 EXPORT_FILE = f"{BUILD_FOLDER}/export.json"
 #: A change of what is exported changes it.
-ALGORITHM = "export 1"
+ALGORITHM = "export 2"
 
 
 @dataclass(frozen=True)
