@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import aiohttp
 import fsspec
 import geopandas as gpd
 import numpy as np
@@ -25,7 +24,7 @@ from zarr.core.buffer import Buffer, BufferPrototype
 from zarr.storage import FsspecStore, LocalStore, WrapperStore
 
 from h2crop_data.constants import REFLECTANCE_FILL, REFLECTANCE_SCALE
-from h2crop_data.cube.location import open_storage
+from h2crop_data.cube.location import WEB, open_readable
 from h2crop_data.cube.schema import ROOT_COPY, StoreLayout, check_format_version, coordinates
 from h2crop_data.errors import StoreError
 
@@ -36,11 +35,13 @@ def read_file(store: str | Path, name: str) -> bytes:
     try:
         if "://" not in location:
             return Path(location).read_bytes()
-        if location.startswith("s3://"):
-            return open_storage(store).read(name)
+        if location.startswith(("s3://", *WEB)):
+            return open_readable(store).read(name)
         with fsspec.open(location, "rb") as file:
             data: bytes = file.read()
-    except (OSError, ValueError, aiohttp.ClientError) as error:
+    except StoreError as error:
+        raise StoreError(f"{error}; is {store} a finished store?") from error
+    except (OSError, ValueError, ImportError) as error:
         raise StoreError(f"cannot read {location}: {error}; is {store} a finished store?") from error
     return data
 
@@ -104,6 +105,10 @@ def zarr_store(location: str | Path) -> Store:
         from h2crop_data.cube.object_storage import zarr_store as s3_store
 
         return s3_store(str(location))
+    if str(location).startswith(WEB):
+        from h2crop_data.cube.web_storage import zarr_store as web_store
+
+        return web_store(str(location))
     return FsspecStore.from_url(str(location), read_only=True)
 
 
