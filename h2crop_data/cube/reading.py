@@ -215,6 +215,31 @@ def read_index_json(store: str | Path, name: str, release: int | None = None) ->
     return json.loads(read_file(store, index_path(store, store_attributes(store, release), name)))
 
 
+def nothing_selected(
+    store: str | Path, attributes: dict[str, Any], split: str | None, seasons: Sequence[int]
+) -> StoreError:
+    """The error to raise where a split (None: any) has no sample in some seasons: what was asked, and what there is."""
+    present = [int(season) for season in attributes["seasons"]]
+    if not seasons:
+        return StoreError(f"no season of {store} is selected; it has {', '.join(map(str, present))}")
+    counts = {
+        season: read_columns(store, attributes, f"samples-{season}", ["split"]).to_pandas()["split"].value_counts()
+        for season in present
+    }
+    recipes = json.loads(read_file(store, index_path(store, attributes, "recipes")))
+    shares = [(recipe.get("split") or {}).get("shares", {}) for recipe in recipes.values()]
+    asked = [name for of_recipe in shares for name, share in of_recipe.items() if share > 0]
+    known = dict.fromkeys([*asked, *(name for of_season in counts.values() for name in of_season.index)])
+    if split is not None and split not in known:
+        return StoreError(f"{store} has no split {split!r}; it has {', '.join(known) or 'none'}")
+    there = [
+        f"{season} has {', '.join(f'{name} {count}' for name, count in of_season.items()) or 'no sample'}"
+        for season, of_season in counts.items()
+    ]
+    wanted = "no sample" if split is None else f"no sample of the split {split!r}"
+    return StoreError(f"{store} has {wanted} in {', '.join(map(str, seasons))}; {'; '.join(there)}")
+
+
 def index_path(store: str | Path, attributes: dict[str, Any], name: str) -> str:
     """Where a part of the index lies."""
     index: dict[str, str] = attributes["index"]

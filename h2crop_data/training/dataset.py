@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from h2crop_data.cube.reading import load_root, read_table
+from h2crop_data.cube.reading import load_root, nothing_selected, read_table
 from h2crop_data.cube.shard import ShardReader, open_arrays
 from h2crop_data.errors import StoreError
 
@@ -43,7 +43,7 @@ class CropSamples(Dataset[dict[str, Any]]):
         store: folder, http(s) or s3 URL. split: `train`, `val` or `test`; all by default. seasons: all by default.
         arrays: names of arrays, by default those of the reference model that the store has. months: the first so many
         months of the monthly arrays. release: an older one than the current.
-        Raises StoreError for a store, season or array that is not there.
+        Raises StoreError for a store, season, split or array that is not there, and where no sample is selected.
         """
         self.store = store
         root = load_root(store, release)
@@ -74,6 +74,8 @@ class CropSamples(Dataset[dict[str, Any]]):
             if split is not None:
                 index = index[index["split"] == split]
             samples += [(season, slot, name) for slot, name in zip(index["slot"], index["sample"], strict=True)]
+        if not samples:
+            raise nothing_selected(store, attributes, split, chosen)
         self.ids = [name for _, _, name in samples]
         self._places = np.array([(season, slot) for season, slot, _ in samples], np.int64).reshape(-1, 2)
 

@@ -606,6 +606,17 @@ def test_seasons_are_chosen(kept_offset: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "other").exists()
 
 
+def test_a_split_without_samples_is_not_exported(tmp_path: Path) -> None:
+    single = make_published(tmp_path / "in", {"train": IDS["train"][:1]})
+    import_published(single.folder, tmp_path / "store")
+    told = CliRunner().invoke(app, ["export-h5", str(tmp_path / "store"), str(tmp_path / "out"), "--split", "val"])
+    assert isinstance(told.exception, StoreError)
+    assert "has no split 'val'; it has train" in str(told.exception)
+    assert not (tmp_path / "out").exists()
+    report = export_published(tmp_path / "store", tmp_path / "out")
+    assert report.lists == {"train": 1, "val": 0, "test": 0}
+
+
 def test_the_offset_is_not_added_twice(kept_offset: Path, tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match="still have it"):
         export_published(kept_offset, tmp_path / "out", ExportOptions(published_offset=True))
