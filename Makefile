@@ -1,6 +1,10 @@
 SHELL := bash
 
-PYTHON ?= python3.11
+# The newest of these that runs and can make environments. A name alone is not enough: version managers have names for
+# versions that are switched off, and Debian packs what `venv` needs apart.
+PYTHON ?= $(shell for name in python3.13 python3.12 python3.11 python3; do \
+	$$name -c $(USABLE) >/dev/null 2>&1 && echo $$name && break; done)
+USABLE := 'import ensurepip, sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))'
 VENV := .venv
 READY := $(VENV)/.h2crop-ready
 # Enough to simulate, build and inspect, without PyTorch, Prefect and the tools of development.
@@ -32,11 +36,23 @@ $(BUILD_READY): pyproject.toml constraints.txt
 	@echo "Installing into $(VENV) what building needs; the first time takes a minute or two"
 	@$(call install,build)
 
+# Where there is no .venv, or the Python it was made with is gone, it is made whatever the stamps say.
+ifeq ($(shell test -x $(VENV)/bin/python && echo there),)
+.PHONY: $(READY) $(BUILD_READY)
+endif
+
+NO_PYTHON := No Python 3.11, 3.12 or 3.13 with its module venv was found: install one (Debian, Ubuntu: apt install \
+	python3 python3-venv; macOS: brew install python@3.13) or give its path: make PYTHON=/path/to/python
+# $(call make-venv,INTERPRETER)
+define make-venv
+$(if $(1),$(1) -m venv --clear $(VENV),{ echo "$(NO_PYTHON)" >&2; exit 1; })
+endef
+
 COMMA := ,
 # $(call install,EXTRAS[,OTHER STAMP])
 define install
 start=$$SECONDS && \
-{ test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV); } && \
+{ test -x $(VENV)/bin/python || $(call make-venv,$(PYTHON)); } && \
 $(VENV)/bin/python -m pip install -qq --disable-pip-version-check -c constraints.txt -e '.[$(1)]' && \
 touch $(2) $@ && \
 echo "Ready in $$((SECONDS - start)) s"

@@ -1,6 +1,6 @@
 """The errors h2crop raises on purpose: each says what is wrong, where, and what to do.
 
-Every class is also the builtin exception that fits it, so callers may catch either.
+Every error is also the builtin exception that fits it, so callers may catch either.
 """
 
 from __future__ import annotations
@@ -44,3 +44,7 @@ class MissingFileError(StoreError, FileNotFoundError):
 
 class FormatVersionError(StoreError):
     """A store was written in a format this version does not read."""
+
+
+class StoreWarning(UserWarning):
+    """A store can be read, but not as well as it could; the command line prints it in one line."""

@@ -13,7 +13,7 @@ from h2crop_data.errors import RecipeError
 
 
 def inspect(
-    store: Annotated[str, typer.Argument(help="Folder or http(s) URL of a store.")],
+    store: Annotated[str, typer.Argument(help="Folder, http(s) or s3 URL of a store.")],
     season: Annotated[int | None, typer.Option(help="Season that is looked at closely (default: the last).")] = None,
     sample: Annotated[
         str | None,

@@ -5,7 +5,8 @@ from __future__ import annotations
 import importlib.util
 import sys
 import warnings
-from typing import Annotated
+from functools import partial
+from typing import Annotated, Any
 
 import typer
 
@@ -25,7 +26,7 @@ from h2crop_data.cli import (
     validate,
 )
 from h2crop_data.cli.console import Exit, console
-from h2crop_data.errors import H2cropError, RecipeError
+from h2crop_data.errors import H2cropError, RecipeError, StoreWarning
 
 app = typer.Typer(
     name="h2crop",
@@ -67,6 +68,7 @@ def main() -> None:
     """Run the command; errors a user can act on are printed without a stack trace."""
     # rasterio warns of scratch datasets that it makes itself, whenever threads undo its silencing.
     warnings.filterwarnings("ignore", message="Dataset has no geotransform")
+    warnings.showwarning = partial(show_warning, warnings.showwarning)
     try:
         app()
     except RecipeError as error:
@@ -82,6 +84,17 @@ def main() -> None:
     except KeyboardInterrupt:
         console.print("stopped; what is finished is kept, the same command goes on from there")
         sys.exit(Exit.FAILED)
+
+
+def show_warning(
+    otherwise: Any, message: Warning | str, category: type[Warning], filename: str, line: int, *rest: Any
+) -> None:
+    """Print a warning about a store in one line, any other as Python does (`otherwise`)."""
+    if not issubclass(category, StoreWarning):
+        otherwise(message, category, filename, line, *rest)
+        return
+    console.print("[yellow]warning:[/] ", end="")
+    console.print(str(message), markup=False, soft_wrap=True)
 
 
 def tell(error: H2cropError, code: Exit) -> Exit:

@@ -5,8 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from h2crop_data.cube.local_storage import LocalStorage
-from h2crop_data.cube.storage import Storage
+from h2crop_data.cube.storage import ReadableStorage, Storage
 from h2crop_data.errors import StoreError
+
+#: How the URLs of stores on web servers begin.
+WEB = ("http://", "https://")
 
 
 def open_storage(location: str | Path) -> Storage:
@@ -18,3 +21,14 @@ def open_storage(location: str | Path) -> Storage:
     from h2crop_data.cube.object_storage import ObjectStorage
 
     return ObjectStorage(str(location))
+
+
+def open_readable(location: str | Path) -> ReadableStorage:
+    """The storage at a folder, an `s3://bucket/prefix` URL or an http(s) URL, to read. Raises StoreError for others."""
+    if str(location).startswith(WEB):
+        from h2crop_data.cube.web_storage import WebStorage
+
+        return WebStorage(str(location))
+    if "://" in str(location) and not str(location).startswith("s3://"):
+        raise StoreError(f"{location}: a store is read from a folder, s3://bucket/prefix, http:// or https://")
+    return open_storage(location)

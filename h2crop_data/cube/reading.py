@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import aiohttp
 import fsspec
 import geopandas as gpd
 import numpy as np
@@ -25,7 +24,7 @@ from zarr.core.buffer import Buffer, BufferPrototype
 from zarr.storage import FsspecStore, LocalStore, WrapperStore
 
 from h2crop_data.constants import REFLECTANCE_FILL, REFLECTANCE_SCALE
-from h2crop_data.cube.location import open_storage
+from h2crop_data.cube.location import WEB, open_readable
 from h2crop_data.cube.schema import ROOT_COPY, StoreLayout, check_format_version, coordinates
 from h2crop_data.errors import StoreError
 
@@ -36,11 +35,13 @@ def read_file(store: str | Path, name: str) -> bytes:
     try:
         if "://" not in location:
             return Path(location).read_bytes()
-        if location.startswith("s3://"):
-            return open_storage(store).read(name)
+        if location.startswith(("s3://", *WEB)):
+            return open_readable(store).read(name)
         with fsspec.open(location, "rb") as file:
             data: bytes = file.read()
-    except (OSError, ValueError, aiohttp.ClientError) as error:
+    except StoreError as error:
+        raise StoreError(f"{error}; is {store} a finished store?") from error
+    except (OSError, ValueError, ImportError) as error:
         raise StoreError(f"cannot read {location}: {error}; is {store} a finished store?") from error
     return data
 
@@ -104,6 +105,10 @@ def zarr_store(location: str | Path) -> Store:
         from h2crop_data.cube.object_storage import zarr_store as s3_store
 
         return s3_store(str(location))
+    if str(location).startswith(WEB):
+        from h2crop_data.cube.web_storage import zarr_store as web_store
+
+        return web_store(str(location))
     return FsspecStore.from_url(str(location), read_only=True)
 
 
@@ -208,6 +213,31 @@ def read_columns(store: str | Path, attributes: dict[str, Any], name: str, colum
 def read_index_json(store: str | Path, name: str, release: int | None = None) -> Any:
     """A document of a release's index: `statistics`, `classes`, `recipes`."""
     return json.loads(read_file(store, index_path(store, store_attributes(store, release), name)))
+
+
+def nothing_selected(
+    store: str | Path, attributes: dict[str, Any], split: str | None, seasons: Sequence[int]
+) -> StoreError:
+    """The error to raise where a split (None: any) has no sample in some seasons: what was asked, and what there is."""
+    present = [int(season) for season in attributes["seasons"]]
+    if not seasons:
+        return StoreError(f"no season of {store} is selected; it has {', '.join(map(str, present))}")
+    counts = {
+        season: read_columns(store, attributes, f"samples-{season}", ["split"]).to_pandas()["split"].value_counts()
+        for season in present
+    }
+    recipes = json.loads(read_file(store, index_path(store, attributes, "recipes")))
+    shares = [(recipe.get("split") or {}).get("shares", {}) for recipe in recipes.values()]
+    asked = [name for of_recipe in shares for name, share in of_recipe.items() if share > 0]
+    known = dict.fromkeys([*asked, *(name for of_season in counts.values() for name in of_season.index)])
+    if split is not None and split not in known:
+        return StoreError(f"{store} has no split {split!r}; it has {', '.join(known) or 'none'}")
+    there = [
+        f"{season} has {', '.join(f'{name} {count}' for name, count in of_season.items()) or 'no sample'}"
+        for season, of_season in counts.items()
+    ]
+    wanted = "no sample" if split is None else f"no sample of the split {split!r}"
+    return StoreError(f"{store} has {wanted} in {', '.join(map(str, seasons))}; {'; '.join(there)}")
 
 
 def index_path(store: str | Path, attributes: dict[str, Any], name: str) -> str:

@@ -1,14 +1,13 @@
-"""One block's shard of one array: its bytes, and the local reader.
+"""One block's shard of one array: its bytes, and the reader.
 
 A shard is the inner chunks in C order, each compressed on its own, followed by an index of (offset, length) pairs
 and the index's CRC32C (Zarr v3 `sharding_indexed`, index at the end). Chunks that hold nothing but the fill value
-are left out. The reader caches the index of a shard, fetches neighbouring chunks with one `pread` and decodes them
-straight into the caller's buffer; it keeps no open file and no thread, so it survives fork, spawn and forkserver.
+are left out. The reader caches the index of a shard, fetches neighbouring chunks at once (in a folder with one `pread`)
+and decodes them straight into the caller's buffer; it keeps no open file and no thread of its own.
 """
 
 from __future__ import annotations
 
-import os
 import struct
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -19,8 +18,10 @@ import numpy as np
 from numcodecs import blosc
 from numpy.typing import NDArray
 
+from h2crop_data.cube.location import open_readable
 from h2crop_data.cube.schema import ArraySpec, Codec
-from h2crop_data.errors import StoreError
+from h2crop_data.cube.storage import ReadableStorage
+from h2crop_data.errors import MissingFileError, StoreError
 
 #: Both words of an index entry of a chunk that was left out.
 MISSING = np.uint64(2**64 - 1)
@@ -118,15 +119,17 @@ def shard_name(block: int, dimensions: int) -> str:
 
 
 class ShardReader:
-    """Reads samples of one sharded array in a local folder. Cheap to pickle and to share between processes.
+    """Reads samples of one sharded array. Cheap to pickle and to share between processes.
 
     The metadata is what the release's root says; shards are never rewritten, so a cached index stays true.
     """
 
-    def __init__(self, folder: Path, document: dict[str, Any]) -> None:
+    def __init__(self, storage: ReadableStorage, folder: str, document: dict[str, Any]) -> None:
+        """folder: of the array in its store, `2022/s2`; document: its metadata."""
         sharding = document["codecs"][0]["configuration"]
-        self.folder = Path(folder)
-        self.name = self.folder.name
+        self.storage = storage
+        self.folder = folder
+        self.name = folder.rpartition("/")[2]
         self.shape = tuple(document["shape"])
         self.sample_shape = self.shape[1:]
         self.dtype = np.dtype(document["data_type"])
@@ -171,7 +174,7 @@ class ShardReader:
         start = place * self.chunks_per_sample + first // self.step
         index = self._index(block)
         if index is None and not self.missing_is_fill:
-            raise StoreError(f"{self.path(block)} is missing; download or build this block again")
+            raise StoreError(f"{self.where(block)} is missing; download or build this block again")
         if index is None:
             out[...] = self.fill
             return
@@ -191,52 +194,43 @@ class ShardReader:
         begin = min(offsets[i] for i in wanted)
         end = max(offsets[i] + lengths[i] for i in wanted)
         try:
-            data = memoryview(read_range(self.path(block), begin, end - begin))
-        except OSError as error:
-            raise StoreError(f"cannot read {self.path(block)}: {error.strerror}; was it removed?") from error
+            data = memoryview(self.storage.read_range(self.shard(block), begin, end - begin))
+        except MissingFileError as error:
+            raise StoreError(f"{error}; was it removed?") from error
         for i in wanted:
             chunk = data[offsets[i] - begin : offsets[i] - begin + lengths[i]]
             try:
                 decode_chunk(chunk, rows[i])
             except (RuntimeError, ValueError) as error:
                 raise StoreError(
-                    f"{self.path(block)}: chunk at byte {offsets[i]} is damaged ({error}); "
+                    f"{self.where(block)}: chunk at byte {offsets[i]} is damaged ({error}); "
                     "download or build this block again"
                 ) from error
 
-    def path(self, block: int) -> Path:
-        """The shard file of a block."""
-        return self.folder / shard_name(block, len(self.shape))
+    def shard(self, block: int) -> str:
+        """The name of a block's shard in the store."""
+        return f"{self.folder}/{shard_name(block, len(self.shape))}"
+
+    def where(self, block: int) -> str:
+        """The shard of a block as the user would find it."""
+        return self.storage.where(self.shard(block))
 
     def _index(self, block: int) -> NDArray[np.void] | None:
         """The shard's index, (capacity x chunks per sample) of INDEX_ENTRY; None where the shard does not exist."""
         if block not in self._indexes:
-            self._indexes[block] = read_index(self.path(block), self.capacity * self.chunks_per_sample)
+            self._indexes[block] = self._read_index(block)
         return self._indexes[block]
 
-
-def read_range(path: Path, offset: int, length: int) -> bytes:
-    """So many bytes of a file from an offset on; fewer where it ends before."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        return os.pread(descriptor, length, offset)
-    finally:
-        os.close(descriptor)
-
-
-def read_index(path: Path, entries: int) -> NDArray[np.void] | None:
-    """The index at the end of a shard file, checked against its CRC32C; None where there is no such file."""
-    try:
-        with path.open("rb") as file:
-            length = file.seek(0, os.SEEK_END)
-            file.seek(max(0, length - index_size(entries)))
-            tail = file.read()
-    except FileNotFoundError:
-        return None
-    try:
-        return parse_index(tail, length, entries)
-    except ValueError as error:
-        raise StoreError(f"{path}: {error}; download or build this block again") from error
+    def _read_index(self, block: int) -> NDArray[np.void] | None:
+        """The index at the end of a shard, checked against its CRC32C; None where the shard does not exist."""
+        entries = self.capacity * self.chunks_per_sample
+        found = self.storage.read_end(self.shard(block), index_size(entries))
+        if found is None:
+            return None
+        try:
+            return parse_index(*found, entries)
+        except ValueError as error:
+            raise StoreError(f"{self.where(block)}: {error}; download or build this block again") from error
 
 
 def index_size(entries: int) -> int:
@@ -258,12 +252,16 @@ def parse_index(tail: bytes, length: int, entries: int) -> NDArray[np.void]:
     return index
 
 
-def open_arrays(store: Path, root: dict[str, Any], season: int) -> dict[str, ShardReader]:
-    """Readers of every sharded array of a season, by name, from the release's consolidated root document."""
+def open_arrays(store: str | Path, root: dict[str, Any], season: int) -> dict[str, ShardReader]:
+    """Readers of every sharded array of a season, by name, from the release's consolidated root document.
+
+    store: folder, http(s) or s3 URL. Raises StoreError for other URLs.
+    """
+    storage = open_readable(store)
     members = root["consolidated_metadata"]["metadata"]
     prefix = f"{season}/"
     return {
-        path.removeprefix(prefix): ShardReader(store / path, document)
+        path.removeprefix(prefix): ShardReader(storage, path, document)
         for path, document in members.items()
         if path.startswith(prefix) and document["codecs"][0]["name"] == "sharding_indexed"
     }

@@ -26,8 +26,8 @@ def canonical_json(value: Any) -> str:
     return json.dumps(value, sort_keys=True, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 
-class Storage(ABC):
-    """The files of one store. Cheap to pickle; safe to use from several threads."""
+class ReadableStorage(ABC):
+    """The files of one store, for those who only read. Cheap to pickle; safe to use from several threads."""
 
     #: What the user calls it: the folder, or the URL.
     location: str
@@ -39,6 +39,25 @@ class Storage(ABC):
     @abstractmethod
     def read_range(self, name: str, offset: int, length: int) -> bytes:
         """So many bytes from an offset on; fewer where the file ends before. Raises as `read` does."""
+
+    @abstractmethod
+    def read_end(self, name: str, length: int) -> tuple[bytes, int] | None:
+        """The last so many bytes of a file (all of a shorter one) and its size; None where there is none."""
+
+    def where(self, name: str) -> str:
+        """A file as the user would find it."""
+        return f"{self.location.rstrip('/')}/{name}"
+
+
+class Storage(ReadableStorage):
+    """The files of one store, to be read and written."""
+
+    def read_end(self, name: str, length: int) -> tuple[bytes, int] | None:
+        size = self.size(name)
+        if size is None:
+            return None
+        start = max(0, size - length)
+        return self.read_range(name, start, size - start), size
 
     @abstractmethod
     def size(self, name: str) -> int | None:
@@ -88,7 +107,3 @@ class Storage(ABC):
             return json.loads(self.read(name))
         except ValueError as error:
             raise StoreError(f"{self.where(name)} is damaged: {error}") from error
-
-    def where(self, name: str) -> str:
-        """A file as the user would find it."""
-        return f"{self.location.rstrip('/')}/{name}"

@@ -13,7 +13,7 @@ import pandas as pd
 
 from h2crop_data.constants import SENTINEL2_BANDS
 from h2crop_data.cube.local_storage import LocalStorage
-from h2crop_data.cube.reading import index_path, load_root, read_file, read_table
+from h2crop_data.cube.reading import index_path, load_root, nothing_selected, read_file, read_table
 from h2crop_data.cube.schema import StoreLayout
 from h2crop_data.cube.shard import open_arrays
 from h2crop_data.cube.storage import BUILD_FOLDER, Storage, canonical_json
@@ -37,7 +37,7 @@ from h2crop_data.published.parallel import in_threads
 #: The record of an export, by which it is gone on with.
 EXPORT_FILE = f"{BUILD_FOLDER}/export.json"
 #: A change of what is exported changes it.
-ALGORITHM = "export 1"
+ALGORITHM = "export 2"
 
 
 @dataclass(frozen=True)
@@ -94,8 +94,8 @@ def export_published(
 
     workers: samples at a time, a core each by default. Raises PublishedError naming everything of the store that does
     not fit the published layout, RecipeError for an offset that cannot be added, PlanError where the folder was begun
-    with another store or other options, StoreError where the store is damaged or the folder cannot be written.
-    Finished files are kept.
+    with another store or other options, StoreError where no sample is selected, the store is damaged or the folder
+    cannot be written. Finished files are kept.
     """
     options = options or ExportOptions()
     root = load_root(store, options.release)
@@ -103,6 +103,8 @@ def export_published(
     sources = [source_of(store, root, season, options) for season in chosen_seasons(store, attributes, options)]
     check_fit(store, StoreLayout.from_attributes(attributes["layout"]))
     tables = [samples_of(store, attributes, source.season, options.split) for source in sources]
+    if not any(map(len, tables)):
+        raise nothing_selected(store, attributes, options.split, [source.season for source in sources])
     target = LocalStorage(folder)
     check_target(target)
     report = ExportReport(str(folder), attributes["release"], samples=sum(len(table) for table in tables))

@@ -2,29 +2,36 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 from numpy.typing import NDArray
 
-from h2crop_data.constants import BACKGROUND, REFLECTANCE_FILL, UNKNOWN
+from h2crop_data.constants import BACKGROUND, MONTHS, REFLECTANCE_FILL, UNKNOWN
+
+#: The published experiments read the first so many months of a file.
+WINDOWS = (6, 8, 10, MONTHS)
 
 
 def fill_months(s2: NDArray[np.int16]) -> NDArray[np.int16]:
-    """Months without a clear pixel, from the clear months of the same pixel and band.
+    """Months without a clear pixel, from the clear months of the same pixel and band in the window they lie in.
 
-    s2: (month, band, y, x). Between two clear months linear in the number of the month, rounded to the nearest (halves
-    to the even number); before the first and after the last the nearest clear month. A pixel that was never clear stays
-    fill.
+    s2: (month, band, y, x). The window of a month is the shortest of `WINDOWS` that holds it, so that the first months
+    of a window never depend on later ones. Between two clear months of the window linear in the number of the month,
+    rounded to the nearest (halves to the even number); before the first and after the last the nearest clear month. A
+    pixel that was not clear in the window stays fill.
     """
     filled = s2.copy()
     # Band by band: the interpolation needs several times its input in memory.
     for band in range(s2.shape[1]):
-        values = s2[:, band].reshape(len(s2), -1)
-        gaps = values == REFLECTANCE_FILL
-        columns = np.flatnonzero(gaps.any(axis=0) & ~gaps.all(axis=0))
-        if columns.size:
-            whole = values.copy()
-            whole[:, columns] = interpolated(values[:, columns])
-            filled[:, band] = whole.reshape(filled[:, band].shape)
+        measured, whole = (values[:, band].reshape(len(s2), -1) for values in (s2, filled))
+        for first, end in pairwise((0, *WINDOWS)):
+            window = measured[:end]
+            gaps = window == REFLECTANCE_FILL
+            columns = np.flatnonzero(gaps[first:].any(axis=0) & ~gaps.all(axis=0))
+            if columns.size:
+                whole[first:end, columns] = interpolated(window[:, columns])[first:]
+        filled[:, band] = whole.reshape(filled[:, band].shape)
     return filled
 
 

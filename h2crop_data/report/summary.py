@@ -15,7 +15,15 @@ import pyarrow.compute as pc
 import zarr
 
 from h2crop_data.constants import MONTHS, TIERS, UNKNOWN
-from h2crop_data.cube.reading import load_root, read_columns, read_index_json, read_table, store_attributes
+from h2crop_data.cube.reading import (
+    ReleaseStore,
+    load_root,
+    read_columns,
+    read_index_json,
+    read_table,
+    store_attributes,
+    zarr_store,
+)
 from h2crop_data.errors import StoreError
 
 #: Classes of tier 4 that are named, the most frequent first.
@@ -30,7 +38,7 @@ NAMED_SAMPLES = 3
 def summarize(store: str | Path) -> dict[str, Any]:
     """A store's release, size, seasons, labels and training statistics as plain data that JSON can hold.
 
-    store: folder or http(s) URL. Sizes in bytes, shares from 0 to 1, wavelengths in nm, statistics in reflectance.
+    store: folder, http(s) or s3 URL. Sizes in bytes, shares from 0 to 1, wavelengths in nm, statistics in reflectance.
     Raises StoreError where there is no store.
     """
     root = load_root(store)
@@ -52,7 +60,7 @@ def summarize(store: str | Path) -> dict[str, Any]:
             "scenes": count_scenes(scenes[scenes["season"] == int(key)], samples),
             "ground": ground(table),
             "arrays": array_facts(members, key, files),
-            "wavelength_nm": wavelength_range(store, members, key, samples),
+            "wavelength_nm": wavelength_range(store, root, key, samples),
             "s2_clear_share": mean_of_lists(table, "s2_clear_share", MONTHS),
             "enmap_flagged_share": mean_of(samples, "enmap_flagged_share"),
             "declared_share": mean_of(samples, "declared_share"),
@@ -141,15 +149,14 @@ def array_facts(members: dict[str, Any], season: str, files: pd.DataFrame) -> di
     return facts
 
 
-def wavelength_range(
-    store: str | Path, members: dict[str, Any], season: str, samples: pd.DataFrame
-) -> list[float] | None:
+def wavelength_range(store: str | Path, root: dict[str, Any], season: str, samples: pd.DataFrame) -> list[float] | None:
     """First and last wavelength of the first sample in nm; None without EnMAP. Reads one chunk of the coordinate."""
     name = f"{season}/wavelength"
-    if name not in members or samples.empty:
+    if name not in root["consolidated_metadata"]["metadata"] or samples.empty:
         return None
-    array = zarr.open_group(str(store), mode="r", use_consolidated=True)[name]
-    spectrum = np.asarray(array[int(samples["slot"].iloc[0])])  # type: ignore[index]
+    files = ReleaseStore(zarr_store(store), root)
+    array: Any = zarr.open_group(files, mode="r", use_consolidated=True)[name]
+    spectrum = np.asarray(array[int(samples["slot"].iloc[0])])
     return [round(float(spectrum.min()), 2), round(float(spectrum.max()), 2)]
 
 

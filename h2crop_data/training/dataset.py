@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from h2crop_data.cube.reading import load_root, read_table
+from h2crop_data.cube.reading import load_root, nothing_selected, read_table
 from h2crop_data.cube.shard import ShardReader, open_arrays
 from h2crop_data.errors import StoreError
 
@@ -19,11 +19,13 @@ MODEL_ARRAYS = ("enmap", "s2", "label", "prior")
 
 
 class CropSamples(Dataset[dict[str, Any]]):
-    """The samples of a local store, in the order of its index.
+    """The samples of a store, in the order of its index.
 
     A sample is a dictionary of tensors with the store's own dtypes and fill values (docs/store-format.md), and `id`:
     enmap (band, y30, x30) int16, s2 (month, s2_band, y, x) int16, label and prior (tier, y, x) uint8, and whatever
-    else of the store's arrays is asked for. Works in forked, spawned and forkserver workers.
+    else of the store's arrays is asked for. A store in a folder or on a web server can be read in forked, spawned and
+    forkserver workers; one in S3 not in forked ones, which raise StoreError that says so: give a DataLoader
+    `multiprocessing_context="forkserver"` or `"spawn"`.
     """
 
     def __init__(
@@ -38,12 +40,12 @@ class CropSamples(Dataset[dict[str, Any]]):
     ) -> None:
         """Open a store.
 
-        split: `train`, `val` or `test`; all by default. seasons: all by default. arrays: names of arrays, by default
-        those of the reference model that the store has. months: the first so many months of the monthly arrays.
-        release: an older one than the current.
-        Raises StoreError for a store, season or array that is not there.
+        store: folder, http(s) or s3 URL. split: `train`, `val` or `test`; all by default. seasons: all by default.
+        arrays: names of arrays, by default those of the reference model that the store has. months: the first so many
+        months of the monthly arrays. release: an older one than the current.
+        Raises StoreError for a store, season, split or array that is not there, and where no sample is selected.
         """
-        self.store = Path(store)
+        self.store = store
         root = load_root(store, release)
         attributes = root["attributes"]
         present = [int(season) for season in attributes["seasons"]]
@@ -72,6 +74,8 @@ class CropSamples(Dataset[dict[str, Any]]):
             if split is not None:
                 index = index[index["split"] == split]
             samples += [(season, slot, name) for slot, name in zip(index["slot"], index["sample"], strict=True)]
+        if not samples:
+            raise nothing_selected(store, attributes, split, chosen)
         self.ids = [name for _, _, name in samples]
         self._places = np.array([(season, slot) for season, slot, _ in samples], np.int64).reshape(-1, 2)
 

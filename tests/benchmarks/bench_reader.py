@@ -80,7 +80,7 @@ def write_hdf5(folder: Path, readers: dict[str, ShardReader], samples: int) -> N
 def compressed_chunks(reader: ShardReader, slot: int, out: NDArray[Any]) -> list[tuple[bytes, NDArray[Any]]]:
     """A sample's chunks as they lie on disk, each with the part of the buffer that it decodes into."""
     block, place = divmod(slot, reader.capacity)
-    data = reader.path(block).read_bytes()
+    data = reader.storage.read(reader.shard(block))
     count = reader.chunks_per_sample
     table = data[-4 - 16 * count * reader.capacity : -4][16 * count * place : 16 * count * (place + 1)]
     entries = np.frombuffer(table, "<u8").reshape(count, 2).tolist()

@@ -43,7 +43,7 @@ from numcodecs import blosc
 from numpy.typing import NDArray
 
 from h2crop_data.constants import MONTHS, TIERS, UNKNOWN
-from h2crop_data.cube.local_storage import sync
+from h2crop_data.cube.local_storage import LocalStorage, sync
 from h2crop_data.cube.schema import Codec, StoreLayout
 from h2crop_data.cube.shard import BITSHUFFLE, ShardReader
 from h2crop_data.cube.store import StoreBuilder, hold_store
@@ -188,7 +188,9 @@ def read_everything(store: Path, layout: StoreLayout, samples: int) -> float:
     """Samples a second that readers of every array give from the first block."""
     specs = layout.arrays()
     readers = {
-        name: ShardReader(store / str(SEASON) / name, spec.metadata(layout.capacity, layout.capacity, layout.codec))
+        name: ShardReader(
+            LocalStorage(store), f"{SEASON}/{name}", spec.metadata(layout.capacity, layout.capacity, layout.codec)
+        )
         for name, spec in specs.items()
     }
     out = {name: np.empty(spec.sample_shape, spec.dtype) for name, spec in specs.items()}

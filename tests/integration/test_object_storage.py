@@ -22,7 +22,7 @@ import numpy as np
 import pytest
 import xarray as xr
 import zarr
-from s3_server import BUCKET, Fault, Proxy, Request, put_plainly, s3_environment, s3_proxy, s3_server
+from s3_server import BUCKET, Fault, Proxy, Request, put_plainly, s3_proxy, s3_server, use_server
 from tiny_region import TinyRegion
 
 import h2crop_data
@@ -79,15 +79,6 @@ def proxy(server: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Proxy]:
     with s3_proxy(server) as proxy:
         use_server(proxy.url, monkeypatch)
         yield proxy
-
-
-def use_server(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let this process use a server from now on."""
-    wanted = s3_environment(url)
-    for name in [name for name in os.environ if name.startswith("AWS_")]:
-        monkeypatch.delenv(name)
-    for name in [name for name in wanted if name.startswith("AWS_")]:
-        monkeypatch.setenv(name, wanted[name])
 
 
 @pytest.fixture

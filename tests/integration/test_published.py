@@ -560,6 +560,29 @@ def test_six_months_are_the_first_six(built: store_factory.MadeStore, tmp_path: 
     assert len(list((tmp_path / "out/h5_data").iterdir())) == 1
 
 
+def test_the_first_half_of_the_year_holds_nothing_of_the_second(tmp_path: Path) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(store_factory, "WAVELENGTHS", np.linspace(420, 2450, 218).astype(np.float32))
+        patch.setattr(store_factory, "EMPTY_MONTH", 5)
+        made = make_store(tmp_path / "store", blocks=1, capacity=1, cell_size=1920)
+    stored = made.arrays[2022]["s2"][0]
+    assert (stored[5] == FILL).all()
+    assert not (stored[4] == stored[6]).any()
+    export_published(made.folder, tmp_path / "out")
+    (path,) = (tmp_path / "out/h5_data").iterdir()
+    with h5py.File(path) as file:
+        # June has May's numbers, whatever July measured.
+        np.testing.assert_array_equal(file["S2_data"][5], stored[4])
+
+
+def test_an_export_begun_by_other_rules_is_refused(built: store_factory.MadeStore, tmp_path: Path) -> None:
+    export_published(built.folder, tmp_path / "out", ExportOptions(split="val"))
+    record = tmp_path / "out/.build/export.json"
+    record.write_text(record.read_text().replace("export 2", "export 1"))
+    with pytest.raises(PlanError, match=r"differs in algorithm.*export into another folder"):
+        export_published(built.folder, tmp_path / "out", ExportOptions(split="val"))
+
+
 def test_an_exported_store_of_ours_can_be_read_by_its_dtypes(built: store_factory.MadeStore, tmp_path: Path) -> None:
     export_published(built.folder, tmp_path / "out")
     for path in (tmp_path / "out/h5_data").iterdir():
@@ -581,6 +604,17 @@ def test_seasons_are_chosen(kept_offset: Path, tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match="--split"):
         export_published(kept_offset, tmp_path / "other", ExportOptions(split="everything"))
     assert not (tmp_path / "other").exists()
+
+
+def test_a_split_without_samples_is_not_exported(tmp_path: Path) -> None:
+    single = make_published(tmp_path / "in", {"train": IDS["train"][:1]})
+    import_published(single.folder, tmp_path / "store")
+    told = CliRunner().invoke(app, ["export-h5", str(tmp_path / "store"), str(tmp_path / "out"), "--split", "val"])
+    assert isinstance(told.exception, StoreError)
+    assert "has no split 'val'; it has train" in str(told.exception)
+    assert not (tmp_path / "out").exists()
+    report = export_published(tmp_path / "store", tmp_path / "out")
+    assert report.lists == {"train": 1, "val": 0, "test": 0}
 
 
 def test_the_offset_is_not_added_twice(kept_offset: Path, tmp_path: Path) -> None:

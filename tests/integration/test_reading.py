@@ -4,21 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
-import threading
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
 
 import geopandas as gpd
 import numpy as np
 import pytest
 import xarray as xr
 from store_factory import CLASSES, NORTH_WEST, SOFTWARE, SOUTH, make_store, write_season
+from web_server import served
 
 import h2crop_data
 from h2crop_data.cube.reading import load_root, read_index, read_index_json
@@ -26,52 +20,6 @@ from h2crop_data.cube.seal import seal
 from h2crop_data.cube.shard import open_arrays
 from h2crop_data.cube.store import hold_store
 from h2crop_data.errors import FormatVersionError, StoreError
-
-
-class NoListing(SimpleHTTPRequestHandler):
-    """A plain file server: serves ranges, as every server for real use does, and cannot list folders."""
-
-    asked: list[tuple[str, int]]
-
-    def do_GET(self) -> None:
-        path = Path(self.translate_path(self.path))
-        if not path.is_file():
-            self.send_error(404)
-            return
-        data = path.read_bytes()
-        wanted = re.fullmatch(r"bytes=(\d*)-(\d*)", self.headers.get("Range", ""))
-        if wanted:
-            first, last = wanted.groups()
-            begin = int(first) if first else len(data) - int(last)
-            end = min(int(last), len(data) - 1) if first and last else len(data) - 1
-            self.send_response(206)
-            self.send_header("Content-Range", f"bytes {begin}-{end}/{len(data)}")
-            data = data[begin : end + 1]
-        else:
-            self.send_response(200)
-        self.send_header("Content-Length", str(len(data)))
-        self.end_headers()
-        self.wfile.write(data)
-        self.asked.append((self.path, len(data)))
-
-    def log_message(self, *args: Any) -> None:
-        """Keep the test's output clean."""
-
-
-@contextmanager
-def served(folder: Path) -> Iterator[tuple[str, list[tuple[str, int]]]]:
-    """The URL of a folder on a local server, and the paths it was asked for with the bytes it gave."""
-    asked: list[tuple[str, int]] = []
-    handler = type("Handler", (NoListing,), {"asked": asked})
-    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(handler, directory=str(folder)))
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_address[1]}", asked
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
 
 
 def test_xarray_opens_a_folder_without_our_help(tmp_path: Path) -> None:

@@ -16,6 +16,8 @@ from dataclasses import dataclass, field
 from http.client import HTTPConnection
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+import pytest
+
 BUCKET = "cubes"
 #: Says where it listens, and ends when its standard input does: with the tests, however those end.
 PROGRAM = """
@@ -129,6 +131,15 @@ def s3_environment(url: str) -> dict[str, str]:
         "AWS_SECRET_ACCESS_KEY": "anything",
         "AWS_DEFAULT_REGION": "us-east-1",
     }
+
+
+def use_server(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let this process use a server from now on."""
+    wanted = s3_environment(url)
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        monkeypatch.delenv(name)
+    for name in [name for name in wanted if name.startswith("AWS_")]:
+        monkeypatch.setenv(name, wanted[name])
 
 
 def put_plainly(server_url: str, path: str) -> None:

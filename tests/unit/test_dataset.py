@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -60,6 +61,35 @@ def test_wrong_requests_are_refused(tmp_path: Path) -> None:
         CropSamples(made.folder, months=13)
     with pytest.raises(StoreError, match=r"zarr.json"):
         CropSamples(tmp_path)
+
+
+def test_a_split_the_store_does_not_know_is_refused_with_those_it_knows(tmp_path: Path) -> None:
+    made = make_store(tmp_path / "store", seasons=(2022, 2023), blocks=3)
+    for unknown in ("dev", "Train", ""):
+        with pytest.raises(StoreError, match=rf"store has no split '{unknown}'; it has train, val, test$"):
+            CropSamples(made.folder, split=unknown)
+    for split in ("train", "val", "test"):
+        assert len(CropSamples(made.folder, split=split, seasons=[2022])) > 0
+
+
+def test_a_selection_without_samples_says_what_was_asked_and_what_there_is(tmp_path: Path) -> None:
+    made = make_store(tmp_path / "store", seasons=(2022, 2023), blocks=2)
+    with pytest.raises(StoreError, match=r"no season of .*store is selected; it has 2022, 2023$"):
+        CropSamples(made.folder, seasons=[])
+    # No recipe of this store asked for a test split; then one did, and no square fell into it.
+    with pytest.raises(StoreError, match=r"store has no split 'test'; it has train, val$"):
+        CropSamples(made.folder, split="test")
+    recipes = made.folder / "index/r1/recipes.json"
+    asking = json.loads(recipes.read_text())
+    asking["2023"]["split"] = {"shares": {"train": 0.6, "val": 0.3, "test": 0.1, "holdout": 0.0}}
+    recipes.write_text(json.dumps(asking))
+    with pytest.raises(
+        StoreError,
+        match=r"store has no sample of the split 'test' in 2023; 2022 has train 3, val 2; 2023 has train 3, val 2$",
+    ):
+        CropSamples(made.folder, split="test", seasons=[2023])
+    with pytest.raises(StoreError, match=r"no split 'holdout'; it has train, val, test$"):
+        CropSamples(made.folder, split="holdout")
 
 
 WORKERS = """

@@ -24,6 +24,7 @@ from pyproj import Transformer
 from h2crop_data.errors import CatalogError, RecipeError
 from h2crop_data.published.blocks import blocks_of
 from h2crop_data.published.dates import days_of_months
+from h2crop_data.published.files import filled
 from h2crop_data.published.filling import fill_bands, fill_classes, fill_months
 from h2crop_data.published.layout import PublishedError, PublishedId, PublishedSample, check_files, find_samples
 from h2crop_data.published.normalisation import normalisation_files
@@ -347,43 +348,91 @@ def test_dates_that_are_not_understood_stay_alone() -> None:
 
 
 small = st.one_of(st.just(FILL), st.integers(-50, 50), st.integers(-32767, 32767))
+year = hnp.arrays(np.int16, (12, 2, 1, 2), elements=small)
+#: The first months that the published experiments look at.
+WINDOWS = (6, 8, 10, 12)
 
 
-@given(hnp.arrays(np.int16, (12, 2, 1, 2), elements=small))
-def test_months_are_filled_from_their_clear_neighbours(s2: NDArray[np.int16]) -> None:
+@given(year)
+def test_a_month_is_filled_from_the_clear_months_of_its_window(s2: NDArray[np.int16]) -> None:
     expected = s2.copy()
     for band, x in np.ndindex(2, 2):
         series = s2[:, band, 0, x].tolist()
-        clear = [month for month in range(12) if series[month] != FILL]
-        for month in range(12) if clear else ():
+        for month in range(12):
+            # Months count from 0 here: a window of 6 has those from 0 to 5.
+            window = next(months for months in WINDOWS if month < months)
+            clear = [known for known in range(window) if series[known] != FILL]
+            if not clear:
+                continue
             before = max((known for known in clear if known <= month), default=clear[0])
             after = min((known for known in clear if known >= month), default=clear[-1])
             share = Fraction(month - before, after - before) if after > before else Fraction(0)
             # Python rounds halves to the even number.
             expected[month, band, 0, x] = round(series[before] + (series[after] - series[before]) * share)
     untouched = s2.copy()
-    filled = fill_months(s2)
-    np.testing.assert_array_equal(filled, expected)
+    np.testing.assert_array_equal(fill_months(s2), expected)
     np.testing.assert_array_equal(s2, untouched)
 
 
-def test_a_gap_is_filled_by_time() -> None:
+@pytest.mark.parametrize(
+    ("clear", "expected"),
+    [
+        # Linear inside the first half, the nearest month at its ends: June has nothing of July's 900.
+        ({2: 100, 4: 300, 7: 900}, [100, 100, 200, 300, 300, 300, 900, 900, 900, 900, 900, 900]),
+        # A half is rounded to the even number: 150.5 is 150, 151.5 is 152.
+        ({1: 150, 3: 151, 4: 151, 6: 152}, [150, 150, 151, 151, 152, 152, 152, 152, 152, 152, 152, 152]),
+        # July to October look back as far as June; November's number is not theirs.
+        ({6: 600, 11: 1100}, [600, 600, 600, 600, 600, 600, 600, 600, 600, 600, 1100, 1100]),
+        # July is filled between April and August, both in its window; May and June have nothing of August.
+        ({4: 400, 8: 800}, [400, 400, 400, 400, 400, 400, 700, 800, 800, 800, 800, 800]),
+        # November is filled between September and December; October has nothing of December.
+        ({9: 900, 12: 1200}, [0, 0, 0, 0, 0, 0, 0, 0, 900, 900, 1100, 1200]),
+        # A window without a clear month is 0, one after the other.
+        ({7: 700}, [0, 0, 0, 0, 0, 0, 700, 700, 700, 700, 700, 700]),
+        ({12: 1200}, [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1200, 1200]),
+        ({}, [0] * 12),
+    ],
+)
+@pytest.mark.parametrize("offset", [0, 1000])
+def test_exported_months_of_a_pixel(clear: dict[int, int], expected: list[int], offset: int) -> None:
     series = np.full(12, FILL, np.int16)
-    series[[2, 6]] = (100, 300)
-    filled = fill_months(series[:, None, None, None])[:, 0, 0, 0]
-    assert filled.tolist() == [100, 100, 100, 150, 200, 250, 300, 300, 300, 300, 300, 300]
+    for month, value in clear.items():
+        series[month - 1] = value
+    exported = filled({"S2_data": series[:, None, None, None]}, offset)["S2_data"][:, 0, 0, 0]
+    # The offset is not added to the 0 of what was never measured.
+    assert exported.tolist() == [value + offset if value else 0 for value in expected]
+
+
+@given(year, year, st.sampled_from(WINDOWS), st.sampled_from([0, 1000]))
+def test_the_first_months_of_an_export_depend_on_those_months_alone(
+    s2: NDArray[np.int16], other: NDArray[np.int16], months: int, offset: int
+) -> None:
+    changed = np.concatenate([s2[:months], other[months:]])
+    one, two = (filled({"S2_data": values}, offset)["S2_data"][:months] for values in (s2, changed))
+    np.testing.assert_array_equal(one, two)
+
+
+@given(year)
+def test_an_exported_gap_is_imported_as_nothing_measured(s2: NDArray[np.int16]) -> None:
+    # Clear in every band or in none, as our composites are; a measured 0 in all bands cannot be told from a gap.
+    s2[:, 1][s2[:, 0] == FILL] = FILL
+    s2[:, 1][(s2[:, 0] != FILL) & ((s2[:, 1] == FILL) | (s2[:, 1] == 0))] = 1
+    exported = filled({"S2_data": s2}, 0)["S2_data"]
+    gaps = (fill_months(s2) == FILL).all(axis=1)
+    assert not measured_sentinel2(exported)[gaps].any()
+    assert measured_sentinel2(exported)[~gaps & (exported != 0).any(axis=1)].all()
 
 
 @given(hnp.arrays(np.int16, (6, 1, 2), elements=small))
 def test_bands_are_filled_from_the_nearest(enmap: NDArray[np.int16]) -> None:
-    filled = fill_bands(enmap)
+    whole = fill_bands(enmap)
     for x in range(2):
         spectrum = enmap[:, 0, x].tolist()
         known = [band for band in range(6) if spectrum[band] != FILL]
         expected = [
             spectrum[min(known, key=lambda other: (abs(other - band), other))] if known else FILL for band in range(6)
         ]
-        assert filled[:, 0, x].tolist() == expected
+        assert whole[:, 0, x].tolist() == expected
 
 
 def test_unknown_classes_become_not_declared() -> None:

@@ -23,6 +23,7 @@ from hypothesis.extra import numpy as hnp
 from numcodecs import Blosc
 from numpy.typing import NDArray
 
+from h2crop_data.cube.local_storage import LocalStorage
 from h2crop_data.cube.reading import load_root
 from h2crop_data.cube.schema import FORMAT_VERSION, ArraySpec, Codec, StoreLayout, group_document
 from h2crop_data.cube.shard import ShardReader, encode_shard, open_arrays, shard_name
@@ -181,8 +182,8 @@ def test_shards_of_other_writers_are_read_right(
     for name, spec in layout.arrays().items():
         document = spec.metadata(SLOTS, CAPACITY, layout.codec)
         write(tmp_path / name, document, arrays[name])
-        reader = ShardReader(tmp_path / name, document)
-        assert reader.path(0).is_file()
+        reader = ShardReader(LocalStorage(tmp_path), name, document)
+        assert (tmp_path / reader.shard(0)).is_file()
         for slot, sample in enumerate(arrays[name]):
             np.testing.assert_array_equal(reader.read(slot), sample, err_msg=f"{name} {slot}")
         if reader.chunks_per_sample > 1:
@@ -294,8 +295,11 @@ def test_what_was_encoded_is_read_back(
 ) -> None:
     spec, capacity, codec, values = shard
     block = data.draw(st.integers(0, 3))
-    reader = ShardReader(tmp_path_factory.mktemp("shard"), spec.metadata((block + 1) * capacity, capacity, codec))
-    reader.path(block).write_bytes(b"".join(encode_shard(values, spec, capacity, codec)))
+    folder = tmp_path_factory.mktemp("shard")
+    document = spec.metadata((block + 1) * capacity, capacity, codec)
+    reader = ShardReader(LocalStorage(folder), str(SEASON), document)
+    (folder / str(SEASON)).mkdir()
+    (folder / reader.shard(block)).write_bytes(b"".join(encode_shard(values, spec, capacity, codec)))
     first = spec.chunk[1] * data.draw(st.integers(0, spec.chunks_per_sample - 1))
     rows = spec.chunk[1] * data.draw(st.integers(1, spec.chunks_per_sample - first // spec.chunk[1]))
     for place in range(capacity):
