@@ -245,6 +245,16 @@ def test_what_dead_writers_of_other_libraries_left_is_removed(tmp_path: Path) ->
     assert sorted(path.name for path in (tmp_path / "2022/s2").iterdir()) == ["c.0"]
 
 
+def test_locks_of_other_writers_behind_a_link_are_not_removed(tmp_path: Path) -> None:
+    (tmp_path / "other/s2").mkdir(parents=True)
+    (tmp_path / "other/s2/c.1.__lock").write_bytes(b"x")
+    with hold_store(tmp_path / "store") as builder:
+        (tmp_path / "store/2022").symlink_to(tmp_path / "other")
+        with pytest.raises(StoreError, match=r"store/2022 is a symbolic link"):
+            builder.sizes(2022)
+    assert (tmp_path / "other/s2/c.1.__lock").exists()
+
+
 def test_garbage_is_removed(tmp_path: Path) -> None:
     with hold_store(tmp_path):
         (tmp_path / ".build/tmp/file.tmp").touch()
