@@ -13,8 +13,9 @@ import pandas as pd
 from h2crop_data import __version__
 from h2crop_data.build.estimate import empty_months
 from h2crop_data.build.plan import PLAN_FOLDER, SeasonPlan, kept_parts, load_plan, scenes_table, season_of_part
+from h2crop_data.cube.releases import current_attributes
 from h2crop_data.cube.retraction import Retractions
-from h2crop_data.cube.seal import current_attributes, seal
+from h2crop_data.cube.seal import seal
 from h2crop_data.cube.season import FinishedSeason
 from h2crop_data.cube.statistics import total
 from h2crop_data.cube.storage import BUILD_FOLDER

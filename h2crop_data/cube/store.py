@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 from numpy.typing import NDArray
 
 from h2crop_data.cube.location import open_storage
+from h2crop_data.cube.releases import current_attributes, refuse_lost_root
 from h2crop_data.cube.schema import StoreLayout, check_format_version
 from h2crop_data.cube.shard import encode_shard, shard_name
 from h2crop_data.cube.statistics import BlockSums
@@ -167,13 +168,16 @@ def block_path(season: int, block: int) -> str:
 def hold_store(location: str | Path) -> Iterator[StoreBuilder]:
     """Make the store if needed and keep every other builder out of it until the block ends.
 
-    Raises StoreError when another builder holds the store or something else is there, FormatVersionError for a store of
-    another major version.
+    Raises StoreError when another builder holds the store, something else is there or the store lost its root,
+    FormatVersionError for a store of another major version.
     """
     storage = open_storage(location)
     with storage.hold():
-        if storage.exists("zarr.json"):
-            check_format_version(storage.read_json("zarr.json")["attributes"], location)
+        attributes = current_attributes(storage)
+        if attributes is None:
+            refuse_lost_root(storage)
+        else:
+            check_format_version(attributes, location)
         yield StoreBuilder(storage)
 
 

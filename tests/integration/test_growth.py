@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,9 @@ from typer.testing import CliRunner
 import h2crop_data
 from h2crop_data.build.build import build_store
 from h2crop_data.build.extension import plan_extensions
+from h2crop_data.build.migration import migrate_store
+from h2crop_data.build.relabel import relabel_store
+from h2crop_data.build.retract import prune, retract
 from h2crop_data.cli.main import app
 from h2crop_data.cube.reading import load_root, read_index, read_index_json, store_attributes
 from h2crop_data.errors import PlanError, StoreError
@@ -306,3 +311,78 @@ def test_pruning_deletes_old_releases_and_what_only_they_needed(grown: TinyRegio
     # The store still grows.
     assert build_store(grown.recipe(seasons=[2024]), store, workers=1).release == 4
     np.testing.assert_array_equal(read_index(store, "samples-2022")["slot"], [0, 1])
+
+
+# Roots and records that are lost
+
+
+def files_of(folder: Path) -> dict[str, bytes]:
+    """Every file of a store but the lock."""
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file() and path.name != "lock"
+    }
+
+
+def restore(error: StoreError) -> None:
+    """Do what the error of a lost root says."""
+    command = str(error).split("`")[1].split()
+    assert command[0] == "cp"
+    subprocess.run(command, check=True)
+
+
+@pytest.mark.parametrize("releases", [1, 2])
+def test_a_store_that_lost_its_root_is_left_alone_until_it_is_put_back(
+    grown: TinyRegion, tmp_path: Path, releases: int
+) -> None:
+    store, path = tmp_path / "store", str(grown.folder / "recipe.yaml")
+    first, other = grown.recipe(seasons=[2022], **WEST_HALF), grown.recipe(seasons=[2022], **WHOLE)
+    build_store(first, store, workers=1)
+    if releases == 2:
+        build_store(first.for_seasons([2023]), store, workers=1)
+    build_store(first, tmp_path / "source", workers=1)
+    whole = files_of(store)
+    (store / "zarr.json").unlink()
+    lost = files_of(store)
+    command = f"cp {store}/index/r{releases}/root.json {store}/zarr.json"
+    for refused in (
+        lambda: build_store(first, store, workers=1),
+        lambda: build_store(first.for_seasons([2024]), store, workers=1),
+        lambda: build_store(other, store, extend=True, workers=1),
+        lambda: retract(store, {2022: [0]}, [], "haze"),
+        lambda: migrate_store(store),
+        lambda: prune(store, []),
+        lambda: relabel_store(tmp_path / "source", store),
+    ):
+        with pytest.raises(StoreError, match=f"{store} lost its root zarr.json.*`{command}`") as raised:
+            refused()
+        assert files_of(store) == lost
+    told = CliRunner().invoke(app, ["build", path, "--out", str(store)])
+    assert isinstance(told.exception, StoreError)
+    restore(raised.value)
+    assert files_of(store) == whole
+    report = build_store(first, store, workers=1)
+    assert (report.release, report.built) == (releases, 0)
+    assert files_of(store) == whole
+    assert build_store(other, store, extend=True, workers=1).release == releases + 1
+
+
+def test_a_release_never_gets_the_number_of_another_one(grown: TinyRegion, tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    recipe = grown.recipe(seasons=[2022])
+    for season in (2022, 2023):
+        build_store(recipe.for_seasons([season]), store, workers=1)
+    released = {name: data for name, data in files_of(store).items() if name.startswith("index/")}
+    # A root of before, put back although a newer release was made.
+    shutil.copy(store / "index/r1/root.json", store / "zarr.json")
+    assert build_store(recipe.for_seasons([2024]), store, workers=1).release == 3
+    assert files_of(store).items() >= released.items()
+    assert list(store_attributes(store)["seasons"]) == ["2022", "2023", "2024"]
+    # Neither copy nor root, but a folder with its number.
+    (store / "index/r9").mkdir()
+    shutil.copy(store / "index/r1/blocks.parquet", store / "index/r9/blocks.parquet")
+    retract(store, {2022: [0]}, [], "haze")
+    assert store_attributes(store)["release"] == 10
+
+

@@ -922,6 +922,28 @@ def test_a_build_stopped_by_the_server_in_a_shard_shows_no_release_and_goes_on_w
     assert published(direct) == published(LocalStorage(tmp_path / "folder"))
 
 
+def test_a_store_in_a_bucket_that_lost_its_root_is_left_alone_until_it_is_put_back(
+    proxy: Proxy, storage: ObjectStorage, recipe: Recipe
+) -> None:
+    build_store(recipe, storage.location)
+    whole = published(storage)
+    storage.delete("zarr.json")
+    command = f"`aws s3 cp {storage.location}/index/r1/root.json {storage.location}/zarr.json`"
+    before = len(proxy.requests)
+    with pytest.raises(StoreError, match=f"{storage.location} lost its root zarr.json.*{command}"):
+        build_store(recipe, storage.location)
+    assert {request.key.rpartition("/")[2] for request in proxy.requests[before:] if request.method == "PUT"} <= {
+        "lock",
+        "clock",
+    }
+    assert published(storage) == {name: data for name, data in whole.items() if name != "zarr.json"}
+    storage.write("zarr.json", [storage.read("index/r1/root.json")])
+    report = build_store(recipe, storage.location)
+    assert (report.release, report.built) == (1, 0)
+    assert published(storage) == whole
+    assert not storage.exists(".build/sealing.json")
+
+
 # Reading by Zarr
 
 
