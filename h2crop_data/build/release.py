@@ -14,7 +14,7 @@ from h2crop_data import __version__
 from h2crop_data.build.estimate import empty_months
 from h2crop_data.build.plan import PLAN_FOLDER, SeasonPlan, kept_parts, load_plan, scenes_table, season_of_part
 from h2crop_data.cube.releases import current_attributes
-from h2crop_data.cube.retraction import Retractions
+from h2crop_data.cube.retraction import SCENE_REASON, Retractions, complete_retractions
 from h2crop_data.cube.seal import seal
 from h2crop_data.cube.season import FinishedSeason
 from h2crop_data.cube.statistics import total
@@ -51,9 +51,10 @@ class BuildReport:
 def seal_store(builder: StoreBuilder, report: BuildReport) -> None:
     """Make a release of every season of the store as far as its blocks are done, and finish the report.
 
-    Raises PlanError where nothing is done, or a block of the current release lost its marker.
+    Raises PlanError where nothing is done, or a block of the current release lost its marker, StoreError where the
+    release would bring back what was retracted.
     """
-    retractions = Retractions.read(builder.storage)
+    retractions = complete_retractions(builder.storage)
     released = (current_attributes(builder.storage) or {"seasons": {}})["seasons"]
     finished, layout = [], None
     for season, folders in plan_folders(builder).items():
@@ -159,7 +160,7 @@ def merged_scenes(tables: Sequence[pd.DataFrame], retracted: Mapping[str, str]) 
     scenes = together.loc[order].drop_duplicates(["sensor", "id"], keep="last").sort_index(ignore_index=True)
     gone = scenes["id"].isin(list(retracted))
     scenes.loc[gone, "taken"] = False
-    scenes.loc[gone, "reason"] = [f"retracted: {retracted[name]}" for name in scenes.loc[gone, "id"]]
+    scenes.loc[gone, "reason"] = [f"{SCENE_REASON}{retracted[name]}" for name in scenes.loc[gone, "id"]]
     return scenes
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from h2crop_data import __version__
-from h2crop_data.cube.retraction import Retractions
+from h2crop_data.cube.retraction import complete_retractions
 from h2crop_data.cube.schema import StoreLayout
 from h2crop_data.cube.seal import seal
 from h2crop_data.cube.season import FinishedSeason
@@ -195,10 +195,10 @@ def import_block(builder: StoreBuilder, task: ImportTask) -> PublishedBlock:
 def imported_seasons(builder: StoreBuilder) -> list[FinishedSeason]:
     """What sealing needs of every season of an imported store, from its record and markers alone.
 
-    Raises PlanError where a block is not done.
+    Raises PlanError where a block is not done, StoreError where the record of what was retracted is lost.
     """
     pinned = builder.storage.read_json(IMPORT_FILE)
-    retracted = Retractions.read(builder.storage).blocks
+    retracted = complete_retractions(builder.storage).blocks
     recipe = import_recipe(pinned)
     return [
         imported_season(builder, int(season), count, recipe, retracted.get(int(season), {}))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
 import subprocess
 from pathlib import Path
@@ -384,5 +385,82 @@ def test_a_release_never_gets_the_number_of_another_one(grown: TinyRegion, tmp_p
     shutil.copy(store / "index/r1/blocks.parquet", store / "index/r9/blocks.parquet")
     retract(store, {2022: [0]}, [], "haze")
     assert store_attributes(store)["release"] == 10
+
+
+@pytest.mark.parametrize("kept", [None, "older"])
+def test_what_was_retracted_does_not_come_back_when_its_record_is_lost(
+    grown: TinyRegion, tmp_path: Path, kept: str | None
+) -> None:
+    store, record = tmp_path / "store", tmp_path / "store/.build/retracted.json"
+    bad = grown.add_enmap(1, "20220901T104526", value=3000, datatake=2000)
+    recipe = grown.recipe(seasons=[2022])
+    build_store(recipe, store, workers=1)
+    blocks = read_index(store, "blocks").set_index("block")["scene"]
+    (one, *_), bad_blocks = blocks.index[blocks != bad].tolist(), blocks.index[blocks == bad].tolist()
+    retract(store, {2022: [one]}, [], "haze nobody saw")
+    older = record.read_bytes()
+    retract(store, {}, [bad], "shifted")
+    valid = values_of(store, 2022)
+    if kept:
+        record.write_bytes(older)
+    else:
+        record.unlink()
+    lost = files_of(store)
+    scene = rf"scene {bad} \(shifted\)"
+    named = scene if kept else rf"{scene}, block {one} of 2022 \(haze nobody saw\)"
+    path = str(grown.folder / "recipe.yaml")
+    for refused in (
+        lambda: build_store(recipe, store, workers=1),
+        lambda: build_store(recipe, store, extend=True, workers=1),
+        lambda: build_store(recipe.for_seasons([2023]), store, workers=1),
+        lambda: plan_extensions(recipe, str(store)),
+        lambda: migrate_store(store),
+        lambda: relabel_store(store, tmp_path / "new"),
+    ):
+        with pytest.raises(StoreError, match=rf"keeps out {named}.*{record} does not") as raised:
+            refused()
+        assert files_of(store) == lost
+    assert not (tmp_path / "new/zarr.json").exists()
+    told = CliRunner().invoke(app, ["plan", path, "--extend", str(store)])
+    assert isinstance(told.exception, StoreError)
+    # The commands it names bring the record back, whatever is retracted first.
+    if not kept:
+        assert f"retract {store} --scene {bad} --block 2022:{bad_blocks[0]}" in str(raised.value)
+    commands = [part for part in str(raised.value).split("`") if part.startswith("h2crop retract")]
+    for command in commands:
+        CliRunner().invoke(app, [*shlex.split(command)[1:], "--yes"])
+    restored = json.loads(record.read_text())
+    assert restored["scenes"] == {bad: "shifted"}
+    assert restored["blocks"] == {"2022": {str(one): "haze nobody saw", **{str(b): "shifted" for b in bad_blocks}}}
+    report = build_store(recipe, store, workers=1)
+    assert (report.release, report.built) == (3, 0)
+    assert values_of(store, 2022).keys() == valid.keys()
+    report = build_store(recipe, store, extend=True, workers=1)
+    assert {name[-15:-7] for name in values_of(store, 2022)} == {"20220724"}
+
+
+def test_a_block_retracted_beside_a_lost_record_is_retracted_too(grown: TinyRegion, tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    build_store(grown.recipe(seasons=[2022]), store, workers=1)
+    retract(store, {2022: [0]}, [], "haze")
+    (store / ".build/retracted.json").unlink()
+    with pytest.raises(StoreError, match=r"keeps out block 0 of 2022 \(haze\)"):
+        retract(store, {2022: [1]}, [], "smoke")
+    assert store_attributes(store)["release"] == 2
+    assert retract(store, {2022: [0]}, [], "haze")[1] == 3
+    assert read_index(store, "blocks")["retracted"].tolist() == ["haze", "smoke"]
+
+
+def test_a_damaged_index_cannot_tell_what_was_retracted_and_a_lost_one_is_made_anew(
+    grown: TinyRegion, tmp_path: Path
+) -> None:
+    store = tmp_path / "store"
+    build_store(grown.recipe(seasons=[2022]), store, workers=1)
+    blocks = store / "index/r1/blocks.parquet"
+    blocks.write_bytes(blocks.read_bytes()[:100])
+    with pytest.raises(StoreError, match=rf"{blocks} is damaged.*delete it if nothing was ever retracted"):
+        build_store(grown.recipe(seasons=[2023]), store, workers=1)
+    blocks.unlink()
+    assert build_store(grown.recipe(seasons=[2023]), store, workers=1).release == 2
 
 

@@ -28,6 +28,7 @@ from tiny_region import TinyRegion
 import h2crop_data
 from h2crop_data.build.build import build_store
 from h2crop_data.build.engine import Workers
+from h2crop_data.build.retract import retract
 from h2crop_data.cube import object_storage
 from h2crop_data.cube.lease import Lock
 from h2crop_data.cube.local_storage import LocalStorage
@@ -942,6 +943,18 @@ def test_a_store_in_a_bucket_that_lost_its_root_is_left_alone_until_it_is_put_ba
     assert (report.release, report.built) == (1, 0)
     assert published(storage) == whole
     assert not storage.exists(".build/sealing.json")
+
+
+def test_what_was_retracted_in_a_bucket_does_not_come_back_when_its_record_is_lost(
+    storage: ObjectStorage, recipe: Recipe
+) -> None:
+    build_store(recipe, storage.location)
+    retract(storage.location, {2022: [0]}, [], "haze")
+    storage.delete(".build/retracted.json")
+    with pytest.raises(StoreError, match=rf"keeps out block 0 of 2022 \(haze\), but {storage.location}/.build"):
+        build_store(recipe, storage.location, extend=True)
+    retract(storage.location, {2022: [0]}, [], "haze")
+    assert build_store(recipe, storage.location).release == 2
 
 
 # Reading by Zarr

@@ -14,6 +14,7 @@ import h2crop_data
 from h2crop_data.build import relabel
 from h2crop_data.build.build import build_store
 from h2crop_data.build.relabel import relabel_store
+from h2crop_data.build.retract import retract
 from h2crop_data.cli.main import app
 from h2crop_data.cube.reading import read_index, read_index_json, store_attributes
 from h2crop_data.errors import PlanError
@@ -163,6 +164,27 @@ def test_a_relabelled_store_grows_and_remembers_what_was_retracted(
     assert grown.release == 2
     # The source knows nothing of it.
     assert sorted(store_attributes(source)["seasons"]) == ["2022", "2023"]
+
+
+def test_what_was_retracted_from_either_store_stays_out_of_the_new_one(source: Path, tmp_path: Path) -> None:
+    new = tmp_path / "new"
+    retract(source, {2022: [0]}, [], "haze")
+    relabel_store(source, new)
+    retract(new, {2022: [0, 1]}, [], "smoke")
+    retract(new, {}, ["S2_2023"], "shifted")
+    out = read_index(new, "blocks")["retracted"].tolist()
+    assert out == ["haze", "smoke", "", "", *["shifted"] * 4]
+    # A second time, as after an interruption: nothing comes back.
+    report = relabel_store(source, new)
+    assert (report.already_done, report.release) == (8, 3)
+    assert read_index(new, "blocks")["retracted"].tolist() == out
+    # What was retracted from the source since is kept out as well.
+    retract(source, {2022: [2]}, ["S2_2023"], "a second look")
+    assert relabel_store(source, new).release == 4
+    assert read_index(new, "blocks")["retracted"].tolist() == ["haze", "smoke", "a second look", "", *out[4:]]
+    assert len(read_index(new, "samples-2022")) == 1
+    scenes = read_index(new, "scenes").set_index("id")
+    assert scenes.loc["S2_2023", "reason"] == "retracted: shifted"
 
 
 def test_a_store_without_labels_or_plans_cannot_be_relabelled(region: TinyRegion, tmp_path: Path) -> None:
