@@ -257,7 +257,7 @@ def relabel_block(files: Storage, builder: StoreBuilder, work: tuple[SeasonPlan,
         names = builder.write_arrays(season, block, arrays, new.layout, pool)
     written = {record["path"]: record for record in map(builder.describe, names)}
     counted = block_sums(arrays, task.split, 0)
-    before = StoreBuilder(files).read_sums(season, block)
+    before = StoreBuilder(files).read_sums(season, block, marker["sums"])
     sums = replace(before, pixels=counted.pixels, parcels=counted.parcels)
     builder.write_marker(
         season,

@@ -18,7 +18,7 @@ from h2crop_data.cube.retraction import SCENE_REASON, Retractions, complete_retr
 from h2crop_data.cube.seal import seal
 from h2crop_data.cube.season import FinishedSeason
 from h2crop_data.cube.statistics import total
-from h2crop_data.cube.storage import BUILD_FOLDER
+from h2crop_data.cube.storage import BUILD_FOLDER, FileRecord
 from h2crop_data.cube.store import StoreBuilder
 from h2crop_data.errors import PlanError
 from h2crop_data.parcels.taxonomy import Taxonomy
@@ -112,6 +112,7 @@ def finished_season(builder: StoreBuilder, parts: Sequence[SeasonPlan], retracti
     provenance: list[dict[str, Any]] = []
     facts: dict[str, list[Any]] = {"files": [], "sha256": [], "software": []}
     files, spectra = [], []
+    sums: dict[int, FileRecord] = {}
     for block, marker in zip(numbers, builder.read_markers(season, numbers), strict=True):
         if marker is None:
             raise PlanError(f"block {block} of {season} lost its marker while sealing; run the build again")
@@ -123,6 +124,7 @@ def finished_season(builder: StoreBuilder, parts: Sequence[SeasonPlan], retracti
             spectra.append(np.array(marker["spectrum"], np.float32))
         if block not in retracted:
             files += marker["files"]
+            sums[block] = marker["sums"]
     rows = pd.concat([plan.samples for plan in parts], ignore_index=True)
     samples = gpd.GeoDataFrame(
         pd.concat([rows.drop(columns="geometry"), pd.DataFrame(provenance, index=rows.index)], axis=1),
@@ -138,7 +140,7 @@ def finished_season(builder: StoreBuilder, parts: Sequence[SeasonPlan], retracti
         parcels=merged_parcels(parts),
         spectra=np.stack(spectra) if spectra else None,
         sums={
-            str(split): total(builder.read_all_sums(season, of_split["block"].tolist()))
+            str(split): total(builder.read_all_sums(season, {block: sums[block] for block in of_split["block"]}))
             for split, of_split in kept.groupby("split", sort=True)
         },
         files=files,

@@ -18,7 +18,7 @@ from h2crop_data.cube.schema import StoreLayout
 from h2crop_data.cube.seal import seal
 from h2crop_data.cube.season import FinishedSeason
 from h2crop_data.cube.statistics import block_sums, total
-from h2crop_data.cube.storage import BUILD_FOLDER
+from h2crop_data.cube.storage import BUILD_FOLDER, FileRecord
 from h2crop_data.cube.store import StoreBuilder, hold_store
 from h2crop_data.errors import PlanError
 from h2crop_data.parcels.taxonomy import Taxonomy
@@ -212,6 +212,7 @@ def imported_season(
     """What sealing needs of a season of so many blocks. retracted: block -> why it is kept out."""
     rows: list[dict[str, Any]] = []
     block_rows, spectra, files = [], [], []
+    sums: dict[int, FileRecord] = {}
     for block, marker in enumerate(builder.read_markers(season, range(count))):
         if marker is None:
             raise PlanError(f"block {block} of {season} in {builder.location} is not done; run the import again")
@@ -220,6 +221,7 @@ def imported_season(
         spectra.append(np.array(marker["spectrum"], np.float32))
         if block not in retracted:
             files += marker["files"]
+            sums[block] = marker["sums"]
     samples, blocks = samples_table(rows), pd.DataFrame(block_rows)
     kept = blocks[blocks["retracted"] == ""]
     return FinishedSeason(
@@ -230,7 +232,7 @@ def imported_season(
         parcels=None,
         spectra=np.stack(spectra),
         sums={
-            str(split): total(builder.read_all_sums(season, of_split["block"].tolist()))
+            str(split): total(builder.read_all_sums(season, {block: sums[block] for block in of_split["block"]}))
             for split, of_split in kept.groupby("split", sort=True)
         },
         files=files,

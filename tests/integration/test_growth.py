@@ -464,3 +464,42 @@ def test_a_damaged_index_cannot_tell_what_was_retracted_and_a_lost_one_is_made_a
     assert build_store(grown.recipe(seasons=[2023]), store, workers=1).release == 2
 
 
+def test_sums_that_are_not_those_of_their_block_are_found_before_they_are_used(
+    grown: TinyRegion, tmp_path: Path
+) -> None:
+    store = tmp_path / "store"
+    recipe = grown.recipe(seasons=[2022], **WEST_HALF)
+    build_store(recipe, store, workers=1)
+    build_store(grown.recipe(seasons=[2022], **WHOLE), store, extend=True, workers=1)
+    first, second = (store / f".build/2022/{block:06d}.sums" for block in (0, 1))
+    whole = files_of(store)
+    assert first.read_bytes() != second.read_bytes()
+    first.write_bytes(second.read_bytes())
+    season = grown.recipe(seasons=[2023], **WHOLE)
+    with pytest.raises(StoreError, match=rf"{first} is lost or damaged.*`h2crop migrate {store}`"):
+        build_store(season, store, workers=1)
+    assert migrate_store(store).mended == 1
+    assert first.read_bytes() == whole[".build/2022/000000.sums"]
+    build_store(season, store, workers=1)
+    for one in (2022, 2023):
+        pixels = read_index_json(store, "statistics")["class_pixels"][str(one)]
+        assert sum(sum(tier["label"][0].values()) for tier in pixels.values()) == 4 * 24 * 24
+
+
+def test_sums_damaged_before_the_first_release_are_repaired(grown: TinyRegion, tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    recipe = grown.recipe(seasons=[2022])
+    build_store(recipe, store, workers=1)
+    whole = files_of(store)
+    # As it was before it was sealed.
+    (store / "zarr.json").unlink()
+    shutil.rmtree(store / "index")
+    (store / ".build/2022/000001.sums").write_bytes(b"damaged")
+    with pytest.raises(StoreError, match=f"000001.sums is lost or damaged.*`h2crop migrate {store}`"):
+        build_store(recipe, store, workers=1)
+    told = CliRunner().invoke(app, ["migrate", str(store)])
+    assert told.exit_code == 0
+    assert "1 block(s) summed up anew; there is no release yet, run the build again" in " ".join(told.stderr.split())
+    assert not (store / "zarr.json").exists()
+    assert build_store(recipe, store, workers=1).release == 1
+    assert files_of(store) == whole

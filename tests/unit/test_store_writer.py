@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from small_disk import SMALL_DISK, mounted
 
 from h2crop_data.cube.schema import StoreLayout
+from h2crop_data.cube.statistics import block_sums
 from h2crop_data.cube.storage import canonical_json
 from h2crop_data.cube.store import MARKER_KEYS, StoreBuilder, check_same_layout, hold_store
 from h2crop_data.errors import PlanError, StoreError
@@ -234,6 +235,24 @@ def test_a_damaged_marker_is_told(tmp_path: Path) -> None:
             path.write_text(damaged, encoding="utf-8")
             with pytest.raises(StoreError, match="delete it and run the build again") as raised:
                 builder.read_marker(2022, 3)
+            assert str(path) in str(raised.value)
+
+
+def test_sums_that_are_not_those_of_the_marker_are_told(tmp_path: Path) -> None:
+    sums = [block_sums(label_block(samples), "train", 0) for samples in (1, 2)]
+    with hold_store(tmp_path) as builder:
+        records = [builder.write_sums(2022, block, one) for block, one in enumerate(sums)]
+        assert [one.samples for one in builder.read_all_sums(2022, dict(enumerate(records)))] == [1, 2]
+        # Sums of another block are whole sums, and wrong here.
+        builder.write_sums(2022, 0, sums[1])
+        for damaged in ("other", "cut", "lost"):
+            path = tmp_path / ".build/2022/000000.sums"
+            if damaged == "cut":
+                path.write_bytes(path.read_bytes()[:20])
+            elif damaged == "lost":
+                path.unlink()
+            with pytest.raises(StoreError, match=f"lost or damaged.*`h2crop migrate {tmp_path}`") as raised:
+                builder.read_sums(2022, 0, records[0])
             assert str(path) in str(raised.value)
 
 
