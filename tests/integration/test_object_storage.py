@@ -28,6 +28,7 @@ from tiny_region import TinyRegion
 import h2crop_data
 from h2crop_data.build.build import build_store
 from h2crop_data.build.engine import Workers
+from h2crop_data.build.migration import migrate_store
 from h2crop_data.build.retract import retract
 from h2crop_data.cube import object_storage
 from h2crop_data.cube.lease import Lock
@@ -955,6 +956,22 @@ def test_what_was_retracted_in_a_bucket_does_not_come_back_when_its_record_is_lo
         build_store(recipe, storage.location, extend=True)
     retract(storage.location, {2022: [0]}, [], "haze")
     assert build_store(recipe, storage.location).release == 2
+
+
+def test_lost_coordinates_and_other_sums_in_a_bucket_are_told(storage: ObjectStorage, recipe: Recipe) -> None:
+    build_store(recipe, storage.location)
+    chunk, sums = "2022/valid/c.0", ".build/2022/000000.sums"
+    whole = {name: storage.read(name) for name in (chunk, sums)}
+    storage.delete(chunk)
+    with pytest.raises(StoreError, match=f"{storage.location}/{chunk} is lost"):
+        h2crop_data.open(storage.location, 2022)
+    storage.write(chunk, [whole[chunk]])
+    assert h2crop_data.open(storage.location, 2022).sizes["sample"] == 4
+    storage.write(sums, [whole[sums][:-1]])
+    with pytest.raises(StoreError, match=f"{storage.location}/{sums} is lost or damaged"):
+        build_store(recipe, storage.location)
+    assert migrate_store(storage.location).mended == 1
+    assert storage.read(sums) == whole[sums]
 
 
 # Reading by Zarr
