@@ -16,7 +16,7 @@ from h2crop_data.build.plan import SeasonPlan, keep_plan, load_plans
 from h2crop_data.build.planning import ALGORITHM, GROUPS, plan_of
 from h2crop_data.build.release import BuildReport, seal_store
 from h2crop_data.build.survey import Progress, silent, survey_season
-from h2crop_data.cube.retraction import Retractions
+from h2crop_data.cube.retraction import Retractions, complete_retractions
 from h2crop_data.cube.storage import BUILD_FOLDER
 from h2crop_data.cube.store import StoreBuilder, check_same_layout, hold_store
 from h2crop_data.errors import PlanError
@@ -74,8 +74,10 @@ def pinned_plans(
 ) -> list[SeasonPlan]:
     """The plans to build, kept in the store; a season planned before is planned again only to extend it.
 
-    Raises PlanError where the store was begun from other inputs.
+    Raises PlanError where the store was begun from other inputs, StoreError where the record of what was retracted is
+    lost: planning and building would take it again.
     """
+    complete_retractions(builder.storage)
     if builder.storage.exists(IMPORTED):
         raise PlanError(f"{builder.location} was imported from published files; build into a store of its own")
     given = load_plans(source) if isinstance(source, Path) else []

@@ -13,7 +13,7 @@ from h2crop_data.build.scenes import items_over
 from h2crop_data.build.survey import Known, Progress, Survey, silent, survey_season
 from h2crop_data.catalog.providers import enmap_scene
 from h2crop_data.cube.location import open_storage
-from h2crop_data.cube.retraction import Retractions
+from h2crop_data.cube.retraction import Retractions, complete_retractions
 from h2crop_data.cube.storage import Storage
 from h2crop_data.errors import PlanError
 from h2crop_data.recipe import Recipe
@@ -89,11 +89,15 @@ def extend_season(
 
 
 def plan_extensions(recipe: Recipe, store: str, progress: Progress = silent) -> list[Extension]:
-    """What a recipe would add to each of its seasons of a store, which is only looked at. Raises PlanError."""
+    """What a recipe would add to each of its seasons of a store, which is only looked at.
+
+    Raises PlanError as planning does, StoreError where the record of what was retracted is lost.
+    """
     files = open_storage(store)
-    kept, retractions = kept_plans(files, recipe.seasons), Retractions.read(files)
+    kept = kept_plans(files, recipe.seasons)
     if not kept:
         raise PlanError(f"{store} has no plans of its own ({PLAN_FOLDER}/): only a store that was built here can grow")
+    retractions = complete_retractions(files)
     return [extend_season(recipe, season, kept, retractions, progress) for season in sorted(recipe.seasons)]
 
 

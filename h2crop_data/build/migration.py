@@ -11,9 +11,11 @@ from h2crop_data.build.plan import SeasonPlan
 from h2crop_data.build.release import BuildReport, seal_store
 from h2crop_data.build.survey import Progress, silent
 from h2crop_data.cube.reading import load_root
+from h2crop_data.cube.releases import ROOT
 from h2crop_data.cube.schema import FORMAT_VERSION, ROOT_COPY
 from h2crop_data.cube.shard import decode_shard
 from h2crop_data.cube.statistics import block_sums
+from h2crop_data.cube.storage import FileRecord
 from h2crop_data.cube.store import StoreBuilder, block_path, hold_store, shard_path
 from h2crop_data.errors import StoreError
 
@@ -26,6 +28,7 @@ class MigrationReport:
     #: Format version of the release before, and of the one now.
     before: str
     after: str
+    #: 0 where the store has none yet.
     release: int
     #: Blocks whose sums were made anew from their arrays.
     mended: int
@@ -34,19 +37,20 @@ class MigrationReport:
 def migrate_store(store: str | Path, progress: Progress = silent) -> MigrationReport:
     """Make the newest release of a store one of this format; samples and older releases stay as they are.
 
+    In a store without a release only what is kept of its finished blocks is repaired; the build that goes on makes it.
     Raises StoreError where the store has no builder's files (a downloaded one: its readers need no migration), or
     blocks that are not done, FormatVersionError for another major version.
     """
     with hold_store(store) as builder:
-        root = load_root(store)
-        attributes = root["attributes"]
+        root = load_root(store) if builder.storage.exists(ROOT) else None
         plans = kept_plans(builder.storage, ())
         if not plans:
             raise StoreError(
                 f"{store} has no plans in .build/: it was downloaded or imported, and can be read as it is; a new "
                 "release is made where it was built"
             )
-        keep_root(builder, root)
+        if root is not None:
+            keep_root(builder, root)
         report = BuildReport(str(store))
         mended = 0
         total = sum(len(plan.blocks) for plan in plans)
@@ -56,8 +60,11 @@ def migrate_store(store: str | Path, progress: Progress = silent) -> MigrationRe
                 mended += mend_block(builder, plan, block, samples)
                 done += 1
                 progress(done, total, f"season {plan.season} block {block}")
+        if root is None:
+            return MigrationReport(str(store), FORMAT_VERSION, FORMAT_VERSION, 0, mended)
         seal_store(builder, report)
-        return MigrationReport(str(store), str(attributes["format_version"]), FORMAT_VERSION, report.release, mended)
+        before = str(root["attributes"]["format_version"])
+        return MigrationReport(str(store), before, FORMAT_VERSION, report.release, mended)
 
 
 def keep_root(builder: StoreBuilder, root: dict[str, Any]) -> None:
@@ -73,7 +80,7 @@ def mend_block(builder: StoreBuilder, plan: SeasonPlan, block: int, samples: int
     if not builder.storage.exists(name):
         return False
     marker: dict[str, Any] = builder.storage.read_json(name)
-    if "sums" in marker and sums_are_whole(builder, plan.season, block):
+    if "sums" in marker and sums_are_whole(builder, plan.season, block, marker["sums"]):
         return False
     arrays = {
         array: decode_shard(
@@ -88,10 +95,10 @@ def mend_block(builder: StoreBuilder, plan: SeasonPlan, block: int, samples: int
     return True
 
 
-def sums_are_whole(builder: StoreBuilder, season: int, block: int) -> bool:
-    """Whether the sums of a block can be read."""
+def sums_are_whole(builder: StoreBuilder, season: int, block: int, record: FileRecord) -> bool:
+    """Whether the sums of a block are what was written. record: the file as its marker has it."""
     try:
-        builder.read_sums(season, block)
+        builder.read_sums(season, block, record)
     except StoreError:
         return False
     return True

@@ -23,7 +23,7 @@ from h2crop_data.build.survey import Known, Progress, SplitTable, cells_by_squar
 from h2crop_data.build.timing import Stopwatch
 from h2crop_data.cube.location import open_storage
 from h2crop_data.cube.reading import store_attributes
-from h2crop_data.cube.retraction import Retractions
+from h2crop_data.cube.retraction import Retractions, complete_retractions
 from h2crop_data.cube.statistics import block_sums
 from h2crop_data.cube.storage import Storage, canonical_json
 from h2crop_data.cube.store import StoreBuilder, block_path, hold_store
@@ -63,7 +63,8 @@ def relabel_store(
 
     recipe: read the parcels anew, as its `parcels` says; without it the parcels the source pinned are coded anew.
     tables: crop table (CSV with the columns `code` and `hcat3`) by country, in the place of the recipe's.
-    Raises PlanError where the source is not finished or has no labels, or the target was begun with other inputs.
+    Raises PlanError where the source is not finished or has no labels, or the target was begun with other inputs,
+    StoreError where a record of what was retracted is lost.
     """
     files = open_storage(source)
     attributes = store_attributes(source)
@@ -73,12 +74,11 @@ def relabel_store(
             raise PlanError(f"{source} has no plans of its own (.build/plan): relabel it where it was built")
         if not plans[0].layout.labels:
             raise PlanError(f"{source} has no labels")
+        retracted = complete_retractions(files)
         report = RelabelReport(str(target), str(source), seasons=sorted({plan.season for plan in plans}))
         origin = {"release": attributes["release"], "manifest": attributes["manifest"]["sha256"]}
         new_plans = pinned(builder, relabelled_plans(plans, recipe, tables or {}, progress), origin)
-        retracted = Retractions.read(files)
-        if retracted.blocks or retracted.scenes:
-            retracted.write(builder.storage)
+        take_over_retractions(builder, retracted)
         work = [(plan, block) for plan in new_plans for block in plan.blocks["block"].tolist()]
         for done, (kind, written) in enumerate(relabelled_blocks(files, builder, work, workers), 1):
             setattr(report, kind, getattr(report, kind) + 1)
@@ -212,6 +212,15 @@ def pinned(builder: StoreBuilder, plans: Sequence[SeasonPlan], origin: dict[str,
     return result
 
 
+def take_over_retractions(builder: StoreBuilder, retracted: Retractions) -> None:
+    """Retract from the new store what was retracted from the source, beside what was retracted from it since."""
+    own = Retractions.read(builder.storage)
+    own.add(retracted)
+    if own.blocks or own.scenes:
+        own.write(builder.storage)
+    complete_retractions(builder.storage)
+
+
 def relabelled_blocks(
     files: Storage, builder: StoreBuilder, work: Sequence[tuple[SeasonPlan, int]], workers: int
 ) -> Iterator[tuple[str, int]]:
@@ -248,7 +257,7 @@ def relabel_block(files: Storage, builder: StoreBuilder, work: tuple[SeasonPlan,
         names = builder.write_arrays(season, block, arrays, new.layout, pool)
     written = {record["path"]: record for record in map(builder.describe, names)}
     counted = block_sums(arrays, task.split, 0)
-    before = StoreBuilder(files).read_sums(season, block)
+    before = StoreBuilder(files).read_sums(season, block, marker["sums"])
     sums = replace(before, pixels=counted.pixels, parcels=counted.parcels)
     builder.write_marker(
         season,

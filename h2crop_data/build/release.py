@@ -14,11 +14,12 @@ from h2crop_data import __version__
 from h2crop_data.build.estimate import empty_months
 from h2crop_data.build.plan import PLAN_FOLDER, SeasonPlan, kept_parts, load_plan, scenes_table, season_of_part
 from h2crop_data.build.sources import source_facts
-from h2crop_data.cube.retraction import Retractions
-from h2crop_data.cube.seal import current_attributes, seal
+from h2crop_data.cube.releases import current_attributes
+from h2crop_data.cube.retraction import SCENE_REASON, Retractions, complete_retractions
+from h2crop_data.cube.seal import seal
 from h2crop_data.cube.season import FinishedSeason
 from h2crop_data.cube.statistics import total
-from h2crop_data.cube.storage import BUILD_FOLDER
+from h2crop_data.cube.storage import BUILD_FOLDER, FileRecord
 from h2crop_data.cube.store import StoreBuilder
 from h2crop_data.errors import PlanError
 from h2crop_data.parcels.taxonomy import Taxonomy
@@ -55,9 +56,10 @@ class BuildReport:
 def seal_store(builder: StoreBuilder, report: BuildReport) -> None:
     """Make a release of every season of the store as far as its blocks are done, and finish the report.
 
-    Raises PlanError where nothing is done, or a block of the current release lost its marker.
+    Raises PlanError where nothing is done, or a block of the current release lost its marker, StoreError where the
+    release would bring back what was retracted.
     """
-    retractions = Retractions.read(builder.storage)
+    retractions = complete_retractions(builder.storage)
     released = (current_attributes(builder.storage) or {"seasons": {}})["seasons"]
     finished, layout = [], None
     for season, folders in plan_folders(builder).items():
@@ -122,6 +124,7 @@ def finished_season(builder: StoreBuilder, parts: Sequence[SeasonPlan], retracti
     provenance: list[dict[str, Any]] = []
     facts: dict[str, list[Any]] = {"files": [], "sha256": [], "software": []}
     files, spectra = [], []
+    sums: dict[int, FileRecord] = {}
     for block, marker in zip(numbers, builder.read_markers(season, numbers), strict=True):
         if marker is None:
             raise PlanError(f"block {block} of {season} lost its marker while sealing; run the build again")
@@ -133,6 +136,7 @@ def finished_season(builder: StoreBuilder, parts: Sequence[SeasonPlan], retracti
             spectra.append(np.array(marker["spectrum"], np.float32))
         if block not in retracted:
             files += marker["files"]
+            sums[block] = marker["sums"]
     rows = pd.concat([plan.samples for plan in parts], ignore_index=True)
     samples = gpd.GeoDataFrame(
         pd.concat([rows.drop(columns="geometry"), pd.DataFrame(provenance, index=rows.index)], axis=1),
@@ -148,7 +152,7 @@ def finished_season(builder: StoreBuilder, parts: Sequence[SeasonPlan], retracti
         parcels=merged_parcels(parts),
         spectra=np.stack(spectra) if spectra else None,
         sums={
-            str(split): total(builder.read_all_sums(season, of_split["block"].tolist()))
+            str(split): total(builder.read_all_sums(season, {block: sums[block] for block in of_split["block"]}))
             for split, of_split in kept.groupby("split", sort=True)
         },
         files=files,
@@ -171,7 +175,7 @@ def merged_scenes(tables: Sequence[pd.DataFrame], retracted: Mapping[str, str]) 
     scenes = together.loc[order].drop_duplicates(["sensor", "id"], keep="last").sort_index(ignore_index=True)
     gone = scenes["id"].isin(list(retracted))
     scenes.loc[gone, "taken"] = False
-    scenes.loc[gone, "reason"] = [f"retracted: {retracted[name]}" for name in scenes.loc[gone, "id"]]
+    scenes.loc[gone, "reason"] = [f"{SCENE_REASON}{retracted[name]}" for name in scenes.loc[gone, "id"]]
     return scenes
 
 

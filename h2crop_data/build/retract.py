@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,11 +11,10 @@ from h2crop_data.build.plan import SeasonPlan
 from h2crop_data.build.release import BuildReport, seal_store
 from h2crop_data.cube.location import open_storage
 from h2crop_data.cube.reading import read_index, store_attributes
+from h2crop_data.cube.releases import index_files_by_release
 from h2crop_data.cube.retraction import Retractions
 from h2crop_data.cube.store import StoreBuilder, hold_store
 from h2crop_data.errors import PlanError
-
-RELEASE_FILE = re.compile(r"index/r(\d+)/.+")
 
 
 @dataclass(frozen=True)
@@ -119,10 +117,7 @@ def prune(store: str | Path, keep: Sequence[int]) -> PruneReport:
     """
     with hold_store(store) as builder:
         newest = int(store_attributes(store)["release"])
-        found: dict[int, list[tuple[str, int]]] = {}
-        for name, size in builder.storage.names("index/"):
-            if match := RELEASE_FILE.fullmatch(name):
-                found.setdefault(int(match[1]), []).append((name, size))
+        found = index_files_by_release(builder.storage)
         missing = sorted(set(keep) - set(found))
         if missing:
             raise PlanError(f"{store} has no release {missing[0]}; it has {', '.join(map(str, sorted(found)))}")

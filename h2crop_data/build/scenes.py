@@ -28,6 +28,7 @@ from h2crop_data.catalog.providers import (
 )
 from h2crop_data.catalog.search import find_items
 from h2crop_data.constants import COARSE, ENMAP_FLAGS
+from h2crop_data.cube.retraction import SCENE_REASON
 from h2crop_data.enmap.product import parse_metadata, select_bands
 from h2crop_data.enmap.quality import LAYERS, footprint_or, quality_flags
 from h2crop_data.errors import PlanError, ReadError, SceneError
@@ -145,7 +146,7 @@ def without_retracted(
 ) -> tuple[list[pystac.Item], list[SceneDecision]]:
     """The items that may be used, and the decision on those that may not any more: older versions take their place."""
     refused = [item for item in items if item.id in retracted]
-    decisions = [decision(item, sensor, f"retracted: {retracted[item.id]}") for item in refused]
+    decisions = [decision(item, sensor, f"{SCENE_REASON}{retracted[item.id]}") for item in refused]
     return [item for item in items if item.id not in retracted], decisions
 
 

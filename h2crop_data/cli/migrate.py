@@ -22,6 +22,11 @@ def migrate(
     if as_json:
         print_json(asdict(report))
         return
+    if not report.release:
+        console.print(
+            f"{report.store}: {report.mended} block(s) summed up anew; there is no release yet, run the build again"
+        )
+        return
     console.print(
         f"{report.store}: format {report.before} -> {report.after}, release {report.release}; "
         f"{report.mended} block(s) summed up anew"

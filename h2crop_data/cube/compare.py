@@ -27,7 +27,7 @@ from h2crop_data.cube.differences import (
     compare_tables,
     compare_values,
 )
-from h2crop_data.cube.reading import ReleaseStore, index_path, load_root, read_file, read_table, zarr_store
+from h2crop_data.cube.reading import ReleaseStore, index_path, load_root, read_file, read_table
 from h2crop_data.cube.schema import ArraySpec, StoreLayout, coordinates
 from h2crop_data.cube.shard import open_arrays, shard_name
 from h2crop_data.errors import RecipeError
@@ -157,7 +157,7 @@ class Release:
 
     def group(self, season: int) -> Any:
         """The Zarr group of a season."""
-        files = ReleaseStore(zarr_store(self.store), self.root)
+        files = ReleaseStore(self.store, self.root)
         return zarr.open_group(files, mode="r", use_consolidated=True)[str(season)]
 
     def readers(self, season: int) -> dict[str, Callable[[int], NDArray[Any]]]:

@@ -83,6 +83,7 @@ class LocalStorage(Storage):
     def delete(self, name: str) -> None:
         path = self.folder / name
         try:
+            self.refuse_links(*reversed(path.relative_to(self.folder).parents[:-1]))
             path.unlink(missing_ok=True)
             for parent in path.relative_to(self.folder).parents:
                 # A folder without files is no trace worth keeping.
@@ -90,6 +91,8 @@ class LocalStorage(Storage):
                     (self.folder / parent).rmdir()
         except FileNotFoundError:
             return
+        except StoreError:
+            raise
         except OSError as error:
             raise self.cannot("delete", name, error) from error
 
@@ -130,6 +133,7 @@ class LocalStorage(Storage):
         """The lock is the operating system's: it ends with the process, however that dies."""
         build = self.folder / BUILD_FOLDER
         try:
+            self.refuse_links(BUILD_FOLDER, TEMPORARY, LOCK)
             if self.folder.is_dir() and not build.is_dir() and any(self.folder.iterdir()):
                 raise StoreError(
                     f"{self.folder} is not empty and has no {BUILD_FOLDER}/ to go on from; choose another --out"
@@ -158,7 +162,16 @@ class LocalStorage(Storage):
     def remove_temporary(self) -> None:
         """Delete what dead attempts left under temporary names."""
         for path in (self.folder / TEMPORARY).iterdir():
-            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+            shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink(missing_ok=True)
+
+    def refuse_links(self, *names: str | Path) -> None:
+        """Refuse a symbolic link where files are deleted or emptied: they may be another store's. Raises StoreError."""
+        for name in names:
+            if (self.folder / name).is_symlink():
+                raise StoreError(
+                    f"{self.where(str(name))} is a symbolic link: the builder deletes files there, and would delete "
+                    "those it points to; replace the link by a folder or file of the store's own and run again"
+                )
 
     def partial_of(self, target: Path) -> Path:
         """A temporary name for a file being written."""

@@ -85,16 +85,33 @@ def store_attributes(store: str | Path, release: int | None = None) -> dict[str,
 
 
 class ReleaseStore(WrapperStore[Store]):
-    """A Zarr store seen through the root document of one release, whatever release is made meanwhile."""
+    """A Zarr store seen through the root document of one release, whatever release is made meanwhile.
 
-    def __init__(self, store: Store, root: dict[str, Any]) -> None:
-        super().__init__(store)
+    A shard may be missing, in a partial copy; a chunk of a coordinate is in every copy, so one that is not there is an
+    error instead of fill.
+    """
+
+    def __init__(self, location: str | Path, root: dict[str, Any]) -> None:
+        super().__init__(zarr_store(location))
+        self.location = str(location).rstrip("/")
         self.root = json.dumps(root).encode()
+        self.coordinates = {
+            path
+            for path, document in root["consolidated_metadata"]["metadata"].items()
+            if document["node_type"] == "array" and document["codecs"][0]["name"] != "sharding_indexed"
+        }
 
     async def get(self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None) -> Buffer | None:
         if key == "zarr.json":
             return prototype.buffer.from_bytes(self.root)
-        return await super().get(key, prototype, byte_range)
+        found = await super().get(key, prototype, byte_range)
+        array, _, chunk = key.rpartition("/")
+        if found is None and chunk.startswith("c.") and array in self.coordinates:
+            raise StoreError(
+                f"{self.location}/{key} is lost, and would read as if nothing were there; copy it again from where the "
+                f"store comes from (`h2crop validate {self.location}` names everything that is lost)"
+            )
+        return found
 
 
 def zarr_store(location: str | Path) -> Store:
@@ -160,13 +177,18 @@ def open_season(store: str | Path, season: int, *, scaled: bool = False, release
     if str(season) not in attributes["seasons"]:
         raise StoreError(f"{store} has no season {season}; it has {', '.join(attributes['seasons'])}")
     layout = StoreLayout.from_attributes(attributes["layout"])
-    root: Any = zarr.open_group(ReleaseStore(zarr_store(store), document), mode="r", use_consolidated=True)
+    root: Any = zarr.open_group(ReleaseStore(store, document), mode="r", use_consolidated=True)
     group = root[str(season)]
-    if release is None:
-        slots = np.flatnonzero(group["valid"][:])
-    else:
-        # `valid` is that of the newest release; what an older one holds is told by its own index.
+    samples = int(attributes["seasons"][str(season)]["samples"])
+    slots = np.flatnonzero(read_coordinate(store, group, "valid"))
+    if release is not None or len(slots) != samples:
+        # `valid` is that of the newest release, or of one that is just being made; this one's own index tells the rest.
         slots = read_table(store, attributes, f"samples-{season}")["slot"].to_numpy()
+    if len(slots) != samples:
+        raise StoreError(
+            f"{store}: the index of {season} has {len(slots)} samples where the root says {samples}; one of them is "
+            f"damaged, `h2crop validate {store}` says which"
+        )
     variables: dict[str, xr.Variable] = {}
     for name, spec in layout.arrays().items():
         reflectance = scaled and spec.dtype == np.int16
@@ -181,11 +203,28 @@ def open_season(store: str | Path, season: int, *, scaled: bool = False, release
         if "band" in coordinate.dims:
             values = LazilyIndexedArray(ValidSamples(values, slots, scaled=False))
         else:
-            values = values[:][slots] if coordinate.dims[0] == "sample" else values[:]
+            values = read_coordinate(store, group, coordinate.name)
+            values = values[slots] if coordinate.dims[0] == "sample" else values
         if coordinate.name == "valid":
             values = np.ones(len(slots), bool)
+        elif coordinate.dims == ("sample",) and (empty := np.count_nonzero(values == coordinate.fill)):
+            raise StoreError(
+                f"{store}/{season}/{coordinate.name} is empty for {empty} of {samples} samples, as in a copy that was "
+                "made while the store grew; copy it again from where the store comes from"
+            )
         coordinate_values[coordinate.name] = xr.Variable(coordinate.dims, values, dict(coordinate.attributes))
     return xr.Dataset(variables, coordinate_values, {"release": attributes["release"], "season": season})
+
+
+def read_coordinate(store: str | Path, group: Any, name: str) -> NDArray[Any]:
+    """All values of a coordinate of a season. Raises StoreError where a chunk of it is lost or damaged."""
+    try:
+        values: NDArray[Any] = group[name][:]
+    except (RuntimeError, ValueError) as error:
+        raise StoreError(
+            f"{store}/{group.path}/{name} is damaged ({error}); copy it again from where the store comes from"
+        ) from error
+    return values
 
 
 def read_index(store: str | Path, name: str, release: int | None = None) -> pd.DataFrame:

@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import io
 from dataclasses import dataclass, field
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from h2crop_data.cube.releases import current_attributes
 from h2crop_data.cube.storage import BUILD_FOLDER, Storage, canonical_json
+from h2crop_data.errors import MissingFileError, StoreError
 
 RETRACTED = f"{BUILD_FOLDER}/retracted.json"
+#: What the reason of a retracted scene begins with in the scenes index.
+SCENE_REASON = "retracted: "
+#: Of so many lost retractions an error names each.
+NAMED = 10
 
 
 @dataclass
@@ -38,3 +48,80 @@ class Retractions:
             for season, of_season in sorted(self.blocks.items())
         }
         files.replace(RETRACTED, [canonical_json({"blocks": blocks, "scenes": self.scenes}).encode()])
+
+    def add(self, others: Retractions) -> None:
+        """Retract what others say as well; what is retracted already keeps its reason."""
+        for season, blocks in others.blocks.items():
+            self.blocks[season] = {**blocks, **self.blocks.get(season, {})}
+        self.scenes = {**others.scenes, **self.scenes}
+
+
+def complete_retractions(files: Storage) -> Retractions:
+    """The retractions of a store, after a look at whether they have everything that its newest release keeps out.
+
+    Raises StoreError where the record was lost or is an older one: the next release would bring back what it lacks.
+    """
+    retractions, released = Retractions.read(files), released_retractions(files)
+    lost = [
+        (f"scene {scene}", f"--scene {scene}", reason)
+        for scene, reason in released.scenes.items()
+        if scene not in retractions.scenes
+    ] + [
+        (f"block {block} of {season}", f"--block {season}:{block}", reason)
+        for season, blocks in released.blocks.items()
+        for block, reason in blocks.items()
+        if block not in retractions.blocks.get(season, {})
+    ]
+    if not lost:
+        return retractions
+    named = ", ".join(f"{what} ({reason})" for what, _, reason in lost[:NAMED])
+    more = f" and {len(lost) - NAMED} more" if len(lost) > NAMED else ""
+    options: dict[str, list[str]] = {}
+    for _, option, reason in lost[:NAMED]:
+        options.setdefault(reason, []).append(option)
+    commands = [
+        f'`h2crop retract {files.location} {" ".join(given)} --reason "{reason}"`' for reason, given in options.items()
+    ]
+    raise StoreError(
+        f"the newest release of {files.location} keeps out {named}{more}, but {files.where(RETRACTED)} does not: that "
+        "file was lost or is an older one, and the next release would bring them back. Restore it from a backup, or "
+        f"retract them again: {', then '.join(commands)}"
+    )
+
+
+def released_retractions(files: Storage) -> Retractions:
+    """What the newest release of a store keeps out, by its index; nothing before the first."""
+    found = Retractions()
+    attributes = current_attributes(files)
+    if attributes is None:
+        return found
+    for season, block, reason in index_rows(files, attributes, "blocks", ["season", "block", "retracted"]):
+        if reason:
+            found.blocks.setdefault(season, {})[block] = reason
+    for scene, reason in index_rows(files, attributes, "scenes", ["id", "reason"]):
+        if reason.startswith(SCENE_REASON):
+            found.scenes[scene] = reason.removeprefix(SCENE_REASON)
+    return found
+
+
+def index_rows(files: Storage, attributes: dict[str, Any], name: str, columns: list[str]) -> list[tuple[Any, ...]]:
+    """Some columns of a table of a release, row by row; none where the table is lost or of a format without them.
+
+    Raises StoreError for a damaged table.
+    """
+    path = attributes["index"][name]
+    try:
+        data = files.read(path)
+    except MissingFileError:
+        return []
+    try:
+        file = pq.ParquetFile(io.BytesIO(data))
+        if not set(columns) <= set(file.schema_arrow.names):
+            return []
+        table = file.read(columns)
+    except (pa.ArrowException, OSError) as error:
+        raise StoreError(
+            f"{files.where(path)} is damaged ({error}), so nothing says whether a retraction was lost; restore it from "
+            "a backup, or delete it if nothing was ever retracted"
+        ) from error
+    return list(zip(*(table[column].to_pylist() for column in columns), strict=True))

@@ -13,9 +13,10 @@ import pandas as pd
 from h2crop_data.cube.coordinates import coordinate_chunks, encode_coordinate
 from h2crop_data.cube.datasheet import datasheet
 from h2crop_data.cube.index import index_files, index_tables, parquet_bytes
+from h2crop_data.cube.releases import ROOT, SEALING, current_attributes, next_release
 from h2crop_data.cube.schema import FORMAT_VERSION, ROOT_COPY, StoreLayout, coordinates, group_document
 from h2crop_data.cube.season import FinishedSeason
-from h2crop_data.cube.storage import FileRecord, Storage
+from h2crop_data.cube.storage import FileRecord
 from h2crop_data.cube.store import StoreBuilder
 
 #: The newest release in words, where a visitor looks first.
@@ -38,8 +39,12 @@ def seal(
     identity = {str(finished.season): finished.identity for finished in seasons}
     current = current_attributes(builder.storage)
     if current and current["seasons"] == identity and current["format_version"] == FORMAT_VERSION:
+        # Left by a builder that died after it had replaced the root.
+        builder.storage.delete(SEALING)
         return int(current["release"])
-    release = int(current["release"]) + 1 if current else 1
+    newest = int(current["release"]) if current else 0
+    release = next_release(builder.storage, newest)
+    builder.write_json(SEALING, {"release": release, "after": newest})
     members: dict[str, dict[str, Any]] = {}
     files: list[FileRecord] = []
     for finished in seasons:
@@ -78,16 +83,9 @@ def seal(
     root = group_document(attributes, dict(sorted(members.items())))
     # The copy by which this release can be read when it is no longer the newest.
     builder.write_json(paths["root"], root)
-    builder.write_json("zarr.json", root)
+    builder.write_json(ROOT, root)
+    builder.storage.delete(SEALING)
     return release
-
-
-def current_attributes(storage: Storage) -> dict[str, Any] | None:
-    """The root attributes of the store's current release, or None before the first."""
-    if not storage.exists("zarr.json"):
-        return None
-    attributes: dict[str, Any] = storage.read_json("zarr.json")["attributes"]
-    return attributes
 
 
 def write_season(

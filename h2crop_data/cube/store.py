@@ -5,7 +5,8 @@ A block is done when its marker is written; readers see a release when the root 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import hashlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Any, TypeVar
 from numpy.typing import NDArray
 
 from h2crop_data.cube.location import open_storage
+from h2crop_data.cube.releases import current_attributes, refuse_lost_root
 from h2crop_data.cube.schema import StoreLayout, check_format_version
 from h2crop_data.cube.shard import encode_shard, shard_name
 from h2crop_data.cube.statistics import BlockSums
@@ -87,15 +89,22 @@ class StoreBuilder:
         """Keep what the statistics need of a block; gives the file."""
         return self.describe(self.write(f"{block_path(season, block)}.sums", [sums.encode()]))
 
-    def read_sums(self, season: int, block: int) -> BlockSums:
-        """What the statistics need of a finished block. Raises StoreError where it is lost or damaged."""
+    def read_sums(self, season: int, block: int, record: FileRecord) -> BlockSums:
+        """What the statistics need of a finished block. record: the file as its marker has it.
+
+        Raises StoreError where it is lost, or not what was written.
+        """
         name = f"{block_path(season, block)}.sums"
         try:
-            return BlockSums.decode(self.storage.read(name))
+            data = self.storage.read(name)
+            if hashlib.sha256(data).hexdigest() != record["sha256"]:
+                raise ValueError("its SHA-256 is not the one in the block's marker")
+            return BlockSums.decode(data)
         except (ValueError, MissingFileError) as error:
             raise StoreError(
                 f"{self.storage.where(name)} is lost or damaged ({error}); make it anew with "
-                f"`h2crop migrate {self.location}`"
+                f"`h2crop migrate {self.location}`, or in an imported store delete "
+                f"{self.storage.where(block_path(season, block))}.json and import again"
             ) from error
 
     def write_marker(self, season: int, block: int, marker: dict[str, Any]) -> None:
@@ -128,9 +137,9 @@ class StoreBuilder:
         """The markers of some blocks, in order, read some ahead."""
         return read_ahead(lambda block: self.read_marker(season, block), blocks)
 
-    def read_all_sums(self, season: int, blocks: Sequence[int]) -> Iterator[BlockSums]:
-        """The sums of some blocks, in order, read some ahead."""
-        return read_ahead(lambda block: self.read_sums(season, block), blocks)
+    def read_all_sums(self, season: int, records: Mapping[int, FileRecord]) -> Iterator[BlockSums]:
+        """The sums of some blocks, in order, read some ahead. records: block -> the file as its marker has it."""
+        return read_ahead(lambda block: self.read_sums(season, block, records[block]), list(records))
 
     def has_markers(self, season: int, blocks: Iterable[int]) -> bool:
         """Whether all of some blocks are done."""
@@ -167,13 +176,16 @@ def block_path(season: int, block: int) -> str:
 def hold_store(location: str | Path) -> Iterator[StoreBuilder]:
     """Make the store if needed and keep every other builder out of it until the block ends.
 
-    Raises StoreError when another builder holds the store or something else is there, FormatVersionError for a store of
-    another major version.
+    Raises StoreError when another builder holds the store, something else is there or the store lost its root,
+    FormatVersionError for a store of another major version.
     """
     storage = open_storage(location)
     with storage.hold():
-        if storage.exists("zarr.json"):
-            check_format_version(storage.read_json("zarr.json")["attributes"], location)
+        attributes = current_attributes(storage)
+        if attributes is None:
+            refuse_lost_root(storage)
+        else:
+            check_format_version(attributes, location)
         yield StoreBuilder(storage)
 
 

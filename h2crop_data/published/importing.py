@@ -13,12 +13,12 @@ import numpy as np
 import pandas as pd
 
 from h2crop_data import __version__
-from h2crop_data.cube.retraction import Retractions
+from h2crop_data.cube.retraction import complete_retractions
 from h2crop_data.cube.schema import StoreLayout
 from h2crop_data.cube.seal import seal
 from h2crop_data.cube.season import FinishedSeason
 from h2crop_data.cube.statistics import block_sums, total
-from h2crop_data.cube.storage import BUILD_FOLDER
+from h2crop_data.cube.storage import BUILD_FOLDER, FileRecord
 from h2crop_data.cube.store import StoreBuilder, hold_store
 from h2crop_data.errors import PlanError
 from h2crop_data.parcels.taxonomy import Taxonomy
@@ -195,10 +195,10 @@ def import_block(builder: StoreBuilder, task: ImportTask) -> PublishedBlock:
 def imported_seasons(builder: StoreBuilder) -> list[FinishedSeason]:
     """What sealing needs of every season of an imported store, from its record and markers alone.
 
-    Raises PlanError where a block is not done.
+    Raises PlanError where a block is not done, StoreError where the record of what was retracted is lost.
     """
     pinned = builder.storage.read_json(IMPORT_FILE)
-    retracted = Retractions.read(builder.storage).blocks
+    retracted = complete_retractions(builder.storage).blocks
     recipe = import_recipe(pinned)
     return [
         imported_season(builder, int(season), count, recipe, retracted.get(int(season), {}))
@@ -212,6 +212,7 @@ def imported_season(
     """What sealing needs of a season of so many blocks. retracted: block -> why it is kept out."""
     rows: list[dict[str, Any]] = []
     block_rows, spectra, files = [], [], []
+    sums: dict[int, FileRecord] = {}
     for block, marker in enumerate(builder.read_markers(season, range(count))):
         if marker is None:
             raise PlanError(f"block {block} of {season} in {builder.location} is not done; run the import again")
@@ -220,6 +221,7 @@ def imported_season(
         spectra.append(np.array(marker["spectrum"], np.float32))
         if block not in retracted:
             files += marker["files"]
+            sums[block] = marker["sums"]
     samples, blocks = samples_table(rows), pd.DataFrame(block_rows)
     kept = blocks[blocks["retracted"] == ""]
     return FinishedSeason(
@@ -230,7 +232,7 @@ def imported_season(
         parcels=None,
         spectra=np.stack(spectra),
         sums={
-            str(split): total(builder.read_all_sums(season, of_split["block"].tolist()))
+            str(split): total(builder.read_all_sums(season, {block: sums[block] for block in of_split["block"]}))
             for split, of_split in kept.groupby("split", sort=True)
         },
         files=files,

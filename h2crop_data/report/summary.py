@@ -22,7 +22,6 @@ from h2crop_data.cube.reading import (
     read_index_json,
     read_table,
     store_attributes,
-    zarr_store,
 )
 from h2crop_data.errors import StoreError
 
@@ -154,7 +153,7 @@ def wavelength_range(store: str | Path, root: dict[str, Any], season: str, sampl
     name = f"{season}/wavelength"
     if name not in root["consolidated_metadata"]["metadata"] or samples.empty:
         return None
-    files = ReleaseStore(zarr_store(store), root)
+    files = ReleaseStore(store, root)
     array: Any = zarr.open_group(files, mode="r", use_consolidated=True)[name]
     spectrum = np.asarray(array[int(samples["slot"].iloc[0])])
     return [round(float(spectrum.min()), 2), round(float(spectrum.max()), 2)]

@@ -113,6 +113,10 @@ def test_lost_and_damaged_sums_are_made_anew_by_migrating(first: Path) -> None:
     sums[1].write_bytes(whole[sums[1]][:20])
     assert migrate_store(first).mended == 2
     assert {path: path.read_bytes() for path in sums} == whole
+    # Those of another block are whole, and not this one's.
+    sums[0].write_bytes(whole[sums[1]])
+    assert migrate_store(first).mended == 1
+    assert {path: path.read_bytes() for path in sums} == whole
 
 
 def test_the_command_tells_what_it_did(first: Path) -> None:

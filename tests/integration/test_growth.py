@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import shlex
+import shutil
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +20,9 @@ from typer.testing import CliRunner
 import h2crop_data
 from h2crop_data.build.build import build_store
 from h2crop_data.build.extension import plan_extensions
+from h2crop_data.build.migration import migrate_store
+from h2crop_data.build.relabel import relabel_store
+from h2crop_data.build.retract import prune, retract
 from h2crop_data.cli.main import app
 from h2crop_data.cube.reading import load_root, read_index, read_index_json, store_attributes
 from h2crop_data.errors import PlanError, StoreError
@@ -306,3 +312,194 @@ def test_pruning_deletes_old_releases_and_what_only_they_needed(grown: TinyRegio
     # The store still grows.
     assert build_store(grown.recipe(seasons=[2024]), store, workers=1).release == 4
     np.testing.assert_array_equal(read_index(store, "samples-2022")["slot"], [0, 1])
+
+
+# Roots and records that are lost
+
+
+def files_of(folder: Path) -> dict[str, bytes]:
+    """Every file of a store but the lock."""
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file() and path.name != "lock"
+    }
+
+
+def restore(error: StoreError) -> None:
+    """Do what the error of a lost root says."""
+    command = str(error).split("`")[1].split()
+    assert command[0] == "cp"
+    subprocess.run(command, check=True)
+
+
+@pytest.mark.parametrize("releases", [1, 2])
+def test_a_store_that_lost_its_root_is_left_alone_until_it_is_put_back(
+    grown: TinyRegion, tmp_path: Path, releases: int
+) -> None:
+    store, path = tmp_path / "store", str(grown.folder / "recipe.yaml")
+    first, other = grown.recipe(seasons=[2022], **WEST_HALF), grown.recipe(seasons=[2022], **WHOLE)
+    build_store(first, store, workers=1)
+    if releases == 2:
+        build_store(first.for_seasons([2023]), store, workers=1)
+    build_store(first, tmp_path / "source", workers=1)
+    whole = files_of(store)
+    (store / "zarr.json").unlink()
+    lost = files_of(store)
+    command = f"cp {store}/index/r{releases}/root.json {store}/zarr.json"
+    for refused in (
+        lambda: build_store(first, store, workers=1),
+        lambda: build_store(first.for_seasons([2024]), store, workers=1),
+        lambda: build_store(other, store, extend=True, workers=1),
+        lambda: retract(store, {2022: [0]}, [], "haze"),
+        lambda: migrate_store(store),
+        lambda: prune(store, []),
+        lambda: relabel_store(tmp_path / "source", store),
+    ):
+        with pytest.raises(StoreError, match=f"{store} lost its root zarr.json.*`{command}`") as raised:
+            refused()
+        assert files_of(store) == lost
+    told = CliRunner().invoke(app, ["build", path, "--out", str(store)])
+    assert isinstance(told.exception, StoreError)
+    restore(raised.value)
+    assert files_of(store) == whole
+    report = build_store(first, store, workers=1)
+    assert (report.release, report.built) == (releases, 0)
+    assert files_of(store) == whole
+    assert build_store(other, store, extend=True, workers=1).release == releases + 1
+
+
+def test_a_release_never_gets_the_number_of_another_one(grown: TinyRegion, tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    recipe = grown.recipe(seasons=[2022])
+    for season in (2022, 2023):
+        build_store(recipe.for_seasons([season]), store, workers=1)
+    released = {name: data for name, data in files_of(store).items() if name.startswith("index/")}
+    # A root of before, put back although a newer release was made.
+    shutil.copy(store / "index/r1/root.json", store / "zarr.json")
+    assert build_store(recipe.for_seasons([2024]), store, workers=1).release == 3
+    assert files_of(store).items() >= released.items()
+    assert list(store_attributes(store)["seasons"]) == ["2022", "2023", "2024"]
+    # Neither copy nor root, but a folder with its number.
+    (store / "index/r9").mkdir()
+    shutil.copy(store / "index/r1/blocks.parquet", store / "index/r9/blocks.parquet")
+    retract(store, {2022: [0]}, [], "haze")
+    assert store_attributes(store)["release"] == 10
+
+
+@pytest.mark.parametrize("kept", [None, "older"])
+def test_what_was_retracted_does_not_come_back_when_its_record_is_lost(
+    grown: TinyRegion, tmp_path: Path, kept: str | None
+) -> None:
+    store, record = tmp_path / "store", tmp_path / "store/.build/retracted.json"
+    bad = grown.add_enmap(1, "20220901T104526", value=3000, datatake=2000)
+    recipe = grown.recipe(seasons=[2022])
+    build_store(recipe, store, workers=1)
+    blocks = read_index(store, "blocks").set_index("block")["scene"]
+    (one, *_), bad_blocks = blocks.index[blocks != bad].tolist(), blocks.index[blocks == bad].tolist()
+    retract(store, {2022: [one]}, [], "haze nobody saw")
+    older = record.read_bytes()
+    retract(store, {}, [bad], "shifted")
+    valid = values_of(store, 2022)
+    if kept:
+        record.write_bytes(older)
+    else:
+        record.unlink()
+    lost = files_of(store)
+    scene = rf"scene {bad} \(shifted\)"
+    named = scene if kept else rf"{scene}, block {one} of 2022 \(haze nobody saw\)"
+    path = str(grown.folder / "recipe.yaml")
+    for refused in (
+        lambda: build_store(recipe, store, workers=1),
+        lambda: build_store(recipe, store, extend=True, workers=1),
+        lambda: build_store(recipe.for_seasons([2023]), store, workers=1),
+        lambda: plan_extensions(recipe, str(store)),
+        lambda: migrate_store(store),
+        lambda: relabel_store(store, tmp_path / "new"),
+    ):
+        with pytest.raises(StoreError, match=rf"keeps out {named}.*{record} does not") as raised:
+            refused()
+        assert files_of(store) == lost
+    assert not (tmp_path / "new/zarr.json").exists()
+    told = CliRunner().invoke(app, ["plan", path, "--extend", str(store)])
+    assert isinstance(told.exception, StoreError)
+    # The commands it names bring the record back, whatever is retracted first.
+    if not kept:
+        assert f"retract {store} --scene {bad} --block 2022:{bad_blocks[0]}" in str(raised.value)
+    commands = [part for part in str(raised.value).split("`") if part.startswith("h2crop retract")]
+    for command in commands:
+        CliRunner().invoke(app, [*shlex.split(command)[1:], "--yes"])
+    restored = json.loads(record.read_text())
+    assert restored["scenes"] == {bad: "shifted"}
+    assert restored["blocks"] == {"2022": {str(one): "haze nobody saw", **{str(b): "shifted" for b in bad_blocks}}}
+    report = build_store(recipe, store, workers=1)
+    assert (report.release, report.built) == (3, 0)
+    assert values_of(store, 2022).keys() == valid.keys()
+    report = build_store(recipe, store, extend=True, workers=1)
+    assert {name[-15:-7] for name in values_of(store, 2022)} == {"20220724"}
+
+
+def test_a_block_retracted_beside_a_lost_record_is_retracted_too(grown: TinyRegion, tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    build_store(grown.recipe(seasons=[2022]), store, workers=1)
+    retract(store, {2022: [0]}, [], "haze")
+    (store / ".build/retracted.json").unlink()
+    with pytest.raises(StoreError, match=r"keeps out block 0 of 2022 \(haze\)"):
+        retract(store, {2022: [1]}, [], "smoke")
+    assert store_attributes(store)["release"] == 2
+    assert retract(store, {2022: [0]}, [], "haze")[1] == 3
+    assert read_index(store, "blocks")["retracted"].tolist() == ["haze", "smoke"]
+
+
+def test_a_damaged_index_cannot_tell_what_was_retracted_and_a_lost_one_is_made_anew(
+    grown: TinyRegion, tmp_path: Path
+) -> None:
+    store = tmp_path / "store"
+    build_store(grown.recipe(seasons=[2022]), store, workers=1)
+    blocks = store / "index/r1/blocks.parquet"
+    blocks.write_bytes(blocks.read_bytes()[:100])
+    with pytest.raises(StoreError, match=rf"{blocks} is damaged.*delete it if nothing was ever retracted"):
+        build_store(grown.recipe(seasons=[2023]), store, workers=1)
+    blocks.unlink()
+    assert build_store(grown.recipe(seasons=[2023]), store, workers=1).release == 2
+
+
+def test_sums_that_are_not_those_of_their_block_are_found_before_they_are_used(
+    grown: TinyRegion, tmp_path: Path
+) -> None:
+    store = tmp_path / "store"
+    recipe = grown.recipe(seasons=[2022], **WEST_HALF)
+    build_store(recipe, store, workers=1)
+    build_store(grown.recipe(seasons=[2022], **WHOLE), store, extend=True, workers=1)
+    first, second = (store / f".build/2022/{block:06d}.sums" for block in (0, 1))
+    whole = files_of(store)
+    assert first.read_bytes() != second.read_bytes()
+    first.write_bytes(second.read_bytes())
+    season = grown.recipe(seasons=[2023], **WHOLE)
+    with pytest.raises(StoreError, match=rf"{first} is lost or damaged.*`h2crop migrate {store}`"):
+        build_store(season, store, workers=1)
+    assert migrate_store(store).mended == 1
+    assert first.read_bytes() == whole[".build/2022/000000.sums"]
+    build_store(season, store, workers=1)
+    for one in (2022, 2023):
+        pixels = read_index_json(store, "statistics")["class_pixels"][str(one)]
+        assert sum(sum(tier["label"][0].values()) for tier in pixels.values()) == 4 * 24 * 24
+
+
+def test_sums_damaged_before_the_first_release_are_repaired(grown: TinyRegion, tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    recipe = grown.recipe(seasons=[2022])
+    build_store(recipe, store, workers=1)
+    whole = files_of(store)
+    # As it was before it was sealed.
+    (store / "zarr.json").unlink()
+    shutil.rmtree(store / "index")
+    (store / ".build/2022/000001.sums").write_bytes(b"damaged")
+    with pytest.raises(StoreError, match=f"000001.sums is lost or damaged.*`h2crop migrate {store}`"):
+        build_store(recipe, store, workers=1)
+    told = CliRunner().invoke(app, ["migrate", str(store)])
+    assert told.exit_code == 0
+    assert "1 block(s) summed up anew; there is no release yet, run the build again" in " ".join(told.stderr.split())
+    assert not (store / "zarr.json").exists()
+    assert build_store(recipe, store, workers=1).release == 1
+    assert files_of(store) == whole

@@ -2,13 +2,73 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
+import pytest
 from killed_builds import Sweep, differences
 
+from h2crop_data.build.build import build_store
+from h2crop_data.build.retract import retract
+from h2crop_data.cube.reading import store_attributes
+from h2crop_data.errors import StoreError
+from h2crop_data.recipe import load_recipe
 
-def test_killed_builds_end_as_if_nothing_had_happened(tmp_path: Path) -> None:
-    sweep = Sweep(tmp_path, seed=10)
+
+@pytest.fixture(scope="module")
+def sweep(tmp_path_factory: pytest.TempPathFactory) -> Sweep:
+    return Sweep(tmp_path_factory.mktemp("sweep"), seed=10)
+
+
+@pytest.mark.parametrize("release", [1, 2])
+@pytest.mark.parametrize("file", ["index/rN/manifest.parquet", "index/rN/root.json", "zarr.json"])
+def test_a_release_that_was_being_sealed_is_finished_under_its_number(
+    sweep: Sweep, tmp_path: Path, file: str, release: int
+) -> None:
+    store, grows = tmp_path / "store", release == 2
+    if grows:
+        shutil.copytree(sweep.half, store)
+    # What goes on may die as well.
+    for _ in range(2):
+        sweep.kill_before(f"write {file.replace('N', str(release))}", store, grows)
+        assert (store / f"index/r{release}").is_dir()
+        assert (store / f"index/r{release}/root.json").exists() == (file == "zarr.json")
+        assert (store / "zarr.json").exists() == grows
+    sweep.finish(sweep.start(sweep.recipe, store, grows))
+    assert differences(store, sweep.grown if grows else sweep.reference) == []
+
+
+@pytest.mark.parametrize("release", [1, 2])
+def test_a_builder_that_died_after_the_root_has_made_its_release(sweep: Sweep, tmp_path: Path, release: int) -> None:
+    store, grows = tmp_path / "store", release == 2
+    if grows:
+        shutil.copytree(sweep.half, store)
+    sweep.kill_before("delete .build/sealing.json", store, grows)
+    assert differences(store, sweep.grown if grows else sweep.reference) == ["stray file .build/sealing.json"]
+    shutil.copytree(store, tmp_path / "grows on")
+    sweep.finish(sweep.start(sweep.recipe, store, grows))
+    assert differences(store, sweep.grown if grows else sweep.reference) == []
+    # The next release has the next number, whatever the dead builder left.
+    retract(tmp_path / "grows on", {2022: [0]}, [], "haze")
+    assert store_attributes(tmp_path / "grows on")["release"] == release + 1
+    assert not (tmp_path / "grows on/.build/sealing.json").exists()
+
+
+def test_a_copy_of_a_root_that_never_was_is_taken_for_one_where_nothing_says_that_sealing_began(
+    sweep: Sweep, tmp_path: Path
+) -> None:
+    """As an older h2crop left it: putting the root there is what it would have done next."""
+    store = tmp_path / "store"
+    sweep.kill_before("write zarr.json", store)
+    (store / ".build/sealing.json").unlink()
+    with pytest.raises(StoreError, match=rf"lost its root.*`cp {store}/index/r1/root.json {store}/zarr.json`"):
+        build_store(load_recipe(sweep.recipe), store)
+    shutil.copy(store / "index/r1/root.json", store / "zarr.json")
+    sweep.finish(sweep.start(sweep.recipe, store))
+    assert differences(store, sweep.reference) == []
+
+
+def test_killed_builds_end_as_if_nothing_had_happened(sweep: Sweep) -> None:
     result = sweep.run(10)
     assert result.failures == []
     assert sum(result.builds.values()) == 10

@@ -28,6 +28,8 @@ from tiny_region import TinyRegion
 import h2crop_data
 from h2crop_data.build.build import build_store
 from h2crop_data.build.engine import Workers
+from h2crop_data.build.migration import migrate_store
+from h2crop_data.build.retract import retract
 from h2crop_data.cube import object_storage
 from h2crop_data.cube.lease import Lock
 from h2crop_data.cube.local_storage import LocalStorage
@@ -911,6 +913,56 @@ def test_a_build_stopped_by_the_server_in_a_shard_shows_no_release_and_goes_on_w
     report = build_store(recipe, storage.location)
     assert (report.built, report.already_done) == (0, 2)
     assert published(direct) == published(LocalStorage(tmp_path / "folder"))
+
+
+def test_a_store_in_a_bucket_that_lost_its_root_is_left_alone_until_it_is_put_back(
+    proxy: Proxy, storage: ObjectStorage, recipe: Recipe
+) -> None:
+    build_store(recipe, storage.location)
+    whole = published(storage)
+    storage.delete("zarr.json")
+    command = f"`aws s3 cp {storage.location}/index/r1/root.json {storage.location}/zarr.json`"
+    before = len(proxy.requests)
+    with pytest.raises(StoreError, match=f"{storage.location} lost its root zarr.json.*{command}"):
+        build_store(recipe, storage.location)
+    assert {request.key.rpartition("/")[2] for request in proxy.requests[before:] if request.method == "PUT"} <= {
+        "lock",
+        "clock",
+    }
+    assert published(storage) == {name: data for name, data in whole.items() if name != "zarr.json"}
+    storage.write("zarr.json", [storage.read("index/r1/root.json")])
+    report = build_store(recipe, storage.location)
+    assert (report.release, report.built) == (1, 0)
+    assert published(storage) == whole
+    assert not storage.exists(".build/sealing.json")
+
+
+def test_what_was_retracted_in_a_bucket_does_not_come_back_when_its_record_is_lost(
+    storage: ObjectStorage, recipe: Recipe
+) -> None:
+    build_store(recipe, storage.location)
+    retract(storage.location, {2022: [0]}, [], "haze")
+    storage.delete(".build/retracted.json")
+    with pytest.raises(StoreError, match=rf"keeps out block 0 of 2022 \(haze\), but {storage.location}/.build"):
+        build_store(recipe, storage.location, extend=True)
+    retract(storage.location, {2022: [0]}, [], "haze")
+    assert build_store(recipe, storage.location).release == 2
+
+
+def test_lost_coordinates_and_other_sums_in_a_bucket_are_told(storage: ObjectStorage, recipe: Recipe) -> None:
+    build_store(recipe, storage.location)
+    chunk, sums = "2022/valid/c.0", ".build/2022/000000.sums"
+    whole = {name: storage.read(name) for name in (chunk, sums)}
+    storage.delete(chunk)
+    with pytest.raises(StoreError, match=f"{storage.location}/{chunk} is lost"):
+        h2crop_data.open(storage.location, 2022)
+    storage.write(chunk, [whole[chunk]])
+    assert h2crop_data.open(storage.location, 2022).sizes["sample"] == 4
+    storage.write(sums, [whole[sums][:-1]])
+    with pytest.raises(StoreError, match=f"{storage.location}/{sums} is lost or damaged"):
+        build_store(recipe, storage.location)
+    assert migrate_store(storage.location).mended == 1
+    assert storage.read(sums) == whole[sums]
 
 
 # Reading by Zarr

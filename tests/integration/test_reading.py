@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import geopandas as gpd
@@ -190,3 +191,83 @@ def test_wrong_stores_are_refused_with_what_to_do(tmp_path: Path) -> None:
     (made.folder / "zarr.json").write_text(json.dumps(root))
     with pytest.raises(FormatVersionError, match=r"has format 2.0, this h2crop reads 1.x: .* `h2crop migrate"):
         h2crop_data.open(made.folder, 2022)
+
+
+# Coordinates that are lost
+
+COORDINATES = ("sample", "valid", "x0", "y0", "epsg", "month", "s2_band", "tier", "wavelength", "fwhm")
+
+
+def chunk_of(coordinate: str) -> str:
+    """The first chunk of a coordinate of 2022."""
+    return f"2022/{coordinate}/c.0" + ".0" * (coordinate in ("wavelength", "fwhm"))
+
+
+def read_all(store: str | Path, release: int | None = None) -> xr.Dataset:
+    """The coordinates of a season, those along bands as well."""
+    opened = h2crop_data.open(store, 2022, release=release)
+    return opened.assign_coords({name: opened[name].load() for name in COORDINATES})
+
+
+@pytest.mark.parametrize("name", COORDINATES)
+def test_a_lost_chunk_of_a_coordinate_is_told_instead_of_read_as_nothing(tmp_path: Path, name: str) -> None:
+    made = make_store(tmp_path / "store")
+    (made.folder / chunk_of(name)).unlink()
+    for release in (None, 1):
+        with pytest.raises(StoreError, match=rf"{made.folder}/{chunk_of(name)} is lost.*`h2crop validate"):
+            read_all(made.folder, release)
+    with served(made.folder) as (url, _), pytest.raises(StoreError, match=rf"{url}/{chunk_of(name)} is lost"):
+        read_all(url)
+
+
+@pytest.mark.parametrize("name", [name for name in COORDINATES if name not in ("wavelength", "fwhm")])
+def test_a_damaged_chunk_of_a_coordinate_is_told(tmp_path: Path, name: str) -> None:
+    made = make_store(tmp_path / "store")
+    chunk = made.folder / chunk_of(name)
+    chunk.write_bytes(chunk.read_bytes()[:-2])
+    with pytest.raises(StoreError, match=rf"{made.folder}/2022/{name} is damaged"):
+        h2crop_data.open(made.folder, 2022)
+
+
+@pytest.mark.parametrize("name", ["sample", "x0", "y0", "epsg"])
+def test_a_coordinate_of_before_the_store_grew_is_told(tmp_path: Path, name: str) -> None:
+    made = make_store(tmp_path / "store", blocks=2)
+    count = len(made.samples[2022])
+    before = (made.folder / chunk_of(name)).read_bytes()
+    with hold_store(made.folder) as builder, ThreadPoolExecutor(2) as pool:
+        seal(builder, made.layout, [write_season(builder, pool, made, 2022, 4)], CLASSES, SOFTWARE)
+    (made.folder / chunk_of(name)).write_bytes(before)
+    new = len(made.samples[2022]) - count
+    with pytest.raises(StoreError, match=rf"{made.folder}/2022/{name} is empty for {new} of {count + new} samples"):
+        h2crop_data.open(made.folder, 2022)
+    assert h2crop_data.open(made.folder, 2022, release=1).sizes["sample"] == count
+
+
+def test_which_samples_a_release_has_is_told_by_its_index_where_another_one_is_being_made(tmp_path: Path) -> None:
+    made = make_store(tmp_path / "store")
+    whole = h2crop_data.open(made.folder, 2022).load()
+    root = (made.folder / "zarr.json").read_bytes()
+    with hold_store(made.folder) as builder, ThreadPoolExecutor(2) as pool:
+        season = write_season(builder, pool, made, 2022, 2)
+        blocks = season.blocks.assign(retracted=["", "haze"])
+        files = [file for file in season.files if "/c.1." not in file["path"]]
+        seal(builder, made.layout, [replace(season, blocks=blocks, files=files)], CLASSES, SOFTWARE)
+    assert h2crop_data.open(made.folder, 2022).sizes["sample"] == made.layout.capacity
+    # As if the builder had died, or were just there, between the coordinates and the root.
+    (made.folder / "zarr.json").write_bytes(root)
+    assert h2crop_data.open(made.folder, 2022).load().identical(whole)
+    # Root and index that contradict each other leave nothing to go by.
+    samples = made.folder / "index/r1/samples-2022.parquet"
+    gpd.read_parquet(samples).iloc[:1].to_parquet(samples)
+    for release in (None, 1):
+        with pytest.raises(StoreError, match=r"the index of 2022 has 1 samples where the root says 5"):
+            h2crop_data.open(made.folder, 2022, release=release)
+
+
+def test_shards_that_are_not_there_read_as_fill(tmp_path: Path) -> None:
+    made = make_store(tmp_path / "store")
+    (made.folder / "2022/s2/c.1.0.0.0.0").unlink()
+    opened = h2crop_data.open(made.folder, 2022).load()
+    first = made.layout.capacity
+    np.testing.assert_array_equal(opened.s2[:first], made.arrays[2022]["s2"][:first])
+    assert (opened.s2[first:] == -32768).all()

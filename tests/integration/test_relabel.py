@@ -13,10 +13,12 @@ from typer.testing import CliRunner
 import h2crop_data
 from h2crop_data.build import relabel
 from h2crop_data.build.build import build_store
+from h2crop_data.build.migration import migrate_store
 from h2crop_data.build.relabel import relabel_store
+from h2crop_data.build.retract import retract
 from h2crop_data.cli.main import app
 from h2crop_data.cube.reading import read_index, read_index_json, store_attributes
-from h2crop_data.errors import PlanError
+from h2crop_data.errors import PlanError, StoreError
 
 LABELS = ("label", "prior", "parcel")
 FIELDS = [
@@ -163,6 +165,54 @@ def test_a_relabelled_store_grows_and_remembers_what_was_retracted(
     assert grown.release == 2
     # The source knows nothing of it.
     assert sorted(store_attributes(source)["seasons"]) == ["2022", "2023"]
+
+
+def test_what_was_retracted_from_either_store_stays_out_of_the_new_one(source: Path, tmp_path: Path) -> None:
+    new = tmp_path / "new"
+    retract(source, {2022: [0]}, [], "haze")
+    relabel_store(source, new)
+    retract(new, {2022: [0, 1]}, [], "smoke")
+    retract(new, {}, ["S2_2023"], "shifted")
+    out = read_index(new, "blocks")["retracted"].tolist()
+    assert out == ["haze", "smoke", "", "", *["shifted"] * 4]
+    # A second time, as after an interruption: nothing comes back.
+    report = relabel_store(source, new)
+    assert (report.already_done, report.release) == (8, 3)
+    assert read_index(new, "blocks")["retracted"].tolist() == out
+    # What was retracted from the source since is kept out as well.
+    retract(source, {2022: [2]}, ["S2_2023"], "a second look")
+    assert relabel_store(source, new).release == 4
+    assert read_index(new, "blocks")["retracted"].tolist() == ["haze", "smoke", "a second look", "", *out[4:]]
+    assert len(read_index(new, "samples-2022")) == 1
+    scenes = read_index(new, "scenes").set_index("id")
+    assert scenes.loc["S2_2023", "reason"] == "retracted: shifted"
+
+
+def test_sums_of_another_block_are_neither_shared_nor_built_upon(source: Path, tmp_path: Path) -> None:
+    new, table = tmp_path / "new", tmp_path / "corrected.csv"
+    table.write_text("code,hcat3\nBTH,3301010101\nMIS,3301010401\nXYZ,3302000000\n")
+    relabel_store(source, tmp_path / "whole", tables={"fr": table})
+    changed, kept = (sums_of(source, tmp_path / "whole", same=same) for same in (False, True))
+    (source / kept).write_bytes((source / changed).read_bytes())
+    # Those that are shared are found in the new store, which can repair them by itself.
+    with pytest.raises(StoreError, match=rf"{new}/{kept} is lost or damaged.*`h2crop migrate {new}`"):
+        relabel_store(source, new, tables={"fr": table})
+    assert (migrate_store(new).mended, migrate_store(new).release) == (1, 0)
+    relabel_store(source, new, tables={"fr": table})
+    assert read_index_json(new, "statistics") == read_index_json(tmp_path / "whole", "statistics")
+    # Those that new ones are made of are found in the source.
+    assert migrate_store(source).mended == 1
+    (source / changed).write_bytes((source / kept).read_bytes())
+    with pytest.raises(StoreError, match=rf"{source}/{changed} is lost or damaged.*`h2crop migrate {source}`"):
+        relabel_store(source, tmp_path / "newer", tables={"fr": table})
+    assert migrate_store(source).mended == 1
+    assert relabel_store(source, tmp_path / "newer", tables={"fr": table}).release == 1
+
+
+def sums_of(one: Path, other: Path, *, same: bool) -> str:
+    """A file of sums that is, or is not, the same in two stores."""
+    names = [str(path.relative_to(one)) for path in sorted(one.glob(".build/*/*.sums"))]
+    return next(name for name in names if ((one / name).read_bytes() == (other / name).read_bytes()) == same)
 
 
 def test_a_store_without_labels_or_plans_cannot_be_relabelled(region: TinyRegion, tmp_path: Path) -> None:

@@ -9,11 +9,13 @@ from __future__ import annotations
 import hashlib
 import json
 import multiprocessing
+import os
 import random
 import shutil
+import signal
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -22,6 +24,7 @@ from typing import Any
 import numpy as np
 from tiny_region import EAST, EPSG, NORTH, SOUTH, WEST, TinyRegion
 
+from h2crop_data.cube.local_storage import LocalStorage
 from h2crop_data.recipe import Recipe, load_recipe
 
 #: How builds are killed: once, twice, once while sealing, and once while a finished store grows.
@@ -65,10 +68,34 @@ def small_region(folder: Path) -> None:
             (folder / "recipe.yaml").rename(folder / f"{name}.yaml")
 
 
-def build(recipe: Path, store: Path, extend: bool) -> None:
-    """What a child does."""
-    from h2crop_data.build.build import build_store
+class FatalStorage(LocalStorage):
+    """A store in a folder whose builder dies just before a step."""
 
+    #: `write NAME` or `delete NAME`.
+    fatal = ""
+
+    def write(self, name: str, parts: Iterable[bytes]) -> None:
+        self.die_before(f"write {name}")
+        super().write(name, parts)
+
+    def delete(self, name: str) -> None:
+        self.die_before(f"delete {name}")
+        super().delete(name)
+
+    def die_before(self, step: str) -> None:
+        """End this process the hard way before the fatal step."""
+        if step == self.fatal:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+def build(recipe: Path, store: Path, extend: bool, fatal: str = "") -> None:
+    """What a child does. fatal: the step before which it dies."""
+    from h2crop_data.build.build import build_store
+    from h2crop_data.cube import store as builders
+
+    if fatal:
+        FatalStorage.fatal = fatal
+        builders.open_storage = FatalStorage  # type: ignore[assignment]
     build_store(loaded(recipe), store, extend=extend, workers=2)
 
 
@@ -98,9 +125,9 @@ class Sweep:
         assert contents(folder / "again") == contents(self.reference)
         self.result = Killed()
 
-    def start(self, recipe: Path, store: Path, extend: bool = False) -> BaseProcess:
-        """Start a build in a process of its own."""
-        process = self.context.Process(target=build, args=(recipe, store, extend))
+    def start(self, recipe: Path, store: Path, extend: bool = False, fatal: str = "") -> BaseProcess:
+        """Start a build in a process of its own. fatal: the step (`write NAME`) before which it dies."""
+        process = self.context.Process(target=build, args=(recipe, store, extend, fatal))
         process.start()
         return process
 
@@ -110,6 +137,12 @@ class Sweep:
         process.join(300)
         assert process.exitcode == 0, f"the build ended with {process.exitcode}"
         return time.monotonic() - start
+
+    def kill_before(self, step: str, store: Path, extend: bool = False) -> None:
+        """Let a build die before a step (`write NAME`, `delete NAME`)."""
+        process = self.start(self.recipe, store, extend, step)
+        process.join(300)
+        assert process.exitcode == -signal.SIGKILL, f"the build ended with {process.exitcode}"
 
     def run(self, builds: int) -> Killed:
         """Kill so many builds, in every way in turn, and note what went wrong."""

@@ -152,6 +152,23 @@ def test_deleting_leaves_no_empty_folder_and_touches_nothing_else(storage: Local
         storage.write("zarr.json", [b"again"])
 
 
+def test_nothing_is_deleted_through_a_link(storage: LocalStorage, tmp_path: Path) -> None:
+    other = LocalStorage(tmp_path / "other")
+    for name in ("r1/root.json", "r2/root.json"):
+        other.write(name, [b"of another store"])
+    storage.write("2022/c.0", [b"x"])
+    (storage.folder / "index").symlink_to(other.folder)
+    for name in ("index/r1/root.json", "index/r1/nothing"):
+        with pytest.raises(StoreError, match=rf"{storage.folder}/index is a symbolic link"):
+            storage.delete(name)
+    assert [name for name, _ in other.names()] == ["r1/root.json", "r2/root.json"]
+    # A link that is a file of the store is deleted, what it points to is not.
+    (storage.folder / "2022/c.1").symlink_to(other.folder / "r1/root.json")
+    storage.delete("2022/c.1")
+    assert not (storage.folder / "2022/c.1").is_symlink()
+    assert other.read("r1/root.json") == b"of another store"
+
+
 # Sharing
 
 
@@ -241,6 +258,49 @@ def test_what_a_bug_left_half_written_is_gone_with_the_next_hold(storage: LocalS
     with storage.hold():
         assert unfinished(storage) == []
         assert not storage.exists("2022/c.0")
+
+
+@pytest.mark.parametrize("name", [".build", ".build/tmp", ".build/lock"])
+@pytest.mark.parametrize("dangling", [False, True])
+def test_a_link_in_the_place_of_what_the_builder_deletes_is_refused(
+    storage: LocalStorage, tmp_path: Path, name: str, dangling: bool
+) -> None:
+    with storage.hold():
+        storage.write("2022/c.0", [b"x"])
+    link, other = storage.folder / name, tmp_path / "other"
+    link.rename(tmp_path / "before")
+    link.symlink_to(other)
+    if not dangling:
+        (tmp_path / "before").rename(other)
+        kept = other if other.is_file() else other / "thesis.tex"
+        kept.write_text("dear diary", encoding="utf-8")
+    with pytest.raises(StoreError, match=rf"{link} is a symbolic link.*replace the link"), storage.hold():
+        pytest.fail("a store was held whose temporary files lie elsewhere")
+    assert other.exists() != dangling
+    if not dangling:
+        assert kept.read_text(encoding="utf-8") == "dear diary"
+    # As soon as it is one of its own again, the store can be held.
+    link.unlink()
+    (storage.folder / ".build").mkdir(exist_ok=True)
+    with storage.hold():
+        assert unfinished(storage) == []
+
+
+def test_a_link_among_temporary_files_is_removed_and_what_it_points_to_stays(
+    storage: LocalStorage, tmp_path: Path
+) -> None:
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other/thesis.tex").write_text("dear diary", encoding="utf-8")
+    with storage.hold():
+        temporary = storage.folder / ".build/tmp"
+        (temporary / "folder").symlink_to(tmp_path / "other")
+        (temporary / "file").symlink_to(tmp_path / "other/thesis.tex")
+        (temporary / "nothing").symlink_to(tmp_path / "nothing")
+        (temporary / "inside").mkdir()
+        (temporary / "inside/folder").symlink_to(tmp_path / "other")
+    with storage.hold():
+        assert unfinished(storage) == []
+    assert (tmp_path / "other/thesis.tex").read_text(encoding="utf-8") == "dear diary"
 
 
 def test_a_path_that_is_a_file_is_refused(tmp_path: Path) -> None:

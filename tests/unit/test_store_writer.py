@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from small_disk import SMALL_DISK, mounted
 
 from h2crop_data.cube.schema import StoreLayout
+from h2crop_data.cube.statistics import block_sums
 from h2crop_data.cube.storage import canonical_json
 from h2crop_data.cube.store import MARKER_KEYS, StoreBuilder, check_same_layout, hold_store
 from h2crop_data.errors import PlanError, StoreError
@@ -237,12 +238,40 @@ def test_a_damaged_marker_is_told(tmp_path: Path) -> None:
             assert str(path) in str(raised.value)
 
 
+def test_sums_that_are_not_those_of_the_marker_are_told(tmp_path: Path) -> None:
+    sums = [block_sums(label_block(samples), "train", 0) for samples in (1, 2)]
+    with hold_store(tmp_path) as builder:
+        records = [builder.write_sums(2022, block, one) for block, one in enumerate(sums)]
+        assert [one.samples for one in builder.read_all_sums(2022, dict(enumerate(records)))] == [1, 2]
+        # Sums of another block are whole sums, and wrong here.
+        builder.write_sums(2022, 0, sums[1])
+        for damaged in ("other", "cut", "lost"):
+            path = tmp_path / ".build/2022/000000.sums"
+            if damaged == "cut":
+                path.write_bytes(path.read_bytes()[:20])
+            elif damaged == "lost":
+                path.unlink()
+            with pytest.raises(StoreError, match=f"lost or damaged.*`h2crop migrate {tmp_path}`") as raised:
+                builder.read_sums(2022, 0, records[0])
+            assert str(path) in str(raised.value)
+
+
 def test_what_dead_writers_of_other_libraries_left_is_removed(tmp_path: Path) -> None:
     with hold_store(tmp_path) as builder:
         builder.write("2022/s2/c.0", [b"abcd"])
         (tmp_path / "2022/s2/c.1.__lock").write_bytes(b"x")
         assert builder.sizes(2022) == {"2022/s2/c.0": 4}
     assert sorted(path.name for path in (tmp_path / "2022/s2").iterdir()) == ["c.0"]
+
+
+def test_locks_of_other_writers_behind_a_link_are_not_removed(tmp_path: Path) -> None:
+    (tmp_path / "other/s2").mkdir(parents=True)
+    (tmp_path / "other/s2/c.1.__lock").write_bytes(b"x")
+    with hold_store(tmp_path / "store") as builder:
+        (tmp_path / "store/2022").symlink_to(tmp_path / "other")
+        with pytest.raises(StoreError, match=r"store/2022 is a symbolic link"):
+            builder.sizes(2022)
+    assert (tmp_path / "other/s2/c.1.__lock").exists()
 
 
 def test_garbage_is_removed(tmp_path: Path) -> None:

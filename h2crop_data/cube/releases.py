@@ -1,0 +1,75 @@
+"""The numbers of a store's releases: which were made, which is being made, and which comes next.
+
+The number of a release that readers have seen is never given to another one. The root says which release is the newest;
+where it was lost or put back from an older copy, the index folders and the copies of roots in them say more.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from h2crop_data.cube.schema import ROOT_COPY
+from h2crop_data.cube.storage import BUILD_FOLDER, Storage
+from h2crop_data.errors import StoreError
+
+#: The root document of the newest release.
+ROOT = "zarr.json"
+#: There from the beginning of a sealing to its end: the release that is made, and the one that was the newest before.
+SEALING = f"{BUILD_FOLDER}/sealing.json"
+RELEASE_FILE = re.compile(r"index/r(?P<release>\d+)/.+")
+
+
+def current_attributes(storage: Storage) -> dict[str, Any] | None:
+    """The root attributes of the store's current release, or None before the first."""
+    if not storage.exists(ROOT):
+        return None
+    attributes: dict[str, Any] = storage.read_json(ROOT)["attributes"]
+    return attributes
+
+
+def index_files_by_release(storage: Storage) -> dict[int, list[tuple[str, int]]]:
+    """Name and size of every file in the index folders of a store, by release."""
+    found: dict[int, list[tuple[str, int]]] = {}
+    for name, size in storage.names("index/"):
+        if match := RELEASE_FILE.fullmatch(name):
+            found.setdefault(int(match["release"]), []).append((name, size))
+    return found
+
+
+def next_release(storage: Storage, newest: int) -> int:
+    """The number of the release to make: that of a sealing that was interrupted, else one that was never used.
+
+    newest: the release the root says, 0 without a root.
+    """
+    begun = interrupted_sealing(storage, newest)
+    return begun if begun is not None else max(newest, *index_files_by_release(storage), 0) + 1
+
+
+def interrupted_sealing(storage: Storage, newest: int) -> int | None:
+    """The release that was being made when a builder died, if the root is still the one from before."""
+    if not storage.exists(SEALING):
+        return None
+    record = storage.read_json(SEALING)
+    return int(record["release"]) if record["after"] == newest else None
+
+
+def refuse_lost_root(storage: Storage) -> None:
+    """Refuse to go on without a root where a release was made before. Raises StoreError saying how to restore it.
+
+    A first sealing that was interrupted may have left a copy of a root that never was.
+    """
+    copies = [
+        release
+        for release, files in index_files_by_release(storage).items()
+        if any(name.endswith(f"/{ROOT_COPY}") for name, _ in files)
+    ]
+    if not copies or interrupted_sealing(storage, 0) is not None:
+        return
+    copy = f"index/r{max(copies)}/{ROOT_COPY}"
+    command = "aws s3 cp" if storage.location.startswith("s3://") else "cp"
+    raise StoreError(
+        f"{storage.location} lost its root {ROOT}; without it a new release would get the number of an old one. "
+        f"{copy} is a copy of the newest root: put it back with "
+        f"`{command} {storage.where(copy)} {storage.where(ROOT)}`, then run again"
+    )
