@@ -21,6 +21,7 @@ from pydantic import (
     FiniteFloat,
     PrivateAttr,
     ValidationError,
+    ValidationInfo,
     model_validator,
 )
 from pyproj import CRS
@@ -29,7 +30,7 @@ from pyproj.exceptions import CRSError
 from h2crop_data.constants import ENMAP_FLAGS, SENTINEL2_BANDS, Sentinel2Band
 from h2crop_data.errors import RecipeError
 from h2crop_data.grid import CELL_STEP, LONLAT, CellRule, geojson_polygons, split_of_square
-from h2crop_data.recipe_problems import explain, read_mapping
+from h2crop_data.recipe_problems import check_years, explain, read_mapping
 
 Share = Annotated[float, Field(ge=0, le=1, strict=True)]
 Percent = Annotated[float, Field(ge=0, le=100, strict=True)]
@@ -207,11 +208,11 @@ class ParcelSource(Section):
     """One file of declared parcels for each year."""
 
     path: str
-    """Path of the vector file; `{year}` in it becomes the year of the declarations."""
+    """Path of the vector file; `{year}` in it becomes the year of the declarations (else the file is of one year)."""
     country: str = Field(pattern=r"^[a-z]{2}(-[a-z0-9]+)?$")
     """Country (and region) in lower case, `fr` or `be-vlg`."""
     code_field: str
-    """Field of the crop code."""
+    """Field of the crop code; upper and lower case do not matter where only one field fits."""
     id_field: str | None = None
     """Field of the parcel's own id, kept in the index."""
     layer: str | None = None
@@ -326,10 +327,18 @@ class Recipe(Section):
             raise ValueError("seasons: each year once")
         return self
 
+    @model_validator(mode="after")
+    def one_year_a_file(self, info: ValidationInfo) -> Self:
+        """No file of parcels for several years; but for recipes that a store was planned with before this was asked."""
+        if self.parcels and not (info.context or {}).get("stored"):
+            asked = {*self.seasons, *(info.context or {}).get("other_seasons", ())}
+            check_years(self.parcels.season, self.parcels.prior, asked)
+        return self
+
     def for_seasons(self, seasons: list[int]) -> Recipe:
         """The same recipe for other seasons. Raises RecipeError for a year out of range."""
-        changed = parse_recipe({**self.as_written(), "seasons": seasons}, self._folder, "--season")
-        return changed
+        document = {**self.as_written(), "seasons": seasons}
+        return parse_recipe(document, self._folder, "--season", other_seasons=self.seasons)
 
     def locate(self, path: str) -> Path:
         """A path of the recipe as an absolute one: `${NAME}` from the environment, relative to the recipe's folder.
@@ -380,10 +389,13 @@ def load_recipe(path: str | Path) -> Recipe:
     return parse_recipe(read_mapping(file, "recipe"), file.resolve().parent, str(path))
 
 
-def parse_recipe(document: dict[str, Any], folder: Path, name: str) -> Recipe:
-    """Check a recipe given as plain data; `folder` is what its relative paths start from."""
+def parse_recipe(document: dict[str, Any], folder: Path, name: str, **context: Any) -> Recipe:
+    """Check a recipe given as plain data; `folder` is what its relative paths start from.
+
+    context: `stored=True` for the recipe of a plan, `other_seasons` that its files are read for as well.
+    """
     try:
-        recipe = Recipe.model_validate(document)
+        recipe = Recipe.model_validate(document, context=context)
     except ValidationError as error:
         raise RecipeError(explain(error, name, document, Recipe)) from error
     recipe._folder = folder

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import difflib
 import json
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import yaml
 from pydantic import BaseModel, ValidationError
+from pydantic_core import PydanticCustomError
 
 from h2crop_data.errors import RecipeError
 
@@ -57,7 +59,7 @@ def explain(
 def yaml_steps(problem: Any, document: Any) -> tuple[str | int, ...]:
     """The keys and list places that lead to an error, without the names pydantic adds for the forms of a value."""
     steps: list[str | int] = []
-    for step in problem["loc"]:
+    for step in (*problem["loc"], *problem.get("ctx", {}).get("steps", ())):
         if (isinstance(document, dict) and step in document) or (
             isinstance(document, list) and step in range(len(document))
         ):
@@ -102,3 +104,59 @@ def shorten(value: Any) -> str:
     """A value as it would stand in YAML, cut to a readable length."""
     text = json.dumps(value, default=str, ensure_ascii=False)
     return text if len(text) <= 80 else text[:77] + "..."
+
+
+class Declared(Protocol):
+    """What of a source of parcels says which file it reads."""
+
+    @property
+    def path(self) -> str:
+        """Its path, with `{year}` or without."""
+
+    @property
+    def layer(self) -> str | None:
+        """Its layer, where the recipe names one."""
+
+    @property
+    def code_field(self) -> str:
+        """The field of the crop code."""
+
+    @property
+    def years(self) -> list[int] | None:
+        """The years it has; None: all."""
+
+
+def check_years(season: Sequence[Declared], prior: str | Sequence[Declared] | None, seasons: Collection[int]) -> None:
+    """Refuse a file of parcels that would be the declarations of several years.
+
+    season, prior: as in the recipe. Raises an error that pydantic reports at the source's path.
+    """
+    served: dict[tuple[str, str | None, str], tuple[tuple[str | int, ...], set[int]]] = {}
+    for place, source, years in uses_of_sources(season, prior, seasons):
+        if "{year}" not in source.path:
+            key = (source.path, source.layer, source.code_field.casefold())
+            _, found = served.setdefault(key, (place, set()))
+            found |= years if source.years is None else years & set(source.years)
+    for (path, _, _), (place, found) in served.items():
+        if len(found) > 1:
+            labels = found & set(seasons)
+            is_prior = place[0] == "season" and found != labels
+            what = "every prior would be its label" if is_prior else "it cannot be right for all of them"
+            remedy = ", or choose `prior: none`" if is_prior and len(labels) == 1 else ""
+            message = (
+                f"{shorten(path)} would be read for {' and '.join(map(str, sorted(found)))}: {what}; write `{{year}}` "
+                f"into the path, name the one year it has (`years: [{max(found)}]`){remedy}"
+            )
+            steps = ("parcels", *place, "path")
+            raise PydanticCustomError("value_error", "{message}", {"message": message, "steps": steps})
+
+
+def uses_of_sources(
+    season: Sequence[Declared], prior: str | Sequence[Declared] | None, seasons: Collection[int]
+) -> Iterator[tuple[tuple[str | int, ...], Declared, set[int]]]:
+    """Every source of a recipe with its place below `parcels`, and the years it is asked for."""
+    before = {year - 1 for year in seasons}
+    for i, source in enumerate(season):
+        yield ("season", i), source, {*seasons} | (before if prior == "same" else set())
+    for i, source in enumerate([] if prior is None or isinstance(prior, str) else prior):
+        yield ("prior", i), source, before

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
@@ -16,13 +16,14 @@ import pyogrio
 import shapely
 from numpy.typing import NDArray
 
+from h2crop_data.build.parcel_files import listed, path_of, read_near, sources_of_role, sources_of_year
 from h2crop_data.constants import FINE, TIERS, UNKNOWN
 from h2crop_data.errors import ParcelError
 from h2crop_data.grid import LONLAT, SPLIT_CRS, Cell, to_crs, transformer
 from h2crop_data.parcels.rasterize import covered, rasterize_ids
-from h2crop_data.parcels.read import read_parcels
-from h2crop_data.parcels.taxonomy import Taxonomy, load_crop_table, tier_table
-from h2crop_data.recipe import CropTable, ParcelSource, Recipe
+from h2crop_data.parcels.read import CONTRADICTORY
+from h2crop_data.parcels.taxonomy import Taxonomy, tier_table
+from h2crop_data.recipe import ParcelSource, Recipe
 
 Square = tuple[int, int]
 TIER_COLUMNS = [f"tier{tier}" for tier in range(1, TIERS + 1)]
@@ -76,35 +77,46 @@ def declarations_of(
     """The parcels of a year that meet the cells of some groups (cells near each other), read group by group.
 
     known: parcels that have a number already and keep it. Their splits are those of hashed squares (`with_splits`).
-    Raises ParcelError for files, fields or tables that cannot be used.
+    Raises ParcelError for files, fields or tables that cannot be used; whether the files are those of the cells is not
+    looked at (`check_sources`, `check_declared`).
     """
-    current = [source for source in sources if source.years is None or year in source.years]
+    current = sources_of_year(sources, year)
     if not current:
         return no_declarations()
-    parts = []
-    for place, source in enumerate(current):
-        path = recipe.locate(source.path.replace("{year}", str(year)))
-        own = recipe.locate(source.table.path) if isinstance(source.table, CropTable) else None
-        table = load_crop_table(source.table, source.country, own)
-        for done, cells in enumerate(groups):
-            progress(done, len(groups), f"parcels of {year}, {source.country}")
-            outlines = shapely.union_all([cell.outline for cell in cells])
-            near, _ = read_parcels(
-                path, source.code_field, id_field=source.id_field, layer=source.layer, crs=source.crs, area=outlines
-            )
-            shapely.prepare(outlines)
-            near = near[shapely.intersects(outlines, near.geometry.to_numpy())]
-            hcat3 = near["code"].map(lambda code, table=table: table.get(code, "")).astype("str")
-            unmapped = ~near["code"].isin(list(table))
-            parts.append(near.assign(source=place, country=source.country, hcat3=hcat3, unmapped=unmapped))
-    parcels = pd.concat(parts, ignore_index=True).drop_duplicates(["source", "fid"])
-    parcels = parcels.sort_values(["source", "fid"], ignore_index=True)
-    counts = {"parcels": len(parcels), "unmapped": int(parcels["unmapped"].sum())}
+    found = read_near(recipe, current, year, groups, progress)
+    parcels = found.parcels
     parcels[TIER_COLUMNS] = tier_table(parcels["hcat3"], taxonomy)
     parcels["number"] = numbers_of(parcels, known)
     parcels = parcels.sort_values("number", ignore_index=True)
     parcels["split"] = split_of_parcels(parcels.geometry.to_numpy(), recipe.split)
-    return Declarations(parcels[[*PARCEL_COLUMNS, "geometry"]], coverage_of(recipe, current), counts)
+    columns = [*PARCEL_COLUMNS, "geometry"]
+    return Declarations(parcels[columns], coverage_of(recipe, current), found.counts, found.unmapped, found.notes)
+
+
+def check_declared(found: Sequence[Declarations], recipe: Recipe, role: str, season: int) -> None:
+    """Refuse the declarations of a role where not one parcel says what grows on the cells. Raises ParcelError.
+
+    found: of all parts of the season.
+    """
+    year, sources = sources_of_role(recipe, role, season)
+    if not sources:
+        return
+    files = ", ".join(str(path_of(recipe, source, year)) for source in sources)
+    parcels = sum(len(one.parcels) for one in found)
+    if not parcels:
+        raise ParcelError(
+            f"{year}: no parcel of {files} lies on the cells: every pixel would be labelled as not declared; check the "
+            "`path` and the `crs` of the source, or name the `years` it has declarations of"
+        )
+    known = sum(one.counts["parcels"] - one.counts["unmapped"] - one.counts.get(CONTRADICTORY, 0) for one in found)
+    if not known:
+        codes = sum((Counter(codes) for one in found for codes in one.unmapped.values()), Counter[str]())
+        often = listed([f"{code or 'no code'} ({number})" for code, number in codes.most_common()])
+        notes = [note for one in found for note in one.notes]
+        raise ParcelError(
+            f"{year}: none of {parcels} parcel(s) of {files} has a crop code that is in its table: {often}; check the "
+            f"`code_field` and the `table` of the source{'; '.join(['', *dict.fromkeys(notes)])}"
+        )
 
 
 def coverage_of(recipe: Recipe, sources: Sequence[ParcelSource]) -> shapely.Geometry | None:

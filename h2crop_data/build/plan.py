@@ -216,7 +216,7 @@ def load_plan(files: Storage, folder: str, *, declared: bool = True) -> SeasonPl
         samples = ground("samples")
         return SeasonPlan(
             season=facts["season"],
-            recipe=parse_recipe(facts["recipe"], Path(where), where),
+            recipe=parse_recipe(facts["recipe"], Path(where), where, stored=True),
             samples=samples,
             blocks=table("blocks"),
             scenes=scene_decisions(table("scenes")),

@@ -27,7 +27,7 @@ from h2crop_data.grid import LONLAT, Cell, blocks_of_cells
 from h2crop_data.recipe import Recipe
 
 #: Raised whenever the numbers an array group gets from the same inputs change; part of the input hashes.
-ALGORITHM = {"s2": 2, "enmap": 1, "labels": 1}
+ALGORITHM = {"s2": 2, "enmap": 1, "labels": 2}
 #: The array groups that have input hashes.
 GROUPS = tuple(ALGORITHM)
 #: The word for the scene of samples without EnMAP.

@@ -14,12 +14,25 @@ import pandas as pd
 
 from h2crop_data import __version__
 from h2crop_data.build.block import block_task, label_arrays
-from h2crop_data.build.declarations import TIER_COLUMNS, Declarations, with_splits
+from h2crop_data.build.declarations import (
+    TIER_COLUMNS,
+    Declarations,
+    check_declared,
+    declarations_of,
+    with_splits,
+)
 from h2crop_data.build.extension import kept_plans
+from h2crop_data.build.parcel_files import (
+    check_sources,
+    is_zero_note,
+    sources_of_role,
+    unmapped_codes,
+    zero_notes,
+)
 from h2crop_data.build.plan import ROLES, SeasonPlan, keep_plan
 from h2crop_data.build.planning import ALGORITHM, with_hashes
 from h2crop_data.build.release import ORIGIN, BuildReport, seal_store
-from h2crop_data.build.survey import Known, Progress, SplitTable, cells_by_square, declarations_in, silent
+from h2crop_data.build.survey import Progress, SplitTable, cells_by_square, silent
 from h2crop_data.build.timing import Stopwatch
 from h2crop_data.cube.location import open_storage
 from h2crop_data.cube.reading import store_attributes
@@ -29,8 +42,14 @@ from h2crop_data.cube.storage import Storage, canonical_json
 from h2crop_data.cube.store import StoreBuilder, block_path, hold_store
 from h2crop_data.errors import PlanError, StoreError
 from h2crop_data.grid import Cell
-from h2crop_data.parcels.taxonomy import Taxonomy, load_crop_table, tier_table
+from h2crop_data.parcels.taxonomy import Taxonomy, hcat3_codes, load_crop_table, tier_table, unmapped
 from h2crop_data.recipe import CropTable, ParcelSource, Recipe
+
+#: What plans of an earlier version did with rows that have the same shape.
+FIRST_ROW = (
+    "read by an earlier h2crop, which took the first of several rows with the same shape and other crops; relabel with "
+    "--recipe to have such ground unknown"
+)
 
 
 @dataclass
@@ -101,6 +120,7 @@ def relabelled_plans(
         for role in ROLES:
             known.setdefault((plan.season, role), []).append(getattr(plan, role).parcels)
     result = []
+    notes = {} if recipe is None else checked_files(plans, recipe)
     for plan in plans:
         own_recipe = with_labels_of(plan.recipe, recipe, tables, taxonomy)
         found: dict[str, Declarations] = {}
@@ -109,8 +129,9 @@ def relabelled_plans(
             if recipe is None:
                 found[role] = coded_anew(plan, role, own_recipe, tables, taxonomy)
             else:
-                found[role] = read_anew(plan, role, own_recipe, taxonomy, numbered, squares, progress)
-                known[plan.season, role].append(found[role].parcels)
+                read = read_anew(plan, role, own_recipe, taxonomy, numbered, squares, progress)
+                found[role] = replace(read, notes=[*notes[plan.season, role], *read.notes])
+                known[plan.season, role].append(read.parcels)
         changed = replace(
             plan,
             recipe=own_recipe,
@@ -122,7 +143,26 @@ def relabelled_plans(
         )
         hashes = with_hashes(changed)["hash_labels"].to_numpy()
         result.append(replace(changed, blocks=changed.blocks.assign(hash_labels=hashes)))
+    for season, role in known:
+        of_season = [plan for plan in result if plan.season == season]
+        check_declared([getattr(plan, role) for plan in of_season], of_season[0].recipe, role, season)
     return result
+
+
+def checked_files(plans: Sequence[SeasonPlan], recipe: Recipe) -> dict[tuple[int, str], list[str]]:
+    """What of a recipe's files of declarations needs a look, by season and role.
+
+    Raises ParcelError or RecipeError for files that cannot be those of the plans' ground.
+    """
+    cells: dict[int, set[Cell]] = {}
+    for plan in plans:
+        cells.setdefault(plan.season, set()).update(map(Cell.parse, plan.samples["cell"]))
+    of_seasons = recipe.for_seasons(sorted(cells))
+    return {
+        (season, role): check_sources(of_seasons, role, season, sorted(found))
+        for season, found in cells.items()
+        for role in ROLES
+    }
 
 
 def with_labels_of(old: Recipe, recipe: Recipe | None, tables: Mapping[str, Path], taxonomy: Taxonomy) -> Recipe:
@@ -157,15 +197,23 @@ def coded_anew(
     Where the plan's recipe has a crop table of its own that is not given again, HCAT3 codes stay as they were read.
     """
     declarations: Declarations = getattr(plan, role)
-    parcels = declarations.parcels.copy()
+    parcels, counts = declarations.parcels.copy(), dict(declarations.counts)
+    named, notes = dict(declarations.unmapped), list(declarations.notes)
     for country in sorted(set(parcels["country"])):
         table = table_of(recipe, country, tables)
         if table is not None:
             rows = parcels["country"] == country
-            parcels.loc[rows, "hcat3"] = parcels.loc[rows, "code"].map(lambda code, table=table: table.get(code, ""))
+            codes = parcels.loc[rows, "code"]
+            parcels.loc[rows, "hcat3"] = hcat3_codes(codes, table)
+            named.pop(country, None)
+            named |= unmapped_codes(parcels[rows][unmapped(codes, table)])
+            counts["unmapped"] = sum(sum(codes.values()) for codes in named.values())
+            notes = [note for note in notes if not is_zero_note(note, country)] + zero_notes(country, codes, table)
+    if len(parcels) and plan.algorithm["labels"] == 1:
+        notes.append(FIRST_ROW)
     parcels["hcat3"] = parcels["hcat3"].astype("str")
     parcels[TIER_COLUMNS] = tier_table(parcels["hcat3"], taxonomy)
-    return replace(declarations, parcels=parcels)
+    return replace(declarations, parcels=parcels, counts=counts, unmapped=named, notes=notes)
 
 
 def table_of(recipe: Recipe, country: str, tables: Mapping[str, Path]) -> dict[str, str] | None:
@@ -193,8 +241,9 @@ def read_anew(
         Cell.parse(cell): (int(square.split("_")[0]), int(square.split("_")[1]))
         for cell, square in zip(plan.samples["cell"], plan.samples["square"], strict=True)
     }
-    known = Known(parcels={role: numbered})
-    found = declarations_in(role, recipe, plan.season, cells_by_square(of_cell), taxonomy, known, progress)
+    year, sources = sources_of_role(recipe, role, plan.season)
+    groups = cells_by_square(of_cell)
+    found = declarations_of(recipe, sources, year, groups, taxonomy, progress, numbered)
     return with_splits(found, SplitTable(plan.recipe.split, squares), numbered)
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from h2crop_data.build.plan import ROLES, SeasonPlan
 from h2crop_data.build.scenes import SceneDecision
+from h2crop_data.cube.datasheet_quality import REPAIRED_ROWS, ROWS_LEFT_OUT, with_reasons
 
 #: Crop codes, and scenes of one warning, that a line names.
 NAMED = 10
@@ -55,9 +56,22 @@ def unmapped_codes(unmapped: Mapping[str, Mapping[str, int]]) -> list[str]:
     return lines
 
 
+def uncommon_rows(counts: Mapping[str, int]) -> list[str]:
+    """A line on the rows of declarations that were repaired, left out, or declared with several crops."""
+    parts = []
+    for told, words in (("repaired", REPAIRED_ROWS), ("left out", ROWS_LEFT_OUT)):
+        if sum(counts.get(name, 0) for name in words):
+            parts.append(f"{told} {with_reasons(dict(counts), words)}")
+    if counts.get("contradictory"):
+        parts.append(f"{counts['contradictory']} declared with several crops, unknown in every tier")
+    return [f"{counts['read']} row(s) read: {'; '.join(parts)}"] if parts else []
+
+
 def explain_sources(facts: Mapping[str, Any]) -> list[str]:
-    """The same in words for people, without the plain counts."""
+    """The same in words for people; of the counts those of rows that were not taken as they are."""
     lines = []
     for role in ROLES:
-        lines += [f"{ROLE_NAMES[role]}, {line}" for line in unmapped_codes(facts.get(role, {}).get("unmapped", {}))]
+        found = facts.get(role, {})
+        lines += [f"{ROLE_NAMES[role]}: {line}" for line in uncommon_rows(found.get("counts", {}))]
+        lines += [f"{ROLE_NAMES[role]}, {line}" for line in unmapped_codes(found.get("unmapped", {}))]
     return [*lines, *(f"warning: {warning}" for warning in facts["warnings"])]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import geopandas as gpd
 import numpy as np
@@ -17,6 +17,7 @@ from shapely.geometry.base import BaseGeometry
 from h2crop_data.build.declarations import (
     CellParcels,
     Declarations,
+    check_declared,
     declarations_of,
     home_squares,
     keeping_splits,
@@ -24,6 +25,7 @@ from h2crop_data.build.declarations import (
     with_splits,
 )
 from h2crop_data.build.listed import listed_splits, with_listed_splits
+from h2crop_data.build.parcel_files import check_sources, sources_of_role
 from h2crop_data.build.plan import ROLES
 from h2crop_data.build.scenes import Candidate, SceneDecision, choose_enmap, choose_sentinel2
 from h2crop_data.errors import PlanError, RecipeError
@@ -192,14 +194,17 @@ def declarations_in(
     known: Known,
     progress: Progress,
 ) -> Declarations:
-    """The declarations of the season (`parcels`) or of the year before (`prior`)."""
+    """The declarations of the season (`parcels`) or of the year before (`prior`).
+
+    Raises ParcelError for files that cannot be those of the cells.
+    """
     if recipe.parcels is None:
         return no_declarations()
-    sources, year = recipe.parcels.season, season
-    if role == "prior":
-        year = season - 1
-        sources = sources if recipe.parcels.prior == "same" else recipe.parcels.prior or []
-    return declarations_of(recipe, sources, year, groups, taxonomy, progress, known.parcels.get(role))
+    year, sources = sources_of_role(recipe, role, season)
+    notes = check_sources(recipe, role, season, [cell for cells in groups for cell in cells])
+    found = declarations_of(recipe, sources, year, groups, taxonomy, progress, known.parcels.get(role))
+    check_declared([found], recipe, role, season)
+    return replace(found, notes=[*notes, *found.notes])
 
 
 def survey_labels(

@@ -22,7 +22,7 @@ from h2crop_data.cube.datasheet_facts import (
     split_names,
 )
 from h2crop_data.cube.index import IndexTables
-from h2crop_data.cube.markdown import code, count, listing, plain, plural, reflectance, share, table
+from h2crop_data.cube.markdown import NOTHING, code, count, listing, plain, plural, reflectance, share, table
 from h2crop_data.cube.schema import StoreLayout
 
 #: Wavelengths whose bands stand for EnMAP: blue, green, red, near infrared, short wave infrared, nm.
@@ -32,6 +32,9 @@ SHOWN_PERCENTILES = ("5", "50", "95")
 DECLARED = {"parcels": "parcels", "prior": "parcels of the year before"}
 #: Names that a line lists.
 NAMED = 8
+#: What rows of declarations were repaired for, and left out for, as counts call it and in words.
+REPAIRED_ROWS = {"invalid": "invalid", "three_dimensional": "with heights"}
+ROWS_LEFT_OUT = {"null": "without a shape", "empty": "empty", "unreadable": "unreadable", "duplicate": "repeated"}
 
 
 def classes_section(tables: IndexTables) -> list[str]:
@@ -146,8 +149,7 @@ def reading_problems_section(tables: IndexTables) -> list[str]:
         for part, facts in parts.items():
             for role, words in DECLARED.items():
                 found = facts.get(role, {})
-                told = ", ".join(f"{plain(name)} {count(number)}" for name, number in found.get("counts", {}).items())
-                rows += [[plain(part), words, told]] if told else []
+                rows += [[plain(part), words, *count_cells(found["counts"])]] if found.get("counts") else []
                 for country, codes in sorted(found.get("unmapped", {}).items()):
                     often = sorted(codes.items(), key=lambda item: (-item[1], item[0]))
                     named = [f"{code(name or 'no code')} ({plural(number, 'parcel')})" for name, number in often]
@@ -157,8 +159,25 @@ def reading_problems_section(tables: IndexTables) -> list[str]:
             lines += [f"- {season}: {plain(warning)}" for warning in facts.get("warnings", [])]
     if not rows and not lines:
         return []
-    body = table(["part", "declarations", "counts"], rows, texts=3) if rows else []
+    columns = ["part", "declarations", "rows read", "parcels", "repaired", "left out", "several crops", "in no table"]
+    body = table(columns, rows, texts=2) if rows else []
     return ["## What was read", "", *body, *([""] if rows and lines else []), *dict.fromkeys(lines)]
+
+
+def count_cells(counts: dict[str, int]) -> list[str]:
+    """Rows read, parcels, repaired and left out and why, parcels of several crops (unknown), of codes in no table."""
+    numbers = {name: count(counts.get(name)) for name in ("read", "parcels", "contradictory", "unmapped")}
+    repaired, left_out = with_reasons(counts, REPAIRED_ROWS), with_reasons(counts, ROWS_LEFT_OUT)
+    return [numbers["read"], numbers["parcels"], repaired, left_out, numbers["contradictory"], numbers["unmapped"]]
+
+
+def with_reasons(counts: dict[str, int], words: dict[str, str]) -> str:
+    """The sum of some counts, and what it is made of."""
+    if not set(words) <= set(counts):
+        return NOTHING
+    reasons = [f"{count(counts[name])} {word}" for name, word in words.items() if counts[name]]
+    total = count(sum(counts[name] for name in words))
+    return f"{total} ({', '.join(reasons)})" if reasons else total
 
 
 def median_of(counts: dict[str, int]) -> int | None:

@@ -10,6 +10,7 @@ import csv
 import hashlib
 import io
 import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -23,6 +24,8 @@ from h2crop_data.errors import ParcelError
 from h2crop_data.recipe import CropTable
 
 HCAT3_CODE = re.compile(r"[0-9]{10}")
+#: Between the codes of one piece of ground that was declared with several crops.
+CONTRADICTS = " ≠ "
 
 
 def taxonomy_folder() -> Path:
@@ -142,6 +145,28 @@ def clean_code(value: object) -> str:
     if isinstance(value, float | np.floating) and value.is_integer():
         return str(int(value))
     return str(value).strip()
+
+
+def several_codes(codes: Iterable[str]) -> str:
+    """The code of ground that was declared with several crops: it names them all, and its crop is unknown."""
+    return CONTRADICTS.join(sorted(codes))
+
+
+def hcat3_codes(codes: pd.Series[str], table: Mapping[str, str]) -> pd.Series[str]:
+    """The HCAT3 code of each crop code by a table; empty where the table has none."""
+    return codes.map(lambda code: "" if CONTRADICTS in code else table.get(code, "")).astype("str")
+
+
+def unmapped(codes: pd.Series[str], table: Mapping[str, str]) -> NDArray[np.bool_]:
+    """Which crop codes a table does not have; those of several crops are in none and not counted."""
+    missing: NDArray[np.bool_] = (~codes.isin(list(table)) & ~codes.str.contains(CONTRADICTS, regex=False)).to_numpy()
+    return missing
+
+
+def lost_zeros(codes: Iterable[str], table: Mapping[str, str]) -> dict[str, str]:
+    """Crop codes that a table has with more or fewer zeros before them, and how it has them."""
+    alike = {code.lstrip("0"): code for code in table}
+    return {code: alike[code.lstrip("0")] for code in codes if code and code not in table and code.lstrip("0") in alike}
 
 
 def tier_table(hcat3: pd.Series[str], taxonomy: Taxonomy) -> NDArray[np.uint8]:

@@ -24,6 +24,28 @@ NOT_DECLARED = (BACKGROUND,) * TIERS
 TierPairs = dict[tuple[int, int], int]
 
 
+@dataclass
+class Priors:
+    """How the priors of some samples compare with their labels."""
+
+    #: Samples whose prior is known anywhere, of these those whose prior is their label everywhere, and of these those
+    #: with a class.
+    known: int = 0
+    alike: int = 0
+    telling: int = 0
+
+    def add(self, other: Priors) -> None:
+        """Count other samples as well."""
+        self.known += other.known
+        self.alike += other.alike
+        self.telling += other.telling
+
+    @property
+    def are_labels(self) -> bool:
+        """Whether every prior is its label, and not only because nothing grew."""
+        return self.known == self.alike and self.telling > 0
+
+
 @dataclass(frozen=True)
 class SeasonLabels:
     """What the labels of a season must fit."""
@@ -78,6 +100,16 @@ def label_problems(
         elif "label" in arrays and split is not None:
             for what in parcel_problems(arrays["label"][sample], numbers, split, labels.parcels, labels.uncovered):
                 yield Problem(sample, "label", "labels", what)
+
+
+def compare_priors(arrays: dict[str, NDArray[Any]]) -> Priors:
+    """How the priors of a block compare with its labels, sample by sample."""
+    priors = Priors()
+    for label, prior in zip(arrays["label"], arrays["prior"], strict=False):
+        known = bool((prior != UNKNOWN).any())
+        alike = known and bool((label == prior).all())
+        priors.add(Priors(known, alike, alike and bool(((prior > BACKGROUND) & (prior < UNKNOWN)).any())))
+    return priors
 
 
 def combined(layers: NDArray[np.uint8]) -> NDArray[np.uint32]:

@@ -16,7 +16,7 @@ from h2crop_data.cube.statistics import BlockSums, block_sums
 from h2crop_data.errors import StoreError
 from h2crop_data.validation.checksums import other_bytes, unreadable
 from h2crop_data.validation.findings import Finding, error
-from h2crop_data.validation.labels import SeasonLabels, TierPairs, label_problems
+from h2crop_data.validation.labels import Priors, SeasonLabels, TierPairs, compare_priors, label_problems
 from h2crop_data.validation.release import Release
 from h2crop_data.validation.shards import Shard, entries_of, index_problems
 from h2crop_data.validation.shares import share_problems
@@ -53,6 +53,7 @@ class BlockOutcome:
     #: What its statistics come from; None where an array is not there or damaged.
     sums: BlockSums | None = None
     pairs: TierPairs = field(default_factory=dict)
+    priors: Priors = field(default_factory=Priors)
 
 
 def look_at_block(release: Release, task: BlockTask) -> BlockOutcome:
@@ -66,6 +67,8 @@ def look_at_block(release: Release, task: BlockTask) -> BlockOutcome:
     if not arrays or any(shard.used is None for shard in task.shards):
         # Without a word on how many samples there are, nothing can be said of their values.
         return outcome
+    if {"label", "prior"} <= set(arrays):
+        outcome.priors = compare_priors(arrays)
     names = sample_names(task, arrays)
     remedy = release.remedies.wrong_block(task.season, task.block)
     for problem in value_problems(release, task, arrays, outcome):

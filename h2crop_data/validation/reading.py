@@ -6,8 +6,8 @@ from collections import defaultdict
 from collections.abc import Iterator
 from itertools import groupby
 
-from h2crop_data.validation.findings import Finding, Findings, Progress, error, first
-from h2crop_data.validation.labels import SeasonLabels
+from h2crop_data.validation.findings import Finding, Findings, Progress, error, first, warning
+from h2crop_data.validation.labels import Priors, SeasonLabels
 from h2crop_data.validation.parallel import in_order
 from h2crop_data.validation.pixels import BlockOutcome, BlockTask, look_at_block
 from h2crop_data.validation.release import Release
@@ -24,17 +24,19 @@ def check_pixels(release: Release, workers: int, progress: Progress) -> Findings
     total = sum(release.seasons.values())
     done = 0
     for season in release.seasons:
-        tasks = block_tasks(release, season)
+        tasks, priors = block_tasks(release, season), Priors()
         for outcome in in_order(lambda task: outcome_of(release, task), tasks, workers):
             done += 1
             progress(done, total, f"pixels, season {season} block {outcome.block}")
             yield from outcome.findings
             yield from tier_conflicts(release, outcome, parents)
             note(release, outcome)
+            priors.add(outcome.priors)
             if outcome.sums is not None and outcome.split is not None:
                 sums.add(season, outcome.split, outcome.sums)
                 summed += 1
         yield from parcels_in_two_splits(release, season, sums)
+        yield from priors_that_are_labels(release, season, priors)
     blocks = release.tables.get("blocks")
     wanted = None if blocks is None else int((blocks["retracted"] == "").sum())
     if summed == wanted:
@@ -99,3 +101,10 @@ def parcels_in_two_splits(release: Release, season: int, sums: RunningSums) -> I
     if several and not release.is_imported(season):
         told = f"{len(several)} parcel(s) with labelled pixels in several splits: {first(several)}"
         yield error("leak", f"{season}/label", told, release.remedies.leak())
+
+
+def priors_that_are_labels(release: Release, season: int, priors: Priors) -> Iterator[Finding]:
+    """A season in which every prior is its label, as when one file was read for both years."""
+    if priors.are_labels:
+        told = f"the prior is the label in every pixel of all {priors.known} sample(s) that have one"
+        yield warning("prior", f"{season}/prior", told, release.remedies.same_prior(season))

@@ -71,6 +71,15 @@ class Remedies:
             return "tell the publisher, and leave one of them out of training or of testing"
         return f"`h2crop retract {self.location} --block SEASON:BLOCK --reason …` keeps one of them out; report this"
 
+    def same_prior(self, season: int) -> str:
+        """For priors that are the labels: one file was read for both years, or nothing changed from year to year."""
+        if self.origin == "built":
+            return (
+                f"if the parcels of {season} were read for {season - 1} as well, give that year a file of its own in "
+                f"the recipe, or `prior: none`; `h2crop relabel {self.location} --recipe RECIPE --out NEW` follows it"
+            )
+        return "do not take the prior for the crop of the year before until its publisher says that nothing changed"
+
     def root(self, copy: str | None) -> str:
         """For a damaged root; copy: a whole copy of it, if there is one."""
         if copy is not None:

@@ -174,6 +174,15 @@ def swap_parcels(values: Any) -> None:
     values[0][tuple(one)], values[0][tuple(other)] = second, first
 
 
+def take_labels_for_priors(store: Path) -> None:
+    """Write a season whose priors are its labels, as when one file is read for both years."""
+    for block in table_of(store, "blocks").query(f"season == {SEASON}")["block"]:
+        labels = block_values(store, SEASON, "label", block)
+        change_values(store, SEASON, "prior", block, lambda values, labels=labels: values.__setitem__(..., labels))
+    sum_up(store)
+    sign(store)
+
+
 def set_json(name: str, change: Callable[[Any], None]) -> Callable[[Path], None]:
     """A change of a document of the index, properly signed."""
 
@@ -553,6 +562,7 @@ DAMAGES: dict[str, Damage] = {
     "a prior of one tier": Damage(
         set_pixels("prior", set_classes(slice(0, 3), 255)), {"tiers": "2022/prior, sample"}, full_only=True
     ),
+    "priors that are the labels": Damage(take_labels_for_priors, {"prior": "2022/prior"}, "warning", full_only=True),
     "a label of another parcel": Damage(
         set_pixels("parcel", swap_parcels), {"labels": "2022/label, sample"}, full_only=True
     ),

@@ -57,7 +57,9 @@ def add_season(region: TinyRegion, season: int) -> None:
     if season == SEASONS[-1]:
         region.add_enmap(2, f"{season}0830T104526", value=3000, east=END + 45, datatake=season + 100)
     west = range(WEST, END - 150, 170)
-    fields = [((x, SOUTH + 20, x + 150, SOUTH + 180), CODES[i % len(CODES)]) for i, x in enumerate(west)]
+    # Crops rotate: the year before is not the season.
+    turn = SEASONS[-1] - season
+    fields = [((x, SOUTH + 20, x + 150, SOUTH + 180), CODES[(i + turn) % len(CODES)]) for i, x in enumerate(west)]
     region.write_parcels(season, [*fields, ((WEST + 100, SOUTH + 190, END - 300, SOUTH + 230), "BTH")])
 
 

@@ -14,13 +14,13 @@ from typing import Any
 import numpy as np
 import pytest
 import rasterio
+from parcel_reading import read_parcels
 from rasterio.windows import from_bounds
 
 import h2crop_data
 from h2crop_data.cube.reading import read_index
 from h2crop_data.grid import geobox
 from h2crop_data.parcels.rasterize import rasterize_ids, tier_labels
-from h2crop_data.parcels.read import read_parcels
 from h2crop_data.parcels.taxonomy import Taxonomy, load_crop_table, tier_table
 from h2crop_data.recipe import CropTable
 

@@ -10,14 +10,16 @@ import numpy as np
 import pyogrio
 import pytest
 import shapely
+import yaml
+from parcel_reading import NO_FAULT, read_parcels
 
-from h2crop_data.build.declarations import CellParcels, declarations_of, split_of_parcels
+from h2crop_data.build.declarations import CellParcels, check_declared, declarations_of, split_of_parcels
+from h2crop_data.build.parcel_files import check_sources, sources_of_role
 from h2crop_data.errors import ParcelError
 from h2crop_data.grid import LONLAT, cells_of_area
 from h2crop_data.parcels.rasterize import parcel_numbers
-from h2crop_data.parcels.read import read_parcels
 from h2crop_data.parcels.taxonomy import Taxonomy, load_crop_table, tier_table
-from h2crop_data.recipe import parse_recipe
+from h2crop_data.recipe import parse_recipe, shipped_recipes
 
 FILES = {
     "fr": ("fr_rpg_2022_100.gpkg", "code_cultu", "EPSG:2154"),
@@ -41,7 +43,7 @@ def classes(parcels: gpd.GeoDataFrame, country: str) -> np.ndarray:
 @pytest.mark.parametrize("country", FILES)
 def test_every_parcel_of_a_country_is_read_whole_and_in_place(shared: Path, country: str) -> None:
     parcels, counts = read(shared, country)
-    assert counts == {"read": 100, "null": 0, "three_dimensional": 0, "invalid": 0, "empty": 0, "duplicate": 0}
+    assert counts == {"read": 100, "parcels": 100, **NO_FAULT}
     name, _, crs = FILES[country]
     original = pyogrio.read_dataframe(shared / "parcels" / name)
     assert original.crs == crs
@@ -94,8 +96,31 @@ def test_slovenian_codes_get_the_hcat3_code_the_file_itself_states_but_for_three
 
 
 def test_a_wrong_field_of_a_real_file_is_answered_with_the_right_ones(shared: Path) -> None:
-    with pytest.raises(ParcelError, match="no field 'CODE_CULTU'; it has id_parcel, code_cultu, code_group"):
-        read_parcels(shared / "parcels" / FILES["fr"][0], "CODE_CULTU")
+    with pytest.raises(ParcelError, match="no field 'CODE'; it has id_parcel, code_cultu, code_group"):
+        read_parcels(shared / "parcels" / FILES["fr"][0], "CODE")
+
+
+def test_the_shipped_recipe_reads_the_register_of_2022_whose_fields_are_in_small_letters(
+    shared: Path, tmp_path: Path
+) -> None:
+    france = yaml.safe_load(shipped_recipes()["h2crop-france.yaml"].read_text(encoding="utf-8"))
+    (tmp_path / "RPG_2022.gpkg").symlink_to(shared / "parcels" / FILES["fr"][0])
+    (source,) = france["parcels"]["season"]
+    source["path"] = "RPG_{year}.gpkg"
+    recipe = parse_recipe({**france, "seasons": [2022]}, tmp_path, "recipe")
+    # All over France, a few cells around every parcel.
+    parcels, _ = read(shared, "fr")
+    cells = sorted({cell for one in parcels.geometry for cell in cells_of_area(one, LONLAT, 1920, "touching")})
+    groups = [[cell for cell in cells if cell.epsg == zone] for zone in sorted({cell.epsg for cell in cells})]
+    assert check_sources(recipe, "parcels", 2022, cells) == []
+    year, sources = sources_of_role(recipe, "parcels", 2022)
+    found = declarations_of(recipe, sources, year, groups, Taxonomy.load(), lambda done, total, text: None)
+    check_declared([found], recipe, "parcels", 2022)
+    # One lies on the border of two zones, where no cell is.
+    assert found.counts == {"read": 99, "parcels": 99, **NO_FAULT, "unmapped": 0}
+    stated = pyogrio.read_dataframe(shared / "parcels" / FILES["fr"][0]).set_index("id_parcel")["code_cultu"]
+    assert found.parcels["code"].tolist() == stated.loc[found.parcels["parcel_id"]].tolist()
+    assert (found.parcels["tier4"] != 255).sum() == (found.parcels["code"] != "BTA").sum() == 93
 
 
 @pytest.mark.parametrize("country", FILES)
@@ -120,7 +145,8 @@ def test_slovenian_parcels_become_pixels_of_their_area(shared: Path) -> None:
             "area": {"bbox": hull.bounds},
             "seasons": [2021],
             "parcels": {
-                "season": [{"path": FILES["si"][0], "country": "si", "code_field": "SIFRA_KMRS", "id_field": "ID"}]
+                "season": [{"path": FILES["si"][0], "country": "si", "code_field": "SIFRA_KMRS", "id_field": "ID"}],
+                "prior": "none",
             },
         },
         shared / "parcels",

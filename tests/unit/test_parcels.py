@@ -17,13 +17,13 @@ import shapely.affinity
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from odc.geo.geobox import GeoBox
+from parcel_reading import NO_FAULT, read_parcels
 from shapely.geometry.base import BaseGeometry
 
 from h2crop_data.build.declarations import CellParcels, Declarations, declarations_of, no_declarations, split_of_parcels
 from h2crop_data.errors import ParcelError, RecipeError
 from h2crop_data.grid import LONLAT, SPLIT_CRS, Cell, cells_of_area, geobox
 from h2crop_data.parcels.rasterize import covered, parcel_numbers, rasterize_ids, tier_labels
-from h2crop_data.parcels.read import read_parcels
 from h2crop_data.parcels.taxonomy import Taxonomy
 from h2crop_data.recipe import ParcelSource, Recipe, Split, parse_recipe
 
@@ -68,7 +68,7 @@ def test_parcels_come_in_longitude_and_latitude_in_the_order_of_the_file(tmp_pat
     assert all(shapely.hausdorff_distance(a, b) < 1e-3 for a, b in zip(back(parcels), shapes, strict=True))
     assert 2.9 < parcels.total_bounds[0] < 3.1
     assert 46.4 < parcels.total_bounds[1] < 46.6
-    assert counts == {"read": 3, "null": 0, "three_dimensional": 0, "invalid": 0, "empty": 0, "duplicate": 0}
+    assert counts == {"read": 3, "parcels": 3, **NO_FAULT}
 
 
 def test_broken_geometry_is_mended_or_dropped_and_counted(tmp_path: Path) -> None:
@@ -78,14 +78,15 @@ def test_broken_geometry_is_mended_or_dropped_and_counted(tmp_path: Path) -> Non
         at(200, 0, BOW_TIE),
         None,
         shapely.force_3d(at(400, 0), 120.0),
-        shapely.normalize(at(0, 0).reverse()),  # the first once more, its ring the other way round
+        shapely.normalize(at(0, 0).reverse()),  # the ground of the first once more, its ring the other way round
         shapely.GeometryCollection([at(600, 0), lines]),
         lines,
         shapely.MultiPolygon([at(800, 0), at(1000, 0)]),
         shapely.Polygon(),
         shapely.Polygon([(700_000, 6_600_000), (700_100, 6_600_000), (700_000, 6_600_000)]),  # a ring without area
     ]
-    parcels, counts = read_parcels(write(tmp_path / "parcels.gpkg", shapes), "code")
+    codes = [*"ABCDAFGHIJ"]
+    parcels, counts = read_parcels(write(tmp_path / "parcels.gpkg", shapes, code=codes), "code")
     assert list(parcels["code"]) == ["A", "B", "D", "F", "H"]
     assert list(parcels.index) == [0, 1, 2, 3, 4]
     assert parcels.geometry.is_valid.all()
@@ -99,6 +100,8 @@ def test_broken_geometry_is_mended_or_dropped_and_counted(tmp_path: Path) -> Non
     assert counts["invalid"] == 2
     assert counts["empty"] == 3
     assert counts["duplicate"] == 1
+    assert counts["parcels"] == 5
+    assert counts["contradictory"] == 0
 
 
 def test_a_bow_tie_keeps_its_two_triangles(tmp_path: Path) -> None:
@@ -206,8 +209,8 @@ def test_the_crs_of_the_recipe_wins(tmp_path: Path) -> None:
 
 def test_a_missing_field_names_those_the_file_has(tmp_path: Path) -> None:
     path = write(tmp_path / "parcels.gpkg", [FIELD], CODE_CULTU=["BTH"], ID_PARCEL=["1"])
-    for arguments in ({"code_field": "code_cultu"}, {"code_field": "CODE_CULTU", "id_field": "ID"}):
-        with pytest.raises(ParcelError, match=r"no field '(code_cultu|ID)'; it has CODE_CULTU, ID_PARCEL") as raised:
+    for arguments in ({"code_field": "CODE"}, {"code_field": "CODE_CULTU", "id_field": "ID"}):
+        with pytest.raises(ParcelError, match=r"no field '(CODE|ID)'; it has CODE_CULTU, ID_PARCEL") as raised:
             read_parcels(path, **arguments)
         assert str(path) in str(raised.value)
 
@@ -597,7 +600,7 @@ def test_a_year_whose_file_is_missing_is_an_error_not_an_empty_year(folder: Path
     with pytest.raises(ParcelError, match=r"fr_2021\.gpkg"):
         declared(recipe_in(folder, source()), 2021, [HERE])
     with pytest.raises(RecipeError, match="NOWHERE is not set"):
-        declared(recipe_in(folder, source("${NOWHERE}/fr.gpkg")), 2022, [HERE])
+        declared(recipe_in(folder, source("${NOWHERE}/fr_{year}.gpkg")), 2022, [HERE])
 
 
 def test_cells_without_parcels_are_background(folder: Path) -> None:

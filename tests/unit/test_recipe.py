@@ -288,6 +288,70 @@ def test_a_recipe_without_any_source_is_refused(france: Document) -> None:
     assert line == "recipe: give at least one of enmap, sentinel2, parcels"
 
 
+# One year a file
+
+
+def declared(seasons: list[int], prior: Any = "same", **source: Any) -> Document:
+    """A recipe of parcels alone, whose path has no `{year}` unless one is given."""
+    declarations = [{"path": "fr.gpkg", "country": "fr", "code_field": "CODE", **source}]
+    area = {"bbox": [3, 46, 4, 47]}
+    return {"name": "x", "area": area, "seasons": seasons, "parcels": {"season": declarations, "prior": prior}}
+
+
+def file_of(path: str = "fr.gpkg", **source: Any) -> list[Document]:
+    """A source of parcels of the year before."""
+    return [{"path": path, "country": "fr", "code_field": "CODE", **source}]
+
+
+def test_one_file_is_not_both_the_season_and_its_prior() -> None:
+    for prior in ("same", file_of(), file_of(code_field="code")):
+        (line,) = refusal(declared([2022], prior))
+        assert line.startswith(
+            'parcels.season[0].path: "fr.gpkg" would be read for 2021 and 2022: every prior would be'
+        )
+        for remedy in ("write `{year}` into the path", "(`years: [2022]`)", "choose `prior: none`"):
+            assert remedy in line
+
+
+def test_one_file_is_not_the_season_of_several_years() -> None:
+    for prior in ("none", file_of("before_{year}.gpkg")):
+        (line,) = refusal(declared([2022, 2023], prior))
+        assert line.startswith('parcels.season[0].path: "fr.gpkg" would be read for 2022 and 2023:')
+        assert "prior: none" not in line
+    (line,) = refusal(declared([2022, 2023], file_of("before.gpkg"), path="fr_{year}.gpkg"))
+    assert line.startswith('parcels.prior[0].path: "before.gpkg" would be read for 2021 and 2022:')
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        declared([2022], path="fr_{year}.gpkg"),
+        declared([2022], "none"),
+        declared([2022], years=[2022]),
+        # The file of 2022 is the labels of 2022 and the priors of 2023.
+        declared([2022, 2023], years=[2022]),
+        declared([2022], file_of("before.gpkg")),
+        # Several years side by side: in the fields or the layers of one file.
+        declared([2022], file_of(code_field="CODE_2021")),
+        declared([2022], file_of(layer="y2021"), layer="y2022"),
+    ],
+)
+def test_a_file_of_one_year_needs_no_year_in_its_path(document: Document) -> None:
+    assert parse_recipe(document, Path("/"), "x").parcels is not None
+
+
+def test_another_season_does_not_take_the_file_of_the_recipes_own() -> None:
+    recipe = parse_recipe(declared([2022], "none"), Path("/"), "x")
+    with pytest.raises(RecipeError, match="would be read for 2022 and 2023"):
+        recipe.for_seasons([2023])
+    assert recipe.for_seasons([2022]) == recipe
+
+
+def test_the_recipe_of_a_store_is_read_as_it_was_built() -> None:
+    # Such stores were built before this was asked; they are looked at, relabelled and kept all the same.
+    assert parse_recipe(declared([2022]), Path("/"), "x", stored=True).parcels is not None
+
+
 # Paths
 
 

@@ -12,10 +12,10 @@ import pandas as pd
 import pyogrio
 import pytest
 import shapely
+from parcel_reading import read_parcels
 
 from h2crop_data.grid import geobox
 from h2crop_data.parcels.rasterize import rasterize_ids
-from h2crop_data.parcels.read import read_parcels
 from h2crop_data.parcels.taxonomy import load_crop_table
 from h2crop_data.simulate import declarations
 from h2crop_data.simulate.declarations import DIRT, RPG_COLUMNS, TRUTH_COLUMNS, declare, write_geopackage
@@ -75,7 +75,9 @@ def test_clean_declarations_give_every_field_back(fields: gpd.GeoDataFrame, tmp_
     assert truth["declared"].all()
     assert (truth["dirt"] == "").all()
     parcels, counts = read_parcels(written(tmp_path / "a.gpkg", records), "CODE_CULTU", id_field="ID_PARCEL")
-    assert {name: number for name, number in counts.items() if number} == {"read": len(fields)}
+    assert {name: number for name, number in counts.items() if number} == dict.fromkeys(
+        ("read", "parcels"), len(fields)
+    )
     back = parcels.set_index("parcel_id").loc[truth["id_parcel"]].to_crs(CRS)
     assert (back["code"].to_numpy() == fields["crop"].to_numpy(str)).all()
     apart = shapely.hausdorff_distance(back.geometry.to_numpy(), fields.geometry.to_numpy())

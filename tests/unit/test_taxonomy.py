@@ -14,7 +14,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from h2crop_data.errors import ParcelError
-from h2crop_data.parcels.taxonomy import Taxonomy, clean_code, load_crop_table, taxonomy_folder, tier_table
+from h2crop_data.parcels.taxonomy import (
+    Taxonomy,
+    clean_code,
+    hcat3_codes,
+    load_crop_table,
+    lost_zeros,
+    several_codes,
+    taxonomy_folder,
+    tier_table,
+    unmapped,
+)
 from h2crop_data.recipe import CropTable
 
 COUNTRIES = sorted(path.stem for path in (taxonomy_folder() / "countries").glob("*.csv"))
@@ -325,3 +335,18 @@ def test_the_copy_of_a_folder_is_the_same_taxonomy(tmp_path: Path, taxonomy: Tax
 )
 def test_codes_are_text_without_spaces_and_point_zero(value: object, code: str) -> None:
     assert clean_code(value) == code
+
+
+def test_a_code_of_several_crops_names_them_and_has_no_meaning() -> None:
+    both = several_codes({"MIS", "BTH"})
+    assert both == several_codes(["BTH", "MIS"]) == "BTH ≠ MIS"
+    codes = pd.Series(["BTH", both, "QQQ", "", "BTA"], dtype="str")
+    table = {"BTH": "3301010101", "BTA": "", both: "3302000000"}
+    assert hcat3_codes(codes, table).tolist() == ["3301010101", "", "", "", ""]
+    assert unmapped(codes, table).tolist() == [False, False, True, True, False]
+
+
+def test_codes_that_lost_or_gained_zeros_are_found_in_a_table() -> None:
+    table = dict.fromkeys(("0110", "20", "000", "X", "A0"), "")
+    codes = ["110", "00110", "020", "0110", "0", "", "0X", "A", "A00", "7"]
+    assert lost_zeros(codes, table) == {"110": "0110", "00110": "0110", "020": "20", "0": "000", "0X": "X"}
