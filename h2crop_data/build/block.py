@@ -153,7 +153,7 @@ def enmap_arrays(
     with watch.step("read EnMAP"):
         product = metadata_of(scene)
         bands = select_bands(product.bands, source.bands.exclude_nm, source.bands.count)
-        grid = raster_geobox(image)
+        grid = raster_geobox(image, "int16")
         window = source_window(grid, task.cells)
         numbers, nodata = read_window(image, window, [band.number for band in bands])
         layers = read_quality(scene, grid, window, [band.number for band in bands])

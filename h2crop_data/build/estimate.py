@@ -11,7 +11,7 @@ import numpy as np
 from h2crop_data.build.plan import SeasonPlan
 from h2crop_data.build.sources import source_facts
 from h2crop_data.catalog.access import is_remote
-from h2crop_data.catalog.items import acquired
+from h2crop_data.catalog.acquisitions import looks_of
 from h2crop_data.constants import MONTHS
 
 #: Stored over raw bytes of full-size cells, as measured (docs/benchmarks.md); cloudy years are smaller.
@@ -64,6 +64,6 @@ def estimate(plan: SeasonPlan) -> dict[str, Any]:
 
 
 def empty_months(plan: SeasonPlan) -> list[int]:
-    """The months (1..12) without any Sentinel-2 scene; none where the recipe has no Sentinel-2."""
-    months = {acquired(item).month for item in plan.sentinel2}
+    """The months (1..12) without any look of Sentinel-2; none where the recipe has no Sentinel-2."""
+    months = {look.moment.month for look in looks_of(plan.sentinel2, plan.season)}
     return [month for month in range(1, MONTHS + 1) if month not in months] if plan.recipe.sentinel2 else []

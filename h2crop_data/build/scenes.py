@@ -12,12 +12,13 @@ import numpy as np
 import pystac
 import shapely
 from odc.geo.geobox import GeoBox
+from rasterio.windows import Window
 from shapely.geometry import shape
 from shapely.geometry.base import BaseGeometry
 
 from h2crop_data.catalog.access import raster_geobox, read_text, read_window
 from h2crop_data.catalog.acquisitions import newest_of_each_acquisition
-from h2crop_data.catalog.items import acquired, each_once, name_twins, number_of
+from h2crop_data.catalog.items import acquired, each_once, identity, name_twins, number_of
 from h2crop_data.catalog.providers import (
     EnmapScene,
     baseline,
@@ -178,7 +179,7 @@ def clear_cells(item: pystac.Item, cell_size: int, source: EnmapSource, allowed:
     """The allowed cells a scene imaged wholly, and their share of flagged pixels, which is at most the recipe's."""
     if "image" not in item.assets:
         raise SceneError(f"{item.id} has no asset `image`")
-    grid = raster_geobox(item.assets["image"].href)
+    grid = raster_geobox(item.assets["image"].href, "int16")
     flags = quality_flags(read_quality(item, grid))
     found = {}
     for cell in cells_of_area(shapely.box(*grid.boundingbox.bbox), str(grid.crs), cell_size, "inside"):
@@ -202,11 +203,16 @@ def read_quality(
         raise SceneError(f"{item.id} has no asset `quality_classes`")
     layers = {}
     for layer in LAYERS:
-        if layer not in item.assets or (layer == "defective_pixel_mask" and bands is None):
+        if layer not in item.assets:
             continue
-        many = layer == "defective_pixel_mask"
-        values, _ = read_window(item.assets[layer].href, window, bands if many else None, grid)
-        layers[layer] = values if many else values[0]
+        href = item.assets[layer].href
+        if layer != "defective_pixel_mask":
+            layers[layer] = read_window(href, window, None, grid)[0][0]
+        elif bands is not None:
+            layers[layer] = read_window(href, window, bands, grid)[0]
+        else:
+            # A pixel tells the grid.
+            read_window(href, Window(0, 0, 1, 1), [1], grid)
     return layers
 
 
@@ -224,23 +230,24 @@ def choose_sentinel2(
     Raises PlanError listing the scenes whose offset cannot be decided, unless the recipe records gaps.
     """
     listed: list[pystac.Item] = []
-    lost: dict[str, SceneDecision] = {}
+    refused: list[tuple[pystac.Item, str]] = []
     for done, place in enumerate(places):
         progress(done, len(places), "searching Sentinel-2")
         found = find_items(recipe.source(source.catalog), source.collection, place, *year_range(season))
         listed += found.items
-        lost |= {item.id: unplaced(item, "sentinel2", reason) for item, reason in found.refused}
+        refused += found.refused
     items = each_once(listed)
+    lost = {identity(item): (item, reason) for item, reason in refused}
     if not items:
-        named = "".join(f"\n  {one.id}: {one.reason}" for one in list(lost.values())[:5])
+        named = "".join(f"\n  {item.id}: {reason}" for item, reason in list(lost.values())[:5])
         raise PlanError(
             f"{source.catalog} has no scene of collection {source.collection!r} over the cells in {season}; "
             f"check sentinel2.catalog and sentinel2.collection{named}"
         )
-    twins = name_twins(items)
+    twins = name_twins(items, [item for item, _ in lost.values()])
     by_name = {item.id: item for item in items}
     usable, decisions = without_retracted([by_name[name] for name in sorted(by_name)], "sentinel2", retracted)
-    decisions += [one for name, one in lost.items() if name not in by_name]
+    decisions += [unplaced(item, "sentinel2", reason) for item, reason in lost.values()]
     kept = newest_of_each_acquisition(usable)
     decisions += [
         decision(by_name[left_out], "sentinel2", f"the same acquisition as {newest}, which is newer or listed last")

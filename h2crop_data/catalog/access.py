@@ -29,6 +29,8 @@ ResamplingName = Literal["nearest", "bilinear", "cubic"]
 #: Assets of one remote scene that are read at a time.
 CONNECTIONS = 6
 TIMEOUT = 60
+#: Types of the numbers in Sentinel-2 files.
+UNSIGNED, SIGNED = ("uint8", "uint16"), ("int8", "int16")
 #: Collection of the items that odc-stac is given.
 PLACED = "placed"
 #: Pauses in seconds before another try at a remote file.
@@ -72,20 +74,31 @@ def opened(href: str) -> Iterator[rasterio.DatasetReader]:
         yield dataset
 
 
-def raster_geobox(href: str) -> GeoBox:
-    """The pixel grid of a raster. Raises SceneError where the file states no CRS."""
+def raster_geobox(href: str, dtype: str | None = None) -> GeoBox:
+    """The pixel grid of a raster, whose numbers are of the type `dtype`, where one is given.
+
+    Raises SceneError for other types, and where the raster does not say where its pixels lie.
+    """
 
     def read() -> GeoBox:
         with opened(href) as dataset:
+            if dtype is not None and dataset.dtypes[0] != dtype:
+                raise SceneError(f"{href} holds {dataset.dtypes[0]} numbers, expected {dtype}")
             return grid_of(dataset)
 
     return retried(read, href, remote=is_remote(href))
 
 
 def grid_of(dataset: rasterio.DatasetReader) -> GeoBox:
-    """The pixel grid of an open raster. Raises SceneError where it states no CRS."""
-    if dataset.crs is None:
+    """The pixel grid of an open raster. Raises SceneError where it does not say where on Earth its pixels lie."""
+    crs, transform = dataset.crs, dataset.transform
+    if crs is None or not (crs.is_projected or crs.is_geographic):
         raise SceneError(f"{dataset.name} states no CRS; write it into the file, or leave the scene out")
+    if transform.is_identity or transform.is_degenerate:
+        raise SceneError(
+            f"{dataset.name} does not say where its pixels lie; write the geotransform into the file, or leave the "
+            "scene out"
+        )
     return GeoBox(dataset.shape, dataset.transform, str(dataset.crs))
 
 
@@ -174,20 +187,26 @@ def load_sentinel2(
     return [band.astype(np.uint16) if band.dtype == np.uint8 else band for band in numbers], as_classes(scl)
 
 
-def as_numbers(pixels: NDArray[Any], nodata: float | None, href: str) -> NDArray[Any]:
+def numbers_of(dataset: rasterio.DatasetReader) -> str:
+    """The type of an open raster's numbers. Raises SceneError for those that reflectance x 10000 does not come in."""
+    dtype: str = dataset.dtypes[0]
+    if dtype not in (*UNSIGNED, *SIGNED):
+        raise SceneError(
+            f"{dataset.name} holds {dtype} numbers; expected whole numbers of at most 16 bits, reflectance x 10000: "
+            "convert the file, or leave such scenes out with `sentinel2.gaps: record`"
+        )
+    return dtype
+
+
+def as_numbers(pixels: NDArray[Any], nodata: float | None) -> NDArray[Any]:
     """The pixels of a file: uint8 or uint16 with 0 for nodata, or int32 with NO_NUMBER where they have a sign.
 
     nodata: as the file states it; 0 is nodata besides in files without a sign (the archives' rule), and in those with a
-    sign that state none. Raises SceneError for other types.
+    sign that state none.
     """
-    if pixels.dtype in (np.uint8, np.uint16):
+    if pixels.dtype in UNSIGNED:
         return np.where(pixels == nodata, pixels.dtype.type(0), pixels) if nodata else pixels
-    if pixels.dtype in (np.int8, np.int16):
-        return np.where(pixels == (nodata or 0), np.int32(NO_NUMBER), pixels.astype(np.int32))
-    raise SceneError(
-        f"{href} holds {pixels.dtype} numbers; expected whole numbers of at most 16 bits, reflectance x 10000: convert "
-        "the file, or leave such scenes out with `sentinel2.gaps: record`"
-    )
+    return np.where(pixels == (nodata or 0), np.int32(NO_NUMBER), pixels.astype(np.int32))
 
 
 def as_classes(numbers: NDArray[Any]) -> NDArray[np.uint8]:
@@ -205,27 +224,26 @@ def read_aligned(href: str, geobox: GeoBox, resampling: ResamplingName) -> NDArr
     """
     with opened(href) as dataset:
         grid_of(dataset)
+        dtype = numbers_of(dataset)
         transform = dataset.transform
+        if transform.b or transform.d or transform.e != -transform.a or dataset.crs != geobox.crs:
+            return None
         factor = transform.a / geobox.affine.a
         across = (geobox.affine.c - transform.c) / transform.a
         down = (geobox.affine.f - transform.f) / transform.e
         height, width = geobox.shape[0] / factor, geobox.shape[1] / factor
         whole = all(abs(number - round(number)) < 1e-6 for number in (factor, across, down, height, width))
-        if not whole or factor < 1 or dataset.crs != geobox.crs or transform.e != -transform.a:
-            return None
-        if factor > 1 and resampling != "nearest":
+        if not whole or factor < 1 or (factor > 1 and resampling != "nearest"):
             return None
         left, top, columns, rows = round(across), round(down), round(width), round(height)
         inside = Window.from_slices(
             (max(0, top), max(0, min(dataset.height, top + rows))),
             (max(0, left), max(0, min(dataset.width, left + columns))),
         )
-        # Also says whether numbers of this type can be used at all.
-        of_type = as_numbers(np.zeros(0, dataset.dtypes[0]), None, href).dtype
-        pixels = np.full((rows, columns), NO_NUMBER if of_type == np.int32 else 0, of_type)
+        pixels = np.full((rows, columns), NO_NUMBER, np.int32) if dtype in SIGNED else np.zeros((rows, columns), dtype)
         if inside.height > 0 and inside.width > 0:
             y, x = inside.row_off - top, inside.col_off - left
-            numbers = as_numbers(dataset.read(1, window=inside), dataset.nodata, href)
+            numbers = as_numbers(dataset.read(1, window=inside), dataset.nodata)
             pixels[y : y + inside.height, x : x + inside.width] = numbers
     times = round(factor)
     return pixels.repeat(times, axis=0).repeat(times, axis=1) if times > 1 else pixels
@@ -237,9 +255,7 @@ def load_warped(item: pystac.Item, key: str, geobox: GeoBox, resampling: Resampl
     """
     href = item.assets[key].href
     with opened(href) as dataset:
-        dtype, nodata = dataset.dtypes[0], dataset.nodata or 0
-    # Other types are refused before they are read.
-    as_numbers(np.zeros(0, dtype), nodata, href)
+        dtype, nodata = numbers_of(dataset), dataset.nodata or 0
     odc.stac.configure_rio(cloud_defaults=True, **GDAL_OPTIONS)
     data = odc.stac.load(
         [placed_by_its_file(item, key, geobox)],
@@ -249,7 +265,7 @@ def load_warped(item: pystac.Item, key: str, geobox: GeoBox, resampling: Resampl
         stac_cfg={PLACED: {"assets": {key: {"data_type": dtype, "nodata": nodata}}}},
         fail_on_error=True,
     )
-    return as_numbers(data[key].values[0], nodata, href)
+    return as_numbers(data[key].values[0], nodata)
 
 
 def placed_by_its_file(item: pystac.Item, key: str, geobox: GeoBox) -> pystac.Item:

@@ -54,10 +54,9 @@ def datatake_start(item: pystac.Item) -> tuple[str, datetime] | None:
     """Satellite and beginning of the datatake that an item names; None where it names none that can be."""
     for key in ("s2:datatake_id", "eopf:datatake_id"):
         match = DATATAKE.search(str(item.properties.get(key, "")))
-        if match:
-            start = datetime.strptime(match[2], TIME).replace(tzinfo=UTC)
-            if abs(acquired(item) - start) <= LONGEST_DATATAKE:
-                return match[1], start
+        start = time_of(match[2]) if match else None
+        if match and start is not None and abs(acquired(item) - start) <= LONGEST_DATATAKE:
+            return match[1], start
     return None
 
 
@@ -71,9 +70,17 @@ def strip_start(item: pystac.Item) -> datetime | None:
     """When the sensing of an item's datastrip began; None where it names none."""
     for key in ("s2:datastrip_id", "eopf:datastrip_id"):
         match = STRIP_START.search(str(item.properties.get(key, "")))
-        if match:
-            return datetime.strptime(match[1], TIME).replace(tzinfo=UTC)
+        if match and (start := time_of(match[1])) is not None:
+            return start
     return None
+
+
+def time_of(text: str) -> datetime | None:
+    """A time in a name, `20220510T105031`, in UTC; None where it is a time that cannot be."""
+    try:
+        return datetime.strptime(text, TIME).replace(tzinfo=UTC)
+    except ValueError:
+        return None
 
 
 def satellite(item: pystac.Item) -> str:
@@ -112,7 +119,7 @@ def newest_of_each_acquisition(items: Sequence[pystac.Item]) -> Kept:
 def covers(one: pystac.Item, other: pystac.Item) -> bool:
     """Whether an item shows (nearly) all the ground of another, by their footprints."""
     ground, wanted = (shapely.make_valid(footprint(item)) for item in (one, other))
-    return bool(shapely.intersection(ground, wanted).area >= SAME_GROUND * wanted.area)
+    return bool(wanted.area > 0 and shapely.intersection(ground, wanted).area >= SAME_GROUND * wanted.area)
 
 
 def same_strip(one: pystac.Item, other: pystac.Item) -> bool:
@@ -125,16 +132,23 @@ def looks_of(items: Sequence[pystac.Item], season: int) -> list[Look]:
     """The looks that some items of a season show, in order of time.
 
     A look is dated by the beginning of its datatake, on whichever side of midnight (UTC) its scenes lie; where items
-    name no datatake, by the first of those that one satellite acquired in a row.
+    name no datatake, by the first of those that one satellite acquired in a row. An item that names none beside others
+    that do belongs to the datatake its satellite had begun last.
     """
     named: dict[tuple[str, datetime], list[pystac.Item]] = defaultdict(list)
-    others: dict[str, list[pystac.Item]] = defaultdict(list)
+    unnamed: list[pystac.Item] = []
     for item in items:
         datatake = datatake_start(item)
         if datatake is None:
-            others[satellite(item)].append(item)
+            unnamed.append(item)
         else:
             named[datatake].append(item)
+    others: dict[str, list[pystac.Item]] = defaultdict(list)
+    begun = sorted(named)
+    for item in unnamed:
+        own, moment = satellite(item), acquired(item)
+        before = [key for key in begun if key[0] == f"S{own}" and key[1] <= moment <= key[1] + LONGEST_DATATAKE]
+        (named[before[-1]] if before else others[own]).append(item)
     new_year = datetime(season, 1, 1, tzinfo=UTC)
     looks = [Look(max(start, new_year), by_tile(group)) for (_, start), group in named.items()]
     for group in others.values():

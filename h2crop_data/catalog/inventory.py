@@ -13,6 +13,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pystac
+from shapely.geometry import shape
 from stac_geoparquet.arrow import parse_stac_items_to_arrow, stac_table_to_items, to_parquet
 
 #: Member that holds, as JSON, what a table cannot: members that have one type in one item and another in the next.
@@ -29,6 +30,8 @@ def items_to_parquet(items: list[pystac.Item]) -> bytes:
     for document in documents:
         # They are the item's own, which is not to change.
         document["properties"] = dict(document["properties"])
+        if document["geometry"] is not None and not is_box(document.get("bbox")):
+            document["bbox"] = list(shape(document["geometry"]).bounds)
     pack_mixed([document["properties"] for document in documents])
     assets: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for document in documents:
@@ -49,28 +52,40 @@ def items_from_parquet(data: bytes) -> list[pystac.Item]:
     return [pystac.Item.from_dict(unpacked(without_nulls(item)), migrate=False) for item in found]
 
 
+def is_box(bbox: Any) -> bool:
+    """Whether a bounding box is one of longitude and latitude: four numbers."""
+    return isinstance(bbox, list) and len(bbox) == 4 and all(isinstance(number, int | float) for number in bbox)
+
+
 def pack_mixed(objects: Sequence[dict[str, Any]]) -> None:
-    """Move the members that have no type in common over some JSON objects into one text member of each object."""
+    """Move the members that cannot be a column over some JSON objects into one text member of each object."""
     values: dict[str, list[Any]] = defaultdict(list)
     for one in objects:
         for key, value in one.items():
             values[key].append(value)
-    mixed = sorted(key for key, found in values.items() if not has_one_type(key, found))
+    mixed = sorted(key for key, found in values.items() if not can_be_column(key, found))
     for one in objects:
         packed = {key: one.pop(key) for key in mixed if key in one}
         if packed:
             one[PACKED] = json.dumps(packed, sort_keys=True)
 
 
-def has_one_type(key: str, values: list[Any]) -> bool:
-    """Whether the values of a member can be a column of a table."""
+def can_be_column(key: str, values: list[Any]) -> bool:
+    """Whether the values of a member can be a column of a table: they have one type, which Parquet has too."""
     try:
         column = pa.array(values)
         if key in TIMES:
-            column.cast(pa.timestamp("us", tz="UTC"))
+            pa.array(values, pa.string()).cast(pa.timestamp("us", tz="UTC"))
     except NO_COMMON_TYPE:
         return False
-    return True
+    return has_members(column.type)
+
+
+def has_members(kind: pa.DataType) -> bool:
+    """Whether every object in a type has members: Parquet has no others."""
+    if pa.types.is_struct(kind):
+        return kind.num_fields > 0 and all(has_members(kind.field(i).type) for i in range(kind.num_fields))
+    return not pa.types.is_list(kind) or has_members(kind.value_type)
 
 
 def unpacked(item: dict[str, Any]) -> dict[str, Any]:

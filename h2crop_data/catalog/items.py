@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import re
-from collections import defaultdict
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
+import numpy as np
 import pystac
 import shapely
 from shapely.errors import ShapelyError
@@ -29,8 +30,12 @@ TWIN_MARK = "~"
 
 
 def acquired(item: pystac.Item) -> datetime:
-    """When a scene was acquired, in UTC."""
-    moment = item.datetime or item.common_metadata.start_datetime
+    """When a scene was acquired, in UTC. Raises CatalogError where the item does not say."""
+    try:
+        moment = item.datetime or item.common_metadata.start_datetime
+    except (TypeError, ValueError) as error:
+        stated = item.properties.get("start_datetime")
+        raise CatalogError(f"item {item.id}: its start_datetime is {stated!r}, expected a time ({error})") from error
     if moment is None:
         raise CatalogError(f"item {item.id} states no time of acquisition")
     return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
@@ -88,20 +93,22 @@ def updated(item: pystac.Item) -> str:
     return str(item.properties.get("updated") or "")
 
 
-def name_twins(items: Sequence[pystac.Item]) -> dict[str, str]:
+def name_twins(*lists: Sequence[pystac.Item]) -> dict[str, str]:
     """Give items that share an id an id of their own, `<id>~2` and so on; {new id: the id they share}.
 
-    The first by time of acquisition keeps the id.
+    The first by time of acquisition keeps the id; items of a later list come after those of the earlier ones.
     """
-    groups: dict[str, list[pystac.Item]] = defaultdict(list)
-    for item in items:
-        groups[item.id].append(item)
+    taken: set[str] = set()
+    stated = {item.id for items in lists for item in items}
     renamed = {}
-    for name, group in groups.items():
-        for number, item in enumerate(sorted(group, key=lambda item: (acquired(item), identity(item))), 1):
-            if number > 1:
-                item.id = f"{name}{TWIN_MARK}{number}"
+    for items in lists:
+        for item in sorted(items, key=lambda item: (acquired(item), identity(item))):
+            name = item.id
+            if name in taken:
+                free = (f"{name}{TWIN_MARK}{number}" for number in itertools.count(2))
+                item.id = next(own for own in free if own not in taken and own not in stated)
                 renamed[item.id] = name
+            taken.add(item.id)
     return renamed
 
 
@@ -110,10 +117,14 @@ def footprint(item: pystac.Item) -> BaseGeometry:
     if item.geometry is None:
         raise SceneError("it states no footprint (`geometry`)")
     try:
-        ground = shape(item.geometry)
+        # A coordinate that is no number is refused below.
+        with np.errstate(invalid="ignore"):
+            ground = shape(item.geometry)
     except (AttributeError, KeyError, TypeError, ValueError, ShapelyError) as error:
         raise SceneError(f"its footprint is damaged: {error}") from error
-    if ground.is_empty or not all(map(math.isfinite, ground.bounds)):
+    if ground.geom_type not in ("Polygon", "MultiPolygon"):
+        raise SceneError(f"its footprint is a {ground.geom_type}, expected a Polygon or MultiPolygon")
+    if ground.is_empty or not np.isfinite(shapely.get_coordinates(ground)).all():
         raise SceneError("its footprint is empty or not finite")
     check_zone(ground, item_epsg(item))
     return ground
@@ -125,13 +136,15 @@ def check_zone(ground: BaseGeometry, epsg: int | None) -> None:
     if zone is None:
         return
     middle = int(zone[1]) * 6 - 183
-    centre = shapely.centroid(ground)
 
     def away(longitude: float) -> float:
         return abs((longitude - middle + 180) % 360 - 180)
 
-    if away(centre.x) <= ZONE_REACH:
+    # Ground over 180 degrees is cut in two there, and the middle of both parts is on the other side of the Earth.
+    centres = [shapely.centroid(part) for part in shapely.get_parts(ground)]
+    if any(away(centre.x) <= ZONE_REACH for centre in centres):
         return
+    centre = centres[0]
     where = f"its footprint lies at longitude {centre.x:.1f}, latitude {centre.y:.1f}, its pixels in UTM zone {zone[1]}"
     likely = "longitude and latitude are swapped" if away(centre.y) <= ZONE_REACH else "one of the two is wrong"
     raise SceneError(f"{where} (EPSG:{epsg}): {likely}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -50,7 +51,10 @@ def baseline(item: pystac.Item) -> str | None:
 
 
 def offset_evidence(item: pystac.Item, bands: Sequence[str] = SENTINEL2_BANDS) -> OffsetEvidence:
-    """What an item says about its offset, in those of some bands that it has."""
+    """What an item says about its offset, in those of some bands that it has.
+
+    Raises SceneError where what it says cannot be read.
+    """
     assets = {
         band: item.assets[key]
         for band in bands
@@ -59,11 +63,20 @@ def offset_evidence(item: pystac.Item, bands: Sequence[str] = SENTINEL2_BANDS) -
     stated = {band: stated_offset(asset) for band, asset in assets.items()}
     return OffsetEvidence(
         baseline(item),
-        item.properties.get("earthsearch:boa_offset_applied"),
+        offset_removed(item),
         {band: offset for band, offset in stated.items() if offset is not None},
         frozenset(band for band, asset in assets.items() if is_jpeg2000(asset)),
         frozenset(assets),
     )
+
+
+def offset_removed(item: pystac.Item) -> bool | None:
+    """Whether the archive says that it took the offset out; None where it does not say. Raises SceneError."""
+    stated = item.properties.get("earthsearch:boa_offset_applied")
+    known = {"true": True, "1": True, "false": False, "0": False, "none": None}
+    if str(stated).lower() not in known:
+        raise SceneError(f"{item.id}: earthsearch:boa_offset_applied is {stated!r}, expected true or false")
+    return known[str(stated).lower()]
 
 
 def stated_offset(asset: pystac.Asset) -> float | None:
@@ -74,11 +87,16 @@ def stated_offset(asset: pystac.Asset) -> float | None:
     facts = asset.extra_fields
     bands = facts.get("raster:bands") or facts.get("bands")
     first: dict[str, Any] = bands[0] if isinstance(bands, list) and bands and isinstance(bands[0], dict) else {}
-    offset = facts.get("raster:offset", first.get("offset", first.get("raster:offset")))
+    stated = facts.get("raster:offset", first.get("offset", first.get("raster:offset")))
+    if stated is None:
+        return None
     try:
-        return None if offset is None else float(offset)
-    except (TypeError, ValueError) as error:
-        raise SceneError(f"{asset.href}: its offset is {offset!r}, expected a number") from error
+        offset = float(stated)
+    except (TypeError, ValueError):
+        offset = math.nan
+    if not math.isfinite(offset):
+        raise SceneError(f"{asset.href}: its offset is {stated!r}, expected a number")
+    return offset
 
 
 def is_jpeg2000(asset: pystac.Asset) -> bool:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
+from urllib.parse import urljoin
 
 import pystac
 import shapely
@@ -95,10 +95,21 @@ def search_api(
             limit=PAGE_SIZE,
         )
         listed: list[pystac.Item] = []
+        given: set[tuple[str, str, str]] = set()
         promised: list[int] = []
         for page in pages_of(url, reader, search):
-            listed += [pystac.Item.from_dict(feature, preserve_dict=False) for feature in page["features"]]
+            items = [item_of(feature, f"feature {number}") for number, feature in enumerate(page["features"])]
             promised += matched(page)
+            if not items and promised and len(given) >= max(promised):
+                # Some servers always link to another page.
+                break
+            new = {identity(item) for item in items} - given
+            if items and not new:
+                raise CatalogError(
+                    f"{url} gives a page of the search a second time, so what is missing cannot be known"
+                )
+            listed += items
+            given |= new
     except APIError as error:
         # It has a status only where an answer came: not after the last retry, nor without a connection.
         status = getattr(error, "status_code", None)
@@ -107,11 +118,10 @@ def search_api(
         raise CatalogError(f"{url} refused the search for {collection} (HTTP {status}): {error}") from error
     except (RequestException, ClientTypeError, PystacClientWarning, *NOT_STAC) as error:
         raise CatalogError(f"{url} did not answer as a STAC API: {type(error).__name__}: {error}") from error
-    given = len({identity(item) for item in listed})
     # While a catalog grows its later pages promise more than the first.
-    if promised and given < min(promised):
+    if promised and len(given) < min(promised):
         raise CatalogError(
-            f"{url} says that {min(promised)} items of {collection} match the search and gave {given}: some are "
+            f"{url} says that {min(promised)} items of {collection} match the search and gave {len(given)}: some are "
             "missing. Run it again; if it stays so, tell whoever runs the catalog, or search a smaller area"
         )
     return listed
@@ -120,19 +130,12 @@ def search_api(
 def pages_of(url: str, reader: StacApiIO, search: Any) -> Iterator[dict[str, Any]]:
     """Every page of a search, those without an item too: some servers give one with a link to more.
 
-    (pystac-client ends a search at an empty page and follows a link that leads back for ever.)
-    Raises CatalogError for pages that come again.
+    (pystac-client ends a search at an empty page.) Raises CatalogError where empty pages do not end.
     """
     page = reader.read_json(search.url, method=search.method, parameters=search.get_parameters())
-    seen: set[bytes] = set()
     empty = 0
     while True:
-        features = page["features"]
-        told = {hashlib.sha256(json.dumps(feature, sort_keys=True).encode()).digest() for feature in features}
-        if told and told <= seen:
-            raise CatalogError(f"{url} gives a page of the search a second time, so what is missing cannot be known")
-        seen |= told
-        empty = 0 if features else empty + 1
+        empty = 0 if page["features"] else empty + 1
         yield page
         link = next((link for link in page.get("links") or [] if link.get("rel") == "next"), None)
         if link is None:
@@ -141,13 +144,35 @@ def pages_of(url: str, reader: StacApiIO, search: Any) -> Iterator[dict[str, Any
             raise CatalogError(
                 f"{url} gave {empty} pages without an item, one after the other, each with a link to more"
             )
-        page = reader.read_json(pystac.Link.from_dict(link), parameters=search.get_parameters())
+        link = pystac.Link.from_dict({**link, "href": urljoin(search.url, link["href"])})
+        page = reader.read_json(link, parameters=search.get_parameters())
 
 
 def matched(page: dict[str, Any]) -> list[int]:
-    """How many items a page says match the search; nothing where it does not say."""
-    told = page.get("numberMatched", (page.get("context") or {}).get("matched"))
-    return [told] if isinstance(told, int) else []
+    """How many items a page says match the search, also written as text; nothing where it does not say.
+
+    0 says nothing: an empty last page may say so of itself.
+    """
+    told = page.get("numberMatched")
+    if told is None:
+        told = (page.get("context") or {}).get("matched")
+    number = str(told).removesuffix(".0")
+    return [int(number)] if number.isdecimal() and int(number) else []
+
+
+def item_of(feature: Any, otherwise: str, *, migrate: bool = True) -> pystac.Item:
+    """The item of a feature. Raises one of NOT_STAC, naming it by its id, or as `otherwise` where it has none.
+
+    migrate: read older versions of STAC as the newest.
+    """
+    name = feature.get("id") if isinstance(feature, dict) else None
+    try:
+        item = pystac.Item.from_dict(feature, preserve_dict=False, migrate=migrate)
+        if not isinstance(item.id, str):
+            raise TypeError(f"its id is {item.id!r}, expected text")
+    except NOT_STAC as error:
+        raise ValueError(f"{name or otherwise} is not a STAC item: {error}") from error
+    return item
 
 
 def read_item_collection(path: Path) -> Iterator[pystac.Item]:
@@ -163,10 +188,9 @@ def read_item_collection(path: Path) -> Iterator[pystac.Item]:
         raise CatalogError(f"{path} is not a STAC ItemCollection: its features are no list")
     for number, feature in enumerate(features):
         try:
-            item = pystac.Item.from_dict(feature, preserve_dict=False, migrate=False)
-        except NOT_STAC as error:
-            name = feature.get("id") if isinstance(feature, dict) else None
-            raise CatalogError(f"{path}: {name or f'feature {number}'} is not a STAC item: {error}") from error
+            item = item_of(feature, f"feature {number}", migrate=False)
+        except ValueError as error:
+            raise CatalogError(f"{path}: {error}") from error
         for asset in item.assets.values():
             if "://" not in asset.href and not asset.href.startswith("/"):
                 asset.href = str((path.parent / asset.href).resolve())

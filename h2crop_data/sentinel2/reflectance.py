@@ -65,11 +65,24 @@ def decide_offset(declared: Literal["auto", 0, -1000], evidence: OffsetEvidence)
         own = offset_of_item(evidence)
     except SceneError:
         # It says nothing, or one thing and another: that is what declaring is for.
-        return OffsetDecision(declared, reason)
+        return OffsetDecision(declared, reason, bands_against(declared, evidence))
     if own.offset == declared:
         return OffsetDecision(declared, reason)
     contradiction = f"`sentinel2.offset: {declared}` is declared, the item says {own.offset} ({own.reason})"
     return OffsetDecision(declared, reason, contradiction)
+
+
+def bands_against(declared: int, evidence: OffsetEvidence) -> str:
+    """What the metadata of the bands say against a declared offset of an item that leaves it open; empty: nothing.
+
+    Bands that agree with each other contradict a declaration only where there is no baseline: else the archive's flag
+    says the opposite of them.
+    """
+    stated = sorted({round(value * 10000) for value in evidence.stated.values()})
+    if len(stated) > 1 or (stated and evidence.baseline is None and stated != [declared]):
+        said = ", ".join(map(str, stated))
+        return f"`sentinel2.offset: {declared}` is declared, the metadata of the bands say {said}"
+    return ""
 
 
 def offset_of_item(evidence: OffsetEvidence) -> OffsetDecision:

@@ -31,7 +31,7 @@ from h2crop_data.catalog.access import (
     read_window,
     retried,
 )
-from h2crop_data.errors import ReadError
+from h2crop_data.errors import ReadError, SceneError
 from h2crop_data.grid import geobox
 
 #: Upper left corner of the rasters in zone 31, near the border to zone 32; a multiple of 60 m, as Sentinel-2's.
@@ -223,6 +223,58 @@ class TestRetried:
         with pytest.raises(ValueError, match="a bug"):
             retried(read, "a file", remote=True, pauses=(0, 0))
         assert len(calls) == 1
+
+
+class TestWhereAndWhat:
+    """Files that lie askew, or nowhere, or hold something else than numbers."""
+
+    #: 960 m of ground in the files' own zone.
+    BOX = GeoBox((96, 96), Affine(10, 0, WEST + 960, 0, -10, NORTH - 960), "EPSG:32631")
+
+    def changed(self, scene_folder: Path, tmp_path: Path, **profile: Any) -> pystac.Item:
+        """The scene with one file written with another profile."""
+        path = tmp_path / "blue.tif"
+        with rasterio.open(scene_folder / "blue.tif") as raster:
+            pixels, kept = raster.read(), {**raster.profile, **profile}
+        with rasterio.open(path, "w", **{key: value for key, value in kept.items() if value is not None}) as raster:
+            raster.write(pixels.astype(np.complex64) if kept["dtype"] == "complex_int16" else pixels)
+        return scene(scene_folder, blue=str(path))
+
+    def test_a_sheared_file_is_read_where_its_pixels_lie(self, scene_folder: Path, tmp_path: Path) -> None:
+        """Also one that has the grid's pixel size and corner."""
+        sheared = Affine(10, 0.5, WEST, 0.5, -10, NORTH)
+        item = self.changed(scene_folder, tmp_path, transform=sheared)
+        ((numbers,), _) = load_sentinel2(item, ["blue"], "scl", self.BOX, "nearest")
+        columns, rows = np.meshgrid(np.arange(96) + 0.5, np.arange(96) + 0.5)
+        column, row = ~sheared @ (self.BOX.affine @ (columns, rows))
+        expected = pixels_of(scene_folder, "blue")[np.floor(row).astype(int), np.floor(column).astype(int)]
+        # Pixels whose centre lies on an edge may fall to either side.
+        assert (numbers == expected).mean() > 0.95
+
+    def test_a_file_whose_rows_run_north_is_read_where_its_pixels_lie(self, scene_folder: Path, tmp_path: Path) -> None:
+        item = self.changed(scene_folder, tmp_path, transform=Affine(10, 0, WEST, 0, 10, NORTH - SIDE))
+        ((numbers,), _) = load_sentinel2(item, ["blue"], "scl", self.BOX, "nearest")
+        assert (numbers == pixels_of(scene_folder, "blue")[::-1][96:192, 96:192]).all()
+
+    @pytest.mark.parametrize(
+        ("profile", "reason"),
+        [
+            ({"crs": None}, "states no CRS"),
+            ({"crs": 'LOCAL_CS["barn",UNIT["metre",1]]'}, "states no CRS"),
+            ({"transform": None}, "does not say where its pixels lie"),
+            ({"transform": Affine(0, 0, WEST, 0, 0, NORTH)}, "does not say where its pixels lie"),
+            ({"dtype": "complex_int16", "nodata": None}, "holds complex_int16 numbers; expected whole numbers"),
+        ],
+        ids=["no CRS", "a local CRS", "no geotransform", "no pixel size", "complex numbers"],
+    )
+    @pytest.mark.filterwarnings("ignore:Dataset has no geotransform")
+    def test_a_file_that_lies_nowhere_or_holds_no_numbers_is_refused_by_name(
+        self, scene_folder: Path, tmp_path: Path, profile: dict[str, Any], reason: str
+    ) -> None:
+        item = self.changed(scene_folder, tmp_path, **profile)
+        for box in (self.BOX, geobox((WEST, NORTH - 960, WEST + 960, NORTH), 32632, 10)):
+            with pytest.raises(SceneError, match=rf"S2B_31UGS_20220615 asset blue: .*blue\.tif {reason}"):
+                load_sentinel2(item, ["blue"], "scl", box, "nearest")
 
 
 class TestRasters:

@@ -241,6 +241,16 @@ class TestWhereFilesLie:
         assert "lost" in warning
         assert "left out, and it may lie over the cells" in (tmp_path / "store/DATASHEET.md").read_text()
 
+    def test_one_that_shares_its_id_with_another_scene_is_named_too(self, region: TinyRegion, tmp_path: Path) -> None:
+        region.add_sentinel2("scene", "2022-07-01T10:50:00Z", 900)
+        region.add_sentinel2("lost", "2022-07-01T10:50:00Z", 900)
+        region.sentinel2[-1] |= {"id": "scene", "geometry": None}
+        season, report = built(region.recipe(), tmp_path / "store")
+        assert (season.s2.sel(month=7)[:, 0] == 900).all()
+        scenes = read_index(tmp_path / "store", "scenes").set_index("id")
+        assert scenes["taken"].to_dict() == {"scene": True, "scene~2": False}
+        assert "it states no footprint (`geometry`) (scene~2)" in report.sources[2022]["2022"]["warnings"][0]
+
     def test_when_only_such_scenes_are_there_they_are_named(self, region: TinyRegion) -> None:
         region.add_sentinel2("lost", "2022-07-01T10:50:00Z", 3000)
         region.sentinel2[-1]["geometry"] = None
@@ -333,6 +343,12 @@ class TestAcquisitions:
         assert (season.s2.sel(month=1)[:, 0] == 700).all()
         assert (season.s2_clear.sel(month=12) == 0).all()
 
+    def test_a_month_whose_only_look_began_in_the_month_before_is_told_as_empty(self, region: TinyRegion) -> None:
+        region.add_sentinel2("before", "2022-07-31T23:59:50Z", 500, datatake="20220731T234900")
+        region.add_sentinel2("after", "2022-08-01T00:00:05Z", 500, datatake="20220731T234900", tile="01KAC")
+        empty = estimate(make_plan(region.recipe(), 2022))["months_without_scenes"]
+        assert empty == [1, 2, 3, 4, 5, 6, 8, 9, 10, 11, 12]
+
     @pytest.mark.parametrize(
         ("first", "second", "platforms", "looks"),
         [
@@ -407,17 +423,20 @@ class TestOffsets:
 
 
 class TestEnmapLayers:
-    def shifted(self, name: str, region: TinyRegion, layer: str, **grid: Any) -> None:
-        """Move a quality layer of a product."""
-        rewrite(region.folder / "enmap" / name / layer, **grid)
-
-    @pytest.mark.parametrize("layer", ["CLASSES.TIF", "CLOUD.TIF"])
+    @pytest.mark.parametrize("layer", ["CLASSES.TIF", "CLOUD.TIF", "PIXELMASK.TIF"])
     @pytest.mark.parametrize("fault", ["a pixel east", "another zone", "a pixel smaller"])
     def test_a_layer_on_another_grid_than_the_image_is_refused(
         self, region: TinyRegion, layer: str, fault: str
     ) -> None:
         name = region.add_enmap()
-        path = region.folder / "enmap" / name / layer
+        folder = region.folder / "enmap" / name
+        with rasterio.open(folder / "SPECTRAL_IMAGE.TIF") as image:
+            profile = {**image.profile, "dtype": "uint8", "nodata": 255}
+            with rasterio.open(folder / "PIXELMASK.TIF", "w", **profile) as mask:
+                mask.write(np.zeros((image.count, *image.shape), np.uint8))
+        region.enmap[-1]["assets"]["defective_pixel_mask"] = {"href": f"./enmap/{name}/PIXELMASK.TIF"}
+        assert len(make_plan(region.recipe(), 2022).enmap) == 1
+        path = folder / layer
         if fault == "a pixel east":
             rewrite(path, transform=Affine(30, 0, WEST - 45 + 30, 0, -30, NORTH + 45))
         elif fault == "another zone":
@@ -438,6 +457,13 @@ class TestEnmapLayers:
         told = f"it has no asset `quality_cloud`: its clouds are not flagged ({name})"
         assert told in report.sources[2022]["2022"]["warnings"][0]
         assert "its clouds are not flagged" in (tmp_path / "store/DATASHEET.md").read_text()
+
+    @pytest.mark.parametrize("dtype", [np.float32, np.uint16, np.int32])
+    def test_an_image_of_other_numbers_is_refused_by_name(self, region: TinyRegion, dtype: Any) -> None:
+        name = region.add_enmap()
+        rewrite(region.folder / "enmap" / name / "SPECTRAL_IMAGE.TIF", lambda pixels: pixels.astype(dtype), nodata=0)
+        with pytest.raises(PlanError, match=r"SPECTRAL_IMAGE\.TIF holds \w+ numbers, expected int16"):
+            make_plan(region.recipe(), 2022)
 
     def test_an_image_without_crs_is_refused_by_name(self, region: TinyRegion) -> None:
         name = region.add_enmap()

@@ -299,16 +299,30 @@ class TestPages:
     def test_all_that_is_promised_is_found(self, promising: FakeApi) -> None:
         assert ids(found(promising.url)) == [item["id"] for item in promising.items]
 
-    @pytest.mark.parametrize("key", ["numberMatched", "context"])
-    def test_fewer_items_than_promised_are_an_error(self, promising: FakeApi, key: str) -> None:
-        def without_link(page: Any, token: str) -> Any:
-            page |= {"links": []}
-            if key == "context":
-                page["context"] = {"matched": page.pop("numberMatched")}
-            return page
-
-        self.change_pages(promising, without_link)
+    @pytest.mark.parametrize(
+        "promise",
+        [
+            {},
+            {"numberMatched": "3"},
+            {"numberMatched": 3.0},
+            {"numberMatched": None, "context": {"matched": 3}},
+            {"numberMatched": None, "context": {"matched": "3"}},
+        ],
+    )
+    def test_fewer_items_than_promised_are_an_error(self, promising: FakeApi, promise: dict[str, Any]) -> None:
+        self.change_pages(promising, lambda page, token: page | {"links": []} | promise)
         with pytest.raises(CatalogError, match=r"says that 3 items of sentinel-2-l2a match the search and gave 1"):
+            found(promising.url)
+
+    @pytest.mark.parametrize("promise", [{"numberMatched": 0}, {"numberMatched": None}, {"numberMatched": "many"}])
+    def test_an_empty_last_page_does_not_take_the_promise_back(
+        self, promising: FakeApi, promise: dict[str, Any]
+    ) -> None:
+        def ended(page: Any, token: str) -> Any:
+            return page if token == "0" else page | {"features": [], "links": []} | promise
+
+        self.change_pages(promising, ended)
+        with pytest.raises(CatalogError, match=r"says that 3 items .* gave 1"):
             found(promising.url)
 
     def test_an_item_given_twice_in_the_place_of_another_is_an_error(self, promising: FakeApi) -> None:
@@ -332,6 +346,18 @@ class TestPages:
         self.change_pages(promising, lambda page, token: page | {"features": [one for one in page["features"] if one]})
         assert len(found(promising.url)) == 3
 
+    def test_a_link_behind_all_that_was_promised_is_not_followed_for_ever(self, promising: FakeApi) -> None:
+        self.change_pages(promising, lambda page, token: page | {"links": link_to(promising, str(int(token) + 1))})
+        assert len(found(promising.url)) == 3
+        assert len(promising.requests) == 1 + 4
+
+    def test_a_link_may_be_relative(self, promising: FakeApi) -> None:
+        self.change_pages(
+            promising,
+            lambda page, token: page | {"links": [link | {"href": "/v1/search"} for link in page["links"]]},
+        )
+        assert len(found(promising.url)) == 3
+
     def test_empty_pages_without_end_end_in_an_error(self, promising: FakeApi) -> None:
         def endless(page: Any, token: str) -> Any:
             return page | {"features": [], "links": link_to(promising, str(int(token) + 1))}
@@ -341,12 +367,20 @@ class TestPages:
             found(promising.url)
         assert len(promising.requests) < 40
 
-    def test_a_page_that_comes_again_ends_the_search_with_an_error(self, promising: FakeApi) -> None:
-        first = promising.items[0]
-        self.change_pages(
-            promising,
-            lambda page, token: page | {"features": [first], "links": link_to(promising, "1")},
-        )
+    @pytest.mark.parametrize("change", ["nothing", "signature", "time"])
+    def test_a_page_that_comes_again_ends_the_search_with_an_error(self, promising: FakeApi, change: str) -> None:
+        """Also where the same items are signed anew, or say that they changed."""
+
+        def again(page: Any, token: str) -> Any:
+            first = item_json(2)
+            if change == "signature":
+                first["assets"]["blue"]["href"] += f"?signature={len(promising.requests)}"
+            if change == "time":
+                first["properties"]["updated"] = f"2023-01-01T00:00:{len(promising.requests):02}Z"
+            links = link_to(promising, "1") if len(promising.requests) < 20 else []
+            return page | {"features": [first], "links": links}
+
+        self.change_pages(promising, again)
         with pytest.raises(CatalogError, match="a page of the search a second time"):
             found(promising.url)
         assert len(promising.requests) < 10

@@ -80,6 +80,17 @@ class TestIdentity:
         assert name_twins([late, alone, early]) == {"a~2": "a"}
         assert (early.id, late.id, alone.id) == ("a", "a~2", "b")
 
+    def test_twins_of_one_time_are_named_alike_in_any_order(self) -> None:
+        for order in ((0, 1, 2), (2, 1, 0), (1, 2, 0)):
+            twins = [item("a", box=(west, 48.5, 3.1, 48.6)) for west in (2.7, 2.8, 2.9)]
+            name_twins([twins[place] for place in order])
+            assert names(twins) == ["a", "a~2", "a~3"]
+
+    def test_twins_of_a_later_list_come_last_and_no_name_is_given_twice(self) -> None:
+        first, stated, later = item("a", "2022-05-10T10:50:45Z"), item("a~2"), item("a", "2022-05-10T10:50:41Z")
+        assert name_twins([first, stated], [later]) == {"a~3": "a"}
+        assert (first.id, stated.id, later.id) == ("a", "a~2", "a~3")
+
 
 class TestFootprint:
     @pytest.mark.parametrize("zone", [29, 30, 31, 32, 33])
@@ -103,6 +114,43 @@ class TestFootprint:
     def test_zones_meet_at_180_degrees(self, west: float, epsg: int) -> None:
         assert footprint(item("a", box=(west, 60, west + 0.2, 60.1), proj__epsg=epsg)).area > 0
 
+    @pytest.mark.parametrize("epsg", [32601, 32660])
+    @pytest.mark.parametrize("wests", [(179.7, -180), (179.9, -180), (179.2, -180)])
+    def test_ground_over_180_degrees_cut_in_two_there_is_believed(self, epsg: int, wests: tuple[float, float]) -> None:
+        cut = item("a", proj__epsg=epsg)
+        parts = shapely.MultiPolygon([shapely.box(wests[0], 60, 180, 60.5), shapely.box(wests[1], 60, -179.8, 60.5)])
+        cut.geometry = json.loads(shapely.to_geojson(parts))
+        assert footprint(cut).equals(parts)
+        cut.properties["proj:epsg"] = 32631
+        with pytest.raises(SceneError, match="one of the two is wrong"):
+            footprint(cut)
+
+    @pytest.mark.parametrize(
+        ("ground", "reason"),
+        [
+            ({"type": "Point", "coordinates": [3, 48.55]}, "a Point, expected a Polygon"),
+            ({"type": "LineString", "coordinates": [[3, 48.5], [3, 48.6]]}, "a LineString, expected"),
+            (
+                {"type": "GeometryCollection", "geometries": [{"type": "Point", "coordinates": [3, 48.55]}]},
+                "a GeometryCollection, expected",
+            ),
+            (
+                {"type": "Polygon", "coordinates": [[[3, 48], [float("nan"), 48], [4, 49], [3, 49], [3, 48]]]},
+                "empty or not finite",
+            ),
+            (
+                {"type": "Polygon", "coordinates": [[[3, 48], [float("inf"), 48], [4, 49], [3, 49], [3, 48]]]},
+                "empty or not finite",
+            ),
+            ("POLYGON", "damaged"),
+        ],
+    )
+    def test_what_is_no_ground_is_refused(self, ground: Any, reason: str) -> None:
+        wrong = item("a")
+        wrong.geometry = ground
+        with pytest.raises(SceneError, match=reason):
+            footprint(wrong)
+
     @pytest.mark.parametrize("code", [None, "", "EPSG:2154", 4326, "unknown"])
     def test_other_crs_say_nothing_of_a_zone(self, code: Any) -> None:
         assert footprint(item("a", box=(48.5, 2.9, 48.6, 3.1), proj__code=code)).area > 0
@@ -124,6 +172,19 @@ class TestStrips:
         assert strip_start(item("a", s2__datastrip_id=STRIP)) == datetime(2022, 5, 10, 10, 51, 30, tzinfo=UTC)
         assert strip_start(item("a", eopf__datastrip_id=STRIP)) == datetime(2022, 5, 10, 10, 51, 30, tzinfo=UTC)
         assert strip_start(item("a")) is None
+
+    @pytest.mark.parametrize("time", ["20220230T105130", "20221399T105130", "20220510T256161"])
+    def test_names_with_a_time_that_cannot_be_tell_nothing(self, time: str) -> None:
+        odd = item("a", s2__datastrip_id=f"S2A_OPER_DS_S{time}_N05.11", s2__datatake_id=f"GS2A_{time}_0_N05.11")
+        assert strip_start(odd) is None
+        (look,) = looks_of([odd], 2022)
+        assert look.moment == datetime(2022, 5, 10, 10, 50, 41, tzinfo=UTC)
+
+    def test_nothing_proves_that_a_footprint_without_area_is_covered(self) -> None:
+        told = {"s2__datatake_id": DATATAKE, "s2__datastrip_id": STRIP, "s2__mgrs_tile": "31UDP"}
+        whole = item("new", s2__processing_baseline="05.11", **told)
+        flat = item("old", box=(3, 48.5, 3, 48.6), s2__processing_baseline="04.00", **told)
+        assert names(newest_of_each_acquisition([whole, flat]).items) == ["new", "old"]
 
     @pytest.mark.parametrize(
         ("strips", "left"),
@@ -170,6 +231,28 @@ class TestLooks:
         (look,) = looks_of([item("a", "2022-01-01T00:05:00Z", s2__datatake_id=begun)], 2022)
         assert look.moment == datetime(2022, 1, 1, tzinfo=UTC)
 
+    def test_an_item_without_datatake_belongs_to_the_one_its_satellite_had_begun(self) -> None:
+        named = item("S2A_b", s2__datatake_id=DATATAKE, s2__mgrs_tile="31UDP")
+        before = item("S2A_a", "2022-05-10T10:40:00Z", s2__datatake_id="GS2A_20220510T103500_0_N05.11")
+        unnamed = item("S2A_c", "2022-05-10T10:51:10Z", s2__mgrs_tile="31UDQ")
+        others = [item("S2B_c", "2022-05-10T10:51:10Z"), item("S2A_d", "2022-05-10T13:51:10Z")]
+        looks = looks_of([*others, unnamed, before, named], 2022)
+        assert [sorted(one.id for tile in look.tiles for one in tile) for look in looks] == [
+            ["S2A_a"],
+            ["S2A_b", "S2A_c"],
+            ["S2B_c"],
+            ["S2A_d"],
+        ]
+
+    def test_three_granules_of_a_tile_are_one_tile_the_newest_first(self) -> None:
+        facts = {"s2__datatake_id": DATATAKE, "s2__mgrs_tile": "31UDP"}
+        versions = {"b": "04.00", "c": "05.11", "a": "05.10"}
+        items = [item(name, s2__processing_baseline=version, **facts) for name, version in versions.items()]
+        (look,) = looks_of(items, 2022)
+        assert [names(tile) for tile in look.tiles] == [["c", "a", "b"]]
+        kept = newest_of_each_acquisition(items)
+        assert kept.fillers == {"a": "c", "b": "c"}
+
     def test_acquisitions_in_a_row_are_one_look_however_long_the_row(self) -> None:
         times = ["10:00:00", "10:20:00", "10:40:00", "11:30:00"]
         items = [item(f"S2A_{i}", f"2022-05-10T{time}Z") for i, time in enumerate(times)]
@@ -198,6 +281,9 @@ MIXED: list[tuple[str, Any, Any]] = [
     ("too large a number", 2**70, 1),
     ("lists of text and number", [1, "a"], [1]),
     ("objects of text and number", [{"offset": -0.1}], [{"offset": "-0.1"}]),
+    ("numbers", 5, 6),
+    ("object without members", {}, {}),
+    ("objects without members, deep", [{"a": {}}], [{"a": {}}]),
 ]
 
 
@@ -218,6 +304,13 @@ class TestMixedInventory:
         assert fields(back) == given
         assert fields(items) == given, "the items are left as they are"
         assert all(set(one.properties) <= {"datetime", where} for one in back)
+
+    @pytest.mark.parametrize("bbox", [None, "west", [None] * 4, [2.9, 48.5, 0, 3.1, 48.6, 9], [2.9, 48.5]])
+    def test_a_box_that_is_none_is_drawn_around_the_footprint(self, bbox: Any) -> None:
+        odd = item("a")
+        odd.bbox = bbox
+        back = items_from_parquet(items_to_parquet([odd, item("b")]))
+        assert [one.bbox for one in back] == [[2.9, 48.5, 3.1, 48.6]] * 2
 
     def test_a_time_that_is_none_comes_back_as_it_was_written(self) -> None:
         items = [item("a", created="yesterday"), item("b", created="2022-01-01T00:00:00Z")]

@@ -178,11 +178,19 @@ class TestLocalSearch:
             {"properties": {"datetime": "yesterday"}},
             {"properties": {"datetime": None}},
             {"assets": {"blue": {}}},
+            {"assets": {"blue": {"href": None}}},
+            {"properties": {"datetime": None, "start_datetime": "yesterday", "end_datetime": "today"}},
         ],
     )
     def test_a_damaged_item_is_an_error_that_names_it(self, tmp_path: Path, damage: dict[str, Any]) -> None:
         path = collection_file(tmp_path, item_json("good"), {**item_json("S2_broken"), **damage})
         with pytest.raises(CatalogError, match="S2_broken"):
+            found(path)
+
+    @pytest.mark.parametrize(("name", "told"), [(7, "7 is not a STAC item"), (None, "feature 1 is not a STAC item")])
+    def test_an_id_that_is_no_text_is_an_error_that_names_the_item(self, tmp_path: Path, name: Any, told: str) -> None:
+        path = collection_file(tmp_path, item_json("good"), {**item_json("x"), "id": name})
+        with pytest.raises(CatalogError, match=told):
             found(path)
 
     def test_a_missing_file_is_an_error_that_names_it(self, tmp_path: Path) -> None:
@@ -382,6 +390,25 @@ class TestProviders:
     )
     def test_offset_evidence(self, item: pystac.Item, evidence: OffsetEvidence) -> None:
         assert offset_evidence(item) == evidence
+
+    @pytest.mark.parametrize("offset", [float("nan"), "inf", "none", [0], {}])
+    @pytest.mark.parametrize("where", ["raster:bands", "raster:offset"])
+    def test_an_offset_that_is_no_number_is_refused_by_name(self, where: str, offset: Any) -> None:
+        stated = [{"offset": offset}] if where == "raster:bands" else offset
+        odd = item_of("odd", assets={"blue": {"href": "/b.tif", where: stated}})
+        with pytest.raises(SceneError, match=r"/b\.tif: its offset is .*, expected a number"):
+            offset_evidence(odd)
+
+    @pytest.mark.parametrize(
+        ("flag", "removed"), [(True, True), ("true", True), (1, True), (False, False), ("False", False), (None, None)]
+    )
+    def test_the_flag_of_a_removed_offset_may_be_written_as_text(self, flag: Any, removed: bool | None) -> None:
+        assert offset_evidence(item_of("a", earthsearch__boa_offset_applied=flag)).removed is removed
+
+    @pytest.mark.parametrize("flag", ["maybe", "", [], 2])
+    def test_another_flag_is_refused_by_name(self, flag: Any) -> None:
+        with pytest.raises(SceneError, match=r"odd: earthsearch:boa_offset_applied is .*, expected true or false"):
+            offset_evidence(item_of("odd", earthsearch__boa_offset_applied=flag))
 
     def test_facts_an_item_does_not_state_are_none(self) -> None:
         assert baseline(item_of("a")) is None

@@ -119,13 +119,18 @@ class TestOffset:
             # Nothing is said against it where nothing is said, or one thing and another.
             (0, OffsetEvidence(None), False),
             (0, OffsetEvidence("05.11", True, bands_stating(-0.1)), False),
+            # What the bands say counts where there is no baseline, and no number fits bands that differ.
+            (0, OffsetEvidence(None, None, bands_stating(-0.1)), True),
+            (-1000, OffsetEvidence(None, None, bands_stating(-0.1)), False),
+            (0, OffsetEvidence("05.11", None, bands_stating(-0.1) | {"B08": 0.0}), True),
+            (-1000, OffsetEvidence("05.11", None, bands_stating(-0.1) | {"B08": 0.0}), True),
         ],
     )
     def test_a_declaration_that_the_item_contradicts_warns(
         self, declared: Literal[0, -1000], evidence: OffsetEvidence, warns: bool
     ) -> None:
         warning = decide_offset(declared, evidence).warning
-        assert ("the item says" in warning) == warns
+        assert ("is declared, the" in warning) == warns
         assert warns or warning == ""
 
     @pytest.mark.parametrize("odd", ["B02", "B8A", "B12"])
