@@ -196,9 +196,9 @@ def objects(case: Case) -> dict[str, int]:
     slots = blocks * layout.capacity
     chunks = sum(ceil(slots / one.chunk) if one.dims[0] == "sample" and one.chunk else 1 for one in coordinates(layout))
     documents = 1 + len(layout.arrays()) + len(coordinates(layout))
-    # Of each season samples and parcels; then blocks, scenes, squares, statistics, classes, recipes, datasheet,
-    # manifest, root.
-    index = 2 * case.sealed + 9 * case.releases
+    # Of each season samples and parcels; then blocks, scenes, squares, statistics, classes, recipes, sources,
+    # datasheet, manifest, root.
+    index = 2 * case.sealed + 10 * case.releases
     return {
         "shards": len(layout.arrays()) * blocks * case.seasons,
         "markers and sums": 2 * blocks * case.seasons,
@@ -231,13 +231,17 @@ def writing_requests(case: Case) -> tuple[int, int]:
     held = objects(case)
     blocks = case.blocks * case.seasons
     sealed = case.blocks * case.sealed
-    # Replaced at every seal, for every season there is: coordinates, documents, index.
+    # Replaced at every seal, for every season there is: coordinates, documents, index; root, datasheet and the record
+    # of the sealing.
     a_season = (held["coordinates and documents"] - 2) // case.seasons
-    replaced = a_season * case.sealed + 2 * case.releases + held["index"] + held["plans"]
+    replaced = a_season * case.sealed + 3 * case.releases + held["index"] + held["plans"]
     puts = held["shards"] + held["markers and sums"] + replaced
-    lists = ceil(2 * sealed / PAGE)
+    # Sealing looks which releases there are.
+    lists = ceil(2 * sealed / PAGE) + case.releases
     # Each block is looked for before it is built; each sealed one gives marker and sums; so do plans, kept and sealed.
     gets = blocks + 2 * sealed + replaced + held["plans"] + plan_files(case) * case.sealed
+    # What the release before keeps out, by its blocks and scenes: before planning, and before sealing.
+    gets += 4 * (case.releases - 1)
     return puts + lists, gets
 
 
