@@ -18,6 +18,7 @@ from pystac_client.exceptions import APIError
 from pystac_client.stac_api_io import StacApiIO
 from pystac_client.warnings import PystacClientWarning
 from requests.exceptions import RequestException
+from shapely.affinity import translate
 from shapely.geometry import mapping
 from shapely.geometry.base import BaseGeometry
 from urllib3.util.retry import Retry
@@ -72,11 +73,25 @@ def find_items(
         if item.collection_id not in (collection, None) or not start <= acquired(item) < end:
             continue
         try:
-            if shapely.intersects(area, footprint(item)):
+            if meets(area, footprint(item)):
                 kept.append(item)
         except SceneError as error:
             refused.append((item, str(error)))
     return Found(kept, refused)
+
+
+def meets(area: BaseGeometry, ground: BaseGeometry) -> bool:
+    """Whether an area and the ground of an item meet, both in longitude and latitude.
+
+    Raises SceneError for ground that meets the area only where longitudes beyond 180 degrees count as those they mean.
+    """
+    if shapely.intersects(area, ground):
+        return True
+    west, _, east, _ = ground.bounds
+    meant = [translate(ground, turn) for turn in (360, -360)] if west < -180 or east > 180 else []
+    if any(shapely.intersects(area, other) for other in meant):
+        raise SceneError(f"its footprint reaches from longitude {west:g} to {east:g}, beyond 180 degrees")
+    return False
 
 
 def search_api(

@@ -187,6 +187,18 @@ class TestLocalSearch:
         with pytest.raises(CatalogError, match="S2_broken"):
             found(path)
 
+    @pytest.mark.parametrize(("west", "east"), [(-180.3, -179.9), (179.9, 180.3)])
+    def test_ground_beyond_180_degrees_is_used_or_named(self, tmp_path: Path, west: float, east: float) -> None:
+        ground = json.loads(shapely.to_geojson(shapely.box(west, -17, east, -16)))
+        path = collection_file(tmp_path, {**item_json("over"), "geometry": ground})
+        for longitude in (179.8, -179.95):
+            area = shapely.box(longitude, -16.9, longitude + 0.15, -16.8)
+            result = find_items(str(path), "sentinel-2-l2a", area, *JUNE)
+            told = [item.id for item in result.items] + [item.id for item, reason in result.refused if "180" in reason]
+            assert told == ["over"]
+        nowhere = find_items(str(path), "sentinel-2-l2a", shapely.box(0, -16.9, 1, -16.8), *JUNE)
+        assert (nowhere.items, nowhere.refused) == ([], [])
+
     @pytest.mark.parametrize(("name", "told"), [(7, "7 is not a STAC item"), (None, "feature 1 is not a STAC item")])
     def test_an_id_that_is_no_text_is_an_error_that_names_the_item(self, tmp_path: Path, name: Any, told: str) -> None:
         path = collection_file(tmp_path, item_json("good"), {**item_json("x"), "id": name})
