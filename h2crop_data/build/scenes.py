@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -18,7 +18,7 @@ from shapely.geometry.base import BaseGeometry
 
 from h2crop_data.catalog.access import raster_geobox, read_text, read_window
 from h2crop_data.catalog.acquisitions import newest_of_each_acquisition
-from h2crop_data.catalog.items import acquired, each_once, identity, name_twins, number_of
+from h2crop_data.catalog.items import acquired, each_once, identity, name_twins, number_of, shared_id, updated
 from h2crop_data.catalog.providers import (
     EnmapScene,
     baseline,
@@ -101,8 +101,8 @@ def choose_enmap(
     area: in `crs`. retracted: scenes not to be used again, and why. progress: called with (done, total, text).
     """
     found = find_items(recipe.source(source.catalog), source.collection, to_crs(area, crs, LONLAT), *year_range(season))
-    # An EnMAP item has the name of its product, whatever else a catalog says of it.
-    by_name = {item.id: item for item in found.items}
+    # An EnMAP item has the name of its product, whatever else a catalog says of it; the one updated last counts.
+    by_name = {item.id: item for item in sorted(found.items, key=updated)}
     listed, decisions = without_retracted(list(by_name.values()), "enmap", retracted)
     lost = {item.id: unplaced(item, "enmap", reason) for item, reason in found.refused if item.id not in by_name}
     decisions += lost.values()
@@ -145,10 +145,22 @@ def choose_enmap(
 def without_retracted(
     items: Sequence[pystac.Item], sensor: str, retracted: Mapping[str, str]
 ) -> tuple[list[pystac.Item], list[SceneDecision]]:
-    """The items that may be used, and the decision on those that may not any more: older versions take their place."""
-    refused = [item for item in items if item.id in retracted]
-    decisions = [decision(item, sensor, f"{SCENE_REASON}{retracted[item.id]}") for item in refused]
-    return [item for item in items if item.id not in retracted], decisions
+    """The items that may be used, and the decision on those that may not any more: older versions take their place.
+
+    Which of the items that share an id has which number depends on those that a search finds. So a retraction of one
+    keeps out all of them.
+    """
+    shared = {shared_id(name): reason for name, reason in retracted.items()}
+    usable, decisions = [], []
+    for item in items:
+        if item.id in retracted:
+            decisions.append(decision(item, sensor, f"{SCENE_REASON}{retracted[item.id]}"))
+        elif shared_id(item.id) in shared:
+            reason = f"a scene of the same id was retracted: {shared[shared_id(item.id)]}"
+            decisions.append(decision(item, sensor, reason, warning=reason))
+        else:
+            usable.append(item)
+    return usable, decisions
 
 
 def metadata_of(item: pystac.Item) -> Any:
@@ -208,10 +220,12 @@ def read_quality(
         href = item.assets[layer].href
         if layer != "defective_pixel_mask":
             layers[layer] = read_window(href, window, None, grid)[0][0]
+            if layers[layer].dtype.kind not in "ui":
+                raise SceneError(f"{href} holds {layers[layer].dtype} numbers, expected whole numbers")
         elif bands is not None:
             layers[layer] = read_window(href, window, bands, grid)[0]
         else:
-            # A pixel tells the grid.
+            # One pixel is enough to check the grid.
             read_window(href, Window(0, 0, 1, 1), [1], grid)
     return layers
 
@@ -267,9 +281,8 @@ def choose_sentinel2(
             decisions.append(decision(item, "sentinel2", str(error)))
             undecided.append(f"{item.id}: {error}")
             continue
-        warnings = [offset.warning, twin_warning(item, twins), filler_warning(item, kept.fillers)]
-        told = "; ".join(filter(None, warnings))
-        decisions.append(decision(item, "sentinel2", None, offset.offset, offset.reason, told))
+        warning = "; ".join(filter(None, [offset.warning, twin_warning(item, twins)]))
+        decisions.append(decision(item, "sentinel2", None, offset.offset, offset.reason, warning))
         # A plan over a country holds many thousands of items: only what the build reads is kept of each.
         item.assets = {key: item.assets[key] for key in keys}
         item.clear_links()
@@ -280,6 +293,7 @@ def choose_sentinel2(
             f"{len(undecided)} of {len(kept.items)} Sentinel-2 scenes cannot be used:\n  {shown}\n"
             "Declare `sentinel2.offset`, or leave such scenes out with `sentinel2.gaps: record`."
         )
+    decisions = with_filler_warnings(decisions, kept.fillers)
     return taken, sorted(decisions, key=lambda one: one.id)
 
 
@@ -288,14 +302,23 @@ def twin_warning(item: pystac.Item, twins: Mapping[str, str]) -> str:
     return f"the catalog gives the id {twins[item.id]} to another item too" if item.id in twins else ""
 
 
-def filler_warning(item: pystac.Item, fillers: Mapping[str, str]) -> str:
-    """What to say of an item of which there is a newer one, not proved to show the same; empty for other items."""
-    if item.id not in fillers:
-        return ""
-    return (
-        f"{fillers[item.id]} is a newer item of its datatake and tile, but no datastrip proves that it shows the same "
-        "ground: this one is used where the newer has no data"
-    )
+def with_filler_warnings(decisions: Sequence[SceneDecision], fillers: Mapping[str, str]) -> list[SceneDecision]:
+    """The decisions, with a warning for scenes taken beside a newer one that is not proved to show the same.
+
+    fillers: older scene -> newer scene.
+    """
+    taken = {one.id for one in decisions if one.taken}
+    result = []
+    for one in decisions:
+        newer = fillers.get(one.id)
+        if one.taken and newer in taken:
+            warning = (
+                f"{newer} is a newer item of its datatake and tile, but no datastrip proves that it shows the same "
+                "ground: this one is used where the newer has no data"
+            )
+            one = replace(one, warning="; ".join(filter(None, [one.warning, warning])))
+        result.append(one)
+    return result
 
 
 def unplaced(item: pystac.Item, sensor: str, reason: str) -> SceneDecision:

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
+from math import ceil, floor
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -16,13 +17,15 @@ import rasterio
 import requests
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
+from rasterio.enums import Resampling
 from rasterio.errors import RasterioError
+from rasterio.warp import reproject
 from rasterio.windows import Window
 
 from h2crop_data.catalog.items import acquired
 from h2crop_data.errors import ReadError, SceneError
 from h2crop_data.grid import LONLAT
-from h2crop_data.sentinel2.reflectance import NO_NUMBER
+from h2crop_data.sentinel2.reflectance import NO_NUMBER, WRAPPED
 
 Result = TypeVar("Result")
 ResamplingName = Literal["nearest", "bilinear", "cubic"]
@@ -33,6 +36,8 @@ TIMEOUT = 60
 UNSIGNED, SIGNED = ("uint8", "uint16"), ("int8", "int16")
 #: Collection of the items that odc-stac is given.
 PLACED = "placed"
+#: Source pixels read around a grid that a raster is resampled to.
+KERNEL_MARGIN = 4
 #: Pauses in seconds before another try at a remote file.
 PAUSES = (1.0, 4.0, 15.0)
 #: Basic authentication comes from ~/.netrc; GDAL repeats failed requests itself, below our own tries.
@@ -174,7 +179,9 @@ def load_sentinel2(
             aligned = retried(lambda: read_aligned(href, geobox, method), what, remote=remote)
             if aligned is not None:
                 return aligned
-            return retried(lambda: load_warped(item, key, geobox, method), what, remote=remote)
+            if method != "nearest":
+                return retried(lambda: read_resampled(href, geobox, method), what, remote=remote)
+            return retried(lambda: load_warped(item, key, geobox), what, remote=remote)
         except SceneError as error:
             raise SceneError(f"{item.id} asset {key}: {error}") from error
 
@@ -249,10 +256,45 @@ def read_aligned(href: str, geobox: GeoBox, resampling: ResamplingName) -> NDArr
     return pixels.repeat(times, axis=0).repeat(times, axis=1) if times > 1 else pixels
 
 
-def load_warped(item: pystac.Item, key: str, geobox: GeoBox, resampling: ResamplingName) -> NDArray[Any]:
-    """One asset warped to a pixel grid by odc-stac, (y, x), as `as_numbers`: another UTM zone, or resampling the recipe
-    asks for.
+def read_resampled(href: str, geobox: GeoBox, resampling: ResamplingName) -> NDArray[Any]:
+    """A raster's first band resampled to a pixel grid, (y, x), as `as_numbers`.
+
+    Unsigned numbers from WRAPPED on count as nodata: mixed with their neighbours they would look like ground.
     """
+    with opened(href) as dataset:
+        source = grid_of(dataset)
+        signed = numbers_of(dataset) in SIGNED
+        west, south, east, north = geobox.extent.to_crs(str(source.crs)).boundingbox
+        column, row = ~source.affine @ (np.array([west, east, west, east]), np.array([south, south, north, north]))
+        inside = Window.from_slices(
+            span_inside(row.min(), row.max(), dataset.height), span_inside(column.min(), column.max(), dataset.width)
+        )
+        nothing = NO_NUMBER if signed else 0
+        resampled = np.full(geobox.shape, nothing, np.int32 if signed else np.uint16)
+        if not (inside.height > 0 and inside.width > 0):
+            return resampled
+        numbers = as_numbers(dataset.read(1, window=inside), dataset.nodata)
+        reproject(
+            numbers if signed else np.where(numbers >= WRAPPED, np.uint16(0), numbers),
+            resampled,
+            src_transform=dataset.window_transform(inside),
+            src_crs=dataset.crs,
+            src_nodata=nothing,
+            dst_transform=geobox.affine,
+            dst_crs=str(geobox.crs),
+            dst_nodata=nothing,
+            resampling=Resampling[resampling],
+        )
+    return resampled
+
+
+def span_inside(first: float, last: float, length: int) -> tuple[int, int]:
+    """The pixels of an axis between two places, with a margin for the kernel, cut to the axis."""
+    return min(length, max(0, floor(first) - KERNEL_MARGIN)), max(0, min(length, ceil(last) + KERNEL_MARGIN))
+
+
+def load_warped(item: pystac.Item, key: str, geobox: GeoBox) -> NDArray[Any]:
+    """One asset on a pixel grid of another UTM zone, by odc-stac, the nearest pixels, (y, x), as `as_numbers`."""
     href = item.assets[key].href
     with opened(href) as dataset:
         dtype, nodata = numbers_of(dataset), dataset.nodata or 0
@@ -261,7 +303,7 @@ def load_warped(item: pystac.Item, key: str, geobox: GeoBox, resampling: Resampl
         [placed_by_its_file(item, key, geobox)],
         bands=[key],
         geobox=geobox,
-        resampling=resampling,
+        resampling="nearest",
         stac_cfg={PLACED: {"assets": {key: {"data_type": dtype, "nodata": nodata}}}},
         fail_on_error=True,
     )

@@ -24,6 +24,8 @@ SAME_STRIP = timedelta(seconds=5)
 SATELLITE = re.compile(r"(?:sentinel-?|S)(2[A-Z])", re.IGNORECASE)
 #: A datatake lasts at most some 40 minutes: a beginning that is further from the acquisition is not believed.
 LONGEST_DATATAKE = timedelta(minutes=60)
+#: Catalogs round: an acquisition may be stated that much before the beginning of its datatake.
+CLOCK_SLACK = timedelta(minutes=1)
 #: Acquisitions of one satellite nearer than that are one look, where no datatake is named; an orbit takes 100 minutes.
 ONE_LOOK = timedelta(minutes=30)
 TIME = "%Y%m%dT%H%M%S"
@@ -55,7 +57,7 @@ def datatake_start(item: pystac.Item) -> tuple[str, datetime] | None:
     for key in ("s2:datatake_id", "eopf:datatake_id"):
         match = DATATAKE.search(str(item.properties.get(key, "")))
         start = time_of(match[2]) if match else None
-        if match and start is not None and abs(acquired(item) - start) <= LONGEST_DATATAKE:
+        if match and start is not None and -CLOCK_SLACK <= acquired(item) - start <= LONGEST_DATATAKE:
             return match[1], start
     return None
 

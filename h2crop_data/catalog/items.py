@@ -112,6 +112,11 @@ def name_twins(*lists: Sequence[pystac.Item]) -> dict[str, str]:
     return renamed
 
 
+def shared_id(name: str) -> str:
+    """The id that a catalog gave, also where `name_twins` gave another."""
+    return name.partition(TWIN_MARK)[0]
+
+
 def footprint(item: pystac.Item) -> BaseGeometry:
     """The ground of an item in longitude and latitude. Raises SceneError where it has none or one that cannot be."""
     if item.geometry is None:

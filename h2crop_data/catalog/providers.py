@@ -101,8 +101,9 @@ def stated_offset(asset: pystac.Asset) -> float | None:
 
 def is_jpeg2000(asset: pystac.Asset) -> bool:
     """Whether an asset's file is JPEG 2000, by its name or its media type."""
-    path = asset.href.partition("?")[0].lower()
-    return path.endswith((".jp2", ".j2k")) or str(asset.media_type or "").lower() in ("image/jp2", "image/jpeg2000")
+    path = asset.href.partition("?")[0].partition("#")[0].lower()
+    media_type = str(asset.media_type or "").partition(";")[0].strip().lower()
+    return path.endswith((".jp2", ".j2k")) or media_type in ("image/jp2", "image/jpx", "image/jpeg2000")
 
 
 def sentinel2_tile(item: pystac.Item) -> str:

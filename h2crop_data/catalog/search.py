@@ -159,7 +159,8 @@ def pages_of(url: str, reader: StacApiIO, search: Any) -> Iterator[dict[str, Any
             raise CatalogError(
                 f"{url} gave {empty} pages without an item, one after the other, each with a link to more"
             )
-        link = pystac.Link.from_dict({**link, "href": urljoin(search.url, link["href"])})
+        method = str(link.get("method", "GET")).upper()
+        link = pystac.Link.from_dict({**link, "href": urljoin(search.url, link["href"]), "method": method})
         page = reader.read_json(link, parameters=search.get_parameters())
 
 

@@ -217,7 +217,10 @@ def kept_out(tables: IndexTables) -> list[str]:
     samples = everything(tables)
     for column, words in (
         ("s2_gaps", "Sentinel-2 scenes that could not be read"),
-        ("s2_impossible", "Sentinel-2 scenes with clear pixels above reflectance 2, which were left out"),
+        (
+            "s2_impossible",
+            "Sentinel-2 scenes with clear pixels above reflectance 2 (these pixels were not used)",
+        ),
     ):
         if column in samples:
             named = [list(names) for names in samples[column].dropna()]

@@ -22,6 +22,8 @@ OFFSET = -1000
 OFFSET_SINCE = (4, 0)
 #: Highest reflectance x 10000 of clear ground: fresh snow stays below it, glint and broken files do not.
 BRIGHTEST = 20_000
+#: Unsigned numbers from here to 65535 are -1000 to -1 counted from the other end, or saturated.
+WRAPPED = 2**16 - 1000
 #: What stands for no number where numbers have a sign.
 NO_NUMBER = int(np.iinfo(np.int32).min)
 

@@ -72,11 +72,11 @@ ASSETS: dict[str, tuple[int, Any]] = {
 
 @pytest.fixture(scope="module")
 def scene_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The rasters of one scene, random numbers without 0."""
+    """The rasters of one scene, random numbers without 0 and without those that are none (from 64536 on)."""
     folder = tmp_path_factory.mktemp("scene")
     rng = np.random.default_rng(42)
     for name, (size, dtype) in ASSETS.items():
-        high = 12 if dtype == np.uint8 else 65536
+        high = 12 if dtype == np.uint8 else 64536
         write_raster(folder / f"{name}.tif", rng.integers(1, high, (SIDE // size, SIDE // size)).astype(dtype), size)
     return folder
 

@@ -23,6 +23,7 @@ from h2crop_data.build.engine import BuildError
 from h2crop_data.build.estimate import estimate
 from h2crop_data.build.planning import make_plan
 from h2crop_data.build.release import BuildReport
+from h2crop_data.build.retract import retract
 from h2crop_data.cli.main import app
 from h2crop_data.cube.reading import read_index, read_index_json
 from h2crop_data.errors import PlanError
@@ -92,7 +93,7 @@ class TestNumbers:
             ["odd"]
         ] * 4
         sheet = (tmp_path / "store/DATASHEET.md").read_text()
-        assert "clear pixels above reflectance 2, which were left out: 1, over 4 samples: `odd`" in sheet
+        assert "pixels above reflectance 2 (these pixels were not used): 1, over 4 samples: `odd`" in sheet
 
     def test_the_brightest_ground_stays_clear(self, region: TinyRegion, tmp_path: Path) -> None:
         region.add_sentinel2("snow", "2022-07-01T10:50:00Z", 19998)
@@ -108,6 +109,17 @@ class TestNumbers:
         season, _ = built(region.recipe(), tmp_path / "store")
         assert (season.s2.sel(month=7)[:, 0] == 900).all()
         assert (season.s2_clear.sel(month=7) == 1).all()
+
+    @pytest.mark.parametrize("resampling", ["nearest", "bilinear", "cubic"])
+    def test_such_numbers_are_not_mixed_into_their_neighbours(
+        self, region: TinyRegion, tmp_path: Path, resampling: str
+    ) -> None:
+        folder = region.add_sentinel2("wrapped", "2022-07-01T10:50:00Z", 898)
+        rewrite(folder / "swir16.tif", lambda pixels: west_half(pixels, 64700))
+        season, _ = built(region.recipe(sentinel2={"resampling": resampling}), tmp_path / "store")
+        swir = season.s2.sel(month=7).values[:, 2]
+        assert set(np.unique(swir)) == {FILL, 900}
+        assert (swir[~in_west(season)] == 900).all()
 
     @pytest.mark.parametrize("zone", ["own", "other"])
     @pytest.mark.parametrize("nodata", [-32768, -9999])
@@ -322,6 +334,37 @@ class TestAcquisitions:
         may, north = season.sel(month=5), season.y0.values > SOUTH + 240
         assert (may.s2_clear.values[north] == 0).all()
         assert (may.s2.values[~north][:, 0] == 500).all()
+
+    def test_an_older_granule_stands_in_for_a_newest_that_is_left_out(self, region: TinyRegion) -> None:
+        """Then it fills nothing, and nothing of the kind is said."""
+        region.add_sentinel2("new", "2022-05-10T10:50:41Z", datatake="20220510T105031", cloud_cover=90)
+        region.add_sentinel2("old", "2022-05-10T10:50:41Z", datatake="20220510T105031", baseline="04.00")
+        plan = make_plan(region.recipe(sentinel2={"max_cloud_cover": 50}), 2022)
+        assert [(scene.id, scene.taken, scene.warning) for scene in plan.scenes] == [
+            ("new", False, ""),
+            ("old", True, ""),
+        ]
+
+    def test_what_was_retracted_by_an_id_does_not_come_back_as_its_twin(
+        self, region: TinyRegion, tmp_path: Path
+    ) -> None:
+        """Which of two items of one id is the first depends on the ground that is searched."""
+        began = {"datatake": "20220510T105031"}
+        middle = WEST + 240
+        region.add_sentinel2("west", "2022-05-10T10:50:41Z", 500, east=middle - 10, **began)
+        region.add_sentinel2("east", "2022-05-10T10:50:45Z", 1500, west=middle + 10, **began)
+        region.add_sentinel2("other", "2022-06-10T10:50:45Z", 900)
+        for item in region.sentinel2[:2]:
+            item["id"] = "S2A_X"
+        east = region.recipe(area={"bbox": [middle, SOUTH, EAST, NORTH]})
+        build_store(east, tmp_path / "store", workers=1)
+        retract(tmp_path / "store", {}, ["S2A_X"], "wrong by a pixel")
+        report = build_store(region.recipe(), tmp_path / "store", extend=True, workers=1)
+        season = h2crop_data.open(tmp_path / "store", 2022).load()
+        assert season.sizes["sample"] == 4
+        assert (season.s2_clear.sel(month=5) == 0).all()
+        told = [line for facts in report.sources[2022].values() for line in facts["warnings"]]
+        assert any("a scene of the same id was retracted: wrong by a pixel" in line for line in told)
 
     def test_two_strips_proved_by_their_names_are_both_kept(self, region: TinyRegion) -> None:
         for name, strip in (("a", "20220510T105031"), ("b", "20220510T105231")):
