@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from h2crop_data.cube.reading import read_index, read_index_json, store_attribut
 from h2crop_data.errors import StoreError
 from h2crop_data.report.summary import summarize
 from h2crop_data.training.dataset import CropSamples
+from h2crop_data.validation.validate import validate_store
 
 STORES = Path(__file__).parents[1] / "stores"
 
@@ -36,8 +38,19 @@ def first(tmp_path: Path) -> Path:
     return folder
 
 
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """The stores that format 1.1 was written with, by name; only to be read."""
+    folders = {}
+    for name in ("grown", "relabelled", "imported"):
+        folders[name] = tmp_path_factory.mktemp("kept") / name
+        with zipfile.ZipFile(STORES / f"format-1.1-{name}.zip") as archive:
+            archive.extractall(folders[name])
+    return folders
+
+
 def truth() -> dict[str, dict[str, Any]]:
-    """Shape and hash of the values of every array of it, as its own version read them."""
+    """Shape and hash of the values of every array of the first store, as its own version read them."""
     return json.loads((STORES / "format-1.0.json").read_text())
 
 
@@ -51,6 +64,12 @@ def assert_all_values_are_the_first_ones(folder: Path) -> None:
         array = root[name]
         assert list(array.shape) == expected["shape"], name
         assert values_hash(array[:]) == expected["sha256"], name
+
+
+def bytes_hash(values: np.ndarray) -> str:
+    """The hash of numbers by their bytes, of texts as JSON."""
+    data = values.tobytes() if values.dtype.kind in "biuf" else json.dumps(values.tolist()).encode()
+    return hashlib.sha256(data).hexdigest()
 
 
 def files_of(folder: Path) -> dict[str, bytes]:
@@ -131,3 +150,51 @@ def test_a_store_without_the_builders_files_needs_no_migration(first: Path) -> N
     with pytest.raises(StoreError, match="can be read as it is"):
         migrate_store(first)
     assert h2crop_data.open(first, 2022).sizes["sample"] > 0
+
+
+@pytest.mark.parametrize("name", ["grown", "relabelled", "imported"])
+def test_a_store_of_format_1_1_is_read_as_it_was_written(kept: dict[str, Path], name: str) -> None:
+    folder = kept[name]
+    root = zarr.open_group(str(folder), mode="r")
+    for path, expected in json.loads((STORES / "format-1.1.json").read_text())[name].items():
+        values = np.asarray(root[path][:])
+        assert (list(values.shape), bytes_hash(values)) == (expected["shape"], expected["sha256"]), path
+    attributes = store_attributes(folder)
+    assert attributes["format_version"] == "1.1"
+    for season, facts in attributes["seasons"].items():
+        opened = h2crop_data.open(folder, int(season))
+        valid = np.flatnonzero(root[f"{season}/valid"][:])
+        assert opened.sizes["sample"] == len(valid) == facts["samples"]
+        for array in opened.data_vars:
+            np.testing.assert_array_equal(opened[array].values, root[f"{season}/{array}"][:][valid])
+    assert len(CropSamples(folder)) == sum(facts["samples"] for facts in attributes["seasons"].values())
+    assert validate_store(folder).errors == 0
+
+
+def test_what_was_retracted_from_a_store_of_format_1_1_stays_out_and_older_releases_have_it(
+    kept: dict[str, Path],
+) -> None:
+    folder = kept["grown"]
+    retracted = read_index(folder, "blocks").query("season == 2022 and block == 1").iloc[0]
+    assert retracted["retracted"] == "clouds that no layer has"
+    newest, before = (h2crop_data.open(folder, 2022, release=release) for release in (None, 2))
+    assert before.sizes["sample"] - newest.sizes["sample"] == retracted["samples"]
+    assert set(newest.sample.values) < set(before.sample.values)
+    with pytest.raises(StoreError, match="no season 2022"):
+        h2crop_data.open(folder, 2022, release=1)
+    # The copy with other labels was made after that, and shares everything but labels.
+    relabelled = h2crop_data.open(kept["relabelled"], 2022)
+    assert relabelled.sample.values.tolist() == newest.sample.values.tolist()
+    for array in ("s2", "enmap", "enmap_quality", "parcel"):
+        np.testing.assert_array_equal(relabelled[array].values, newest[array].values)
+    assert (relabelled["label"].values != newest["label"].values).any()
+
+
+def test_nothing_of_a_store_of_format_1_1_needs_to_be_made_anew(kept: dict[str, Path], tmp_path: Path) -> None:
+    folder = tmp_path / "grown"
+    shutil.copytree(kept["grown"], folder)
+    before = files_of(folder)
+    report = migrate_store(folder)
+    assert (report.before, report.after, report.release, report.mended) == ("1.1", "1.1", 3, 0)
+    after = files_of(folder)
+    assert {name: data for name, data in after.items() if name != ".build/lock"} == before
