@@ -222,7 +222,7 @@ def limits(measured: dict[str, float]) -> str:
         (
             "one builder, one machine",
             "the cores of that machine (more than two never measured)",
-            "Dask beside threads and processes in `build/engine.py`",
+            "Dask beside threads and processes in `pipeline/engine.py`",
         ),
         (
             "sealing reads all sums again",

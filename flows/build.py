@@ -16,12 +16,12 @@ from prefect import flow, get_run_logger, task
 from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 
-from h2crop_data.build.build import build_blocks, pinned_plans
-from h2crop_data.build.engine import BlockOutcome, BuildError
-from h2crop_data.build.plan import SeasonPlan
-from h2crop_data.build.release import BuildReport, seal_store
 from h2crop_data.cube.store import StoreBuilder, hold_store
 from h2crop_data.errors import CatalogError, ReadError
+from h2crop_data.pipeline.build import build_blocks, pinned_plans
+from h2crop_data.pipeline.engine import BlockOutcome, BuildError
+from h2crop_data.pipeline.plan import SeasonPlan
+from h2crop_data.pipeline.release import BuildReport, seal_store
 from h2crop_data.recipe import Recipe, load_recipe
 
 

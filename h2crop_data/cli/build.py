@@ -13,8 +13,8 @@ from h2crop_data.errors import RecipeError
 from h2crop_data.recipe import Recipe, load_recipe
 
 if TYPE_CHECKING:
-    from h2crop_data.build.engine import BlockOutcome
-    from h2crop_data.build.release import BuildReport
+    from h2crop_data.pipeline.engine import BlockOutcome
+    from h2crop_data.pipeline.release import BuildReport
 
 
 def build(
@@ -31,7 +31,7 @@ def build(
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
     """Build a store from a recipe or a plan."""
-    from h2crop_data.build.build import build_store
+    from h2crop_data.pipeline.build import build_store
 
     given: Recipe | Path
     if is_folder(source):
@@ -75,7 +75,7 @@ def is_folder(source: str) -> bool:
 
 def show_report(report: BuildReport) -> None:
     """What was built and where the time went."""
-    from h2crop_data.build.sources import explain_sources
+    from h2crop_data.pipeline.sources import explain_sources
 
     seasons = ", ".join(map(str, report.seasons))
     console.print(

@@ -13,7 +13,7 @@ from h2crop_data.errors import RecipeError
 from h2crop_data.recipe import load_recipe
 
 if TYPE_CHECKING:
-    from h2crop_data.build.plan import SeasonPlan
+    from h2crop_data.pipeline.plan import SeasonPlan
 
 
 class PlanGroup(TyperGroup):
@@ -42,9 +42,9 @@ def make(
     as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
 ) -> None:
     """Search the catalogs, choose scenes, cells and parcels, pin them, and show counts, bytes and time."""
-    from h2crop_data.build.extension import explain_changes, plan_extensions
-    from h2crop_data.build.plan import save_plan
-    from h2crop_data.build.planning import make_plan
+    from h2crop_data.pipeline.extension import explain_changes, plan_extensions
+    from h2crop_data.pipeline.plan import save_plan
+    from h2crop_data.pipeline.planning import make_plan
 
     chosen = load_recipe(recipe)
     if season:
@@ -78,15 +78,15 @@ def show(
     as_json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
 ) -> None:
     """Show what a plan holds."""
-    from h2crop_data.build.plan import load_plans
+    from h2crop_data.pipeline.plan import load_plans
 
     show_plans(load_plans(plan), as_json, [])
 
 
 def show_plans(plans: list[SeasonPlan], as_json: bool, notes: list[str]) -> None:
     """Counts, bytes and time of the seasons of a plan, and what else is to be known."""
-    from h2crop_data.build.estimate import estimate
-    from h2crop_data.build.sources import explain_sources
+    from h2crop_data.pipeline.estimate import estimate
+    from h2crop_data.pipeline.sources import explain_sources
 
     summaries = [estimate(plan) for plan in plans]
     if as_json:

@@ -18,12 +18,12 @@ from small_disk import mounted
 from typer.testing import CliRunner
 
 import h2crop_data
-from h2crop_data.build.build import build_store
-from h2crop_data.build.relabel import relabel_store
 from h2crop_data.cli.main import app
 from h2crop_data.cube.location import open_storage
 from h2crop_data.cube.reading import read_index, store_attributes
 from h2crop_data.errors import StoreError
+from h2crop_data.pipeline.build import build_store
+from h2crop_data.pipeline.relabel import relabel_store
 from h2crop_data.recipe import Recipe, load_recipe
 
 

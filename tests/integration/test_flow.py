@@ -13,9 +13,9 @@ from prefect.states import Failed
 from prefect.testing.utilities import prefect_test_harness
 from tiny_region import EAST, NORTH, SOUTH, WEST, TinyRegion
 
-from h2crop_data.build.build import build_store
-from h2crop_data.build.engine import BuildError
 from h2crop_data.errors import CatalogError, PlanError, ReadError, RecipeError, StoreError
+from h2crop_data.pipeline.build import build_store
+from h2crop_data.pipeline.engine import BuildError
 
 FLOW = Path(__file__).parents[2] / "flows/build.py"
 

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 from killed_builds import Sweep, differences
 
-from h2crop_data.build.build import build_store
-from h2crop_data.build.retract import retract
 from h2crop_data.cube.reading import store_attributes
 from h2crop_data.errors import StoreError
+from h2crop_data.pipeline.build import build_store
+from h2crop_data.pipeline.retract import retract
 from h2crop_data.recipe import load_recipe
 
 

@@ -26,10 +26,6 @@ from s3_server import BUCKET, Fault, Proxy, Request, put_plainly, s3_proxy, s3_s
 from tiny_region import TinyRegion
 
 import h2crop_data
-from h2crop_data.build.build import build_store
-from h2crop_data.build.engine import Workers
-from h2crop_data.build.migration import migrate_store
-from h2crop_data.build.retract import retract
 from h2crop_data.cube import object_storage
 from h2crop_data.cube.lease import Lock
 from h2crop_data.cube.local_storage import LocalStorage
@@ -38,6 +34,10 @@ from h2crop_data.cube.object_requests import Patience, moment
 from h2crop_data.cube.object_storage import ObjectStorage, zarr_store
 from h2crop_data.cube.storage import Storage
 from h2crop_data.errors import MissingFileError, StoreError
+from h2crop_data.pipeline.build import build_store
+from h2crop_data.pipeline.engine import Workers
+from h2crop_data.pipeline.migration import migrate_store
+from h2crop_data.pipeline.retract import retract
 from h2crop_data.recipe import Recipe
 
 LOCK = ".build/lock"

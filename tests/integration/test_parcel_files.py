@@ -17,19 +17,19 @@ from tiny_region import EAST, EPSG, NORTH, SOUTH, WEST, TinyRegion
 from typer.testing import CliRunner
 
 import h2crop_data
-from h2crop_data.build.build import build_store
-from h2crop_data.build.declarations import declarations_of
-from h2crop_data.build.plan import load_plan, save_plan
-from h2crop_data.build.planning import make_plan
-from h2crop_data.build.relabel import relabel_store
-from h2crop_data.build.sources import explain_sources, source_facts
-from h2crop_data.build.survey import silent
 from h2crop_data.cli.main import app
 from h2crop_data.cube.local_storage import LocalStorage
 from h2crop_data.cube.reading import read_index, read_index_json
 from h2crop_data.errors import H2cropError, ParcelError, RecipeError
 from h2crop_data.grid import cells_of_area
 from h2crop_data.parcels.taxonomy import Taxonomy
+from h2crop_data.pipeline.build import build_store
+from h2crop_data.pipeline.declarations import declarations_of
+from h2crop_data.pipeline.plan import load_plan, save_plan
+from h2crop_data.pipeline.planning import make_plan
+from h2crop_data.pipeline.relabel import relabel_store
+from h2crop_data.pipeline.sources import explain_sources, source_facts
+from h2crop_data.pipeline.survey import silent
 from h2crop_data.recipe import Recipe
 from h2crop_data.validation.validate import validate_store
 
@@ -538,7 +538,7 @@ def test_a_store_of_an_older_algorithm_says_how_its_twins_were_read(
     assert explain_sources(source_facts(found)) == []
     object.__setattr__(found, "algorithm", {**found.algorithm, "labels": 1})
     save_plan(found, tmp_path / "plan")
-    monkeypatch.setattr("h2crop_data.build.build.ALGORITHM", found.algorithm)
+    monkeypatch.setattr("h2crop_data.pipeline.build.ALGORITHM", found.algorithm)
     build_store(tmp_path / "plan", tmp_path / "store", workers=1)
     monkeypatch.undo()
     relabel_store(tmp_path / "store", tmp_path / "new")

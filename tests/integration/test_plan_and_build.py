@@ -17,18 +17,18 @@ from tiny_region import BANDS, EAST, NORTH, SOUTH, WEST, TinyRegion
 from typer.testing import CliRunner
 
 import h2crop_data
-from h2crop_data.build import engine, planning
-from h2crop_data.build.block import AssembledBlock, BlockTask
-from h2crop_data.build.build import build_store
-from h2crop_data.build.engine import BuildError
-from h2crop_data.build.plan import kept_parts, load_plan, save_plan
-from h2crop_data.build.planning import make_plan
 from h2crop_data.cli.main import app
 from h2crop_data.cube.local_storage import LocalStorage
 from h2crop_data.cube.reading import read_index, read_index_json
 from h2crop_data.errors import FormatVersionError, PlanError, RecipeError, StoreError
 from h2crop_data.grid import Cell, split_squares
 from h2crop_data.parcels.taxonomy import Taxonomy
+from h2crop_data.pipeline import engine, planning
+from h2crop_data.pipeline.block import AssembledBlock, BlockTask
+from h2crop_data.pipeline.build import build_store
+from h2crop_data.pipeline.engine import BuildError
+from h2crop_data.pipeline.plan import kept_parts, load_plan, save_plan
+from h2crop_data.pipeline.planning import make_plan
 from h2crop_data.training.dataset import CropSamples
 
 FILL = -32768

@@ -22,10 +22,10 @@ import yaml
 from numpy.typing import NDArray
 from typer.testing import CliRunner
 
-from h2crop_data.build.planning import make_plan
 from h2crop_data.cli.main import app
 from h2crop_data.errors import RecipeError, StoreError
 from h2crop_data.grid import transformer
+from h2crop_data.pipeline.planning import make_plan
 from h2crop_data.recipe import load_recipe
 from h2crop_data.sentinel2.reflectance import decide_offset
 from h2crop_data.simulate.crops import load_crops
@@ -196,8 +196,8 @@ def test_the_recipe_takes_exactly_the_cells_asked_for(tmp_path: Path, cells: int
     document = {"name": "x", "area": layout.area(), "seasons": [2022], "cell_size": 480}
     document["sentinel2"] = {"catalog": "none.json"}
     recipe.write_text(yaml.safe_dump(document), encoding="utf-8")
-    from h2crop_data.build.survey import area_of
     from h2crop_data.grid import cells_of_area
+    from h2crop_data.pipeline.survey import area_of
 
     loaded = load_recipe(recipe)
     area, crs = area_of(loaded)

@@ -24,9 +24,9 @@ from numpy.typing import NDArray
 from rasterio.windows import from_bounds
 
 import h2crop_data
-from h2crop_data.build.build import build_store
 from h2crop_data.cube.reading import read_index
 from h2crop_data.grid import SPLIT_CRS
+from h2crop_data.pipeline.build import build_store
 from h2crop_data.recipe import load_recipe
 from h2crop_data.simulate.region import simulate_region
 from h2crop_data.simulate.settings import load_settings

@@ -44,9 +44,6 @@ from s3_server import BUCKET, s3_environment, s3_server
 from tiny_region import NORTH, SOUTH, WEST
 from typer.testing import CliRunner
 
-from h2crop_data.build.build import build_store
-from h2crop_data.build.migration import migrate_store
-from h2crop_data.build.retract import prune, retract
 from h2crop_data.cli.validate import validate as command
 from h2crop_data.cube.coordinates import encode_coordinate
 from h2crop_data.cube.local_storage import LocalStorage
@@ -55,6 +52,9 @@ from h2crop_data.cube.schema import coordinates
 from h2crop_data.cube.shard import encode_shard
 from h2crop_data.cube.storage import canonical_json
 from h2crop_data.errors import FormatVersionError, RecipeError, StoreError
+from h2crop_data.pipeline.build import build_store
+from h2crop_data.pipeline.migration import migrate_store
+from h2crop_data.pipeline.retract import prune, retract
 from h2crop_data.published.importing import import_published
 from h2crop_data.published.options import ImportOptions
 from h2crop_data.recipe import Recipe, load_recipe

@@ -18,13 +18,13 @@ import pandas as pd
 from numpy.typing import NDArray
 from tiny_region import NORTH, SOUTH, WEST, TinyRegion
 
-from h2crop_data.build.build import build_store
 from h2crop_data.cube.index import parquet_bytes, statistics
 from h2crop_data.cube.schema import StoreLayout
 from h2crop_data.cube.season import FinishedSeason
 from h2crop_data.cube.shard import decode_shard, encode_shard, shard_name
 from h2crop_data.cube.statistics import block_sums, total
 from h2crop_data.cube.storage import canonical_json
+from h2crop_data.pipeline.build import build_store
 from h2crop_data.recipe import EnmapSource, Recipe
 
 #: East end of the cells: ten columns of 240 m.

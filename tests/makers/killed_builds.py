@@ -90,8 +90,8 @@ class FatalStorage(LocalStorage):
 
 def build(recipe: Path, store: Path, extend: bool, fatal: str = "") -> None:
     """What a child does. fatal: the step before which it dies."""
-    from h2crop_data.build.build import build_store
     from h2crop_data.cube import store as builders
+    from h2crop_data.pipeline.build import build_store
 
     if fatal:
         FatalStorage.fatal = fatal
@@ -110,7 +110,7 @@ class Sweep:
         self.folder = folder
         self.random = random.Random(seed)
         self.context = multiprocessing.get_context("forkserver")
-        self.context.set_forkserver_preload(["h2crop_data.build.build", "killed_builds"])
+        self.context.set_forkserver_preload(["h2crop_data.pipeline.build", "killed_builds"])
         small_region(folder / "region")
         self.recipe = folder / "region/recipe.yaml"
         self.reference = folder / "reference"

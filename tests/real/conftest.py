@@ -31,7 +31,7 @@ def build_real(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Callab
     """A function that builds a recipe (for other seasons, into a folder that is there) and gives the store."""
 
     def build(recipe: Path, seasons: list[int] | None = None, store: Path | None = None) -> Path:
-        from h2crop_data.build.build import build_store
+        from h2crop_data.pipeline.build import build_store
         from h2crop_data.recipe import load_recipe
 
         folder = store or tmp_path_factory.mktemp(recipe.stem) / "store"

@@ -14,7 +14,6 @@ import shapely
 import yaml
 
 import h2crop_data
-from h2crop_data.build.scenes import enmap_refusal
 from h2crop_data.catalog.acquisitions import datatake_time, newest_of_each_acquisition
 from h2crop_data.catalog.inventory import items_from_parquet, items_to_parquet
 from h2crop_data.catalog.items import acquired, item_epsg
@@ -29,6 +28,7 @@ from h2crop_data.catalog.search import find_items
 from h2crop_data.constants import SENTINEL2_BANDS
 from h2crop_data.enmap.product import Product, parse_metadata, select_bands
 from h2crop_data.errors import SceneError
+from h2crop_data.pipeline.scenes import enmap_refusal
 from h2crop_data.recipe import EnmapSource
 from h2crop_data.sentinel2.reflectance import decide_offset
 

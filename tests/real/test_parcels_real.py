@@ -13,12 +13,12 @@ import shapely
 import yaml
 from parcel_reading import NO_FAULT, read_parcels
 
-from h2crop_data.build.declarations import CellParcels, check_declared, declarations_of, split_of_parcels
-from h2crop_data.build.parcel_files import check_sources, sources_of_role
 from h2crop_data.errors import ParcelError
 from h2crop_data.grid import LONLAT, cells_of_area
 from h2crop_data.parcels.rasterize import parcel_numbers
 from h2crop_data.parcels.taxonomy import Taxonomy, load_crop_table, tier_table
+from h2crop_data.pipeline.declarations import CellParcels, check_declared, declarations_of, split_of_parcels
+from h2crop_data.pipeline.parcel_files import check_sources, sources_of_role
 from h2crop_data.recipe import parse_recipe, shipped_recipes
 
 FILES = {

@@ -30,8 +30,9 @@ MAY_IMPORT = {
     "training": BASE | {"cube"},
     "published": BASE | {"cube", "parcels"},
     "validation": BASE | {"cube", "splits"},
-    "build": BASE | {"sentinel2", "enmap", "parcels", "catalog", "cube", "splits", "split_lists"},
-    "cli": BASE | {"build", "cube", "report", "catalog", "parcels", "training", "simulate", "published", "validation"},
+    "pipeline": BASE | {"sentinel2", "enmap", "parcels", "catalog", "cube", "splits", "split_lists"},
+    "cli": BASE
+    | {"pipeline", "cube", "report", "catalog", "parcels", "training", "simulate", "published", "validation"},
     "__main__": {"cli"},
     # The package itself offers `open`, imported when called.
     "": {"cube"},

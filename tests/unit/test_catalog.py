@@ -11,7 +11,6 @@ import pystac
 import pytest
 import shapely
 
-from h2crop_data.build.scenes import enmap_refusal
 from h2crop_data.catalog.acquisitions import datatake_time, newest_of_each_acquisition
 from h2crop_data.catalog.inventory import items_from_parquet, items_to_parquet
 from h2crop_data.catalog.items import acquired, item_epsg
@@ -26,6 +25,7 @@ from h2crop_data.catalog.providers import (
 from h2crop_data.catalog.search import find_items
 from h2crop_data.constants import SENTINEL2_BANDS
 from h2crop_data.errors import CatalogError, SceneError
+from h2crop_data.pipeline.scenes import enmap_refusal
 from h2crop_data.recipe import EnmapSource
 from h2crop_data.sentinel2.reflectance import OffsetEvidence
 

@@ -87,7 +87,7 @@ def test_the_wheel_holds_every_module_and_nothing_beside_the_package(wheel: Path
         names = archive.namelist()
     version = importlib.metadata.version("h2crop-data")
     assert {name.split("/")[0] for name in names} == {"h2crop_data", f"h2crop_data-{version}.dist-info"}
-    # A careless pattern in .gitignore leaves out h2crop_data/build.
+    # A careless pattern in .gitignore leaves out h2crop_data/pipeline.
     modules = {path.relative_to(REPOSITORY).as_posix() for path in (REPOSITORY / "h2crop_data").rglob("*.py")}
     assert {name for name in names if name.endswith(".py")} == modules
 

@@ -20,11 +20,17 @@ from odc.geo.geobox import GeoBox
 from parcel_reading import NO_FAULT, read_parcels
 from shapely.geometry.base import BaseGeometry
 
-from h2crop_data.build.declarations import CellParcels, Declarations, declarations_of, no_declarations, split_of_parcels
 from h2crop_data.errors import ParcelError, RecipeError
 from h2crop_data.grid import LONLAT, SPLIT_CRS, Cell, cells_of_area, geobox
 from h2crop_data.parcels.rasterize import covered, parcel_numbers, rasterize_ids, tier_labels
 from h2crop_data.parcels.taxonomy import Taxonomy
+from h2crop_data.pipeline.declarations import (
+    CellParcels,
+    Declarations,
+    declarations_of,
+    no_declarations,
+    split_of_parcels,
+)
 from h2crop_data.recipe import ParcelSource, Recipe, Split, parse_recipe
 
 LAMBERT = "EPSG:2154"

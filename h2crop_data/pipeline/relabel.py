@@ -13,27 +13,6 @@ from typing import Any
 import pandas as pd
 
 from h2crop_data import __version__
-from h2crop_data.build.block import block_task, label_arrays
-from h2crop_data.build.declarations import (
-    TIER_COLUMNS,
-    Declarations,
-    check_declared,
-    declarations_of,
-    with_splits,
-)
-from h2crop_data.build.extension import kept_plans
-from h2crop_data.build.parcel_files import (
-    check_sources,
-    is_zero_note,
-    sources_of_role,
-    unmapped_codes,
-    zero_notes,
-)
-from h2crop_data.build.plan import ROLES, SeasonPlan, keep_plan
-from h2crop_data.build.planning import ALGORITHM, with_hashes
-from h2crop_data.build.release import ORIGIN, BuildReport, seal_store
-from h2crop_data.build.survey import Progress, SplitTable, cells_by_square, silent
-from h2crop_data.build.timing import Stopwatch
 from h2crop_data.cube.location import open_storage
 from h2crop_data.cube.reading import store_attributes
 from h2crop_data.cube.retraction import Retractions, complete_retractions
@@ -43,6 +22,27 @@ from h2crop_data.cube.store import StoreBuilder, block_path, hold_store
 from h2crop_data.errors import PlanError, StoreError
 from h2crop_data.grid import Cell
 from h2crop_data.parcels.taxonomy import Taxonomy, hcat3_codes, load_crop_table, tier_table, unmapped
+from h2crop_data.pipeline.block import block_task, label_arrays
+from h2crop_data.pipeline.declarations import (
+    TIER_COLUMNS,
+    Declarations,
+    check_declared,
+    declarations_of,
+    with_splits,
+)
+from h2crop_data.pipeline.extension import kept_plans
+from h2crop_data.pipeline.parcel_files import (
+    check_sources,
+    is_zero_note,
+    sources_of_role,
+    unmapped_codes,
+    zero_notes,
+)
+from h2crop_data.pipeline.plan import ROLES, SeasonPlan, keep_plan
+from h2crop_data.pipeline.planning import ALGORITHM, with_hashes
+from h2crop_data.pipeline.release import ORIGIN, BuildReport, seal_store
+from h2crop_data.pipeline.survey import Progress, SplitTable, cells_by_square, silent
+from h2crop_data.pipeline.timing import Stopwatch
 from h2crop_data.recipe import CropTable, ParcelSource, Recipe
 
 #: What plans of an earlier version did with rows that have the same shape.

@@ -6,10 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from h2crop_data.build.extension import kept_plans
-from h2crop_data.build.plan import SeasonPlan
-from h2crop_data.build.release import BuildReport, seal_store
-from h2crop_data.build.survey import Progress, silent
 from h2crop_data.cube.reading import load_root
 from h2crop_data.cube.releases import ROOT
 from h2crop_data.cube.schema import FORMAT_VERSION, ROOT_COPY
@@ -18,6 +14,10 @@ from h2crop_data.cube.statistics import block_sums
 from h2crop_data.cube.storage import FileRecord
 from h2crop_data.cube.store import StoreBuilder, block_path, hold_store, shard_path
 from h2crop_data.errors import StoreError
+from h2crop_data.pipeline.extension import kept_plans
+from h2crop_data.pipeline.plan import SeasonPlan
+from h2crop_data.pipeline.release import BuildReport, seal_store
+from h2crop_data.pipeline.survey import Progress, silent
 
 
 @dataclass(frozen=True)

@@ -16,14 +16,14 @@ import pystac
 import shapely
 from shapely.geometry.base import BaseGeometry
 
-from h2crop_data.build.declarations import Declarations
-from h2crop_data.build.plan import ROLES, SeasonPlan
-from h2crop_data.build.scenes import Candidate, items_over
-from h2crop_data.build.survey import Known, Progress, Survey, silent, survey_season
 from h2crop_data.catalog.items import acquired
 from h2crop_data.catalog.providers import baseline
 from h2crop_data.errors import PlanError
 from h2crop_data.grid import LONLAT, Cell, blocks_of_cells
+from h2crop_data.pipeline.declarations import Declarations
+from h2crop_data.pipeline.plan import ROLES, SeasonPlan
+from h2crop_data.pipeline.scenes import Candidate, items_over
+from h2crop_data.pipeline.survey import Known, Progress, Survey, silent, survey_season
 from h2crop_data.recipe import Recipe
 
 #: Raised whenever the numbers an array group gets from the same inputs change; part of the input hashes.

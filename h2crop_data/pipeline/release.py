@@ -11,9 +11,6 @@ import numpy as np
 import pandas as pd
 
 from h2crop_data import __version__
-from h2crop_data.build.estimate import empty_months
-from h2crop_data.build.plan import PLAN_FOLDER, SeasonPlan, kept_parts, load_plan, scenes_table, season_of_part
-from h2crop_data.build.sources import source_facts
 from h2crop_data.cube.releases import current_attributes
 from h2crop_data.cube.retraction import SCENE_REASON, Retractions, complete_retractions
 from h2crop_data.cube.seal import seal
@@ -23,6 +20,9 @@ from h2crop_data.cube.storage import BUILD_FOLDER, FileRecord
 from h2crop_data.cube.store import StoreBuilder
 from h2crop_data.errors import PlanError
 from h2crop_data.parcels.taxonomy import Taxonomy
+from h2crop_data.pipeline.estimate import empty_months
+from h2crop_data.pipeline.plan import PLAN_FOLDER, SeasonPlan, kept_parts, load_plan, scenes_table, season_of_part
+from h2crop_data.pipeline.sources import source_facts
 
 #: The release another store was relabelled from.
 ORIGIN = f"{BUILD_FOLDER}/origin.json"

@@ -16,13 +16,13 @@ import pyogrio
 import shapely
 from numpy.typing import NDArray
 
-from h2crop_data.build.parcel_files import listed, path_of, read_near, sources_of_role, sources_of_year
 from h2crop_data.constants import FINE, TIERS, UNKNOWN
 from h2crop_data.errors import ParcelError
 from h2crop_data.grid import LONLAT, SPLIT_CRS, Cell, to_crs, transformer
 from h2crop_data.parcels.rasterize import covered, rasterize_ids
 from h2crop_data.parcels.read import CONTRADICTORY
 from h2crop_data.parcels.taxonomy import Taxonomy, tier_table
+from h2crop_data.pipeline.parcel_files import listed, path_of, read_near, sources_of_role, sources_of_year
 from h2crop_data.recipe import ParcelSource, Recipe
 
 Square = tuple[int, int]

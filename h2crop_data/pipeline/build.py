@@ -9,18 +9,18 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from h2crop_data.build.block import BlockTask, block_task
-from h2crop_data.build.engine import BlockOutcome, BuildError, Workers, marker_matches, run_blocks
-from h2crop_data.build.extension import explain_changes, extend_season, kept_plans, known_of
-from h2crop_data.build.plan import SeasonPlan, keep_plan, load_plans
-from h2crop_data.build.planning import ALGORITHM, GROUPS, plan_of
-from h2crop_data.build.release import BuildReport, seal_store
-from h2crop_data.build.survey import Progress, silent, survey_season
 from h2crop_data.cube.retraction import Retractions, complete_retractions
 from h2crop_data.cube.storage import BUILD_FOLDER
 from h2crop_data.cube.store import StoreBuilder, check_same_layout, hold_store
 from h2crop_data.errors import PlanError
 from h2crop_data.parcels.taxonomy import Taxonomy
+from h2crop_data.pipeline.block import BlockTask, block_task
+from h2crop_data.pipeline.engine import BlockOutcome, BuildError, Workers, marker_matches, run_blocks
+from h2crop_data.pipeline.extension import explain_changes, extend_season, kept_plans, known_of
+from h2crop_data.pipeline.plan import SeasonPlan, keep_plan, load_plans
+from h2crop_data.pipeline.planning import ALGORITHM, GROUPS, plan_of
+from h2crop_data.pipeline.release import BuildReport, seal_store
+from h2crop_data.pipeline.survey import Progress, silent, survey_season
 from h2crop_data.recipe import Recipe
 
 #: What an import of published files keeps of itself.

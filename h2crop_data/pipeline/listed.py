@@ -10,12 +10,12 @@ import numpy as np
 import pystac
 import shapely
 
-from h2crop_data.build.declarations import Declarations, split_ground
-from h2crop_data.build.scenes import Candidate
 from h2crop_data.catalog.access import raster_geobox
 from h2crop_data.catalog.providers import enmap_scene
 from h2crop_data.errors import PlanError
 from h2crop_data.grid import SPLIT_CRS, Cell, to_crs
+from h2crop_data.pipeline.declarations import Declarations, split_ground
+from h2crop_data.pipeline.scenes import Candidate
 from h2crop_data.recipe import Recipe
 from h2crop_data.split_lists import (
     PATCH_ID,

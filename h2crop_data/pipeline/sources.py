@@ -7,9 +7,9 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from h2crop_data.build.plan import ROLES, SeasonPlan
-from h2crop_data.build.scenes import SceneDecision
 from h2crop_data.cube.datasheet_quality import REPAIRED_ROWS, ROWS_LEFT_OUT, with_reasons
+from h2crop_data.pipeline.plan import ROLES, SeasonPlan
+from h2crop_data.pipeline.scenes import SceneDecision
 
 #: Crop codes, and scenes of one warning, that a line names.
 NAMED = 10

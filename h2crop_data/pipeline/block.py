@@ -13,10 +13,6 @@ from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 from rasterio.windows import Window
 
-from h2crop_data.build.declarations import TIER_COLUMNS, CellParcels, Declarations
-from h2crop_data.build.plan import SeasonPlan
-from h2crop_data.build.scenes import metadata_of, read_quality
-from h2crop_data.build.timing import Stopwatch
 from h2crop_data.catalog.access import load_sentinel2, raster_geobox, read_window
 from h2crop_data.catalog.acquisitions import Look, looks_of
 from h2crop_data.catalog.items import item_epsg
@@ -31,6 +27,10 @@ from h2crop_data.enmap.resample import resample_cubic
 from h2crop_data.errors import ReadError, SceneError
 from h2crop_data.grid import Cell, bounds_of, geobox, transformer
 from h2crop_data.parcels.rasterize import parcel_numbers, tier_labels
+from h2crop_data.pipeline.declarations import TIER_COLUMNS, CellParcels, Declarations
+from h2crop_data.pipeline.plan import SeasonPlan
+from h2crop_data.pipeline.scenes import metadata_of, read_quality
+from h2crop_data.pipeline.timing import Stopwatch
 from h2crop_data.recipe import EnmapSource, Sentinel2Source
 from h2crop_data.sentinel2.composite import (
     Observation,

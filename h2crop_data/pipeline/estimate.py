@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from h2crop_data.build.plan import SeasonPlan
-from h2crop_data.build.sources import source_facts
 from h2crop_data.catalog.access import is_remote
 from h2crop_data.catalog.acquisitions import looks_of
 from h2crop_data.constants import MONTHS
+from h2crop_data.pipeline.plan import SeasonPlan
+from h2crop_data.pipeline.sources import source_facts
 
 #: Stored over raw bytes of full-size cells, as measured (docs/benchmarks.md); cloudy years are smaller.
 COMPRESSION = {"lz4": 0.66, "zstd": 0.58}

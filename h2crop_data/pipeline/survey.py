@@ -14,7 +14,10 @@ import pystac
 import shapely
 from shapely.geometry.base import BaseGeometry
 
-from h2crop_data.build.declarations import (
+from h2crop_data.errors import PlanError, RecipeError
+from h2crop_data.grid import Cell, cells_of_area, geojson_polygons, split_squares
+from h2crop_data.parcels.taxonomy import Taxonomy
+from h2crop_data.pipeline.declarations import (
     CellParcels,
     Declarations,
     check_declared,
@@ -24,13 +27,10 @@ from h2crop_data.build.declarations import (
     no_declarations,
     with_splits,
 )
-from h2crop_data.build.listed import listed_splits, with_listed_splits
-from h2crop_data.build.parcel_files import check_sources, sources_of_role
-from h2crop_data.build.plan import ROLES
-from h2crop_data.build.scenes import Candidate, SceneDecision, choose_enmap, choose_sentinel2
-from h2crop_data.errors import PlanError, RecipeError
-from h2crop_data.grid import Cell, cells_of_area, geojson_polygons, split_squares
-from h2crop_data.parcels.taxonomy import Taxonomy
+from h2crop_data.pipeline.listed import listed_splits, with_listed_splits
+from h2crop_data.pipeline.parcel_files import check_sources, sources_of_role
+from h2crop_data.pipeline.plan import ROLES
+from h2crop_data.pipeline.scenes import Candidate, SceneDecision, choose_enmap, choose_sentinel2
 from h2crop_data.recipe import Recipe, Split
 from h2crop_data.splits import SquareContent, inside_buffer, optimised_splits, split_problems
 

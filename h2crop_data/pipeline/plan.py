@@ -20,14 +20,14 @@ import pandas as pd
 import pystac
 import shapely
 
-from h2crop_data.build.declarations import Declarations, no_declarations
-from h2crop_data.build.scenes import SceneDecision
 from h2crop_data.catalog.inventory import items_from_parquet, items_to_parquet
 from h2crop_data.cube.local_storage import LocalStorage, sync
 from h2crop_data.cube.schema import StoreLayout
 from h2crop_data.cube.storage import BUILD_FOLDER, Storage, canonical_json
 from h2crop_data.errors import PlanError
 from h2crop_data.grid import LONLAT
+from h2crop_data.pipeline.declarations import Declarations, no_declarations
+from h2crop_data.pipeline.scenes import SceneDecision
 from h2crop_data.recipe import Recipe, parse_recipe
 
 PLAN_VERSION = 2
