@@ -99,4 +99,5 @@ def test_reading_a_store_needs_none_of_what_building_needs() -> None:
 
 @pytest.mark.parametrize("path", MODULES, ids=module_name)
 def test_modules_stay_readable(path: Path) -> None:
-    assert len(path.read_text(encoding="utf-8").splitlines()) <= 400
+    """A module ends where its subject ends; one that is longer has more than one."""
+    assert len(path.read_text(encoding="utf-8").splitlines()) <= 600
