@@ -16,7 +16,7 @@ from prefect import flow, get_run_logger, task
 from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 
-from h2crop_data.cube.store import StoreBuilder, hold_store
+from h2crop_data.cube.writer import StoreBuilder, hold_store
 from h2crop_data.errors import CatalogError, ReadError
 from h2crop_data.pipeline.build import build_blocks, pinned_plans
 from h2crop_data.pipeline.engine import BlockOutcome, BuildError

@@ -17,7 +17,7 @@ from h2crop_data.cube.releases import ROOT, SEALING, current_attributes, next_re
 from h2crop_data.cube.schema import FORMAT_VERSION, ROOT_COPY, StoreLayout, coordinates, group_document
 from h2crop_data.cube.season import FinishedSeason
 from h2crop_data.cube.storage import FileRecord
-from h2crop_data.cube.store import StoreBuilder
+from h2crop_data.cube.writer import StoreBuilder
 
 #: The newest release in words, where a visitor looks first.
 DATASHEET = "DATASHEET.md"

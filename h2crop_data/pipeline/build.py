@@ -11,7 +11,7 @@ from typing import Any
 
 from h2crop_data.cube.retraction import Retractions, complete_retractions
 from h2crop_data.cube.storage import BUILD_FOLDER
-from h2crop_data.cube.store import StoreBuilder, check_same_layout, hold_store
+from h2crop_data.cube.writer import StoreBuilder, check_same_layout, hold_store
 from h2crop_data.errors import PlanError
 from h2crop_data.parcels.taxonomy import Taxonomy
 from h2crop_data.pipeline.block import BlockTask, block_task

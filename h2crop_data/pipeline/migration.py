@@ -12,7 +12,7 @@ from h2crop_data.cube.schema import FORMAT_VERSION, ROOT_COPY
 from h2crop_data.cube.shard import decode_shard
 from h2crop_data.cube.statistics import block_sums
 from h2crop_data.cube.storage import FileRecord
-from h2crop_data.cube.store import StoreBuilder, block_path, hold_store, shard_path
+from h2crop_data.cube.writer import StoreBuilder, block_path, hold_store, shard_path
 from h2crop_data.errors import StoreError
 from h2crop_data.pipeline.extension import kept_plans
 from h2crop_data.pipeline.plan import SeasonPlan

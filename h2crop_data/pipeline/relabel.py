@@ -18,7 +18,7 @@ from h2crop_data.cube.reading import store_attributes
 from h2crop_data.cube.retraction import Retractions, complete_retractions
 from h2crop_data.cube.statistics import block_sums
 from h2crop_data.cube.storage import Storage, canonical_json
-from h2crop_data.cube.store import StoreBuilder, block_path, hold_store
+from h2crop_data.cube.writer import StoreBuilder, block_path, hold_store
 from h2crop_data.errors import PlanError, StoreError
 from h2crop_data.grid import Cell
 from h2crop_data.parcels.taxonomy import Taxonomy, hcat3_codes, load_crop_table, tier_table, unmapped

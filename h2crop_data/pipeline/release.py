@@ -17,7 +17,7 @@ from h2crop_data.cube.seal import seal
 from h2crop_data.cube.season import FinishedSeason
 from h2crop_data.cube.statistics import total
 from h2crop_data.cube.storage import BUILD_FOLDER, FileRecord
-from h2crop_data.cube.store import StoreBuilder
+from h2crop_data.cube.writer import StoreBuilder
 from h2crop_data.errors import PlanError
 from h2crop_data.parcels.taxonomy import Taxonomy
 from h2crop_data.pipeline.estimate import empty_months

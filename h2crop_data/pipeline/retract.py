@@ -10,7 +10,7 @@ from h2crop_data.cube.location import open_storage
 from h2crop_data.cube.reading import read_index, store_attributes
 from h2crop_data.cube.releases import index_files_by_release
 from h2crop_data.cube.retraction import Retractions
-from h2crop_data.cube.store import StoreBuilder, hold_store
+from h2crop_data.cube.writer import StoreBuilder, hold_store
 from h2crop_data.errors import PlanError
 from h2crop_data.pipeline.extension import kept_plans
 from h2crop_data.pipeline.plan import SeasonPlan

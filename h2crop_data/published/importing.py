@@ -19,7 +19,7 @@ from h2crop_data.cube.seal import seal
 from h2crop_data.cube.season import FinishedSeason
 from h2crop_data.cube.statistics import block_sums, total
 from h2crop_data.cube.storage import BUILD_FOLDER, FileRecord
-from h2crop_data.cube.store import StoreBuilder, hold_store
+from h2crop_data.cube.writer import StoreBuilder, hold_store
 from h2crop_data.errors import PlanError
 from h2crop_data.parcels.taxonomy import Taxonomy
 from h2crop_data.published.blocks import FLAGGED, PublishedBlock, assemble, blocks_of, input_hash, published_layout

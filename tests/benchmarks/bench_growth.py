@@ -122,7 +122,7 @@ def synthesise(folder: Path) -> dict[str, float]:
     """Seal a store of very many samples without shards, open it and sum it up."""
     import h2crop_data
     from h2crop_data.cube.seal import seal
-    from h2crop_data.cube.store import hold_store
+    from h2crop_data.cube.writer import hold_store
     from h2crop_data.report.summary import summarize
 
     layout, finished = synthesised_season()

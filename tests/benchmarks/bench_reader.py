@@ -43,7 +43,7 @@ from h2crop_data.constants import MONTHS
 from h2crop_data.cube.reading import load_root
 from h2crop_data.cube.schema import FORMAT_VERSION, Codec, StoreLayout, group_document
 from h2crop_data.cube.shard import ShardReader, open_arrays
-from h2crop_data.cube.store import hold_store
+from h2crop_data.cube.writer import hold_store
 
 TRAINING_ARRAYS = ("enmap", "s2", "label", "prior")
 HALF = MONTHS // 2

@@ -45,7 +45,7 @@ from h2crop_data.cube.schema import Codec, StoreLayout
 from h2crop_data.cube.seal import seal
 from h2crop_data.cube.season import FinishedSeason
 from h2crop_data.cube.statistics import BlockSums, block_sums, total
-from h2crop_data.cube.store import hold_store
+from h2crop_data.cube.writer import hold_store
 from h2crop_data.errors import RecipeError, StoreError
 
 SEASON = 2022

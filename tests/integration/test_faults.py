@@ -114,7 +114,7 @@ def test_four_workers_write_every_shard_once(
     recipe: Recipe, reference: dict[str, str], tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store = tmp_path / "store"
-    monkeypatch.setattr("h2crop_data.cube.store.open_storage", NotingStorage)
+    monkeypatch.setattr("h2crop_data.cube.writer.open_storage", NotingStorage)
     build_store(recipe, store, workers=4, kind=kind)  # type: ignore[arg-type]
     assert contents(store) == reference
     written = [line.split() for line in NotingStorage(store).log.read_text().splitlines()]

@@ -19,7 +19,7 @@ import h2crop_data
 from h2crop_data.cube.reading import load_root, read_index, read_index_json
 from h2crop_data.cube.seal import seal
 from h2crop_data.cube.shard import open_arrays
-from h2crop_data.cube.store import hold_store
+from h2crop_data.cube.writer import hold_store
 from h2crop_data.errors import FormatVersionError, StoreError
 
 

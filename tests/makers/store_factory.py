@@ -25,7 +25,7 @@ from h2crop_data.cube.schema import Codec, StoreLayout
 from h2crop_data.cube.seal import seal
 from h2crop_data.cube.season import FinishedSeason
 from h2crop_data.cube.statistics import BlockSums, block_sums, total
-from h2crop_data.cube.store import StoreBuilder, hold_store
+from h2crop_data.cube.writer import StoreBuilder, hold_store
 from h2crop_data.grid import Cell
 
 SOFTWARE = "h2crop-data of the tests"

@@ -28,7 +28,7 @@ from h2crop_data.cube.reading import load_root
 from h2crop_data.cube.schema import FORMAT_VERSION, ArraySpec, Codec, StoreLayout, group_document
 from h2crop_data.cube.shard import ShardReader, encode_shard, open_arrays, shard_name
 from h2crop_data.cube.storage import canonical_json
-from h2crop_data.cube.store import hold_store
+from h2crop_data.cube.writer import hold_store
 from h2crop_data.errors import StoreError
 
 SEASON = 2022

@@ -22,7 +22,7 @@ from small_disk import SMALL_DISK, mounted
 from h2crop_data.cube.schema import StoreLayout
 from h2crop_data.cube.statistics import block_sums
 from h2crop_data.cube.storage import canonical_json
-from h2crop_data.cube.store import MARKER_KEYS, StoreBuilder, check_same_layout, hold_store
+from h2crop_data.cube.writer import MARKER_KEYS, StoreBuilder, check_same_layout, hold_store
 from h2crop_data.errors import PlanError, StoreError
 
 LABELS = StoreLayout(cell_size=240, capacity=2)
@@ -31,7 +31,7 @@ LABELS = StoreLayout(cell_size=240, capacity=2)
 HOLDER = """
 import sys, time
 from pathlib import Path
-from h2crop_data.cube.store import hold_store
+from h2crop_data.cube.writer import hold_store
 
 with hold_store(Path(sys.argv[1])) as builder:
     (Path(builder.location) / ".build/tmp/c.0.0.0.abc.tmp").write_bytes(b"half a shard")
