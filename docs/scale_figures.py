@@ -14,9 +14,9 @@ from pathlib import Path
 from h2crop_data.catalog.access import CONNECTIONS
 from h2crop_data.catalog.search import PAGE_SIZE
 from h2crop_data.constants import SENTINEL2_BANDS
-from h2crop_data.cube.object_storage import PAGE
 from h2crop_data.cube.schema import StoreLayout, coordinates
 from h2crop_data.pipeline.estimate import SECONDS_A_READ
+from h2crop_data.storage.s3 import PAGE
 
 DOCS = Path(__file__).parent
 BENCHMARKS = DOCS / "benchmarks.md"

@@ -17,8 +17,8 @@ import shapely
 from h2crop_data.constants import TIERS
 from h2crop_data.cube.season import FinishedSeason
 from h2crop_data.cube.statistics import TRAINING, nonzero_counts, parcel_counts, reflectance_statistics, total
-from h2crop_data.cube.storage import canonical_json
 from h2crop_data.grid import LONLAT, SPLIT_CRS, transformer
+from h2crop_data.storage.storage import canonical_json
 
 
 @dataclass(frozen=True)

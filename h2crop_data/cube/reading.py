@@ -24,9 +24,9 @@ from zarr.core.buffer import Buffer, BufferPrototype
 from zarr.storage import FsspecStore, LocalStore, WrapperStore
 
 from h2crop_data.constants import REFLECTANCE_FILL, REFLECTANCE_SCALE
-from h2crop_data.cube.location import WEB, open_readable
 from h2crop_data.cube.schema import ROOT_COPY, StoreLayout, check_format_version, coordinates
 from h2crop_data.errors import StoreError
+from h2crop_data.storage.location import WEB, open_readable
 
 
 def read_file(store: str | Path, name: str) -> bytes:
@@ -119,11 +119,11 @@ def zarr_store(location: str | Path) -> Store:
     if "://" not in str(location):
         return LocalStore(location, read_only=True)
     if str(location).startswith("s3://"):
-        from h2crop_data.cube.object_storage import zarr_store as s3_store
+        from h2crop_data.storage.s3 import zarr_store as s3_store
 
         return s3_store(str(location))
     if str(location).startswith(WEB):
-        from h2crop_data.cube.web_storage import zarr_store as web_store
+        from h2crop_data.storage.web import zarr_store as web_store
 
         return web_store(str(location))
     return FsspecStore.from_url(str(location), read_only=True)

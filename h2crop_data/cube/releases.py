@@ -10,8 +10,8 @@ import re
 from typing import Any
 
 from h2crop_data.cube.schema import ROOT_COPY
-from h2crop_data.cube.storage import BUILD_FOLDER, Storage
 from h2crop_data.errors import StoreError
+from h2crop_data.storage.storage import BUILD_FOLDER, Storage
 
 #: The root document of the newest release.
 ROOT = "zarr.json"

@@ -10,8 +10,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from h2crop_data.cube.releases import current_attributes
-from h2crop_data.cube.storage import BUILD_FOLDER, Storage, canonical_json
 from h2crop_data.errors import MissingFileError, StoreError
+from h2crop_data.storage.storage import BUILD_FOLDER, Storage, canonical_json
 
 RETRACTED = f"{BUILD_FOLDER}/retracted.json"
 #: What the reason of a retracted scene begins with in the scenes index.

@@ -16,8 +16,8 @@ from h2crop_data.cube.index import index_files, index_tables, parquet_bytes
 from h2crop_data.cube.releases import ROOT, SEALING, current_attributes, next_release
 from h2crop_data.cube.schema import FORMAT_VERSION, ROOT_COPY, StoreLayout, coordinates, group_document
 from h2crop_data.cube.season import FinishedSeason
-from h2crop_data.cube.storage import FileRecord
 from h2crop_data.cube.writer import StoreBuilder
+from h2crop_data.storage.storage import FileRecord
 
 #: The newest release in words, where a visitor looks first.
 DATASHEET = "DATASHEET.md"

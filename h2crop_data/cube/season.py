@@ -14,7 +14,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from h2crop_data.cube.statistics import BlockSums
-from h2crop_data.cube.storage import FileRecord
+from h2crop_data.storage.storage import FileRecord
 
 
 @dataclass(frozen=True)

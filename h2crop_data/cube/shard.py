@@ -18,10 +18,10 @@ import numpy as np
 from numcodecs import blosc
 from numpy.typing import NDArray
 
-from h2crop_data.cube.location import open_readable
 from h2crop_data.cube.schema import ArraySpec, Codec
-from h2crop_data.cube.storage import ReadableStorage
 from h2crop_data.errors import MissingFileError, StoreError
+from h2crop_data.storage.location import open_readable
+from h2crop_data.storage.storage import ReadableStorage
 
 #: Both words of an index entry of a chunk that was left out.
 MISSING = np.uint64(2**64 - 1)

@@ -14,13 +14,13 @@ from typing import Any, TypeVar
 
 from numpy.typing import NDArray
 
-from h2crop_data.cube.location import open_storage
 from h2crop_data.cube.releases import current_attributes, refuse_lost_root
 from h2crop_data.cube.schema import StoreLayout, check_format_version
 from h2crop_data.cube.shard import encode_shard, shard_name
 from h2crop_data.cube.statistics import BlockSums
-from h2crop_data.cube.storage import BUILD_FOLDER, FileRecord, Storage, canonical_json
 from h2crop_data.errors import MissingFileError, PlanError, StoreError
+from h2crop_data.storage.location import open_storage
+from h2crop_data.storage.storage import BUILD_FOLDER, FileRecord, Storage, canonical_json
 
 #: What the marker of a block must have.
 MARKER_KEYS = ("hashes", "files", "split", "spectrum", "provenance", "sums", "software")

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from h2crop_data.cube.retraction import Retractions, complete_retractions
-from h2crop_data.cube.storage import BUILD_FOLDER
 from h2crop_data.cube.writer import StoreBuilder, check_same_layout, hold_store
 from h2crop_data.errors import PlanError
 from h2crop_data.parcels.taxonomy import Taxonomy
@@ -22,6 +21,7 @@ from h2crop_data.pipeline.planning import ALGORITHM, GROUPS, plan_of
 from h2crop_data.pipeline.release import BuildReport, seal_store
 from h2crop_data.pipeline.survey import Progress, silent, survey_season
 from h2crop_data.recipe import Recipe
+from h2crop_data.storage.storage import BUILD_FOLDER
 
 #: What an import of published files keeps of itself.
 IMPORTED = f"{BUILD_FOLDER}/import.json"

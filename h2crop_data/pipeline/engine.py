@@ -19,10 +19,10 @@ from itertools import islice
 from typing import Any, Literal
 
 from h2crop_data import __version__
-from h2crop_data.cube.storage import BUILD_FOLDER, Storage
 from h2crop_data.cube.writer import StoreBuilder
 from h2crop_data.errors import H2cropError, StoreError
 from h2crop_data.pipeline.block import BlockTask, assemble_block
+from h2crop_data.storage.storage import BUILD_FOLDER, Storage
 
 Workers = Literal["threads", "processes"]
 #: Linux: the signal a process gets when its parent dies.

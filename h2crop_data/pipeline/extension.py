@@ -8,15 +8,15 @@ from dataclasses import dataclass, replace
 import pandas as pd
 
 from h2crop_data.catalog.providers import enmap_scene
-from h2crop_data.cube.location import open_storage
 from h2crop_data.cube.retraction import Retractions, complete_retractions
-from h2crop_data.cube.storage import Storage
 from h2crop_data.errors import PlanError
 from h2crop_data.pipeline.plan import PLAN_FOLDER, ROLES, SeasonPlan, kept_parts, load_plan, season_of_part
 from h2crop_data.pipeline.planning import GROUPS, NO_SCENE, NothingNewError, block_places, plan_of, with_hashes
 from h2crop_data.pipeline.scenes import items_over
 from h2crop_data.pipeline.survey import Known, Progress, Survey, silent, survey_season
 from h2crop_data.recipe import Recipe
+from h2crop_data.storage.location import open_storage
+from h2crop_data.storage.storage import Storage
 
 
 @dataclass(frozen=True)

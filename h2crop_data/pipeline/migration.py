@@ -11,13 +11,13 @@ from h2crop_data.cube.releases import ROOT
 from h2crop_data.cube.schema import FORMAT_VERSION, ROOT_COPY
 from h2crop_data.cube.shard import decode_shard
 from h2crop_data.cube.statistics import block_sums
-from h2crop_data.cube.storage import FileRecord
 from h2crop_data.cube.writer import StoreBuilder, block_path, hold_store, shard_path
 from h2crop_data.errors import StoreError
 from h2crop_data.pipeline.extension import kept_plans
 from h2crop_data.pipeline.plan import SeasonPlan
 from h2crop_data.pipeline.release import BuildReport, seal_store
 from h2crop_data.pipeline.survey import Progress, silent
+from h2crop_data.storage.storage import FileRecord
 
 
 @dataclass(frozen=True)

@@ -21,14 +21,14 @@ import pystac
 import shapely
 
 from h2crop_data.catalog.inventory import items_from_parquet, items_to_parquet
-from h2crop_data.cube.local_storage import LocalStorage, sync
 from h2crop_data.cube.schema import StoreLayout
-from h2crop_data.cube.storage import BUILD_FOLDER, Storage, canonical_json
 from h2crop_data.errors import PlanError
 from h2crop_data.grid import LONLAT
 from h2crop_data.pipeline.declarations import Declarations, no_declarations
 from h2crop_data.pipeline.scenes import SceneDecision
 from h2crop_data.recipe import Recipe, parse_recipe
+from h2crop_data.storage.local import LocalStorage, sync
+from h2crop_data.storage.storage import BUILD_FOLDER, Storage, canonical_json
 
 PLAN_VERSION = 2
 #: Where a store keeps its plans.

@@ -13,11 +13,9 @@ from typing import Any
 import pandas as pd
 
 from h2crop_data import __version__
-from h2crop_data.cube.location import open_storage
 from h2crop_data.cube.reading import store_attributes
 from h2crop_data.cube.retraction import Retractions, complete_retractions
 from h2crop_data.cube.statistics import block_sums
-from h2crop_data.cube.storage import Storage, canonical_json
 from h2crop_data.cube.writer import StoreBuilder, block_path, hold_store
 from h2crop_data.errors import PlanError, StoreError
 from h2crop_data.grid import Cell
@@ -44,6 +42,8 @@ from h2crop_data.pipeline.release import ORIGIN, BuildReport, seal_store
 from h2crop_data.pipeline.survey import Progress, SplitTable, cells_by_square, silent
 from h2crop_data.pipeline.timing import Stopwatch
 from h2crop_data.recipe import CropTable, ParcelSource, Recipe
+from h2crop_data.storage.location import open_storage
+from h2crop_data.storage.storage import Storage, canonical_json
 
 #: What plans of an earlier version did with rows that have the same shape.
 FIRST_ROW = (

@@ -16,13 +16,13 @@ from h2crop_data.cube.retraction import SCENE_REASON, Retractions, complete_retr
 from h2crop_data.cube.seal import seal
 from h2crop_data.cube.season import FinishedSeason
 from h2crop_data.cube.statistics import total
-from h2crop_data.cube.storage import BUILD_FOLDER, FileRecord
 from h2crop_data.cube.writer import StoreBuilder
 from h2crop_data.errors import PlanError
 from h2crop_data.parcels.taxonomy import Taxonomy
 from h2crop_data.pipeline.estimate import empty_months
 from h2crop_data.pipeline.plan import PLAN_FOLDER, SeasonPlan, kept_parts, load_plan, scenes_table, season_of_part
 from h2crop_data.pipeline.sources import source_facts
+from h2crop_data.storage.storage import BUILD_FOLDER, FileRecord
 
 #: The release another store was relabelled from.
 ORIGIN = f"{BUILD_FOLDER}/origin.json"

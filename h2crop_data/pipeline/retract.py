@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from h2crop_data.cube.location import open_storage
 from h2crop_data.cube.reading import read_index, store_attributes
 from h2crop_data.cube.releases import index_files_by_release
 from h2crop_data.cube.retraction import Retractions
@@ -15,6 +14,7 @@ from h2crop_data.errors import PlanError
 from h2crop_data.pipeline.extension import kept_plans
 from h2crop_data.pipeline.plan import SeasonPlan
 from h2crop_data.pipeline.release import BuildReport, seal_store
+from h2crop_data.storage.location import open_storage
 
 
 @dataclass(frozen=True)

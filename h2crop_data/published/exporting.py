@@ -12,11 +12,9 @@ from typing import Any
 import pandas as pd
 
 from h2crop_data.constants import SENTINEL2_BANDS
-from h2crop_data.cube.local_storage import LocalStorage
 from h2crop_data.cube.reading import index_path, load_root, nothing_selected, read_file, read_table
 from h2crop_data.cube.schema import StoreLayout
 from h2crop_data.cube.shard import open_arrays
-from h2crop_data.cube.storage import BUILD_FOLDER, Storage, canonical_json
 from h2crop_data.errors import PlanError, RecipeError, StoreError
 from h2crop_data.published.files import STORE_NAMES, SeasonSource, sample_file
 from h2crop_data.published.layout import (
@@ -33,6 +31,8 @@ from h2crop_data.published.layout import (
 from h2crop_data.published.normalisation import normalisation_files
 from h2crop_data.published.options import MARK
 from h2crop_data.published.parallel import in_threads
+from h2crop_data.storage.local import LocalStorage
+from h2crop_data.storage.storage import BUILD_FOLDER, Storage, canonical_json
 
 #: The record of an export, by which it is gone on with.
 EXPORT_FILE = f"{BUILD_FOLDER}/export.json"

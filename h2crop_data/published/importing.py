@@ -18,7 +18,6 @@ from h2crop_data.cube.schema import StoreLayout
 from h2crop_data.cube.seal import seal
 from h2crop_data.cube.season import FinishedSeason
 from h2crop_data.cube.statistics import block_sums, total
-from h2crop_data.cube.storage import BUILD_FOLDER, FileRecord
 from h2crop_data.cube.writer import StoreBuilder, hold_store
 from h2crop_data.errors import PlanError
 from h2crop_data.parcels.taxonomy import Taxonomy
@@ -29,6 +28,7 @@ from h2crop_data.published.options import ImportOptions, Spectrum, digest, impor
 from h2crop_data.published.parallel import in_threads
 from h2crop_data.published.places import SceneCatalog, place_of, read_scenes
 from h2crop_data.published.tables import block_row, sample_row, samples_table, scenes_table
+from h2crop_data.storage.storage import BUILD_FOLDER, FileRecord
 
 #: The record of an import, by which it is gone on with.
 IMPORT_FILE = f"{BUILD_FOLDER}/import.json"

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from h2crop_data.constants import REFLECTANCE_SCALE, SENTINEL2_BANDS
-from h2crop_data.cube.storage import canonical_json
+from h2crop_data.storage.storage import canonical_json
 
 #: What the published code calls an image, its array in a store's statistics, and its name in the configuration.
 IMAGES = (("S2", "s2", "s2"), ("EnMAP", "enmap", "EnMAP"))

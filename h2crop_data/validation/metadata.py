@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from h2crop_data.cube.storage import canonical_json
 from h2crop_data.errors import StoreError
+from h2crop_data.storage.storage import canonical_json
 from h2crop_data.validation.checksums import other_bytes
 from h2crop_data.validation.documents import difference, season_documents
 from h2crop_data.validation.findings import Findings, Progress, error, first, warning

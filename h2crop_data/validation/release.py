@@ -13,7 +13,7 @@ import pandas as pd
 from h2crop_data.constants import ENMAP_FLAGS
 from h2crop_data.cube.schema import ArraySpec, StoreLayout
 from h2crop_data.cube.shard import shard_name
-from h2crop_data.cube.storage import FileRecord, Storage
+from h2crop_data.storage.storage import FileRecord, Storage
 from h2crop_data.validation.remedies import Remedies
 from h2crop_data.validation.root import consolidated_problems
 

@@ -6,8 +6,8 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Literal
 
-from h2crop_data.cube.storage import BUILD_FOLDER
 from h2crop_data.cube.writer import block_path
+from h2crop_data.storage.storage import BUILD_FOLDER
 
 Origin = Literal["built", "imported", "copied"]
 PLANS, IMPORT = f"{BUILD_FOLDER}/plan/", f"{BUILD_FOLDER}/import.json"

@@ -16,9 +16,9 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from h2crop_data.cube.schema import ROOT_COPY, StoreLayout, check_format_version
-from h2crop_data.cube.storage import Storage, canonical_json
 from h2crop_data.errors import FormatVersionError, StoreError
 from h2crop_data.grid import CELL_STEP
+from h2crop_data.storage.storage import Storage, canonical_json
 from h2crop_data.validation.documents import difference, store_documents
 from h2crop_data.validation.findings import Finding, error
 from h2crop_data.validation.remedies import Remedies

@@ -9,10 +9,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-from h2crop_data.cube.location import open_storage
 from h2crop_data.cube.schema import FORMAT_VERSION
-from h2crop_data.cube.storage import BUILD_FOLDER
 from h2crop_data.errors import RecipeError, StoreError
+from h2crop_data.storage.location import open_storage
+from h2crop_data.storage.storage import BUILD_FOLDER
 from h2crop_data.validation.blocks import check_blocks
 from h2crop_data.validation.checksums import check_kept_files, check_presence, check_small_checksums
 from h2crop_data.validation.coordinates import check_coordinates

@@ -72,8 +72,8 @@ def build(folder: Path, blocks: int) -> dict[str, float]:
     """Plan, build and seal so many blocks; what it cost."""
     from tiny_region import EPSG, NORTH, SOUTH, WEST, TinyRegion
 
-    from h2crop_data.cube.local_storage import LocalStorage
     from h2crop_data.pipeline.build import build_store
+    from h2crop_data.storage.local import LocalStorage
 
     calls = 0
 

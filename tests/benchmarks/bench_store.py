@@ -43,10 +43,10 @@ from numcodecs import blosc
 from numpy.typing import NDArray
 
 from h2crop_data.constants import MONTHS, TIERS, UNKNOWN
-from h2crop_data.cube.local_storage import LocalStorage, sync
 from h2crop_data.cube.schema import Codec, StoreLayout
 from h2crop_data.cube.shard import BITSHUFFLE, ShardReader
 from h2crop_data.cube.writer import StoreBuilder, hold_store
+from h2crop_data.storage.local import LocalStorage, sync
 
 SEASON = 2022
 S2_BANDS = ("B02", "B03", "B04", "B05", "B06", "B07", "B08", "B8A", "B11", "B12")

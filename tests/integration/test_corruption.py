@@ -20,8 +20,8 @@ from checked_store import change_table, checked_store, index_file, root_of, sign
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from h2crop_data.cube.storage import canonical_json
 from h2crop_data.errors import FormatVersionError
+from h2crop_data.storage.storage import canonical_json
 from h2crop_data.validation.validate import Validation, validate_store
 
 PLACES = int(os.environ.get("H2CROP_CORRUPTIONS") or 60)

@@ -16,13 +16,13 @@ from typer.testing import CliRunner
 
 import h2crop_data
 from h2crop_data.cli.main import app
-from h2crop_data.cube.local_storage import LocalStorage
 from h2crop_data.cube.reading import read_index, read_index_json, store_attributes
 from h2crop_data.errors import StoreError
 from h2crop_data.pipeline.build import build_store
 from h2crop_data.pipeline.migration import migrate_store
 from h2crop_data.pipeline.plan import load_plan
 from h2crop_data.report.summary import summarize
+from h2crop_data.storage.local import LocalStorage
 from h2crop_data.training.dataset import CropSamples
 from h2crop_data.validation.validate import validate_store
 

@@ -26,19 +26,19 @@ from s3_server import BUCKET, Fault, Proxy, Request, put_plainly, s3_proxy, s3_s
 from tiny_region import TinyRegion
 
 import h2crop_data
-from h2crop_data.cube import object_storage
-from h2crop_data.cube.lease import Lock
-from h2crop_data.cube.local_storage import LocalStorage
-from h2crop_data.cube.location import open_storage
-from h2crop_data.cube.object_requests import Patience, moment
-from h2crop_data.cube.object_storage import ObjectStorage, zarr_store
-from h2crop_data.cube.storage import Storage
 from h2crop_data.errors import MissingFileError, StoreError
 from h2crop_data.pipeline.build import build_store
 from h2crop_data.pipeline.engine import Workers
 from h2crop_data.pipeline.migration import migrate_store
 from h2crop_data.pipeline.retract import retract
 from h2crop_data.recipe import Recipe
+from h2crop_data.storage import s3 as object_storage
+from h2crop_data.storage.lease import Lock
+from h2crop_data.storage.local import LocalStorage
+from h2crop_data.storage.location import open_storage
+from h2crop_data.storage.requests import Patience, moment
+from h2crop_data.storage.s3 import ObjectStorage, zarr_store
+from h2crop_data.storage.storage import Storage
 
 LOCK = ".build/lock"
 #: A store as it was before the tests change it.
@@ -51,8 +51,8 @@ SHORT = Patience(lease=2)
 #: Another builder with a short lease. Replaces the root when it is told to, and says what became of it.
 BUILDER = """
 import sys
-from h2crop_data.cube.object_requests import Patience
-from h2crop_data.cube.object_storage import ObjectStorage
+from h2crop_data.storage.requests import Patience
+from h2crop_data.storage.s3 import ObjectStorage
 from h2crop_data.errors import StoreError
 
 storage = ObjectStorage(sys.argv[1], Patience(lease=float(sys.argv[2])))
@@ -1014,7 +1014,7 @@ def test_zarr_tells_a_server_that_refuses_instead_of_reading_fill(
 FORKED = """
 import os, sys
 import zarr
-from h2crop_data.cube.object_storage import ObjectStorage, zarr_store
+from h2crop_data.storage.s3 import ObjectStorage, zarr_store
 from h2crop_data.errors import StoreError
 
 storage = ObjectStorage(sys.argv[1])

@@ -18,7 +18,6 @@ from typer.testing import CliRunner
 
 import h2crop_data
 from h2crop_data.cli.main import app
-from h2crop_data.cube.local_storage import LocalStorage
 from h2crop_data.cube.reading import read_index, read_index_json
 from h2crop_data.errors import H2cropError, ParcelError, RecipeError
 from h2crop_data.grid import cells_of_area
@@ -31,6 +30,7 @@ from h2crop_data.pipeline.relabel import relabel_store
 from h2crop_data.pipeline.sources import explain_sources, source_facts
 from h2crop_data.pipeline.survey import silent
 from h2crop_data.recipe import Recipe
+from h2crop_data.storage.local import LocalStorage
 from h2crop_data.validation.validate import validate_store
 
 Box = tuple[float, float, float, float]

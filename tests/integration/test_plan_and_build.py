@@ -18,7 +18,6 @@ from typer.testing import CliRunner
 
 import h2crop_data
 from h2crop_data.cli.main import app
-from h2crop_data.cube.local_storage import LocalStorage
 from h2crop_data.cube.reading import read_index, read_index_json
 from h2crop_data.errors import FormatVersionError, PlanError, RecipeError, StoreError
 from h2crop_data.grid import Cell, split_squares
@@ -29,6 +28,7 @@ from h2crop_data.pipeline.build import build_store
 from h2crop_data.pipeline.engine import BuildError
 from h2crop_data.pipeline.plan import kept_parts, load_plan, save_plan
 from h2crop_data.pipeline.planning import make_plan
+from h2crop_data.storage.local import LocalStorage
 from h2crop_data.training.dataset import CropSamples
 
 FILL = -32768

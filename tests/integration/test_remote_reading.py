@@ -24,12 +24,12 @@ from store_factory import MadeStore, make_store
 from web_server import IgnoresRanges, NoListing, served
 
 import h2crop_data
-from h2crop_data.cube import web_storage
 from h2crop_data.cube.compare import Choice, compare_stores
-from h2crop_data.cube.local_storage import LocalStorage
-from h2crop_data.cube.object_storage import ObjectStorage
-from h2crop_data.cube.web_storage import WebStorage
 from h2crop_data.errors import MissingFileError, StoreError, StoreWarning
+from h2crop_data.storage import web as web_storage
+from h2crop_data.storage.local import LocalStorage
+from h2crop_data.storage.s3 import ObjectStorage
+from h2crop_data.storage.web import WebStorage
 from h2crop_data.training.dataset import CropSamples
 
 #: Where a store may lie: a bucket, a web server, and one that ignores ranges of bytes.

@@ -14,7 +14,6 @@ from shapely import STRtree
 from tiny_region import EPSG, NORTH, SOUTH, WEST, TinyRegion
 
 import h2crop_data
-from h2crop_data.cube.local_storage import LocalStorage
 from h2crop_data.cube.reading import read_index, read_index_json
 from h2crop_data.errors import PlanError, RecipeError
 from h2crop_data.pipeline import survey
@@ -22,6 +21,7 @@ from h2crop_data.pipeline.build import build_store
 from h2crop_data.pipeline.extension import kept_plans
 from h2crop_data.pipeline.planning import make_plan
 from h2crop_data.splits import SquareContent, optimised_splits
+from h2crop_data.storage.local import LocalStorage
 
 #: Six split squares of 1 km from west to east, and what is grown where.
 EAST = WEST + 6000

@@ -46,11 +46,8 @@ from typer.testing import CliRunner
 
 from h2crop_data.cli.validate import validate as command
 from h2crop_data.cube.coordinates import encode_coordinate
-from h2crop_data.cube.local_storage import LocalStorage
-from h2crop_data.cube.location import open_storage
 from h2crop_data.cube.schema import coordinates
 from h2crop_data.cube.shard import encode_shard
-from h2crop_data.cube.storage import canonical_json
 from h2crop_data.errors import FormatVersionError, RecipeError, StoreError
 from h2crop_data.pipeline.build import build_store
 from h2crop_data.pipeline.migration import migrate_store
@@ -58,6 +55,9 @@ from h2crop_data.pipeline.retract import prune, retract
 from h2crop_data.published.importing import import_published
 from h2crop_data.published.options import ImportOptions
 from h2crop_data.recipe import Recipe, load_recipe
+from h2crop_data.storage.local import LocalStorage
+from h2crop_data.storage.location import open_storage
+from h2crop_data.storage.storage import canonical_json
 from h2crop_data.validation.findings import Finding
 from h2crop_data.validation.validate import Mode, Validation, validate_store
 

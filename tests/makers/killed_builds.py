@@ -24,8 +24,8 @@ from typing import Any
 import numpy as np
 from tiny_region import EAST, EPSG, NORTH, SOUTH, WEST, TinyRegion
 
-from h2crop_data.cube.local_storage import LocalStorage
 from h2crop_data.recipe import Recipe, load_recipe
+from h2crop_data.storage.local import LocalStorage
 
 #: How builds are killed: once, twice, once while sealing, and once while a finished store grows.
 WAYS = ("once", "twice", "sealing", "growing")
@@ -90,7 +90,7 @@ class FatalStorage(LocalStorage):
 
 def build(recipe: Path, store: Path, extend: bool, fatal: str = "") -> None:
     """What a child does. fatal: the step before which it dies."""
-    from h2crop_data.cube import store as builders
+    from h2crop_data.cube import writer as builders
     from h2crop_data.pipeline.build import build_store
 
     if fatal:

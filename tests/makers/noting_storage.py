@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
-from h2crop_data.cube.local_storage import LocalStorage
+from h2crop_data.storage.local import LocalStorage
 
 
 class NotingStorage(LocalStorage):

@@ -18,10 +18,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from small_disk import SMALL_DISK, mounted
 
-from h2crop_data.cube.local_storage import LocalStorage
-from h2crop_data.cube.location import open_storage
-from h2crop_data.cube.storage import canonical_json
 from h2crop_data.errors import MissingFileError, StoreError
+from h2crop_data.storage.local import LocalStorage
+from h2crop_data.storage.location import open_storage
+from h2crop_data.storage.storage import canonical_json
 
 #: A file system in memory, another one than that of temporary folders.
 MEMORY = Path("/dev/shm")
@@ -216,7 +216,7 @@ def test_a_file_with_too_many_links_is_copied(tmp_path: Path, monkeypatch: pytes
 HOLDER = """
 import sys, time
 from pathlib import Path
-from h2crop_data.cube.local_storage import LocalStorage
+from h2crop_data.storage.local import LocalStorage
 
 storage = LocalStorage(Path(sys.argv[1]))
 with storage.hold():

@@ -18,11 +18,11 @@ import shapely
 from tiny_region import EPSG, NORTH, SOUTH, WEST, TinyRegion
 
 from h2crop_data.cube.index import parquet_bytes
-from h2crop_data.cube.local_storage import LocalStorage
 from h2crop_data.cube.schema import Codec
 from h2crop_data.cube.shard import encode_shard
 from h2crop_data.grid import SPLIT_CRS, Cell, blocks_of_cells, bounds_of, cells_of_area, split_squares
 from h2crop_data.pipeline.build import build_store
+from h2crop_data.storage.local import LocalStorage
 
 REPOSITORY = Path(__file__).parents[2]
 #: Rates with which times can be worked out in the head.

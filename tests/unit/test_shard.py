@@ -23,13 +23,13 @@ from hypothesis.extra import numpy as hnp
 from numcodecs import Blosc
 from numpy.typing import NDArray
 
-from h2crop_data.cube.local_storage import LocalStorage
 from h2crop_data.cube.reading import load_root
 from h2crop_data.cube.schema import FORMAT_VERSION, ArraySpec, Codec, StoreLayout, group_document
 from h2crop_data.cube.shard import ShardReader, encode_shard, open_arrays, shard_name
-from h2crop_data.cube.storage import canonical_json
 from h2crop_data.cube.writer import hold_store
 from h2crop_data.errors import StoreError
+from h2crop_data.storage.local import LocalStorage
+from h2crop_data.storage.storage import canonical_json
 
 SEASON = 2022
 CAPACITY = 4

@@ -21,9 +21,9 @@ from small_disk import SMALL_DISK, mounted
 
 from h2crop_data.cube.schema import StoreLayout
 from h2crop_data.cube.statistics import block_sums
-from h2crop_data.cube.storage import canonical_json
 from h2crop_data.cube.writer import MARKER_KEYS, StoreBuilder, check_same_layout, hold_store
 from h2crop_data.errors import PlanError, StoreError
+from h2crop_data.storage.storage import canonical_json
 
 LABELS = StoreLayout(cell_size=240, capacity=2)
 

@@ -29,8 +29,9 @@ from zarr.abc.store import ByteRequest
 from zarr.core.buffer import Buffer, BufferPrototype
 from zarr.storage import ObjectStore
 
-from h2crop_data.cube.lease import Lease
-from h2crop_data.cube.object_requests import (
+from h2crop_data.errors import MissingFileError, StoreError
+from h2crop_data.storage.lease import Lease
+from h2crop_data.storage.requests import (
     ConflictError,
     Patience,
     RequestError,
@@ -41,8 +42,7 @@ from h2crop_data.cube.object_requests import (
     request_error,
     server_of_environment,
 )
-from h2crop_data.cube.storage import BUILD_FOLDER, FileRecord, Storage
-from h2crop_data.errors import MissingFileError, StoreError
+from h2crop_data.storage.storage import BUILD_FOLDER, FileRecord, Storage
 
 if TYPE_CHECKING:
     from obstore import ObjectMeta

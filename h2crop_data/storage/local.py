@@ -11,8 +11,8 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from h2crop_data.cube.storage import BUILD_FOLDER, LOCK, TEMPORARY, FileRecord, Storage
 from h2crop_data.errors import MissingFileError, StoreError
+from h2crop_data.storage.storage import BUILD_FOLDER, LOCK, TEMPORARY, FileRecord, Storage
 
 
 class LocalStorage(Storage):

@@ -19,8 +19,8 @@ from zarr.abc.store import ByteRequest, RangeByteRequest, SuffixByteRequest
 from zarr.core.buffer import Buffer, BufferPrototype
 from zarr.storage import FsspecStore
 
-from h2crop_data.cube.storage import ReadableStorage
 from h2crop_data.errors import MissingFileError, StoreError, StoreWarning
+from h2crop_data.storage.storage import ReadableStorage
 
 #: So many bytes of files that came whole are kept at most, but always the newest file.
 KEPT_BYTES = 256 * 1024**2

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from h2crop_data.cube.local_storage import LocalStorage
-from h2crop_data.cube.storage import ReadableStorage, Storage
 from h2crop_data.errors import StoreError
+from h2crop_data.storage.local import LocalStorage
+from h2crop_data.storage.storage import ReadableStorage, Storage
 
 #: How the URLs of stores on web servers begin.
 WEB = ("http://", "https://")
@@ -18,7 +18,7 @@ def open_storage(location: str | Path) -> Storage:
         return LocalStorage(Path(location))
     if not str(location).startswith("s3://"):
         raise StoreError(f"{location}: a store lies in a folder or at s3://bucket/prefix")
-    from h2crop_data.cube.object_storage import ObjectStorage
+    from h2crop_data.storage.s3 import ObjectStorage
 
     return ObjectStorage(str(location))
 
@@ -26,7 +26,7 @@ def open_storage(location: str | Path) -> Storage:
 def open_readable(location: str | Path) -> ReadableStorage:
     """The storage at a folder, an `s3://bucket/prefix` URL or an http(s) URL, to read. Raises StoreError for others."""
     if str(location).startswith(WEB):
-        from h2crop_data.cube.web_storage import WebStorage
+        from h2crop_data.storage.web import WebStorage
 
         return WebStorage(str(location))
     if "://" in str(location) and not str(location).startswith("s3://"):

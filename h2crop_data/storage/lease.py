@@ -27,7 +27,8 @@ from datetime import UTC, datetime
 
 import obstore
 
-from h2crop_data.cube.object_requests import (
+from h2crop_data.errors import StoreError
+from h2crop_data.storage.requests import (
     ConflictError,
     Patience,
     RequestError,
@@ -38,7 +39,6 @@ from h2crop_data.cube.object_requests import (
     put_if,
     request_error,
 )
-from h2crop_data.errors import StoreError
 
 #: How often in its length a lease is renewed, and how often after a renewal that failed.
 RENEWALS, ATTEMPTS = 3, 30
