@@ -32,7 +32,7 @@ from h2crop_data.pipeline.parcel_files import check_sources, sources_of_role
 from h2crop_data.pipeline.plan import ROLES
 from h2crop_data.pipeline.scenes import Candidate, SceneDecision, choose_enmap, choose_sentinel2
 from h2crop_data.recipe import Recipe, Split
-from h2crop_data.splits import SquareContent, inside_buffer, optimised_splits, split_problems
+from h2crop_data.splits.squares import SquareContent, inside_buffer, optimised_splits, split_problems
 
 Square = tuple[int, int]
 Progress = Callable[[int, int, str], None]

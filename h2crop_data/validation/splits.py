@@ -10,7 +10,7 @@ import pandas as pd
 
 from h2crop_data.cube.index import square_table
 from h2crop_data.grid import split_of_square
-from h2crop_data.splits import leaks
+from h2crop_data.splits.squares import leaks
 from h2crop_data.validation.findings import Finding, Findings, error, first, warning
 from h2crop_data.validation.provenance import NONE
 from h2crop_data.validation.release import Release

@@ -20,7 +20,7 @@ from h2crop_data.pipeline import survey
 from h2crop_data.pipeline.build import build_store
 from h2crop_data.pipeline.extension import kept_plans
 from h2crop_data.pipeline.planning import make_plan
-from h2crop_data.splits import SquareContent, optimised_splits
+from h2crop_data.splits.squares import SquareContent, optimised_splits
 from h2crop_data.storage.local import LocalStorage
 
 #: Six split squares of 1 km from west to east, and what is grown where.

@@ -17,9 +17,7 @@ MAY_IMPORT = {
     "grid": {"constants", "errors"},
     "recipe_problems": {"errors"},
     "recipe": {"constants", "errors", "grid", "recipe_problems"},
-    "split_search": {"grid"},
-    "splits": {"constants", "errors", "grid", "split_search"},
-    "split_lists": {"constants", "errors", "grid", "splits"},
+    "splits": {"constants", "errors", "grid"},
     "sentinel2": BASE,
     "enmap": BASE,
     "parcels": BASE,
@@ -31,7 +29,7 @@ MAY_IMPORT = {
     "training": BASE | {"cube", "storage"},
     "published": BASE | {"cube", "storage", "parcels"},
     "validation": BASE | {"cube", "storage", "splits"},
-    "pipeline": BASE | {"sentinel2", "enmap", "parcels", "catalog", "cube", "storage", "splits", "split_lists"},
+    "pipeline": BASE | {"sentinel2", "enmap", "parcels", "catalog", "cube", "storage", "splits"},
     "cli": BASE
     | {
         "pipeline",

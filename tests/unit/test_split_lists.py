@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from h2crop_data.errors import RecipeError
 from h2crop_data.grid import Cell
-from h2crop_data.split_lists import (
+from h2crop_data.splits.lists import (
     ListedPatch,
     PublishedPatch,
     patch_outline,

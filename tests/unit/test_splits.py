@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from h2crop_data.grid import LONLAT, SPLIT_CRS, Cell, split_of_square, split_squares
-from h2crop_data.split_search import Exchange, SquaresToSplit
-from h2crop_data.splits import (
+from h2crop_data.splits.search import Exchange, SquaresToSplit
+from h2crop_data.splits.squares import (
     Square,
     SquareContent,
     inside_buffer,

@@ -20,7 +20,7 @@ import shapely
 from h2crop_data.constants import COARSE
 from h2crop_data.errors import RecipeError
 from h2crop_data.grid import Cell
-from h2crop_data.splits import moved, neighbouring, overlapping
+from h2crop_data.splits.squares import moved, neighbouring, overlapping
 
 if TYPE_CHECKING:
     from affine import Affine

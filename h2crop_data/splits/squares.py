@@ -14,7 +14,7 @@ import shapely
 from numpy.typing import NDArray
 
 from h2crop_data.grid import LONLAT, SPLIT_CRS, TOLERANCE, Cell, split_of_square, transformer
-from h2crop_data.split_search import SquaresToSplit, exchange_squares
+from h2crop_data.splits.search import SquaresToSplit, exchange_squares
 
 Square = tuple[int, int]
 #: Shares of the samples that are further than this from the wanted ones are told.
