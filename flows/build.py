@@ -22,7 +22,7 @@ from h2crop_data.pipeline.build import build_blocks, pinned_plans
 from h2crop_data.pipeline.engine import BlockOutcome, BuildError
 from h2crop_data.pipeline.plan import SeasonPlan
 from h2crop_data.pipeline.release import BuildReport, seal_store
-from h2crop_data.recipe import Recipe, load_recipe
+from h2crop_data.recipe.model import Recipe, load_recipe
 
 
 def may_recover(_task: Any, _run: Any, state: Any) -> bool:

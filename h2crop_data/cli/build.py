@@ -10,7 +10,7 @@ import typer
 
 from h2crop_data.cli.console import Exit, console, duration, megabytes, print_json, print_table, progress_line
 from h2crop_data.errors import RecipeError
-from h2crop_data.recipe import Recipe, load_recipe
+from h2crop_data.recipe.model import Recipe, load_recipe
 
 if TYPE_CHECKING:
     from h2crop_data.pipeline.engine import BlockOutcome

@@ -10,7 +10,7 @@ from typer.core import TyperGroup
 
 from h2crop_data.cli.console import console, duration, megabytes, print_json, print_table, progress_line
 from h2crop_data.errors import RecipeError
-from h2crop_data.recipe import load_recipe
+from h2crop_data.recipe.model import load_recipe
 
 if TYPE_CHECKING:
     from h2crop_data.pipeline.plan import SeasonPlan

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from h2crop_data.cli.console import console, print_json
-from h2crop_data.recipe import Recipe, load_recipe
+from h2crop_data.recipe.model import Recipe, load_recipe
 
 app = typer.Typer(help="Look at recipes.", no_args_is_help=True)
 

@@ -10,7 +10,7 @@ import typer
 
 from h2crop_data.cli.console import console, megabytes, print_json, progress_line
 from h2crop_data.errors import RecipeError
-from h2crop_data.recipe import load_recipe
+from h2crop_data.recipe.model import load_recipe
 
 
 def relabel(

@@ -12,7 +12,7 @@ import numpy as np
 
 from h2crop_data.constants import COARSE, ENMAP_FLAGS, FINE, MONTHS, REFLECTANCE_FILL, TIERS, UNKNOWN
 from h2crop_data.errors import FormatVersionError
-from h2crop_data.recipe import Recipe
+from h2crop_data.recipe.model import Recipe
 
 FORMAT_VERSION = "1.1"
 

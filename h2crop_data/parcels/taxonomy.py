@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from h2crop_data.constants import TIER_DIGITS, TIERS, UNKNOWN
 from h2crop_data.errors import ParcelError
-from h2crop_data.recipe import CropTable
+from h2crop_data.recipe.model import CropTable
 
 HCAT3_CODE = re.compile(r"[0-9]{10}")
 #: Between the codes of one piece of ground that was declared with several crops.

@@ -31,7 +31,7 @@ from h2crop_data.pipeline.declarations import TIER_COLUMNS, CellParcels, Declara
 from h2crop_data.pipeline.plan import SeasonPlan
 from h2crop_data.pipeline.scenes import metadata_of, read_quality
 from h2crop_data.pipeline.timing import Stopwatch
-from h2crop_data.recipe import EnmapSource, Sentinel2Source
+from h2crop_data.recipe.model import EnmapSource, Sentinel2Source
 from h2crop_data.sentinel2.composite import (
     Observation,
     filled_from,

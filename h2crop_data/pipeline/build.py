@@ -20,7 +20,7 @@ from h2crop_data.pipeline.plan import SeasonPlan, keep_plan, load_plans
 from h2crop_data.pipeline.planning import ALGORITHM, GROUPS, plan_of
 from h2crop_data.pipeline.release import BuildReport, seal_store
 from h2crop_data.pipeline.survey import Progress, silent, survey_season
-from h2crop_data.recipe import Recipe
+from h2crop_data.recipe.model import Recipe
 from h2crop_data.storage.storage import BUILD_FOLDER
 
 #: What an import of published files keeps of itself.

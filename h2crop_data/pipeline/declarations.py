@@ -23,7 +23,7 @@ from h2crop_data.parcels.rasterize import covered, rasterize_ids
 from h2crop_data.parcels.read import CONTRADICTORY
 from h2crop_data.parcels.taxonomy import Taxonomy, tier_table
 from h2crop_data.pipeline.parcel_files import listed, path_of, read_near, sources_of_role, sources_of_year
-from h2crop_data.recipe import ParcelSource, Recipe
+from h2crop_data.recipe.model import ParcelSource, Recipe
 
 Square = tuple[int, int]
 TIER_COLUMNS = [f"tier{tier}" for tier in range(1, TIERS + 1)]

@@ -14,7 +14,7 @@ from h2crop_data.pipeline.plan import PLAN_FOLDER, ROLES, SeasonPlan, kept_parts
 from h2crop_data.pipeline.planning import GROUPS, NO_SCENE, NothingNewError, block_places, plan_of, with_hashes
 from h2crop_data.pipeline.scenes import items_over
 from h2crop_data.pipeline.survey import Known, Progress, Survey, silent, survey_season
-from h2crop_data.recipe import Recipe
+from h2crop_data.recipe.model import Recipe
 from h2crop_data.storage.location import open_storage
 from h2crop_data.storage.storage import Storage
 

@@ -16,7 +16,7 @@ from h2crop_data.errors import PlanError
 from h2crop_data.grid import SPLIT_CRS, Cell, to_crs
 from h2crop_data.pipeline.declarations import Declarations, split_ground
 from h2crop_data.pipeline.scenes import Candidate
-from h2crop_data.recipe import Recipe
+from h2crop_data.recipe.model import Recipe
 from h2crop_data.splits.lists import (
     PATCH_ID,
     ListedPatch,

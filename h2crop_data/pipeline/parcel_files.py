@@ -20,7 +20,7 @@ from h2crop_data.parcels.damage import about_to_name_rows, check_rows
 from h2crop_data.parcels.extent import COMMON_CRS, NATIONAL_CRS, Bounds, misplacement
 from h2crop_data.parcels.read import NO_PARCEL, ParcelFile, count_rows, open_parcels, passed_over, read_parcels
 from h2crop_data.parcels.taxonomy import hcat3_codes, load_crop_table, lost_zeros, unmapped
-from h2crop_data.recipe import CropTable, ParcelSource, Recipe
+from h2crop_data.recipe.model import CropTable, ParcelSource, Recipe
 
 #: Rows, codes that a line names.
 NAMED = 10

@@ -26,7 +26,7 @@ from h2crop_data.errors import PlanError
 from h2crop_data.grid import LONLAT
 from h2crop_data.pipeline.declarations import Declarations, no_declarations
 from h2crop_data.pipeline.scenes import SceneDecision
-from h2crop_data.recipe import Recipe, parse_recipe
+from h2crop_data.recipe.model import Recipe, parse_recipe
 from h2crop_data.storage.local import LocalStorage, sync
 from h2crop_data.storage.storage import BUILD_FOLDER, Storage, canonical_json
 

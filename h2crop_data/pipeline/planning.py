@@ -24,7 +24,7 @@ from h2crop_data.pipeline.declarations import Declarations
 from h2crop_data.pipeline.plan import ROLES, SeasonPlan
 from h2crop_data.pipeline.scenes import Candidate, items_over
 from h2crop_data.pipeline.survey import Known, Progress, Survey, silent, survey_season
-from h2crop_data.recipe import Recipe
+from h2crop_data.recipe.model import Recipe
 
 #: Raised whenever the numbers an array group gets from the same inputs change; part of the input hashes.
 ALGORITHM = {"s2": 2, "enmap": 1, "labels": 2}

@@ -41,7 +41,7 @@ from h2crop_data.pipeline.planning import ALGORITHM, with_hashes
 from h2crop_data.pipeline.release import ORIGIN, BuildReport, seal_store
 from h2crop_data.pipeline.survey import Progress, SplitTable, cells_by_square, silent
 from h2crop_data.pipeline.timing import Stopwatch
-from h2crop_data.recipe import CropTable, ParcelSource, Recipe
+from h2crop_data.recipe.model import CropTable, ParcelSource, Recipe
 from h2crop_data.storage.location import open_storage
 from h2crop_data.storage.storage import Storage, canonical_json
 

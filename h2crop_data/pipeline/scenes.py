@@ -34,7 +34,7 @@ from h2crop_data.enmap.product import parse_metadata, select_bands
 from h2crop_data.enmap.quality import LAYERS, footprint_or, quality_flags
 from h2crop_data.errors import PlanError, ReadError, SceneError
 from h2crop_data.grid import LONLAT, Cell, cells_of_area, to_crs
-from h2crop_data.recipe import EnmapSource, Recipe, Sentinel2Source
+from h2crop_data.recipe.model import EnmapSource, Recipe, Sentinel2Source
 from h2crop_data.sentinel2.reflectance import decide_offset
 
 #: The quality layer without which no cloud is flagged.

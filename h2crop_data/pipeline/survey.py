@@ -31,7 +31,7 @@ from h2crop_data.pipeline.listed import listed_splits, with_listed_splits
 from h2crop_data.pipeline.parcel_files import check_sources, sources_of_role
 from h2crop_data.pipeline.plan import ROLES
 from h2crop_data.pipeline.scenes import Candidate, SceneDecision, choose_enmap, choose_sentinel2
-from h2crop_data.recipe import Recipe, Split
+from h2crop_data.recipe.model import Recipe, Split
 from h2crop_data.splits.squares import SquareContent, inside_buffer, optimised_splits, split_problems
 
 Square = tuple[int, int]

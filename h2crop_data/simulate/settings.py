@@ -9,8 +9,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from h2crop_data.errors import RecipeError
 from h2crop_data.grid import CELL_STEP
-from h2crop_data.recipe import Share, Year
-from h2crop_data.recipe_problems import explain, read_mapping
+from h2crop_data.recipe.model import Share, Year
+from h2crop_data.recipe.problems import explain, read_mapping
 from h2crop_data.simulate.crops import load_crops
 
 Archive = Literal["sentinel-2-c1-l2a", "sentinel-2-l2a", "planetary-computer", "copernicus"]

@@ -40,7 +40,7 @@ from h2crop_data.pipeline.build import build_store
 from h2crop_data.pipeline.engine import Workers, executor
 from h2crop_data.pipeline.plan import save_plan
 from h2crop_data.pipeline.planning import make_plan
-from h2crop_data.recipe import load_recipe
+from h2crop_data.recipe.model import load_recipe
 from h2crop_data.simulate.region import simulate_region
 from h2crop_data.simulate.settings import Simulation
 

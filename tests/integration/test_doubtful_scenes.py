@@ -27,7 +27,7 @@ from h2crop_data.pipeline.estimate import estimate
 from h2crop_data.pipeline.planning import make_plan
 from h2crop_data.pipeline.release import BuildReport
 from h2crop_data.pipeline.retract import retract
-from h2crop_data.recipe import Recipe
+from h2crop_data.recipe.model import Recipe
 from h2crop_data.validation.validate import validate_store
 
 FILL = -32768

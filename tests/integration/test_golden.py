@@ -18,7 +18,7 @@ import pytest
 import h2crop_data
 from h2crop_data.cube.reading import read_index
 from h2crop_data.pipeline.build import build_store
-from h2crop_data.recipe import load_recipe
+from h2crop_data.recipe.model import load_recipe
 from h2crop_data.simulate.region import simulate_region
 from h2crop_data.simulate.settings import load_settings
 

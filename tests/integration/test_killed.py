@@ -12,7 +12,7 @@ from h2crop_data.cube.reading import store_attributes
 from h2crop_data.errors import StoreError
 from h2crop_data.pipeline.build import build_store
 from h2crop_data.pipeline.retract import retract
-from h2crop_data.recipe import load_recipe
+from h2crop_data.recipe.model import load_recipe
 
 
 @pytest.fixture(scope="module")

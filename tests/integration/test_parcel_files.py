@@ -29,7 +29,7 @@ from h2crop_data.pipeline.planning import make_plan
 from h2crop_data.pipeline.relabel import relabel_store
 from h2crop_data.pipeline.sources import explain_sources, source_facts
 from h2crop_data.pipeline.survey import silent
-from h2crop_data.recipe import Recipe
+from h2crop_data.recipe.model import Recipe
 from h2crop_data.storage.local import LocalStorage
 from h2crop_data.validation.validate import validate_store
 

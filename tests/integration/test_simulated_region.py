@@ -26,7 +26,7 @@ from h2crop_data.cli.main import app
 from h2crop_data.errors import RecipeError, StoreError
 from h2crop_data.grid import transformer
 from h2crop_data.pipeline.planning import make_plan
-from h2crop_data.recipe import load_recipe
+from h2crop_data.recipe.model import load_recipe
 from h2crop_data.sentinel2.reflectance import decide_offset
 from h2crop_data.simulate.crops import load_crops
 from h2crop_data.simulate.layout import Layout

@@ -54,7 +54,7 @@ from h2crop_data.pipeline.migration import migrate_store
 from h2crop_data.pipeline.retract import prune, retract
 from h2crop_data.published.importing import import_published
 from h2crop_data.published.options import ImportOptions
-from h2crop_data.recipe import Recipe, load_recipe
+from h2crop_data.recipe.model import Recipe, load_recipe
 from h2crop_data.storage.local import LocalStorage
 from h2crop_data.storage.location import open_storage
 from h2crop_data.storage.storage import canonical_json

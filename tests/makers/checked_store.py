@@ -24,7 +24,7 @@ from h2crop_data.cube.season import FinishedSeason
 from h2crop_data.cube.shard import decode_shard, encode_shard, shard_name
 from h2crop_data.cube.statistics import block_sums, total
 from h2crop_data.pipeline.build import build_store
-from h2crop_data.recipe import EnmapSource, Recipe
+from h2crop_data.recipe.model import EnmapSource, Recipe
 from h2crop_data.storage.storage import canonical_json
 
 #: East end of the cells: ten columns of 240 m.

@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 from tiny_region import EAST, EPSG, NORTH, SOUTH, WEST, TinyRegion
 
-from h2crop_data.recipe import Recipe, load_recipe
+from h2crop_data.recipe.model import Recipe, load_recipe
 from h2crop_data.storage.local import LocalStorage
 
 #: How builds are killed: once, twice, once while sealing, and once while a finished store grows.

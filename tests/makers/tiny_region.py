@@ -20,7 +20,7 @@ from affine import Affine
 from numpy.typing import NDArray
 from pyproj import Transformer
 
-from h2crop_data.recipe import Recipe, load_recipe
+from h2crop_data.recipe.model import Recipe, load_recipe
 
 EPSG = 32631
 WEST, SOUTH = 501360, 5629200

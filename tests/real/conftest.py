@@ -32,7 +32,7 @@ def build_real(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Callab
 
     def build(recipe: Path, seasons: list[int] | None = None, store: Path | None = None) -> Path:
         from h2crop_data.pipeline.build import build_store
-        from h2crop_data.recipe import load_recipe
+        from h2crop_data.recipe.model import load_recipe
 
         folder = store or tmp_path_factory.mktemp(recipe.stem) / "store"
         chosen = load_recipe(recipe)

@@ -29,7 +29,7 @@ from h2crop_data.constants import SENTINEL2_BANDS
 from h2crop_data.enmap.product import Product, parse_metadata, select_bands
 from h2crop_data.errors import SceneError
 from h2crop_data.pipeline.scenes import enmap_refusal
-from h2crop_data.recipe import EnmapSource
+from h2crop_data.recipe.model import EnmapSource
 from h2crop_data.sentinel2.reflectance import decide_offset
 
 SENTINEL2_CATALOGS = ("earth_search_v1", "planetary_computer", "cdse")
@@ -160,7 +160,7 @@ def comparable(item: pystac.Item) -> Any:
 @pytest.fixture(scope="module")
 def france() -> EnmapSource:
     """The EnMAP settings of the shipped recipe for France, for scenes of any month."""
-    recipe = Path(h2crop_data.__file__).parent / "recipes" / "h2crop-france.yaml"
+    recipe = Path(h2crop_data.__file__).parent / "recipe" / "shipped" / "h2crop-france.yaml"
     settings = yaml.safe_load(recipe.read_text())["enmap"]
     return EnmapSource(**{**settings, "months": list(range(1, 13))})
 

@@ -22,7 +22,7 @@ from h2crop_data.cube.reading import read_index
 from h2crop_data.grid import geobox
 from h2crop_data.parcels.rasterize import rasterize_ids, tier_labels
 from h2crop_data.parcels.taxonomy import Taxonomy, load_crop_table, tier_table
-from h2crop_data.recipe import CropTable
+from h2crop_data.recipe.model import CropTable
 
 RECIPE = Path(__file__).parent / "recipes/flanders_2018.yaml"
 SEASON = 2018

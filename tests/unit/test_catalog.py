@@ -26,7 +26,7 @@ from h2crop_data.catalog.search import find_items
 from h2crop_data.constants import SENTINEL2_BANDS
 from h2crop_data.errors import CatalogError, SceneError
 from h2crop_data.pipeline.scenes import enmap_refusal
-from h2crop_data.recipe import EnmapSource
+from h2crop_data.recipe.model import EnmapSource
 from h2crop_data.sentinel2.reflectance import OffsetEvidence
 
 AREA = shapely.box(5.2, 50.2, 5.3, 50.3)

@@ -32,7 +32,7 @@ from h2crop_data.grid import (
     utm_epsg,
     zone_extent,
 )
-from h2crop_data.recipe import Split
+from h2crop_data.recipe.model import Split
 
 SIZE = 1920
 SHARES = {"train": 0.735, "val": 0.129, "test": 0.136}

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 REPOSITORY = Path(__file__).parents[2]
-RECIPES = {path.name for path in (REPOSITORY / "h2crop_data" / "recipes").glob("*.yaml")}
+RECIPES = {path.name for path in (REPOSITORY / "h2crop_data" / "recipe" / "shipped").glob("*.yaml")}
 TAXONOMY = {
     path.relative_to(REPOSITORY / "taxonomy").as_posix()
     for path in (REPOSITORY / "taxonomy").rglob("*")
@@ -35,7 +35,7 @@ print(json.dumps({
     "taxonomy_folder": str(folder),
     "taxonomy": sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()),
     "recipes": sorted(
-        entry.name for entry in importlib.resources.files("h2crop_data").joinpath("recipes").iterdir()
+        entry.name for entry in importlib.resources.files("h2crop_data").joinpath("recipe/shipped").iterdir()
         if entry.name.endswith(".yaml") and entry.read_text(encoding="utf-8")
     ),
     "typed": importlib.resources.files("h2crop_data").joinpath("py.typed").is_file(),

@@ -31,7 +31,7 @@ from h2crop_data.pipeline.declarations import (
     no_declarations,
     split_of_parcels,
 )
-from h2crop_data.recipe import ParcelSource, Recipe, Split, parse_recipe
+from h2crop_data.recipe.model import ParcelSource, Recipe, Split, parse_recipe
 
 LAMBERT = "EPSG:2154"
 #: A field of one hectare in Lambert-93.

@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 from h2crop_data.cli import recipe as recipe_verbs
 from h2crop_data.constants import ENMAP_FLAGS, SENTINEL2_BANDS
 from h2crop_data.errors import RecipeError
-from h2crop_data.recipe import Recipe, load_recipe, parse_recipe, shipped_recipes
+from h2crop_data.recipe.model import Recipe, load_recipe, parse_recipe, shipped_recipes
 
 FRANCE = "h2crop-france.yaml"
 SECTIONS = {

@@ -13,7 +13,7 @@ from hypothesis.extra import numpy as hnp
 
 from h2crop_data.constants import REFLECTANCE_FILL
 from h2crop_data.errors import SceneError
-from h2crop_data.recipe import Clouds
+from h2crop_data.recipe.model import Clouds
 from h2crop_data.sentinel2.composite import (
     Observation,
     filled_from,

@@ -25,7 +25,7 @@ from h2crop_data.parcels.taxonomy import (
     tier_table,
     unmapped,
 )
-from h2crop_data.recipe import CropTable
+from h2crop_data.recipe.model import CropTable
 
 COUNTRIES = sorted(path.stem for path in (taxonomy_folder() / "countries").glob("*.csv"))
 HEADER = "tier,id,hcat3_prefix,name\n"

@@ -30,7 +30,7 @@ from pyproj.exceptions import CRSError
 from h2crop_data.constants import ENMAP_FLAGS, SENTINEL2_BANDS, Sentinel2Band
 from h2crop_data.errors import RecipeError
 from h2crop_data.grid import CELL_STEP, LONLAT, CellRule, geojson_polygons, split_of_square
-from h2crop_data.recipe_problems import check_years, explain, read_mapping
+from h2crop_data.recipe.problems import check_years, explain, read_mapping
 
 Share = Annotated[float, Field(ge=0, le=1, strict=True)]
 Percent = Annotated[float, Field(ge=0, le=100, strict=True)]
@@ -371,7 +371,7 @@ class Recipe(Section):
 
 def shipped_recipes() -> dict[str, Path]:
     """The recipes that come with h2crop, by file name."""
-    folder = resources.files("h2crop_data") / "recipes"
+    folder = resources.files("h2crop_data.recipe") / "shipped"
     return {entry.name: Path(str(entry)) for entry in folder.iterdir() if entry.name.endswith(".yaml")}
 
 
