@@ -9,9 +9,9 @@ from typing import Annotated, Any
 import typer
 
 from h2crop_data.cli.console import Exit, console, print_json, print_table, progress_line
-from h2crop_data.cube.compare import Choice, SeasonComparison, StoreComparison, compare_stores
-from h2crop_data.cube.differences import ArrayDifference, Change, TableDifference
 from h2crop_data.errors import RecipeError, StoreError
+from h2crop_data.maintenance.compare import Choice, SeasonComparison, StoreComparison, compare_stores
+from h2crop_data.maintenance.differences import ArrayDifference, Change, TableDifference
 
 #: Places along an axis, and keys of a table, that a line names.
 NAMED = 3

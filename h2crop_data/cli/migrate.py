@@ -15,7 +15,7 @@ def migrate(
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
     """Make a release in the present format; also mends what the builder keeps of its blocks. Samples stay."""
-    from h2crop_data.pipeline.migration import migrate_store
+    from h2crop_data.maintenance.migrate import migrate_store
 
     with progress_line(quiet=as_json) as progress:
         report = migrate_store(store, progress)

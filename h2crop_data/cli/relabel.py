@@ -26,7 +26,7 @@ def relabel(
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
     """Make a new store whose labels come from today's taxonomy, crop tables and parcels; images are not redone."""
-    from h2crop_data.pipeline.relabel import relabel_store
+    from h2crop_data.maintenance.relabel import relabel_store
 
     tables = {}
     for entry in table or []:

@@ -23,8 +23,8 @@ def retract(
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON (with --yes).")] = False,
 ) -> None:
     """Keep blocks or scenes out of the next release, and make it. Older releases keep them."""
-    from h2crop_data.pipeline.retract import find_retraction
-    from h2crop_data.pipeline.retract import retract as retract_from
+    from h2crop_data.maintenance.retract import find_retraction
+    from h2crop_data.maintenance.retract import retract as retract_from
 
     blocks = blocks_of(block or [])
     if not blocks and not scene:
@@ -58,7 +58,7 @@ def prune(
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
     """Delete every release but the newest and those to keep, with the shards that only they needed."""
-    from h2crop_data.pipeline.retract import prune as prune_store
+    from h2crop_data.maintenance.retract import prune as prune_store
 
     report = prune_store(store, keep or [])
     if as_json:

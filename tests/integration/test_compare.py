@@ -38,8 +38,6 @@ from store_factory import (
 )
 
 from h2crop_data.cli.main import main
-from h2crop_data.cube.compare import Choice, StoreComparison, compare_stores
-from h2crop_data.cube.differences import Change, changes, compare_tables
 from h2crop_data.cube.reading import read_index_json
 from h2crop_data.cube.schema import Codec, StoreLayout
 from h2crop_data.cube.seal import seal
@@ -47,6 +45,8 @@ from h2crop_data.cube.season import FinishedSeason
 from h2crop_data.cube.statistics import BlockSums, block_sums, total
 from h2crop_data.cube.writer import hold_store
 from h2crop_data.errors import RecipeError, StoreError
+from h2crop_data.maintenance.compare import Choice, StoreComparison, compare_stores
+from h2crop_data.maintenance.differences import Change, changes, compare_tables
 
 SEASON = 2022
 LAYOUT = StoreLayout(cell_size=60, capacity=2, s2_bands=("B02", "B08", "B11"), enmap_bands=len(WAVELENGTHS))

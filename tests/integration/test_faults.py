@@ -21,8 +21,8 @@ import h2crop_data
 from h2crop_data.cli.main import app
 from h2crop_data.cube.reading import read_index, store_attributes
 from h2crop_data.errors import StoreError
+from h2crop_data.maintenance.relabel import relabel_store
 from h2crop_data.pipeline.build import build_store
-from h2crop_data.pipeline.relabel import relabel_store
 from h2crop_data.recipe.model import Recipe, load_recipe
 from h2crop_data.storage.location import open_storage
 

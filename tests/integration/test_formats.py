@@ -18,8 +18,8 @@ import h2crop_data
 from h2crop_data.cli.main import app
 from h2crop_data.cube.reading import read_index, read_index_json, store_attributes
 from h2crop_data.errors import StoreError
+from h2crop_data.maintenance.migrate import migrate_store
 from h2crop_data.pipeline.build import build_store
-from h2crop_data.pipeline.migration import migrate_store
 from h2crop_data.pipeline.plan import load_plan
 from h2crop_data.report.summary import summarize
 from h2crop_data.storage.local import LocalStorage

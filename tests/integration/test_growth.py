@@ -21,11 +21,11 @@ import h2crop_data
 from h2crop_data.cli.main import app
 from h2crop_data.cube.reading import load_root, read_index, read_index_json, store_attributes
 from h2crop_data.errors import PlanError, StoreError
+from h2crop_data.maintenance.migrate import migrate_store
+from h2crop_data.maintenance.relabel import relabel_store
+from h2crop_data.maintenance.retract import prune, retract
 from h2crop_data.pipeline.build import build_store
 from h2crop_data.pipeline.extension import plan_extensions
-from h2crop_data.pipeline.migration import migrate_store
-from h2crop_data.pipeline.relabel import relabel_store
-from h2crop_data.pipeline.retract import prune, retract
 from h2crop_data.training.dataset import CropSamples
 
 FIELDS = [

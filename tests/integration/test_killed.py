@@ -10,8 +10,8 @@ from killed_builds import Sweep, differences
 
 from h2crop_data.cube.reading import store_attributes
 from h2crop_data.errors import StoreError
+from h2crop_data.maintenance.retract import retract
 from h2crop_data.pipeline.build import build_store
-from h2crop_data.pipeline.retract import retract
 from h2crop_data.recipe.model import load_recipe
 
 

@@ -27,10 +27,10 @@ from tiny_region import TinyRegion
 
 import h2crop_data
 from h2crop_data.errors import MissingFileError, StoreError
+from h2crop_data.maintenance.migrate import migrate_store
+from h2crop_data.maintenance.retract import retract
 from h2crop_data.pipeline.build import build_store
 from h2crop_data.pipeline.engine import Workers
-from h2crop_data.pipeline.migration import migrate_store
-from h2crop_data.pipeline.retract import retract
 from h2crop_data.recipe.model import Recipe
 from h2crop_data.storage import s3 as object_storage
 from h2crop_data.storage.lease import Lock

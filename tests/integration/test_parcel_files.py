@@ -21,12 +21,12 @@ from h2crop_data.cli.main import app
 from h2crop_data.cube.reading import read_index, read_index_json
 from h2crop_data.errors import H2cropError, ParcelError, RecipeError
 from h2crop_data.grid import cells_of_area
+from h2crop_data.maintenance.relabel import relabel_store
 from h2crop_data.parcels.taxonomy import Taxonomy
 from h2crop_data.pipeline.build import build_store
 from h2crop_data.pipeline.declarations import declarations_of
 from h2crop_data.pipeline.plan import load_plan, save_plan
 from h2crop_data.pipeline.planning import make_plan
-from h2crop_data.pipeline.relabel import relabel_store
 from h2crop_data.pipeline.sources import explain_sources, source_facts
 from h2crop_data.pipeline.survey import silent
 from h2crop_data.recipe.model import Recipe

@@ -24,8 +24,8 @@ from store_factory import MadeStore, make_store
 from web_server import IgnoresRanges, NoListing, served
 
 import h2crop_data
-from h2crop_data.cube.compare import Choice, compare_stores
 from h2crop_data.errors import MissingFileError, StoreError, StoreWarning
+from h2crop_data.maintenance.compare import Choice, compare_stores
 from h2crop_data.storage import web as web_storage
 from h2crop_data.storage.local import LocalStorage
 from h2crop_data.storage.s3 import ObjectStorage

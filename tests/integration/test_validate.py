@@ -49,9 +49,9 @@ from h2crop_data.cube.coordinates import encode_coordinate
 from h2crop_data.cube.schema import coordinates
 from h2crop_data.cube.shard import encode_shard
 from h2crop_data.errors import FormatVersionError, RecipeError, StoreError
+from h2crop_data.maintenance.migrate import migrate_store
+from h2crop_data.maintenance.retract import prune, retract
 from h2crop_data.pipeline.build import build_store
-from h2crop_data.pipeline.migration import migrate_store
-from h2crop_data.pipeline.retract import prune, retract
 from h2crop_data.published.importing import import_published
 from h2crop_data.published.options import ImportOptions
 from h2crop_data.recipe.model import Recipe, load_recipe

@@ -29,19 +29,10 @@ MAY_IMPORT = {
     "published": BASE | {"cube", "storage", "parcels"},
     "validation": BASE | {"cube", "storage", "splits"},
     "pipeline": BASE | {"sentinel2", "enmap", "parcels", "catalog", "cube", "storage", "splits"},
+    "maintenance": BASE | {"cube", "parcels", "pipeline", "storage"},
     "cli": BASE
-    | {
-        "pipeline",
-        "cube",
-        "storage",
-        "report",
-        "catalog",
-        "parcels",
-        "training",
-        "simulate",
-        "published",
-        "validation",
-    },
+    | {"catalog", "cube", "maintenance", "parcels", "pipeline", "published", "report", "simulate", "storage"}
+    | {"training", "validation"},
     "__main__": {"cli"},
     # The package itself offers `open`, imported when called.
     "": {"cube"},

@@ -19,7 +19,11 @@ import pandas as pd
 import zarr
 from numpy.typing import NDArray
 
-from h2crop_data.cube.differences import (
+from h2crop_data.cube.reading import ReleaseStore, index_path, load_root, read_file, read_table
+from h2crop_data.cube.schema import ArraySpec, StoreLayout, coordinates
+from h2crop_data.cube.shard import open_arrays, shard_name
+from h2crop_data.errors import RecipeError
+from h2crop_data.maintenance.differences import (
     ArrayDifference,
     Change,
     TableDifference,
@@ -27,10 +31,6 @@ from h2crop_data.cube.differences import (
     compare_tables,
     compare_values,
 )
-from h2crop_data.cube.reading import ReleaseStore, index_path, load_root, read_file, read_table
-from h2crop_data.cube.schema import ArraySpec, StoreLayout, coordinates
-from h2crop_data.cube.shard import open_arrays, shard_name
-from h2crop_data.errors import RecipeError
 
 #: Root attributes that are compared.
 COMPARED_ATTRIBUTES = ("title", "format_version", "software", "layout")
