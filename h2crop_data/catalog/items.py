@@ -8,6 +8,7 @@ import math
 import re
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from typing import Any
 
 import numpy as np
 import pystac
@@ -27,6 +28,7 @@ UTM = re.compile(r"32[67](0[1-9]|[1-5]\d|60)")
 ZONE_REACH = 15.0
 #: What stands between the id of an item and the number of those with the same id.
 TWIN_MARK = "~"
+TWIN_NUMBER = re.compile(rf"{TWIN_MARK}\d+$")
 
 
 def acquired(item: pystac.Item) -> datetime:
@@ -46,7 +48,14 @@ def number_of(item: pystac.Item, name: str) -> float | None:
 
     Raises SceneError for anything else.
     """
-    value = item.properties.get(name)
+    return finite_number(item.properties.get(name), f"{item.id}: {name}")
+
+
+def finite_number(value: Any, what: str) -> float | None:
+    """A stated number, also where it is written as text; None where nothing is stated.
+
+    Raises SceneError, which calls it `what`, for anything else.
+    """
     if value is None:
         return None
     try:
@@ -54,7 +63,7 @@ def number_of(item: pystac.Item, name: str) -> float | None:
     except (TypeError, ValueError):
         number = math.nan
     if not math.isfinite(number):
-        raise SceneError(f"{item.id}: {name} is {value!r}, expected a number")
+        raise SceneError(f"{what} is {value!r}, expected a number")
     return number
 
 
@@ -114,7 +123,7 @@ def name_twins(*lists: Sequence[pystac.Item]) -> dict[str, str]:
 
 def shared_id(name: str) -> str:
     """The id that a catalog gave, also where `name_twins` gave another."""
-    return name.partition(TWIN_MARK)[0]
+    return TWIN_NUMBER.sub("", name)
 
 
 def footprint(item: pystac.Item) -> BaseGeometry:

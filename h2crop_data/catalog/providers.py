@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,7 +10,7 @@ from typing import Any
 
 import pystac
 
-from h2crop_data.catalog.items import number_of
+from h2crop_data.catalog.items import finite_number, number_of
 from h2crop_data.constants import SENTINEL2_BANDS
 from h2crop_data.errors import SceneError
 from h2crop_data.sentinel2.reflectance import OffsetEvidence
@@ -88,15 +87,7 @@ def stated_offset(asset: pystac.Asset) -> float | None:
     bands = facts.get("raster:bands") or facts.get("bands")
     first: dict[str, Any] = bands[0] if isinstance(bands, list) and bands and isinstance(bands[0], dict) else {}
     stated = facts.get("raster:offset", first.get("offset", first.get("raster:offset")))
-    if stated is None:
-        return None
-    try:
-        offset = float(stated)
-    except (TypeError, ValueError):
-        offset = math.nan
-    if not math.isfinite(offset):
-        raise SceneError(f"{asset.href}: its offset is {stated!r}, expected a number")
-    return offset
+    return finite_number(stated, f"{asset.href}: its offset")
 
 
 def is_jpeg2000(asset: pystac.Asset) -> bool:

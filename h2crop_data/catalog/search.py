@@ -38,6 +38,8 @@ RETRIES = Retry(
 PAGE_SIZE = 250
 #: Pages without an item, one after the other, after which a search is given up.
 MOST_EMPTY_PAGES = 20
+#: What to do about a search that is not whole.
+AGAIN = "Run it again; if it stays so, tell whoever runs the catalog, or search a smaller area"
 #: Vertices of the largest geometry a server is asked with.
 MOST_VERTICES = 500
 #: What pystac raises for JSON that is not what it should be.
@@ -121,7 +123,7 @@ def search_api(
             new = {identity(item) for item in items} - given
             if items and not new:
                 raise CatalogError(
-                    f"{url} gives a page of the search a second time, so what is missing cannot be known"
+                    f"{url} gives a page of the search a second time, so what is missing cannot be known. {AGAIN}"
                 )
             listed += items
             given |= new
@@ -137,7 +139,7 @@ def search_api(
     if promised and len(given) < min(promised):
         raise CatalogError(
             f"{url} says that {min(promised)} items of {collection} match the search and gave {len(given)}: some are "
-            "missing. Run it again; if it stays so, tell whoever runs the catalog, or search a smaller area"
+            f"missing. {AGAIN}"
         )
     return listed
 
@@ -157,7 +159,7 @@ def pages_of(url: str, reader: StacApiIO, search: Any) -> Iterator[dict[str, Any
             return
         if empty >= MOST_EMPTY_PAGES:
             raise CatalogError(
-                f"{url} gave {empty} pages without an item, one after the other, each with a link to more"
+                f"{url} gave {empty} pages without an item, one after the other, each with a link to more. {AGAIN}"
             )
         method = str(link.get("method", "GET")).upper()
         link = pystac.Link.from_dict({**link, "href": urljoin(search.url, link["href"]), "method": method})

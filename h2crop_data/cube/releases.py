@@ -21,10 +21,21 @@ RELEASE_FILE = re.compile(r"index/r(?P<release>\d+)/.+")
 
 
 def current_attributes(storage: Storage) -> dict[str, Any] | None:
-    """The root attributes of the store's current release, or None before the first."""
+    """The root attributes of the store's current release, or None before the first.
+
+    Raises StoreError for a root that is not one of an h2crop store.
+    """
     if not storage.exists(ROOT):
         return None
-    attributes: dict[str, Any] = storage.read_json(ROOT)["attributes"]
+    root = storage.read_json(ROOT)
+    try:
+        attributes: dict[str, Any] = root["attributes"]
+        attributes["format_version"], attributes["release"]
+    except (KeyError, TypeError) as error:
+        raise StoreError(
+            f"{storage.where(ROOT)} is not the root of an h2crop store ({error}); put back the newest "
+            f"index/r<N>/{ROOT_COPY}, or choose another place"
+        ) from error
     return attributes
 
 
