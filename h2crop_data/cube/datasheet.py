@@ -30,7 +30,7 @@ from h2crop_data.cube.datasheet_limits import limits_section
 from h2crop_data.cube.datasheet_quality import (
     classes_section,
     quality_section,
-    reading_problems_section,
+    sources_read_section,
     statistics_section,
 )
 from h2crop_data.cube.index import IndexTables
@@ -74,7 +74,7 @@ def datasheet(
         split_section(tables, layout),
         statistics_section(tables, layout, wavelengths),
         quality_section(tables, layout),
-        reading_problems_section(tables),
+        sources_read_section(tables),
         limits_section(tables, layout),
         reading_section(tables),
         making_section(attributes, tables),

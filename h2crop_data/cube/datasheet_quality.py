@@ -142,7 +142,7 @@ def clear_months(tables: IndexTables) -> list[str]:
     return table(columns, rows) if len(columns) > 1 else ["The store does not say how often a pixel was seen clear."]
 
 
-def reading_problems_section(tables: IndexTables) -> list[str]:
+def sources_read_section(tables: IndexTables) -> list[str]:
     """What was read of the sources, repaired and dropped, crop codes in no table, and what needs a look."""
     rows, lines = [], []
     for season, parts in tables.sources.items():

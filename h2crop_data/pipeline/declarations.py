@@ -17,12 +17,13 @@ import shapely
 from numpy.typing import NDArray
 
 from h2crop_data.constants import FINE, TIERS, UNKNOWN
+from h2crop_data.cube.markdown import listing
 from h2crop_data.errors import ParcelError
 from h2crop_data.grid import LONLAT, SPLIT_CRS, Cell, to_crs, transformer
 from h2crop_data.parcels.rasterize import covered, rasterize_ids
 from h2crop_data.parcels.read import CONTRADICTORY
 from h2crop_data.parcels.taxonomy import Taxonomy, tier_table
-from h2crop_data.pipeline.parcel_files import listed, path_of, read_near, sources_of_role, sources_of_year
+from h2crop_data.pipeline.parcel_files import NAMED, path_of, read_near, sources_of_role, sources_of_year
 from h2crop_data.recipe.model import ParcelSource, Recipe
 
 Square = tuple[int, int]
@@ -111,7 +112,7 @@ def check_declared(found: Sequence[Declarations], recipe: Recipe, role: str, sea
     known = sum(one.counts["parcels"] - one.counts["unmapped"] - one.counts.get(CONTRADICTORY, 0) for one in found)
     if not known:
         codes = sum((Counter(codes) for one in found for codes in one.unmapped.values()), Counter[str]())
-        often = listed([f"{code or 'no code'} ({number})" for code, number in codes.most_common()])
+        often = listing([f"{code or 'no code'} ({number})" for code, number in codes.most_common()], NAMED)
         notes = [note for one in found for note in one.notes]
         raise ParcelError(
             f"{year}: none of {parcels} parcel(s) of {files} has a crop code that is in its table: {often}; check the "

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from typing import Any
 
@@ -12,7 +11,7 @@ from h2crop_data.catalog.access import is_remote
 from h2crop_data.catalog.acquisitions import looks_of
 from h2crop_data.constants import MONTHS
 from h2crop_data.pipeline.plan import SeasonPlan
-from h2crop_data.pipeline.sources import source_facts
+from h2crop_data.pipeline.sources import source_facts, without_figures
 
 #: Stored over raw bytes of full-size cells, as measured (docs/benchmarks.md); cloudy years are smaller.
 COMPRESSION = {"lz4": 0.66, "zstd": 0.58}
@@ -50,7 +49,7 @@ def estimate(plan: SeasonPlan) -> dict[str, Any]:
         "prior_parcels": len(plan.prior.parcels),
     }
     # Reasons carry the figures of each scene; without them they can be counted.
-    reasons = Counter(re.sub(r"\d[\d.]*", "N", one.reason) for one in plan.scenes if not one.taken)
+    reasons = Counter(without_figures(one.reason) for one in plan.scenes if not one.taken)
     return {
         "counts": counts,
         "raw_bytes": raw,

@@ -14,6 +14,7 @@ import pandas as pd
 import pyogrio
 import shapely
 
+from h2crop_data.cube.markdown import listing
 from h2crop_data.errors import ParcelError
 from h2crop_data.grid import LONLAT, Cell, to_crs
 from h2crop_data.parcels.damage import about_to_name_rows, check_rows
@@ -176,22 +177,16 @@ def unmapped_codes(parcels: pd.DataFrame) -> dict[str, dict[str, int]]:
 def unreadable_rows(file: ParcelFile, problems: pd.DataFrame) -> list[str]:
     """A note on the rows of a file that could not be read."""
     rows = sorted(problems["fid"][problems["problem"] == "unreadable"].tolist())
-    told = f"{file.path.name}: {len(rows)} row(s) left out whose geometry cannot be read: fid {listed(rows)}"
+    told = f"{file.path.name}: {len(rows)} row(s) left out whose geometry cannot be read: fid {listing(rows, NAMED)}"
     return [told] if rows else []
 
 
 def zero_notes(country: str, codes: Iterable[str], table: Mapping[str, str]) -> list[str]:
     """A note on the crop codes that a table has with other zeros before them."""
     pairs = [f"{code} is in the table as {known}" for code, known in sorted(lost_zeros(set(codes), table).items())]
-    return [f"crop codes of {country}: {listed(pairs)}; {ZEROS_LOST}"] if pairs else []
+    return [f"crop codes of {country}: {listing(pairs, NAMED)}; {ZEROS_LOST}"] if pairs else []
 
 
 def is_zero_note(note: str, country: str) -> bool:
     """Whether a note is one of `zero_notes` on a country."""
     return note.startswith(f"crop codes of {country}: ") and note.endswith(ZEROS_LOST)
-
-
-def listed(names: Sequence[object]) -> str:
-    """The first of some names, and how many more there are."""
-    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
-    return ", ".join(map(str, names[:NAMED])) + more

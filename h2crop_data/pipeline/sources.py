@@ -7,14 +7,13 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from h2crop_data.cube.datasheet_quality import REPAIRED_ROWS, ROWS_LEFT_OUT, with_reasons
+from h2crop_data.cube.datasheet_quality import DECLARED, REPAIRED_ROWS, ROWS_LEFT_OUT, with_reasons
+from h2crop_data.cube.markdown import listing
 from h2crop_data.pipeline.plan import ROLES, SeasonPlan
 from h2crop_data.pipeline.scenes import SceneDecision
 
 #: Crop codes, and scenes of one warning, that a line names.
 NAMED = 10
-#: How the two years of declarations are called.
-ROLE_NAMES = {"parcels": "parcels", "prior": "parcels of the year before"}
 
 
 def source_facts(plan: SeasonPlan) -> dict[str, Any]:
@@ -28,7 +27,7 @@ def source_facts(plan: SeasonPlan) -> dict[str, Any]:
         for role in ROLES:
             declarations = getattr(plan, role)
             facts[role] = {"counts": declarations.counts, "unmapped": declarations.unmapped}
-            warnings += [f"{ROLE_NAMES[role]}: {note}" for note in declarations.notes]
+            warnings += [f"{DECLARED[role]}: {note}" for note in declarations.notes]
     return {**facts, "warnings": warnings}
 
 
@@ -37,22 +36,27 @@ def scene_warnings(scenes: Sequence[SceneDecision]) -> list[str]:
     alike: dict[str, list[SceneDecision]] = {}
     for scene in scenes:
         if scene.warning:
-            alike.setdefault(re.sub(r"\d[\d.]*", "N", scene.warning), []).append(scene)
+            alike.setdefault(without_figures(scene.warning), []).append(scene)
     lines = []
     for group in alike.values():
-        names = ", ".join(scene.id for scene in group[:NAMED]) + (", …" if len(group) > NAMED else "")
+        names = listing([scene.id for scene in group], NAMED)
         lines.append(f"{len(group)} scene(s): {group[0].warning} ({names})")
     return lines
+
+
+def without_figures(text: str) -> str:
+    """A text with every number as N, so that those that differ in figures alone can be counted."""
+    return re.sub(r"\d[\d.]*", "N", text)
 
 
 def unmapped_codes(unmapped: Mapping[str, Mapping[str, int]]) -> list[str]:
     """A line a country: the crop codes that are in no table, the most frequent first, with their parcels."""
     lines = []
     for country, codes in sorted(unmapped.items()):
-        often = Counter(codes).most_common()
-        named = ", ".join(f"{code or 'no code'} ({number})" for code, number in often[:NAMED])
-        more = f", and {len(often) - NAMED} more" if len(often) > NAMED else ""
-        lines.append(f"{country}: {len(often)} crop code(s) in no table, unknown in every tier: {named}{more}")
+        named = [f"{code or 'no code'} ({number})" for code, number in Counter(codes).most_common()]
+        lines.append(
+            f"{country}: {len(named)} crop code(s) in no table, unknown in every tier: {listing(named, NAMED)}"
+        )
     return lines
 
 
@@ -72,6 +76,6 @@ def explain_sources(facts: Mapping[str, Any]) -> list[str]:
     lines = []
     for role in ROLES:
         found = facts.get(role, {})
-        lines += [f"{ROLE_NAMES[role]}: {line}" for line in uncommon_rows(found.get("counts", {}))]
-        lines += [f"{ROLE_NAMES[role]}, {line}" for line in unmapped_codes(found.get("unmapped", {}))]
+        lines += [f"{DECLARED[role]}: {line}" for line in uncommon_rows(found.get("counts", {}))]
+        lines += [f"{DECLARED[role]}, {line}" for line in unmapped_codes(found.get("unmapped", {}))]
     return [*lines, *(f"warning: {warning}" for warning in facts["warnings"])]

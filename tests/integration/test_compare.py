@@ -3,17 +3,12 @@
 from __future__ import annotations
 
 import json
-import re
 import sys
 import tempfile
-import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
-from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +31,7 @@ from store_factory import (
     sample_row,
     scenes_table,
 )
+from web_server import served
 
 from h2crop_data.cli.main import main
 from h2crop_data.cube.reading import read_index_json
@@ -486,50 +482,11 @@ def test_releases_of_one_store(original: Content, tmp_path: Path) -> None:
         compare_stores(store, store, release_b=7)
 
 
-class Ranges(SimpleHTTPRequestHandler):
-    """A plain file server that serves ranges."""
-
-    def do_GET(self) -> None:
-        path = Path(self.translate_path(self.path))
-        if not path.is_file():
-            self.send_error(404)
-            return
-        data = path.read_bytes()
-        wanted = re.fullmatch(r"bytes=(\d*)-(\d*)", self.headers.get("Range", ""))
-        self.send_response(206 if wanted else 200)
-        if wanted:
-            first, last = wanted.groups()
-            begin = int(first) if first else len(data) - int(last)
-            end = min(int(last), len(data) - 1) if first and last else len(data) - 1
-            self.send_header("Content-Range", f"bytes {begin}-{end}/{len(data)}")
-            data = data[begin : end + 1]
-        self.send_header("Content-Length", str(len(data)))
-        self.end_headers()
-        self.wfile.write(data)
-
-    def log_message(self, *args: Any) -> None:
-        """Keep the test's output clean."""
-
-
-@contextmanager
-def served(folder: Path) -> Iterator[str]:
-    """The URL of a folder."""
-    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Ranges, directory=str(folder)))
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_address[1]}"
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
-
-
 def test_a_store_at_a_url_against_a_folder(original: Content, store_a: Path, tmp_path: Path) -> None:
     altered, notes = original.copy(), {}
     for name in ("a pixel of a month", "flags", "a corner", "a sample less"):
         ALTERATIONS[name](altered, notes)
-    with served(write(altered, tmp_path / "b")) as url:
+    with served(write(altered, tmp_path / "b")) as (url, _):
         found = compare_stores(store_a, url, Choice(full=True))
         same = compare_stores(url, url, Choice(full=True))
     assert ordered(told(found)) == ordered(expected(notes, original))

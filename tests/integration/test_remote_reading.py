@@ -21,6 +21,7 @@ import pytest
 import xarray as xr
 from s3_server import BUCKET, s3_proxy, s3_server, use_server
 from store_factory import MadeStore, make_store
+from torch_workers import WORKERS
 from web_server import IgnoresRanges, NoListing, served
 
 import h2crop_data
@@ -275,32 +276,6 @@ def test_a_damaged_shard_is_told_by_its_url(made: MadeStore, tmp_path: Path) -> 
         samples = CropSamples(url, arrays=["label"])
         with pytest.raises(StoreError, match=rf"{re.escape(url)}/2022/label/c\.0\.0\.0\.0: .*cut short"):
             samples[0]
-
-
-WORKERS = """
-import sys
-import numpy as np
-import torch
-from torch.utils.data import DataLoader
-from h2crop_data.errors import StoreError
-from h2crop_data.training.dataset import CropSamples
-
-if __name__ == "__main__":
-    store, start, expected = sys.argv[1:]
-    samples = CropSamples(store)
-    first = samples[0]["s2"]  # used in the parent before
-    loader = DataLoader(samples, batch_size=2, num_workers=2, multiprocessing_context=start, timeout=60)
-    try:
-        batches = list(loader)
-    except StoreError as error:
-        print(error)
-    else:
-        assert [name for batch in batches for name in batch["id"]] == samples.ids
-        read = torch.cat([batch["s2"] for batch in batches])
-        np.testing.assert_array_equal(read.numpy(), np.load(expected))
-        assert torch.equal(read[0], first)
-        print("the same")
-"""
 
 
 @pytest.mark.parametrize("remote", ["s3", "web"], indirect=True)

@@ -9,39 +9,21 @@ from typing import Any
 import pystac
 import pytest
 import shapely
+from stac_items import item_of
 
 from h2crop_data.catalog.acquisitions import looks_of, newest_of_each_acquisition, satellite, strip_start
 from h2crop_data.catalog.inventory import items_from_parquet, items_to_parquet
-from h2crop_data.catalog.items import each_once, footprint, name_twins, number_of
+from h2crop_data.catalog.items import each_once, footprint, name_twins, number_of, shared_id
 from h2crop_data.errors import SceneError
 
 DATATAKE = "GS2A_20220510T105031_035950_N05.11"
 STRIP = "S2A_OPER_MSI_L2A_DS_2BPS_20220510T141054_S20220510T105130_N05.11"
 
 
-def item(
-    name: str,
-    time: str = "2022-05-10T10:50:41Z",
-    box: tuple[float, float, float, float] = (2.9, 48.5, 3.1, 48.6),
-    href: str = "/data/blue.tif",
-    **properties: Any,
-) -> pystac.Item:
-    """An item; `__` in a property's name stands for a colon."""
-    return pystac.Item.from_dict(
-        {
-            "type": "Feature",
-            "stac_version": "1.0.0",
-            "stac_extensions": [],
-            "id": name,
-            "geometry": json.loads(shapely.to_geojson(shapely.box(*box))),
-            "bbox": list(box),
-            "properties": {"datetime": time, **{key.replace("__", ":"): value for key, value in properties.items()}},
-            "links": [],
-            "assets": {"blue": {"href": href}},
-            "collection": "sentinel-2-l2a",
-        },
-        migrate=False,
-    )
+def item(name: str, time: str = "2022-05-10T10:50:41Z", href: str = "/data/blue.tif", **settings: Any) -> pystac.Item:
+    """An item of one file, south of Paris unless `box` says where."""
+    place = {"box": (2.9, 48.5, 3.1, 48.6), "assets": {"blue": {"href": href}}}
+    return item_of(name, time=time, **(place | settings))
 
 
 def names(items: list[pystac.Item]) -> list[str]:
@@ -90,6 +72,12 @@ class TestIdentity:
         first, stated, later = item("a", "2022-05-10T10:50:45Z"), item("a~2"), item("a", "2022-05-10T10:50:41Z")
         assert name_twins([first, stated], [later]) == {"a~3": "a"}
         assert (first.id, stated.id, later.id) == ("a", "a~2", "a~3")
+
+    @pytest.mark.parametrize(
+        ("name", "shared"), [("a~2", "a"), ("a~12", "a"), ("a", "a"), ("a~b", "a~b"), ("a~2~3", "a~2")]
+    )
+    def test_only_the_number_of_a_twin_is_cut_from_its_id(self, name: str, shared: str) -> None:
+        assert shared_id(name) == shared
 
 
 class TestFootprint:

@@ -10,6 +10,7 @@ from typing import Any
 import pystac
 import pytest
 import shapely
+from stac_items import item_json, item_of
 
 from h2crop_data.catalog.acquisitions import datatake_time, newest_of_each_acquisition
 from h2crop_data.catalog.inventory import items_from_parquet, items_to_parquet
@@ -31,35 +32,6 @@ from h2crop_data.sentinel2.reflectance import OffsetEvidence
 
 AREA = shapely.box(5.2, 50.2, 5.3, 50.3)
 JUNE = (datetime(2022, 6, 1, tzinfo=UTC), datetime(2022, 7, 1, tzinfo=UTC))
-
-
-def item_json(
-    name: str,
-    *,
-    collection: str | None = "sentinel-2-l2a",
-    time: str | None = "2022-06-15T10:30:00Z",
-    box: tuple[float, float, float, float] = (5, 50, 6, 51),
-    assets: dict[str, Any] | None = None,
-    **properties: Any,
-) -> dict[str, Any]:
-    """A STAC item as JSON; `__` in a property's name stands for a colon."""
-    return {
-        "type": "Feature",
-        "stac_version": "1.0.0",
-        "stac_extensions": [],
-        "id": name,
-        "geometry": json.loads(shapely.to_geojson(shapely.box(*box))),
-        "bbox": list(box),
-        "properties": {"datetime": time, **{key.replace("__", ":"): value for key, value in properties.items()}},
-        "links": [],
-        "assets": {"blue": {"href": "blue.tif"}} if assets is None else assets,
-        **({"collection": collection} if collection else {}),
-    }
-
-
-def item_of(name: str, **settings: Any) -> pystac.Item:
-    """The same as an item."""
-    return pystac.Item.from_dict(item_json(name, **settings), migrate=False)
 
 
 def as_json(item: pystac.Item) -> dict[str, Any]:

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from store_factory import make_store
+from torch_workers import WORKERS
 
 from h2crop_data.errors import StoreError
 from h2crop_data.training.dataset import CropSamples
@@ -90,27 +91,6 @@ def test_a_selection_without_samples_says_what_was_asked_and_what_there_is(tmp_p
         CropSamples(made.folder, split="test", seasons=[2023])
     with pytest.raises(StoreError, match=r"no split 'holdout'; it has train, val, test$"):
         CropSamples(made.folder, split="holdout")
-
-
-WORKERS = """
-import sys
-import numpy as np
-import torch
-from torch.utils.data import DataLoader
-from h2crop_data.training.dataset import CropSamples
-
-if __name__ == "__main__":
-    store, start, expected = sys.argv[1:]
-    samples = CropSamples(store)
-    first = samples[0]["s2"]  # used in the parent before
-    loader = DataLoader(samples, batch_size=2, num_workers=2, multiprocessing_context=start, timeout=60)
-    batches = list(loader)
-    assert [name for batch in batches for name in batch["id"]] == samples.ids
-    read = torch.cat([batch["s2"] for batch in batches])
-    np.testing.assert_array_equal(read.numpy(), np.load(expected))
-    assert torch.equal(read[0], first)
-    print("the same")
-"""
 
 
 @pytest.mark.parametrize("start", ["fork", "spawn", "forkserver"])
