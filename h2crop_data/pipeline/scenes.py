@@ -278,8 +278,9 @@ def choose_sentinel2(
             keys = [sentinel2_asset(item, band) for band in (*source.bands, "SCL")]
             offset = decide_offset(source.offset, offset_evidence(item, source.bands))
         except SceneError as error:
-            decisions.append(decision(item, "sentinel2", str(error)))
-            undecided.append(f"{item.id}: {error}")
+            reason = str(error).removeprefix(f"{item.id}: ")
+            decisions.append(decision(item, "sentinel2", reason))
+            undecided.append(f"{item.id}: {reason}")
             continue
         warning = "; ".join(filter(None, [offset.warning, twin_warning(item, twins)]))
         decisions.append(decision(item, "sentinel2", None, offset.offset, offset.reason, warning))
@@ -291,7 +292,7 @@ def choose_sentinel2(
         shown = "\n  ".join(undecided[:5])
         raise PlanError(
             f"{len(undecided)} of {len(kept.items)} Sentinel-2 scenes cannot be used:\n  {shown}\n"
-            "Declare `sentinel2.offset`, or leave such scenes out with `sentinel2.gaps: record`."
+            "Do what the reasons say, or leave such scenes out with `sentinel2.gaps: record`."
         )
     decisions = with_filler_warnings(decisions, kept.fillers)
     return taken, sorted(decisions, key=lambda one: one.id)

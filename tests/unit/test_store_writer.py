@@ -109,6 +109,20 @@ def test_a_folder_with_something_else_in_it_is_refused_and_left_alone(tmp_path: 
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
 
 
+@pytest.mark.parametrize(
+    "text", ["{}", "[]", "null", '{"attributes": {}}', '{"attributes": {"format_version": "1.1"}}']
+)
+def test_a_root_that_is_not_one_of_a_store_is_refused_and_left_alone(tmp_path: Path, text: str) -> None:
+    (tmp_path / "store/.build").mkdir(parents=True)
+    (tmp_path / "store/zarr.json").write_text(text, encoding="utf-8")
+    with (
+        pytest.raises(StoreError, match=r"store/zarr\.json is not the root of an h2crop store .*put back the newest"),
+        hold_store(tmp_path / "store"),
+    ):
+        pass
+    assert (tmp_path / "store/zarr.json").read_text(encoding="utf-8") == text
+
+
 def test_an_empty_folder_and_a_folder_that_is_not_there_become_stores(tmp_path: Path) -> None:
     for folder in (tmp_path, tmp_path / "deep" / "down"):
         with hold_store(folder) as builder:
