@@ -6,13 +6,13 @@ sees the new release when the root is replaced.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pandas as pd
 
 from h2crop_data.cube.coordinates import coordinate_chunks, encode_coordinate
-from h2crop_data.cube.datasheet import datasheet
-from h2crop_data.cube.index import index_files, index_tables, parquet_bytes
+from h2crop_data.cube.index import IndexTables, index_files, index_tables, parquet_bytes
 from h2crop_data.cube.releases import ROOT, SEALING, current_attributes, next_release
 from h2crop_data.cube.schema import FORMAT_VERSION, ROOT_COPY, StoreLayout, coordinates, group_document
 from h2crop_data.cube.season import FinishedSeason
@@ -21,6 +21,8 @@ from h2crop_data.storage.storage import FileRecord
 
 #: The newest release in words, where a visitor looks first.
 DATASHEET = "DATASHEET.md"
+#: What puts a release into words: root attributes, tables, bytes of its data, wavelengths of its bands in nm.
+Describe = Callable[[dict[str, Any], IndexTables, int, list[float] | None], str]
 
 
 def seal(
@@ -29,11 +31,13 @@ def seal(
     seasons: list[FinishedSeason],
     classes: list[dict[int, str]],
     software: str,
+    describe: Describe,
     origin: dict[str, Any] | None = None,
 ) -> int:
     """Make a release of the finished seasons; gives its number. Nothing changed since the last one: that one's number.
 
-    classes: names of the class ids of each tier. origin: the release of another store this one was relabelled from.
+    classes: names of the class ids of each tier. describe: what writes the datasheet. origin: the release of another
+    store this one was relabelled from.
     """
     seasons = sorted(seasons, key=lambda finished: finished.season)
     identity = {str(finished.season): finished.identity for finished in seasons}
@@ -63,11 +67,11 @@ def seal(
         attributes["origin"] = origin
     tables = index_tables(seasons, classes)
     index = index_files(tables)
-    text = datasheet(
+    text = describe(
         attributes,
         tables,
-        data_bytes=sum(int(file["bytes"]) for file in files),
-        wavelengths=None if seasons[0].spectra is None else seasons[0].spectra[0, 0].tolist(),
+        sum(int(file["bytes"]) for file in files),
+        None if seasons[0].spectra is None else seasons[0].spectra[0, 0].tolist(),
     )
     index["datasheet.md"] = text.encode()
     folder = f"index/r{release}"

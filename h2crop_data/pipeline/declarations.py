@@ -17,7 +17,7 @@ import shapely
 from numpy.typing import NDArray
 
 from h2crop_data.constants import FINE, TIERS, UNKNOWN
-from h2crop_data.cube.markdown import listing
+from h2crop_data.datasheet.markdown import listing
 from h2crop_data.errors import ParcelError
 from h2crop_data.grid import LONLAT, SPLIT_CRS, Cell, to_crs, transformer
 from h2crop_data.parcels.rasterize import covered, rasterize_ids

@@ -14,7 +14,7 @@ import pandas as pd
 import pyogrio
 import shapely
 
-from h2crop_data.cube.markdown import listing
+from h2crop_data.datasheet.markdown import listing
 from h2crop_data.errors import ParcelError
 from h2crop_data.grid import LONLAT, Cell, to_crs
 from h2crop_data.parcels.damage import about_to_name_rows, check_rows

@@ -17,6 +17,7 @@ from h2crop_data.cube.seal import seal
 from h2crop_data.cube.season import FinishedSeason
 from h2crop_data.cube.statistics import total
 from h2crop_data.cube.writer import StoreBuilder
+from h2crop_data.datasheet.sheet import datasheet
 from h2crop_data.errors import PlanError
 from h2crop_data.parcels.taxonomy import Taxonomy
 from h2crop_data.pipeline.estimate import empty_months
@@ -87,7 +88,7 @@ def seal_store(builder: StoreBuilder, report: BuildReport) -> None:
     taxonomy = Taxonomy.load()
     classes = [taxonomy.names(tier) for tier in range(1, len(taxonomy.classes) + 1)]
     origin = builder.storage.read_json(ORIGIN) if builder.storage.exists(ORIGIN) else None
-    report.release = seal(builder, layout, finished, classes, f"h2crop-data {__version__}", origin)
+    report.release = seal(builder, layout, finished, classes, f"h2crop-data {__version__}", datasheet, origin)
 
 
 def plan_folders(builder: StoreBuilder) -> dict[int, list[str]]:

@@ -7,8 +7,8 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from h2crop_data.cube.datasheet_quality import DECLARED, REPAIRED_ROWS, ROWS_LEFT_OUT, with_reasons
-from h2crop_data.cube.markdown import listing
+from h2crop_data.datasheet.markdown import listing
+from h2crop_data.datasheet.quality import DECLARED, REPAIRED_ROWS, ROWS_LEFT_OUT, with_reasons
 from h2crop_data.pipeline.plan import ROLES, SeasonPlan
 from h2crop_data.pipeline.scenes import SceneDecision
 

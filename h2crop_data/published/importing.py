@@ -19,6 +19,7 @@ from h2crop_data.cube.seal import seal
 from h2crop_data.cube.season import FinishedSeason
 from h2crop_data.cube.statistics import block_sums, total
 from h2crop_data.cube.writer import StoreBuilder, hold_store
+from h2crop_data.datasheet.sheet import datasheet
 from h2crop_data.errors import PlanError
 from h2crop_data.parcels.taxonomy import Taxonomy
 from h2crop_data.published.blocks import FLAGGED, PublishedBlock, assemble, blocks_of, input_hash, published_layout
@@ -245,7 +246,7 @@ def seal_import(builder: StoreBuilder, seasons: list[FinishedSeason]) -> int:
     taxonomy = Taxonomy.load()
     classes = [taxonomy.names(tier) for tier in range(1, len(taxonomy.classes) + 1)]
     capacity = builder.storage.read_json(IMPORT_FILE)["block capacity"]
-    return seal(builder, published_layout(capacity), seasons, classes, f"h2crop-data {__version__}")
+    return seal(builder, published_layout(capacity), seasons, classes, f"h2crop-data {__version__}", datasheet)
 
 
 def note_places(report: ImportReport, seasons: Sequence[FinishedSeason], scenes: SceneCatalog | None) -> None:

@@ -123,12 +123,13 @@ def synthesise(folder: Path) -> dict[str, float]:
     import h2crop_data
     from h2crop_data.cube.seal import seal
     from h2crop_data.cube.writer import hold_store
+    from h2crop_data.datasheet.sheet import datasheet
     from h2crop_data.report.summary import summarize
 
     layout, finished = synthesised_season()
     with hold_store(folder / "many") as builder:
         start = time.perf_counter()
-        seal(builder, layout, [finished], [{1: "a"}, {1: "b"}, {1: "c"}, {1: "d"}], "bench")
+        seal(builder, layout, [finished], [{1: "a"}, {1: "b"}, {1: "c"}, {1: "d"}], "bench", datasheet)
         sealed = time.perf_counter() - start
 
     def seconds(work: Callable[[], Any]) -> float:

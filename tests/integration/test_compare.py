@@ -40,6 +40,7 @@ from h2crop_data.cube.seal import seal
 from h2crop_data.cube.season import FinishedSeason
 from h2crop_data.cube.statistics import BlockSums, block_sums, total
 from h2crop_data.cube.writer import hold_store
+from h2crop_data.datasheet.sheet import datasheet
 from h2crop_data.errors import RecipeError, StoreError
 from h2crop_data.maintenance.compare import Choice, StoreComparison, compare_stores
 from h2crop_data.maintenance.differences import Change, changes, compare_tables
@@ -122,7 +123,7 @@ def write(made: Content, folder: Path, season: int = SEASON) -> Path:
             files=files,
             recipe=made.recipe,
         )
-        seal(builder, layout, [finished], made.classes, made.software)
+        seal(builder, layout, [finished], made.classes, made.software, datasheet)
     return folder
 
 

@@ -26,6 +26,7 @@ from h2crop_data.cube.seal import seal
 from h2crop_data.cube.season import FinishedSeason
 from h2crop_data.cube.statistics import BlockSums, block_sums, total
 from h2crop_data.cube.writer import StoreBuilder, hold_store
+from h2crop_data.datasheet.sheet import datasheet
 from h2crop_data.grid import Cell
 
 SOFTWARE = "h2crop-data of the tests"
@@ -95,7 +96,7 @@ def make_store(
     made = MadeStore(folder, layout)
     with hold_store(folder) as builder, ThreadPoolExecutor(2) as pool:
         finished = [write_season(builder, pool, made, season, blocks) for season in seasons]
-        made.release = seal(builder, layout, finished, CLASSES, SOFTWARE)
+        made.release = seal(builder, layout, finished, CLASSES, SOFTWARE, datasheet)
     return made
 
 

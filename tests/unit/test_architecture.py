@@ -26,9 +26,10 @@ MAY_IMPORT = {
     "simulate": BASE | {"sentinel2", "parcels"},
     "report": BASE | {"cube", "storage"},
     "training": BASE | {"cube", "storage"},
-    "published": BASE | {"cube", "storage", "parcels"},
+    "datasheet": BASE | {"cube"},
+    "published": BASE | {"cube", "storage", "parcels", "datasheet"},
     "validation": BASE | {"cube", "storage", "splits"},
-    "pipeline": BASE | {"sentinel2", "enmap", "parcels", "catalog", "cube", "storage", "splits"},
+    "pipeline": BASE | {"sentinel2", "enmap", "parcels", "catalog", "cube", "datasheet", "storage", "splits"},
     "maintenance": BASE | {"cube", "parcels", "pipeline", "storage"},
     "cli": BASE
     | {"catalog", "cube", "maintenance", "parcels", "pipeline", "published", "report", "simulate", "storage"}

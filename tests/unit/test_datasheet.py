@@ -24,10 +24,10 @@ from markdown_it.token import Token
 from store_factory import CUT_MONTH, EMPTY_MONTH, ENMAP_FLAGGED, SOFTWARE, WAVELENGTHS, MadeStore, make_store
 
 from h2crop_data.constants import MONTHS, SENTINEL2_BANDS, TIERS, UNKNOWN
-from h2crop_data.cube.datasheet import datasheet
 from h2crop_data.cube.index import IndexTables
-from h2crop_data.cube.markdown import byte_size, code, listing, plain, share
 from h2crop_data.cube.reading import read_index, read_index_json, store_attributes
+from h2crop_data.datasheet.markdown import byte_size, code, listing, plain, share
+from h2crop_data.datasheet.sheet import datasheet
 
 SEASONS = (2021, 2022)
 #: What would show that a missing value was written as a number or a word.
@@ -574,7 +574,7 @@ def test_the_sheet_is_a_pure_function(
 def test_it_does_not_depend_on_the_process(parts: tuple[dict[str, Any], IndexTables], tmp_path: Path) -> None:
     (tmp_path / "parts").write_bytes(pickle.dumps(parts))
     program = (
-        "import pickle, sys; from h2crop_data.cube.datasheet import datasheet; "
+        "import pickle, sys; from h2crop_data.datasheet.sheet import datasheet; "
         "sys.stdout.buffer.write(datasheet(*pickle.load(open(sys.argv[1], 'rb'))).encode())"
     )
     here = datasheet(*parts).encode()

@@ -10,7 +10,9 @@ from typing import Any
 import numpy as np
 
 from h2crop_data.constants import BACKGROUND, MONTHS, TIERS, UNKNOWN
-from h2crop_data.cube.datasheet_facts import (
+from h2crop_data.cube.index import IndexTables
+from h2crop_data.cube.schema import StoreLayout
+from h2crop_data.datasheet.facts import (
     MONTH_NAMES,
     class_names,
     clear_shares,
@@ -21,9 +23,7 @@ from h2crop_data.cube.datasheet_facts import (
     pixel_counts,
     split_names,
 )
-from h2crop_data.cube.index import IndexTables
-from h2crop_data.cube.markdown import NOTHING, code, count, listing, plain, plural, reflectance, share, table
-from h2crop_data.cube.schema import StoreLayout
+from h2crop_data.datasheet.markdown import NOTHING, code, count, listing, plain, plural, reflectance, share, table
 
 #: Wavelengths whose bands stand for EnMAP: blue, green, red, near infrared, short wave infrared, nm.
 SHOWN_WAVELENGTHS = (490.0, 560.0, 665.0, 865.0, 1610.0, 2200.0)

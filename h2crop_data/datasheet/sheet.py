@@ -14,7 +14,9 @@ import numpy as np
 import pandas as pd
 
 from h2crop_data.constants import COARSE, FINE
-from h2crop_data.cube.datasheet_facts import (
+from h2crop_data.cube.index import IndexTables
+from h2crop_data.cube.schema import ArraySpec, StoreLayout
+from h2crop_data.datasheet.facts import (
     NONE,
     cells_of,
     everything,
@@ -26,16 +28,14 @@ from h2crop_data.cube.datasheet_facts import (
     recipe_sections,
     split_names,
 )
-from h2crop_data.cube.datasheet_limits import limits_section
-from h2crop_data.cube.datasheet_quality import (
+from h2crop_data.datasheet.limits import limits_section
+from h2crop_data.datasheet.markdown import NOTHING, byte_size, code, count, listing, plain, plural, share, table
+from h2crop_data.datasheet.quality import (
     classes_section,
     quality_section,
     sources_read_section,
     statistics_section,
 )
-from h2crop_data.cube.index import IndexTables
-from h2crop_data.cube.markdown import NOTHING, byte_size, code, count, listing, plain, plural, share, table
-from h2crop_data.cube.schema import ArraySpec, StoreLayout
 
 SENSORS = {"sentinel2": "Sentinel-2", "enmap": "EnMAP"}
 #: Where declared parcels come from and under which licence, by country.
@@ -54,7 +54,6 @@ NAMED = 6
 def datasheet(
     attributes: dict[str, Any],
     tables: IndexTables,
-    *,
     data_bytes: int | None = None,
     wavelengths: Sequence[float] | None = None,
 ) -> str:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 
 from h2crop_data.constants import BACKGROUND, TIERS, UNKNOWN
-from h2crop_data.cube.datasheet_facts import (
+from h2crop_data.cube.index import IndexTables
+from h2crop_data.cube.schema import StoreLayout
+from h2crop_data.datasheet.facts import (
     MONTH_NAMES,
     cells_of,
     clear_shares,
@@ -14,9 +16,7 @@ from h2crop_data.cube.datasheet_facts import (
     recipe_sections,
     split_names,
 )
-from h2crop_data.cube.index import IndexTables
-from h2crop_data.cube.markdown import count, plain, plural
-from h2crop_data.cube.schema import StoreLayout
+from h2crop_data.datasheet.markdown import count, plain, plural
 
 TWENTY_METRE_BANDS = {"B05", "B06", "B07", "B8A", "B11", "B12"}
 
