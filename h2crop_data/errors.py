@@ -46,5 +46,9 @@ class FormatVersionError(StoreError):
     """A store was written in a format this version does not read."""
 
 
+class PluginError(H2cropError, ImportError):
+    """A source that another package brings cannot be used, or is not installed."""
+
+
 class StoreWarning(UserWarning):
     """A store can be read, but not as well as it could; the command line prints it in one line."""

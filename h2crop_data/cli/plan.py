@@ -60,7 +60,7 @@ def make(
             for found in plan_extensions(chosen, extend, progress):
                 plans += [found.plan] if found.plan else []
                 lines = [] if found.plan else ["the store has every sample of the recipe; nothing to add"]
-                lines += explain_changes(found.changed, extend)
+                lines += explain_changes(chosen, found.changed, extend)
                 if found.not_compared:
                     lines.append(f"{found.not_compared} block(s) lie on ground the recipe leaves out: not compared")
                 notes += [f"season {found.season}: {line}" for line in lines]

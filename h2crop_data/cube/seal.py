@@ -14,15 +14,15 @@ import pandas as pd
 from h2crop_data.cube.coordinates import coordinate_chunks, encode_coordinate
 from h2crop_data.cube.index import IndexTables, index_files, index_tables, parquet_bytes
 from h2crop_data.cube.releases import ROOT, SEALING, current_attributes, next_release
-from h2crop_data.cube.schema import FORMAT_VERSION, ROOT_COPY, StoreLayout, coordinates, group_document
+from h2crop_data.cube.schema import FORMAT_VERSION, ROOT_COPY, StoreLayout, group_document
 from h2crop_data.cube.season import FinishedSeason
 from h2crop_data.cube.writer import StoreBuilder
 from h2crop_data.storage.storage import FileRecord
 
 #: The newest release in words, where a visitor looks first.
 DATASHEET = "DATASHEET.md"
-#: What puts a release into words: root attributes, tables, bytes of its data, wavelengths of its bands in nm.
-Describe = Callable[[dict[str, Any], IndexTables, int, list[float] | None], str]
+#: What puts a release into words: root attributes, tables, bytes of its data, values of coordinates of a first block.
+Describe = Callable[[dict[str, Any], IndexTables, int, dict[str, list[float]]], str]
 
 
 def seal(
@@ -71,7 +71,7 @@ def seal(
         attributes,
         tables,
         sum(int(file["bytes"]) for file in files),
-        None if seasons[0].spectra is None else seasons[0].spectra[0, 0].tolist(),
+        seasons[0].first_coordinates,
     )
     index["datasheet.md"] = text.encode()
     folder = f"index/r{release}"
@@ -102,7 +102,7 @@ def write_season(
     for name, spec in layout.arrays().items():
         documents[f"{prefix}/{name}"] = spec.metadata(slots, layout.capacity, layout.codec)
     files: list[str] = []
-    for coordinate in coordinates(layout):
+    for coordinate in layout.coordinates():
         shape, chunks = coordinate_chunks(coordinate, layout, finished)
         documents[f"{prefix}/{coordinate.name}"] = coordinate.metadata(shape)
         for place, values in enumerate(chunks):

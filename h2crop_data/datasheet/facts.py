@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from typing import Any
 
@@ -11,6 +12,8 @@ from numpy.typing import NDArray
 
 from h2crop_data.constants import BACKGROUND, MONTHS, UNKNOWN
 from h2crop_data.cube.index import IndexTables
+from h2crop_data.cube.schema import StoreLayout
+from h2crop_data.datasheet.markdown import code
 
 #: What stands for a cell, a square or a scene where there is none.
 NONE = "none"
@@ -99,3 +102,30 @@ def parcels_drawn(tables: IndexTables, season: int, split: str | None = None) ->
     if counted is None:
         return None
     return sum(labelled(tiers[0]) for name, tiers in counted.items() if split in (None, name))
+
+
+def found_in(tables: IndexTables, source: str) -> str:
+    """The catalogs a source was found in, as the recipes name them."""
+    told = []
+    for section in recipe_sections(tables, source):
+        if section.get("catalog"):
+            place = code(section["catalog"])
+            if "://" not in str(section["catalog"]):
+                place = f"a local list of scenes, {place}, which does not say whose they are"
+            told.append(place + (f", collection {code(section['collection'])}" if section.get("collection") else ""))
+    return f" from {'; '.join(dict.fromkeys(told))}" if told else ""
+
+
+def median_of(counts: dict[str, int]) -> int | None:
+    """The number that half of the pixels do not exceed (nearest rank)."""
+    rank, reached = math.ceil(sum(counts.values()) / 2), 0
+    for number in sorted(counts, key=int):
+        reached += counts[number]
+        if reached >= rank > 0:
+            return int(number)
+    return None
+
+
+def has_classes(layout: StoreLayout) -> bool:
+    """Whether a store has classes in tiers."""
+    return any("tier" in spec.dims for spec in layout.arrays().values())

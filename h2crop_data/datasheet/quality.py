@@ -2,31 +2,23 @@
 
 from __future__ import annotations
 
-import math
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-
-from h2crop_data.constants import BACKGROUND, MONTHS, TIERS, UNKNOWN
+from h2crop_data.constants import BACKGROUND, TIERS, UNKNOWN
 from h2crop_data.cube.index import IndexTables
 from h2crop_data.cube.schema import StoreLayout
 from h2crop_data.datasheet.facts import (
-    MONTH_NAMES,
     class_names,
-    clear_shares,
-    everything,
     is_retracted,
-    labelled,
     parcel_counts,
     pixel_counts,
     split_names,
 )
-from h2crop_data.datasheet.markdown import NOTHING, code, count, listing, plain, plural, reflectance, share, table
+from h2crop_data.datasheet.markdown import NOTHING, code, count, listing, plain, plural, reflectance, table
+from h2crop_data.datasheet.words import Coordinates, SourceWords
 
-#: Wavelengths whose bands stand for EnMAP: blue, green, red, near infrared, short wave infrared, nm.
-SHOWN_WAVELENGTHS = (490.0, 560.0, 665.0, 865.0, 1610.0, 2200.0)
 SHOWN_PERCENTILES = ("5", "50", "95")
 #: How the two years of declarations are called.
 DECLARED = {"parcels": "parcels", "prior": "parcels of the year before"}
@@ -62,18 +54,18 @@ def classes_section(tables: IndexTables) -> list[str]:
     return lines
 
 
-def statistics_section(tables: IndexTables, layout: StoreLayout, wavelengths: Sequence[float] | None) -> list[str]:
+def statistics_section(
+    tables: IndexTables, layout: StoreLayout, words: Mapping[str, SourceWords], coordinates: Coordinates
+) -> list[str]:
     """Reflectance of the bands over the training split."""
     found = tables.statistics.get("reflectance", {})
-    rows = [band_row(name, band) for name, band in zip(layout.s2_bands, found.get("s2", []), strict=False)]
-    bands = found.get("enmap", [])
-    rows += [band_row(name, bands[place]) for name, place in shown_bands(len(bands), wavelengths)]
+    rows = [row for source in layout.sources for row in words[source.name].bands(source, tables, coordinates)]
     if not rows:
         return []
-    which = "pixels with a value"
-    which += ", of EnMAP those without a flag that the recipe counts" if bands else ""
-    which += ", of Sentinel-2 all months together" if found.get("s2") else ""
-    told = "Every band, and every month, is" if found.get("s2") else "Every band is"
+    pixels = [words[source.name].pixels(source) for source in layout.sources]
+    monthly = any("month" in spec.dims for spec in layout.arrays().values())
+    which = ", ".join(["pixels with a value", *filter(None, pixels)])
+    told = "Every band, and every month, is" if monthly else "Every band is"
     columns = ["band", "pixels", "mean", "sd", *(f"{percent} %" for percent in SHOWN_PERCENTILES)]
     return [
         "## Reflectance",
@@ -92,54 +84,14 @@ def band_row(name: str, band: dict[str, Any]) -> list[str]:
     return [name, count(band.get("count")), *map(reflectance, numbers)]
 
 
-def shown_bands(bands: int, wavelengths: Sequence[float] | None) -> list[tuple[str, int]]:
-    """Some EnMAP bands that stand for all, with what they are called: (name, place)."""
-    if not bands:
-        return []
-    if wavelengths is None or len(wavelengths) != bands or min(wavelengths) <= 0:
-        places = sorted(
-            {round(part * (bands - 1) / (len(SHOWN_WAVELENGTHS) - 1)) for part in range(len(SHOWN_WAVELENGTHS))}
-        )
-        return [(f"EnMAP, band {place + 1} of {bands}", place) for place in places]
-    centres = np.asarray(wavelengths, float)
-    places = sorted({int(np.abs(centres - wanted).argmin()) for wanted in SHOWN_WAVELENGTHS})
-    return [(f"EnMAP, {centres[place]:.0f} nm", place) for place in places]
-
-
-def quality_section(tables: IndexTables, layout: StoreLayout) -> list[str]:
-    """Clear looks month by month, clouds, fill, labels, what was kept out."""
+def quality_section(tables: IndexTables, layout: StoreLayout, words: Mapping[str, SourceWords]) -> list[str]:
+    """What each source counts of its quality, and what was kept out."""
     lines = ["## Quality"]
-    if layout.s2_bands:
-        lines += ["", *clear_months(tables)]
-    samples = everything(tables)
-    shares = []
-    for column, words in (
-        ("enmap_cloud_share", "EnMAP pixels flagged as cloud"),
-        ("enmap_flagged_share", "EnMAP pixels with a flag that the recipe counts"),
-        ("enmap_fill_share", "EnMAP values without a measurement"),
-    ):
-        if column in samples and samples[column].notna().any():
-            values = samples[column].dropna()
-            shares.append([words, share(float(values.mean())), share(float(values.max()))])
-    if shares:
-        lines += ["", *table(["share of a sample", "mean", "worst sample"], shares)]
-    if layout.labels:
-        lines += ["", *label_shares(tables)]
-    return [*lines, "", *kept_out(tables)]
-
-
-def clear_months(tables: IndexTables) -> list[str]:
-    """Month by month: pixels with a clear look by season, and clear days behind a pixel of the training split."""
-    seasons = {season: clear_shares(samples) for season, samples in tables.samples.items()}
-    told = {season: shares.mean(axis=0) for season, shares in seasons.items() if shares is not None}
-    days = tables.statistics.get("clear_observations") or []
-    rows = []
-    for month in range(MONTHS):
-        row = [MONTH_NAMES[month], *(share(float(shares[month])) for shares in told.values())]
-        rows.append(row + ([count(median_of(days[month]))] if days else []))
-    columns = ["month", *(f"pixels seen clear, {season}" for season in told)]
-    columns += ["clear days of a pixel (median, train)"] if days else []
-    return table(columns, rows) if len(columns) > 1 else ["The store does not say how often a pixel was seen clear."]
+    for source in layout.sources:
+        for part in words[source.name].quality(source, tables):
+            lines += ["", *part]
+    faults = [line for source in layout.sources for line in words[source.name].faults(source, tables)]
+    return [*lines, "", *kept_out(tables), *(text for line in faults for text in ("", line))]
 
 
 def sources_read_section(tables: IndexTables) -> list[str]:
@@ -180,31 +132,8 @@ def with_reasons(counts: dict[str, int], words: dict[str, str]) -> str:
     return f"{total} ({', '.join(reasons)})" if reasons else total
 
 
-def median_of(counts: dict[str, int]) -> int | None:
-    """The number that half of the pixels do not exceed (nearest rank)."""
-    rank, reached = math.ceil(sum(counts.values()) / 2), 0
-    for number in sorted(counts, key=int):
-        reached += counts[number]
-        if reached >= rank > 0:
-            return int(number)
-    return None
-
-
-def label_shares(tables: IndexTables) -> list[str]:
-    """At each tier the share of pixels with a class, not declared, unknown."""
-    rows = []
-    for name, words in (("label", "label"), ("prior", "the year before")):
-        for tier in range(TIERS):
-            pixels = pixel_counts(tables, None, tier, name)
-            total = pixels.total()
-            if total:
-                parts = (labelled(pixels), pixels[BACKGROUND], pixels[UNKNOWN])
-                rows.append([f"{words}, tier {tier + 1}", *(share(part / total) for part in parts)])
-    return table(["share of the pixels", "with a class", "not declared", "unknown"], rows) if rows else []
-
-
 def kept_out(tables: IndexTables) -> list[str]:
-    """Retracted blocks, and scenes that could not be read."""
+    """Retracted blocks."""
     places: dict[str, list[str]] = defaultdict(list)
     for row in tables.blocks[is_retracted(tables.blocks)].to_dict("records"):
         places[str(row["retracted"])].append(f"block {row['block']} of {row['season']}")
@@ -214,20 +143,4 @@ def kept_out(tables: IndexTables) -> list[str]:
     ]
     lines += [""] if places else []
     lines += [f"- “{plain(reason)}”: {listing(places[reason], NAMED)}" for reason in sorted(places)]
-    samples = everything(tables)
-    for column, words in (
-        ("s2_gaps", "Sentinel-2 scenes that could not be read"),
-        (
-            "s2_impossible",
-            "Sentinel-2 scenes with clear pixels above reflectance 2 (these pixels were not used)",
-        ),
-    ):
-        if column in samples:
-            named = [list(names) for names in samples[column].dropna()]
-            scenes = [code(name) for name in sorted({name for names in named for name in names})]
-            told = "none"
-            if scenes:
-                touched = sum(bool(names) for names in named)
-                told = f"{count(len(scenes))}, over {plural(touched, 'sample')}: {listing(scenes, NAMED)}"
-            lines += ["", f"{words}: {told}."]
     return lines

@@ -7,7 +7,7 @@ same release has the same sheet.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -20,6 +20,7 @@ from h2crop_data.datasheet.facts import (
     NONE,
     cells_of,
     everything,
+    has_classes,
     is_retracted,
     labelled,
     of_season,
@@ -36,17 +37,13 @@ from h2crop_data.datasheet.quality import (
     sources_read_section,
     statistics_section,
 )
+from h2crop_data.datasheet.words import Coordinates, SourceWords
 
-SENSORS = {"sentinel2": "Sentinel-2", "enmap": "EnMAP"}
-#: Where declared parcels come from and under which licence, by country.
-PARCEL_SOURCES = {"fr": "Registre parcellaire graphique, under the Licence Ouverte / Open Licence 2.0 (Etalab)"}
 #: How the split squares were drawn, by the recipe's `method`.
 SPLIT_METHODS = {
     "hash": "each in the split that a hash of its place gives",
     "optimised": "each in the split that a hash of its place gives, some moved so that shares and classes fit",
 }
-#: Countries whose table of crop codes comes with h2crop, made from EuroCrops'.
-EUROCROPS_TABLES = ("at", "fr", "si")
 #: Names that a line lists.
 NAMED = 6
 
@@ -54,83 +51,91 @@ NAMED = 6
 def datasheet(
     attributes: dict[str, Any],
     tables: IndexTables,
+    layout: StoreLayout,
+    words: Mapping[str, SourceWords],
+    *,
     data_bytes: int | None = None,
-    wavelengths: Sequence[float] | None = None,
+    coordinates: Coordinates | None = None,
 ) -> str:
     """The datasheet of a release in Markdown.
 
-    attributes: of the root; at least title, format_version, release, layout, software. data_bytes: of all arrays and
-    coordinates together. wavelengths: centre of every EnMAP band in nm; without them, or with zeros, bands are told by
-    number.
+    attributes: of the root; at least title, format_version, release, software. words: of every source of the layout.
+    data_bytes: of all arrays and coordinates together. coordinates: those of the first block, `wavelength` in nm for
+    instance; without them, or with zeros, bands are told by number.
     """
-    layout = StoreLayout.from_attributes(attributes["layout"])
     sections = [
-        heading(attributes, tables, layout),
-        contents_section(attributes, tables, layout, data_bytes),
+        heading(attributes, tables, layout, words),
+        contents_section(attributes, tables, layout, words, data_bytes),
         place_section(tables, layout),
-        time_section(tables),
-        sources_section(tables, layout),
+        time_section(tables, layout),
+        sources_section(tables, layout, words),
         split_section(tables, layout),
-        statistics_section(tables, layout, wavelengths),
-        quality_section(tables, layout),
+        statistics_section(tables, layout, words, coordinates or {}),
+        quality_section(tables, layout, words),
         sources_read_section(tables),
-        limits_section(tables, layout),
+        limits_section(tables, layout, words),
         reading_section(tables),
         making_section(attributes, tables),
         citation_section(tables),
-        classes_section(tables) if layout.labels else [],
+        classes_section(tables) if has_classes(layout) else [],
     ]
     return "\n\n".join("\n".join(section) for section in sections if section) + "\n"
 
 
-def heading(attributes: dict[str, Any], tables: IndexTables, layout: StoreLayout) -> list[str]:
+def heading(
+    attributes: dict[str, Any], tables: IndexTables, layout: StoreLayout, words: Mapping[str, SourceWords]
+) -> list[str]:
     """Title, what the recipes say it is for, and the whole in one sentence."""
-    sources = [
-        text
-        for there, text in (
-            (layout.enmap_bands, f"EnMAP reflectance in {layout.enmap_bands} bands"),
-            (layout.s2_bands, f"monthly Sentinel-2 composites in {plural(len(layout.s2_bands), 'band')}"),
-            (layout.labels, "declared crops in four tiers"),
-        )
-        if there
-    ]
+    sources = [words[source.name].summary(source) for source in layout.sources]
     seasons = list(tables.samples)
     years = f"season {seasons[0]}" if len(seasons) == 1 else f"seasons {listing(seasons, len(seasons))}"
     samples = plural(len(everything(tables)), "sample")
     lines = [f"# {plain(attributes['title'])}, release {attributes['release']}", ""]
     names = [(recipe.get("name"), recipe.get("description")) for recipe in tables.recipes.values()]
     for name, description in dict.fromkeys(names):
-        words = f": {plain(description)}" if description else ""
-        lines += [f"**{plain(name or 'A recipe without a name')}**{words}", ""]
+        purpose = f": {plain(description)}" if description else ""
+        lines += [f"**{plain(name or 'A recipe without a name')}**{purpose}", ""]
     side = f"{layout.cell_size} x {layout.cell_size} m"
     return [*lines, f"Cubes for crop mapping: **{samples}** of {side}, {years}: {'; '.join(sources)}."]
 
 
 def contents_section(
-    attributes: dict[str, Any], tables: IndexTables, layout: StoreLayout, data_bytes: int | None
+    attributes: dict[str, Any],
+    tables: IndexTables,
+    layout: StoreLayout,
+    words: Mapping[str, SourceWords],
+    data_bytes: int | None,
 ) -> list[str]:
     """Size by season, and the arrays."""
-    counted = layout.labels and bool(tables.statistics.get("class_parcels"))
+    counted = has_classes(layout) and bool(tables.statistics.get("class_parcels"))
     rows = []
     for season, samples in tables.samples.items():
         blocks = of_season(tables.blocks[~is_retracted(tables.blocks)], season)
         row = [str(season), count(len(samples)), count(cells_of(samples) or None), count(len(blocks))]
         rows.append(row + ([count(parcels_drawn(tables, season))] if counted else []))
     arrays = [
-        [code(spec.name), plain(spec.attributes["long_name"]), axes(spec), spec.dtype.name, str(spec.fill), unit(spec)]
+        [
+            code(spec.name),
+            plain(spec.attributes.get("long_name", "")),
+            axes(spec),
+            spec.dtype.name,
+            str(spec.fill),
+            plain(spec.unit),
+        ]
         for spec in layout.arrays().values()
     ]
     size = f", {byte_size(data_bytes)} of arrays" if data_bytes is not None else ""
-    words = (
+    seen = [f", {text}" for source in layout.sources if (text := words[source.name].sample(source))]
+    form = (
         f"Format {attributes['format_version']}: a sharded Zarr v3 store{size}. A sample is a square cell of ground"
-        f"{', with EnMAP as one scene saw it' if layout.enmap_bands else ''}; its rows run from north to south, and "
+        f"{''.join(seen)}; its rows run from north to south, and "
         "its upper left corner is (`x0`, `y0`) in the UTM zone `epsg`. A block is what lies in one file of each array. "
         "A season is a calendar year."
     )
     return [
         "## What is in it",
         "",
-        words,
+        form,
         "",
         *table(["season", "samples", "cells", "blocks", *(["parcels with a class"] if counted else [])], rows),
         "",
@@ -146,13 +151,6 @@ def axes(spec: ArraySpec) -> str:
     told = [plural(length, words[name]) for name, length in named if name in words]
     pixel = COARSE if side[0] == "x30" else FINE
     return ", ".join([*told, f"{side[1]} x {side[1]} pixels of {pixel} m"])
-
-
-def unit(spec: ArraySpec) -> str:
-    """The unit of an array, or what its numbers are."""
-    words = {"enmap": "reflectance x 10000", "s2": "reflectance x 10000", "enmap_quality": "bit flags"}
-    words |= {"label": "class id", "prior": "class id", "parcel": "number", "s2_clear": "days", "s2_day": "day of year"}
-    return words[spec.name]
 
 
 def place_section(tables: IndexTables, layout: StoreLayout) -> list[str]:
@@ -181,89 +179,34 @@ def place_section(tables: IndexTables, layout: StoreLayout) -> list[str]:
     return lines
 
 
-def time_section(tables: IndexTables) -> list[str]:
+def time_section(tables: IndexTables, layout: StoreLayout) -> list[str]:
     """The scenes of each season: how many were found and used, from when to when."""
     if not {"id", "sensor", "taken", "time"} <= set(tables.scenes.columns):
         return []
+    titles = {source.name: source.title for source in layout.sources}
     rows = []
     for season, samples in tables.samples.items():
         scenes = of_season(tables.scenes, season)
         for sensor in sorted(scenes["sensor"].unique()):
             found = scenes[scenes["sensor"] == sensor]
             used = found[found["taken"]]
-            if sensor == "enmap" and "scene" in samples:
-                used = used[used["id"].isin(samples["scene"])]
+            of_samples = used["id"].isin(samples["scene"]) if "scene" in samples else used["taken"] & False
+            used = used[of_samples] if of_samples.any() else used
             times = used["time"].dropna()
             span = f"{times.min():%Y-%m-%d} to {times.max():%Y-%m-%d}" if len(times) else NOTHING
-            rows.append([str(season), SENSORS.get(sensor, plain(sensor)), count(len(found)), count(len(used)), span])
+            rows.append([str(season), plain(titles.get(sensor, sensor)), count(len(found)), count(len(used)), span])
     columns = ["season", "sensor", "scenes found", "scenes used", "dates of those used"]
     return ["## When", "", *table(columns, rows, texts=2)] if rows else []
 
 
-def sources_section(tables: IndexTables, layout: StoreLayout) -> list[str]:
+def sources_section(tables: IndexTables, layout: StoreLayout, words: Mapping[str, SourceWords]) -> list[str]:
     """Where everything comes from, and under which licence."""
     lines = ["## Sources and licences", ""]
-    if layout.enmap_bands:
-        lines.append(
-            f"- **EnMAP L2A**{found_in(tables, 'enmap')}. EnMAP data are © DLR, under DLR's licence agreement on the "
-            "use of EnMAP data."
-        )
-    if layout.s2_bands:
-        lines.append(
-            f"- **Sentinel-2 L2A**{found_in(tables, 'sentinel2')}. Copernicus data are free, full and open; what is "
-            f"made from them says: “contains modified Copernicus Sentinel data {', '.join(map(str, tables.samples))}”."
-        )
-    if layout.labels:
-        lines += parcel_sources(tables)
-        lines.append(
-            "- **Classes**: the tiers are the codes of HCAT3 cut to 4, 6, 8 and 10 digits, from EuroCrops "
-            "(M. Schneider, A. Broszeit, M. Körner; CC BY-SA 4.0); their ids and names began with the published H2Crop "
-            "dataset (Apache-2.0)."
-        )
+    lines += [line for source in layout.sources for line in words[source.name].origin(source, tables)]
     closing = (
         "These are the licences of the sources as h2crop knows them; no licence of the store as a whole is stated."
     )
     return [*lines, "", closing]
-
-
-def found_in(tables: IndexTables, source: str) -> str:
-    """The catalogs a source was found in, as the recipes name them."""
-    told = []
-    for section in recipe_sections(tables, source):
-        if section.get("catalog"):
-            place = code(section["catalog"])
-            if "://" not in str(section["catalog"]):
-                place = f"a local list of scenes, {place}, which does not say whose they are"
-            told.append(place + (f", collection {code(section['collection'])}" if section.get("collection") else ""))
-    return f" from {'; '.join(dict.fromkeys(told))}" if told else ""
-
-
-def parcel_sources(tables: IndexTables) -> list[str]:
-    """Whose declarations the labels are, country by country, and the table of their codes."""
-    countries = {
-        str(name) for parcels in tables.parcels.values() if "country" in parcels for name in parcels["country"]
-    }
-    own: dict[str, str] = {}
-    for section in recipe_sections(tables, "parcels"):
-        prior = section.get("prior")
-        for source in [*section.get("season", []), *(prior if isinstance(prior, list) else [])]:
-            countries.add(source["country"])
-            crops = source.get("table")
-            if isinstance(crops, dict):
-                own[source["country"]] = str(crops.get("path"))
-    if not countries:
-        return ["- **Declared parcels**: the store does not say whose; their licence is not known."]
-    lines = []
-    for country in sorted(countries):
-        told = PARCEL_SOURCES.get(country, "the licence is **not known** to h2crop; ask where the file comes from")
-        if country in own:
-            crops = f"a table of whoever built the store ({code(own[country])}), which states no licence here"
-        elif country in EUROCROPS_TABLES:
-            crops = "a table derived from EuroCrops', CC BY-SA 4.0"
-        else:
-            crops = "a table whose licence is not known"
-        lines.append(f"- **Declared parcels, {plain(country)}**: {told}. Crop codes: {crops}.")
-    return lines
 
 
 def split_section(tables: IndexTables, layout: StoreLayout) -> list[str]:
@@ -274,8 +217,8 @@ def split_section(tables: IndexTables, layout: StoreLayout) -> list[str]:
     squares = tables.squares[["column", "row", "split"]].drop_duplicates() if tables.squares is not None else None
     columns = ["split", "asked", "samples", "of the samples"]
     columns += ["squares", "of the squares"] if squares is not None else []
-    columns += ["pixels with a class"] if layout.labels else []
-    counted = layout.labels and bool(tables.statistics.get("class_parcels"))
+    columns += ["pixels with a class"] if has_classes(layout) else []
+    counted = has_classes(layout) and bool(tables.statistics.get("class_parcels"))
     columns += ["parcels with a class"] if counted else []
     rows = []
     for name in split_names(tables):
@@ -284,7 +227,7 @@ def split_section(tables: IndexTables, layout: StoreLayout) -> list[str]:
         if squares is not None:
             here = int((squares["split"] == name).sum())
             row += [count(here), share(part(here, len(squares)))]
-        row += [count(labelled(pixel_counts(tables, name, 0)))] if layout.labels else []
+        row += [count(labelled(pixel_counts(tables, name, 0)))] if has_classes(layout) else []
         row += [count(sum(parcels_drawn(tables, season, name) or 0 for season in tables.samples))] if counted else []
         rows.append(row)
     return ["## How it is split", "", split_rule(settings), "", *table(columns, rows)]
@@ -340,10 +283,11 @@ def making_section(attributes: dict[str, Any], tables: IndexTables) -> list[str]
         lines.append(f"- Crop classes: version {plain(version)}{f', SHA-256 {code(digest)}' if digest else ''}")
     scenes = tables.scenes
     if {"sensor", "taken", "reason"} <= set(scenes.columns):
-        reasons = scenes.loc[(scenes["sensor"] == "sentinel2") & scenes["taken"], "reason"].value_counts()
+        decided = scenes["taken"] & scenes["offset"].notna() if "offset" in scenes else scenes["taken"]
+        reasons = scenes.loc[decided, "reason"].value_counts()
         often = sorted(reasons.items(), key=lambda item: (-item[1], str(item[0])))
         told = [f"{plain(reason)} ({plural(number, 'scene')})" for reason, number in often]
-        lines += [f"- Offset of the Sentinel-2 numbers, decided by: {listing(told, NAMED)}"] if told else []
+        lines += [f"- Offset of the numbers, decided by: {listing(told, NAMED)}"] if told else []
     return ["## How it was made", "", *lines, "", "The recipes stand whole in `recipes.json`."]
 
 

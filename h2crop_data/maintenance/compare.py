@@ -8,7 +8,7 @@ of two shards with one checksum is not read at all.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
@@ -20,7 +20,7 @@ import zarr
 from numpy.typing import NDArray
 
 from h2crop_data.cube.reading import ReleaseStore, index_path, load_root, read_file, read_table
-from h2crop_data.cube.schema import ArraySpec, StoreLayout, coordinates
+from h2crop_data.cube.schema import ArraySpec, CoordinateSpec, StoreLayout
 from h2crop_data.cube.shard import open_arrays, shard_name
 from h2crop_data.errors import RecipeError
 from h2crop_data.maintenance.differences import (
@@ -31,7 +31,10 @@ from h2crop_data.maintenance.differences import (
     compare_tables,
     compare_values,
 )
+from h2crop_data.sources.formats import layout_of_root
 
+#: What the axes are called whose places have names.
+AXES = {"s2_band": "the bands"}
 #: Root attributes that are compared.
 COMPARED_ATTRIBUTES = ("title", "format_version", "software", "layout")
 #: Those of them that say how the bytes are laid out, not what they mean.
@@ -133,7 +136,7 @@ class Release:
         self.store = store
         self.root = load_root(store, release)
         self.attributes: dict[str, Any] = self.root["attributes"]
-        self.layout = StoreLayout.from_attributes(self.attributes["layout"])
+        self.layout = layout_of_root(self.attributes)
         self.seasons = {int(season) for season in self.attributes["seasons"]}
 
     def table(self, name: str) -> pd.DataFrame:
@@ -282,14 +285,26 @@ def comparable_arrays(a: StoreLayout, b: StoreLayout, choice: Choice) -> tuple[l
             continue
         if name not in left or name not in right:
             reasons[name] = f"only {'A' if name in left else 'B'} has it"
-        elif name == "s2" and a.s2_bands != b.s2_bands:
-            reasons[name] = f"A has the bands {' '.join(a.s2_bands)}, B {' '.join(b.s2_bands)}"
+        elif named := [axis for axis in left[name].dims if names_along(a, axis) != names_along(b, axis)]:
+            words = [" ".join(names_along(layout, named[0])) for layout in (a, b)]
+            reasons[name] = f"A has {AXES.get(named[0], named[0])} {words[0]}, B {words[1]}"
         elif left[name].sample_shape != right[name].sample_shape:
             shapes = [" x ".join(map(str, spec[name].sample_shape)) for spec in (left, right)]
             reasons[name] = f"a sample has the shape {shapes[0]} in A, {shapes[1]} in B"
         else:
             specs.append(left[name])
     return specs, reasons
+
+
+def names_along(layout: StoreLayout, axis: str) -> list[str]:
+    """What the places along an axis are called; empty where they have numbers only."""
+    spec = next((spec for spec in layout.coordinates() if spec.name == axis), None)
+    return [] if spec is None or spec.data_type != "string" else list(spec.values or ())
+
+
+def is_like(spec: CoordinateSpec, others: Mapping[str, CoordinateSpec]) -> bool:
+    """Whether another store has the same coordinate in the same shape."""
+    return spec.name in others and others[spec.name].lengths == spec.lengths
 
 
 def compare_season(
@@ -325,7 +340,8 @@ def compare_arrays(
                 continue
             result.read += 1
             a, b = readers_a[spec.name](slot_a), readers_b[spec.name](slot_b)
-            difference = compare_values(a, b, spec, sample, one.layout.s2_bands)
+            names = {axis: names_along(one.layout, axis) for axis in spec.dims}
+            difference = compare_values(a, b, spec, sample, names)
             result.arrays += [difference] if difference else []
     progress(len(pair.slots), len(pair.slots), text)
 
@@ -344,10 +360,9 @@ def compare_coordinates(pair: SeasonPair) -> dict[str, list[str]]:
     one, other = pair.releases
     groups = [release.group(pair.season) for release in pair.releases]
     # Ids matched the samples, and all of them are valid.
-    names = [spec.name for spec in coordinates(one.layout) if spec.dims[0] == "sample"]
-    names = [name for name in names if name not in ("sample", "valid") and all(name in group for group in groups)]
-    if one.layout.enmap_bands != other.layout.enmap_bands:
-        names = [name for name in names if name not in ("wavelength", "fwhm")]
+    specs = {spec.name: spec for spec in other.layout.coordinates()}
+    shared = [spec for spec in one.layout.coordinates() if spec.dims[0] == "sample" and is_like(spec, specs)]
+    names = [spec.name for spec in shared if spec.name not in ("sample", "valid")]
     found: dict[str, list[str]] = {}
     samples, slots = list(pair.slots), np.array(list(pair.slots.values()), np.int64).reshape(-1, 2)
     for start in range(0, len(samples), COORDINATE_BATCH):

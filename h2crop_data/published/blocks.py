@@ -21,6 +21,7 @@ from h2crop_data.published.kept import file_in_memory, image, keep
 from h2crop_data.published.layout import CELL_SIZE, ENMAP_BANDS, PublishedSample
 from h2crop_data.published.tiles import tile_square
 from h2crop_data.published.values import Stored, cloud_mask, measured_enmap, measured_sentinel2, store
+from h2crop_data.sources.formats import known_layout
 
 #: Part of the input hashes of a block; a change of what is computed here changes it.
 ALGORITHM = "published 1"
@@ -60,7 +61,7 @@ class AssembledBlock:
 
 def published_layout(capacity: int) -> StoreLayout:
     """The layout of a store of published samples."""
-    return StoreLayout(cell_size=CELL_SIZE, capacity=capacity, s2_bands=SENTINEL2_BANDS, enmap_bands=ENMAP_BANDS)
+    return known_layout(CELL_SIZE, capacity, s2_bands=SENTINEL2_BANDS, enmap_bands=ENMAP_BANDS)
 
 
 def blocks_of(samples: Sequence[PublishedSample], capacity: int) -> list[PublishedBlock]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,6 @@ import pandas as pd
 
 from h2crop_data.constants import SENTINEL2_BANDS
 from h2crop_data.cube.reading import index_path, load_root, nothing_selected, read_file, read_table
-from h2crop_data.cube.schema import StoreLayout
 from h2crop_data.cube.shard import open_arrays
 from h2crop_data.errors import PlanError, RecipeError, StoreError
 from h2crop_data.published.files import STORE_NAMES, SeasonSource, sample_file
@@ -101,7 +100,7 @@ def export_published(
     root = load_root(store, options.release)
     attributes = root["attributes"]
     sources = [source_of(store, root, season, options) for season in chosen_seasons(store, attributes, options)]
-    check_fit(store, StoreLayout.from_attributes(attributes["layout"]))
+    check_fit(store, attributes["layout"])
     tables = [samples_of(store, attributes, source.season, options.split) for source in sources]
     if not any(map(len, tables)):
         raise nothing_selected(store, attributes, options.split, [source.season for source in sources])
@@ -170,18 +169,21 @@ def source_of(store: Path, root: dict[str, Any], season: int, options: ExportOpt
     )
 
 
-def check_fit(store: Path, layout: StoreLayout) -> None:
-    """Refuse a store that the published code cannot read. Raises PublishedError with all reasons."""
+def check_fit(store: Path, layout: Mapping[str, Any]) -> None:
+    """Refuse a store that the published code cannot read. Raises PublishedError with all reasons.
+
+    layout: as the root says it.
+    """
     problems = []
-    if layout.cell_size != CELL_SIZE:
-        problems.append(f"its cells measure {layout.cell_size} m, published samples {CELL_SIZE} m")
-    if layout.s2_bands != SENTINEL2_BANDS:
+    if layout["cell_size"] != CELL_SIZE:
+        problems.append(f"its cells measure {layout['cell_size']} m, published samples {CELL_SIZE} m")
+    if tuple(layout["s2_bands"]) != SENTINEL2_BANDS:
         problems.append(
-            f"its Sentinel-2 bands are {' '.join(layout.s2_bands) or 'none'}, published {' '.join(SENTINEL2_BANDS)}"
+            f"its Sentinel-2 bands are {' '.join(layout['s2_bands']) or 'none'}, published {' '.join(SENTINEL2_BANDS)}"
         )
-    if layout.enmap_bands not in (0, ENMAP_BANDS):
-        problems.append(f"it has {layout.enmap_bands} EnMAP bands, published samples {ENMAP_BANDS}")
-    if not layout.labels:
+    if layout["enmap_bands"] not in (0, ENMAP_BANDS):
+        problems.append(f"it has {layout['enmap_bands']} EnMAP bands, published samples {ENMAP_BANDS}")
+    if not layout["labels"]:
         problems.append("it has no labels")
     if problems:
         raise PublishedError(f"{store} does not fit the published layout:", problems)

@@ -9,17 +9,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from h2crop_data import __version__
 from h2crop_data.cube.retraction import complete_retractions
 from h2crop_data.cube.schema import StoreLayout
 from h2crop_data.cube.seal import seal
-from h2crop_data.cube.season import FinishedSeason
+from h2crop_data.cube.season import FinishedSeason, stacked_coordinates
 from h2crop_data.cube.statistics import block_sums, total
 from h2crop_data.cube.writer import StoreBuilder, hold_store
-from h2crop_data.datasheet.sheet import datasheet
 from h2crop_data.errors import PlanError
 from h2crop_data.parcels.taxonomy import Taxonomy
 from h2crop_data.published.blocks import FLAGGED, PublishedBlock, assemble, blocks_of, input_hash, published_layout
@@ -29,6 +27,7 @@ from h2crop_data.published.options import ImportOptions, Spectrum, digest, impor
 from h2crop_data.published.parallel import in_threads
 from h2crop_data.published.places import SceneCatalog, place_of, read_scenes
 from h2crop_data.published.tables import block_row, sample_row, samples_table, scenes_table
+from h2crop_data.sources.describe import describe_release
 from h2crop_data.storage.storage import BUILD_FOLDER, FileRecord
 
 #: The record of an import, by which it is gone on with.
@@ -184,7 +183,7 @@ def import_block(builder: StoreBuilder, task: ImportTask) -> PublishedBlock:
         "hashes": dict(zip(HASHED, hashes, strict=True)),
         "software": __version__,
         "files": files,
-        "spectrum": task.spectrum,
+        "coordinates": dict(zip(("wavelength", "fwhm"), task.spectrum, strict=True)),
         "provenance": [row | facts for row, facts in zip(rows, assembled.provenance, strict=True)],
         "sums": builder.write_sums(block.season, block.number, block_sums(arrays, block.split, FLAGGED)),
         "sources": assembled.sizes,
@@ -212,14 +211,14 @@ def imported_season(
 ) -> FinishedSeason:
     """What sealing needs of a season of so many blocks. retracted: block -> why it is kept out."""
     rows: list[dict[str, Any]] = []
-    block_rows, spectra, files = [], [], []
+    block_rows, coordinates, files = [], [], []
     sums: dict[int, FileRecord] = {}
     for block, marker in enumerate(builder.read_markers(season, range(count))):
         if marker is None:
             raise PlanError(f"block {block} of {season} in {builder.location} is not done; run the import again")
         rows += marker["provenance"]
         block_rows.append(block_row(marker, digest(recipe), retracted.get(block, "")))
-        spectra.append(np.array(marker["spectrum"], np.float32))
+        coordinates.append(marker["coordinates"])
         if block not in retracted:
             files += marker["files"]
             sums[block] = marker["sums"]
@@ -231,7 +230,7 @@ def imported_season(
         blocks=blocks,
         scenes=scenes_table(samples),
         parcels=None,
-        spectra=np.stack(spectra),
+        by_block=stacked_coordinates(coordinates),
         sums={
             str(split): total(builder.read_all_sums(season, {block: sums[block] for block in of_split["block"]}))
             for split, of_split in kept.groupby("split", sort=True)
@@ -246,7 +245,7 @@ def seal_import(builder: StoreBuilder, seasons: list[FinishedSeason]) -> int:
     taxonomy = Taxonomy.load()
     classes = [taxonomy.names(tier) for tier in range(1, len(taxonomy.classes) + 1)]
     capacity = builder.storage.read_json(IMPORT_FILE)["block capacity"]
-    return seal(builder, published_layout(capacity), seasons, classes, f"h2crop-data {__version__}", datasheet)
+    return seal(builder, published_layout(capacity), seasons, classes, f"h2crop-data {__version__}", describe_release)
 
 
 def note_places(report: ImportReport, seasons: Sequence[FinishedSeason], scenes: SceneCatalog | None) -> None:

@@ -46,7 +46,6 @@ from typer.testing import CliRunner
 
 from h2crop_data.cli.validate import validate as command
 from h2crop_data.cube.coordinates import encode_coordinate
-from h2crop_data.cube.schema import coordinates
 from h2crop_data.cube.shard import encode_shard
 from h2crop_data.errors import FormatVersionError, RecipeError, StoreError
 from h2crop_data.maintenance.migrate import migrate_store
@@ -219,7 +218,7 @@ def set_coordinate(name: str, change: Callable[[Any], None]) -> Callable[[Path],
 
 def write_coordinate(store: Path, name: str, change: Callable[[Any], None]) -> None:
     array: Any = zarr.open_group(str(store), mode="r", use_consolidated=False)[f"{SEASON}/{name}"]
-    spec = next(one for one in coordinates(layout_of(store)) if one.name == name)
+    spec = next(one for one in layout_of(store).coordinates() if one.name == name)
     values = np.full((spec.chunk or array.shape[0], *array.shape[1:]), spec.fill, object)
     values[: array.shape[0]] = array[:]
     change(values)

@@ -10,12 +10,13 @@ import pytest
 import h2crop_data
 
 PACKAGE = Path(h2crop_data.__file__).parent
-BASE = {"constants", "errors", "grid", "recipe", ""}
+BASE = {"constants", "errors", "grid", "plugins", "recipe", ""}
 MAY_IMPORT = {
     "constants": set(),
     "errors": set(),
     "grid": {"constants", "errors"},
-    "recipe": {"constants", "errors", "grid"},
+    "plugins": {"errors"},
+    "recipe": {"constants", "errors", "grid", "plugins"},
     "splits": {"constants", "errors", "grid"},
     "sentinel2": BASE,
     "enmap": BASE,
@@ -27,10 +28,11 @@ MAY_IMPORT = {
     "report": BASE | {"cube", "storage"},
     "training": BASE | {"cube", "storage"},
     "datasheet": BASE | {"cube"},
-    "published": BASE | {"cube", "storage", "parcels", "datasheet"},
-    "validation": BASE | {"cube", "storage", "splits"},
-    "pipeline": BASE | {"sentinel2", "enmap", "parcels", "catalog", "cube", "datasheet", "storage", "splits"},
-    "maintenance": BASE | {"cube", "parcels", "pipeline", "storage"},
+    "published": BASE | {"cube", "storage", "parcels", "sources"},
+    "sources": BASE | {"sentinel2", "enmap", "parcels", "catalog", "cube", "datasheet", "splits"},
+    "validation": BASE | {"cube", "storage", "splits", "sources"},
+    "pipeline": BASE | {"parcels", "cube", "datasheet", "sources", "storage", "splits"},
+    "maintenance": BASE | {"cube", "parcels", "pipeline", "sources", "storage"},
     "cli": BASE
     | {"catalog", "cube", "maintenance", "parcels", "pipeline", "published", "report", "simulate", "storage"}
     | {"training", "validation"},

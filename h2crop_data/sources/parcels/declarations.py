@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
-from itertools import count, product
+from itertools import count, groupby, product
 from typing import Any, Protocol
 
 import geopandas as gpd
@@ -15,6 +16,7 @@ import pandas as pd
 import pyogrio
 import shapely
 from numpy.typing import NDArray
+from shapely.geometry.base import BaseGeometry
 
 from h2crop_data.constants import FINE, TIERS, UNKNOWN
 from h2crop_data.datasheet.markdown import listing
@@ -23,10 +25,12 @@ from h2crop_data.grid import LONLAT, SPLIT_CRS, Cell, to_crs, transformer
 from h2crop_data.parcels.rasterize import covered, rasterize_ids
 from h2crop_data.parcels.read import CONTRADICTORY
 from h2crop_data.parcels.taxonomy import Taxonomy, tier_table
-from h2crop_data.pipeline.parcel_files import NAMED, path_of, read_near, sources_of_role, sources_of_year
 from h2crop_data.recipe.model import ParcelSource, Recipe
+from h2crop_data.sources.parcels.files import NAMED, path_of, read_near, sources_of_role, sources_of_year
 
 Square = tuple[int, int]
+#: The two years of declarations behind the labels of a season.
+ROLES = ("parcels", "prior")
 TIER_COLUMNS = [f"tier{tier}" for tier in range(1, TIERS + 1)]
 PARCEL_COLUMNS = ["number", "country", "parcel_id", "code", "hcat3", *TIER_COLUMNS, "split"]
 
@@ -56,6 +60,19 @@ class Declarations:
     def touched(self, square_size: int) -> set[Square]:
         """The split squares that hold a part of a parcel."""
         return {square for squares in squares_around(split_ground(self.parcels), square_size) for square in squares}
+
+
+@dataclass(frozen=True)
+class Declared:
+    """The two years of declarations behind the labels of a season."""
+
+    parcels: Declarations
+    prior: Declarations
+
+    def of(self, role: str) -> Declarations:
+        """The declarations of a role, `parcels` or `prior`."""
+        declarations: Declarations = getattr(self, role)
+        return declarations
 
 
 def no_declarations() -> Declarations:
@@ -267,3 +284,55 @@ class CellParcels:
         at_home = drawn[[homes[number] == square for number in drawn["number"]]]
         found = {(tier, int(name)) for tier, column in enumerate(TIER_COLUMNS, 1) for name in at_home[column].unique()}
         return {(tier, name) for tier, name in found if name != UNKNOWN}
+
+
+def near_cells(declarations: Declarations, cells: Sequence[Cell]) -> Declarations:
+    """The declarations with the parcels near some cells (in order) alone."""
+    parts = [declarations.near(list(of_zone)).parcels for _, of_zone in groupby(cells, key=lambda cell: cell.epsg)]
+    parcels = pd.concat(parts).drop_duplicates("number").sort_values("number", ignore_index=True)
+    return replace(declarations, parcels=parcels)
+
+
+def with_listed_splits(declarations: Declarations, splits: Mapping[Cell, str]) -> Declarations:
+    """The same parcels, each in the split whose cells hold most of it; what lies in no listed cell has none."""
+    parcels = declarations.parcels.copy()
+    if not len(parcels):
+        return declarations
+    cells = sorted(splits)
+    outlines = np.array([to_crs(cell.polygon, cell.crs, SPLIT_CRS) for cell in cells], dtype=object)
+    shapes = split_ground(parcels)
+    parcel, cell = shapely.STRtree(outlines).query(shapes, predicate="intersects")
+    shared = shapely.area(shapely.intersection(shapes[parcel], outlines[cell]))
+    areas: dict[int, dict[str, float]] = defaultdict(lambda: defaultdict(float))
+    for row, number, area in zip(parcel.tolist(), cell.tolist(), shared.tolist(), strict=True):
+        areas[row][splits[cells[number]]] += area
+    parcels["split"] = [largest(areas[row]) if row in areas else "" for row in range(len(parcels))]
+    return replace(declarations, parcels=parcels)
+
+
+def largest(areas: Mapping[str, float]) -> str:
+    """The split with the largest area; the first by name of equals."""
+    return max(sorted(areas), key=lambda name: areas[name])
+
+
+def digests_near(declarations: Declarations, places: Sequence[BaseGeometry]) -> list[str]:
+    """For each place (longitude, latitude) the SHA-256 of the declarations that bear on it."""
+    table = declarations.parcels
+    rows = pd.util.hash_pandas_object(table.drop(columns="geometry"), index=False).to_numpy()
+    shapes = shapely.to_wkb(table.geometry.to_numpy())
+    digests = []
+    for place in places:
+        state = hashlib.sha256(coverage_near(declarations.coverage, place))
+        for i in sorted(table.sindex.query(place, predicate="intersects").tolist()):
+            state.update(rows[i].tobytes())
+            state.update(shapes[i])
+        digests.append(state.hexdigest())
+    return digests
+
+
+def coverage_near(coverage: shapely.Geometry | None, place: BaseGeometry) -> bytes:
+    """What of a place is covered, so that ground added elsewhere changes nothing here."""
+    if coverage is None or shapely.covers(coverage, place):
+        return b"everywhere"
+    near: bytes = shapely.to_wkb(shapely.normalize(shapely.intersection(coverage, place)))
+    return near
