@@ -18,7 +18,7 @@ from rasterio.windows import Window
 
 from h2crop_data.grid import transformer
 from h2crop_data.simulate.optics import FINE_GROUND
-from h2crop_data.simulate.phenology import Ground, Pairs, abundances, rows_of
+from h2crop_data.simulate.plants.phenology import Ground, Pairs, abundances, rows_of
 from h2crop_data.simulate.randomness import key_of, noise_at, noise_grid
 
 #: Vigour varies within a field by this standard deviation; brightness by that of its kind.

@@ -29,7 +29,7 @@ import yaml
 from pyogrio.errors import DataSourceError
 
 from h2crop_data.errors import H2cropError, RecipeError, StoreError
-from h2crop_data.simulate.landscape import declared_years, write_landscape
+from h2crop_data.simulate.land.landscape import declared_years, write_landscape
 from h2crop_data.simulate.layout import Layout
 from h2crop_data.simulate.scenes import SceneJob, jobs_of, run_job
 from h2crop_data.simulate.settings import Simulation

@@ -11,7 +11,7 @@ from h2crop_data.errors import RecipeError
 from h2crop_data.grid import CELL_STEP
 from h2crop_data.recipe.model import Share, Year
 from h2crop_data.recipe.problems import explain, read_mapping
-from h2crop_data.simulate.crops import load_crops
+from h2crop_data.simulate.land.crops import load_crops
 
 Archive = Literal["sentinel-2-c1-l2a", "sentinel-2-l2a", "planetary-computer", "copernicus"]
 Baseline = Annotated[str, Field(pattern=r"^\d\d\.\d\d$")]
@@ -159,7 +159,9 @@ class PairSettings(Part):
         for first, second in (*self.narrow, *self.late):
             unknown = [code for code in (first, second) if code not in growth]
             if unknown:
-                raise ValueError(f"{', '.join(unknown)} is no crop of the simulator (simulate/crops.csv lists them)")
+                raise ValueError(
+                    f"{', '.join(unknown)} is no crop of the simulator (simulate/land/crops.csv lists them)"
+                )
             if first == second or growth[first] != growth[second]:
                 raise ValueError(f"{first} and {second}: two codes that grow alike ({growth[first]}, {growth[second]})")
         return self

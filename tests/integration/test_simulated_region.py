@@ -28,11 +28,13 @@ from h2crop_data.grid import transformer
 from h2crop_data.pipeline.planning import make_plan
 from h2crop_data.recipe.model import load_recipe
 from h2crop_data.sentinel2.reflectance import decide_offset
-from h2crop_data.simulate.crops import load_crops
+from h2crop_data.simulate.enmap.bands import enmap_bands
+from h2crop_data.simulate.land.crops import load_crops
 from h2crop_data.simulate.layout import Layout
+from h2crop_data.simulate.plants.spectra import WAVELENGTHS
 from h2crop_data.simulate.region import simulate_region
+from h2crop_data.simulate.sentinel2.bands import sentinel2_response
 from h2crop_data.simulate.settings import Simulation, load_settings
-from h2crop_data.simulate.spectra import WAVELENGTHS, enmap_bands, sentinel2_response
 
 TINY: dict[str, Any] = {
     "seed": 5,

@@ -16,11 +16,12 @@ from xml.etree import ElementTree
 import pytest
 import shapely
 
-from h2crop_data.simulate import enmap_items, sentinel2_items
-from h2crop_data.simulate.enmap_items import EnmapProduct
-from h2crop_data.simulate.enmap_metadata import metadata_xml
-from h2crop_data.simulate.sentinel2_granules import CLASS_NAMES, Granule
-from h2crop_data.simulate.tiles import tile_at, tiles_over
+from h2crop_data.simulate.enmap import items as enmap_items
+from h2crop_data.simulate.enmap.items import EnmapProduct
+from h2crop_data.simulate.enmap.metadata import metadata_xml
+from h2crop_data.simulate.sentinel2 import items as sentinel2_items
+from h2crop_data.simulate.sentinel2.granules import CLASS_NAMES, Granule
+from h2crop_data.simulate.sentinel2.tiles import tile_at, tiles_over
 
 SENTINEL2_FILES = ("earth_search_v1", "planetary_computer", "cdse")
 ARCHIVES = ("sentinel-2-c1-l2a", "sentinel-2-l2a", "sentinel-2-l1c", "planetary-computer", "copernicus")

@@ -31,12 +31,13 @@ from h2crop_data.enmap.quality import LAYERS
 from h2crop_data.errors import SceneError
 from h2crop_data.grid import LONLAT, to_crs
 from h2crop_data.sentinel2.reflectance import OffsetEvidence, decide_offset
-from h2crop_data.simulate import enmap_items, sentinel2_items
-from h2crop_data.simulate.enmap_items import EnmapProduct
-from h2crop_data.simulate.enmap_metadata import corners, metadata_xml, sun_at
-from h2crop_data.simulate.sentinel2_granules import Granule, reflectance_conversion
-from h2crop_data.simulate.sky import sun_position
-from h2crop_data.simulate.tiles import Tile, mgrs_tile, tile_at, tiles_over
+from h2crop_data.simulate.enmap import items as enmap_items
+from h2crop_data.simulate.enmap.items import EnmapProduct
+from h2crop_data.simulate.enmap.metadata import corners, metadata_xml, sun_at
+from h2crop_data.simulate.sentinel2 import items as sentinel2_items
+from h2crop_data.simulate.sentinel2.granules import Granule, reflectance_conversion
+from h2crop_data.simulate.sentinel2.tiles import Tile, mgrs_tile, tile_at, tiles_over
+from h2crop_data.simulate.sky.weather import sun_position
 
 EARTH_SEARCH = ("sentinel-2-c1-l2a", "sentinel-2-l2a", "sentinel-2-l1c")
 L2A_ARCHIVES = ("sentinel-2-c1-l2a", "sentinel-2-l2a", "planetary-computer", "copernicus")

@@ -9,8 +9,8 @@ import pytest
 import shapely
 from numpy.typing import NDArray
 
-from h2crop_data.simulate.field_pattern import LARGEST
-from h2crop_data.simulate.land import (
+from h2crop_data.simulate.land.field_pattern import LARGEST
+from h2crop_data.simulate.land.objects import (
     COLUMNS,
     KINDS,
     LAND_SQUARE,
@@ -18,8 +18,8 @@ from h2crop_data.simulate.land import (
     land_of_square,
     squares_of_bounds,
 )
-from h2crop_data.simulate.regional import CROP_REGIONS, Regional
-from h2crop_data.simulate.rotation import crop_of, growth_of_code
+from h2crop_data.simulate.land.regional import CROP_REGIONS, Regional
+from h2crop_data.simulate.land.rotation import crop_of, growth_of_code
 
 SEED = 5
 CORNER = (128, 1400)

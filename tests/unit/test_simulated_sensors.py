@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from h2crop_data.simulate.atmosphere import bands_of, corrected, top_of_atmosphere
-from h2crop_data.simulate.enmap_scenes import (
+from h2crop_data.simulate.enmap.bands import enmap_bands
+from h2crop_data.simulate.enmap.scenes import (
     COARSE,
     Displacement,
     axis_pieces,
@@ -24,11 +24,14 @@ from h2crop_data.simulate.enmap_scenes import (
 )
 from h2crop_data.simulate.ground import fine_axis
 from h2crop_data.simulate.optics import FINE_GROUND, NYQUIST_TRANSFER, margin, sample, sampling
+from h2crop_data.simulate.plants.spectra import WAVELENGTHS
 from h2crop_data.simulate.randomness import generator, key_of, lattice_values, noise_at, noise_grid
-from h2crop_data.simulate.sentinel2_scenes import numbers_in_file, pieces
+from h2crop_data.simulate.sentinel2.bands import sentinel2_response
+from h2crop_data.simulate.sentinel2.scenes import numbers_in_file, pieces
 from h2crop_data.simulate.settings import EnmapSettings
 from h2crop_data.simulate.settings import Sky as SkySettings
-from h2crop_data.simulate.sky import (
+from h2crop_data.simulate.sky.atmosphere import bands_of, corrected, top_of_atmosphere
+from h2crop_data.simulate.sky.weather import (
     FORMS,
     CloudLayer,
     Sky,
@@ -39,7 +42,6 @@ from h2crop_data.simulate.sky import (
     sun_position,
     weather_over,
 )
-from h2crop_data.simulate.spectra import WAVELENGTHS, enmap_bands, sentinel2_response
 
 REGION = (493440, 5376000, 501120, 5383680)
 

@@ -11,7 +11,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from h2crop_data.simulate.spectra import ENDMEMBERS
+from h2crop_data.simulate.plants.spectra import ENDMEMBERS
 
 Floats = NDArray[np.float64]
 

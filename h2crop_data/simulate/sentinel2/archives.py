@@ -7,7 +7,7 @@ from datetime import timedelta
 from typing import Any
 
 from h2crop_data import __version__
-from h2crop_data.simulate.sentinel2_granules import (
+from h2crop_data.simulate.sentinel2.granules import (
     CLASS_NAMES,
     DESIGNATORS,
     Granule,

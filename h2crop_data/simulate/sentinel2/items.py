@@ -21,7 +21,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from h2crop_data.simulate.sentinel2_archives import (
+from h2crop_data.simulate.sentinel2.archives import (
     COPERNICUS_BANDS,
     EARTH_SEARCH_BANDS,
     PLANETARY_BANDS,
@@ -40,7 +40,7 @@ from h2crop_data.simulate.sentinel2_archives import (
     planetary_properties,
     tile_folder,
 )
-from h2crop_data.simulate.sentinel2_granules import Granule, product_name
+from h2crop_data.simulate.sentinel2.granules import Granule, product_name
 from h2crop_data.simulate.stac_fields import COG, bbox, geometry
 
 

@@ -18,9 +18,9 @@ from h2crop_data.simulate.ground import RegionGround
 from h2crop_data.simulate.layout import Layout
 from h2crop_data.simulate.overpasses import Sentinel2Pass
 from h2crop_data.simulate.randomness import generator
-from h2crop_data.simulate.sentinel2_granules import Granule
-from h2crop_data.simulate.sentinel2_items import asset_key, file_path, item
-from h2crop_data.simulate.sentinel2_scenes import (
+from h2crop_data.simulate.sentinel2.granules import Granule
+from h2crop_data.simulate.sentinel2.items import asset_key, file_path, item
+from h2crop_data.simulate.sentinel2.scenes import (
     PIXEL,
     SWATH_SLOPE,
     Bounds,
@@ -30,7 +30,7 @@ from h2crop_data.simulate.sentinel2_scenes import (
     stored_bands,
     write_pass,
 )
-from h2crop_data.simulate.tiles import tiles_over
+from h2crop_data.simulate.sentinel2.tiles import tiles_over
 
 #: The archive of collection 1 holds nothing older.
 OLDEST_OF_COLLECTION_1 = "05.00"

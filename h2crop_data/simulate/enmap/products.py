@@ -11,14 +11,14 @@ import shapely
 
 from h2crop_data.constants import COARSE
 from h2crop_data.grid import LONLAT, to_crs
-from h2crop_data.simulate.enmap_items import EnmapProduct, file_folder, file_names, item
-from h2crop_data.simulate.enmap_metadata import metadata_xml
-from h2crop_data.simulate.enmap_scenes import OUTSIDE, WATER, Bounds, Swath, Tile, swaths, write_tile, write_truth
+from h2crop_data.simulate.enmap.bands import enmap_bands
+from h2crop_data.simulate.enmap.items import EnmapProduct, file_folder, file_names, item
+from h2crop_data.simulate.enmap.metadata import metadata_xml
+from h2crop_data.simulate.enmap.scenes import OUTSIDE, WATER, Bounds, Swath, Tile, swaths, write_tile, write_truth
 from h2crop_data.simulate.ground import RegionGround
 from h2crop_data.simulate.layout import Layout
 from h2crop_data.simulate.overpasses import EnmapPass
 from h2crop_data.simulate.randomness import generator, key_of
-from h2crop_data.simulate.spectra import enmap_bands
 
 #: The satellite flies over a metre of ground in this many seconds.
 SECONDS_A_METRE = 1 / 6800

@@ -20,15 +20,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from h2crop_data.constants import COARSE, REFLECTANCE_FILL
-from h2crop_data.simulate.atmosphere import Bands, at_ground, bands_of, corrected
+from h2crop_data.simulate.enmap.bands import enmap_bands, enmap_response
 from h2crop_data.simulate.files import CogWriter
 from h2crop_data.simulate.ground import RegionGround, layers_on_ground
 from h2crop_data.simulate.optics import margin, sample, sampling
 from h2crop_data.simulate.overpasses import EnmapPass
+from h2crop_data.simulate.plants.spectra import ENDMEMBERS, WAVELENGTHS, endmember_spectra
 from h2crop_data.simulate.randomness import generator
 from h2crop_data.simulate.settings import EnmapSettings
-from h2crop_data.simulate.sky import SKY_LAYERS, Weather, half_percents, weather_over
-from h2crop_data.simulate.spectra import ENDMEMBERS, WAVELENGTHS, endmember_spectra, enmap_bands, enmap_response
+from h2crop_data.simulate.sky.atmosphere import Bands, at_ground, bands_of, corrected
+from h2crop_data.simulate.sky.weather import SKY_LAYERS, Weather, half_percents, weather_over
 
 Bounds = tuple[int, int, int, int]
 #: EnMAP's pixel corners lie at odd multiples of this, in metres.

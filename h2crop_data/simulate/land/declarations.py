@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from h2crop_data.grid import transformer
 from h2crop_data.simulate.chance import Chance
-from h2crop_data.simulate.crops import load_crops
+from h2crop_data.simulate.land.crops import load_crops
 from h2crop_data.simulate.settings import ParcelSettings
 
 RPG_CRS = "EPSG:2154"

@@ -10,8 +10,8 @@ from datetime import datetime, timedelta
 import shapely
 
 from h2crop_data.sentinel2.reflectance import OFFSET, OFFSET_SINCE
+from h2crop_data.simulate.sentinel2.tiles import Tile
 from h2crop_data.simulate.stac_fields import stamp, utc
-from h2crop_data.simulate.tiles import Tile
 
 #: Classes of the scene classification by their names in `s2:<name>_percentage`.
 CLASS_NAMES = {

@@ -19,9 +19,9 @@ import shapely
 from numpy.typing import NDArray
 
 from h2crop_data.simulate.chance import Chance
-from h2crop_data.simulate.field_pattern import Pieces, cut_block_pieces
-from h2crop_data.simulate.regional import Regional
-from h2crop_data.simulate.shapes import blobs, depth_inside, shared_faces
+from h2crop_data.simulate.land.field_pattern import Pieces, cut_block_pieces
+from h2crop_data.simulate.land.regional import Regional
+from h2crop_data.simulate.land.shapes import blobs, depth_inside, shared_faces
 
 #: Side of a land square in metres: the unit land is made in.
 LAND_SQUARE = 3840

@@ -16,21 +16,16 @@ from numpy.typing import NDArray
 
 from h2crop_data.constants import SENTINEL2_BANDS
 from h2crop_data.grid import transformer
-from h2crop_data.simulate.atmosphere import Bands, at_ground, bands_of, corrected, top_of_atmosphere
 from h2crop_data.simulate.files import CogWriter
 from h2crop_data.simulate.ground import RegionGround, layers_on_ground
 from h2crop_data.simulate.optics import margin, sample, sampling
 from h2crop_data.simulate.overpasses import Sentinel2Pass
+from h2crop_data.simulate.plants.spectra import ENDMEMBERS, WAVELENGTHS, endmember_spectra
 from h2crop_data.simulate.randomness import generator, key_of, noise_grid
+from h2crop_data.simulate.sentinel2.bands import SENTINEL2_MSI, sentinel2_response
 from h2crop_data.simulate.settings import Sentinel2Settings
-from h2crop_data.simulate.sky import SKY_LAYERS, Weather, half_percents, soft_cover, weather_over
-from h2crop_data.simulate.spectra import (
-    ENDMEMBERS,
-    SENTINEL2_MSI,
-    WAVELENGTHS,
-    endmember_spectra,
-    sentinel2_response,
-)
+from h2crop_data.simulate.sky.atmosphere import Bands, at_ground, bands_of, corrected, top_of_atmosphere
+from h2crop_data.simulate.sky.weather import SKY_LAYERS, Weather, half_percents, soft_cover, weather_over
 
 Bounds = tuple[int, int, int, int]
 #: Pixel size of each band in metres.

@@ -25,9 +25,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from h2crop_data.simulate.plants.spectra import ENDMEMBERS, INVISIBLE
+from h2crop_data.simulate.plants.surroundings import BACKGROUND, CANOPY, INDEX, YEAR, Floats, canopy_shares, step, thick
 from h2crop_data.simulate.randomness import generator
-from h2crop_data.simulate.spectra import ENDMEMBERS, INVISIBLE
-from h2crop_data.simulate.surroundings import BACKGROUND, CANOPY, INDEX, YEAR, Floats, canopy_shares, step, thick
 
 KINDS = ("field", "wood", "water", "village", "road")
 GROWTH_TABLE = Path(__file__).with_name("growth.csv")

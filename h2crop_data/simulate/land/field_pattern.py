@@ -9,7 +9,7 @@ import shapely
 from numpy.typing import NDArray
 
 from h2crop_data.simulate.chance import Chance
-from h2crop_data.simulate.regional import Regional
+from h2crop_data.simulate.land.regional import Regional
 
 #: Hectares a strip is cut from, and the width of strips in metres.
 FURLONG = 6.0
