@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from h2crop_data.cli.console import Exit, console, duration, megabytes, print_json, print_table, progress_line
-from h2crop_data.errors import RecipeError
+from h2crop_data.errors import UsageError
 from h2crop_data.recipe.model import Recipe, load_recipe
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ def build(
     if is_folder(source):
         given = Path(source)
         if season or extend:
-            raise RecipeError("--season and --extend go with a recipe; a plan has its seasons and samples")
+            raise UsageError("--season and --extend go with a recipe; a plan has its seasons and samples")
     else:
         given = load_recipe(source)
         if season:
@@ -70,7 +70,7 @@ def is_folder(source: str) -> bool:
     try:
         return Path(source).is_dir()
     except OSError as error:
-        raise RecipeError(f"{source}: {error.strerror or error}") from error
+        raise UsageError(f"{source}: {error.strerror or error}") from error
 
 
 def show_report(report: BuildReport) -> None:

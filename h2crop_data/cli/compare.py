@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from h2crop_data.cli.console import Exit, console, print_json, print_table, progress_line
-from h2crop_data.errors import RecipeError, StoreError
+from h2crop_data.errors import StoreError, UsageError
 from h2crop_data.maintenance.compare import Choice, SeasonComparison, StoreComparison, compare_stores
 from h2crop_data.maintenance.differences import ArrayDifference, Change, TableDifference
 
@@ -46,7 +46,7 @@ def compare(
             found = compare_stores(a, b, choice, release_a=release_a, release_b=release_b, progress=progress)
     except StoreError as error:
         # 1 says that they differ: what could not be compared must not say so.
-        raise RecipeError(str(error)) from error
+        raise UsageError(str(error)) from error
     if as_json:
         print_json(found.as_json())
     else:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from h2crop_data.cli.console import Exit, console, megabytes, print_json, progress_line
-from h2crop_data.errors import RecipeError
+from h2crop_data.errors import UsageError
 
 if TYPE_CHECKING:
     from h2crop_data.published.importing import ImportReport
@@ -48,7 +48,7 @@ def import_h5(
     from h2crop_data.published.options import ImportOptions
 
     if unlisted not in UNLISTED:
-        raise RecipeError(f"--unlisted {unlisted}: it is refuse, skip or train")
+        raise UsageError(f"--unlisted {unlisted}: it is refuse, skip or train")
     options = ImportOptions(
         remove_offset=remove_offset,
         unlisted=UNLISTED[unlisted],

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from h2crop_data.cli.console import console, megabytes, print_json, print_table
-from h2crop_data.errors import RecipeError
+from h2crop_data.errors import UsageError
 
 
 def inspect(
@@ -29,7 +29,7 @@ def inspect(
     from h2crop_data.report.summary import find_sample, sample_facts, season_of, summarize
 
     if plot is not None and plot.suffix.lower() != ".png":
-        raise RecipeError(f"--plot {plot} does not end in .png; pictures are written as PNG")
+        raise UsageError(f"--plot {plot} does not end in .png; pictures are written as PNG")
     chosen = season_of(store, season)
     samples = read_index(store, f"samples-{chosen}")
     facts = sample_facts(samples, find_sample(samples, sample))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from h2crop_data.cli.console import Exit, console, megabytes, print_json, progress_line
-from h2crop_data.errors import RecipeError, StoreError
+from h2crop_data.errors import StoreError, UsageError
 
 if TYPE_CHECKING:
     from h2crop_data.validation.findings import Finding
@@ -58,7 +58,7 @@ def validate(
             )
         except StoreError as error:
             # 1 says that the store has errors: what could not be looked at must not say so.
-            raise RecipeError(str(error)) from error
+            raise UsageError(str(error)) from error
     if as_json:
         print_json(result.as_json())
     else:

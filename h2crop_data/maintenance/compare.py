@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from h2crop_data.cube.reading import ReleaseStore, index_path, load_root, read_file, read_table
 from h2crop_data.cube.schema import ArraySpec, StoreLayout, coordinates
 from h2crop_data.cube.shard import open_arrays, shard_name
-from h2crop_data.errors import RecipeError
+from h2crop_data.errors import UsageError
 from h2crop_data.maintenance.differences import (
     ArrayDifference,
     Change,
@@ -220,7 +220,7 @@ def compare_stores(
 
     Where the choice names samples or arrays, only these are compared: no attributes, class names, statistics, parcels
     and scenes. Where it names seasons, statistics over all seasons are left out. progress: called with (done, total,
-    text). Raises RecipeError for names that neither store has, StoreError for what cannot be read.
+    text). Raises UsageError for names that neither store has, StoreError for what cannot be read.
     """
     one, other = Release(a, release_a), Release(b, release_b)
     check_names("season", choice.seasons, one.seasons | other.seasons)
@@ -240,11 +240,11 @@ def compare_stores(
 
 
 def check_names(kind: str, wanted: Collection[Any], known: Collection[Any]) -> None:
-    """Refuse names that neither store has. Raises RecipeError that lists some there are."""
+    """Refuse names that neither store has. Raises UsageError that lists some there are."""
     unknown = sorted(set(wanted) - set(known))
     if unknown:
         there = ", ".join(map(str, sorted(known)[:NAMED])) + (", ..." if len(known) > NAMED else "")
-        raise RecipeError(f"neither store has the {kind} {', '.join(map(str, unknown))}; there are {there}")
+        raise UsageError(f"neither store has the {kind} {', '.join(map(str, unknown))}; there are {there}")
 
 
 def compare_attributes(result: StoreComparison, one: Release, other: Release) -> None:

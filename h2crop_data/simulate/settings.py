@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from h2crop_data.errors import RecipeError
+from h2crop_data.errors import RecipeError, UsageError
 from h2crop_data.grid import CELL_STEP
 from h2crop_data.recipe.model import Share, Year
 from h2crop_data.recipe.problems import explain, read_mapping
@@ -206,18 +206,27 @@ class Simulation(Part):
 def load_settings(path: Path | None, changes: dict[str, Any]) -> Simulation:
     """Settings of a YAML file (None: the defaults), with `changes` (`sentinel2.dates_per_month`: value) on top.
 
-    Raises RecipeError that lists everything wrong: YAML path, value, what is allowed.
+    Raises UsageError that lists everything wrong: YAML path, value, what is allowed.
     """
-    document: dict[str, Any] = {} if path is None else read_mapping(path, "settings")
+    document = {} if path is None else read_settings(path)
     for name, value in changes.items():
         *sections, key = name.split(".")
         place = document
         for section in sections:
             place = place.setdefault(section, {})
             if not isinstance(place, dict):
-                raise RecipeError(f"{path}: {section} is a mapping of keys, not {place!r}")
+                raise UsageError(f"{path}: {section} is a mapping of keys, not {place!r}")
         place[key] = value
     try:
         return Simulation.model_validate(document)
     except ValidationError as error:
-        raise RecipeError(explain(error, str(path or "arguments"), document, Simulation, "the settings are")) from error
+        raise UsageError(explain(error, str(path or "arguments"), document, Simulation, "the settings are")) from error
+
+
+def read_settings(path: Path) -> dict[str, Any]:
+    """A YAML file of settings. Raises UsageError where it cannot be read or is no mapping."""
+    try:
+        return read_mapping(path, "settings")
+    except RecipeError as error:
+        # Read as a recipe is, but none.
+        raise UsageError(str(error)) from error

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from published_files import make_published, write_sample
 from pyproj import Transformer
 
-from h2crop_data.errors import CatalogError, RecipeError
+from h2crop_data.errors import CatalogError, UsageError
 from h2crop_data.published.blocks import blocks_of
 from h2crop_data.published.dates import days_of_months
 from h2crop_data.published.files import filled
@@ -600,7 +600,7 @@ def test_wavelengths_are_read_from_lines(tmp_path: Path) -> None:
 def test_wavelengths_that_cannot_be_right_are_refused(lines: list[str], tmp_path: Path) -> None:
     path = tmp_path / "bands.txt"
     path.write_text("\n".join(lines), encoding="utf-8")
-    with pytest.raises(RecipeError, match="--wavelengths"):
+    with pytest.raises(UsageError, match="--wavelengths"):
         read_spectrum(path)
 
 

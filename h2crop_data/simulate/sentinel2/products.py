@@ -10,7 +10,7 @@ from typing import Any
 
 import shapely
 
-from h2crop_data.errors import RecipeError
+from h2crop_data.errors import UsageError
 from h2crop_data.grid import LONLAT, to_crs, utm_epsg
 from h2crop_data.sentinel2.reflectance import OFFSET, OFFSET_SINCE
 from h2crop_data.simulate.files import checksum
@@ -88,7 +88,7 @@ def zones(layout: Layout) -> Iterator[tuple[int, Bounds]]:
     longitude, latitude = layout.centre
     other = {utm_epsg(longitude + step, latitude) for step in (-BORDER_REACH, BORDER_REACH)} - {layout.epsg}
     if not other:
-        raise RecipeError(
+        raise UsageError(
             f"sentinel2.zone_border: the region at {longitude:.2f} E is further than {BORDER_REACH} degrees from the "
             "next UTM zone; move `place` (in EPSG:32631 at 49 N the border at 6 E is near x = 719000)"
         )
