@@ -60,7 +60,7 @@ def build(
     if as_json:
         print_json(asdict(report))
     else:
-        show_report(report)
+        show_build(report)
     if report.gaps:
         raise typer.Exit(Exit.GAPS)
 
@@ -73,7 +73,7 @@ def is_folder(source: str) -> bool:
         raise UsageError(f"{source}: {error.strerror or error}") from error
 
 
-def show_report(report: BuildReport) -> None:
+def show_build(report: BuildReport) -> None:
     """What was built and where the time went."""
     from h2crop_data.pipeline.sources import explain_sources
 

@@ -62,12 +62,12 @@ def import_h5(
     if as_json:
         print_json(asdict(report))
     else:
-        show_report(report)
+        show_import(report)
     if report.not_located:
         raise typer.Exit(Exit.GAPS)
 
 
-def show_report(report: ImportReport) -> None:
+def show_import(report: ImportReport) -> None:
     """What was imported, and how exactly it is placed."""
     placed = ", ".join(f"{count} by {how}" for how, count in report.located.items())
     lines = [

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from h2crop_data.cli.console import console, megabytes, print_json, print_table
+from h2crop_data.cli.console import console, megabytes, print_json, print_table, say
 from h2crop_data.errors import UsageError
 
 
@@ -64,11 +64,6 @@ def show_summary(summary: dict[str, Any]) -> None:
     show_sample(summary["sample"], season["samples"])
     if "picture" in summary:
         say(f"picture of it in {summary['picture']}")
-
-
-def say(text: str) -> None:
-    """A line for people, as it is."""
-    console.print(text, markup=False, soft_wrap=True)
 
 
 def show_table(title: str, columns: list[str], rows: list[list[str]]) -> None:

@@ -26,7 +26,7 @@ def retract(
     from h2crop_data.maintenance.retract import find_retraction
     from h2crop_data.maintenance.retract import retract as retract_from
 
-    blocks = blocks_of(block or [])
+    blocks = parse_blocks(block or [])
     if not blocks and not scene:
         raise UsageError("say what to retract: --block SEASON:BLOCK or --scene ID")
     found = find_retraction(store, blocks, scene or [])
@@ -41,7 +41,7 @@ def retract(
     console.print(f"{store}: release {release} is without them")
 
 
-def blocks_of(entries: list[str]) -> dict[int, list[int]]:
+def parse_blocks(entries: list[str]) -> dict[int, list[int]]:
     """Blocks by season from `2022:17`. Raises UsageError for anything else."""
     blocks: dict[int, list[int]] = {}
     for entry in entries:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from h2crop_data.cli.console import Exit, console, megabytes, print_json, progress_line
+from h2crop_data.cli.console import Exit, megabytes, print_json, progress_line, say
 from h2crop_data.errors import StoreError, UsageError
 
 if TYPE_CHECKING:
@@ -108,8 +108,3 @@ def summary(result: Validation) -> str:
         f"{result.store}, release {result.release}, {result.mode}: {result.errors} error(s), "
         f"{result.warnings} warning(s) in {', '.join(looked)}"
     )
-
-
-def say(text: str) -> None:
-    """A line for people, as it is."""
-    console.print(text, markup=False, soft_wrap=True)

@@ -31,6 +31,7 @@ from h2crop_data.maintenance.differences import (
     compare_tables,
     compare_values,
 )
+from h2crop_data.progress import Progress, silent
 
 #: Root attributes that are compared.
 COMPARED_ATTRIBUTES = ("title", "format_version", "software", "layout")
@@ -44,12 +45,6 @@ PLACE_COLUMNS = ["block", "slot"]
 COORDINATE_BATCH = 1024
 #: Names that an error lists.
 NAMED = 5
-
-Progress = Callable[[int, int, str], None]
-
-
-def silent(done: int, total: int, text: str) -> None:
-    """Progress nobody watches."""
 
 
 @dataclass(frozen=True)
@@ -126,7 +121,7 @@ class StoreComparison:
         return {"same": self.same, **asdict(self)}
 
 
-class Release:
+class ComparedRelease:
     """One release of a store, opened by its root document alone: the store may grow meanwhile."""
 
     def __init__(self, store: str | Path, release: int | None) -> None:
@@ -180,7 +175,7 @@ def read_slot(array: Any, slot: int) -> NDArray[Any]:
 class SeasonPair:
     """A season of two releases, and which of their samples match."""
 
-    def __init__(self, one: Release, other: Release, season: int, choice: Choice) -> None:
+    def __init__(self, one: ComparedRelease, other: ComparedRelease, season: int, choice: Choice) -> None:
         self.releases = (one, other)
         self.season = season
         tables = [release.table(f"samples-{season}") for release in self.releases]
@@ -199,7 +194,7 @@ class SeasonPair:
         a, b = (self.of_season(release, name, key) for release in self.releases)
         return compare_tables(a, b, key)
 
-    def of_season(self, release: Release, name: str, key: list[str]) -> pd.DataFrame:
+    def of_season(self, release: ComparedRelease, name: str, key: list[str]) -> pd.DataFrame:
         """The rows of this season; none where the release has no such table."""
         if name not in release.attributes["index"]:
             return pd.DataFrame(columns=key)
@@ -222,7 +217,7 @@ def compare_stores(
     and scenes. Where it names seasons, statistics over all seasons are left out. progress: called with (done, total,
     text). Raises UsageError for names that neither store has, StoreError for what cannot be read.
     """
-    one, other = Release(a, release_a), Release(b, release_b)
+    one, other = ComparedRelease(a, release_a), ComparedRelease(b, release_b)
     check_names("season", choice.seasons, one.seasons | other.seasons)
     check_names("array", choice.arrays, {*one.layout.arrays(), *other.layout.arrays()})
     wanted = choice.seasons or one.seasons | other.seasons
@@ -247,7 +242,7 @@ def check_names(kind: str, wanted: Collection[Any], known: Collection[Any]) -> N
         raise UsageError(f"neither store has the {kind} {', '.join(map(str, unknown))}; there are {there}")
 
 
-def compare_attributes(result: StoreComparison, one: Release, other: Release) -> None:
+def compare_attributes(result: StoreComparison, one: ComparedRelease, other: ComparedRelease) -> None:
     """Root attributes, those that only say how the bytes are laid out apart."""
     a, b = ({name: release.attributes[name] for name in COMPARED_ATTRIBUTES} for release in (one, other))
     for change in changes(a, b):
@@ -255,7 +250,7 @@ def compare_attributes(result: StoreComparison, one: Release, other: Release) ->
 
 
 def compare_documents(
-    result: StoreComparison, one: Release, other: Release, seasons: Sequence[int], choice: Choice
+    result: StoreComparison, one: ComparedRelease, other: ComparedRelease, seasons: Sequence[int], choice: Choice
 ) -> None:
     """Class names, statistics, and the recipes of the seasons both have."""
     a, b = (release.document("classes") for release in (one, other))

@@ -16,7 +16,7 @@ from h2crop_data.errors import StoreError
 from h2crop_data.pipeline.extension import kept_plans
 from h2crop_data.pipeline.plan import SeasonPlan
 from h2crop_data.pipeline.release import BuildReport, seal_store
-from h2crop_data.pipeline.survey import Progress, silent
+from h2crop_data.progress import Progress, silent
 from h2crop_data.storage.storage import FileRecord
 
 

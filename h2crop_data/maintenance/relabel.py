@@ -39,8 +39,9 @@ from h2crop_data.pipeline.parcel_files import (
 from h2crop_data.pipeline.plan import ROLES, SeasonPlan, keep_plan
 from h2crop_data.pipeline.planning import ALGORITHM, with_hashes
 from h2crop_data.pipeline.release import ORIGIN, BuildReport, seal_store
-from h2crop_data.pipeline.survey import Progress, SplitTable, cells_by_square, silent
+from h2crop_data.pipeline.survey import SplitTable, cells_by_square
 from h2crop_data.pipeline.timing import Stopwatch
+from h2crop_data.progress import Progress, silent
 from h2crop_data.recipe.model import CropTable, ParcelSource, Recipe
 from h2crop_data.storage.location import open_storage
 from h2crop_data.storage.storage import Storage, canonical_json

@@ -16,6 +16,7 @@ from h2crop_data.cube.reading import index_path, load_root, nothing_selected, re
 from h2crop_data.cube.schema import StoreLayout
 from h2crop_data.cube.shard import open_arrays
 from h2crop_data.errors import PlanError, StoreError, UsageError
+from h2crop_data.progress import Progress, silent
 from h2crop_data.published.files import STORE_NAMES, SeasonSource, sample_file
 from h2crop_data.published.layout import (
     CELL_SIZE,
@@ -24,9 +25,7 @@ from h2crop_data.published.layout import (
     LIST_FOLDER,
     OFFSET,
     SPLITS,
-    Progress,
     PublishedError,
-    silent,
 )
 from h2crop_data.published.normalisation import normalisation_files
 from h2crop_data.published.options import MARK
@@ -110,7 +109,7 @@ def export_published(
     report = ExportReport(str(folder), attributes["release"], samples=sum(len(table) for table in tables))
     report.arrays = list(sources[0].readers) if sources else []
     with target.hold():
-        pin(target, options, attributes)
+        record_export(target, options, attributes)
         done_before = {name for name, _ in target.names(f"{DATA_FOLDER}/")}
         tasks = [
             ExportTask(source, sample, slot)
@@ -202,7 +201,7 @@ def check_target(target: LocalStorage) -> None:
         raise StoreError(f"{target.location} is not empty ({foreign}) and no export was begun there; choose another")
 
 
-def pin(target: Storage, options: ExportOptions, attributes: dict[str, Any]) -> None:
+def record_export(target: Storage, options: ExportOptions, attributes: dict[str, Any]) -> None:
     """Keep the record of an export. Raises PlanError where the folder was begun otherwise, naming what differs."""
     record = {
         "algorithm": ALGORITHM,

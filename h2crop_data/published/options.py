@@ -78,14 +78,14 @@ def pinned_import(
         "algorithm": ALGORITHM,
         "offset removed": options.removed,
         "block capacity": options.capacity,
-        "wavelengths": digest(spectrum),
-        "catalog": digest(catalog),
-        "samples": digest([[block.season, block.number, block.split, block.ids] for block in blocks]),
+        "wavelengths": json_digest(spectrum),
+        "catalog": json_digest(catalog),
+        "samples": json_digest([[block.season, block.number, block.split, block.ids] for block in blocks]),
         "blocks": {str(season): count for season, count in sorted(Counter(b.season for b in blocks).items())},
     }
 
 
-def digest(value: Any) -> str:
+def json_digest(value: Any) -> str:
     """The SHA-256 of a value as JSON."""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 

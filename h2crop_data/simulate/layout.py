@@ -11,7 +11,8 @@ import shapely
 
 from h2crop_data.errors import UsageError
 from h2crop_data.grid import LONLAT, transformer, utm_epsg
-from h2crop_data.simulate.enmap.scenes import Bounds, swaths
+from h2crop_data.simulate.enmap.scenes import swaths
+from h2crop_data.simulate.ground import Bounds
 from h2crop_data.simulate.optics import FINE_GROUND
 from h2crop_data.simulate.settings import Simulation
 

@@ -29,13 +29,13 @@ import yaml
 from pyogrio.errors import DataSourceError
 
 from h2crop_data.errors import H2cropError, StoreError, UsageError
+from h2crop_data.progress import Progress, silent
 from h2crop_data.simulate.land.landscape import declared_years, write_landscape
 from h2crop_data.simulate.layout import Layout
 from h2crop_data.simulate.scenes import SceneJob, jobs_of, run_job
 from h2crop_data.simulate.settings import Simulation
 from h2crop_data.simulate.workers import started
 
-Progress = Callable[[int, int, str], None]
 #: Notes of what is finished, until everything is.
 NOTES = ".simulate"
 SETTINGS = "simulation.yaml"
@@ -57,10 +57,6 @@ class RegionReport:
     #: Pixels of products times their bands, in millions, drawn by this run, and its time.
     megapixels: float
     seconds: float
-
-
-def silent(done: int, total: int, text: str) -> None:
-    """Progress nobody watches."""
 
 
 def simulate_region(
@@ -89,7 +85,7 @@ def write_region(layout: Layout, folder: Path, workers: int, progress: Progress)
     """Write what is not yet there of a region; gives the millions of pixels drawn now."""
     claim(layout.simulation, folder)
     notes = folder / NOTES
-    if finished(folder):
+    if is_written(folder):
         shutil.rmtree(notes, ignore_errors=True)
         return 0.0
     drawn = 0.0
@@ -141,7 +137,7 @@ def claim(simulation: Simulation, folder: Path) -> None:
     draft.replace(path)
 
 
-def finished(folder: Path) -> bool:
+def is_written(folder: Path) -> bool:
     """Whether everything was written: the recipe is the last."""
     return (folder / "recipe.yaml").exists()
 

@@ -25,7 +25,7 @@ class Part(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
 
-class Place(Part):
+class PlaceSettings(Part):
     """Where the region lies. The default is farmland of the Paris basin in which two Sentinel-2 tiles overlap."""
 
     epsg: int = Field(default=32631, strict=True)
@@ -36,7 +36,7 @@ class Place(Part):
     """Southern edge of the region; moved south to the next line of the lattice."""
 
 
-class Sky(Part):
+class SkySettings(Part):
     """Clouds, haze, snow. Every date draws its own sky."""
 
     cloudiness: Share = 0.35
@@ -78,7 +78,7 @@ class Sentinel2Settings(Part):
     """Factor on the noise of the instrument."""
     zone_border: bool = False
     """Also write granules of a tile of the neighbouring UTM zone over the same ground."""
-    sky: Sky = Sky()
+    sky: SkySettings = SkySettings()
     """Weather."""
 
 
@@ -108,7 +108,7 @@ class EnmapSettings(Part):
     """Pairs of band and detector column that are dead: interpolated in the image, 1 in the pixel mask."""
     noise: float = Field(default=1.0, ge=0, le=20)
     """Factor on the noise of the instrument."""
-    sky: Sky = Sky(cloudiness=0.05, cirrus=0.5, haze=0.3)
+    sky: SkySettings = SkySettings(cloudiness=0.05, cirrus=0.5, haze=0.3)
     """Weather; passes are chosen on fair days."""
 
     @model_validator(mode="after")
@@ -178,7 +178,7 @@ class Simulation(Part):
     """Number of cells of the lattice; they fill a region that is as square as they allow."""
     cell_size: int = Field(default=1920, ge=CELL_STEP, le=19200, multiple_of=CELL_STEP, strict=True)
     """Side of a cell in metres, a multiple of 60."""
-    place: Place = Place()
+    place: PlaceSettings = PlaceSettings()
     """Where."""
     sentinel2: Sentinel2Settings = Sentinel2Settings()
     """Sentinel-2 scenes."""

@@ -11,12 +11,13 @@ from typing import Any, Literal
 
 from h2crop_data.cube.schema import FORMAT_VERSION
 from h2crop_data.errors import StoreError, UsageError
+from h2crop_data.progress import Progress, silent
 from h2crop_data.storage.location import open_storage
 from h2crop_data.storage.storage import BUILD_FOLDER
 from h2crop_data.validation.blocks import check_blocks
 from h2crop_data.validation.checksums import check_kept_files, check_presence, check_small_checksums
 from h2crop_data.validation.coordinates import check_coordinates
-from h2crop_data.validation.findings import Finding, Findings, Progress, error, silent, warning
+from h2crop_data.validation.findings import Finding, Findings, error, warning
 from h2crop_data.validation.georeferencing import check_georeferencing
 from h2crop_data.validation.manifest import check_manifest
 from h2crop_data.validation.metadata import check_consolidated, check_documents

@@ -143,7 +143,9 @@ def simulated(item: dict[str, Any], archive: str) -> dict[str, Any]:
     suffix = ".jp2" if band_asset(item)["type"] == "image/jp2" else ".tif"
     hrefs = {key: f"./{key}{suffix}" for key in keys}
     granule = same_granule(item, archive)
-    made = sentinel2_items.item(granule, archive, hrefs, dict.fromkeys(keys, 77), dict.fromkeys(keys, "0a" * 32))
+    made = sentinel2_items.sentinel2_item(
+        granule, archive, hrefs, dict.fromkeys(keys, 77), dict.fromkeys(keys, "0a" * 32)
+    )
     document: dict[str, Any] = json.loads(json.dumps(made, allow_nan=False))
     return document
 
@@ -193,7 +195,7 @@ def simulated_enmap(item: dict[str, Any]) -> dict[str, Any]:
     product = same_product(item)
     hrefs = {key: f"./{name}" for key, name in enmap_items.file_names(product).items()}
     counts = {key: {0: 60, 1: 20, 3: 20} for key in hrefs if key.startswith("quality_")}
-    document: dict[str, Any] = json.loads(json.dumps(enmap_items.item(product, hrefs, counts), allow_nan=False))
+    document: dict[str, Any] = json.loads(json.dumps(enmap_items.enmap_item(product, hrefs, counts), allow_nan=False))
     return document
 
 

@@ -10,11 +10,12 @@ import pytest
 import h2crop_data
 
 PACKAGE = Path(h2crop_data.__file__).parent
-BASE = {"constants", "errors", "grid", "recipe", ""}
+BASE = {"constants", "errors", "grid", "progress", "recipe", ""}
 MAY_IMPORT = {
     "constants": set(),
     "errors": set(),
     "grid": {"constants", "errors"},
+    "progress": set(),
     "recipe": {"constants", "errors", "grid"},
     "splits": {"constants", "errors", "grid"},
     "sentinel2": BASE,

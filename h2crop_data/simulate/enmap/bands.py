@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from h2crop_data.simulate.plants.spectra import WAVELENGTHS, unit_columns
 
 #: Number, centre wavelength and full width at half maximum in nm of EnMAP's 224 bands.
-ENMAP_BANDS = Path(__file__).with_name("bands.csv")
+BANDS_TABLE = Path(__file__).with_name("bands.csv")
 
 
 @lru_cache(maxsize=1)
@@ -21,7 +21,7 @@ def enmap_bands() -> tuple[NDArray[np.float64], NDArray[np.float64]]:
 
     Those of a scene of 2022 (EnMAP data (c) DLR 2022); they move by a fraction of a nanometre from scene to scene.
     """
-    table = pd.read_csv(ENMAP_BANDS).sort_values("wavelength")
+    table = pd.read_csv(BANDS_TABLE).sort_values("wavelength")
     return table["wavelength"].to_numpy(np.float64), table["fwhm"].to_numpy(np.float64)
 
 
