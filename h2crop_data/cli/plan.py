@@ -9,7 +9,7 @@ import typer
 from typer.core import TyperGroup
 
 from h2crop_data.cli.console import console, duration, megabytes, print_json, print_table, progress_line
-from h2crop_data.errors import RecipeError
+from h2crop_data.errors import UsageError
 from h2crop_data.recipe.model import load_recipe
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ def make(
     if season:
         chosen = chosen.for_seasons(season)
     if out is None and extend is None:
-        raise RecipeError("give --out PLAN, or --extend STORE to look at what would be added")
+        raise UsageError("give --out PLAN, or --extend STORE to look at what would be added")
     notes: list[str] = []
     plans = []
     with progress_line(quiet=as_json) as progress:

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from h2crop_data.cube.reading import ReleaseStore, index_path, load_root, read_file, read_table
 from h2crop_data.cube.schema import ArraySpec, CoordinateSpec, StoreLayout
 from h2crop_data.cube.shard import open_arrays, shard_name
-from h2crop_data.errors import RecipeError
+from h2crop_data.errors import UsageError
 from h2crop_data.maintenance.differences import (
     ArrayDifference,
     Change,
@@ -31,6 +31,7 @@ from h2crop_data.maintenance.differences import (
     compare_tables,
     compare_values,
 )
+from h2crop_data.progress import Progress, silent
 from h2crop_data.sources.formats import layout_of_root
 
 #: What the axes are called whose places have names.
@@ -47,12 +48,6 @@ PLACE_COLUMNS = ["block", "slot"]
 COORDINATE_BATCH = 1024
 #: Names that an error lists.
 NAMED = 5
-
-Progress = Callable[[int, int, str], None]
-
-
-def silent(done: int, total: int, text: str) -> None:
-    """Progress nobody watches."""
 
 
 @dataclass(frozen=True)
@@ -129,7 +124,7 @@ class StoreComparison:
         return {"same": self.same, **asdict(self)}
 
 
-class Release:
+class ComparedRelease:
     """One release of a store, opened by its root document alone: the store may grow meanwhile."""
 
     def __init__(self, store: str | Path, release: int | None) -> None:
@@ -183,7 +178,7 @@ def read_slot(array: Any, slot: int) -> NDArray[Any]:
 class SeasonPair:
     """A season of two releases, and which of their samples match."""
 
-    def __init__(self, one: Release, other: Release, season: int, choice: Choice) -> None:
+    def __init__(self, one: ComparedRelease, other: ComparedRelease, season: int, choice: Choice) -> None:
         self.releases = (one, other)
         self.season = season
         tables = [release.table(f"samples-{season}") for release in self.releases]
@@ -202,7 +197,7 @@ class SeasonPair:
         a, b = (self.of_season(release, name, key) for release in self.releases)
         return compare_tables(a, b, key)
 
-    def of_season(self, release: Release, name: str, key: list[str]) -> pd.DataFrame:
+    def of_season(self, release: ComparedRelease, name: str, key: list[str]) -> pd.DataFrame:
         """The rows of this season; none where the release has no such table."""
         if name not in release.attributes["index"]:
             return pd.DataFrame(columns=key)
@@ -223,9 +218,9 @@ def compare_stores(
 
     Where the choice names samples or arrays, only these are compared: no attributes, class names, statistics, parcels
     and scenes. Where it names seasons, statistics over all seasons are left out. progress: called with (done, total,
-    text). Raises RecipeError for names that neither store has, StoreError for what cannot be read.
+    text). Raises UsageError for names that neither store has, StoreError for what cannot be read.
     """
-    one, other = Release(a, release_a), Release(b, release_b)
+    one, other = ComparedRelease(a, release_a), ComparedRelease(b, release_b)
     check_names("season", choice.seasons, one.seasons | other.seasons)
     check_names("array", choice.arrays, {*one.layout.arrays(), *other.layout.arrays()})
     wanted = choice.seasons or one.seasons | other.seasons
@@ -243,14 +238,14 @@ def compare_stores(
 
 
 def check_names(kind: str, wanted: Collection[Any], known: Collection[Any]) -> None:
-    """Refuse names that neither store has. Raises RecipeError that lists some there are."""
+    """Refuse names that neither store has. Raises UsageError that lists some there are."""
     unknown = sorted(set(wanted) - set(known))
     if unknown:
         there = ", ".join(map(str, sorted(known)[:NAMED])) + (", ..." if len(known) > NAMED else "")
-        raise RecipeError(f"neither store has the {kind} {', '.join(map(str, unknown))}; there are {there}")
+        raise UsageError(f"neither store has the {kind} {', '.join(map(str, unknown))}; there are {there}")
 
 
-def compare_attributes(result: StoreComparison, one: Release, other: Release) -> None:
+def compare_attributes(result: StoreComparison, one: ComparedRelease, other: ComparedRelease) -> None:
     """Root attributes, those that only say how the bytes are laid out apart."""
     a, b = ({name: release.attributes[name] for name in COMPARED_ATTRIBUTES} for release in (one, other))
     for change in changes(a, b):
@@ -258,7 +253,7 @@ def compare_attributes(result: StoreComparison, one: Release, other: Release) ->
 
 
 def compare_documents(
-    result: StoreComparison, one: Release, other: Release, seasons: Sequence[int], choice: Choice
+    result: StoreComparison, one: ComparedRelease, other: ComparedRelease, seasons: Sequence[int], choice: Choice
 ) -> None:
     """Class names, statistics, and the recipes of the seasons both have."""
     a, b = (release.document("classes") for release in (one, other))

@@ -138,14 +138,14 @@ def unequal(a: pd.Series[Any], b: pd.Series[Any]) -> NDArray[np.bool_]:
     if isinstance(a, gpd.GeoSeries) and isinstance(b, gpd.GeoSeries):
         differ[both] = ~shapely.equals_identical(left, right)
     else:
-        differ[both] = [plain(one) != plain(other) for one, other in zip(left, right, strict=True)]
+        differ[both] = [comparable(one) != comparable(other) for one, other in zip(left, right, strict=True)]
     return differ
 
 
-def plain(value: Any) -> Any:
+def comparable(value: Any) -> Any:
     """A value of a table in a form that compares; missing values inside lists equal each other."""
     if isinstance(value, np.ndarray | list | tuple):
-        return [plain(item) for item in value]
+        return [comparable(item) for item in value]
     return None if value is None or value != value else value
 
 

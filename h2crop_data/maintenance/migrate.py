@@ -16,8 +16,8 @@ from h2crop_data.errors import StoreError
 from h2crop_data.pipeline.extension import kept_plans
 from h2crop_data.pipeline.plan import SeasonPlan
 from h2crop_data.pipeline.release import BuildReport, seal_store
+from h2crop_data.progress import Progress, silent
 from h2crop_data.sources.registry import flag_mask
-from h2crop_data.sources.source import Progress, silent
 from h2crop_data.storage.storage import FileRecord
 
 

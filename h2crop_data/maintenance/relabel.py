@@ -26,6 +26,7 @@ from h2crop_data.pipeline.plan import SeasonPlan, keep_plan
 from h2crop_data.pipeline.planning import with_hashes
 from h2crop_data.pipeline.release import ORIGIN, BuildReport, seal_store
 from h2crop_data.pipeline.survey import SplitTable, cells_by_square
+from h2crop_data.progress import Progress, silent
 from h2crop_data.recipe.model import CropTable, ParcelSource, Recipe
 from h2crop_data.sources.parcels.declarations import (
     ROLES,
@@ -44,7 +45,6 @@ from h2crop_data.sources.parcels.files import (
     zero_notes,
 )
 from h2crop_data.sources.parcels.source import DeclaredParcels
-from h2crop_data.sources.source import Progress, silent
 from h2crop_data.sources.timing import Stopwatch
 from h2crop_data.storage.location import open_storage
 from h2crop_data.storage.storage import Storage, canonical_json

@@ -20,9 +20,9 @@ from h2crop_data.pipeline.plan import SeasonPlan, keep_plan, load_plans
 from h2crop_data.pipeline.planning import plan_of
 from h2crop_data.pipeline.release import BuildReport, seal_store
 from h2crop_data.pipeline.survey import survey_season
+from h2crop_data.progress import Progress, silent
 from h2crop_data.recipe.model import Recipe
 from h2crop_data.sources.registry import algorithms
-from h2crop_data.sources.source import Progress, silent
 from h2crop_data.storage.storage import BUILD_FOLDER
 
 #: What an import of published files keeps of itself.

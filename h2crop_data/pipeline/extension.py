@@ -12,10 +12,10 @@ from h2crop_data.errors import PlanError
 from h2crop_data.pipeline.plan import PLAN_FOLDER, SeasonPlan, kept_parts, load_plan, season_of_part
 from h2crop_data.pipeline.planning import NothingNewError, block_places, plan_of, with_hashes, with_source_columns
 from h2crop_data.pipeline.survey import Known, Survey, survey_season
+from h2crop_data.progress import Progress, silent
 from h2crop_data.recipe.model import Recipe
 from h2crop_data.sources.registry import sources_of
 from h2crop_data.sources.scenes import NO_SCENE
-from h2crop_data.sources.source import Progress, silent
 from h2crop_data.storage.location import open_storage
 from h2crop_data.storage.storage import Storage
 

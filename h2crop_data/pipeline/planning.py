@@ -19,10 +19,11 @@ from h2crop_data.errors import PlanError
 from h2crop_data.grid import LONLAT, Cell, blocks_of_cells
 from h2crop_data.pipeline.plan import SeasonPlan, rows_of
 from h2crop_data.pipeline.survey import Known, Survey, survey_season
+from h2crop_data.progress import Progress, silent
 from h2crop_data.recipe.model import Recipe
 from h2crop_data.sources.registry import algorithms, layout_of_recipe, sources_of, used_sources
 from h2crop_data.sources.scenes import NO_SCENE
-from h2crop_data.sources.source import Candidate, PlannedBlock, Progress, silent
+from h2crop_data.sources.source import Candidate, PlannedBlock
 
 
 class NothingNewError(PlanError):

@@ -16,10 +16,11 @@ from h2crop_data.errors import PlanError, RecipeError
 from h2crop_data.grid import Cell, cells_of_area, geojson_polygons, split_squares
 from h2crop_data.parcels.taxonomy import Taxonomy
 from h2crop_data.pipeline.listed import listed_splits
+from h2crop_data.progress import Progress, silent
 from h2crop_data.recipe.model import Recipe, Split
 from h2crop_data.sources.registry import sources_of, used_sources
 from h2crop_data.sources.scenes import SceneDecision
-from h2crop_data.sources.source import Candidate, Described, Ground, Observed, Progress, Request, Square, silent
+from h2crop_data.sources.source import Candidate, Described, Ground, Observed, Request, Square
 from h2crop_data.splits.squares import SquareContent, inside_buffer, optimised_splits, split_problems
 
 

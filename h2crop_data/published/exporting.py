@@ -14,7 +14,8 @@ import pandas as pd
 from h2crop_data.constants import SENTINEL2_BANDS
 from h2crop_data.cube.reading import index_path, load_root, nothing_selected, read_file, read_table
 from h2crop_data.cube.shard import open_arrays
-from h2crop_data.errors import PlanError, RecipeError, StoreError
+from h2crop_data.errors import PlanError, StoreError, UsageError
+from h2crop_data.progress import Progress, silent
 from h2crop_data.published.files import STORE_NAMES, SeasonSource, sample_file
 from h2crop_data.published.layout import (
     CELL_SIZE,
@@ -23,9 +24,7 @@ from h2crop_data.published.layout import (
     LIST_FOLDER,
     OFFSET,
     SPLITS,
-    Progress,
     PublishedError,
-    silent,
 )
 from h2crop_data.published.normalisation import normalisation_files
 from h2crop_data.published.options import MARK
@@ -92,7 +91,7 @@ def export_published(
     """Export a local store into a folder, going on with what is there.
 
     workers: samples at a time, a core each by default. Raises PublishedError naming everything of the store that does
-    not fit the published layout, RecipeError for an offset that cannot be added, PlanError where the folder was begun
+    not fit the published layout, UsageError for an offset that cannot be added, PlanError where the folder was begun
     with another store or other options, StoreError where no sample is selected, the store is damaged or the folder
     cannot be written. Finished files are kept.
     """
@@ -109,7 +108,7 @@ def export_published(
     report = ExportReport(str(folder), attributes["release"], samples=sum(len(table) for table in tables))
     report.arrays = list(sources[0].readers) if sources else []
     with target.hold():
-        pin(target, options, attributes)
+        record_export(target, options, attributes)
         done_before = {name for name, _ in target.names(f"{DATA_FOLDER}/")}
         tasks = [
             ExportTask(source, sample, slot)
@@ -149,14 +148,14 @@ def chosen_seasons(store: Path, attributes: dict[str, Any], options: ExportOptio
 
 
 def source_of(store: Path, root: dict[str, Any], season: int, options: ExportOptions) -> SeasonSource:
-    """A season to export. Raises RecipeError where the offset is asked for and there already."""
+    """A season to export. Raises UsageError where the offset is asked for and there already."""
     attributes = root["attributes"]
     readers = open_arrays(store, root, season)
     for reader in readers.values():
         reader.missing_is_fill = False
     mark = index_document(store, attributes, "recipes")[str(season)].get(MARK)
     if mark is not None and mark["s2_offset"] and options.published_offset:
-        raise RecipeError(
+        raise UsageError(
             f"--published-offset: the Sentinel-2 numbers of {store} were imported with their offset of {OFFSET} and "
             "still have it; leave the option away"
         )
@@ -190,9 +189,9 @@ def check_fit(store: Path, layout: Mapping[str, Any]) -> None:
 
 
 def samples_of(store: Path, attributes: dict[str, Any], season: int, split: str | None) -> pd.DataFrame:
-    """The samples of a season to export, in order of slot. Raises RecipeError for a split there is not."""
+    """The samples of a season to export, in order of slot. Raises UsageError for a split there is not."""
     if split is not None and split not in SPLITS:
-        raise RecipeError(f"--split {split}: the splits are {', '.join(SPLITS)}")
+        raise UsageError(f"--split {split}: the splits are {', '.join(SPLITS)}")
     table = read_table(store, attributes, f"samples-{season}")
     return table if split is None else table[table["split"] == split]
 
@@ -204,7 +203,7 @@ def check_target(target: LocalStorage) -> None:
         raise StoreError(f"{target.location} is not empty ({foreign}) and no export was begun there; choose another")
 
 
-def pin(target: Storage, options: ExportOptions, attributes: dict[str, Any]) -> None:
+def record_export(target: Storage, options: ExportOptions, attributes: dict[str, Any]) -> None:
     """Keep the record of an export. Raises PlanError where the folder was begun otherwise, naming what differs."""
     record = {
         "algorithm": ALGORITHM,

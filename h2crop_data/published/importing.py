@@ -20,13 +20,28 @@ from h2crop_data.cube.statistics import block_sums, total
 from h2crop_data.cube.writer import StoreBuilder, hold_store
 from h2crop_data.errors import PlanError
 from h2crop_data.parcels.taxonomy import Taxonomy
-from h2crop_data.published.blocks import FLAGGED, PublishedBlock, assemble, blocks_of, input_hash, published_layout
+from h2crop_data.progress import Progress, silent
+from h2crop_data.published.blocks import (
+    FLAGGED,
+    PublishedBlock,
+    assemble,
+    blocks_of_samples,
+    input_hash,
+    published_layout,
+)
 from h2crop_data.published.kept import kept_path
-from h2crop_data.published.layout import OFFSET, Progress, PublishedId, check_files, find_samples, sample_files, silent
-from h2crop_data.published.options import ImportOptions, Spectrum, digest, import_recipe, pinned_import, read_spectrum
+from h2crop_data.published.layout import OFFSET, PublishedId, check_files, find_samples, sample_files
+from h2crop_data.published.options import (
+    ImportOptions,
+    Spectrum,
+    import_recipe,
+    json_digest,
+    pinned_import,
+    read_spectrum,
+)
 from h2crop_data.published.parallel import in_threads
 from h2crop_data.published.places import SceneCatalog, place_of, read_scenes
-from h2crop_data.published.tables import block_row, sample_row, samples_table, scenes_table
+from h2crop_data.published.tables import block_row, imported_scenes, sample_row, samples_table
 from h2crop_data.sources.describe import describe_release
 from h2crop_data.storage.storage import BUILD_FOLDER, FileRecord
 
@@ -94,13 +109,13 @@ def import_published(
     scenes = read_scenes(options.catalogs)
     samples = find_samples(folder, options.lists, options.unlisted)
     check_files(samples, progress)
-    blocks = blocks_of(samples, options.capacity)
+    blocks = blocks_of_samples(samples, options.capacity)
     pinned = pinned_import(options, spectrum, scenes if options.catalogs else None, blocks)
     report = ImportReport(str(store), samples=len(samples), seasons=sorted({block.season for block in blocks}))
     report.skipped = len(sample_files(folder)) - len(samples)
     with hold_store(store) as builder:
-        pin(builder, pinned)
-        pending = pending_blocks(builder, blocks)
+        record_import(builder, pinned)
+        pending = blocks_to_import(builder, blocks)
         report.already_done = done = len(blocks) - len(pending)
         layout = published_layout(options.capacity)
         cores = os.cpu_count() or 1
@@ -118,7 +133,7 @@ def import_published(
     return report
 
 
-def pin(builder: StoreBuilder, pinned: dict[str, Any]) -> None:
+def record_import(builder: StoreBuilder, pinned: dict[str, Any]) -> None:
     """Keep the record of an import. Raises PlanError where the store was begun otherwise, naming what differs."""
     if not builder.storage.exists(IMPORT_FILE):
         begun = next(builder.storage.names(f"{BUILD_FOLDER}/plan/"), None)
@@ -135,7 +150,7 @@ def pin(builder: StoreBuilder, pinned: dict[str, Any]) -> None:
         )
 
 
-def pending_blocks(builder: StoreBuilder, blocks: Sequence[PublishedBlock]) -> list[PublishedBlock]:
+def blocks_to_import(builder: StoreBuilder, blocks: Sequence[PublishedBlock]) -> list[PublishedBlock]:
     """The blocks without a marker, or whose files are not all there.
 
     Raises PlanError where a file of a finished block is not the one any more that was imported.
@@ -217,7 +232,7 @@ def imported_season(
         if marker is None:
             raise PlanError(f"block {block} of {season} in {builder.location} is not done; run the import again")
         rows += marker["provenance"]
-        block_rows.append(block_row(marker, digest(recipe), retracted.get(block, "")))
+        block_rows.append(block_row(marker, json_digest(recipe), retracted.get(block, "")))
         coordinates.append(marker["coordinates"])
         if block not in retracted:
             files += marker["files"]
@@ -228,7 +243,7 @@ def imported_season(
         season=season,
         samples=samples,
         blocks=blocks,
-        scenes=scenes_table(samples),
+        scenes=imported_scenes(samples),
         parcels=None,
         by_block=stacked_coordinates(coordinates),
         sums={

@@ -27,19 +27,15 @@ from shapely.geometry.base import BaseGeometry
 from h2crop_data.cube.schema import SourceFormat
 from h2crop_data.datasheet.words import SourceWords
 from h2crop_data.grid import Cell
+from h2crop_data.progress import Progress
 from h2crop_data.recipe.model import Recipe, Section
 from h2crop_data.sources.scenes import SceneDecision
 from h2crop_data.sources.timing import Stopwatch
 from h2crop_data.splits.lists import ListedPatch
 
 Square = tuple[int, int]
-Progress = Callable[[int, int, str], None]
 #: Reads a file of a plan by name.
 ReadFile = Callable[[str], bytes]
-
-
-def silent(done: int, total: int, text: str) -> None:
-    """Progress nobody watches."""
 
 
 class SplitTable(Protocol):

@@ -65,7 +65,7 @@ def check_chunk(
     release.counts["coordinate_chunks"] += 1
     try:
         data = release.files.read(name)
-        values = decode(data, coordinate, (size, *shape[1:]))
+        values = decode_coordinate(data, coordinate, (size, *shape[1:]))
     except (StoreError, ValueError, RuntimeError, MemoryError, TypeError) as failure:
         yield error("coordinate", name, f"cannot be decoded ({failure})", release.remedy_for(name))
         return
@@ -79,7 +79,7 @@ def check_chunk(
         yield other_bytes(release, name)
 
 
-def decode(data: bytes, coordinate: CoordinateSpec, shape: tuple[int, ...]) -> NDArray[Any]:
+def decode_coordinate(data: bytes, coordinate: CoordinateSpec, shape: tuple[int, ...]) -> NDArray[Any]:
     """A chunk of a coordinate. Raises ValueError or RuntimeError for bytes that are none."""
     raw = bytes(Zstd().decode(data))
     if coordinate.data_type == "string":

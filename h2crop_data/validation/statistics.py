@@ -91,7 +91,7 @@ def form_problems(release: Release, document: dict[str, Any]) -> Iterator[str]:
     if set(map(int, document["class_pixels"])) != release.named_seasons:
         yield f"class_pixels has the seasons {first(sorted(document['class_pixels']))}"
     for season, counts in splits.items():
-        yield from class_problems(release, document["class_pixels"][str(season)], season, counts)
+        yield from class_count_problems(release, document["class_pixels"][str(season)], season, counts)
 
 
 def of_axis(spec: ArraySpec, axis: str) -> int:
@@ -105,7 +105,9 @@ def summary_keys(release: Release) -> set[str]:
     return keys | {"percentiles"} if release.minor else keys
 
 
-def class_problems(release: Release, stored: dict[str, Any], season: int, counts: pd.Series[int]) -> Iterator[str]:
+def class_count_problems(
+    release: Release, stored: dict[str, Any], season: int, counts: pd.Series[int]
+) -> Iterator[str]:
     """Pixels of classes of a season: every split of its samples, every tier with as many pixels as there are."""
     if set(stored) != set(counts.index):
         has, wanted = first(sorted(stored)), first(sorted(counts.index))
@@ -130,7 +132,7 @@ def check_statistics(release: Release, sums: RunningSums) -> Findings:
         release.cannot_check("the statistics against the arrays: the parcels are lost, or not numbered as they must be")
         return
     try:
-        expected = statistics([finished(release, season, sums) for season in release.seasons])
+        expected = statistics([sealed_season(release, season, sums) for season in release.seasons])
     except (IndexError, ValueError) as failure:
         release.cannot_check(f"the statistics against the arrays: they cannot be summed up ({failure})")
         return
@@ -140,7 +142,7 @@ def check_statistics(release: Release, sums: RunningSums) -> Findings:
         yield error("statistics", path, f"is not what the arrays give: {told}", release.remedies.sealed())
 
 
-def finished(release: Release, season: int, sums: RunningSums) -> FinishedSeason:
+def sealed_season(release: Release, season: int, sums: RunningSums) -> FinishedSeason:
     """A season as sealing knows it, from its index and the sums of its blocks."""
     nothing = pd.DataFrame()
     parcels = release.tables.get(f"parcels-{season}")

@@ -40,7 +40,7 @@ from h2crop_data.cube.seal import seal
 from h2crop_data.cube.season import FinishedSeason
 from h2crop_data.cube.statistics import BlockSums, block_sums, total
 from h2crop_data.cube.writer import hold_store
-from h2crop_data.errors import RecipeError, StoreError
+from h2crop_data.errors import StoreError, UsageError
 from h2crop_data.maintenance.compare import Choice, StoreComparison, compare_stores
 from h2crop_data.maintenance.differences import Change, changes, compare_tables
 from h2crop_data.sources.describe import describe_release
@@ -597,7 +597,7 @@ def test_only_the_chosen_samples_and_arrays_are_compared(original: Content, stor
         (Choice(arrays=frozenset({"s1"})), "neither store has the array s1; there are enmap, enmap_quality, label,"),
         (Choice(seasons=frozenset({1999})), "neither store has the season 1999; there are 2022"),
     ):
-        with pytest.raises(RecipeError, match=message):
+        with pytest.raises(UsageError, match=message):
             compare_stores(store_a, store_b, choice)
 
 

@@ -10,13 +10,14 @@ import pytest
 import h2crop_data
 
 PACKAGE = Path(h2crop_data.__file__).parent
-BASE = {"constants", "errors", "grid", "plugins", "recipe", ""}
+BASE = {"constants", "errors", "grid", "plugins", "progress", "recipe", ""}
 MAY_IMPORT = {
     "constants": set(),
     "errors": set(),
     "grid": {"constants", "errors"},
     "plugins": {"errors"},
     "recipe": {"constants", "errors", "grid", "plugins"},
+    "progress": set(),
     "splits": {"constants", "errors", "grid"},
     "sentinel2": BASE,
     "enmap": BASE,

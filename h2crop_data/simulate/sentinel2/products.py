@@ -10,27 +10,26 @@ from typing import Any
 
 import shapely
 
-from h2crop_data.errors import RecipeError
+from h2crop_data.errors import UsageError
 from h2crop_data.grid import LONLAT, to_crs, utm_epsg
 from h2crop_data.sentinel2.reflectance import OFFSET, OFFSET_SINCE
 from h2crop_data.simulate.files import checksum
-from h2crop_data.simulate.ground import RegionGround
+from h2crop_data.simulate.ground import Bounds, RegionGround
 from h2crop_data.simulate.layout import Layout
 from h2crop_data.simulate.overpasses import Sentinel2Pass
 from h2crop_data.simulate.randomness import generator
-from h2crop_data.simulate.sentinel2_granules import Granule
-from h2crop_data.simulate.sentinel2_items import asset_key, file_path, item
-from h2crop_data.simulate.sentinel2_scenes import (
+from h2crop_data.simulate.sentinel2.granules import Granule
+from h2crop_data.simulate.sentinel2.items import asset_key, file_path, sentinel2_item
+from h2crop_data.simulate.sentinel2.scenes import (
     PIXEL,
     SWATH_SLOPE,
-    Bounds,
     Output,
     SwathEdge,
     TruthFiles,
     stored_bands,
     write_pass,
 )
-from h2crop_data.simulate.tiles import tiles_over
+from h2crop_data.simulate.sentinel2.tiles import tiles_over
 
 #: The archive of collection 1 holds nothing older.
 OLDEST_OF_COLLECTION_1 = "05.00"
@@ -68,9 +67,9 @@ def products_of_pass(layout: Layout, folder: Path, ground: RegionGround, look: S
         outputs = [one.output for one in listed]
         counts = write_pass(ground, look, epsg, bounds, outputs, truth, settings, edge)
         for one, count in zip(listed, counts, strict=True):
-            described = item_of(folder, one, count)
+            described = written_item(folder, one, count)
             items.setdefault(one.archive, []).append(described)
-            scenes.append(truth_of(one, described["id"], look))
+            scenes.append(granule_truth(one, described["id"], look))
             pixels += sum(
                 (one.output.bounds[2] - one.output.bounds[0])
                 * (one.output.bounds[3] - one.output.bounds[1])
@@ -88,7 +87,7 @@ def zones(layout: Layout) -> Iterator[tuple[int, Bounds]]:
     longitude, latitude = layout.centre
     other = {utm_epsg(longitude + step, latitude) for step in (-BORDER_REACH, BORDER_REACH)} - {layout.epsg}
     if not other:
-        raise RecipeError(
+        raise UsageError(
             f"sentinel2.zone_border: the region at {longitude:.2f} E is further than {BORDER_REACH} degrees from the "
             "next UTM zone; move `place` (in EPSG:32631 at 49 N the border at 6 E is near x = 719000)"
         )
@@ -181,7 +180,7 @@ def output_of(folder: Path, archive: str, granule: Granule, removed: bool) -> Ou
     )
 
 
-def item_of(folder: Path, listed: Listed, count: dict[int, int]) -> dict[str, Any]:
+def written_item(folder: Path, listed: Listed, count: dict[int, int]) -> dict[str, Any]:
     """The STAC item of a granule that was written; count: pixels of each SCL class, empty for L1C."""
     seen = sum(number for value, number in count.items() if value)
     total = sum(count.values())
@@ -191,7 +190,7 @@ def item_of(folder: Path, listed: Listed, count: dict[int, int]) -> dict[str, An
         nodata=100 * count.get(0, 0) / total if total else 0.0,
     )
     paths = {asset_key(listed.archive, band): listed.output.folder / name for band, name in listed.output.files.items()}
-    return item(
+    return sentinel2_item(
         granule,
         listed.archive,
         hrefs={key: f"../{path.relative_to(folder).as_posix()}" for key, path in paths.items()},
@@ -200,7 +199,7 @@ def item_of(folder: Path, listed: Listed, count: dict[int, int]) -> dict[str, An
     )
 
 
-def truth_of(listed: Listed, name: str, look: Sentinel2Pass) -> dict[str, Any]:
+def granule_truth(listed: Listed, name: str, look: Sentinel2Pass) -> dict[str, Any]:
     """What is true of a granule, whatever its item says."""
     return {
         "scene": name,

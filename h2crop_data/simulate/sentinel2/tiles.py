@@ -89,7 +89,7 @@ def tiles_over(epsg: int, bounds: tuple[float, float, float, float]) -> list[Til
     """
     west, south, east, north = bounds
     found = []
-    for easting, northing in squares_near(epsg, bounds):
+    for easting, northing in mgrs_squares_near(epsg, bounds):
         tile = tile_at(epsg, easting, northing)
         left, low, right, high = tile.bounds
         if left < east and right > west and low < north and high > south and reaches_zone(epsg, easting, northing):
@@ -97,7 +97,7 @@ def tiles_over(epsg: int, bounds: tuple[float, float, float, float]) -> list[Til
     return sorted(found, key=lambda tile: tile.name)
 
 
-def squares_near(epsg: int, bounds: tuple[float, float, float, float]) -> Iterator[tuple[int, int]]:
+def mgrs_squares_near(epsg: int, bounds: tuple[float, float, float, float]) -> Iterator[tuple[int, int]]:
     """Squares whose tiles may reach some bounds: tiles reach beyond their squares to the east and the south."""
     west, south, east, north = (math.floor(value / SQUARE) for value in bounds)
     lowest, highest = (0, SOUTHERN_EQUATOR) if epsg // 100 == 327 else (0, SOUTHERN_EQUATOR - 1)

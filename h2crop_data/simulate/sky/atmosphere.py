@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from h2crop_data.simulate.sky import Sun, Weather
+from h2crop_data.simulate.sky.weather import Sun, Weather
 
 #: Wavelength in nm and reflectance of water clouds of middling thickness, and of cirrus as if it were thick.
 CLOUD = ((400, 0.74), (550, 0.71), (860, 0.68), (1240, 0.63), (1450, 0.38), (1610, 0.48), (1940, 0.26), (2200, 0.38))

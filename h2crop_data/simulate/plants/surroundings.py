@@ -11,7 +11,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from h2crop_data.simulate.spectra import ENDMEMBERS
+from h2crop_data.simulate.plants.spectra import ENDMEMBERS
 
 Floats = NDArray[np.float64]
 
@@ -66,7 +66,7 @@ def mixed_ground(day: Floats, vigour: Floats, grown: Floats, **built: Floats) ->
     return shares * (1 + 0.35 * (vigour - 1))[:, None]
 
 
-BACKGROUND: dict[str, Callable[[Floats, Floats, Floats], Floats]] = {
+SURROUNDINGS: dict[str, Callable[[Floats, Floats, Floats], Floats]] = {
     "wood": wood,
     "water": water,
     "village": village,

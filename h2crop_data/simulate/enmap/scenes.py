@@ -20,17 +20,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from h2crop_data.constants import COARSE, REFLECTANCE_FILL
-from h2crop_data.simulate.atmosphere import Bands, at_ground, bands_of, corrected
+from h2crop_data.simulate.enmap.bands import enmap_bands, enmap_response
 from h2crop_data.simulate.files import CogWriter
-from h2crop_data.simulate.ground import RegionGround, layers_on_ground
+from h2crop_data.simulate.ground import Bounds, RegionGround, layers_on_ground
 from h2crop_data.simulate.optics import margin, sample, sampling
 from h2crop_data.simulate.overpasses import EnmapPass
+from h2crop_data.simulate.plants.spectra import ENDMEMBERS, WAVELENGTHS, endmember_spectra
 from h2crop_data.simulate.randomness import generator
 from h2crop_data.simulate.settings import EnmapSettings
-from h2crop_data.simulate.sky import SKY_LAYERS, Weather, half_percents, weather_over
-from h2crop_data.simulate.spectra import ENDMEMBERS, WAVELENGTHS, endmember_spectra, enmap_bands, enmap_response
+from h2crop_data.simulate.sky.atmosphere import Bands, at_ground, bands_of, corrected
+from h2crop_data.simulate.sky.weather import SKY_LAYERS, Weather, half_percents, weather_over
 
-Bounds = tuple[int, int, int, int]
 #: EnMAP's pixel corners lie at odd multiples of this, in metres.
 HALF_PIXEL = 15
 #: Side in metres of the squares that are drawn at a time.
@@ -63,7 +63,7 @@ LAND, WATER, OUTSIDE = 1, 2, 3
 
 @dataclass(frozen=True)
 class Swath:
-    """A rectangle along the flight direction, in the turned frame of `turned`."""
+    """A rectangle along the flight direction, in the frame of `flight_coordinates`."""
 
     #: Degrees from north of the flight direction.
     tilt: float
@@ -92,7 +92,7 @@ class Swath:
         return snapped(min(x), False), snapped(min(y), False), snapped(max(x), True), snapped(max(y), True)
 
 
-def turned(x: NDArray[np.float64], y: NDArray[np.float64], tilt: float) -> tuple[NDArray[np.float64], ...]:
+def flight_coordinates(x: NDArray[np.float64], y: NDArray[np.float64], tilt: float) -> tuple[NDArray[np.float64], ...]:
     """Coordinates across and along the flight direction, each (y, x)."""
     sine, cosine = math.sin(math.radians(tilt)), math.cos(math.radians(tilt))
     return cosine * x[None, :] - sine * y[:, None], sine * x[None, :] + cosine * y[:, None]
@@ -125,7 +125,7 @@ def parts(low: float, high: float, settings: EnmapSettings) -> list[tuple[float,
 
 
 @dataclass(frozen=True)
-class Tile:
+class EnmapTile:
     """One tile to write."""
 
     swath: Swath
@@ -205,7 +205,7 @@ def spectra_of(abundances: NDArray[np.float32]) -> NDArray[np.float32]:
     return np.asarray(bands.T @ layers, np.float32).reshape(-1, *abundances.shape[1:])
 
 
-def write_tile(ground: RegionGround, tile: Tile, settings: EnmapSettings) -> dict[str, Counter[int]]:
+def write_tile(ground: RegionGround, tile: EnmapTile, settings: EnmapSettings) -> dict[str, Counter[int]]:
     """Draw a tile and write its files; gives the number of pixels of each value of each quality layer."""
     bounds = tile.swath.grid_bounds
     place = Displacement(tile.look.shift, settings.distortion, tile.datatake_bounds)
@@ -225,7 +225,7 @@ def write_tile(ground: RegionGround, tile: Tile, settings: EnmapSettings) -> dic
 
 def piece_layers(
     ground: RegionGround,
-    tile: Tile,
+    tile: EnmapTile,
     place: Displacement,
     settings: EnmapSettings,
     number: tuple[int, int],
@@ -265,7 +265,7 @@ def seen_by(
     swath: Swath, x: NDArray[np.float64], y: NDArray[np.float64]
 ) -> tuple[NDArray[np.bool_], NDArray[np.int64]]:
     """Whether pixels (y, x) lie in a swath, and their detector column, from 0 at its left edge."""
-    across, along = turned(x, y, swath.tilt)
+    across, along = flight_coordinates(x, y, swath.tilt)
     inside = (across > swath.across[0]) & (across < swath.across[1])
     inside &= (along > swath.along[0]) & (along < swath.along[1])
     return inside, np.floor((across - swath.across[0]) / COARSE).astype(np.int64)
@@ -307,7 +307,7 @@ def empty_layers(rows: int, columns: int) -> dict[str, NDArray[Any]]:
     }
 
 
-def tile_writers(tile: Tile, bounds: Bounds) -> dict[str, CogWriter]:
+def tile_writers(tile: EnmapTile, bounds: Bounds) -> dict[str, CogWriter]:
     """A writer for each raster of a tile."""
     bands = len(noise_of_bands())
     writers = {}
@@ -338,7 +338,7 @@ def count_layers(counts: dict[str, Counter[int]], layers: dict[str, NDArray[Any]
             counts.setdefault(key, Counter()).update(dict(zip(values.tolist(), pixels.tolist(), strict=True)))
 
 
-def write_truth(ground: RegionGround, look: EnmapPass, region: Bounds, folder: Path, surface: bool) -> None:
+def write_pass_truth(ground: RegionGround, look: EnmapPass, region: Bounds, folder: Path, surface: bool) -> None:
     """What is true of a pass on the lattice's own 30 m grid, without shift: `<name>-sky.tif`, and `<name>.tif`.
 
     The sky as for Sentinel-2; the surface, if wanted, without clouds and noise: reflectance x 10000 (band, y, x) int16.

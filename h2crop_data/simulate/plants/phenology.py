@@ -25,11 +25,20 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from h2crop_data.simulate.plants.spectra import ENDMEMBERS, INVISIBLE
+from h2crop_data.simulate.plants.surroundings import (
+    CANOPY,
+    INDEX,
+    SURROUNDINGS,
+    YEAR,
+    Floats,
+    canopy_shares,
+    step,
+    thick,
+)
 from h2crop_data.simulate.randomness import generator
-from h2crop_data.simulate.spectra import ENDMEMBERS, INVISIBLE
-from h2crop_data.simulate.surroundings import BACKGROUND, CANOPY, INDEX, YEAR, Floats, canopy_shares, step, thick
 
-KINDS = ("field", "wood", "water", "village", "road")
+GROUND_KINDS = ("field", "wood", "water", "village", "road")
 GROWTH_TABLE = Path(__file__).with_name("growth.csv")
 #: Days before sowing that the seedbed is made and what stood there goes under.
 SEEDBED = 6
@@ -54,7 +63,7 @@ UNSEEN = slice(TRAITS - len(INVISIBLE), TRAITS)
 class Ground:
     """n pieces of ground, as columns; crops and growth types are "" where nothing is grown."""
 
-    #: One of KINDS, (n,) str.
+    #: One of GROUND_KINDS, (n,) str.
     kind: NDArray[Any]
     #: 0..1, (n,): share of conifers of a wood, turbidity of water, how densely a village is built.
     variant: NDArray[np.float32]
@@ -162,13 +171,14 @@ def abundances(
     They need not sum to 1: what is missing is shade. wetness: of the soil, (n,) 0 dry..1 wet, which makes it darker.
     vigour: multiplies every piece's own. Raises ValueError for an unknown kind or growth type.
     """
-    unknown = set(pd.unique(ground.kind)) - set(KINDS)
+    unknown = set(pd.unique(ground.kind)) - set(GROUND_KINDS)
     if unknown:
-        raise ValueError(f"unknown kind of ground {', '.join(sorted(map(str, unknown)))}; there are {', '.join(KINDS)}")
+        named = ", ".join(sorted(map(str, unknown)))
+        raise ValueError(f"unknown kind of ground {named}; there are {', '.join(GROUND_KINDS)}")
     total = np.zeros((len(ground.kind), len(ENDMEMBERS)))
     strength = ground.vigour.astype(np.float64) * vigour
     wet = np.asarray(wetness, np.float64)
-    for kind in KINDS:
+    for kind in GROUND_KINDS:
         at = np.flatnonzero(ground.kind == kind)
         if not len(at):
             continue
@@ -176,7 +186,7 @@ def abundances(
             total[at] = fields(rows_of(ground, at), day, wet[at], strength[at], pairs or Pairs())
         else:
             own_day = day - ground.shift_days[at].astype(np.float64)
-            total[at] = BACKGROUND[kind](ground.variant[at].astype(np.float64), own_day, strength[at])
+            total[at] = SURROUNDINGS[kind](ground.variant[at].astype(np.float64), own_day, strength[at])
     return total.astype(np.float32)
 
 

@@ -16,23 +16,17 @@ from numpy.typing import NDArray
 
 from h2crop_data.constants import SENTINEL2_BANDS
 from h2crop_data.grid import transformer
-from h2crop_data.simulate.atmosphere import Bands, at_ground, bands_of, corrected, top_of_atmosphere
 from h2crop_data.simulate.files import CogWriter
-from h2crop_data.simulate.ground import RegionGround, layers_on_ground
+from h2crop_data.simulate.ground import Bounds, RegionGround, layers_on_ground
 from h2crop_data.simulate.optics import margin, sample, sampling
 from h2crop_data.simulate.overpasses import Sentinel2Pass
+from h2crop_data.simulate.plants.spectra import ENDMEMBERS, WAVELENGTHS, endmember_spectra
 from h2crop_data.simulate.randomness import generator, key_of, noise_grid
+from h2crop_data.simulate.sentinel2.bands import SENTINEL2_MSI, sentinel2_response
 from h2crop_data.simulate.settings import Sentinel2Settings
-from h2crop_data.simulate.sky import SKY_LAYERS, Weather, half_percents, soft_cover, weather_over
-from h2crop_data.simulate.spectra import (
-    ENDMEMBERS,
-    SENTINEL2_MSI,
-    WAVELENGTHS,
-    endmember_spectra,
-    sentinel2_response,
-)
+from h2crop_data.simulate.sky.atmosphere import Bands, at_ground, bands_of, corrected, top_of_atmosphere
+from h2crop_data.simulate.sky.weather import SKY_LAYERS, Weather, half_percents, soft_cover, weather_over
 
-Bounds = tuple[int, int, int, int]
 #: Pixel size of each band in metres.
 PIXEL = {band: 10 if band in ("B02", "B03", "B04", "B08") else 20 for band in SENTINEL2_MSI} | dict.fromkeys(
     ("B01", "B09", "B10"), 60
@@ -263,7 +257,7 @@ def write_pass(
         truths = open_truth(stack, truth, epsg, bounds) if truth else {}
         for piece in pieces(epsg, bounds):
             image = draw_piece(ground, look, piece, sizes)
-            write_truth(truths, image, piece)
+            write_piece_truth(truths, image, piece)
             seen = {level: seen_at(level, image, look, piece, settings, ground.seed) for level in sorted(levels)}
             for output, writers, count in zip(outputs, files, counts, strict=True):
                 write_piece(output, writers, seen[output.level], look, piece, edge)
@@ -365,7 +359,7 @@ def open_truth(stack: ExitStack, truth: TruthFiles, epsg: int, bounds: Bounds) -
     return writers
 
 
-def write_truth(writers: dict[str, CogWriter], image: PieceImage, piece: Piece) -> None:
+def write_piece_truth(writers: dict[str, CogWriter], image: PieceImage, piece: Piece) -> None:
     """Write the truth of a piece."""
     west, _, _, north = piece.bounds
     for name, writer in writers.items():

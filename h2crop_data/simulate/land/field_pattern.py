@@ -9,7 +9,7 @@ import shapely
 from numpy.typing import NDArray
 
 from h2crop_data.simulate.chance import Chance
-from h2crop_data.simulate.regional import Regional
+from h2crop_data.simulate.land.regional import Regional
 
 #: Hectares a strip is cut from, and the width of strips in metres.
 FURLONG = 6.0
@@ -121,12 +121,12 @@ def halves(
     lengthwise: NDArray[np.bool_],
 ) -> tuple[NDArray[np.object_], NDArray[np.uint64]]:
     """Cut each piece in two along a line through the middle of its frame, a little off and askew."""
-    normal = np.where(lengthwise[:, None], turned(frame.along), frame.along)
+    normal = np.where(lengthwise[:, None], turned_left(frame.along), frame.along)
     side = np.where(lengthwise, frame.width, frame.length)
     askew = np.where(lengthwise, 0.02, 0.13) * chance.normal("askew", keys).clip(-2, 2)
     offset = (chance.uniform("offset", keys) - 0.5) * np.where(lengthwise, 0.2, 0.36) * side
     point = frame.centre + normal * offset[:, None]
-    normal = normal * np.cos(askew)[:, None] + turned(normal) * np.sin(askew)[:, None]
+    normal = normal * np.cos(askew)[:, None] + turned_left(normal) * np.sin(askew)[:, None]
     large = shapely.area(geometry) > TRACK_FROM * 1e4
     gap = np.where(large & (chance.uniform("track", keys) < 0.55), TRACK_WIDTH / 2, 0.0)
     parts, names = [], []
@@ -140,7 +140,7 @@ def halves(
     return np.concatenate(parts), np.concatenate(names)
 
 
-def turned(direction: NDArray[np.float64]) -> NDArray[np.float64]:
+def turned_left(direction: NDArray[np.float64]) -> NDArray[np.float64]:
     """Directions (n, 2) turned left by a right angle."""
     return np.stack([-direction[:, 1], direction[:, 0]], axis=-1)
 
@@ -150,7 +150,7 @@ def half_planes(
 ) -> NDArray[np.object_]:
     """Squares (n,) beyond lines through points (n, 2), where normals (n, 2) point to, `gap` (n,) metres away."""
     start = point + normal * gap[:, None]
-    aside = turned(normal) * FAR
+    aside = turned_left(normal) * FAR
     corners = [start - aside, start + aside, start + aside + normal * FAR, start - aside + normal * FAR]
     squares: NDArray[np.object_] = shapely.polygons(np.stack(corners, axis=1))
     return squares

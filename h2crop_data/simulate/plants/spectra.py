@@ -1,4 +1,4 @@
-"""Spectra that every simulated piece of ground is mixed of, and how Sentinel-2 and EnMAP see them.
+"""Spectra that every simulated piece of ground is mixed of.
 
 All spectra are made by the formulas here; what is taken from elsewhere are positions of absorption features and typical
 levels:
@@ -16,11 +16,9 @@ levels:
 from __future__ import annotations
 
 from functools import lru_cache
-from pathlib import Path
 
 import numpy as np
-import pandas as pd
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 #: nm, the grid of every spectrum and response.
 WAVELENGTHS: NDArray[np.float64] = np.arange(400.0, 2501.0)
@@ -57,22 +55,6 @@ ENDMEMBERS: tuple[str, ...] = (
 INVISIBLE: tuple[str, ...] = ("feature_1200", "feature_1725", "feature_2330")
 #: Reflectance that one unit of a difference spectrum takes away at its deepest.
 FEATURE_DEPTH = 0.012
-
-SENTINEL2_MSI: tuple[str, ...] = (
-    *("B01", "B02", "B03", "B04", "B05", "B06", "B07"),
-    *("B08", "B8A", "B09", "B10", "B11", "B12"),
-)
-#: Centre and width in nm of SENTINEL2_MSI, the mean of S2A and S2B (ESA, Sentinel-2 MSI technical guide, spatial and
-#: spectral resolution).
-SENTINEL2_CENTRE_WIDTH: tuple[tuple[float, float], ...] = (
-    *((442.5, 21.0), (492.2, 66.0), (559.4, 36.0), (664.8, 31.0), (704.0, 15.5), (739.8, 15.0), (781.3, 20.0)),
-    *((832.9, 106.0), (864.4, 21.5), (944.2, 20.5), (1375.2, 30.5), (1612.1, 92.5), (2194.1, 180.0)),
-)
-#: nm over which the edge of a Sentinel-2 band falls from full to nothing, at most; half its width for narrow bands.
-EDGE = 20.0
-
-#: Number, centre wavelength and full width at half maximum in nm of EnMAP's 224 bands.
-ENMAP_BANDS = Path(__file__).with_name("enmap_bands.csv")
 
 # Levels at wavelengths in nm, between which smooth_curve passes.
 #: Absorption of the pigments of a canopy, relative to the red maximum; flatter than of pigments in solution, because
@@ -302,37 +284,6 @@ def smooth_curve(points: tuple[tuple[float, float], ...]) -> NDArray[np.float64]
     return np.asarray(start + end)
 
 
-@lru_cache(maxsize=1)
-def sentinel2_response() -> NDArray[np.float32]:
-    """How SENTINEL2_MSI weigh WAVELENGTHS, (wavelength, 13) float32; columns sum to 1.
-
-    Flat within the published width, with edges like half a cosine that pass half height at the width's ends.
-    """
-    centre, width = np.array(SENTINEL2_CENTRE_WIDTH).T
-    edge = np.minimum(EDGE, width / 2)
-    inside = (width / 2 - np.abs(WAVELENGTHS[:, None] - centre)) / edge
-    return unit_columns(0.5 + 0.5 * np.sin(np.pi * np.clip(inside, -0.5, 0.5)))
-
-
-def enmap_response(centres: ArrayLike, fwhm: ArrayLike) -> NDArray[np.float32]:
-    """How gaussian bands weigh WAVELENGTHS, (wavelength, band) float32; columns sum to 1, at the ends of the grid too.
-
-    centres, fwhm: nm, (band,).
-    """
-    sd = np.asarray(fwhm, np.float64) / np.sqrt(8 * np.log(2))
-    return unit_columns(np.exp(-0.5 * ((WAVELENGTHS[:, None] - np.asarray(centres, np.float64)) / sd) ** 2))
-
-
 def unit_columns(weights: NDArray[np.float64]) -> NDArray[np.float32]:
-    """The weights with every column divided by its sum."""
+    """Weights of WAVELENGTHS, (wavelength, band), with every column divided by its sum."""
     return np.asarray(weights / weights.sum(axis=0), np.float32)
-
-
-@lru_cache(maxsize=1)
-def enmap_bands() -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Centre wavelength and full width at half maximum of EnMAP's 224 bands in nm, in order of wavelength.
-
-    Those of a scene of 2022 (EnMAP data (c) DLR 2022); they move by a fraction of a nanometre from scene to scene.
-    """
-    table = pd.read_csv(ENMAP_BANDS).sort_values("wavelength")
-    return table["wavelength"].to_numpy(np.float64), table["fwhm"].to_numpy(np.float64)

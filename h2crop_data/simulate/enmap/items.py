@@ -10,15 +10,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
 
 import numpy as np
 import shapely
 
 from h2crop_data.constants import REFLECTANCE_FILL, REFLECTANCE_SCALE
-from h2crop_data.simulate.stac_fields import COG, bbox, box_geometry, geometry, iso, stamp, utc
+from h2crop_data.simulate.stac_fields import COG, Fields, bbox, box_geometry, geometry, iso, stamp, utc
 
-Fields = dict[str, Any]
 #: The archive lists a product this long after it was processed.
 LISTED_AFTER = timedelta(hours=7, minutes=17)
 #: What the archive writes for accuracies and parameters of the atmosphere that were not found.
@@ -144,7 +142,7 @@ class EnmapProduct:
         return west, north - size * rows, west + size * columns, north
 
 
-def product_name(product: EnmapProduct) -> str:
+def enmap_product_name(product: EnmapProduct) -> str:
     """`ENMAP01-____L2A-DT0000024647_20230629T110132Z_025_V010402_20240630T020748Z`."""
     taken = f"DT{product.datatake:010d}_{stamp(product.start)}Z_{product.tile:03d}"
     return f"ENMAP01-____L2A-{taken}_{product.version}_{stamp(product.processed)}Z"
@@ -152,7 +150,7 @@ def product_name(product: EnmapProduct) -> str:
 
 def file_names(product: EnmapProduct) -> dict[str, str]:
     """The file name of each asset."""
-    return {key: f"{product_name(product)}-{end}" for key, (end, *_) in ASSETS.items()}
+    return {key: f"{enmap_product_name(product)}-{end}" for key, (end, *_) in ASSETS.items()}
 
 
 def file_folder(product: EnmapProduct) -> str:
@@ -160,7 +158,7 @@ def file_folder(product: EnmapProduct) -> str:
     return f"L2A/{utc(product.start):%Y/%m/%d}/DT{product.datatake:010d}/{product.tile:02d}"
 
 
-def item(
+def enmap_item(
     product: EnmapProduct, hrefs: Mapping[str, str], counts: Mapping[str, Mapping[int, int]] | None = None
 ) -> Fields:
     """The STAC item of a product: the same for the same arguments, in strict JSON.
@@ -174,7 +172,7 @@ def item(
     return {
         "type": "Feature",
         "stac_version": "1.0.0",
-        "id": product_name(product),
+        "id": enmap_product_name(product),
         "bbox": bbox(product.footprint, 7),
         "geometry": geometry(product.footprint),
         "properties": {**common_properties(product), **enmap_properties(product)},
@@ -294,7 +292,7 @@ def asset(product: EnmapProduct, key: str, href: str, counts: Mapping[int, int] 
         "title": title,
         "description": description,
         "roles": list(roles),
-        "owner": product_name(product),
+        "owner": enmap_product_name(product),
     }
     if key == "metadata":
         return fields

@@ -10,8 +10,8 @@ from datetime import datetime, timedelta
 import shapely
 
 from h2crop_data.sentinel2.reflectance import OFFSET, OFFSET_SINCE
+from h2crop_data.simulate.sentinel2.tiles import Tile
 from h2crop_data.simulate.stac_fields import stamp, utc
-from h2crop_data.simulate.tiles import Tile
 
 #: Classes of the scene classification by their names in `s2:<name>_percentage`.
 CLASS_NAMES = {
@@ -131,7 +131,7 @@ def granule_id(granule: Granule, level: str) -> str:
     return f"{made}_A{granule.absolute_orbit:06d}_T{granule.tile.name}_N{granule.baseline}"
 
 
-def product_name(granule: Granule, level: str, baseline: bool = True) -> str:
+def sentinel2_product_name(granule: Granule, level: str, baseline: bool = True) -> str:
     """`S2B_MSIL2A_20250731T131909_N0511_R095_T20EPT_20250731T143919`; Planetary Computer leaves the baseline out."""
     number = f"_N{granule.baseline.replace('.', '')}" if baseline else ""
     taken = f"{granule.platform}_MSI{level}_{stamp(granule.datatake)}{number}_{granule.orbit}"
@@ -143,7 +143,7 @@ def image_path(granule: Granule, band: str, size: int, suffix: str) -> str:
     tile = f"T{granule.tile.name}"
     folder = f"L2A_{tile}_A{granule.absolute_orbit:06d}_{stamp(granule.strip_start)}"
     name = f"{tile}_{stamp(granule.datatake)}_{band}_{size}m{suffix}"
-    return f"{product_name(granule, 'L2A')}.SAFE/GRANULE/{folder}/IMG_DATA/R{size}m/{name}"
+    return f"{sentinel2_product_name(granule, 'L2A')}.SAFE/GRANULE/{folder}/IMG_DATA/R{size}m/{name}"
 
 
 def reflectance_conversion(moment: datetime) -> float:

@@ -16,11 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from h2crop_data.simulate.randomness import generator, key_of, noise_grid
-from h2crop_data.simulate.settings import Sky as SkySettings
+from h2crop_data.simulate.settings import SkySettings
 
 #: Layers of the truth of a sky.
 SKY_LAYERS = ("cloud", "cirrus", "shadow", "haze", "snow")
-Kind = Literal["cumulus", "stratus", "cirrus"]
+CloudKind = Literal["cumulus", "stratus", "cirrus"]
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Form:
     stretch: float = 1.0
 
 
-FORMS: dict[Kind, Form] = {
+FORMS: dict[CloudKind, Form] = {
     "cumulus": Form(((1100, 1.0), (460, 0.6), (190, 0.35), (80, 0.22), (35, 0.14)), 0.5, 1300, 0.8),
     "stratus": Form(((5200, 1.0), (1900, 0.5), (700, 0.25), (250, 0.12), (90, 0.06)), 0.7, 2200, 0.8),
     "cirrus": Form(((2600, 1.0), (1100, 0.5), (400, 0.25), (150, 0.12)), 1.2, 9500, 0.7, 3.5),
@@ -52,7 +52,7 @@ SNOW_DRIFTS = ((3000, 1.0), (300, 0.3), (110, 0.25), (40, 0.15))
 class CloudLayer:
     """Clouds of one kind."""
 
-    kind: Kind
+    kind: CloudKind
     #: Share of the ground under it, in the mean over much ground.
     cover: float
     #: Opacity of its thickest parts, 0..1.
@@ -129,7 +129,7 @@ def draw_sky(seed: int, name: str, settings: SkySettings, month: int, sun: Sun) 
         weight = 0.7
         mean = min(settings.cloudiness, 0.999)
         cover = float(chance.beta(weight * mean, weight * (1 - mean)))
-        kind: Kind = "stratus" if chance.random() < 0.3 + 0.5 * cover else "cumulus"
+        kind: CloudKind = "stratus" if chance.random() < 0.3 + 0.5 * cover else "cumulus"
         if cover > 0.005:
             layers.append(CloudLayer(kind, min(cover, 0.999), float(chance.uniform(0.65, 1.0))))
     if chance.random() < settings.cirrus:

@@ -13,7 +13,7 @@ from xml.etree.ElementTree import Element, SubElement
 import shapely
 
 from h2crop_data.constants import REFLECTANCE_FILL, REFLECTANCE_SCALE
-from h2crop_data.simulate.enmap_items import EnmapProduct, enmap_properties, file_names, product_name
+from h2crop_data.simulate.enmap.items import EnmapProduct, enmap_product_name, enmap_properties, file_names
 from h2crop_data.simulate.stac_fields import iso
 
 CORNERS = ("upper_left", "upper_right", "lower_right", "lower_left")
@@ -196,4 +196,4 @@ def product_part(part: Element, product: EnmapProduct) -> None:
     files = SubElement(part, "productFileInformation")
     for name in file_names(product).values():
         put(SubElement(files, "file"), "name", name)
-    put(part, "productName", product_name(product))
+    put(part, "productName", enmap_product_name(product))

@@ -17,7 +17,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from h2crop_data.simulate.chance import Chance
-from h2crop_data.simulate.crops import load_crops
+from h2crop_data.simulate.land.crops import load_crops
 from h2crop_data.simulate.randomness import key_of
 
 #: Uses of fields, and their shares in each crop region (CROP_REGIONS), before the size of the field is considered.

@@ -11,14 +11,14 @@ import shapely
 
 from h2crop_data.constants import COARSE
 from h2crop_data.grid import LONLAT, to_crs
-from h2crop_data.simulate.enmap_items import EnmapProduct, file_folder, file_names, item
-from h2crop_data.simulate.enmap_metadata import metadata_xml
-from h2crop_data.simulate.enmap_scenes import OUTSIDE, WATER, Bounds, Swath, Tile, swaths, write_tile, write_truth
-from h2crop_data.simulate.ground import RegionGround
+from h2crop_data.simulate.enmap.bands import enmap_bands
+from h2crop_data.simulate.enmap.items import EnmapProduct, enmap_item, file_folder, file_names
+from h2crop_data.simulate.enmap.metadata import metadata_xml
+from h2crop_data.simulate.enmap.scenes import OUTSIDE, WATER, EnmapTile, Swath, swaths, write_pass_truth, write_tile
+from h2crop_data.simulate.ground import Bounds, RegionGround
 from h2crop_data.simulate.layout import Layout
 from h2crop_data.simulate.overpasses import EnmapPass
 from h2crop_data.simulate.randomness import generator, key_of
-from h2crop_data.simulate.spectra import enmap_bands
 
 #: The satellite flies over a metre of ground in this many seconds.
 SECONDS_A_METRE = 1 / 6800
@@ -46,7 +46,7 @@ def products_of_tile(
     swath = tiles[len(tiles) - 1 - number]
     seen = look_of_datatake(look, datatake)
     draft = product_of(layout, seen, swath, number, tiles)
-    tile = Tile(
+    tile = EnmapTile(
         swath=swath,
         datatake_bounds=datatake_bounds(tiles),
         epsg=layout.epsg,
@@ -72,13 +72,13 @@ def products_of_tile(
     )
     (tile.folder / tile.files["metadata"]).write_text(metadata_xml(product), encoding="utf-8")
     if number == 0:
-        write_truth(ground, seen, layout.bounds, folder / "truth" / "enmap", layout.simulation.truth_reflectance)
+        write_pass_truth(ground, seen, layout.bounds, folder / "truth" / "enmap", layout.simulation.truth_reflectance)
     hrefs = {key: f"../{(tile.folder / name).relative_to(folder).as_posix()}" for key, name in tile.files.items()}
-    described = item(product, hrefs, counts)
+    described = enmap_item(product, hrefs, counts)
     rows, columns = product.shape
     return {
         "items": {"enmap": [described]},
-        "scenes": [truth_of(described["id"], seen, settings.distortion, tile.datatake_bounds)],
+        "scenes": [tile_truth(described["id"], seen, settings.distortion, tile.datatake_bounds)],
         "megapixels": rows * columns * len(product.centres) / 1e6,
     }
 
@@ -138,7 +138,7 @@ def dead_columns(layout: Layout, look: EnmapPass, swath: Swath) -> tuple[tuple[i
     return tuple(sorted(pairs))
 
 
-def truth_of(name: str, look: EnmapPass, distortion: float, bounds: Bounds) -> dict[str, Any]:
+def tile_truth(name: str, look: EnmapPass, distortion: float, bounds: Bounds) -> dict[str, Any]:
     """What is true of a tile, whatever its item says.
 
     Ground at x appears at x + shift_east + distortion * sin(2 pi (x - west) / (east - west)), and so northwards.

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from h2crop_data.grid import transformer
 from h2crop_data.simulate.chance import Chance
-from h2crop_data.simulate.crops import load_crops
+from h2crop_data.simulate.land.crops import load_crops
 from h2crop_data.simulate.settings import ParcelSettings
 
 RPG_CRS = "EPSG:2154"
@@ -85,10 +85,10 @@ def declare(
     slivers["ID_PARCEL"] = parcel_ids(chance, season, fields["number"].to_numpy(np.int64)[dirt["slivers"]] + EXTRA)
     parts = [records[declared], slivers, records[dirt["duplicates"]]]
     frame = gpd.GeoDataFrame(pd.concat(parts, ignore_index=True), crs=RPG_CRS)
-    return frame[[*RPG_COLUMNS, "geometry"]], truth_of(fields, season, code, identifiers, dirt)
+    return frame[[*RPG_COLUMNS, "geometry"]], declaration_truth(fields, season, code, identifiers, dirt)
 
 
-def truth_of(
+def declaration_truth(
     fields: gpd.GeoDataFrame,
     season: int,
     code: NDArray[np.str_],

@@ -4,23 +4,21 @@ from __future__ import annotations
 
 import hashlib
 from datetime import timedelta
-from typing import Any
 
 from h2crop_data import __version__
-from h2crop_data.simulate.sentinel2_granules import (
+from h2crop_data.simulate.sentinel2.granules import (
     CLASS_NAMES,
     DESIGNATORS,
     Granule,
     datatake_id,
     granule_id,
     image_path,
-    product_name,
     reflectance_conversion,
+    sentinel2_product_name,
     strip_id,
 )
-from h2crop_data.simulate.stac_fields import iso, stamp
+from h2crop_data.simulate.stac_fields import Fields, iso, stamp
 
-Fields = dict[str, Any]
 #: Archives list a product this long after it was made.
 LISTED_AFTER = timedelta(minutes=21, milliseconds=817)
 #: Pixel size in metres of each band and of the scene classification.
@@ -124,7 +122,7 @@ def earth_search_properties(granule: Granule, level: str) -> Fields:
         "s2:degraded_msi_data_percentage": 0,
         "s2:product_type": f"S2MSI{level[1:]}",
         "s2:processing_baseline": granule.baseline,
-        "s2:product_uri": f"{product_name(granule, level)}.SAFE",
+        "s2:product_uri": f"{sentinel2_product_name(granule, level)}.SAFE",
         "s2:generation_time": iso(granule.generation),
         "s2:datatake_id": datatake_id(granule),
         "s2:datatake_type": "INS-NOBS",
@@ -190,7 +188,7 @@ def planetary_properties(granule: Granule) -> Fields:
         "s2:granule_id": granule_id(granule, "L2A"),
         "eo:cloud_cover": granule.cloud_cover,
         "s2:datatake_id": datatake_id(granule),
-        "s2:product_uri": f"{product_name(granule, 'L2A')}.SAFE",
+        "s2:product_uri": f"{sentinel2_product_name(granule, 'L2A')}.SAFE",
         "s2:datastrip_id": strip_id(granule, "L2A"),
         "s2:product_type": "S2MSI2A",
         "sat:orbit_state": "descending",

@@ -21,11 +21,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from h2crop_data.simulate.sentinel2_archives import (
+from h2crop_data.simulate.sentinel2.archives import (
     COPERNICUS_BANDS,
     EARTH_SEARCH_BANDS,
     PLANETARY_BANDS,
-    Fields,
     collection1_id,
     collection1_properties,
     copernicus_asset,
@@ -40,8 +39,8 @@ from h2crop_data.simulate.sentinel2_archives import (
     planetary_properties,
     tile_folder,
 )
-from h2crop_data.simulate.sentinel2_granules import Granule, product_name
-from h2crop_data.simulate.stac_fields import COG, bbox, geometry
+from h2crop_data.simulate.sentinel2.granules import Granule, sentinel2_product_name
+from h2crop_data.simulate.stac_fields import COG, Fields, bbox, geometry
 
 
 @dataclass(frozen=True)
@@ -66,7 +65,7 @@ class ArchiveForm:
     file_facts: bool = False
 
 
-def item(
+def sentinel2_item(
     granule: Granule,
     archive: str,
     hrefs: Mapping[str, str],
@@ -192,7 +191,7 @@ ARCHIVES = {
         stac_version="1.0.0",
         extensions=extension("eo/v1.0.0", "sat/v1.0.0", "projection/v1.0.0"),
         digits=8,
-        id=lambda granule: product_name(granule, "L2A", baseline=False),
+        id=lambda granule: sentinel2_product_name(granule, "L2A", baseline=False),
         properties=planetary_properties,
         keys={band: band for band in (*PLANETARY_BANDS, "SCL")},
         asset=planetary_asset,
@@ -208,7 +207,7 @@ ARCHIVES = {
             "https://cs-si.github.io/eopf-stac-extension/v1.2.0/schema.json",
         ),
         digits=6,
-        id=lambda granule: product_name(granule, "L2A"),
+        id=lambda granule: sentinel2_product_name(granule, "L2A"),
         properties=copernicus_properties,
         keys={band: copernicus_key(band) for band in (*COPERNICUS_BANDS, "SCL")},
         asset=copernicus_asset,

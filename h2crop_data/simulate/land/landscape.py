@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import geopandas as gpd
@@ -15,15 +15,15 @@ from numpy.typing import NDArray
 
 from h2crop_data.constants import FINE, TIERS
 from h2crop_data.parcels.taxonomy import Taxonomy, load_crop_table, tier_table
-from h2crop_data.simulate.declarations import declare, write_geopackage
+from h2crop_data.progress import Progress
 from h2crop_data.simulate.files import CogWriter
-from h2crop_data.simulate.land import land_of_square, squares_of_bounds
+from h2crop_data.simulate.land.declarations import declare, write_geopackage
+from h2crop_data.simulate.land.objects import land_of_square, squares_of_bounds
+from h2crop_data.simulate.land.rotation import catch_crops, crop_of
 from h2crop_data.simulate.layout import Layout
 from h2crop_data.simulate.optics import FINE_GROUND
-from h2crop_data.simulate.rotation import catch_crops, crop_of
 from h2crop_data.simulate.workers import Workers
 
-Progress = Callable[[int, int, str], None]
 #: What the truth keeps of an object; `number` 1..n is its value in the rasters.
 OBJECT_COLUMNS = ("number", "kind", "x", "y", "area_ha", "variant", "soil", "shift_days", "vigour", "crop_region")
 

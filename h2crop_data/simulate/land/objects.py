@@ -19,9 +19,9 @@ import shapely
 from numpy.typing import NDArray
 
 from h2crop_data.simulate.chance import Chance
-from h2crop_data.simulate.field_pattern import Pieces, cut_block_pieces
-from h2crop_data.simulate.regional import Regional
-from h2crop_data.simulate.shapes import blobs, depth_inside, shared_faces
+from h2crop_data.simulate.land.field_pattern import Pieces, cut_block_pieces
+from h2crop_data.simulate.land.regional import Regional
+from h2crop_data.simulate.land.shapes import blobs, depth_inside, shared_faces
 
 #: Side of a land square in metres: the unit land is made in.
 LAND_SQUARE = 3840
@@ -36,7 +36,7 @@ BEND_STEPS = np.linspace(0, 1, 6)[:-1]
 REACH = JITTER + 6 * BEND
 #: Pieces below this area (m2) that a shore or a slanting cut leaves are trees, not fields.
 SMALLEST_FIELD = 200.0
-KINDS = ("field", "wood", "water", "village")
+OBJECT_KINDS = ("field", "wood", "water", "village")
 COLUMNS = ("key", "kind", "x", "y", "area_ha", "variant", "soil", "shift_days", "vigour", "crop_region", "geometry")
 
 
@@ -46,7 +46,7 @@ def land_of_square(seed: int, column: int, row: int) -> gpd.GeoDataFrame:
     column, row: of the lattice of LAND_SQUARE metres. Gives a frame of COLUMNS:
 
     - `key` uint64: names the object for ever; what is drawn for it is drawn with this key
-    - `kind` one of KINDS; ground without object is road, track or verge
+    - `kind` one of OBJECT_KINDS; ground without object is road, track or verge
     - `x`, `y` float64: a point inside, metres; `area_ha` float64
     - `variant` float32 0..1: which of several looks of its kind
     - `soil` float32 0..1: dark and heavy to bright and light, regions of about 8 km
@@ -61,7 +61,7 @@ def land_of_square(seed: int, column: int, row: int) -> gpd.GeoDataFrame:
     lakes = lakes_in(seed, regional, roads)
     faces, kinds, keys = faces_of_pieces(pieces, lakes)
     faces, kinds, keys = with_islands(seed, regional, faces, kinds, keys)
-    return described(seed, regional, faces, kinds, keys)
+    return objects_frame(seed, regional, faces, kinds, keys)
 
 
 def squares_of_bounds(bounds: Sequence[float]) -> Iterator[tuple[int, int]]:
@@ -211,7 +211,7 @@ def with_islands(
     )
 
 
-def described(
+def objects_frame(
     seed: int, regional: Regional, faces: NDArray[np.object_], kinds: NDArray[np.str_], keys: NDArray[np.uint64]
 ) -> gpd.GeoDataFrame:
     """The frame of a land square: COLUMNS, from south to north."""
