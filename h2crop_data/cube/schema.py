@@ -202,8 +202,11 @@ class StoreLayout:
         return [*SAMPLE_COORDINATES, *(spec for source in self.sources for spec in source.coordinates)]
 
     def sample_columns(self) -> list[Column]:
-        """The columns of the samples index, in order, but for the geometry."""
-        return [*SAMPLES, *(column for source in self.sources for column in source.columns)]
+        """The columns of the samples index, in order, but for the geometry: planned ones, then derived ones by name."""
+        own = [column for source in self.sources for column in source.columns]
+        planned = [column for column in own if column.known == "planned"]
+        derived = [column for column in own if column.known == "derived"]
+        return [*SAMPLES, *planned, *sorted(derived, key=lambda column: column.name)]
 
     def block_columns(self) -> list[Column]:
         """The columns of the blocks index, in order."""
