@@ -18,10 +18,10 @@ from prefect.cache_policies import NO_CACHE
 
 from h2crop_data.cube.writer import StoreBuilder, hold_store
 from h2crop_data.errors import CatalogError, ReadError
-from h2crop_data.pipeline.build import build_blocks, pinned_plans
+from h2crop_data.pipeline.build import BuildReport, BuiltBlocks, RecordedPlans, build_blocks, recorded_plans
 from h2crop_data.pipeline.engine import BlockOutcome, BuildError
 from h2crop_data.pipeline.plan import SeasonPlan
-from h2crop_data.pipeline.release import BuildReport, seal_store
+from h2crop_data.pipeline.release import seal_store
 from h2crop_data.recipe.model import Recipe, load_recipe
 
 
@@ -31,15 +31,13 @@ def may_recover(_task: Any, _run: Any, state: Any) -> bool:
 
 
 @task(cache_policy=NO_CACHE, retries=3, retry_delay_seconds=[30, 120, 600], retry_condition_fn=may_recover)
-def plan_seasons(builder: StoreBuilder, recipe: Recipe, report: BuildReport, extend: bool) -> list[SeasonPlan]:
+def plan_seasons(builder: StoreBuilder, recipe: Recipe, extend: bool) -> RecordedPlans:
     """Plan the seasons that are not planned yet, or what is new in them, and keep the plans in the store."""
-    return pinned_plans(builder, recipe, report, extend=extend)
+    return recorded_plans(builder, recipe, extend=extend)
 
 
 @task(cache_policy=NO_CACHE, retries=2, retry_delay_seconds=[60, 600], retry_condition_fn=may_recover)
-def build_missing_blocks(
-    builder: StoreBuilder, plans: list[SeasonPlan], report: BuildReport, workers: int, processes: bool
-) -> None:
+def build_missing_blocks(builder: StoreBuilder, plans: list[SeasonPlan], workers: int, processes: bool) -> BuiltBlocks:
     """Build the blocks that are not done yet."""
     logger = get_run_logger()
 
@@ -49,13 +47,13 @@ def build_missing_blocks(
         else:
             logger.info("%s/%s season %s block %s", done, total, outcome.season, outcome.block)
 
-    build_blocks(builder, plans, report, workers, "processes" if processes else "threads", log)
+    return build_blocks(builder, plans, workers, "processes" if processes else "threads", log)
 
 
 @task(cache_policy=NO_CACHE)
-def seal_release(builder: StoreBuilder, report: BuildReport) -> BuildReport:
+def seal_release(builder: StoreBuilder, store: str, planned: RecordedPlans, blocks: BuiltBlocks) -> BuildReport:
     """Make the release and publish a summary of the build as an artifact."""
-    seal_store(builder, report)
+    report = BuildReport.of(store, planned, blocks, seal_store(builder))
     steps = "\n".join(f"| {step} | {seconds:.1f} |" for step, seconds in sorted(report.seconds.items()))
     gaps = "\n".join(f"- {gap}" for gap in report.gaps) or "none"
     create_markdown_artifact(
@@ -87,10 +85,9 @@ def build_dataset(
     if seasons:
         chosen = chosen.for_seasons(seasons)
     with hold_store(out) as builder:
-        report = BuildReport(out)
-        plans = plan_seasons(builder, chosen, report, extend)
-        build_missing_blocks(builder, plans, report, workers, processes)
-        return asdict(seal_release(builder, report))
+        planned = plan_seasons(builder, chosen, extend)
+        blocks = build_missing_blocks(builder, planned.plans, workers, processes)
+        return asdict(seal_release(builder, out, planned, blocks))
 
 
 def run(

@@ -13,8 +13,8 @@ from h2crop_data.errors import UsageError
 from h2crop_data.recipe.model import Recipe, load_recipe
 
 if TYPE_CHECKING:
+    from h2crop_data.pipeline.build import BuildReport
     from h2crop_data.pipeline.engine import BlockOutcome
-    from h2crop_data.pipeline.release import BuildReport
 
 
 def build(

@@ -15,7 +15,7 @@ from h2crop_data.cube.writer import StoreBuilder, block_path, hold_store, shard_
 from h2crop_data.errors import StoreError
 from h2crop_data.pipeline.extension import kept_plans
 from h2crop_data.pipeline.plan import SeasonPlan
-from h2crop_data.pipeline.release import BuildReport, seal_store
+from h2crop_data.pipeline.release import seal_store
 from h2crop_data.progress import Progress, silent
 from h2crop_data.sources.registry import flag_mask
 from h2crop_data.storage.storage import FileRecord
@@ -52,7 +52,6 @@ def migrate_store(store: str | Path, progress: Progress = silent) -> MigrationRe
             )
         if root is not None:
             keep_root(builder, root)
-        report = BuildReport(str(store))
         mended = 0
         total = sum(len(plan.blocks) for plan in plans)
         done = 0
@@ -63,9 +62,9 @@ def migrate_store(store: str | Path, progress: Progress = silent) -> MigrationRe
                 progress(done, total, f"season {plan.season} block {block}")
         if root is None:
             return MigrationReport(str(store), FORMAT_VERSION, FORMAT_VERSION, 0, mended)
-        seal_store(builder, report)
+        sealed = seal_store(builder)
         before = str(root["attributes"]["format_version"])
-        return MigrationReport(str(store), before, FORMAT_VERSION, report.release, mended)
+        return MigrationReport(str(store), before, FORMAT_VERSION, sealed.number, mended)
 
 
 def keep_root(builder: StoreBuilder, root: dict[str, Any]) -> None:

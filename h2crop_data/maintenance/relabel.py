@@ -24,7 +24,7 @@ from h2crop_data.pipeline.block import BlockTask, block_tasks
 from h2crop_data.pipeline.extension import kept_plans
 from h2crop_data.pipeline.plan import SeasonPlan, keep_plan
 from h2crop_data.pipeline.planning import with_hashes
-from h2crop_data.pipeline.release import ORIGIN, BuildReport, seal_store
+from h2crop_data.pipeline.release import ORIGIN, seal_store
 from h2crop_data.pipeline.survey import SplitTable, cells_by_square
 from h2crop_data.progress import Progress, silent
 from h2crop_data.recipe.model import CropTable, ParcelSource, Recipe
@@ -108,9 +108,9 @@ def relabel_store(
             setattr(report, kind, getattr(report, kind) + 1)
             report.bytes += written
             progress(done, len(work), "blocks")
-        sealed = BuildReport(str(target), seasons=report.seasons)
-        seal_store(builder, sealed)
-        report.release, report.samples = sealed.release, sealed.samples
+        sealed = seal_store(builder)
+        report.release = sealed.number
+        report.samples = sum(season.samples for season in sealed.seasons.values())
     return report
 
 
@@ -259,7 +259,9 @@ def pinned(builder: StoreBuilder, plans: Sequence[SeasonPlan], origin: dict[str,
         before = kept.get((plan.season, plan.first_block))
         if before is not None and before.blocks["hash_labels"].tolist() != plan.blocks["hash_labels"].tolist():
             raise PlanError(f"{builder.location} was begun with other labels for {plan.season}; choose another --out")
-        result.append(before or keep_plan(plan, builder.storage))
+        if before is None:
+            keep_plan(plan, builder.storage)
+        result.append(before or plan)
     return result
 
 

@@ -13,7 +13,7 @@ from h2crop_data.cube.writer import StoreBuilder, hold_store
 from h2crop_data.errors import PlanError
 from h2crop_data.pipeline.extension import kept_plans
 from h2crop_data.pipeline.plan import SeasonPlan
-from h2crop_data.pipeline.release import BuildReport, seal_store
+from h2crop_data.pipeline.release import seal_store
 from h2crop_data.storage.location import open_storage
 
 
@@ -104,9 +104,8 @@ def retract(
         for scene in found.scenes:
             retractions.scenes.setdefault(scene, reason)
         retractions.write(builder.storage)
-        report = BuildReport(str(store))
-        seal_store(builder, report)
-    return found, report.release
+        sealed = seal_store(builder)
+    return found, sealed.number
 
 
 def prune(store: str | Path, keep: Sequence[int]) -> PruneReport:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from h2crop_data.pipeline.engine import BlockOutcome, BuildError, Workers, chang
 from h2crop_data.pipeline.extension import explain_changes, extend_season, kept_plans, known_of
 from h2crop_data.pipeline.plan import SeasonPlan, keep_plan, load_plans
 from h2crop_data.pipeline.planning import plan_of
-from h2crop_data.pipeline.release import BuildReport, seal_store
+from h2crop_data.pipeline.release import SealedRelease, seal_store
 from h2crop_data.pipeline.survey import survey_season
 from h2crop_data.progress import Progress, silent
 from h2crop_data.recipe.model import Recipe
@@ -32,6 +33,76 @@ OnBlock = Callable[[BlockOutcome, int, int], None]
 
 def ignore_outcome(outcome: BlockOutcome, done: int, total: int) -> None:
     """Nobody watches."""
+
+
+@dataclass(frozen=True)
+class BuildReport:
+    """What a build did."""
+
+    store: str
+    release: int
+    seasons: list[int]
+    built: int
+    already_done: int
+    samples: int
+    bytes: int
+    #: Seconds of work by step, summed over the workers.
+    seconds: dict[str, float]
+    #: Scenes that could not be read and were left out, as the recipe allows.
+    gaps: list[str]
+    #: Scenes that call clear some pixels whose numbers no ground has; these pixels were left out.
+    impossible: list[str]
+    #: Months without any Sentinel-2 scene, by season: they stay empty.
+    empty_months: dict[int, list[int]]
+    #: Inputs that are not those any more that finished blocks were built from, and what can be done.
+    changes: list[str]
+    #: What was read of the sources of each season, by part of its plan: counts, unmapped crop codes, warnings.
+    sources: dict[int, dict[str, Any]]
+
+    @classmethod
+    def of(cls, store: str, planned: RecordedPlans, blocks: BuiltBlocks, sealed: SealedRelease) -> BuildReport:
+        """The report of what each step gave."""
+        seasons = {season: sealed.seasons[season] for season in planned.seasons if season in sealed.seasons}
+        faults = {
+            kind: [scene for season in seasons.values() for scene in season.faults.get(kind, [])]
+            for kind in ("gaps", "impossible")
+        }
+        return cls(
+            store=store,
+            release=sealed.number,
+            seasons=planned.seasons,
+            built=blocks.built,
+            already_done=blocks.already_done,
+            samples=sum(season.samples for season in seasons.values()),
+            bytes=sum(season.bytes for season in seasons.values()),
+            seconds=blocks.seconds,
+            gaps=faults["gaps"],
+            impossible=faults["impossible"],
+            empty_months={number: season.empty_months for number, season in seasons.items() if season.empty_months},
+            changes=planned.changes,
+            sources={number: season.sources for number, season in seasons.items()},
+        )
+
+
+@dataclass(frozen=True)
+class RecordedPlans:
+    """The plans to build, kept in the store."""
+
+    #: In order of season and block; empty once they were let go.
+    plans: list[SeasonPlan]
+    seasons: list[int]
+    #: Inputs that are not those any more that finished blocks were built from, and what can be done.
+    changes: list[str]
+
+
+@dataclass(frozen=True)
+class BuiltBlocks:
+    """How many blocks were built."""
+
+    built: int
+    already_done: int
+    #: Seconds of work by step, summed over the workers.
+    seconds: dict[str, float]
 
 
 def build_store(
@@ -52,28 +123,16 @@ def build_store(
     """
     workers = workers or os.cpu_count() or 1
     with hold_store(store) as builder:
-        report = BuildReport(str(store))
+        planned = recorded_plans(builder, source, extend=extend, progress=progress)
+        blocks = build_blocks(builder, planned.plans, workers, kind, on_block)
         # Plans hold a country's parcels: they are let go before sealing reads its own.
-        build_blocks(
-            builder,
-            pinned_plans(builder, source, report, extend=extend, progress=progress),
-            report,
-            workers,
-            kind,
-            on_block,
-        )
-        seal_store(builder, report)
-    return report
+        planned = replace(planned, plans=[])
+        return BuildReport.of(str(store), planned, blocks, seal_store(builder))
 
 
-def pinned_plans(
-    builder: StoreBuilder,
-    source: Recipe | Path,
-    report: BuildReport,
-    *,
-    extend: bool = False,
-    progress: Progress = silent,
-) -> list[SeasonPlan]:
+def recorded_plans(
+    builder: StoreBuilder, source: Recipe | Path, *, extend: bool = False, progress: Progress = silent
+) -> RecordedPlans:
     """The plans to build, kept in the store; a season planned before is planned again only to extend it.
 
     Raises PlanError where the store was begun from other inputs, StoreError where the record of what was retracted is
@@ -83,31 +142,26 @@ def pinned_plans(
     if builder.storage.exists(IMPORTED):
         raise PlanError(f"{builder.location} was imported from published files; build into a store of its own")
     given = load_plans(source) if isinstance(source, Path) else []
-    wanted = set(source.seasons) if isinstance(source, Recipe) else {plan.season for plan in given}
-    plans = kept_plans(builder.storage, wanted)
-    report.seasons = sorted(wanted)
-    report.changes += [line for plan in plans if plan.season in wanted for line in older_algorithms(plan)]
+    seasons = sorted(set(source.seasons) if isinstance(source, Recipe) else {plan.season for plan in given})
+    plans = kept_plans(builder.storage, seasons)
+    changes = [line for plan in plans if plan.season in seasons for line in older_algorithms(plan)]
     if isinstance(source, Recipe):
-        for season in report.seasons:
+        for season in seasons:
             # Each is kept before the next is planned, which must agree with it.
-            for plan in missing_plans(builder, source, season, plans, report, extend, progress):
-                plans.append(pin(builder, plans, plan))
+            missing = missing_plan(builder, source, season, plans, extend, progress)
+            changes += missing.changes
+            plans += [record_plan(builder, plans, plan) for plan in missing.plans]
     for plan in given:
-        pinned = pin(builder, plans, plan)
-        plans = [*(other for other in plans if other.part != pinned.part), pinned]
-    return sorted((plan for plan in plans if plan.season in wanted), key=lambda plan: (plan.season, plan.first_block))
+        recorded = record_plan(builder, plans, plan)
+        plans = [*(other for other in plans if other.part != recorded.part), recorded]
+    wanted = [plan for plan in plans if plan.season in seasons]
+    return RecordedPlans(sorted(wanted, key=lambda plan: (plan.season, plan.first_block)), seasons, changes)
 
 
-def missing_plans(
-    builder: StoreBuilder,
-    recipe: Recipe,
-    season: int,
-    kept: Sequence[SeasonPlan],
-    report: BuildReport,
-    extend: bool,
-    progress: Progress,
-) -> list[SeasonPlan]:
-    """The plan of a season the store has none of, or of what a recipe adds to it; notes what has changed beside it.
+def missing_plan(
+    builder: StoreBuilder, recipe: Recipe, season: int, kept: Sequence[SeasonPlan], extend: bool, progress: Progress
+) -> RecordedPlans:
+    """The plan of a season the store has none of, or of what a recipe adds to it; and what has changed beside it.
 
     Raises PlanError where the season was begun with another recipe.
     """
@@ -115,13 +169,14 @@ def missing_plans(
     retractions = Retractions.read(builder.storage)
     if not own:
         known = known_of(kept, season, retractions)
-        return [plan_of(survey_season(recipe, season, known, progress), known)]
+        return RecordedPlans([plan_of(survey_season(recipe, season, known, progress), known)], [season], [])
     if not extend:
         check_same_recipe(builder.location, own, recipe)
-        return []
+        return RecordedPlans([], [season], [])
     found = extend_season(recipe, season, kept, retractions, progress)
-    report.changes += [f"season {season}: {line}" for line in explain_changes(recipe, found.changed, builder.location)]
-    return [found.plan] if found.plan else []
+    lines = explain_changes(recipe, found.changed, builder.location)
+    changes = [f"season {season}: {line}" for line in lines]
+    return RecordedPlans([found.plan] if found.plan else [], [season], changes)
 
 
 def check_same_recipe(store: str, parts: Sequence[SeasonPlan], recipe: Recipe) -> None:
@@ -143,8 +198,11 @@ def differing_keys(one: Recipe, other: Recipe) -> list[str]:
     return [key for key in {**old, **new} if key not in told and old.get(key) != new.get(key)]
 
 
-def pin(builder: StoreBuilder, kept: Sequence[SeasonPlan], plan: SeasonPlan) -> SeasonPlan:
-    """Keep a plan in the store; gives it as read back. Raises PlanError where it does not fit what is there."""
+def record_plan(builder: StoreBuilder, kept: Sequence[SeasonPlan], plan: SeasonPlan) -> SeasonPlan:
+    """Keep a plan in the store; gives the one to build, which may be there already.
+
+    Raises PlanError where it does not fit what is there.
+    """
     parts = [other for other in kept if other.season == plan.season]
     same = next((other for other in parts if other.first_block == plan.first_block), None)
     if same is not None:
@@ -163,7 +221,8 @@ def pin(builder: StoreBuilder, kept: Sequence[SeasonPlan], plan: SeasonPlan) -> 
         )
     for other in kept:
         check_fits(builder.location, other, plan)
-    return keep_plan(plan, builder.storage)
+    keep_plan(plan, builder.storage)
+    return plan
 
 
 def check_fits(store: str, other: SeasonPlan, plan: SeasonPlan) -> None:
@@ -206,16 +265,15 @@ def check_versions(plan: SeasonPlan) -> None:
 def build_blocks(
     builder: StoreBuilder,
     plans: Sequence[SeasonPlan],
-    report: BuildReport,
     workers: int,
-    kind: Workers,
-    on_block: OnBlock,
-) -> None:
+    kind: Workers = "threads",
+    on_block: OnBlock = ignore_outcome,
+) -> BuiltBlocks:
     """Build the blocks that have no marker yet. Raises BuildError naming those that failed."""
     pending = pending_blocks(builder, plans)
     total = sum(len(plan.blocks) for plan in plans)
     missing = sum(len(blocks) for _, blocks in pending)
-    report.already_done = done = total - missing
+    already_done = total - missing
     seconds: dict[str, float] = defaultdict(float)
     failed: list[BlockOutcome] = []
 
@@ -223,22 +281,19 @@ def build_blocks(
         for plan, blocks in pending:
             yield from block_tasks(plan, blocks)
 
-    for outcome in run_blocks(builder.storage, tasks(), workers, kind):
+    for done, outcome in enumerate(run_blocks(builder.storage, tasks(), workers, kind), already_done + 1):
         for step, spent in outcome.seconds.items():
             seconds[step] += spent
         if outcome.error is not None:
             failed.append(outcome)
-        else:
-            report.built += 1
-        done += 1
         on_block(outcome, done, total)
-    report.seconds = dict(seconds)
     if failed:
         shown = "\n  ".join(f"season {one.season} block {one.block}: {one.error}" for one in failed[:5])
         raise BuildError(
             f"{len(failed)} of {missing} blocks failed:\n  {shown}\n"
-            "The finished blocks are kept; mend the cause and run the same command again."
+            "The finished blocks are kept; fix the cause and run the same command again."
         )
+    return BuiltBlocks(missing, already_done, dict(seconds))
 
 
 def pending_blocks(builder: StoreBuilder, plans: Sequence[SeasonPlan]) -> list[tuple[SeasonPlan, list[int]]]:

@@ -135,12 +135,11 @@ def save_plan(plan: SeasonPlan, folder: Path) -> None:
         raise PlanError(f"cannot write the plan {target}: {error.strerror or error}") from error
 
 
-def keep_plan(plan: SeasonPlan, files: Storage) -> SeasonPlan:
-    """Keep a plan in the store it is built into, `plan.json` last; gives it as read back."""
+def keep_plan(plan: SeasonPlan, files: Storage) -> None:
+    """Keep a plan in the store it is built into, `plan.json` last."""
     folder = f"{PLAN_FOLDER}/{plan.part}/"
     for name, data in plan_files(plan).items():
         files.replace(f"{folder}{name}", [data])
-    return load_plan(files, folder)
 
 
 def plan_files(plan: SeasonPlan) -> dict[str, bytes]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import geopandas as gpd
@@ -31,47 +31,42 @@ from h2crop_data.storage.storage import BUILD_FOLDER, FileRecord
 ORIGIN = f"{BUILD_FOLDER}/origin.json"
 
 
-@dataclass
-class BuildReport:
-    """What a build did."""
+@dataclass(frozen=True)
+class SealedSeason:
+    """A season of a release, in figures."""
 
-    store: str
-    release: int = 0
-    seasons: list[int] = field(default_factory=list)
-    built: int = 0
-    already_done: int = 0
-    samples: int = 0
-    bytes: int = 0
-    #: Seconds of work by step, summed over the workers.
-    seconds: dict[str, float] = field(default_factory=dict)
-    #: Scenes that could not be read and were left out, as the recipe allows.
-    gaps: list[str] = field(default_factory=list)
-    #: Scenes that call clear some pixels whose numbers no ground has; these pixels were left out.
-    impossible: list[str] = field(default_factory=list)
-    #: Months without any Sentinel-2 scene, by season: they stay empty.
-    empty_months: dict[int, list[int]] = field(default_factory=dict)
-    #: Inputs that are not those any more that finished blocks were built from, and what can be done.
-    changes: list[str] = field(default_factory=list)
-    #: What was read of the sources of each season, by part of its plan: counts, unmapped crop codes, warnings.
-    sources: dict[int, dict[str, Any]] = field(default_factory=dict)
+    samples: int
+    #: Of its shards.
+    bytes: int
+    #: Scenes at fault by kind, as the report of a build calls them: `gaps`, `impossible`.
+    faults: dict[str, list[str]]
+    #: Months (1..12) for which a source has nothing.
+    empty_months: list[int]
+    #: By part of its plan, what was read of the sources: counts, unmapped crop codes, warnings.
+    sources: dict[str, Any]
 
 
-def seal_store(builder: StoreBuilder, report: BuildReport) -> None:
-    """Make a release of every season of the store as far as its blocks are done, and finish the report.
+@dataclass(frozen=True)
+class SealedRelease:
+    """A release that was made, or is the newest already."""
+
+    number: int
+    seasons: dict[int, SealedSeason]
+
+
+def seal_store(builder: StoreBuilder) -> SealedRelease:
+    """Make a release of every season of the store as far as its blocks are done.
 
     Raises PlanError where nothing is done, or a block of the current release lost its marker, StoreError where the
     release would bring back what was retracted.
     """
     retractions = complete_retractions(builder.storage)
     released = (current_attributes(builder.storage) or {"seasons": {}})["seasons"]
-    finished, layout = [], None
+    finished: list[FinishedSeason] = []
+    seasons: dict[int, SealedSeason] = {}
+    layout = None
     for season, folders in plan_folders(builder).items():
-        parts = []
-        for folder in folders:
-            plan = load_plan(builder.storage, folder)
-            if not builder.has_markers(season, plan.blocks["block"].tolist()):
-                break
-            parts.append(plan)
+        parts = finished_parts(builder, season, folders)
         lost = released.get(str(season), {"blocks": 0})["blocks"] - sum(len(plan.blocks) for plan in parts)
         if lost > 0:
             raise PlanError(
@@ -80,17 +75,27 @@ def seal_store(builder: StoreBuilder, report: BuildReport) -> None:
             )
         if not parts:
             continue
-        one = finished_season(builder, parts, retractions)
-        finished.append(one)
+        finished.append(finished_season(builder, parts, retractions))
+        seasons[season] = sealed_season(finished[-1], parts)
         layout = parts[0].layout
-        if season in report.seasons:
-            note_season(report, one, parts)
     if layout is None:
         raise PlanError(f"{builder.location} has no finished season to seal")
     taxonomy = Taxonomy.load()
     classes = [taxonomy.names(tier) for tier in range(1, len(taxonomy.classes) + 1)]
     origin = builder.storage.read_json(ORIGIN) if builder.storage.exists(ORIGIN) else None
-    report.release = seal(builder, layout, finished, classes, f"h2crop-data {__version__}", describe_release, origin)
+    number = seal(builder, layout, finished, classes, f"h2crop-data {__version__}", describe_release, origin)
+    return SealedRelease(number, seasons)
+
+
+def finished_parts(builder: StoreBuilder, season: int, folders: Sequence[str]) -> list[SeasonPlan]:
+    """The plans of a season, in order, up to the first with a block that is not done."""
+    parts = []
+    for folder in folders:
+        plan = load_plan(builder.storage, folder)
+        if not builder.has_markers(season, plan.blocks["block"].tolist()):
+            break
+        parts.append(plan)
+    return parts
 
 
 def plan_folders(builder: StoreBuilder) -> dict[int, list[str]]:
@@ -101,17 +106,19 @@ def plan_folders(builder: StoreBuilder) -> dict[int, list[str]]:
     return folders
 
 
-def note_season(report: BuildReport, finished: FinishedSeason, parts: Sequence[SeasonPlan]) -> None:
-    """Put a season that was built into the report."""
-    months = set.intersection(*(set(empty_months(plan)) for plan in parts))
-    if months:
-        report.empty_months[finished.season] = sorted(months)
-    report.samples += len(finished.released)
-    report.bytes += sum(file["bytes"] for file in finished.files)
+def sealed_season(finished: FinishedSeason, parts: Sequence[SeasonPlan]) -> SealedSeason:
+    """The figures of a season. parts: its plans."""
+    faults: dict[str, list[str]] = {}
     for source, _ in used_sources(parts[-1].recipe):
-        for field_name, column in source.faults.items():
-            getattr(report, field_name).extend(named_in(finished.samples, column))
-    report.sources[finished.season] = finished.sources
+        for kind, column in source.faults.items():
+            faults[kind] = [*faults.get(kind, []), *named_in(finished.samples, column)]
+    return SealedSeason(
+        samples=len(finished.released),
+        bytes=sum(file["bytes"] for file in finished.files),
+        faults=faults,
+        empty_months=sorted(set.intersection(*(set(empty_months(plan)) for plan in parts))),
+        sources=finished.sources,
+    )
 
 
 def named_in(samples: pd.DataFrame, column: str) -> list[str]:

@@ -22,11 +22,10 @@ from h2crop_data.cli.main import app
 from h2crop_data.cube.reading import read_index, read_index_json
 from h2crop_data.errors import PlanError
 from h2crop_data.maintenance.retract import retract
-from h2crop_data.pipeline.build import build_store
+from h2crop_data.pipeline.build import BuildReport, build_store
 from h2crop_data.pipeline.engine import BuildError
 from h2crop_data.pipeline.estimate import estimate
 from h2crop_data.pipeline.planning import make_plan
-from h2crop_data.pipeline.release import BuildReport
 from h2crop_data.recipe.model import Recipe
 from h2crop_data.validation.validate import validate_store
 
