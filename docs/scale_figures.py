@@ -14,8 +14,9 @@ from pathlib import Path
 from h2crop_data.catalog.access import CONNECTIONS
 from h2crop_data.catalog.search import PAGE_SIZE
 from h2crop_data.constants import SENTINEL2_BANDS
-from h2crop_data.cube.schema import StoreLayout, coordinates
-from h2crop_data.pipeline.estimate import SECONDS_A_READ
+from h2crop_data.cube.schema import StoreLayout
+from h2crop_data.sources.formats import known_layout
+from h2crop_data.sources.scenes import SECONDS_A_READ
 from h2crop_data.storage.s3 import PAGE
 
 DOCS = Path(__file__).parent
@@ -106,7 +107,7 @@ class Case:
     @property
     def layout(self) -> StoreLayout:
         """The layout of the shipped recipe, with or without EnMAP."""
-        return StoreLayout(1920, 16, s2_bands=tuple(SENTINEL2_BANDS), enmap_bands=ENMAP_BANDS if self.enmap else 0)
+        return known_layout(1920, 16, s2_bands=tuple(SENTINEL2_BANDS), enmap_bands=ENMAP_BANDS if self.enmap else 0)
 
     @property
     def blocks(self) -> int:
@@ -194,8 +195,10 @@ def objects(case: Case) -> dict[str, int]:
     """Files of the finished store by kind; the lock is left out."""
     layout, blocks = case.layout, case.blocks
     slots = blocks * layout.capacity
-    chunks = sum(ceil(slots / one.chunk) if one.dims[0] == "sample" and one.chunk else 1 for one in coordinates(layout))
-    documents = 1 + len(layout.arrays()) + len(coordinates(layout))
+    chunks = sum(
+        ceil(slots / one.chunk) if one.dims[0] == "sample" and one.chunk else 1 for one in layout.coordinates()
+    )
+    documents = 1 + len(layout.arrays()) + len(layout.coordinates())
     # Of each season samples and parcels; then blocks, scenes, squares, statistics, classes, recipes, sources,
     # datasheet, manifest, root.
     index = 2 * case.sealed + 10 * case.releases

@@ -10,8 +10,12 @@ class H2cropError(Exception):
     """Base of all errors a user can act on; the command line prints them without a stack trace (exit code 1)."""
 
 
+class UsageError(H2cropError, ValueError):
+    """An option or argument is wrong, of the command line or of a function: names it and what to give (exit code 2)."""
+
+
 class RecipeError(H2cropError, ValueError):
-    """A recipe (or an argument) is wrong: names the YAML path, the value and what is allowed (exit code 2)."""
+    """A recipe, its area file or a split list is wrong: names the place, the value, what is allowed (exit code 2)."""
 
 
 class CatalogError(H2cropError, RuntimeError):
@@ -44,6 +48,10 @@ class MissingFileError(StoreError, FileNotFoundError):
 
 class FormatVersionError(StoreError):
     """A store was written in a format this version does not read."""
+
+
+class PluginError(H2cropError, ImportError):
+    """A source that another package brings cannot be used, or is not installed."""
 
 
 class StoreWarning(UserWarning):

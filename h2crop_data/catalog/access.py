@@ -194,7 +194,7 @@ def load_sentinel2(
     return [band.astype(np.uint16) if band.dtype == np.uint8 else band for band in numbers], as_classes(scl)
 
 
-def numbers_of(dataset: rasterio.DatasetReader) -> str:
+def number_type(dataset: rasterio.DatasetReader) -> str:
     """The type of an open raster's numbers. Raises SceneError for those that reflectance x 10000 does not come in."""
     dtype: str = dataset.dtypes[0]
     if dtype not in (*UNSIGNED, *SIGNED):
@@ -231,7 +231,7 @@ def read_aligned(href: str, geobox: GeoBox, resampling: ResamplingName) -> NDArr
     """
     with opened(href) as dataset:
         grid_of(dataset)
-        dtype = numbers_of(dataset)
+        dtype = number_type(dataset)
         transform = dataset.transform
         if transform.b or transform.d or transform.e != -transform.a or dataset.crs != geobox.crs:
             return None
@@ -263,7 +263,7 @@ def read_resampled(href: str, geobox: GeoBox, resampling: ResamplingName) -> NDA
     """
     with opened(href) as dataset:
         source = grid_of(dataset)
-        signed = numbers_of(dataset) in SIGNED
+        signed = number_type(dataset) in SIGNED
         west, south, east, north = geobox.extent.to_crs(str(source.crs)).boundingbox
         column, row = ~source.affine @ (np.array([west, east, west, east]), np.array([south, south, north, north]))
         inside = Window.from_slices(
@@ -297,7 +297,7 @@ def load_warped(item: pystac.Item, key: str, geobox: GeoBox) -> NDArray[Any]:
     """One asset on a pixel grid of another UTM zone, by odc-stac, the nearest pixels, (y, x), as `as_numbers`."""
     href = item.assets[key].href
     with opened(href) as dataset:
-        dtype, nodata = numbers_of(dataset), dataset.nodata or 0
+        dtype, nodata = number_type(dataset), dataset.nodata or 0
     odc.stac.configure_rio(cloud_defaults=True, **GDAL_OPTIONS)
     data = odc.stac.load(
         [placed_by_its_file(item, key, geobox)],

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from h2crop_data.cli.console import Exit, console, duration, megabytes, print_json, print_table, progress_line
-from h2crop_data.errors import RecipeError
+from h2crop_data.errors import UsageError
 from h2crop_data.recipe.model import Recipe, load_recipe
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ def build(
     if is_folder(source):
         given = Path(source)
         if season or extend:
-            raise RecipeError("--season and --extend go with a recipe; a plan has its seasons and samples")
+            raise UsageError("--season and --extend go with a recipe; a plan has its seasons and samples")
     else:
         given = load_recipe(source)
         if season:
@@ -60,7 +60,7 @@ def build(
     if as_json:
         print_json(asdict(report))
     else:
-        show_report(report)
+        show_build(report)
     if report.gaps:
         raise typer.Exit(Exit.GAPS)
 
@@ -70,10 +70,10 @@ def is_folder(source: str) -> bool:
     try:
         return Path(source).is_dir()
     except OSError as error:
-        raise RecipeError(f"{source}: {error.strerror or error}") from error
+        raise UsageError(f"{source}: {error.strerror or error}") from error
 
 
-def show_report(report: BuildReport) -> None:
+def show_build(report: BuildReport) -> None:
     """What was built and where the time went."""
     from h2crop_data.pipeline.sources import explain_sources
 

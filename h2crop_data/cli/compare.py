@@ -8,10 +8,11 @@ from typing import Annotated, Any
 
 import typer
 
-from h2crop_data.cli.console import Exit, console, print_json, print_table, progress_line
-from h2crop_data.errors import RecipeError, StoreError
+from h2crop_data.cli.console import Exit, console, print_json, print_table, progress_line, say
+from h2crop_data.errors import StoreError, UsageError
 from h2crop_data.maintenance.compare import Choice, SeasonComparison, StoreComparison, compare_stores
 from h2crop_data.maintenance.differences import ArrayDifference, Change, TableDifference
+from h2crop_data.validation.findings import first
 
 #: Places along an axis, and keys of a table, that a line names.
 NAMED = 3
@@ -46,7 +47,7 @@ def compare(
             found = compare_stores(a, b, choice, release_a=release_a, release_b=release_b, progress=progress)
     except StoreError as error:
         # 1 says that they differ: what could not be compared must not say so.
-        raise RecipeError(str(error)) from error
+        raise UsageError(str(error)) from error
     if as_json:
         print_json(found.as_json())
     else:
@@ -90,8 +91,8 @@ def show_season(season: SeasonComparison, limit: int) -> None:
     say(f"{told}; arrays of samples read {season.read}, equal by checksum {season.unread}")
     show_table_difference("samples", season.samples, limit)
     for name, samples in season.coordinates.items():
-        say(f"  coordinate {name} differs for {len(samples)} samples: {first(samples)}")
-    show_arrays(season, limit)
+        say(f"  coordinate {name} differs for {len(samples)} samples: {first(samples, NAMED)}")
+    show_array_differences(season, limit)
     for title, table in (
         (f"parcels of {season.season}", season.parcels),
         (f"scenes of {season.season}", season.scenes),
@@ -100,7 +101,7 @@ def show_season(season: SeasonComparison, limit: int) -> None:
             show_table_difference(title, table, limit)
 
 
-def show_arrays(season: SeasonComparison, limit: int) -> None:
+def show_array_differences(season: SeasonComparison, limit: int) -> None:
     """The arrays that differ, all samples together and then one by one."""
     by_array: dict[str, list[ArrayDifference]] = defaultdict(list)
     for difference in season.arrays:
@@ -115,11 +116,11 @@ def show_arrays(season: SeasonComparison, limit: int) -> None:
     columns = ["array", "samples", "values", "of their values", "largest"]
     show_rows(f"arrays of {season.season} that differ", columns, rows, len(rows))
     for one in season.arrays[:limit]:
-        say(f"  {one.sample} {described(one)}")
+        say(f"  {one.sample} {difference_line(one)}")
     tell_left_out(len(season.arrays), limit)
 
 
-def described(difference: ArrayDifference) -> str:
+def difference_line(difference: ArrayDifference) -> str:
     """The difference of one sample in one array."""
     parts = [f"{difference.differing} of {difference.values} values"]
     if difference.largest is not None:
@@ -127,7 +128,7 @@ def described(difference: ArrayDifference) -> str:
     for side, count in (("B", difference.only_a), ("A", difference.only_b)):
         if count:
             parts.append(f"{count} of them fill in {side}")
-    parts += [f"{axis} {first(places)}" for axis, places in difference.where.items()]
+    parts += [f"{axis} {first(places, NAMED)}" for axis, places in difference.where.items()]
     return f"{difference.array}: {'; '.join(parts)}"
 
 
@@ -138,7 +139,7 @@ def show_table_difference(title: str, table: TableDifference, limit: int) -> Non
             say(f"  {title}: {len(keys)} only in {side}: {first(keys, limit)}")
         if columns:
             say(f"  {title}: columns only in {side}: {', '.join(columns)}")
-    rows = [[column, str(len(keys)), first(keys)] for column, keys in table.columns.items()]
+    rows = [[column, str(len(keys)), first(keys, NAMED)] for column, keys in table.columns.items()]
     if rows:
         show_rows(f"{title}, columns that differ", ["column", "rows", "first of them"], rows, limit)
 
@@ -163,18 +164,7 @@ def tell_left_out(rows: int, limit: int) -> None:
         say(f"  and {rows - limit} more: --limit {rows} shows all, --json tells them")
 
 
-def first(names: Sequence[Any], count: int = NAMED) -> str:
-    """The first names of some."""
-    more = f" and {len(names) - count} more" if len(names) > count else ""
-    return ", ".join(map(str, names[:count])) + more
-
-
 def shown(value: Any) -> str:
     """A value in a cell of a table."""
     text = "-" if value is None else str(value)
     return text if len(text) <= SHOWN_VALUE else f"{text[:SHOWN_VALUE]}…"
-
-
-def say(text: str) -> None:
-    """A line for people, as it is."""
-    console.print(text, markup=False, soft_wrap=True)

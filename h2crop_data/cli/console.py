@@ -29,6 +29,11 @@ class Exit(IntEnum):
     GAPS = 3
 
 
+def say(text: str) -> None:
+    """A line for people, as it is: brackets are no markup, and nothing breaks it."""
+    console.print(text, markup=False, soft_wrap=True)
+
+
 def print_json(value: Any) -> None:
     """A value for scripts, on standard output."""
     sys.stdout.write(json.dumps(value, indent=1, ensure_ascii=False, default=str) + "\n")

@@ -35,12 +35,12 @@ def export_h5(
     if as_json:
         print_json(asdict(report))
     else:
-        show_report(report)
+        show_export(report)
     if not report.normalisation:
         raise typer.Exit(Exit.GAPS)
 
 
-def show_report(report: ExportReport) -> None:
+def show_export(report: ExportReport) -> None:
     """What was exported, and what the training of the published code needs to know of it."""
     lists = ", ".join(f"{split} {count}" for split, count in report.lists.items())
     lines = [

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from h2crop_data.cli.console import Exit, console, megabytes, print_json, progress_line
-from h2crop_data.errors import RecipeError
+from h2crop_data.errors import UsageError
 
 if TYPE_CHECKING:
     from h2crop_data.published.importing import ImportReport
@@ -48,7 +48,7 @@ def import_h5(
     from h2crop_data.published.options import ImportOptions
 
     if unlisted not in UNLISTED:
-        raise RecipeError(f"--unlisted {unlisted}: it is refuse, skip or train")
+        raise UsageError(f"--unlisted {unlisted}: it is refuse, skip or train")
     options = ImportOptions(
         remove_offset=remove_offset,
         unlisted=UNLISTED[unlisted],
@@ -62,12 +62,12 @@ def import_h5(
     if as_json:
         print_json(asdict(report))
     else:
-        show_report(report)
+        show_import(report)
     if report.not_located:
         raise typer.Exit(Exit.GAPS)
 
 
-def show_report(report: ImportReport) -> None:
+def show_import(report: ImportReport) -> None:
     """What was imported, and how exactly it is placed."""
     placed = ", ".join(f"{count} by {how}" for how, count in report.located.items())
     lines = [

@@ -8,8 +8,8 @@ from typing import Annotated, Any
 
 import typer
 
-from h2crop_data.cli.console import console, megabytes, print_json, print_table
-from h2crop_data.errors import RecipeError
+from h2crop_data.cli.console import console, megabytes, print_json, print_table, say
+from h2crop_data.errors import UsageError
 
 
 def inspect(
@@ -29,7 +29,7 @@ def inspect(
     from h2crop_data.report.summary import find_sample, sample_facts, season_of, summarize
 
     if plot is not None and plot.suffix.lower() != ".png":
-        raise RecipeError(f"--plot {plot} does not end in .png; pictures are written as PNG")
+        raise UsageError(f"--plot {plot} does not end in .png; pictures are written as PNG")
     chosen = season_of(store, season)
     samples = read_index(store, f"samples-{chosen}")
     facts = sample_facts(samples, find_sample(samples, sample))
@@ -64,11 +64,6 @@ def show_summary(summary: dict[str, Any]) -> None:
     show_sample(summary["sample"], season["samples"])
     if "picture" in summary:
         say(f"picture of it in {summary['picture']}")
-
-
-def say(text: str) -> None:
-    """A line for people, as it is."""
-    console.print(text, markup=False, soft_wrap=True)
 
 
 def show_table(title: str, columns: list[str], rows: list[list[str]]) -> None:

@@ -26,7 +26,7 @@ from h2crop_data.cli import (
     validate,
 )
 from h2crop_data.cli.console import Exit, console
-from h2crop_data.errors import H2cropError, RecipeError, StoreWarning
+from h2crop_data.errors import H2cropError, RecipeError, StoreWarning, UsageError
 
 app = typer.Typer(
     name="h2crop",
@@ -71,7 +71,7 @@ def main() -> None:
     warnings.showwarning = partial(show_warning, warnings.showwarning)
     try:
         app()
-    except RecipeError as error:
+    except (UsageError, RecipeError) as error:
         sys.exit(tell(error, Exit.WRONG_USE))
     except H2cropError as error:
         sys.exit(tell(error, Exit.FAILED))

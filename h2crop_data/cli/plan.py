@@ -9,7 +9,7 @@ import typer
 from typer.core import TyperGroup
 
 from h2crop_data.cli.console import console, duration, megabytes, print_json, print_table, progress_line
-from h2crop_data.errors import RecipeError
+from h2crop_data.errors import UsageError
 from h2crop_data.recipe.model import load_recipe
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ def make(
     if season:
         chosen = chosen.for_seasons(season)
     if out is None and extend is None:
-        raise RecipeError("give --out PLAN, or --extend STORE to look at what would be added")
+        raise UsageError("give --out PLAN, or --extend STORE to look at what would be added")
     notes: list[str] = []
     plans = []
     with progress_line(quiet=as_json) as progress:
@@ -60,7 +60,7 @@ def make(
             for found in plan_extensions(chosen, extend, progress):
                 plans += [found.plan] if found.plan else []
                 lines = [] if found.plan else ["the store has every sample of the recipe; nothing to add"]
-                lines += explain_changes(found.changed, extend)
+                lines += explain_changes(chosen, found.changed, extend)
                 if found.not_compared:
                     lines.append(f"{found.not_compared} block(s) lie on ground the recipe leaves out: not compared")
                 notes += [f"season {found.season}: {line}" for line in lines]

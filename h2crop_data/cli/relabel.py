@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from h2crop_data.cli.console import console, megabytes, print_json, progress_line
-from h2crop_data.errors import RecipeError
+from h2crop_data.errors import UsageError
 from h2crop_data.recipe.model import load_recipe
 
 
@@ -32,7 +32,7 @@ def relabel(
     for entry in table or []:
         country, _, file = entry.partition("=")
         if not file or not Path(file).is_file():
-            raise RecipeError(f"--table {entry}: give COUNTRY=FILE (fr=corrected.csv) with a file that is there")
+            raise UsageError(f"--table {entry}: give COUNTRY=FILE (fr=corrected.csv) with a file that is there")
         tables[country] = Path(file)
     chosen = load_recipe(recipe) if recipe else None
     with progress_line(quiet=as_json) as progress:

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from h2crop_data.cli.console import console, megabytes, print_json
-from h2crop_data.errors import RecipeError
+from h2crop_data.errors import UsageError
 
 
 def retract(
@@ -26,14 +26,14 @@ def retract(
     from h2crop_data.maintenance.retract import find_retraction
     from h2crop_data.maintenance.retract import retract as retract_from
 
-    blocks = blocks_of(block or [])
+    blocks = parse_blocks(block or [])
     if not blocks and not scene:
-        raise RecipeError("say what to retract: --block SEASON:BLOCK or --scene ID")
+        raise UsageError("say what to retract: --block SEASON:BLOCK or --scene ID")
     found = find_retraction(store, blocks, scene or [])
     numbers = "; ".join(f"{season}: {', '.join(map(str, of_season))}" for season, of_season in found.blocks.items())
     console.print(f"{found.samples} sample(s) in block(s) {numbers} will not be in the next release of {store}")
     if not yes and (as_json or not sys.stdin.isatty() or not typer.confirm("retract them?", err=True)):
-        raise RecipeError("nothing was retracted; add --yes to retract without being asked")
+        raise UsageError("nothing was retracted; add --yes to retract without being asked")
     found, release = retract_from(store, blocks, scene or [], reason)
     if as_json:
         print_json({**asdict(found), "release": release})
@@ -41,13 +41,13 @@ def retract(
     console.print(f"{store}: release {release} is without them")
 
 
-def blocks_of(entries: list[str]) -> dict[int, list[int]]:
-    """Blocks by season from `2022:17`. Raises RecipeError for anything else."""
+def parse_blocks(entries: list[str]) -> dict[int, list[int]]:
+    """Blocks by season from `2022:17`. Raises UsageError for anything else."""
     blocks: dict[int, list[int]] = {}
     for entry in entries:
         season, _, block = entry.partition(":")
         if not (season.isdecimal() and block.isdecimal()):
-            raise RecipeError(f"--block {entry}: give SEASON:BLOCK, such as 2022:17")
+            raise UsageError(f"--block {entry}: give SEASON:BLOCK, such as 2022:17")
         blocks.setdefault(int(season), []).append(int(block))
     return blocks
 

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from h2crop_data.cli.console import console, duration, megabytes, print_json, progress_line
-from h2crop_data.errors import RecipeError
+from h2crop_data.errors import UsageError
 
 
 def show_schema(wanted: bool) -> None:
@@ -74,9 +74,9 @@ def simulate(
 
 
 def metres(text: str) -> list[float]:
-    """`east,north` as two numbers. Raises RecipeError for anything else."""
+    """`east,north` as two numbers. Raises UsageError for anything else."""
     try:
         east, north = (float(part) for part in text.split(","))
     except ValueError as error:
-        raise RecipeError(f"--shift {text!r}: two numbers in metres, `7.5,-3`") from error
+        raise UsageError(f"--shift {text!r}: two numbers in metres, `7.5,-3`") from error
     return [east, north]

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from h2crop_data.cli.console import Exit, console, megabytes, print_json, progress_line
-from h2crop_data.errors import RecipeError, StoreError
+from h2crop_data.cli.console import Exit, megabytes, print_json, progress_line, say
+from h2crop_data.errors import StoreError, UsageError
 
 if TYPE_CHECKING:
     from h2crop_data.validation.findings import Finding
@@ -58,7 +58,7 @@ def validate(
             )
         except StoreError as error:
             # 1 says that the store has errors: what could not be looked at must not say so.
-            raise RecipeError(str(error)) from error
+            raise UsageError(str(error)) from error
     if as_json:
         print_json(result.as_json())
     else:
@@ -108,8 +108,3 @@ def summary(result: Validation) -> str:
         f"{result.store}, release {result.release}, {result.mode}: {result.errors} error(s), "
         f"{result.warnings} warning(s) in {', '.join(looked)}"
     )
-
-
-def say(text: str) -> None:
-    """A line for people, as it is."""
-    console.print(text, markup=False, soft_wrap=True)

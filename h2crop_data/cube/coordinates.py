@@ -10,7 +10,6 @@ from numcodecs.vlen import VLenUTF8
 from numcodecs.zstd import Zstd
 from numpy.typing import NDArray
 
-from h2crop_data.constants import MONTHS, TIERS
 from h2crop_data.cube.schema import CoordinateSpec, StoreLayout
 from h2crop_data.cube.season import FinishedSeason
 
@@ -19,22 +18,17 @@ def coordinate_chunks(
     coordinate: CoordinateSpec, layout: StoreLayout, finished: FinishedSeason
 ) -> tuple[tuple[int, ...], Iterator[NDArray[Any]]]:
     """Shape of a coordinate, and its chunks one after the other, each of whole size; unused slots have the fill."""
-    fixed = fixed_values(coordinate, layout)
-    if fixed is not None:
+    if coordinate.values is not None:
+        fixed = fixed_values(coordinate)
         return fixed.shape, iter([fixed])
-    shape = (len(finished.blocks) * layout.capacity, *((layout.enmap_bands,) if "band" in coordinate.dims else ()))
+    shape = coordinate.shape(len(finished.blocks) * layout.capacity)
     return shape, chunks_along_samples(coordinate, layout, finished, shape)
 
 
-def fixed_values(coordinate: CoordinateSpec, layout: StoreLayout) -> NDArray[Any] | None:
-    """The values of a coordinate that does not run along the samples, or None."""
-    if coordinate.name == "month":
-        return np.arange(1, MONTHS + 1, dtype=np.int8)
-    if coordinate.name == "tier":
-        return np.arange(1, TIERS + 1, dtype=np.int8)
-    if coordinate.name == "s2_band":
-        return np.array(layout.s2_bands, dtype=object)
-    return None
+def fixed_values(coordinate: CoordinateSpec) -> NDArray[Any]:
+    """The values of a coordinate that does not run along the samples."""
+    dtype = object if coordinate.data_type == "string" else np.dtype(coordinate.data_type)
+    return np.array(coordinate.values, dtype)
 
 
 def chunks_along_samples(
@@ -57,11 +51,11 @@ def values_of(
     """The values of a coordinate for some rows of the samples."""
     if coordinate.name == "valid":
         return finished.valid[rows]
-    if "band" in coordinate.dims:
-        if finished.spectra is None:
-            raise ValueError(f"season {finished.season} has EnMAP but no wavelengths")
+    if coordinate.lengths:
+        if coordinate.name not in finished.by_block:
+            raise ValueError(f"season {finished.season} has no values of the coordinate {coordinate.name}")
         blocks = finished.samples["slot"].to_numpy()[rows] // layout.capacity
-        of_rows: NDArray[Any] = finished.spectra[blocks, ("wavelength", "fwhm").index(coordinate.name)]
+        of_rows: NDArray[Any] = finished.by_block[coordinate.name][blocks]
         return of_rows
     return np.asarray(finished.samples[coordinate.name].to_numpy()[rows])
 

@@ -24,7 +24,7 @@ from zarr.core.buffer import Buffer, BufferPrototype
 from zarr.storage import FsspecStore, LocalStore, WrapperStore
 
 from h2crop_data.constants import REFLECTANCE_FILL, REFLECTANCE_SCALE
-from h2crop_data.cube.schema import ROOT_COPY, StoreLayout, check_format_version, coordinates
+from h2crop_data.cube.schema import ROOT_COPY, check_format_version, is_sharded, season_documents, shard_capacity
 from h2crop_data.errors import StoreError
 from h2crop_data.storage.location import WEB, is_folder, is_readable, open_readable
 
@@ -104,7 +104,7 @@ class ReleaseStore(WrapperStore[Store]):
         self.coordinates = {
             path
             for path, document in root["consolidated_metadata"]["metadata"].items()
-            if document["node_type"] == "array" and document["codecs"][0]["name"] != "sharding_indexed"
+            if document["node_type"] == "array" and not is_sharded(document)
         }
 
     async def get(self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None) -> Buffer | None:
@@ -188,7 +188,6 @@ def open_season(store: str | Path, season: int, *, scaled: bool = False, release
     attributes = document["attributes"]
     if str(season) not in attributes["seasons"]:
         raise StoreError(f"{store} has no season {season}; it has {', '.join(attributes['seasons'])}")
-    layout = StoreLayout.from_attributes(attributes["layout"])
     root: Any = zarr.open_group(ReleaseStore(store, document), mode="r", use_consolidated=True)
     group = root[str(season)]
     samples = int(attributes["seasons"][str(season)]["samples"])
@@ -202,30 +201,31 @@ def open_season(store: str | Path, season: int, *, scaled: bool = False, release
             f"damaged, `h2crop validate {store}` says which"
         )
     variables: dict[str, xr.Variable] = {}
-    for name, spec in layout.arrays().items():
-        reflectance = scaled and spec.dtype == np.int16
-        lazy = LazilyIndexedArray(ValidSamples(group[name], slots, scaled=reflectance))
-        attrs = {**spec.attributes, "units": "1"} if reflectance else dict(spec.attributes)
-        if reflectance:
-            del attrs["_FillValue"], attrs["note"]
-        variables[name] = xr.Variable(spec.dims, lazy, attrs).chunk({"sample": layout.capacity})
-    coordinate_values = {}
-    for coordinate in coordinates(layout):
-        values: Any = group[coordinate.name]
-        if "band" in coordinate.dims:
-            values = LazilyIndexedArray(ValidSamples(values, slots, scaled=False))
+    coordinates: dict[str, xr.Variable] = {}
+    for name, array in season_documents(document, season).items():
+        dims, attrs = tuple(array["dimension_names"]), dict(array["attributes"])
+        if is_sharded(array):
+            reflectance = scaled and array["data_type"] == "int16" and attrs.get("_FillValue") == REFLECTANCE_FILL
+            if reflectance:
+                attrs["units"] = "1"
+                del attrs["_FillValue"], attrs["note"]
+            lazy = LazilyIndexedArray(ValidSamples(group[name], slots, scaled=reflectance))
+            variables[name] = xr.Variable(dims, lazy, attrs).chunk({"sample": shard_capacity(array)})
+            continue
+        if len(dims) > 1:
+            values: Any = LazilyIndexedArray(ValidSamples(group[name], slots, scaled=False))
         else:
-            values = read_coordinate(store, group, coordinate.name)
-            values = values[slots] if coordinate.dims[0] == "sample" else values
-        if coordinate.name == "valid":
+            values = read_coordinate(store, group, name)
+            values = values[slots] if dims[0] == "sample" else values
+        if name == "valid":
             values = np.ones(len(slots), bool)
-        elif coordinate.dims == ("sample",) and (empty := np.count_nonzero(values == coordinate.fill)):
+        elif dims == ("sample",) and (empty := np.count_nonzero(values == array["fill_value"])):
             raise StoreError(
-                f"{store}/{season}/{coordinate.name} is empty for {empty} of {samples} samples, as in a copy that was "
-                "made while the store grew; copy it again from where the store comes from"
+                f"{store}/{season}/{name} is empty for {empty} of {samples} samples, as in a copy that was made while "
+                "the store grew; copy it again from where the store comes from"
             )
-        coordinate_values[coordinate.name] = xr.Variable(coordinate.dims, values, dict(coordinate.attributes))
-    return xr.Dataset(variables, coordinate_values, {"release": attributes["release"], "season": season})
+        coordinates[name] = xr.Variable(dims, values, attrs)
+    return xr.Dataset(variables, coordinates, {"release": attributes["release"], "season": season})
 
 
 def read_coordinate(store: str | Path, group: Any, name: str) -> NDArray[Any]:

@@ -5,14 +5,16 @@ The metadata documents are written here as plain dictionaries, so that the same 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 import numpy as np
 
-from h2crop_data.constants import COARSE, ENMAP_FLAGS, FINE, MONTHS, REFLECTANCE_FILL, TIERS, UNKNOWN
+from h2crop_data.constants import COARSE, FINE, REFLECTANCE_FILL
+from h2crop_data.cube.columns import BLOCK_RECORDS, BLOCKS, SAMPLES, Column
 from h2crop_data.errors import FormatVersionError
-from h2crop_data.recipe.model import Recipe
 
 FORMAT_VERSION = "1.1"
 
@@ -21,9 +23,10 @@ ROOT_COPY = "root.json"
 
 #: Slots in one chunk of a coordinate along `sample`; one large chunk opens faster than many small ones.
 COORDINATE_CHUNK = 65536
-#: The same for the two coordinates that also run along `band`.
+#: The same for coordinates that also run along another axis.
 BAND_COORDINATE_CHUNK = 1024
-ArrayGroup = Literal["s2", "enmap", "labels"]
+#: How the root of format 1 states the sources that come with h2crop, where a store has none of them.
+NOT_STORED: dict[str, Any] = {"s2_bands": [], "enmap_bands": 0, "labels": False}
 
 
 @dataclass(frozen=True)
@@ -50,7 +53,8 @@ class ArraySpec:
     """One array of a season group, without its number of slots."""
 
     name: str
-    group: ArrayGroup
+    #: Arrays whose inputs share one hash.
+    group: str
     dims: tuple[str, ...]
     #: Shape of one sample, that is of all axes but the first.
     sample_shape: tuple[int, ...]
@@ -59,6 +63,10 @@ class ArraySpec:
     dtype: np.dtype[Any]
     fill: int
     attributes: dict[str, Any] = field(default_factory=dict)
+    #: What its numbers are, in words: `bit flags`.
+    unit: str = ""
+    #: Whether the difference of two numbers means something.
+    quantity: bool = False
 
     @property
     def chunks_per_sample(self) -> int:
@@ -89,190 +97,8 @@ class ArraySpec:
 
 
 @dataclass(frozen=True)
-class StoreLayout:
-    """The shape of everything in a store; fixed when the store is made and written in its root attributes."""
-
-    cell_size: int
-    capacity: int
-    codec: Codec = Codec()
-    s2_bands: tuple[str, ...] = ()
-    enmap_bands: int = 0
-    labels: bool = True
-
-    @property
-    def fine(self) -> int:
-        """Pixels along a cell's side at 10 m."""
-        return self.cell_size // FINE
-
-    @property
-    def coarse(self) -> int:
-        """Pixels along a cell's side at 30 m."""
-        return self.cell_size // COARSE
-
-    def arrays(self) -> dict[str, ArraySpec]:
-        """The arrays of a season group by name; sources a recipe leaves out have no arrays."""
-        specs: list[ArraySpec] = []
-        if self.enmap_bands:
-            specs += enmap_arrays(self.enmap_bands, self.coarse)
-        if self.s2_bands:
-            specs += sentinel2_arrays(len(self.s2_bands), self.fine)
-        if self.labels:
-            specs += label_arrays(self.fine)
-        return {spec.name: spec for spec in specs}
-
-    def attributes(self) -> dict[str, Any]:
-        """What the root attributes say of the layout."""
-        return {
-            "cell_size": self.cell_size,
-            "block_capacity": self.capacity,
-            "codec": {"name": self.codec.name, "level": self.codec.level},
-            "s2_bands": list(self.s2_bands),
-            "enmap_bands": self.enmap_bands,
-            "labels": self.labels,
-        }
-
-    @classmethod
-    def of(cls, recipe: Recipe) -> StoreLayout:
-        """The layout a recipe asks for."""
-        return cls(
-            cell_size=recipe.cell_size,
-            capacity=recipe.store.block_capacity,
-            codec=Codec(recipe.store.codec, recipe.store.level),
-            s2_bands=tuple(recipe.sentinel2.bands) if recipe.sentinel2 else (),
-            enmap_bands=recipe.enmap.bands.count if recipe.enmap else 0,
-            labels=recipe.parcels is not None,
-        )
-
-    @classmethod
-    def from_attributes(cls, attributes: dict[str, Any]) -> StoreLayout:
-        """The layout that `attributes()` described."""
-        return cls(
-            cell_size=attributes["cell_size"],
-            capacity=attributes["block_capacity"],
-            codec=Codec(**attributes["codec"]),
-            s2_bands=tuple(attributes["s2_bands"]),
-            enmap_bands=attributes["enmap_bands"],
-            labels=attributes["labels"],
-        )
-
-
-def check_format_version(attributes: dict[str, Any], store: object) -> None:
-    """Refuse a store of another major version of the format. Raises FormatVersionError."""
-    version = str(attributes.get("format_version", "none"))
-    if version.split(".")[0] != FORMAT_VERSION.split(".")[0]:
-        raise FormatVersionError(
-            f"{store} has format {version}, this h2crop reads {FORMAT_VERSION.split('.')[0]}.x: "
-            f"bring it to this version with `h2crop migrate {store}`, or use a version of h2crop that fits"
-        )
-
-
-def reflectance_attributes(description: str) -> dict[str, Any]:
-    """Attributes of a reflectance array. No `scale_factor`: it would make every reader decode to float64."""
-    return {
-        "_FillValue": REFLECTANCE_FILL,
-        "long_name": description,
-        "units": "1e-4",
-        "note": "reflectance = value * 0.0001",
-    }
-
-
-def enmap_arrays(bands: int, side: int) -> list[ArraySpec]:
-    """EnMAP reflectance (sample, band, y30, x30) int16 and its flags (sample, y30, x30) uint16."""
-    flags = {"flag_masks": list(ENMAP_FLAGS.values()), "flag_meanings": " ".join(ENMAP_FLAGS)}
-    return [
-        ArraySpec(
-            "enmap",
-            "enmap",
-            ("sample", "band", "y30", "x30"),
-            (bands, side, side),
-            (1, bands, side, side),
-            np.dtype("int16"),
-            REFLECTANCE_FILL,
-            reflectance_attributes("EnMAP L2A surface reflectance, bands in order of wavelength"),
-        ),
-        ArraySpec(
-            "enmap_quality",
-            "enmap",
-            ("sample", "y30", "x30"),
-            (side, side),
-            (1, side, side),
-            np.dtype("uint16"),
-            ENMAP_FLAGS["outside"],
-            {"long_name": "EnMAP quality flags", **flags},
-        ),
-    ]
-
-
-def sentinel2_arrays(bands: int, side: int) -> list[ArraySpec]:
-    """Monthly Sentinel-2 composites int16, clear observations uint8 and day of year uint16, chunked by month."""
-    monthly = ("sample", "month", "y", "x")
-    return [
-        ArraySpec(
-            "s2",
-            "s2",
-            ("sample", "month", "s2_band", "y", "x"),
-            (MONTHS, bands, side, side),
-            (1, 1, bands, side, side),
-            np.dtype("int16"),
-            REFLECTANCE_FILL,
-            reflectance_attributes("Sentinel-2 L2A monthly composite, offset removed"),
-        ),
-        ArraySpec(
-            "s2_clear",
-            "s2",
-            monthly,
-            (MONTHS, side, side),
-            (1, 1, side, side),
-            np.dtype("uint8"),
-            0,
-            {"long_name": "clear observations behind the pixel", "units": "1"},
-        ),
-        ArraySpec(
-            "s2_day",
-            "s2",
-            monthly,
-            (MONTHS, side, side),
-            (1, 1, side, side),
-            np.dtype("uint16"),
-            0,
-            {"long_name": "median day of year of the clear observations, rounded down; 0 none", "units": "1"},
-        ),
-    ]
-
-
-def label_arrays(side: int) -> list[ArraySpec]:
-    """Labels and priors (sample, tier, y, x) uint8, parcel numbers (sample, y, x) uint32."""
-    tiers = ("sample", "tier", "y", "x")
-    meaning = {"note": "0 not declared, 1..N class of the tier, 255 unknown at this tier"}
-    return [
-        ArraySpec(
-            name,
-            "labels",
-            tiers,
-            (TIERS, side, side),
-            (1, TIERS, side, side),
-            np.dtype("uint8"),
-            UNKNOWN,
-            {"long_name": description, **meaning},
-        )
-        for name, description in (("label", "declared crop"), ("prior", "declared crop of the year before"))
-    ] + [
-        ArraySpec(
-            "parcel",
-            "labels",
-            ("sample", "y", "x"),
-            (side, side),
-            (1, side, side),
-            np.dtype("uint32"),
-            0,
-            {"long_name": "parcel number of the season; 0 none"},
-        )
-    ]
-
-
-@dataclass(frozen=True)
 class CoordinateSpec:
-    """One coordinate of a season group; `along_sample` ones grow with the slots, the others are fixed."""
+    """One coordinate of a season group: along the samples, growing with the slots, or with fixed values."""
 
     name: str
     dims: tuple[str, ...]
@@ -281,6 +107,14 @@ class CoordinateSpec:
     fill: Any
     chunk: int | None = COORDINATE_CHUNK
     attributes: dict[str, Any] = field(default_factory=dict)
+    #: The values of a coordinate that does not run along the samples.
+    values: tuple[Any, ...] | None = None
+    #: Lengths of the axes after `sample`.
+    lengths: tuple[int, ...] = ()
+
+    def shape(self, slots: int) -> tuple[int, ...]:
+        """Its shape in a season of so many slots."""
+        return (slots, *self.lengths) if self.values is None else (len(self.values),)
 
     def metadata(self, shape: tuple[int, ...]) -> dict[str, Any]:
         """The coordinate's `zarr.json`: chunks along the first axis only, Zstandard."""
@@ -301,30 +135,155 @@ class CoordinateSpec:
         )
 
 
-def coordinates(layout: StoreLayout) -> list[CoordinateSpec]:
-    """The coordinates of a season group of this layout."""
-    metres = {"units": "m", "note": "upper left corner of the sample in its epsg"}
-    specs = [
-        CoordinateSpec("sample", ("sample",), "string", ""),
-        CoordinateSpec("valid", ("sample",), "bool", False),
-        CoordinateSpec("x0", ("sample",), "float64", 0.0, attributes=metres),
-        CoordinateSpec("y0", ("sample",), "float64", 0.0, attributes=metres),
-        CoordinateSpec("epsg", ("sample",), "int32", 0),
-    ]
-    if layout.s2_bands:
-        specs += [
-            CoordinateSpec("month", ("month",), "int8", 0, None),
-            CoordinateSpec("s2_band", ("s2_band",), "string", "", None),
-        ]
-    if layout.labels:
-        specs.append(CoordinateSpec("tier", ("tier",), "int8", 0, None))
-    if layout.enmap_bands:
-        nanometres = {"units": "nm"}
-        specs += [
-            CoordinateSpec(name, ("sample", "band"), "float32", 0.0, BAND_COORDINATE_CHUNK, nanometres)
-            for name in ("wavelength", "fwhm")
-        ]
-    return specs
+METRES = {"units": "m", "note": "upper left corner of the sample in its epsg"}
+#: The coordinates that every season group has.
+SAMPLE_COORDINATES = (
+    CoordinateSpec("sample", ("sample",), "string", ""),
+    CoordinateSpec("valid", ("sample",), "bool", False),
+    CoordinateSpec("x0", ("sample",), "float64", 0.0, attributes=METRES),
+    CoordinateSpec("y0", ("sample",), "float64", 0.0, attributes=METRES),
+    CoordinateSpec("epsg", ("sample",), "int32", 0),
+)
+
+
+@dataclass(frozen=True)
+class SourceFormat:
+    """What a store holds of one source."""
+
+    #: As in the recipe: `sentinel2`.
+    name: str
+    #: As people call it: `Sentinel-2`.
+    title: str
+    #: Its arrays share one input hash, `hash_<group>` of the blocks index.
+    group: str
+    arrays: tuple[ArraySpec, ...]
+    coordinates: tuple[CoordinateSpec, ...] = ()
+    #: What the root's layout says of it, for sources that format 1 knows; the others are stated whole.
+    attributes: dict[str, Any] | None = None
+    #: Its columns of the samples and of the blocks index.
+    columns: tuple[Column, ...] = ()
+    block_columns: tuple[Column, ...] = ()
+    #: Whether its scenes make samples: a cell is one for each scene that saw it.
+    makes_samples: bool = False
+    #: Whether an offset is decided on for each of its scenes.
+    has_offsets: bool = False
+
+
+@dataclass(frozen=True)
+class StoreLayout:
+    """The shape of everything in a store; fixed when the store is made and written in its root attributes."""
+
+    cell_size: int
+    capacity: int
+    codec: Codec = Codec()
+    #: In the order of their arrays.
+    sources: tuple[SourceFormat, ...] = ()
+
+    @property
+    def fine(self) -> int:
+        """Pixels along a cell's side at 10 m."""
+        return self.cell_size // FINE
+
+    @property
+    def coarse(self) -> int:
+        """Pixels along a cell's side at 30 m."""
+        return self.cell_size // COARSE
+
+    def source(self, name: str) -> SourceFormat | None:
+        """What the store holds of a source; None where it does not have it."""
+        return next((source for source in self.sources if source.name == name), None)
+
+    def arrays(self) -> dict[str, ArraySpec]:
+        """The arrays of a season group by name; sources a recipe leaves out have no arrays."""
+        return {spec.name: spec for source in self.sources for spec in source.arrays}
+
+    def coordinates(self) -> list[CoordinateSpec]:
+        """The coordinates of a season group."""
+        return [*SAMPLE_COORDINATES, *(spec for source in self.sources for spec in source.coordinates)]
+
+    def sample_columns(self) -> list[Column]:
+        """The columns of the samples index, in order, but for the geometry: planned ones, then derived ones by name."""
+        own = [column for source in self.sources for column in source.columns]
+        planned = [column for column in own if column.known == "planned"]
+        derived = [column for column in own if column.known == "derived"]
+        return [*SAMPLES, *planned, *sorted(derived, key=lambda column: column.name)]
+
+    def block_columns(self) -> list[Column]:
+        """The columns of the blocks index, in order."""
+        return [*BLOCKS, *(column for source in self.sources for column in source.block_columns), *BLOCK_RECORDS]
+
+    def attributes(self) -> dict[str, Any]:
+        """What the root attributes say of the layout."""
+        known, stated = dict(NOT_STORED), {}
+        for source in self.sources:
+            if source.attributes is None:
+                stated[source.name] = stated_source(source)
+            else:
+                known |= source.attributes
+        return {
+            "cell_size": self.cell_size,
+            "block_capacity": self.capacity,
+            "codec": {"name": self.codec.name, "level": self.codec.level},
+            **known,
+            **({"sources": stated} if stated else {}),
+        }
+
+
+def stated_source(source: SourceFormat) -> dict[str, Any]:
+    """What the root says of a source that format 1 does not know: plain data that `parsed_source` reads."""
+    facts = asdict(source)
+    for spec in facts["arrays"]:
+        spec["dtype"] = spec["dtype"].name
+    del facts["attributes"]
+    # Lists instead of tuples, as it is read back.
+    plain: dict[str, Any] = json.loads(json.dumps(facts))
+    return plain
+
+
+def parsed_source(facts: Mapping[str, Any]) -> SourceFormat:
+    """The source that a root states. Raises KeyError or TypeError for anything else."""
+
+    def array(spec: Mapping[str, Any]) -> ArraySpec:
+        lists = {name: tuple(spec[name]) for name in ("dims", "sample_shape", "chunk")}
+        return ArraySpec(**{**spec, **lists, "dtype": np.dtype(spec["dtype"])})
+
+    def coordinate(spec: Mapping[str, Any]) -> CoordinateSpec:
+        values = None if spec["values"] is None else tuple(spec["values"])
+        return CoordinateSpec(
+            **{**spec, "dims": tuple(spec["dims"]), "lengths": tuple(spec["lengths"]), "values": values}
+        )
+
+    return SourceFormat(
+        name=facts["name"],
+        title=facts["title"],
+        group=facts["group"],
+        arrays=tuple(map(array, facts["arrays"])),
+        coordinates=tuple(map(coordinate, facts["coordinates"])),
+        columns=tuple(Column(**column) for column in facts["columns"]),
+        block_columns=tuple(Column(**column) for column in facts["block_columns"]),
+        makes_samples=facts["makes_samples"],
+        has_offsets=facts["has_offsets"],
+    )
+
+
+def check_format_version(attributes: dict[str, Any], store: object) -> None:
+    """Refuse a store of another major version of the format. Raises FormatVersionError."""
+    version = str(attributes.get("format_version", "none"))
+    if version.split(".")[0] != FORMAT_VERSION.split(".")[0]:
+        raise FormatVersionError(
+            f"{store} has format {version}, this h2crop reads {FORMAT_VERSION.split('.')[0]}.x: "
+            f"bring it to this version with `h2crop migrate {store}`, or use a version of h2crop that fits"
+        )
+
+
+def reflectance_attributes(description: str) -> dict[str, Any]:
+    """Attributes of a reflectance array. No `scale_factor`: it would make every reader decode to float64."""
+    return {
+        "_FillValue": REFLECTANCE_FILL,
+        "long_name": description,
+        "units": "1e-4",
+        "note": "reflectance = value * 0.0001",
+    }
 
 
 def array_document(
@@ -359,3 +318,20 @@ def group_document(attributes: dict[str, Any], members: dict[str, dict[str, Any]
     if members is not None:
         document["consolidated_metadata"] = {"kind": "inline", "must_understand": False, "metadata": members}
     return document
+
+
+def season_documents(root: Mapping[str, Any], season: int) -> dict[str, dict[str, Any]]:
+    """The documents of the arrays and coordinates of a season by name, from a release's root."""
+    prefix = f"{season}/"
+    members = root["consolidated_metadata"]["metadata"]
+    return {path.removeprefix(prefix): document for path, document in members.items() if path.startswith(prefix)}
+
+
+def is_sharded(document: Mapping[str, Any]) -> bool:
+    """Whether a document is that of an array of samples, not of a coordinate."""
+    return bool(document["node_type"] == "array" and document["codecs"][0]["name"] == "sharding_indexed")
+
+
+def shard_capacity(document: Mapping[str, Any]) -> int:
+    """How many samples a shard of an array holds."""
+    return int(document["chunk_grid"]["configuration"]["chunk_shape"][0])

@@ -6,21 +6,23 @@ sees the new release when the root is replaced.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pandas as pd
 
 from h2crop_data.cube.coordinates import coordinate_chunks, encode_coordinate
-from h2crop_data.cube.datasheet import datasheet
-from h2crop_data.cube.index import index_files, index_tables, parquet_bytes
+from h2crop_data.cube.index import IndexTables, index_files, index_tables, parquet_bytes
 from h2crop_data.cube.releases import ROOT, SEALING, current_attributes, next_release
-from h2crop_data.cube.schema import FORMAT_VERSION, ROOT_COPY, StoreLayout, coordinates, group_document
+from h2crop_data.cube.schema import FORMAT_VERSION, ROOT_COPY, StoreLayout, group_document
 from h2crop_data.cube.season import FinishedSeason
 from h2crop_data.cube.writer import StoreBuilder
 from h2crop_data.storage.storage import FileRecord
 
 #: The newest release in words, where a visitor looks first.
 DATASHEET = "DATASHEET.md"
+#: What puts a release into words: root attributes, tables, bytes of its data, values of coordinates of a first block.
+Describe = Callable[[dict[str, Any], IndexTables, int, dict[str, list[float]]], str]
 
 
 def seal(
@@ -29,11 +31,13 @@ def seal(
     seasons: list[FinishedSeason],
     classes: list[dict[int, str]],
     software: str,
+    describe: Describe,
     origin: dict[str, Any] | None = None,
 ) -> int:
     """Make a release of the finished seasons; gives its number. Nothing changed since the last one: that one's number.
 
-    classes: names of the class ids of each tier. origin: the release of another store this one was relabelled from.
+    classes: names of the class ids of each tier. describe: what writes the datasheet. origin: the release of another
+    store this one was relabelled from.
     """
     seasons = sorted(seasons, key=lambda finished: finished.season)
     identity = {str(finished.season): finished.identity for finished in seasons}
@@ -63,11 +67,11 @@ def seal(
         attributes["origin"] = origin
     tables = index_tables(seasons, classes)
     index = index_files(tables)
-    text = datasheet(
+    text = describe(
         attributes,
         tables,
-        data_bytes=sum(int(file["bytes"]) for file in files),
-        wavelengths=None if seasons[0].spectra is None else seasons[0].spectra[0, 0].tolist(),
+        sum(int(file["bytes"]) for file in files),
+        seasons[0].first_coordinates,
     )
     index["datasheet.md"] = text.encode()
     folder = f"index/r{release}"
@@ -98,7 +102,7 @@ def write_season(
     for name, spec in layout.arrays().items():
         documents[f"{prefix}/{name}"] = spec.metadata(slots, layout.capacity, layout.codec)
     files: list[str] = []
-    for coordinate in coordinates(layout):
+    for coordinate in layout.coordinates():
         shape, chunks = coordinate_chunks(coordinate, layout, finished)
         documents[f"{prefix}/{coordinate.name}"] = coordinate.metadata(shape)
         for place, values in enumerate(chunks):

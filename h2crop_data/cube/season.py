@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -30,8 +31,8 @@ class FinishedSeason:
     scenes: pd.DataFrame
     #: None where the store has no labels.
     parcels: gpd.GeoDataFrame | None
-    #: (block, 2, band) float32: wavelength and FWHM in nm of each block's bands; None without EnMAP.
-    spectra: NDArray[np.float32] | None
+    #: Coordinates along `sample` and another axis, which all samples of a block share: name -> (block, ...) float32.
+    by_block: dict[str, NDArray[np.float32]]
     #: What statistics need, by split, without retracted blocks.
     sums: dict[str, BlockSums]
     #: Shards of the release: path, bytes, sha256.
@@ -40,6 +41,11 @@ class FinishedSeason:
     #: By part of its plan, what was read of the sources: `parcels` and `prior` with `counts` and `unmapped` (country ->
     #: crop code -> parcels), and `warnings` in words. Empty where nobody counted.
     sources: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def first_coordinates(self) -> dict[str, list[float]]:
+        """The values of the coordinates that go by block, of the first block."""
+        return {name: values[0].tolist() for name, values in self.by_block.items() if len(values)}
 
     @cached_property
     def valid(self) -> NDArray[np.bool_]:
@@ -62,3 +68,12 @@ class FinishedSeason:
             "samples": int(self.valid.sum()),
             "sha256": hashlib.sha256(content.encode()).hexdigest(),
         }
+
+
+def stacked_coordinates(of_blocks: Sequence[Mapping[str, Sequence[float]]]) -> dict[str, NDArray[np.float32]]:
+    """The coordinates that go by block, from those of every block in order. Raises ValueError where one lacks some."""
+    names = sorted({name for of_block in of_blocks for name in of_block})
+    lacking = [place for place, of_block in enumerate(of_blocks) if set(of_block) != set(names)]
+    if lacking:
+        raise ValueError(f"block {lacking[0]} has no {', '.join(sorted(set(names) - set(of_blocks[lacking[0]])))}")
+    return {name: np.array([of_block[name] for of_block in of_blocks], np.float32) for name in names}

@@ -23,7 +23,7 @@ from h2crop_data.storage.location import open_storage
 from h2crop_data.storage.storage import BUILD_FOLDER, FileRecord, Storage, canonical_json
 
 #: What the marker of a block must have.
-MARKER_KEYS = ("hashes", "files", "split", "spectrum", "provenance", "sums", "software")
+MARKER_KEYS = ("hashes", "files", "split", "coordinates", "provenance", "sums", "software")
 #: Left behind by other writers of Zarr that were killed.
 FOREIGN_LOCK = ".__lock"
 #: Markers and sums that are read at a time.
@@ -115,7 +115,7 @@ class StoreBuilder:
         """The marker of a finished block, or None."""
         name = f"{block_path(season, block)}.json"
         try:
-            marker: dict[str, Any] = self.storage.read_json(name)
+            marker = with_coordinates(self.storage.read_json(name))
             missing = set(MARKER_KEYS) - set(marker)
         except MissingFileError:
             return None
@@ -155,6 +155,15 @@ class StoreBuilder:
         return found
 
 
+def with_coordinates(marker: dict[str, Any]) -> dict[str, Any]:
+    """A marker with its coordinates by name; those of earlier versions list wavelength and FWHM as its spectrum."""
+    if "spectrum" not in marker:
+        return marker
+    spectrum = marker["spectrum"]
+    known = {key: value for key, value in marker.items() if key != "spectrum"}
+    return {**known, "coordinates": dict(zip(("wavelength", "fwhm"), spectrum, strict=True)) if spectrum else {}}
+
+
 def read_ahead(read: Callable[[int], T], blocks: Sequence[int]) -> Iterator[T]:
     """What is read of each block, in order, a few of them at a time: an object store takes its time for each."""
     with ThreadPoolExecutor(AHEAD) as pool:
@@ -192,6 +201,10 @@ def hold_store(location: str | Path) -> Iterator[StoreBuilder]:
 def check_same_layout(store: str, existing: StoreLayout, wanted: StoreLayout) -> None:
     """Refuse to build into a store of another shape. Raises PlanError naming what differs."""
     old, new = existing.attributes(), wanted.attributes()
-    differing = [f"{key}: store {old[key]}, plan {new[key]}" for key in old if old[key] != new[key]]
+    differing = [
+        f"{key}: store {old.get(key, 'none')}, plan {new.get(key, 'none')}"
+        for key in {**old, **new}
+        if old.get(key) != new.get(key)
+    ]
     if differing:
         raise PlanError(f"{store} has another layout ({'; '.join(differing)}); build into a new store")

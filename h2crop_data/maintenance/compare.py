@@ -8,7 +8,7 @@ of two shards with one checksum is not read at all.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -20,9 +20,9 @@ import zarr
 
 from h2crop_data.cube.reading import ReleaseStore, index_path, load_root, read_file, read_table
 from h2crop_data.cube.sample_reader import SampleReader, open_samples
-from h2crop_data.cube.schema import ArraySpec, StoreLayout, coordinates
+from h2crop_data.cube.schema import ArraySpec, CoordinateSpec, StoreLayout
 from h2crop_data.cube.shard import shard_name
-from h2crop_data.errors import RecipeError
+from h2crop_data.errors import UsageError
 from h2crop_data.maintenance.differences import (
     ArrayDifference,
     Change,
@@ -31,7 +31,11 @@ from h2crop_data.maintenance.differences import (
     compare_tables,
     compare_values,
 )
+from h2crop_data.progress import Progress, silent
+from h2crop_data.sources.formats import layout_of_root
 
+#: What the axes are called whose places have names.
+AXES = {"s2_band": "the bands"}
 #: Root attributes that are compared.
 COMPARED_ATTRIBUTES = ("title", "format_version", "software", "layout")
 #: Those of them that say how the bytes are laid out, not what they mean.
@@ -44,12 +48,6 @@ PLACE_COLUMNS = ["block", "slot"]
 COORDINATE_BATCH = 1024
 #: Names that an error lists.
 NAMED = 5
-
-Progress = Callable[[int, int, str], None]
-
-
-def silent(done: int, total: int, text: str) -> None:
-    """Progress nobody watches."""
 
 
 @dataclass(frozen=True)
@@ -126,14 +124,14 @@ class StoreComparison:
         return {"same": self.same, **asdict(self)}
 
 
-class Release:
+class ComparedRelease:
     """One release of a store, opened by its root document alone: the store may grow meanwhile."""
 
     def __init__(self, store: str | Path, release: int | None) -> None:
         self.store = store
         self.root = load_root(store, release)
         self.attributes: dict[str, Any] = self.root["attributes"]
-        self.layout = StoreLayout.from_attributes(self.attributes["layout"])
+        self.layout = layout_of_root(self.attributes)
         self.seasons = {int(season) for season in self.attributes["seasons"]}
 
     def table(self, name: str) -> pd.DataFrame:
@@ -168,7 +166,7 @@ class Release:
 class SeasonPair:
     """A season of two releases, and which of their samples match."""
 
-    def __init__(self, one: Release, other: Release, season: int, choice: Choice) -> None:
+    def __init__(self, one: ComparedRelease, other: ComparedRelease, season: int, choice: Choice) -> None:
         self.releases = (one, other)
         self.season = season
         tables = [release.table(f"samples-{season}") for release in self.releases]
@@ -187,7 +185,7 @@ class SeasonPair:
         a, b = (self.of_season(release, name, key) for release in self.releases)
         return compare_tables(a, b, key)
 
-    def of_season(self, release: Release, name: str, key: list[str]) -> pd.DataFrame:
+    def of_season(self, release: ComparedRelease, name: str, key: list[str]) -> pd.DataFrame:
         """The rows of this season; none where the release has no such table."""
         if name not in release.attributes["index"]:
             return pd.DataFrame(columns=key)
@@ -208,9 +206,9 @@ def compare_stores(
 
     Where the choice names samples or arrays, only these are compared: no attributes, class names, statistics, parcels
     and scenes. Where it names seasons, statistics over all seasons are left out. progress: called with (done, total,
-    text). Raises RecipeError for names that neither store has, StoreError for what cannot be read.
+    text). Raises UsageError for names that neither store has, StoreError for what cannot be read.
     """
-    one, other = Release(a, release_a), Release(b, release_b)
+    one, other = ComparedRelease(a, release_a), ComparedRelease(b, release_b)
     check_names("season", choice.seasons, one.seasons | other.seasons)
     check_names("array", choice.arrays, {*one.layout.arrays(), *other.layout.arrays()})
     wanted = choice.seasons or one.seasons | other.seasons
@@ -228,14 +226,14 @@ def compare_stores(
 
 
 def check_names(kind: str, wanted: Collection[Any], known: Collection[Any]) -> None:
-    """Refuse names that neither store has. Raises RecipeError that lists some there are."""
+    """Refuse names that neither store has. Raises UsageError that lists some there are."""
     unknown = sorted(set(wanted) - set(known))
     if unknown:
         there = ", ".join(map(str, sorted(known)[:NAMED])) + (", ..." if len(known) > NAMED else "")
-        raise RecipeError(f"neither store has the {kind} {', '.join(map(str, unknown))}; there are {there}")
+        raise UsageError(f"neither store has the {kind} {', '.join(map(str, unknown))}; there are {there}")
 
 
-def compare_attributes(result: StoreComparison, one: Release, other: Release) -> None:
+def compare_attributes(result: StoreComparison, one: ComparedRelease, other: ComparedRelease) -> None:
     """Root attributes, those that only say how the bytes are laid out apart."""
     a, b = ({name: release.attributes[name] for name in COMPARED_ATTRIBUTES} for release in (one, other))
     for change in changes(a, b):
@@ -243,7 +241,7 @@ def compare_attributes(result: StoreComparison, one: Release, other: Release) ->
 
 
 def compare_documents(
-    result: StoreComparison, one: Release, other: Release, seasons: Sequence[int], choice: Choice
+    result: StoreComparison, one: ComparedRelease, other: ComparedRelease, seasons: Sequence[int], choice: Choice
 ) -> None:
     """Class names, statistics, and the recipes of the seasons both have."""
     a, b = (release.document("classes") for release in (one, other))
@@ -270,14 +268,26 @@ def comparable_arrays(a: StoreLayout, b: StoreLayout, choice: Choice) -> tuple[l
             continue
         if name not in left or name not in right:
             reasons[name] = f"only {'A' if name in left else 'B'} has it"
-        elif name == "s2" and a.s2_bands != b.s2_bands:
-            reasons[name] = f"A has the bands {' '.join(a.s2_bands)}, B {' '.join(b.s2_bands)}"
+        elif named := [axis for axis in left[name].dims if names_along(a, axis) != names_along(b, axis)]:
+            words = [" ".join(names_along(layout, named[0])) for layout in (a, b)]
+            reasons[name] = f"A has {AXES.get(named[0], named[0])} {words[0]}, B {words[1]}"
         elif left[name].sample_shape != right[name].sample_shape:
             shapes = [" x ".join(map(str, spec[name].sample_shape)) for spec in (left, right)]
             reasons[name] = f"a sample has the shape {shapes[0]} in A, {shapes[1]} in B"
         else:
             specs.append(left[name])
     return specs, reasons
+
+
+def names_along(layout: StoreLayout, axis: str) -> list[str]:
+    """What the places along an axis are called; empty where they have numbers only."""
+    spec = next((spec for spec in layout.coordinates() if spec.name == axis), None)
+    return [] if spec is None or spec.data_type != "string" else list(spec.values or ())
+
+
+def is_like(spec: CoordinateSpec, others: Mapping[str, CoordinateSpec]) -> bool:
+    """Whether another store has the same coordinate in the same shape."""
+    return spec.name in others and others[spec.name].lengths == spec.lengths
 
 
 def compare_season(
@@ -313,7 +323,8 @@ def compare_arrays(
                 continue
             result.read += 1
             a, b = readers_a[spec.name].read(slot_a), readers_b[spec.name].read(slot_b)
-            difference = compare_values(a, b, spec, sample, one.layout.s2_bands)
+            names = {axis: names_along(one.layout, axis) for axis in spec.dims}
+            difference = compare_values(a, b, spec, sample, names)
             result.arrays += [difference] if difference else []
     progress(len(pair.slots), len(pair.slots), text)
 
@@ -332,10 +343,9 @@ def compare_coordinates(pair: SeasonPair) -> dict[str, list[str]]:
     one, other = pair.releases
     groups = [release.group(pair.season) for release in pair.releases]
     # Ids matched the samples, and all of them are valid.
-    names = [spec.name for spec in coordinates(one.layout) if spec.dims[0] == "sample"]
-    names = [name for name in names if name not in ("sample", "valid") and all(name in group for group in groups)]
-    if one.layout.enmap_bands != other.layout.enmap_bands:
-        names = [name for name in names if name not in ("wavelength", "fwhm")]
+    specs = {spec.name: spec for spec in other.layout.coordinates()}
+    shared = [spec for spec in one.layout.coordinates() if spec.dims[0] == "sample" and is_like(spec, specs)]
+    names = [spec.name for spec in shared if spec.name not in ("sample", "valid")]
     found: dict[str, list[str]] = {}
     samples, slots = list(pair.slots), np.array(list(pair.slots.values()), np.int64).reshape(-1, 2)
     for start in range(0, len(samples), COORDINATE_BATCH):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,8 +14,6 @@ from numpy.typing import NDArray
 
 from h2crop_data.cube.schema import ArraySpec
 
-#: Arrays whose values are quantities, so that a difference of two of them means something.
-QUANTITIES = ("enmap", "s2", "s2_clear", "s2_day")
 #: Axes of a sample that are told by number, and the number of their first place.
 NUMBERED_AXES = {"month": 1, "tier": 1, "band": 0}
 
@@ -68,9 +66,12 @@ class TableDifference:
 
 
 def compare_values(
-    a: NDArray[Any], b: NDArray[Any], spec: ArraySpec, sample: str, s2_bands: Sequence[str]
+    a: NDArray[Any], b: NDArray[Any], spec: ArraySpec, sample: str, names: Mapping[str, Sequence[str]]
 ) -> ArrayDifference | None:
-    """How two arrays of one sample differ, (sample_shape) of the array's dtype; None where they are equal."""
+    """How two arrays of one sample differ, (sample_shape) of the array's dtype; None where they are equal.
+
+    names: axis -> what its places are called, where they have names.
+    """
     differ = a != b
     if not differ.any():
         return None
@@ -79,10 +80,11 @@ def compare_values(
     distances = np.abs(one[both].astype(np.int64) - other[both].astype(np.int64))
     where: dict[str, list[int | str]] = {}
     for axis, name in enumerate(spec.dims[1:]):
-        if name in NUMBERED_AXES or name == "s2_band":
+        called = names.get(name)
+        if name in NUMBERED_AXES or called:
             rest = tuple(i for i in range(differ.ndim) if i != axis)
             places = np.flatnonzero(differ.any(axis=rest)).tolist()
-            where[name] = [s2_bands[i] if name == "s2_band" else i + NUMBERED_AXES[name] for i in places]
+            where[name] = [called[i] if called else i + NUMBERED_AXES[name] for i in places]
     if "flag_masks" in spec.attributes:
         changed = int(np.bitwise_or.reduce(one ^ other))
         flags = zip(spec.attributes["flag_masks"], spec.attributes["flag_meanings"].split(), strict=True)
@@ -92,7 +94,7 @@ def compare_values(
         sample=sample,
         differing=len(one),
         values=a.size,
-        largest=int(distances.max()) if spec.name in QUANTITIES and len(distances) else None,
+        largest=int(distances.max()) if spec.quantity and len(distances) else None,
         only_a=int((other == spec.fill).sum()),
         only_b=int((one == spec.fill).sum()),
         where=where,
@@ -136,14 +138,14 @@ def unequal(a: pd.Series[Any], b: pd.Series[Any]) -> NDArray[np.bool_]:
     if isinstance(a, gpd.GeoSeries) and isinstance(b, gpd.GeoSeries):
         differ[both] = ~shapely.equals_identical(left, right)
     else:
-        differ[both] = [plain(one) != plain(other) for one, other in zip(left, right, strict=True)]
+        differ[both] = [comparable(one) != comparable(other) for one, other in zip(left, right, strict=True)]
     return differ
 
 
-def plain(value: Any) -> Any:
+def comparable(value: Any) -> Any:
     """A value of a table in a form that compares; missing values inside lists equal each other."""
     if isinstance(value, np.ndarray | list | tuple):
-        return [plain(item) for item in value]
+        return [comparable(item) for item in value]
     return None if value is None or value != value else value
 
 

@@ -16,7 +16,8 @@ from h2crop_data.errors import StoreError
 from h2crop_data.pipeline.extension import kept_plans
 from h2crop_data.pipeline.plan import SeasonPlan
 from h2crop_data.pipeline.release import BuildReport, seal_store
-from h2crop_data.pipeline.survey import Progress, silent
+from h2crop_data.progress import Progress, silent
+from h2crop_data.sources.registry import flag_mask
 from h2crop_data.storage.storage import FileRecord
 
 
@@ -88,7 +89,7 @@ def mend_block(builder: StoreBuilder, plan: SeasonPlan, block: int, samples: int
         )[:samples]
         for array, spec in plan.layout.arrays().items()
     }
-    sums = block_sums(arrays, marker["split"], plan.recipe.enmap.flag_mask if plan.recipe.enmap else 0)
+    sums = block_sums(arrays, marker["split"], flag_mask(plan.recipe))
     marker.pop("statistics", None)
     marker["sums"] = builder.write_sums(plan.season, block, sums)
     builder.write_marker(plan.season, block, marker)

@@ -20,31 +20,36 @@ from h2crop_data.cube.writer import StoreBuilder, block_path, hold_store
 from h2crop_data.errors import PlanError, StoreError
 from h2crop_data.grid import Cell
 from h2crop_data.parcels.taxonomy import Taxonomy, hcat3_codes, load_crop_table, tier_table, unmapped
-from h2crop_data.pipeline.block import block_task, label_arrays
-from h2crop_data.pipeline.declarations import (
+from h2crop_data.pipeline.block import BlockTask, block_tasks
+from h2crop_data.pipeline.extension import kept_plans
+from h2crop_data.pipeline.plan import SeasonPlan, keep_plan
+from h2crop_data.pipeline.planning import with_hashes
+from h2crop_data.pipeline.release import ORIGIN, BuildReport, seal_store
+from h2crop_data.pipeline.survey import SplitTable, cells_by_square
+from h2crop_data.progress import Progress, silent
+from h2crop_data.recipe.model import CropTable, ParcelSource, Recipe
+from h2crop_data.sources.parcels.declarations import (
+    ROLES,
     TIER_COLUMNS,
     Declarations,
+    Declared,
     check_declared,
     declarations_of,
     with_splits,
 )
-from h2crop_data.pipeline.extension import kept_plans
-from h2crop_data.pipeline.parcel_files import (
+from h2crop_data.sources.parcels.files import (
     check_sources,
     is_zero_note,
     sources_of_role,
     unmapped_codes,
     zero_notes,
 )
-from h2crop_data.pipeline.plan import ROLES, SeasonPlan, keep_plan
-from h2crop_data.pipeline.planning import ALGORITHM, with_hashes
-from h2crop_data.pipeline.release import ORIGIN, BuildReport, seal_store
-from h2crop_data.pipeline.survey import Progress, SplitTable, cells_by_square, silent
-from h2crop_data.pipeline.timing import Stopwatch
-from h2crop_data.recipe.model import CropTable, ParcelSource, Recipe
+from h2crop_data.sources.parcels.source import DeclaredParcels
+from h2crop_data.sources.timing import Stopwatch
 from h2crop_data.storage.location import open_storage
 from h2crop_data.storage.storage import Storage, canonical_json
 
+PARCELS = DeclaredParcels()
 #: What plans of an earlier version did with rows that have the same shape.
 FIRST_ROW = (
     "read by an earlier h2crop, which took the first of several rows with the same shape and other crops; relabel with "
@@ -91,14 +96,14 @@ def relabel_store(
         plans = kept_plans(files)
         if not plans:
             raise PlanError(f"{source} has no plans of its own (.build/plan): relabel it where it was built")
-        if not plans[0].layout.labels:
+        if plans[0].recipe.parcels is None:
             raise PlanError(f"{source} has no labels")
         retracted = complete_retractions(files)
         report = RelabelReport(str(target), str(source), seasons=sorted({plan.season for plan in plans}))
         origin = {"release": attributes["release"], "manifest": attributes["manifest"]["sha256"]}
         new_plans = pinned(builder, relabelled_plans(plans, recipe, tables or {}, progress), origin)
         take_over_retractions(builder, retracted)
-        work = [(plan, block) for plan in new_plans for block in plan.blocks["block"].tolist()]
+        work = [task for plan in new_plans for task in block_tasks(plan)]
         for done, (kind, written) in enumerate(relabelled_blocks(files, builder, work, workers), 1):
             setattr(report, kind, getattr(report, kind) + 1)
             report.bytes += written
@@ -118,7 +123,7 @@ def relabelled_plans(
     known: dict[tuple[int, str], list[pd.DataFrame]] = {}
     for plan in plans:
         for role in ROLES:
-            known.setdefault((plan.season, role), []).append(getattr(plan, role).parcels)
+            known.setdefault((plan.season, role), []).append(plan.pinned[PARCELS.name].of(role).parcels)
     result = []
     notes = {} if recipe is None else checked_files(plans, recipe)
     for plan in plans:
@@ -137,15 +142,15 @@ def relabelled_plans(
             recipe=own_recipe,
             taxonomy_version=taxonomy.version,
             taxonomy_hash=taxonomy.hash,
-            algorithm={**plan.algorithm, "labels": ALGORITHM["labels"]},
-            parcels=found["parcels"],
-            prior=found["prior"],
+            algorithm={**plan.algorithm, PARCELS.group: PARCELS.algorithm},
+            pinned={**plan.pinned, PARCELS.name: Declared(found["parcels"], found["prior"])},
         )
         hashes = with_hashes(changed)["hash_labels"].to_numpy()
         result.append(replace(changed, blocks=changed.blocks.assign(hash_labels=hashes)))
     for season, role in known:
         of_season = [plan for plan in result if plan.season == season]
-        check_declared([getattr(plan, role) for plan in of_season], of_season[0].recipe, role, season)
+        declared = [plan.pinned[PARCELS.name].of(role) for plan in of_season]
+        check_declared(declared, of_season[0].recipe, role, season)
     return result
 
 
@@ -179,14 +184,11 @@ def with_labels_of(old: Recipe, recipe: Recipe | None, tables: Mapping[str, Path
     changes: dict[str, Any] = {"season": [with_table(source) for source in parcels.season]}
     if isinstance(parcels.prior, list):
         changes["prior"] = [with_table(source) for source in parcels.prior]
-    changed = old.model_copy(
-        update={
-            "parcels": parcels.model_copy(update=changes),
-            "taxonomy": old.taxonomy.model_copy(update={"version": taxonomy.version}),
-        }
+    return old.changed(
+        recipe or old,
+        parcels=parcels.model_copy(update=changes),
+        taxonomy=old.taxonomy.model_copy(update={"version": taxonomy.version}),
     )
-    changed._folder = (recipe or old)._folder
-    return changed
 
 
 def coded_anew(
@@ -196,7 +198,7 @@ def coded_anew(
 
     Where the plan's recipe has a crop table of its own that is not given again, HCAT3 codes stay as they were read.
     """
-    declarations: Declarations = getattr(plan, role)
+    declarations: Declarations = plan.pinned[PARCELS.name].of(role)
     parcels, counts = declarations.parcels.copy(), dict(declarations.counts)
     named, notes = dict(declarations.unmapped), list(declarations.notes)
     for country in sorted(set(parcels["country"])):
@@ -271,7 +273,7 @@ def take_over_retractions(builder: StoreBuilder, retracted: Retractions) -> None
 
 
 def relabelled_blocks(
-    files: Storage, builder: StoreBuilder, work: Sequence[tuple[SeasonPlan, int]], workers: int
+    files: Storage, builder: StoreBuilder, work: Sequence[BlockTask], workers: int
 ) -> Iterator[tuple[str, int]]:
     """What became of each block (`redone`, `shared`, `already_done`), and the bytes written."""
     queue = iter(work)
@@ -280,18 +282,16 @@ def relabelled_blocks(
             yield from pool.map(partial(relabel_block, files, builder), batch)
 
 
-def relabel_block(files: Storage, builder: StoreBuilder, work: tuple[SeasonPlan, int]) -> tuple[str, int]:
+def relabel_block(files: Storage, builder: StoreBuilder, task: BlockTask) -> tuple[str, int]:
     """Share a block, with its labels made anew where their inputs changed."""
-    new, block = work
-    season = new.season
+    season, block = task.season, task.block
     if builder.read_marker(season, block) is not None:
         return "already_done", 0
     marker = StoreBuilder(files).read_marker(season, block)
     if marker is None:
         raise StoreError(f"{files.location}: block {block} of {season} is not done; finish the build first")
-    row = new.blocks[new.blocks["block"] == block].iloc[0]
-    labels = {name for name, spec in new.layout.arrays().items() if spec.group == "labels"}
-    unchanged = marker["hashes"]["labels"] == row["hash_labels"]
+    labels = {name for name, spec in task.layout.arrays().items() if spec.group == PARCELS.group}
+    unchanged = marker["hashes"][PARCELS.group] == task.hashes[PARCELS.group]
     redone = set() if unchanged else labels
     shared = [file for file in marker["files"] if file["path"].split("/")[1] not in redone]
     for file in shared:
@@ -300,12 +300,11 @@ def relabel_block(files: Storage, builder: StoreBuilder, work: tuple[SeasonPlan,
         builder.storage.share(f"{block_path(season, block)}.sums", files)
         builder.write_marker(season, block, marker)
         return "shared", 0
-    task = block_task(new, block)
-    arrays, facts = label_arrays(task, Stopwatch())
+    drawn = PARCELS.assemble(task.sources[PARCELS.name], task.ground, Stopwatch())
     with ThreadPoolExecutor(1) as pool:
-        names = builder.write_arrays(season, block, arrays, new.layout, pool)
+        names = builder.write_arrays(season, block, drawn.arrays, task.layout, pool)
     written = {record["path"]: record for record in map(builder.describe, names)}
-    counted = block_sums(arrays, task.split, 0)
+    counted = block_sums(drawn.arrays, task.ground.split, 0)
     before = StoreBuilder(files).read_sums(season, block, marker["sums"])
     sums = replace(before, pixels=counted.pixels, parcels=counted.parcels)
     builder.write_marker(
@@ -313,10 +312,10 @@ def relabel_block(files: Storage, builder: StoreBuilder, work: tuple[SeasonPlan,
         block,
         {
             **marker,
-            "hashes": {**marker["hashes"], "labels": row["hash_labels"]},
+            "hashes": {**marker["hashes"], PARCELS.group: task.hashes[PARCELS.group]},
             "software": __version__,
             "files": [written.get(file["path"], file) for file in marker["files"]],
-            "provenance": [{**one, **fact} for one, fact in zip(marker["provenance"], facts, strict=True)],
+            "provenance": [{**one, **fact} for one, fact in zip(marker["provenance"], drawn.rows, strict=True)],
             "sums": builder.write_sums(season, block, sums),
         },
     )

@@ -35,7 +35,7 @@ def taxonomy_folder() -> Path:
     return inside if inside.is_dir() else package.parent / "taxonomy"
 
 
-def read_table(path: Path, columns: tuple[str, ...]) -> list[tuple[int, dict[str, str]]]:
+def read_csv(path: Path, columns: tuple[str, ...]) -> list[tuple[int, dict[str, str]]]:
     """The rows of a CSV (UTF-8, or Latin-1 where it is not) as text, each with its line in the file.
 
     Raises ParcelError for missing columns.
@@ -71,7 +71,7 @@ class Taxonomy:
         folder = folder or taxonomy_folder()
         path = folder / "tiers.csv"
         classes: tuple[dict[str, tuple[int, str]], ...] = tuple({} for _ in range(TIERS))
-        for line, row in read_table(path, ("tier", "id", "hcat3_prefix", "name")):
+        for line, row in read_csv(path, ("tier", "id", "hcat3_prefix", "name")):
             tier, number, prefix = whole_number(row["tier"]), whole_number(row["id"]), row["hcat3_prefix"]
             fits = (
                 1 <= tier <= TIERS
@@ -122,7 +122,7 @@ def load_crop_table(table: str | CropTable | None, country: str, path: Path | No
             known = ", ".join(sorted(entry.stem for entry in folder.glob("*.csv")))
             raise ParcelError(f"no crop table {table or country!r} (known: {known}); give `table: {{path: ...}}`")
     codes: dict[str, str] = {}
-    for line, row in read_table(file, (code_column, hcat3_column)):
+    for line, row in read_csv(file, (code_column, hcat3_column)):
         code, hcat3 = clean_code(row[code_column]), row[hcat3_column].strip()
         if hcat3 and not HCAT3_CODE.fullmatch(hcat3):
             raise ParcelError(f"{file}:{line}: {hcat3!r} is not a ten digit HCAT3 code")

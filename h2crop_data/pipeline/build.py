@@ -13,14 +13,16 @@ from h2crop_data.cube.retraction import Retractions, complete_retractions
 from h2crop_data.cube.writer import StoreBuilder, check_same_layout, hold_store
 from h2crop_data.errors import PlanError
 from h2crop_data.parcels.taxonomy import Taxonomy
-from h2crop_data.pipeline.block import BlockTask, block_task
-from h2crop_data.pipeline.engine import BlockOutcome, BuildError, Workers, marker_matches, run_blocks
+from h2crop_data.pipeline.block import BlockTask, block_tasks
+from h2crop_data.pipeline.engine import BlockOutcome, BuildError, Workers, changed_groups, run_blocks
 from h2crop_data.pipeline.extension import explain_changes, extend_season, kept_plans, known_of
 from h2crop_data.pipeline.plan import SeasonPlan, keep_plan, load_plans
-from h2crop_data.pipeline.planning import ALGORITHM, GROUPS, plan_of
+from h2crop_data.pipeline.planning import plan_of
 from h2crop_data.pipeline.release import BuildReport, seal_store
-from h2crop_data.pipeline.survey import Progress, silent, survey_season
+from h2crop_data.pipeline.survey import survey_season
+from h2crop_data.progress import Progress, silent
 from h2crop_data.recipe.model import Recipe
+from h2crop_data.sources.registry import algorithms
 from h2crop_data.storage.storage import BUILD_FOLDER
 
 #: What an import of published files keeps of itself.
@@ -118,7 +120,7 @@ def missing_plans(
         check_same_recipe(builder.location, own, recipe)
         return []
     found = extend_season(recipe, season, kept, retractions, progress)
-    report.changes += [f"season {season}: {line}" for line in explain_changes(found.changed, builder.location)]
+    report.changes += [f"season {season}: {line}" for line in explain_changes(recipe, found.changed, builder.location)]
     return [found.plan] if found.plan else []
 
 
@@ -136,8 +138,9 @@ def check_same_recipe(store: str, parts: Sequence[SeasonPlan], recipe: Recipe) -
 
 def differing_keys(one: Recipe, other: Recipe) -> list[str]:
     """The parts of two recipes that differ and say something about the data of a season."""
-    old, new = one.as_written(), other.as_written()
-    return [key for key in old if key not in ("name", "description", "seasons") and old[key] != new[key]]
+    old, new = one.in_force(), other.in_force()
+    told = ("name", "description", "seasons")
+    return [key for key in {**old, **new} if key not in told and old.get(key) != new.get(key)]
 
 
 def pin(builder: StoreBuilder, kept: Sequence[SeasonPlan], plan: SeasonPlan) -> SeasonPlan:
@@ -145,8 +148,8 @@ def pin(builder: StoreBuilder, kept: Sequence[SeasonPlan], plan: SeasonPlan) -> 
     parts = [other for other in kept if other.season == plan.season]
     same = next((other for other in parts if other.first_block == plan.first_block), None)
     if same is not None:
-        columns = ["hash_s2", "hash_enmap", "hash_labels", "samples"]
-        if not same.blocks[columns].equals(plan.blocks[columns]):
+        columns = [*(f"hash_{group}" for group in plan.algorithm), "samples"]
+        if same.algorithm.keys() != plan.algorithm.keys() or not same.blocks[columns].equals(plan.blocks[columns]):
             raise PlanError(
                 f"{builder.location} was begun with another plan for {plan.season}; build into a new store, or make a "
                 f"plan of what is new with `h2crop plan RECIPE --extend {builder.location}`"
@@ -184,7 +187,7 @@ def check_fits(store: str, other: SeasonPlan, plan: SeasonPlan) -> None:
 
 def older_algorithms(plan: SeasonPlan) -> list[str]:
     """What of a kept plan is computed otherwise by this h2crop."""
-    groups = [group for group, version in ALGORITHM.items() if plan.algorithm.get(group) != version]
+    groups = [group for group, version in algorithms(plan.recipe).items() if plan.algorithm.get(group) != version]
     if not groups:
         return []
     return [
@@ -196,7 +199,7 @@ def check_versions(plan: SeasonPlan) -> None:
     """Refuse to build blocks of a plan of another version of the classes or the algorithm. Raises PlanError."""
     if plan.taxonomy_hash != Taxonomy.load().hash:
         raise PlanError(f"{plan.season} was planned with other crop classes than this h2crop has; build a new store")
-    if plan.algorithm != ALGORITHM:
+    if plan.algorithm != algorithms(plan.recipe):
         raise PlanError(f"{plan.season} was planned by an h2crop that computes otherwise; build a new store")
 
 
@@ -211,13 +214,14 @@ def build_blocks(
     """Build the blocks that have no marker yet. Raises BuildError naming those that failed."""
     pending = pending_blocks(builder, plans)
     total = sum(len(plan.blocks) for plan in plans)
-    report.already_done = done = total - len(pending)
+    missing = sum(len(blocks) for _, blocks in pending)
+    report.already_done = done = total - missing
     seconds: dict[str, float] = defaultdict(float)
     failed: list[BlockOutcome] = []
 
     def tasks() -> Iterator[BlockTask]:
-        for plan, block in pending:
-            yield block_task(plan, block)
+        for plan, blocks in pending:
+            yield from block_tasks(plan, blocks)
 
     for outcome in run_blocks(builder.storage, tasks(), workers, kind):
         for step, spent in outcome.seconds.items():
@@ -232,13 +236,13 @@ def build_blocks(
     if failed:
         shown = "\n  ".join(f"season {one.season} block {one.block}: {one.error}" for one in failed[:5])
         raise BuildError(
-            f"{len(failed)} of {len(pending)} blocks failed:\n  {shown}\n"
+            f"{len(failed)} of {missing} blocks failed:\n  {shown}\n"
             "The finished blocks are kept; mend the cause and run the same command again."
         )
 
 
-def pending_blocks(builder: StoreBuilder, plans: Sequence[SeasonPlan]) -> list[tuple[SeasonPlan, int]]:
-    """The blocks without a marker, or whose files are not all there.
+def pending_blocks(builder: StoreBuilder, plans: Sequence[SeasonPlan]) -> list[tuple[SeasonPlan, list[int]]]:
+    """The blocks of each plan without a marker, or whose files are not all there.
 
     Raises PlanError for a finished block whose inputs are not those of the plan, or one that cannot be built any more.
     """
@@ -252,24 +256,24 @@ def pending_blocks(builder: StoreBuilder, plans: Sequence[SeasonPlan]) -> list[t
             missing = [
                 row["block"]
                 for row, marker in zip(rows, markers, strict=True)
-                if not is_finished(builder.location, season, row, marker, sizes)
+                if not is_finished(builder.location, plan, row, marker, sizes)
             ]
             if missing:
                 check_versions(plan)
-            pending += [(plan, block) for block in missing]
+            pending.append((plan, missing))
     return pending
 
 
 def is_finished(
-    store: str, season: int, row: Mapping[Any, Any], marker: dict[str, Any] | None, sizes: dict[str, int]
+    store: str, plan: SeasonPlan, row: Mapping[Any, Any], marker: dict[str, Any] | None, sizes: dict[str, int]
 ) -> bool:
     """Whether a block has its marker and all its files. Raises PlanError where it was built from other inputs."""
     if marker is None or any(sizes.get(file["path"]) != file["bytes"] for file in marker["files"]):
         return False
-    changed = marker_matches(marker, {group: row[f"hash_{group}"] for group in GROUPS})
+    changed = changed_groups(marker, {group: row[f"hash_{group}"] for group in plan.algorithm})
     if changed:
         raise PlanError(
-            f"block {row['block']} of {season} in {store} was built from other inputs ({', '.join(changed)}); "
+            f"block {row['block']} of {plan.season} in {store} was built from other inputs ({', '.join(changed)}); "
             "build into a new store"
         )
     return True

@@ -71,11 +71,11 @@ def build_block(storage: Storage, task: BlockTask, threads: int = 1) -> BlockOut
             task.block,
             {
                 "block": task.block,
-                "split": task.split,
+                "split": task.ground.split,
                 "hashes": task.hashes,
                 "software": __version__,
                 "files": files,
-                "spectrum": built.bands,
+                "coordinates": built.coordinates,
                 "provenance": built.provenance,
                 "sums": sums,
                 "seconds": seconds,
@@ -85,8 +85,8 @@ def build_block(storage: Storage, task: BlockTask, threads: int = 1) -> BlockOut
     except Exception as error:  # noqa: BLE001 -- whatever a scene or a library does, it must not cost the other blocks
         spent = {"failed": time.perf_counter() - start}
         told = error if isinstance(error, H2cropError) else unexpected(storage, task, error)
-        return BlockOutcome(task.season, task.block, len(task.cells), 0, spent, told)
-    return BlockOutcome(task.season, task.block, len(task.cells), sum(file["bytes"] for file in files), seconds)
+        return BlockOutcome(task.season, task.block, task.samples, 0, spent, told)
+    return BlockOutcome(task.season, task.block, task.samples, sum(file["bytes"] for file in files), seconds)
 
 
 def unexpected(storage: Storage, task: BlockTask, error: Exception) -> BuildError:
@@ -146,6 +146,6 @@ def end_with_parent(parent: int) -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-def marker_matches(marker: dict[str, Any], task_hashes: dict[str, str]) -> list[str]:
+def changed_groups(marker: dict[str, Any], hashes: dict[str, str]) -> list[str]:
     """The array groups whose inputs differ from those a finished block was built from."""
-    return [group for group, value in task_hashes.items() if marker["hashes"][group] != value]
+    return [group for group, value in hashes.items() if marker["hashes"].get(group) != value]

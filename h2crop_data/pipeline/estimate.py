@@ -7,16 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from h2crop_data.catalog.access import is_remote
-from h2crop_data.catalog.acquisitions import looks_of
-from h2crop_data.constants import MONTHS
-from h2crop_data.pipeline.plan import SeasonPlan
+from h2crop_data.pipeline.plan import SeasonPlan, rows_of
 from h2crop_data.pipeline.sources import source_facts, without_figures
+from h2crop_data.sources.registry import sources_of, used_sources
 
 #: Stored over raw bytes of full-size cells, as measured (docs/benchmarks.md); cloudy years are smaller.
 COMPRESSION = {"lz4": 0.66, "zstd": 0.58}
-#: Seconds to open and read one asset over one block: from a local disk, and from an object store, one after the other.
-SECONDS_A_READ = {False: 0.003, True: 0.35}
 #: Seconds a megabyte of raw output for composites, resampling, labels and compression.
 SECONDS_A_MEGABYTE = 0.02
 
@@ -27,27 +23,19 @@ def estimate(plan: SeasonPlan) -> dict[str, Any]:
     raw = sum(int(np.prod(spec.sample_shape)) * spec.dtype.itemsize for spec in plan.layout.arrays().values()) * len(
         plan.samples
     )
-    sentinel2, enmap = plan.recipe.sentinel2, plan.recipe.enmap
+    blocks = rows_of(plan.blocks)
     reads = 0.0
-    if sentinel2:
-        over = sum(len(names) for names in plan.blocks["s2_items"])
-        remote = any(is_remote(asset.href) for item in plan.sentinel2[:1] for asset in item.assets.values())
-        reads += over * (len(sentinel2.bands) + 1) * SECONDS_A_READ[remote]
-    if enmap:
-        remote = any(is_remote(asset.href) for item in plan.enmap[:1] for asset in item.assets.values())
-        reads += len(plan.blocks) * 9 * SECONDS_A_READ[remote]
+    for source, settings in used_sources(plan.recipe):
+        reads += source.seconds_to_read(settings, plan.pinned[source.name], blocks)
     splits = plan.samples["split"].value_counts()
     counts = {
         "samples": len(plan.samples),
         **{f"samples_{split}": int(splits.get(split, 0)) for split in ("train", "val", "test")},
         "cells": int(plan.samples["cell"].nunique()),
         "blocks": len(plan.blocks),
-        "enmap_scenes": len(plan.enmap),
-        "sentinel2_scenes": len(plan.sentinel2),
-        "parcels": len(plan.parcels.parcels),
-        "parcels_unmapped": plan.parcels.counts.get("unmapped", 0),
-        "prior_parcels": len(plan.prior.parcels),
     }
+    for source in sources_of(plan.recipe):
+        counts |= source.counts(plan.pinned[source.name])
     # Reasons carry the figures of each scene; without them they can be counted.
     reasons = Counter(without_figures(one.reason) for one in plan.scenes if not one.taken)
     return {
@@ -63,6 +51,8 @@ def estimate(plan: SeasonPlan) -> dict[str, Any]:
 
 
 def empty_months(plan: SeasonPlan) -> list[int]:
-    """The months (1..12) without any look of Sentinel-2; none where the recipe has no Sentinel-2."""
-    months = {look.moment.month for look in looks_of(plan.sentinel2, plan.season)}
-    return [month for month in range(1, MONTHS + 1) if month not in months] if plan.recipe.sentinel2 else []
+    """The months (1..12) for which a source has nothing that has something for others."""
+    months: set[int] = set()
+    for source, _ in used_sources(plan.recipe):
+        months |= set(source.months_without(plan.pinned[source.name], plan.season))
+    return sorted(months)

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
-import pandas as pd
-
-from h2crop_data.catalog.providers import enmap_scene
 from h2crop_data.cube.retraction import Retractions, complete_retractions
 from h2crop_data.errors import PlanError
-from h2crop_data.pipeline.plan import PLAN_FOLDER, ROLES, SeasonPlan, kept_parts, load_plan, season_of_part
-from h2crop_data.pipeline.planning import GROUPS, NO_SCENE, NothingNewError, block_places, plan_of, with_hashes
-from h2crop_data.pipeline.scenes import items_over
-from h2crop_data.pipeline.survey import Known, Progress, Survey, silent, survey_season
+from h2crop_data.pipeline.plan import PLAN_FOLDER, SeasonPlan, kept_parts, load_plan, season_of_part
+from h2crop_data.pipeline.planning import NothingNewError, block_places, plan_of, with_hashes, with_source_columns
+from h2crop_data.pipeline.survey import Known, Survey, survey_season
+from h2crop_data.progress import Progress, silent
 from h2crop_data.recipe.model import Recipe
+from h2crop_data.sources.registry import sources_of
+from h2crop_data.sources.scenes import NO_SCENE
 from h2crop_data.storage.location import open_storage
 from h2crop_data.storage.storage import Storage
 
@@ -45,7 +46,7 @@ class Extension:
 def kept_plans(files: Storage, declared: Collection[int] | None = None) -> list[SeasonPlan]:
     """Every plan a store keeps, in order of season and block; only those of the seasons `declared` with parcels."""
     return [
-        load_plan(files, part, declared=declared is None or season_of_part(part) in declared)
+        load_plan(files, part, whole=declared is None or season_of_part(part) in declared)
         for part in kept_parts(files, f"{PLAN_FOLDER}/")
     ]
 
@@ -57,14 +58,25 @@ def known_of(kept: Sequence[SeasonPlan], season: int, retractions: Retractions) 
         squares={square: split for plan in kept for square, split in plan.squares.items()},
         seen=frozenset(seen for plan in own for seen in sightings(plan, retractions.blocks.get(season, {}))),
         first_block=sum(len(plan.blocks) for plan in own),
-        parcels={role: pd.concat([getattr(plan, role).parcels for plan in own]) for role in ROLES} if own else {},
+        pinned=pinned_by_source(own),
         retracted=dict(retractions.scenes),
     )
 
 
+def pinned_by_source(plans: Sequence[SeasonPlan]) -> dict[str, list[Any]]:
+    """What each source pinned in some plans."""
+    found: dict[str, list[Any]] = defaultdict(list)
+    for plan in plans:
+        for name, pinned in plan.pinned.items():
+            found[name].append(pinned)
+    return found
+
+
 def sightings(plan: SeasonPlan, retracted: Mapping[int, str]) -> set[tuple[str, str]]:
     """Cell and datatake of every sample of a plan whose block was not retracted."""
-    datatakes = {item.id: enmap_scene(item).datatake for item in plan.enmap} | {NO_SCENE: ""}
+    datatakes = {NO_SCENE: ""}
+    for source in sources_of(plan.recipe):
+        datatakes |= source.datatakes(plan.pinned[source.name])
     samples = plan.samples[~plan.samples["block"].isin(list(retracted))]
     return {(cell, datatakes[scene]) for cell, scene in zip(samples["cell"], samples["scene"], strict=True)}
 
@@ -114,9 +126,9 @@ def changed_blocks(plan: SeasonPlan, blocks: set[int], survey: Survey) -> list[C
     rows = plan.blocks[plan.blocks["block"].isin(blocks)].reset_index(drop=True)
     if not len(rows):
         return []
-    today = rows.copy()
-    if survey.recipe.sentinel2:
-        today["s2_items"] = items_over(survey.sentinel2, block_places(samples))
+    # With the sources of the survey; of those the plan has more, what it pinned.
+    pinned = {**plan.pinned, **survey.pinned}
+    today = with_source_columns(survey.recipe, pinned, rows, block_places(samples))
     again = with_hashes(
         replace(
             plan,
@@ -124,34 +136,28 @@ def changed_blocks(plan: SeasonPlan, blocks: set[int], survey: Survey) -> list[C
             samples=samples,
             blocks=today,
             scenes=survey.scenes,
-            sentinel2=survey.sentinel2,
-            enmap=survey.enmap,
-            parcels=survey.parcels,
-            prior=survey.prior,
+            pinned=pinned,
             taxonomy_hash=survey.taxonomy.hash,
         )
     )
+    groups = [source.group for source in sources_of(survey.recipe)]
     changed = []
     for old, new in zip(rows.to_dict("records"), again.to_dict("records"), strict=True):
-        groups = tuple(group for group in GROUPS if old[f"hash_{group}"] != new[f"hash_{group}"])
-        if groups:
-            changed.append(ChangedBlock(plan.season, int(old["block"]), groups))
+        differing = tuple(group for group in groups if old.get(f"hash_{group}") != new[f"hash_{group}"])
+        if differing:
+            changed.append(ChangedBlock(plan.season, int(old["block"]), differing))
     return changed
 
 
-def explain_changes(changed: Sequence[ChangedBlock], store: str) -> list[str]:
+def explain_changes(recipe: Recipe, changed: Sequence[ChangedBlock], store: str) -> list[str]:
     """What changed, by array group, and what can be asked for."""
-    remedies = {
-        "labels": f"`h2crop relabel {store} --out NEW` redoes them",
-        "s2": f"`h2crop retract {store}`, then build with --extend, makes the samples anew",
-        "enmap": f"`h2crop retract {store}`, then build with --extend, makes the samples anew",
-    }
     lines = []
-    for group, remedy in remedies.items():
-        blocks = [one.block for one in changed if group in one.groups]
+    for source in sorted(sources_of(recipe), key=lambda source: source.group != "labels"):
+        blocks = [one.block for one in changed if source.group in one.groups]
         if blocks:
             shown = ", ".join(map(str, blocks[:5])) + (", …" if len(blocks) > 5 else "")
             lines.append(
-                f"{group}: other inputs today for {len(blocks)} block(s) ({shown}); kept as they are; {remedy}"
+                f"{source.group}: other inputs today for {len(blocks)} block(s) ({shown}); kept as they are; "
+                f"{source.remedy.format(store=store)}"
             )
     return lines

@@ -1,7 +1,7 @@
 """A plan: everything the build of a season needs, pinned, and how it is kept in a folder.
 
-PLAN/<part>/plan.json  samples.parquet  blocks.parquet  scenes.parquet  sentinel2.parquet  enmap.parquet
-            parcels.parquet  prior.parquet  coverage.parquet  squares.parquet
+PLAN/<part>/plan.json  samples.parquet  blocks.parquet  scenes.parquet  squares.parquet
+            and the files of its sources: enmap.parquet  sentinel2.parquet  parcels.parquet  prior.parquet ...
 
 A part is the plan of a season (`2022`), or of what was added to it later (`2022-000120`, by its first block).
 """
@@ -11,30 +11,24 @@ from __future__ import annotations
 import io
 import shutil
 import uuid
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import geopandas as gpd
 import pandas as pd
-import pystac
-import shapely
 
-from h2crop_data.catalog.inventory import items_from_parquet, items_to_parquet
 from h2crop_data.cube.schema import StoreLayout
 from h2crop_data.errors import PlanError
-from h2crop_data.grid import LONLAT
-from h2crop_data.pipeline.declarations import Declarations, no_declarations
-from h2crop_data.pipeline.scenes import SceneDecision
 from h2crop_data.recipe.model import Recipe, parse_recipe
+from h2crop_data.sources.registry import layout_of_recipe, sources_of
+from h2crop_data.sources.scenes import SceneDecision, scene_decisions, scenes_table
 from h2crop_data.storage.local import LocalStorage, sync
 from h2crop_data.storage.storage import BUILD_FOLDER, Storage, canonical_json
 
 PLAN_VERSION = 2
 #: Where a store keeps its plans.
 PLAN_FOLDER = f"{BUILD_FOLDER}/plan"
-#: The two years of declarations behind the labels of a season.
-ROLES = ("parcels", "prior")
 SQUARE_COLUMNS = ["column", "row", "split"]
 
 
@@ -47,13 +41,11 @@ class SeasonPlan:
     #: One row a sample, ordered by block and slot: sample, cell, epsg, x0, y0, block, slot, split, square, scene,
     #: scene_time, flagged_share, labelled_share, geometry (longitude, latitude).
     samples: gpd.GeoDataFrame
-    #: One row a block: block, split, square, epsg, scene, samples, s2_items, hash_s2, hash_enmap, hash_labels.
+    #: One row a block: block, split, square, epsg, scene, samples, the columns of its sources, hash_s2 and so on.
     blocks: pd.DataFrame
     scenes: list[SceneDecision]
-    sentinel2: list[pystac.Item]
-    enmap: list[pystac.Item]
-    parcels: Declarations
-    prior: Declarations
+    #: What each source found, by name: of sources that come with h2crop also where the recipe does not use them.
+    pinned: dict[str, Any]
     taxonomy_version: str
     taxonomy_hash: str
     #: Version of the algorithm of each array group that the input hashes were made for.
@@ -76,23 +68,22 @@ class SeasonPlan:
     @property
     def layout(self) -> StoreLayout:
         """The layout of the store this plan fits."""
-        return StoreLayout.of(self.recipe)
+        return layout_of_recipe(self.recipe)
 
     def facts(self) -> dict[str, Any]:
         """What `plan.json` says beside the tables."""
-        return {
+        facts: dict[str, Any] = {
             "plan_version": PLAN_VERSION,
             "season": self.season,
             "recipe": self.recipe.as_written(),
             "taxonomy": {"version": self.taxonomy_version, "sha256": self.taxonomy_hash},
-            "counts": {role: getattr(self, role).counts for role in ROLES},
-            "unmapped": {role: getattr(self, role).unmapped for role in ROLES},
-            "notes": {role: getattr(self, role).notes for role in ROLES},
-            "items": {"sentinel2": len(self.sentinel2), "enmap": len(self.enmap)},
             "algorithm": self.algorithm,
             "split_problems": self.split_problems,
-            "coverage": {role: "everywhere" if getattr(self, role).coverage is None else "stated" for role in ROLES},
         }
+        for source in sources_of(self.recipe):
+            for name, value in source.facts(self.pinned[source.name]).items():
+                facts[name] = {**facts.get(name, {}), **value}
+        return facts
 
 
 def kept_parts(files: Storage, folder: str = "") -> list[str]:
@@ -155,38 +146,28 @@ def keep_plan(plan: SeasonPlan, files: Storage) -> SeasonPlan:
 def plan_files(plan: SeasonPlan) -> dict[str, bytes]:
     """The files of a plan by name, `plan.json` last."""
     squares = pd.DataFrame([(*square, name) for square, name in sorted(plan.squares.items())], columns=SQUARE_COLUMNS)
-    coverage = {role: getattr(plan, role).coverage or shapely.Polygon() for role in ROLES}
-    ground = gpd.GeoDataFrame({"role": list(coverage)}, geometry=list(coverage.values()), crs=LONLAT)
-    tables = {
-        "samples": plan.samples,
-        "blocks": plan.blocks,
-        "scenes": scenes_table(plan.scenes),
-        **{role: getattr(plan, role).parcels for role in ROLES},
-        "coverage": ground,
-        "squares": squares,
-    }
+    tables = {"samples": plan.samples, "blocks": plan.blocks, "scenes": scenes_table(plan.scenes), "squares": squares}
     files = {}
     for name, table in tables.items():
         buffer = io.BytesIO()
         table.to_parquet(buffer)
         files[f"{name}.parquet"] = buffer.getvalue()
-    for name in ("sentinel2", "enmap"):
-        if items := getattr(plan, name):
-            files[f"{name}.parquet"] = items_to_parquet(items)
+    for source in sources_of(plan.recipe):
+        files |= source.files(plan.pinned[source.name])
     return {**files, "plan.json": canonical_json(plan.facts()).encode()}
 
 
-def load_plan(files: Storage, folder: str, *, declared: bool = True) -> SeasonPlan:
+def load_plan(files: Storage, folder: str, *, whole: bool = True) -> SeasonPlan:
     """Read the plan in a folder (`2022/`). Raises PlanError for a damaged one or one of another version.
 
-    declared: with its parcels; a country's take room and time, and a plan of another season is needed without.
+    whole: with its parcels; a country's take room and time, and a plan of another season is needed without.
     """
 
-    def table(name: str) -> pd.DataFrame:
-        return pd.read_parquet(io.BytesIO(files.read(f"{folder}{name}.parquet")))
+    def read(name: str) -> bytes:
+        return files.read(f"{folder}{name}")
 
-    def ground(name: str) -> gpd.GeoDataFrame:
-        return gpd.read_parquet(io.BytesIO(files.read(f"{folder}{name}.parquet")))
+    def table(name: str) -> pd.DataFrame:
+        return pd.read_parquet(io.BytesIO(read(f"{name}.parquet")))
 
     where = files.where(folder.rstrip("/"))
     try:
@@ -195,35 +176,16 @@ def load_plan(files: Storage, folder: str, *, declared: bool = True) -> SeasonPl
             raise PlanError(
                 f"{where} is a plan of version {facts['plan_version']}, this reads {PLAN_VERSION}; plan again"
             )
-        coverage = ground("coverage").set_index("role").geometry
-        declarations = {
-            role: Declarations(
-                ground(role) if declared else no_declarations().parcels,
-                None if facts["coverage"][role] == "everywhere" else coverage[role],
-                facts["counts"][role],
-                # Plans of earlier versions count unmapped parcels without naming their codes.
-                facts.get("unmapped", {}).get(role, {}),
-                facts.get("notes", {}).get(role, []),
-            )
-            for role in ROLES
-        }
-        items = {
-            name: items_from_parquet(files.read(f"{folder}{name}.parquet")) if count else []
-            for name, count in facts["items"].items()
-        }
-        if {name: len(found) for name, found in items.items()} != facts["items"]:
-            raise ValueError("scenes are missing")
-        samples = ground("samples")
+        recipe = parse_recipe(facts["recipe"], Path(where), where, stored=True)
+        samples = gpd.read_parquet(io.BytesIO(read("samples.parquet")))
+        scenes = scene_decisions(table("scenes"))
         return SeasonPlan(
             season=facts["season"],
-            recipe=parse_recipe(facts["recipe"], Path(where), where, stored=True),
+            recipe=recipe,
             samples=samples,
             blocks=table("blocks"),
-            scenes=scene_decisions(table("scenes")),
-            sentinel2=items["sentinel2"],
-            enmap=items["enmap"],
-            parcels=declarations["parcels"],
-            prior=declarations["prior"],
+            scenes=scenes,
+            pinned={source.name: source.load(facts, read, scenes, whole=whole) for source in sources_of(recipe)},
             taxonomy_version=facts["taxonomy"]["version"],
             taxonomy_hash=facts["taxonomy"]["sha256"],
             algorithm=facts["algorithm"],
@@ -236,6 +198,11 @@ def load_plan(files: Storage, folder: str, *, declared: bool = True) -> SeasonPl
         raise PlanError(f"{where} is damaged ({type(error).__name__}: {error}); delete it and plan again") from error
 
 
+def rows_of(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """The rows of a table as dictionaries."""
+    return [{str(name): value for name, value in row.items()} for row in table.to_dict("records")]
+
+
 def pinned_squares(table: pd.DataFrame) -> dict[tuple[int, int], str]:
     """The rows of a plan's table of squares."""
     return {(int(column), int(row)): name for column, row, name in table[SQUARE_COLUMNS].itertuples(index=False)}
@@ -245,19 +212,3 @@ def squares_of(samples: pd.DataFrame) -> dict[tuple[int, int], str]:
     """The split of the squares that hold samples, as plans of version 1 tell it."""
     named = dict(zip(samples["square"], samples["split"], strict=True))
     return {(int(square.split("_")[0]), int(square.split("_")[1])): name for square, name in named.items()}
-
-
-def scenes_table(scenes: list[SceneDecision]) -> pd.DataFrame:
-    """The decisions on scenes as a table with the same columns and types whatever is in it."""
-    columns = list(SceneDecision.__dataclass_fields__)
-    table = pd.DataFrame([asdict(scene) for scene in scenes], columns=columns)
-    table["time"] = pd.to_datetime(table["time"], utc=True).dt.as_unit("us")
-    texts = dict.fromkeys(("id", "sensor", "collection", "baseline", "reason", "warning"), "str")
-    return table.astype({"taken": "bool", "offset": "Int32", **texts})
-
-
-def scene_decisions(table: pd.DataFrame) -> list[SceneDecision]:
-    """The rows of such a table."""
-    known = table.astype(object).where(table.notna(), None)
-    rows: list[dict[str, Any]] = [{str(key): value for key, value in row.items()} for row in known.to_dict("records")]
-    return [SceneDecision(**{**row, "time": row["time"].to_pydatetime()}) for row in rows]

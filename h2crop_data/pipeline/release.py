@@ -7,21 +7,24 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import geopandas as gpd
-import numpy as np
 import pandas as pd
 
 from h2crop_data import __version__
+from h2crop_data.cube.columns import in_declared_order
 from h2crop_data.cube.releases import current_attributes
 from h2crop_data.cube.retraction import SCENE_REASON, Retractions, complete_retractions
 from h2crop_data.cube.seal import seal
-from h2crop_data.cube.season import FinishedSeason
+from h2crop_data.cube.season import FinishedSeason, stacked_coordinates
 from h2crop_data.cube.statistics import total
 from h2crop_data.cube.writer import StoreBuilder
 from h2crop_data.errors import PlanError
 from h2crop_data.parcels.taxonomy import Taxonomy
 from h2crop_data.pipeline.estimate import empty_months
-from h2crop_data.pipeline.plan import PLAN_FOLDER, SeasonPlan, kept_parts, load_plan, scenes_table, season_of_part
+from h2crop_data.pipeline.plan import PLAN_FOLDER, SeasonPlan, kept_parts, load_plan, season_of_part
 from h2crop_data.pipeline.sources import source_facts
+from h2crop_data.sources.describe import describe_release
+from h2crop_data.sources.registry import used_sources
+from h2crop_data.sources.scenes import scenes_table
 from h2crop_data.storage.storage import BUILD_FOLDER, FileRecord
 
 #: The release another store was relabelled from.
@@ -87,7 +90,7 @@ def seal_store(builder: StoreBuilder, report: BuildReport) -> None:
     taxonomy = Taxonomy.load()
     classes = [taxonomy.names(tier) for tier in range(1, len(taxonomy.classes) + 1)]
     origin = builder.storage.read_json(ORIGIN) if builder.storage.exists(ORIGIN) else None
-    report.release = seal(builder, layout, finished, classes, f"h2crop-data {__version__}", origin)
+    report.release = seal(builder, layout, finished, classes, f"h2crop-data {__version__}", describe_release, origin)
 
 
 def plan_folders(builder: StoreBuilder) -> dict[int, list[str]]:
@@ -105,8 +108,9 @@ def note_season(report: BuildReport, finished: FinishedSeason, parts: Sequence[S
         report.empty_months[finished.season] = sorted(months)
     report.samples += len(finished.released)
     report.bytes += sum(file["bytes"] for file in finished.files)
-    report.gaps += named_in(finished.samples, "s2_gaps")
-    report.impossible += named_in(finished.samples, "s2_impossible")
+    for source, _ in used_sources(parts[-1].recipe):
+        for field_name, column in source.faults.items():
+            getattr(report, field_name).extend(named_in(finished.samples, column))
     report.sources[finished.season] = finished.sources
 
 
@@ -123,7 +127,8 @@ def finished_season(builder: StoreBuilder, parts: Sequence[SeasonPlan], retracti
     numbers = blocks["block"].tolist()
     provenance: list[dict[str, Any]] = []
     facts: dict[str, list[Any]] = {"files": [], "sha256": [], "software": []}
-    files, spectra = [], []
+    files: list[FileRecord] = []
+    coordinates: list[dict[str, list[float]]] = []
     sums: dict[int, FileRecord] = {}
     for block, marker in zip(numbers, builder.read_markers(season, numbers), strict=True):
         if marker is None:
@@ -132,16 +137,14 @@ def finished_season(builder: StoreBuilder, parts: Sequence[SeasonPlan], retracti
         facts["files"].append([file["path"] for file in marker["files"]])
         facts["sha256"].append([file["sha256"] for file in marker["files"]])
         facts["software"].append(marker["software"])
-        if marker["spectrum"]:
-            spectra.append(np.array(marker["spectrum"], np.float32))
+        coordinates.append(marker["coordinates"])
         if block not in retracted:
             files += marker["files"]
             sums[block] = marker["sums"]
     rows = pd.concat([plan.samples for plan in parts], ignore_index=True)
-    samples = gpd.GeoDataFrame(
-        pd.concat([rows.drop(columns="geometry"), pd.DataFrame(provenance, index=rows.index)], axis=1),
-        geometry=rows.geometry,
-    )
+    derived = pd.DataFrame(provenance, index=rows.index)
+    together = gpd.GeoDataFrame(pd.concat([rows.drop(columns="geometry"), derived], axis=1), geometry=rows.geometry)
+    samples = in_declared_order(together, parts[-1].layout.sample_columns())
     blocks = blocks.assign(**facts, retracted=[retracted.get(block, "") for block in numbers])
     kept = blocks[blocks["retracted"] == ""]
     return FinishedSeason(
@@ -150,7 +153,7 @@ def finished_season(builder: StoreBuilder, parts: Sequence[SeasonPlan], retracti
         blocks=blocks,
         scenes=merged_scenes([scenes_table(plan.scenes) for plan in parts], retractions.scenes),
         parcels=merged_parcels(parts),
-        spectra=np.stack(spectra) if spectra else None,
+        by_block=stacked_coordinates(coordinates),
         sums={
             str(split): total(builder.read_all_sums(season, {block: sums[block] for block in of_split["block"]}))
             for split, of_split in kept.groupby("split", sort=True)
@@ -183,5 +186,5 @@ def merged_parcels(parts: Sequence[SeasonPlan]) -> gpd.GeoDataFrame | None:
     """The parcels of all plans of a season, in order of number; None without labels."""
     if parts[0].recipe.parcels is None:
         return None
-    together = pd.concat([plan.parcels.parcels for plan in parts])
+    together = pd.concat([plan.pinned["parcels"].parcels.parcels for plan in parts])
     return together.drop_duplicates("number").sort_values("number", ignore_index=True)

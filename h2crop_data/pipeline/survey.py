@@ -3,43 +3,25 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
-import geopandas as gpd
 import numpy as np
-import pandas as pd
 import pyogrio
-import pystac
 import shapely
 from shapely.geometry.base import BaseGeometry
 
 from h2crop_data.errors import PlanError, RecipeError
 from h2crop_data.grid import Cell, cells_of_area, geojson_polygons, split_squares
 from h2crop_data.parcels.taxonomy import Taxonomy
-from h2crop_data.pipeline.declarations import (
-    CellParcels,
-    Declarations,
-    check_declared,
-    declarations_of,
-    home_squares,
-    keeping_splits,
-    no_declarations,
-    with_splits,
-)
-from h2crop_data.pipeline.listed import listed_splits, with_listed_splits
-from h2crop_data.pipeline.parcel_files import check_sources, sources_of_role
-from h2crop_data.pipeline.plan import ROLES
-from h2crop_data.pipeline.scenes import Candidate, SceneDecision, choose_enmap, choose_sentinel2
+from h2crop_data.pipeline.listed import listed_splits
+from h2crop_data.progress import Progress, silent
 from h2crop_data.recipe.model import Recipe, Split
+from h2crop_data.sources.registry import sources_of, used_sources
+from h2crop_data.sources.scenes import SceneDecision
+from h2crop_data.sources.source import Candidate, Described, Ground, Observed, Request, Square
 from h2crop_data.splits.squares import SquareContent, inside_buffer, optimised_splits, split_problems
-
-Square = tuple[int, int]
-Progress = Callable[[int, int, str], None]
-
-
-def silent(done: int, total: int, text: str) -> None:
-    """Progress nobody watches."""
 
 
 @dataclass(frozen=True)
@@ -48,14 +30,18 @@ class Known:
 
     #: The split of every square that has one.
     squares: dict[Square, str] = field(default_factory=dict)
-    #: Cell and datatake of every sample of the season; (cell, "") without EnMAP.
+    #: Cell and datatake of every sample of the season; (cell, "") without a scene that makes samples.
     seen: frozenset[tuple[str, str]] = frozenset()
     #: Number of the first block to come.
     first_block: int = 0
-    #: The parcels of the season that have a number, by role.
-    parcels: dict[str, gpd.GeoDataFrame] = field(default_factory=dict)
+    #: What each source pinned in the parts of the season, by name.
+    pinned: dict[str, list[Any]] = field(default_factory=dict)
     #: Scenes that must not be used again, and why.
     retracted: dict[str, str] = field(default_factory=dict)
+
+    def of(self, source: str) -> list[Any]:
+        """What a source pinned in the parts of the season."""
+        return self.pinned.get(source, [])
 
 
 @dataclass(frozen=True)
@@ -90,22 +76,18 @@ class SplitTable:
 
 @dataclass(frozen=True)
 class Survey:
-    """Cells, scenes and parcels for a season of a recipe."""
+    """Cells, scenes and whatever else the sources have for a season of a recipe."""
 
     recipe: Recipe
     season: int
-    #: What may become samples: cells with their scenes, clear and labelled enough.
+    #: What may become samples: cells with their scenes and planned columns, clear and labelled enough.
     candidates: list[Candidate]
     #: Every cell that was looked at, and its square.
     squares: dict[Cell, Square]
     splits: SplitTable
-    #: Share of pixels with a class at tier 1, by cell; empty without parcels.
-    labelled: dict[Cell, float]
     scenes: list[SceneDecision]
-    sentinel2: list[pystac.Item]
-    enmap: list[pystac.Item]
-    parcels: Declarations
-    prior: Declarations
+    #: What each source found, by name.
+    pinned: dict[str, Any]
     taxonomy: Taxonomy
     #: In words, what the split could not be made to meet.
     split_problems: list[str]
@@ -119,119 +101,98 @@ def survey_season(recipe: Recipe, season: int, known: Known, progress: Progress 
     taxonomy = Taxonomy.load()
     if taxonomy.version != recipe.taxonomy.version:
         raise RecipeError(f"taxonomy.version: {recipe.taxonomy.version!r}: this h2crop has {taxonomy.version!r}")
-    area, crs = area_of(recipe)
-    candidates, enmap_items, scenes = find_candidates(recipe, season, area, crs, known, progress)
+    request = Request(recipe, season, *area_of(recipe), known.retracted, progress)
+    observed = {source: found for source, found in observations(request).items() if found is not None}
+    candidates = [one for found in observed.values() for one in found.candidates] if observed else area_cells(request)
     cells = sorted({one.cell for one in candidates})
     squares = dict(zip(cells, split_squares(cells, recipe.split.square_size), strict=True))
-    groups = cells_by_square(squares)
-    declarations = {role: declarations_in(role, recipe, season, groups, taxonomy, known, progress) for role in ROLES}
-    labelled, classes = survey_labels(declarations["parcels"], groups, squares, recipe, progress)
-    if recipe.parcels:
-        least = recipe.parcels.min_labelled_share
-        candidates = [one for one in candidates if labelled[one.cell] >= least]
-        if not candidates:
-            raise PlanError(f"{season}: none of {len(cells)} cells has parcels.min_labelled_share {least:g} labelled")
-    contents = square_contents(candidates, squares, classes)
+    ground = Ground(squares, cells_by_square(squares))
+    described = descriptions(request, ground, known)
+    candidates = [with_columns(one, described) for one in candidates if is_usable(one.cell, described)]
+    classes = merged_classes(described)
     if recipe.split.lists is not None:
-        listed = listed_splits(recipe, candidates, enmap_items)
+        listed = listed_splits(recipe, candidates, {name: found.pinned for name, found in observed.items()})
         splits = SplitTable(recipe.split, {}, listed)
         candidates = [one for one in candidates if one.cell in listed]
-        declarations = {
-            name: keeping_splits(with_listed_splits(one, listed), known.parcels.get(name))
-            for name, one in declarations.items()
-        }
     else:
-        splits = decide_splits(recipe.split, contents, declarations, known)
-    if recipe.split.method == "optimised":
-        declarations = {name: with_splits(one, splits, known.parcels.get(name)) for name, one in declarations.items()}
+        splits = decide_splits(recipe.split, square_contents(candidates, squares, classes), described, known)
+    pinned = {source.name: source.nothing() for source in sources_of(recipe)}
+    pinned |= {name: found.pinned for name, found in observed.items()}
+    for source, settings in used_sources(recipe):
+        if source.name in described:
+            own = described[source.name].pinned
+            pinned[source.name] = source.split(settings, own, recipe, splits, known.of(source.name))
     candidates = outside_buffer(recipe, season, candidates, squares, splits)
-    items: list[pystac.Item] = []
-    if recipe.sentinel2:
-        places = merged([one.cell.outline for one in candidates])
-        items, decisions = choose_sentinel2(recipe, recipe.sentinel2, season, places, known.retracted, progress)
-        scenes = scenes + decisions
+    places = merged([one.cell.outline for one in candidates])
+    scenes = [scene for found in observed.values() for scene in found.scenes]
+    for source, settings in used_sources(recipe):
+        selected = source.select(settings, request, places)
+        if selected is not None:
+            pinned[source.name] = selected.pinned
+            scenes = scenes + selected.scenes
     return Survey(
         recipe=recipe,
         season=season,
         candidates=candidates,
         squares=squares,
         splits=splits,
-        labelled=labelled,
         scenes=scenes,
-        sentinel2=items,
-        enmap=enmap_items,
-        parcels=declarations["parcels"],
-        prior=declarations["prior"],
+        pinned=pinned,
         taxonomy=taxonomy,
         split_problems=problems_of(recipe.split, square_contents(candidates, squares, classes), splits),
     )
 
 
-def find_candidates(
-    recipe: Recipe, season: int, area: BaseGeometry, crs: str, known: Known, progress: Progress
-) -> tuple[list[Candidate], list[pystac.Item], list[SceneDecision]]:
-    """The cells of a season with their scenes, the EnMAP items behind them, and the decision on every scene found.
+def observations(request: Request) -> dict[str, Observed | None]:
+    """The samples that the scenes of each source make. Raises PlanError where two sources make samples."""
+    found = {source.name: source.observe(settings, request) for source, settings in used_sources(request.recipe)}
+    makers = [name for name, observed in found.items() if observed is not None]
+    if len(makers) > 1:
+        raise PlanError(f"the sources {' and '.join(makers)} both make samples of their scenes; use one of them")
+    return found
 
-    area: in `crs`. Raises PlanError where there is none.
-    """
-    if recipe.enmap:
-        chosen, items, scenes = choose_enmap(recipe, recipe.enmap, season, area, crs, known.retracted, progress)
-        if not chosen:
-            raise PlanError(f"{season}: no EnMAP scene gives a cell. {why_none(scenes)}")
-        return chosen, items, scenes
-    chosen = [Candidate(cell, None, None) for cell in cells_of_area(area, crs, recipe.cell_size, recipe.area.cells)]
-    if not chosen:
+
+def area_cells(request: Request) -> list[Candidate]:
+    """Every cell of the area, where no source makes samples. Raises PlanError where there is none."""
+    recipe = request.recipe
+    cells = cells_of_area(request.area, request.crs, recipe.cell_size, recipe.area.cells)
+    if not cells:
         raise PlanError(f"the area holds no cell of {recipe.cell_size} m by the rule {recipe.area.cells!r}")
-    return chosen, [], []
+    return [Candidate(cell) for cell in cells]
 
 
-def declarations_in(
-    role: str,
-    recipe: Recipe,
-    season: int,
-    groups: Sequence[Sequence[Cell]],
-    taxonomy: Taxonomy,
-    known: Known,
-    progress: Progress,
-) -> Declarations:
-    """The declarations of the season (`parcels`) or of the year before (`prior`).
-
-    Raises ParcelError for files that cannot be those of the cells.
-    """
-    if recipe.parcels is None:
-        return no_declarations()
-    year, sources = sources_of_role(recipe, role, season)
-    notes = check_sources(recipe, role, season, [cell for cells in groups for cell in cells])
-    found = declarations_of(recipe, sources, year, groups, taxonomy, progress, known.parcels.get(role))
-    check_declared([found], recipe, role, season)
-    return replace(found, notes=[*notes, *found.notes])
+def descriptions(request: Request, ground: Ground, known: Known) -> dict[str, Described]:
+    """What sources know of the cells before they are split, by source."""
+    found = {
+        source.name: source.describe(settings, request, ground, known.of(source.name))
+        for source, settings in used_sources(request.recipe)
+    }
+    return {name: described for name, described in found.items() if described is not None}
 
 
-def survey_labels(
-    declarations: Declarations,
-    groups: Sequence[Sequence[Cell]],
-    squares: dict[Cell, Square],
-    recipe: Recipe,
-    progress: Progress,
-) -> tuple[dict[Cell, float], dict[Square, set[tuple[int, int]]]]:
-    """Share of each cell's pixels whose crop has a class, and the classes (tier, id) sure to occur in each square.
+def is_usable(cell: Cell, described: Mapping[str, Described]) -> bool:
+    """Whether no source keeps a cell out."""
+    return all(one.usable is None or cell in one.usable for one in described.values())
 
-    A class is sure to occur where it has a pixel of a parcel that lies for the most part in that square: such a parcel
-    has the split of its square, whatever the other squares' are. Both are empty without parcels.
-    """
-    shares: dict[Cell, float] = {}
+
+def with_columns(candidate: Candidate, described: Mapping[str, Described]) -> Candidate:
+    """A candidate with the planned columns that sources know of its cell."""
+    more = {
+        column: values[candidate.cell]
+        for one in described.values()
+        for column, values in one.columns.items()
+        if candidate.cell in values
+    }
+    return replace(candidate, columns={**candidate.columns, **more}) if more else candidate
+
+
+def merged_classes(described: Mapping[str, Described]) -> dict[Square, set[tuple[int, int]]]:
+    """The classes sure to occur in each square, of all sources together."""
     classes: dict[Square, set[tuple[int, int]]] = defaultdict(set)
-    if recipe.parcels is None:
-        return shares, classes
-    homes = home_squares(declarations.parcels, recipe.split.square_size) if recipe.split.method == "optimised" else None
-    for done, cells in enumerate(groups):
-        progress(done, len(groups), "labelled pixels of the cells")
-        near = CellParcels(declarations, cells)
-        for cell in cells:
-            shares[cell] = near.labelled_share(cell)
-            if homes is not None:
-                classes[squares[cell]] |= near.classes_at_home(cell, homes, squares[cell])
-    return shares, classes
+    for one in described.values():
+        for square, found in one.classes.items():
+            classes[square] |= found
+    return classes
 
 
 def square_contents(
@@ -243,7 +204,7 @@ def square_contents(
 
 
 def decide_splits(
-    split: Split, contents: dict[Square, SquareContent], declarations: dict[str, Declarations], known: Known
+    split: Split, contents: dict[Square, SquareContent], described: Mapping[str, Described], known: Known
 ) -> SplitTable:
     """The split of every square that holds a sample, or a part of a parcel near one.
 
@@ -253,7 +214,7 @@ def decide_splits(
     squares = dict(known.squares)
     if split.method == "optimised":
         squares |= optimised_splits(contents, shares, split.seed, split.square_size, known.squares)
-        touched = {square for found in declarations.values() for square in found.touched(split.square_size)}
+        touched = {square for one in described.values() for square in one.touched}
         squares |= {square: split.split_of(square) for square in touched - set(squares)}
     else:
         squares |= {square: split.split_of(square) for square in contents if square not in squares}
@@ -303,17 +264,9 @@ def area_of(recipe: Recipe) -> tuple[BaseGeometry, str]:
     return shapely.union_all(shapely.make_valid(np.array(polygons, dtype=object))), frame.crs.to_string()
 
 
-def why_none(scenes: Sequence[SceneDecision]) -> str:
-    """The most frequent reasons scenes were left out, for an error message."""
-    if not scenes:
-        return "The catalog has none over the area in that year."
-    reasons = pd.Series([scene.reason for scene in scenes]).value_counts()
-    return "; ".join(f"{count} x {reason}" for reason, count in reasons.head(3).items())
-
-
-def cells_by_square(squares: dict[Cell, tuple[int, int]]) -> list[list[Cell]]:
+def cells_by_square(squares: dict[Cell, Square]) -> list[list[Cell]]:
     """Cells near each other: those of one zone in one split square."""
-    groups: dict[tuple[tuple[int, int], int], list[Cell]] = defaultdict(list)
+    groups: dict[tuple[Square, int], list[Cell]] = defaultdict(list)
     for cell, square in squares.items():
         groups[square, cell.epsg].append(cell)
     return [groups[key] for key in sorted(groups)]

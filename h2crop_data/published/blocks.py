@@ -16,11 +16,12 @@ from numpy.typing import NDArray
 from h2crop_data.constants import COARSE, ENMAP_FLAGS, REFLECTANCE_FILL, SENTINEL2_BANDS, UNKNOWN
 from h2crop_data.cube.schema import StoreLayout
 from h2crop_data.errors import ReadError
-from h2crop_data.published.dates import days_of_months
+from h2crop_data.published.dates import composite_days
 from h2crop_data.published.kept import file_in_memory, image, keep
 from h2crop_data.published.layout import CELL_SIZE, ENMAP_BANDS, PublishedSample
 from h2crop_data.published.tiles import tile_square
 from h2crop_data.published.values import Stored, cloud_mask, measured_enmap, measured_sentinel2, store
+from h2crop_data.sources.formats import known_layout
 
 #: Part of the input hashes of a block; a change of what is computed here changes it.
 ALGORITHM = "published 1"
@@ -46,7 +47,7 @@ class PublishedBlock:
 
 
 @dataclass(frozen=True)
-class AssembledBlock:
+class ImportedBlock:
     """What a block becomes: arrays (name -> (n, ...) as the layout tells), the kept rest, and facts for the index."""
 
     arrays: dict[str, NDArray[Any]]
@@ -60,10 +61,10 @@ class AssembledBlock:
 
 def published_layout(capacity: int) -> StoreLayout:
     """The layout of a store of published samples."""
-    return StoreLayout(cell_size=CELL_SIZE, capacity=capacity, s2_bands=SENTINEL2_BANDS, enmap_bands=ENMAP_BANDS)
+    return known_layout(CELL_SIZE, capacity, s2_bands=SENTINEL2_BANDS, enmap_bands=ENMAP_BANDS)
 
 
-def blocks_of(samples: Sequence[PublishedSample], capacity: int) -> list[PublishedBlock]:
+def blocks_of_samples(samples: Sequence[PublishedSample], capacity: int) -> list[PublishedBlock]:
     """Samples cut into blocks, numbered from 0 in each season, whatever their order.
 
     Blocks follow each other by time and tile of the scene, split, and UTM zone of the MGRS tiles; inside a block
@@ -84,7 +85,7 @@ def blocks_of(samples: Sequence[PublishedSample], capacity: int) -> list[Publish
     return blocks
 
 
-def assemble(block: PublishedBlock, layout: StoreLayout, offset: int) -> AssembledBlock:
+def assemble(block: PublishedBlock, layout: StoreLayout, offset: int) -> ImportedBlock:
     """Read the files of a block, one after the other.
 
     offset: what is taken from the Sentinel-2 numbers; 0 keeps them. Raises ReadError naming a damaged file.
@@ -101,7 +102,7 @@ def assemble(block: PublishedBlock, layout: StoreLayout, offset: int) -> Assembl
             row = {name: values[place] for name, values in arrays.items()}
             try:
                 with h5py.File(sample.path, "r") as file:
-                    exact = read_sample(file, block.season, offset, row)
+                    exact = fill_sample(file, block.season, offset, row)
                     keep(file, kept.create_group(sample.id.text), exact)
                     provenance.append(facts_of(row, block.season, read_cloud_mask(file) is not None))
                 sizes[sample.id.text] = sample.path.stat().st_size
@@ -110,17 +111,17 @@ def assemble(block: PublishedBlock, layout: StoreLayout, offset: int) -> Assembl
                     f"cannot read {sample.path}: {error}; the finished blocks are kept: put a whole file in its place "
                     "and run the same command again"
                 ) from error
-        return AssembledBlock(arrays, image(kept), provenance, sizes)
+        return ImportedBlock(arrays, image(kept), provenance, sizes)
 
 
-def read_sample(file: h5py.File, season: int, offset: int, row: dict[str, NDArray[Any]]) -> dict[str, Stored]:
+def fill_sample(file: h5py.File, season: int, offset: int, row: dict[str, NDArray[Any]]) -> dict[str, Stored]:
     """Fill the arrays of one sample from its file; gives the stored forms of the two images."""
     sentinel2 = file["S2_data"][...].astype(np.int16)
     clear = measured_sentinel2(sentinel2)
     stored = store(sentinel2, clear[:, None], offset)
     row["s2"][...] = stored.values
     row["s2_clear"][...] = clear
-    days = days_of_months(file["S2_date"][...], season) if isinstance(file.get("S2_date"), h5py.Dataset) else None
+    days = composite_days(file["S2_date"][...], season) if isinstance(file.get("S2_date"), h5py.Dataset) else None
     if days is not None and days.shape in (clear.shape, clear.shape[:1]):
         row["s2_day"][...] = np.where(clear, days if days.ndim == clear.ndim else days[:, None, None], 0)
     enmap = file["EnMAP_data"][...].astype(np.int16)

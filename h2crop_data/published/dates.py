@@ -17,7 +17,7 @@ DATE = re.compile(r"(?<!\d)(\d{4})-?(\d{2})-?(\d{2})")
 FIRST_WRITTEN_DATE = 10_000_000
 
 
-def days_of_months(dates: NDArray[Any], season: int) -> NDArray[np.uint16] | None:
+def composite_days(dates: NDArray[Any], season: int) -> NDArray[np.uint16] | None:
     """The day of the year of each month's composite, 0 where there is none; None where the dates are not understood.
 
     dates: (month) or (month, y, x), or such with axes of length 1: texts with a date in them, dates as numbers

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -15,8 +15,8 @@ import pandas as pd
 from h2crop_data.constants import SENTINEL2_BANDS
 from h2crop_data.cube.reading import index_path, load_root, nothing_selected, read_bytes, read_columns, read_file
 from h2crop_data.cube.sample_reader import SampleReader, open_samples
-from h2crop_data.cube.schema import StoreLayout
-from h2crop_data.errors import PlanError, RecipeError, StoreError
+from h2crop_data.errors import PlanError, StoreError, UsageError
+from h2crop_data.progress import Progress, silent
 from h2crop_data.published.files import STORE_NAMES, SeasonSource, sample_file
 from h2crop_data.published.kept import kept_path
 from h2crop_data.published.layout import (
@@ -26,9 +26,7 @@ from h2crop_data.published.layout import (
     LIST_FOLDER,
     OFFSET,
     SPLITS,
-    Progress,
     PublishedError,
-    silent,
 )
 from h2crop_data.published.normalisation import normalisation_files
 from h2crop_data.published.options import MARK
@@ -99,16 +97,16 @@ def export_published(
     """Export a store into a folder, going on with what is there.
 
     store: folder or URL. workers: samples at a time, a core each by default. Raises PublishedError naming everything of
-    the store that does not fit the published layout, RecipeError for an offset that cannot be added, PlanError where
-    the folder was begun with another store or other options, StoreError where no sample is selected, the store is
-    damaged or the folder cannot be written. Finished files are kept.
+    the store that does not fit the published layout, UsageError for an offset that cannot be added, PlanError where the
+    folder was begun with another store or other options, StoreError where no sample is selected, the store is damaged
+    or the folder cannot be written. Finished files are kept.
     """
     options = options or ExportOptions()
     root = load_root(store, options.release)
     attributes = root["attributes"]
     opened = open_samples(store, root, chosen_seasons(store, attributes, options))
     sources = [source_of(store, attributes, season, readers, options) for season, readers in opened.items()]
-    check_fit(store, StoreLayout.from_attributes(attributes["layout"]))
+    check_fit(store, attributes["layout"])
     tables = [samples_of(store, attributes, source.season, options.split) for source in sources]
     if not any(map(len, tables)):
         raise nothing_selected(store, attributes, options.split, [source.season for source in sources])
@@ -117,7 +115,7 @@ def export_published(
     report = ExportReport(str(folder), attributes["release"], samples=sum(len(table) for table in tables))
     report.arrays = list(sources[0].readers) if sources else []
     with target.hold():
-        pin(target, options, attributes)
+        record_export(target, options, attributes)
         done_before = {name for name, _ in target.names(f"{DATA_FOLDER}/")}
         tasks = [
             ExportTask(source, sample, slot)
@@ -163,10 +161,10 @@ def source_of(
     readers: dict[str, SampleReader],
     options: ExportOptions,
 ) -> SeasonSource:
-    """A season to export. Raises RecipeError where the offset is asked for and there already."""
+    """A season to export. Raises UsageError where the offset is asked for and there already."""
     mark = index_document(store, attributes, "recipes")[str(season)].get(MARK)
     if mark is not None and mark["s2_offset"] and options.published_offset:
-        raise RecipeError(
+        raise UsageError(
             f"--published-offset: the Sentinel-2 numbers of {store} were imported with their offset of {OFFSET} and "
             "still have it; leave the option away"
         )
@@ -184,27 +182,30 @@ def source_of(
     )
 
 
-def check_fit(store: str | Path, layout: StoreLayout) -> None:
-    """Refuse a store that the published code cannot read. Raises PublishedError with all reasons."""
+def check_fit(store: str | Path, layout: Mapping[str, Any]) -> None:
+    """Refuse a store that the published code cannot read. Raises PublishedError with all reasons.
+
+    layout: as the root says it.
+    """
     problems = []
-    if layout.cell_size != CELL_SIZE:
-        problems.append(f"its cells measure {layout.cell_size} m, published samples {CELL_SIZE} m")
-    if layout.s2_bands != SENTINEL2_BANDS:
+    if layout["cell_size"] != CELL_SIZE:
+        problems.append(f"its cells measure {layout['cell_size']} m, published samples {CELL_SIZE} m")
+    if tuple(layout["s2_bands"]) != SENTINEL2_BANDS:
         problems.append(
-            f"its Sentinel-2 bands are {' '.join(layout.s2_bands) or 'none'}, published {' '.join(SENTINEL2_BANDS)}"
+            f"its Sentinel-2 bands are {' '.join(layout['s2_bands']) or 'none'}, published {' '.join(SENTINEL2_BANDS)}"
         )
-    if layout.enmap_bands not in (0, ENMAP_BANDS):
-        problems.append(f"it has {layout.enmap_bands} EnMAP bands, published samples {ENMAP_BANDS}")
-    if not layout.labels:
+    if layout["enmap_bands"] not in (0, ENMAP_BANDS):
+        problems.append(f"it has {layout['enmap_bands']} EnMAP bands, published samples {ENMAP_BANDS}")
+    if not layout["labels"]:
         problems.append("it has no labels")
     if problems:
         raise PublishedError(f"{store} does not fit the published layout:", problems)
 
 
 def samples_of(store: str | Path, attributes: dict[str, Any], season: int, split: str | None) -> pd.DataFrame:
-    """The samples of a season to export, in order of slot. Raises RecipeError for a split there is not."""
+    """The samples of a season to export, in order of slot. Raises UsageError for a split there is not."""
     if split is not None and split not in SPLITS:
-        raise RecipeError(f"--split {split}: the splits are {', '.join(SPLITS)}")
+        raise UsageError(f"--split {split}: the splits are {', '.join(SPLITS)}")
     table: pd.DataFrame = read_columns(store, attributes, f"samples-{season}", LISTED_COLUMNS).to_pandas()
     return table if split is None else table[table["split"] == split]
 
@@ -216,7 +217,7 @@ def check_target(target: LocalStorage) -> None:
         raise StoreError(f"{target.location} is not empty ({foreign}) and no export was begun there; choose another")
 
 
-def pin(target: Storage, options: ExportOptions, attributes: dict[str, Any]) -> None:
+def record_export(target: Storage, options: ExportOptions, attributes: dict[str, Any]) -> None:
     """Keep the record of an export. Raises PlanError where the folder was begun otherwise, naming what differs."""
     record = {
         "algorithm": ALGORITHM,

@@ -9,25 +9,40 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from h2crop_data import __version__
 from h2crop_data.cube.retraction import complete_retractions
 from h2crop_data.cube.schema import StoreLayout
 from h2crop_data.cube.seal import seal
-from h2crop_data.cube.season import FinishedSeason
+from h2crop_data.cube.season import FinishedSeason, stacked_coordinates
 from h2crop_data.cube.statistics import block_sums, total
 from h2crop_data.cube.writer import StoreBuilder, hold_store
 from h2crop_data.errors import PlanError
 from h2crop_data.parcels.taxonomy import Taxonomy
-from h2crop_data.published.blocks import FLAGGED, PublishedBlock, assemble, blocks_of, input_hash, published_layout
+from h2crop_data.progress import Progress, silent
+from h2crop_data.published.blocks import (
+    FLAGGED,
+    PublishedBlock,
+    assemble,
+    blocks_of_samples,
+    input_hash,
+    published_layout,
+)
 from h2crop_data.published.kept import kept_path
-from h2crop_data.published.layout import OFFSET, Progress, PublishedId, check_files, find_samples, sample_files, silent
-from h2crop_data.published.options import ImportOptions, Spectrum, digest, import_recipe, pinned_import, read_spectrum
+from h2crop_data.published.layout import OFFSET, PublishedId, check_files, find_samples, sample_files
+from h2crop_data.published.options import (
+    ImportOptions,
+    Spectrum,
+    import_recipe,
+    json_digest,
+    pinned_import,
+    read_spectrum,
+)
 from h2crop_data.published.parallel import in_threads
 from h2crop_data.published.places import SceneCatalog, place_of, read_scenes
-from h2crop_data.published.tables import block_row, sample_row, samples_table, scenes_table
+from h2crop_data.published.tables import block_row, imported_scenes, sample_row, samples_table
+from h2crop_data.sources.describe import describe_release
 from h2crop_data.storage.storage import BUILD_FOLDER, FileRecord
 
 #: The record of an import, by which it is gone on with.
@@ -94,13 +109,13 @@ def import_published(
     scenes = read_scenes(options.catalogs)
     samples = find_samples(folder, options.lists, options.unlisted)
     check_files(samples, progress)
-    blocks = blocks_of(samples, options.capacity)
+    blocks = blocks_of_samples(samples, options.capacity)
     pinned = pinned_import(options, spectrum, scenes if options.catalogs else None, blocks)
     report = ImportReport(str(store), samples=len(samples), seasons=sorted({block.season for block in blocks}))
     report.skipped = len(sample_files(folder)) - len(samples)
     with hold_store(store) as builder:
-        pin(builder, pinned)
-        pending = pending_blocks(builder, blocks)
+        record_import(builder, pinned)
+        pending = blocks_to_import(builder, blocks)
         report.already_done = done = len(blocks) - len(pending)
         layout = published_layout(options.capacity)
         cores = os.cpu_count() or 1
@@ -118,7 +133,7 @@ def import_published(
     return report
 
 
-def pin(builder: StoreBuilder, pinned: dict[str, Any]) -> None:
+def record_import(builder: StoreBuilder, pinned: dict[str, Any]) -> None:
     """Keep the record of an import. Raises PlanError where the store was begun otherwise, naming what differs."""
     if not builder.storage.exists(IMPORT_FILE):
         begun = next(builder.storage.names(f"{BUILD_FOLDER}/plan/"), None)
@@ -135,7 +150,7 @@ def pin(builder: StoreBuilder, pinned: dict[str, Any]) -> None:
         )
 
 
-def pending_blocks(builder: StoreBuilder, blocks: Sequence[PublishedBlock]) -> list[PublishedBlock]:
+def blocks_to_import(builder: StoreBuilder, blocks: Sequence[PublishedBlock]) -> list[PublishedBlock]:
     """The blocks without a marker, or whose files are not all there.
 
     Raises PlanError where a file of a finished block is not the one any more that was imported.
@@ -183,7 +198,7 @@ def import_block(builder: StoreBuilder, task: ImportTask) -> PublishedBlock:
         "hashes": dict(zip(HASHED, hashes, strict=True)),
         "software": __version__,
         "files": files,
-        "spectrum": task.spectrum,
+        "coordinates": dict(zip(("wavelength", "fwhm"), task.spectrum, strict=True)),
         "provenance": [row | facts for row, facts in zip(rows, assembled.provenance, strict=True)],
         "sums": builder.write_sums(block.season, block.number, block_sums(arrays, block.split, FLAGGED)),
         "sources": assembled.sizes,
@@ -211,14 +226,14 @@ def imported_season(
 ) -> FinishedSeason:
     """What sealing needs of a season of so many blocks. retracted: block -> why it is kept out."""
     rows: list[dict[str, Any]] = []
-    block_rows, spectra, files = [], [], []
+    block_rows, coordinates, files = [], [], []
     sums: dict[int, FileRecord] = {}
     for block, marker in enumerate(builder.read_markers(season, range(count))):
         if marker is None:
             raise PlanError(f"block {block} of {season} in {builder.location} is not done; run the import again")
         rows += marker["provenance"]
-        block_rows.append(block_row(marker, digest(recipe), retracted.get(block, "")))
-        spectra.append(np.array(marker["spectrum"], np.float32))
+        block_rows.append(block_row(marker, json_digest(recipe), retracted.get(block, "")))
+        coordinates.append(marker["coordinates"])
         if block not in retracted:
             files += marker["files"]
             sums[block] = marker["sums"]
@@ -228,9 +243,9 @@ def imported_season(
         season=season,
         samples=samples,
         blocks=blocks,
-        scenes=scenes_table(samples),
+        scenes=imported_scenes(samples),
         parcels=None,
-        spectra=np.stack(spectra),
+        by_block=stacked_coordinates(coordinates),
         sums={
             str(split): total(builder.read_all_sums(season, {block: sums[block] for block in of_split["block"]}))
             for split, of_split in kept.groupby("split", sort=True)
@@ -245,7 +260,7 @@ def seal_import(builder: StoreBuilder, seasons: list[FinishedSeason]) -> int:
     taxonomy = Taxonomy.load()
     classes = [taxonomy.names(tier) for tier in range(1, len(taxonomy.classes) + 1)]
     capacity = builder.storage.read_json(IMPORT_FILE)["block capacity"]
-    return seal(builder, published_layout(capacity), seasons, classes, f"h2crop-data {__version__}")
+    return seal(builder, published_layout(capacity), seasons, classes, f"h2crop-data {__version__}", describe_release)
 
 
 def note_places(report: ImportReport, seasons: Sequence[FinishedSeason], scenes: SceneCatalog | None) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,6 +19,7 @@ import numpy as np
 
 from h2crop_data.constants import COARSE, FINE, MONTHS, SENTINEL2_BANDS, TIERS
 from h2crop_data.errors import H2cropError
+from h2crop_data.progress import Progress, silent
 from h2crop_data.published.tiles import tile_square
 
 CELL_SIZE = 1920
@@ -38,12 +39,6 @@ SAMPLE_ID = re.compile(
 MOST_TOLD = 100
 
 Unlisted = Literal["refuse", "skip", "train"]
-#: (done, total, what is being done)
-Progress = Callable[[int, int, str], None]
-
-
-def silent(done: int, total: int, text: str) -> None:
-    """Nobody watches."""
 
 
 @dataclass(frozen=True)
@@ -209,12 +204,12 @@ def check_files(samples: Sequence[PublishedSample], progress: Progress = silent)
     problems: list[str] = []
     for done, sample in enumerate(samples):
         progress(done, len(samples), "checking files")
-        problems += [f"{sample.path}: {problem}" for problem in problems_of(sample.path)]
+        problems += [f"{sample.path}: {problem}" for problem in file_problems(sample.path)]
     if problems:
         raise PublishedError(f"{len(problems)} problem(s) in the files, nothing was written:", problems)
 
 
-def problems_of(path: Path) -> list[str]:
+def file_problems(path: Path) -> list[str]:
     """What is wrong with a file of a sample."""
     try:
         with h5py.File(path, "r") as file:

@@ -24,7 +24,7 @@ def normalisation_files(reflectance: Mapping[str, Any], s2_offset: int) -> dict[
     reflectance: as in `statistics.json`. s2_offset: what the exported Sentinel-2 numbers are above the stored ones.
     """
     bands = {
-        name: in_numbers(reflectance[key], s2_offset if key == "s2" else 0)
+        name: statistics_in_numbers(reflectance[key], s2_offset if key == "s2" else 0)
         for name, key, _ in IMAGES
         if reflectance.get(key)
     }
@@ -40,7 +40,7 @@ def normalisation_files(reflectance: Mapping[str, Any], s2_offset: int) -> dict[
     }
 
 
-def in_numbers(statistics: Sequence[Mapping[str, Any]], offset: int) -> dict[str, list[float]]:
+def statistics_in_numbers(statistics: Sequence[Mapping[str, Any]], offset: int) -> dict[str, list[float]]:
     """Mean and standard deviation of each band in the numbers of the files."""
     mean, sd = [], []
     for band in statistics:

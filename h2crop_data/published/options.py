@@ -12,7 +12,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from h2crop_data.errors import RecipeError
+from h2crop_data.errors import UsageError
 from h2crop_data.published.blocks import ALGORITHM, PublishedBlock
 from h2crop_data.published.layout import CELL_SIZE, ENMAP_BANDS, OFFSET, Unlisted
 from h2crop_data.published.places import SceneCatalog
@@ -50,7 +50,7 @@ Spectrum = tuple[list[float], list[float]]
 def read_spectrum(path: Path | None) -> Spectrum:
     """The bands of a text file: a line a band in the order of `EnMAP_data`, centre and (if known) width in nm.
 
-    Numbers are separated by a comma or spaces. Without a file everything is 0. Raises RecipeError for other contents.
+    Numbers are separated by a comma or spaces. Without a file everything is 0. Raises UsageError for other contents.
     """
     if path is None:
         return [0.0] * ENMAP_BANDS, [0.0] * ENMAP_BANDS
@@ -58,14 +58,14 @@ def read_spectrum(path: Path | None) -> Spectrum:
         lines = [line.replace(",", " ").split() for line in path.read_text(encoding="utf-8").splitlines()]
         rows = [[float(number) for number in line] for line in lines if line]
     except (OSError, ValueError) as error:
-        raise RecipeError(f"--wavelengths {path}: {error}; it needs a line a band: centre and width in nm") from error
+        raise UsageError(f"--wavelengths {path}: {error}; it needs a line a band: centre and width in nm") from error
     if len(rows) != ENMAP_BANDS or any(len(row) not in (1, 2) for row in rows):
-        raise RecipeError(f"--wavelengths {path}: {ENMAP_BANDS} lines of one or two numbers wanted, {len(rows)} found")
+        raise UsageError(f"--wavelengths {path}: {ENMAP_BANDS} lines of one or two numbers wanted, {len(rows)} found")
     centres, widths = [row[0] for row in rows], [row[1] if len(row) == 2 else 0.0 for row in rows]
     numbers = [*centres, *widths]
     growing = all(one < other for one, other in pairwise(centres))
     if not growing or centres[0] <= 0 or not all(math.isfinite(number) and number >= 0 for number in numbers):
-        raise RecipeError(f"--wavelengths {path}: centres must grow from band to band, in nm")
+        raise UsageError(f"--wavelengths {path}: centres must grow from band to band, in nm")
     return centres, widths
 
 
@@ -78,14 +78,14 @@ def pinned_import(
         "algorithm": ALGORITHM,
         "offset removed": options.removed,
         "block capacity": options.capacity,
-        "wavelengths": digest(spectrum),
-        "catalog": digest(catalog),
-        "samples": digest([[block.season, block.number, block.split, block.ids] for block in blocks]),
+        "wavelengths": json_digest(spectrum),
+        "catalog": json_digest(catalog),
+        "samples": json_digest([[block.season, block.number, block.split, block.ids] for block in blocks]),
         "blocks": {str(season): count for season, count in sorted(Counter(b.season for b in blocks).items())},
     }
 
 
-def digest(value: Any) -> str:
+def json_digest(value: Any) -> str:
     """The SHA-256 of a value as JSON."""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 

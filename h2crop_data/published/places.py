@@ -63,7 +63,7 @@ SceneCatalog = dict[str, SceneItem]
 
 
 @dataclass(frozen=True)
-class Place:
+class SamplePlace:
     """Where a sample lies."""
 
     epsg: int
@@ -80,7 +80,7 @@ class Place:
         return [float(FINE), 0.0, self.x0, 0.0, -float(FINE), self.y0]
 
 
-def place_of(sample: PublishedId, scene: SceneItem | None) -> Place:
+def place_of(sample: PublishedId, scene: SceneItem | None) -> SamplePlace:
     """Where a sample lies, as exactly as its id and the item of its scene (if there is one) tell.
 
     A scene whose pixels put the sample outside the scene, or outside its tile, is not believed.
@@ -94,13 +94,13 @@ def place_of(sample: PublishedId, scene: SceneItem | None) -> Place:
         side = CELL_SIZE // COARSE
         inside = sample.column + side <= grid.columns and sample.row + side <= grid.rows
         if inside and shapely.intersects(outline, tile):
-            return Place(grid.epsg, x0, y0, "scene", outline)
+            return SamplePlace(grid.epsg, x0, y0, "scene", outline)
     epsg, _, _ = tile_square(sample.tile)
     if scene is not None:
         shared = shapely.intersection(scene.ground, tile)
         if shared.area > 0:
-            return Place(epsg, math.nan, math.nan, "footprint", shared)
-    return Place(epsg, math.nan, math.nan, "tile", tile)
+            return SamplePlace(epsg, math.nan, math.nan, "footprint", shared)
+    return SamplePlace(epsg, math.nan, math.nan, "tile", tile)
 
 
 def read_scenes(catalogs: Sequence[Path]) -> SceneCatalog:

@@ -12,7 +12,7 @@ import shapely
 
 from h2crop_data.grid import LONLAT
 from h2crop_data.published.layout import PublishedSample
-from h2crop_data.published.places import Place, SceneItem
+from h2crop_data.published.places import SamplePlace, SceneItem
 
 #: What stands for the cell, the split square, the plan and the taxonomy that an imported sample does not have.
 NONE = "none"
@@ -29,7 +29,7 @@ MAYBE_UNKNOWN = (
 
 
 def sample_row(
-    sample: PublishedSample, place: Place, scene: SceneItem | None, block: int, slot: int, offset: int
+    sample: PublishedSample, place: SamplePlace, scene: SceneItem | None, block: int, slot: int, offset: int
 ) -> dict[str, Any]:
     """The index row of a sample as its block's marker keeps it: plain JSON, the outline as hexadecimal WKB.
 
@@ -70,7 +70,7 @@ def samples_table(rows: Sequence[dict[str, Any]]) -> gpd.GeoDataFrame:
     return gpd.GeoDataFrame(table, geometry=outlines, crs=LONLAT)
 
 
-def scenes_table(samples: pd.DataFrame) -> pd.DataFrame:
+def imported_scenes(samples: pd.DataFrame) -> pd.DataFrame:
     """The EnMAP scenes of a season; of Sentinel-2 nobody knows which were used."""
     scenes = samples[["scene", "scene_time"]].drop_duplicates("scene").sort_values("scene", ignore_index=True)
     table = pd.DataFrame(

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import os
 import re
+from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -20,8 +22,10 @@ from pydantic import (
     Field,
     FiniteFloat,
     PrivateAttr,
+    SerializerFunctionWrapHandler,
     ValidationError,
     ValidationInfo,
+    model_serializer,
     model_validator,
 )
 from pyproj import CRS
@@ -30,6 +34,7 @@ from pyproj.exceptions import CRSError
 from h2crop_data.constants import ENMAP_FLAGS, SENTINEL2_BANDS, Sentinel2Band
 from h2crop_data.errors import RecipeError
 from h2crop_data.grid import CELL_STEP, LONLAT, CellRule, geojson_polygons, split_of_square
+from h2crop_data.plugins import installed_sources, load_installed
 from h2crop_data.recipe.problems import check_years, explain, read_mapping
 
 Share = Annotated[float, Field(ge=0, le=1, strict=True)]
@@ -65,10 +70,48 @@ def known_crs(value: str) -> str:
 CrsName = Annotated[str, AfterValidator(known_crs)]
 
 
+@dataclass(frozen=True)
+class Neutral:
+    """Marks a setting that was added to a section some version had already: the value at which nothing changes.
+
+    At this value the setting is left out of recipe text and hashes, so that those of older plans stay as they are; a
+    recipe that was kept without it (in a plan, in a store) has this value, whatever the default is today. Write
+    `haze: Annotated[bool, Neutral(False)] = True`.
+    """
+
+    value: Any
+
+
 class Section(BaseModel):
     """A part of the recipe: unknown keys are errors, and the text under each field is its documentation."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+    @classmethod
+    def neutral_values(cls) -> dict[str, Any]:
+        """The settings that have a neutral value, with it."""
+        return {
+            name: mark.value
+            for name, info in cls.model_fields.items()
+            for mark in info.metadata
+            if isinstance(mark, Neutral)
+        }
+
+    @model_validator(mode="before")
+    @classmethod
+    def as_it_was_then(cls, data: Any, info: ValidationInfo) -> Any:
+        """A recipe that was kept by an older h2crop has what that version did where it does not say."""
+        kept = isinstance(info.context, dict) and info.context.get("stored")
+        return {**cls.neutral_values(), **data} if kept and isinstance(data, dict) else data
+
+    @model_serializer(mode="wrap")
+    def without_neutral(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """As plain data, without settings at their neutral value."""
+        written: dict[str, Any] = serialize(self)
+        neutral = type(self).neutral_values()
+        return {
+            key: value for key, value in written.items() if key not in neutral or getattr(self, key) != neutral[key]
+        }
 
 
 class Area(Section):
@@ -317,11 +360,16 @@ class Recipe(Section):
     """Form of the store."""
 
     _folder: Path = PrivateAttr(default_factory=Path.cwd)
+    #: The sections of sources that other packages bring.
+    _others: dict[str, Section] = PrivateAttr(default_factory=dict)
+    #: The text of a recipe that was kept in a plan, as it was written then.
+    _kept: dict[str, Any] | None = PrivateAttr(default=None)
 
     @model_validator(mode="after")
-    def something_to_build(self) -> Self:
+    def something_to_build(self, info: ValidationInfo) -> Self:
         """At least one source, and each season once."""
-        if self.enmap is None and self.sentinel2 is None and self.parcels is None:
+        others = (info.context or {}).get("others")
+        if self.enmap is None and self.sentinel2 is None and self.parcels is None and not others:
             raise ValueError("give at least one of enmap, sentinel2, parcels")
         if len(set(self.seasons)) != len(self.seasons):
             raise ValueError("seasons: each year once")
@@ -358,9 +406,32 @@ class Recipe(Section):
         """A catalog's URL as it is, or the absolute path of a local ItemCollection."""
         return catalog if re.match(r"https?://", catalog) else str(self.locate(catalog))
 
+    @property
+    def other_sources(self) -> list[str]:
+        """The sources it uses that other packages bring."""
+        return sorted(self._others)
+
+    def settings_of(self, source: str) -> Any:
+        """The section of a source; None where the recipe does not use it."""
+        return self._others.get(source) or getattr(self, source, None)
+
+    def changed(self, folder: Recipe, **sections: Any) -> Recipe:
+        """The same recipe with other sections. folder: the recipe whose paths these are relative to."""
+        recipe = self.model_copy(update=sections)
+        recipe._folder, recipe._kept = folder._folder, None
+        return recipe
+
+    def in_force(self) -> dict[str, Any]:
+        """Every setting with its value, those at their neutral value left out."""
+        others = {name: section.model_dump(mode="json") for name, section in sorted(self._others.items())}
+        return {**self.model_dump(mode="json"), **others}
+
     def as_written(self) -> dict[str, Any]:
-        """The recipe as plain data, with every default filled in and paths as they stand in the file."""
-        return self.model_dump(mode="json")
+        """The recipe as plain data, with every default filled in and paths as they stand in the file.
+
+        One that was kept in a plan stays as it was written then.
+        """
+        return self.in_force() if self._kept is None else copy.deepcopy(self._kept)
 
     @property
     def hash(self) -> str:
@@ -393,10 +464,27 @@ def parse_recipe(document: dict[str, Any], folder: Path, name: str, **context: A
     """Check a recipe given as plain data; `folder` is what its relative paths start from.
 
     context: `stored=True` for the recipe of a plan, `other_seasons` that its files are read for as well.
+    Raises PluginError where the package of a source cannot be loaded.
     """
+    names = [key for key in document if key not in Recipe.model_fields and key in installed_sources()]
+    others = {key: document[key] for key in names if document[key] not in (None, "none")}
+    own = {key: value for key, value in document.items() if key not in names}
     try:
-        recipe = Recipe.model_validate(document, context=context)
+        sections = {key: section_of(key, content, name, context) for key, content in others.items()}
+        recipe = Recipe.model_validate(own, context={**context, "others": list(sections)})
     except ValidationError as error:
-        raise RecipeError(explain(error, name, document, Recipe)) from error
+        raise RecipeError(explain(error, name, own, Recipe)) from error
     recipe._folder = folder
+    recipe._others = sections
+    if context.get("stored"):
+        recipe._kept = copy.deepcopy(document)
     return recipe
+
+
+def section_of(source: str, content: Any, name: str, context: dict[str, Any]) -> Section:
+    """The section of a source that another package brings. Raises RecipeError that lists everything wrong with it."""
+    model: type[Section] = load_installed(source).settings
+    try:
+        return model.model_validate(content, context=context)
+    except ValidationError as error:
+        raise RecipeError(explain(error, f"{name}, section {source}", content, model)) from error

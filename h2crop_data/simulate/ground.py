@@ -18,9 +18,11 @@ from rasterio.windows import Window
 
 from h2crop_data.grid import transformer
 from h2crop_data.simulate.optics import FINE_GROUND
-from h2crop_data.simulate.phenology import Ground, Pairs, abundances, rows_of
+from h2crop_data.simulate.plants.phenology import Ground, Pairs, abundances, rows_of
 from h2crop_data.simulate.randomness import key_of, noise_at, noise_grid
 
+#: West, south, east, north in metres of a zone.
+Bounds = tuple[int, int, int, int]
 #: Vigour varies within a field by this standard deviation; brightness by that of its kind.
 FIELD_VARIATION = 0.10
 ROUGHNESS = {"field": 0.03, "wood": 0.10, "water": 0.03, "village": 0.22, "road": 0.06}

@@ -9,9 +9,10 @@ from typing import Any
 
 import shapely
 
-from h2crop_data.errors import RecipeError
+from h2crop_data.errors import UsageError
 from h2crop_data.grid import LONLAT, transformer, utm_epsg
-from h2crop_data.simulate.enmap_scenes import Bounds, swaths
+from h2crop_data.simulate.enmap.scenes import swaths
+from h2crop_data.simulate.ground import Bounds
 from h2crop_data.simulate.optics import FINE_GROUND
 from h2crop_data.simulate.settings import Simulation
 
@@ -97,16 +98,16 @@ class Layout:
         return {**where, "crs": f"EPSG:{self.epsg}", "cells": "inside"}
 
     def check(self) -> None:
-        """Raise RecipeError where the region is not one: in another zone than it says, or not in any."""
+        """Raise UsageError where the region is not one: in another zone than it says, or not in any."""
         if not (32601 <= self.epsg <= 32660 or 32701 <= self.epsg <= 32760):
-            raise RecipeError(f"place.epsg: {self.epsg}: 32601..32660 or 32701..32760")
+            raise UsageError(f"place.epsg: {self.epsg}: 32601..32660 or 32701..32760")
         to_lonlat = transformer(f"EPSG:{self.epsg}", LONLAT)
         if abs(self.centre[1]) > 75:
-            raise RecipeError(f"place: latitude {self.centre[1]:.1f}: fields grow between 75 south and 75 north")
+            raise UsageError(f"place: latitude {self.centre[1]:.1f}: fields grow between 75 south and 75 north")
         west, south, east, north = self.bounds
         for x, y in ((west, south), (east, south), (west, north), (east, north)):
             if utm_epsg(*to_lonlat.transform(x, y)) != self.epsg:
-                raise RecipeError(
+                raise UsageError(
                     f"place: the corner ({x}, {y}) of {self.simulation.cells} cells lies outside zone "
                     f"EPSG:{self.epsg}; cells belong to the zone they lie in: move the region or take fewer cells"
                 )

@@ -11,7 +11,7 @@ import numpy as np
 
 from h2crop_data.simulate.randomness import generator
 from h2crop_data.simulate.settings import Simulation
-from h2crop_data.simulate.sky import Sky, Sun, draw_sky, sun_position
+from h2crop_data.simulate.sky.weather import Sky, Sun, draw_sky, sun_position
 
 #: Two satellites, five days between the passes of either over one place.
 REPEAT_DAYS = 5

@@ -28,14 +28,14 @@ import pandas as pd
 import yaml
 from pyogrio.errors import DataSourceError
 
-from h2crop_data.errors import H2cropError, RecipeError, StoreError
-from h2crop_data.simulate.landscape import declared_years, write_landscape
+from h2crop_data.errors import H2cropError, StoreError, UsageError
+from h2crop_data.progress import Progress, silent
+from h2crop_data.simulate.land.landscape import declared_years, write_landscape
 from h2crop_data.simulate.layout import Layout
 from h2crop_data.simulate.scenes import SceneJob, jobs_of, run_job
 from h2crop_data.simulate.settings import Simulation
 from h2crop_data.simulate.workers import started
 
-Progress = Callable[[int, int, str], None]
 #: Notes of what is finished, until everything is.
 NOTES = ".simulate"
 SETTINGS = "simulation.yaml"
@@ -59,16 +59,12 @@ class RegionReport:
     seconds: float
 
 
-def silent(done: int, total: int, text: str) -> None:
-    """Progress nobody watches."""
-
-
 def simulate_region(
     simulation: Simulation, folder: Path, *, workers: int | None = None, progress: Progress = silent
 ) -> RegionReport:
     """Write a region into a folder, or go on with one that was begun with the same settings.
 
-    workers: scenes at a time, one a core by default. Raises RecipeError for a folder that holds something else and
+    workers: scenes at a time, one a core by default. Raises UsageError for a folder that holds something else and
     StoreError for one that cannot be written.
     """
     start = time.perf_counter()
@@ -89,7 +85,7 @@ def write_region(layout: Layout, folder: Path, workers: int, progress: Progress)
     """Write what is not yet there of a region; gives the millions of pixels drawn now."""
     claim(layout.simulation, folder)
     notes = folder / NOTES
-    if finished(folder):
+    if is_written(folder):
         shutil.rmtree(notes, ignore_errors=True)
         return 0.0
     drawn = 0.0
@@ -124,24 +120,24 @@ def held(notes: Path) -> Iterator[None]:
 
 
 def claim(simulation: Simulation, folder: Path) -> None:
-    """Take an empty folder, or one begun with the same settings. Raises RecipeError for any other."""
+    """Take an empty folder, or one begun with the same settings. Raises UsageError for any other."""
     text = yaml.safe_dump(simulation.model_dump(mode="json"), sort_keys=False)
     path = folder / SETTINGS
     if path.exists():
         if yaml.safe_load(path.read_text(encoding="utf-8")) != yaml.safe_load(text):
-            raise RecipeError(f"{folder} holds a region with other settings (see {path}): choose another folder")
+            raise UsageError(f"{folder} holds a region with other settings (see {path}): choose another folder")
         return
     if folder.exists() and (
         not folder.is_dir() or any(entry != path.with_suffix(".draft") for entry in folder.iterdir())
     ):
-        raise RecipeError(f"{folder} is not empty and holds no simulated region: choose another folder")
+        raise UsageError(f"{folder} is not empty and holds no simulated region: choose another folder")
     folder.mkdir(parents=True, exist_ok=True)
     draft = path.with_suffix(".draft")
     draft.write_text(text, encoding="utf-8")
     draft.replace(path)
 
 
-def finished(folder: Path) -> bool:
+def is_written(folder: Path) -> bool:
     """Whether everything was written: the recipe is the last."""
     return (folder / "recipe.yaml").exists()
 

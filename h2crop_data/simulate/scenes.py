@@ -7,13 +7,13 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
-from h2crop_data.simulate.enmap_products import datatakes_of_pass, products_of_tile
+from h2crop_data.simulate.enmap.products import datatakes_of_pass, products_of_tile
 from h2crop_data.simulate.ground import RegionGround
+from h2crop_data.simulate.land.rotation import growth_of_code
 from h2crop_data.simulate.layout import Layout
 from h2crop_data.simulate.overpasses import enmap_passes, sentinel2_passes
-from h2crop_data.simulate.phenology import Pairs
-from h2crop_data.simulate.rotation import growth_of_code
-from h2crop_data.simulate.sentinel2_products import products_of_pass
+from h2crop_data.simulate.plants.phenology import Pairs
+from h2crop_data.simulate.sentinel2.products import products_of_pass
 from h2crop_data.simulate.settings import Simulation
 
 

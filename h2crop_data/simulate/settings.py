@@ -7,11 +7,11 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from h2crop_data.errors import RecipeError
+from h2crop_data.errors import RecipeError, UsageError
 from h2crop_data.grid import CELL_STEP
 from h2crop_data.recipe.model import Share, Year
 from h2crop_data.recipe.problems import explain, read_mapping
-from h2crop_data.simulate.crops import load_crops
+from h2crop_data.simulate.land.crops import load_crops
 
 Archive = Literal["sentinel-2-c1-l2a", "sentinel-2-l2a", "planetary-computer", "copernicus"]
 Baseline = Annotated[str, Field(pattern=r"^\d\d\.\d\d$")]
@@ -25,7 +25,7 @@ class Part(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
 
-class Place(Part):
+class PlaceSettings(Part):
     """Where the region lies. The default is farmland of the Paris basin in which two Sentinel-2 tiles overlap."""
 
     epsg: int = Field(default=32631, strict=True)
@@ -36,7 +36,7 @@ class Place(Part):
     """Southern edge of the region; moved south to the next line of the lattice."""
 
 
-class Sky(Part):
+class SkySettings(Part):
     """Clouds, haze, snow. Every date draws its own sky."""
 
     cloudiness: Share = 0.35
@@ -78,7 +78,7 @@ class Sentinel2Settings(Part):
     """Factor on the noise of the instrument."""
     zone_border: bool = False
     """Also write granules of a tile of the neighbouring UTM zone over the same ground."""
-    sky: Sky = Sky()
+    sky: SkySettings = SkySettings()
     """Weather."""
 
 
@@ -108,7 +108,7 @@ class EnmapSettings(Part):
     """Pairs of band and detector column that are dead: interpolated in the image, 1 in the pixel mask."""
     noise: float = Field(default=1.0, ge=0, le=20)
     """Factor on the noise of the instrument."""
-    sky: Sky = Sky(cloudiness=0.05, cirrus=0.5, haze=0.3)
+    sky: SkySettings = SkySettings(cloudiness=0.05, cirrus=0.5, haze=0.3)
     """Weather; passes are chosen on fair days."""
 
     @model_validator(mode="after")
@@ -159,7 +159,9 @@ class PairSettings(Part):
         for first, second in (*self.narrow, *self.late):
             unknown = [code for code in (first, second) if code not in growth]
             if unknown:
-                raise ValueError(f"{', '.join(unknown)} is no crop of the simulator (simulate/crops.csv lists them)")
+                raise ValueError(
+                    f"{', '.join(unknown)} is no crop of the simulator (simulate/land/crops.csv lists them)"
+                )
             if first == second or growth[first] != growth[second]:
                 raise ValueError(f"{first} and {second}: two codes that grow alike ({growth[first]}, {growth[second]})")
         return self
@@ -176,7 +178,7 @@ class Simulation(Part):
     """Number of cells of the lattice; they fill a region that is as square as they allow."""
     cell_size: int = Field(default=1920, ge=CELL_STEP, le=19200, multiple_of=CELL_STEP, strict=True)
     """Side of a cell in metres, a multiple of 60."""
-    place: Place = Place()
+    place: PlaceSettings = PlaceSettings()
     """Where."""
     sentinel2: Sentinel2Settings = Sentinel2Settings()
     """Sentinel-2 scenes."""
@@ -204,18 +206,27 @@ class Simulation(Part):
 def load_settings(path: Path | None, changes: dict[str, Any]) -> Simulation:
     """Settings of a YAML file (None: the defaults), with `changes` (`sentinel2.dates_per_month`: value) on top.
 
-    Raises RecipeError that lists everything wrong: YAML path, value, what is allowed.
+    Raises UsageError that lists everything wrong: YAML path, value, what is allowed.
     """
-    document: dict[str, Any] = {} if path is None else read_mapping(path, "settings")
+    document = {} if path is None else read_settings(path)
     for name, value in changes.items():
         *sections, key = name.split(".")
         place = document
         for section in sections:
             place = place.setdefault(section, {})
             if not isinstance(place, dict):
-                raise RecipeError(f"{path}: {section} is a mapping of keys, not {place!r}")
+                raise UsageError(f"{path}: {section} is a mapping of keys, not {place!r}")
         place[key] = value
     try:
         return Simulation.model_validate(document)
     except ValidationError as error:
-        raise RecipeError(explain(error, str(path or "arguments"), document, Simulation, "the settings are")) from error
+        raise UsageError(explain(error, str(path or "arguments"), document, Simulation, "the settings are")) from error
+
+
+def read_settings(path: Path) -> dict[str, Any]:
+    """A YAML file of settings. Raises UsageError where it cannot be read or is no mapping."""
+    try:
+        return read_mapping(path, "settings")
+    except RecipeError as error:
+        # Read as a recipe is, but none.
+        raise UsageError(str(error)) from error

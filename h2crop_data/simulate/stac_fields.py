@@ -9,6 +9,8 @@ import shapely
 from shapely.geometry import mapping
 from shapely.geometry.polygon import orient
 
+#: JSON fields of an item.
+Fields = dict[str, Any]
 COG = "image/tiff; application=geotiff; profile=cloud-optimized"
 
 

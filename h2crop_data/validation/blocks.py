@@ -76,7 +76,7 @@ def check_identity(release: Release, season: int, blocks: pd.DataFrame) -> Findi
         pairs = [pair for row in rows for pair in zip(row["files"], row["sha256"], strict=False)]
         files = [{"path": path, "sha256": digest} for path, digest in pairs]
     nothing = pd.DataFrame({"block": []})
-    told = FinishedSeason(season, nothing, blocks, nothing, None, None, {}, files, {}).identity
+    told = FinishedSeason(season, nothing, blocks, nothing, None, {}, {}, files, {}).identity
     stated = release.attributes["seasons"][str(season)]
     for key, word in (("blocks", "blocks"), ("sha256", "hash of the blocks' files")):
         if told[key] != stated[key]:

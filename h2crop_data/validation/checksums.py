@@ -6,7 +6,8 @@ from collections.abc import Iterator, Sequence
 
 from h2crop_data.cube.seal import DATASHEET
 from h2crop_data.errors import StoreError
-from h2crop_data.validation.findings import Finding, Findings, Progress, error, warning
+from h2crop_data.progress import Progress
+from h2crop_data.validation.findings import Finding, Findings, error, warning
 from h2crop_data.validation.parallel import SMALL_READS, in_order
 from h2crop_data.validation.release import Release
 
@@ -64,7 +65,7 @@ def digests(
     release: Release, names: Sequence[str], progress: Progress, text: str
 ) -> Iterator[tuple[str, str | StoreError]]:
     """Each file with its SHA-256, or why it cannot be read."""
-    found = in_order(lambda name: (name, digest(release, name)), names, SMALL_READS)
+    found = in_order(lambda name: (name, file_digest(release, name)), names, SMALL_READS)
     for done, (name, told) in enumerate(found):
         progress(done, len(names), text)
         release.counts["checksums"] += 1
@@ -74,7 +75,7 @@ def digests(
 def is_next_datasheet(release: Release, told: str) -> bool:
     """Whether a SHA-256 is that of the datasheet of the next release, which is not finished."""
     name = f"index/r{release.number + 1}/datasheet.md"
-    return name in release.sizes and digest(release, name) == told
+    return name in release.sizes and file_digest(release, name) == told
 
 
 def other_bytes(release: Release, name: str) -> Finding:
@@ -89,7 +90,7 @@ def unreadable(release: Release, name: str, failure: StoreError) -> Finding:
     return error("unreadable", name, f"cannot be read ({failure})", release.remedy_for(name))
 
 
-def digest(release: Release, name: str) -> str | StoreError:
+def file_digest(release: Release, name: str) -> str | StoreError:
     """The SHA-256 of a file, or why it cannot be read."""
     try:
         return str(release.files.describe(name)["sha256"])

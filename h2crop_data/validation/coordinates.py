@@ -10,11 +10,11 @@ from numcodecs.vlen import VLenUTF8
 from numcodecs.zstd import Zstd
 from numpy.typing import NDArray
 
-from h2crop_data.cube.coordinates import encode_coordinate, fixed_values
-from h2crop_data.cube.schema import CoordinateSpec, coordinates
+from h2crop_data.cube.coordinates import encode_coordinate
+from h2crop_data.cube.schema import CoordinateSpec
 from h2crop_data.errors import StoreError
 from h2crop_data.validation.checksums import other_bytes
-from h2crop_data.validation.documents import coordinate_files, coordinate_shape
+from h2crop_data.validation.documents import coordinate_files
 from h2crop_data.validation.findings import Findings, error, first, warning
 from h2crop_data.validation.release import Release
 
@@ -49,8 +49,8 @@ def check_coordinates(release: Release) -> Findings:
     """Ids, places and bands of every slot, chunk by chunk."""
     for season in release.seasons:
         table = SlotTable(release, season)
-        for coordinate in coordinates(release.layout):
-            shape = coordinate_shape(coordinate, release.layout, len(table.valid))
+        for coordinate in release.layout.coordinates():
+            shape = coordinate.shape(len(table.valid))
             for place, file in enumerate(coordinate_files(coordinate, shape)):
                 name = f"{season}/{coordinate.name}/{file}"
                 if release.is_here(name):
@@ -65,7 +65,7 @@ def check_chunk(
     release.counts["coordinate_chunks"] += 1
     try:
         data = release.files.read(name)
-        values = decode(data, coordinate, (size, *shape[1:]))
+        values = decode_coordinate(data, coordinate, (size, *shape[1:]))
     except (StoreError, ValueError, RuntimeError, MemoryError, TypeError) as failure:
         yield error("coordinate", name, f"cannot be decoded ({failure})", release.remedy_for(name))
         return
@@ -79,7 +79,7 @@ def check_chunk(
         yield other_bytes(release, name)
 
 
-def decode(data: bytes, coordinate: CoordinateSpec, shape: tuple[int, ...]) -> NDArray[Any]:
+def decode_coordinate(data: bytes, coordinate: CoordinateSpec, shape: tuple[int, ...]) -> NDArray[Any]:
     """A chunk of a coordinate. Raises ValueError or RuntimeError for bytes that are none."""
     raw = bytes(Zstd().decode(data))
     if coordinate.data_type == "string":
@@ -98,10 +98,9 @@ def chunk_problems(
 ) -> Findings:
     """What of a chunk contradicts the index, or the format."""
     remedy = release.remedies.wrong_index()
-    fixed = fixed_values(coordinate, release.layout)
-    if fixed is not None:
-        if list(fixed) != list(values):
-            yield error("coordinate", name, f"is {list(values)[:14]}, not {list(fixed)}", remedy)
+    if coordinate.values is not None:
+        if list(coordinate.values) != list(values):
+            yield error("coordinate", name, f"is {list(values)[:14]}, not {list(coordinate.values)}", remedy)
         return
     if not table.known:
         return
@@ -129,6 +128,9 @@ def wrong_where_valid(
         return unknown & different(values, 0) if table.imported else unknown
     if coordinate.name == "fwhm":
         return different(np.isfinite(values) & (values >= 0), True)
+    if coordinate.lengths:
+        # Of another source, whose values nobody here knows.
+        return np.zeros(len(values), bool)
     expected = np.full(len(values), coordinate.fill, object)
     inside = table.samples.loc[(table.samples.index >= start) & (table.samples.index < start + len(values))]
     expected[inside.index.to_numpy() - start] = inside[coordinate.name].to_numpy()

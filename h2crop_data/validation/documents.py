@@ -6,8 +6,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from h2crop_data.cube.coordinates import fixed_values
-from h2crop_data.cube.schema import CoordinateSpec, StoreLayout, coordinates, group_document
+from h2crop_data.cube.schema import CoordinateSpec, StoreLayout, group_document
 from h2crop_data.cube.seal import DATASHEET
 
 
@@ -17,9 +16,8 @@ def season_documents(layout: StoreLayout, season: int, blocks: int) -> dict[str,
     documents = {str(season): group_document({"season": season})}
     for name, spec in layout.arrays().items():
         documents[f"{season}/{name}"] = spec.metadata(slots, layout.capacity, layout.codec)
-    for coordinate in coordinates(layout):
-        shape = coordinate_shape(coordinate, layout, slots)
-        documents[f"{season}/{coordinate.name}"] = coordinate.metadata(shape)
+    for coordinate in layout.coordinates():
+        documents[f"{season}/{coordinate.name}"] = coordinate.metadata(coordinate.shape(slots))
     return documents
 
 
@@ -29,14 +27,6 @@ def store_documents(layout: StoreLayout, seasons: Mapping[int, int]) -> dict[str
     for season, blocks in seasons.items():
         documents |= season_documents(layout, season, blocks)
     return documents
-
-
-def coordinate_shape(coordinate: CoordinateSpec, layout: StoreLayout, slots: int) -> tuple[int, ...]:
-    """The shape of a coordinate of a season with so many slots."""
-    fixed = fixed_values(coordinate, layout)
-    if fixed is not None:
-        return tuple(fixed.shape)
-    return (slots, layout.enmap_bands) if "band" in coordinate.dims else (slots,)
 
 
 def coordinate_files(coordinate: CoordinateSpec, shape: tuple[int, ...]) -> list[str]:
@@ -81,7 +71,7 @@ def release_files(layout: StoreLayout, seasons: Mapping[int, int], index: Mappin
         files.add(DATASHEET)
     for season, blocks in seasons.items():
         files |= {f"{path}/zarr.json" for path in season_documents(layout, season, blocks)}
-        for coordinate in coordinates(layout):
-            shape = coordinate_shape(coordinate, layout, blocks * layout.capacity)
+        for coordinate in layout.coordinates():
+            shape = coordinate.shape(blocks * layout.capacity)
             files |= {f"{season}/{coordinate.name}/{chunk}" for chunk in coordinate_files(coordinate, shape)}
     return files

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
+
+from h2crop_data.progress import Progress as Progress
 
 Severity = Literal["error", "warning"]
 #: Names that a finding lists before it says how many more there are.
 NAMED = 5
-Progress = Callable[[int, int, str], None]
-
-
-def silent(done: int, total: int, text: str) -> None:
-    """Progress nobody watches."""
 
 
 @dataclass(frozen=True)

@@ -6,10 +6,11 @@ import json
 from typing import Any
 
 from h2crop_data.errors import StoreError
+from h2crop_data.progress import Progress
 from h2crop_data.storage.storage import canonical_json
 from h2crop_data.validation.checksums import other_bytes
 from h2crop_data.validation.documents import difference, season_documents
-from h2crop_data.validation.findings import Findings, Progress, error, first, warning
+from h2crop_data.validation.findings import Findings, error, first, warning
 from h2crop_data.validation.parallel import SMALL_READS, in_order
 from h2crop_data.validation.release import Release
 from h2crop_data.validation.root import ROOT
@@ -33,13 +34,13 @@ def check_documents(release: Release, progress: Progress) -> Findings:
         documents = season_documents(release.layout, season, blocks)
         names = {f"{path}/zarr.json": document for path, document in documents.items()}
         here = [name for name in names if release.is_here(name)]
-        found = in_order(lambda name: (name, read_document(release, name)), here, SMALL_READS)
+        found = in_order(lambda name: (name, read_metadata(release, name)), here, SMALL_READS)
         for done, (name, document) in enumerate(found):
             progress(done, len(here), f"metadata of {season}")
             yield from document_problems(release, name, names[name], document)
 
 
-def read_document(release: Release, name: str) -> Any:
+def read_metadata(release: Release, name: str) -> Any:
     """A JSON document of the store; a StoreError or ValueError where it is none."""
     try:
         return json.loads(release.files.read(name))

@@ -76,7 +76,8 @@ def look_at_block(release: Release, task: BlockTask) -> BlockOutcome:
         outcome.findings.append(Finding(problem.severity, problem.check, where, problem.what, remedy))
     whole = set(arrays) == set(release.layout.arrays())
     mask = release.flag_mask(task.season)
-    if whole and task.split is not None and (mask is not None or not release.layout.enmap_bands):
+    flagged = any("flag_masks" in spec.attributes for spec in release.specs.values())
+    if whole and task.split is not None and (mask is not None or not flagged):
         outcome.sums = block_sums(arrays, task.split, mask or 0)
     return outcome
 

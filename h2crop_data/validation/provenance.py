@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pandas as pd
@@ -17,7 +17,6 @@ from h2crop_data.validation.samples import NO_SCENE
 
 #: What an import writes where there is no plan and no taxonomy of ours.
 NONE = "none"
-HASHES = ("hash_s2", "hash_enmap", "hash_labels")
 #: Between the beginning of a datatake and the last of its scenes.
 LONGEST_DATATAKE = pd.Timedelta(minutes=60)
 TAXONOMY = re.compile(r".+ [0-9a-f]{64}")
@@ -27,13 +26,14 @@ def check_provenance(release: Release) -> Findings:
     """Every block says what it was made from and by what, and the scenes it names are in the index."""
     table, scenes = release.tables.get("blocks"), release.tables.get("scenes")
     path, remedy = release.index_path("blocks"), release.remedies.wrong_index()
+    hashes = [column.name for column in release.layout.block_columns() if column.name.startswith("hash_")]
     for season in release.seasons:
         blocks = release.blocks(season)
         if table is None or blocks is None:
             return
         for row in blocks.to_dict("records"):
             where = f"{path}, {season} block {row['block']}"
-            for told in missing_facts(row, imported=release.is_imported(season)):
+            for told in missing_facts(row, hashes, imported=release.is_imported(season)):
                 yield error("provenance", where, told, remedy)
         yield from check_recipe(release, season, blocks)
         if scenes is not None:
@@ -42,9 +42,9 @@ def check_provenance(release: Release) -> Findings:
         yield from check_scene_table(release, scenes)
 
 
-def missing_facts(row: dict[Any, Any], *, imported: bool) -> Iterator[str]:
-    """What the row of a block does not say, in words."""
-    for column in HASHES:
+def missing_facts(row: dict[Any, Any], hashes: Sequence[str], *, imported: bool) -> Iterator[str]:
+    """What the row of a block does not say, in words. hashes: its columns of input hashes."""
+    for column in hashes:
         value = row[column]
         if not (imported and pd.isna(value)) and not re.match(SHA256, str(value)):
             yield f"{column} is {value!r}, no SHA-256"
@@ -77,22 +77,26 @@ def check_recipe(release: Release, season: int, blocks: pd.DataFrame) -> Finding
 def check_scenes(release: Release, season: int, blocks: pd.DataFrame, scenes: pd.DataFrame) -> Findings:
     """The scenes blocks and samples name were taken, and the days samples name are days of such scenes."""
     taken = scenes[scenes["taken"]]
-    names = {sensor: set(taken["id"][taken["sensor"] == sensor]) for sensor in ("enmap", "sentinel2")}
+    names = {sensor: set(of_sensor) for sensor, of_sensor in taken.groupby("sensor")["id"]}
+    titles = {source.name: source.title for source in release.layout.sources}
     path, remedy = release.index_path("blocks"), release.remedies.wrong_index()
-    if release.layout.enmap_bands:
-        lost = sorted({scene for scene in blocks["scene"] if scene not in names["enmap"]})
-        if lost:
-            told = f"blocks of {season} name EnMAP scenes that scenes.parquet does not have as taken: {first(lost)}"
-            yield error("provenance", path, told, remedy)
-    elif set(blocks["scene"]) - {NO_SCENE}:
-        yield error("provenance", path, f"blocks of {season} name scenes, the store has no EnMAP", remedy)
-    if "s2_items" in blocks and not release.is_imported(season):
-        lost = sorted({item for items in blocks["s2_items"] for item in items} - names["sentinel2"])
+    maker = next((source for source in release.layout.sources if source.makes_samples), None)
+    columns = {"scene": maker.name} if maker else {}
+    if maker is None and set(blocks["scene"]) - {NO_SCENE}:
+        yield error("provenance", path, f"blocks of {season} name scenes, the store has no source of any", remedy)
+    if not release.is_imported(season):
+        listed = [column for column in release.layout.block_columns() if column.source and column.dtype == "texts"]
+        columns |= {column.name: column.source for column in listed}
+    for column, sensor in columns.items():
+        named = {scene for scenes in blocks[column] for scene in ([scenes] if isinstance(scenes, str) else scenes)}
+        lost = sorted(named - names.get(sensor, set()))
         if lost:
             told = (
-                f"blocks of {season} name Sentinel-2 scenes that scenes.parquet does not have as taken: {first(lost)}"
+                f"blocks of {season} name {titles[sensor]} scenes that scenes.parquet does not have as taken: "
+                f"{first(lost)}"
             )
             yield error("provenance", path, told, remedy)
+    if "s2_items" in blocks and not release.is_imported(season):
         yield from check_days(release, season, blocks, taken)
 
 
@@ -120,12 +124,16 @@ def check_scene_table(release: Release, scenes: pd.DataFrame) -> Findings:
     """Every scene says whether it was taken and why; what was taken from Sentinel-2 has an offset."""
     path, remedy = release.index_path("scenes"), release.remedies.wrong_index()
     without = scenes["reason"].fillna("").str.strip() == ""
-    decided = scenes["taken"] & (scenes["sensor"] == "sentinel2")
+    with_offset = {source.name: source.title for source in release.layout.sources if source.has_offsets}
+    decided = scenes["taken"] & scenes["sensor"].isin(with_offset)
     for told, wrong in (
         ("no reason is given why they were taken or left out", without),
-        ("Sentinel-2 scenes were taken without a decision on their offset", decided & scenes["offset"].isna()),
+        (
+            f"{' and '.join(with_offset.values())} scenes were taken without a decision on their offset",
+            decided & scenes["offset"].isna(),
+        ),
         ("they are listed more than once", scenes.duplicated(["season", "sensor", "id"])),
-        ("their sensor is not known", ~scenes["sensor"].isin(["sentinel2", "enmap"])),
+        ("their sensor is not known", ~scenes["sensor"].isin([source.name for source in release.layout.sources])),
     ):
         if wrong.any():
             yield error("provenance", path, f"{told}: {first(scenes['id'][wrong].tolist())}", remedy)

@@ -6,7 +6,8 @@ from collections import defaultdict
 from collections.abc import Iterator
 from itertools import groupby
 
-from h2crop_data.validation.findings import Finding, Findings, Progress, error, first, warning
+from h2crop_data.progress import Progress
+from h2crop_data.validation.findings import Finding, Findings, error, first, warning
 from h2crop_data.validation.labels import Priors, SeasonLabels
 from h2crop_data.validation.parallel import in_order
 from h2crop_data.validation.pixels import BlockOutcome, BlockTask, look_at_block

@@ -11,8 +11,9 @@ from typing import Any
 import pandas as pd
 
 from h2crop_data.constants import ENMAP_FLAGS
-from h2crop_data.cube.schema import ArraySpec, StoreLayout
+from h2crop_data.cube.schema import ArraySpec
 from h2crop_data.cube.shard import shard_name
+from h2crop_data.sources.formats import layout_of_root
 from h2crop_data.storage.storage import FileRecord, Storage
 from h2crop_data.validation.remedies import Remedies
 from h2crop_data.validation.root import consolidated_problems
@@ -39,7 +40,7 @@ class Release:
         self.sizes = sizes
         self.root = root
         self.attributes: dict[str, Any] = root["attributes"]
-        self.layout = StoreLayout.from_attributes(self.attributes["layout"])
+        self.layout = layout_of_root(self.attributes)
         self.remedies = remedies
         #: Blocks may be missing by intention.
         self.partial = partial

@@ -7,8 +7,9 @@ from typing import Any
 
 from h2crop_data.cube.schema import ROOT_COPY
 from h2crop_data.errors import StoreError
-from h2crop_data.validation.checksums import digest
-from h2crop_data.validation.findings import Findings, Progress, error, warning
+from h2crop_data.progress import Progress
+from h2crop_data.validation.checksums import file_digest
+from h2crop_data.validation.findings import Findings, error, warning
 from h2crop_data.validation.manifest import is_strange, records_of
 from h2crop_data.validation.parallel import SMALL_READS, in_order
 from h2crop_data.validation.release import INDEX_FILE, Release
@@ -96,7 +97,7 @@ def check_records(
             )
         elif is_index or full:
             own.append(record)
-    found = in_order(lambda record: (record, digest(release, record["path"])), own, SMALL_READS)
+    found = in_order(lambda record: (record, file_digest(release, record["path"])), own, SMALL_READS)
     for done, (record, told) in enumerate(found):
         progress(done, len(own), f"files of release {folder[7:-1]}")
         if isinstance(told, StoreError):

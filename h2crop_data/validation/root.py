@@ -15,9 +15,10 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from h2crop_data.cube.schema import ROOT_COPY, StoreLayout, check_format_version
+from h2crop_data.cube.schema import ROOT_COPY, check_format_version
 from h2crop_data.errors import FormatVersionError, StoreError
 from h2crop_data.grid import CELL_STEP
+from h2crop_data.sources.formats import layout_of_root
 from h2crop_data.storage.storage import Storage, canonical_json
 from h2crop_data.validation.documents import difference, store_documents
 from h2crop_data.validation.findings import Finding, error
@@ -120,6 +121,7 @@ def read_root_file(files: Storage, name: str) -> RootFile:
         attributes = document["attributes"]
         check_format_version(attributes, files.location)
         RootFacts.model_validate(attributes)
+        layout_of_root(attributes)
         document["consolidated_metadata"]["metadata"].keys()
     except FormatVersionError as failure:
         return RootFile(name, data, problem=str(failure), foreign=True)
@@ -137,7 +139,7 @@ def documents_of(document: dict[str, Any]) -> dict[str, dict[str, Any]]:
     """The metadata documents that the store of a root must have."""
     attributes = document["attributes"]
     seasons = {int(season): facts["blocks"] for season, facts in attributes["seasons"].items()}
-    return store_documents(StoreLayout.from_attributes(attributes["layout"]), seasons)
+    return store_documents(layout_of_root(attributes), seasons)
 
 
 def is_sound(files: Storage, root: RootFile) -> bool:

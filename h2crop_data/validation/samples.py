@@ -10,7 +10,6 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from h2crop_data.constants import MONTHS, TIERS
 from h2crop_data.validation.findings import NAMED, Findings, error, first
 from h2crop_data.validation.release import Release
 
@@ -20,12 +19,6 @@ STAMP = re.compile(r"_(\d{8}T\d{6})Z_")
 NO_SCENE = "none"
 #: What a sample has of its block.
 OF_BLOCK = ("split", "square", "epsg", "scene")
-SHARES = (
-    *("flagged_share", "labelled_share", "enmap_cloud_share", "enmap_flagged_share", "enmap_fill_share"),
-    *("declared_share", "s2_clear_share", "class_share"),
-)
-#: How many numbers a list of shares holds.
-LENGTHS = {"s2_clear_share": MONTHS, "class_share": TIERS}
 Wrong = NDArray[np.bool_]
 
 
@@ -40,7 +33,7 @@ def check_samples(release: Release) -> Findings:
         path, remedy = release.index_path(f"samples-{season}"), release.remedies.wrong_index()
         if len(samples) != told:
             yield error("samples", path, f"has {len(samples)} samples, the root says {told}", remedy)
-        rules = [*own_rules(release, season, samples), *share_rules(samples)]
+        rules = [*own_rules(release, season, samples), *share_rules(release, samples)]
         if blocks is not None:
             rules += block_rules(samples, blocks)
             yield from check_counts(release, season, samples, blocks)
@@ -74,15 +67,16 @@ def sample_id(row: dict[Any, Any], season: int) -> str:
     return f"{row['cell']}_{found[1] if found else season}"
 
 
-def share_rules(samples: pd.DataFrame) -> Iterator[tuple[str, Wrong]]:
+def share_rules(release: Release, samples: pd.DataFrame) -> Iterator[tuple[str, Wrong]]:
     """Shares lie in 0..1 (or are not known), lists of them have their length."""
-    for column in SHARES:
-        if column not in samples:
+    for stated in release.layout.sample_columns():
+        column = stated.name
+        if column not in samples or not stated.is_share:
             continue
         values = samples[column].tolist()
-        if column in LENGTHS:
-            right = [value is not None and len(value) == LENGTHS[column] for value in values]
-            yield f"{column} has not {LENGTHS[column]} numbers", ~np.array(right, bool)
+        if stated.length is not None:
+            right = [value is not None and len(value) == stated.length for value in values]
+            yield f"{column} has not {stated.length} numbers", ~np.array(right, bool)
         outside = [
             not np.all(np.isnan(one := np.asarray(value, float)) | ((one >= 0) & (one <= 1))) for value in values
         ]

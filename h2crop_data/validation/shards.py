@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from h2crop_data.cube.schema import ArraySpec
 from h2crop_data.cube.shard import MISSING, index_size, parse_index
 from h2crop_data.errors import StoreError
-from h2crop_data.validation.findings import Finding, Findings, Progress, error
+from h2crop_data.progress import Progress
+from h2crop_data.validation.findings import Finding, Findings, error
 from h2crop_data.validation.parallel import SMALL_READS, in_order
 from h2crop_data.validation.release import Release
 

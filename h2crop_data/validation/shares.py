@@ -24,7 +24,9 @@ def share_problems(
         of_sample = {name: values[sample] for name, values in arrays.items()}
         for array, column, value in recomputed(of_sample, mask, imported=imported):
             if column in row and not same(row[column], value, unknown_allowed=imported):
-                what = f"the index says {column} = {plain(row[column])}, the array gives {plain(value)}"
+                what = (
+                    f"the index says {column} = {value_in_words(row[column])}, the array gives {value_in_words(value)}"
+                )
                 yield Problem(sample, array, "shares", what)
         if "s2_clear" in of_sample and not imported:
             for what in date_problems(of_sample["s2_clear"], list(row.get("s2_dates", []))):
@@ -64,7 +66,7 @@ def same(stored: Any, value: float | int | list[float], *, unknown_allowed: bool
     return bool(stored == value)
 
 
-def plain(value: Any) -> str:
+def value_in_words(value: Any) -> str:
     """A value of a column in a sentence."""
     if isinstance(value, float):
         return f"{value:.6g}"

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from h2crop_data.constants import MONTHS, TIERS
 from h2crop_data.cube.index import statistics
+from h2crop_data.cube.schema import ArraySpec
 from h2crop_data.cube.season import FinishedSeason
 from h2crop_data.cube.statistics import TRAINING, BlockSums
 from h2crop_data.validation.documents import difference, short
@@ -21,6 +22,9 @@ from h2crop_data.validation.release import Release
 
 #: What format 1.0 did not have.
 SINCE_1_1 = ("percentiles", "clear_observations", "class_parcels")
+#: The arrays whose reflectance is summed up, and along which axis; the arrays whose classes are counted.
+STATISTICS_OF = {"enmap": "band", "s2": "s2_band"}
+CLASSES = ("label", "prior")
 #: Relative difference that is allowed to figures of format 1.0, which were summed up in another way.
 ROUNDING = 1e-9
 
@@ -75,18 +79,24 @@ def form_problems(release: Release, document: dict[str, Any]) -> Iterator[str]:
     if len(splits) == len(release.named_seasons) and training and reflectance["samples"] != training:
         yield f"reflectance is of {reflectance['samples']} samples, the split {TRAINING} has {training}"
     if reflectance.get("samples"):
-        for name, bands in (("enmap", layout.enmap_bands), ("s2", len(layout.s2_bands))):
-            if bands and [set(band) for band in reflectance[name]] != [summary_keys(release)] * bands:
+        arrays = layout.arrays()
+        lengths = {name: of_axis(arrays[name], axis) for name, axis in STATISTICS_OF.items() if name in arrays}
+        for name, bands in lengths.items():
+            if [set(band) for band in reflectance[name]] != [summary_keys(release)] * bands:
                 yield f"reflectance.{name} is not a list of {bands} bands of {', '.join(sorted(summary_keys(release)))}"
-        months = reflectance["s2_by_month"] if layout.s2_bands else []
-        if layout.s2_bands and [len(month) for month in months] != [len(layout.s2_bands)] * MONTHS:
+        if "s2" in lengths and [len(month) for month in reflectance["s2_by_month"]] != [lengths["s2"]] * MONTHS:
             yield "reflectance.s2_by_month is not a list of 12 months of bands"
-        if release.minor and layout.s2_bands and len(document["clear_observations"]) != MONTHS:
+        if release.minor and "s2" in lengths and len(document["clear_observations"]) != MONTHS:
             yield "clear_observations is not a list of 12 months"
     if set(map(int, document["class_pixels"])) != release.named_seasons:
         yield f"class_pixels has the seasons {first(sorted(document['class_pixels']))}"
     for season, counts in splits.items():
-        yield from class_problems(release, document["class_pixels"][str(season)], season, counts)
+        yield from class_count_problems(release, document["class_pixels"][str(season)], season, counts)
+
+
+def of_axis(spec: ArraySpec, axis: str) -> int:
+    """How long an axis of an array is."""
+    return spec.sample_shape[spec.dims.index(axis) - 1]
 
 
 def summary_keys(release: Release) -> set[str]:
@@ -95,16 +105,17 @@ def summary_keys(release: Release) -> set[str]:
     return keys | {"percentiles"} if release.minor else keys
 
 
-def class_problems(release: Release, stored: dict[str, Any], season: int, counts: pd.Series[int]) -> Iterator[str]:
+def class_count_problems(
+    release: Release, stored: dict[str, Any], season: int, counts: pd.Series[int]
+) -> Iterator[str]:
     """Pixels of classes of a season: every split of its samples, every tier with as many pixels as there are."""
     if set(stored) != set(counts.index):
         has, wanted = first(sorted(stored)), first(sorted(counts.index))
         yield f"class_pixels of {season} has the splits {has}, the samples have {wanted}"
         return
-    if not release.layout.labels:
-        return
+    names = [name for name in CLASSES if name in release.layout.arrays()]
     for split, count in counts.items():
-        for name in ("label", "prior"):
+        for name in names:
             pixels = [sum(tier.values()) for tier in stored[str(split)][name]]
             if pixels != [int(count) * release.layout.fine**2] * TIERS:
                 yield f"class_pixels of {season} {split}, {name}, does not count every pixel of {count} samples"
@@ -121,7 +132,7 @@ def check_statistics(release: Release, sums: RunningSums) -> Findings:
         release.cannot_check("the statistics against the arrays: the parcels are lost, or not numbered as they must be")
         return
     try:
-        expected = statistics([finished(release, season, sums) for season in release.seasons])
+        expected = statistics([sealed_season(release, season, sums) for season in release.seasons])
     except (IndexError, ValueError) as failure:
         release.cannot_check(f"the statistics against the arrays: they cannot be summed up ({failure})")
         return
@@ -131,11 +142,11 @@ def check_statistics(release: Release, sums: RunningSums) -> Findings:
         yield error("statistics", path, f"is not what the arrays give: {told}", release.remedies.sealed())
 
 
-def finished(release: Release, season: int, sums: RunningSums) -> FinishedSeason:
+def sealed_season(release: Release, season: int, sums: RunningSums) -> FinishedSeason:
     """A season as sealing knows it, from its index and the sums of its blocks."""
     nothing = pd.DataFrame()
     parcels = release.tables.get(f"parcels-{season}")
-    return FinishedSeason(season, nothing, nothing, nothing, parcels, None, sums.of_season(season), [], {})
+    return FinishedSeason(season, nothing, nothing, nothing, parcels, {}, sums.of_season(season), [], {})
 
 
 def older(document: Any) -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import geopandas as gpd
@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pyarrow import types
 
-from h2crop_data.constants import TIERS
+from h2crop_data.cube.columns import GEOMETRY, PARCELS, SCENES, SINCE_1_1, SQUARES, Column
 from h2crop_data.errors import StoreError
 from h2crop_data.validation.findings import Findings, Progress, error, first
 from h2crop_data.validation.release import Release
@@ -53,68 +53,35 @@ def is_shape(column: Any) -> bool:
     return bool(types.is_binary(column) or types.is_large_binary(column))
 
 
-TEXTS, NUMBERS = is_list_of(is_text), is_list_of(is_number)
-PLACE: dict[str, Kind] = {"epsg": types.is_integer, "x0": is_number, "y0": is_number}
-SAMPLES: dict[str, Kind] = {
-    **dict.fromkeys(("sample", "cell", "split", "square", "scene"), is_text),
-    **PLACE,
-    **dict.fromkeys(("block", "slot"), types.is_integer),
-    **dict.fromkeys(("sun_elevation", "sun_azimuth", "across_off_nadir"), is_number),
-    "scene_time": is_time,
-    "geometry": is_shape,
-}
-PLANNED: dict[str, Kind] = dict.fromkeys(("flagged_share", "labelled_share"), is_number)
-OF_ENMAP: dict[str, Kind] = dict.fromkeys(("enmap_cloud_share", "enmap_flagged_share", "enmap_fill_share"), is_number)
-OF_SENTINEL2: dict[str, Kind] = {"s2_dates": TEXTS, "s2_clear_share": NUMBERS, "s2_gaps": TEXTS}
-OF_LABELS: dict[str, Kind] = {"parcels": types.is_integer, "declared_share": is_number, "class_share": NUMBERS}
-BLOCKS: dict[str, Kind] = {
-    **dict.fromkeys(("season", "block", "epsg", "samples"), types.is_integer),
-    **dict.fromkeys(("split", "square", "scene", "hash_s2", "hash_enmap", "hash_labels"), is_text),
-    **dict.fromkeys(("software", "recipe", "taxonomy"), is_text),
-    "files": TEXTS,
-    "sha256": TEXTS,
-}
-SCENES: dict[str, Kind] = {
-    **dict.fromkeys(("id", "sensor", "collection", "baseline", "reason"), is_text),
-    "season": types.is_integer,
+KINDS: dict[str, Kind] = {
+    "text": is_text,
+    "texts": is_list_of(is_text),
+    "integer": types.is_integer,
+    "nullable integer": lambda column: bool(types.is_integer(column) or types.is_null(column)),
+    "number": is_number,
+    "numbers": is_list_of(is_number),
     "time": is_time,
-    "taken": types.is_boolean,
-    "offset": lambda column: bool(types.is_integer(column) or types.is_null(column)),
-}
-PARCELS: dict[str, Kind] = {
-    **dict.fromkeys(("country", "parcel_id", "code", "hcat3", "split"), is_text),
-    **dict.fromkeys(("number", *(f"tier{tier}" for tier in range(1, TIERS + 1))), types.is_integer),
+    "boolean": types.is_boolean,
     "geometry": is_shape,
 }
-SQUARES: dict[str, Kind] = {
-    **dict.fromkeys(("column", "row", "samples"), types.is_integer),
-    "split": is_text,
-    "geometry": is_shape,
-}
-#: Columns without which a row means nothing.
-NEVER_EMPTY = (
-    *("sample", "cell", "split", "slot", "block", "season", "number", "id", "files", "sha256", "geometry"),
-    *("s2_items", "s2_dates", "s2_gaps", "s2_clear_share", "class_share", "enmap_processing"),
-)
+TABLES = {"scenes": SCENES, "squares": SQUARES}
 DOCUMENTS = ("recipes", "classes", "statistics")
 
 
-def columns_of(release: Release, name: str) -> dict[str, Kind]:
-    """The columns a table of the index must have."""
+def columns_of(release: Release, name: str) -> list[Column]:
+    """The columns that a table of the index may have; those of sources come with the store's layout."""
     if name == "blocks":
-        more: dict[str, Kind] = {"s2_items": TEXTS} if release.layout.s2_bands else {}
-        return BLOCKS | more | ({"retracted": is_text, "part": is_text} if release.minor else {})
+        return [column for column in release.layout.block_columns() if release.minor or column.name not in SINCE_1_1]
     if not name.startswith("samples"):
-        return {"scenes": SCENES, "squares": SQUARES}.get(name, PARCELS)
-    built = not release.is_imported(int(name.split("-")[1]))
-    return {
-        **SAMPLES,
-        **(PLANNED if built else {}),
-        **(OF_ENMAP if release.layout.enmap_bands else {}),
-        **({"enmap_processing": TEXTS} if release.layout.enmap_bands and built else {}),
-        **(OF_SENTINEL2 if release.layout.s2_bands else {}),
-        **(OF_LABELS if release.layout.labels else {}),
-    }
+        return list(TABLES.get(name, PARCELS))
+    imported = release.is_imported(int(name.split("-")[1]))
+    columns = [*release.layout.sample_columns(), GEOMETRY]
+    return [column for column in columns if column.imported or not imported]
+
+
+def has_parcels(release: Release) -> bool:
+    """Whether seasons that were built have tables of parcels: where an array numbers these."""
+    return "parcel" in release.layout.arrays()
 
 
 def wanted_parts(release: Release) -> tuple[list[str], list[str]]:
@@ -122,7 +89,7 @@ def wanted_parts(release: Release) -> tuple[list[str], list[str]]:
     seasons = sorted(release.named_seasons)
     built = [season for season in seasons if not release.is_imported(season)]
     wanted = [*DOCUMENTS, *(f"samples-{season}" for season in seasons), "blocks", "scenes", "manifest"]
-    if release.layout.labels:
+    if has_parcels(release):
         wanted += [f"parcels-{season}" for season in built]
     if release.minor:
         wanted += ["root"]
@@ -180,7 +147,8 @@ def read_table(release: Release, name: str) -> Findings:
         told = f"is no table of the index ({type(failure).__name__}: {str(failure)[:100]})"
         yield error("index", path, told, release.remedies.sealed())
         return
-    empty = [column for column in NEVER_EMPTY if column in table and table[column].isna().any()]
+    stated = [column.name for column in columns_of(release, name) if column.filled and column.name in table]
+    empty = [column for column in stated if table[column].isna().any()]
     problems += [f"column {column} has rows without a value" for column in empty]
     for problem in problems:
         yield error("index", path, problem, release.remedies.wrong_index())
@@ -193,12 +161,12 @@ def read_table(release: Release, name: str) -> Findings:
     release.counts["tables"] += 1
 
 
-def column_problems(wanted: dict[str, Kind], schema: pa.Schema) -> list[str]:
+def column_problems(columns: Sequence[Column], schema: pa.Schema) -> list[str]:
     """In words, the columns that are missing or have another type."""
     problems = []
-    for column, is_right in wanted.items():
-        if column not in schema.names:
-            problems.append(f"has no column {column}")
-        elif not is_right(schema.field(column).type):
-            problems.append(f"column {column} has the type {schema.field(column).type}")
+    for column in columns:
+        if column.name not in schema.names:
+            problems += [f"has no column {column.name}"] if column.always else []
+        elif not KINDS[column.dtype](schema.field(column.name).type):
+            problems.append(f"column {column.name} has the type {schema.field(column.name).type}")
     return problems

@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 from h2crop_data.cube.schema import FORMAT_VERSION
-from h2crop_data.errors import RecipeError, StoreError
+from h2crop_data.errors import StoreError, UsageError
+from h2crop_data.progress import Progress, silent
 from h2crop_data.storage.location import WEB, open_storage
 from h2crop_data.storage.storage import BUILD_FOLDER
 from h2crop_data.validation.blocks import check_blocks
 from h2crop_data.validation.checksums import check_kept_files, check_presence, check_small_checksums
 from h2crop_data.validation.coordinates import check_coordinates
-from h2crop_data.validation.findings import Finding, Findings, Progress, error, silent, warning
+from h2crop_data.validation.findings import Finding, Findings, error, warning
 from h2crop_data.validation.georeferencing import check_georeferencing
 from h2crop_data.validation.manifest import check_manifest
 from h2crop_data.validation.metadata import check_consolidated, check_documents
@@ -95,7 +96,7 @@ def validate_store(
     A store on a web server cannot be validated: what is missing or does not belong there shows in a list of all files.
 
     mode: `quick` reads everything but the chunks of shards. partial: blocks may be missing by intention. workers:
-    blocks that are read at a time. Raises RecipeError where there is no store, FormatVersionError for one of another
+    blocks that are read at a time. Raises UsageError where there is no store, FormatVersionError for one of another
     major version, StoreError where the place cannot be listed.
     """
     if str(location).startswith(WEB):
@@ -111,7 +112,7 @@ def validate_store(
     except OSError as failure:
         raise StoreError(f"cannot list {location}: {failure.strerror or failure}") from failure
     if not everything:
-        raise RecipeError(f"there is no store in {location}: it holds no file")
+        raise UsageError(f"there is no store in {location}: it holds no file")
     remedies = Remedies(files.location, origin_of(everything))
     sizes = {name: size for name, size in everything.items() if not name.startswith(f"{BUILD_FOLDER}/")}
     result = Validation(str(location), mode)

@@ -126,11 +126,12 @@ def synthesise(folder: Path) -> dict[str, float]:
     from h2crop_data.cube.seal import seal
     from h2crop_data.cube.writer import hold_store
     from h2crop_data.report.summary import summarize
+    from h2crop_data.sources.describe import describe_release
 
     layout, finished = synthesised_season()
     with hold_store(folder / "many") as builder:
         start = time.perf_counter()
-        seal(builder, layout, [finished], [{1: "a"}, {1: "b"}, {1: "c"}, {1: "d"}], "bench")
+        seal(builder, layout, [finished], [{1: "a"}, {1: "b"}, {1: "c"}, {1: "d"}], "bench", describe_release)
         sealed = time.perf_counter() - start
 
     def seconds(work: Callable[[], Any]) -> float:
@@ -169,11 +170,11 @@ def resident_mb() -> float:
 def synthesised_season() -> tuple[Any, Any]:
     """The layout and the tables of a season of very many samples, as full as those of a build."""
     from h2crop_data.constants import SENTINEL2_BANDS
-    from h2crop_data.cube.schema import StoreLayout
     from h2crop_data.cube.season import FinishedSeason
     from h2crop_data.cube.statistics import BlockSums
+    from h2crop_data.sources.formats import known_layout
 
-    layout = StoreLayout(1920, CAPACITY, s2_bands=SENTINEL2_BANDS, enmap_bands=BANDS)
+    layout = known_layout(1920, CAPACITY, s2_bands=SENTINEL2_BANDS, enmap_bands=BANDS)
     blocks = -(-MANY // CAPACITY)
     slot = np.arange(MANY)
     column, row = slot % 400, slot // 400
@@ -237,7 +238,8 @@ def synthesised_season() -> tuple[Any, Any]:
     pixels = np.zeros((4, 256), np.int64)
     pixels[:, 1] = 1
     sums = BlockSums(MANY, None, None, None, {"label": pixels, "prior": pixels}, np.zeros(0, np.uint32))
-    spectra = np.tile(np.linspace(420, 2450, BANDS, dtype=np.float32), (blocks, 2, 1))
+    spectrum = np.tile(np.linspace(420, 2450, BANDS, dtype=np.float32), (blocks, 1))
+    spectra = {"wavelength": spectrum, "fwhm": spectrum}
     recipe = {"name": "many", "description": "", "split": {"square_size": 15360}}
     finished = FinishedSeason(
         SEASON, samples, table, scenes, None, spectra, {"train": sums, "val": sums}, files, recipe

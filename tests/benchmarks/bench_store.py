@@ -46,6 +46,7 @@ from h2crop_data.constants import MONTHS, TIERS, UNKNOWN
 from h2crop_data.cube.schema import Codec, StoreLayout
 from h2crop_data.cube.shard import BITSHUFFLE, ShardReader
 from h2crop_data.cube.writer import StoreBuilder, hold_store
+from h2crop_data.sources.formats import known_layout
 from h2crop_data.storage.local import LocalStorage, sync
 
 SEASON = 2022
@@ -60,7 +61,7 @@ PARCELS, NOISE = 40, 60.0
 
 def full_layout(codec: Codec, capacity: int = 16) -> StoreLayout:
     """The layout of a store of full size."""
-    return StoreLayout(1920, capacity, codec, s2_bands=S2_BANDS, enmap_bands=ENMAP_BANDS)
+    return known_layout(1920, capacity, codec, s2_bands=S2_BANDS, enmap_bands=ENMAP_BANDS)
 
 
 def parcel_map(rng: np.random.Generator, side: int) -> NDArray[np.intp]:
@@ -87,9 +88,9 @@ def believable_sample(rng: np.random.Generator, layout: StoreLayout) -> dict[str
     crops[:, :, :5], crops[:, TIERS - 1, 5:10] = 0, UNKNOWN
     days = np.arange(15, 15 + 30 * MONTHS, 30)
     return {
-        "enmap": reflectance(rng, coarse, layout.enmap_bands),
+        "enmap": reflectance(rng, coarse, layout.attributes()["enmap_bands"]),
         "enmap_quality": np.where(coarse < 4, 4, 0).astype("uint16"),
-        "s2": np.stack([reflectance(rng, fine, len(layout.s2_bands)) for _ in range(MONTHS)]),
+        "s2": np.stack([reflectance(rng, fine, len(layout.attributes()["s2_bands"])) for _ in range(MONTHS)]),
         "s2_clear": np.stack([(fine + month) % 5 for month in range(MONTHS)]).astype("uint8"),
         "s2_day": np.stack([day + fine % 7 for day in days]).astype("uint16"),
         "label": crops[0][:, fine],

@@ -40,12 +40,22 @@ from h2crop_data.cube.seal import seal
 from h2crop_data.cube.season import FinishedSeason
 from h2crop_data.cube.statistics import BlockSums, block_sums, total
 from h2crop_data.cube.writer import hold_store
-from h2crop_data.errors import RecipeError, StoreError
+from h2crop_data.errors import StoreError, UsageError
 from h2crop_data.maintenance.compare import Choice, StoreComparison, compare_stores
 from h2crop_data.maintenance.differences import Change, changes, compare_tables
+from h2crop_data.sources.describe import describe_release
+from h2crop_data.sources.formats import known_layout
 
 SEASON = 2022
-LAYOUT = StoreLayout(cell_size=60, capacity=2, s2_bands=("B02", "B08", "B11"), enmap_bands=len(WAVELENGTHS))
+BANDS = ("B02", "B08", "B11")
+
+
+def layout_of_cells(size: int, enmap_bands: int = len(WAVELENGTHS)) -> StoreLayout:
+    """A layout of cells of a size in metres."""
+    return known_layout(cell_size=size, capacity=2, s2_bands=BANDS, enmap_bands=enmap_bands)
+
+
+LAYOUT = layout_of_cells(60)
 #: Arrays whose differences have a size.
 MEASURED = ("enmap", "s2", "s2_clear", "s2_day")
 
@@ -108,21 +118,24 @@ def write(made: Content, folder: Path, season: int = SEASON) -> Path:
                 if not reason:
                     split = made.rows[one]["split"]
                     sums.setdefault(split, []).append(block_sums(alone, split, ENMAP_FLAGGED))
-        spectra = [
-            [WAVELENGTHS + made.shifts.get(block, 0), np.full(len(WAVELENGTHS), 6.5)] for block in range(block + 1)
-        ]
+        bands = layout.attributes()["enmap_bands"]
+        wavelengths = [(WAVELENGTHS + made.shifts.get(block, 0))[:bands] for block in range(block + 1)]
+        by_block = {
+            "wavelength": np.array(wavelengths, np.float32),
+            "fwhm": np.full((block + 1, bands), 6.5, np.float32),
+        }
         finished = FinishedSeason(
             season=season,
             samples=gpd.GeoDataFrame(rows, crs="OGC:CRS84"),
             blocks=pd.DataFrame(block_rows),
             scenes=made.scenes,
-            parcels=made.parcels if layout.labels else None,
-            spectra=np.array(spectra, np.float32)[:, :, : layout.enmap_bands] if layout.enmap_bands else None,
+            parcels=made.parcels if layout.attributes()["labels"] else None,
+            by_block=by_block if bands else {},
             sums={split: total(parts) for split, parts in sums.items()},
             files=files,
             recipe=made.recipe,
         )
-        seal(builder, layout, [finished], made.classes, made.software)
+        seal(builder, layout, [finished], made.classes, made.software, describe_release)
     return folder
 
 
@@ -288,7 +301,7 @@ def expected_arrays(notes: dict[str, Any], rows: Sequence[str]) -> list[dict[str
             if name in ("month", "tier"):
                 where[name] = [place + 1 for place in places]
             elif name == "s2_band":
-                where[name] = [LAYOUT.s2_bands[place] for place in places]
+                where[name] = [LAYOUT.attributes()["s2_bands"][place] for place in places]
             elif name == "band":
                 where[name] = places
         if array == "enmap_quality":
@@ -511,7 +524,7 @@ def test_wavelengths_differ_block_by_block(original: Content, store_a: Path, tmp
 
 
 def test_other_bands_and_missing_sources_are_told(store_a: Path, tmp_path: Path) -> None:
-    other = content(StoreLayout(cell_size=60, capacity=2, s2_bands=("B02", "B11", "B08"), labels=False))
+    other = content(known_layout(cell_size=60, capacity=2, s2_bands=("B02", "B11", "B08"), labels=False))
     for new, old in zip(list(other.rows), content().rows, strict=True):
         other.rows[old] = other.rows.pop(new) | {"sample": old}
         other.arrays[old] = other.arrays.pop(new)
@@ -531,7 +544,7 @@ def test_other_bands_and_missing_sources_are_told(store_a: Path, tmp_path: Path)
 
 def test_fewer_bands_of_enmap(original: Content, store_a: Path, tmp_path: Path) -> None:
     other = original.copy()
-    other.layout = replace(LAYOUT, enmap_bands=16)
+    other.layout = layout_of_cells(60, enmap_bands=16)
     for arrays in other.arrays.values():
         arrays["enmap"] = arrays["enmap"][:16]
     found = compare_stores(store_a, write(other, tmp_path / "b"))
@@ -541,7 +554,7 @@ def test_fewer_bands_of_enmap(original: Content, store_a: Path, tmp_path: Path) 
 
 
 def test_another_cell_size_shares_no_sample(store_a: Path, tmp_path: Path) -> None:
-    found = compare_stores(store_a, write(content(replace(LAYOUT, cell_size=120)), tmp_path / "b"))
+    found = compare_stores(store_a, write(content(layout_of_cells(120)), tmp_path / "b"))
     assert set(found.incomparable) == set(LAYOUT.arrays())
     assert found.incomparable["parcel"] == "a sample has the shape 6 x 6 in A, 12 x 12 in B"
     samples = found.seasons[0].samples
@@ -584,7 +597,7 @@ def test_only_the_chosen_samples_and_arrays_are_compared(original: Content, stor
         (Choice(arrays=frozenset({"s1"})), "neither store has the array s1; there are enmap, enmap_quality, label,"),
         (Choice(seasons=frozenset({1999})), "neither store has the season 1999; there are 2022"),
     ):
-        with pytest.raises(RecipeError, match=message):
+        with pytest.raises(UsageError, match=message):
             compare_stores(store_a, store_b, choice)
 
 

@@ -370,7 +370,7 @@ class TestAcquisitions:
         for name, strip in (("a", "20220510T105031"), ("b", "20220510T105231")):
             region.add_sentinel2(name, "2022-05-10T10:50:41Z", 500, datatake="20220510T105031", strip=strip)
         plan = make_plan(region.recipe(), 2022)
-        assert [item.id for item in plan.sentinel2] == ["a", "b"]
+        assert [item.id for item in plan.pinned["sentinel2"].items] == ["a", "b"]
 
     def test_a_datatake_over_midnight_is_one_look(self, region: TinyRegion, tmp_path: Path) -> None:
         """Of the year's last day too: what was seen after its midnight belongs to the next season."""
@@ -478,7 +478,7 @@ class TestEnmapLayers:
             with rasterio.open(folder / "PIXELMASK.TIF", "w", **profile) as mask:
                 mask.write(np.zeros((image.count, *image.shape), np.uint8))
         region.enmap[-1]["assets"]["defective_pixel_mask"] = {"href": f"./enmap/{name}/PIXELMASK.TIF"}
-        assert len(make_plan(region.recipe(), 2022).enmap) == 1
+        assert len(make_plan(region.recipe(), 2022).pinned["enmap"].items) == 1
         path = folder / layer
         if fault == "a pixel east":
             rewrite(path, transform=Affine(30, 0, WEST - 45 + 30, 0, -30, NORTH + 45))

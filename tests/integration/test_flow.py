@@ -13,7 +13,7 @@ from prefect.states import Failed
 from prefect.testing.utilities import prefect_test_harness
 from tiny_region import EAST, NORTH, SOUTH, WEST, TinyRegion
 
-from h2crop_data.errors import CatalogError, PlanError, ReadError, RecipeError, StoreError
+from h2crop_data.errors import CatalogError, PlanError, ReadError, RecipeError, StoreError, UsageError
 from h2crop_data.pipeline.build import build_store
 from h2crop_data.pipeline.engine import BuildError
 
@@ -66,6 +66,7 @@ def test_the_flow_gives_the_same_bytes_as_the_command(flow: ModuleType, region: 
         (ReadError("cannot read"), True),
         (BuildError("1 of 2 blocks failed"), True),
         (RecipeError("wrong"), False),
+        (UsageError("wrong"), False),
         (StoreError("No space left on device"), False),
     ],
 )

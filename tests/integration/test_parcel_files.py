@@ -24,12 +24,13 @@ from h2crop_data.grid import cells_of_area
 from h2crop_data.maintenance.relabel import relabel_store
 from h2crop_data.parcels.taxonomy import Taxonomy
 from h2crop_data.pipeline.build import build_store
-from h2crop_data.pipeline.declarations import declarations_of
 from h2crop_data.pipeline.plan import load_plan, save_plan
 from h2crop_data.pipeline.planning import make_plan
 from h2crop_data.pipeline.sources import explain_sources, source_facts
 from h2crop_data.pipeline.survey import silent
 from h2crop_data.recipe.model import Recipe
+from h2crop_data.sources.parcels.declarations import declarations_of
+from h2crop_data.sources.parcels.source import DeclaredParcels
 from h2crop_data.storage.local import LocalStorage
 from h2crop_data.validation.validate import validate_store
 
@@ -147,14 +148,18 @@ def test_the_crs_that_a_refusal_names_lets_the_plan_go_on(season: TinyRegion, tm
     source = {"path": f"wrong_{{year}}.{ending}", "years": [2022], "crs": "EPSG:2154"}
     season.recipe(parcels={"season": [{**source, "country": "fr", "code_field": "CODE_CULTU"}]})
     assert plan(season, tmp_path / "plan").exit_code == 0
-    assert load_plan(LocalStorage(tmp_path / "plan"), "2022/").parcels.counts["parcels"] == len(FIELDS)
+    assert load_plan(LocalStorage(tmp_path / "plan"), "2022/").pinned["parcels"].parcels.counts["parcels"] == len(
+        FIELDS
+    )
 
 
 def test_a_file_whose_stated_extent_is_out_of_date_is_taken(season: TinyRegion, tmp_path: Path) -> None:
     with without_triggers(season.folder / "RPG_2022.gpkg") as database:
         database.execute("UPDATE gpkg_contents SET min_x = 0, min_y = 0, max_x = 1, max_y = 1")
     assert plan(season, tmp_path / "plan").exit_code == 0
-    assert load_plan(LocalStorage(tmp_path / "plan"), "2022/").parcels.counts["parcels"] == len(FIELDS)
+    assert load_plan(LocalStorage(tmp_path / "plan"), "2022/").pinned["parcels"].parcels.counts["parcels"] == len(
+        FIELDS
+    )
 
 
 def two_sources(season: TinyRegion, other: gpd.GeoDataFrame) -> Recipe:
@@ -206,7 +211,7 @@ def test_a_year_without_a_source_stays_unknown(season: TinyRegion, tmp_path: Pat
     (season.folder / "RPG_2021.gpkg").unlink()
     season.recipe()
     assert plan(season, tmp_path / "plan").exit_code == 0
-    found = load_plan(LocalStorage(tmp_path / "plan"), "2022/").prior
+    found = load_plan(LocalStorage(tmp_path / "plan"), "2022/").pinned["parcels"].prior
     assert (len(found.parcels), found.counts) == (0, {})
 
 
@@ -237,7 +242,7 @@ def test_lost_leading_zeros_are_told(season: TinyRegion, tmp_path: Path) -> None
     assert done.exit_code == 0
     assert "110 is in the table as 0110; were leading zeros lost?" in done.stderr
     # Nothing is guessed: such a code stays unknown.
-    parcels = load_plan(LocalStorage(tmp_path / "plan"), "2022/").parcels
+    parcels = load_plan(LocalStorage(tmp_path / "plan"), "2022/").pinned["parcels"].parcels
     assert parcels.unmapped == {"be-vlg": {"110": 2, "77": 1}}
     assert parcels.parcels["tier1"].tolist().count(255) == 3
     shutil.rmtree(tmp_path / "plan")
@@ -277,8 +282,8 @@ def test_one_file_may_have_the_crops_of_both_years(season: TinyRegion, tmp_path:
     season.recipe(parcels={"season": [source], "prior": [{**source, "code_field": "BEFORE"}]})
     assert plan(season, tmp_path / "plan").exit_code == 0
     found = load_plan(LocalStorage(tmp_path / "plan"), "2022/")
-    assert set(found.prior.parcels["code"]) == {"MIS"}
-    assert set(found.parcels.parcels["code"]) == {"BTH", "MIS", "PPH"}
+    assert set(found.pinned["parcels"].prior.parcels["code"]) == {"MIS"}
+    assert set(found.pinned["parcels"].parcels.parcels["code"]) == {"BTH", "MIS", "PPH"}
 
 
 def test_validate_finds_a_season_whose_priors_are_its_labels(season: TinyRegion, tmp_path: Path) -> None:
@@ -538,7 +543,7 @@ def test_a_store_of_an_older_algorithm_says_how_its_twins_were_read(
     assert explain_sources(source_facts(found)) == []
     object.__setattr__(found, "algorithm", {**found.algorithm, "labels": 1})
     save_plan(found, tmp_path / "plan")
-    monkeypatch.setattr("h2crop_data.pipeline.build.ALGORITHM", found.algorithm)
+    monkeypatch.setattr(DeclaredParcels, "algorithm", 1)
     build_store(tmp_path / "plan", tmp_path / "store", workers=1)
     monkeypatch.undo()
     relabel_store(tmp_path / "store", tmp_path / "new")

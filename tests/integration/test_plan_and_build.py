@@ -22,12 +22,13 @@ from h2crop_data.cube.reading import read_index, read_index_json
 from h2crop_data.errors import FormatVersionError, PlanError, RecipeError, StoreError
 from h2crop_data.grid import Cell, split_squares
 from h2crop_data.parcels.taxonomy import Taxonomy
-from h2crop_data.pipeline import engine, planning
+from h2crop_data.pipeline import engine
 from h2crop_data.pipeline.block import AssembledBlock, BlockTask
 from h2crop_data.pipeline.build import build_store
 from h2crop_data.pipeline.engine import BuildError
 from h2crop_data.pipeline.plan import kept_parts, load_plan, save_plan
 from h2crop_data.pipeline.planning import make_plan
+from h2crop_data.sources.sentinel2.source import Sentinel2
 from h2crop_data.storage.local import LocalStorage
 from h2crop_data.training.dataset import CropSamples
 
@@ -263,12 +264,12 @@ def test_a_plan_keeps_everything_when_saved(region: TinyRegion, tmp_path: Path) 
     assert kept.samples.geometry.geom_equals(plan.samples.geometry).all()
     assert kept.blocks["hash_s2"].tolist() == plan.blocks["hash_s2"].tolist()
     assert kept.scenes == plan.scenes
-    assert [item.id for item in kept.enmap] == [item.id for item in plan.enmap]
-    assert kept.sentinel2[0].assets["nir"].href == str(region.folder / "sentinel2/one/nir.tif")
+    assert [item.id for item in kept.pinned["enmap"].items] == [item.id for item in plan.pinned["enmap"].items]
+    assert kept.pinned["sentinel2"].items[0].assets["nir"].href == str(region.folder / "sentinel2/one/nir.tif")
     assert kept.recipe.as_written() == plan.recipe.as_written()
-    assert kept.prior.coverage is not None
-    assert kept.prior.coverage.is_empty
-    assert kept.parcels.coverage is None
+    assert kept.pinned["parcels"].prior.coverage is not None
+    assert kept.pinned["parcels"].prior.coverage.is_empty
+    assert kept.pinned["parcels"].parcels.coverage is None
 
 
 def test_input_hashes_follow_what_goes_into_each_group(region: TinyRegion) -> None:
@@ -394,7 +395,7 @@ def test_a_plan_of_another_algorithm_or_taxonomy_is_not_gone_on_with(
     region.add_sentinel2("one", "2022-07-01T10:50:00Z")
     recipe = region.recipe()
     build_store(recipe, tmp_path / "store")
-    monkeypatch.setitem(planning.ALGORITHM, "s2", 99)
+    monkeypatch.setattr(Sentinel2, "algorithm", 99)
     # What is finished stays as it is, and is told.
     (told,) = build_store(recipe, tmp_path / "store").changes
     assert "2022" in told

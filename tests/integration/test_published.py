@@ -31,7 +31,7 @@ from h2crop_data.cli.export_h5 import export_h5
 from h2crop_data.cli.import_h5 import import_h5
 from h2crop_data.constants import ENMAP_FLAGS
 from h2crop_data.cube.reading import read_index, read_index_json
-from h2crop_data.errors import PlanError, ReadError, RecipeError, StoreError
+from h2crop_data.errors import PlanError, ReadError, StoreError, UsageError
 from h2crop_data.published.exporting import ExportOptions, export_published
 from h2crop_data.published.importing import import_published
 from h2crop_data.published.layout import PublishedError
@@ -601,7 +601,7 @@ def test_seasons_are_chosen(kept_offset: Path, tmp_path: Path) -> None:
     assert report.lists == {"train": 1, "val": 0, "test": 1}
     with pytest.raises(StoreError, match="no season 2019"):
         export_published(kept_offset, tmp_path / "other", ExportOptions(seasons=(2019,)))
-    with pytest.raises(RecipeError, match="--split"):
+    with pytest.raises(UsageError, match="--split"):
         export_published(kept_offset, tmp_path / "other", ExportOptions(split="everything"))
     assert not (tmp_path / "other").exists()
 
@@ -618,7 +618,7 @@ def test_a_split_without_samples_is_not_exported(tmp_path: Path) -> None:
 
 
 def test_the_offset_is_not_added_twice(kept_offset: Path, tmp_path: Path) -> None:
-    with pytest.raises(RecipeError, match="still have it"):
+    with pytest.raises(UsageError, match="still have it"):
         export_published(kept_offset, tmp_path / "out", ExportOptions(published_offset=True))
 
 

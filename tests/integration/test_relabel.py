@@ -14,11 +14,11 @@ import h2crop_data
 from h2crop_data.cli.main import app
 from h2crop_data.cube.reading import read_index, read_index_json, store_attributes
 from h2crop_data.errors import PlanError, StoreError
-from h2crop_data.maintenance import relabel
 from h2crop_data.maintenance.migrate import migrate_store
 from h2crop_data.maintenance.relabel import relabel_store
 from h2crop_data.maintenance.retract import retract
 from h2crop_data.pipeline.build import build_store
+from h2crop_data.sources.parcels.source import DeclaredParcels
 
 LABELS = ("label", "prior", "parcel")
 FIELDS = [
@@ -123,7 +123,7 @@ def test_relabelling_goes_on_where_it_stopped(source: Path, tmp_path: Path, monk
     table.write_text("code,hcat3\nBTH,3301010101\nMIS,3301010401\nXYZ,3302000000\n")
     relabel_store(source, tmp_path / "whole", tables={"fr": table})
     calls = 0
-    draw = relabel.label_arrays
+    draw = DeclaredParcels.assemble
 
     def stop(*arguments: object) -> object:
         nonlocal calls
@@ -132,7 +132,7 @@ def test_relabelling_goes_on_where_it_stopped(source: Path, tmp_path: Path, monk
             raise KeyboardInterrupt
         return draw(*arguments)
 
-    monkeypatch.setattr(relabel, "label_arrays", stop)
+    monkeypatch.setattr(DeclaredParcels, "assemble", stop)
     with pytest.raises(KeyboardInterrupt):
         relabel_store(source, tmp_path / "new", tables={"fr": table})
     monkeypatch.undo()

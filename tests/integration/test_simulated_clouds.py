@@ -28,8 +28,8 @@ from s2cloudless import S2PixelCloudDetector
 from scipy.ndimage import binary_dilation
 
 from h2crop_data.simulate.region import simulate_region
+from h2crop_data.simulate.sentinel2.bands import SENTINEL2_MSI
 from h2crop_data.simulate.settings import load_settings
-from h2crop_data.simulate.spectra import SENTINEL2_MSI
 
 #: What s2cloudless looks at, in its order.
 DETECTOR_BANDS = ("B01", "B02", "B04", "B05", "B08", "B8A", "B09", "B10", "B11", "B12")

@@ -17,9 +17,9 @@ from shapely.geometry import shape
 
 from h2crop_data.grid import LONLAT, to_crs, transformer
 from h2crop_data.simulate.ground import RegionGround
-from h2crop_data.simulate.phenology import Pairs
+from h2crop_data.simulate.land.rotation import growth_of_code
+from h2crop_data.simulate.plants.phenology import Pairs
 from h2crop_data.simulate.region import simulate_region
-from h2crop_data.simulate.rotation import growth_of_code
 from h2crop_data.simulate.settings import load_settings
 
 CLEAR = {"cloudiness": 0, "cirrus": 0, "haze": 0, "snow": 0}

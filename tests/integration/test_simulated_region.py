@@ -23,16 +23,18 @@ from numpy.typing import NDArray
 from typer.testing import CliRunner
 
 from h2crop_data.cli.main import app
-from h2crop_data.errors import RecipeError, StoreError
+from h2crop_data.errors import StoreError, UsageError
 from h2crop_data.grid import transformer
 from h2crop_data.pipeline.planning import make_plan
 from h2crop_data.recipe.model import load_recipe
 from h2crop_data.sentinel2.reflectance import decide_offset
-from h2crop_data.simulate.crops import load_crops
+from h2crop_data.simulate.enmap.bands import enmap_bands
+from h2crop_data.simulate.land.crops import load_crops
 from h2crop_data.simulate.layout import Layout
+from h2crop_data.simulate.plants.spectra import WAVELENGTHS
 from h2crop_data.simulate.region import simulate_region
+from h2crop_data.simulate.sentinel2.bands import sentinel2_response
 from h2crop_data.simulate.settings import Simulation, load_settings
-from h2crop_data.simulate.spectra import WAVELENGTHS, enmap_bands, sentinel2_response
 
 TINY: dict[str, Any] = {
     "seed": 5,
@@ -124,11 +126,11 @@ def test_two_simulations_do_not_write_into_one_folder(tmp_path: Path) -> None:
 
 def test_folders_that_hold_something_else_are_refused(tmp_path: Path) -> None:
     (tmp_path / "letters.txt").write_text("dear", encoding="utf-8")
-    with pytest.raises(RecipeError, match="not empty"):
+    with pytest.raises(UsageError, match="not empty"):
         simulate_region(settings(), tmp_path)
     region = tmp_path / "region"
     simulate_region(settings(), region, workers=1)
-    with pytest.raises(RecipeError, match="other settings"):
+    with pytest.raises(UsageError, match="other settings"):
         simulate_region(settings(seed=1), region)
 
 
@@ -174,18 +176,18 @@ def test_a_full_disk_is_told_and_the_region_goes_on_after(tmp_path: Path) -> Non
     ],
 )
 def test_wrong_settings_are_refused_by_name(changes: dict[str, Any], message: str) -> None:
-    with pytest.raises(RecipeError, match=message):
+    with pytest.raises(UsageError, match=message):
         load_settings(None, changes)
 
 
 def test_regions_that_leave_their_zone_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(RecipeError, match="outside zone"):
+    with pytest.raises(UsageError, match="outside zone"):
         simulate_region(settings(place={"west": 800_000}), tmp_path / "x")
-    with pytest.raises(RecipeError, match=r"place\.epsg"):
+    with pytest.raises(UsageError, match=r"place\.epsg"):
         simulate_region(settings(place={"epsg": 2154}), tmp_path / "y")
-    with pytest.raises(RecipeError, match="latitude"):
+    with pytest.raises(UsageError, match="latitude"):
         simulate_region(settings(place={"south": 9_300_000}), tmp_path / "v")
-    with pytest.raises(RecipeError, match="further than"):
+    with pytest.raises(UsageError, match="further than"):
         simulate_region(settings(sentinel2__zone_border=True), tmp_path / "z", workers=1)
 
 
@@ -461,5 +463,7 @@ def test_the_command_reports_and_refuses(tmp_path: Path) -> None:
     assert report["parcels"] > 0
     written = yaml.safe_load((tmp_path / "r" / "simulation.yaml").read_text(encoding="utf-8"))
     assert written["seed"] == 9
-    refused = runner.invoke(app, ["simulate", str(tmp_path / "s"), "--shift", "here"])
-    assert isinstance(refused.exception, RecipeError)
+    path.write_text("- cells\n", encoding="utf-8")
+    for wrong in (["--shift", "here"], ["--settings", str(path)], ["--settings", str(tmp_path / "none.yaml")]):
+        refused = runner.invoke(app, ["simulate", str(tmp_path / "s"), *wrong])
+        assert isinstance(refused.exception, UsageError)

@@ -28,9 +28,9 @@ from h2crop_data.cube.reading import read_index
 from h2crop_data.grid import SPLIT_CRS
 from h2crop_data.pipeline.build import build_store
 from h2crop_data.recipe.model import load_recipe
+from h2crop_data.simulate.enmap.bands import enmap_bands
 from h2crop_data.simulate.region import simulate_region
 from h2crop_data.simulate.settings import load_settings
-from h2crop_data.simulate.spectra import enmap_bands
 
 FILL = -32768
 #: Names of the bands in truth/sentinel2/<date>/surface_<size>m.tif.

@@ -46,9 +46,8 @@ from typer.testing import CliRunner
 
 from h2crop_data.cli.validate import validate as command
 from h2crop_data.cube.coordinates import encode_coordinate
-from h2crop_data.cube.schema import coordinates
 from h2crop_data.cube.shard import encode_shard
-from h2crop_data.errors import FormatVersionError, RecipeError, StoreError
+from h2crop_data.errors import FormatVersionError, StoreError, UsageError
 from h2crop_data.maintenance.migrate import migrate_store
 from h2crop_data.maintenance.retract import prune, retract
 from h2crop_data.pipeline.build import build_store
@@ -219,7 +218,7 @@ def set_coordinate(name: str, change: Callable[[Any], None]) -> Callable[[Path],
 
 def write_coordinate(store: Path, name: str, change: Callable[[Any], None]) -> None:
     array: Any = zarr.open_group(str(store), mode="r", use_consolidated=False)[f"{SEASON}/{name}"]
-    spec = next(one for one in coordinates(layout_of(store)) if one.name == name)
+    spec = next(one for one in layout_of(store).coordinates() if one.name == name)
     values = np.full((spec.chunk or array.shape[0], *array.shape[1:]), spec.fill, object)
     values[: array.shape[0]] = array[:]
     change(values)
@@ -921,7 +920,7 @@ def test_a_store_in_an_object_store_is_the_same(store: Path, monkeypatch: pytest
         assert [(one.check, one.where, one.what, one.remedy) for one in result.findings] == [
             (one.check, one.where, one.what, one.remedy.replace(where, there.location)) for one in wanted.findings
         ]
-        with pytest.raises(RecipeError, match="there is no store"):
+        with pytest.raises(UsageError, match="there is no store"):
             validated(f"s3://{BUCKET}/nothing")
 
 
@@ -980,7 +979,7 @@ def test_wrong_use_is_not_damage(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     (tmp_path / "empty").mkdir()
     for place in (tmp_path / "nothing", tmp_path / "empty", tmp_path / "file", "http://127.0.0.1:1/store", "s3://"):
-        with pytest.raises(RecipeError):
+        with pytest.raises(UsageError):
             command(str(place), as_json=True)
 
 

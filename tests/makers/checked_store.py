@@ -25,6 +25,7 @@ from h2crop_data.cube.shard import decode_shard, encode_shard, shard_name
 from h2crop_data.cube.statistics import block_sums, total
 from h2crop_data.pipeline.build import build_store
 from h2crop_data.recipe.model import EnmapSource, Recipe
+from h2crop_data.sources.formats import layout_of_root
 from h2crop_data.storage.storage import canonical_json
 
 #: East end of the cells: ten columns of 240 m.
@@ -95,7 +96,7 @@ def root_of(store: Path) -> dict[str, Any]:
 
 def layout_of(store: Path) -> StoreLayout:
     """Its layout."""
-    return StoreLayout.from_attributes(root_of(store)["attributes"]["layout"])
+    return layout_of_root(root_of(store)["attributes"])
 
 
 def index_file(store: Path, name: str) -> Path:

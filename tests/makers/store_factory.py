@@ -27,6 +27,8 @@ from h2crop_data.cube.season import FinishedSeason
 from h2crop_data.cube.statistics import BlockSums, block_sums, total
 from h2crop_data.cube.writer import StoreBuilder, hold_store
 from h2crop_data.grid import Cell
+from h2crop_data.sources.describe import describe_release
+from h2crop_data.sources.formats import known_layout
 
 SOFTWARE = "h2crop-data of the tests"
 EPSG = 32631
@@ -84,7 +86,7 @@ def make_store(
 
     s2_bands: none for a store without Sentinel-2; enmap, labels: whether it has them.
     """
-    layout = StoreLayout(
+    layout = known_layout(
         cell_size=cell_size,
         capacity=capacity,
         codec=codec or Codec(),
@@ -95,7 +97,7 @@ def make_store(
     made = MadeStore(folder, layout)
     with hold_store(folder) as builder, ThreadPoolExecutor(2) as pool:
         finished = [write_season(builder, pool, made, season, blocks) for season in seasons]
-        made.release = seal(builder, layout, finished, CLASSES, SOFTWARE)
+        made.release = seal(builder, layout, finished, CLASSES, SOFTWARE, describe_release)
     return made
 
 
@@ -123,14 +125,17 @@ def write_season(
         parts.append(arrays)
     made.arrays[season] = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
     made.samples[season] = gpd.GeoDataFrame(rows, crs="OGC:CRS84")
-    spectrum = np.stack([WAVELENGTHS, np.full_like(WAVELENGTHS, 6.5)])
+    spectrum = {
+        "wavelength": np.tile(WAVELENGTHS, (blocks, 1)).astype(np.float32),
+        "fwhm": np.full((blocks, len(WAVELENGTHS)), 6.5, np.float32),
+    }
     return FinishedSeason(
         season=season,
         samples=made.samples[season],
         blocks=pd.DataFrame(block_rows),
         scenes=scenes_table(layout, season),
         parcels=parcels_table(layout, rows),
-        spectra=np.stack([spectrum] * blocks) if layout.enmap_bands else None,
+        by_block=spectrum if layout.attributes()["enmap_bands"] else {},
         sums={split: total(parts) for split, parts in sums.items()},
         files=files,
         recipe={"name": f"made-{season}", "description": "A store of the tests.", "cell_size": layout.cell_size},
@@ -141,9 +146,9 @@ def sample_arrays(layout: StoreLayout, season: int, slot: int) -> dict[str, NDAr
     """Every array of one sample, (sample_shape) of its dtype."""
     arrays: dict[str, NDArray[Any]] = {}
     specs = layout.arrays()
-    if layout.enmap_bands:
+    if layout.attributes()["enmap_bands"]:
         arrays["enmap"], arrays["enmap_quality"] = enmap_values(layout.coarse, slot)
-    if layout.s2_bands:
+    if layout.attributes()["s2_bands"]:
         clear = np.full((MONTHS, layout.fine, layout.fine), 2, np.uint8)
         clear[EMPTY_MONTH] = 0
         clear[CUT_MONTH, : layout.fine // 2, : layout.fine // 2] = 0
@@ -152,7 +157,7 @@ def sample_arrays(layout: StoreLayout, season: int, slot: int) -> dict[str, NDAr
         arrays["s2_clear"] = clear
         day = (30 * np.arange(MONTHS) + 15)[:, None, None]
         arrays["s2_day"] = np.where(clear > 0, day, 0).astype(np.uint16)
-    if layout.labels:
+    if layout.attributes()["labels"]:
         arrays["label"] = tier_layers(layout.fine, NORTH_WEST, SOUTH)
         arrays["prior"] = tier_layers(layout.fine, SOUTH, NORTH_WEST)
         numbers = tier_layers(layout.fine, (1,), (2,))[0].astype(np.uint32)
@@ -166,11 +171,11 @@ def sentinel2_values(layout: StoreLayout, slot: int) -> NDArray[np.int16]:
     The near infrared of the north-west quarter swings over the year, as that of a meadow.
     """
     side = layout.fine
-    band = np.array([100 * (SENTINEL2_BANDS.index(name) + 1) for name in layout.s2_bands])  # type: ignore[arg-type]
+    band = np.array([100 * (SENTINEL2_BANDS.index(name) + 1) for name in layout.attributes()["s2_bands"]])  # type: ignore[arg-type]
     month = 10 * np.arange(MONTHS)
     y, x = np.mgrid[:side, :side]
     values = band[:, None, None] + month[:, None, None, None] + slot + 2 * y + x
-    for i, name in enumerate(layout.s2_bands):
+    for i, name in enumerate(layout.attributes()["s2_bands"]):
         if name in ("B08", "B8A"):
             season = 1500 + 1000 * np.sin(np.pi * np.arange(MONTHS) / MONTHS)
             values[:, i, : side // 2, : side // 2] += season.astype(int)[:, None, None]
@@ -213,7 +218,7 @@ def sample_row(
 ) -> dict[str, Any]:
     """The index row of a sample, with the columns a build gives."""
     cell = Cell(EPSG, layout.cell_size, FIRST_CELL[0] + slot, FIRST_CELL[1])
-    time = scene_time(season, block) if layout.enmap_bands else None
+    time = scene_time(season, block) if layout.attributes()["enmap_bands"] else None
     row: dict[str, Any] = {
         "sample": f"{cell.id}_{time:%Y%m%dT%H%M%S}" if time else f"{cell.id}_{season}",
         "cell": cell.id,
@@ -230,15 +235,15 @@ def sample_row(
         "sun_azimuth": 150.0 if time else np.nan,
         "across_off_nadir": 4.5 if time else np.nan,
     }
-    if layout.enmap_bands:
+    if layout.attributes()["enmap_bands"]:
         flagged = (arrays["enmap_quality"] & ENMAP_FLAGGED) != 0
         row["enmap_flagged_share"] = float(flagged.mean())
         row["enmap_fill_share"] = float((arrays["enmap"] == -32768).mean())
-    if layout.s2_bands:
+    if layout.attributes()["s2_bands"]:
         row["s2_clear_share"] = (arrays["s2_clear"] > 0).mean(axis=(1, 2)).tolist()
         row["s2_dates"] = [f"{season}-{month:02d}-15" for month in range(1, MONTHS)]
         row["s2_gaps"] = []
-    if layout.labels:
+    if layout.attributes()["labels"]:
         row["parcels"] = len(np.setdiff1d(arrays["parcel"], [0]))
         row["declared_share"] = float((arrays["parcel"] > 0).mean())
         row["class_share"] = [float(((tier > 0) & (tier < UNKNOWN)).mean()) for tier in arrays["label"]]
@@ -254,7 +259,7 @@ def block_row(
         "split": split,
         "square": f"0_{block}",
         "epsg": EPSG,
-        "scene": scene_id(season, block) if layout.enmap_bands else "none",
+        "scene": scene_id(season, block) if layout.attributes()["enmap_bands"] else "none",
         "samples": samples,
         **{f"hash_{group}": f"{group} {season} {block}" for group in ("s2", "enmap", "labels")},
         "files": [file["path"] for file in files],
@@ -279,11 +284,11 @@ def scene_id(season: int, block: int) -> str:
 def scenes_table(layout: StoreLayout, season: int) -> pd.DataFrame:
     """Decisions on scenes: eleven Sentinel-2 scenes and two EnMAP scenes taken, one of each left out."""
     moments: list[tuple[str, str, datetime, bool]] = []
-    if layout.s2_bands:
+    if layout.attributes()["s2_bands"]:
         for month in range(1, MONTHS + 1):
             time = datetime(season, month, 15, 10, 50, tzinfo=UTC)
             moments.append(("sentinel2", f"S2A_31UES_{time:%Y%m%d}_0_L2A", time, month - 1 != EMPTY_MONTH))
-    if layout.enmap_bands:
+    if layout.attributes()["enmap_bands"]:
         moments += [("enmap", scene_id(season, i), scene_time(season, i), i < 2) for i in range(3)]
     facts = {
         "sentinel2": {"collection": "sentinel-2-l2a", "baseline": "05.09", "offset": -1000},
@@ -304,7 +309,7 @@ def parcels_table(layout: StoreLayout, samples: Sequence[dict[str, Any]]) -> gpd
     """The two parcels of every cell, in longitude and latitude; no row without labels."""
     columns = ["number", "country", "parcel_id", "code", "hcat3", *(f"tier{tier + 1}" for tier in range(TIERS))]
     rows = []
-    for i, sample in enumerate(samples if layout.labels else []):
+    for i, sample in enumerate(samples if layout.attributes()["labels"] else []):
         west, south, east, north = Cell.parse(sample["cell"]).bounds
         middle = (south + north) // 2
         shapes = (shapely.box(west, middle, (west + east) // 2, north), shapely.box(west, south, east, middle))

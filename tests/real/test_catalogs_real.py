@@ -28,9 +28,9 @@ from h2crop_data.catalog.search import find_items
 from h2crop_data.constants import SENTINEL2_BANDS
 from h2crop_data.enmap.product import Product, parse_metadata, select_bands
 from h2crop_data.errors import SceneError
-from h2crop_data.pipeline.scenes import enmap_refusal
 from h2crop_data.recipe.model import EnmapSource
 from h2crop_data.sentinel2.reflectance import decide_offset
+from h2crop_data.sources.enmap.select import enmap_refusal
 
 SENTINEL2_CATALOGS = ("earth_search_v1", "planetary_computer", "cdse")
 #: Collection of each catalog -> what to add to its numbers.

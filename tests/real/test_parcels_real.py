@@ -17,9 +17,9 @@ from h2crop_data.errors import ParcelError
 from h2crop_data.grid import LONLAT, cells_of_area
 from h2crop_data.parcels.rasterize import parcel_numbers
 from h2crop_data.parcels.taxonomy import Taxonomy, load_crop_table, tier_table
-from h2crop_data.pipeline.declarations import CellParcels, check_declared, declarations_of, split_of_parcels
-from h2crop_data.pipeline.parcel_files import check_sources, sources_of_role
 from h2crop_data.recipe.model import parse_recipe, shipped_recipes
+from h2crop_data.sources.parcels.declarations import CellParcels, check_declared, declarations_of, split_of_parcels
+from h2crop_data.sources.parcels.files import check_sources, sources_of_role
 
 FILES = {
     "fr": ("fr_rpg_2022_100.gpkg", "code_cultu", "EPSG:2154"),

@@ -18,14 +18,15 @@ import rasterio
 from rasterio.enums import Resampling
 from scipy.ndimage import binary_erosion
 
-from h2crop_data.simulate.atmosphere import at_ground, corrected, top_of_atmosphere
-from h2crop_data.simulate.phenology import Ground, abundances
+from h2crop_data.simulate.enmap.bands import enmap_bands
+from h2crop_data.simulate.land.rotation import growth_of_code
+from h2crop_data.simulate.plants.phenology import Ground, abundances
 from h2crop_data.simulate.region import simulate_region
-from h2crop_data.simulate.rotation import growth_of_code
-from h2crop_data.simulate.sentinel2_scenes import msi_bands
+from h2crop_data.simulate.sentinel2.bands import SENTINEL2_MSI
+from h2crop_data.simulate.sentinel2.scenes import msi_bands
 from h2crop_data.simulate.settings import load_settings
-from h2crop_data.simulate.sky import Sun, Weather
-from h2crop_data.simulate.spectra import SENTINEL2_MSI, enmap_bands
+from h2crop_data.simulate.sky.atmosphere import at_ground, corrected, top_of_atmosphere
+from h2crop_data.simulate.sky.weather import Sun, Weather
 
 FAIR = {"cloudiness": 0.0, "cirrus": 0.0, "haze": 0.0, "snow": 0.0}
 #: The months between catch crops and winter, of which the real series has enough clear dates.

@@ -16,11 +16,12 @@ from xml.etree import ElementTree
 import pytest
 import shapely
 
-from h2crop_data.simulate import enmap_items, sentinel2_items
-from h2crop_data.simulate.enmap_items import EnmapProduct
-from h2crop_data.simulate.enmap_metadata import metadata_xml
-from h2crop_data.simulate.sentinel2_granules import CLASS_NAMES, Granule
-from h2crop_data.simulate.tiles import tile_at, tiles_over
+from h2crop_data.simulate.enmap import items as enmap_items
+from h2crop_data.simulate.enmap.items import EnmapProduct
+from h2crop_data.simulate.enmap.metadata import metadata_xml
+from h2crop_data.simulate.sentinel2 import items as sentinel2_items
+from h2crop_data.simulate.sentinel2.granules import CLASS_NAMES, Granule
+from h2crop_data.simulate.sentinel2.tiles import tile_at, tiles_over
 
 SENTINEL2_FILES = ("earth_search_v1", "planetary_computer", "cdse")
 ARCHIVES = ("sentinel-2-c1-l2a", "sentinel-2-l2a", "sentinel-2-l1c", "planetary-computer", "copernicus")
@@ -142,7 +143,9 @@ def simulated(item: dict[str, Any], archive: str) -> dict[str, Any]:
     suffix = ".jp2" if band_asset(item)["type"] == "image/jp2" else ".tif"
     hrefs = {key: f"./{key}{suffix}" for key in keys}
     granule = same_granule(item, archive)
-    made = sentinel2_items.item(granule, archive, hrefs, dict.fromkeys(keys, 77), dict.fromkeys(keys, "0a" * 32))
+    made = sentinel2_items.sentinel2_item(
+        granule, archive, hrefs, dict.fromkeys(keys, 77), dict.fromkeys(keys, "0a" * 32)
+    )
     document: dict[str, Any] = json.loads(json.dumps(made, allow_nan=False))
     return document
 
@@ -192,7 +195,7 @@ def simulated_enmap(item: dict[str, Any]) -> dict[str, Any]:
     product = same_product(item)
     hrefs = {key: f"./{name}" for key, name in enmap_items.file_names(product).items()}
     counts = {key: {0: 60, 1: 20, 3: 20} for key in hrefs if key.startswith("quality_")}
-    document: dict[str, Any] = json.loads(json.dumps(enmap_items.item(product, hrefs, counts), allow_nan=False))
+    document: dict[str, Any] = json.loads(json.dumps(enmap_items.enmap_item(product, hrefs, counts), allow_nan=False))
     return document
 
 

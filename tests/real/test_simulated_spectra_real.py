@@ -13,14 +13,10 @@ import numpy as np
 import pytest
 import rasterio
 
-from h2crop_data.simulate.phenology import Ground, abundances
-from h2crop_data.simulate.spectra import (
-    SENTINEL2_MSI,
-    endmember_spectra,
-    enmap_bands,
-    enmap_response,
-    sentinel2_response,
-)
+from h2crop_data.simulate.enmap.bands import enmap_bands, enmap_response
+from h2crop_data.simulate.plants.phenology import Ground, abundances
+from h2crop_data.simulate.plants.spectra import endmember_spectra
+from h2crop_data.simulate.sentinel2.bands import SENTINEL2_MSI, sentinel2_response
 
 #: SCL classes taken as clear: vegetation and bare soil.
 CLEAR = (4, 5)

@@ -10,12 +10,14 @@ import pytest
 import h2crop_data
 
 PACKAGE = Path(h2crop_data.__file__).parent
-BASE = {"constants", "errors", "grid", "recipe", ""}
+BASE = {"constants", "errors", "grid", "plugins", "progress", "recipe", ""}
 MAY_IMPORT = {
     "constants": set(),
     "errors": set(),
     "grid": {"constants", "errors"},
-    "recipe": {"constants", "errors", "grid"},
+    "plugins": {"errors"},
+    "recipe": {"constants", "errors", "grid", "plugins"},
+    "progress": set(),
     "splits": {"constants", "errors", "grid"},
     "sentinel2": BASE,
     "enmap": BASE,
@@ -26,10 +28,12 @@ MAY_IMPORT = {
     "simulate": BASE | {"sentinel2", "parcels"},
     "report": BASE | {"cube", "storage"},
     "training": BASE | {"cube", "storage"},
-    "published": BASE | {"cube", "storage", "parcels"},
-    "validation": BASE | {"cube", "storage", "splits"},
-    "pipeline": BASE | {"sentinel2", "enmap", "parcels", "catalog", "cube", "storage", "splits"},
-    "maintenance": BASE | {"cube", "parcels", "pipeline", "storage"},
+    "datasheet": BASE | {"cube"},
+    "published": BASE | {"cube", "storage", "parcels", "sources"},
+    "sources": BASE | {"sentinel2", "enmap", "parcels", "catalog", "cube", "datasheet", "splits"},
+    "validation": BASE | {"cube", "storage", "splits", "sources"},
+    "pipeline": BASE | {"parcels", "cube", "datasheet", "sources", "storage", "splits"},
+    "maintenance": BASE | {"cube", "parcels", "pipeline", "sources", "storage"},
     "cli": BASE
     | {"catalog", "cube", "maintenance", "parcels", "pipeline", "published", "report", "simulate", "storage"}
     | {"training", "validation"},

@@ -26,9 +26,9 @@ from h2crop_data.catalog.providers import (
 from h2crop_data.catalog.search import find_items
 from h2crop_data.constants import SENTINEL2_BANDS
 from h2crop_data.errors import CatalogError, SceneError
-from h2crop_data.pipeline.scenes import enmap_refusal
 from h2crop_data.recipe.model import EnmapSource
 from h2crop_data.sentinel2.reflectance import OffsetEvidence
+from h2crop_data.sources.enmap.select import enmap_refusal
 
 AREA = shapely.box(5.2, 50.2, 5.3, 50.3)
 JUNE = (datetime(2022, 6, 1, tzinfo=UTC), datetime(2022, 7, 1, tzinfo=UTC))

@@ -24,12 +24,13 @@ from markdown_it.token import Token
 from store_factory import CUT_MONTH, EMPTY_MONTH, ENMAP_FLAGGED, SOFTWARE, WAVELENGTHS, MadeStore, make_store
 
 from h2crop_data.constants import MONTHS, SENTINEL2_BANDS, TIERS, UNKNOWN
-from h2crop_data.cube.datasheet import datasheet
 from h2crop_data.cube.index import IndexTables
-from h2crop_data.cube.markdown import byte_size, code, listing, plain, share
 from h2crop_data.cube.reading import read_index, read_index_json, store_attributes
+from h2crop_data.datasheet.markdown import byte_size, code, listing, plain, share
+from h2crop_data.sources.describe import describe_release
 
 SEASONS = (2021, 2022)
+BANDS = {"wavelength": WAVELENGTHS.tolist()}
 #: What would show that a missing value was written as a number or a word.
 NO_VALUE = re.compile(r"\b(nan|NaN|None|NaT|inf)\b|<NA>")
 #: Parts every sheet has.
@@ -112,7 +113,7 @@ def release(parts: tuple[dict[str, Any], IndexTables]) -> tuple[dict[str, Any], 
 def sheet(parts: tuple[dict[str, Any], IndexTables]) -> Sheet:
     """The sheet of the store with everything."""
     attributes, tables = parts
-    return Sheet(datasheet(attributes, tables, data_bytes=12_345_678, wavelengths=WAVELENGTHS.tolist()))
+    return Sheet(describe_release(attributes, tables, data_bytes=12_345_678, coordinates=BANDS))
 
 
 def of_split(made: MadeStore, split: str, array: str) -> np.ndarray[Any, Any]:
@@ -304,7 +305,7 @@ def test_figures_of_samples_that_differ(release: tuple[dict[str, Any], IndexTabl
         samples["scene"] = samples["scene"].iloc[0]
     days = {"0": 5, "1": 40, "2": 10, "7": 35, "12": 10}
     tables.statistics["clear_observations"] = [days] * MONTHS
-    sheet = Sheet(datasheet(attributes, tables))
+    sheet = Sheet(describe_release(attributes, tables))
     half = sorted(int(number) for number, pixels in days.items() for _ in range(pixels))[49]
     for month, row in enumerate(sheet.rows("Quality")):
         for season in SEASONS:
@@ -340,14 +341,16 @@ def test_nothing_is_said_of_sources_a_store_does_not_have(
     layout: dict[str, Any], gone: list[str], tmp_path: Path
 ) -> None:
     made = make_store(tmp_path / "store", **layout)
-    sheet = Sheet(datasheet(*tables_of(made.folder)))
+    sheet = Sheet(describe_release(*tables_of(made.folder)))
     assert [title for title in sheet.text if title in ALWAYS] == ALWAYS
     for word in gone:
         assert word not in sheet.source, word
     assert [row["array"] for row in sheet.tables["What is in it"] and sheet.rows("What is in it", 1)] == list(
         made.layout.arrays()
     )
-    assert ("Reflectance" in sheet.text) is (made.layout.enmap_bands > 0 or bool(made.layout.s2_bands))
+    assert ("Reflectance" in sheet.text) is (
+        made.layout.attributes()["enmap_bands"] > 0 or bool(made.layout.attributes()["s2_bands"])
+    )
 
 
 def test_a_release_of_the_first_format_has_fewer_columns(release: tuple[dict[str, Any], IndexTables]) -> None:
@@ -356,7 +359,7 @@ def test_a_release_of_the_first_format_has_fewer_columns(release: tuple[dict[str
     del statistics["class_parcels"], statistics["clear_observations"]
     for band in [*statistics["reflectance"]["s2"], *statistics["reflectance"]["enmap"]]:
         del band["percentiles"]
-    sheet = Sheet(datasheet(attributes, replace(tables, blocks=tables.blocks.drop(columns="retracted"))))
+    sheet = Sheet(describe_release(attributes, replace(tables, blocks=tables.blocks.drop(columns="retracted"))))
     assert "parcels" not in "".join(sheet.rows("Tier 1")[0])
     assert list(sheet.rows("What is in it")[0]) == ["season", "samples", "cells", "blocks"]
     assert list(sheet.rows("Quality")[0]) == ["month", "pixels seen clear, 2021", "pixels seen clear, 2022"]
@@ -392,7 +395,9 @@ def test_a_full_recipe_is_told(release: tuple[dict[str, Any], IndexTables]) -> N
         {"column": [1, 2, 3, 4], "row": 7, "split": ["train", "train", "val", "test"], "samples": 4},
         geometry=gpd.points_from_xy([3] * 4, [50] * 4, crs="OGC:CRS84"),
     )
-    sheet = Sheet(datasheet(attributes, replace(tables, recipes=dict.fromkeys(SEASONS, recipe), squares=squares)))
+    sheet = Sheet(
+        describe_release(attributes, replace(tables, recipes=dict.fromkeys(SEASONS, recipe), squares=squares))
+    )
     assert sheet.text["h2crop store, release 1"].count("full: Two valleys.") == 1
     sources = sheet.text["Sources and licences"]
     assert "EnMAP L2A from https://example.org/stac, collection ENMAP_HSI_L2A." in sources
@@ -427,7 +432,7 @@ def test_what_was_kept_out_is_told(release: tuple[dict[str, Any], IndexTables]) 
     tables.blocks.loc[[0, 4], "retracted"] = ["haze | not flagged", "a *wrong* offset"]
     tables.blocks.loc[3, "retracted"] = "haze | not flagged"
     tables.samples[2022]["s2_gaps"] = [["S2A_1", "S2B_2"], [], ["S2A_1"], *([] for _ in range(5))]
-    sheet = Sheet(datasheet(attributes, tables))
+    sheet = Sheet(describe_release(attributes, tables))
     quality = sheet.text["Quality"]
     assert "no part of this release: 3." in quality
     assert "“haze | not flagged”: block 0 of 2021, block 0 of 2022\n" in quality
@@ -450,7 +455,7 @@ def test_limits_that_the_tables_show(release: tuple[dict[str, Any], IndexTables]
     samples.loc[[0, 1], "cell"] = samples.loc[2, "cell"]
     samples.loc[7, ["x0", "y0"]] = np.nan
     tables.samples[2021]["s2_offset"], samples["s2_offset"] = 0, 1000
-    sheet = Sheet(datasheet(attributes, tables))
+    sheet = Sheet(describe_release(attributes, tables))
     limits = sheet.text["Known limits"]
     assert (
         "Classes of the store that do not occur in test: 1 of 2 at tier 1, 1 of 2 at tier 2, 1 of 1 at tier 3, "
@@ -468,7 +473,7 @@ def test_limits_that_the_tables_show(release: tuple[dict[str, Any], IndexTables]
 def test_a_split_without_samples_is_told(tmp_path: Path) -> None:
     attributes, tables = tables_of(make_store(tmp_path / "store", blocks=1).folder)
     recipe = {"name": "one", "split": {"square_size": 15360, "shares": {"train": 1, "val": 0, "test": 0}}}
-    sheet = Sheet(datasheet(attributes, replace(tables, recipes={2022: recipe})))
+    sheet = Sheet(describe_release(attributes, replace(tables, recipes={2022: recipe})))
     assert "There is no sample in val or test." in sheet.text["Known limits"]
     assert "do not occur in" not in sheet.text["Known limits"]
     assert [row["of the samples"] for row in sheet.rows("How it is split")] == ["100.0 %", "0.0 %", "0.0 %"]
@@ -494,7 +499,7 @@ def test_an_import_with_next_to_no_recipe(release: tuple[dict[str, Any], IndexTa
         scenes=tables.scenes[tables.scenes["sensor"] == "enmap"],
         statistics={**tables.statistics, "class_parcels": {}},
     )
-    sheet = Sheet(datasheet(attributes, bare, wavelengths=[0.0] * len(WAVELENGTHS)))
+    sheet = Sheet(describe_release(attributes, bare, coordinates={"wavelength": [0.0] * len(WAVELENGTHS)}))
     assert (
         "Declared parcels: the store does not say whose; their licence is not known."
         in sheet.text["Sources and licences"]
@@ -532,12 +537,12 @@ def test_a_column_that_is_not_there_leaves_a_gap_only(
     table: str, column: str, release: tuple[dict[str, Any], IndexTables]
 ) -> None:
     attributes, tables = release
-    whole = datasheet(attributes, tables)
+    whole = describe_release(attributes, tables)
     if table == "samples":
         tables = replace(tables, samples={season: one.drop(columns=column) for season, one in tables.samples.items()})
     else:
         tables = replace(tables, **{table: getattr(tables, table).drop(columns=column)})
-    sheet = Sheet(datasheet(attributes, tables))
+    sheet = Sheet(describe_release(attributes, tables))
     assert [title for title in sheet.text if title in ALWAYS] == ALWAYS
     assert len(sheet.source) <= len(whole) + 100
 
@@ -551,7 +556,7 @@ def test_an_empty_recipe_and_empty_tables(release: tuple[dict[str, Any], IndexTa
         parcels={season: parcels[:0] for season, parcels in tables.parcels.items()},
         statistics={"reflectance": {"split": "train", "units": "1"}, "class_pixels": {}},
     )
-    sheet = Sheet(datasheet(attributes, bare))
+    sheet = Sheet(describe_release(attributes, bare))
     assert "Reflectance" not in sheet.text
     assert "When" not in sheet.text
     assert sheet.text["h2crop store, release 1"].startswith("A recipe without a name\n")
@@ -563,7 +568,7 @@ def test_an_empty_recipe_and_empty_tables(release: tuple[dict[str, Any], IndexTa
 def test_the_sheet_is_a_pure_function(
     release: tuple[dict[str, Any], IndexTables], parts: tuple[dict[str, Any], IndexTables]
 ) -> None:
-    assert datasheet(*release) == datasheet(*parts)
+    assert describe_release(*release) == describe_release(*parts)
     for season in SEASONS:
         pd.testing.assert_frame_equal(release[1].samples[season], parts[1].samples[season])
     pd.testing.assert_frame_equal(release[1].blocks, parts[1].blocks)
@@ -574,10 +579,10 @@ def test_the_sheet_is_a_pure_function(
 def test_it_does_not_depend_on_the_process(parts: tuple[dict[str, Any], IndexTables], tmp_path: Path) -> None:
     (tmp_path / "parts").write_bytes(pickle.dumps(parts))
     program = (
-        "import pickle, sys; from h2crop_data.cube.datasheet import datasheet; "
-        "sys.stdout.buffer.write(datasheet(*pickle.load(open(sys.argv[1], 'rb'))).encode())"
+        "import pickle, sys; from h2crop_data.sources.describe import describe_release; "
+        "sys.stdout.buffer.write(describe_release(*pickle.load(open(sys.argv[1], 'rb'))).encode())"
     )
-    here = datasheet(*parts).encode()
+    here = describe_release(*parts).encode()
     for seed in ("1", "2"):
         command = [sys.executable, "-c", program, str(tmp_path / "parts")]
         environment = {"PYTHONHASHSEED": seed, "TZ": "Pacific/Auckland", "LC_ALL": "C.UTF-8"}

@@ -24,14 +24,14 @@ from h2crop_data.errors import ParcelError, RecipeError
 from h2crop_data.grid import LONLAT, SPLIT_CRS, Cell, cells_of_area, geobox
 from h2crop_data.parcels.rasterize import covered, parcel_numbers, rasterize_ids, tier_labels
 from h2crop_data.parcels.taxonomy import Taxonomy
-from h2crop_data.pipeline.declarations import (
+from h2crop_data.recipe.model import ParcelSource, Recipe, Split, parse_recipe
+from h2crop_data.sources.parcels.declarations import (
     CellParcels,
     Declarations,
     declarations_of,
     no_declarations,
     split_of_parcels,
 )
-from h2crop_data.recipe.model import ParcelSource, Recipe, Split, parse_recipe
 
 LAMBERT = "EPSG:2154"
 #: A field of one hectare in Lambert-93.

@@ -21,9 +21,9 @@ from numpy.typing import NDArray
 from published_files import make_published, write_sample
 from pyproj import Transformer
 
-from h2crop_data.errors import CatalogError, RecipeError
-from h2crop_data.published.blocks import blocks_of
-from h2crop_data.published.dates import days_of_months
+from h2crop_data.errors import CatalogError, UsageError
+from h2crop_data.published.blocks import blocks_of_samples
+from h2crop_data.published.dates import composite_days
 from h2crop_data.published.files import filled
 from h2crop_data.published.filling import fill_bands, fill_classes, fill_months
 from h2crop_data.published.layout import PublishedError, PublishedId, PublishedSample, check_files, find_samples
@@ -312,17 +312,17 @@ def test_dates_are_understood_in_the_forms_they_may_have(season: int) -> None:
         np.array(expected, np.uint16),
     ]
     for form in forms:
-        found = days_of_months(form, season)
+        found = composite_days(form, season)
         assert found is not None
         assert found.tolist() == expected
 
 
 def test_months_without_a_date_and_dates_of_pixels_are_understood() -> None:
     texts = np.array(["", *(day.isoformat() for day in days(2022)[1:])], dtype=object)
-    assert days_of_months(texts, 2022)[0] == 0  # type: ignore[index]
+    assert composite_days(texts, 2022)[0] == 0  # type: ignore[index]
     grid = np.zeros((12, 3, 4), np.float32)
     grid[1, 2, 3], grid[1, 0, 0] = 40, np.nan
-    found = days_of_months(grid, 2022)
+    found = composite_days(grid, 2022)
     assert found is not None
     assert (found[1, 2, 3], found[1, 0, 0], found.sum()) == (40, 0, 40)
 
@@ -343,8 +343,8 @@ def test_dates_that_are_not_understood_stay_alone() -> None:
         np.zeros(12, complex),
         np.float32(3.0) * np.ones(()),
     ]
-    assert [days_of_months(dates, 2022) for dates in wrong] == [None] * len(wrong)
-    assert days_of_months(known, 2023) is None
+    assert [composite_days(dates, 2022) for dates in wrong] == [None] * len(wrong)
+    assert composite_days(known, 2023) is None
 
 
 small = st.one_of(st.just(FILL), st.integers(-50, 50), st.integers(-32767, 32767))
@@ -452,8 +452,8 @@ def test_blocks_are_runs_of_one_scene_split_and_zone_whatever_the_order() -> Non
         listed("20220613T112220Z_004_x0_y0_T32ULV"),
         listed("20210101T000000Z_001_x0_y0_T31TCJ"),
     ]
-    blocks = blocks_of(samples, 2)
-    assert blocks == blocks_of(samples[::-1], 2)
+    blocks = blocks_of_samples(samples, 2)
+    assert blocks == blocks_of_samples(samples[::-1], 2)
     assert [(b.season, b.number, b.split, b.scene[-3:], len(b.samples)) for b in blocks] == [
         (2021, 0, "train", "001", 1),
         (2022, 0, "train", "003", 1),
@@ -600,12 +600,12 @@ def test_wavelengths_are_read_from_lines(tmp_path: Path) -> None:
 def test_wavelengths_that_cannot_be_right_are_refused(lines: list[str], tmp_path: Path) -> None:
     path = tmp_path / "bands.txt"
     path.write_text("\n".join(lines), encoding="utf-8")
-    with pytest.raises(RecipeError, match="--wavelengths"):
+    with pytest.raises(UsageError, match="--wavelengths"):
         read_spectrum(path)
 
 
 def test_dates_count_from_the_first_of_january() -> None:
-    found = days_of_months(np.array([day.isoformat() for day in days(2024)], dtype=object), 2024)
+    found = composite_days(np.array([day.isoformat() for day in days(2024)], dtype=object), 2024)
     assert found is not None
     assert [date(2024, 1, 1) + timedelta(days=int(day) - 1) for day in found] == days(2024)
 

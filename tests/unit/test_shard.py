@@ -30,6 +30,7 @@ from h2crop_data.cube.schema import FORMAT_VERSION, ArraySpec, Codec, StoreLayou
 from h2crop_data.cube.shard import IndexCache, ShardReader, encode_shard, open_arrays, shard_name, size_in_memory
 from h2crop_data.cube.writer import hold_store
 from h2crop_data.errors import StoreError
+from h2crop_data.sources.formats import known_layout
 from h2crop_data.storage.local import LocalStorage
 from h2crop_data.storage.storage import canonical_json
 
@@ -54,7 +55,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*onsolidated metadata.*")
 def small_layout(codec: Literal["lz4", "zstd"] = "lz4") -> StoreLayout:
     """Cells of 240 m: 24 x 24 px at 10 m, 8 x 8 px at 30 m, with every array of the format."""
     bands = ("B02", "B03", "B04")
-    return StoreLayout(cell_size=240, capacity=CAPACITY, codec=Codec(codec), s2_bands=bands, enmap_bands=7)
+    return known_layout(cell_size=240, capacity=CAPACITY, codec=Codec(codec), s2_bands=bands, enmap_bands=7)
 
 
 def block_arrays(layout: StoreLayout, block: int) -> dict[str, NDArray[Any]]:

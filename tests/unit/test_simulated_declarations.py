@@ -17,10 +17,10 @@ from parcel_reading import read_parcels
 from h2crop_data.grid import geobox
 from h2crop_data.parcels.rasterize import rasterize_ids
 from h2crop_data.parcels.taxonomy import load_crop_table
-from h2crop_data.simulate import declarations
-from h2crop_data.simulate.declarations import DIRT, RPG_COLUMNS, TRUTH_COLUMNS, declare, write_geopackage
-from h2crop_data.simulate.land import LAND_SQUARE, land_of_square
-from h2crop_data.simulate.rotation import catch_crops, crop_of
+from h2crop_data.simulate.land import declarations
+from h2crop_data.simulate.land.declarations import DIRT, RPG_COLUMNS, TRUTH_COLUMNS, declare, write_geopackage
+from h2crop_data.simulate.land.objects import LAND_SQUARE, land_of_square
+from h2crop_data.simulate.land.rotation import catch_crops, crop_of
 from h2crop_data.simulate.settings import ParcelSettings
 
 SEED = 4

@@ -31,12 +31,13 @@ from h2crop_data.enmap.quality import LAYERS
 from h2crop_data.errors import SceneError
 from h2crop_data.grid import LONLAT, to_crs
 from h2crop_data.sentinel2.reflectance import OffsetEvidence, decide_offset
-from h2crop_data.simulate import enmap_items, sentinel2_items
-from h2crop_data.simulate.enmap_items import EnmapProduct
-from h2crop_data.simulate.enmap_metadata import corners, metadata_xml, sun_at
-from h2crop_data.simulate.sentinel2_granules import Granule, reflectance_conversion
-from h2crop_data.simulate.sky import sun_position
-from h2crop_data.simulate.tiles import Tile, mgrs_tile, tile_at, tiles_over
+from h2crop_data.simulate.enmap import items as enmap_items
+from h2crop_data.simulate.enmap.items import EnmapProduct
+from h2crop_data.simulate.enmap.metadata import corners, metadata_xml, sun_at
+from h2crop_data.simulate.sentinel2 import items as sentinel2_items
+from h2crop_data.simulate.sentinel2.granules import Granule, reflectance_conversion
+from h2crop_data.simulate.sentinel2.tiles import Tile, mgrs_tile, tile_at, tiles_over
+from h2crop_data.simulate.sky.weather import sun_position
 
 EARTH_SEARCH = ("sentinel-2-c1-l2a", "sentinel-2-l2a", "sentinel-2-l1c")
 L2A_ARCHIVES = ("sentinel-2-c1-l2a", "sentinel-2-l2a", "planetary-computer", "copernicus")
@@ -154,7 +155,7 @@ def make_item(granule: Granule, archive: str) -> dict[str, Any]:
     bands = sentinel2_items.archive_form(archive).keys
     paths = {key: f"./products/{sentinel2_items.file_path(granule, archive, band)}" for band, key in bands.items()}
     sizes = {key: 1000 + number for number, key in enumerate(paths)}
-    return sentinel2_items.item(granule, archive, paths, sizes, dict.fromkeys(paths, "ab" * 32))
+    return sentinel2_items.sentinel2_item(granule, archive, paths, sizes, dict.fromkeys(paths, "ab" * 32))
 
 
 def read(document: dict[str, Any]) -> pystac.Item:
@@ -308,7 +309,7 @@ def test_size_and_checksum_stand_where_the_archive_writes_them() -> None:
 
 def test_media_types_follow_the_files() -> None:
     granule = make_granule()
-    document = sentinel2_items.item(granule, "sentinel-2-l1c", {"blue": "./B02.jp2", "red": "./B04.tif"})
+    document = sentinel2_items.sentinel2_item(granule, "sentinel-2-l1c", {"blue": "./B02.jp2", "red": "./B04.tif"})
     assert document["assets"]["blue"]["type"] == "image/jp2"
     assert document["assets"]["red"]["type"].startswith("image/tiff; application=geotiff")
     assert document["assets"]["red"]["href"] == "./B04.tif"
@@ -316,9 +317,9 @@ def test_media_types_follow_the_files() -> None:
 
 def test_what_an_archive_does_not_have_is_refused() -> None:
     with pytest.raises(ValueError, match="no archive 'usgs'; known are sentinel-2-c1-l2a"):
-        sentinel2_items.item(make_granule(), "usgs", {})
+        sentinel2_items.sentinel2_item(make_granule(), "usgs", {})
     with pytest.raises(ValueError, match="sentinel-2-l2a has no assets cirrus"):
-        sentinel2_items.item(make_granule(), "sentinel-2-l2a", {"cirrus": "./B10.tif"})
+        sentinel2_items.sentinel2_item(make_granule(), "sentinel-2-l2a", {"cirrus": "./B10.tif"})
     with pytest.raises(ValueError, match="copernicus has no band B10"):
         sentinel2_items.asset_key("copernicus", "B10")
     with pytest.raises(ValueError, match="sentinel-2-l1c has no band SCL"):
@@ -384,7 +385,7 @@ def make_product(**changes: Any) -> EnmapProduct:
 
 def make_enmap_item(product: EnmapProduct, **more: Any) -> dict[str, Any]:
     names = enmap_items.file_names(product)
-    return enmap_items.item(product, {key: f"./products/{name}" for key, name in names.items()}, **more)
+    return enmap_items.enmap_item(product, {key: f"./products/{name}" for key, name in names.items()}, **more)
 
 
 def test_the_reader_of_enmap_items_reads_simulated_ones() -> None:
@@ -440,7 +441,7 @@ def test_there_is_a_file_for_every_layer_the_build_reads() -> None:
 
 def test_an_asset_enmap_does_not_have_is_refused() -> None:
     with pytest.raises(ValueError, match="no assets vnir; known are metadata, image"):
-        enmap_items.item(make_product(), {"vnir": "./QL_VNIR_COG.TIF"})
+        enmap_items.enmap_item(make_product(), {"vnir": "./QL_VNIR_COG.TIF"})
 
 
 def test_the_newer_of_two_versions_is_kept() -> None:

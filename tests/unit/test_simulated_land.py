@@ -9,17 +9,17 @@ import pytest
 import shapely
 from numpy.typing import NDArray
 
-from h2crop_data.simulate.field_pattern import LARGEST
-from h2crop_data.simulate.land import (
+from h2crop_data.simulate.land.field_pattern import LARGEST
+from h2crop_data.simulate.land.objects import (
     COLUMNS,
-    KINDS,
     LAND_SQUARE,
+    OBJECT_KINDS,
     REACH,
     land_of_square,
     squares_of_bounds,
 )
-from h2crop_data.simulate.regional import CROP_REGIONS, Regional
-from h2crop_data.simulate.rotation import crop_of, growth_of_code
+from h2crop_data.simulate.land.regional import CROP_REGIONS, Regional
+from h2crop_data.simulate.land.rotation import crop_of, growth_of_code
 
 SEED = 5
 CORNER = (128, 1400)
@@ -64,7 +64,7 @@ def square(region: gpd.GeoDataFrame) -> gpd.GeoDataFrame:
 
 def test_objects_are_valid_polygons_of_known_kinds(region: gpd.GeoDataFrame) -> None:
     assert tuple(land_of_square(SEED, *CORNER).columns) == COLUMNS
-    assert set(region["kind"]) == set(KINDS)
+    assert set(region["kind"]) == set(OBJECT_KINDS)
     assert region.geometry.is_valid.all()
     assert (region.geometry.geom_type == "Polygon").all()
     assert shapely.contains_xy(region.geometry.to_numpy(), region["x"], region["y"]).all()

@@ -8,15 +8,10 @@ from functools import lru_cache
 import numpy as np
 import pytest
 
-from h2crop_data.simulate.phenology import Ground, Pairs, abundances, growth_types
-from h2crop_data.simulate.spectra import (
-    ENDMEMBERS,
-    SENTINEL2_MSI,
-    endmember_spectra,
-    enmap_bands,
-    enmap_response,
-    sentinel2_response,
-)
+from h2crop_data.simulate.enmap.bands import enmap_bands, enmap_response
+from h2crop_data.simulate.plants.phenology import Ground, Pairs, abundances, growth_types
+from h2crop_data.simulate.plants.spectra import ENDMEMBERS, endmember_spectra
+from h2crop_data.simulate.sentinel2.bands import SENTINEL2_MSI, sentinel2_response
 
 GROWTH = growth_types()
 PERENNIAL = {

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 
 from h2crop_data.constants import TIERS, UNKNOWN
 from h2crop_data.parcels.taxonomy import Taxonomy, load_crop_table
-from h2crop_data.simulate.crops import ROTATION_GROUPS, load_crops
-from h2crop_data.simulate.regional import CROP_REGIONS
-from h2crop_data.simulate.rotation import (
+from h2crop_data.simulate.land.crops import ROTATION_GROUPS, load_crops
+from h2crop_data.simulate.land.regional import CROP_REGIONS
+from h2crop_data.simulate.land.rotation import (
     EARLY,
     SPRING_SOWN,
     TEMPLATES,

@@ -11,24 +11,26 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from h2crop_data.simulate.atmosphere import bands_of, corrected, top_of_atmosphere
-from h2crop_data.simulate.enmap_scenes import (
+from h2crop_data.simulate.enmap.bands import enmap_bands
+from h2crop_data.simulate.enmap.scenes import (
     COARSE,
     Displacement,
     axis_pieces,
+    flight_coordinates,
     noise_of_bands,
     parts,
     seen_by,
     swaths,
-    turned,
 )
 from h2crop_data.simulate.ground import fine_axis
 from h2crop_data.simulate.optics import FINE_GROUND, NYQUIST_TRANSFER, margin, sample, sampling
+from h2crop_data.simulate.plants.spectra import WAVELENGTHS
 from h2crop_data.simulate.randomness import generator, key_of, lattice_values, noise_at, noise_grid
-from h2crop_data.simulate.sentinel2_scenes import numbers_in_file, pieces
-from h2crop_data.simulate.settings import EnmapSettings
-from h2crop_data.simulate.settings import Sky as SkySettings
-from h2crop_data.simulate.sky import (
+from h2crop_data.simulate.sentinel2.bands import sentinel2_response
+from h2crop_data.simulate.sentinel2.scenes import numbers_in_file, pieces
+from h2crop_data.simulate.settings import EnmapSettings, SkySettings
+from h2crop_data.simulate.sky.atmosphere import bands_of, corrected, top_of_atmosphere
+from h2crop_data.simulate.sky.weather import (
     FORMS,
     CloudLayer,
     Sky,
@@ -39,7 +41,6 @@ from h2crop_data.simulate.sky import (
     sun_position,
     weather_over,
 )
-from h2crop_data.simulate.spectra import WAVELENGTHS, enmap_bands, sentinel2_response
 
 REGION = (493440, 5376000, 501120, 5383680)
 
@@ -259,9 +260,9 @@ def test_displacement_is_a_shift_and_a_slow_change() -> None:
 
 def test_turning_keeps_lengths_and_is_north_at_zero() -> None:
     x, y = np.array([0.0, 300.0]), np.array([0.0, 400.0])
-    across, along = turned(x, y, 12.5)
+    across, along = flight_coordinates(x, y, 12.5)
     assert math.hypot(across[1, 1], along[1, 1]) == pytest.approx(500)
-    across, along = turned(x, y, 0)
+    across, along = flight_coordinates(x, y, 0)
     assert across[0, 1] == 300
     assert along[1, 0] == 400
 

@@ -5,18 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from h2crop_data.simulate.spectra import (
-    ENDMEMBERS,
-    INVISIBLE,
-    SENTINEL2_CENTRE_WIDTH,
-    SENTINEL2_MSI,
-    WAVELENGTHS,
-    endmember_spectra,
-    enmap_bands,
-    enmap_response,
-    sentinel2_response,
-    smooth_curve,
-)
+from h2crop_data.simulate.enmap.bands import enmap_bands, enmap_response
+from h2crop_data.simulate.plants.spectra import ENDMEMBERS, INVISIBLE, WAVELENGTHS, endmember_spectra, smooth_curve
+from h2crop_data.simulate.sentinel2.bands import SENTINEL2_CENTRE_WIDTH, SENTINEL2_MSI, sentinel2_response
 
 DIFFERENCES = {"red_edge_shift", "nitrogen", *INVISIBLE}
 SURFACES = [name for name in ENDMEMBERS if name not in DIFFERENCES]

@@ -19,13 +19,13 @@ import pytest
 from numpy.typing import NDArray
 from small_disk import SMALL_DISK, mounted
 
-from h2crop_data.cube.schema import StoreLayout
 from h2crop_data.cube.statistics import block_sums
 from h2crop_data.cube.writer import MARKER_KEYS, StoreBuilder, check_same_layout, hold_store
 from h2crop_data.errors import PlanError, StoreError
+from h2crop_data.sources.formats import known_layout, layout_of_root
 from h2crop_data.storage.storage import canonical_json
 
-LABELS = StoreLayout(cell_size=240, capacity=2)
+LABELS = known_layout(cell_size=240, capacity=2)
 
 #: Another builder: holds the store, leaves a file half written, says so, and waits for its end.
 HOLDER = """
@@ -212,7 +212,7 @@ def test_a_full_disk_is_told_and_leaves_nothing_of_the_file(small_disk: Path) ->
 
 
 def test_a_block_that_does_not_fit_is_told_and_can_be_written_once_there_is_room(small_disk: Path) -> None:
-    layout = StoreLayout(cell_size=960, capacity=4)
+    layout = known_layout(cell_size=960, capacity=4)
     rng = np.random.default_rng(0)
     arrays = {
         name: rng.integers(0, np.iinfo(spec.dtype).max, (4, *spec.sample_shape), spec.dtype)
@@ -298,7 +298,7 @@ def test_garbage_is_removed(tmp_path: Path) -> None:
 
 
 def test_a_store_of_another_layout_is_refused_by_what_differs(tmp_path: Path) -> None:
-    assert StoreLayout.from_attributes(LABELS.attributes()) == LABELS
+    assert layout_of_root({"layout": LABELS.attributes()}) == LABELS
     check_same_layout(tmp_path, LABELS, LABELS)
     with pytest.raises(PlanError, match="block_capacity: store 2, plan 16"):
-        check_same_layout(tmp_path, LABELS, StoreLayout(cell_size=240, capacity=16))
+        check_same_layout(tmp_path, LABELS, known_layout(cell_size=240, capacity=16))

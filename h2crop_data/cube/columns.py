@@ -1,0 +1,134 @@
+"""The columns of the tables of an index: name, type, unit, who states them, and what they say.
+
+Here are the columns that every store has. A source states its own (`SourceFormat.columns`, `.block_columns`); a table
+is their sum. Builder, importer, validation, datasheet and the tables of docs/store-format.md come from these rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal, TypeVar
+
+import pandas as pd
+
+from h2crop_data.constants import TIERS
+
+Dtype = Literal["text", "texts", "integer", "nullable integer", "number", "numbers", "time", "boolean", "geometry"]
+#: When a column is known: before a pixel is read, or from the arrays of a block.
+Known = Literal["planned", "derived"]
+Table = TypeVar("Table", bound=pd.DataFrame)
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column of a table of the index."""
+
+    name: str
+    #: `texts` and `numbers` are lists; `number` is a floating point number that may be NaN; times are in UTC.
+    dtype: Dtype
+    #: One line on what it says.
+    text: str
+    unit: str = ""
+    #: Name of the source that states it; empty for columns that every store has.
+    source: str = ""
+    known: Known = "planned"
+    #: How many numbers a list holds.
+    length: int | None = None
+    #: Whether every row has a value.
+    filled: bool = False
+    #: Whether every release has it; false for columns that came later than format 1.0 without a version of their own.
+    always: bool = True
+    #: Whether an imported season has it as well.
+    imported: bool = True
+
+    @property
+    def is_share(self) -> bool:
+        """Whether it holds shares, which lie in 0..1."""
+        return self.unit == "share"
+
+
+SAMPLES = (
+    Column("sample", "text", "id: cell and time of the scene, or season", filled=True),
+    Column("cell", "text", "cell of the lattice", filled=True),
+    Column("epsg", "integer", "CRS of `x0`, `y0`"),
+    Column("x0", "number", "western edge in `epsg`", "m"),
+    Column("y0", "number", "northern edge in `epsg`", "m"),
+    Column("block", "integer", "number of its block in the season", filled=True),
+    Column("slot", "integer", "place along `sample` in the season", filled=True),
+    Column("split", "text", "`train`, `val` or `test`", filled=True),
+    Column("square", "text", "column_row of its split square in EPSG:3035"),
+    Column("scene", "text", "EnMAP scene; `none` where there is none"),
+    Column("scene_time", "time", "when that scene was acquired"),
+    Column("sun_elevation", "number", "of that scene", "degrees"),
+    Column("sun_azimuth", "number", "of that scene", "degrees"),
+    Column("across_off_nadir", "number", "of that scene", "degrees"),
+    Column("flagged_share", "number", "pixels with a flag the recipe counts, as planned", "share", imported=False),
+    Column("labelled_share", "number", "pixels with a class at tier 1, as planned", "share", imported=False),
+)
+GEOMETRY = Column("geometry", "geometry", "outline in longitude and latitude", "degrees", filled=True)
+BLOCKS = (
+    Column("season", "integer", "calendar year", filled=True),
+    Column("block", "integer", "number in its season", filled=True),
+    Column("split", "text", "of all its samples", filled=True),
+    Column("square", "text", "split square of all its samples"),
+    Column("epsg", "integer", "CRS of all its samples"),
+    Column("scene", "text", "EnMAP scene; `none` where there is none"),
+    Column("samples", "integer", "how many"),
+)
+#: The columns of blocks after those of the sources.
+BLOCK_RECORDS = (
+    Column("hash_s2", "text", "input hash of its Sentinel-2 arrays"),
+    Column("hash_enmap", "text", "input hash of its EnMAP arrays"),
+    Column("hash_labels", "text", "input hash of its label arrays"),
+    Column("part", "text", "part of the season's plans: the season, or season and first block of what was added"),
+    Column("recipe", "text", "SHA-256 of the recipe without its seasons"),
+    Column("taxonomy", "text", "version and SHA-256 of the classes"),
+    Column("files", "texts", "its shards", filled=True, known="derived"),
+    Column("sha256", "texts", "their SHA-256, in the same order", filled=True, known="derived"),
+    Column("software", "text", "what built it", known="derived"),
+    Column("retracted", "text", "why it is not part of the release; empty where it is"),
+)
+#: Columns of blocks that came with format 1.1.
+SINCE_1_1 = ("part", "retracted")
+SCENES = (
+    Column("season", "integer", "calendar year", filled=True),
+    Column("id", "text", "of the catalog's item", filled=True),
+    Column("sensor", "text", "name of its source, `sentinel2` or `enmap` for instance"),
+    Column("collection", "text", "of the catalog"),
+    Column("time", "time", "when it was acquired"),
+    Column("baseline", "text", "processing baseline or version"),
+    Column("taken", "boolean", "whether it is used"),
+    Column("reason", "text", "why it was left out, or how its offset was decided"),
+    Column("offset", "nullable integer", "added to its numbers; null where none is"),
+    Column("warning", "text", "what needs a look although it was taken; empty where nothing does", always=False),
+)
+PARCELS = (
+    Column("number", "integer", "as in the array `parcel`", filled=True),
+    Column("country", "text", "of the declarations"),
+    Column("parcel_id", "text", "its own id in the file"),
+    Column("code", "text", "crop code; several, as `BTH ≠ MIS`, where its ground was declared with several crops"),
+    Column("hcat3", "text", "HCAT3 code of the crop"),
+    *(Column(f"tier{tier}", "integer", f"class at tier {tier}") for tier in range(1, TIERS + 1)),
+    Column("split", "text", "the split that holds most of it", filled=True),
+    GEOMETRY,
+)
+SQUARES = (
+    Column("column", "integer", "of the split square"),
+    Column("row", "integer", "of the split square"),
+    Column("split", "text", "of all ground in it", filled=True),
+    Column("samples", "integer", "of all seasons"),
+    GEOMETRY,
+)
+
+
+def in_declared_order(table: Table, columns: Iterable[Column]) -> Table:
+    """A table with its columns in the order they are stated; others follow, the geometry is last.
+
+    A column that no row knows is left out; one that some rows do not know is null there.
+    """
+    stated = [column.name for column in columns if column.name in table]
+    others = [name for name in table if name not in stated and name != GEOMETRY.name]
+    last = [GEOMETRY.name] if GEOMETRY.name in table else []
+    ordered: Table = table[[*stated, *others, *last]]
+    return ordered

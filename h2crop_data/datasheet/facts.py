@@ -1,0 +1,131 @@
+"""What the parts of a datasheet count in the tables of a release."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from h2crop_data.constants import BACKGROUND, MONTHS, UNKNOWN
+from h2crop_data.cube.index import IndexTables
+from h2crop_data.cube.schema import StoreLayout
+from h2crop_data.datasheet.markdown import code
+
+#: What stands for a cell, a square or a scene where there is none.
+NONE = "none"
+#: Splits in the order they are told; others follow.
+SPLITS = ("train", "val", "test")
+#: Names of the months, whatever the language of the machine.
+MONTH_NAMES = (
+    *("January", "February", "March", "April", "May", "June"),
+    *("July", "August", "September", "October", "November", "December"),
+)
+
+
+def everything(tables: IndexTables) -> pd.DataFrame:
+    """The samples of all seasons, without their outlines."""
+    parts = [samples.drop(columns="geometry", errors="ignore") for samples in tables.samples.values()]
+    return pd.concat([pd.DataFrame(part) for part in parts], ignore_index=True) if parts else pd.DataFrame()
+
+
+def split_names(tables: IndexTables) -> list[str]:
+    """The splits that have samples, and those the recipes asked for, in order."""
+    asked = {name for section in recipe_sections(tables, "split") for name in section.get("shares", {})}
+    there = {str(name) for samples in tables.samples.values() for name in samples["split"]} | asked
+    return [name for name in SPLITS if name in there] + sorted(there - set(SPLITS))
+
+
+def recipe_sections(tables: IndexTables, name: str) -> list[dict[str, Any]]:
+    """A section of every recipe that has it."""
+    return [recipe[name] for recipe in tables.recipes.values() if recipe.get(name)]
+
+
+def class_names(tables: IndexTables, tier: int) -> dict[int, str]:
+    """Names of the classes of a tier (from 0)."""
+    return {int(number): name for number, name in tables.classes[tier].items()} if tier < len(tables.classes) else {}
+
+
+def pixel_counts(tables: IndexTables, split: str | None, tier: int, name: str = "label") -> Counter[int]:
+    """Pixels by class at a tier (from 0), over all seasons; of one split or of all."""
+    pixels: Counter[int] = Counter()
+    for splits in tables.statistics.get("class_pixels", {}).values():
+        for one, arrays in splits.items():
+            if split in (None, one) and name in arrays:
+                pixels.update({int(number): found for number, found in arrays[name][tier].items()})
+    return pixels
+
+
+def parcel_counts(tables: IndexTables, split: str, tier: int) -> Counter[int]:
+    """Parcels by class at a tier (from 0), over all seasons."""
+    parcels: Counter[int] = Counter()
+    for splits in tables.statistics.get("class_parcels", {}).values():
+        if split in splits:
+            parcels.update({int(number): found for number, found in splits[split][tier].items()})
+    return parcels
+
+
+def labelled(counts: dict[Any, int]) -> int:
+    """How many have a class."""
+    return sum(number for name, number in counts.items() if BACKGROUND < int(name) < UNKNOWN)
+
+
+def clear_shares(samples: pd.DataFrame) -> NDArray[np.float64] | None:
+    """(sample, month): the share of pixels with a clear Sentinel-2 look; None where no sample says."""
+    lists = samples["s2_clear_share"].dropna().to_list() if "s2_clear_share" in samples else []
+    return np.array(lists, np.float64).reshape(-1, MONTHS) if lists else None
+
+
+def of_season(rows: pd.DataFrame, season: int) -> pd.DataFrame:
+    """The rows of a season."""
+    return rows[rows["season"] == season] if "season" in rows else rows
+
+
+def is_retracted(blocks: pd.DataFrame) -> NDArray[np.bool_]:
+    """Which blocks are kept out of the release."""
+    if "retracted" not in blocks:
+        return np.zeros(len(blocks), bool)
+    return np.asarray(blocks["retracted"].fillna("") != "", bool)
+
+
+def cells_of(samples: pd.DataFrame) -> int:
+    """How many cells of the lattice some samples show."""
+    return int(samples.loc[samples["cell"] != NONE, "cell"].nunique()) if "cell" in samples else 0
+
+
+def parcels_drawn(tables: IndexTables, season: int, split: str | None = None) -> int | None:
+    """How many parcels have a pixel with a class; None where that was not counted."""
+    counted = tables.statistics.get("class_parcels", {}).get(str(season))
+    if counted is None:
+        return None
+    return sum(labelled(tiers[0]) for name, tiers in counted.items() if split in (None, name))
+
+
+def found_in(tables: IndexTables, source: str) -> str:
+    """The catalogs a source was found in, as the recipes name them."""
+    told = []
+    for section in recipe_sections(tables, source):
+        if section.get("catalog"):
+            place = code(section["catalog"])
+            if "://" not in str(section["catalog"]):
+                place = f"a local list of scenes, {place}, which does not say whose they are"
+            told.append(place + (f", collection {code(section['collection'])}" if section.get("collection") else ""))
+    return f" from {'; '.join(dict.fromkeys(told))}" if told else ""
+
+
+def median_of(counts: dict[str, int]) -> int | None:
+    """The number that half of the pixels do not exceed (nearest rank)."""
+    rank, reached = math.ceil(sum(counts.values()) / 2), 0
+    for number in sorted(counts, key=int):
+        reached += counts[number]
+        if reached >= rank > 0:
+            return int(number)
+    return None
+
+
+def has_classes(layout: StoreLayout) -> bool:
+    """Whether a store has classes in tiers."""
+    return any("tier" in spec.dims for spec in layout.arrays().values())

@@ -1,0 +1,1 @@
+"""Simulated EnMAP products: tiles of datatakes, their files, metadata and items."""

@@ -1,0 +1,1 @@
+"""The land of a synthetic region: roads, fields, crops of each year, and what farmers declare."""

@@ -1,0 +1,1 @@
+"""What is between ground and satellite: clouds, shadows, haze, snow, and the air itself."""

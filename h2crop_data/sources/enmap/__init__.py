@@ -1,0 +1,1 @@
+"""EnMAP scenes: which are used, and how they become a block."""

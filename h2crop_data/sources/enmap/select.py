@@ -1,0 +1,181 @@
+"""Which EnMAP scenes are used, and which cells they show clear enough."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+import pystac
+import shapely
+from odc.geo.geobox import GeoBox
+from rasterio.windows import Window
+
+from h2crop_data.catalog.access import raster_geobox, read_text, read_window
+from h2crop_data.catalog.items import updated
+from h2crop_data.catalog.providers import (
+    EnmapScene,
+    enmap_scene,
+    newest_products,
+)
+from h2crop_data.catalog.search import find_items
+from h2crop_data.constants import COARSE, ENMAP_FLAGS
+from h2crop_data.enmap.product import parse_metadata, select_bands
+from h2crop_data.enmap.quality import LAYERS, footprint_or, quality_flags
+from h2crop_data.errors import PlanError, ReadError, SceneError
+from h2crop_data.grid import LONLAT, Cell, cells_of_area, to_crs
+from h2crop_data.recipe.model import EnmapSource
+from h2crop_data.sources.scenes import PinnedItems, SceneDecision, decision, unplaced, without_retracted, year_range
+from h2crop_data.sources.source import Candidate, Observed, Request, Scene
+
+#: The quality layer without which no cloud is flagged.
+CLOUD_LAYER = "quality_cloud"
+
+
+def choose_enmap(source: EnmapSource, request: Request) -> Observed:
+    """The EnMAP cells of a season, the items behind them, and the decision on every scene the catalog gave.
+
+    Raises PlanError where no scene gives a cell.
+    """
+    recipe, season = request.recipe, request.season
+    ground = to_crs(request.area, request.crs, LONLAT)
+    found = find_items(recipe.source(source.catalog), source.collection, ground, *year_range(season))
+    # An EnMAP item has the name of its product, whatever else a catalog says of it; the one updated last counts.
+    by_name = {item.id: item for item in sorted(found.items, key=updated)}
+    listed, decisions = without_retracted(list(by_name.values()), "enmap", request.retracted)
+    lost = {item.id: unplaced(item, "enmap", reason) for item, reason in found.refused if item.id not in by_name}
+    decisions += lost.values()
+    products, replaced = newest_products(listed)
+    allowed = set(cells_of_area(request.area, request.crs, recipe.cell_size, recipe.area.cells))
+    best: dict[tuple[str, Cell], tuple[float, str, Candidate]] = {}
+    usable: dict[str, pystac.Item] = {}
+    decisions += [
+        decision(item, "enmap", f"the same tile as {replaced[item.id]}, which was processed later")
+        for item in listed
+        if item.id in replaced
+    ]
+    for done, item in enumerate(products):
+        request.progress(done, len(products), item.id)
+        warning = ""
+        try:
+            scene = enmap_scene(item)
+            refusal = enmap_refusal(scene, source)
+            if refusal is None:
+                select_bands(metadata_of(item).bands, source.bands.exclude_nm, source.bands.count)
+                warning = without_cloud_layer(item, source)
+                cells = clear_cells(item, recipe.cell_size, source, allowed)
+                refusal = None if cells else "no cell of the area lies inside it and is clear enough"
+        except SceneError as error:
+            refusal = str(error)
+        decisions.append(decision(item, "enmap", refusal, warning="" if refusal else warning))
+        if refusal is not None:
+            continue
+        usable[item.id] = item
+        sighting = Scene(scene.id, scene.datatake, scene.stamp)
+        columns = {
+            "scene_time": scene.time,
+            "sun_elevation": scene.sun_elevation,
+            "sun_azimuth": scene.sun_azimuth,
+            "across_off_nadir": scene.across_off_nadir,
+        }
+        for cell, flagged in cells.items():
+            # Overlapping tiles of one datatake see the same ground at the same moment: the clearer one.
+            candidate = (flagged, item.id, Candidate(cell, sighting, {**columns, "flagged_share": flagged}))
+            key = (scene.datatake, cell)
+            best[key] = min(best.get(key, candidate), candidate, key=lambda one: one[:2])
+    chosen = [candidate for _, _, candidate in sorted(best.values(), key=lambda one: (one[1], one[2].cell))]
+    decisions.sort(key=lambda one: one.id)
+    if not chosen:
+        raise PlanError(f"{season}: no EnMAP scene gives a cell. {why_none(decisions)}")
+    used = {name for _, name, _ in best.values()}
+    return Observed(chosen, PinnedItems([usable[name] for name in sorted(used)]), decisions)
+
+
+def why_none(scenes: Sequence[SceneDecision]) -> str:
+    """The most frequent reasons scenes were left out, for an error message."""
+    if not scenes:
+        return "The catalog has none over the area in that year."
+    often = Counter(scene.reason for scene in scenes).most_common(3)
+    return "; ".join(f"{count} x {reason}" for reason, count in often)
+
+
+def enmap_refusal(scene: EnmapScene, source: EnmapSource) -> str | None:
+    """Why a recipe does not take a scene, or None."""
+    if scene.time.month not in source.months:
+        return f"month {scene.time.month} is not in enmap.months"
+    if scene.quality > source.max_quality:
+        return f"overall quality {scene.quality} is worse than enmap.max_quality {source.max_quality}"
+    if scene.sun_elevation is None:
+        return "no sun elevation: a night scene"
+    if scene.sun_elevation < source.min_sun_elevation:
+        return f"sun elevation {scene.sun_elevation:.1f} is below enmap.min_sun_elevation {source.min_sun_elevation:g}"
+    if scene.cloud_cover > source.max_cloud_cover:
+        return f"cloud cover {scene.cloud_cover:g} % is above enmap.max_cloud_cover {source.max_cloud_cover:g}"
+    return None
+
+
+def metadata_of(item: pystac.Item) -> Any:
+    """The parsed METADATA.XML of an EnMAP item."""
+    if "metadata" not in item.assets:
+        raise SceneError(f"{item.id} has no asset `metadata`")
+    try:
+        return parse_metadata(read_text(item.assets["metadata"].href))
+    except ReadError as error:
+        raise ReadError(f"{item.id}: {error}") from error
+
+
+def without_cloud_layer(item: pystac.Item, source: EnmapSource) -> str:
+    """What to say of a scene that has no cloud layer and is taken all the same; empty for one that has it.
+
+    Raises SceneError where the recipe wants one.
+    """
+    if CLOUD_LAYER in item.assets:
+        return ""
+    if source.cloud_layer == "required":
+        raise SceneError(
+            f"it has no asset `{CLOUD_LAYER}`, so no cloud would be flagged; `enmap.cloud_layer: optional` takes it"
+        )
+    return f"it has no asset `{CLOUD_LAYER}`: its clouds are not flagged"
+
+
+def clear_cells(item: pystac.Item, cell_size: int, source: EnmapSource, allowed: set[Cell]) -> dict[Cell, float]:
+    """The allowed cells a scene imaged wholly, and their share of flagged pixels, which is at most the recipe's."""
+    if "image" not in item.assets:
+        raise SceneError(f"{item.id} has no asset `image`")
+    grid = raster_geobox(item.assets["image"].href, "int16")
+    flags = quality_flags(read_quality(item, grid))
+    found = {}
+    for cell in cells_of_area(shapely.box(*grid.boundingbox.bbox), str(grid.crs), cell_size, "inside"):
+        if cell not in allowed:
+            continue
+        under = footprint_or(flags, grid, cell.geobox(COARSE), outside=ENMAP_FLAGS["outside"])
+        flagged = float(((under & source.flag_mask) != 0).mean())
+        if not (under & ENMAP_FLAGS["outside"]).any() and flagged <= source.max_flagged_share:
+            found[cell] = flagged
+    return found
+
+
+def read_quality(
+    item: pystac.Item, grid: GeoBox, window: Any = None, bands: Sequence[int] | None = None
+) -> dict[str, Any]:
+    """The quality layers of an EnMAP item, or of a window of it; with `bands` also the defective pixels of these.
+
+    grid: that of the image. Raises SceneError for a layer on another one, which would flag other ground.
+    """
+    if "quality_classes" not in item.assets:
+        raise SceneError(f"{item.id} has no asset `quality_classes`")
+    layers = {}
+    for layer in LAYERS:
+        if layer not in item.assets:
+            continue
+        href = item.assets[layer].href
+        if layer != "defective_pixel_mask":
+            layers[layer] = read_window(href, window, None, grid)[0][0]
+            if layers[layer].dtype.kind not in "ui":
+                raise SceneError(f"{href} holds {layers[layer].dtype} numbers, expected whole numbers")
+        elif bands is not None:
+            layers[layer] = read_window(href, window, bands, grid)[0]
+        else:
+            # One pixel is enough to check the grid.
+            read_window(href, Window(0, 0, 1, 1), [1], grid)
+    return layers

@@ -1,0 +1,39 @@
+"""The layout of a store, from what its root says: the sources that come with h2crop, and those the root states."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from h2crop_data.cube.schema import Codec, SourceFormat, StoreLayout, parsed_source
+from h2crop_data.sources.enmap.format import enmap_format
+from h2crop_data.sources.parcels.format import parcels_format
+from h2crop_data.sources.sentinel2.format import sentinel2_format
+
+
+def known_formats(
+    cell_size: int, *, s2_bands: Sequence[str] = (), enmap_bands: int = 0, labels: bool = True
+) -> tuple[SourceFormat, ...]:
+    """What a store holds of the sources that come with h2crop, by what format 1 says of them."""
+    formats = []
+    if enmap_bands:
+        formats.append(enmap_format(enmap_bands, cell_size))
+    if s2_bands:
+        formats.append(sentinel2_format(s2_bands, cell_size))
+    if labels:
+        formats.append(parcels_format(cell_size))
+    return tuple(formats)
+
+
+def known_layout(cell_size: int, capacity: int, codec: Codec = Codec(), **stored: Any) -> StoreLayout:  # noqa: B008
+    """A layout of these sources alone. stored: as for `known_formats`."""
+    return StoreLayout(cell_size, capacity, codec, known_formats(cell_size, **stored))
+
+
+def layout_of_root(attributes: Mapping[str, Any]) -> StoreLayout:
+    """The layout of a store. attributes: of its root. Raises KeyError or TypeError where they do not say it."""
+    layout = attributes["layout"]
+    stored = {name: layout[name] for name in ("s2_bands", "enmap_bands", "labels")}
+    stated = [parsed_source(facts) for facts in layout.get("sources", {}).values()]
+    formats = (*known_formats(layout["cell_size"], **stored), *stated)
+    return StoreLayout(layout["cell_size"], layout["block_capacity"], Codec(**layout["codec"]), formats)

@@ -1,0 +1,192 @@
+"""The files of declarations a plan reads: which they are, whether they can be used, their parcels near its cells."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyogrio
+import shapely
+
+from h2crop_data.datasheet.markdown import listing
+from h2crop_data.errors import ParcelError
+from h2crop_data.grid import LONLAT, Cell, to_crs
+from h2crop_data.parcels.damage import about_to_name_rows, check_rows
+from h2crop_data.parcels.extent import COMMON_CRS, NATIONAL_CRS, Bounds, misplacement
+from h2crop_data.parcels.read import NO_PARCEL, ParcelFile, count_rows, open_parcels, passed_over, read_parcels
+from h2crop_data.parcels.taxonomy import hcat3_codes, load_crop_table, lost_zeros, unmapped
+from h2crop_data.recipe.model import CropTable, ParcelSource, Recipe
+
+#: Rows, codes that a line names.
+NAMED = 10
+#: The end of a note on codes that a table has with other zeros.
+ZEROS_LOST = "were leading zeros lost?"
+
+
+@dataclass(frozen=True)
+class NearParcels:
+    """The parcels of some sources near some cells."""
+
+    #: fid, parcel_id, code, country, hcat3 and geometry, in order of source and row.
+    parcels: Any
+    #: What was read, repaired and left out.
+    counts: dict[str, int]
+    #: By country the crop codes that are in no table, with their number of parcels.
+    unmapped: dict[str, dict[str, int]]
+    #: In words, what needs a look.
+    notes: list[str]
+
+
+def sources_of_role(recipe: Recipe, role: str, season: int) -> tuple[int, list[ParcelSource]]:
+    """The year of a role (`parcels`: the season, `prior`: the year before), and the sources that have it."""
+    if recipe.parcels is None:
+        return season, []
+    if role == "parcels":
+        return season, sources_of_year(recipe.parcels.season, season)
+    before = recipe.parcels.season if recipe.parcels.prior == "same" else recipe.parcels.prior or []
+    return season - 1, sources_of_year(before, season - 1)
+
+
+def sources_of_year(sources: Sequence[ParcelSource], year: int) -> list[ParcelSource]:
+    """The sources that have declarations of a year."""
+    return [source for source in sources if source.years is None or year in source.years]
+
+
+def open_source(recipe: Recipe, source: ParcelSource, year: int) -> ParcelFile:
+    """The file of a source for a year. Raises ParcelError where it cannot be read."""
+    path = path_of(recipe, source, year)
+    return open_parcels(path, source.code_field, id_field=source.id_field, layer=source.layer, crs=source.crs)
+
+
+def path_of(recipe: Recipe, source: ParcelSource, year: int) -> Path:
+    """The file of a source for a year."""
+    return recipe.locate(source.path.replace("{year}", str(year)))
+
+
+def check_sources(recipe: Recipe, role: str, season: int, cells: Sequence[Cell]) -> list[str]:
+    """Refuse files of declarations that cannot be those of some cells; what else needs a look, in words.
+
+    Raises ParcelError for a file with no rows or fewer than it promises, for one whose place contradicts its CRS, where
+    no file lies near the cells, and for a prior that is the season's own file.
+    """
+    year, sources = sources_of_role(recipe, role, season)
+    if role == "prior":
+        check_other_file(recipe, sources_of_role(recipe, "parcels", season)[1], sources, season)
+    west, south, east, north = shapely.total_bounds([cell.outline for cell in cells]).tolist()
+    ground = (west, south, east, north)
+    zones = sorted({cell.crs for cell in cells})
+    elsewhere = []
+    for source in sources:
+        file = open_source(recipe, source, year)
+        check_rows(file.path, file.layer)
+        if not file.features:
+            raise ParcelError(f"{file.path}: layer {file.layer} has no parcels")
+        likely = [*NATIONAL_CRS.get(source.country[:2], ()), *zones, recipe.area.crs, *COMMON_CRS]
+        found = misplacement(file.extent, file.crs, ground, list(dict.fromkeys(likely)))
+        if found is None or any_near(file, ground):
+            continue
+        if found.certain:
+            raise ParcelError(f"{file.path}: {found.what}")
+        elsewhere.append((file.path, found.what))
+    if sources and len(elsewhere) == len(sources):
+        raise ParcelError("; ".join(f"{path}: {what}" for path, what in elsewhere))
+    return [f"{path.name}: {what}" for path, what in elsewhere]
+
+
+def check_other_file(recipe: Recipe, own: Sequence[ParcelSource], prior: Sequence[ParcelSource], season: int) -> None:
+    """Refuse sources of the year before that read the same field of the same file as the season's own.
+
+    Raises ParcelError.
+    """
+    for label, before in product(own, prior):
+        path, other = path_of(recipe, label, season), path_of(recipe, before, season - 1)
+        same_layer = label.layer is None or before.layer is None or label.layer == before.layer
+        if path == other and same_layer and label.code_field.casefold() == before.code_field.casefold():
+            raise ParcelError(
+                f"{path} would be read for {season} and, as the prior, for {season - 1}: every prior would be its "
+                "label; give the year before a file of its own (`{year}` in the path), name the `years` of the file, "
+                "or choose `prior: none`"
+            )
+
+
+@about_to_name_rows()
+def any_near(file: ParcelFile, ground: Bounds) -> bool:
+    """Whether a file has a row near some ground (longitude, latitude), whatever extent it states."""
+    bounds = to_crs(shapely.box(*ground), LONLAT, file.crs).bounds
+    if not np.isfinite(bounds).all():
+        return False
+    try:
+        found = pyogrio.raw.read(
+            file.path, layer=file.layer, columns=[], read_geometry=False, return_fids=True, bbox=bounds, max_features=1
+        )
+    except pyogrio.errors.FeatureError:
+        # A row near it that cannot be read.
+        return True
+    return len(found[1]) > 0
+
+
+def read_near(
+    recipe: Recipe, sources: Sequence[ParcelSource], year: int, groups: Sequence[Sequence[Cell]], progress: Any
+) -> NearParcels:
+    """The parcels of a year that meet the cells of some groups (cells near each other), read group by group.
+
+    Raises ParcelError for files, fields or tables that cannot be used.
+    """
+    parts, problems, notes = [], [], []
+    for source in sources:
+        file = open_source(recipe, source, year)
+        own = recipe.locate(source.table.path) if isinstance(source.table, CropTable) else None
+        table = load_crop_table(source.table, source.country, own)
+        near, wrong = [], [passed_over(file)]
+        for done, cells in enumerate(groups):
+            progress(done, len(groups), f"parcels of {year}, {source.country}")
+            outlines = shapely.union_all([cell.outline for cell in cells])
+            found, found_wrong = read_parcels(file, outlines)
+            shapely.prepare(outlines)
+            found = found[shapely.intersects(outlines, found.geometry.to_numpy())]
+            near.append(found)
+            # Of a row without a place nobody knows whether it is near.
+            wrong.append(found_wrong[found_wrong["parcel"].isin([*found["fid"], NO_PARCEL])])
+        rows = pd.concat(near).drop_duplicates("fid").sort_values("fid")
+        missing = unmapped(rows["code"], table)
+        hcat3 = hcat3_codes(rows["code"], table)
+        parts.append(rows.assign(country=source.country, hcat3=hcat3, unmapped=missing))
+        problems.append(pd.concat(wrong).drop_duplicates(["fid", "problem"]))
+        notes += unreadable_rows(file, problems[-1])
+        notes += zero_notes(source.country, rows["code"][missing], table)
+    parcels = pd.concat(parts, ignore_index=True)
+    named = unmapped_codes(parcels[parcels["unmapped"]])
+    counts = count_rows(parcels, pd.concat(problems)) | {"unmapped": int(parcels["unmapped"].sum())}
+    return NearParcels(parcels.drop(columns="unmapped"), counts, named, notes)
+
+
+def unmapped_codes(parcels: pd.DataFrame) -> dict[str, dict[str, int]]:
+    """By country, how many parcels have each crop code."""
+    codes: dict[str, Counter[str]] = defaultdict(Counter)
+    for country, code in zip(parcels["country"], parcels["code"], strict=True):
+        codes[country][code] += 1
+    return {country: dict(counted) for country, counted in codes.items()}
+
+
+def unreadable_rows(file: ParcelFile, problems: pd.DataFrame) -> list[str]:
+    """A note on the rows of a file that could not be read."""
+    rows = sorted(problems["fid"][problems["problem"] == "unreadable"].tolist())
+    told = f"{file.path.name}: {len(rows)} row(s) left out whose geometry cannot be read: fid {listing(rows, NAMED)}"
+    return [told] if rows else []
+
+
+def zero_notes(country: str, codes: Iterable[str], table: Mapping[str, str]) -> list[str]:
+    """A note on the crop codes that a table has with other zeros before them."""
+    pairs = [f"{code} is in the table as {known}" for code, known in sorted(lost_zeros(set(codes), table).items())]
+    return [f"crop codes of {country}: {listing(pairs, NAMED)}; {ZEROS_LOST}"] if pairs else []
+
+
+def is_zero_note(note: str, country: str) -> bool:
+    """Whether a note is one of `zero_notes` on a country."""
+    return note.startswith(f"crop codes of {country}: ") and note.endswith(ZEROS_LOST)

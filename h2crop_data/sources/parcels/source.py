@@ -1,0 +1,217 @@
+"""Declared parcels as a source: labels of the season and of the year before."""
+
+from __future__ import annotations
+
+import io
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import geopandas as gpd
+import pandas as pd
+import shapely
+
+from h2crop_data.cube.schema import SourceFormat
+from h2crop_data.datasheet.quality import DECLARED
+from h2crop_data.errors import PlanError
+from h2crop_data.grid import LONLAT, Cell
+from h2crop_data.parcels.taxonomy import Taxonomy
+from h2crop_data.recipe.model import Parcels, Recipe
+from h2crop_data.sources.parcels.assemble import label_block
+from h2crop_data.sources.parcels.declarations import (
+    ROLES,
+    CellParcels,
+    Declarations,
+    Declared,
+    check_declared,
+    declarations_of,
+    digests_near,
+    home_squares,
+    keeping_splits,
+    near_cells,
+    no_declarations,
+    with_listed_splits,
+    with_splits,
+)
+from h2crop_data.sources.parcels.files import check_sources, sources_of_role
+from h2crop_data.sources.parcels.format import parcels_format
+from h2crop_data.sources.parcels.report import explain_declarations
+from h2crop_data.sources.scenes import SceneDecision
+from h2crop_data.sources.source import (
+    BlockGround,
+    Described,
+    Ground,
+    PlannedBlock,
+    ReadFile,
+    Request,
+    Source,
+    SourceBlock,
+    SplitTable,
+    Square,
+)
+from h2crop_data.sources.timing import Stopwatch
+
+
+class DeclaredParcels(Source):
+    """Parcels that farmers declared, with their crops."""
+
+    name = "parcels"
+    group = "labels"
+    algorithm = 2
+    settings = Parcels
+    #: What is read of the files is part of the input hash itself, parcel by parcel.
+    not_identity = frozenset({"season", "prior", "min_labelled_share"})
+    remedy = "`h2crop relabel {store} --out NEW` redoes them"
+
+    def format(self, settings: Parcels, cell_size: int) -> SourceFormat:
+        return parcels_format(cell_size)
+
+    def describe(self, settings: Parcels, request: Request, ground: Ground, known: Sequence[Declared]) -> Described:
+        read = {role: declarations_in(role, request, ground, numbered(known, role)) for role in ROLES}
+        declared = Declared(read["parcels"], read["prior"])
+        shares, classes = survey_labels(declared.parcels, ground, request)
+        least = settings.min_labelled_share
+        usable = frozenset(cell for cell, share in shares.items() if share >= least)
+        if not usable:
+            raise PlanError(
+                f"{request.season}: none of {len(shares)} cells has parcels.min_labelled_share {least:g} labelled"
+            )
+        size = request.recipe.split.square_size
+        touched = frozenset(square for role in ROLES for square in declared.of(role).touched(size))
+        return Described(declared, usable, {"labelled_share": shares}, classes, touched)
+
+    def split(
+        self, settings: Parcels, pinned: Declared, recipe: Recipe, splits: SplitTable, known: Sequence[Declared]
+    ) -> Declared:
+        if splits.cells is None and recipe.split.method != "optimised":
+            return pinned
+        result = {}
+        for role in ROLES:
+            before = numbered(known, role)
+            if splits.cells is not None:
+                result[role] = keeping_splits(with_listed_splits(pinned.of(role), splits.cells), before)
+            else:
+                result[role] = with_splits(pinned.of(role), splits, before)
+        return Declared(result["parcels"], result["prior"])
+
+    def nothing(self) -> Declared:
+        return Declared(no_declarations(), no_declarations())
+
+    def for_samples(self, pinned: Declared, samples: gpd.GeoDataFrame, *, further: bool) -> Declared:
+        """All of it, or for a later part of a season what lies near its own cells."""
+        if not further:
+            return pinned
+        cells = sorted({Cell.parse(name) for name in samples["cell"]})
+        return Declared(near_cells(pinned.parcels, cells), near_cells(pinned.prior, cells))
+
+    def inputs(self, settings: Parcels | None, pinned: Declared, blocks: Sequence[PlannedBlock]) -> list[list[Any]]:
+        places = [block.place for block in blocks]
+        declared = [digests_near(pinned.of(role), places) for role in ROLES]
+        return [
+            [[block.taxonomy_hash, block.split, [digests[i] for digests in declared]]] for i, block in enumerate(blocks)
+        ]
+
+    def files(self, pinned: Declared) -> dict[str, bytes]:
+        coverage = {role: pinned.of(role).coverage or shapely.Polygon() for role in ROLES}
+        ground = gpd.GeoDataFrame({"role": list(coverage)}, geometry=list(coverage.values()), crs=LONLAT)
+        tables = {**{role: pinned.of(role).parcels for role in ROLES}, "coverage": ground}
+        files = {}
+        for name, table in tables.items():
+            buffer = io.BytesIO()
+            table.to_parquet(buffer)
+            files[f"{name}.parquet"] = buffer.getvalue()
+        return files
+
+    def facts(self, pinned: Declared) -> dict[str, Any]:
+        return {
+            "counts": {role: pinned.of(role).counts for role in ROLES},
+            "unmapped": {role: pinned.of(role).unmapped for role in ROLES},
+            "notes": {role: pinned.of(role).notes for role in ROLES},
+            "coverage": {role: "everywhere" if pinned.of(role).coverage is None else "stated" for role in ROLES},
+        }
+
+    def load(
+        self, facts: Mapping[str, Any], read: ReadFile, scenes: Sequence[SceneDecision], *, whole: bool
+    ) -> Declared:
+        def table(name: str) -> gpd.GeoDataFrame:
+            return gpd.read_parquet(io.BytesIO(read(f"{name}.parquet")))
+
+        coverage = table("coverage").set_index("role").geometry
+        found = {
+            role: Declarations(
+                table(role) if whole else no_declarations().parcels,
+                None if facts["coverage"][role] == "everywhere" else coverage[role],
+                facts["counts"][role],
+                # Plans of earlier versions count unmapped parcels without naming their codes.
+                facts.get("unmapped", {}).get(role, {}),
+                facts.get("notes", {}).get(role, []),
+            )
+            for role in ROLES
+        }
+        return Declared(found["parcels"], found["prior"])
+
+    def counts(self, pinned: Declared) -> dict[str, int]:
+        return {
+            "parcels": len(pinned.parcels.parcels),
+            "parcels_unmapped": pinned.parcels.counts.get("unmapped", 0),
+            "prior_parcels": len(pinned.prior.parcels),
+        }
+
+    def what_was_read(self, pinned: Declared) -> tuple[dict[str, Any], list[str]]:
+        facts, notes = {}, []
+        for role in ROLES:
+            declarations = pinned.of(role)
+            facts[role] = {"counts": declarations.counts, "unmapped": declarations.unmapped}
+            notes += [f"{DECLARED[role]}: {note}" for note in declarations.notes]
+        return facts, notes
+
+    def explain(self, facts: Mapping[str, Any]) -> list[str]:
+        return explain_declarations(facts)
+
+    def task(self, settings: Parcels, pinned: Declared, block: PlannedBlock) -> Declared:
+        return Declared(pinned.parcels.near(block.cells), pinned.prior.near(block.cells))
+
+    def assemble(self, task: Declared, ground: BlockGround, watch: Stopwatch) -> SourceBlock:
+        return label_block(task, ground, watch)
+
+
+def numbered(known: Sequence[Declared], role: str) -> gpd.GeoDataFrame | None:
+    """The parcels of a role that have a number already; None where there are none."""
+    return pd.concat([declared.of(role).parcels for declared in known]) if known else None
+
+
+def declarations_in(role: str, request: Request, ground: Ground, known: gpd.GeoDataFrame | None) -> Declarations:
+    """The declarations of the season (`parcels`) or of the year before (`prior`).
+
+    Raises ParcelError for files that cannot be those of the cells.
+    """
+    recipe, season = request.recipe, request.season
+    year, sources = sources_of_role(recipe, role, season)
+    notes = check_sources(recipe, role, season, list(ground.squares))
+    read = declarations_of(recipe, sources, year, ground.groups, Taxonomy.load(), request.progress, known)
+    check_declared([read], recipe, role, season)
+    return replace(read, notes=[*notes, *read.notes])
+
+
+def survey_labels(
+    declarations: Declarations, ground: Ground, request: Request
+) -> tuple[dict[Cell, float], dict[Square, set[tuple[int, int]]]]:
+    """Share of each cell's pixels whose crop has a class, and the classes (tier, id) sure to occur in each square.
+
+    A class is sure to occur where it has a pixel of a parcel that lies for the most part in that square: such a parcel
+    has the split of its square, whatever the other squares' are.
+    """
+    shares: dict[Cell, float] = {}
+    classes: dict[Square, set[tuple[int, int]]] = defaultdict(set)
+    split = request.recipe.split
+    homes = home_squares(declarations.parcels, split.square_size) if split.method == "optimised" else None
+    for done, cells in enumerate(ground.groups):
+        request.progress(done, len(ground.groups), "labelled pixels of the cells")
+        near = CellParcels(declarations, cells)
+        for cell in cells:
+            shares[cell] = near.labelled_share(cell)
+            if homes is not None:
+                square = ground.squares[cell]
+                classes[square] |= near.classes_at_home(cell, homes, square)
+    return shares, classes

@@ -1,0 +1,58 @@
+"""The sources a build knows: those that come with h2crop, and those of other packages (plugins.py)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from h2crop_data.cube.schema import Codec, StoreLayout
+from h2crop_data.errors import PluginError
+from h2crop_data.plugins import installed_sources, load_installed
+from h2crop_data.recipe.model import Recipe
+from h2crop_data.sources.enmap.source import Enmap
+from h2crop_data.sources.parcels.source import DeclaredParcels
+from h2crop_data.sources.sentinel2.source import Sentinel2
+from h2crop_data.sources.source import Source
+
+#: In the order they are asked.
+BUILT_IN: tuple[Source, ...] = (Enmap(), Sentinel2(), DeclaredParcels())
+
+
+def source_of(name: str) -> Source:
+    """A source by name. Raises PluginError where it is not installed, or no source."""
+    for source in BUILT_IN:
+        if source.name == name:
+            return source
+    if name not in installed_sources():
+        raise PluginError(f"the source {name!r} is not installed; install the package that brings it")
+    source = load_installed(name)
+    if not isinstance(source, Source) or source.name != name:
+        raise PluginError(f"the entry point {name!r} gives {source!r}, which is not a source of that name")
+    return source
+
+
+def sources_of(recipe: Recipe) -> list[Source]:
+    """The sources whose inputs a plan of a recipe keeps: the ones that come with h2crop, and the others it uses."""
+    return [*BUILT_IN, *(source_of(name) for name in recipe.other_sources)]
+
+
+def used_sources(recipe: Recipe) -> list[tuple[Source, Any]]:
+    """The sources a recipe uses, each with its settings."""
+    found = ((source, recipe.settings_of(source.name)) for source in sources_of(recipe))
+    return [(source, settings) for source, settings in found if settings is not None]
+
+
+def layout_of_recipe(recipe: Recipe) -> StoreLayout:
+    """The layout of the store that a recipe asks for."""
+    formats = tuple(source.format(settings, recipe.cell_size) for source, settings in used_sources(recipe))
+    codec = Codec(recipe.store.codec, recipe.store.level)
+    return StoreLayout(recipe.cell_size, recipe.store.block_capacity, codec, formats)
+
+
+def algorithms(recipe: Recipe) -> dict[str, int]:
+    """Version of the algorithm of each array group of a plan of a recipe."""
+    return {source.group: source.algorithm for source in sources_of(recipe)}
+
+
+def flag_mask(recipe: Recipe) -> int:
+    """The bits of quality arrays that keep a pixel out of the statistics of a store of a recipe."""
+    return sum(source.flag_mask(settings) for source, settings in used_sources(recipe))

@@ -1,0 +1,160 @@
+"""The scenes of catalogs: which are taken and why, and which lie over some ground."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pystac
+import shapely
+from shapely.geometry import shape
+from shapely.geometry.base import BaseGeometry
+
+from h2crop_data.catalog.access import is_remote
+from h2crop_data.catalog.inventory import items_from_parquet, items_to_parquet
+from h2crop_data.catalog.items import acquired, shared_id
+from h2crop_data.catalog.providers import baseline
+from h2crop_data.cube.retraction import SCENE_REASON
+
+#: What stands for the scene of samples that no scene makes.
+NO_SCENE = "none"
+#: Seconds to open and read one asset over one block: from a local disk, and from an object store, one after the other.
+SECONDS_A_READ = {False: 0.003, True: 0.35}
+
+
+@dataclass(frozen=True)
+class PinnedItems:
+    """The items of a source that a plan keeps."""
+
+    items: list[pystac.Item] = field(default_factory=list)
+
+    @cached_property
+    def by_id(self) -> dict[str, pystac.Item]:
+        """The items by id."""
+        return {item.id: item for item in self.items}
+
+    @property
+    def seconds_a_read(self) -> float:
+        """About how long it takes to read one file over one block."""
+        remote = any(is_remote(asset.href) for item in self.items[:1] for asset in item.assets.values())
+        return SECONDS_A_READ[remote]
+
+    def files(self, name: str) -> dict[str, bytes]:
+        """What a plan keeps of them; no file where there are none."""
+        return {f"{name}.parquet": items_to_parquet(self.items)} if self.items else {}
+
+
+def read_items(name: str, facts: Mapping[str, Any], read: Callable[[str], bytes]) -> list[pystac.Item]:
+    """The items of a source that a plan kept. Raises ValueError where some are missing."""
+    wanted = facts["items"][name]
+    items = items_from_parquet(read(f"{name}.parquet")) if wanted else []
+    if len(items) != wanted:
+        raise ValueError(f"scenes of {name} are missing")
+    return items
+
+
+def item_identity(item: pystac.Item) -> list[Any]:
+    """What makes an item the one it is, without where its files lie."""
+    return [item.collection_id, item.id, acquired(item).isoformat(), baseline(item), item.properties.get("updated")]
+
+
+@dataclass(frozen=True)
+class SceneDecision:
+    """One scene of a catalog: taken or not, and why. One row of the index `scenes`."""
+
+    id: str
+    sensor: str
+    collection: str
+    time: datetime
+    baseline: str | None
+    taken: bool
+    reason: str
+    #: Sentinel-2: what is added to its numbers; None for EnMAP and for scenes left out.
+    offset: int | None = None
+    #: What to look at although the scene was taken; empty where there is nothing.
+    warning: str = ""
+
+
+def year_range(season: int) -> tuple[datetime, datetime]:
+    """The calendar year of a season."""
+    return datetime(season, 1, 1, tzinfo=UTC), datetime(season + 1, 1, 1, tzinfo=UTC)
+
+
+def without_retracted(
+    items: Sequence[pystac.Item], sensor: str, retracted: Mapping[str, str]
+) -> tuple[list[pystac.Item], list[SceneDecision]]:
+    """The items that may be used, and the decision on those that may not any more: older versions take their place.
+
+    Which of the items that share an id has which number depends on those that a search finds. So a retraction of one
+    keeps out all of them.
+    """
+    shared = {shared_id(name): reason for name, reason in retracted.items()}
+    usable, decisions = [], []
+    for item in items:
+        if item.id in retracted:
+            decisions.append(decision(item, sensor, f"{SCENE_REASON}{retracted[item.id]}"))
+        elif shared_id(item.id) in shared:
+            reason = f"a scene of the same id was retracted: {shared[shared_id(item.id)]}"
+            decisions.append(decision(item, sensor, reason, warning=reason))
+        else:
+            usable.append(item)
+    return usable, decisions
+
+
+def unplaced(item: pystac.Item, sensor: str, reason: str) -> SceneDecision:
+    """The row of a scene of which nobody can say where it lies."""
+    return decision(item, sensor, reason, warning=f"left out, and it may lie over the cells: {reason}")
+
+
+def decision(
+    item: pystac.Item,
+    sensor: str,
+    refusal: str | None,
+    offset: int | None = None,
+    reason: str = "taken",
+    warning: str = "",
+) -> SceneDecision:
+    """The row of a scene in the index."""
+    return SceneDecision(
+        id=item.id,
+        sensor=sensor,
+        collection=item.collection_id or "",
+        time=acquired(item),
+        baseline=baseline(item),
+        taken=refusal is None,
+        reason=reason if refusal is None else refusal,
+        offset=offset,
+        warning=warning,
+    )
+
+
+def items_over(items: Sequence[pystac.Item], places: Sequence[BaseGeometry]) -> list[list[str]]:
+    """For each place (longitude, latitude) the ids of the items that meet it, in order of id."""
+    tree = shapely.STRtree([shape(item.geometry) for item in items])
+    over: dict[int, list[str]] = defaultdict(list)
+    places_found, items_found = tree.query(np.array(places, dtype=object), predicate="intersects")
+    for place, item in zip(places_found.tolist(), items_found.tolist(), strict=True):
+        over[place].append(items[item].id)
+    return [sorted(over[place]) for place in range(len(places))]
+
+
+def scenes_table(scenes: list[SceneDecision]) -> pd.DataFrame:
+    """The decisions on scenes as a table with the same columns and types whatever is in it."""
+    columns = list(SceneDecision.__dataclass_fields__)
+    table = pd.DataFrame([asdict(scene) for scene in scenes], columns=columns)
+    table["time"] = pd.to_datetime(table["time"], utc=True).dt.as_unit("us")
+    texts = dict.fromkeys(("id", "sensor", "collection", "baseline", "reason", "warning"), "str")
+    return table.astype({"taken": "bool", "offset": "Int32", **texts})
+
+
+def scene_decisions(table: pd.DataFrame) -> list[SceneDecision]:
+    """The rows of such a table."""
+    known = table.astype(object).where(table.notna(), None)
+    rows: list[dict[str, Any]] = [{str(key): value for key, value in row.items()} for row in known.to_dict("records")]
+    return [SceneDecision(**{**row, "time": row["time"].to_pydatetime()}) for row in rows]

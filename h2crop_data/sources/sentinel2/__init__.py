@@ -1,0 +1,1 @@
+"""Sentinel-2 scenes: which are used, and how they become monthly composites of a block."""

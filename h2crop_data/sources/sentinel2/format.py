@@ -1,0 +1,89 @@
+"""What a store holds of Sentinel-2: arrays, coordinates, columns."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from h2crop_data.constants import FINE, MONTHS, REFLECTANCE_FILL
+from h2crop_data.cube.columns import Column
+from h2crop_data.cube.schema import ArraySpec, CoordinateSpec, SourceFormat, reflectance_attributes
+
+NAME = "sentinel2"
+COLUMNS = (
+    Column("s2_dates", "texts", "days with a clear pixel", source=NAME, known="derived", filled=True),
+    Column(
+        "s2_clear_share", "numbers", "pixels with a clear look, by month", "share", NAME, "derived", MONTHS, filled=True
+    ),
+    Column("s2_gaps", "texts", "scenes over its block that could not be read", "", NAME, "derived", filled=True),
+    Column(
+        "s2_impossible",
+        "texts",
+        "scenes over its block that call clear some pixels whose numbers no ground has: above reflectance 2, wrapped "
+        "or saturated; such pixels are not used",
+        source=NAME,
+        known="derived",
+        always=False,
+    ),
+)
+BLOCK_COLUMNS = (Column("s2_items", "texts", "scenes over the block", source=NAME, filled=True),)
+
+
+def sentinel2_format(bands: Sequence[str], cell_size: int) -> SourceFormat:
+    """Monthly Sentinel-2 composites int16, clear observations uint8 and day of year uint16, chunked by month."""
+    side = cell_size // FINE
+    monthly = ("sample", "month", "y", "x")
+    arrays = (
+        ArraySpec(
+            "s2",
+            "s2",
+            ("sample", "month", "s2_band", "y", "x"),
+            (MONTHS, len(bands), side, side),
+            (1, 1, len(bands), side, side),
+            np.dtype("int16"),
+            REFLECTANCE_FILL,
+            reflectance_attributes("Sentinel-2 L2A monthly composite, offset removed"),
+            "reflectance x 10000",
+            quantity=True,
+        ),
+        ArraySpec(
+            "s2_clear",
+            "s2",
+            monthly,
+            (MONTHS, side, side),
+            (1, 1, side, side),
+            np.dtype("uint8"),
+            0,
+            {"long_name": "clear observations behind the pixel", "units": "1"},
+            "days",
+            quantity=True,
+        ),
+        ArraySpec(
+            "s2_day",
+            "s2",
+            monthly,
+            (MONTHS, side, side),
+            (1, 1, side, side),
+            np.dtype("uint16"),
+            0,
+            {"long_name": "median day of year of the clear observations, rounded down; 0 none", "units": "1"},
+            "day of year",
+            quantity=True,
+        ),
+    )
+    coordinates = (
+        CoordinateSpec("month", ("month",), "int8", 0, None, values=tuple(range(1, MONTHS + 1))),
+        CoordinateSpec("s2_band", ("s2_band",), "string", "", None, values=tuple(bands)),
+    )
+    return SourceFormat(
+        NAME,
+        "Sentinel-2",
+        "s2",
+        arrays,
+        coordinates,
+        {"s2_bands": list(bands)},
+        COLUMNS,
+        BLOCK_COLUMNS,
+        has_offsets=True,
+    )

@@ -1,0 +1,123 @@
+"""Which Sentinel-2 scenes are used, and what is added to their numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import pystac
+from shapely.geometry.base import BaseGeometry
+
+from h2crop_data.catalog.acquisitions import newest_of_each_acquisition
+from h2crop_data.catalog.items import each_once, identity, name_twins, number_of
+from h2crop_data.catalog.providers import (
+    offset_evidence,
+    sentinel2_asset,
+)
+from h2crop_data.catalog.search import find_items
+from h2crop_data.errors import PlanError, SceneError
+from h2crop_data.recipe.model import Sentinel2Source
+from h2crop_data.sentinel2.reflectance import decide_offset
+from h2crop_data.sources.scenes import PinnedItems, SceneDecision, decision, unplaced, without_retracted, year_range
+from h2crop_data.sources.source import Request
+
+
+@dataclass(frozen=True)
+class Sentinel2Scenes(PinnedItems):
+    """The scenes of a season that are used."""
+
+    #: Item -> what is added to its numbers.
+    offsets: dict[str, int] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, items: list[pystac.Item], decisions: Sequence[SceneDecision]) -> Sentinel2Scenes:
+        """Items with the offsets that were decided on."""
+        taken = {one.id: one.offset for one in decisions if one.sensor == "sentinel2" and one.taken}
+        return cls(items, {name: offset for name, offset in taken.items() if offset is not None})
+
+
+def choose_sentinel2(
+    source: Sentinel2Source, request: Request, places: Sequence[BaseGeometry]
+) -> tuple[Sentinel2Scenes, list[SceneDecision]]:
+    """The Sentinel-2 items of a season over some places (longitude, latitude), and the decision on each found.
+
+    Raises PlanError listing the scenes whose offset cannot be decided, unless the recipe records gaps.
+    """
+    listed: list[pystac.Item] = []
+    refused: list[tuple[pystac.Item, str]] = []
+    for done, place in enumerate(places):
+        request.progress(done, len(places), "searching Sentinel-2")
+        catalog = request.recipe.source(source.catalog)
+        found = find_items(catalog, source.collection, place, *year_range(request.season))
+        listed += found.items
+        refused += found.refused
+    items = each_once(listed)
+    lost = {identity(item): (item, reason) for item, reason in refused}
+    if not items:
+        named = "".join(f"\n  {item.id}: {reason}" for item, reason in list(lost.values())[:5])
+        raise PlanError(
+            f"{source.catalog} has no scene of collection {source.collection!r} over the cells in {request.season}; "
+            f"check sentinel2.catalog and sentinel2.collection{named}"
+        )
+    twins = name_twins(items, [item for item, _ in lost.values()])
+    by_name = {item.id: item for item in items}
+    usable, decisions = without_retracted([by_name[name] for name in sorted(by_name)], "sentinel2", request.retracted)
+    decisions += [unplaced(item, "sentinel2", reason) for item, reason in lost.values()]
+    kept = newest_of_each_acquisition(usable)
+    decisions += [
+        decision(by_name[left_out], "sentinel2", f"the same acquisition as {newest}, which is newer or listed last")
+        for left_out, newest in sorted(kept.replaced.items())
+    ]
+    taken, undecided = [], []
+    for item in kept.items:
+        try:
+            cover = number_of(item, "eo:cloud_cover")
+            if cover is not None and cover > source.max_cloud_cover:
+                refusal = f"cloud cover {cover:g} % is above sentinel2.max_cloud_cover {source.max_cloud_cover:g}"
+                decisions.append(decision(item, "sentinel2", refusal))
+                continue
+            keys = [sentinel2_asset(item, band) for band in (*source.bands, "SCL")]
+            offset = decide_offset(source.offset, offset_evidence(item, source.bands))
+        except SceneError as error:
+            reason = str(error).removeprefix(f"{item.id}: ")
+            decisions.append(decision(item, "sentinel2", reason))
+            undecided.append(f"{item.id}: {reason}")
+            continue
+        warning = "; ".join(filter(None, [offset.warning, twin_warning(item, twins)]))
+        decisions.append(decision(item, "sentinel2", None, offset.offset, offset.reason, warning))
+        # A plan over a country holds many thousands of items: only what the build reads is kept of each.
+        item.assets = {key: item.assets[key] for key in keys}
+        item.clear_links()
+        taken.append(item)
+    if undecided and source.gaps == "fail":
+        shown = "\n  ".join(undecided[:5])
+        raise PlanError(
+            f"{len(undecided)} of {len(kept.items)} Sentinel-2 scenes cannot be used:\n  {shown}\n"
+            "Do what the reasons say, or leave such scenes out with `sentinel2.gaps: record`."
+        )
+    decisions = sorted(with_filler_warnings(decisions, kept.fillers), key=lambda one: one.id)
+    return Sentinel2Scenes.of(taken, decisions), decisions
+
+
+def twin_warning(item: pystac.Item, twins: Mapping[str, str]) -> str:
+    """What to say of an item whose id the catalog gave to another one too; empty for other items."""
+    return f"the catalog gives the id {twins[item.id]} to another item too" if item.id in twins else ""
+
+
+def with_filler_warnings(decisions: Sequence[SceneDecision], fillers: Mapping[str, str]) -> list[SceneDecision]:
+    """The decisions, with a warning for scenes taken beside a newer one that is not proved to show the same.
+
+    fillers: older scene -> newer scene.
+    """
+    taken = {one.id for one in decisions if one.taken}
+    result = []
+    for one in decisions:
+        newer = fillers.get(one.id)
+        if one.taken and newer in taken:
+            warning = (
+                f"{newer} is a newer item of its datatake and tile, but no datastrip proves that it shows the same "
+                "ground: this one is used where the newer has no data"
+            )
+            one = replace(one, warning="; ".join(filter(None, [one.warning, warning])))
+        result.append(one)
+    return result

@@ -1,0 +1,108 @@
+"""What a datasheet says of Sentinel-2."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from h2crop_data.constants import MONTHS
+from h2crop_data.cube.index import IndexTables
+from h2crop_data.cube.schema import SourceFormat
+from h2crop_data.datasheet.facts import MONTH_NAMES, clear_shares, everything, found_in, median_of, recipe_sections
+from h2crop_data.datasheet.markdown import code, count, listing, plain, plural, share, table
+from h2crop_data.datasheet.quality import NAMED, band_row
+from h2crop_data.datasheet.words import Coordinates, SourceWords
+
+TWENTY_METRE_BANDS = {"B05", "B06", "B07", "B8A", "B11", "B12"}
+#: Columns of the samples index that name scenes, and what is wrong with these.
+FAULTS = {
+    "s2_gaps": "Sentinel-2 scenes that could not be read",
+    "s2_impossible": "Sentinel-2 scenes with clear pixels above reflectance 2 (these pixels were not used)",
+}
+
+
+class Sentinel2Words(SourceWords):
+    """Sentinel-2 in a datasheet."""
+
+    def summary(self, source: SourceFormat) -> str:
+        return f"monthly Sentinel-2 composites in {plural(len(bands_of(source)), 'band')}"
+
+    def origin(self, source: SourceFormat, tables: IndexTables) -> list[str]:
+        return [
+            f"- **Sentinel-2 L2A**{found_in(tables, source.name)}. Copernicus data are free, full and open; what is "
+            f"made from them says: “contains modified Copernicus Sentinel data {', '.join(map(str, tables.samples))}”."
+        ]
+
+    def bands(self, source: SourceFormat, tables: IndexTables, coordinates: Coordinates) -> list[list[str]]:
+        found = tables.statistics.get("reflectance", {}).get("s2", [])
+        return [band_row(name, band) for name, band in zip(bands_of(source), found, strict=False)]
+
+    def pixels(self, source: SourceFormat) -> str:
+        return "of Sentinel-2 all months together"
+
+    def quality(self, source: SourceFormat, tables: IndexTables) -> list[list[str]]:
+        return [clear_months(tables)]
+
+    def faults(self, source: SourceFormat, tables: IndexTables) -> list[str]:
+        samples = everything(tables)
+        lines = []
+        for column, words in FAULTS.items():
+            if column in samples:
+                named = [list(names) for names in samples[column].dropna()]
+                scenes = [code(name) for name in sorted({name for names in named for name in names})]
+                told = "none"
+                if scenes:
+                    touched = sum(bool(names) for names in named)
+                    told = f"{count(len(scenes))}, over {plural(touched, 'sample')}: {listing(scenes, NAMED)}"
+                lines.append(f"{words}: {told}.")
+        return lines
+
+    def limits(self, source: SourceFormat, tables: IndexTables) -> list[str]:
+        limits = [
+            "A pixel that was never clear in a month has no value that month; nothing is filled in. How often a pixel "
+            "was clear differs from place to place: `s2_clear`, `s2_day`."
+        ]
+        sections = recipe_sections(tables, "sentinel2")
+        if sections:
+            limits.append(
+                "Clear is what Sentinel-2's scene classification calls so; it misses thin cloud and cloud edges."
+            )
+        limits += [
+            f"`s2_clear`: {plain(section['s2_clear'])}."
+            for section in recipe_sections(tables, "published")[:1]
+            if section.get("s2_clear")
+        ]
+        coarse = [name for name in bands_of(source) if name in TWENTY_METRE_BANDS]
+        if coarse and any(section.get("resampling") == "nearest" for section in sections):
+            limits.append(f"{', '.join(coarse)} are measured at 20 m; each of their pixels is repeated 2 x 2.")
+        for season, samples in tables.samples.items():
+            shares = clear_shares(samples)
+            if shares is not None:
+                empty = [name for name, most in zip(MONTH_NAMES, shares.max(axis=0), strict=True) if most == 0]
+                limits += [f"{season}: no Sentinel-2 at all in {', '.join(empty)}."] if empty else []
+        samples = everything(tables)
+        if "s2_offset" in samples:
+            offsets = sorted({int(number) for number in samples["s2_offset"].dropna()} - {0})
+            limits += [
+                f"Sentinel-2 numbers still hold an offset: reflectance = (value - {offset}) x 0.0001."
+                for offset in offsets
+            ]
+        return limits
+
+
+def bands_of(source: SourceFormat) -> Sequence[str]:
+    """The stored bands."""
+    return next((spec.values or () for spec in source.coordinates if spec.name == "s2_band"), ())
+
+
+def clear_months(tables: IndexTables) -> list[str]:
+    """Month by month: pixels with a clear look by season, and clear days behind a pixel of the training split."""
+    seasons = {season: clear_shares(samples) for season, samples in tables.samples.items()}
+    told = {season: shares.mean(axis=0) for season, shares in seasons.items() if shares is not None}
+    days = tables.statistics.get("clear_observations") or []
+    rows = []
+    for month in range(MONTHS):
+        row = [MONTH_NAMES[month], *(share(float(shares[month])) for shares in told.values())]
+        rows.append(row + ([count(median_of(days[month]))] if days else []))
+    columns = ["month", *(f"pixels seen clear, {season}" for season in told)]
+    columns += ["clear days of a pixel (median, train)"] if days else []
+    return table(columns, rows) if len(columns) > 1 else ["The store does not say how often a pixel was seen clear."]

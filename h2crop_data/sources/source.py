@@ -1,0 +1,296 @@
+"""What a build knows of a source: its settings, how it selects scenes, what a plan keeps of it, how it makes a block.
+
+A build asks its sources in order. While a season is planned:
+
+1. `observe`: a source whose scenes make samples (EnMAP) gives cells, each with the scene that saw it. Where no source
+   of a recipe does, every cell of the area is a sample.
+2. `describe`: before ground is split, a source may keep cells out and say what is on them (parcels).
+3. `split`: a source whose content has a split of its own takes it from that of the ground (parcels).
+4. `select`: a source picks what it needs over the cells that are left (Sentinel-2).
+
+What a source has found it keeps as one object of its own, `pinned` below. The plan saves and loads it by `files`,
+`facts` and `load`, `inputs` says what of it makes the arrays of a block, and `task` cuts out what one block needs,
+which `assemble` turns into arrays in whichever process builds the block.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Protocol
+
+import geopandas as gpd
+from numpy.typing import NDArray
+from shapely.geometry.base import BaseGeometry
+
+from h2crop_data.cube.schema import SourceFormat
+from h2crop_data.datasheet.words import SourceWords
+from h2crop_data.grid import Cell
+from h2crop_data.progress import Progress
+from h2crop_data.recipe.model import Recipe, Section
+from h2crop_data.sources.scenes import SceneDecision
+from h2crop_data.sources.timing import Stopwatch
+from h2crop_data.splits.lists import ListedPatch
+
+Square = tuple[int, int]
+#: Reads a file of a plan by name.
+ReadFile = Callable[[str], bytes]
+
+
+class SplitTable(Protocol):
+    """The split of every piece of ground."""
+
+    @property
+    def square_size(self) -> int:
+        """Side of the split squares in metres, in EPSG:3035."""
+
+    @property
+    def cells(self) -> Mapping[Cell, str] | None:
+        """Where the recipe gives the split as lists: the split of every listed cell."""
+
+    def split_of(self, square: Square) -> str:
+        """The split of a square (column, row)."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """What every source is told while a season is planned."""
+
+    recipe: Recipe
+    season: int
+    #: The recipe's area in `crs`.
+    area: BaseGeometry
+    crs: str
+    #: Scenes that must not be used again, and why.
+    retracted: Mapping[str, str]
+    #: Called with (done, total, text).
+    progress: Progress
+
+
+@dataclass(frozen=True)
+class Scene:
+    """The scene that makes a cell a sample."""
+
+    id: str
+    #: A cell is one sample for each datatake.
+    datatake: str
+    #: Its time in sample ids, `20220724T104526`.
+    stamp: str
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A cell that may become a sample, seen by a scene (None where no source of a recipe makes samples)."""
+
+    cell: Cell
+    scene: Scene | None = None
+    #: Planned columns of the samples index.
+    columns: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Observed:
+    """The samples that a source's scenes make of an area."""
+
+    candidates: list[Candidate]
+    pinned: Any
+    scenes: list[SceneDecision]
+
+
+@dataclass(frozen=True)
+class Ground:
+    """The cells that may become samples."""
+
+    #: Cell -> its split square.
+    squares: dict[Cell, Square]
+    #: Cells near each other: those of one zone in one split square.
+    groups: list[list[Cell]]
+
+
+@dataclass(frozen=True)
+class Described:
+    """What a source knows of cells before the ground is split."""
+
+    pinned: Any
+    #: Cells that can be used; None: all.
+    usable: frozenset[Cell] | None = None
+    #: Planned column of the samples index -> cell -> value.
+    columns: Mapping[str, Mapping[Cell, Any]] = field(default_factory=dict)
+    #: Classes (tier, id) sure to occur in each square, where an optimised split asks for them.
+    classes: Mapping[Square, set[tuple[int, int]]] = field(default_factory=dict)
+    #: Squares that hold any of its content.
+    touched: frozenset[Square] = frozenset()
+
+
+@dataclass(frozen=True)
+class Selected:
+    """What a source picked over some cells."""
+
+    pinned: Any
+    scenes: list[SceneDecision] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class PlannedBlock:
+    """A block as a plan has it."""
+
+    number: int
+    season: int
+    split: str
+    #: The scene that makes its samples; `none` where there is none.
+    scene: str
+    cells: list[Cell]
+    #: Their ground (longitude, latitude).
+    place: BaseGeometry
+    #: Its row of the plan's blocks, with the columns that sources added.
+    row: Mapping[str, Any]
+    #: Version and hash of the classes.
+    taxonomy_hash: str
+
+
+@dataclass(frozen=True)
+class BlockGround:
+    """The ground and season a block is assembled for."""
+
+    season: int
+    split: str
+    cells: list[Cell]
+    cell_size: int
+
+
+@dataclass(frozen=True)
+class SourceBlock:
+    """What a source makes of a block."""
+
+    #: name -> (sample, ...), as the source's format tells.
+    arrays: dict[str, NDArray[Any]]
+    #: Derived columns of the index, a dictionary a sample.
+    rows: list[dict[str, Any]]
+    #: Values of its coordinates along `sample` and another axis: those of all samples of the block.
+    coordinates: dict[str, list[float]] = field(default_factory=dict)
+
+
+class Source(ABC):
+    """One source. A recipe asks for it by a section of its name, whose content is `settings`."""
+
+    #: The section of the recipe, and the sensor in the index of scenes.
+    name: ClassVar[str]
+    #: Its arrays share one input hash, `hash_<group>`.
+    group: ClassVar[str]
+    #: Raised whenever the numbers that the arrays get from the same inputs change; part of the input hash.
+    algorithm: ClassVar[int]
+    #: The model of its section.
+    settings: ClassVar[type[Section]]
+    #: Settings that change no pixel of a block once its inputs are chosen; every other one is part of the input hash.
+    not_identity: ClassVar[frozenset[str]] = frozenset()
+    #: What can be done about blocks whose inputs have changed; `{store}` stands for the store.
+    remedy: ClassVar[str] = "`h2crop retract {store}`, then build with --extend, makes the samples anew"
+    #: What a datasheet says of it.
+    words: ClassVar[SourceWords] = SourceWords()
+    #: Derived columns that name scenes at fault: field of the build's report -> column.
+    faults: ClassVar[Mapping[str, str]] = {}
+
+    @abstractmethod
+    def format(self, settings: Any, cell_size: int) -> SourceFormat:
+        """What a store holds of it."""
+
+    @abstractmethod
+    def task(self, settings: Any, pinned: Any, block: PlannedBlock) -> Any:
+        """What one block needs, small enough to send to another process."""
+
+    @abstractmethod
+    def assemble(self, task: Any, ground: BlockGround, watch: Stopwatch) -> SourceBlock:
+        """The arrays of a block. Raises ReadError or SceneError."""
+
+    def observe(self, settings: Any, request: Request) -> Observed | None:
+        """The samples its scenes make; None for a source that makes none. Raises PlanError where there are none."""
+        return None
+
+    def describe(self, settings: Any, request: Request, ground: Ground, known: Sequence[Any]) -> Described | None:
+        """What it knows of cells before they are split; None for a source that is asked later.
+
+        known: what earlier parts of the season pinned, whose numbering goes on. Raises PlanError, ParcelError.
+        """
+        return None
+
+    def split(self, settings: Any, pinned: Any, recipe: Recipe, splits: SplitTable, known: Sequence[Any]) -> Any:
+        """What it pinned, in the splits of its ground."""
+        return pinned
+
+    def select(self, settings: Any, request: Request, places: Sequence[BaseGeometry]) -> Selected | None:
+        """What it picks over some places (longitude, latitude); None for a source that was asked before.
+
+        Raises PlanError.
+        """
+        return None
+
+    def nothing(self) -> Any:
+        """What a plan keeps of it where the recipe does not use it."""
+        return None
+
+    def for_samples(self, pinned: Any, samples: gpd.GeoDataFrame, *, further: bool) -> Any:
+        """What of it a plan of some samples keeps. further: the plan is a later part of a season."""
+        return pinned
+
+    def block_columns(self, pinned: Any, places: Sequence[BaseGeometry]) -> dict[str, list[Any]]:
+        """Its columns of the plan's blocks. places: the ground of each block (longitude, latitude)."""
+        return {}
+
+    def inputs(self, settings: Any, pinned: Any, blocks: Sequence[PlannedBlock]) -> list[list[Any]]:
+        """For each block what makes its arrays, as plain data: settings and content, wherever files lie."""
+        return [[self.identity(settings)] for _ in blocks]
+
+    def identity(self, settings: Any) -> dict[str, Any]:
+        """Its settings that change pixels; empty without settings."""
+        if settings is None:
+            return {}
+        written: dict[str, Any] = settings.model_dump(mode="json")
+        return {key: value for key, value in written.items() if key not in self.not_identity}
+
+    def files(self, pinned: Any) -> dict[str, bytes]:
+        """What a plan keeps of it, as files by name."""
+        return {}
+
+    def facts(self, pinned: Any) -> dict[str, Any]:
+        """What `plan.json` says of it."""
+        return {}
+
+    def load(self, facts: Mapping[str, Any], read: ReadFile, scenes: Sequence[SceneDecision], *, whole: bool) -> Any:
+        """What `files` and `facts` say. whole: false where its tables are not needed.
+
+        Raises OSError, ValueError or KeyError for damaged files.
+        """
+        return None
+
+    def datatakes(self, pinned: Any) -> dict[str, str]:
+        """Scene -> datatake, of the scenes that make samples."""
+        return {}
+
+    def patches(self, pinned: Any, lists: Mapping[str, str]) -> list[ListedPatch]:
+        """The ground of published patches (id -> split) that were cut from its scenes."""
+        return []
+
+    def flag_mask(self, settings: Any) -> int:
+        """The bits of its quality array that keep a pixel out of the statistics."""
+        return 0
+
+    def counts(self, pinned: Any) -> dict[str, int]:
+        """What a plan counts of it."""
+        return {}
+
+    def seconds_to_read(self, settings: Any, pinned: Any, blocks: Collection[Mapping[str, Any]]) -> float:
+        """About how long one worker reads for some blocks (rows of the plan)."""
+        return 0.0
+
+    def months_without(self, pinned: Any, season: int) -> list[int]:
+        """The months (1..12) of a season for which it has nothing."""
+        return []
+
+    def what_was_read(self, pinned: Any) -> tuple[dict[str, Any], list[str]]:
+        """Counts of what was read as plain data for `sources.json`, and what needs a look in words."""
+        return {}, []
+
+    def explain(self, facts: Mapping[str, Any]) -> list[str]:
+        """Lines for people on those facts."""
+        return []
