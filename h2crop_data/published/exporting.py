@@ -12,6 +12,7 @@ from typing import Any
 
 import pandas as pd
 
+from h2crop_data.bounded_map import in_order
 from h2crop_data.constants import SENTINEL2_BANDS
 from h2crop_data.cube.reading import index_path, load_root, nothing_selected, read_bytes, read_columns, read_file
 from h2crop_data.cube.sample_reader import SampleReader, open_samples
@@ -30,7 +31,6 @@ from h2crop_data.published.layout import (
 )
 from h2crop_data.published.normalisation import normalisation_files
 from h2crop_data.published.options import MARK
-from h2crop_data.published.parallel import in_threads
 from h2crop_data.storage.local import LocalStorage
 from h2crop_data.storage.storage import BUILD_FOLDER, Storage, canonical_json
 
@@ -130,7 +130,7 @@ def export_published(
             target.write(file_name(task.sample), [data])
             return task.sample
 
-        for sample in in_threads(export, tasks, workers or os.cpu_count() or 1):
+        for sample in in_order(export, tasks, workers or os.cpu_count() or 1):
             done += 1
             report.exported += 1
             progress(done, report.samples, f"samples, {sample}")
