@@ -66,6 +66,15 @@ SAMPLES = (
     Column("flagged_share", "number", "pixels with a flag the recipe counts, as planned", "share", imported=False),
     Column("labelled_share", "number", "pixels with a class at tier 1, as planned", "share", imported=False),
 )
+#: What samples of an imported season have besides (docs/published-layout.md).
+IMPORTED = (
+    Column("on_lattice", "boolean", "whether its ground is a cell of the lattice; false", filled=True),
+    Column("affine", "numbers", "from 10 m pixels (column, row) to `epsg`", "m", length=6),
+    Column("located", "text", "how exactly its place is known: `scene`, `footprint` or `tile`", filled=True),
+    Column("mgrs_tile", "text", "MGRS tile of its id", filled=True),
+    Column("list_position", "integer", "its place in the list it came from"),
+    Column("s2_offset", "integer", "what was left in the numbers of `s2`"),
+)
 GEOMETRY = Column("geometry", "geometry", "outline in longitude and latitude", "degrees", filled=True)
 BLOCKS = (
     Column("season", "integer", "calendar year", filled=True),
@@ -76,11 +85,13 @@ BLOCKS = (
     Column("scene", "text", "EnMAP scene; `none` where there is none"),
     Column("samples", "integer", "how many"),
 )
-#: The columns of blocks after those of the sources.
-BLOCK_RECORDS = (
+#: The columns of blocks after those of the sources, in every store of format 1.
+BLOCK_HASHES = (
     Column("hash_s2", "text", "input hash of its Sentinel-2 arrays"),
     Column("hash_enmap", "text", "input hash of its EnMAP arrays"),
     Column("hash_labels", "text", "input hash of its label arrays"),
+)
+BLOCK_RECORDS = (
     Column("part", "text", "part of the season's plans: the season, or season and first block of what was added"),
     Column("recipe", "text", "SHA-256 of the recipe without its seasons"),
     Column("taxonomy", "text", "version and SHA-256 of the classes"),

@@ -13,7 +13,7 @@ from typing import Any, Literal
 import numpy as np
 
 from h2crop_data.constants import COARSE, FINE, REFLECTANCE_FILL
-from h2crop_data.cube.columns import BLOCK_RECORDS, BLOCKS, SAMPLES, Column
+from h2crop_data.cube.columns import BLOCK_HASHES, BLOCK_RECORDS, BLOCKS, SAMPLES, Column
 from h2crop_data.errors import FormatVersionError
 
 FORMAT_VERSION = "1.1"
@@ -210,7 +210,14 @@ class StoreLayout:
 
     def block_columns(self) -> list[Column]:
         """The columns of the blocks index, in order."""
-        return [*BLOCKS, *(column for source in self.sources for column in source.block_columns), *BLOCK_RECORDS]
+        own = [column for source in self.sources for column in source.block_columns]
+        # Format 1 has those of its own sources in every store.
+        hashes = [
+            Column(f"hash_{source.group}", "text", f"input hash of its {source.title} arrays", source=source.name)
+            for source in self.sources
+            if source.attributes is None
+        ]
+        return [*BLOCKS, *own, *BLOCK_HASHES, *hashes, *BLOCK_RECORDS]
 
     def attributes(self) -> dict[str, Any]:
         """What the root attributes say of the layout."""

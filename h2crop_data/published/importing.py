@@ -225,6 +225,7 @@ def imported_season(
     builder: StoreBuilder, season: int, count: int, recipe: dict[str, Any], retracted: dict[int, str]
 ) -> FinishedSeason:
     """What sealing needs of a season of so many blocks. retracted: block -> why it is kept out."""
+    layout = published_layout(builder.storage.read_json(IMPORT_FILE)["block capacity"])
     rows: list[dict[str, Any]] = []
     block_rows, coordinates, files = [], [], []
     sums: dict[int, FileRecord] = {}
@@ -237,7 +238,7 @@ def imported_season(
         if block not in retracted:
             files += marker["files"]
             sums[block] = marker["sums"]
-    samples, blocks = samples_table(rows), pd.DataFrame(block_rows)
+    samples, blocks = samples_table(rows, layout.sample_columns()), pd.DataFrame(block_rows)
     kept = blocks[blocks["retracted"] == ""]
     return FinishedSeason(
         season=season,

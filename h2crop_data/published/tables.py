@@ -10,22 +10,13 @@ import geopandas as gpd
 import pandas as pd
 import shapely
 
+from h2crop_data.cube.columns import Column
 from h2crop_data.grid import LONLAT
 from h2crop_data.published.layout import PublishedSample
 from h2crop_data.published.places import SamplePlace, SceneItem
 
 #: What stands for the cell, the split square, the plan and the taxonomy that an imported sample does not have.
 NONE = "none"
-#: Columns of numbers that may be unknown for every sample.
-MAYBE_UNKNOWN = (
-    "sun_elevation",
-    "sun_azimuth",
-    "across_off_nadir",
-    "enmap_cloud_share",
-    "enmap_flagged_share",
-    "x0",
-    "y0",
-)
 
 
 def sample_row(
@@ -59,11 +50,13 @@ def sample_row(
     }
 
 
-def samples_table(rows: Sequence[dict[str, Any]]) -> gpd.GeoDataFrame:
-    """The samples of a season as its index has them."""
+def samples_table(rows: Sequence[dict[str, Any]], columns: Sequence[Column]) -> gpd.GeoDataFrame:
+    """The samples of a season as its index has them. columns: of the store's layout."""
     table = pd.DataFrame(list(rows))
-    for column in MAYBE_UNKNOWN:
-        table[column] = table[column].astype("float64")
+    for column in columns:
+        # A column of numbers that nobody knows would have no type.
+        if column.dtype == "number" and column.name in table:
+            table[column.name] = table[column.name].astype("float64")
     table["scene_time"] = pd.to_datetime(table["scene_time"], utc=True)
     table["affine"] = [[10.0, 0.0, x0, 0.0, -10.0, y0] for x0, y0 in zip(table["x0"], table["y0"], strict=True)]
     outlines = shapely.from_wkb(table.pop("geometry").to_numpy())

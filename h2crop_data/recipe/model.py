@@ -32,7 +32,7 @@ from pyproj import CRS
 from pyproj.exceptions import CRSError
 
 from h2crop_data.constants import ENMAP_FLAGS, SENTINEL2_BANDS, Sentinel2Band
-from h2crop_data.errors import RecipeError
+from h2crop_data.errors import PluginError, RecipeError
 from h2crop_data.grid import CELL_STEP, LONLAT, CellRule, geojson_polygons, split_of_square
 from h2crop_data.plugins import installed_sources, load_installed
 from h2crop_data.recipe.problems import check_years, explain, read_mapping
@@ -464,9 +464,13 @@ def parse_recipe(document: dict[str, Any], folder: Path, name: str, **context: A
     """Check a recipe given as plain data; `folder` is what its relative paths start from.
 
     context: `stored=True` for the recipe of a plan, `other_seasons` that its files are read for as well.
-    Raises PluginError where the package of a source cannot be loaded.
+    Raises PluginError where the package of a source is not installed or cannot be loaded.
     """
-    names = [key for key in document if key not in Recipe.model_fields and key in installed_sources()]
+    unknown = [key for key in document if key not in Recipe.model_fields]
+    names = [key for key in unknown if key in installed_sources()]
+    if context.get("stored") and len(names) < len(unknown):
+        missing = ", ".join(key for key in unknown if key not in names)
+        raise PluginError(f"{name} was made with the source {missing}, which is not installed; install its package")
     others = {key: document[key] for key in names if document[key] not in (None, "none")}
     own = {key: value for key, value in document.items() if key not in names}
     try:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -56,6 +56,29 @@ class BlockOutcome:
     priors: Priors = field(default_factory=Priors)
 
 
+def look_at_enmap(task: BlockTask, arrays: Arrays, outcome: BlockOutcome, imported: bool) -> Iterator[Problem]:
+    """What cannot be true in EnMAP."""
+    return enmap_problems(arrays)
+
+
+def look_at_sentinel2(task: BlockTask, arrays: Arrays, outcome: BlockOutcome, imported: bool) -> Iterator[Problem]:
+    """What cannot be true in Sentinel-2."""
+    return sentinel2_problems(arrays, task.season, imported=imported)
+
+
+def look_at_labels(task: BlockTask, arrays: Arrays, outcome: BlockOutcome, imported: bool) -> Iterator[Problem]:
+    """What cannot be true in labels."""
+    return label_problems(arrays, task.split, task.labels, outcome.pairs, imported=imported)
+
+
+#: What is asked of the values of each source; those of other sources are looked at as files and chunks alone.
+VALUE_CHECKS: dict[str, Callable[[BlockTask, Arrays, BlockOutcome, bool], Iterator[Problem]]] = {
+    "enmap": look_at_enmap,
+    "sentinel2": look_at_sentinel2,
+    "parcels": look_at_labels,
+}
+
+
 def look_at_block(release: Release, task: BlockTask) -> BlockOutcome:
     """Read the files of a block once and check everything in them."""
     outcome = BlockOutcome(task.season, task.block, task.split)
@@ -93,11 +116,10 @@ def sample_names(task: BlockTask, arrays: Arrays) -> list[str]:
 def value_problems(release: Release, task: BlockTask, arrays: Arrays, outcome: BlockOutcome) -> list[Problem]:
     """Everything that cannot be true in the values of a block."""
     imported = release.is_imported(task.season)
-    problems = [
-        *enmap_problems(arrays),
-        *sentinel2_problems(arrays, task.season, imported=imported),
-        *label_problems(arrays, task.split, task.labels, outcome.pairs, imported=imported),
-    ]
+    problems: list[Problem] = []
+    for source in release.layout.sources:
+        if source.name in VALUE_CHECKS:
+            problems += VALUE_CHECKS[source.name](task, arrays, outcome, imported)
     if task.samples is not None and len(task.samples) == len(next(iter(arrays.values()))):
         problems += share_problems(arrays, task.samples, release.flag_mask(task.season), imported=imported)
     return problems

@@ -10,7 +10,7 @@ from h2crop_data.bounded_map import in_order
 from h2crop_data.progress import Progress
 from h2crop_data.validation.findings import Finding, Findings, error, first, warning
 from h2crop_data.validation.labels import Priors, SeasonLabels
-from h2crop_data.validation.pixels import BlockOutcome, BlockTask, look_at_block
+from h2crop_data.validation.pixels import VALUE_CHECKS, BlockOutcome, BlockTask, look_at_block
 from h2crop_data.validation.release import Release
 from h2crop_data.validation.samples import SPLITS
 from h2crop_data.validation.shards import shards_of
@@ -19,6 +19,13 @@ from h2crop_data.validation.statistics import RunningSums, check_statistics
 
 def check_pixels(release: Release, workers: int, progress: Progress) -> Findings:
     """Every chunk of every block, then the statistics and the parcels of all blocks together."""
+    for source in release.layout.sources:
+        if source.name not in VALUE_CHECKS:
+            arrays = ", ".join(spec.name for spec in source.arrays)
+            release.cannot_check(
+                f"the values of {arrays}: nothing here knows what they must be ({source.title}); their files, chunks "
+                "and checksums were looked at"
+            )
     sums = RunningSums()
     parents: dict[tuple[int, int], tuple[int, str]] = {}
     summed = 0
