@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def export_h5(
-    store: Annotated[Path, typer.Argument(help="Folder of the store.")],
+    store: Annotated[str, typer.Argument(help="Folder, http(s) or s3 URL of the store.")],
     folder: Annotated[Path, typer.Argument(help="Folder to write; one that was begun is gone on with.", metavar="DIR")],
     season: Annotated[list[int] | None, typer.Option(help="Seasons (default: all); may be repeated.")] = None,
     split: Annotated[str | None, typer.Option(help="Only train, val or test.")] = None,

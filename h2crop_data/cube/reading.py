@@ -26,23 +26,27 @@ from zarr.storage import FsspecStore, LocalStore, WrapperStore
 from h2crop_data.constants import REFLECTANCE_FILL, REFLECTANCE_SCALE
 from h2crop_data.cube.schema import ROOT_COPY, check_format_version, is_sharded, season_documents, shard_capacity
 from h2crop_data.errors import StoreError
-from h2crop_data.storage.location import WEB, open_readable
+from h2crop_data.storage.location import WEB, is_folder, is_readable, open_readable
 
 
 def read_file(store: str | Path, name: str) -> bytes:
-    """A file of a store in a folder or at a URL. Raises StoreError naming it."""
-    location = f"{str(store).rstrip('/')}/{name}"
+    """A file that every store has, in a folder or at a URL. Raises StoreError naming it."""
     try:
-        if "://" not in location:
-            return Path(location).read_bytes()
-        if location.startswith(("s3://", *WEB)):
-            return open_readable(store).read(name)
-        with fsspec.open(location, "rb") as file:
-            data: bytes = file.read()
+        return read_bytes(store, name)
     except StoreError as error:
         raise StoreError(f"{error}; is {store} a finished store?") from error
+
+
+def read_bytes(store: str | Path, name: str) -> bytes:
+    """A file of a store in a folder or at a URL. Raises StoreError naming it."""
+    if is_readable(store):
+        return open_readable(store).read(name)
+    location = f"{str(store).rstrip('/')}/{name}"
+    try:
+        with fsspec.open(location, "rb") as file:
+            data: bytes = file.read()
     except (OSError, ValueError, ImportError) as error:
-        raise StoreError(f"cannot read {location}: {error}; is {store} a finished store?") from error
+        raise StoreError(f"cannot read {location}: {error}") from error
     return data
 
 
@@ -91,9 +95,11 @@ class ReleaseStore(WrapperStore[Store]):
     error instead of fill.
     """
 
-    def __init__(self, location: str | Path, root: dict[str, Any]) -> None:
+    def __init__(self, location: str | Path, root: dict[str, Any], *, missing_is_fill: bool = True) -> None:
+        """missing_is_fill: whether a shard that is not there reads as fill, or is an error as well."""
         super().__init__(zarr_store(location))
         self.location = str(location).rstrip("/")
+        self.missing_is_fill = missing_is_fill
         self.root = json.dumps(root).encode()
         self.coordinates = {
             path
@@ -106,17 +112,21 @@ class ReleaseStore(WrapperStore[Store]):
             return prototype.buffer.from_bytes(self.root)
         found = await super().get(key, prototype, byte_range)
         array, _, chunk = key.rpartition("/")
-        if found is None and chunk.startswith("c.") and array in self.coordinates:
+        if found is not None or not chunk.startswith("c."):
+            return found
+        if array in self.coordinates:
             raise StoreError(
                 f"{self.location}/{key} is lost, and would read as if nothing were there; copy it again from where the "
                 f"store comes from (`h2crop validate {self.location}` names everything that is lost)"
             )
-        return found
+        if not self.missing_is_fill:
+            raise StoreError(f"{self.location}/{key} is missing; download or build this block again")
+        return None
 
 
 def zarr_store(location: str | Path) -> Store:
     """The Zarr store behind a folder, an http(s) URL or an `s3://` URL."""
-    if "://" not in str(location):
+    if is_folder(location):
         return LocalStore(location, read_only=True)
     if str(location).startswith("s3://"):
         from h2crop_data.storage.s3 import zarr_store as s3_store
@@ -157,10 +167,12 @@ class ValidSamples(BackendArray):
 
     def decoded(self, stored: NDArray[Any]) -> NDArray[Any]:
         """Stored values as they are, or reflectance with NaN for fill."""
-        if not self.scaled:
-            return stored
-        reflectance = stored * np.float32(REFLECTANCE_SCALE)
-        return np.where(stored == REFLECTANCE_FILL, np.float32(np.nan), reflectance)
+        return to_reflectance(stored) if self.scaled else stored
+
+
+def to_reflectance(stored: NDArray[np.int16]) -> NDArray[np.float32]:
+    """Stored values of `enmap` or `s2` as reflectance, with NaN for fill."""
+    return np.where(stored == REFLECTANCE_FILL, np.float32(np.nan), stored * np.float32(REFLECTANCE_SCALE))
 
 
 def open_season(store: str | Path, season: int, *, scaled: bool = False, release: int | None = None) -> xr.Dataset:
@@ -244,9 +256,16 @@ def read_table(store: str | Path, attributes: dict[str, Any], name: str) -> pd.D
 
 
 def read_columns(store: str | Path, attributes: dict[str, Any], name: str, columns: Sequence[str]) -> pa.Table:
-    """Those of some columns that a table of the index has, without what is behind the others."""
-    file = pq.ParquetFile(io.BytesIO(read_file(store, index_path(store, attributes, name))))
-    return file.read([column for column in columns if column in file.schema_arrow.names])
+    """Those of some columns that a table of the index has; of a file in a folder only their bytes are read."""
+    path = index_path(store, attributes, name)
+    source = Path(store, path) if is_folder(store) else io.BytesIO(read_file(store, path))
+    try:
+        with pq.ParquetFile(source) as file:
+            return file.read([column for column in columns if column in file.schema_arrow.names])
+    except (OSError, pa.ArrowException) as error:
+        raise StoreError(
+            f"cannot read {store}/{path}: {error}; copy it again from where the store comes from"
+        ) from error
 
 
 def read_index_json(store: str | Path, name: str, release: int | None = None) -> Any:

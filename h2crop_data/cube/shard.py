@@ -2,13 +2,16 @@
 
 A shard is the inner chunks in C order, each compressed on its own, followed by an index of (offset, length) pairs
 and the index's CRC32C (Zarr v3 `sharding_indexed`, index at the end). Chunks that hold nothing but the fill value
-are left out. The reader caches the index of a shard, fetches neighbouring chunks at once (in a folder with one `pread`)
-and decodes them straight into the caller's buffer; it keeps no open file and no thread of its own.
+are left out. The reader keeps the indexes it used last, fetches neighbouring chunks at once (in a folder with one
+`pread`) and decodes them straight into the caller's buffer; it keeps no open file and no thread of its own.
 """
 
 from __future__ import annotations
 
+import os
 import struct
+import threading
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -26,6 +29,11 @@ from h2crop_data.storage.storage import ReadableStorage
 #: Both words of an index entry of a chunk that was left out.
 MISSING = np.uint64(2**64 - 1)
 INDEX_ENTRY = np.dtype([("offset", "<u8"), ("length", "<u8")])
+#: Bytes of the indexes that readers keep together. Those of 85,000 samples fit, as the model reads them (16 a block);
+#: with many more, reading at random fetches indexes again. Every worker of a loader keeps so many bytes of its own.
+INDEX_BYTES = 32 * 1024**2
+#: Bytes that Python takes for an index beside its entries: array, bytes, key, and the place in the cache.
+INDEX_OVERHEAD = 600
 BITSHUFFLE = 2
 #: Blosc's header: format version, codec version, flags, bytes an element, bytes decoded, block size, bytes encoded.
 BLOSC_HEADER = struct.Struct("<4B3I")
@@ -118,14 +126,69 @@ def shard_name(block: int, dimensions: int) -> str:
     return f"c.{block}" + ".0" * (dimensions - 1)
 
 
-class ShardReader:
-    """Reads samples of one sharded array. Cheap to pickle and to share between processes.
+Index = NDArray[np.void] | None
+#: Held for moments by every change of a cache, and while the process forks: a child finds its caches whole.
+_changing = threading.Lock()
+os.register_at_fork(before=_changing.acquire, after_in_parent=_changing.release, after_in_child=_changing.release)
 
-    The metadata is what the release's root says; shards are never rewritten, so a cached index stays true.
+
+class IndexCache:
+    """The shard indexes used last, of any readers of one store, within a bound. Safe in threads and after a fork."""
+
+    def __init__(self, limit: int = INDEX_BYTES) -> None:
+        """limit: bytes; the index used last is kept whatever its size."""
+        self.limit = limit
+        self.bytes = 0
+        self.indexes: OrderedDict[tuple[str, int], Index] = OrderedDict()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickled without what it holds."""
+        return IndexCache, (self.limit,)
+
+    def get(self, folder: str, block: int, read: Callable[[int], Index]) -> Index:
+        """The index of an array's block, by `read` where it is not here. None for a shard that does not exist."""
+        key = (folder, block)
+        with _changing:
+            if key in self.indexes:
+                self.indexes.move_to_end(key)
+                return self.indexes[key]
+        index = read(block)
+        with _changing:
+            if key not in self.indexes:
+                self.indexes[key] = index
+                self.bytes += size_in_memory(index)
+            while self.bytes > self.limit and len(self.indexes) > 1:
+                _, dropped = self.indexes.popitem(last=False)
+                self.bytes -= size_in_memory(dropped)
+        return index
+
+
+def size_in_memory(index: Index) -> int:
+    """Bytes that an index takes."""
+    return INDEX_OVERHEAD + (0 if index is None else index.nbytes)
+
+
+class ShardReader:
+    """Reads samples of one sharded array: a SampleReader. Cheap to pickle and to share between processes.
+
+    The metadata is what the release's root says; shards are never rewritten, so an index that is kept stays true.
     """
 
-    def __init__(self, storage: ReadableStorage, folder: str, document: dict[str, Any]) -> None:
-        """folder: of the array in its store, `2022/s2`; document: its metadata."""
+    def __init__(
+        self,
+        storage: ReadableStorage,
+        folder: str,
+        document: dict[str, Any],
+        indexes: IndexCache | None = None,
+        *,
+        missing_is_fill: bool = True,
+    ) -> None:
+        """A reader of the array in a folder of its store, `2022/s2`.
+
+        document: its metadata. indexes: where those of its shards are kept, shared by the readers of one store; its own
+        by default. missing_is_fill: a shard that does not exist is fill in a partial copy of a store, damage where a
+        sample should be.
+        """
         sharding = document["codecs"][0]["configuration"]
         self.storage = storage
         self.folder = folder
@@ -137,12 +200,8 @@ class ShardReader:
         self.capacity: int = document["chunk_grid"]["configuration"]["chunk_shape"][0]
         self.step: int = sharding["chunk_shape"][1]
         self.chunks_per_sample = self.sample_shape[0] // self.step
-        #: A shard that does not exist is fill in a partial copy of a store, damage where a sample should be.
-        self.missing_is_fill = True
-        self._indexes: dict[int, NDArray[np.void] | None] = {}
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_indexes": {}}
+        self.missing_is_fill = missing_is_fill
+        self.indexes = IndexCache() if indexes is None else indexes
 
     def __len__(self) -> int:
         return int(self.shape[0])
@@ -161,15 +220,7 @@ class ShardReader:
         Raises IndexError for a slot or range outside, StoreError for a damaged shard.
         """
         n = len(out)
-        if not 0 <= slot < self.shape[0]:
-            raise IndexError(f"{self.name}: slot {slot} of {self.shape[0]}")
-        if out.shape[1:] != self.sample_shape[1:] or out.dtype != self.dtype or not out.flags.carray:
-            raise ValueError(
-                f"{self.name}: the buffer must be writeable C-contiguous {self.dtype} "
-                f"(n, {', '.join(map(str, self.sample_shape[1:]))})"
-            )
-        if first < 0 or first + n > self.sample_shape[0] or first % self.step or n % self.step:
-            raise IndexError(f"{self.name}: rows {first}..{first + n} are not whole chunks of {self.sample_shape[0]}")
+        check_request(self.name, self.shape, self.dtype, self.step, slot, out, first)
         block, place = divmod(slot, self.capacity)
         start = place * self.chunks_per_sample + first // self.step
         index = self._index(block)
@@ -215,13 +266,11 @@ class ShardReader:
         """The shard of a block as the user would find it."""
         return self.storage.where(self.shard(block))
 
-    def _index(self, block: int) -> NDArray[np.void] | None:
+    def _index(self, block: int) -> Index:
         """The shard's index, (capacity x chunks per sample) of INDEX_ENTRY; None where the shard does not exist."""
-        if block not in self._indexes:
-            self._indexes[block] = self._read_index(block)
-        return self._indexes[block]
+        return self.indexes.get(self.folder, block, self._read_index)
 
-    def _read_index(self, block: int) -> NDArray[np.void] | None:
+    def _read_index(self, block: int) -> Index:
         """The index at the end of a shard, checked against its CRC32C; None where the shard does not exist."""
         entries = self.capacity * self.chunks_per_sample
         found = self.storage.read_end(self.shard(block), index_size(entries))
@@ -231,6 +280,30 @@ class ShardReader:
             return parse_index(*found, entries)
         except ValueError as error:
             raise StoreError(f"{self.where(block)}: {error}; download or build this block again") from error
+
+
+def check_request(
+    name: str,
+    shape: tuple[int, ...],
+    dtype: np.dtype[Any],
+    step: int,
+    slot: int,
+    out: NDArray[Any],
+    first: int,
+) -> None:
+    """Refuse what cannot be read of an array into a buffer: IndexError for places, ValueError for the buffer.
+
+    step: rows of a sample's first axis in a chunk. slot, out, first: as of `SampleReader.read_into`.
+    """
+    if not 0 <= slot < shape[0]:
+        raise IndexError(f"{name}: slot {slot} of {shape[0]}")
+    if out.shape[1:] != shape[2:] or out.dtype != dtype or not out.flags.carray:
+        raise ValueError(
+            f"{name}: the buffer must be writeable C-contiguous {dtype} (n, {', '.join(map(str, shape[2:]))})"
+        )
+    rows = shape[1]
+    if first < 0 or first + len(out) > rows or first % step or len(out) % step:
+        raise IndexError(f"{name}: rows {first}..{first + len(out)} are not whole chunks of {rows}")
 
 
 def index_size(entries: int) -> int:
@@ -252,16 +325,25 @@ def parse_index(tail: bytes, length: int, entries: int) -> NDArray[np.void]:
     return index
 
 
-def open_arrays(store: str | Path, root: dict[str, Any], season: int) -> dict[str, ShardReader]:
+def open_arrays(
+    store: str | Path,
+    root: dict[str, Any],
+    season: int,
+    indexes: IndexCache | None = None,
+    *,
+    missing_is_fill: bool = True,
+) -> dict[str, ShardReader]:
     """Readers of every sharded array of a season, by name, from the release's consolidated root document.
 
-    store: folder, http(s) or s3 URL. Raises StoreError for other URLs.
+    store: folder, http(s) or s3 URL. indexes, missing_is_fill: as of ShardReader; by default the arrays share a cache
+    of their own. Raises StoreError for other URLs.
     """
     storage = open_readable(store)
+    indexes = IndexCache() if indexes is None else indexes
     members = root["consolidated_metadata"]["metadata"]
     prefix = f"{season}/"
     return {
-        path.removeprefix(prefix): ShardReader(storage, path, document)
+        path.removeprefix(prefix): ShardReader(storage, path, document, indexes, missing_is_fill=missing_is_fill)
         for path, document in members.items()
         if path.startswith(prefix) and document["codecs"][0]["name"] == "sharding_indexed"
     }

@@ -6,14 +6,15 @@ A block is done when its marker is written; readers see a release when the root 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from numpy.typing import NDArray
 
+from h2crop_data.bounded_map import in_order
 from h2crop_data.cube.releases import current_attributes, refuse_lost_root
 from h2crop_data.cube.schema import StoreLayout, check_format_version
 from h2crop_data.cube.shard import encode_shard, shard_name
@@ -26,9 +27,8 @@ from h2crop_data.storage.storage import BUILD_FOLDER, FileRecord, Storage, canon
 MARKER_KEYS = ("hashes", "files", "split", "coordinates", "provenance", "sums", "software")
 #: Left behind by other writers of Zarr that were killed.
 FOREIGN_LOCK = ".__lock"
-#: Markers and sums that are read at a time.
+#: Markers and sums that are read at a time: an object store takes its time for each.
 AHEAD = 8
-T = TypeVar("T")
 
 
 class StoreBuilder:
@@ -135,11 +135,11 @@ class StoreBuilder:
 
     def read_markers(self, season: int, blocks: Sequence[int]) -> Iterator[dict[str, Any] | None]:
         """The markers of some blocks, in order, read some ahead."""
-        return read_ahead(lambda block: self.read_marker(season, block), blocks)
+        return in_order(lambda block: self.read_marker(season, block), blocks, AHEAD, AHEAD)
 
     def read_all_sums(self, season: int, records: Mapping[int, FileRecord]) -> Iterator[BlockSums]:
         """The sums of some blocks, in order, read some ahead. records: block -> the file as its marker has it."""
-        return read_ahead(lambda block: self.read_sums(season, block, records[block]), list(records))
+        return in_order(lambda block: self.read_sums(season, block, records[block]), records, AHEAD, AHEAD)
 
     def has_markers(self, season: int, blocks: Iterable[int]) -> bool:
         """Whether all of some blocks are done."""
@@ -162,13 +162,6 @@ def with_coordinates(marker: dict[str, Any]) -> dict[str, Any]:
     spectrum = marker["spectrum"]
     known = {key: value for key, value in marker.items() if key != "spectrum"}
     return {**known, "coordinates": dict(zip(("wavelength", "fwhm"), spectrum, strict=True)) if spectrum else {}}
-
-
-def read_ahead(read: Callable[[int], T], blocks: Sequence[int]) -> Iterator[T]:
-    """What is read of each block, in order, a few of them at a time: an object store takes its time for each."""
-    with ThreadPoolExecutor(AHEAD) as pool:
-        for start in range(0, len(blocks), AHEAD):
-            yield from pool.map(read, blocks[start : start + AHEAD])
 
 
 def shard_path(season: int, array: str, block: int, dimensions: int) -> str:

@@ -8,20 +8,20 @@ of two shards with one checksum is not read at all.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import zarr
-from numpy.typing import NDArray
 
 from h2crop_data.cube.reading import ReleaseStore, index_path, load_root, read_file, read_table
+from h2crop_data.cube.sample_reader import SampleReader, open_samples
 from h2crop_data.cube.schema import ArraySpec, CoordinateSpec, StoreLayout
-from h2crop_data.cube.shard import open_arrays, shard_name
+from h2crop_data.cube.shard import shard_name
 from h2crop_data.errors import UsageError
 from h2crop_data.maintenance.differences import (
     ArrayDifference,
@@ -158,21 +158,9 @@ class ComparedRelease:
         files = ReleaseStore(self.store, self.root)
         return zarr.open_group(files, mode="r", use_consolidated=True)[str(season)]
 
-    def readers(self, season: int) -> dict[str, Callable[[int], NDArray[Any]]]:
-        """For every array of a season a function that reads the sample in a slot, (sample_shape) as stored."""
-        if "://" in str(self.store):
-            group = self.group(season)
-            return {name: partial(read_slot, group[name]) for name in self.layout.arrays()}
-        readers = open_arrays(Path(self.store), self.root, season)
-        for reader in readers.values():
-            # Fill in the place of a shard that was lost would be told as a difference.
-            reader.missing_is_fill = False
-        return {name: reader.read for name, reader in readers.items()}
-
-
-def read_slot(array: Any, slot: int) -> NDArray[Any]:
-    """One sample of a Zarr array."""
-    return np.asarray(array[slot])
+    def readers(self, season: int) -> dict[str, SampleReader]:
+        """A reader of every array of a season; a lost shard is an error, as its fill would count as a difference."""
+        return open_samples(self.store, self.root, [season])[season]
 
 
 class SeasonPair:
@@ -334,7 +322,7 @@ def compare_arrays(
                 result.unread += 1
                 continue
             result.read += 1
-            a, b = readers_a[spec.name](slot_a), readers_b[spec.name](slot_b)
+            a, b = readers_a[spec.name].read(slot_a), readers_b[spec.name].read(slot_b)
             names = {axis: names_along(one.layout, axis) for axis in spec.dims}
             difference = compare_values(a, b, spec, sample, names)
             result.arrays += [difference] if difference else []

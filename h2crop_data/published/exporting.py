@@ -6,17 +6,20 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from h2crop_data.bounded_map import in_order
 from h2crop_data.constants import SENTINEL2_BANDS
-from h2crop_data.cube.reading import index_path, load_root, nothing_selected, read_file, read_table
-from h2crop_data.cube.shard import open_arrays
+from h2crop_data.cube.reading import index_path, load_root, nothing_selected, read_bytes, read_columns, read_file
+from h2crop_data.cube.sample_reader import SampleReader, open_samples
 from h2crop_data.errors import PlanError, StoreError, UsageError
 from h2crop_data.progress import Progress, silent
 from h2crop_data.published.files import STORE_NAMES, SeasonSource, sample_file
+from h2crop_data.published.kept import kept_path
 from h2crop_data.published.layout import (
     CELL_SIZE,
     DATA_FOLDER,
@@ -28,7 +31,6 @@ from h2crop_data.published.layout import (
 )
 from h2crop_data.published.normalisation import normalisation_files
 from h2crop_data.published.options import MARK
-from h2crop_data.published.parallel import in_threads
 from h2crop_data.storage.local import LocalStorage
 from h2crop_data.storage.storage import BUILD_FOLDER, Storage, canonical_json
 
@@ -36,6 +38,10 @@ from h2crop_data.storage.storage import BUILD_FOLDER, Storage, canonical_json
 EXPORT_FILE = f"{BUILD_FOLDER}/export.json"
 #: A change of what is exported changes it.
 ALGORITHM = "export 2"
+#: What is needed of the samples index; only imported stores have the last.
+LISTED_COLUMNS = ("sample", "slot", "split", "list_position")
+#: Files that an import keeps beside a block, held in memory: samples come block by block.
+KEPT_FILES = 4
 
 
 @dataclass(frozen=True)
@@ -81,24 +87,25 @@ class ExportTask:
 
 
 def export_published(
-    store: Path,
+    store: str | Path,
     folder: Path,
     options: ExportOptions | None = None,
     *,
     workers: int | None = None,
     progress: Progress = silent,
 ) -> ExportReport:
-    """Export a local store into a folder, going on with what is there.
+    """Export a store into a folder, going on with what is there.
 
-    workers: samples at a time, a core each by default. Raises PublishedError naming everything of the store that does
-    not fit the published layout, UsageError for an offset that cannot be added, PlanError where the folder was begun
-    with another store or other options, StoreError where no sample is selected, the store is damaged or the folder
-    cannot be written. Finished files are kept.
+    store: folder or URL. workers: samples at a time, a core each by default. Raises PublishedError naming everything of
+    the store that does not fit the published layout, UsageError for an offset that cannot be added, PlanError where the
+    folder was begun with another store or other options, StoreError where no sample is selected, the store is damaged
+    or the folder cannot be written. Finished files are kept.
     """
     options = options or ExportOptions()
     root = load_root(store, options.release)
     attributes = root["attributes"]
-    sources = [source_of(store, root, season, options) for season in chosen_seasons(store, attributes, options)]
+    opened = open_samples(store, root, chosen_seasons(store, attributes, options))
+    sources = [source_of(store, attributes, season, readers, options) for season, readers in opened.items()]
     check_fit(store, attributes["layout"])
     tables = [samples_of(store, attributes, source.season, options.split) for source in sources]
     if not any(map(len, tables)):
@@ -123,7 +130,7 @@ def export_published(
             target.write(file_name(task.sample), [data])
             return task.sample
 
-        for sample in in_threads(export, tasks, workers or os.cpu_count() or 1):
+        for sample in in_order(export, tasks, workers or os.cpu_count() or 1):
             done += 1
             report.exported += 1
             progress(done, report.samples, f"samples, {sample}")
@@ -138,7 +145,7 @@ def file_name(sample: str) -> str:
     return f"{DATA_FOLDER}/{sample}.h5"
 
 
-def chosen_seasons(store: Path, attributes: dict[str, Any], options: ExportOptions) -> list[int]:
+def chosen_seasons(store: str | Path, attributes: dict[str, Any], options: ExportOptions) -> list[int]:
     """The seasons to export, in order. Raises StoreError for one that the store does not have."""
     present = [int(season) for season in attributes["seasons"]]
     missing = [season for season in options.seasons if season not in present]
@@ -147,28 +154,35 @@ def chosen_seasons(store: Path, attributes: dict[str, Any], options: ExportOptio
     return sorted(set(options.seasons) or present)
 
 
-def source_of(store: Path, root: dict[str, Any], season: int, options: ExportOptions) -> SeasonSource:
+def source_of(
+    store: str | Path,
+    attributes: dict[str, Any],
+    season: int,
+    readers: dict[str, SampleReader],
+    options: ExportOptions,
+) -> SeasonSource:
     """A season to export. Raises UsageError where the offset is asked for and there already."""
-    attributes = root["attributes"]
-    readers = open_arrays(store, root, season)
-    for reader in readers.values():
-        reader.missing_is_fill = False
     mark = index_document(store, attributes, "recipes")[str(season)].get(MARK)
     if mark is not None and mark["s2_offset"] and options.published_offset:
         raise UsageError(
             f"--published-offset: the Sentinel-2 numbers of {store} were imported with their offset of {OFFSET} and "
             "still have it; leave the option away"
         )
+
+    @lru_cache(KEPT_FILES)
+    def kept_file(block: int) -> bytes:
+        return read_bytes(store, kept_path(season, block))
+
     return SeasonSource(
-        store,
         season,
         {name: readers[stored] for name, stored in STORE_NAMES.items() if stored in readers},
         attributes["layout"]["block_capacity"],
         None if mark is None else mark["s2_offset_removed"],
+        kept_file,
     )
 
 
-def check_fit(store: Path, layout: Mapping[str, Any]) -> None:
+def check_fit(store: str | Path, layout: Mapping[str, Any]) -> None:
     """Refuse a store that the published code cannot read. Raises PublishedError with all reasons.
 
     layout: as the root says it.
@@ -188,11 +202,11 @@ def check_fit(store: Path, layout: Mapping[str, Any]) -> None:
         raise PublishedError(f"{store} does not fit the published layout:", problems)
 
 
-def samples_of(store: Path, attributes: dict[str, Any], season: int, split: str | None) -> pd.DataFrame:
+def samples_of(store: str | Path, attributes: dict[str, Any], season: int, split: str | None) -> pd.DataFrame:
     """The samples of a season to export, in order of slot. Raises UsageError for a split there is not."""
     if split is not None and split not in SPLITS:
         raise UsageError(f"--split {split}: the splits are {', '.join(SPLITS)}")
-    table = read_table(store, attributes, f"samples-{season}")
+    table: pd.DataFrame = read_columns(store, attributes, f"samples-{season}", LISTED_COLUMNS).to_pandas()
     return table if split is None else table[table["split"] == split]
 
 
@@ -236,7 +250,7 @@ def write_lists(target: Storage, tables: Sequence[pd.DataFrame], options: Export
 
 
 def write_normalisation(
-    target: Storage, store: Path, attributes: dict[str, Any], options: ExportOptions, report: ExportReport
+    target: Storage, store: str | Path, attributes: dict[str, Any], options: ExportOptions, report: ExportReport
 ) -> None:
     """Mean and standard deviation of the numbers that were exported."""
     reflectance = index_document(store, attributes, "statistics")["reflectance"]
@@ -245,6 +259,6 @@ def write_normalisation(
         report.normalisation.append(name)
 
 
-def index_document(store: Path, attributes: dict[str, Any], name: str) -> Any:
+def index_document(store: str | Path, attributes: dict[str, Any], name: str) -> Any:
     """A JSON document of the index of a release."""
     return json.loads(read_file(store, index_path(store, attributes, name)))

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import io
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import h5py
 from numpy.typing import NDArray
 
-from h2crop_data.cube.shard import ShardReader
+from h2crop_data.cube.sample_reader import SampleReader
 from h2crop_data.errors import StoreError
 from h2crop_data.published.filling import fill_bands, fill_classes, fill_months
-from h2crop_data.published.kept import file_in_memory, give_back, image, kept_path, published_values
+from h2crop_data.published.kept import file_in_memory, give_back, image, published_values
 from h2crop_data.published.layout import ARRAYS, NO_DATA, OFFSET
 from h2crop_data.published.values import publish
 
@@ -25,13 +25,14 @@ STORE_NAMES = {"S2_data": "s2", "EnMAP_data": "enmap", "label": "label", "priors
 class SeasonSource:
     """A season of a store to export."""
 
-    store: Path
     season: int
     #: Of the arrays that the published layout has, by its names; those that the store has.
-    readers: Mapping[str, ShardReader]
+    readers: Mapping[str, SampleReader]
     capacity: int
     #: What was taken from the Sentinel-2 numbers of an imported season (0 where it was kept); None: not imported.
     offset_removed: int | None
+    #: The file an import keeps beside the arrays of a block; raises StoreError where it cannot be read.
+    kept_file: Callable[[int], bytes]
 
 
 def sample_file(source: SeasonSource, sample: str, slot: int, published_offset: bool) -> bytes:
@@ -71,10 +72,10 @@ def write_as_published(
     published_offset: bool,
 ) -> None:
     """Write an imported sample as it was published; without the offset where it was removed and is not asked for."""
-    path = source.store / kept_path(source.season, slot // source.capacity)
+    block = slot // source.capacity
     removed = source.offset_removed or 0
     try:
-        with h5py.File(path, "r") as kept:
+        with h5py.File(io.BytesIO(source.kept_file(block)), "r") as kept:
             group = kept[sample]
             arrays = dict(stored)
             for name, offset in (("S2_data", removed if published_offset else 0), ("EnMAP_data", 0)):
@@ -82,4 +83,7 @@ def write_as_published(
                 arrays[name] = published_values(group, name, stored[name], offset, exact)
             give_back(group, file, {name: arrays[name] for name in ARRAYS})
     except (OSError, KeyError, RuntimeError) as error:
-        raise StoreError(f"cannot read {sample} in {path}: {error}; download or import this block again") from error
+        raise StoreError(
+            f"cannot read what the import kept of {sample}, season {source.season}, block {block}: {error}; "
+            "download or import this block again"
+        ) from error

@@ -12,6 +12,7 @@ from typing import Any
 import pandas as pd
 
 from h2crop_data import __version__
+from h2crop_data.bounded_map import in_order
 from h2crop_data.cube.retraction import complete_retractions
 from h2crop_data.cube.schema import StoreLayout
 from h2crop_data.cube.seal import seal
@@ -39,7 +40,6 @@ from h2crop_data.published.options import (
     pinned_import,
     read_spectrum,
 )
-from h2crop_data.published.parallel import in_threads
 from h2crop_data.published.places import SceneCatalog, place_of, read_scenes
 from h2crop_data.published.tables import block_row, imported_scenes, sample_row, samples_table
 from h2crop_data.sources.describe import describe_release
@@ -122,7 +122,7 @@ def import_published(
         workers = workers or min(cores, MOST_WORKERS)
         threads = max(1, cores // workers)
         tasks = (ImportTask(block, layout, options, spectrum, scenes, threads) for block in pending)
-        for block in in_threads(lambda task: import_block(builder, task), tasks, workers):
+        for block in in_order(lambda task: import_block(builder, task), tasks, workers):
             done += 1
             report.imported += 1
             progress(done, len(blocks), f"blocks, season {block.season} block {block.number}")

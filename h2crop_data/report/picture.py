@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import calendar
+import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import xarray as xr
 from matplotlib.axes import Axes
 from numpy.typing import NDArray
 
 from h2crop_data.constants import COARSE, FINE, MONTHS, TIER_DIGITS, UNKNOWN
-from h2crop_data.cube.reading import open_season, read_index, read_index_json, store_attributes
-from h2crop_data.errors import StoreError
+from h2crop_data.cube.reading import index_path, load_root, read_file, read_table, to_reflectance
+from h2crop_data.cube.sample_reader import open_samples
 from h2crop_data.report import layers
 from h2crop_data.report.layers import Color
 from h2crop_data.report.page import (
@@ -38,7 +39,7 @@ from h2crop_data.report.page import (
     show,
     show_lines,
 )
-from h2crop_data.report.summary import find_sample, sample_facts
+from h2crop_data.report.summary import find_sample, read_wavelengths, sample_facts
 
 #: Colours of the images: of the twelve months where they have so many pixels together, else, and of EnMAP.
 MANY_PIXELS, FEW_COLOURS, MORE_COLOURS = 200_000, 48, 128
@@ -60,24 +61,21 @@ MONTH_NAMES = list(calendar.month_abbr)[1:]
 class Sample:
     """A sample's layers, with reflectance as float32 and NaN where nothing was measured, and what the index says."""
 
-    data: xr.Dataset
+    #: The arrays of the store by name, and `wavelength` (nm) with EnMAP.
+    arrays: Mapping[str, NDArray[Any]]
     facts: dict[str, Any]
     #: Names of the class ids of each tier.
     names: list[dict[str, str]]
     cell_size: int
+    #: Names of the Sentinel-2 bands.
+    s2_bands: list[str]
 
     def __contains__(self, name: str) -> bool:
-        return name in self.data
+        return name in self.arrays
 
     def layer(self, name: str) -> NDArray[Any]:
-        """One array of the sample, without its first axis."""
-        values: NDArray[Any] = self.data[name].values
-        return values
-
-    @cached_property
-    def s2_bands(self) -> list[str]:
-        """Names of the Sentinel-2 bands."""
-        return [str(name) for name in self.data["s2_band"].values]
+        """One array of the sample."""
+        return self.arrays[name]
 
     @cached_property
     def clear_share(self) -> NDArray[np.float64]:
@@ -130,25 +128,28 @@ def draw_sample(store: str | Path, season: int, sample: int | str | None, path: 
 
 
 def read_sample(store: str | Path, season: int, sample: int | str | None) -> Sample:
-    """The layers of one sample; reads its chunks only."""
-    attributes = store_attributes(store)
-    dataset = open_season(store, season, scaled=True)
-    index = read_index(store, f"samples-{season}")
-    place = find_sample(index, sample)
-    facts = sample_facts(index, place)
-    found = np.flatnonzero(dataset["sample"].values == facts["sample"])
-    if len(found) != 1:
-        raise StoreError(f"{store}: season {season} has no arrays of sample {facts['sample']}, which its index lists")
+    """The layers of one sample; reads its chunks only. What a partial copy of a store lacks is fill."""
+    root = load_root(store)
+    attributes = root["attributes"]
+    index = read_table(store, attributes, f"samples-{season}")
+    facts = sample_facts(index, find_sample(index, sample))
+    read: dict[str, NDArray[Any]] = {}
+    for name, reader in open_samples(store, root, [season], missing_is_fill=True)[season].items():
+        stored = reader.read(facts["slot"])
+        read[name] = to_reflectance(stored) if name in ("s2", "enmap") else stored
+    wavelengths = read_wavelengths(store, root, season, facts["slot"])
+    if wavelengths is not None:
+        read["wavelength"] = wavelengths
     facts |= {"store": Path(str(store)).name, "release": attributes["release"], "season": season, "of": len(index)}
-    names = read_index_json(store, "classes")
-    return Sample(dataset.isel(sample=int(found[0])).load(), facts, names, attributes["layout"]["cell_size"])
+    names = json.loads(read_file(store, index_path(store, attributes, "classes")))
+    return Sample(read, facts, names, attributes["layout"]["cell_size"], attributes["layout"]["s2_bands"])
 
 
 def header(sample: Sample) -> Section:
     """Which sample this is, where it lies and when it was taken."""
     facts, size = sample.facts, sample.cell_size
     west, _, _, north = facts["bbox"]
-    pixels = [f"{size // FINE} × {size // FINE} px at {FINE} m"] if "y" in sample.data.sizes else []
+    pixels = [f"{size // FINE} × {size // FINE} px at {FINE} m"] if "s2" in sample or "label" in sample else []
     if "enmap" in sample:
         pixels.append(f"{size // COARSE} × {size // COARSE} px at {COARSE} m")
     corner = "place known by its tile alone, whose corner is at"

@@ -13,6 +13,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 import zarr
+from numpy.typing import NDArray
 
 from h2crop_data.constants import MONTHS, TIERS, UNKNOWN
 from h2crop_data.cube.reading import (
@@ -59,7 +60,7 @@ def summarize(store: str | Path) -> dict[str, Any]:
             "scenes": count_scenes(scenes[scenes["season"] == int(key)], samples),
             "ground": ground(table),
             "arrays": array_facts(members, key, files),
-            "wavelength_nm": wavelength_range(store, root, key, samples),
+            "wavelength_nm": wavelength_range(store, root, int(key), samples),
             "s2_clear_share": mean_of_lists(table, "s2_clear_share", MONTHS),
             "enmap_flagged_share": mean_of(samples, "enmap_flagged_share"),
             "declared_share": mean_of(samples, "declared_share"),
@@ -148,15 +149,20 @@ def array_facts(members: dict[str, Any], season: str, files: pd.DataFrame) -> di
     return facts
 
 
-def wavelength_range(store: str | Path, root: dict[str, Any], season: str, samples: pd.DataFrame) -> list[float] | None:
-    """First and last wavelength of the first sample in nm; None without EnMAP. Reads one chunk of the coordinate."""
+def wavelength_range(store: str | Path, root: dict[str, Any], season: int, samples: pd.DataFrame) -> list[float] | None:
+    """First and last wavelength of the first sample in nm; None without EnMAP."""
+    spectrum = None if samples.empty else read_wavelengths(store, root, season, int(samples["slot"].iloc[0]))
+    return None if spectrum is None else [round(float(spectrum.min()), 2), round(float(spectrum.max()), 2)]
+
+
+def read_wavelengths(store: str | Path, root: dict[str, Any], season: int, slot: int) -> NDArray[np.float32] | None:
+    """The wavelengths (nm) of the sample in a slot; None without EnMAP. Reads one chunk of the coordinate."""
     name = f"{season}/wavelength"
-    if name not in root["consolidated_metadata"]["metadata"] or samples.empty:
+    if name not in root["consolidated_metadata"]["metadata"]:
         return None
     files = ReleaseStore(store, root)
     array: Any = zarr.open_group(files, mode="r", use_consolidated=True)[name]
-    spectrum = np.asarray(array[int(samples["slot"].iloc[0])])
-    return [round(float(spectrum.min()), 2), round(float(spectrum.max()), 2)]
+    return np.asarray(array[slot])
 
 
 def mean_of(samples: pd.DataFrame, column: str) -> float | None:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, TypeVar
+
+from h2crop_data.bounded_map import in_order_of
 
 Result = TypeVar("Result")
 #: Calls in flight for each worker; results wait in memory until they are taken.
@@ -27,13 +29,7 @@ class Workers:
         if self.pool is None:
             yield from (work(*call) for call in calls)
             return
-        waiting: deque[Future[Result]] = deque()
-        for call in calls:
-            waiting.append(self.pool.submit(work, *call))
-            if len(waiting) > AHEAD * self.number:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
+        yield from in_order_of(self.pool, partial(with_arguments, work), calls, AHEAD * self.number)
 
     def as_done(
         self, work: Callable[..., Result], calls: Sequence[tuple[Any, ...]]
@@ -45,6 +41,11 @@ class Workers:
         running = {self.pool.submit(work, *call): call for call in calls}
         for future in as_completed(running):
             yield running[future], future.result()
+
+
+def with_arguments(work: Callable[..., Result], call: tuple[Any, ...]) -> Result:
+    """The result of a call."""
+    return work(*call)
 
 
 @contextmanager

@@ -12,9 +12,19 @@ from h2crop_data.storage.storage import ReadableStorage, Storage
 WEB = ("http://", "https://")
 
 
+def is_folder(location: str | Path) -> bool:
+    """Whether this is a folder of this machine, not a URL."""
+    return "://" not in str(location)
+
+
+def is_readable(location: str | Path) -> bool:
+    """Whether `open_readable` takes it: a folder, or the URL of a bucket or web server."""
+    return is_folder(location) or str(location).startswith(("s3://", *WEB))
+
+
 def open_storage(location: str | Path) -> Storage:
     """The storage at a folder or at an `s3://bucket/prefix` URL. Raises StoreError for other URLs."""
-    if "://" not in str(location):
+    if is_folder(location):
         return LocalStorage(Path(location))
     if not str(location).startswith("s3://"):
         raise StoreError(f"{location}: a store lies in a folder or at s3://bucket/prefix")
@@ -29,6 +39,6 @@ def open_readable(location: str | Path) -> ReadableStorage:
         from h2crop_data.storage.web import WebStorage
 
         return WebStorage(str(location))
-    if "://" in str(location) and not str(location).startswith("s3://"):
+    if not is_readable(location):
         raise StoreError(f"{location}: a store is read from a folder, s3://bucket/prefix, http:// or https://")
     return open_storage(location)

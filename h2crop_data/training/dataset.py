@@ -2,20 +2,57 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 import torch
 from torch.utils.data import Dataset
 
-from h2crop_data.cube.reading import load_root, nothing_selected, read_table
-from h2crop_data.cube.shard import ShardReader, open_arrays
+from h2crop_data.cube.reading import load_root, nothing_selected, read_columns
+from h2crop_data.cube.sample_reader import SampleReader, open_samples
 from h2crop_data.errors import StoreError
 
 #: What the reference model takes.
 MODEL_ARRAYS = ("enmap", "s2", "label", "prior")
+
+
+class SampleIds(Sequence[str]):
+    """Ids of samples: to be used like a list of strings, in a third of its memory, which workers share after a fork."""
+
+    def __init__(self, values: pa.ChunkedArray) -> None:
+        self.values = values
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    @overload
+    def __getitem__(self, index: int) -> str: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> list[str]: ...
+
+    def __getitem__(self, index: int | slice) -> str | list[str]:
+        found = self.values[index]
+        ids: str | list[str] = found.to_pylist() if isinstance(index, slice) else found.as_py()
+        return ids
+
+    def __iter__(self) -> Iterator[str]:
+        for value in self.values:
+            yield value.as_py()
+
+    def __eq__(self, other: object) -> bool:
+        """Whether another sequence has the same ids in the same order."""
+        return isinstance(other, Sequence) and len(self) == len(other) and all(map(str.__eq__, self, other))
+
+    def __hash__(self) -> int:
+        return hash(tuple(self))
+
+    def __repr__(self) -> str:
+        return f"<{len(self)} ids of samples>"
 
 
 class CropSamples(Dataset[dict[str, Any]]):
@@ -56,35 +93,30 @@ class CropSamples(Dataset[dict[str, Any]]):
         if not 1 <= months <= 12:
             raise ValueError(f"months: {months} is not 1..12")
         self.months = months
-        self.readers: dict[int, dict[str, ShardReader]] = {}
+        self.readers: dict[int, dict[str, SampleReader]] = {}
         self.monthly: set[str] = set()
-        samples = []
-        for season in chosen:
-            readers = open_arrays(self.store, root, season)
+        tables = []
+        for season, readers in open_samples(self.store, root, chosen).items():
             names = [name for name in MODEL_ARRAYS if name in readers] if arrays is None else list(arrays)
             unknown = [name for name in names if name not in readers]
             if unknown:
                 raise StoreError(f"{store} has no array {unknown[0]!r}; it has {', '.join(sorted(readers))}")
             self.readers[season] = {name: readers[name] for name in names}
-            for reader in self.readers[season].values():
-                reader.missing_is_fill = False
             documents = root["consolidated_metadata"]["metadata"]
             self.monthly |= {name for name in names if documents[f"{season}/{name}"]["dimension_names"][1] == "month"}
-            index = read_table(self.store, attributes, f"samples-{season}")
-            if split is not None:
-                index = index[index["split"] == split]
-            samples += [(season, slot, name) for slot, name in zip(index["slot"], index["sample"], strict=True)]
-        if not samples:
+            tables.append(chosen_samples(self.store, attributes, season, split))
+        if not any(map(len, tables)):
             raise nothing_selected(store, attributes, split, chosen)
-        self.ids = [name for _, _, name in samples]
-        self._places = np.array([(season, slot) for season, slot, _ in samples], np.int64).reshape(-1, 2)
+        self.ids = SampleIds(pa.chunked_array([chunk for table in tables for chunk in table["sample"].chunks]))
+        self._slots = np.concatenate([table["slot"].to_numpy() for table in tables])
+        self._seasons = np.repeat(np.array(chosen, np.int16), list(map(len, tables)))
 
     def __len__(self) -> int:
         return len(self.ids)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         """Sample `index` as tensors."""
-        season, slot = self._places[index].tolist()
+        season, slot = int(self._seasons[index]), int(self._slots[index])
         sample: dict[str, Any] = {"id": self.ids[index]}
         for name, reader in self.readers[season].items():
             rows = self.months if name in self.monthly else reader.sample_shape[0]
@@ -92,3 +124,10 @@ class CropSamples(Dataset[dict[str, Any]]):
             reader.read_into(slot, buffer)
             sample[name] = torch.from_numpy(buffer)
         return sample
+
+
+def chosen_samples(store: str | Path, attributes: dict[str, Any], season: int, split: str | None) -> pa.Table:
+    """Id and slot of a season's samples, of a split or of all (None), in order of the index."""
+    table = read_columns(store, attributes, f"samples-{season}", ["sample", "slot", "split"])
+    chosen = table if split is None else table.filter(pc.equal(table["split"], split))
+    return chosen.select(["sample", "slot"])

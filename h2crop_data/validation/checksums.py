@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from h2crop_data.bounded_map import in_order
 from h2crop_data.cube.seal import DATASHEET
 from h2crop_data.errors import StoreError
 from h2crop_data.progress import Progress
-from h2crop_data.validation.findings import Finding, Findings, error, warning
-from h2crop_data.validation.parallel import SMALL_READS, in_order
+from h2crop_data.validation.findings import SMALL_READS, Finding, Findings, error, warning
 from h2crop_data.validation.release import Release
 
 

@@ -11,6 +11,8 @@ from h2crop_data.progress import Progress as Progress
 Severity = Literal["error", "warning"]
 #: Names that a finding lists before it says how many more there are.
 NAMED = 5
+#: Small files that are read at a time: an object store takes its time for each.
+SMALL_READS = 16
 
 
 @dataclass(frozen=True)

@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from h2crop_data.bounded_map import in_order
 from h2crop_data.errors import StoreError
 from h2crop_data.progress import Progress
 from h2crop_data.storage.storage import canonical_json
 from h2crop_data.validation.checksums import other_bytes
 from h2crop_data.validation.documents import difference, season_documents
-from h2crop_data.validation.findings import Findings, error, first, warning
-from h2crop_data.validation.parallel import SMALL_READS, in_order
+from h2crop_data.validation.findings import SMALL_READS, Findings, error, first, warning
 from h2crop_data.validation.release import Release
 from h2crop_data.validation.root import ROOT
 

@@ -6,10 +6,10 @@ from collections import defaultdict
 from collections.abc import Iterator
 from itertools import groupby
 
+from h2crop_data.bounded_map import in_order
 from h2crop_data.progress import Progress
 from h2crop_data.validation.findings import Finding, Findings, error, first, warning
 from h2crop_data.validation.labels import Priors, SeasonLabels
-from h2crop_data.validation.parallel import in_order
 from h2crop_data.validation.pixels import VALUE_CHECKS, BlockOutcome, BlockTask, look_at_block
 from h2crop_data.validation.release import Release
 from h2crop_data.validation.samples import SPLITS

@@ -5,13 +5,13 @@ from __future__ import annotations
 import hashlib
 from typing import Any
 
+from h2crop_data.bounded_map import in_order
 from h2crop_data.cube.schema import ROOT_COPY
 from h2crop_data.errors import StoreError
 from h2crop_data.progress import Progress
 from h2crop_data.validation.checksums import file_digest
-from h2crop_data.validation.findings import Findings, error, warning
+from h2crop_data.validation.findings import SMALL_READS, Findings, error, warning
 from h2crop_data.validation.manifest import is_strange, records_of
-from h2crop_data.validation.parallel import SMALL_READS, in_order
 from h2crop_data.validation.release import INDEX_FILE, Release
 from h2crop_data.validation.root import read_root_file
 

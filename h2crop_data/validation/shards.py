@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from h2crop_data.bounded_map import in_order
 from h2crop_data.cube.schema import ArraySpec
 from h2crop_data.cube.shard import MISSING, index_size, parse_index
 from h2crop_data.errors import StoreError
 from h2crop_data.progress import Progress
-from h2crop_data.validation.findings import Finding, Findings, error
-from h2crop_data.validation.parallel import SMALL_READS, in_order
+from h2crop_data.validation.findings import SMALL_READS, Finding, Findings, error
 from h2crop_data.validation.release import Release
 
 

@@ -12,7 +12,7 @@ from typing import Any, Literal
 from h2crop_data.cube.schema import FORMAT_VERSION
 from h2crop_data.errors import StoreError, UsageError
 from h2crop_data.progress import Progress, silent
-from h2crop_data.storage.location import open_storage
+from h2crop_data.storage.location import WEB, open_storage
 from h2crop_data.storage.storage import BUILD_FOLDER
 from h2crop_data.validation.blocks import check_blocks
 from h2crop_data.validation.checksums import check_kept_files, check_presence, check_small_checksums
@@ -93,10 +93,17 @@ def validate_store(
 ) -> Validation:
     """Look at a store in a folder or at an `s3://` URL; findings are told as they come, and all together at the end.
 
+    A store on a web server cannot be validated: what is missing or does not belong there shows in a list of all files.
+
     mode: `quick` reads everything but the chunks of shards. partial: blocks may be missing by intention. workers:
     blocks that are read at a time. Raises UsageError where there is no store, FormatVersionError for one of another
     major version, StoreError where the place cannot be listed.
     """
+    if str(location).startswith(WEB):
+        raise StoreError(
+            f"cannot validate {location}: that takes a list of all its files, which a web server does not give; copy "
+            "the store into a folder and validate that, or validate it where it is served from"
+        )
     files = open_storage(location)
     try:
         everything = dict(files.names())

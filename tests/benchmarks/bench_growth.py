@@ -19,6 +19,8 @@ The last line is one JSON object:
 - open_s_100k: seconds to open a season of 100,000 samples (`h2crop_data.open`), median; inspect_s_100k: to sum the
   store up as `h2crop inspect` does; index_mb_100k, root_kb_100k: what its index and its root take (synthesised, no
   shards)
+- open_rss_mb_100k: what opening `CropSamples` on it adds to the resident memory of a fresh process that has imported
+  everything
 - seal_s_100k: seconds to seal it
 """
 
@@ -141,10 +143,28 @@ def synthesise(folder: Path) -> dict[str, float]:
     return {
         "open_s_100k": statistics.median(seconds(lambda: h2crop_data.open(store, SEASON)) for _ in range(5)),
         "inspect_s_100k": statistics.median(seconds(lambda: summarize(store)) for _ in range(5)),
+        **in_a_process(folder, "open"),
         "seal_s_100k": sealed,
         "index_mb_100k": sum(path.stat().st_size for path in (store / "index").rglob("*") if path.is_file()) / 1e6,
         "root_kb_100k": (store / "zarr.json").stat().st_size / 1e3,
     }
+
+
+def open_samples(folder: Path) -> dict[str, float]:
+    """Open the dataset of the store of very many samples, as each worker that is not forked does."""
+    from h2crop_data.training.dataset import CropSamples
+
+    before = resident_mb()
+    samples = CropSamples(folder / "many")
+    grown = resident_mb() - before
+    assert len(samples) == MANY
+    return {"open_rss_mb_100k": grown}
+
+
+def resident_mb() -> float:
+    """Resident memory of this process (Linux)."""
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * resource.getpagesize() / 1e6
 
 
 def synthesised_season() -> tuple[Any, Any]:
@@ -271,10 +291,9 @@ def main() -> None:
     arguments = parser.parse_args()
     sys.path.insert(0, str(MAKERS))
     if arguments.step:
-        step = (
-            synthesise(arguments.folder) if arguments.step == "many" else build(arguments.folder, int(arguments.step))
-        )
-        print(json.dumps(step))
+        steps = {"many": synthesise, "open": open_samples}
+        step = steps.get(arguments.step, lambda folder: build(folder, int(arguments.step)))
+        print(json.dumps(step(arguments.folder)))
         return
     folder = Path(tempfile.mkdtemp(prefix="bench-growth-", dir=arguments.folder))
     try:

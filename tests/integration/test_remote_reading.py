@@ -17,16 +17,24 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import xarray as xr
+from published_files import IDS, make_published
 from s3_server import BUCKET, s3_proxy, s3_server, use_server
 from store_factory import MadeStore, make_store
 from torch_workers import WORKERS
 from web_server import IgnoresRanges, NoListing, served
 
 import h2crop_data
+from h2crop_data.cube.reading import load_root, read_index
+from h2crop_data.cube.sample_reader import open_samples
 from h2crop_data.errors import MissingFileError, StoreError, StoreWarning
 from h2crop_data.maintenance.compare import Choice, compare_stores
+from h2crop_data.published.exporting import export_published
+from h2crop_data.published.importing import import_published
+from h2crop_data.published.options import ImportOptions
+from h2crop_data.report import picture
 from h2crop_data.storage import web as web_storage
 from h2crop_data.storage.local import LocalStorage
 from h2crop_data.storage.s3 import ObjectStorage
@@ -198,6 +206,121 @@ def test_whole_files_are_let_go_of_where_they_would_fill_the_memory(
             assert part == (made.folder / shard).read_bytes()[10:110]
             assert kept < len(shards)
         assert sum(map(len, storage.kept.values())) <= size + 1
+
+
+# Exporting
+
+
+@pytest.fixture(scope="module")
+def imported(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store of published files, which keeps files beside its arrays, two samples a block."""
+    folder = tmp_path_factory.mktemp("imported")
+    published = make_published(folder / "in", {"train": IDS["train"][:3]})
+    import_published(published.folder, folder / "store", ImportOptions(capacity=2))
+    return folder / "store"
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_a_remote_store_is_exported_as_that_of_a_folder(
+    place: str, imported: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    export_published(imported, tmp_path / "here")
+    if place == "s3":
+        use_server(request.getfixturevalue("bucket"), monkeypatch)
+        upload(imported, f"s3://{BUCKET}/imported")
+        done = h2crop("export-h5", f"s3://{BUCKET}/imported", str(tmp_path / "there"))
+    else:
+        with served(imported, NoListing if place == "web" else IgnoresRanges) as (url, _):
+            done = h2crop("export-h5", url, str(tmp_path / "there"))
+    assert done.returncode == 0, done.stderr
+    here, there = (
+        {
+            str(path.relative_to(folder)): path.read_bytes()
+            for path in folder.rglob("*")
+            if path.is_file() and ".build" not in path.parts
+        }
+        for folder in (tmp_path / "here", tmp_path / "there")
+    )
+    assert here == there
+    assert len([name for name in there if name.endswith(".h5")]) == 3
+
+
+def test_a_kept_file_that_a_server_lost_is_told(imported: Path, tmp_path: Path) -> None:
+    shutil.copytree(imported, tmp_path / "store")
+    lost = next((tmp_path / "store").glob("*/published/*.h5"))
+    lost.unlink()
+    with (
+        served(tmp_path / "store") as (url, _),
+        pytest.raises(StoreError, match=rf"{url}/\d+/published/{lost.name}.*download or import this block again"),
+    ):
+        export_published(url, tmp_path / "out")
+
+
+# Validating
+
+
+def test_a_store_on_a_web_server_cannot_be_validated_and_why(made: MadeStore) -> None:
+    with served(made.folder) as (url, _):
+        done = h2crop("validate", url)
+    assert done.returncode == 2
+    assert "list of all its files, which a web server does not give; copy the store into a folder" in done.stderr
+
+
+# Tables
+
+
+def test_tables_of_the_index_are_those_of_the_folder(remote: RemoteStore) -> None:
+    for name in ("samples-2022", "parcels-2022", "blocks", "scenes", "manifest"):
+        pd.testing.assert_frame_equal(read_index(remote.url, name), read_index(remote.made.folder, name))
+
+
+# Other places, through zarr-python
+
+
+def test_a_place_that_only_fsspec_knows_is_read_as_a_folder(made: MadeStore, tmp_path: Path) -> None:
+    url = f"file://{made.folder}"
+    here, there = (CropSamples(store, arrays=["s2", "label", "parcel"], months=6) for store in (made.folder, url))
+    assert there.ids == here.ids
+    for one, other in zip(here, there, strict=True):
+        for name in ("s2", "label", "parcel"):
+            np.testing.assert_array_equal(other[name].numpy(), one[name].numpy())
+    assert compare_stores(url, made.folder, Choice(full=True)).same
+    assert picture.read_sample(url, 2022, 1).layer("s2").shape == made.arrays[2022]["s2"][1].shape
+    xr.testing.assert_identical(h2crop_data.open(url, 2022).load(), h2crop_data.open(made.folder, 2022).load())
+
+
+def test_what_reads_through_zarr_python_refuses_what_ours_refuses(made: MadeStore) -> None:
+    root = load_root(made.folder)
+    ours = open_samples(made.folder, root, [2022])[2022]
+    theirs = open_samples(f"file://{made.folder}", root, [2022])[2022]
+    assert set(ours) == set(theirs)
+    for name, reader in ours.items():
+        assert (theirs[name].sample_shape, theirs[name].dtype) == (reader.sample_shape, reader.dtype)
+        np.testing.assert_array_equal(theirs[name].read(4), reader.read(4))
+    for slot, out, first in ((6, 12, 0), (-1, 12, 0), (0, 13, 0), (0, 6, 7)):
+        buffer = np.empty((out, *ours["s2"].sample_shape[1:]), "int16")
+        told = []
+        for reader in (ours["s2"], theirs["s2"]):
+            with pytest.raises(IndexError) as raised:
+                reader.read_into(slot, buffer, first)
+            told.append(str(raised.value))
+        assert told[0] == told[1]
+    for reader in (ours["s2"], theirs["s2"]):
+        with pytest.raises(ValueError, match="the buffer must be"):
+            reader.read_into(0, np.empty((12, 1, 1, 1), "int16"))
+
+
+def test_lost_and_damaged_shards_are_told_there_too(made: MadeStore, tmp_path: Path) -> None:
+    shutil.copytree(made.folder, tmp_path / "store")
+    (tmp_path / "store/2022/label/c.0.0.0.0").unlink()
+    shard = tmp_path / "store/2022/s2/c.0.0.0.0.0"
+    shard.write_bytes(shard.read_bytes()[:-1])
+    url = f"file://{tmp_path}/store"
+    with pytest.raises(StoreError, match=r"2022/label/c\.0\.0\.0\.0 is missing; download or build this block again"):
+        CropSamples(url, arrays=["label"])[0]
+    with pytest.raises(StoreError, match=rf"cannot read sample 0 of {url}/2022/s2: .*is it damaged"):
+        CropSamples(url, arrays=["s2"])[0]
+    assert (picture.read_sample(url, 2022, 3).layer("label") == made.arrays[2022]["label"][3]).all()
 
 
 # Training

@@ -10,8 +10,9 @@ import pytest
 import h2crop_data
 
 PACKAGE = Path(h2crop_data.__file__).parent
-BASE = {"constants", "errors", "grid", "plugins", "progress", "recipe", ""}
+BASE = {"bounded_map", "constants", "errors", "grid", "plugins", "progress", "recipe", ""}
 MAY_IMPORT = {
+    "bounded_map": set(),
     "constants": set(),
     "errors": set(),
     "grid": {"constants", "errors"},

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import pickle
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import torch
 from store_factory import make_store
@@ -49,6 +51,40 @@ def test_seasons_and_splits_select_samples(tmp_path: Path) -> None:
     assert val.ids == table.loc[table["split"] == "val", "sample"].tolist()
     place = table["sample"].tolist().index(val.ids[0])
     np.testing.assert_array_equal(val[0]["s2"].numpy(), made.arrays[2023]["s2"][place])
+
+
+def test_ids_are_a_sequence_of_strings(tmp_path: Path) -> None:
+    made = make_store(tmp_path / "store", seasons=(2022, 2023), blocks=3)
+    expected = [name for season in (2022, 2023) for name in made.samples[season]["sample"]]
+    ids = CropSamples(made.folder).ids
+    assert (len(ids), list(ids), ids[:], ids[1:9:3]) == (len(expected), expected, expected, expected[1:9:3])
+    for place in (0, -1, np.int64(5)):
+        assert ids[place] == expected[place]
+        assert type(ids[place]) is str
+    assert expected[7] in ids
+    assert ids.index(expected[7]) == 7
+    assert ids != expected[:-1]
+    assert ids != [*expected[:-1], "another"]
+    assert pickle.loads(pickle.dumps(ids)) == ids
+    with pytest.raises(IndexError):
+        ids[len(expected)]
+
+
+def test_of_the_index_only_the_columns_needed_are_read(tmp_path: Path) -> None:
+    made = make_store(tmp_path / "store")
+    table = made.folder / "index/r1/samples-2022.parquet"
+    data = bytearray(table.read_bytes())
+    group = pq.read_metadata(table).row_group(0)
+    chunks = [group.column(i) for i in range(group.num_columns)]
+    for chunk in chunks:
+        if chunk.path_in_schema not in ("sample", "slot", "split"):
+            begin = chunk.dictionary_page_offset or chunk.data_page_offset
+            data[begin : begin + chunk.total_compressed_size] = bytes(chunk.total_compressed_size)
+    table.write_bytes(data)
+    assert CropSamples(made.folder, split="val").ids == made.samples[2022]["sample"].tolist()[3:]
+    table.write_bytes(data[:-10])
+    with pytest.raises(StoreError, match=r"cannot read .*samples-2022\.parquet: .*copy it again"):
+        CropSamples(made.folder)
 
 
 def test_wrong_requests_are_refused(tmp_path: Path) -> None:

@@ -144,7 +144,7 @@ class TestSummary:
         values = np.concatenate([made.arrays[season]["s2"][:3] for season in (2021, 2022)]).astype(float)
         measured = np.where(values == -32768, np.nan, values * REFLECTANCE_SCALE)
         assert training["samples"] == 6
-        assert list(training["s2"]) == list(made.layout.s2_bands)
+        assert list(training["s2"]) == list(made.layout.attributes()["s2_bands"])
         for i, band in enumerate(training["s2"].values()):
             assert band["mean"] == pytest.approx(np.nanmean(measured[:, :, i]))
             assert band["sd"] == pytest.approx(np.nanstd(measured[:, :, i]))
@@ -402,9 +402,9 @@ class TestPicture:
         path = picture.draw_sample(store.folder, 2022, 0, tmp_path / "sample.png")
         sample = picture.read_sample(store.folder, 2022, 0)
         sections = [picture.header(sample)]
-        sections += [picture.sentinel2_section(sample)] if store.layout.s2_bands else []
-        sections += [picture.enmap_section(sample)] if store.layout.enmap_bands else []
-        sections += [picture.label_section(sample)] if store.layout.labels else []
+        sections += [picture.sentinel2_section(sample)] if store.layout.attributes()["s2_bands"] else []
+        sections += [picture.enmap_section(sample)] if store.layout.attributes()["enmap_bands"] else []
+        sections += [picture.label_section(sample)] if store.layout.attributes()["labels"] else []
         assert pixels_of(path).shape[0] == pytest.approx(page.DPI * sum(one.height for one in sections), abs=1)
 
     def test_long_names_and_many_classes_stay_in_their_column(self) -> None:

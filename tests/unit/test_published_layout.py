@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from published_files import make_published, write_sample
 from pyproj import Transformer
 
+from h2crop_data.bounded_map import in_order
 from h2crop_data.errors import CatalogError, UsageError
 from h2crop_data.published.blocks import blocks_of_samples
 from h2crop_data.published.dates import composite_days
@@ -29,7 +30,6 @@ from h2crop_data.published.filling import fill_bands, fill_classes, fill_months
 from h2crop_data.published.layout import PublishedError, PublishedId, PublishedSample, check_files, find_samples
 from h2crop_data.published.normalisation import normalisation_files
 from h2crop_data.published.options import read_spectrum
-from h2crop_data.published.parallel import in_threads
 from h2crop_data.published.places import place_of, read_scenes
 from h2crop_data.published.tiles import tile_bounds, tile_outline, tile_square
 from h2crop_data.published.values import (
@@ -618,10 +618,10 @@ def test_work_in_threads_begins_little_ahead_and_nothing_after_an_error() -> Non
             begun.append(number)
             yield number
 
-    results = in_threads(lambda number: number * number, things(), 2)
-    assert next(results) in (0, 1, 4)
+    results = in_order(lambda number: number * number, things(), 2, ahead=3)
+    assert next(results) == 0
     assert len(begun) <= 3
-    assert len(list(results)) == 19
+    assert list(results) == [number * number for number in range(1, 20)]
     assert begun == list(range(20))
     begun.clear()
 
@@ -631,10 +631,10 @@ def test_work_in_threads_begins_little_ahead_and_nothing_after_an_error() -> Non
         return number
 
     with pytest.raises(ValueError, match="broken"):
-        list(in_threads(fail, things(), 2))
+        list(in_order(fail, things(), 2))
     assert len(begun) < 20
 
 
 @given(st.lists(st.integers(), max_size=20), st.integers(1, 4))
 def test_every_thing_is_worked_on_once(things: list[int], workers: int) -> None:
-    assert sorted(in_threads(lambda number: 2 * number, things, workers)) == sorted(2 * number for number in things)
+    assert list(in_order(lambda number: 2 * number, things, workers)) == [2 * number for number in things]

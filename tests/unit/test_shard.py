@@ -7,6 +7,8 @@ import multiprocessing
 import pickle
 import shutil
 import struct
+import sys
+import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -25,7 +27,7 @@ from numpy.typing import NDArray
 
 from h2crop_data.cube.reading import load_root
 from h2crop_data.cube.schema import FORMAT_VERSION, ArraySpec, Codec, StoreLayout, group_document
-from h2crop_data.cube.shard import ShardReader, encode_shard, open_arrays, shard_name
+from h2crop_data.cube.shard import IndexCache, ShardReader, encode_shard, open_arrays, shard_name, size_in_memory
 from h2crop_data.cube.writer import hold_store
 from h2crop_data.errors import StoreError
 from h2crop_data.sources.formats import known_layout
@@ -44,6 +46,7 @@ EMPTY_MONTHS = [0, 5]
 MISSING_SLOT = 2 * CAPACITY
 #: Seconds after which a child process that reads counts as hung.
 PATIENCE = 60
+FORK = multiprocessing.get_context("fork")
 
 # A warning of zarr-python that the store's design accepts: the root is consolidated by h2crop itself.
 pytestmark = pytest.mark.filterwarnings("ignore:.*onsolidated metadata.*")
@@ -461,6 +464,87 @@ def test_threads_may_share_a_reader(store: Written) -> None:
     with ThreadPoolExecutor(4) as pool:
         for slot, sample in zip(slots, pool.map(reader.read, slots), strict=True):
             np.testing.assert_array_equal(sample, store.truth["s2"][slot])
+
+
+def test_forks_while_threads_read_find_the_indexes_whole(store: Written) -> None:
+    reader = store.reader("s2")
+    reader.indexes.limit = 2 * size_in_memory(reader._index(0))
+    stop = threading.Event()
+
+    def read_on() -> None:
+        while not stop.is_set():
+            for block in range(4):
+                reader._index(block)
+
+    def read_in_child() -> None:
+        found = [index for block in SAMPLES if (index := reader._index(block)) is not None]
+        sys.exit([len(index) for index in found] != [12 * CAPACITY] * len(SAMPLES))
+
+    with ThreadPoolExecutor(3) as pool:
+        for _ in range(3):
+            pool.submit(read_on)
+        try:
+            children = [FORK.Process(target=read_in_child) for _ in range(20)]
+            for child in children:
+                child.start()
+            for child in children:
+                child.join(PATIENCE)
+            assert [child.exitcode for child in children] == [0] * 20
+        finally:
+            stop.set()
+
+
+# What is kept
+
+
+class Counting(LocalStorage):
+    """Counts how often the end of a file is read."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        self.ends: list[str] = []
+
+    def read_end(self, name: str, length: int) -> tuple[bytes, int] | None:
+        self.ends.append(name)
+        return super().read_end(name, length)
+
+
+def counted(store: Written, limit: int) -> tuple[Counting, dict[str, ShardReader]]:
+    """Readers of every array with one cache of so many bytes, and what they read through."""
+    storage, indexes = Counting(store.folder), IndexCache(limit)
+    members = load_root(store.folder)["consolidated_metadata"]["metadata"]
+    folders = {name: f"{SEASON}/{name}" for name in store.truth}
+    return storage, {name: ShardReader(storage, path, members[path], indexes) for name, path in folders.items()}
+
+
+def test_an_index_is_read_once_where_all_fit(store: Written) -> None:
+    storage, readers = counted(store, 10**6)
+    for _ in range(3):
+        for name, reader in readers.items():
+            for slot in range(SLOTS):
+                np.testing.assert_array_equal(reader.read(slot), store.truth[name][slot])
+    assert sorted(storage.ends) == sorted(reader.shard(block) for reader in readers.values() for block in range(4))
+
+
+def test_the_indexes_kept_stay_within_the_bound_and_those_used_last_stay(store: Written) -> None:
+    one = size_in_memory(store.reader("s2")._index(0))
+    storage, readers = counted(store, 2 * one)
+    reader = readers["s2"]
+    for block in (0, 1, 0, 3, 0, 1):
+        np.testing.assert_array_equal(reader.read(block * CAPACITY), store.truth["s2"][block * CAPACITY])
+        assert reader.indexes.bytes <= 2 * one
+    assert storage.ends == [reader.shard(block) for block in (0, 1, 3, 1)]
+    for name, other in readers.items():
+        for slot in range(SLOTS):
+            np.testing.assert_array_equal(other.read(slot), store.truth[name][slot])
+            assert other.indexes.bytes == sum(map(size_in_memory, other.indexes.indexes.values())) <= 2 * one
+
+
+def test_with_no_room_at_all_samples_are_read_all_the_same(store: Written) -> None:
+    _, readers = counted(store, 0)
+    for name, reader in readers.items():
+        np.testing.assert_array_equal(reader.read(1), store.truth[name][1])
+        assert len(reader.indexes.indexes) == 1
 
 
 # Wrong use
