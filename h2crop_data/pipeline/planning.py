@@ -5,11 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 import geopandas as gpd
+import numpy as np
 import pandas as pd
 import shapely
 from shapely.geometry.base import BaseGeometry
@@ -150,7 +151,7 @@ def with_hashes(plan: SeasonPlan) -> pd.DataFrame:
 
     Paths and addresses of files are not part of it: the same inputs give the same hash wherever they lie.
     """
-    planned = planned_blocks(plan)
+    planned = list(planned_blocks(plan))
     hashes = {}
     for source in sources_of(plan.recipe):
         inputs = source.inputs(plan.recipe.settings_of(source.name), plan.pinned[source.name], planned)
@@ -161,26 +162,22 @@ def with_hashes(plan: SeasonPlan) -> pd.DataFrame:
     return in_declared_order(plan.blocks.assign(**hashes), plan.layout.block_columns())
 
 
-def planned_blocks(plan: SeasonPlan) -> list[PlannedBlock]:
-    """The blocks of a plan with their cells, in order, grouped once."""
-    cells: dict[int, list[Cell]] = defaultdict(list)
-    outlines: dict[int, list[BaseGeometry]] = defaultdict(list)
-    for number, name, outline in zip(plan.samples["block"], plan.samples["cell"], plan.samples.geometry, strict=True):
-        cells[number].append(Cell.parse(name))
-        outlines[number].append(outline)
-    return [
-        PlannedBlock(
+def planned_blocks(plan: SeasonPlan) -> Iterator[PlannedBlock]:
+    """The blocks of a plan with their cells, in order, each made when it is asked for."""
+    cells, outlines = plan.samples["cell"].to_numpy(), plan.samples.geometry.to_numpy()
+    # Samples are in order of block.
+    starts = np.searchsorted(plan.samples["block"].to_numpy(), plan.blocks["block"].to_numpy()).tolist()
+    for start, end, row in zip(starts, [*starts[1:], len(cells)], rows_of(plan.blocks), strict=True):
+        yield PlannedBlock(
             number=row["block"],
             season=plan.season,
             split=row["split"],
             scene=row["scene"],
-            cells=cells[row["block"]],
-            place=shapely.union_all(outlines[row["block"]]),
+            cells=[Cell.parse(name) for name in cells[start:end]],
+            outlines=list(outlines[start:end]),
             row=row,
             taxonomy_hash=plan.taxonomy_hash,
         )
-        for row in rows_of(plan.blocks)
-    ]
 
 
 def digest(*values: Any) -> str:

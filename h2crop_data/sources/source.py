@@ -18,9 +18,11 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, ClassVar, Protocol
 
 import geopandas as gpd
+import shapely
 from numpy.typing import NDArray
 from shapely.geometry.base import BaseGeometry
 
@@ -141,12 +143,17 @@ class PlannedBlock:
     #: The scene that makes its samples; `none` where there is none.
     scene: str
     cells: list[Cell]
-    #: Their ground (longitude, latitude).
-    place: BaseGeometry
+    #: Their outlines (longitude, latitude).
+    outlines: list[BaseGeometry]
     #: Its row of the plan's blocks, with the columns that sources added.
     row: Mapping[str, Any]
-    #: Version and hash of the classes.
+    #: Hash of the classes.
     taxonomy_hash: str
+
+    @cached_property
+    def place(self) -> BaseGeometry:
+        """Their ground together (longitude, latitude)."""
+        return shapely.union_all(self.outlines)
 
 
 @dataclass(frozen=True)

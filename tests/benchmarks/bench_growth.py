@@ -22,6 +22,7 @@ The last line is one JSON object:
 - open_rss_mb_100k: what opening `CropSamples` on it adds to the resident memory of a fresh process that has imported
   everything
 - seal_s_100k: seconds to seal it
+- task_ms_ratio: time to make the task of a block, in a plan of 160,000 samples / of 1,600; task_ms_160k
 """
 
 from __future__ import annotations
@@ -52,6 +53,10 @@ CELL, ROWS = 60, 8
 #: Samples of the synthesised index, and in one of its blocks.
 MANY, CAPACITY = 100_000, 16
 BANDS = 218
+#: Samples of the plans whose tasks are made.
+PLANNED = (1_600, 160_000)
+#: Tasks that are timed together.
+BATCH = 33
 
 
 def make_region(folder: Path) -> None:
@@ -247,6 +252,102 @@ def synthesised_season() -> tuple[Any, Any]:
     return layout, finished
 
 
+def task_times(folder: Path) -> dict[str, float]:
+    """How long the task of a block takes to make, in a small and in a large plan: the median of batches."""
+    times = {}
+    for samples in PLANNED:
+        plan = made_plan(samples)
+        batches = []
+        for tasks in (block_tasks_of(plan) for _ in range(20 * PLANNED[0] // samples + 1)):
+            next(tasks)
+            start = time.perf_counter()
+            for done, task in enumerate(tasks, 1):
+                assert task.samples == CAPACITY
+                if done % BATCH == 0:
+                    batches.append(time.perf_counter() - start)
+                    start = time.perf_counter()
+        times[samples] = 1000 * statistics.median(batches) / BATCH
+    return {"task_ms_ratio": times[PLANNED[1]] / times[PLANNED[0]], "task_ms_160k": times[PLANNED[1]]}
+
+
+def block_tasks_of(plan: Any) -> Any:
+    """The tasks of all blocks of a plan, one after the other."""
+    from h2crop_data.pipeline.block import block_tasks
+
+    return block_tasks(plan)
+
+
+def made_plan(samples: int) -> Any:
+    """A plan of so many samples of all three sources, a parcel a cell, 36 scenes of Sentinel-2 over each block."""
+    import pystac
+
+    from h2crop_data.grid import Cell
+    from h2crop_data.pipeline.plan import SeasonPlan
+    from h2crop_data.recipe.model import parse_recipe
+    from h2crop_data.sources.parcels.declarations import TIER_COLUMNS, Declarations, Declared
+    from h2crop_data.sources.scenes import PinnedItems
+    from h2crop_data.sources.sentinel2.select import Sentinel2Scenes
+
+    recipe = parse_recipe(
+        {
+            "name": "many",
+            "area": {"bbox": [0, 45, 6, 55]},
+            "seasons": [SEASON],
+            "enmap": {"catalog": "a.json"},
+            "sentinel2": {"catalog": "a.json"},
+            "parcels": {"season": [{"path": "{year}.gpkg", "country": "fr", "code_field": "A"}]},
+        },
+        Path(),
+        "many",
+    )
+    number = np.arange(samples)
+    column, row = 160 + number % 200, 2600 + number // 200
+    cells = [Cell(32631, 1920, int(c), int(r)) for c, r in zip(column, row, strict=True)]
+    longitude, latitude = 3 + (column - 260) * 0.025, 45 + (row - 2600) * 0.017
+    outlines = shapely.box(longitude, latitude, longitude + 0.025, latitude + 0.017)
+    blocks = samples // CAPACITY
+    names = [f"S2_{i:05d}" for i in range(max(36, samples // 160))]
+    scenes = [f"ENMAP_{i:05d}" for i in range(blocks // 40 + 1)]
+
+    def item(name: str) -> Any:
+        return pystac.Item(name, None, None, pd.Timestamp(f"{SEASON}-07-01").to_pydatetime(), {})
+
+    table = gpd.GeoDataFrame(
+        {"block": number // CAPACITY, "cell": [cell.id for cell in cells]}, geometry=outlines, crs="OGC:CRS84"
+    )
+    starts = np.arange(blocks) % (len(names) - 35)
+    rows = pd.DataFrame(
+        {
+            "block": range(blocks),
+            "split": "train",
+            "scene": [scenes[block // 40] for block in range(blocks)],
+            "s2_items": [names[start : start + 36] for start in starts.tolist()],
+            **{f"hash_{group}": "0" * 64 for group in ("s2", "enmap", "labels")},
+        }
+    )
+    parcels = gpd.GeoDataFrame(
+        {
+            "number": number + 1,
+            "country": "fr",
+            "parcel_id": "",
+            "code": "BTH",
+            "hcat3": "3301010101",
+            **dict.fromkeys(TIER_COLUMNS, 1),
+            "split": "train",
+        },
+        geometry=shapely.buffer(outlines, -0.004),
+        crs="OGC:CRS84",
+    )
+    declared = Declarations(parcels, None)
+    pinned = {
+        "enmap": PinnedItems([item(name) for name in scenes]),
+        "sentinel2": Sentinel2Scenes([item(name) for name in names], dict.fromkeys(names, -1000)),
+        "parcels": Declared(declared, declared),
+    }
+    algorithm = {"s2": 2, "enmap": 1, "labels": 2}
+    return SeasonPlan(SEASON, recipe, table, rows, [], pinned, "1", "0" * 64, algorithm, {})
+
+
 def in_a_process(folder: Path, step: str) -> dict[str, float]:
     """A step in a process of its own."""
     command = [sys.executable, __file__, "--folder", str(folder), "--step", step]
@@ -279,7 +380,7 @@ def measure(folder: Path, repeats: int) -> dict[str, float]:
     figures |= {"seconds_per_block_ratio": late / early, "ms_per_block": 1000 * late}
     figures |= {"peak_mb_ratio": many["peak_mb"] / few["peak_mb"]}
     figures |= {"peak_mb_10": few["peak_mb"], "peak_mb_1000": many["peak_mb"]}
-    return figures | in_a_process(folder, "many")
+    return figures | in_a_process(folder, "many") | in_a_process(folder, "tasks")
 
 
 def main() -> None:
@@ -291,7 +392,7 @@ def main() -> None:
     arguments = parser.parse_args()
     sys.path.insert(0, str(MAKERS))
     if arguments.step:
-        steps = {"many": synthesise, "open": open_samples}
+        steps = {"many": synthesise, "open": open_samples, "tasks": task_times}
         step = steps.get(arguments.step, lambda folder: build(folder, int(arguments.step)))
         print(json.dumps(step(arguments.folder)))
         return
