@@ -1,21 +1,77 @@
 """h2crop: from public satellite archives and declared parcels to training cubes for crop mapping.
 
-`h2crop_data.open(store, season)` gives a season of a store as an xarray dataset.
+What users call, and what stays as it is within a major version (everything else may change):
+
+- `open`: a season of a store as an xarray dataset; `open_sample`: one sample of it
+- `read_index`: a table of a store's index; `CropSamples`: a store as a PyTorch dataset (needs the extra `train`)
+- `load_recipe`, `plan`, `build`: from a recipe to a store (need the extra `build`)
+- `validate`, `compare`: whether a store is what it says; how two stores differ
+- `H2cropError`: the base of every error that a user can act on
+
+Each is loaded when it is first asked for, so reading a store needs none of what building needs.
 """
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import TYPE_CHECKING
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    import xarray as xr
+    from h2crop_data.cube.reading import open_sample, read_index
+    from h2crop_data.cube.reading import open_season as open
+    from h2crop_data.errors import H2cropError
+    from h2crop_data.maintenance.compare import compare_stores as compare
+    from h2crop_data.pipeline.build import build_store as build
+    from h2crop_data.pipeline.planning import make_plan as plan
+    from h2crop_data.recipe.model import load_recipe
+    from h2crop_data.training.dataset import CropSamples
+    from h2crop_data.validation.validate import validate_store as validate
 
 __version__ = "0.1.0"
 
+__all__ = [
+    "CropSamples",
+    "H2cropError",
+    "build",
+    "compare",
+    "load_recipe",
+    "open",
+    "open_sample",
+    "plan",
+    "read_index",
+    "validate",
+]
 
-def open(store: str | Path, season: int, *, scaled: bool = False, release: int | None = None) -> xr.Dataset:
-    """The valid samples of a season of a store, lazily; see `h2crop_data.cube.reading.open_season`."""
-    from h2crop_data.cube.reading import open_season
+#: Public name -> module, and its name there.
+_PUBLIC = {
+    "CropSamples": ("training.dataset", "CropSamples"),
+    "H2cropError": ("errors", "H2cropError"),
+    "build": ("pipeline.build", "build_store"),
+    "compare": ("maintenance.compare", "compare_stores"),
+    "load_recipe": ("recipe.model", "load_recipe"),
+    "open": ("cube.reading", "open_season"),
+    "open_sample": ("cube.reading", "open_sample"),
+    "plan": ("pipeline.planning", "make_plan"),
+    "read_index": ("cube.reading", "read_index"),
+    "validate": ("validation.validate", "validate_store"),
+}
+#: What installs what a public name needs beside the base, where it needs more.
+_EXTRAS = {"CropSamples": "train", "build": "build", "plan": "build"}
 
-    return open_season(store, season, scaled=scaled, release=release)
+
+def __getattr__(name: str) -> Any:
+    if name not in _PUBLIC:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module, attribute = _PUBLIC[name]
+    try:
+        return getattr(import_module(f"{__name__}.{module}"), attribute)
+    except ModuleNotFoundError as error:
+        # An AttributeError, so that `help` and `dir` go on without what is not installed.
+        extra = _EXTRAS.get(name, "build")
+        raise AttributeError(
+            f"h2crop_data.{name} needs the package {error.name}: install h2crop-data[{extra}]"
+        ) from error
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -90,22 +91,22 @@ def show_plans(plans: list[SeasonPlan], as_json: bool, notes: list[str]) -> None
 
     summaries = [estimate(plan) for plan in plans]
     if as_json:
-        found = {str(plan.season): summary for plan, summary in zip(plans, summaries, strict=True)}
+        found = {str(plan.season): asdict(summary) for plan, summary in zip(plans, summaries, strict=True)}
         print_json({**found, "notes": notes} if notes else found)
         return
     for plan, summary in zip(plans, summaries, strict=True):
-        rows = [[name.replace("_", " "), str(value)] for name, value in summary["counts"].items()]
-        rows.append(["size", f"about {megabytes(summary['bytes'])} ({megabytes(summary['raw_bytes'])} raw)"])
-        rows.append(["time", f"about {duration(summary['seconds'])} of one worker"])
+        rows = [[name.replace("_", " "), str(value)] for name, value in summary.counts.items()]
+        rows.append(["size", f"about {megabytes(summary.bytes)} ({megabytes(summary.raw_bytes)} raw)"])
+        rows.append(["time", f"about {duration(summary.seconds)} of one worker"])
         print_table(f"season {plan.season}", ["what", "how much"], rows)
-        for reason, count in summary["left_out"].items():
+        for reason, count in summary.left_out.items():
             console.print(f"  left out {count} scene(s): {reason}", markup=False, soft_wrap=True)
-        if summary["months_without_scenes"]:
-            months = ", ".join(map(str, summary["months_without_scenes"]))
+        if summary.months_without_scenes:
+            months = ", ".join(map(str, summary.months_without_scenes))
             console.print(f"  no Sentinel-2 scene in month {months}: these months stay empty")
-        for problem in summary["split_problems"]:
+        for problem in summary.split_problems:
             console.print(f"  split: {problem}", markup=False, soft_wrap=True)
-        for line in explain_sources(summary["sources"]):
+        for line in explain_sources(summary.sources):
             console.print(f"  {line}", markup=False, soft_wrap=True)
     for note in notes:
         console.print(f"  {note}", markup=False, soft_wrap=True)

@@ -228,6 +228,16 @@ def open_season(store: str | Path, season: int, *, scaled: bool = False, release
     return xr.Dataset(variables, coordinates, {"release": attributes["release"], "season": season})
 
 
+def open_sample(store: str | Path, sample: str, *, scaled: bool = False, release: int | None = None) -> xr.Dataset:
+    """One sample, by its id, as a dataset without the axis `sample`, lazily. Arguments and errors: as `open_season`."""
+    attributes = store_attributes(store, release)
+    for season in map(int, attributes["seasons"]):
+        names = read_columns(store, attributes, f"samples-{season}", ["sample"]).column("sample").to_pylist()
+        if sample in names:
+            return open_season(store, season, scaled=scaled, release=release).isel(sample=names.index(sample))
+    raise StoreError(f"{store} has no sample {sample!r}")
+
+
 def read_coordinate(store: str | Path, group: Any, name: str) -> NDArray[Any]:
     """All values of a coordinate of a season. Raises StoreError where a chunk of it is lost or damaged."""
     try:

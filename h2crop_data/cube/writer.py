@@ -15,6 +15,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from h2crop_data.bounded_map import in_order
+from h2crop_data.cube.marker import Marker, parsed_marker
 from h2crop_data.cube.releases import current_attributes, refuse_lost_root
 from h2crop_data.cube.schema import StoreLayout, check_format_version
 from h2crop_data.cube.shard import encode_shard, shard_name
@@ -23,8 +24,6 @@ from h2crop_data.errors import MissingFileError, PlanError, StoreError
 from h2crop_data.storage.location import open_storage
 from h2crop_data.storage.storage import BUILD_FOLDER, FileRecord, Storage, canonical_json
 
-#: What the marker of a block must have.
-MARKER_KEYS = ("hashes", "files", "split", "coordinates", "provenance", "sums", "software")
 #: Left behind by other writers of Zarr that were killed.
 FOREIGN_LOCK = ".__lock"
 #: Markers and sums that are read at a time: an object store takes its time for each.
@@ -107,33 +106,32 @@ class StoreBuilder:
                 f"{self.storage.where(block_path(season, block))}.json and import again"
             ) from error
 
-    def write_marker(self, season: int, block: int, marker: dict[str, Any]) -> None:
+    def write_marker(self, season: int, block: int, marker: Marker) -> None:
         """Say that a block is done. The last thing written of a block."""
         self.write(f"{block_path(season, block)}.json", [canonical_json(marker).encode()])
 
-    def read_marker(self, season: int, block: int) -> dict[str, Any] | None:
+    def read_marker(self, season: int, block: int) -> Marker | None:
         """The marker of a finished block, or None."""
         name = f"{block_path(season, block)}.json"
         try:
-            marker = with_coordinates(self.storage.read_json(name))
-            missing = set(MARKER_KEYS) - set(marker)
+            document = self.storage.read_json(name)
         except MissingFileError:
             return None
-        except (StoreError, TypeError) as error:
+        except StoreError as error:
             raise StoreError(f"{error}; delete it and run the build again") from error
-        if "statistics" in marker:
+        if isinstance(document, dict) and "statistics" in document:
             raise StoreError(
                 f"{self.location} was written by an older h2crop; run `h2crop migrate {self.location}` first, "
                 "which keeps every sample as it is"
             )
-        if missing:
+        try:
+            return parsed_marker(document)
+        except (ValueError, TypeError, AttributeError) as error:
             raise StoreError(
-                f"{self.storage.where(name)} is damaged (it has no {', '.join(sorted(missing))}); delete it and run "
-                "the build again"
-            )
-        return marker
+                f"{self.storage.where(name)} is damaged ({error}); delete it and run the build again"
+            ) from error
 
-    def read_markers(self, season: int, blocks: Sequence[int]) -> Iterator[dict[str, Any] | None]:
+    def read_markers(self, season: int, blocks: Sequence[int]) -> Iterator[Marker | None]:
         """The markers of some blocks, in order, read some ahead."""
         return in_order(lambda block: self.read_marker(season, block), blocks, AHEAD, AHEAD)
 
@@ -153,15 +151,6 @@ class StoreBuilder:
             self.storage.delete(name)
             del found[name]
         return found
-
-
-def with_coordinates(marker: dict[str, Any]) -> dict[str, Any]:
-    """A marker with its coordinates by name; those of earlier versions list wavelength and FWHM as its spectrum."""
-    if "spectrum" not in marker:
-        return marker
-    spectrum = marker["spectrum"]
-    known = {key: value for key, value in marker.items() if key != "spectrum"}
-    return {**known, "coordinates": dict(zip(("wavelength", "fwhm"), spectrum, strict=True)) if spectrum else {}}
 
 
 def shard_path(season: int, array: str, block: int, dimensions: int) -> str:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from h2crop_data.cube.marker import parsed_marker
 from h2crop_data.cube.reading import load_root
 from h2crop_data.cube.releases import ROOT
 from h2crop_data.cube.schema import FORMAT_VERSION, ROOT_COPY
@@ -89,9 +90,9 @@ def mend_block(builder: StoreBuilder, plan: SeasonPlan, block: int, samples: int
         for array, spec in plan.layout.arrays().items()
     }
     sums = block_sums(arrays, marker["split"], flag_mask(plan.recipe))
-    marker.pop("statistics", None)
-    marker["sums"] = builder.write_sums(plan.season, block, sums)
-    builder.write_marker(plan.season, block, marker)
+    kept = {name: value for name, value in marker.items() if name != "statistics"}
+    record = builder.write_sums(plan.season, block, sums)
+    builder.write_marker(plan.season, block, parsed_marker({**kept, "sums": record}))
     return True
 
 

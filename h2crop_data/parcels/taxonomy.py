@@ -14,6 +14,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import pandas as pd
@@ -21,11 +22,26 @@ from numpy.typing import NDArray
 
 from h2crop_data.constants import TIER_DIGITS, TIERS, UNKNOWN
 from h2crop_data.errors import ParcelError
-from h2crop_data.recipe.model import CropTable
 
 HCAT3_CODE = re.compile(r"[0-9]{10}")
 #: Between the codes of one piece of ground that was declared with several crops.
 CONTRADICTS = " ≠ "
+
+
+class CropTable(Protocol):
+    """A table of crop codes of the user's own."""
+
+    @property
+    def path(self) -> str:
+        """Path of the CSV."""
+
+    @property
+    def code_column(self) -> str:
+        """Column of the country's code."""
+
+    @property
+    def hcat3_column(self) -> str:
+        """Column of the HCAT3 code."""
 
 
 def taxonomy_folder() -> Path:
@@ -113,7 +129,7 @@ def load_crop_table(table: str | CropTable | None, country: str, path: Path | No
     table: a name in taxonomy/countries (None: the country's own), or a table of the user's, which lies at `path`.
     Raises ParcelError for an unknown name, missing columns, malformed codes, or one code with two meanings.
     """
-    if isinstance(table, CropTable):
+    if table is not None and not isinstance(table, str):
         file, code_column, hcat3_column = path or Path(table.path), table.code_column, table.hcat3_column
     else:
         folder = taxonomy_folder() / "countries"

@@ -10,6 +10,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+from h2crop_data.cube.marker import Marker
 from h2crop_data.cube.retraction import Retractions, complete_retractions
 from h2crop_data.cube.writer import StoreBuilder, check_same_layout, hold_store
 from h2crop_data.errors import PlanError
@@ -320,7 +321,7 @@ def pending_blocks(builder: StoreBuilder, plans: Sequence[SeasonPlan]) -> list[t
 
 
 def is_finished(
-    store: str, plan: SeasonPlan, row: Mapping[Any, Any], marker: dict[str, Any] | None, sizes: dict[str, int]
+    store: str, plan: SeasonPlan, row: Mapping[Any, Any], marker: Marker | None, sizes: dict[str, int]
 ) -> bool:
     """Whether a block has its marker and all its files. Raises PlanError where it was built from other inputs."""
     if marker is None or any(sizes.get(file["path"]) != file["bytes"] for file in marker["files"]):

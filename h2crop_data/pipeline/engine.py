@@ -16,9 +16,10 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any, Literal
+from typing import Literal
 
 from h2crop_data import __version__
+from h2crop_data.cube.marker import Marker
 from h2crop_data.cube.writer import StoreBuilder
 from h2crop_data.errors import H2cropError, StoreError
 from h2crop_data.pipeline.block import BlockTask, assemble_block
@@ -146,6 +147,6 @@ def end_with_parent(parent: int) -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-def changed_groups(marker: dict[str, Any], hashes: dict[str, str]) -> list[str]:
+def changed_groups(marker: Marker, hashes: dict[str, str]) -> list[str]:
     """The array groups whose inputs differ from those a finished block was built from."""
     return [group for group, value in hashes.items() if marker["hashes"].get(group) != value]

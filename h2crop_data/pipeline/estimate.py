@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -17,9 +18,27 @@ COMPRESSION = {"lz4": 0.66, "zstd": 0.58}
 SECONDS_A_MEGABYTE = 0.02
 
 
-def estimate(plan: SeasonPlan) -> dict[str, Any]:
-    """Counts, sizes in bytes, seconds of one worker (rough), scenes left out by reason, empty months,
-    what the split does not meet, what was read of the sources (`source_facts`)."""
+@dataclass(frozen=True)
+class Estimate:
+    """What a plan amounts to.
+
+    counts: samples, cells, blocks, and what its sources count. raw_bytes, bytes: of all arrays, before and (about)
+    after compression. seconds: of one worker, roughly. left_out: reason -> scenes. months_without_scenes: 1..12.
+    split_problems: in words, what the split does not meet. sources: what was read (`source_facts`).
+    """
+
+    counts: dict[str, int]
+    raw_bytes: int
+    bytes: int
+    seconds: float
+    left_out: dict[str, int]
+    months_without_scenes: list[int]
+    split_problems: list[str]
+    sources: dict[str, Any]
+
+
+def estimate(plan: SeasonPlan) -> Estimate:
+    """What a plan amounts to."""
     raw = sum(int(np.prod(spec.sample_shape)) * spec.dtype.itemsize for spec in plan.layout.arrays().values()) * len(
         plan.samples
     )
@@ -38,16 +57,16 @@ def estimate(plan: SeasonPlan) -> dict[str, Any]:
         counts |= source.counts(plan.pinned[source.name])
     # Reasons carry the figures of each scene; without them they can be counted.
     reasons = Counter(without_figures(one.reason) for one in plan.scenes if not one.taken)
-    return {
-        "counts": counts,
-        "raw_bytes": raw,
-        "bytes": int(raw * COMPRESSION[plan.recipe.store.codec]),
-        "seconds": reads + raw / 1e6 * SECONDS_A_MEGABYTE,
-        "left_out": dict(reasons.most_common()),
-        "months_without_scenes": empty_months(plan),
-        "split_problems": plan.split_problems,
-        "sources": source_facts(plan),
-    }
+    return Estimate(
+        counts=counts,
+        raw_bytes=raw,
+        bytes=int(raw * COMPRESSION[plan.recipe.store.codec]),
+        seconds=reads + raw / 1e6 * SECONDS_A_MEGABYTE,
+        left_out=dict(reasons.most_common()),
+        months_without_scenes=empty_months(plan),
+        split_problems=plan.split_problems,
+        sources=source_facts(plan),
+    )
 
 
 def empty_months(plan: SeasonPlan) -> list[int]:

@@ -152,7 +152,7 @@ def changed_blocks(plan: SeasonPlan, blocks: set[int], survey: Survey) -> list[C
 def explain_changes(recipe: Recipe, changed: Sequence[ChangedBlock], store: str) -> list[str]:
     """What changed, by array group, and what can be asked for."""
     lines = []
-    for source in sorted(sources_of(recipe), key=lambda source: source.group != "labels"):
+    for source in sources_of(recipe):
         blocks = [one.block for one in changed if source.group in one.groups]
         if blocks:
             shown = ", ".join(map(str, blocks[:5])) + (", …" if len(blocks) > 5 else "")

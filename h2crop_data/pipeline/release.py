@@ -190,8 +190,9 @@ def merged_scenes(tables: Sequence[pd.DataFrame], retracted: Mapping[str, str]) 
 
 
 def merged_parcels(parts: Sequence[SeasonPlan]) -> gpd.GeoDataFrame | None:
-    """The parcels of all plans of a season, in order of number; None without labels."""
-    if parts[0].recipe.parcels is None:
+    """The parcels of all plans of a season, in order of number; None where no source numbers any."""
+    found = [source.parcels(plan.pinned[source.name]) for plan in parts for source, _ in used_sources(plan.recipe)]
+    numbered = [parcels for parcels in found if parcels is not None]
+    if not numbered:
         return None
-    together = pd.concat([plan.pinned["parcels"].parcels.parcels for plan in parts])
-    return together.drop_duplicates("number").sort_values("number", ignore_index=True)
+    return pd.concat(numbered).drop_duplicates("number").sort_values("number", ignore_index=True)

@@ -13,6 +13,7 @@ import pandas as pd
 
 from h2crop_data import __version__
 from h2crop_data.bounded_map import in_order
+from h2crop_data.cube.marker import Marker
 from h2crop_data.cube.retraction import complete_retractions
 from h2crop_data.cube.schema import StoreLayout
 from h2crop_data.cube.seal import seal
@@ -192,7 +193,7 @@ def import_block(builder: StoreBuilder, task: ImportTask) -> PublishedBlock:
         )
         for place, sample in enumerate(block.samples)
     ]
-    marker = {
+    marker: Marker = {
         "block": block.number,
         "split": block.split,
         "hashes": dict(zip(HASHED, hashes, strict=True)),

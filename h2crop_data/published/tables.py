@@ -11,6 +11,7 @@ import pandas as pd
 import shapely
 
 from h2crop_data.cube.columns import Column
+from h2crop_data.cube.marker import Marker
 from h2crop_data.grid import LONLAT
 from h2crop_data.published.layout import PublishedSample
 from h2crop_data.published.places import SamplePlace, SceneItem
@@ -83,7 +84,7 @@ def imported_scenes(samples: pd.DataFrame) -> pd.DataFrame:
     return table.astype({"taken": "bool", "offset": "Int32", **texts})
 
 
-def block_row(marker: dict[str, Any], recipe_hash: str, retracted: str) -> dict[str, Any]:
+def block_row(marker: Marker, recipe_hash: str, retracted: str) -> dict[str, Any]:
     """The index row of a block. retracted: why it is kept out of the release; empty where it is not."""
     rows = marker["provenance"]
     first = rows[0]

@@ -294,6 +294,10 @@ class Source(ABC):
         """The months (1..12) of a season for which it has nothing."""
         return []
 
+    def parcels(self, pinned: Any) -> gpd.GeoDataFrame | None:
+        """The parcels that its arrays number, with their classes, for the index; None where it numbers none."""
+        return None
+
     def what_was_read(self, pinned: Any) -> tuple[dict[str, Any], list[str]]:
         """Counts of what was read as plain data for `sources.json`, and what needs a look in words."""
         return {}, []

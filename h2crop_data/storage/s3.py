@@ -221,7 +221,7 @@ class ObjectStorage(Storage):
 
     def keep_digest(self, name: str, data: bytes) -> None:
         """Remember what a file holds until somebody asks, of the newest files only."""
-        record = {"path": name, "bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+        record = FileRecord(path=name, bytes=len(data), sha256=hashlib.sha256(data).hexdigest())
         with self.keeping_digests:
             self.digests[name] = record
             if len(self.digests) > DIGESTS_KEPT:

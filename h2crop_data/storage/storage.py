@@ -10,15 +10,22 @@ import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager
-from typing import Any
+from typing import Any, TypedDict
 
 from h2crop_data.errors import StoreError
 
 BUILD_FOLDER = ".build"
 TEMPORARY = f"{BUILD_FOLDER}/tmp"
 LOCK = f"{BUILD_FOLDER}/lock"
+
+
 #: `path`, `bytes`, `sha256` of a file of the store.
-FileRecord = dict[str, Any]
+class FileRecord(TypedDict):
+    """A file as markers and manifests have it."""
+
+    path: str
+    bytes: int
+    sha256: str
 
 
 def canonical_json(value: Any) -> str:

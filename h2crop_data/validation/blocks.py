@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 
 from h2crop_data.cube.season import FinishedSeason
+from h2crop_data.storage.storage import FileRecord
 from h2crop_data.validation.findings import Findings, error, first
 from h2crop_data.validation.release import Release
 from h2crop_data.validation.root import ROOT, SHA256
@@ -74,7 +75,7 @@ def check_identity(release: Release, season: int, blocks: pd.DataFrame) -> Findi
     else:
         rows = blocks[blocks["retracted"] == ""].to_dict("records")
         pairs = [pair for row in rows for pair in zip(row["files"], row["sha256"], strict=False)]
-        files = [{"path": path, "sha256": digest} for path, digest in pairs]
+        files = [FileRecord(path=path, bytes=0, sha256=digest) for path, digest in pairs]
     nothing = pd.DataFrame({"block": []})
     told = FinishedSeason(season, nothing, blocks, nothing, None, {}, {}, files, {}).identity
     stated = release.attributes["seasons"][str(season)]

@@ -10,6 +10,7 @@ from typing import Any
 import pandas as pd
 
 from h2crop_data.errors import StoreError
+from h2crop_data.storage.storage import FileRecord
 from h2crop_data.validation.documents import release_files
 from h2crop_data.validation.findings import Findings, error, first, warning
 from h2crop_data.validation.release import Release
@@ -42,14 +43,14 @@ def check_manifest(release: Release) -> Findings:
     release.expected = {record["path"]: record for record in records if not is_strange(record["path"])}
 
 
-def records_of(data: bytes) -> list[dict[str, Any]] | None:
+def records_of(data: bytes) -> list[FileRecord] | None:
     """What a manifest lists; None for bytes that are none."""
     try:
         table = pd.read_parquet(io.BytesIO(data))[COLUMNS]
         table = table.astype({"path": "str", "bytes": "int64", "sha256": "str"})
     except (ValueError, KeyError, TypeError, OSError, NotImplementedError):
         return None
-    return [dict(zip(COLUMNS, row, strict=True)) for row in table.itertuples(index=False)]
+    return [FileRecord(path=path, bytes=size, sha256=digest) for path, size, digest in table.itertuples(index=False)]
 
 
 def is_strange(path: str) -> bool:

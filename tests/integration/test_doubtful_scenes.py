@@ -388,7 +388,7 @@ class TestAcquisitions:
     def test_a_month_whose_only_look_began_in_the_month_before_is_told_as_empty(self, region: TinyRegion) -> None:
         region.add_sentinel2("before", "2022-07-31T23:59:50Z", 500, datatake="20220731T234900")
         region.add_sentinel2("after", "2022-08-01T00:00:05Z", 500, datatake="20220731T234900", tile="01KAC")
-        empty = estimate(make_plan(region.recipe(), 2022))["months_without_scenes"]
+        empty = estimate(make_plan(region.recipe(), 2022)).months_without_scenes
         assert empty == [1, 2, 3, 4, 5, 6, 8, 9, 10, 11, 12]
 
     @pytest.mark.parametrize(
@@ -421,7 +421,7 @@ class TestOffsets:
         region.add_sentinel2("new", "2022-07-01T10:50:00Z", 900, baseline="05.00", offset=1000)
         recipe = region.recipe(sentinel2={"offset": 0})
         told = "`sentinel2.offset: 0` is declared, the item says -1000 (baseline 05.00) (new)"
-        (warning,) = estimate(make_plan(recipe, 2022))["sources"]["warnings"]
+        (warning,) = estimate(make_plan(recipe, 2022)).sources["warnings"]
         assert told in warning
         shown = CliRunner().invoke(app, ["plan", str(region.folder / "recipe.yaml"), "--out", str(tmp_path / "plan")])
         assert told in shown.output

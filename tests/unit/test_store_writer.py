@@ -19,8 +19,9 @@ import pytest
 from numpy.typing import NDArray
 from small_disk import SMALL_DISK, mounted
 
+from h2crop_data.cube.marker import REQUIRED as MARKER_KEYS
 from h2crop_data.cube.statistics import block_sums
-from h2crop_data.cube.writer import MARKER_KEYS, StoreBuilder, check_same_layout, hold_store
+from h2crop_data.cube.writer import StoreBuilder, check_same_layout, hold_store
 from h2crop_data.errors import PlanError, StoreError
 from h2crop_data.sources.formats import known_layout, layout_of_root
 from h2crop_data.storage.storage import canonical_json

@@ -158,6 +158,9 @@ class DeclaredParcels(Source):
             "prior_parcels": len(pinned.prior.parcels),
         }
 
+    def parcels(self, pinned: Declared) -> gpd.GeoDataFrame:
+        return pinned.parcels.parcels
+
     def what_was_read(self, pinned: Declared) -> tuple[dict[str, Any], list[str]]:
         facts, notes = {}, []
         for role in ROLES:

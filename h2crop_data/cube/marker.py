@@ -1,0 +1,49 @@
+"""The marker of a finished block: what the builder keeps of it, and sealing reads."""
+
+from __future__ import annotations
+
+from typing import Any, NotRequired, TypedDict, cast
+
+from h2crop_data.storage.storage import FileRecord
+
+
+class Marker(TypedDict):
+    """What `.build/<season>/<block>.json` says."""
+
+    block: int
+    split: str
+    #: Array group -> hash of the inputs it was built from.
+    hashes: dict[str, str]
+    software: str
+    #: Its shards.
+    files: list[FileRecord]
+    #: Coordinates along `sample` and another axis, which all its samples share.
+    coordinates: dict[str, list[float]]
+    #: One dictionary a sample: derived columns of the samples index, in an imported store all of them.
+    provenance: list[dict[str, Any]]
+    #: What the statistics need of it.
+    sums: FileRecord
+    #: Of a built block: seconds by step, and when it was finished (UTC).
+    seconds: NotRequired[dict[str, float]]
+    finished: NotRequired[str]
+    #: Of an imported block: bytes of each sample's file.
+    sources: NotRequired[dict[str, int]]
+
+
+#: What every marker has.
+REQUIRED = Marker.__required_keys__
+
+
+def parsed_marker(document: dict[str, Any]) -> Marker:
+    """A marker as it was written. Raises ValueError naming what it lacks.
+
+    Those of earlier versions list wavelength and FWHM as `spectrum` instead of `coordinates`.
+    """
+    known = {key: value for key, value in document.items() if key != "spectrum"}
+    if "spectrum" in document:
+        spectrum = document["spectrum"]
+        known["coordinates"] = dict(zip(("wavelength", "fwhm"), spectrum, strict=True)) if spectrum else {}
+    missing = sorted(REQUIRED - known.keys())
+    if missing:
+        raise ValueError(f"it has no {', '.join(missing)}")
+    return cast(Marker, known)
