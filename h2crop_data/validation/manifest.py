@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import io
 import re
-from typing import Any
 
 import pandas as pd
 
@@ -58,7 +57,7 @@ def is_strange(path: str) -> bool:
     return path == ROOT or path.startswith(("/", ".")) or ".." in path.split("/")
 
 
-def list_problems(release: Release, name: str, records: list[dict[str, Any]]) -> Findings:
+def list_problems(release: Release, name: str, records: list[FileRecord]) -> Findings:
     """What is wrong with the list itself."""
     paths = [record["path"] for record in records]
     known = set(paths)

@@ -9,6 +9,7 @@ from h2crop_data.bounded_map import in_order
 from h2crop_data.cube.schema import ROOT_COPY
 from h2crop_data.errors import StoreError
 from h2crop_data.progress import Progress
+from h2crop_data.storage.storage import FileRecord
 from h2crop_data.validation.checksums import file_digest
 from h2crop_data.validation.findings import SMALL_READS, Findings, error, warning
 from h2crop_data.validation.manifest import is_strange, records_of
@@ -67,7 +68,7 @@ def check_older(release: Release, number: int, known: set[str], progress: Progre
 def check_records(
     release: Release,
     folder: str,
-    records: list[dict[str, Any]],
+    records: list[FileRecord],
     known: set[str],
     progress: Progress,
     remedy: str,

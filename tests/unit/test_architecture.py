@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,7 +12,8 @@ import pytest
 import h2crop_data
 
 PACKAGE = Path(h2crop_data.__file__).parent
-BASE = {"bounded_map", "constants", "errors", "grid", "plugins", "progress", "recipe", ""}
+PURE = {"bounded_map", "constants", "errors", "grid", "progress", ""}
+BASE = PURE | {"plugins", "recipe"}
 MAY_IMPORT = {
     "bounded_map": set(),
     "constants": set(),
@@ -20,16 +23,18 @@ MAY_IMPORT = {
     "recipe": {"constants", "errors", "grid", "plugins"},
     "progress": set(),
     "splits": {"constants", "errors", "grid"},
-    "sentinel2": BASE,
-    "enmap": BASE,
-    "parcels": BASE,
-    "catalog": BASE | {"sentinel2"},
+    # The science knows arrays and values; no recipe, no store, no catalog.
+    "sentinel2": PURE,
+    "enmap": PURE,
+    "parcels": PURE,
+    "catalog": PURE | {"sentinel2"},
     "storage": {"errors"},
-    "cube": BASE | {"splits", "storage"},
+    # A store knows no recipe and no sensor.
+    "cube": PURE | {"splits", "storage"},
     "simulate": BASE | {"sentinel2", "parcels"},
-    "report": BASE | {"cube", "storage"},
-    "training": BASE | {"cube", "storage"},
-    "datasheet": BASE | {"cube"},
+    "report": PURE | {"cube", "storage"},
+    "training": PURE | {"cube", "storage"},
+    "datasheet": PURE | {"cube"},
     "published": BASE | {"cube", "storage", "parcels", "sources"},
     "sources": BASE | {"sentinel2", "enmap", "parcels", "catalog", "cube", "datasheet", "splits"},
     "validation": BASE | {"cube", "storage", "splits", "sources"},
@@ -39,10 +44,12 @@ MAY_IMPORT = {
     | {"catalog", "cube", "maintenance", "parcels", "pipeline", "published", "report", "simulate", "storage"}
     | {"training", "validation"},
     "__main__": {"cli"},
-    # The package itself offers `open`, imported when called.
-    "": {"cube"},
+    # The public face, each name loaded when it is asked for.
+    "": {"cube", "errors", "maintenance", "pipeline", "recipe", "training", "validation"},
 }
 MODULES = sorted(PACKAGE.rglob("*.py"))
+#: What only building, training and flows need.
+HEAVY = {"rasterio", "odc", "pystac", "pystac_client", "stac_geoparquet", "pyogrio", "torch", "prefect", "requests"}
 
 
 def part_of(module: str) -> str:
@@ -93,13 +100,38 @@ def test_there_is_no_import_circle() -> None:
 
 
 def test_reading_a_store_needs_none_of_what_building_needs() -> None:
-    heavy = {"rasterio", "odc", "pystac", "pystac_client", "stac_geoparquet", "pyogrio", "torch", "prefect", "requests"}
     for part in ("storage", "cube", "report"):
         for path in (PACKAGE / part).glob("*.py"):
             tree = ast.parse(path.read_text(encoding="utf-8"))
             names = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
             names |= {node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
-            assert not {name.split(".")[0] for name in names} & heavy, path
+            assert not {name.split(".")[0] for name in names} & HEAVY, path
+
+
+def test_checking_and_describing_a_store_need_none_of_it_either() -> None:
+    names = "h2crop_data.validation.validate, h2crop_data.sources.describe, h2crop_data.maintenance.compare"
+    code = f"import sys, {names}; print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert not {name.split(".")[0] for name in loaded} & HEAVY
+
+
+#: By what a branch on a sensor would ask for it.
+SENSORS = {"enmap", "sentinel2", "s2", "labels", "parcels", "prior"}
+
+
+@pytest.mark.parametrize("path", sorted((PACKAGE / "pipeline").glob("*.py")), ids=module_name)
+def test_the_pipeline_knows_sources_by_their_protocol_only(path: Path) -> None:
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    constants = {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant)}
+    settings = {
+        node.attr
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Attribute) and node.value.attr == "recipe"
+    }
+    assert not {name for name in constants if isinstance(name, str)} & SENSORS
+    assert not settings & SENSORS
+    own = {"source", "registry", "scenes", "timing", "formats", "describe"}
+    assert {name.split(".")[2] for name in imports_of(path) if name.startswith("h2crop_data.sources.")} <= own
 
 
 @pytest.mark.parametrize("path", MODULES, ids=module_name)
