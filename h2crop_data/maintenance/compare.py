@@ -71,18 +71,21 @@ EVERYTHING = Choice()
 
 @dataclass
 class SeasonComparison:
-    """How a season differs that both releases have; a table that was not compared is None."""
+    """How a season differs that both releases have; a table that was not compared is None.
+
+    season: the year. samples: the samples index without where the samples lie; its rows are the samples both have or
+    one has. moved: samples that lie in another slot, which does not count as a difference.
+    read, unread: samples of arrays that were read, and those known to be equal by their checksums.
+    arrays: one entry for each sample and array that differs. coordinates: coordinate -> samples in which it differs.
+    parcels, scenes: these tables of the index.
+    """
 
     season: int
-    #: The samples index without where the samples lie; its rows are the samples both have or one has.
     samples: TableDifference
-    #: Samples that lie in another slot: told, does not count.
     moved: int
-    #: Samples of arrays that were read, and those known to be equal by their checksums.
     read: int = 0
     unread: int = 0
     arrays: list[ArrayDifference] = field(default_factory=list)
-    #: Coordinate -> samples in which it differs.
     coordinates: dict[str, list[str]] = field(default_factory=dict)
     parcels: TableDifference | None = None
     scenes: TableDifference | None = None
@@ -96,18 +99,22 @@ class SeasonComparison:
 
 @dataclass
 class StoreComparison:
-    """How two releases differ."""
+    """How two releases differ.
+
+    a, b: the stores. release_a, release_b: their releases. attributes: of their roots. told: how the bytes are laid
+    out, and recipes, which do not count as differences. seasons_only_a, seasons_only_b: seasons that one of them has.
+    incomparable: array -> why its values could not be compared. seasons: those both have.
+    classes, statistics: differences of these documents of the index.
+    """
 
     a: str
     b: str
     release_a: int
     release_b: int
     attributes: list[Change] = field(default_factory=list)
-    #: How the bytes are laid out, and recipes: told, does not count.
     told: list[Change] = field(default_factory=list)
     seasons_only_a: list[int] = field(default_factory=list)
     seasons_only_b: list[int] = field(default_factory=list)
-    #: Array -> why its values could not be compared.
     incomparable: dict[str, str] = field(default_factory=dict)
     seasons: list[SeasonComparison] = field(default_factory=list)
     classes: list[Change] = field(default_factory=list)

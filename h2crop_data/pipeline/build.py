@@ -38,7 +38,18 @@ def ignore_outcome(outcome: BlockOutcome, done: int, total: int) -> None:
 
 @dataclass(frozen=True)
 class BuildReport:
-    """What a build did."""
+    """What a build did.
+
+    store: as it was given. release: the number of the release that was made, or of the newest where nothing changed.
+    seasons: those that were asked for. samples, bytes: how many samples these have, and bytes of their shards.
+    built, already_done: blocks built by this run, and before it.
+    seconds: of work by step, summed over the workers.
+    gaps: scenes that could not be read and were left out, as the recipe allows.
+    impossible: scenes that call clear some pixels whose numbers no ground has; these pixels were left out.
+    empty_months: by season, months (1..12) that stay empty because a source has no scene in them.
+    changes: inputs that are not those any more that finished blocks were built from, and what can be done.
+    sources: by season and part of its plan, what was read: counts, unmapped crop codes, warnings.
+    """
 
     store: str
     release: int
@@ -47,17 +58,11 @@ class BuildReport:
     already_done: int
     samples: int
     bytes: int
-    #: Seconds of work by step, summed over the workers.
     seconds: dict[str, float]
-    #: Scenes that could not be read and were left out, as the recipe allows.
     gaps: list[str]
-    #: Scenes that call clear some pixels whose numbers no ground has; these pixels were left out.
     impossible: list[str]
-    #: Months without any Sentinel-2 scene, by season: they stay empty.
     empty_months: dict[int, list[int]]
-    #: Inputs that are not those any more that finished blocks were built from, and what can be done.
     changes: list[str]
-    #: What was read of the sources of each season, by part of its plan: counts, unmapped crop codes, warnings.
     sources: dict[int, dict[str, Any]]
 
     @classmethod

@@ -17,15 +17,16 @@ SMALL_READS = 16
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that is wrong, or that a user should know of."""
+    """One thing that is wrong, or that a user should know of.
+
+    severity: `error` or `warning`. check: short name of what was looked at; docs/validate.md lists them all.
+    where: a file of the store, or season, array and sample. what: what is wrong. remedy: what to do about it.
+    """
 
     severity: Severity
-    #: Short name of what was looked at; docs/validate.md lists them all.
     check: str
-    #: A file of the store, or season, array and sample.
     where: str
     what: str
-    #: What to do about it.
     remedy: str
 
 

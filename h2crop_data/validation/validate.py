@@ -46,15 +46,17 @@ def ignore(finding: Finding) -> None:
 
 @dataclass
 class Validation:
-    """What was looked at, and what was found."""
+    """What was looked at, and what was found.
+
+    store: as it was given. mode: `quick` or `full`. release: the one looked at; 0 where no root could be read.
+    checked: what was looked at -> how many. not_checked: in words, what could not be checked, and why.
+    findings: everything that is wrong, in the order it was found.
+    """
 
     store: str
     mode: Mode
-    #: 0 where no root could be read.
     release: int = 0
-    #: What was looked at -> how many.
     checked: dict[str, int] = field(default_factory=dict)
-    #: In words, what could not be checked, and why.
     not_checked: list[str] = field(default_factory=list)
     findings: list[Finding] = field(default_factory=list)
 

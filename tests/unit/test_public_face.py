@@ -1,0 +1,80 @@
+"""What users call: there, documented where `help` looks, and loaded only when it is asked for."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import pydoc
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from store_factory import make_store
+
+import h2crop_data
+from h2crop_data.errors import StoreError
+from h2crop_data.maintenance.compare import SeasonComparison, StoreComparison
+from h2crop_data.pipeline.build import BuildReport
+from h2crop_data.pipeline.estimate import Estimate
+from h2crop_data.validation.findings import Finding
+from h2crop_data.validation.validate import Validation
+
+#: What the public functions give.
+RESULTS = [BuildReport, Estimate, Finding, SeasonComparison, StoreComparison, Validation]
+
+
+@pytest.mark.parametrize("name", h2crop_data.__all__)
+def test_every_public_name_is_there_and_says_what_it_is(name: str) -> None:
+    found = getattr(h2crop_data, name)
+    assert callable(found)
+    assert inspect.getdoc(found)
+    assert name in dir(h2crop_data)
+    assert f"`{name}`" in (h2crop_data.__doc__ or "")
+
+
+@pytest.mark.parametrize("result", RESULTS, ids=lambda result: result.__name__)
+def test_every_field_of_a_result_is_in_the_text_that_help_shows(result: type[Any]) -> None:
+    shown = pydoc.render_doc(result, renderer=pydoc.plaintext)
+    for field in dataclasses.fields(result):
+        assert re.search(rf"\b{field.name}\b[^\n]*:", inspect.getdoc(result) or ""), field.name
+        assert field.name in shown
+
+
+def test_importing_the_package_loads_nothing_of_it() -> None:
+    code = "import sys, h2crop_data; print(*[name for name in sys.modules if name.startswith('h2crop_data.')])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == []
+
+
+def test_help_works_where_pytorch_is_not_installed() -> None:
+    code = """
+import sys
+sys.modules["torch"] = None
+import h2crop_data, pydoc
+assert not hasattr(h2crop_data, "CropSamples")
+assert "load_recipe" in pydoc.render_doc(h2crop_data)
+try:
+    h2crop_data.CropSamples
+except AttributeError as error:
+    print(error)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "h2crop_data.CropSamples needs the package torch: install h2crop-data[train]"
+
+
+def test_a_name_that_is_not_there() -> None:
+    with pytest.raises(AttributeError, match="has no attribute 'opne'"):
+        _ = h2crop_data.opne
+
+
+def test_one_sample_by_its_id(tmp_path: Path) -> None:
+    made = make_store(tmp_path / "store", seasons=(2021, 2022), blocks=2)
+    whole = h2crop_data.open(made.folder, 2022)
+    name = str(whole["sample"].values[-1])
+    one = h2crop_data.open_sample(made.folder, name)
+    assert one.identical(whole.isel(sample=-1))
+    with pytest.raises(StoreError, match="has no sample 'nowhere'"):
+        h2crop_data.open_sample(made.folder, "nowhere")
