@@ -75,7 +75,7 @@ def is_folder(source: str) -> bool:
 
 def show_build(report: BuildReport) -> None:
     """What was built and where the time went."""
-    from h2crop_data.pipeline.sources import explain_sources
+    from h2crop_data.pipeline.source_facts import explain_sources
 
     seasons = ", ".join(map(str, report.seasons))
     console.print(

@@ -87,7 +87,7 @@ def show(
 def show_plans(plans: list[SeasonPlan], as_json: bool, notes: list[str]) -> None:
     """Counts, bytes and time of the seasons of a plan, and what else is to be known."""
     from h2crop_data.pipeline.estimate import estimate
-    from h2crop_data.pipeline.sources import explain_sources
+    from h2crop_data.pipeline.source_facts import explain_sources
 
     summaries = [estimate(plan) for plan in plans]
     if as_json:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from h2crop_data.pipeline.plan import SeasonPlan, rows_of
-from h2crop_data.pipeline.sources import source_facts, without_figures
+from h2crop_data.pipeline.source_facts import source_facts, without_figures
 from h2crop_data.sources.registry import sources_of, used_sources
 
 #: Stored over raw bytes of full-size cells, as measured (docs/benchmarks.md); cloudy years are smaller.

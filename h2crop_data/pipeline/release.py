@@ -21,7 +21,7 @@ from h2crop_data.errors import PlanError
 from h2crop_data.parcels.taxonomy import Taxonomy
 from h2crop_data.pipeline.estimate import empty_months
 from h2crop_data.pipeline.plan import PLAN_FOLDER, SeasonPlan, kept_parts, load_plan, season_of_part
-from h2crop_data.pipeline.sources import source_facts
+from h2crop_data.pipeline.source_facts import source_facts
 from h2crop_data.sources.describe import describe_release
 from h2crop_data.sources.registry import used_sources
 from h2crop_data.sources.scenes import scenes_table

@@ -26,7 +26,7 @@ from h2crop_data.parcels.taxonomy import Taxonomy
 from h2crop_data.pipeline.build import build_store
 from h2crop_data.pipeline.plan import load_plan, save_plan
 from h2crop_data.pipeline.planning import make_plan
-from h2crop_data.pipeline.sources import explain_sources, source_facts
+from h2crop_data.pipeline.source_facts import explain_sources, source_facts
 from h2crop_data.pipeline.survey import silent
 from h2crop_data.recipe.model import Recipe
 from h2crop_data.sources.parcels.declarations import declarations_of
