@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, NotRequired, TypedDict, cast
+from typing import Any, TypedDict, cast
 
 from h2crop_data.storage.storage import FileRecord
 
 
-class Marker(TypedDict):
-    """What `.build/<season>/<block>.json` says."""
+class FinishedBlock(TypedDict):
+    """What every marker says of its block."""
 
     block: int
     split: str
@@ -23,15 +23,20 @@ class Marker(TypedDict):
     provenance: list[dict[str, Any]]
     #: What the statistics need of it.
     sums: FileRecord
+
+
+class Marker(FinishedBlock, total=False):
+    """What `.build/<season>/<block>.json` says."""
+
     #: Of a built block: seconds by step, and when it was finished (UTC).
-    seconds: NotRequired[dict[str, float]]
-    finished: NotRequired[str]
+    seconds: dict[str, float]
+    finished: str
     #: Of an imported block: bytes of each sample's file.
-    sources: NotRequired[dict[str, int]]
+    sources: dict[str, int]
 
 
 #: What every marker has.
-REQUIRED = Marker.__required_keys__
+REQUIRED = frozenset(FinishedBlock.__annotations__)
 
 
 def parsed_marker(document: dict[str, Any]) -> Marker:

@@ -64,9 +64,9 @@ class Sheet:
             elif token.type in ("inline", "fence") and self.tokens[i - 1].type != "heading_open":
                 self.text[title] += (token.content if token.type == "fence" else rendered(token)) + "\n"
 
-    def rows(self, title: str, place: int = 0) -> list[dict[str, str]]:
-        """A table of a section: a dictionary a row."""
-        head, *rows = self.tables[title][place]
+    def rows(self, title: str, first: str = "") -> list[dict[str, str]]:
+        """A table of a section: a dictionary a row. first: its first column, where there are several tables."""
+        head, *rows = next(found for found in self.tables[title] if first in ("", found[0][0]))
         return [dict(zip(head, row, strict=True)) for row in rows]
 
 
@@ -221,7 +221,7 @@ class TestFigures:
         rows = {row["band"]: row for row in sheet.rows("Reflectance")}
         usable = (of_split(made, "train", "enmap_quality") & ENMAP_FLAGGED) == 0
         shown = [int(np.abs(WAVELENGTHS - wanted).argmin()) for wanted in (490, 560, 665, 865, 1610, 2200)]
-        assert list(rows) == [*SENTINEL2_BANDS, *(f"EnMAP, {WAVELENGTHS[place]:.0f} nm" for place in shown)]
+        assert list(rows) == [*(f"EnMAP, {WAVELENGTHS[place]:.0f} nm" for place in shown), *SENTINEL2_BANDS]
         values = {name: of_split(made, "train", "s2")[:, :, i].ravel() for i, name in enumerate(SENTINEL2_BANDS)}
         values |= {f"EnMAP, {WAVELENGTHS[i]:.0f} nm": of_split(made, "train", "enmap")[:, i][usable] for i in shown}
         for name, row in rows.items():
@@ -234,7 +234,7 @@ class TestFigures:
                 assert number(row[f"{percent} %"]) == pytest.approx(expected, abs=6e-5)
 
     def test_quality(self, sheet: Sheet, made: MadeStore) -> None:
-        rows = sheet.rows("Quality")
+        rows = sheet.rows("Quality", "month")
         assert [row["month"] for row in rows] == MONTH_NAMES
         days = np.sort(of_split(made, "train", "s2_clear").swapaxes(0, 1).reshape(MONTHS, -1), axis=1)
         for month, row in enumerate(rows):
@@ -243,12 +243,12 @@ class TestFigures:
                 assert number(row[f"pixels seen clear, {season}"]) == pytest.approx(100 * clear, abs=0.051)
             half = days[month, math.ceil(days.shape[1] / 2) - 1]
             assert number(row["clear days of a pixel (median, train)"]) == half
-        shares = {row["share of a sample"]: row for row in sheet.rows("Quality", 1)}
+        shares = {row["share of a sample"]: row for row in sheet.rows("Quality", "share of a sample")}
         fill = [(one == -32768).mean() for season in SEASONS for one in made.arrays[season]["enmap"]]
         row = shares["EnMAP values without a measurement"]
         assert number(row["mean"]) == pytest.approx(100 * np.mean(fill), abs=0.051)
         assert number(row["worst sample"]) == pytest.approx(100 * max(fill), abs=0.051)
-        pixels = {row["share of the pixels"]: row for row in sheet.rows("Quality", 2)}
+        pixels = {row["share of the pixels"]: row for row in sheet.rows("Quality", "share of the pixels")}
         for name, words in (("label", "label"), ("prior", "the year before")):
             for tier in range(TIERS):
                 values = np.concatenate([made.arrays[season][name][:, tier] for season in SEASONS])
@@ -307,12 +307,12 @@ def test_figures_of_samples_that_differ(release: tuple[dict[str, Any], IndexTabl
     tables.statistics["clear_observations"] = [days] * MONTHS
     sheet = Sheet(describe_release(attributes, tables))
     half = sorted(int(number) for number, pixels in days.items() for _ in range(pixels))[49]
-    for month, row in enumerate(sheet.rows("Quality")):
+    for month, row in enumerate(sheet.rows("Quality", "month")):
         for season in SEASONS:
             mean = sum(clear[season][:, month]) / 8
             assert number(row[f"pixels seen clear, {season}"]) == pytest.approx(100 * mean, abs=0.051)
         assert number(row["clear days of a pixel (median, train)"]) == half == 2
-    row = sheet.rows("Quality", 1)[0]
+    row = sheet.rows("Quality", "share of a sample")[0]
     everything = [*clouds[2021], *clouds[2022]]
     assert row["share of a sample"] == "EnMAP pixels flagged as cloud"
     assert number(row["mean"]) == pytest.approx(100 * sum(everything) / 16, abs=0.051)
@@ -362,7 +362,7 @@ def test_a_release_of_the_first_format_has_fewer_columns(release: tuple[dict[str
     sheet = Sheet(describe_release(attributes, replace(tables, blocks=tables.blocks.drop(columns="retracted"))))
     assert "parcels" not in "".join(sheet.rows("Tier 1")[0])
     assert list(sheet.rows("What is in it")[0]) == ["season", "samples", "cells", "blocks"]
-    assert list(sheet.rows("Quality")[0]) == ["month", "pixels seen clear, 2021", "pixels seen clear, 2022"]
+    assert list(sheet.rows("Quality", "month")[0]) == ["month", "pixels seen clear, 2021", "pixels seen clear, 2022"]
     assert {row["95 %"] for row in sheet.rows("Reflectance")} == {"–"}
     assert sheet.rows("Reflectance")[-1]["band"] == "EnMAP, band 32 of 32"
 
