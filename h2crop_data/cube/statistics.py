@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate
 from typing import Any, TypeVar
@@ -171,15 +171,15 @@ def added(one: Sequence[T] | None, other: Sequence[T] | None, add: Callable[[T, 
     return [add(a, b) for a, b in zip(one, other, strict=True)]
 
 
-def block_sums(arrays: dict[str, NDArray[Any]], split: str, flag_mask: int) -> BlockSums:
+def block_sums(arrays: dict[str, NDArray[Any]], split: str, flag_masks: Mapping[str, int]) -> BlockSums:
     """The sums of a block's arrays (name -> (sample, ...)).
 
-    flag_mask: bits of `enmap_quality` that keep a pixel out.
+    flag_masks: quality array (`enmap_quality`) -> the bits of it that keep a pixel out; none by default.
     """
     training = split == TRAINING
     enmap, s2, clear = None, None, None
     if training and "enmap" in arrays:
-        usable = (arrays["enmap_quality"] & flag_mask) == 0
+        usable = (arrays["enmap_quality"] & flag_masks.get("enmap_quality", 0)) == 0
         enmap = [measured(arrays["enmap"][:, band], usable) for band in range(arrays["enmap"].shape[1])]
     if training and "s2" in arrays:
         months, bands = arrays["s2"].shape[1:3]

@@ -18,7 +18,7 @@ from h2crop_data.pipeline.extension import kept_plans
 from h2crop_data.pipeline.plan import SeasonPlan
 from h2crop_data.pipeline.release import seal_store
 from h2crop_data.progress import Progress, silent
-from h2crop_data.sources.registry import flag_mask
+from h2crop_data.sources.registry import flag_masks
 from h2crop_data.storage.storage import FileRecord
 
 
@@ -89,7 +89,7 @@ def mend_block(builder: StoreBuilder, plan: SeasonPlan, block: int, samples: int
         )[:samples]
         for array, spec in plan.layout.arrays().items()
     }
-    sums = block_sums(arrays, marker["split"], flag_mask(plan.recipe))
+    sums = block_sums(arrays, marker["split"], flag_masks(plan.recipe))
     kept = {name: value for name, value in marker.items() if name != "statistics"}
     record = builder.write_sums(plan.season, block, sums)
     builder.write_marker(plan.season, block, parsed_marker({**kept, "sums": record}))

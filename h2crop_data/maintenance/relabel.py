@@ -306,7 +306,7 @@ def relabel_block(files: Storage, builder: StoreBuilder, task: BlockTask) -> tup
     with ThreadPoolExecutor(1) as pool:
         names = builder.write_arrays(season, block, drawn.arrays, task.layout, pool)
     written = {record["path"]: record for record in map(builder.describe, names)}
-    counted = block_sums(drawn.arrays, task.ground.split, 0)
+    counted = block_sums(drawn.arrays, task.ground.split, {})
     before = StoreBuilder(files).read_sums(season, block, marker["sums"])
     sums = replace(before, pixels=counted.pixels, parcels=counted.parcels)
     builder.write_marker(

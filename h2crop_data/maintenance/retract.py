@@ -62,10 +62,11 @@ def retraction_in(
     sizes: dict[tuple[int, int], int] = {}
     of_scene: dict[str, set[tuple[int, int]]] = {}
     for plan in plans:
+        lists = [column.name for column in plan.layout.block_columns() if column.source and column.dtype == "texts"]
         for row in plan.blocks.to_dict("records"):
             key = (plan.season, int(row["block"]))
             sizes[key] = int(row["samples"])
-            for scene in [row["scene"], *(row["s2_items"] if plan.recipe.sentinel2 else [])]:
+            for scene in [row["scene"], *(name for column in lists for name in row[column])]:
                 of_scene.setdefault(scene, set()).add(key)
     wanted = {(season, block) for season, numbers in blocks.items() for block in numbers}
     unknown = [f"block {block} of {season}" for season, block in sorted(wanted - set(sizes))]
@@ -91,7 +92,7 @@ def retract(
     blocks may come back in new blocks. Raises PlanError for a block or scene the store does not have.
     """
     if not reason.strip():
-        raise PlanError("give a reason: it stands in the index for ever")
+        raise PlanError("give a reason: it is stored permanently in the index")
     with hold_store(store) as builder:
         retractions = Retractions.read(builder.storage)
         found = retraction_in(kept_plans(builder.storage, ()), retractions, str(store), blocks, scenes)

@@ -12,7 +12,7 @@ from h2crop_data.cube.schema import StoreLayout
 from h2crop_data.cube.statistics import BlockSums, block_sums
 from h2crop_data.pipeline.plan import SeasonPlan
 from h2crop_data.pipeline.planning import planned_blocks
-from h2crop_data.sources.registry import flag_mask, source_of, used_sources
+from h2crop_data.sources.registry import flag_masks, source_of, used_sources
 from h2crop_data.sources.source import BlockGround
 from h2crop_data.sources.timing import Stopwatch
 
@@ -26,8 +26,8 @@ class BlockTask:
     layout: StoreLayout
     #: What each source needs, by its name.
     sources: dict[str, Any]
-    #: The bits of quality arrays that keep a pixel out of the statistics.
-    flag_mask: int
+    #: Quality array -> the bits of it that keep a pixel out of the statistics.
+    flag_masks: dict[str, int]
     #: Input hash of each array group.
     hashes: dict[str, str]
 
@@ -58,7 +58,7 @@ class AssembledBlock:
 def block_tasks(plan: SeasonPlan, wanted: Iterable[int] | None = None) -> Iterator[BlockTask]:
     """The tasks of some blocks of a plan (by default of all), in order, each made when it is asked for."""
     chosen = None if wanted is None else set(wanted)
-    used, layout, mask = used_sources(plan.recipe), plan.layout, flag_mask(plan.recipe)
+    used, layout, masks = used_sources(plan.recipe), plan.layout, flag_masks(plan.recipe)
     for block in planned_blocks(plan):
         if chosen is not None and block.number not in chosen:
             continue
@@ -68,7 +68,7 @@ def block_tasks(plan: SeasonPlan, wanted: Iterable[int] | None = None) -> Iterat
             ground=BlockGround(plan.season, block.split, block.cells, layout.cell_size),
             layout=layout,
             sources={name: task for name, task in tasks.items() if task is not None},
-            flag_mask=mask,
+            flag_masks=masks,
             hashes={group: block.row[f"hash_{group}"] for group in plan.algorithm},
         )
 
@@ -89,5 +89,5 @@ def assemble_block(task: BlockTask) -> AssembledBlock:
         coordinates |= made.coordinates
         provenance = [{**row, **more} for row, more in zip(provenance, made.rows, strict=True)]
     with watch.step("statistics"):
-        sums = block_sums(arrays, task.ground.split, task.flag_mask)
+        sums = block_sums(arrays, task.ground.split, task.flag_masks)
     return AssembledBlock(arrays, coordinates, provenance, sums, dict(watch.seconds))

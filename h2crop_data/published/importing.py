@@ -193,6 +193,7 @@ def import_block(builder: StoreBuilder, task: ImportTask) -> PublishedBlock:
         )
         for place, sample in enumerate(block.samples)
     ]
+    sums = block_sums(arrays, block.split, {"enmap_quality": FLAGGED})
     marker: Marker = {
         "block": block.number,
         "split": block.split,
@@ -201,7 +202,7 @@ def import_block(builder: StoreBuilder, task: ImportTask) -> PublishedBlock:
         "files": files,
         "coordinates": dict(zip(("wavelength", "fwhm"), task.spectrum, strict=True)),
         "provenance": [row | facts for row, facts in zip(rows, assembled.provenance, strict=True)],
-        "sums": builder.write_sums(block.season, block.number, block_sums(arrays, block.split, FLAGGED)),
+        "sums": builder.write_sums(block.season, block.number, sums),
         "sources": assembled.sizes,
     }
     builder.write_marker(block.season, block.number, marker)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 from h2crop_data.cube.schema import Codec, StoreLayout
@@ -42,10 +43,31 @@ def used_sources(recipe: Recipe) -> list[tuple[Source, Any]]:
 
 
 def layout_of_recipe(recipe: Recipe) -> StoreLayout:
-    """The layout of the store that a recipe asks for."""
+    """The layout of the store that a recipe asks for. Raises PluginError where two sources use one name."""
     formats = tuple(source.format(settings, recipe.cell_size) for source, settings in used_sources(recipe))
     codec = Codec(recipe.store.codec, recipe.store.level)
-    return StoreLayout(recipe.cell_size, recipe.store.block_capacity, codec, formats)
+    layout = StoreLayout(recipe.cell_size, recipe.store.block_capacity, codec, formats)
+    check_names(layout)
+    return layout
+
+
+def check_names(layout: StoreLayout) -> None:
+    """Refuse sources that call two things by one name. Raises PluginError."""
+    for what, names in (
+        ("group of arrays", [source.group for source in layout.sources]),
+        (
+            "array or coordinate",
+            [
+                *(spec.name for source in layout.sources for spec in source.arrays),
+                *(spec.name for spec in layout.coordinates()),
+            ],
+        ),
+        ("column of the samples", [column.name for column in layout.sample_columns()]),
+        ("column of the blocks", [column.name for column in layout.block_columns()]),
+    ):
+        twice = [name for name, count in Counter(names).items() if count > 1]
+        if twice:
+            raise PluginError(f"two sources have a {what} called {twice[0]!r}: one of them must be renamed")
 
 
 def algorithms(recipe: Recipe) -> dict[str, int]:
@@ -53,6 +75,8 @@ def algorithms(recipe: Recipe) -> dict[str, int]:
     return {source.group: source.algorithm for source in sources_of(recipe)}
 
 
-def flag_mask(recipe: Recipe) -> int:
-    """The bits of quality arrays that keep a pixel out of the statistics of a store of a recipe."""
-    return sum(source.flag_mask(settings) for source, settings in used_sources(recipe))
+def flag_masks(recipe: Recipe) -> dict[str, int]:
+    """Quality array -> the bits of it that keep a pixel out of the statistics of a store of a recipe."""
+    return {
+        name: bits for source, settings in used_sources(recipe) for name, bits in source.flag_masks(settings).items()
+    }

@@ -19,7 +19,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Literal, Protocol
 
 import geopandas as gpd
 import shapely
@@ -195,8 +195,8 @@ class Source(ABC):
     remedy: ClassVar[str] = "`h2crop retract {store}`, then build with --extend, makes the samples anew"
     #: What a datasheet says of it.
     words: ClassVar[SourceWords] = SourceWords()
-    #: Derived columns that name scenes at fault: field of the build's report -> column.
-    faults: ClassVar[Mapping[str, str]] = {}
+    #: Derived columns that name scenes at fault, by the field of the build's report that lists them.
+    faults: ClassVar[Mapping[Literal["gaps", "impossible"], str]] = {}
 
     @abstractmethod
     def format(self, settings: Any, cell_size: int) -> SourceFormat:
@@ -278,9 +278,9 @@ class Source(ABC):
         """The ground of published patches (id -> split) that were cut from its scenes."""
         return []
 
-    def flag_mask(self, settings: Any) -> int:
-        """The bits of its quality array that keep a pixel out of the statistics."""
-        return 0
+    def flag_masks(self, settings: Any) -> dict[str, int]:
+        """Its quality array -> the bits of it that keep a pixel out of the statistics."""
+        return {}
 
     def counts(self, pinned: Any) -> dict[str, int]:
         """What a plan counts of it."""

@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,11 +21,13 @@ from tiny_region import EAST, EPSG, NORTH, SOUTH, WEST, TinyRegion, write_raster
 
 import h2crop_data
 from h2crop_data import plugins
+from h2crop_data.cube.columns import Column
 from h2crop_data.cube.reading import read_index, read_index_json, store_attributes
 from h2crop_data.errors import PluginError, RecipeError
 from h2crop_data.grid import Cell
 from h2crop_data.maintenance.compare import compare_stores
 from h2crop_data.recipe.model import load_recipe, parse_recipe
+from h2crop_data.sources.registry import layout_of_recipe
 from h2crop_data.training.dataset import CropSamples
 from h2crop_data.validation.validate import validate_store
 
@@ -211,6 +214,25 @@ def test_the_index_keeps_the_recipe_with_the_source(built: Path, installed: None
     stated = store_attributes(built)["layout"]["sources"]["terrain"]
     assert [spec["name"] for spec in stated["arrays"]] == ["elevation"]
     assert [column["name"] for column in stated["columns"]] == ["terrain_mean", "terrain_range"]
+
+
+def test_a_name_that_another_source_has_is_refused(
+    terrain: Path, installed: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = plugins.load_installed("terrain")
+    made = source.format(None, 240)
+    recipe = load_recipe(terrain)
+    column = Column("enmap_fill_share", "number", "mine", source="terrain", known="derived")
+    array = replace(made.arrays[0], name="label")
+    for change, told in (
+        ({"columns": (column,)}, "column of the samples called 'enmap_fill_share'"),
+        ({"arrays": (array,)}, "array or coordinate called 'label'"),
+        ({"group": "s2"}, "group of arrays called 's2'"),
+    ):
+        changed = replace(made, **change)
+        monkeypatch.setattr(type(source), "format", lambda self, settings, cell_size, made=changed: made)
+        with pytest.raises(PluginError, match=told):
+            layout_of_recipe(recipe)
 
 
 def test_the_page_explains_this_very_source() -> None:

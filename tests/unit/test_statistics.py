@@ -89,7 +89,7 @@ def arrays_of(rng: np.random.Generator, samples: int) -> dict[str, NDArray]:
 def test_the_sums_of_blocks_are_those_of_a_naive_pass_in_any_order() -> None:
     rng = np.random.default_rng(3)
     blocks = [arrays_of(rng, samples) for samples in (2, 1, 3)]
-    sums = [block_sums(block, "train", CLOUD) for block in blocks]
+    sums = [block_sums(block, "train", {"enmap_quality": CLOUD}) for block in blocks]
     everything = total(sums)
     for order in ([2, 0, 1], [1, 2, 0]):
         other = total(sums[i] for i in order)
@@ -123,7 +123,7 @@ def test_the_sums_of_blocks_are_those_of_a_naive_pass_in_any_order() -> None:
 
 def test_only_the_training_split_counts_reflectance() -> None:
     block = arrays_of(np.random.default_rng(1), 2)
-    sums = block_sums(block, "val", CLOUD)
+    sums = block_sums(block, "val", {"enmap_quality": CLOUD})
     assert sums.enmap is sums.s2 is sums.clear is None
     assert nonzero_counts(sums.pixels["label"][0])
 
@@ -132,7 +132,7 @@ def test_only_the_training_split_counts_reflectance() -> None:
 @pytest.mark.parametrize("split", ["train", "test"])
 def test_sums_come_back_from_their_bytes(without: tuple[str, ...], split: str) -> None:
     block = {name: values for name, values in arrays_of(np.random.default_rng(2), 2).items() if name not in without}
-    sums = block_sums(block, split, CLOUD)
+    sums = block_sums(block, split, {"enmap_quality": CLOUD})
     back = BlockSums.decode(sums.encode())
     assert back.encode() == sums.encode()
     assert reflectance_statistics(back) == reflectance_statistics(sums)
@@ -147,7 +147,7 @@ def test_sums_come_back_from_their_bytes(without: tuple[str, ...], split: str) -
 def test_bytes_that_are_no_sums_are_refused(damaged: bytes) -> None:
     with pytest.raises(ValueError, match="not the sums of a block"):
         BlockSums.decode(damaged)
-    whole = block_sums(arrays_of(np.random.default_rng(2), 1), "train", CLOUD).encode()
+    whole = block_sums(arrays_of(np.random.default_rng(2), 1), "train", {"enmap_quality": CLOUD}).encode()
     with pytest.raises(ValueError, match="not the sums of a block"):
         BlockSums.decode(whole[: len(whole) // 2])
 
@@ -155,7 +155,7 @@ def test_bytes_that_are_no_sums_are_refused(damaged: bytes) -> None:
 def test_parcels_are_counted_by_their_classes() -> None:
     block = arrays_of(np.random.default_rng(5), 3)
     tiers = np.array([[1, 2, 3, 255], [1, 2, 4, 9], [2, 5, 6, 7], [1, 1, 1, 1]] * 2, np.uint8)
-    sums = block_sums(block, "train", 0)
+    sums = block_sums(block, "train", {})
     # The parcel of number 4 is not there any more.
     numbers = np.array([1, 2, 3, 5, 6, 7, 8], np.uint32)
     counts = parcel_counts(sums, numbers, tiers[numbers - 1])

@@ -15,6 +15,7 @@ from h2crop_data.recipe.model import EnmapSource
 from h2crop_data.sources.enmap.assemble import EnmapTask, enmap_block
 from h2crop_data.sources.enmap.format import enmap_format
 from h2crop_data.sources.enmap.select import choose_enmap
+from h2crop_data.sources.enmap.words import EnmapWords
 from h2crop_data.sources.scenes import PinnedItems, SceneDecision, item_identity, read_items
 from h2crop_data.sources.source import BlockGround, Observed, PlannedBlock, ReadFile, Request, Source, SourceBlock
 from h2crop_data.sources.timing import Stopwatch
@@ -31,6 +32,7 @@ class Enmap(Source):
     group = "enmap"
     algorithm = 1
     settings = EnmapSource
+    words = EnmapWords()
     #: These choose scenes and cells; what is chosen is part of the input hash itself.
     not_identity = frozenset(
         {
@@ -88,8 +90,8 @@ class Enmap(Source):
                 patches += [ListedPatch(name, lists[name], epsg, patch_outline(name, grid.affine)) for name in names]
         return patches
 
-    def flag_mask(self, settings: EnmapSource) -> int:
-        return settings.flag_mask
+    def flag_masks(self, settings: EnmapSource) -> dict[str, int]:
+        return {"enmap_quality": settings.flag_mask}
 
     def counts(self, pinned: PinnedItems) -> dict[str, int]:
         return {"enmap_scenes": len(pinned.items)}

@@ -37,6 +37,7 @@ from h2crop_data.sources.parcels.declarations import (
 from h2crop_data.sources.parcels.files import check_sources, sources_of_role
 from h2crop_data.sources.parcels.format import parcels_format
 from h2crop_data.sources.parcels.report import explain_declarations
+from h2crop_data.sources.parcels.words import ParcelWords
 from h2crop_data.sources.scenes import SceneDecision
 from h2crop_data.sources.source import (
     BlockGround,
@@ -60,6 +61,7 @@ class DeclaredParcels(Source):
     group = "labels"
     algorithm = 2
     settings = Parcels
+    words = ParcelWords()
     #: What is read of the files is part of the input hash itself, parcel by parcel.
     not_identity = frozenset({"season", "prior", "min_labelled_share"})
     remedy = "`h2crop relabel {store} --out NEW` redoes them"

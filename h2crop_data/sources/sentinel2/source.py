@@ -15,6 +15,7 @@ from h2crop_data.sources.scenes import SceneDecision, item_identity, items_over,
 from h2crop_data.sources.sentinel2.assemble import Sentinel2Task, sentinel2_block
 from h2crop_data.sources.sentinel2.format import sentinel2_format
 from h2crop_data.sources.sentinel2.select import Sentinel2Scenes, choose_sentinel2
+from h2crop_data.sources.sentinel2.words import Sentinel2Words
 from h2crop_data.sources.source import BlockGround, PlannedBlock, ReadFile, Request, Selected, Source, SourceBlock
 from h2crop_data.sources.timing import Stopwatch
 
@@ -26,6 +27,7 @@ class Sentinel2(Source):
     group = "s2"
     algorithm = 2
     settings = Sentinel2Source
+    words = Sentinel2Words()
     not_identity = frozenset({"catalog"})
     faults: ClassVar = {"gaps": "s2_gaps", "impossible": "s2_impossible"}
 
