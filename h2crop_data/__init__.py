@@ -4,7 +4,8 @@ What users call, and what stays as it is within a major version (everything else
 
 - `open`: a season of a store as an xarray dataset; `open_sample`: one sample of it
 - `read_index`: a table of a store's index; `CropSamples`: a store as a PyTorch dataset (needs the extra `train`)
-- `load_recipe`, `plan`, `build`: from a recipe to a store (need the extra `build`)
+- `load_recipe`: a recipe file, checked; `plan`: one season of a recipe, as exact inputs; `build`: a recipe or a plan
+  into a store (`plan` and `build` need the extra `build`)
 - `validate`, `compare`: whether a store is what it says; how two stores differ
 - `H2cropError`: the base of every error that a user can act on
 

@@ -13,7 +13,7 @@ from typing import Any
 from h2crop_data.cube.marker import Marker
 from h2crop_data.cube.retraction import Retractions, complete_retractions
 from h2crop_data.cube.writer import StoreBuilder, check_same_layout, hold_store
-from h2crop_data.errors import PlanError
+from h2crop_data.errors import PlanError, UsageError
 from h2crop_data.parcels.taxonomy import Taxonomy
 from h2crop_data.pipeline.block import BlockTask, block_tasks
 from h2crop_data.pipeline.engine import BlockOutcome, BuildError, Workers, changed_groups, run_blocks
@@ -23,7 +23,7 @@ from h2crop_data.pipeline.planning import plan_of
 from h2crop_data.pipeline.release import SealedRelease, seal_store
 from h2crop_data.pipeline.survey import survey_season
 from h2crop_data.progress import Progress, silent
-from h2crop_data.recipe.model import Recipe
+from h2crop_data.recipe.model import Recipe, load_recipe
 from h2crop_data.sources.registry import algorithms
 from h2crop_data.storage.storage import BUILD_FOLDER
 
@@ -112,7 +112,7 @@ class BuiltBlocks:
 
 
 def build_store(
-    source: Recipe | Path,
+    source: Recipe | SeasonPlan | Path | str,
     store: str | Path,
     *,
     extend: bool = False,
@@ -121,11 +121,13 @@ def build_store(
     progress: Progress = silent,
     on_block: OnBlock = ignore_outcome,
 ) -> BuildReport:
-    """Build the seasons of a recipe or of a plan folder into a store, resuming what is there, and seal it.
+    """Build the seasons of a recipe or of a plan into a store, resuming what is there, and seal it.
 
-    store: folder or `s3://` URL. extend: search again for seasons the store has, and add what is new.
-    Raises PlanError where the store was begun from other inputs, BuildError when blocks failed, StoreError when the
-    store cannot be written or another builder holds it. Whatever is finished is kept in every case.
+    source: a recipe, a plan, the folder of plans, a recipe file or the name of a shipped recipe. store: folder or
+    `s3://` URL. extend: search again for seasons the store has, and add what is new.
+    Raises UsageError for another kind of source, PlanError where the store was begun from other inputs, BuildError
+    when blocks failed, StoreError when the store cannot be written or another builder has locked it. Whatever is finished is
+    kept in every case.
     """
     workers = workers or os.cpu_count() or 1
     with hold_store(store) as builder:
@@ -136,8 +138,23 @@ def build_store(
         return BuildReport.of(str(store), planned, blocks, seal_store(builder))
 
 
+def plans_or_recipe(source: Recipe | SeasonPlan | Path | str) -> list[SeasonPlan] | Recipe:
+    """The plans that a source gives, or the recipe to plan. Raises UsageError for anything else."""
+    if isinstance(source, Recipe):
+        return source
+    if isinstance(source, SeasonPlan):
+        return [source]
+    if not isinstance(source, str | Path):
+        raise UsageError(f"a recipe, a plan or the path of one is needed to build, not {type(source).__name__}")
+    return load_plans(Path(source)) if Path(source).is_dir() else load_recipe(source)
+
+
 def recorded_plans(
-    builder: StoreBuilder, source: Recipe | Path, *, extend: bool = False, progress: Progress = silent
+    builder: StoreBuilder,
+    source: Recipe | SeasonPlan | Path | str,
+    *,
+    extend: bool = False,
+    progress: Progress = silent,
 ) -> RecordedPlans:
     """The plans to build, kept in the store; a season planned before is planned again only to extend it.
 
@@ -147,14 +164,15 @@ def recorded_plans(
     complete_retractions(builder.storage)
     if builder.storage.exists(IMPORTED):
         raise PlanError(f"{builder.location} was imported from published files; build into a store of its own")
-    given = load_plans(source) if isinstance(source, Path) else []
-    seasons = sorted(set(source.seasons) if isinstance(source, Recipe) else {plan.season for plan in given})
+    asked = plans_or_recipe(source)
+    given = [] if isinstance(asked, Recipe) else asked
+    seasons = sorted(set(asked.seasons) if isinstance(asked, Recipe) else {plan.season for plan in given})
     plans = kept_plans(builder.storage, seasons)
     changes = [line for plan in plans if plan.season in seasons for line in older_algorithms(plan)]
-    if isinstance(source, Recipe):
+    if isinstance(asked, Recipe):
         for season in seasons:
             # Each is kept before the next is planned, which must agree with it.
-            missing = missing_plan(builder, source, season, plans, extend, progress)
+            missing = missing_plan(builder, asked, season, plans, extend, progress)
             changes += missing.changes
             plans += [record_plan(builder, plans, plan) for plan in missing.plans]
     for plan in given:

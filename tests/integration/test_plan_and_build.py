@@ -12,14 +12,15 @@ import numpy as np
 import pytest
 import rasterio
 import shapely
+import yaml
 from stac_api import stac_api
 from tiny_region import BANDS, EAST, NORTH, SOUTH, WEST, TinyRegion
 from typer.testing import CliRunner
 
 import h2crop_data
 from h2crop_data.cli.main import app
-from h2crop_data.cube.reading import read_index, read_index_json
-from h2crop_data.errors import FormatVersionError, PlanError, RecipeError, StoreError
+from h2crop_data.cube.reading import read_index, read_index_json, store_attributes
+from h2crop_data.errors import FormatVersionError, PlanError, RecipeError, StoreError, UsageError
 from h2crop_data.grid import Cell, split_squares
 from h2crop_data.parcels.taxonomy import Taxonomy
 from h2crop_data.pipeline import engine
@@ -540,3 +541,26 @@ def test_an_area_file_gives_the_cells_of_its_polygons(region: TinyRegion, tmp_pa
     (region.folder / "area.geojson").unlink()
     with pytest.raises(RecipeError, match=r"area.file: cannot read .*area.geojson"):
         make_plan(recipe, 2022)
+
+
+def test_a_store_is_built_from_a_recipe_a_plan_or_the_path_of_either(region: TinyRegion, tmp_path: Path) -> None:
+    region.add_sentinel2("one", "2022-05-10T10:50:00Z")
+    recipe = region.recipe()
+    plan = h2crop_data.plan(recipe, 2022)
+    save_plan(plan, tmp_path / "plan")
+    file = region.folder / "recipe.yaml"
+    file.write_text(yaml.safe_dump(recipe.as_written()), encoding="utf-8")
+    sources = {
+        "recipe": recipe,
+        "plan": plan,
+        "folder": tmp_path / "plan",
+        "text": str(tmp_path / "plan"),
+        "file": str(file),
+    }
+    stored = []
+    for name, source in sources.items():
+        h2crop_data.build(source, tmp_path / name, workers=1)
+        stored.append(store_attributes(tmp_path / name)["seasons"])
+    assert stored == stored[:1] * len(sources)
+    with pytest.raises(UsageError, match="not int"):
+        h2crop_data.build(2022, tmp_path / "none")  # type: ignore[arg-type]
