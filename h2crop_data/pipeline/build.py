@@ -126,8 +126,8 @@ def build_store(
     source: a recipe, a plan, the folder of plans, a recipe file or the name of a shipped recipe. store: folder or
     `s3://` URL. extend: search again for seasons the store has, and add what is new.
     Raises UsageError for another kind of source, PlanError where the store was begun from other inputs, BuildError
-    when blocks failed, StoreError when the store cannot be written or another builder has locked it. Whatever is finished is
-    kept in every case.
+    when blocks failed, StoreError when the store cannot be written or another builder has locked it. Whatever is
+    finished is kept in every case.
     """
     workers = workers or os.cpu_count() or 1
     with hold_store(store) as builder:

@@ -559,8 +559,8 @@ def test_a_store_is_built_from_a_recipe_a_plan_or_the_path_of_either(region: Tin
     }
     stored = []
     for name, source in sources.items():
-        h2crop_data.build(source, tmp_path / name, workers=1)
-        stored.append(store_attributes(tmp_path / name)["seasons"])
+        h2crop_data.build(source, tmp_path / f"store of {name}", workers=1)
+        stored.append(store_attributes(tmp_path / f"store of {name}")["seasons"])
     assert stored == stored[:1] * len(sources)
     with pytest.raises(UsageError, match="not int"):
         h2crop_data.build(2022, tmp_path / "none")  # type: ignore[arg-type]
