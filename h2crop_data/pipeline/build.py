@@ -17,9 +17,10 @@ from h2crop_data.pipeline.block import BlockTask, block_tasks
 from h2crop_data.pipeline.engine import BlockOutcome, BuildError, Workers, changed_groups, run_blocks
 from h2crop_data.pipeline.extension import explain_changes, extend_season, kept_plans, known_of
 from h2crop_data.pipeline.plan import SeasonPlan, keep_plan, load_plans
-from h2crop_data.pipeline.planning import plan_of
+from h2crop_data.pipeline.planning import plan_of, with_unit_results
 from h2crop_data.pipeline.release import BuildReport, seal_store
 from h2crop_data.pipeline.survey import survey_season
+from h2crop_data.pipeline.units import work_folder
 from h2crop_data.progress import Progress, silent
 from h2crop_data.recipe.model import Recipe
 from h2crop_data.sources.registry import algorithms
@@ -115,11 +116,11 @@ def missing_plans(
     retractions = Retractions.read(builder.storage)
     if not own:
         known = known_of(kept, season, retractions)
-        return [plan_of(survey_season(recipe, season, known, progress), known)]
+        return [plan_of(survey_season(recipe, season, known, work_folder(builder.location), progress), known)]
     if not extend:
         check_same_recipe(builder.location, own, recipe)
         return []
-    found = extend_season(recipe, season, kept, retractions, progress)
+    found = extend_season(recipe, season, kept, retractions, work_folder(builder.location), progress)
     report.changes += [f"season {season}: {line}" for line in explain_changes(recipe, found.changed, builder.location)]
     return [found.plan] if found.plan else []
 
@@ -221,7 +222,7 @@ def build_blocks(
 
     def tasks() -> Iterator[BlockTask]:
         for plan, blocks in pending:
-            yield from block_tasks(plan, blocks)
+            yield from block_tasks(with_unit_results(plan, blocks, work_folder(builder.location)), blocks)
 
     for outcome in run_blocks(builder.storage, tasks(), workers, kind):
         for step, spent in outcome.seconds.items():
