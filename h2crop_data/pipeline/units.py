@@ -100,12 +100,17 @@ def work_folder(store: str) -> WorkFolder:
     chosen = os.environ.get(WORK_VARIABLE)
     if chosen is None and "://" not in store:
         return WorkFolder(LocalStorage(Path(store)), f"{BUILD_FOLDER}/work/")
-    root = Path(chosen) if chosen else Path.home() / ".cache" / "h2crop" / "work"
+    root = Path(chosen) if chosen else cache_folder() / "h2crop" / "work"
     whole = store if "://" in store else str(Path(store).resolve())
     files = LocalStorage(root / hashlib.sha256(whole.encode()).hexdigest()[:16])
     files.refuse_links(BUILD_FOLDER, TEMPORARY)
     files.remove_temporary()
     return WorkFolder(files)
+
+
+def cache_folder() -> Path:
+    """Where programs keep what can be made again, by the XDG base directory specification."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
 
 
 @contextmanager

@@ -121,6 +121,19 @@ class TestEnmap:
         expected = {name: digest for name, digest in contents(store).items() if name != FACTS}
         assert contents(other) == expected
 
+    def test_files_of_this_machine_that_were_replaced_are_looked_at_again(
+        self, region: TinyRegion, tmp_path: Path
+    ) -> None:
+        name = region.add_enmap(1, "20220724T104526")
+        build_store(region.recipe(area=WEST_HALF), tmp_path / "store", workers=1)
+        cloud = np.zeros((19, 19), bool)
+        cloud[:, 10:] = True
+        region.enmap.clear()
+        assert region.add_enmap(1, "20220724T104526", cloud=cloud) == name
+        # The eastern cells are cloudy now: there is nothing to add.
+        assert build_store(region.recipe(), tmp_path / "store", workers=1, extend=True).built == 0
+        assert len(list((tmp_path / "store").glob(".build/work/*/*.bin"))) == 2
+
     def test_a_scene_that_cannot_be_looked_at_costs_only_its_blocks(self, region: TinyRegion, tmp_path: Path) -> None:
         first, second = region.add_enmap(1, "20220724T104526"), region.add_enmap(2, "20220824T104526", datatake=1900)
         store = tmp_path / "store"

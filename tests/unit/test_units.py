@@ -265,9 +265,11 @@ class TestPlaces:
     def test_a_store_in_a_bucket_has_it_in_the_cache_and_the_variable_moves_both(
         self, log: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setenv("HOME", str(tmp_path / "home"))
-        run_units(work_folder("s3://bucket/store"), [unit(log, "west")])
-        assert len(list(tmp_path.glob("home/.cache/h2crop/work/*/made-step/*.bin"))) == 1
+        for name, value, folder in (("HOME", "home", "home/.cache"), ("XDG_CACHE_HOME", "cache", "cache")):
+            monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+            monkeypatch.setenv(name, str(tmp_path / value))
+            run_units(work_folder("s3://bucket/store"), [unit(log, "west")])
+            assert len(list(tmp_path.glob(f"{folder}/h2crop/work/*/made-step/*.bin"))) == 1
         monkeypatch.setenv("H2CROP_WORK", str(tmp_path / "fast"))
         for store in ("s3://bucket/store", str(tmp_path / "store"), str(tmp_path / "other")):
             run_units(work_folder(store), [unit(log, "west")])

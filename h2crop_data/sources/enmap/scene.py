@@ -19,7 +19,7 @@ import shapely
 from odc.geo.geobox import GeoBox
 from rasterio.windows import Window
 
-from h2crop_data.catalog.access import raster_geobox, read_text, read_window
+from h2crop_data.catalog.access import file_stamp, raster_geobox, read_text, read_window
 from h2crop_data.constants import COARSE, ENMAP_FLAGS
 from h2crop_data.enmap.product import Band, Product, parse_metadata, select_bands
 from h2crop_data.enmap.quality import LAYERS, footprint_or, quality_flags
@@ -68,7 +68,8 @@ def scene_unit(item: pystac.Item, source: EnmapSource, cell_size: int) -> Unit:
         step="enmap cells",
         name=item.id,
         algorithm=ALGORITHM,
-        inputs=[item_identity(item), sorted(item.assets)],
+        # Files on this machine may be replaced while their item stays the same.
+        inputs=[item_identity(item), {key: file_stamp(asset.href) for key, asset in item.assets.items()}],
         settings={"cell_size": cell_size, "bands": bands, "flagged": sorted(set(source.flagged))},
         compute=partial(look_at_scene, item, source, cell_size),
         implied=True,
