@@ -179,7 +179,8 @@ def with_unit_results(plan: SeasonPlan, wanted: Collection[int], work: WorkFolde
     """
     if not wanted:
         return plan
-    blocks = [block for block in planned_blocks(plan) if block.number in wanted]
+    chosen = set(wanted)
+    blocks = [block for block in planned_blocks(plan) if block.number in chosen]
     units = {
         source: list(chain.from_iterable(units_of_blocks(plan, source, blocks)))
         for source, _ in used_sources(plan.recipe)

@@ -69,19 +69,35 @@ class WorkFolder:
         self.files.write(name + MARKER, [canonical_json(marker).encode()])
         return self.files.folder / f"{name}{RESULT}"
 
-    def shrink(self, needed: Collection[str]) -> None:
-        """Delete the results used longest ago until the others keep the bound; never those of `needed` (ids)."""
-        sizes = {name: size for name, size in self.files.names(self.prefix) if name.endswith(RESULT)}
-        excess = sum(sizes.values()) - self.bound
-        if excess <= 0:
-            return
-        ages = sorted((self.last_use(name), name) for name in sizes if Path(name).stem not in needed)
-        for _, name in ages:
-            if excess <= 0:
-                return
-            self.files.delete(name.removesuffix(RESULT) + MARKER)
-            self.files.delete(name)
-            excess -= sizes[name]
+    def sizes(self) -> dict[str, int]:
+        """The files of results and their bytes. Raises StoreError where the folder cannot be read."""
+        try:
+            return {name: size for name, size in self.files.names(self.prefix) if name.endswith(RESULT)}
+        except OSError as error:
+            raise self.files.cannot("read", self.prefix, error) from error
+
+    def shrink(self, needed: Collection[str]) -> int:
+        """Delete the results used longest ago until the others keep the bound; never those of `needed` (ids).
+
+        Gives the bytes of what is left.
+        """
+        sizes = self.sizes()
+        left = sum(sizes.values())
+        for _, name in sorted((self.last_use(name), name) for name in sizes if Path(name).stem not in needed):
+            if left <= self.bound:
+                break
+            self.delete(name.removesuffix(RESULT) + MARKER)
+            self.delete(name)
+            left -= sizes[name]
+        return left
+
+    def delete(self, name: str) -> None:
+        """Delete a file, but not its folder: another result may be about to be written there."""
+        self.files.refuse_links(*reversed(Path(name).parents[:-1]))
+        try:
+            (self.files.folder / name).unlink(missing_ok=True)
+        except OSError as error:
+            raise self.files.cannot("delete", name, error) from error
 
     def last_use(self, name: str) -> float:
         """When a result was used last; 0 for one that is gone."""
@@ -142,6 +158,7 @@ def run_units(
     wanted = {unit.id: unit for unit in units}
     results, waiting = what_is_there(work, list(wanted.values()))
     total = len(waiting)
+    held = sum(work.sizes().values()) if waiting else 0
     running: dict[Future[Path], Unit] = {}
     with ThreadPoolExecutor(workers, thread_name_prefix="unit") as pool:
         try:
@@ -156,10 +173,11 @@ def run_units(
                         running[pool.submit(computed, work, unit, results)] = unit
                 done, _ = wait(running, return_when=FIRST_COMPLETED)
                 for future in done:
-                    results[running.pop(future).id] = result_of(future, tolerated)
-                if done:
+                    result = results[running.pop(future).id] = result_of(future, tolerated)
+                    held += 0 if result.file is None else result.file.stat().st_size
+                if held > work.bound:
                     pending = [*waiting.values(), *running.values()]
-                    work.shrink(wanted.keys() | {need.id for unit in pending for need in unit.needs})
+                    held = work.shrink(wanted.keys() | {need.id for unit in pending for need in unit.needs})
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
     return {name: results[name] for name in wanted}

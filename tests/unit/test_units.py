@@ -199,9 +199,13 @@ class TestFailures:
         run_units(work, [good])
         assert ran(log) == []
 
-    def test_a_result_that_cannot_be_written_ends_the_run(self, log: Path, tmp_path: Path) -> None:
-        (tmp_path / "work").write_text("a file", encoding="utf-8")
-        with pytest.raises(StoreError, match="cannot write"):
+    @pytest.mark.parametrize(("place", "told"), [("work", "cannot read"), ("work/made-step", "cannot write")])
+    def test_a_result_that_cannot_be_written_ends_the_run(
+        self, log: Path, tmp_path: Path, place: str, told: str
+    ) -> None:
+        (tmp_path / place).parent.mkdir(exist_ok=True)
+        (tmp_path / place).write_text("a file", encoding="utf-8")
+        with pytest.raises(StoreError, match=told):
             run_units(WorkFolder(LocalStorage(tmp_path / "work")), [unit(log, "west")])
 
 
@@ -255,6 +259,21 @@ class TestRoom:
         scene = scene_against_tiles(log)
         assert run_units(tiny, [scene])[scene.id].read() == b"<west><east><scene>"
         assert [path.stem for path in work.files.folder.glob("*/*.bin")] == [scene.id]
+
+    def test_a_folder_without_results_stays_for_those_under_way(self, log: Path, work: WorkFolder) -> None:
+        run_units(work, [unit(log, "a")])
+        assert replace(work, bound=0).shrink(()) == 0
+        assert list(work.files.folder.glob("*")) == [work.files.folder / ".build", work.files.folder / "made-step"]
+        assert not any((work.files.folder / "made-step").iterdir())
+
+    def test_nothing_is_deleted_through_a_link(self, log: Path, work: WorkFolder, tmp_path: Path) -> None:
+        beside = replace(work, prefix=".build/work/")
+        run_units(beside, [unit(log, "a")])
+        (work.files.folder / ".build/work").rename(tmp_path / "elsewhere")
+        (work.files.folder / ".build/work").symlink_to(tmp_path / "elsewhere")
+        with pytest.raises(StoreError, match="symbolic link"):
+            run_units(replace(beside, bound=0), [unit(log, "b")])
+        assert len(list((tmp_path / "elsewhere/made-step").iterdir())) == 4
 
 
 class TestPlaces:
