@@ -114,7 +114,7 @@ class WorkFolder:
 def work_folder(store: str) -> WorkFolder:
     """The work folder of a store that is held."""
     chosen = os.environ.get(WORK_VARIABLE)
-    if chosen is None and "://" not in store:
+    if not chosen and "://" not in store:
         return WorkFolder(LocalStorage(Path(store)), f"{BUILD_FOLDER}/work/")
     root = Path(chosen) if chosen else cache_folder() / "h2crop" / "work"
     whole = store if "://" in store else str(Path(store).resolve())
