@@ -32,6 +32,10 @@ LONLAT = "OGC:CRS84"
 SPLIT_CRS = "EPSG:3035"
 #: Cells hold whole pixels of Sentinel-2's 10, 20 and 60 m bands and of EnMAP's 30 m.
 CELL_STEP = 60
+#: Side of processing tiles in metres: most cell sizes in use divide it (240, 480, 960, 1920, 3840).
+TILE_SIZE = 15_360
+#: Ground around a tile that is read with it, in metres: kernels, search windows, shadows of clouds outside.
+TILE_MARGIN = 1_920
 CELL_ID = re.compile(r"(?P<epsg>32[67](?:0[1-9]|[1-5]\d|60))_(?P<size>\d+)_(?P<column>-?\d{4,})_(?P<row>-?\d{4,})")
 #: Geometry that touches within this many metres counts as inside.
 TOLERANCE = 1e-3
@@ -102,6 +106,43 @@ class Cell:
     def geobox(self, resolution: int) -> GeoBox:
         """The cell's pixels of `resolution` metres, rows from north to south."""
         return geobox(self.bounds, self.epsg, resolution)
+
+
+@dataclass(frozen=True, order=True)
+class ProcessingTile:
+    """Fixed ground for work on many dates at once: a square of its own lattice, whatever cells and splits are built.
+
+    Columns count eastwards and rows northwards from the origin of the UTM zone, as those of cells. Tiles of one zone
+    share no ground; unlike cells they may reach beyond their zone.
+    """
+
+    epsg: int
+    column: int
+    row: int
+
+    @property
+    def id(self) -> str:
+        """`32631_15360_0032_0366`, as a cell of its size is called."""
+        return Cell(self.epsg, TILE_SIZE, self.column, self.row).id
+
+    @property
+    def bounds(self) -> tuple[int, int, int, int]:
+        """West, south, east, north in metres of the zone."""
+        return Cell(self.epsg, TILE_SIZE, self.column, self.row).bounds
+
+    @property
+    def bounds_with_margin(self) -> tuple[int, int, int, int]:
+        """The ground that is read for it: results near its edge depend on what lies beyond."""
+        west, south, east, north = self.bounds
+        return west - TILE_MARGIN, south - TILE_MARGIN, east + TILE_MARGIN, north + TILE_MARGIN
+
+
+def tiles_of(cell: Cell) -> list[ProcessingTile]:
+    """The tiles that a cell takes its parts from, in order: one where its size divides that of a tile."""
+    west, south, east, north = cell.bounds
+    columns = range(west // TILE_SIZE, -(-east // TILE_SIZE))
+    rows = range(south // TILE_SIZE, -(-north // TILE_SIZE))
+    return [ProcessingTile(cell.epsg, column, row) for column in columns for row in rows]
 
 
 def geobox(bounds: Sequence[float], epsg: int, resolution: float) -> GeoBox:

@@ -72,6 +72,15 @@ def is_remote(href: str) -> bool:
     return "://" in href
 
 
+def file_stamp(href: str) -> list[int] | None:
+    """Size and time of change of a file on this machine: another stamp, another file. None for other files."""
+    try:
+        found = None if is_remote(href) else Path(href).stat()
+    except OSError:
+        return None
+    return None if found is None else [found.st_size, found.st_mtime_ns]
+
+
 @contextmanager
 def opened(href: str) -> Iterator[rasterio.DatasetReader]:
     """A raster, opened with the options above."""

@@ -19,9 +19,10 @@ from h2crop_data.pipeline.block import BlockTask, block_tasks
 from h2crop_data.pipeline.engine import BlockOutcome, BuildError, Workers, changed_groups, run_blocks
 from h2crop_data.pipeline.extension import explain_changes, extend_season, kept_plans, known_of
 from h2crop_data.pipeline.plan import SeasonPlan, keep_plan, load_plans
-from h2crop_data.pipeline.planning import plan_of
+from h2crop_data.pipeline.planning import plan_of, with_unit_results
 from h2crop_data.pipeline.release import SealedRelease, seal_store
 from h2crop_data.pipeline.survey import survey_season
+from h2crop_data.pipeline.units import work_folder
 from h2crop_data.progress import Progress, silent
 from h2crop_data.recipe.model import Recipe, load_recipe
 from h2crop_data.sources.registry import algorithms
@@ -193,11 +194,12 @@ def missing_plan(
     retractions = Retractions.read(builder.storage)
     if not own:
         known = known_of(kept, season, retractions)
-        return RecordedPlans([plan_of(survey_season(recipe, season, known, progress), known)], [season], [])
+        survey = survey_season(recipe, season, known, work_folder(builder.location), progress)
+        return RecordedPlans([plan_of(survey, known)], [season], [])
     if not extend:
         check_same_recipe(builder.location, own, recipe)
         return RecordedPlans([], [season], [])
-    found = extend_season(recipe, season, kept, retractions, progress)
+    found = extend_season(recipe, season, kept, retractions, work_folder(builder.location), progress)
     lines = explain_changes(recipe, found.changed, builder.location)
     changes = [f"season {season}: {line}" for line in lines]
     return RecordedPlans([found.plan] if found.plan else [], [season], changes)
@@ -303,7 +305,7 @@ def build_blocks(
 
     def tasks() -> Iterator[BlockTask]:
         for plan, blocks in pending:
-            yield from block_tasks(plan, blocks)
+            yield from block_tasks(with_unit_results(plan, blocks, work_folder(builder.location)), blocks)
 
     for done, outcome in enumerate(run_blocks(builder.storage, tasks(), workers, kind), already_done + 1):
         for step, spent in outcome.seconds.items():

@@ -12,6 +12,7 @@ from h2crop_data.errors import PlanError
 from h2crop_data.pipeline.plan import PLAN_FOLDER, SeasonPlan, kept_parts, load_plan, season_of_part
 from h2crop_data.pipeline.planning import NothingNewError, block_places, plan_of, with_hashes, with_source_columns
 from h2crop_data.pipeline.survey import Known, Survey, survey_season
+from h2crop_data.pipeline.units import WorkFolder, temporary_work
 from h2crop_data.progress import Progress, silent
 from h2crop_data.recipe.model import Recipe
 from h2crop_data.sources.registry import sources_of
@@ -82,11 +83,16 @@ def sightings(plan: SeasonPlan, retracted: Mapping[int, str]) -> set[tuple[str, 
 
 
 def extend_season(
-    recipe: Recipe, season: int, kept: Sequence[SeasonPlan], retractions: Retractions, progress: Progress = silent
+    recipe: Recipe,
+    season: int,
+    kept: Sequence[SeasonPlan],
+    retractions: Retractions,
+    work: WorkFolder,
+    progress: Progress = silent,
 ) -> Extension:
     """What a recipe would add to a season, beside the plans a store keeps. Raises PlanError as planning does."""
     known = known_of(kept, season, retractions)
-    survey = survey_season(recipe, season, known, progress)
+    survey = survey_season(recipe, season, known, work, progress)
     own = [plan for plan in kept if plan.season == season]
     changed: list[ChangedBlock] = []
     not_compared = 0
@@ -110,7 +116,8 @@ def plan_extensions(recipe: Recipe, store: str, progress: Progress = silent) -> 
     if not kept:
         raise PlanError(f"{store} has no plans of its own ({PLAN_FOLDER}/): only a store that was built here can grow")
     retractions = complete_retractions(files)
-    return [extend_season(recipe, season, kept, retractions, progress) for season in sorted(recipe.seasons)]
+    with temporary_work() as work:
+        return [extend_season(recipe, season, kept, retractions, work, progress) for season in sorted(recipe.seasons)]
 
 
 def blocks_on(plan: SeasonPlan, survey: Survey, retracted: Mapping[int, str]) -> set[int]:

@@ -1,7 +1,7 @@
 """A plan: everything the build of a season needs, pinned, and how it is kept in a folder.
 
 PLAN/<part>/plan.json  samples.parquet  blocks.parquet  scenes.parquet  squares.parquet
-            and the files of its sources: enmap.parquet  sentinel2.parquet  parcels.parquet  prior.parquet ...
+            and the files of its sources: enmap.parquet  enmap-facts.parquet  sentinel2.parquet  parcels.parquet ...
 
 A part is the plan of a season (`2022`), or of what was added to it later (`2022-000120`, by its first block).
 """

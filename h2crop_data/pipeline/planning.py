@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
+from itertools import chain
 from typing import Any
 
 import geopandas as gpd
@@ -20,11 +21,13 @@ from h2crop_data.errors import PlanError
 from h2crop_data.grid import LONLAT, Cell, blocks_of_cells
 from h2crop_data.pipeline.plan import SeasonPlan, rows_of
 from h2crop_data.pipeline.survey import Known, Survey, survey_season
+from h2crop_data.pipeline.units import WorkFolder, run_units, temporary_work
 from h2crop_data.progress import Progress, silent
 from h2crop_data.recipe.model import Recipe
 from h2crop_data.sources.registry import algorithms, layout_of_recipe, sources_of, used_sources
 from h2crop_data.sources.scenes import NO_SCENE
-from h2crop_data.sources.source import Candidate, PlannedBlock
+from h2crop_data.sources.source import Candidate, PlannedBlock, Source
+from h2crop_data.sources.units import Unit, hashed_ids
 
 
 class NothingNewError(PlanError):
@@ -36,7 +39,8 @@ def make_plan(recipe: Recipe, season: int, progress: Progress = silent) -> Seaso
 
     progress: called with (done, total, text). Raises PlanError when nothing is left to build, and says at which step.
     """
-    return plan_of(survey_season(recipe, season, Known(), progress))
+    with temporary_work() as work:
+        return plan_of(survey_season(recipe, season, Known(), work, progress))
 
 
 def plan_of(survey: Survey, known: Known = Known()) -> SeasonPlan:  # noqa: B008 -- it cannot be changed
@@ -155,11 +159,38 @@ def with_hashes(plan: SeasonPlan) -> pd.DataFrame:
     hashes = {}
     for source in sources_of(plan.recipe):
         inputs = source.inputs(plan.recipe.settings_of(source.name), plan.pinned[source.name], planned)
+        units = units_of_blocks(plan, source, planned)
         hashes[f"hash_{source.group}"] = [
-            digest(source.algorithm, [[cell.id for cell in block.cells], plan.season], *content)
-            for block, content in zip(planned, inputs, strict=True)
+            digest(source.algorithm, [[cell.id for cell in block.cells], plan.season], *content, *hashed_ids(used))
+            for block, content, used in zip(planned, inputs, units, strict=True)
         ]
     return in_declared_order(plan.blocks.assign(**hashes), plan.layout.block_columns())
+
+
+def units_of_blocks(plan: SeasonPlan, source: Source, blocks: Sequence[PlannedBlock]) -> list[list[Unit]]:
+    """For each of some blocks of a plan the units of work of a source that it uses."""
+    settings = plan.recipe.settings_of(source.name)
+    return [[] for _ in blocks] if settings is None else source.units(settings, plan.pinned[source.name], blocks)
+
+
+def with_unit_results(plan: SeasonPlan, wanted: Collection[int], work: WorkFolder) -> SeasonPlan:
+    """A plan whose sources have the results of the units that some of its blocks use; those that are lost are run.
+
+    A unit that fails costs the blocks that use it, no others. Raises StoreError where a result cannot be written.
+    """
+    if not wanted:
+        return plan
+    chosen = set(wanted)
+    blocks = [block for block in planned_blocks(plan) if block.number in chosen]
+    units = {
+        source: list(chain.from_iterable(units_of_blocks(plan, source, blocks)))
+        for source, _ in used_sources(plan.recipe)
+    }
+    results = run_units(work, list(chain.from_iterable(units.values())))
+    pinned = {
+        source.name: source.with_results(plan.pinned[source.name], own, results) for source, own in units.items() if own
+    }
+    return replace(plan, pinned={**plan.pinned, **pinned})
 
 
 def planned_blocks(plan: SeasonPlan) -> Iterator[PlannedBlock]:

@@ -16,6 +16,7 @@ from h2crop_data.errors import PlanError, RecipeError
 from h2crop_data.grid import Cell, cells_of_area, geojson_polygons, split_squares
 from h2crop_data.parcels.taxonomy import Taxonomy
 from h2crop_data.pipeline.listed import listed_splits
+from h2crop_data.pipeline.units import WorkFolder, running_in
 from h2crop_data.progress import Progress, silent
 from h2crop_data.recipe.model import Recipe, Split
 from h2crop_data.sources.registry import sources_of, used_sources
@@ -93,15 +94,16 @@ class Survey:
     split_problems: list[str]
 
 
-def survey_season(recipe: Recipe, season: int, known: Known, progress: Progress = silent) -> Survey:
+def survey_season(recipe: Recipe, season: int, known: Known, work: WorkFolder, progress: Progress = silent) -> Survey:
     """Search the catalogs and read the declarations of one season.
 
-    progress: called with (done, total, text). Raises PlanError when nothing is left to build, and says at which step.
+    work: where units of work find and leave their results. progress: called with (done, total, text).
+    Raises PlanError when nothing is left to build, and says at which step.
     """
     taxonomy = Taxonomy.load()
     if taxonomy.version != recipe.taxonomy.version:
         raise RecipeError(f"taxonomy.version: {recipe.taxonomy.version!r}: this h2crop has {taxonomy.version!r}")
-    request = Request(recipe, season, *area_of(recipe), known.retracted, progress)
+    request = Request(recipe, season, *area_of(recipe), known.retracted, running_in(work, progress), progress)
     observed = {source: found for source, found in observations(request).items() if found is not None}
     candidates = [one for found in observed.values() for one in found.candidates] if observed else area_cells(request)
     cells = sorted({one.cell for one in candidates})

@@ -8,6 +8,9 @@ A build asks its sources in order. While a season is planned:
 3. `split`: a source whose content has a split of its own takes it from that of the ground (parcels).
 4. `select`: a source picks what it needs over the cells that are left (Sentinel-2).
 
+What is the same for several blocks is a unit of work (`units.py`): while a season is planned a source runs its units by
+the request, before blocks are built the units of these are run, and `with_results` takes their results up.
+
 What a source has found it keeps as one object of its own, `pinned` below. The plan saves and loads it by `files`,
 `facts` and `load`, `inputs` says what of it makes the arrays of a block, and `task` cuts out what one block needs,
 which `assemble` turns into arrays in whichever process builds the block.
@@ -33,6 +36,7 @@ from h2crop_data.progress import Progress
 from h2crop_data.recipe.model import Recipe, Section
 from h2crop_data.sources.scenes import SceneDecision
 from h2crop_data.sources.timing import Stopwatch
+from h2crop_data.sources.units import Results, RunUnits, Unit
 from h2crop_data.splits.lists import ListedPatch
 
 Square = tuple[int, int]
@@ -66,6 +70,8 @@ class Request:
     crs: str
     #: Scenes that must not be used again, and why.
     retracted: Mapping[str, str]
+    #: Runs units of work that a source needs to choose by.
+    run_units: RunUnits
     #: Called with (done, total, text).
     progress: Progress
 
@@ -247,6 +253,17 @@ class Source(ABC):
     def inputs(self, settings: Any, pinned: Any, blocks: Sequence[PlannedBlock]) -> list[list[Any]]:
         """For each block what makes its arrays, as plain data: settings and content, wherever files lie."""
         return [[self.identity(settings)] for _ in blocks]
+
+    def units(self, settings: Any, pinned: Any, blocks: Sequence[PlannedBlock]) -> list[list[Unit]]:
+        """For each block the units of work it uses. Their ids enter its input hash, but for those that are implied."""
+        return [[] for _ in blocks]
+
+    def with_results(self, pinned: Any, units: Sequence[Unit], results: Results) -> Any:
+        """What it pinned, with the results of its units that some blocks use, for `task`.
+
+        A unit that failed has its error: it costs the blocks that use it, when they are assembled, and no others.
+        """
+        return pinned
 
     def identity(self, settings: Any) -> dict[str, Any]:
         """Its settings that change pixels; empty without settings."""

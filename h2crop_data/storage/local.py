@@ -161,7 +161,7 @@ class LocalStorage(Storage):
 
     def remove_temporary(self) -> None:
         """Delete what dead attempts left under temporary names."""
-        for path in (self.folder / TEMPORARY).iterdir():
+        for path in (self.folder / TEMPORARY).glob("*"):
             shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink(missing_ok=True)
 
     def refuse_links(self, *names: str | Path) -> None:

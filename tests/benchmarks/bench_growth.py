@@ -284,8 +284,8 @@ def made_plan(samples: int) -> Any:
     from h2crop_data.grid import Cell
     from h2crop_data.pipeline.plan import SeasonPlan
     from h2crop_data.recipe.model import parse_recipe
+    from h2crop_data.sources.enmap.scene import EnmapScenes, SceneFacts
     from h2crop_data.sources.parcels.declarations import TIER_COLUMNS, Declarations, Declared
-    from h2crop_data.sources.scenes import PinnedItems
     from h2crop_data.sources.sentinel2.select import Sentinel2Scenes
 
     recipe = parse_recipe(
@@ -340,7 +340,7 @@ def made_plan(samples: int) -> Any:
     )
     declared = Declarations(parcels, None)
     pinned = {
-        "enmap": PinnedItems([item(name) for name in scenes]),
+        "enmap": EnmapScenes([item(name) for name in scenes], dict.fromkeys(scenes, SceneFacts((), {}))),
         "sentinel2": Sentinel2Scenes([item(name) for name in names], dict.fromkeys(names, -1000)),
         "parcels": Declared(declared, declared),
     }

@@ -12,14 +12,13 @@ from rasterio.windows import Window
 
 from h2crop_data.catalog.access import raster_geobox, read_window
 from h2crop_data.constants import COARSE, ENMAP_FLAGS, REFLECTANCE_FILL
-from h2crop_data.enmap.product import select_bands
 from h2crop_data.enmap.product import to_reflectance as enmap_reflectance
 from h2crop_data.enmap.quality import footprint_or, quality_flags
 from h2crop_data.enmap.resample import resample_cubic
-from h2crop_data.errors import SceneError
+from h2crop_data.errors import H2cropError, SceneError
 from h2crop_data.grid import Cell, bounds_of, transformer
 from h2crop_data.recipe.model import EnmapSource
-from h2crop_data.sources.enmap.select import metadata_of, read_quality
+from h2crop_data.sources.enmap.scene import SceneFacts, read_quality
 from h2crop_data.sources.source import BlockGround, SourceBlock
 from h2crop_data.sources.timing import Stopwatch
 
@@ -33,17 +32,20 @@ class EnmapTask:
 
     source: EnmapSource
     scene: pystac.Item
+    #: Its facts, or why there are none.
+    facts: SceneFacts | H2cropError
 
 
 def enmap_block(task: EnmapTask, ground: BlockGround, watch: Stopwatch) -> SourceBlock:
     """`enmap` and `enmap_quality` of a block, its wavelengths and FWHM in nm, and the columns of each sample."""
-    source, scene = task.source, task.scene
+    source, scene, facts = task.source, task.scene, task.facts
+    if isinstance(facts, H2cropError):
+        raise facts
     if "image" not in scene.assets:
         raise SceneError(f"{scene.id} has no asset `image`")
     image = scene.assets["image"].href
     with watch.step("read EnMAP"):
-        product = metadata_of(scene)
-        bands = select_bands(product.bands, source.bands.exclude_nm, source.bands.count)
+        bands = facts.bands
         grid = raster_geobox(image, "int16")
         window = source_window(grid, ground.cells)
         numbers, nodata = read_window(image, window, [band.number for band in bands])
@@ -60,17 +62,17 @@ def enmap_block(task: EnmapTask, ground: BlockGround, watch: Stopwatch) -> Sourc
             cube[i] = resample_cubic(values, origin, target)
             quality[i] = footprint_or(flags, origin, target, outside=ENMAP_FLAGS["outside"])
             quality[i][(cube[i] == REFLECTANCE_FILL).all(axis=0)] |= ENMAP_FLAGS["outside"]
-    facts = [
+    rows = [
         {
             "enmap_cloud_share": float(((quality[i] & ENMAP_FLAGS["cloud"]) != 0).mean()),
             "enmap_flagged_share": float(((quality[i] & source.flag_mask) != 0).mean()),
             "enmap_fill_share": float((cube[i] == REFLECTANCE_FILL).mean()),
-            "enmap_processing": [f"{tag}={text}" for tag, text in product.processing.items()],
+            "enmap_processing": [f"{tag}={text}" for tag, text in facts.processing.items()],
         }
         for i in range(len(ground.cells))
     ]
     spectrum = {"wavelength": [band.wavelength for band in bands], "fwhm": [band.fwhm for band in bands]}
-    return SourceBlock({"enmap": cube, "enmap_quality": quality}, facts, spectrum)
+    return SourceBlock({"enmap": cube, "enmap_quality": quality}, rows, spectrum)
 
 
 def source_window(grid: GeoBox, cells: Sequence[Cell]) -> Window:

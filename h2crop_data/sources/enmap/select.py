@@ -3,15 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
 
 import pystac
-import shapely
-from odc.geo.geobox import GeoBox
-from rasterio.windows import Window
 
-from h2crop_data.catalog.access import raster_geobox, read_text, read_window
 from h2crop_data.catalog.items import updated
 from h2crop_data.catalog.providers import (
     EnmapScene,
@@ -19,13 +14,11 @@ from h2crop_data.catalog.providers import (
     newest_products,
 )
 from h2crop_data.catalog.search import find_items
-from h2crop_data.constants import COARSE, ENMAP_FLAGS
-from h2crop_data.enmap.product import parse_metadata, select_bands
-from h2crop_data.enmap.quality import LAYERS, footprint_or, quality_flags
-from h2crop_data.errors import PlanError, ReadError, SceneError
+from h2crop_data.errors import H2cropError, PlanError, SceneError
 from h2crop_data.grid import LONLAT, Cell, cells_of_area, to_crs
 from h2crop_data.recipe.model import EnmapSource
-from h2crop_data.sources.scenes import PinnedItems, SceneDecision, decision, unplaced, without_retracted, year_range
+from h2crop_data.sources.enmap.scene import EnmapScenes, SceneFacts, scene_cells, scene_facts, scene_unit
+from h2crop_data.sources.scenes import SceneDecision, decision, unplaced, without_retracted, year_range
 from h2crop_data.sources.source import Candidate, Observed, Request, Scene
 
 #: The quality layer without which no cloud is flagged.
@@ -54,23 +47,25 @@ def choose_enmap(source: EnmapSource, request: Request) -> Observed:
         for item in listed
         if item.id in replaced
     ]
-    for done, item in enumerate(products):
-        request.progress(done, len(products), item.id)
-        warning = ""
-        try:
-            scene = enmap_scene(item)
-            refusal = enmap_refusal(scene, source)
-            if refusal is None:
-                select_bands(metadata_of(item).bands, source.bands.exclude_nm, source.bands.count)
-                warning = without_cloud_layer(item, source)
-                cells = clear_cells(item, recipe.cell_size, source, allowed)
+    promising = [(item, *promise_of(item, source)) for item in products]
+    units = {item.id: scene_unit(item, source, recipe.cell_size) for item, refusal, _ in promising if refusal is None}
+    looked_at = request.run_units(list(units.values()), SceneError)
+    facts: dict[str, SceneFacts | H2cropError] = {}
+    for item, reason, warning in promising:
+        refusal = reason
+        if refusal is None:
+            try:
+                result = looked_at[units[item.id].id].read()
+                cells = clear_cells(scene_cells(result), source, allowed)
                 refusal = None if cells else "no cell of the area lies inside it and is clear enough"
-        except SceneError as error:
-            refusal = str(error)
+            except SceneError as error:
+                refusal = str(error)
         decisions.append(decision(item, "enmap", refusal, warning="" if refusal else warning))
         if refusal is not None:
             continue
         usable[item.id] = item
+        facts[item.id] = scene_facts(result)
+        scene = enmap_scene(item)
         sighting = Scene(scene.id, scene.datatake, scene.stamp)
         columns = {
             "scene_time": scene.time,
@@ -88,7 +83,22 @@ def choose_enmap(source: EnmapSource, request: Request) -> Observed:
     if not chosen:
         raise PlanError(f"{season}: no EnMAP scene gives a cell. {why_none(decisions)}")
     used = {name for _, name, _ in best.values()}
-    return Observed(chosen, PinnedItems([usable[name] for name in sorted(used)]), decisions)
+    pinned = EnmapScenes([usable[name] for name in sorted(used)], {name: facts[name] for name in sorted(used)})
+    return Observed(chosen, pinned, decisions)
+
+
+def promise_of(item: pystac.Item, source: EnmapSource) -> tuple[str | None, str]:
+    """Why its item alone keeps a scene out (None where it does not), and a warning where it is taken all the same."""
+    try:
+        refusal = enmap_refusal(enmap_scene(item), source)
+        return refusal, "" if refusal else without_cloud_layer(item, source)
+    except SceneError as error:
+        return str(error), ""
+
+
+def clear_cells(cells: Mapping[Cell, float], source: EnmapSource, allowed: set[Cell]) -> dict[Cell, float]:
+    """Those of a scene's cells that the area has and whose share of flagged pixels is at most the recipe's."""
+    return {cell: flagged for cell, flagged in cells.items() if cell in allowed and flagged <= source.max_flagged_share}
 
 
 def why_none(scenes: Sequence[SceneDecision]) -> str:
@@ -114,16 +124,6 @@ def enmap_refusal(scene: EnmapScene, source: EnmapSource) -> str | None:
     return None
 
 
-def metadata_of(item: pystac.Item) -> Any:
-    """The parsed METADATA.XML of an EnMAP item."""
-    if "metadata" not in item.assets:
-        raise SceneError(f"{item.id} has no asset `metadata`")
-    try:
-        return parse_metadata(read_text(item.assets["metadata"].href))
-    except ReadError as error:
-        raise ReadError(f"{item.id}: {error}") from error
-
-
 def without_cloud_layer(item: pystac.Item, source: EnmapSource) -> str:
     """What to say of a scene that has no cloud layer and is taken all the same; empty for one that has it.
 
@@ -136,46 +136,3 @@ def without_cloud_layer(item: pystac.Item, source: EnmapSource) -> str:
             f"it has no asset `{CLOUD_LAYER}`, so no cloud would be flagged; `enmap.cloud_layer: optional` takes it"
         )
     return f"it has no asset `{CLOUD_LAYER}`: its clouds are not flagged"
-
-
-def clear_cells(item: pystac.Item, cell_size: int, source: EnmapSource, allowed: set[Cell]) -> dict[Cell, float]:
-    """The allowed cells a scene imaged wholly, and their share of flagged pixels, which is at most the recipe's."""
-    if "image" not in item.assets:
-        raise SceneError(f"{item.id} has no asset `image`")
-    grid = raster_geobox(item.assets["image"].href, "int16")
-    flags = quality_flags(read_quality(item, grid))
-    found = {}
-    for cell in cells_of_area(shapely.box(*grid.boundingbox.bbox), str(grid.crs), cell_size, "inside"):
-        if cell not in allowed:
-            continue
-        under = footprint_or(flags, grid, cell.geobox(COARSE), outside=ENMAP_FLAGS["outside"])
-        flagged = float(((under & source.flag_mask) != 0).mean())
-        if not (under & ENMAP_FLAGS["outside"]).any() and flagged <= source.max_flagged_share:
-            found[cell] = flagged
-    return found
-
-
-def read_quality(
-    item: pystac.Item, grid: GeoBox, window: Any = None, bands: Sequence[int] | None = None
-) -> dict[str, Any]:
-    """The quality layers of an EnMAP item, or of a window of it; with `bands` also the defective pixels of these.
-
-    grid: that of the image. Raises SceneError for a layer on another one, which would flag other ground.
-    """
-    if "quality_classes" not in item.assets:
-        raise SceneError(f"{item.id} has no asset `quality_classes`")
-    layers = {}
-    for layer in LAYERS:
-        if layer not in item.assets:
-            continue
-        href = item.assets[layer].href
-        if layer != "defective_pixel_mask":
-            layers[layer] = read_window(href, window, None, grid)[0][0]
-            if layers[layer].dtype.kind not in "ui":
-                raise SceneError(f"{href} holds {layers[layer].dtype} numbers, expected whole numbers")
-        elif bands is not None:
-            layers[layer] = read_window(href, window, bands, grid)[0]
-        else:
-            # One pixel is enough to check the grid.
-            read_window(href, Window(0, 0, 1, 1), [1], grid)
-    return layers

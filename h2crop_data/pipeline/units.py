@@ -1,0 +1,230 @@
+"""Running units of work: each once, in the order of what they need, resumed by their markers.
+
+WORK/<step>/<id>.bin   the result of a unit
+            <id>.json  its marker, written after it: what it is the result of, and the SHA-256 of the result
+
+A work folder is the builder's own and always local: `<store>/.build/work`, for a store in a bucket one in the user's
+cache. Its results can be deleted at any time: they are computed again where they are needed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Collection, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from h2crop_data.errors import H2cropError, StoreError
+from h2crop_data.progress import Progress, silent
+from h2crop_data.sources.units import RunUnits, Unit, UnitResult
+from h2crop_data.storage.local import LocalStorage
+from h2crop_data.storage.storage import BUILD_FOLDER, TEMPORARY, canonical_json
+
+#: Where the work folders of all stores lie, instead of beside them: an environment variable.
+WORK_VARIABLE = "H2CROP_WORK"
+#: Bytes that the results in a work folder may take.
+WORK_BYTES = 50_000_000_000
+#: Units at work at a time: they wait for files more than they compute.
+WORKERS = 4
+RESULT, MARKER = ".bin", ".json"
+
+
+@dataclass(frozen=True)
+class WorkFolder:
+    """Where results lie. One builder at a time uses it: the one that holds its store."""
+
+    files: LocalStorage
+    #: Its place below `files`: empty, or ending in a slash.
+    prefix: str = ""
+    #: Results used longest ago are deleted beyond so many bytes, except those still needed.
+    bound: int = WORK_BYTES
+
+    def result(self, unit: Unit) -> Path | None:
+        """The file with the result of a unit; None where there is none, or not the one its marker tells."""
+        name = self.name_of(unit)
+        try:
+            marker = self.files.read_json(name + MARKER)
+            found = self.files.describe(name + RESULT)
+        except StoreError:
+            return None
+        if not isinstance(marker, dict) or found["sha256"] != marker.get("sha256"):
+            return None
+        path = self.files.folder / f"{name}{RESULT}"
+        with suppress(OSError):
+            # The time of the file is that of its last use.
+            os.utime(path)
+        return path
+
+    def keep(self, unit: Unit, result: bytes) -> Path:
+        """Write the result of a unit, then its marker, each whole or not at all. Raises StoreError."""
+        name = self.name_of(unit)
+        self.files.write(name + RESULT, [result])
+        marker = {**described(unit), "bytes": len(result), "sha256": hashlib.sha256(result).hexdigest()}
+        self.files.write(name + MARKER, [canonical_json(marker).encode()])
+        return self.files.folder / f"{name}{RESULT}"
+
+    def sizes(self) -> dict[str, int]:
+        """The files of results and their bytes. Raises StoreError where the folder cannot be read."""
+        try:
+            return {name: size for name, size in self.files.names(self.prefix) if name.endswith(RESULT)}
+        except OSError as error:
+            raise self.files.cannot("read", self.prefix, error) from error
+
+    def shrink(self, needed: Collection[str]) -> int:
+        """Delete the results used longest ago until the others keep the bound; never those of `needed` (ids).
+
+        Gives the bytes of what is left.
+        """
+        sizes = self.sizes()
+        left = sum(sizes.values())
+        for _, name in sorted((self.last_use(name), name) for name in sizes if Path(name).stem not in needed):
+            if left <= self.bound:
+                break
+            self.delete(name.removesuffix(RESULT) + MARKER)
+            self.delete(name)
+            left -= sizes[name]
+        return left
+
+    def delete(self, name: str) -> None:
+        """Delete a file, but not its folder: another result may be about to be written there."""
+        self.files.refuse_links(*reversed(Path(name).parents[:-1]))
+        try:
+            (self.files.folder / name).unlink(missing_ok=True)
+        except OSError as error:
+            raise self.files.cannot("delete", name, error) from error
+
+    def last_use(self, name: str) -> float:
+        """When a result was used last; 0 for one that is gone."""
+        try:
+            return (self.files.folder / name).stat().st_mtime
+        except OSError:
+            return 0.0
+
+    def name_of(self, unit: Unit) -> str:
+        """The files of a unit, without their ending."""
+        return f"{self.prefix}{unit.step.replace(' ', '-')}/{unit.id}"
+
+
+def work_folder(store: str) -> WorkFolder:
+    """The work folder of a store that is held."""
+    chosen = os.environ.get(WORK_VARIABLE)
+    if not chosen and "://" not in store:
+        return WorkFolder(LocalStorage(Path(store)), f"{BUILD_FOLDER}/work/")
+    root = Path(chosen) if chosen else cache_folder() / "h2crop" / "work"
+    whole = store if "://" in store else str(Path(store).resolve())
+    files = LocalStorage(root / hashlib.sha256(whole.encode()).hexdigest()[:16])
+    files.refuse_links(BUILD_FOLDER, TEMPORARY)
+    files.remove_temporary()
+    return WorkFolder(files)
+
+
+def cache_folder() -> Path:
+    """Where programs keep what can be made again, by the XDG base directory specification."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+
+
+@contextmanager
+def temporary_work() -> Iterator[WorkFolder]:
+    """A work folder for a plan without a store: what the plan needs of it is in the plan."""
+    with TemporaryDirectory(prefix="h2crop-work-") as folder:
+        yield WorkFolder(LocalStorage(Path(folder)))
+
+
+def running_in(work: WorkFolder, progress: Progress = silent) -> RunUnits:
+    """What runs units in a work folder."""
+    return partial(run_units, work, progress=progress)
+
+
+def run_units(
+    work: WorkFolder,
+    units: Sequence[Unit],
+    tolerated: type[H2cropError] = H2cropError,
+    *,
+    workers: int = WORKERS,
+    progress: Progress = silent,
+) -> dict[str, UnitResult]:
+    """The results of units by id. Those that are there are not computed again, nor is what they needed.
+
+    A unit that fails leaves nothing, so that it is tried again the next time; its error stands in its result and in
+    those of units that need it. Other errors than `tolerated` end the run and are raised; StoreError always is, where a
+    result cannot be written. progress: called with (done, total, name of a unit).
+    """
+    wanted = {unit.id: unit for unit in units}
+    results, waiting = what_is_there(work, list(wanted.values()))
+    total = len(waiting)
+    held = sum(work.sizes().values()) if waiting else 0
+    running: dict[Future[Path], Unit] = {}
+    with ThreadPoolExecutor(workers, thread_name_prefix="unit") as pool:
+        try:
+            while waiting or running:
+                for unit in [one for one in waiting.values() if all(need.id in results for need in one.needs)]:
+                    del waiting[unit.id]
+                    failed = next((need.id for need in unit.needs if results[need.id].error is not None), None)
+                    if failed is not None:
+                        results[unit.id] = results[failed]
+                    else:
+                        progress(total - len(waiting) - len(running) - 1, total, unit.name)
+                        running[pool.submit(computed, work, unit, results)] = unit
+                done, _ = wait(running, return_when=FIRST_COMPLETED)
+                for future in done:
+                    result = results[running.pop(future).id] = result_of(future, tolerated)
+                    held += 0 if result.file is None else result.file.stat().st_size
+                if held > work.bound:
+                    pending = [*waiting.values(), *running.values()]
+                    held = work.shrink(wanted.keys() | {need.id for unit in pending for need in unit.needs})
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+    return {name: results[name] for name in wanted}
+
+
+def what_is_there(work: WorkFolder, units: Sequence[Unit]) -> tuple[dict[str, UnitResult], dict[str, Unit]]:
+    """The results that units and those they need have already, and the units to compute."""
+    results: dict[str, UnitResult] = {}
+    missing: dict[str, Unit] = {}
+    looked_at = list(units)
+    while looked_at:
+        unit = looked_at.pop()
+        if unit.id in results or unit.id in missing:
+            continue
+        file = work.result(unit)
+        if file is not None:
+            results[unit.id] = UnitResult(file)
+        else:
+            missing[unit.id] = unit
+            looked_at += unit.needs
+    return results, dict(sorted(missing.items(), key=lambda one: one[1].name))
+
+
+def computed(work: WorkFolder, unit: Unit, results: dict[str, UnitResult]) -> Path:
+    """Compute and keep the result of a unit."""
+    files = [file for need in unit.needs if (file := results[need.id].file) is not None]
+    return work.keep(unit, unit.compute(files))
+
+
+def result_of(future: Future[Path], tolerated: type[H2cropError]) -> UnitResult:
+    """What became of a unit that was run. Raises its error where it is none that is tolerated."""
+    try:
+        return UnitResult(future.result())
+    except tolerated as error:
+        if isinstance(error, StoreError):
+            raise
+        return UnitResult(error=error)
+
+
+def described(unit: Unit) -> dict[str, Any]:
+    """What a marker says of a unit."""
+    return {
+        "kind": unit.kind,
+        "step": unit.step,
+        "name": unit.name,
+        "algorithm": unit.algorithm,
+        "inputs": unit.inputs,
+        "settings": unit.settings,
+        "needs": [need.id for need in unit.needs],
+    }
