@@ -12,21 +12,25 @@ GROUP = "h2crop.sources"
 
 
 @cache
-def installed_sources() -> dict[str, EntryPoint]:
-    """The entry points of sources by name, which is the section of the recipe. Raises PluginError for a name twice."""
-    found: dict[str, EntryPoint] = {}
+def installed_sources() -> dict[str, tuple[EntryPoint, ...]]:
+    """The entry points of sources by name, which is the section of the recipe; several where packages clash."""
+    found: dict[str, dict[str, EntryPoint]] = {}
     for point in entry_points(group=GROUP):
-        if found.setdefault(point.name, point).value != point.value:
-            raise PluginError(
-                f"two packages bring a source {point.name!r} ({found[point.name].value} and {point.value}): remove one"
-            )
-    return found
+        found.setdefault(point.name, {})[point.value] = point
+    return {name: tuple(points.values()) for name, points in found.items()}
 
 
 @cache
 def load_installed(name: str) -> Any:
-    """The source behind an entry point, made once. Raises PluginError where it cannot be loaded."""
-    point = installed_sources()[name]
+    """The source behind an entry point, made once.
+
+    Raises PluginError where it cannot be loaded, or where two packages bring a source of that name.
+    """
+    point, *others = installed_sources()[name]
+    if others:
+        raise PluginError(
+            f"two packages bring a source {name!r} ({point.value} and {others[0].value}): remove one of them"
+        )
     try:
         return point.load()()
     except Exception as error:

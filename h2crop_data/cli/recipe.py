@@ -26,8 +26,9 @@ def check(
     """Check a recipe without searching or reading anything."""
     checked = load_recipe(recipe)
     if as_json:
-        print_json(checked.as_written())
+        print_json(checked.complete())
     else:
         seasons = ", ".join(map(str, checked.seasons))
         sources = [name for name in ("enmap", "sentinel2", "parcels") if getattr(checked, name) is not None]
+        sources += checked.other_sources
         console.print(f"{recipe} is a valid recipe: {checked.name}, seasons {seasons}, {' + '.join(sources)}")

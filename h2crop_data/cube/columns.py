@@ -41,6 +41,8 @@ class Column:
     always: bool = True
     #: Whether an imported season has it as well.
     imported: bool = True
+    #: Whether it lists scenes of its source, which the index of scenes has.
+    scenes: bool = False
 
     @property
     def is_share(self) -> bool:
@@ -131,6 +133,13 @@ SQUARES = (
     Column("samples", "integer", "of all seasons"),
     GEOMETRY,
 )
+
+
+def with_nullable_integers(table: Table, columns: Iterable[Column]) -> Table:
+    """A table whose columns of integers that may be unknown are such, not floating point numbers."""
+    names = [column.name for column in columns if column.dtype == "nullable integer" and column.name in table]
+    typed: Table = table.astype(dict.fromkeys(names, "Int64"))
+    return typed
 
 
 def in_declared_order(table: Table, columns: Iterable[Column]) -> Table:

@@ -24,7 +24,14 @@ from zarr.core.buffer import Buffer, BufferPrototype
 from zarr.storage import FsspecStore, LocalStore, WrapperStore
 
 from h2crop_data.constants import REFLECTANCE_FILL, REFLECTANCE_SCALE
-from h2crop_data.cube.schema import ROOT_COPY, check_format_version, is_sharded, season_documents, shard_capacity
+from h2crop_data.cube.schema import (
+    REFLECTANCE_UNITS,
+    ROOT_COPY,
+    check_format_version,
+    is_sharded,
+    season_documents,
+    shard_capacity,
+)
 from h2crop_data.errors import StoreError
 from h2crop_data.storage.location import WEB, is_folder, is_readable, open_readable
 
@@ -205,10 +212,10 @@ def open_season(store: str | Path, season: int, *, scaled: bool = False, release
     for name, array in season_documents(document, season).items():
         dims, attrs = tuple(array["dimension_names"]), dict(array["attributes"])
         if is_sharded(array):
-            reflectance = scaled and array["data_type"] == "int16" and attrs.get("_FillValue") == REFLECTANCE_FILL
+            reflectance = scaled and attrs.get("units") == REFLECTANCE_UNITS
             if reflectance:
+                attrs = {name: value for name, value in attrs.items() if name not in ("_FillValue", "note")}
                 attrs["units"] = "1"
-                del attrs["_FillValue"], attrs["note"]
             lazy = LazilyIndexedArray(ValidSamples(group[name], slots, scaled=reflectance))
             variables[name] = xr.Variable(dims, lazy, attrs).chunk({"sample": shard_capacity(array)})
             continue

@@ -21,6 +21,8 @@ FORMAT_VERSION = "1.1"
 #: The copy of a release's root document, below its index folder.
 ROOT_COPY = "root.json"
 
+#: The units by which a reader knows reflectance.
+REFLECTANCE_UNITS = "1e-4"
 #: Slots in one chunk of a coordinate along `sample`; one large chunk opens faster than many small ones.
 COORDINATE_CHUNK = 65536
 #: The same for coordinates that also run along another axis.
@@ -288,7 +290,7 @@ def reflectance_attributes(description: str) -> dict[str, Any]:
     return {
         "_FillValue": REFLECTANCE_FILL,
         "long_name": description,
-        "units": "1e-4",
+        "units": REFLECTANCE_UNITS,
         "note": "reflectance = value * 0.0001",
     }
 

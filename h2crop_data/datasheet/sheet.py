@@ -44,6 +44,9 @@ SPLIT_METHODS = {
     "hash": "each in the split that a hash of its place gives",
     "optimised": "each in the split that a hash of its place gives, some moved so that shares and classes fit",
 }
+#: The axes of the grids that samples lie on, and the size of their pixels in metres.
+GRIDS = (("y", "x", FINE), ("y30", "x30", COARSE))
+PIXEL_AXES = {axis for *axes_of_grid, _ in GRIDS for axis in axes_of_grid}
 #: Names that a line lists.
 NAMED = 6
 
@@ -145,12 +148,11 @@ def contents_section(
 
 def axes(spec: ArraySpec) -> str:
     """The axes of a sample, `12 months, 10 bands, 192 x 192 pixels of 10 m`."""
-    words = {"month": "month", "tier": "tier", "band": "band", "s2_band": "band"}
-    *others, side = zip(spec.dims[2:], spec.sample_shape[1:], strict=True)
-    named = [(spec.dims[1], spec.sample_shape[0]), *others]
-    told = [plural(length, words[name]) for name, length in named if name in words]
-    pixel = COARSE if side[0] == "x30" else FINE
-    return ", ".join([*told, f"{side[1]} x {side[1]} pixels of {pixel} m"])
+    words = {"s2_band": "band"}
+    lengths = dict(zip(spec.dims[1:], spec.sample_shape, strict=True))
+    told = [plural(length, words.get(name, name)) for name, length in lengths.items() if name not in PIXEL_AXES]
+    pixels = {f"{lengths[y]} x {lengths[x]} pixels of {size} m" for y, x, size in GRIDS if {x, y} <= lengths.keys()}
+    return ", ".join([*told, *sorted(pixels)])
 
 
 def place_section(tables: IndexTables, layout: StoreLayout) -> list[str]:

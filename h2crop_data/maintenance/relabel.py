@@ -20,7 +20,7 @@ from h2crop_data.cube.writer import StoreBuilder, block_path, hold_store
 from h2crop_data.errors import PlanError, StoreError
 from h2crop_data.grid import Cell
 from h2crop_data.parcels.taxonomy import Taxonomy, hcat3_codes, load_crop_table, tier_table, unmapped
-from h2crop_data.pipeline.block import BlockTask, block_tasks
+from h2crop_data.pipeline.block import BlockTasks
 from h2crop_data.pipeline.extension import kept_plans
 from h2crop_data.pipeline.plan import SeasonPlan, keep_plan
 from h2crop_data.pipeline.planning import with_hashes
@@ -103,7 +103,8 @@ def relabel_store(
         origin = {"release": attributes["release"], "manifest": attributes["manifest"]["sha256"]}
         new_plans = pinned(builder, relabelled_plans(plans, recipe, tables or {}, progress), origin)
         take_over_retractions(builder, retracted)
-        work = [task for plan in new_plans for task in block_tasks(plan)]
+        of_plans = map(BlockTasks, new_plans)
+        work = [(tasks, block) for tasks in of_plans for block in tasks.blocks.places]
         for done, (kind, written) in enumerate(relabelled_blocks(files, builder, work, workers), 1):
             setattr(report, kind, getattr(report, kind) + 1)
             report.bytes += written
@@ -275,7 +276,7 @@ def take_over_retractions(builder: StoreBuilder, retracted: Retractions) -> None
 
 
 def relabelled_blocks(
-    files: Storage, builder: StoreBuilder, work: Sequence[BlockTask], workers: int
+    files: Storage, builder: StoreBuilder, work: Sequence[tuple[BlockTasks, int]], workers: int
 ) -> Iterator[tuple[str, int]]:
     """What became of each block (`redone`, `shared`, `already_done`), and the bytes written."""
     queue = iter(work)
@@ -284,16 +285,17 @@ def relabelled_blocks(
             yield from pool.map(partial(relabel_block, files, builder), batch)
 
 
-def relabel_block(files: Storage, builder: StoreBuilder, task: BlockTask) -> tuple[str, int]:
+def relabel_block(files: Storage, builder: StoreBuilder, work: tuple[BlockTasks, int]) -> tuple[str, int]:
     """Share a block, with its labels made anew where their inputs changed."""
-    season, block = task.season, task.block
+    tasks, block = work
+    season, row = tasks.plan.season, tasks.blocks.places[block][2]
     if builder.read_marker(season, block) is not None:
         return "already_done", 0
     marker = StoreBuilder(files).read_marker(season, block)
     if marker is None:
         raise StoreError(f"{files.location}: block {block} of {season} is not done; finish the build first")
-    labels = {name for name, spec in task.layout.arrays().items() if spec.group == PARCELS.group}
-    unchanged = marker["hashes"][PARCELS.group] == task.hashes[PARCELS.group]
+    labels = {name for name, spec in tasks.layout.arrays().items() if spec.group == PARCELS.group}
+    unchanged = marker["hashes"][PARCELS.group] == row[f"hash_{PARCELS.group}"]
     redone = set() if unchanged else labels
     shared = [file for file in marker["files"] if file["path"].split("/")[1] not in redone]
     for file in shared:
@@ -302,6 +304,7 @@ def relabel_block(files: Storage, builder: StoreBuilder, task: BlockTask) -> tup
         builder.storage.share(f"{block_path(season, block)}.sums", files)
         builder.write_marker(season, block, marker)
         return "shared", 0
+    task = tasks.task(block)
     drawn = PARCELS.assemble(task.sources[PARCELS.name], task.ground, Stopwatch())
     with ThreadPoolExecutor(1) as pool:
         names = builder.write_arrays(season, block, drawn.arrays, task.layout, pool)

@@ -62,7 +62,7 @@ def retraction_in(
     sizes: dict[tuple[int, int], int] = {}
     of_scene: dict[str, set[tuple[int, int]]] = {}
     for plan in plans:
-        lists = [column.name for column in plan.layout.block_columns() if column.source and column.dtype == "texts"]
+        lists = [column.name for column in plan.layout.block_columns() if column.scenes]
         for row in plan.blocks.to_dict("records"):
             key = (plan.season, int(row["block"]))
             sizes[key] = int(row["samples"])

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from h2crop_data.cube.schema import StoreLayout
 from h2crop_data.cube.statistics import BlockSums, block_sums
 from h2crop_data.pipeline.plan import SeasonPlan
-from h2crop_data.pipeline.planning import planned_blocks
+from h2crop_data.pipeline.planning import PlannedBlocks
 from h2crop_data.sources.registry import flag_masks, source_of, used_sources
 from h2crop_data.sources.source import BlockGround
 from h2crop_data.sources.timing import Stopwatch
@@ -55,22 +55,32 @@ class AssembledBlock:
     seconds: dict[str, float]
 
 
+class BlockTasks:
+    """The tasks of the blocks of a plan, each made when it is asked for."""
+
+    def __init__(self, plan: SeasonPlan) -> None:
+        self.plan, self.layout = plan, plan.layout
+        self.blocks = PlannedBlocks(plan)
+        self.used, self.flag_masks = used_sources(plan.recipe), flag_masks(plan.recipe)
+
+    def task(self, number: int) -> BlockTask:
+        """The task of a block."""
+        block, pinned = self.blocks.block(number), self.plan.pinned
+        tasks = {source.name: source.task(settings, pinned[source.name], block) for source, settings in self.used}
+        return BlockTask(
+            block=number,
+            ground=BlockGround(self.plan.season, block.split, block.cells, self.layout.cell_size),
+            layout=self.layout,
+            sources={name: task for name, task in tasks.items() if task is not None},
+            flag_masks=self.flag_masks,
+            hashes={group: block.row[f"hash_{group}"] for group in self.plan.algorithm},
+        )
+
+
 def block_tasks(plan: SeasonPlan, wanted: Iterable[int] | None = None) -> Iterator[BlockTask]:
     """The tasks of some blocks of a plan (by default of all), in order, each made when it is asked for."""
-    chosen = None if wanted is None else set(wanted)
-    used, layout, masks = used_sources(plan.recipe), plan.layout, flag_masks(plan.recipe)
-    for block in planned_blocks(plan):
-        if chosen is not None and block.number not in chosen:
-            continue
-        tasks = {source.name: source.task(settings, plan.pinned[source.name], block) for source, settings in used}
-        yield BlockTask(
-            block=block.number,
-            ground=BlockGround(plan.season, block.split, block.cells, layout.cell_size),
-            layout=layout,
-            sources={name: task for name, task in tasks.items() if task is not None},
-            flag_masks=masks,
-            hashes={group: block.row[f"hash_{group}"] for group in plan.algorithm},
-        )
+    tasks = BlockTasks(plan)
+    return map(tasks.task, tasks.blocks.places if wanted is None else wanted)
 
 
 def assemble_block(task: BlockTask) -> AssembledBlock:

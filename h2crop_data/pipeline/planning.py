@@ -16,7 +16,7 @@ import pandas as pd
 import shapely
 from shapely.geometry.base import BaseGeometry
 
-from h2crop_data.cube.columns import in_declared_order
+from h2crop_data.cube.columns import in_declared_order, with_nullable_integers
 from h2crop_data.errors import PlanError
 from h2crop_data.grid import LONLAT, Cell, blocks_of_cells
 from h2crop_data.pipeline.plan import SeasonPlan, rows_of
@@ -123,7 +123,8 @@ def sample_table(survey: Survey, chosen: Sequence[Candidate], first_block: int) 
     for column in planned:
         if column.dtype == "time":
             table[column.name] = pd.to_datetime(table[column.name], utc=True).dt.as_unit("us")
-    return table.astype({column.name: "float64" for column in planned if column.dtype == "number"})
+    numbers = table.astype({column.name: "float64" for column in planned if column.dtype == "number"})
+    return with_nullable_integers(numbers, planned)
 
 
 def blocks_of_scene(survey: Survey, cells: Sequence[Cell]) -> list[tuple[tuple[int, int], list[Cell]]]:
@@ -155,7 +156,7 @@ def with_hashes(plan: SeasonPlan) -> pd.DataFrame:
 
     Paths and addresses of files are not part of it: the same inputs give the same hash wherever they lie.
     """
-    planned = list(planned_blocks(plan))
+    planned = list(PlannedBlocks(plan))
     hashes = {}
     for source in sources_of(plan.recipe):
         inputs = source.inputs(plan.recipe.settings_of(source.name), plan.pinned[source.name], planned)
@@ -180,8 +181,7 @@ def with_unit_results(plan: SeasonPlan, wanted: Collection[int], work: WorkFolde
     """
     if not wanted:
         return plan
-    chosen = set(wanted)
-    blocks = [block for block in planned_blocks(plan) if block.number in chosen]
+    blocks = list(map(PlannedBlocks(plan).block, wanted))
     units = {
         source: list(chain.from_iterable(units_of_blocks(plan, source, blocks)))
         for source, _ in used_sources(plan.recipe)
@@ -193,21 +193,34 @@ def with_unit_results(plan: SeasonPlan, wanted: Collection[int], work: WorkFolde
     return replace(plan, pinned={**plan.pinned, **pinned})
 
 
-def planned_blocks(plan: SeasonPlan) -> Iterator[PlannedBlock]:
-    """The blocks of a plan with their cells, in order, each made when it is asked for."""
-    cells, outlines = plan.samples["cell"].to_numpy(), plan.samples.geometry.to_numpy()
-    # Samples are in order of block.
-    starts = np.searchsorted(plan.samples["block"].to_numpy(), plan.blocks["block"].to_numpy()).tolist()
-    for start, end, row in zip(starts, [*starts[1:], len(cells)], rows_of(plan.blocks), strict=True):
-        yield PlannedBlock(
-            number=row["block"],
-            season=plan.season,
+class PlannedBlocks:
+    """The blocks of a plan with their cells, grouped once, each made when it is asked for."""
+
+    def __init__(self, plan: SeasonPlan) -> None:
+        self.plan = plan
+        self.cells, self.outlines = plan.samples["cell"].to_numpy(), plan.samples.geometry.to_numpy()
+        # Samples are in order of block.
+        starts = np.searchsorted(plan.samples["block"].to_numpy(), plan.blocks["block"].to_numpy()).tolist()
+        ends = [*starts[1:], len(self.cells)]
+        rows = rows_of(plan.blocks)
+        #: Number -> where its samples begin and end, and its row.
+        self.places = {row["block"]: (start, end, row) for start, end, row in zip(starts, ends, rows, strict=True)}
+
+    def __iter__(self) -> Iterator[PlannedBlock]:
+        return map(self.block, self.places)
+
+    def block(self, number: int) -> PlannedBlock:
+        """One of them."""
+        start, end, row = self.places[number]
+        return PlannedBlock(
+            number=number,
+            season=self.plan.season,
             split=row["split"],
             scene=row["scene"],
-            cells=[Cell.parse(name) for name in cells[start:end]],
-            outlines=list(outlines[start:end]),
+            cells=[Cell.parse(name) for name in self.cells[start:end]],
+            outlines=list(self.outlines[start:end]),
             row=row,
-            taxonomy_hash=plan.taxonomy_hash,
+            taxonomy_hash=self.plan.taxonomy_hash,
         )
 
 

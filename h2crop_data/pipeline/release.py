@@ -10,7 +10,7 @@ import geopandas as gpd
 import pandas as pd
 
 from h2crop_data import __version__
-from h2crop_data.cube.columns import in_declared_order
+from h2crop_data.cube.columns import in_declared_order, with_nullable_integers
 from h2crop_data.cube.releases import current_attributes
 from h2crop_data.cube.retraction import SCENE_REASON, Retractions, complete_retractions
 from h2crop_data.cube.seal import seal
@@ -151,7 +151,8 @@ def finished_season(builder: StoreBuilder, parts: Sequence[SeasonPlan], retracti
     rows = pd.concat([plan.samples for plan in parts], ignore_index=True)
     derived = pd.DataFrame(provenance, index=rows.index)
     together = gpd.GeoDataFrame(pd.concat([rows.drop(columns="geometry"), derived], axis=1), geometry=rows.geometry)
-    samples = in_declared_order(together, parts[-1].layout.sample_columns())
+    columns = parts[-1].layout.sample_columns()
+    samples = in_declared_order(with_nullable_integers(together, columns), columns)
     blocks = blocks.assign(**facts, retracted=[retracted.get(block, "") for block in numbers])
     kept = blocks[blocks["retracted"] == ""]
     return FinishedSeason(

@@ -22,6 +22,7 @@ from pydantic import (
     Field,
     FiniteFloat,
     PrivateAttr,
+    SerializationInfo,
     SerializerFunctionWrapHandler,
     ValidationError,
     ValidationInfo,
@@ -82,6 +83,10 @@ class Neutral:
     value: Any
 
 
+#: The context of `model_dump` for plain data that is read again: with every setting.
+COMPLETE = {"complete": True}
+
+
 class Section(BaseModel):
     """A part of the recipe: unknown keys are errors, and the text under each field is its documentation."""
 
@@ -105,13 +110,13 @@ class Section(BaseModel):
         return {**cls.neutral_values(), **data} if kept and isinstance(data, dict) else data
 
     @model_serializer(mode="wrap")
-    def without_neutral(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """As plain data, without settings at their neutral value."""
+    def without_neutral(self, serialize: SerializerFunctionWrapHandler, info: SerializationInfo) -> dict[str, Any]:
+        """As plain data, without settings at their neutral value (but for what is to be read again, `COMPLETE`)."""
         written: dict[str, Any] = serialize(self)
-        neutral = type(self).neutral_values()
-        return {
-            key: value for key, value in written.items() if key not in neutral or getattr(self, key) != neutral[key]
-        }
+        complete = isinstance(info.context, dict) and info.context.get("complete")
+        neutral = {} if complete else type(self).neutral_values()
+        silent = {name for name, value in neutral.items() if getattr(self, name) == value}
+        return {name: value for name, value in written.items() if name not in silent}
 
 
 class Area(Section):
@@ -385,7 +390,7 @@ class Recipe(Section):
 
     def for_seasons(self, seasons: list[int]) -> Recipe:
         """The same recipe for other seasons. Raises RecipeError for a year out of range."""
-        document = {**self.as_written(), "seasons": seasons}
+        document = {**self.complete(), "seasons": seasons}
         return parse_recipe(document, self._folder, "--season", other_seasons=self.seasons)
 
     def locate(self, path: str) -> Path:
@@ -425,6 +430,11 @@ class Recipe(Section):
         """Every setting with its value, those at their neutral value left out."""
         others = {name: section.model_dump(mode="json") for name, section in sorted(self._others.items())}
         return {**self.model_dump(mode="json"), **others}
+
+    def complete(self) -> dict[str, Any]:
+        """Every setting with its value, to be read again as a recipe that means the same."""
+        sections = [(name, section.model_dump(mode="json", context=COMPLETE)) for name, section in self._others.items()]
+        return {**self.model_dump(mode="json", context=COMPLETE), **dict(sorted(sections))}
 
     def as_written(self) -> dict[str, Any]:
         """The recipe as plain data, with every default filled in and paths as they stand in the file.

@@ -85,7 +85,7 @@ def check_scenes(release: Release, season: int, blocks: pd.DataFrame, scenes: pd
     if maker is None and set(blocks["scene"]) - {NO_SCENE}:
         yield error("provenance", path, f"blocks of {season} name scenes, the store has no source of any", remedy)
     if not release.is_imported(season):
-        listed = [column for column in release.layout.block_columns() if column.source and column.dtype == "texts"]
+        listed = [column for column in release.layout.block_columns() if column.scenes]
         columns |= {column.name: column.source for column in listed}
     for column, sensor in columns.items():
         named = {scene for scenes in blocks[column] for scene in ([scenes] if isinstance(scenes, str) else scenes)}

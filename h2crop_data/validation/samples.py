@@ -55,16 +55,22 @@ def own_rules(release: Release, season: int, samples: pd.DataFrame) -> Iterator[
     yield "its slot is not one of its block's", samples["block"].to_numpy() != slots // capacity
     yield f"its split is none of {', '.join(SPLITS)}", ~samples["split"].isin(SPLITS).to_numpy()
     if not release.is_imported(season):
-        expected = [sample_id(row, season) for row in samples[["cell", "scene"]].to_dict("records")]
-        yield "its id is not that of its cell and scene", samples["sample"].to_numpy() != np.array(expected, object)
+        right = [is_its_id(row, season) for row in samples[["sample", "cell", "scene"]].to_dict("records")]
+        yield "its id is not that of its cell and scene", ~np.array(right, bool)
         times = pd.to_datetime(samples["scene_time"], utc=True)
         yield "its scene is not of the season", (times.notna() & (times.dt.year != season)).to_numpy()
 
 
-def sample_id(row: dict[Any, Any], season: int) -> str:
-    """The id of a sample: its cell, and the time in the name of its scene, or the season."""
+def is_its_id(row: dict[Any, Any], season: int) -> bool:
+    """Whether the id of a sample is that of its cell, and of the time in the name of its scene, or of the season.
+
+    Of scenes of other sources nobody here knows how their names say the time.
+    """
+    cell, _, rest = str(row["sample"]).rpartition("_")
     found = STAMP.search(str(row["scene"]))
-    return f"{row['cell']}_{found[1] if found else season}"
+    if found is None and row["scene"] != NO_SCENE:
+        return cell == row["cell"] and bool(rest)
+    return (cell, rest) == (row["cell"], found[1] if found else str(season))
 
 
 def share_rules(release: Release, samples: pd.DataFrame) -> Iterator[tuple[str, Wrong]]:

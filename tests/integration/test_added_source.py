@@ -127,6 +127,10 @@ def test_it_is_planned_built_sealed_read_grown_and_compared(
     # North is up: the raster falls towards the north and rises towards the east.
     assert (np.diff(opened["elevation"], axis=1) >= 0).all()
     assert (np.diff(opened["elevation"], axis=2) >= 0).all()
+    # Elevation is no reflectance, whatever its fill.
+    scaled = h2crop_data.open(store, 2022, scaled=True)
+    np.testing.assert_array_equal(scaled["elevation"], opened["elevation"])
+    assert (scaled["elevation"].dtype, scaled["s2"].dtype) == (np.int16, np.float32)
     dataset = CropSamples(store, arrays=["elevation", "label"])
     np.testing.assert_array_equal(dataset[1]["elevation"].numpy(), opened["elevation"][1])
     sheet = (store / "DATASHEET.md").read_text(encoding="utf-8")
@@ -214,6 +218,24 @@ def test_the_index_keeps_the_recipe_with_the_source(built: Path, installed: None
     stated = store_attributes(built)["layout"]["sources"]["terrain"]
     assert [spec["name"] for spec in stated["arrays"]] == ["elevation"]
     assert [column["name"] for column in stated["columns"]] == ["terrain_mean", "terrain_range"]
+
+
+def test_two_packages_with_one_name_harm_nobody_who_does_not_use_it(
+    terrain: Path, tmp_path: Path, installed: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = tmp_path / "other-1.0.dist-info"
+    other.mkdir()
+    (other / "METADATA").write_text("Metadata-Version: 2.1\nName: other\nVersion: 1.0\n")
+    (other / "entry_points.txt").write_text("[h2crop.sources]\nterrain = other:Terrain\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    plugins.installed_sources.cache_clear()
+    document = yaml.safe_load(terrain.read_text(encoding="utf-8"))
+    with pytest.raises(PluginError, match="two packages bring a source 'terrain'"):
+        load_recipe(terrain)
+    del document["terrain"]
+    assert parse_recipe(document, terrain.parent, "mine").other_sources == []
+    with pytest.raises(RecipeError, match="terain: no such key"):
+        parse_recipe({**document, "terain": {}}, terrain.parent, "mine")
 
 
 def test_a_name_that_another_source_has_is_refused(

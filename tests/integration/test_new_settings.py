@@ -12,12 +12,14 @@ from pydantic import create_model
 from tiny_region import EPSG, NORTH, SOUTH, WEST, TinyRegion
 
 from h2crop_data.cube.reading import read_index, read_index_json
+from h2crop_data.grid import Cell
 from h2crop_data.pipeline.build import build_store
 from h2crop_data.recipe import model
-from h2crop_data.recipe.model import Neutral, Recipe, Section, Sentinel2Source, parse_recipe
+from h2crop_data.recipe.model import Neutral, Parcels, Recipe, Section, Sentinel2Source, parse_recipe
+from h2crop_data.sources.parcels.source import DeclaredParcels
 from h2crop_data.sources.registry import BUILT_IN
 from h2crop_data.sources.sentinel2.source import Sentinel2
-from h2crop_data.sources.source import Source
+from h2crop_data.sources.source import PlannedBlock, Source
 from h2crop_data.validation.validate import validate_store
 
 WEST_HALF = {"area": {"bbox": [WEST, SOUTH, WEST + 240, NORTH], "crs": f"EPSG:{EPSG}", "cells": "inside"}}
@@ -81,6 +83,35 @@ def test_at_its_neutral_value_it_is_in_no_text_and_no_hash(season: TinyRegion, m
     other = later(before, monkeypatch, haze=True)
     assert other.hash != before.hash
     assert Sentinel2().identity(other.sentinel2) != Sentinel2().identity(before.sentinel2)
+
+
+def test_the_neutral_value_survives_being_read_again(season: TinyRegion, monkeypatch: pytest.MonkeyPatch) -> None:
+    neutral = later(season.recipe(), monkeypatch, haze=False)
+    again = neutral.for_seasons([2023])
+    assert again.sentinel2.haze is False  # type: ignore[union-attr]
+    assert again.hash == neutral.hash
+    read = parse_recipe(neutral.complete(), season.folder, "printed")
+    assert read.sentinel2.haze is False  # type: ignore[union-attr]
+
+
+def test_a_setting_of_how_parcels_are_drawn_is_an_input_of_labels() -> None:
+    class Eroded(Parcels):
+        erode: Annotated[float, Neutral(0.0)] = 0.0
+        """Metres."""
+
+    source, declared = DeclaredParcels(), DeclaredParcels().nothing()
+    cell = Cell(EPSG, 240, 2090, 23455)
+    block = PlannedBlock(0, 2022, "train", "none", [cell], [cell.outline], {}, "0" * 64)
+    plain, neutral, other = (
+        source.inputs(settings, declared, [block])
+        for settings in (
+            Parcels.model_validate(BASES["parcels"]),
+            Eroded.model_validate(BASES["parcels"]),
+            Eroded.model_validate({**BASES["parcels"], "erode": 5.0}),
+        )
+    )
+    assert plain == neutral
+    assert plain != other
 
 
 def test_a_half_built_store_goes_on_as_it_was_planned(

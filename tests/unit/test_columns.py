@@ -5,11 +5,22 @@ from __future__ import annotations
 import importlib.util
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 
 from h2crop_data.constants import SENTINEL2_BANDS
-from h2crop_data.cube.columns import GEOMETRY, PARCELS, SCENES, SQUARES, Column, in_declared_order
+from h2crop_data.cube.columns import (
+    GEOMETRY,
+    PARCELS,
+    SCENES,
+    SQUARES,
+    Column,
+    in_declared_order,
+    with_nullable_integers,
+)
+from h2crop_data.cube.schema import ArraySpec
+from h2crop_data.datasheet.sheet import axes
 from h2crop_data.sources.formats import known_layout
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
@@ -52,3 +63,24 @@ def test_a_store_leaves_out_the_columns_of_sources_it_does_not_have() -> None:
     assert "enmap_cloud_share" in names
     assert not names & {"s2_dates", "class_share"}
     assert {"hash_s2", "hash_enmap", "hash_labels"} <= {column.name for column in alone.block_columns()}
+
+
+def test_integers_that_may_be_unknown_stay_integers() -> None:
+    table = pd.DataFrame({"orbit": [3, None], "sample": ["a", "b"]})
+    typed = with_nullable_integers(table, [Column("orbit", "nullable integer", "of the scene")])
+    assert typed["orbit"].dtype == "Int64"
+    assert typed["orbit"].tolist() == [3, pd.NA]
+
+
+@pytest.mark.parametrize(
+    ("dims", "shape", "told"),
+    [
+        (("sample", "month", "s2_band", "y", "x"), (12, 10, 192, 192), "12 months, 10 bands, 192 x 192 pixels of 10 m"),
+        (("sample", "y30", "x30"), (64, 64), "64 x 64 pixels of 30 m"),
+        (("sample", "day"), (365,), "365 days"),
+        (("sample", "variable", "day"), (4, 365), "4 variables, 365 days"),
+        (("sample", "y60", "x60"), (32, 32), "32 y60s, 32 x60s"),
+    ],
+)
+def test_axes_in_words(dims: tuple[str, ...], shape: tuple[int, ...], told: str) -> None:
+    assert axes(ArraySpec("a", "g", dims, shape, (1, *shape), np.dtype("int16"), 0)) == told

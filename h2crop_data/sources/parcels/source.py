@@ -79,8 +79,9 @@ class DeclaredParcels(Source):
             raise PlanError(
                 f"{request.season}: none of {len(shares)} cells has parcels.min_labelled_share {least:g} labelled"
             )
-        size = request.recipe.split.square_size
-        touched = frozenset(square for role in ROLES for square in declared.of(role).touched(size))
+        split = request.recipe.split
+        roles = ROLES if split.method == "optimised" else ()
+        touched = frozenset(square for role in roles for square in declared.of(role).touched(split.square_size))
         return Described(declared, usable, {"labelled_share": shares}, classes, touched)
 
     def split(
@@ -110,8 +111,12 @@ class DeclaredParcels(Source):
     def inputs(self, settings: Parcels | None, pinned: Declared, blocks: Sequence[PlannedBlock]) -> list[list[Any]]:
         places = [block.place for block in blocks]
         declared = [digests_near(pinned.of(role), places) for role in ROLES]
+        # What is read of the files shows in the parcels; settings of how they are drawn would not.
+        identity = self.identity(settings)
+        drawn = [identity] if identity else []
         return [
-            [[block.taxonomy_hash, block.split, [digests[i] for digests in declared]]] for i, block in enumerate(blocks)
+            [[block.taxonomy_hash, block.split, [digests[i] for digests in declared]], *drawn]
+            for i, block in enumerate(blocks)
         ]
 
     def files(self, pinned: Declared) -> dict[str, bytes]:

@@ -27,7 +27,7 @@ COLUMNS = (
         always=False,
     ),
 )
-BLOCK_COLUMNS = (Column("s2_items", "texts", "scenes over the block", source=NAME, filled=True),)
+BLOCK_COLUMNS = (Column("s2_items", "texts", "scenes over the block", source=NAME, filled=True, scenes=True),)
 
 
 def sentinel2_format(bands: Sequence[str], cell_size: int) -> SourceFormat:

@@ -69,7 +69,7 @@ class Terrain(Source):
 
     def format(self, settings: TerrainSettings, cell_size: int) -> SourceFormat:
         side = cell_size // COARSE
-        attributes = {"long_name": "elevation", "units": "m"}
+        attributes = {"long_name": "elevation", "units": "m", "_FillValue": FILL}
         dims, shape = ("sample", "y30", "x30"), (side, side)
         elevation = ArraySpec(
             "elevation", self.group, dims, shape, (1, *shape), np.dtype("int16"), FILL, attributes, "m", quantity=True
