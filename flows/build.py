@@ -21,7 +21,7 @@ from h2crop_data.errors import CatalogError, ReadError
 from h2crop_data.pipeline.build import BuildReport, BuiltBlocks, RecordedPlans, build_blocks, recorded_plans
 from h2crop_data.pipeline.engine import BlockOutcome, BuildError
 from h2crop_data.pipeline.plan import SeasonPlan
-from h2crop_data.pipeline.release import seal_store
+from h2crop_data.pipeline.sealing import seal_store
 from h2crop_data.recipe.model import Recipe, load_recipe
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from h2crop_data.cube.releases import current_attributes
+from h2crop_data.cube.release_numbers import current_attributes
 from h2crop_data.errors import MissingFileError, StoreError
 from h2crop_data.storage.storage import BUILD_FOLDER, Storage, canonical_json
 

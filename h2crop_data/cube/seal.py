@@ -13,7 +13,7 @@ import pandas as pd
 
 from h2crop_data.cube.coordinates import coordinate_chunks, encode_coordinate
 from h2crop_data.cube.index import IndexTables, index_files, index_tables, parquet_bytes
-from h2crop_data.cube.releases import ROOT, SEALING, current_attributes, next_release
+from h2crop_data.cube.release_numbers import ROOT, SEALING, current_attributes, next_release
 from h2crop_data.cube.schema import FORMAT_VERSION, ROOT_COPY, StoreLayout, group_document
 from h2crop_data.cube.season import FinishedSeason
 from h2crop_data.cube.writer import StoreBuilder

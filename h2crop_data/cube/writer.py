@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from h2crop_data.bounded_map import in_order
 from h2crop_data.cube.marker import Marker, parsed_marker
-from h2crop_data.cube.releases import current_attributes, refuse_lost_root
+from h2crop_data.cube.release_numbers import current_attributes, refuse_lost_root
 from h2crop_data.cube.schema import StoreLayout, check_format_version
 from h2crop_data.cube.shard import encode_shard, shard_name
 from h2crop_data.cube.statistics import BlockSums

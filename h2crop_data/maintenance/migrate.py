@@ -8,7 +8,7 @@ from typing import Any
 
 from h2crop_data.cube.marker import parsed_marker
 from h2crop_data.cube.reading import load_root
-from h2crop_data.cube.releases import ROOT
+from h2crop_data.cube.release_numbers import ROOT
 from h2crop_data.cube.schema import FORMAT_VERSION, ROOT_COPY
 from h2crop_data.cube.shard import decode_shard
 from h2crop_data.cube.statistics import block_sums
@@ -16,7 +16,7 @@ from h2crop_data.cube.writer import StoreBuilder, block_path, hold_store, shard_
 from h2crop_data.errors import StoreError
 from h2crop_data.pipeline.extension import kept_plans
 from h2crop_data.pipeline.plan import SeasonPlan
-from h2crop_data.pipeline.release import seal_store
+from h2crop_data.pipeline.sealing import seal_store
 from h2crop_data.progress import Progress, silent
 from h2crop_data.sources.registry import flag_masks
 from h2crop_data.storage.storage import FileRecord

@@ -24,7 +24,7 @@ from h2crop_data.pipeline.block import BlockTasks
 from h2crop_data.pipeline.extension import kept_plans
 from h2crop_data.pipeline.plan import SeasonPlan, keep_plan
 from h2crop_data.pipeline.planning import with_hashes
-from h2crop_data.pipeline.release import ORIGIN, seal_store
+from h2crop_data.pipeline.sealing import ORIGIN, seal_store
 from h2crop_data.pipeline.survey import SplitTable, cells_by_square
 from h2crop_data.progress import Progress, silent
 from h2crop_data.recipe.model import CropTable, ParcelSource, Recipe

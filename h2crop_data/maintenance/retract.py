@@ -7,13 +7,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from h2crop_data.cube.reading import read_index, store_attributes
-from h2crop_data.cube.releases import index_files_by_release
+from h2crop_data.cube.release_numbers import index_files_by_release
 from h2crop_data.cube.retraction import Retractions
 from h2crop_data.cube.writer import StoreBuilder, hold_store
 from h2crop_data.errors import PlanError
 from h2crop_data.pipeline.extension import kept_plans
 from h2crop_data.pipeline.plan import SeasonPlan
-from h2crop_data.pipeline.release import seal_store
+from h2crop_data.pipeline.sealing import seal_store
 from h2crop_data.storage.location import open_storage
 
 

@@ -20,7 +20,7 @@ from h2crop_data.pipeline.engine import BlockOutcome, BuildError, Workers, chang
 from h2crop_data.pipeline.extension import explain_changes, extend_season, kept_plans, known_of
 from h2crop_data.pipeline.plan import SeasonPlan, keep_plan, load_plans
 from h2crop_data.pipeline.planning import plan_of, with_unit_results
-from h2crop_data.pipeline.release import SealedRelease, seal_store
+from h2crop_data.pipeline.sealing import SealedRelease, seal_store
 from h2crop_data.pipeline.survey import survey_season
 from h2crop_data.pipeline.units import work_folder
 from h2crop_data.progress import Progress, silent

@@ -162,7 +162,7 @@ class EnmapBands(Section):
     """How many bands remain; a scene with another number is refused, because all samples share one axis."""
 
 
-class EnmapSource(Section):
+class EnmapSettings(Section):
     """Where EnMAP L2A scenes come from and which of them are used."""
 
     catalog: str
@@ -210,7 +210,7 @@ class Clouds(Section):
     """SCL classes that are clear: 4 vegetation, 5 bare, 6 water (7 unclassified by choice)."""
 
 
-class Sentinel2Source(Section):
+class Sentinel2Settings(Section):
     """Where Sentinel-2 scenes come from and how they become monthly composites."""
 
     catalog: str
@@ -351,9 +351,9 @@ class Recipe(Section):
     """Calendar years of the Sentinel-2 series and of the parcels."""
     cell_size: int = Field(default=1920, ge=CELL_STEP, le=19200, multiple_of=CELL_STEP, strict=True)
     """Side of a cell in metres, a multiple of 60."""
-    enmap: Annotated[EnmapSource | None, NoneWord, NoneInSchema] = None
+    enmap: Annotated[EnmapSettings | None, NoneWord, NoneInSchema] = None
     """EnMAP scenes, or none."""
-    sentinel2: Annotated[Sentinel2Source | None, NoneWord, NoneInSchema] = None
+    sentinel2: Annotated[Sentinel2Settings | None, NoneWord, NoneInSchema] = None
     """Sentinel-2 scenes, or none."""
     parcels: Annotated[Parcels | None, NoneWord, NoneInSchema] = None
     """Declared parcels, or none."""
@@ -407,7 +407,7 @@ class Recipe(Section):
 
         return (self._folder / Path(re.sub(r"\$\{(\w+)\}", variable, path)).expanduser()).resolve()
 
-    def source(self, catalog: str) -> str:
+    def locate_catalog(self, catalog: str) -> str:
         """A catalog's URL as it is, or the absolute path of a local ItemCollection."""
         return catalog if re.match(r"https?://", catalog) else str(self.locate(catalog))
 

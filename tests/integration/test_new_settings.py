@@ -15,7 +15,7 @@ from h2crop_data.cube.reading import read_index, read_index_json
 from h2crop_data.grid import Cell
 from h2crop_data.pipeline.build import build_store
 from h2crop_data.recipe import model
-from h2crop_data.recipe.model import Neutral, Parcels, Recipe, Section, Sentinel2Source, parse_recipe
+from h2crop_data.recipe.model import Neutral, Parcels, Recipe, Section, Sentinel2Settings, parse_recipe
 from h2crop_data.sources.parcels.source import DeclaredParcels
 from h2crop_data.sources.registry import BUILT_IN
 from h2crop_data.sources.sentinel2.source import Sentinel2
@@ -25,7 +25,7 @@ from h2crop_data.validation.validate import validate_store
 WEST_HALF = {"area": {"bbox": [WEST, SOUTH, WEST + 240, NORTH], "crs": f"EPSG:{EPSG}", "cells": "inside"}}
 
 
-class HazeSource(Sentinel2Source):
+class HazeSource(Sentinel2Settings):
     """The section as a later version has it."""
 
     haze: Annotated[bool, Neutral(False)] = True
@@ -153,7 +153,7 @@ def test_a_plan_of_an_older_version_keeps_its_text(season: TinyRegion, tmp_path:
 #: Another value of every setting of the sources that come with h2crop, by section; a setting that is added here must be
 #: decided upon: part of the input hash, or on the source's list of those that change no pixel.
 OTHERS: dict[str, dict[str, Any]] = {
-    "EnmapSource": {
+    "EnmapSettings": {
         "catalog": "other.json",
         "collection": "OTHER",
         "months": [7],
@@ -166,7 +166,7 @@ OTHERS: dict[str, dict[str, Any]] = {
         "cloud_layer": "optional",
     },
     "EnmapBands": {"exclude_nm": [], "count": 224},
-    "Sentinel2Source": {
+    "Sentinel2Settings": {
         "catalog": "other.json",
         "collection": "other",
         "bands": ["B02"],
@@ -185,7 +185,7 @@ OTHERS: dict[str, dict[str, Any]] = {
     },
 }
 #: Settings that have one possible value today.
-SINGLE = {("Sentinel2Source", "composite"), ("Clouds", "method")}
+SINGLE = {("Sentinel2Settings", "composite"), ("Clouds", "method")}
 BASES: dict[str, dict[str, Any]] = {
     "enmap": {"catalog": "a.json"},
     "sentinel2": {"catalog": "a.json"},

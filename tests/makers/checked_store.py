@@ -24,7 +24,7 @@ from h2crop_data.cube.season import FinishedSeason
 from h2crop_data.cube.shard import decode_shard, encode_shard, shard_name
 from h2crop_data.cube.statistics import block_sums, total
 from h2crop_data.pipeline.build import build_store
-from h2crop_data.recipe.model import EnmapSource, Recipe
+from h2crop_data.recipe.model import EnmapSettings, Recipe
 from h2crop_data.sources.formats import layout_of_root
 from h2crop_data.storage.storage import canonical_json
 
@@ -156,7 +156,7 @@ def sum_up(store: Path) -> None:
     recipes = json.loads(index_file(store, "recipes").read_text(encoding="utf-8"))
     seasons = []
     for season in map(int, root["seasons"]):
-        mask = EnmapSource.model_validate(recipes[str(season)]["enmap"]).flag_mask
+        mask = EnmapSettings.model_validate(recipes[str(season)]["enmap"]).flag_mask
         sums: dict[str, list[Any]] = {}
         for row in blocks[(blocks["season"] == season) & (blocks["retracted"] == "")].to_dict("records"):
             arrays = {name: block_values(store, season, name, row["block"]) for name in layout.arrays()}

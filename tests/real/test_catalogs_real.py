@@ -28,7 +28,7 @@ from h2crop_data.catalog.search import find_items
 from h2crop_data.constants import SENTINEL2_BANDS
 from h2crop_data.enmap.product import Product, parse_metadata, select_bands
 from h2crop_data.errors import SceneError
-from h2crop_data.recipe.model import EnmapSource
+from h2crop_data.recipe.model import EnmapSettings
 from h2crop_data.sentinel2.reflectance import decide_offset
 from h2crop_data.sources.enmap.select import enmap_refusal
 
@@ -158,11 +158,11 @@ def comparable(item: pystac.Item) -> Any:
 
 
 @pytest.fixture(scope="module")
-def france() -> EnmapSource:
+def france() -> EnmapSettings:
     """The EnMAP settings of the shipped recipe for France, for scenes of any month."""
     recipe = Path(h2crop_data.__file__).parent / "recipe" / "shipped" / "h2crop-france.yaml"
     settings = yaml.safe_load(recipe.read_text())["enmap"]
-    return EnmapSource(**{**settings, "months": list(range(1, 13))})
+    return EnmapSettings(**{**settings, "months": list(range(1, 13))})
 
 
 CLEAR = "ENMAP01-____L2A-DT0000024647_20230629T110132Z_025_V010402_20240630T020748Z"
@@ -170,7 +170,7 @@ NIGHT = "ENMAP01-____L2A-DT0000008049_20230225T214731Z_002_V010402_20240418T1140
 
 
 class TestEnmap:
-    def test_only_the_clear_scene_is_taken(self, shared: Path, france: EnmapSource) -> None:
+    def test_only_the_clear_scene_is_taken(self, shared: Path, france: EnmapSettings) -> None:
         items = recorded(shared, "dlr_enmap_l2a")
         assert len(items) == 4
         taken = [item.id for item in items if enmap_refusal(enmap_scene(item), france) is None]
@@ -187,7 +187,7 @@ class TestEnmap:
 
     def test_the_night_scene_is_refused_whatever_the_limits(self, shared: Path) -> None:
         scene = {item.id: enmap_scene(item) for item in recorded(shared, "dlr_enmap_l2a")}[NIGHT]
-        tolerant = EnmapSource(catalog="x", max_quality=2, min_sun_elevation=-90, max_cloud_cover=100)
+        tolerant = EnmapSettings(catalog="x", max_quality=2, min_sun_elevation=-90, max_cloud_cover=100)
         assert scene.cloud_cover == 0
         assert scene.sun_elevation is None
         assert "night" in str(enmap_refusal(scene, tolerant))
@@ -214,7 +214,7 @@ class TestRealProduct:
         assert potsdam.sun_elevation == 56.0
 
     def test_218_are_stored_in_order_of_wavelength(self, potsdam: Product) -> None:
-        default = EnmapSource(catalog="x").bands
+        default = EnmapSettings(catalog="x").bands
         kept = select_bands(potsdam.bands, default.exclude_nm, default.count)
         wavelengths = [band.wavelength for band in kept]
         assert len(kept) == 218

@@ -26,7 +26,7 @@ from h2crop_data.catalog.providers import (
 from h2crop_data.catalog.search import find_items
 from h2crop_data.constants import SENTINEL2_BANDS
 from h2crop_data.errors import CatalogError, SceneError
-from h2crop_data.recipe.model import EnmapSource
+from h2crop_data.recipe.model import EnmapSettings
 from h2crop_data.sentinel2.reflectance import OffsetEvidence
 from h2crop_data.sources.enmap.select import enmap_refusal
 
@@ -523,7 +523,7 @@ class TestEnmapScene:
 
 
 class TestRefusals:
-    source = EnmapSource(
+    source = EnmapSettings(
         catalog="items.json", months=[5, 6, 7], max_quality=1, min_sun_elevation=30, max_cloud_cover=20
     )
 
@@ -567,6 +567,6 @@ class TestRefusals:
 
     def test_a_lower_limit_takes_what_a_higher_refuses(self) -> None:
         scene = enmap_scene(enmap_item(enmap__overallQuality=2, eo__cloud_cover=90, view__sun_elevation=10.0))
-        tolerant = EnmapSource(catalog="items.json", max_quality=2, min_sun_elevation=5, max_cloud_cover=95)
+        tolerant = EnmapSettings(catalog="items.json", max_quality=2, min_sun_elevation=5, max_cloud_cover=95)
         assert enmap_refusal(scene, self.source) is not None
         assert enmap_refusal(scene, tolerant) is None

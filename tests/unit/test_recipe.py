@@ -22,7 +22,7 @@ from h2crop_data.recipe.model import Recipe, load_recipe, parse_recipe, shipped_
 
 FRANCE = "h2crop-france.yaml"
 SECTIONS = {
-    *("Area", "EnmapSource", "EnmapBands", "Sentinel2Source", "Clouds", "Parcels", "ParcelSource", "CropTable"),
+    *("Area", "EnmapSettings", "EnmapBands", "Sentinel2Settings", "Clouds", "Parcels", "ParcelSource", "CropTable"),
     *("Taxonomy", "Split", "StoreOptions"),
 }
 
@@ -114,7 +114,7 @@ def test_france_is_split_in_squares_of_eight_cells_by_the_published_shares() -> 
 
 def test_france_states_every_threshold_itself(france: Document) -> None:
     # A default that changes must not change what the shipped recipe builds.
-    for section, model in (("enmap", "EnmapSource"), ("sentinel2", "Sentinel2Source"), ("parcels", "Parcels")):
+    for section, model in (("enmap", "EnmapSettings"), ("sentinel2", "Sentinel2Settings"), ("parcels", "Parcels")):
         assert set(france[section]) == set(Recipe.model_json_schema()["$defs"][model]["properties"])
     assert set(france) == set(Recipe.model_fields)
     for section in ("split", "store", "taxonomy"):
@@ -363,8 +363,8 @@ def test_paths_start_from_the_folder_of_the_recipe(tmp_path: Path, france: Docum
     assert recipe.locate("parcels.gpkg") == tmp_path / "inner" / "parcels.gpkg"
     assert recipe.locate("../parcels.gpkg") == tmp_path / "parcels.gpkg"
     assert recipe.locate(f"{tmp_path}/other.gpkg") == tmp_path / "other.gpkg"
-    assert recipe.source("items.json") == str(tmp_path / "inner" / "items.json")
-    assert recipe.source("https://example.org/stac") == "https://example.org/stac"
+    assert recipe.locate_catalog("items.json") == str(tmp_path / "inner" / "items.json")
+    assert recipe.locate_catalog("https://example.org/stac") == "https://example.org/stac"
     assert recipe.for_seasons([2024]).locate("parcels.gpkg") == tmp_path / "inner" / "parcels.gpkg"
 
 
@@ -483,7 +483,7 @@ def test_flags_and_bands_of_recipes_are_those_of_the_store(france: Document) -> 
     every_flag = parse_recipe(put(france, "enmap/flagged", list(ENMAP_FLAGS)), Path("/"), "x")
     assert every_flag.enmap is not None
     assert every_flag.enmap.flag_mask == 2 ** len(ENMAP_FLAGS) - 1
-    bands = Recipe.model_json_schema()["$defs"]["Sentinel2Source"]["properties"]["bands"]
+    bands = Recipe.model_json_schema()["$defs"]["Sentinel2Settings"]["properties"]["bands"]
     assert tuple(bands["items"]["enum"]) == SENTINEL2_BANDS
 
 

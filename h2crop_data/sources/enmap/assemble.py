@@ -17,7 +17,7 @@ from h2crop_data.enmap.quality import footprint_or, quality_flags
 from h2crop_data.enmap.resample import resample_cubic
 from h2crop_data.errors import H2cropError, SceneError
 from h2crop_data.grid import Cell, bounds_of, transformer
-from h2crop_data.recipe.model import EnmapSource
+from h2crop_data.recipe.model import EnmapSettings
 from h2crop_data.sources.enmap.scene import SceneFacts, read_quality
 from h2crop_data.sources.source import BlockGround, SourceBlock
 from h2crop_data.sources.timing import Stopwatch
@@ -30,7 +30,7 @@ KERNEL_MARGIN = 3
 class EnmapTask:
     """What EnMAP needs of one block."""
 
-    source: EnmapSource
+    source: EnmapSettings
     scene: pystac.Item
     #: Its facts, or why there are none.
     facts: SceneFacts | H2cropError

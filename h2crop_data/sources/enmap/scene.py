@@ -25,7 +25,7 @@ from h2crop_data.enmap.product import Band, Product, parse_metadata, select_band
 from h2crop_data.enmap.quality import LAYERS, footprint_or, quality_flags
 from h2crop_data.errors import H2cropError, ReadError, SceneError
 from h2crop_data.grid import Cell, cells_of_area
-from h2crop_data.recipe.model import EnmapSource
+from h2crop_data.recipe.model import EnmapSettings
 from h2crop_data.sources.scenes import PinnedItems, item_identity
 from h2crop_data.sources.units import Unit
 
@@ -60,7 +60,7 @@ class EnmapScenes(PinnedItems):
         return replace(self, facts={**self.facts, **facts})
 
 
-def scene_unit(item: pystac.Item, source: EnmapSource, cell_size: int) -> Unit:
+def scene_unit(item: pystac.Item, source: EnmapSettings, cell_size: int) -> Unit:
     """The unit of work that looks at a scene. What it finds follows from the item, which the input hash has."""
     bands = source.bands.model_dump(mode="json")
     return Unit(
@@ -76,7 +76,7 @@ def scene_unit(item: pystac.Item, source: EnmapSource, cell_size: int) -> Unit:
     )
 
 
-def look_at_scene(item: pystac.Item, source: EnmapSource, cell_size: int, needs: Sequence[Path]) -> bytes:
+def look_at_scene(item: pystac.Item, source: EnmapSettings, cell_size: int, needs: Sequence[Path]) -> bytes:
     """Facts and cells of a scene as JSON. Raises SceneError for one that cannot be used, ReadError."""
     product = metadata_of(item)
     bands = select_bands(product.bands, source.bands.exclude_nm, source.bands.count)

@@ -16,7 +16,7 @@ from h2crop_data.catalog.providers import (
 from h2crop_data.catalog.search import find_items
 from h2crop_data.errors import H2cropError, PlanError, SceneError
 from h2crop_data.grid import LONLAT, Cell, cells_of_area, to_crs
-from h2crop_data.recipe.model import EnmapSource
+from h2crop_data.recipe.model import EnmapSettings
 from h2crop_data.sources.enmap.scene import EnmapScenes, SceneFacts, scene_cells, scene_facts, scene_unit
 from h2crop_data.sources.scenes import SceneDecision, decision, unplaced, without_retracted, year_range
 from h2crop_data.sources.source import Candidate, Observed, Request, Scene
@@ -25,14 +25,14 @@ from h2crop_data.sources.source import Candidate, Observed, Request, Scene
 CLOUD_LAYER = "quality_cloud"
 
 
-def choose_enmap(source: EnmapSource, request: Request) -> Observed:
+def choose_enmap(source: EnmapSettings, request: Request) -> Observed:
     """The EnMAP cells of a season, the items behind them, and the decision on every scene the catalog gave.
 
     Raises PlanError where no scene gives a cell.
     """
     recipe, season = request.recipe, request.season
     ground = to_crs(request.area, request.crs, LONLAT)
-    found = find_items(recipe.source(source.catalog), source.collection, ground, *year_range(season))
+    found = find_items(recipe.locate_catalog(source.catalog), source.collection, ground, *year_range(season))
     # An EnMAP item has the name of its product, whatever else a catalog says of it; the one updated last counts.
     by_name = {item.id: item for item in sorted(found.items, key=updated)}
     listed, decisions = without_retracted(list(by_name.values()), "enmap", request.retracted)
@@ -87,7 +87,7 @@ def choose_enmap(source: EnmapSource, request: Request) -> Observed:
     return Observed(chosen, pinned, decisions)
 
 
-def promise_of(item: pystac.Item, source: EnmapSource) -> tuple[str | None, str]:
+def promise_of(item: pystac.Item, source: EnmapSettings) -> tuple[str | None, str]:
     """Why its item alone keeps a scene out (None where it does not), and a warning where it is taken all the same."""
     try:
         refusal = enmap_refusal(enmap_scene(item), source)
@@ -96,7 +96,7 @@ def promise_of(item: pystac.Item, source: EnmapSource) -> tuple[str | None, str]
         return str(error), ""
 
 
-def clear_cells(cells: Mapping[Cell, float], source: EnmapSource, allowed: set[Cell]) -> dict[Cell, float]:
+def clear_cells(cells: Mapping[Cell, float], source: EnmapSettings, allowed: set[Cell]) -> dict[Cell, float]:
     """Those of a scene's cells that the area has and whose share of flagged pixels is at most the recipe's."""
     return {cell: flagged for cell, flagged in cells.items() if cell in allowed and flagged <= source.max_flagged_share}
 
@@ -109,7 +109,7 @@ def why_none(scenes: Sequence[SceneDecision]) -> str:
     return "; ".join(f"{count} x {reason}" for reason, count in often)
 
 
-def enmap_refusal(scene: EnmapScene, source: EnmapSource) -> str | None:
+def enmap_refusal(scene: EnmapScene, source: EnmapSettings) -> str | None:
     """Why a recipe does not take a scene, or None."""
     if scene.time.month not in source.months:
         return f"month {scene.time.month} is not in enmap.months"
@@ -124,7 +124,7 @@ def enmap_refusal(scene: EnmapScene, source: EnmapSource) -> str | None:
     return None
 
 
-def without_cloud_layer(item: pystac.Item, source: EnmapSource) -> str:
+def without_cloud_layer(item: pystac.Item, source: EnmapSettings) -> str:
     """What to say of a scene that has no cloud layer and is taken all the same; empty for one that has it.
 
     Raises SceneError where the recipe wants one.

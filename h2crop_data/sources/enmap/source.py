@@ -12,7 +12,7 @@ from h2crop_data.catalog.access import raster_geobox
 from h2crop_data.catalog.providers import enmap_scene
 from h2crop_data.cube.schema import SourceFormat
 from h2crop_data.errors import MissingFileError, SceneError
-from h2crop_data.recipe.model import EnmapSource
+from h2crop_data.recipe.model import EnmapSettings
 from h2crop_data.sources.enmap.assemble import EnmapTask, enmap_block
 from h2crop_data.sources.enmap.format import enmap_format
 from h2crop_data.sources.enmap.scene import (
@@ -43,7 +43,7 @@ class Enmap(Source):
     name = "enmap"
     group = "enmap"
     algorithm = 1
-    settings = EnmapSource
+    settings = EnmapSettings
     words = EnmapWords()
     #: These choose scenes and cells; what is chosen is part of the input hash itself.
     not_identity = frozenset(
@@ -53,10 +53,10 @@ class Enmap(Source):
         }
     )
 
-    def format(self, settings: EnmapSource, cell_size: int) -> SourceFormat:
+    def format(self, settings: EnmapSettings, cell_size: int) -> SourceFormat:
         return enmap_format(settings.bands.count, cell_size)
 
-    def observe(self, settings: EnmapSource, request: Request) -> Observed:
+    def observe(self, settings: EnmapSettings, request: Request) -> Observed:
         return choose_enmap(settings, request)
 
     def nothing(self) -> EnmapScenes:
@@ -66,13 +66,13 @@ class Enmap(Source):
         return pinned.only(set(samples["scene"]))
 
     def inputs(
-        self, settings: EnmapSource | None, pinned: EnmapScenes, blocks: Sequence[PlannedBlock]
+        self, settings: EnmapSettings | None, pinned: EnmapScenes, blocks: Sequence[PlannedBlock]
     ) -> list[list[Any]]:
         items = {item.id: item_identity(item) for item in pinned.items}
         identity = self.identity(settings)
         return [[identity, items.get(block.scene)] for block in blocks]
 
-    def units(self, settings: EnmapSource, pinned: EnmapScenes, blocks: Sequence[PlannedBlock]) -> list[list[Unit]]:
+    def units(self, settings: EnmapSettings, pinned: EnmapScenes, blocks: Sequence[PlannedBlock]) -> list[list[Unit]]:
         # What they give is in the plan already, but in one of an earlier h2crop.
         cell_size = {block.scene: block.cells[0].size for block in blocks}
         units = {
@@ -122,18 +122,18 @@ class Enmap(Source):
                 patches += [ListedPatch(name, lists[name], epsg, patch_outline(name, grid.affine)) for name in names]
         return patches
 
-    def flag_masks(self, settings: EnmapSource) -> dict[str, int]:
+    def flag_masks(self, settings: EnmapSettings) -> dict[str, int]:
         return {"enmap_quality": settings.flag_mask}
 
     def counts(self, pinned: EnmapScenes) -> dict[str, int]:
         return {"enmap_scenes": len(pinned.items)}
 
     def seconds_to_read(
-        self, settings: EnmapSource, pinned: EnmapScenes, blocks: Collection[Mapping[str, Any]]
+        self, settings: EnmapSettings, pinned: EnmapScenes, blocks: Collection[Mapping[str, Any]]
     ) -> float:
         return len(blocks) * FILES_A_BLOCK * pinned.seconds_a_read
 
-    def task(self, settings: EnmapSource, pinned: EnmapScenes, block: PlannedBlock) -> EnmapTask | None:
+    def task(self, settings: EnmapSettings, pinned: EnmapScenes, block: PlannedBlock) -> EnmapTask | None:
         scene = pinned.by_id.get(block.scene)
         if scene is None:
             return None

@@ -17,7 +17,7 @@ from h2crop_data.catalog.providers import sentinel2_asset
 from h2crop_data.constants import FINE, MONTHS, REFLECTANCE_FILL
 from h2crop_data.errors import ReadError, SceneError
 from h2crop_data.grid import Cell, bounds_of, geobox
-from h2crop_data.recipe.model import Sentinel2Source
+from h2crop_data.recipe.model import Sentinel2Settings
 from h2crop_data.sentinel2.composite import (
     Observation,
     filled_from,
@@ -36,7 +36,7 @@ from h2crop_data.sources.timing import Stopwatch
 class Sentinel2Task:
     """What Sentinel-2 needs of one block."""
 
-    source: Sentinel2Source
+    source: Sentinel2Settings
     #: The items over it, and what is added to their numbers.
     items: list[pystac.Item]
     offsets: dict[str, int]

@@ -16,7 +16,7 @@ from h2crop_data.catalog.providers import (
 )
 from h2crop_data.catalog.search import find_items
 from h2crop_data.errors import PlanError, SceneError
-from h2crop_data.recipe.model import Sentinel2Source
+from h2crop_data.recipe.model import Sentinel2Settings
 from h2crop_data.sentinel2.reflectance import decide_offset
 from h2crop_data.sources.scenes import PinnedItems, SceneDecision, decision, unplaced, without_retracted, year_range
 from h2crop_data.sources.source import Request
@@ -37,7 +37,7 @@ class Sentinel2Scenes(PinnedItems):
 
 
 def choose_sentinel2(
-    source: Sentinel2Source, request: Request, places: Sequence[BaseGeometry]
+    source: Sentinel2Settings, request: Request, places: Sequence[BaseGeometry]
 ) -> tuple[Sentinel2Scenes, list[SceneDecision]]:
     """The Sentinel-2 items of a season over some places (longitude, latitude), and the decision on each found.
 
@@ -47,7 +47,7 @@ def choose_sentinel2(
     refused: list[tuple[pystac.Item, str]] = []
     for done, place in enumerate(places):
         request.progress(done, len(places), "searching Sentinel-2")
-        catalog = request.recipe.source(source.catalog)
+        catalog = request.recipe.locate_catalog(source.catalog)
         found = find_items(catalog, source.collection, place, *year_range(request.season))
         listed += found.items
         refused += found.refused

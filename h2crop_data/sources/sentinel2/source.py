@@ -10,7 +10,7 @@ from shapely.geometry.base import BaseGeometry
 from h2crop_data.catalog.acquisitions import looks_of
 from h2crop_data.constants import MONTHS
 from h2crop_data.cube.schema import SourceFormat
-from h2crop_data.recipe.model import Sentinel2Source
+from h2crop_data.recipe.model import Sentinel2Settings
 from h2crop_data.sources.scenes import SceneDecision, item_identity, items_over, read_items
 from h2crop_data.sources.sentinel2.assemble import Sentinel2Task, sentinel2_block
 from h2crop_data.sources.sentinel2.format import sentinel2_format
@@ -26,15 +26,15 @@ class Sentinel2(Source):
     name = "sentinel2"
     group = "s2"
     algorithm = 2
-    settings = Sentinel2Source
+    settings = Sentinel2Settings
     words = Sentinel2Words()
     not_identity = frozenset({"catalog"})
     faults: ClassVar = {"gaps": "s2_gaps", "impossible": "s2_impossible"}
 
-    def format(self, settings: Sentinel2Source, cell_size: int) -> SourceFormat:
+    def format(self, settings: Sentinel2Settings, cell_size: int) -> SourceFormat:
         return sentinel2_format(settings.bands, cell_size)
 
-    def select(self, settings: Sentinel2Source, request: Request, places: Sequence[BaseGeometry]) -> Selected:
+    def select(self, settings: Sentinel2Settings, request: Request, places: Sequence[BaseGeometry]) -> Selected:
         return Selected(*choose_sentinel2(settings, request, places))
 
     def nothing(self) -> Sentinel2Scenes:
@@ -44,7 +44,7 @@ class Sentinel2(Source):
         return {"s2_items": items_over(pinned.items, places)}
 
     def inputs(
-        self, settings: Sentinel2Source | None, pinned: Sentinel2Scenes, blocks: Sequence[PlannedBlock]
+        self, settings: Sentinel2Settings | None, pinned: Sentinel2Scenes, blocks: Sequence[PlannedBlock]
     ) -> list[list[Any]]:
         items = {item.id: item_identity(item) for item in pinned.items}
         identity = self.identity(settings)
@@ -68,7 +68,7 @@ class Sentinel2(Source):
         return {"sentinel2_scenes": len(pinned.items)}
 
     def seconds_to_read(
-        self, settings: Sentinel2Source, pinned: Sentinel2Scenes, blocks: Collection[Mapping[str, Any]]
+        self, settings: Sentinel2Settings, pinned: Sentinel2Scenes, blocks: Collection[Mapping[str, Any]]
     ) -> float:
         over = sum(len(row["s2_items"]) for row in blocks)
         return over * (len(settings.bands) + 1) * pinned.seconds_a_read
@@ -77,7 +77,7 @@ class Sentinel2(Source):
         months = {look.moment.month for look in looks_of(pinned.items, season)}
         return [month for month in range(1, MONTHS + 1) if month not in months]
 
-    def task(self, settings: Sentinel2Source, pinned: Sentinel2Scenes, block: PlannedBlock) -> Sentinel2Task:
+    def task(self, settings: Sentinel2Settings, pinned: Sentinel2Scenes, block: PlannedBlock) -> Sentinel2Task:
         names = list(block.row["s2_items"])
         offsets = {name: pinned.offsets[name] for name in names}
         return Sentinel2Task(settings, [pinned.by_id[name] for name in names], offsets)

@@ -11,7 +11,7 @@ import pandas as pd
 
 from h2crop_data import __version__
 from h2crop_data.cube.columns import in_declared_order, with_nullable_integers
-from h2crop_data.cube.releases import current_attributes
+from h2crop_data.cube.release_numbers import current_attributes
 from h2crop_data.cube.retraction import SCENE_REASON, Retractions, complete_retractions
 from h2crop_data.cube.seal import seal
 from h2crop_data.cube.season import FinishedSeason, stacked_coordinates
