@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from h2crop_data.constants import REFLECTANCE_FILL
-from h2crop_data.sentinel2.reflectance import BRIGHTEST
+from h2crop_data.sentinel2.clear import too_bright
 
 
 @dataclass(frozen=True)
@@ -28,11 +28,6 @@ class Observation:
 def observation(day: int, values: NDArray[np.int16], clear: NDArray[np.bool_]) -> Observation:
     """An observation whose clear pixels have a value in every band, and one that ground can have."""
     return Observation(day, values, clear & (values != REFLECTANCE_FILL).all(axis=0) & ~too_bright(values))
-
-
-def too_bright(values: NDArray[np.int16]) -> NDArray[np.bool_]:
-    """The pixels (y, x) that are above BRIGHTEST in some band (band, y, x)."""
-    return np.asarray((values > BRIGHTEST).any(axis=0), bool)
 
 
 def without_data(look: Observation) -> NDArray[np.bool_]:

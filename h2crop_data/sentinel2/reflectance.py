@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,8 +20,6 @@ from h2crop_data.errors import SceneError
 #: What files since baseline 04.00 carry: DN = 10000 x reflectance + 1000.
 OFFSET = -1000
 OFFSET_SINCE = (4, 0)
-#: Highest reflectance x 10000 of clear ground: fresh snow stays below it, glint and broken files do not.
-BRIGHTEST = 20_000
 #: Unsigned numbers from here to 65535 are -1000 to -1 counted from the other end, or saturated.
 WRAPPED = 2**16 - 1000
 #: What stands for no number where numbers have a sign.
@@ -135,11 +133,3 @@ def to_reflectance(numbers: NDArray[np.uint16] | NDArray[np.int32], offset: int)
     shifted += offset
     shifted[numbers == (0 if numbers.dtype == np.uint16 else NO_NUMBER)] = REFLECTANCE_FILL
     return shifted.astype(np.int16)
-
-
-def clear_pixels(scl: NDArray[Any], classes: list[int]) -> NDArray[np.bool_]:
-    """Whether the scene classification of each pixel is one of the clear classes."""
-    lookup = np.zeros(256, bool)
-    lookup[classes] = True
-    clear: NDArray[np.bool_] = lookup[scl]
-    return clear

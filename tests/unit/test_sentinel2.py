@@ -14,6 +14,7 @@ from hypothesis.extra import numpy as hnp
 from h2crop_data.constants import REFLECTANCE_FILL
 from h2crop_data.errors import SceneError
 from h2crop_data.recipe.model import Clouds
+from h2crop_data.sentinel2.clear import clear_pixels, too_bright
 from h2crop_data.sentinel2.composite import (
     Observation,
     filled_from,
@@ -22,10 +23,9 @@ from h2crop_data.sentinel2.composite import (
     observation,
     sort_layers,
     sorting_network,
-    too_bright,
     without_data,
 )
-from h2crop_data.sentinel2.reflectance import NO_NUMBER, OffsetEvidence, clear_pixels, decide_offset, to_reflectance
+from h2crop_data.sentinel2.reflectance import NO_NUMBER, OffsetEvidence, decide_offset, to_reflectance
 
 FILL = -32768
 economical = settings(deadline=None, max_examples=60)

@@ -18,16 +18,16 @@ from h2crop_data.constants import FINE, MONTHS, REFLECTANCE_FILL
 from h2crop_data.errors import ReadError, SceneError
 from h2crop_data.grid import Cell, bounds_of, geobox
 from h2crop_data.recipe.model import Sentinel2Settings
+from h2crop_data.sentinel2.clear import clear_pixels, too_bright
 from h2crop_data.sentinel2.composite import (
     Observation,
     filled_from,
     median_composite,
     mosaic_day,
     observation,
-    too_bright,
     without_data,
 )
-from h2crop_data.sentinel2.reflectance import clear_pixels, to_reflectance
+from h2crop_data.sentinel2.reflectance import to_reflectance
 from h2crop_data.sources.source import BlockGround, SourceBlock
 from h2crop_data.sources.timing import Stopwatch
 
