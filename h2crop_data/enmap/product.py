@@ -107,7 +107,7 @@ def select_bands(bands: Sequence[Band], exclude_nm: Sequence[tuple[float, float]
     return sorted(kept, key=lambda band: band.wavelength)
 
 
-def to_reflectance(numbers: NDArray[np.int16], bands: Sequence[Band], nodata: int) -> NDArray[Any]:
+def enmap_reflectance(numbers: NDArray[np.int16], bands: Sequence[Band], nodata: int) -> NDArray[Any]:
     """Reflectance x 10000 of the numbers in a file, (band, y, x); fill -32768.
 
     numbers: (band, y, x) of `bands`. int16 as they are where gain and offset say so (the usual case), else float32, to

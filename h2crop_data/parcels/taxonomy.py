@@ -28,7 +28,7 @@ HCAT3_CODE = re.compile(r"[0-9]{10}")
 CONTRADICTS = " ≠ "
 
 
-class CropTable(Protocol):
+class CropTableFile(Protocol):
     """A table of crop codes of the user's own."""
 
     @property
@@ -123,7 +123,7 @@ class Taxonomy:
         ).hexdigest()
 
 
-def load_crop_table(table: str | CropTable | None, country: str, path: Path | None = None) -> dict[str, str]:
+def load_crop_table(table: str | CropTableFile | None, country: str, path: Path | None = None) -> dict[str, str]:
     """A country's crop code -> HCAT3 code (ten digits, or empty).
 
     table: a name in taxonomy/countries (None: the country's own), or a table of the user's, which lies at `path`.

@@ -286,7 +286,7 @@ class Parcels(Section):
     """Smallest share of a cell's pixels in declared parcels whose crop has a class (at tier 1)."""
 
 
-class Taxonomy(Section):
+class TaxonomySettings(Section):
     """The classes of the four tiers."""
 
     version: str = "1"
@@ -357,7 +357,7 @@ class Recipe(Section):
     """Sentinel-2 scenes, or none."""
     parcels: Annotated[Parcels | None, NoneWord, NoneInSchema] = None
     """Declared parcels, or none."""
-    taxonomy: Taxonomy = Taxonomy()
+    taxonomy: TaxonomySettings = TaxonomySettings()
     """Crop classes."""
     split: Split = Split()
     """Train, val, test."""

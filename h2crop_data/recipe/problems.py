@@ -106,7 +106,7 @@ def shorten(value: Any) -> str:
     return text if len(text) <= 80 else text[:77] + "..."
 
 
-class Declared(Protocol):
+class DeclaredFile(Protocol):
     """What of a source of parcels says which file it reads."""
 
     @property
@@ -126,7 +126,9 @@ class Declared(Protocol):
         """The years it has; None: all."""
 
 
-def check_years(season: Sequence[Declared], prior: str | Sequence[Declared] | None, seasons: Collection[int]) -> None:
+def check_years(
+    season: Sequence[DeclaredFile], prior: str | Sequence[DeclaredFile] | None, seasons: Collection[int]
+) -> None:
     """Refuse a file of parcels that would be the declarations of several years.
 
     season, prior: as in the recipe. Raises an error that pydantic reports at the source's path.
@@ -152,8 +154,8 @@ def check_years(season: Sequence[Declared], prior: str | Sequence[Declared] | No
 
 
 def uses_of_sources(
-    season: Sequence[Declared], prior: str | Sequence[Declared] | None, seasons: Collection[int]
-) -> Iterator[tuple[tuple[str | int, ...], Declared, set[int]]]:
+    season: Sequence[DeclaredFile], prior: str | Sequence[DeclaredFile] | None, seasons: Collection[int]
+) -> Iterator[tuple[tuple[str | int, ...], DeclaredFile, set[int]]]:
     """Every source of a recipe with its place below `parcels`, and the years it is asked for."""
     before = {year - 1 for year in seasons}
     for i, source in enumerate(season):

@@ -120,7 +120,7 @@ def offset_of_item(evidence: OffsetEvidence) -> OffsetDecision:
     return OffsetDecision(offset, reason)
 
 
-def to_reflectance(numbers: NDArray[np.uint16] | NDArray[np.int32], offset: int) -> NDArray[np.int16]:
+def sentinel2_reflectance(numbers: NDArray[np.uint16] | NDArray[np.int32], offset: int) -> NDArray[np.int16]:
     """Reflectance x 10000 of the numbers in a file, same shape, int16; what is no number becomes -32768.
 
     numbers: uint16, 0 where there is none; or, of files with a sign, int32, NO_NUMBER where there is none. Nothing is

@@ -44,7 +44,7 @@ Square = tuple[int, int]
 ReadFile = Callable[[str], bytes]
 
 
-class SplitTable(Protocol):
+class GroundSplits(Protocol):
     """The split of every piece of ground."""
 
     @property
@@ -227,7 +227,7 @@ class Source(ABC):
         """
         return None
 
-    def split(self, settings: Any, pinned: Any, recipe: Recipe, splits: SplitTable, known: Sequence[Any]) -> Any:
+    def split(self, settings: Any, pinned: Any, recipe: Recipe, splits: GroundSplits, known: Sequence[Any]) -> Any:
         """What it pinned, in the splits of its ground."""
         return pinned
 

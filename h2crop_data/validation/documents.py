@@ -10,7 +10,7 @@ from h2crop_data.cube.schema import CoordinateSpec, StoreLayout, group_document
 from h2crop_data.cube.seal import DATASHEET
 
 
-def season_documents(layout: StoreLayout, season: int, blocks: int) -> dict[str, dict[str, Any]]:
+def expected_documents(layout: StoreLayout, season: int, blocks: int) -> dict[str, dict[str, Any]]:
     """Path below the root -> metadata document, of a season's group, arrays and coordinates."""
     slots = blocks * layout.capacity
     documents = {str(season): group_document({"season": season})}
@@ -25,7 +25,7 @@ def store_documents(layout: StoreLayout, seasons: Mapping[int, int]) -> dict[str
     """The same of all seasons (season -> blocks) of a store."""
     documents: dict[str, dict[str, Any]] = {}
     for season, blocks in seasons.items():
-        documents |= season_documents(layout, season, blocks)
+        documents |= expected_documents(layout, season, blocks)
     return documents
 
 
@@ -70,7 +70,7 @@ def release_files(layout: StoreLayout, seasons: Mapping[int, int], index: Mappin
     if "datasheet" in index:
         files.add(DATASHEET)
     for season, blocks in seasons.items():
-        files |= {f"{path}/zarr.json" for path in season_documents(layout, season, blocks)}
+        files |= {f"{path}/zarr.json" for path in expected_documents(layout, season, blocks)}
         for coordinate in layout.coordinates():
             shape = coordinate.shape(blocks * layout.capacity)
             files |= {f"{season}/{coordinate.name}/{chunk}" for chunk in coordinate_files(coordinate, shape)}

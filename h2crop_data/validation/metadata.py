@@ -10,7 +10,7 @@ from h2crop_data.errors import StoreError
 from h2crop_data.progress import Progress
 from h2crop_data.storage.storage import canonical_json
 from h2crop_data.validation.checksums import other_bytes
-from h2crop_data.validation.documents import difference, season_documents
+from h2crop_data.validation.documents import difference, expected_documents
 from h2crop_data.validation.findings import SMALL_READS, Findings, error, first, warning
 from h2crop_data.validation.release import Release
 from h2crop_data.validation.root import ROOT
@@ -31,7 +31,7 @@ def check_consolidated(release: Release) -> Findings:
 def check_documents(release: Release, progress: Progress) -> Findings:
     """The `zarr.json` of every group and array equals what it must be."""
     for season, blocks in release.seasons.items():
-        documents = season_documents(release.layout, season, blocks)
+        documents = expected_documents(release.layout, season, blocks)
         names = {f"{path}/zarr.json": document for path, document in documents.items()}
         here = [name for name in names if release.is_here(name)]
         found = in_order(lambda name: (name, read_metadata(release, name)), here, SMALL_READS)

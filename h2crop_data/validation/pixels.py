@@ -26,7 +26,7 @@ Arrays = dict[str, NDArray[Any]]
 
 
 @dataclass(frozen=True)
-class BlockTask:
+class BlockCheck:
     """A block to look at pixel by pixel."""
 
     season: int
@@ -40,7 +40,7 @@ class BlockTask:
 
 
 @dataclass
-class BlockOutcome:
+class CheckedBlock:
     """What was found in a block."""
 
     season: int
@@ -56,32 +56,32 @@ class BlockOutcome:
     priors: Priors = field(default_factory=Priors)
 
 
-def look_at_enmap(task: BlockTask, arrays: Arrays, outcome: BlockOutcome, imported: bool) -> Iterator[Problem]:
+def look_at_enmap(task: BlockCheck, arrays: Arrays, outcome: CheckedBlock, imported: bool) -> Iterator[Problem]:
     """What cannot be true in EnMAP."""
     return enmap_problems(arrays)
 
 
-def look_at_sentinel2(task: BlockTask, arrays: Arrays, outcome: BlockOutcome, imported: bool) -> Iterator[Problem]:
+def look_at_sentinel2(task: BlockCheck, arrays: Arrays, outcome: CheckedBlock, imported: bool) -> Iterator[Problem]:
     """What cannot be true in Sentinel-2."""
     return sentinel2_problems(arrays, task.season, imported=imported)
 
 
-def look_at_labels(task: BlockTask, arrays: Arrays, outcome: BlockOutcome, imported: bool) -> Iterator[Problem]:
+def look_at_labels(task: BlockCheck, arrays: Arrays, outcome: CheckedBlock, imported: bool) -> Iterator[Problem]:
     """What cannot be true in labels."""
     return label_problems(arrays, task.split, task.labels, outcome.pairs, imported=imported)
 
 
 #: What is asked of the values of each source; those of other sources are looked at as files and chunks alone.
-VALUE_CHECKS: dict[str, Callable[[BlockTask, Arrays, BlockOutcome, bool], Iterator[Problem]]] = {
+VALUE_CHECKS: dict[str, Callable[[BlockCheck, Arrays, CheckedBlock, bool], Iterator[Problem]]] = {
     "enmap": look_at_enmap,
     "sentinel2": look_at_sentinel2,
     "parcels": look_at_labels,
 }
 
 
-def look_at_block(release: Release, task: BlockTask) -> BlockOutcome:
+def look_at_block(release: Release, task: BlockCheck) -> CheckedBlock:
     """Read the files of a block once and check everything in them."""
-    outcome = BlockOutcome(task.season, task.block, task.split)
+    outcome = CheckedBlock(task.season, task.block, task.split)
     arrays: Arrays = {}
     for shard in task.shards:
         values = read_shard(release, shard, outcome)
@@ -105,7 +105,7 @@ def look_at_block(release: Release, task: BlockTask) -> BlockOutcome:
     return outcome
 
 
-def sample_names(task: BlockTask, arrays: Arrays) -> list[str]:
+def sample_names(task: BlockCheck, arrays: Arrays) -> list[str]:
     """The ids of the samples of a block, or their places where nothing tells the ids."""
     count = len(next(iter(arrays.values())))
     if task.samples is not None and len(task.samples) == count:
@@ -113,7 +113,7 @@ def sample_names(task: BlockTask, arrays: Arrays) -> list[str]:
     return [f"number {place} of its block" for place in range(count)]
 
 
-def value_problems(release: Release, task: BlockTask, arrays: Arrays, outcome: BlockOutcome) -> list[Problem]:
+def value_problems(release: Release, task: BlockCheck, arrays: Arrays, outcome: CheckedBlock) -> list[Problem]:
     """Everything that cannot be true in the values of a block."""
     imported = release.is_imported(task.season)
     problems: list[Problem] = []
@@ -125,7 +125,7 @@ def value_problems(release: Release, task: BlockTask, arrays: Arrays, outcome: B
     return problems
 
 
-def read_shard(release: Release, shard: Shard, outcome: BlockOutcome) -> NDArray[Any] | None:
+def read_shard(release: Release, shard: Shard, outcome: CheckedBlock) -> NDArray[Any] | None:
     """The samples of a block in one array, (sample, ...); None for a damaged file, which is told."""
     try:
         data = release.files.read(shard.name)
@@ -146,7 +146,7 @@ def read_shard(release: Release, shard: Shard, outcome: BlockOutcome) -> NDArray
 
 
 def decode(
-    release: Release, shard: Shard, data: bytes, index: NDArray[np.void], outcome: BlockOutcome
+    release: Release, shard: Shard, data: bytes, index: NDArray[np.void], outcome: CheckedBlock
 ) -> NDArray[Any] | None:
     """Every chunk of a shard's samples; None where one is damaged, which is told."""
     spec = shard.spec

@@ -10,7 +10,7 @@ from h2crop_data.bounded_map import in_order
 from h2crop_data.progress import Progress
 from h2crop_data.validation.findings import Finding, Findings, error, first, warning
 from h2crop_data.validation.labels import Priors, SeasonLabels
-from h2crop_data.validation.pixels import VALUE_CHECKS, BlockOutcome, BlockTask, look_at_block
+from h2crop_data.validation.pixels import VALUE_CHECKS, BlockCheck, CheckedBlock, look_at_block
 from h2crop_data.validation.release import Release
 from h2crop_data.validation.samples import SPLITS
 from h2crop_data.validation.shards import shards_of
@@ -32,7 +32,7 @@ def check_pixels(release: Release, workers: int, progress: Progress) -> Findings
     total = sum(release.seasons.values())
     done = 0
     for season in release.seasons:
-        tasks, priors = block_tasks(release, season), Priors()
+        tasks, priors = block_checks(release, season), Priors()
         for outcome in in_order(lambda task: outcome_of(release, task), tasks, workers):
             done += 1
             progress(done, total, f"pixels, season {season} block {outcome.block}")
@@ -54,7 +54,7 @@ def check_pixels(release: Release, workers: int, progress: Progress) -> Findings
         release.cannot_check(f"the statistics against the arrays: only {summed} of {known} blocks could be summed up")
 
 
-def block_tasks(release: Release, season: int) -> Iterator[BlockTask]:
+def block_checks(release: Release, season: int) -> Iterator[BlockCheck]:
     """The blocks of a season of which there is anything to read, in order."""
     labels = SeasonLabels.of(release, season)
     blocks, samples = release.blocks(season), release.samples(season)
@@ -62,20 +62,20 @@ def block_tasks(release: Release, season: int) -> Iterator[BlockTask]:
     rows = {} if samples is None else dict(tuple(samples.drop(columns="geometry").groupby("block")))
     for block, shards in groupby(shards_of(release, season), key=lambda shard: shard.block):
         split = splits.get(block)
-        yield BlockTask(season, block, split if split in SPLITS else None, list(shards), rows.get(block), labels)
+        yield BlockCheck(season, block, split if split in SPLITS else None, list(shards), rows.get(block), labels)
 
 
-def outcome_of(release: Release, task: BlockTask) -> BlockOutcome:
+def outcome_of(release: Release, task: BlockCheck) -> CheckedBlock:
     """What was found in a block, whatever it holds."""
     try:
         return look_at_block(release, task)
     except Exception as failure:  # noqa: BLE001 -- one strange block must not keep the others from being read
         told = f"the check of its pixels came to an end: {type(failure).__name__}: {failure}"
         where, remedy = f"{task.season}, block {task.block}", "mend the other findings and validate again, or report it"
-        return BlockOutcome(task.season, task.block, task.split, [error("unforeseen", where, told, remedy)])
+        return CheckedBlock(task.season, task.block, task.split, [error("unforeseen", where, told, remedy)])
 
 
-def note(release: Release, outcome: BlockOutcome) -> None:
+def note(release: Release, outcome: CheckedBlock) -> None:
     """Add what was read of a block to what was looked at."""
     release.counts["shards"] += outcome.shards
     release.counts["checksums"] += outcome.shards
@@ -84,7 +84,7 @@ def note(release: Release, outcome: BlockOutcome) -> None:
 
 
 def tier_conflicts(
-    release: Release, outcome: BlockOutcome, parents: dict[tuple[int, int], tuple[int, str]]
+    release: Release, outcome: CheckedBlock, parents: dict[tuple[int, int], tuple[int, str]]
 ) -> Iterator[Finding]:
     """Classes that belong to another class of the tier above than in blocks before.
 

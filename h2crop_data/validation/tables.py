@@ -96,7 +96,7 @@ def wanted_parts(release: Release) -> tuple[list[str], list[str]]:
     return wanted, ["squares", "datasheet", *(f"parcels-{season}" for season in seasons)]
 
 
-def read_index(release: Release, progress: Progress) -> Findings:
+def check_index(release: Release, progress: Progress) -> Findings:
     """Read every part of the index that can be relied on; tells of those that are missing or not as they must be."""
     index = release.attributes["index"]
     for name in DOCUMENTS:
@@ -110,7 +110,7 @@ def read_index(release: Release, progress: Progress) -> Findings:
     for done, name in enumerate(dict.fromkeys(tables)):
         progress(done, len(tables), f"index, {name}")
         if name in index and release.is_here(index[name]):
-            yield from read_table(release, name)
+            yield from check_table(release, name)
     for name in wanted:
         known = name in release.tables or name in release.documents or name in ("manifest", "root")
         if not known:
@@ -133,7 +133,7 @@ def read_document(release: Release, name: str) -> Findings:
         yield error("index", path, f"is a {type(document).__name__}", release.remedies.wrong_index())
 
 
-def read_table(release: Release, name: str) -> Findings:
+def check_table(release: Release, name: str) -> Findings:
     """Read a table of the index and check its columns; one that lacks a column is not relied on."""
     path = release.index_path(name)
     try:

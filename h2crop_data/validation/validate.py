@@ -32,7 +32,7 @@ from h2crop_data.validation.samples import check_samples
 from h2crop_data.validation.shards import check_shard_indexes
 from h2crop_data.validation.splits import check_splits
 from h2crop_data.validation.statistics import check_statistics_form
-from h2crop_data.validation.tables import read_index
+from h2crop_data.validation.tables import check_index
 from h2crop_data.validation.unfinished import check_strays
 
 Mode = Literal["quick", "full"]
@@ -155,7 +155,7 @@ def checks(release: Release, mode: Mode, workers: int, progress: Progress) -> li
         ("checksums", partial(check_small_checksums, release, progress)),
         ("consolidated metadata", partial(check_consolidated, release)),
         ("metadata documents", partial(check_documents, release, progress)),
-        ("index", partial(read_index, release, progress)),
+        ("index", partial(check_index, release, progress)),
         ("samples", partial(check_samples, release)),
         ("blocks", partial(check_blocks, release)),
         ("provenance", partial(check_provenance, release)),

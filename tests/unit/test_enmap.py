@@ -13,7 +13,7 @@ from odc.geo.geobox import GeoBox
 from pyproj import Transformer
 
 from h2crop_data.constants import ENMAP_FLAGS
-from h2crop_data.enmap.product import Band, parse_metadata, select_bands, to_reflectance
+from h2crop_data.enmap.product import Band, enmap_reflectance, parse_metadata, select_bands
 from h2crop_data.enmap.quality import footprint_or, quality_flags
 from h2crop_data.enmap.resample import resample_cubic
 from h2crop_data.errors import SceneError
@@ -129,19 +129,19 @@ class TestReflectance:
     numbers = np.array([[[0, 1, -300, 9999]], [[FILL, 32767, 5, FILL]]], np.int16)
 
     def test_the_usual_gain_changes_no_number(self) -> None:
-        values = to_reflectance(self.numbers, bands_of((500, 600)), FILL)
+        values = enmap_reflectance(self.numbers, bands_of((500, 600)), FILL)
         assert values.dtype == np.int16
         assert (values == self.numbers).all()
 
     @pytest.mark.parametrize("nodata", [0, -300, 9999])
     def test_another_nodata_becomes_fill(self, nodata: int) -> None:
-        values = to_reflectance(self.numbers, bands_of((500, 600)), nodata)
+        values = enmap_reflectance(self.numbers, bands_of((500, 600)), nodata)
         expected = [[[FILL if n == nodata else n for n in row] for row in band] for band in self.numbers.tolist()]
         assert values.tolist() == expected
 
     def test_unusual_gain_and_offset_count_for_each_band(self) -> None:
         bands = [Band(1, 500, 6, 2e-4, 0.01), Band(2, 600, 6, 1e-4, -0.05)]
-        values = to_reflectance(self.numbers, bands, FILL)
+        values = enmap_reflectance(self.numbers, bands, FILL)
         for band, scaled, numbers in zip(bands, values.tolist(), self.numbers.tolist(), strict=True):
             for value, number in zip(scaled[0], numbers[0], strict=True):
                 true = FILL if number == FILL else 10000 * (band.gain * number + band.offset)
@@ -150,7 +150,7 @@ class TestReflectance:
     @pytest.mark.parametrize("change", [(1.01e-4, 0.0), (1e-4, 1e-4), (2e-4, 0.0)])
     def test_a_small_change_of_one_band_is_seen(self, change: tuple[float, float]) -> None:
         bands = [Band(1, 500, 6, 1e-4, 0), Band(2, 600, 6, *change)]
-        values = to_reflectance(np.full((2, 1, 1), 1000, np.int16), bands, FILL)
+        values = enmap_reflectance(np.full((2, 1, 1), 1000, np.int16), bands, FILL)
         assert values[0].item() == pytest.approx(1000, abs=0.01)
         assert values[1].item() == pytest.approx(1e4 * (change[0] * 1000 + change[1]), abs=0.01)
 

@@ -23,7 +23,7 @@ from h2crop_data.recipe.model import Recipe, load_recipe, parse_recipe, shipped_
 FRANCE = "h2crop-france.yaml"
 SECTIONS = {
     *("Area", "EnmapSettings", "EnmapBands", "Sentinel2Settings", "Clouds", "Parcels", "ParcelSource", "CropTable"),
-    *("Taxonomy", "Split", "StoreOptions"),
+    *("TaxonomySettings", "Split", "StoreOptions"),
 }
 
 Document = dict[str, Any]

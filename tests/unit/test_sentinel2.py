@@ -25,7 +25,7 @@ from h2crop_data.sentinel2.composite import (
     sorting_network,
     without_data,
 )
-from h2crop_data.sentinel2.reflectance import NO_NUMBER, OffsetEvidence, decide_offset, to_reflectance
+from h2crop_data.sentinel2.reflectance import NO_NUMBER, OffsetEvidence, decide_offset, sentinel2_reflectance
 
 FILL = -32768
 economical = settings(deadline=None, max_examples=60)
@@ -154,7 +154,7 @@ class TestReflectance:
     @given(hnp.arrays(np.uint16, (3, 4)), st.sampled_from([0, -1000]))
     def test_offset_is_added_once_and_only_the_type_limits(self, numbers: np.ndarray, offset: int) -> None:
         before = numbers.copy()
-        values = to_reflectance(numbers, offset)
+        values = sentinel2_reflectance(numbers, offset)
         expected = [[FILL if n == 0 else min(n + offset, 32767) for n in row] for row in before.tolist()]
         assert values.dtype == np.int16
         assert values.tolist() == expected
@@ -178,7 +178,7 @@ class TestReflectance:
         ],
     )
     def test_known_numbers(self, number: int, offset: int, value: int) -> None:
-        assert to_reflectance(np.array([number], np.uint16), offset).tolist() == [value]
+        assert sentinel2_reflectance(np.array([number], np.uint16), offset).tolist() == [value]
 
     @pytest.mark.parametrize(
         ("number", "offset", "value"),
@@ -192,11 +192,11 @@ class TestReflectance:
         ],
     )
     def test_numbers_with_a_sign(self, number: int, offset: int, value: int) -> None:
-        assert to_reflectance(np.array([number], np.int32), offset).tolist() == [value]
+        assert sentinel2_reflectance(np.array([number], np.int32), offset).tolist() == [value]
 
     def test_both_generations_of_files_give_one_reflectance(self) -> None:
         reflectance = np.array([1, 200, 9000], np.uint16)
-        old, new = to_reflectance(reflectance, 0), to_reflectance(reflectance + np.uint16(1000), -1000)
+        old, new = sentinel2_reflectance(reflectance, 0), sentinel2_reflectance(reflectance + np.uint16(1000), -1000)
         assert old.tolist() == new.tolist() == [1, 200, 9000]
 
 

@@ -12,7 +12,7 @@ from rasterio.windows import Window
 
 from h2crop_data.catalog.access import raster_geobox, read_window
 from h2crop_data.constants import COARSE, ENMAP_FLAGS, REFLECTANCE_FILL
-from h2crop_data.enmap.product import to_reflectance as enmap_reflectance
+from h2crop_data.enmap.product import enmap_reflectance
 from h2crop_data.enmap.quality import footprint_or, quality_flags
 from h2crop_data.enmap.resample import resample_cubic
 from h2crop_data.errors import H2cropError, SceneError

@@ -43,12 +43,12 @@ from h2crop_data.sources.source import (
     BlockGround,
     Described,
     Ground,
+    GroundSplits,
     PlannedBlock,
     ReadFile,
     Request,
     Source,
     SourceBlock,
-    SplitTable,
     Square,
 )
 from h2crop_data.sources.timing import Stopwatch
@@ -85,7 +85,7 @@ class DeclaredParcels(Source):
         return Described(declared, usable, {"labelled_share": shares}, classes, touched)
 
     def split(
-        self, settings: Parcels, pinned: Declared, recipe: Recipe, splits: SplitTable, known: Sequence[Declared]
+        self, settings: Parcels, pinned: Declared, recipe: Recipe, splits: GroundSplits, known: Sequence[Declared]
     ) -> Declared:
         if splits.cells is None and recipe.split.method != "optimised":
             return pinned

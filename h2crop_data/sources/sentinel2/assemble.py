@@ -27,7 +27,7 @@ from h2crop_data.sentinel2.composite import (
     observation,
     without_data,
 )
-from h2crop_data.sentinel2.reflectance import to_reflectance
+from h2crop_data.sentinel2.reflectance import sentinel2_reflectance
 from h2crop_data.sources.source import BlockGround, SourceBlock
 from h2crop_data.sources.timing import Stopwatch
 
@@ -124,7 +124,7 @@ def look_observations(
                 faults.gaps.append(item.id)
                 continue
             with watch.step("composite"):
-                values = np.stack([to_reflectance(band, task.offsets[item.id]) for band in numbers])
+                values = np.stack([sentinel2_reflectance(band, task.offsets[item.id]) for band in numbers])
                 clear = clear_pixels(scl, source.clouds.clear)
                 if (clear & too_bright(values)).any():
                     faults.impossible.append(item.id)
