@@ -39,7 +39,7 @@ PAGE_SIZE = 250
 #: Pages without an item, one after the other, after which a search is given up.
 MOST_EMPTY_PAGES = 20
 #: What to do about a search that is not whole.
-AGAIN = "Run it again; if it stays so, tell whoever runs the catalog, or search a smaller area"
+AGAIN = "Run it again; if it stays so, report it to whoever runs the catalog, or search a smaller area"
 #: Vertices of the largest geometry a server is asked with.
 MOST_VERTICES = 500
 #: What pystac raises for JSON that is not what it should be.

@@ -14,7 +14,7 @@ def migrate(
     store: Annotated[str, typer.Argument(help="Folder or s3:// URL of the store.")],
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
-    """Make a release in the present format; also mends what the builder keeps of its blocks. Samples stay."""
+    """Make a release in the present format; also repairs what the builder keeps of its blocks. Samples stay."""
     from h2crop_data.maintenance.migrate import migrate_store
 
     with progress_line(quiet=as_json) as progress:

@@ -38,7 +38,7 @@ def make(
     out: Annotated[Path | None, typer.Option("--out", help="Folder of the plan.")] = None,
     season: Annotated[list[int] | None, typer.Option(help="Other seasons than the recipe's; may be repeated.")] = None,
     extend: Annotated[
-        str | None, typer.Option(help="A store: plan only what it does not have, and tell what has changed since.")
+        str | None, typer.Option(help="A store: plan only what it does not have, and report what has changed since.")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
 ) -> None:

@@ -14,7 +14,7 @@ from h2crop_data.errors import UsageError
 
 def retract(
     store: Annotated[str, typer.Argument(help="Folder or s3:// URL of the store.")],
-    reason: Annotated[str, typer.Option(help="Why; it stands in the index for ever.")],
+    reason: Annotated[str, typer.Option(help="Why; stored permanently in the index.")],
     block: Annotated[list[str] | None, typer.Option(help="SEASON:BLOCK, such as 2022:17; may be repeated.")] = None,
     scene: Annotated[
         list[str] | None, typer.Option(help="Id of a scene: every block made from it; may be repeated.")

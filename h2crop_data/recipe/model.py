@@ -306,7 +306,7 @@ class Split(Section):
     """`hash`: each square for itself, whatever else is built. `optimised`: hashed squares are moved until the shares of
     samples are met and every class that occurs in three squares occurs in every split; what is decided once stays."""
     buffer: float = Field(default=0.0, ge=0, le=100_000)
-    """Samples of different splits are at least so many metres apart; cells nearer to another split are left out."""
+    """Minimum distance in metres between samples of different splits; cells nearer to another split are left out."""
     lists: str | None = None
     """Folder of train.txt, val.txt and test.txt, one id a line (of a cell, a sample, or a patch of the published
     dataset), instead of squares; cells that are in no list are left out."""

@@ -193,7 +193,7 @@ class ObjectStorage(Storage):
         except OSError as error:
             raise StoreError(
                 f"cannot write {self.where(name)}: {error.strerror or error}; finished blocks are kept, "
-                "mend it and run again"
+                "fix it and rerun"
             ) from error
 
     def delete(self, name: str) -> None:

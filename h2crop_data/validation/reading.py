@@ -71,7 +71,7 @@ def outcome_of(release: Release, task: BlockCheck) -> CheckedBlock:
         return look_at_block(release, task)
     except Exception as failure:  # noqa: BLE001 -- one strange block must not keep the others from being read
         told = f"the check of its pixels came to an end: {type(failure).__name__}: {failure}"
-        where, remedy = f"{task.season}, block {task.block}", "mend the other findings and validate again, or report it"
+        where, remedy = f"{task.season}, block {task.block}", "fix the other findings and validate again, or report it"
         return CheckedBlock(task.season, task.block, task.split, [error("unforeseen", where, told, remedy)])
 
 

@@ -45,7 +45,7 @@ class Remedies:
     def wrong_block(self, season: int, block: int) -> str:
         """For values that were written like this: their checksum is right, or nobody knows it."""
         if self.origin == "copied":
-            return "the file is as it was published: tell its publisher, and leave these samples out"
+            return "the file is as it was published: report it to its publisher, and leave these samples out"
         if self.origin == "imported":
             return "compare with the published file; leave these samples out if it says the same"
         return (
@@ -62,13 +62,13 @@ class Remedies:
     def wrong_index(self) -> str:
         """For an index whose checksum is right and that does not say the truth."""
         if self.origin == "copied":
-            return "the index is as it was published: tell its publisher"
+            return "the index is as it was published: report it to its publisher"
         return f"the index was sealed like this: {self.run_again} with the newest h2crop seals it again; report this"
 
     def leak(self) -> str:
         """For samples of two splits that share ground, which a build never makes."""
         if self.origin == "copied":
-            return "tell the publisher, and leave one of them out of training or of testing"
+            return "report it to the publisher, and leave one of them out of training or of testing"
         return f"`h2crop retract {self.location} --block SEASON:BLOCK --reason …` keeps one of them out; report this"
 
     def same_prior(self, season: int) -> str:

@@ -178,7 +178,7 @@ def guarded(release: Release, name: str, check: Check) -> Findings:
     except Exception as failure:  # noqa: BLE001 -- nobody foresees every way in which a file can be damaged
         release.cannot_check(f"{name}, in part")
         told = f"the check of {name} came to an end: {type(failure).__name__}: {failure}"
-        yield error("unforeseen", name, told, "mend the other findings and validate again; if it stays, report it")
+        yield error("unforeseen", name, told, "fix the other findings and validate again; if it stays, report it")
 
 
 def check_format(release: Release) -> Findings:
