@@ -7,10 +7,11 @@ from typing import Any
 
 from h2crop_data.errors import PlanError
 from h2crop_data.grid import Cell
+from h2crop_data.published_ids import looks_published
 from h2crop_data.recipe.model import Recipe
 from h2crop_data.sources.registry import source_of
 from h2crop_data.sources.source import Candidate
-from h2crop_data.splits.lists import PATCH_ID, read_split_lists, splits_from_lists, splits_from_patches
+from h2crop_data.splits.lists import read_split_lists, splits_from_lists, splits_from_patches
 
 
 def listed_splits(recipe: Recipe, candidates: Sequence[Candidate], observed: Mapping[str, Any]) -> dict[Cell, str]:
@@ -20,7 +21,7 @@ def listed_splits(recipe: Recipe, candidates: Sequence[Candidate], observed: Map
     Raises RecipeError for lists that cannot be used, PlanError where no cell is in one.
     """
     lists = read_split_lists(recipe.locate(recipe.split.lists or ""))
-    published = {name: split for name, split in lists.items() if PATCH_ID.fullmatch(name)}
+    published = {name: split for name, split in lists.items() if looks_published(name)}
     own = {name: split for name, split in lists.items() if name not in published}
     cells = sorted({one.cell for one in candidates})
     found = {cell: split for cell, split in splits_from_lists(own, cells).items() if split is not None}

@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 from h2crop_data.constants import COARSE, ENMAP_FLAGS, REFLECTANCE_FILL, SENTINEL2_BANDS, UNKNOWN
 from h2crop_data.cube.schema import StoreLayout
 from h2crop_data.errors import ReadError
+from h2crop_data.mgrs import tile_square
 from h2crop_data.published.dates import composite_days
 from h2crop_data.published.kept import file_in_memory, image, keep
 from h2crop_data.published.layout import CELL_SIZE, ENMAP_BANDS, PublishedSample
-from h2crop_data.published.tiles import tile_square
 from h2crop_data.published.values import Stored, cloud_mask, measured_enmap, measured_sentinel2, store
 from h2crop_data.sources.formats import known_layout
 

@@ -32,7 +32,7 @@ from h2crop_data.published.blocks import (
     published_layout,
 )
 from h2crop_data.published.kept import kept_path
-from h2crop_data.published.layout import OFFSET, PublishedId, check_files, find_samples, sample_files
+from h2crop_data.published.layout import OFFSET, check_files, find_samples, sample_files
 from h2crop_data.published.options import (
     ImportOptions,
     Spectrum,
@@ -43,6 +43,7 @@ from h2crop_data.published.options import (
 )
 from h2crop_data.published.places import SceneCatalog, place_of, read_scenes
 from h2crop_data.published.tables import block_row, imported_scenes, sample_row, samples_table
+from h2crop_data.published_ids import PublishedId
 from h2crop_data.sources.describe import describe_release
 from h2crop_data.storage.storage import BUILD_FOLDER, FileRecord
 

@@ -6,11 +6,9 @@ not stated by its makers but inferred from their ids is marked in docs/published
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,7 +18,7 @@ import numpy as np
 from h2crop_data.constants import COARSE, FINE, MONTHS, SENTINEL2_BANDS, TIERS
 from h2crop_data.errors import H2cropError
 from h2crop_data.progress import Progress, silent
-from h2crop_data.published.tiles import tile_square
+from h2crop_data.published_ids import PublishedId
 
 CELL_SIZE = 1920
 ENMAP_BANDS = 218
@@ -32,9 +30,6 @@ LIST_FOLDERS = (LIST_FOLDER, "data_list")
 OFFSET = 1000
 #: Numbers of pixels nobody measured; the published code does not tell them from others.
 NO_DATA = 0
-SAMPLE_ID = re.compile(
-    r"(?P<time>\d{8}T\d{6})Z_(?P<number>\d{3})_x(?P<column>\d+)_y(?P<row>\d+)_T(?P<tile>\d{2}[C-X][A-Z]{2})"
-)
 #: Problems an error message lists; the exception has all of them.
 MOST_TOLD = 100
 
@@ -68,44 +63,6 @@ class PublishedError(H2cropError, ValueError):
             told.append(f"and {len(problems) - MOST_TOLD} more")
         super().__init__("\n  ".join([summary, *told]))
         self.problems = list(problems)
-
-
-@dataclass(frozen=True)
-class PublishedId:
-    """What the id of a published sample says, `20220613T112220Z_003_x384_y704_T32ULV`."""
-
-    text: str
-    time: datetime
-    #: Number of the EnMAP tile in its datatake, as text of three digits.
-    number: str
-    #: Of the sample's upper left pixel in the EnMAP scene.
-    column: int
-    row: int
-    #: MGRS tile, `32ULV`.
-    tile: str
-
-    @classmethod
-    def parse(cls, text: str) -> PublishedId:
-        """Read an id. Raises ValueError where it is none."""
-        match = SAMPLE_ID.fullmatch(text)
-        if match is None:
-            raise ValueError(f"{text!r} is not an id such as 20220613T112220Z_003_x384_y704_T32ULV")
-        try:
-            time = datetime.strptime(match["time"], "%Y%m%dT%H%M%S").replace(tzinfo=UTC)
-        except ValueError:
-            raise ValueError(f"{text!r} does not begin with a time") from None
-        tile_square(match["tile"])
-        return cls(text, time, match["number"], int(match["column"]), int(match["row"]), match["tile"])
-
-    @property
-    def season(self) -> int:
-        """The calendar year."""
-        return self.time.year
-
-    @property
-    def scene(self) -> str:
-        """What the id has of the EnMAP scene, `20220613T112220Z_003`."""
-        return f"{self.time:%Y%m%dT%H%M%S}Z_{self.number}"
 
 
 @dataclass(frozen=True)

@@ -22,8 +22,9 @@ from shapely.geometry.base import BaseGeometry
 from h2crop_data.constants import COARSE, FINE
 from h2crop_data.errors import CatalogError
 from h2crop_data.grid import LONLAT, transformer
-from h2crop_data.published.layout import CELL_SIZE, PublishedId
-from h2crop_data.published.tiles import tile_outline, tile_square
+from h2crop_data.mgrs import tile_outline, tile_square
+from h2crop_data.published.layout import CELL_SIZE
+from h2crop_data.published_ids import PublishedId
 
 #: How exactly a sample's place is known: its own pixels; its scene's ground inside its tile; its tile.
 Located = Literal["scene", "footprint", "tile"]

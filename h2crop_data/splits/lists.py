@@ -10,7 +10,6 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,6 +19,7 @@ import shapely
 from h2crop_data.constants import COARSE
 from h2crop_data.errors import RecipeError
 from h2crop_data.grid import Cell
+from h2crop_data.published_ids import PublishedId, looks_published
 from h2crop_data.splits.squares import moved, neighbouring, overlapping
 
 if TYPE_CHECKING:
@@ -28,26 +28,10 @@ if TYPE_CHECKING:
 SPLITS = ("train", "val", "test")
 #: Side of a published patch in EnMAP pixels.
 PATCH_PIXELS = 64
-PATCH_ID = re.compile(r"(?P<time>\d{8}T\d{6})Z_(?P<tile>\d{3})_x(?P<x>\d+)_y(?P<y>\d+)_T(?P<mgrs>\d{2}[C-X][A-Z]{2})")
 #: What follows the cell in a sample's id: the time in its scene's name, or the season where there is no scene.
 SAMPLE_TAIL = re.compile(r"\d{8}T\d{6}|\d{4}")
 #: Problems an error message lists.
 MOST_TOLD = 50
-
-
-@dataclass(frozen=True)
-class PublishedPatch:
-    """What the id of a published patch says (inferred from the ids; their makers do not explain them)."""
-
-    #: Start of the EnMAP scene, UTC.
-    time: datetime
-    #: Number of the EnMAP tile in its datatake.
-    tile: int
-    #: Column and row of its upper left pixel in the scene.
-    x: int
-    y: int
-    #: MGRS tile, `32ULV`.
-    mgrs: str
 
 
 @dataclass(frozen=True)
@@ -115,7 +99,7 @@ def refuse(problems: Sequence[str], summary: str) -> None:
 
 def is_id(name: str) -> bool:
     """Whether a text is an id that a list may hold."""
-    return cell_of(name) is not None or PATCH_ID.fullmatch(name) is not None
+    return cell_of(name) is not None or looks_published(name)
 
 
 def cell_of(name: str) -> Cell | None:
@@ -159,19 +143,12 @@ def splits_from_lists(lists: Mapping[str, str], cells: Iterable[Cell]) -> dict[C
 # Ids of the published dataset
 
 
-def published_patch(name: str) -> PublishedPatch:
+def published_patch(name: str) -> PublishedId:
     """What an id such as `20220613T112220Z_003_x384_y704_T32ULV` says. Raises RecipeError for anything else."""
-    match = PATCH_ID.fullmatch(name)
-    if match is None:
-        raise RecipeError(
-            f"{name!r} is not an id of the published dataset: EnMAP time, tile, x and y of the patch in pixels, MGRS"
-            " tile, such as 20220613T112220Z_003_x384_y704_T32ULV"
-        )
     try:
-        time = datetime.strptime(match["time"], "%Y%m%dT%H%M%S").replace(tzinfo=UTC)
-    except ValueError:
-        raise RecipeError(f"{name!r}: {match['time']} is not a time (YYYYMMDDThhmmss)") from None
-    return PublishedPatch(time, int(match["tile"]), int(match["x"]), int(match["y"]), match["mgrs"])
+        return PublishedId.parse(name)
+    except ValueError as error:
+        raise RecipeError(f"a list of the split: {error}") from error
 
 
 def patch_outline(name: str, scene_transform: Affine) -> tuple[float, float, float, float]:
@@ -184,7 +161,7 @@ def patch_outline(name: str, scene_transform: Affine) -> tuple[float, float, flo
     grid = scene_transform
     if (grid.a, grid.b, grid.d, grid.e) != (COARSE, 0, 0, -COARSE):
         raise RecipeError(f"{name!r}: its scene has no grid of {COARSE} m with north up, but {tuple(grid)[:6]}")
-    west, north = grid.c + patch.x * COARSE, grid.f - patch.y * COARSE
+    west, north = grid.c + patch.column * COARSE, grid.f - patch.row * COARSE
     side = PATCH_PIXELS * COARSE
     return west, north - side, west + side, north
 

@@ -12,17 +12,19 @@ import pytest
 import h2crop_data
 
 PACKAGE = Path(h2crop_data.__file__).parent
-PURE = {"bounded_map", "constants", "errors", "grid", "progress", ""}
+PURE = {"bounded_map", "constants", "errors", "grid", "mgrs", "progress", "published_ids", ""}
 BASE = PURE | {"plugins", "recipe"}
 MAY_IMPORT = {
     "bounded_map": set(),
     "constants": set(),
     "errors": set(),
     "grid": {"constants", "errors"},
+    "mgrs": {"grid"},
+    "published_ids": {"mgrs"},
     "plugins": {"errors"},
     "recipe": {"constants", "errors", "grid", "plugins"},
     "progress": set(),
-    "splits": {"constants", "errors", "grid"},
+    "splits": {"constants", "errors", "grid", "published_ids"},
     # The science knows arrays and values; no recipe, no store, no catalog.
     "sentinel2": PURE,
     "enmap": PURE,

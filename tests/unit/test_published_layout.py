@@ -23,6 +23,7 @@ from pyproj import Transformer
 
 from h2crop_data.bounded_map import in_order
 from h2crop_data.errors import CatalogError, UsageError
+from h2crop_data.mgrs import tile_bounds, tile_outline, tile_square
 from h2crop_data.published.blocks import blocks_of_samples
 from h2crop_data.published.dates import composite_days
 from h2crop_data.published.files import filled
@@ -31,7 +32,6 @@ from h2crop_data.published.layout import PublishedError, PublishedId, PublishedS
 from h2crop_data.published.normalisation import normalisation_files
 from h2crop_data.published.options import read_spectrum
 from h2crop_data.published.places import place_of, read_scenes
-from h2crop_data.published.tiles import tile_bounds, tile_outline, tile_square
 from h2crop_data.published.values import (
     cloud_mask,
     measured_enmap,

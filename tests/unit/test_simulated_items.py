@@ -30,13 +30,14 @@ from h2crop_data.enmap.product import PROCESSING_TAGS, Band, parse_metadata
 from h2crop_data.enmap.quality import LAYERS
 from h2crop_data.errors import SceneError
 from h2crop_data.grid import LONLAT, to_crs
+from h2crop_data.mgrs import tile_name
 from h2crop_data.sentinel2.reflectance import OffsetEvidence, decide_offset
 from h2crop_data.simulate.enmap import items as enmap_items
 from h2crop_data.simulate.enmap.items import EnmapProduct
 from h2crop_data.simulate.enmap.metadata import corners, metadata_xml, sun_at
 from h2crop_data.simulate.sentinel2 import items as sentinel2_items
 from h2crop_data.simulate.sentinel2.granules import Granule, reflectance_conversion
-from h2crop_data.simulate.sentinel2.tiles import Tile, mgrs_tile, tile_at, tiles_over
+from h2crop_data.simulate.sentinel2.tiles import Tile, tile_at, tiles_over
 from h2crop_data.simulate.sky.weather import sun_position
 
 EARTH_SEARCH = ("sentinel-2-c1-l2a", "sentinel-2-l2a", "sentinel-2-l1c")
@@ -63,7 +64,7 @@ BOUNDS = (493200, 5375760, 501360, 5383920)
     ],
 )
 def test_squares_have_their_known_names(epsg: int, easting: int, northing: int, name: str) -> None:
-    assert mgrs_tile(epsg, easting, northing) == name
+    assert tile_name(epsg, easting * 100_000, northing * 100_000) == name
 
 
 @pytest.mark.parametrize(
@@ -72,7 +73,7 @@ def test_squares_have_their_known_names(epsg: int, easting: int, northing: int, 
 )
 def test_a_square_no_zone_has_is_refused(epsg: int, easting: int, northing: int) -> None:
     with pytest.raises(ValueError, match=r"EPSG:\d+"):
-        mgrs_tile(epsg, easting, northing)
+        tile_name(epsg, easting * 100_000, northing * 100_000)
 
 
 def test_a_tile_is_larger_than_its_square_and_overlaps_its_neighbours() -> None:

@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 
 from h2crop_data.errors import RecipeError
 from h2crop_data.grid import Cell
+from h2crop_data.published_ids import PublishedId
 from h2crop_data.splits.lists import (
     ListedPatch,
-    PublishedPatch,
     patch_outline,
     published_patch,
     read_split_lists,
@@ -135,7 +135,7 @@ def test_published_patches_need_their_scenes() -> None:
 
 def test_an_id_of_the_published_dataset_says_time_place_and_tile() -> None:
     time = datetime(2022, 6, 13, 11, 22, 20, tzinfo=UTC)
-    assert published_patch(PATCH) == PublishedPatch(time, 3, 384, 704, "32ULV")
+    assert published_patch(PATCH) == PublishedId(PATCH, time, "003", 384, 704, "32ULV")
 
 
 @pytest.mark.parametrize("name", ["", CELL, PATCH.lower(), PATCH + "\n", PATCH.replace("T32ULV", "32ULV"), PATCH[:-1]])
@@ -145,7 +145,7 @@ def test_what_is_no_published_id_is_refused(name: str) -> None:
 
 
 def test_a_time_that_never_was_is_refused() -> None:
-    with pytest.raises(RecipeError, match="20221313T112220 is not a time"):
+    with pytest.raises(RecipeError, match="does not begin with a time"):
         published_patch(PATCH.replace("20220613", "20221313"))
 
 

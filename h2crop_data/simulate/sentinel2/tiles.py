@@ -1,9 +1,4 @@
-"""Sentinel-2's tiles by formula: the 100 km squares of the Military Grid Reference System, and what their files cover.
-
-The tile of a square begins at its north-western corner, moved outwards to whole 60 m counted from the origin of the
-zone (the equator, whose northing is 0 in the north and 10,000 km in the south), and is 109,800 m wide: neighbouring
-tiles overlap by about 9.8 km.
-"""
+"""The Sentinel-2 tiles over some ground; neighbouring ones overlap by about 9.8 km."""
 
 from __future__ import annotations
 
@@ -14,18 +9,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from h2crop_data.grid import LONLAT, transformer
+from h2crop_data.mgrs import FALSE_NORTHING, SQUARE, square_tile_bounds, tile_name
 
-#: Side of a square, of a tile, and of the pixels both end with, in metres.
-SQUARE, TILE, STEP = 100_000, 109_800, 60
-#: Letters of columns (of the zones 3n + 1, 3n + 2, 3n), rows (every 2000 km again) and latitude bands (8 degrees, from
-#: 80 south; the last is 12 degrees high).
-COLUMNS = {1: "ABCDEFGH", 2: "JKLMNPQR", 0: "STUVWXYZ"}
-ROWS = "ABCDEFGHJKLMNPQRSTUV"
-BANDS = "CDEFGHJKLMNPQRSTUVWX"
-#: Even zones begin at F where odd ones begin at A.
-EVEN_ZONE_SHIFT = 5
 #: Northing of the equator in the zones of the south, in squares.
-SOUTHERN_EQUATOR = 100
+SOUTHERN_EQUATOR = FALSE_NORTHING // SQUARE
 
 
 @dataclass(frozen=True)
@@ -54,32 +41,10 @@ class Tile:
         return self.name[-2:]
 
 
-def mgrs_tile(epsg: int, easting_100k: int, northing_100k: int) -> str:
-    """The name `31UDS` of the square whose south-western corner is at (easting, northing) x 100 km.
-
-    The latitude band is that of the square's centre. Raises ValueError where the zone has no such square.
-    """
-    zone = epsg % 100
-    if epsg // 100 not in (326, 327) or not 1 <= zone <= 60:
-        raise ValueError(f"EPSG:{epsg} is not a UTM zone")
-    south = epsg // 100 == 327
-    if not 1 <= easting_100k <= 8 or (northing_100k >= SOUTHERN_EQUATOR if south else northing_100k < 0):
-        raise ValueError(f"EPSG:{epsg} has no square at {easting_100k} x {northing_100k} (x 100 km)")
-    middle = ((easting_100k + 0.5) * SQUARE, (northing_100k + 0.5) * SQUARE)
-    latitude = transformer(f"EPSG:{epsg}", LONLAT).transform(*middle)[1]
-    if not -80 <= latitude <= 84:
-        raise ValueError(f"the square at {easting_100k} x {northing_100k} of EPSG:{epsg} lies beyond UTM")
-    band = BANDS[min(int((latitude + 80) // 8), len(BANDS) - 1)]
-    row = ROWS[(northing_100k + (0 if zone % 2 else EVEN_ZONE_SHIFT)) % len(ROWS)]
-    return f"{zone:02d}{band}{COLUMNS[zone % 3][easting_100k - 1]}{row}"
-
-
 def tile_at(epsg: int, easting_100k: int, northing_100k: int) -> Tile:
     """The tile of a square. Raises ValueError where the zone has no such square."""
-    equator = SOUTHERN_EQUATOR * SQUARE if epsg // 100 == 327 else 0
-    west = easting_100k * SQUARE // STEP * STEP
-    north = equator + math.ceil(((northing_100k + 1) * SQUARE - equator) / STEP) * STEP
-    return Tile(mgrs_tile(epsg, easting_100k, northing_100k), epsg, (west, north - TILE, west + TILE, north))
+    x, y = easting_100k * SQUARE, northing_100k * SQUARE
+    return Tile(tile_name(epsg, x, y), epsg, square_tile_bounds(epsg, x, y))
 
 
 def tiles_over(epsg: int, bounds: tuple[float, float, float, float]) -> list[Tile]:

@@ -111,7 +111,7 @@ class Enmap(Source):
         by_scene: dict[tuple[str, int], list[str]] = defaultdict(list)
         for name in lists:
             patch = published_patch(name)
-            by_scene[patch.time.strftime("%Y%m%dT%H%M%S"), patch.tile].append(name)
+            by_scene[patch.time.strftime("%Y%m%dT%H%M%S"), int(patch.number)].append(name)
         patches = []
         for item in pinned.items:
             scene = enmap_scene(item)

@@ -24,8 +24,8 @@ ROW_PERIOD = len(ROWS) * SQUARE
 #: Columns of a zone, the first from 100 km east.
 COLUMNS = 8
 EVEN_ZONE_SHIFT = 5
-#: Latitude in degrees: where the first band begins, and how high each is (the last one is 12 high).
-SOUTH_END, BAND_HEIGHT = -80, 8
+#: Latitude in degrees: where the first band begins and the last ends, and how high each is (the last one is 12 high).
+SOUTH_END, NORTH_END, BAND_HEIGHT = -80, 84, 8
 #: Northing of the equator in zones south of it.
 FALSE_NORTHING = 10_000_000
 #: Side of a Sentinel-2 tile, and what its upper left corner is a multiple of, in metres.
@@ -56,6 +56,27 @@ def tile_square(tile: str) -> tuple[int, int, int]:
     return epsg, x, y
 
 
+def tile_name(epsg: int, x: int, y: int) -> str:
+    """The name `31UDS` of the square whose south-west corner is at x, y (multiples of 100 km).
+
+    The latitude band is that of the square's centre. Raises ValueError where the zone has no such square.
+    """
+    zone = epsg % 100
+    if epsg // 100 not in (326, 327) or not 1 <= zone <= 60:
+        raise ValueError(f"EPSG:{epsg} is not a UTM zone")
+    column, row = x // SQUARE, y // SQUARE
+    south = epsg // 100 == 327
+    if not 1 <= column <= COLUMNS or (y >= FALSE_NORTHING if south else y < 0):
+        raise ValueError(f"EPSG:{epsg} has no square at {column} x {row} (x 100 km)")
+    latitude = transformer(f"EPSG:{epsg}", LONLAT).transform(x + SQUARE / 2, y + SQUARE / 2)[1]
+    if not SOUTH_END <= latitude <= NORTH_END:
+        raise ValueError(f"the square at {column} x {row} of EPSG:{epsg} lies beyond UTM")
+    band = BANDS[min(int((latitude - SOUTH_END) // BAND_HEIGHT), len(BANDS) - 1)]
+    shift = EVEN_ZONE_SHIFT if zone % 2 == 0 else 0
+    first = LETTERS.index("AJS"[(zone - 1) % 3])
+    return f"{zone:02d}{band}{LETTERS[first + column - 1]}{ROWS[(row + shift) % len(ROWS)]}"
+
+
 def band_middle(epsg: int, band: str) -> float:
     """The northing of the middle of a latitude band on the central meridian, in metres."""
     south = SOUTH_END + BANDS.index(band) * BAND_HEIGHT
@@ -67,10 +88,15 @@ def band_middle(epsg: int, band: str) -> float:
 def tile_bounds(tile: str) -> tuple[int, int, int, int, int]:
     """EPSG code, and west, south, east, north of a Sentinel-2 tile in metres. Raises ValueError for no tile."""
     epsg, x, y = tile_square(tile)
+    return epsg, *square_tile_bounds(epsg, x, y)
+
+
+def square_tile_bounds(epsg: int, x: int, y: int) -> tuple[int, int, int, int]:
+    """West, south, east, north in metres of the tile of the square whose south-west corner is at x, y."""
     equator = FALSE_NORTHING if epsg >= 32700 else 0
     west = math.floor(x / TILE_STEP) * TILE_STEP
     north = math.ceil((y + SQUARE - equator) / TILE_STEP) * TILE_STEP + equator
-    return epsg, west, north - TILE_SIZE, west + TILE_SIZE, north
+    return west, north - TILE_SIZE, west + TILE_SIZE, north
 
 
 def tile_outline(tile: str) -> shapely.Polygon:
