@@ -212,8 +212,8 @@ def objects(case: Case) -> dict[str, int]:
 
 
 def plan_files(case: Case) -> int:
-    """Files of the plan of a season: tables, items of each sensor, plan.json."""
-    return 9 + case.enmap
+    """Files of the plan of a season: tables, items of each sensor, what EnMAP's units found, plan.json."""
+    return 9 + 2 * case.enmap
 
 
 def index_bytes(case: Case) -> dict[str, float]:

@@ -195,7 +195,7 @@ class Lease:
                 raise
             raise StoreError(
                 f"the hold on {self.location} ran out and cannot be renewed: {cause_of(error)}; "
-                "finished blocks are kept; fix it and rerun"
+                "finished blocks are kept; fix it and run again"
             ) from error
 
     def renew(self) -> None:

@@ -77,7 +77,7 @@ class LocalStorage(Storage):
             with suppress(OSError):
                 partial.unlink(missing_ok=True)
             raise StoreError(
-                f"cannot write {target}: {error.strerror or error}; finished blocks are kept; fix it and rerun"
+                f"cannot write {target}: {error.strerror or error}; finished blocks are kept; fix it and run again"
             ) from error
 
     def delete(self, name: str) -> None:

@@ -189,4 +189,4 @@ def request_error(verb: str, where: str, error: Exception) -> StoreError:
         return StoreError(f"{cause}; for a server without TLS set AWS_ALLOW_HTTP=true")
     if isinstance(error, ValueError):
         return StoreError(cause)
-    return StoreError(f"{cause}; finished blocks are kept; fix it and rerun")
+    return StoreError(f"{cause}; finished blocks are kept; fix it and run again")

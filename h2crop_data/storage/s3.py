@@ -193,7 +193,7 @@ class ObjectStorage(Storage):
         except OSError as error:
             raise StoreError(
                 f"cannot write {self.where(name)}: {error.strerror or error}; finished blocks are kept, "
-                "fix it and rerun"
+                "fix it and run again"
             ) from error
 
     def delete(self, name: str) -> None:
