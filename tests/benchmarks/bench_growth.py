@@ -28,6 +28,7 @@ The last line is one JSON object:
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import resource
 import shutil
@@ -55,8 +56,8 @@ MANY, CAPACITY = 100_000, 16
 BANDS = 218
 #: Samples of the plans whose tasks are made.
 PLANNED = (1_600, 160_000)
-#: Tasks that are timed together.
-BATCH = 33
+#: Tasks that are timed together, and how often of each plan.
+BATCH, BATCHES = 33, 60
 
 
 def make_region(folder: Path) -> None:
@@ -253,28 +254,21 @@ def synthesised_season() -> tuple[Any, Any]:
 
 
 def task_times(folder: Path) -> dict[str, float]:
-    """How long the task of a block takes to make, in a small and in a large plan: the median of batches."""
-    times = {}
-    for samples in PLANNED:
-        plan = made_plan(samples)
-        batches = []
-        for tasks in (block_tasks_of(plan) for _ in range(20 * PLANNED[0] // samples + 1)):
-            next(tasks)
+    """How long the task of a block takes to make, in a small and in a large plan: medians of batches taken in turn."""
+    from h2crop_data.pipeline.block import BlockTasks
+
+    made = {samples: BlockTasks(made_plan(samples)) for samples in PLANNED}
+    numbers = {samples: itertools.cycle(tasks.blocks.places) for samples, tasks in made.items()}
+    batches: dict[int, list[float]] = {samples: [] for samples in PLANNED}
+    for _ in range(BATCHES):
+        # In turn, so that whatever else the machine does slows both.
+        for samples, tasks in made.items():
             start = time.perf_counter()
-            for done, task in enumerate(tasks, 1):
-                assert task.samples == CAPACITY
-                if done % BATCH == 0:
-                    batches.append(time.perf_counter() - start)
-                    start = time.perf_counter()
-        times[samples] = 1000 * statistics.median(batches) / BATCH
-    return {"task_ms_ratio": times[PLANNED[1]] / times[PLANNED[0]], "task_ms_160k": times[PLANNED[1]]}
-
-
-def block_tasks_of(plan: Any) -> Any:
-    """The tasks of all blocks of a plan, one after the other."""
-    from h2crop_data.pipeline.block import block_tasks
-
-    return block_tasks(plan)
+            for number in itertools.islice(numbers[samples], BATCH):
+                assert tasks.task(number).samples == CAPACITY
+            batches[samples].append(time.perf_counter() - start)
+    few, many = (1000 * statistics.median(batches[samples]) / BATCH for samples in PLANNED)
+    return {"task_ms_ratio": many / few, "task_ms_160k": many}
 
 
 def made_plan(samples: int) -> Any:
