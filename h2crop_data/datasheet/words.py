@@ -6,7 +6,8 @@ from collections.abc import Mapping
 
 from h2crop_data.cube.index import IndexTables
 from h2crop_data.cube.schema import SourceFormat
-from h2crop_data.datasheet.markdown import plain
+from h2crop_data.datasheet.facts import everything
+from h2crop_data.datasheet.markdown import plain, share, table
 
 #: Values of the coordinates of a first block, by name.
 Coordinates = Mapping[str, list[float]]
@@ -36,8 +37,15 @@ class SourceWords:
         return ""
 
     def quality(self, source: SourceFormat, tables: IndexTables) -> list[list[str]]:
-        """Paragraphs and tables on its quality, each a list of lines."""
-        return []
+        """Paragraphs and tables on its quality, each a list of lines: by default the shares among its columns."""
+        samples = everything(tables)
+        rows = []
+        for column in source.columns:
+            if column.is_share and column.dtype == "number" and column.name in samples:
+                values = samples[column.name].dropna()
+                words = f"{plain(source.title)}: {plain(column.text)}"
+                rows += [[words, share(float(values.mean())), share(float(values.max()))]] if len(values) else []
+        return [table(["share of a sample", "mean", "largest"], rows)] if rows else []
 
     def faults(self, source: SourceFormat, tables: IndexTables) -> list[str]:
         """Sentences on scenes that were not used."""

@@ -220,6 +220,24 @@ def test_the_index_keeps_the_recipe_with_the_source(built: Path, installed: None
     assert [column["name"] for column in stated["columns"]] == ["terrain_mean", "terrain_range"]
 
 
+def test_a_column_that_an_older_block_does_not_know_is_null(
+    terrain: Path, built: Path, tmp_path: Path, installed: None
+) -> None:
+    """As where an earlier version of the source, which did not measure the range, built the first block."""
+    store = tmp_path / "store"
+    shutil.copytree(built, store)
+    path = store / ".build/2022/000000.json"
+    marker = json.loads(path.read_text(encoding="utf-8"))
+    older = [{name: value for name, value in row.items() if name != "terrain_range"} for row in marker["provenance"]]
+    path.write_text(json.dumps({**marker, "provenance": older}), encoding="utf-8")
+    build(terrain, store, "--season", "2023")
+    samples = read_index(store, "samples-2022")
+    assert list(samples) == list(read_index(built, "samples-2022"))
+    assert samples["terrain_range"].isna().tolist() == (samples["block"] == 0).tolist()
+    assert samples["terrain_mean"].notna().all()
+    assert validate_store(store, mode="quick").findings == []
+
+
 def test_two_packages_with_one_name_harm_nobody_who_does_not_use_it(
     terrain: Path, tmp_path: Path, installed: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:

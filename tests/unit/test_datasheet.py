@@ -245,9 +245,9 @@ class TestFigures:
             assert number(row["clear days of a pixel (median, train)"]) == half
         shares = {row["share of a sample"]: row for row in sheet.rows("Quality", "share of a sample")}
         fill = [(one == -32768).mean() for season in SEASONS for one in made.arrays[season]["enmap"]]
-        row = shares["EnMAP values without a measurement"]
+        row = shares["EnMAP: values without a measurement"]
         assert number(row["mean"]) == pytest.approx(100 * np.mean(fill), abs=0.051)
-        assert number(row["worst sample"]) == pytest.approx(100 * max(fill), abs=0.051)
+        assert number(row["largest"]) == pytest.approx(100 * max(fill), abs=0.051)
         pixels = {row["share of the pixels"]: row for row in sheet.rows("Quality", "share of the pixels")}
         for name, words in (("label", "label"), ("prior", "the year before")):
             for tier in range(TIERS):
@@ -314,9 +314,9 @@ def test_figures_of_samples_that_differ(release: tuple[dict[str, Any], IndexTabl
         assert number(row["clear days of a pixel (median, train)"]) == half == 2
     row = sheet.rows("Quality", "share of a sample")[0]
     everything = [*clouds[2021], *clouds[2022]]
-    assert row["share of a sample"] == "EnMAP pixels flagged as cloud"
+    assert row["share of a sample"] == "EnMAP: pixels with the flag `cloud`"
     assert number(row["mean"]) == pytest.approx(100 * sum(everything) / 16, abs=0.051)
-    assert number(row["worst sample"]) == pytest.approx(100 * max(everything), abs=0.051)
+    assert number(row["largest"]) == pytest.approx(100 * max(everything), abs=0.051)
     for row in sheet.rows("When"):
         if row["sensor"] == "EnMAP":
             assert (row["scenes found"], row["scenes used"]) == ("3", "1")

@@ -8,19 +8,13 @@ import numpy as np
 
 from h2crop_data.cube.index import IndexTables
 from h2crop_data.cube.schema import SourceFormat
-from h2crop_data.datasheet.facts import cells_of, everything, found_in, recipe_sections
-from h2crop_data.datasheet.markdown import count, share, table
+from h2crop_data.datasheet.facts import cells_of, found_in, recipe_sections
+from h2crop_data.datasheet.markdown import count
 from h2crop_data.datasheet.quality import band_row
 from h2crop_data.datasheet.words import Coordinates, SourceWords
 
 #: Wavelengths whose bands stand for EnMAP: blue, green, red, near infrared, short wave infrared, nm.
 SHOWN_WAVELENGTHS = (490.0, 560.0, 665.0, 865.0, 1610.0, 2200.0)
-#: Columns of the samples index, and what they are a share of.
-SHARES = {
-    "enmap_cloud_share": "EnMAP pixels flagged as cloud",
-    "enmap_flagged_share": "EnMAP pixels with a flag that the recipe counts",
-    "enmap_fill_share": "EnMAP values without a measurement",
-}
 
 
 class EnmapWords(SourceWords):
@@ -44,15 +38,6 @@ class EnmapWords(SourceWords):
 
     def pixels(self, source: SourceFormat) -> str:
         return "of EnMAP those without a flag that the recipe counts"
-
-    def quality(self, source: SourceFormat, tables: IndexTables) -> list[list[str]]:
-        samples = everything(tables)
-        rows = []
-        for column, words in SHARES.items():
-            if column in samples and samples[column].notna().any():
-                values = samples[column].dropna()
-                rows.append([words, share(float(values.mean())), share(float(values.max()))])
-        return [table(["share of a sample", "mean", "worst sample"], rows)] if rows else []
 
     def limits(self, source: SourceFormat, tables: IndexTables) -> list[str]:
         limits = ["Flagged EnMAP pixels keep their values: `enmap_quality` says which to leave out."]
