@@ -24,6 +24,7 @@ from zarr.core.buffer import Buffer, BufferPrototype
 from zarr.storage import FsspecStore, LocalStore, WrapperStore
 
 from h2crop_data.constants import REFLECTANCE_FILL, REFLECTANCE_SCALE
+from h2crop_data.cube.root import Root, RootAttributes
 from h2crop_data.cube.schema import (
     REFLECTANCE_UNITS,
     ROOT_COPY,
@@ -57,7 +58,7 @@ def read_bytes(store: str | Path, name: str) -> bytes:
     return data
 
 
-def load_root(store: str | Path, release: int | None = None) -> dict[str, Any]:
+def load_root(store: str | Path, release: int | None = None) -> Root:
     """The consolidated root document of a release, by default of the current one.
 
     Raises StoreError where there is no store or no such release, FormatVersionError for a store of another major
@@ -76,11 +77,11 @@ def load_root(store: str | Path, release: int | None = None) -> dict[str, Any]:
         ) from error
 
 
-def root_document(store: str | Path, name: str) -> dict[str, Any]:
+def root_document(store: str | Path, name: str) -> Root:
     """A root document, or the copy of an older one, after a look at its format."""
     data = read_file(store, name)
     try:
-        root: dict[str, Any] = json.loads(data)
+        root: Root = json.loads(data)
         attributes = root["attributes"]
         attributes["format_version"]
     except (ValueError, KeyError, TypeError) as error:
@@ -89,10 +90,9 @@ def root_document(store: str | Path, name: str) -> dict[str, Any]:
     return root
 
 
-def store_attributes(store: str | Path, release: int | None = None) -> dict[str, Any]:
+def store_attributes(store: str | Path, release: int | None = None) -> RootAttributes:
     """The root attributes of a release, by default of the current one. Raises as `load_root`."""
-    attributes: dict[str, Any] = load_root(store, release)["attributes"]
-    return attributes
+    return load_root(store, release)["attributes"]
 
 
 class ReleaseStore(WrapperStore[Store]):
@@ -102,7 +102,7 @@ class ReleaseStore(WrapperStore[Store]):
     error instead of fill.
     """
 
-    def __init__(self, location: str | Path, root: dict[str, Any], *, missing_is_fill: bool = True) -> None:
+    def __init__(self, location: str | Path, root: Root, *, missing_is_fill: bool = True) -> None:
         """missing_is_fill: whether a shard that is not there reads as fill, or is an error as well."""
         super().__init__(zarr_store(location))
         self.location = str(location).rstrip("/")
@@ -264,7 +264,7 @@ def read_index(store: str | Path, name: str, release: int | None = None) -> pd.D
     return read_table(store, store_attributes(store, release), name)
 
 
-def read_table(store: str | Path, attributes: dict[str, Any], name: str) -> pd.DataFrame:
+def read_table(store: str | Path, attributes: RootAttributes, name: str) -> pd.DataFrame:
     """A table of the index of the release with these root attributes."""
     data = io.BytesIO(read_file(store, index_path(store, attributes, name)))
     with_geometry = name.startswith(("samples", "parcels", "squares"))
@@ -272,7 +272,7 @@ def read_table(store: str | Path, attributes: dict[str, Any], name: str) -> pd.D
     return table
 
 
-def read_columns(store: str | Path, attributes: dict[str, Any], name: str, columns: Sequence[str]) -> pa.Table:
+def read_columns(store: str | Path, attributes: RootAttributes, name: str, columns: Sequence[str]) -> pa.Table:
     """Those of some columns that a table of the index has; of a file in a folder only their bytes are read."""
     path = index_path(store, attributes, name)
     source = Path(store, path) if is_folder(store) else io.BytesIO(read_file(store, path))
@@ -291,7 +291,7 @@ def read_index_json(store: str | Path, name: str, release: int | None = None) ->
 
 
 def nothing_selected(
-    store: str | Path, attributes: dict[str, Any], split: str | None, seasons: Sequence[int]
+    store: str | Path, attributes: RootAttributes, split: str | None, seasons: Sequence[int]
 ) -> StoreError:
     """The error to raise where a split (None: any) has no sample in some seasons: what was asked, and what there is."""
     present = [int(season) for season in attributes["seasons"]]
@@ -315,7 +315,7 @@ def nothing_selected(
     return StoreError(f"{store} has {wanted} in {', '.join(map(str, seasons))}; {'; '.join(there)}")
 
 
-def index_path(store: str | Path, attributes: dict[str, Any], name: str) -> str:
+def index_path(store: str | Path, attributes: RootAttributes, name: str) -> str:
     """Where a part of the index lies."""
     index: dict[str, str] = attributes["index"]
     if name not in index:

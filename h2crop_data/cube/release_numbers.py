@@ -7,8 +7,8 @@ where it was lost or put back from an older copy, the index folders and the copi
 from __future__ import annotations
 
 import re
-from typing import Any
 
+from h2crop_data.cube.root import RootAttributes
 from h2crop_data.cube.schema import ROOT_COPY
 from h2crop_data.errors import StoreError
 from h2crop_data.storage.storage import BUILD_FOLDER, Storage
@@ -20,7 +20,7 @@ SEALING = f"{BUILD_FOLDER}/sealing.json"
 RELEASE_FILE = re.compile(r"index/r(?P<release>\d+)/.+")
 
 
-def current_attributes(storage: Storage) -> dict[str, Any] | None:
+def current_attributes(storage: Storage) -> RootAttributes | None:
     """The root attributes of the store's current release, or None before the first.
 
     Raises StoreError for a root that is not one of an h2crop store.
@@ -29,7 +29,7 @@ def current_attributes(storage: Storage) -> dict[str, Any] | None:
         return None
     root = storage.read_json(ROOT)
     try:
-        attributes: dict[str, Any] = root["attributes"]
+        attributes: RootAttributes = root["attributes"]
         attributes["format_version"], attributes["release"]
     except (KeyError, TypeError) as error:
         raise StoreError(

@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from h2crop_data.cube.release_numbers import current_attributes
+from h2crop_data.cube.root import RootAttributes
 from h2crop_data.errors import MissingFileError, StoreError
 from h2crop_data.storage.storage import BUILD_FOLDER, Storage, canonical_json
 
@@ -104,7 +105,7 @@ def released_retractions(files: Storage) -> Retractions:
     return found
 
 
-def index_rows(files: Storage, attributes: dict[str, Any], name: str, columns: list[str]) -> list[tuple[Any, ...]]:
+def index_rows(files: Storage, attributes: RootAttributes, name: str, columns: list[str]) -> list[tuple[Any, ...]]:
     """Some columns of a table of a release, row by row; none where the table is lost or of a format without them.
 
     Raises StoreError for a damaged table.

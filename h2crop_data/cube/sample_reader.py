@@ -15,6 +15,7 @@ import zarr
 from numpy.typing import NDArray
 
 from h2crop_data.cube.reading import ReleaseStore
+from h2crop_data.cube.root import Root
 from h2crop_data.cube.shard import IndexCache, check_request, open_arrays
 from h2crop_data.errors import StoreError
 from h2crop_data.storage.location import is_readable
@@ -84,7 +85,7 @@ class ZarrReader:
 
 
 def open_samples(
-    store: str | Path, root: dict[str, Any], seasons: Sequence[int], *, missing_is_fill: bool = False
+    store: str | Path, root: Root, seasons: Sequence[int], *, missing_is_fill: bool = False
 ) -> dict[int, dict[str, SampleReader]]:
     """Readers of every array of some seasons of a release: season -> array -> reader.
 

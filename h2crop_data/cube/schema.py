@@ -275,7 +275,7 @@ def parsed_source(facts: Mapping[str, Any]) -> SourceFormat:
     )
 
 
-def check_format_version(attributes: dict[str, Any], store: object) -> None:
+def check_format_version(attributes: Mapping[str, Any], store: object) -> None:
     """Refuse a store of another major version of the format. Raises FormatVersionError."""
     version = str(attributes.get("format_version", "none"))
     if version.split(".")[0] != FORMAT_VERSION.split(".")[0]:
@@ -321,7 +321,7 @@ def array_document(
     }
 
 
-def group_document(attributes: dict[str, Any], members: dict[str, dict[str, Any]] | None = None) -> dict[str, Any]:
+def group_document(attributes: Mapping[str, Any], members: dict[str, dict[str, Any]] | None = None) -> dict[str, Any]:
     """A Zarr v3 group document; with `members` (path -> document) it is a consolidated one."""
     document: dict[str, Any] = {"zarr_format": 3, "node_type": "group", "attributes": attributes}
     if members is not None:

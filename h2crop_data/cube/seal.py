@@ -14,6 +14,7 @@ import pandas as pd
 from h2crop_data.cube.coordinates import coordinate_chunks, encode_coordinate
 from h2crop_data.cube.index import IndexTables, index_files, index_tables, parquet_bytes
 from h2crop_data.cube.release_numbers import ROOT, SEALING, current_attributes, next_release
+from h2crop_data.cube.root import RootAttributes, SealedAttributes
 from h2crop_data.cube.schema import FORMAT_VERSION, ROOT_COPY, StoreLayout, group_document
 from h2crop_data.cube.season import FinishedSeason
 from h2crop_data.cube.writer import StoreBuilder
@@ -22,7 +23,7 @@ from h2crop_data.storage.storage import FileRecord
 #: The newest release in words, where a visitor looks first.
 DATASHEET = "DATASHEET.md"
 #: What puts a release into words: root attributes, tables, bytes of its data, values of coordinates of a first block.
-Describe = Callable[[dict[str, Any], IndexTables, int, dict[str, list[float]]], str]
+Describe = Callable[[SealedAttributes, IndexTables, int, dict[str, list[float]]], str]
 
 
 def seal(
@@ -55,7 +56,7 @@ def seal(
         documents, written = write_season(builder, layout, finished)
         members |= documents
         files += written + finished.files
-    attributes: dict[str, Any] = {
+    attributes: RootAttributes = {
         "title": "h2crop store",
         "format_version": FORMAT_VERSION,
         "release": release,

@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from h2crop_data.cube.root import SeasonIdentity
 from h2crop_data.cube.statistics import BlockSums
 from h2crop_data.storage.storage import FileRecord
 
@@ -59,7 +60,7 @@ class FinishedSeason:
         return self.samples[self.valid]
 
     @property
-    def identity(self) -> dict[str, Any]:
+    def identity(self) -> SeasonIdentity:
         """What the root says of it: its size, and a hash of its blocks that changes when any of them does."""
         files = sorted(self.files, key=lambda file: str(file["path"]))
         content = json.dumps([[file["path"], file["sha256"]] for file in files])

@@ -21,6 +21,7 @@ import numpy as np
 from numcodecs import blosc
 from numpy.typing import NDArray
 
+from h2crop_data.cube.root import Root
 from h2crop_data.cube.schema import ArraySpec, Codec
 from h2crop_data.errors import MissingFileError, StoreError
 from h2crop_data.storage.location import open_readable
@@ -327,7 +328,7 @@ def parse_index(tail: bytes, length: int, entries: int) -> NDArray[np.void]:
 
 def open_arrays(
     store: str | Path,
-    root: dict[str, Any],
+    root: Root,
     season: int,
     indexes: IndexCache | None = None,
     *,

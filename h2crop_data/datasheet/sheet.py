@@ -15,6 +15,7 @@ import pandas as pd
 
 from h2crop_data.constants import COARSE, FINE
 from h2crop_data.cube.index import IndexTables
+from h2crop_data.cube.root import SealedAttributes
 from h2crop_data.cube.schema import ArraySpec, StoreLayout
 from h2crop_data.datasheet.facts import (
     NONE,
@@ -52,7 +53,7 @@ NAMED = 6
 
 
 def datasheet(
-    attributes: dict[str, Any],
+    attributes: SealedAttributes,
     tables: IndexTables,
     layout: StoreLayout,
     words: Mapping[str, SourceWords],
@@ -86,7 +87,7 @@ def datasheet(
 
 
 def heading(
-    attributes: dict[str, Any], tables: IndexTables, layout: StoreLayout, words: Mapping[str, SourceWords]
+    attributes: SealedAttributes, tables: IndexTables, layout: StoreLayout, words: Mapping[str, SourceWords]
 ) -> list[str]:
     """Title, what the recipes say it is for, and the whole in one sentence."""
     sources = [words[source.name].summary(source) for source in layout.sources]
@@ -103,7 +104,7 @@ def heading(
 
 
 def contents_section(
-    attributes: dict[str, Any],
+    attributes: SealedAttributes,
     tables: IndexTables,
     layout: StoreLayout,
     words: Mapping[str, SourceWords],
@@ -272,7 +273,7 @@ def reading_section(tables: IndexTables) -> list[str]:
     ]
 
 
-def making_section(attributes: dict[str, Any], tables: IndexTables) -> list[str]:
+def making_section(attributes: SealedAttributes, tables: IndexTables) -> list[str]:
     """Software, recipes, classes, and how the offset of Sentinel-2 was decided."""
     blocks = tables.blocks
     lines = [f"- Sealed by {plain(attributes['software'])}{named('blocks built by', blocks, 'software', plain)}"]

@@ -137,7 +137,7 @@ class ComparedRelease:
     def __init__(self, store: str | Path, release: int | None) -> None:
         self.store = store
         self.root = load_root(store, release)
-        self.attributes: dict[str, Any] = self.root["attributes"]
+        self.attributes = self.root["attributes"]
         self.layout = layout_of_root(self.attributes)
         self.seasons = {int(season) for season in self.attributes["seasons"]}
 
@@ -242,7 +242,10 @@ def check_names(kind: str, wanted: Collection[Any], known: Collection[Any]) -> N
 
 def compare_attributes(result: StoreComparison, one: ComparedRelease, other: ComparedRelease) -> None:
     """Root attributes, those that only say how the bytes are laid out apart."""
-    a, b = ({name: release.attributes[name] for name in COMPARED_ATTRIBUTES} for release in (one, other))
+    a, b = (
+        {name: value for name, value in release.attributes.items() if name in COMPARED_ATTRIBUTES}
+        for release in (one, other)
+    )
     for change in changes(a, b):
         (result.told if change.name.startswith(FORM) else result.attributes).append(change)
 

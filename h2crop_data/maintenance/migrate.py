@@ -9,6 +9,7 @@ from typing import Any
 from h2crop_data.cube.marker import parsed_marker
 from h2crop_data.cube.reading import load_root
 from h2crop_data.cube.release_numbers import ROOT
+from h2crop_data.cube.root import Root
 from h2crop_data.cube.schema import FORMAT_VERSION, ROOT_COPY
 from h2crop_data.cube.shard import decode_shard
 from h2crop_data.cube.statistics import block_sums
@@ -68,7 +69,7 @@ def migrate_store(store: str | Path, progress: Progress = silent) -> MigrationRe
         return MigrationReport(str(store), before, FORMAT_VERSION, sealed.number, mended)
 
 
-def keep_root(builder: StoreBuilder, root: dict[str, Any]) -> None:
+def keep_root(builder: StoreBuilder, root: Root) -> None:
     """Keep a copy of the root of the newest release, which format 1.0 did not, so that it can be read later."""
     name = f"index/r{root['attributes']['release']}/{ROOT_COPY}"
     if not builder.storage.exists(name):

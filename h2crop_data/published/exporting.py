@@ -15,6 +15,7 @@ import pandas as pd
 from h2crop_data.bounded_map import in_order
 from h2crop_data.constants import SENTINEL2_BANDS
 from h2crop_data.cube.reading import index_path, load_root, nothing_selected, read_bytes, read_columns, read_file
+from h2crop_data.cube.root import RootAttributes
 from h2crop_data.cube.sample_reader import SampleReader, open_samples
 from h2crop_data.errors import PlanError, StoreError, UsageError
 from h2crop_data.progress import Progress, silent
@@ -145,7 +146,7 @@ def file_name(sample: str) -> str:
     return f"{DATA_FOLDER}/{sample}.h5"
 
 
-def chosen_seasons(store: str | Path, attributes: dict[str, Any], options: ExportOptions) -> list[int]:
+def chosen_seasons(store: str | Path, attributes: RootAttributes, options: ExportOptions) -> list[int]:
     """The seasons to export, in order. Raises StoreError for one that the store does not have."""
     present = [int(season) for season in attributes["seasons"]]
     missing = [season for season in options.seasons if season not in present]
@@ -156,7 +157,7 @@ def chosen_seasons(store: str | Path, attributes: dict[str, Any], options: Expor
 
 def source_of(
     store: str | Path,
-    attributes: dict[str, Any],
+    attributes: RootAttributes,
     season: int,
     readers: dict[str, SampleReader],
     options: ExportOptions,
@@ -202,7 +203,7 @@ def check_fit(store: str | Path, layout: Mapping[str, Any]) -> None:
         raise PublishedError(f"{store} does not fit the published layout:", problems)
 
 
-def samples_of(store: str | Path, attributes: dict[str, Any], season: int, split: str | None) -> pd.DataFrame:
+def samples_of(store: str | Path, attributes: RootAttributes, season: int, split: str | None) -> pd.DataFrame:
     """The samples of a season to export, in order of slot. Raises UsageError for a split there is not."""
     if split is not None and split not in SPLITS:
         raise UsageError(f"--split {split}: the splits are {', '.join(SPLITS)}")
@@ -217,7 +218,7 @@ def check_target(target: LocalStorage) -> None:
         raise StoreError(f"{target.location} is not empty ({foreign}) and no export was begun there; choose another")
 
 
-def record_export(target: Storage, options: ExportOptions, attributes: dict[str, Any]) -> None:
+def record_export(target: Storage, options: ExportOptions, attributes: RootAttributes) -> None:
     """Keep the record of an export. Raises PlanError where the folder was begun otherwise, naming what differs."""
     record = {
         "algorithm": ALGORITHM,
@@ -250,7 +251,7 @@ def write_lists(target: Storage, tables: Sequence[pd.DataFrame], options: Export
 
 
 def write_normalisation(
-    target: Storage, store: str | Path, attributes: dict[str, Any], options: ExportOptions, report: ExportReport
+    target: Storage, store: str | Path, attributes: RootAttributes, options: ExportOptions, report: ExportReport
 ) -> None:
     """Mean and standard deviation of the numbers that were exported."""
     reflectance = index_document(store, attributes, "statistics")["reflectance"]
@@ -259,6 +260,6 @@ def write_normalisation(
         report.normalisation.append(name)
 
 
-def index_document(store: str | Path, attributes: dict[str, Any], name: str) -> Any:
+def index_document(store: str | Path, attributes: RootAttributes, name: str) -> Any:
     """A JSON document of the index of a release."""
     return json.loads(read_file(store, index_path(store, attributes, name)))

@@ -24,6 +24,7 @@ from h2crop_data.cube.reading import (
     read_table,
     store_attributes,
 )
+from h2crop_data.cube.root import Root
 from h2crop_data.errors import StoreError
 
 #: Classes of tier 4 that are named, the most frequent first.
@@ -149,13 +150,13 @@ def array_facts(members: dict[str, Any], season: str, files: pd.DataFrame) -> di
     return facts
 
 
-def wavelength_range(store: str | Path, root: dict[str, Any], season: int, samples: pd.DataFrame) -> list[float] | None:
+def wavelength_range(store: str | Path, root: Root, season: int, samples: pd.DataFrame) -> list[float] | None:
     """First and last wavelength of the first sample in nm; None without EnMAP."""
     spectrum = None if samples.empty else read_wavelengths(store, root, season, int(samples["slot"].iloc[0]))
     return None if spectrum is None else [round(float(spectrum.min()), 2), round(float(spectrum.max()), 2)]
 
 
-def read_wavelengths(store: str | Path, root: dict[str, Any], season: int, slot: int) -> NDArray[np.float32] | None:
+def read_wavelengths(store: str | Path, root: Root, season: int, slot: int) -> NDArray[np.float32] | None:
     """The wavelengths (nm) of the sample in a slot; None without EnMAP. Reads one chunk of the coordinate."""
     name = f"{season}/wavelength"
     if name not in root["consolidated_metadata"]["metadata"]:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from h2crop_data.cube.index import IndexTables
+from h2crop_data.cube.root import SealedAttributes
 from h2crop_data.datasheet.sheet import datasheet
 from h2crop_data.datasheet.words import Coordinates, SourceWords
 from h2crop_data.plugins import installed_sources, load_installed
@@ -27,7 +26,7 @@ def words_of(source: str) -> SourceWords:
 
 
 def describe_release(
-    attributes: dict[str, Any],
+    attributes: SealedAttributes,
     tables: IndexTables,
     data_bytes: int | None = None,
     coordinates: Coordinates | None = None,

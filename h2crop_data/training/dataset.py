@@ -13,6 +13,7 @@ import torch
 from torch.utils.data import Dataset
 
 from h2crop_data.cube.reading import load_root, nothing_selected, read_columns
+from h2crop_data.cube.root import RootAttributes
 from h2crop_data.cube.sample_reader import SampleReader, open_samples
 from h2crop_data.errors import StoreError
 
@@ -126,7 +127,7 @@ class CropSamples(Dataset[dict[str, Any]]):
         return sample
 
 
-def chosen_samples(store: str | Path, attributes: dict[str, Any], season: int, split: str | None) -> pa.Table:
+def chosen_samples(store: str | Path, attributes: RootAttributes, season: int, split: str | None) -> pa.Table:
     """Id and slot of a season's samples, of a split or of all (None), in order of the index."""
     table = read_columns(store, attributes, f"samples-{season}", ["sample", "slot", "split"])
     chosen = table if split is None else table.filter(pc.equal(table["split"], split))

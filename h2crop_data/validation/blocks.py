@@ -79,9 +79,12 @@ def check_identity(release: Release, season: int, blocks: pd.DataFrame) -> Findi
     nothing = pd.DataFrame({"block": []})
     told = FinishedSeason(season, nothing, blocks, nothing, None, {}, {}, files, {}).identity
     stated = release.attributes["seasons"][str(season)]
-    for key, word in (("blocks", "blocks"), ("sha256", "hash of the blocks' files")):
-        if told[key] != stated[key]:
-            what = f"its {word} of {season} is {stated[key]}, the index gives {told[key]}"
+    for word, given, said in (
+        ("blocks", told["blocks"], stated["blocks"]),
+        ("hash of the blocks' files", told["sha256"], stated["sha256"]),
+    ):
+        if given != said:
+            what = f"its {word} of {season} is {said}, the index gives {given}"
             yield error("identity", ROOT, what, release.remedies.sealed())
 
 
