@@ -20,7 +20,10 @@ NUMBERED_AXES = {"month": 1, "tier": 1, "band": 0}
 
 @dataclass(frozen=True)
 class Change:
-    """A value that differs; None on a side that does not have it."""
+    """A value that differs.
+
+    name: where it stands. a, b: the value of either side; None where it has none.
+    """
 
     name: str
     a: Any
@@ -29,34 +32,39 @@ class Change:
 
 @dataclass(frozen=True)
 class ArrayDifference:
-    """How one sample differs in one array."""
+    """How one sample differs in one array.
+
+    array, sample: their names. differing, values: how many values differ, of how many.
+    largest: largest absolute difference, as stored, where both sides have a value; None where there is none, and for
+    classes, flags and parcel numbers.
+    only_a, only_b: of those that differ, a value in A and fill in B, and the other way round.
+    where: along the axes: `month` and `tier` from 1, `band` from 0, `s2_band` by name; `flag`: names that differ.
+    """
 
     array: str
     sample: str
-    #: How many values differ, of how many.
     differing: int
     values: int
-    #: Largest absolute difference, as stored, where both sides have a value; None where there is none, and for
-    #: classes, flags and parcel numbers.
     largest: int | None
-    #: Of those that differ: a value in A and fill in B, and the other way round.
     only_a: int
     only_b: int
-    #: Where along the axes: `month` and `tier` from 1, `band` from 0, `s2_band` by name; `flag`: names that differ.
     where: dict[str, list[int | str]]
 
 
 @dataclass(frozen=True)
 class TableDifference:
-    """How two tables differ whose rows are matched by a key."""
+    """How two tables differ whose rows are matched by a key.
+
+    common: rows that both have. only_a, only_b: keys of the rows that one side has.
+    columns_only_a, columns_only_b: columns that one side has.
+    columns: column -> keys of the rows in which it differs.
+    """
 
     common: int
-    #: Keys of the rows that one side has.
     only_a: list[str]
     only_b: list[str]
     columns_only_a: list[str]
     columns_only_b: list[str]
-    #: Column -> keys of the rows in which it differs.
     columns: dict[str, list[str]]
 
     @property

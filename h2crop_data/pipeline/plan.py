@@ -34,25 +34,30 @@ SQUARE_COLUMNS = ["column", "row", "split"]
 
 @dataclass(frozen=True)
 class SeasonPlan:
-    """The plan of one season."""
+    """The plan of one season.
+
+    season: the year. recipe: as it was when the season was planned.
+    samples: one row a sample, ordered by block and slot: sample, cell, epsg, x0, y0, block, slot, split, square, scene,
+    the other planned columns, geometry (longitude, latitude).
+    blocks: one row a block: block, split, square, epsg, scene, samples, the columns of its sources, input hashes.
+    scenes: every scene the catalogs gave, with the decision on it.
+    pinned: what each source found, by name; of sources that come with h2crop also where the recipe does not use them.
+    taxonomy_version, taxonomy_hash: of the classes.
+    algorithm: version of the algorithm of each array group that the input hashes were made for.
+    squares: the split of every square this plan decided on.
+    split_problems: in words, what the split of the samples could not be made to meet.
+    """
 
     season: int
     recipe: Recipe
-    #: One row a sample, ordered by block and slot: sample, cell, epsg, x0, y0, block, slot, split, square, scene,
-    #: scene_time, flagged_share, labelled_share, geometry (longitude, latitude).
     samples: gpd.GeoDataFrame
-    #: One row a block: block, split, square, epsg, scene, samples, the columns of its sources, hash_s2 and so on.
     blocks: pd.DataFrame
     scenes: list[SceneDecision]
-    #: What each source found, by name: of sources that come with h2crop also where the recipe does not use them.
     pinned: dict[str, Any]
     taxonomy_version: str
     taxonomy_hash: str
-    #: Version of the algorithm of each array group that the input hashes were made for.
     algorithm: dict[str, int]
-    #: The split of every square this plan decided on.
     squares: dict[tuple[int, int], str]
-    #: In words, what the split of the samples could not be made to meet.
     split_problems: list[str] = field(default_factory=list)
 
     @property

@@ -17,13 +17,18 @@ from store_factory import make_store
 import h2crop_data
 from h2crop_data.errors import StoreError
 from h2crop_data.maintenance.compare import SeasonComparison, StoreComparison
+from h2crop_data.maintenance.differences import ArrayDifference, Change, TableDifference
 from h2crop_data.pipeline.build import BuildReport
 from h2crop_data.pipeline.estimate import Estimate
+from h2crop_data.pipeline.plan import SeasonPlan
 from h2crop_data.validation.findings import Finding
 from h2crop_data.validation.validate import Validation
 
 #: What the public functions give.
-RESULTS = [BuildReport, Estimate, Finding, SeasonComparison, StoreComparison, Validation]
+RESULTS = [
+    *(ArrayDifference, BuildReport, Change, Estimate, Finding, SeasonComparison, SeasonPlan, StoreComparison),
+    *(TableDifference, Validation),
+]
 
 
 @pytest.mark.parametrize("name", h2crop_data.__all__)
