@@ -41,7 +41,7 @@ def tables() -> str:
     layout = known_layout(1920, 16, s2_bands=SENTINEL2_BANDS, enmap_bands=218)
     parts = {
         "samples-<season>.parquet": [*layout.sample_columns(), stated.GEOMETRY],
-        "samples-<season>.parquet, imported seasons besides": stated.IMPORTED,
+        "samples-<season>.parquet, imported seasons besides": stated.IMPORTED_COLUMNS,
         "parcels-<season>.parquet": stated.PARCELS,
         "blocks.parquet": layout.block_columns(),
         "scenes.parquet": stated.SCENES,

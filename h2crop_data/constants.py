@@ -41,3 +41,10 @@ ENMAP_FLAGS: dict[str, int] = {
     "low_quality": 8192,
     "defective": 16384,
 }
+
+#: The splits, in the order they are named.
+SPLITS = ("train", "val", "test")
+#: What stands in the index for a cell, a split square, a scene, a plan or a taxonomy where there is none.
+NONE = "none"
+#: The class columns of parcels.
+TIER_COLUMNS = [f"tier{tier}" for tier in range(1, TIERS + 1)]

@@ -34,7 +34,7 @@ def build(
     from h2crop_data.pipeline.build import build_store
 
     given: Recipe | Path
-    if is_folder(source):
+    if names_a_folder(source):
         given = Path(source)
         if season or extend:
             raise UsageError("--season and --extend go with a recipe; a plan has its seasons and samples")
@@ -65,7 +65,7 @@ def build(
         raise typer.Exit(Exit.GAPS)
 
 
-def is_folder(source: str) -> bool:
+def names_a_folder(source: str) -> bool:
     """Whether a source is a folder, not a file or a name."""
     try:
         return Path(source).is_dir()

@@ -16,7 +16,7 @@ from h2crop_data.constants import TIERS
 
 Dtype = Literal["text", "texts", "integer", "nullable integer", "number", "numbers", "time", "boolean", "geometry"]
 #: When a column is known: before a pixel is read, or from the arrays of a block.
-Known = Literal["planned", "derived"]
+WhenKnown = Literal["planned", "derived"]
 Table = TypeVar("Table", bound=pd.DataFrame)
 
 
@@ -32,7 +32,7 @@ class Column:
     unit: str = ""
     #: Name of the source that states it; empty for columns that every store has.
     source: str = ""
-    known: Known = "planned"
+    known: WhenKnown = "planned"
     #: How many numbers a list holds.
     length: int | None = None
     #: Whether every row has a value.
@@ -69,7 +69,7 @@ SAMPLES = (
     Column("labelled_share", "number", "pixels with a class at tier 1, as planned", "share", imported=False),
 )
 #: What samples of an imported season have besides (docs/published-layout.md).
-IMPORTED = (
+IMPORTED_COLUMNS = (
     Column("on_lattice", "boolean", "whether its ground is a cell of the lattice; false", filled=True),
     Column("affine", "numbers", "from 10 m pixels (column, row) to `epsg`", "m", length=6),
     Column("located", "text", "how exactly its place is known: `scene`, `footprint` or `tile`", filled=True),

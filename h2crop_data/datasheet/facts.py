@@ -10,15 +10,11 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from h2crop_data.constants import BACKGROUND, MONTHS, UNKNOWN
+from h2crop_data.constants import BACKGROUND, MONTHS, NONE, SPLITS, UNKNOWN
 from h2crop_data.cube.index import IndexTables
 from h2crop_data.cube.schema import StoreLayout
 from h2crop_data.datasheet.markdown import code
 
-#: What stands for a cell, a square or a scene where there is none.
-NONE = "none"
-#: Splits in the order they are told; others follow.
-SPLITS = ("train", "val", "test")
 #: Names of the months, whatever the language of the machine.
 MONTH_NAMES = (
     *("January", "February", "March", "April", "May", "June"),
@@ -59,7 +55,7 @@ def pixel_counts(tables: IndexTables, split: str | None, tier: int, name: str = 
     return pixels
 
 
-def parcel_counts(tables: IndexTables, split: str, tier: int) -> Counter[int]:
+def parcels_by_class(tables: IndexTables, split: str, tier: int) -> Counter[int]:
     """Parcels by class at a tier (from 0), over all seasons."""
     parcels: Counter[int] = Counter()
     for splits in tables.statistics.get("class_parcels", {}).values():

@@ -12,7 +12,7 @@ from h2crop_data.cube.schema import StoreLayout
 from h2crop_data.datasheet.facts import (
     class_names,
     is_retracted,
-    parcel_counts,
+    parcels_by_class,
     pixel_counts,
     split_names,
 )
@@ -38,7 +38,7 @@ def classes_section(tables: IndexTables) -> list[str]:
     lines = ["## Classes", "", "Pixels of 10 m" + (", and parcels that have a class and a pixel." if counted else ".")]
     for tier in range(TIERS):
         pixels = [pixel_counts(tables, name, tier) for name in splits]
-        parcels = [parcel_counts(tables, name, tier) for name in splits] if counted else []
+        parcels = [parcels_by_class(tables, name, tier) for name in splits] if counted else []
         names = class_names(tables, tier)
         there = sorted(set().union(*pixels) - {BACKGROUND, UNKNOWN})
         rows = [[str(number), plain(names.get(number, "without a name"))] for number in there]

@@ -13,12 +13,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from h2crop_data.constants import COARSE, FINE
+from h2crop_data.constants import COARSE, FINE, NONE
 from h2crop_data.cube.index import IndexTables
 from h2crop_data.cube.root import SealedAttributes
 from h2crop_data.cube.schema import ArraySpec, StoreLayout
 from h2crop_data.datasheet.facts import (
-    NONE,
     cells_of,
     everything,
     has_classes,

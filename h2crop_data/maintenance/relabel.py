@@ -13,6 +13,7 @@ from typing import Any
 import pandas as pd
 
 from h2crop_data import __version__
+from h2crop_data.constants import TIER_COLUMNS
 from h2crop_data.cube.reading import store_attributes
 from h2crop_data.cube.retraction import Retractions, complete_retractions
 from h2crop_data.cube.statistics import block_sums
@@ -30,7 +31,6 @@ from h2crop_data.progress import Progress, silent
 from h2crop_data.recipe.model import CropTable, ParcelSource, Recipe
 from h2crop_data.sources.parcels.declarations import (
     ROLES,
-    TIER_COLUMNS,
     Declarations,
     Declared,
     check_declared,
@@ -49,7 +49,7 @@ from h2crop_data.sources.timing import Stopwatch
 from h2crop_data.storage.location import open_storage
 from h2crop_data.storage.storage import Storage, canonical_json
 
-PARCELS = DeclaredParcels()
+LABELS = DeclaredParcels()
 #: What plans of an earlier version did with rows that have the same shape.
 FIRST_ROW = (
     "read by an earlier h2crop, which took the first of several rows with the same shape and other crops; relabel with "
@@ -124,7 +124,7 @@ def relabelled_plans(
     known: dict[tuple[int, str], list[pd.DataFrame]] = {}
     for plan in plans:
         for role in ROLES:
-            known.setdefault((plan.season, role), []).append(plan.pinned[PARCELS.name].of(role).parcels)
+            known.setdefault((plan.season, role), []).append(plan.pinned[LABELS.name].of(role).parcels)
     result = []
     notes = {} if recipe is None else checked_files(plans, recipe)
     for plan in plans:
@@ -143,14 +143,14 @@ def relabelled_plans(
             recipe=own_recipe,
             taxonomy_version=taxonomy.version,
             taxonomy_hash=taxonomy.hash,
-            algorithm={**plan.algorithm, PARCELS.group: PARCELS.algorithm},
-            pinned={**plan.pinned, PARCELS.name: Declared(found["parcels"], found["prior"])},
+            algorithm={**plan.algorithm, LABELS.group: LABELS.algorithm},
+            pinned={**plan.pinned, LABELS.name: Declared(found["parcels"], found["prior"])},
         )
         hashes = with_hashes(changed)["hash_labels"].to_numpy()
         result.append(replace(changed, blocks=changed.blocks.assign(hash_labels=hashes)))
     for season, role in known:
         of_season = [plan for plan in result if plan.season == season]
-        declared = [plan.pinned[PARCELS.name].of(role) for plan in of_season]
+        declared = [plan.pinned[LABELS.name].of(role) for plan in of_season]
         check_declared(declared, of_season[0].recipe, role, season)
     return result
 
@@ -199,7 +199,7 @@ def coded_anew(
 
     Where the plan's recipe has a crop table of its own that is not given again, HCAT3 codes stay as they were read.
     """
-    declarations: Declarations = plan.pinned[PARCELS.name].of(role)
+    declarations: Declarations = plan.pinned[LABELS.name].of(role)
     parcels, counts = declarations.parcels.copy(), dict(declarations.counts)
     named, notes = dict(declarations.unmapped), list(declarations.notes)
     for country in sorted(set(parcels["country"])):
@@ -294,8 +294,8 @@ def relabel_block(files: Storage, builder: StoreBuilder, work: tuple[BlockTasks,
     marker = StoreBuilder(files).read_marker(season, block)
     if marker is None:
         raise StoreError(f"{files.location}: block {block} of {season} is not done; finish the build first")
-    labels = {name for name, spec in tasks.layout.arrays().items() if spec.group == PARCELS.group}
-    unchanged = marker["hashes"][PARCELS.group] == row[f"hash_{PARCELS.group}"]
+    labels = {name for name, spec in tasks.layout.arrays().items() if spec.group == LABELS.group}
+    unchanged = marker["hashes"][LABELS.group] == row[f"hash_{LABELS.group}"]
     redone = set() if unchanged else labels
     shared = [file for file in marker["files"] if file["path"].split("/")[1] not in redone]
     for file in shared:
@@ -305,7 +305,7 @@ def relabel_block(files: Storage, builder: StoreBuilder, work: tuple[BlockTasks,
         builder.write_marker(season, block, marker)
         return "shared", 0
     task = tasks.task(block)
-    drawn = PARCELS.assemble(task.sources[PARCELS.name], task.ground, Stopwatch())
+    drawn = LABELS.assemble(task.sources[LABELS.name], task.ground, Stopwatch())
     with ThreadPoolExecutor(1) as pool:
         names = builder.write_arrays(season, block, drawn.arrays, task.layout, pool)
     written = {record["path"]: record for record in map(builder.describe, names)}
@@ -317,7 +317,7 @@ def relabel_block(files: Storage, builder: StoreBuilder, work: tuple[BlockTasks,
         block,
         {
             **marker,
-            "hashes": {**marker["hashes"], PARCELS.group: task.hashes[PARCELS.group]},
+            "hashes": {**marker["hashes"], LABELS.group: task.hashes[LABELS.group]},
             "software": __version__,
             "files": [written.get(file["path"], file) for file in marker["files"]],
             "provenance": [{**one, **fact} for one, fact in zip(marker["provenance"], drawn.rows, strict=True)],

@@ -29,7 +29,7 @@ from h2crop_data.sources.registry import algorithms
 from h2crop_data.storage.storage import BUILD_FOLDER
 
 #: What an import of published files keeps of itself.
-IMPORTED = f"{BUILD_FOLDER}/import.json"
+IMPORT_RECORD = f"{BUILD_FOLDER}/import.json"
 OnBlock = Callable[[BlockOutcome, int, int], None]
 
 
@@ -163,7 +163,7 @@ def recorded_plans(
     lost: planning and building would take it again.
     """
     complete_retractions(builder.storage)
-    if builder.storage.exists(IMPORTED):
+    if builder.storage.exists(IMPORT_RECORD):
         raise PlanError(f"{builder.location} was imported from published files; build into a store of its own")
     asked = plans_or_recipe(source)
     given = [] if isinstance(asked, Recipe) else asked

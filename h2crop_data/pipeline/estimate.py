@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from h2crop_data.pipeline.plan import SeasonPlan, rows_of
+from h2crop_data.pipeline.plan import SeasonPlan, row_dictionaries
 from h2crop_data.pipeline.source_facts import source_facts, without_figures
 from h2crop_data.sources.registry import sources_of, used_sources
 
@@ -42,7 +42,7 @@ def estimate(plan: SeasonPlan) -> Estimate:
     raw = sum(int(np.prod(spec.sample_shape)) * spec.dtype.itemsize for spec in plan.layout.arrays().values()) * len(
         plan.samples
     )
-    blocks = rows_of(plan.blocks)
+    blocks = row_dictionaries(plan.blocks)
     reads = 0.0
     for source, settings in used_sources(plan.recipe):
         reads += source.seconds_to_read(settings, plan.pinned[source.name], blocks)

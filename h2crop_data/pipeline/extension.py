@@ -7,6 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from h2crop_data.constants import NONE
 from h2crop_data.cube.retraction import Retractions, complete_retractions
 from h2crop_data.errors import PlanError
 from h2crop_data.pipeline.plan import PLAN_FOLDER, SeasonPlan, kept_parts, load_plan, season_of_part
@@ -16,7 +17,6 @@ from h2crop_data.pipeline.units import WorkFolder, temporary_work
 from h2crop_data.progress import Progress, silent
 from h2crop_data.recipe.model import Recipe
 from h2crop_data.sources.registry import sources_of
-from h2crop_data.sources.scenes import NO_SCENE
 from h2crop_data.storage.location import open_storage
 from h2crop_data.storage.storage import Storage
 
@@ -75,7 +75,7 @@ def pinned_by_source(plans: Sequence[SeasonPlan]) -> dict[str, list[Any]]:
 
 def sightings(plan: SeasonPlan, retracted: Mapping[int, str]) -> set[tuple[str, str]]:
     """Cell and datatake of every sample of a plan whose block was not retracted."""
-    datatakes = {NO_SCENE: ""}
+    datatakes = {NONE: ""}
     for source in sources_of(plan.recipe):
         datatakes |= source.datatakes(plan.pinned[source.name])
     samples = plan.samples[~plan.samples["block"].isin(list(retracted))]

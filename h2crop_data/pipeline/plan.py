@@ -202,7 +202,7 @@ def load_plan(files: Storage, folder: str, *, whole: bool = True) -> SeasonPlan:
         raise PlanError(f"{where} is damaged ({type(error).__name__}: {error}); delete it and plan again") from error
 
 
-def rows_of(table: pd.DataFrame) -> list[dict[str, Any]]:
+def row_dictionaries(table: pd.DataFrame) -> list[dict[str, Any]]:
     """The rows of a table as dictionaries."""
     return [{str(name): value for name, value in row.items()} for row in table.to_dict("records")]
 

@@ -16,16 +16,16 @@ import pandas as pd
 import shapely
 from shapely.geometry.base import BaseGeometry
 
+from h2crop_data.constants import NONE
 from h2crop_data.cube.columns import in_declared_order, with_nullable_integers
 from h2crop_data.errors import PlanError
 from h2crop_data.grid import LONLAT, Cell, blocks_of_cells
-from h2crop_data.pipeline.plan import SeasonPlan, rows_of
+from h2crop_data.pipeline.plan import SeasonPlan, row_dictionaries
 from h2crop_data.pipeline.survey import Known, Survey, survey_season
 from h2crop_data.pipeline.units import WorkFolder, run_units, temporary_work
 from h2crop_data.progress import Progress, silent
 from h2crop_data.recipe.model import Recipe
 from h2crop_data.sources.registry import algorithms, layout_of_recipe, sources_of, used_sources
-from h2crop_data.sources.scenes import NO_SCENE
 from h2crop_data.sources.source import Candidate, PlannedBlock, Source
 from h2crop_data.sources.units import Unit, hashed_ids
 
@@ -94,7 +94,7 @@ def sample_table(survey: Survey, chosen: Sequence[Candidate], first_block: int) 
     planned = [column for column in layout_of_recipe(recipe).sample_columns() if column.known == "planned"]
     by_scene: dict[str, list[Candidate]] = defaultdict(list)
     for one in chosen:
-        by_scene[one.scene.id if one.scene else NO_SCENE].append(one)
+        by_scene[one.scene.id if one.scene else NONE].append(one)
     rows: list[dict[str, Any]] = []
     block = first_block
     for name in sorted(by_scene):
@@ -202,7 +202,7 @@ class PlannedBlocks:
         # Samples are in order of block.
         starts = np.searchsorted(plan.samples["block"].to_numpy(), plan.blocks["block"].to_numpy()).tolist()
         ends = [*starts[1:], len(self.cells)]
-        rows = rows_of(plan.blocks)
+        rows = row_dictionaries(plan.blocks)
         #: Number -> where its samples begin and end, and its row.
         self.places = {row["block"]: (start, end, row) for start, end, row in zip(starts, ends, rows, strict=True)}
 

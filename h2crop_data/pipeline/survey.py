@@ -21,8 +21,8 @@ from h2crop_data.progress import Progress, silent
 from h2crop_data.recipe.model import Recipe, Split
 from h2crop_data.sources.registry import sources_of, used_sources
 from h2crop_data.sources.scenes import SceneDecision
-from h2crop_data.sources.source import Candidate, Described, Ground, Observed, Request, Square
-from h2crop_data.splits.squares import SquareContent, inside_buffer, optimised_splits, split_problems
+from h2crop_data.sources.source import Candidate, Described, Observed, Request, SurveyedGround
+from h2crop_data.splits.squares import Square, SquareContent, inside_buffer, optimised_splits, split_problems
 
 
 @dataclass(frozen=True)
@@ -108,7 +108,7 @@ def survey_season(recipe: Recipe, season: int, known: Known, work: WorkFolder, p
     candidates = [one for found in observed.values() for one in found.candidates] if observed else area_cells(request)
     cells = sorted({one.cell for one in candidates})
     squares = dict(zip(cells, split_squares(cells, recipe.split.square_size), strict=True))
-    ground = Ground(squares, cells_by_square(squares))
+    ground = SurveyedGround(squares, cells_by_square(squares))
     described = descriptions(request, ground, known)
     candidates = [with_columns(one, described) for one in candidates if is_usable(one.cell, described)]
     classes = merged_classes(described)
@@ -163,7 +163,7 @@ def area_cells(request: Request) -> list[Candidate]:
     return [Candidate(cell) for cell in cells]
 
 
-def descriptions(request: Request, ground: Ground, known: Known) -> dict[str, Described]:
+def descriptions(request: Request, ground: SurveyedGround, known: Known) -> dict[str, Described]:
     """What sources know of the cells before they are split, by source."""
     found = {
         source.name: source.describe(settings, request, ground, known.of(source.name))

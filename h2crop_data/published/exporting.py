@@ -13,7 +13,7 @@ from typing import Any
 import pandas as pd
 
 from h2crop_data.bounded_map import in_order
-from h2crop_data.constants import SENTINEL2_BANDS
+from h2crop_data.constants import SENTINEL2_BANDS, SPLITS
 from h2crop_data.cube.reading import index_path, load_root, nothing_selected, read_bytes, read_columns, read_file
 from h2crop_data.cube.root import RootAttributes
 from h2crop_data.cube.sample_reader import SampleReader, open_samples
@@ -27,7 +27,6 @@ from h2crop_data.published.layout import (
     ENMAP_BANDS,
     LIST_FOLDER,
     OFFSET,
-    SPLITS,
     PublishedError,
 )
 from h2crop_data.published.normalisation import normalisation_files
@@ -106,7 +105,7 @@ def export_published(
     root = load_root(store, options.release)
     attributes = root["attributes"]
     opened = open_samples(store, root, chosen_seasons(store, attributes, options))
-    sources = [source_of(store, attributes, season, readers, options) for season, readers in opened.items()]
+    sources = [season_source(store, attributes, season, readers, options) for season, readers in opened.items()]
     check_fit(store, attributes["layout"])
     tables = [samples_of(store, attributes, source.season, options.split) for source in sources]
     if not any(map(len, tables)):
@@ -155,7 +154,7 @@ def chosen_seasons(store: str | Path, attributes: RootAttributes, options: Expor
     return sorted(set(options.seasons) or present)
 
 
-def source_of(
+def season_source(
     store: str | Path,
     attributes: RootAttributes,
     season: int,

@@ -15,14 +15,13 @@ from typing import Any, Literal
 import h5py
 import numpy as np
 
-from h2crop_data.constants import COARSE, FINE, MONTHS, SENTINEL2_BANDS, TIERS
+from h2crop_data.constants import COARSE, FINE, MONTHS, SENTINEL2_BANDS, SPLITS, TIERS
 from h2crop_data.errors import H2cropError
 from h2crop_data.progress import Progress, silent
 from h2crop_data.published_ids import PublishedId
 
 CELL_SIZE = 1920
 ENMAP_BANDS = 218
-SPLITS = ("train", "val", "test")
 DATA_FOLDER, LIST_FOLDER = "h5_data", "data_lists"
 #: Its configurations and its README call the folder of the lists differently.
 LIST_FOLDERS = (LIST_FOLDER, "data_list")

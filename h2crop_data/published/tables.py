@@ -10,14 +10,12 @@ import geopandas as gpd
 import pandas as pd
 import shapely
 
+from h2crop_data.constants import NONE
 from h2crop_data.cube.columns import Column
 from h2crop_data.cube.marker import Marker
 from h2crop_data.grid import LONLAT
 from h2crop_data.published.layout import PublishedSample
 from h2crop_data.published.places import SamplePlace, SceneItem
-
-#: What stands for the cell, the split square, the plan and the taxonomy that an imported sample does not have.
-NONE = "none"
 
 
 def sample_row(

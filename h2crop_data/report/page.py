@@ -54,7 +54,7 @@ class Entry:
 
 
 @dataclass(frozen=True)
-class Section:
+class PageSection:
     """A part of the page: its height in inches, and what draws it below a place `top` inches from the upper edge."""
 
     height: float
@@ -140,7 +140,7 @@ class Page:
         return path
 
 
-def compose(sections: Sequence[Section]) -> Page:
+def compose(sections: Sequence[PageSection]) -> Page:
     """A page with sections one below the other."""
     page = Page(sum(section.height for section in sections))
     top = 0.0
@@ -167,7 +167,7 @@ def percent(share: float) -> str:
     return ">99%" if 0.99 < share < 1 else f"{share:.0%}"
 
 
-def show(axes: Axes, image: NDArray[np.float32]) -> None:
+def show_image(axes: Axes, image: NDArray[np.float32]) -> None:
     """An image (y, x, RGBA), rows from north to south, over the whole of a map."""
     west, east = axes.get_xlim()
     south, north = axes.get_ylim()

@@ -31,12 +31,12 @@ from h2crop_data.report.page import (
     TITLE,
     Entry,
     Page,
-    Section,
+    PageSection,
     column,
     compose,
     legend_height,
     percent,
-    show,
+    show_image,
     show_lines,
 )
 from h2crop_data.report.summary import find_sample, read_wavelengths, sample_facts
@@ -145,7 +145,7 @@ def read_sample(store: str | Path, season: int, sample: int | str | None) -> Sam
     return Sample(read, facts, names, attributes["layout"]["cell_size"], attributes["layout"]["s2_bands"])
 
 
-def header(sample: Sample) -> Section:
+def header(sample: Sample) -> PageSection:
     """Which sample this is, where it lies and when it was taken."""
     facts, size = sample.facts, sample.cell_size
     west, _, _, north = facts["bbox"]
@@ -168,7 +168,7 @@ def header(sample: Sample) -> Section:
         page.text(LEFT, top + 0.2, facts["sample"], size=15, weight="bold")
         page.text(LEFT, top + 0.52, "\n".join(lines), size=8.5, color=QUIET, linespacing=1.5)
 
-    return Section(1.22, draw)
+    return PageSection(1.22, draw)
 
 
 def scene_line(facts: dict[str, Any]) -> str:
@@ -184,7 +184,7 @@ def scene_line(facts: dict[str, Any]) -> str:
     return "  ·  ".join(parts)
 
 
-def sentinel2_section(sample: Sample) -> Section:
+def sentinel2_section(sample: Sample) -> PageSection:
     """Twelve months in true colour, with one stretch."""
     rows = MONTHS // COLUMNS
 
@@ -207,9 +207,9 @@ def sentinel2_section(sample: Sample) -> Section:
                 FILL_HATCH,
                 first=place == 0 and row == rows - 1,
             )
-            show(axes, image)
+            show_image(axes, image)
 
-    return Section(HEADING + rows * (SIDE + TITLE + 0.08) + TICKS + AFTER - 0.08, draw)
+    return PageSection(HEADING + rows * (SIDE + TITLE + 0.08) + TICKS + AFTER - 0.08, draw)
 
 
 def flag_entries(quality: NDArray[np.uint16]) -> list[Entry]:
@@ -221,7 +221,7 @@ def flag_entries(quality: NDArray[np.uint16]) -> list[Entry]:
     return [*entries, Entry(f"{percent(float((quality == 0).mean()))}  no flag", {"facecolor": NO_FLAG})]
 
 
-def enmap_section(sample: Sample) -> Section:
+def enmap_section(sample: Sample) -> PageSection:
     """EnMAP in false colour, its flags, and mean spectra."""
     side = SIDE if "s2" in sample or "label" in sample else LARGE_SIDE
     quality = sample.layer("enmap_quality")
@@ -239,15 +239,15 @@ def enmap_section(sample: Sample) -> Section:
         )
         top += HEADING + TITLE
         axes = page.map_axes(column(0, side), top, side, sample.cell_size, "False colour", FILL_HATCH, first=True)
-        show(axes, image)
+        show_image(axes, image)
         axes = page.map_axes(column(1, side), top, side, sample.cell_size, "Quality flags", FILL_HATCH, first=False)
-        show(axes, layers.flag_map(quality, NO_FLAG))
+        show_image(axes, layers.flag_map(quality, NO_FLAG))
         page.legend(column(1, side), top + side + 0.08, entries)
         left, right = column(2, side) + CHART_LABELS - GAP, column(COLUMNS - 1)
         kinds = draw_spectra(page.axes(left, top, right - GAP - left, side), sample)
         page.legend(right, top + 0.05, kinds)
 
-    return Section(HEADING + TITLE + side + below + AFTER, draw)
+    return PageSection(HEADING + TITLE + side + below + AFTER, draw)
 
 
 def draw_spectra(axes: Axes, sample: Sample) -> list[Entry]:
@@ -303,7 +303,7 @@ def class_entries(sample: Sample, tier: int, labels: NDArray[np.uint8]) -> list[
     return entries
 
 
-def label_section(sample: Sample) -> Section:
+def label_section(sample: Sample) -> PageSection:
     """The four tiers, the prior's fourth tier, and the parcels."""
     tiers = sample.layer("label")
     panels = [(f"Tier {tier + 1} ({TIER_DIGITS[tier]} digits)", tier, labels) for tier, labels in enumerate(tiers)]
@@ -323,13 +323,13 @@ def label_section(sample: Sample) -> Section:
         top += HEADING + TITLE
         for place, ((title, tier, labels), legend) in enumerate(zip(panels, entries, strict=True)):
             axes = page.map_axes(column(place), top, SIDE, sample.cell_size, title, UNKNOWN_HATCH, first=place == 0)
-            show(axes, layers.class_map(labels, sample.class_colours[tier], BACKGROUND))
+            show_image(axes, layers.class_map(labels, sample.class_colours[tier], BACKGROUND))
             show_lines(axes, borders, "#3a3a3a", 0.5)
             page.legend(column(place), top + SIDE + TICKS, legend)
         if "parcel" in sample:
             draw_parcels(page, top, sample, borders, column(len(panels)))
 
-    return Section(HEADING + TITLE + SIDE + TICKS + max(map(legend_height, entries)) + AFTER, draw)
+    return PageSection(HEADING + TITLE + SIDE + TICKS + max(map(legend_height, entries)) + AFTER, draw)
 
 
 def draw_parcels(page: Page, top: float, sample: Sample, borders: list[layers.Line], left: float) -> None:
@@ -345,7 +345,7 @@ def draw_parcels(page: Page, top: float, sample: Sample, borders: list[layers.Li
         image, under = layers.class_map((parcels > 0).astype(np.uint8), {1: "#ffffff"}, BACKGROUND), ""
     title = f"{count} parcel{'s' if count != 1 else ''}{under}"
     axes = page.map_axes(left, top, SIDE, sample.cell_size, title, FILL_HATCH, first=False)
-    show(axes, image)
+    show_image(axes, image)
     show_lines(axes, borders, *(("#ffffff", 0.5, "#222222") if under else ("#3a3a3a", 0.5)))
 
 
@@ -354,7 +354,7 @@ def clearest_month(clear_share: NDArray[np.float64]) -> int:
     return min(range(MONTHS), key=lambda month: (-round(float(clear_share[month]), 2), abs(month - 6)))
 
 
-def ndvi_sections(sample: Sample) -> list[Section]:
+def ndvi_sections(sample: Sample) -> list[PageSection]:
     """The year's NDVI of the largest classes, if the bands and a labelled pixel exist."""
     infrared = next((name for name in ("B08", "B8A") if name in sample.s2_bands), None)
     tiers = sample.layer("label")
@@ -386,4 +386,4 @@ def ndvi_sections(sample: Sample) -> list[Section]:
         axes.set_ylim(bottom=min(0.0, axes.dataLim.y0 - 0.05))
         page.legend(column(4), top + HEADING + 0.1, entries)
 
-    return [Section(HEADING + 0.05 + CHART + TICKS + AFTER, draw)]
+    return [PageSection(HEADING + 0.05 + CHART + TICKS + AFTER, draw)]

@@ -258,14 +258,14 @@ def fullest_sample(samples: pd.DataFrame) -> int:
 def sample_facts(samples: gpd.GeoDataFrame, place: int) -> dict[str, Any]:
     """The index row of one sample as plain data that JSON can hold, with its bounds in degrees for the geometry."""
     row = samples.iloc[place]
-    facts = {"number": place, **{str(name): plain(row[name]) for name in samples.columns if name != "geometry"}}
+    facts = {"number": place, **{str(name): json_value(row[name]) for name in samples.columns if name != "geometry"}}
     return {**facts, "bbox": [round(float(edge), 6) for edge in row["geometry"].bounds]}
 
 
-def plain(value: Any) -> Any:
+def json_value(value: Any) -> Any:
     """A value of a table as JSON knows it: missing ones as None, times in ISO 8601."""
     if isinstance(value, np.ndarray | list | tuple):
-        return [plain(item) for item in value]
+        return [json_value(item) for item in value]
     if value is None or value is pd.NaT or (isinstance(value, float) and math.isnan(value)):
         return None
     if isinstance(value, pd.Timestamp):

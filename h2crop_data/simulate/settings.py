@@ -49,7 +49,7 @@ class SkySettings(Part):
     """Share of dates from December to February with snow on part of the ground."""
 
 
-class Sentinel2Settings(Part):
+class Sentinel2Archive(Part):
     """Sentinel-2 scenes."""
 
     archives: list[Archive] = Field(default=["sentinel-2-c1-l2a"], min_length=1)
@@ -82,7 +82,7 @@ class Sentinel2Settings(Part):
     """Weather."""
 
 
-class EnmapSettings(Part):
+class EnmapArchive(Part):
     """EnMAP scenes."""
 
     scenes: int = Field(default=2, ge=0, le=40, strict=True)
@@ -180,9 +180,9 @@ class Simulation(Part):
     """Side of a cell in metres, a multiple of 60."""
     place: PlaceSettings = PlaceSettings()
     """Where."""
-    sentinel2: Sentinel2Settings = Sentinel2Settings()
+    sentinel2: Sentinel2Archive = Sentinel2Archive()
     """Sentinel-2 scenes."""
-    enmap: EnmapSettings = EnmapSettings()
+    enmap: EnmapArchive = EnmapArchive()
     """EnMAP scenes."""
     parcels: ParcelSettings = ParcelSettings()
     """Declared parcels."""

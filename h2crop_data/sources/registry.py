@@ -47,11 +47,11 @@ def layout_of_recipe(recipe: Recipe) -> StoreLayout:
     formats = tuple(source.format(settings, recipe.cell_size) for source, settings in used_sources(recipe))
     codec = Codec(recipe.store.codec, recipe.store.level)
     layout = StoreLayout(recipe.cell_size, recipe.store.block_capacity, codec, formats)
-    check_names(layout)
+    check_unique_names(layout)
     return layout
 
 
-def check_names(layout: StoreLayout) -> None:
+def check_unique_names(layout: StoreLayout) -> None:
     """Refuse sources that call two things by one name. Raises PluginError."""
     for what, names in (
         ("group of arrays", [source.group for source in layout.sources]),

@@ -22,8 +22,6 @@ from h2crop_data.catalog.items import acquired, shared_id
 from h2crop_data.catalog.providers import baseline
 from h2crop_data.cube.retraction import SCENE_REASON
 
-#: What stands for the scene of samples that no scene makes.
-NO_SCENE = "none"
 #: Seconds to open and read one asset over one block: from a local disk, and from an object store, one after the other.
 SECONDS_A_READ = {False: 0.003, True: 0.35}
 

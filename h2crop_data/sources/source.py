@@ -38,8 +38,8 @@ from h2crop_data.sources.scenes import SceneDecision
 from h2crop_data.sources.timing import Stopwatch
 from h2crop_data.sources.units import Results, RunUnits, Unit
 from h2crop_data.splits.lists import ListedPatch
+from h2crop_data.splits.squares import Square
 
-Square = tuple[int, int]
 #: Reads a file of a plan by name.
 ReadFile = Callable[[str], bytes]
 
@@ -107,7 +107,7 @@ class Observed:
 
 
 @dataclass(frozen=True)
-class Ground:
+class SurveyedGround:
     """The cells that may become samples."""
 
     #: Cell -> its split square.
@@ -220,7 +220,9 @@ class Source(ABC):
         """The samples its scenes make; None for a source that makes none. Raises PlanError where there are none."""
         return None
 
-    def describe(self, settings: Any, request: Request, ground: Ground, known: Sequence[Any]) -> Described | None:
+    def describe(
+        self, settings: Any, request: Request, ground: SurveyedGround, known: Sequence[Any]
+    ) -> Described | None:
         """What it knows of cells before they are split; None for a source that is asked later.
 
         known: what earlier parts of the season pinned, whose numbering goes on. Raises PlanError, ParcelError.

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import shapely
 
-from h2crop_data.constants import COARSE
+from h2crop_data.constants import COARSE, SPLITS
 from h2crop_data.errors import RecipeError
 from h2crop_data.grid import Cell
 from h2crop_data.published_ids import PublishedId, looks_published
@@ -25,7 +25,6 @@ from h2crop_data.splits.squares import moved, neighbouring, overlapping
 if TYPE_CHECKING:
     from affine import Affine
 
-SPLITS = ("train", "val", "test")
 #: Side of a published patch in EnMAP pixels.
 PATCH_PIXELS = 64
 #: What follows the cell in a sample's id: the time in its scene's name, or the season where there is no scene.

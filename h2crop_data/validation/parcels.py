@@ -11,12 +11,10 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from h2crop_data.constants import BACKGROUND, TIERS, UNKNOWN
+from h2crop_data.constants import BACKGROUND, SPLITS, TIER_COLUMNS, TIERS, UNKNOWN
 from h2crop_data.validation.findings import Findings, error, first
 from h2crop_data.validation.release import Release
-from h2crop_data.validation.samples import SPLITS
 
-TIER_COLUMNS = [f"tier{tier}" for tier in range(1, TIERS + 1)]
 #: The split of a parcel on ground that no list of samples has.
 NO_SPLIT = ""
 #: Child class -> parent class, for tiers 2 to 4 on tiers 1 to 3.

@@ -10,13 +10,11 @@ from typing import Any
 
 import pandas as pd
 
+from h2crop_data.constants import NONE
 from h2crop_data.validation.findings import Findings, error, first
 from h2crop_data.validation.release import Release
 from h2crop_data.validation.root import SHA256
-from h2crop_data.validation.samples import NO_SCENE
 
-#: What an import writes where there is no plan and no taxonomy of ours.
-NONE = "none"
 #: Between the beginning of a datatake and the last of its scenes.
 LONGEST_DATATAKE = pd.Timedelta(minutes=60)
 TAXONOMY = re.compile(r".+ [0-9a-f]{64}")
@@ -82,7 +80,7 @@ def check_scenes(release: Release, season: int, blocks: pd.DataFrame, scenes: pd
     path, remedy = release.index_path("blocks"), release.remedies.wrong_index()
     maker = next((source for source in release.layout.sources if source.makes_samples), None)
     columns = {"scene": maker.name} if maker else {}
-    if maker is None and set(blocks["scene"]) - {NO_SCENE}:
+    if maker is None and set(blocks["scene"]) - {NONE}:
         yield error("provenance", path, f"blocks of {season} name scenes, the store has no source of any", remedy)
     if not release.is_imported(season):
         listed = [column for column in release.layout.block_columns() if column.scenes]

@@ -7,12 +7,12 @@ from collections.abc import Iterator
 from itertools import groupby
 
 from h2crop_data.bounded_map import in_order
+from h2crop_data.constants import SPLITS
 from h2crop_data.progress import Progress
 from h2crop_data.validation.findings import Finding, Findings, error, first, warning
 from h2crop_data.validation.labels import Priors, SeasonLabels
 from h2crop_data.validation.pixels import VALUE_CHECKS, BlockCheck, CheckedBlock, look_at_block
 from h2crop_data.validation.release import Release
-from h2crop_data.validation.samples import SPLITS
 from h2crop_data.validation.shards import shards_of
 from h2crop_data.validation.statistics import RunningSums, check_statistics
 

@@ -10,13 +10,12 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from h2crop_data.constants import NONE, SPLITS
 from h2crop_data.validation.findings import NAMED, Findings, error, first
 from h2crop_data.validation.release import Release
 
-SPLITS = ("train", "val", "test")
 #: The time in the name of an EnMAP scene, by which its samples are called.
 STAMP = re.compile(r"_(\d{8}T\d{6})Z_")
-NO_SCENE = "none"
 #: What a sample has of its block.
 OF_BLOCK = ("split", "square", "epsg", "scene")
 Wrong = NDArray[np.bool_]
@@ -68,7 +67,7 @@ def is_its_id(row: dict[Any, Any], season: int) -> bool:
     """
     cell, _, rest = str(row["sample"]).rpartition("_")
     found = STAMP.search(str(row["scene"]))
-    if found is None and row["scene"] != NO_SCENE:
+    if found is None and row["scene"] != NONE:
         return cell == row["cell"] and bool(rest)
     return (cell, rest) == (row["cell"], found[1] if found else str(season))
 

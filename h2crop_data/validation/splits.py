@@ -8,11 +8,11 @@ import geopandas as gpd
 import numpy as np
 import pandas as pd
 
+from h2crop_data.constants import NONE
 from h2crop_data.cube.index import square_table
 from h2crop_data.grid import split_of_square
 from h2crop_data.splits.squares import leaks
 from h2crop_data.validation.findings import Finding, Findings, error, first, warning
-from h2crop_data.validation.provenance import NONE
 from h2crop_data.validation.release import Release
 
 LEAK_COLUMNS = ["sample", "cell", "epsg", "x0", "y0", "split", "geometry"]

@@ -132,7 +132,7 @@ def check_statistics(release: Release, sums: RunningSums) -> Findings:
         release.cannot_check("the statistics against the arrays: the parcels are lost, or not numbered as they must be")
         return
     try:
-        expected = statistics([sealed_season(release, season, sums) for season in release.seasons])
+        expected = statistics([season_from_index(release, season, sums) for season in release.seasons])
     except (IndexError, ValueError) as failure:
         release.cannot_check(f"the statistics against the arrays: they cannot be summed up ({failure})")
         return
@@ -142,7 +142,7 @@ def check_statistics(release: Release, sums: RunningSums) -> Findings:
         yield error("statistics", path, f"is not what the arrays give: {told}", release.remedies.sealed())
 
 
-def sealed_season(release: Release, season: int, sums: RunningSums) -> FinishedSeason:
+def season_from_index(release: Release, season: int, sums: RunningSums) -> FinishedSeason:
     """A season as sealing knows it, from its index and the sums of its blocks."""
     nothing = pd.DataFrame()
     parcels = release.tables.get(f"parcels-{season}")

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pyarrow import types
 
-from h2crop_data.cube.columns import GEOMETRY, IMPORTED, PARCELS, SCENES, SINCE_1_1, SQUARES, Column
+from h2crop_data.cube.columns import GEOMETRY, IMPORTED_COLUMNS, PARCELS, SCENES, SINCE_1_1, SQUARES, Column
 from h2crop_data.errors import StoreError
 from h2crop_data.validation.findings import Findings, Progress, error, first
 from h2crop_data.validation.release import Release
@@ -76,7 +76,7 @@ def columns_of(release: Release, name: str) -> list[Column]:
         return list(TABLES.get(name, PARCELS))
     imported = release.is_imported(int(name.split("-")[1]))
     columns = [*release.layout.sample_columns(), GEOMETRY]
-    return [*(column for column in columns if column.imported), *IMPORTED] if imported else columns
+    return [*(column for column in columns if column.imported), *IMPORTED_COLUMNS] if imported else columns
 
 
 def has_parcels(release: Release) -> bool:

@@ -28,7 +28,7 @@ from h2crop_data.simulate.plants.spectra import WAVELENGTHS
 from h2crop_data.simulate.randomness import generator, key_of, lattice_values, noise_at, noise_grid
 from h2crop_data.simulate.sentinel2.bands import sentinel2_response
 from h2crop_data.simulate.sentinel2.scenes import numbers_in_file, pieces
-from h2crop_data.simulate.settings import EnmapSettings, SkySettings
+from h2crop_data.simulate.settings import EnmapArchive, SkySettings
 from h2crop_data.simulate.sky.atmosphere import bands_of, corrected, top_of_atmosphere
 from h2crop_data.simulate.sky.weather import (
     FORMS,
@@ -219,7 +219,7 @@ def test_pieces_tile_what_is_drawn_without_gap_or_overlap() -> None:
 @given(st.floats(-40, 40), st.integers(2, 30), st.floats(0.2, 1.0))
 @settings(max_examples=40, deadline=None)
 def test_tiles_cover_the_region_or_its_share_and_overlap(tilt: float, kilometres: int, coverage: float) -> None:
-    chosen = EnmapSettings(tilt=tilt, tile_size=max(2000, kilometres * 1000), overlap=900)
+    chosen = EnmapArchive(tilt=tilt, tile_size=max(2000, kilometres * 1000), overlap=900)
     datatakes = swaths(REGION, chosen, 1.0)
     x, y = np.arange(REGION[0], REGION[2], 240.0), np.arange(REGION[1], REGION[3], 240.0)
     looks = sum(seen_by(tile, x, y)[0].astype(int) for datatake in datatakes for tile in datatake)
@@ -240,7 +240,7 @@ def test_tiles_cover_the_region_or_its_share_and_overlap(tilt: float, kilometres
 
 
 def test_parts_are_equal_and_overlap_by_what_is_wanted() -> None:
-    chosen = EnmapSettings(tile_size=5000, overlap=1000)
+    chosen = EnmapArchive(tile_size=5000, overlap=1000)
     cut = parts(0, 14_000, chosen)
     assert len(cut) == 4
     assert cut[0][0] == 0

@@ -27,7 +27,7 @@ from h2crop_data.simulate.optics import margin, sample, sampling
 from h2crop_data.simulate.overpasses import EnmapPass
 from h2crop_data.simulate.plants.spectra import ENDMEMBERS, WAVELENGTHS, endmember_spectra
 from h2crop_data.simulate.randomness import generator
-from h2crop_data.simulate.settings import EnmapSettings
+from h2crop_data.simulate.settings import EnmapArchive
 from h2crop_data.simulate.sky.atmosphere import Bands, at_ground, bands_of, corrected
 from h2crop_data.simulate.sky.weather import SKY_LAYERS, Weather, half_percents, weather_over
 
@@ -98,7 +98,7 @@ def flight_coordinates(x: NDArray[np.float64], y: NDArray[np.float64], tilt: flo
     return cosine * x[None, :] - sine * y[:, None], sine * x[None, :] + cosine * y[:, None]
 
 
-def swaths(region: Bounds, settings: EnmapSettings, coverage: float) -> list[list[Swath]]:
+def swaths(region: Bounds, settings: EnmapArchive, coverage: float) -> list[list[Swath]]:
     """The tiles of each datatake that a pass needs to cover a region (or a share of its width)."""
     sine, cosine = math.sin(math.radians(settings.tilt)), math.cos(math.radians(settings.tilt))
     corners = [(x, y) for x in (region[0], region[2]) for y in (region[1], region[3])]
@@ -114,7 +114,7 @@ def swaths(region: Bounds, settings: EnmapSettings, coverage: float) -> list[lis
     ]
 
 
-def parts(low: float, high: float, settings: EnmapSettings) -> list[tuple[float, float]]:
+def parts(low: float, high: float, settings: EnmapArchive) -> list[tuple[float, float]]:
     """A length cut into equal parts of at most a tile's size that overlap."""
     step = settings.tile_size - settings.overlap
     number = max(1, math.ceil((high - low - settings.overlap) / step))
@@ -205,7 +205,7 @@ def spectra_of(abundances: NDArray[np.float32]) -> NDArray[np.float32]:
     return np.asarray(bands.T @ layers, np.float32).reshape(-1, *abundances.shape[1:])
 
 
-def write_tile(ground: RegionGround, tile: EnmapTile, settings: EnmapSettings) -> dict[str, Counter[int]]:
+def write_tile(ground: RegionGround, tile: EnmapTile, settings: EnmapArchive) -> dict[str, Counter[int]]:
     """Draw a tile and write its files; gives the number of pixels of each value of each quality layer."""
     bounds = tile.swath.grid_bounds
     place = Displacement(tile.look.shift, settings.distortion, tile.datatake_bounds)
@@ -227,7 +227,7 @@ def piece_layers(
     ground: RegionGround,
     tile: EnmapTile,
     place: Displacement,
-    settings: EnmapSettings,
+    settings: EnmapArchive,
     number: tuple[int, int],
     x: NDArray[np.float64],
     y: NDArray[np.float64],

@@ -23,7 +23,7 @@ from h2crop_data.simulate.overpasses import Sentinel2Pass
 from h2crop_data.simulate.plants.spectra import ENDMEMBERS, WAVELENGTHS, endmember_spectra
 from h2crop_data.simulate.randomness import generator, key_of, noise_grid
 from h2crop_data.simulate.sentinel2.bands import SENTINEL2_MSI, sentinel2_response
-from h2crop_data.simulate.settings import Sentinel2Settings
+from h2crop_data.simulate.settings import Sentinel2Archive
 from h2crop_data.simulate.sky.atmosphere import Bands, at_ground, bands_of, corrected, top_of_atmosphere
 from h2crop_data.simulate.sky.weather import SKY_LAYERS, Weather, half_percents, soft_cover, weather_over
 
@@ -242,7 +242,7 @@ def write_pass(
     bounds: Bounds,
     outputs: list[Output],
     truth: TruthFiles | None,
-    settings: Sentinel2Settings,
+    settings: Sentinel2Archive,
     edge: SwathEdge,
 ) -> list[dict[int, int]]:
     """Draw a pass over some bounds of a zone and write its granules; gives the pixels of each SCL class of each.
@@ -267,7 +267,7 @@ def write_pass(
 
 
 def seen_at(
-    level: str, image: PieceImage, look: Sentinel2Pass, piece: Piece, settings: Sentinel2Settings, seed: int
+    level: str, image: PieceImage, look: Sentinel2Pass, piece: Piece, settings: Sentinel2Archive, seed: int
 ) -> dict[str, NDArray[Any]]:
     """Reflectance of each band of a level with noise (y, x), and for L2A the scene classification."""
     _, sky_bands = msi_bands()

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from h2crop_data.constants import UNKNOWN
+from h2crop_data.constants import TIER_COLUMNS, UNKNOWN
 from h2crop_data.parcels.rasterize import parcel_numbers, tier_labels
-from h2crop_data.sources.parcels.declarations import TIER_COLUMNS, CellParcels, Declared
+from h2crop_data.sources.parcels.declarations import CellParcels, Declared
 from h2crop_data.sources.source import BlockGround, SourceBlock
 from h2crop_data.sources.timing import Stopwatch
 

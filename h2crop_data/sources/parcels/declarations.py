@@ -18,7 +18,7 @@ import shapely
 from numpy.typing import NDArray
 from shapely.geometry.base import BaseGeometry
 
-from h2crop_data.constants import FINE, TIERS, UNKNOWN
+from h2crop_data.constants import FINE, TIER_COLUMNS, UNKNOWN
 from h2crop_data.datasheet.markdown import listing
 from h2crop_data.errors import ParcelError
 from h2crop_data.grid import LONLAT, SPLIT_CRS, Cell, to_crs, transformer
@@ -27,11 +27,10 @@ from h2crop_data.parcels.read import CONTRADICTORY
 from h2crop_data.parcels.taxonomy import Taxonomy, tier_table
 from h2crop_data.recipe.model import ParcelSource, Recipe
 from h2crop_data.sources.parcels.files import NAMED, path_of, read_near, sources_of_role, sources_of_year
+from h2crop_data.splits.squares import Square
 
-Square = tuple[int, int]
 #: The two years of declarations behind the labels of a season.
 ROLES = ("parcels", "prior")
-TIER_COLUMNS = [f"tier{tier}" for tier in range(1, TIERS + 1)]
 PARCEL_COLUMNS = ["number", "country", "parcel_id", "code", "hcat3", *TIER_COLUMNS, "split"]
 
 
@@ -59,7 +58,9 @@ class Declarations:
 
     def touched(self, square_size: int) -> set[Square]:
         """The split squares that hold a part of a parcel."""
-        return {square for squares in squares_around(split_ground(self.parcels), square_size) for square in squares}
+        return {
+            square for squares in split_squares_around(split_ground(self.parcels), square_size) for square in squares
+        }
 
 
 @dataclass(frozen=True)
@@ -209,7 +210,7 @@ def split_ground(parcels: gpd.GeoDataFrame) -> NDArray[np.object_]:
     return shapes
 
 
-def squares_around(shapes: NDArray[np.object_], size: int) -> list[list[Square]]:
+def split_squares_around(shapes: NDArray[np.object_], size: int) -> list[list[Square]]:
     """For each shape the squares that its bounds meet."""
     squares = np.floor(shapely.bounds(shapes).reshape(-1, 4) / size).astype(int)
     return [
@@ -229,7 +230,7 @@ def split_of_parcels(geometry: NDArray[np.object_], squares: Squares) -> NDArray
     shapes = shapely.transform(geometry, transformer(LONLAT, SPLIT_CRS).transform, interleaved=False)
     name_of = cache(squares.split_of)
     splits = []
-    for shape, around in zip(shapes, squares_around(shapes, size), strict=True):
+    for shape, around in zip(shapes, split_squares_around(shapes, size), strict=True):
         if len(around) == 1:
             splits.append(name_of(around[0]))
             continue
@@ -244,7 +245,9 @@ def home_squares(parcels: gpd.GeoDataFrame, size: int) -> dict[int, Square | Non
     """By number of each parcel, the square that holds more than half of it; None where none does."""
     homes: dict[int, Square | None] = {}
     shapes = split_ground(parcels)
-    for number, shape, around in zip(parcels["number"].tolist(), shapes, squares_around(shapes, size), strict=True):
+    for number, shape, around in zip(
+        parcels["number"].tolist(), shapes, split_squares_around(shapes, size), strict=True
+    ):
         if len(around) == 1:
             homes[number] = around[0]
             continue

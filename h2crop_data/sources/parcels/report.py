@@ -20,11 +20,11 @@ def explain_declarations(facts: Mapping[str, Any]) -> list[str]:
     for role in ROLES:
         found = facts.get(role, {})
         lines += [f"{DECLARED[role]}: {line}" for line in uncommon_rows(found.get("counts", {}))]
-        lines += [f"{DECLARED[role]}, {line}" for line in unmapped_codes(found.get("unmapped", {}))]
+        lines += [f"{DECLARED[role]}, {line}" for line in unmapped_lines(found.get("unmapped", {}))]
     return lines
 
 
-def unmapped_codes(unmapped: Mapping[str, Mapping[str, int]]) -> list[str]:
+def unmapped_lines(unmapped: Mapping[str, Mapping[str, int]]) -> list[str]:
     """A line a country: the crop codes that are in no table, the most frequent first, with their parcels."""
     lines = []
     for country, codes in sorted(unmapped.items()):

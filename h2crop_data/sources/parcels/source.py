@@ -42,16 +42,16 @@ from h2crop_data.sources.scenes import SceneDecision
 from h2crop_data.sources.source import (
     BlockGround,
     Described,
-    Ground,
     GroundSplits,
     PlannedBlock,
     ReadFile,
     Request,
     Source,
     SourceBlock,
-    Square,
+    SurveyedGround,
 )
 from h2crop_data.sources.timing import Stopwatch
+from h2crop_data.splits.squares import Square
 
 
 class DeclaredParcels(Source):
@@ -69,7 +69,9 @@ class DeclaredParcels(Source):
     def format(self, settings: Parcels, cell_size: int) -> SourceFormat:
         return parcels_format(cell_size)
 
-    def describe(self, settings: Parcels, request: Request, ground: Ground, known: Sequence[Declared]) -> Described:
+    def describe(
+        self, settings: Parcels, request: Request, ground: SurveyedGround, known: Sequence[Declared]
+    ) -> Described:
         read = {role: declarations_in(role, request, ground, numbered(known, role)) for role in ROLES}
         declared = Declared(read["parcels"], read["prior"])
         shares, classes = survey_labels(declared.parcels, ground, request)
@@ -191,7 +193,9 @@ def numbered(known: Sequence[Declared], role: str) -> gpd.GeoDataFrame | None:
     return pd.concat([declared.of(role).parcels for declared in known]) if known else None
 
 
-def declarations_in(role: str, request: Request, ground: Ground, known: gpd.GeoDataFrame | None) -> Declarations:
+def declarations_in(
+    role: str, request: Request, ground: SurveyedGround, known: gpd.GeoDataFrame | None
+) -> Declarations:
     """The declarations of the season (`parcels`) or of the year before (`prior`).
 
     Raises ParcelError for files that cannot be those of the cells.
@@ -205,7 +209,7 @@ def declarations_in(role: str, request: Request, ground: Ground, known: gpd.GeoD
 
 
 def survey_labels(
-    declarations: Declarations, ground: Ground, request: Request
+    declarations: Declarations, ground: SurveyedGround, request: Request
 ) -> tuple[dict[Cell, float], dict[Square, set[tuple[int, int]]]]:
     """Share of each cell's pixels whose crop has a class, and the classes (tier, id) sure to occur in each square.
 

@@ -24,7 +24,7 @@ class Sentinel2Words(SourceWords):
     """Sentinel-2 in a datasheet."""
 
     def summary(self, source: SourceFormat) -> str:
-        return f"monthly Sentinel-2 composites in {plural(len(bands_of(source)), 'band')}"
+        return f"monthly Sentinel-2 composites in {plural(len(stored_bands(source)), 'band')}"
 
     def origin(self, source: SourceFormat, tables: IndexTables) -> list[str]:
         return [
@@ -34,7 +34,7 @@ class Sentinel2Words(SourceWords):
 
     def bands(self, source: SourceFormat, tables: IndexTables, coordinates: Coordinates) -> list[list[str]]:
         found = tables.statistics.get("reflectance", {}).get("s2", [])
-        return [band_row(name, band) for name, band in zip(bands_of(source), found, strict=False)]
+        return [band_row(name, band) for name, band in zip(stored_bands(source), found, strict=False)]
 
     def pixels(self, source: SourceFormat) -> str:
         return "of Sentinel-2 all months together"
@@ -71,7 +71,7 @@ class Sentinel2Words(SourceWords):
             for section in recipe_sections(tables, "published")[:1]
             if section.get("s2_clear")
         ]
-        coarse = [name for name in bands_of(source) if name in TWENTY_METRE_BANDS]
+        coarse = [name for name in stored_bands(source) if name in TWENTY_METRE_BANDS]
         if coarse and any(section.get("resampling") == "nearest" for section in sections):
             limits.append(f"{', '.join(coarse)} are measured at 20 m; each of their pixels is repeated 2 x 2.")
         for season, samples in tables.samples.items():
@@ -89,7 +89,7 @@ class Sentinel2Words(SourceWords):
         return limits
 
 
-def bands_of(source: SourceFormat) -> Sequence[str]:
+def stored_bands(source: SourceFormat) -> Sequence[str]:
     """The stored bands."""
     return next((spec.values or () for spec in source.coordinates if spec.name == "s2_band"), ())
 
