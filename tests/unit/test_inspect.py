@@ -30,7 +30,7 @@ from h2crop_data.cube.reading import read_index
 from h2crop_data.cube.schema import FORMAT_VERSION
 from h2crop_data.errors import StoreError
 from h2crop_data.report import layers, page, picture
-from h2crop_data.report.summary import find_sample, fullest_sample, plain, sample_facts, season_of, summarize
+from h2crop_data.report.summary import find_sample, fullest_sample, json_value, sample_facts, season_of, summarize
 
 #: The most a picture of a small store may take, and the least one with a dozen maps does.
 MOST_BYTES, LEAST_BYTES = 200_000, 20_000
@@ -208,9 +208,9 @@ class TestSamples:
         json.dumps(facts, allow_nan=False)
 
     def test_plain_values(self) -> None:
-        assert plain(np.array([1.5, np.nan])) == [1.5, None]
-        assert plain(np.int64(3)) == 3
-        assert plain(True) is True
+        assert json_value(np.array([1.5, np.nan])) == [1.5, None]
+        assert json_value(np.int64(3)) == 3
+        assert json_value(True) is True
 
 
 class TestLayers:
