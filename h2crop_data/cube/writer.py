@@ -184,9 +184,17 @@ def check_same_layout(store: str, existing: StoreLayout, wanted: StoreLayout) ->
     """Refuse to build into a store of another shape. Raises PlanError naming what differs."""
     old, new = existing.attributes(), wanted.attributes()
     differing = [
-        f"{key}: store {old.get(key, 'none')}, plan {new.get(key, 'none')}"
+        f"{key}: store {in_short(old.get(key))}, plan {in_short(new.get(key))}"
         for key in {**old, **new}
         if old.get(key) != new.get(key)
     ]
     if differing:
         raise PlanError(f"{store} has another layout ({'; '.join(differing)}); build into a new store")
+
+
+def in_short(value: Any) -> str:
+    """A part of a layout in an error: of sources that the root states whole their names and arrays."""
+    if not isinstance(value, dict) or not all(isinstance(facts, dict) for facts in value.values()):
+        return "none" if value is None else str(value)
+    arrays = {name: ", ".join(spec["name"] for spec in facts["arrays"]) for name, facts in value.items()}
+    return "; ".join(f"{name} ({found})" for name, found in arrays.items())

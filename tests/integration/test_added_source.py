@@ -23,9 +23,10 @@ import h2crop_data
 from h2crop_data import plugins
 from h2crop_data.cube.columns import Column
 from h2crop_data.cube.reading import read_index, read_index_json, store_attributes
-from h2crop_data.errors import PluginError, RecipeError
+from h2crop_data.errors import PlanError, PluginError, RecipeError
 from h2crop_data.grid import Cell
 from h2crop_data.maintenance.compare import compare_stores
+from h2crop_data.pipeline.build import build_store
 from h2crop_data.recipe.model import load_recipe, parse_recipe
 from h2crop_data.sources.registry import layout_of_recipe
 from h2crop_data.training.dataset import CropSamples
@@ -236,6 +237,18 @@ def test_a_column_that_an_older_block_does_not_know_is_null(
     assert samples["terrain_range"].isna().tolist() == (samples["block"] == 0).tolist()
     assert samples["terrain_mean"].notna().all()
     assert validate_store(store, mode="quick").findings == []
+
+
+def test_a_store_without_the_source_does_not_take_blocks_with_it(
+    terrain: Path, built: Path, tmp_path: Path, installed: None
+) -> None:
+    document = yaml.safe_load(terrain.read_text(encoding="utf-8"))
+    del document["terrain"]
+    bare = parse_recipe({**document, "seasons": [2023]}, terrain.parent, "bare")
+    store = tmp_path / "store"
+    shutil.copytree(built, store)
+    with pytest.raises(PlanError, match=r"another layout \(sources: store terrain \(elevation\), plan none\)"):
+        build_store(bare, store, workers=1)
 
 
 def test_two_packages_with_one_name_harm_nobody_who_does_not_use_it(
