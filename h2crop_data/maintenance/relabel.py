@@ -28,19 +28,21 @@ from h2crop_data.pipeline.planning import with_hashes
 from h2crop_data.pipeline.sealing import ORIGIN, seal_store
 from h2crop_data.pipeline.survey import SplitTable, cells_by_square
 from h2crop_data.progress import Progress, silent
-from h2crop_data.recipe.model import CropTable, ParcelSource, Recipe
+from h2crop_data.recipe.model import CropTable, Parcels, ParcelSource, Recipe
 from h2crop_data.sources.parcels.declarations import (
     ROLES,
     Declarations,
     Declared,
     check_declared,
     declarations_of,
-    with_splits,
+    keeping_splits,
 )
 from h2crop_data.sources.parcels.files import (
-    check_sources,
+    YearFiles,
+    check_files,
+    check_other_files,
     is_zero_note,
-    sources_of_role,
+    season_files,
     unmapped_codes,
     zero_notes,
 )
@@ -151,7 +153,7 @@ def relabelled_plans(
     for season, role in known:
         of_season = [plan for plan in result if plan.season == season]
         declared = [plan.pinned[LABELS.name].of(role) for plan in of_season]
-        check_declared(declared, of_season[0].recipe, role, season)
+        check_declared(declared, files_of(of_season[0].recipe, season)[role])
     return result
 
 
@@ -164,18 +166,31 @@ def checked_files(plans: Sequence[SeasonPlan], recipe: Recipe) -> dict[tuple[int
     for plan in plans:
         cells.setdefault(plan.season, set()).update(map(Cell.parse, plan.samples["cell"]))
     of_seasons = recipe.for_seasons(sorted(cells))
-    return {
-        (season, role): check_sources(of_seasons, role, season, sorted(found))
-        for season, found in cells.items()
-        for role in ROLES
-    }
+    notes = {}
+    for season, of_season in cells.items():
+        files = files_of(of_seasons, season)
+        for role in ROLES:
+            if role == "prior":
+                check_other_files(files["parcels"], files[role])
+            notes[season, role] = check_files(files[role], sorted(of_season), recipe.area.crs)
+    return notes
+
+
+def files_of(recipe: Recipe, season: int) -> dict[str, YearFiles]:
+    """By role, the files of declarations of a season. Raises PlanError for a recipe without parcels."""
+    return season_files(parcels_of(recipe), recipe.locate, season)
+
+
+def parcels_of(recipe: Recipe) -> Parcels:
+    """The parcels of a recipe. Raises PlanError where it has none."""
+    if recipe.parcels is None:
+        raise PlanError("the recipe has no parcels to label with")
+    return recipe.parcels
 
 
 def with_labels_of(old: Recipe, recipe: Recipe | None, tables: Mapping[str, Path], taxonomy: Taxonomy) -> Recipe:
     """The recipe of a store with the parcels of another one, other crop tables, and the taxonomy of today."""
-    parcels = (recipe or old).parcels
-    if parcels is None:
-        raise PlanError("the recipe has no parcels to label with")
+    parcels = parcels_of(recipe or old)
 
     def with_table(source: ParcelSource) -> ParcelSource:
         if source.country not in tables:
@@ -244,10 +259,10 @@ def read_anew(
         Cell.parse(cell): (int(square.split("_")[0]), int(square.split("_")[1]))
         for cell, square in zip(plan.samples["cell"], plan.samples["square"], strict=True)
     }
-    year, sources = sources_of_role(recipe, role, plan.season)
-    groups = cells_by_square(of_cell)
-    found = declarations_of(recipe, sources, year, groups, taxonomy, progress, numbered)
-    return with_splits(found, SplitTable(plan.recipe.split, squares), numbered)
+    files = files_of(recipe, plan.season)[role]
+    splits = SplitTable(plan.recipe.split, squares)
+    found = declarations_of(files, cells_by_square(of_cell), splits, taxonomy, progress, numbered)
+    return keeping_splits(found, numbered)
 
 
 def pinned(builder: StoreBuilder, plans: Sequence[SeasonPlan], origin: dict[str, Any]) -> list[SeasonPlan]:

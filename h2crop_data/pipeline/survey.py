@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,8 +19,8 @@ from h2crop_data.parcels.taxonomy import Taxonomy
 from h2crop_data.pipeline.listed import listed_splits
 from h2crop_data.pipeline.units import WorkFolder, running_in
 from h2crop_data.progress import Progress, silent
-from h2crop_data.recipe.model import Recipe, Split
-from h2crop_data.sources.registry import sources_of, used_sources
+from h2crop_data.recipe.model import Area, Recipe, Split
+from h2crop_data.sources.registry import UsedSources, sources_of, used_sources
 from h2crop_data.sources.scenes import SceneDecision
 from h2crop_data.sources.source import Candidate, Described, Observed, Request, SurveyedGround
 from h2crop_data.splits.squares import Square, SquareContent, inside_buffer, optimised_splits, split_problems
@@ -53,6 +54,11 @@ class SplitTable:
     fixed: dict[Square, str]
     #: Where the split is given as lists: the split of every listed cell.
     cells: dict[Cell, str] | None = None
+
+    @property
+    def method(self) -> str:
+        """How splits were decided: `hash`, `optimised` or `lists`."""
+        return self.split.method if self.cells is None else "lists"
 
     @property
     def square_size(self) -> int:
@@ -103,13 +109,27 @@ def survey_season(recipe: Recipe, season: int, known: Known, work: WorkFolder, p
     taxonomy = Taxonomy.load()
     if taxonomy.version != recipe.taxonomy.version:
         raise RecipeError(f"taxonomy.version: {recipe.taxonomy.version!r}: this h2crop has {taxonomy.version!r}")
-    request = Request(recipe, season, *area_of(recipe), known.retracted, running_in(work, progress), progress)
-    observed = {source: found for source, found in observations(request).items() if found is not None}
+    used = used_sources(recipe)
+    area, crs = area_of(recipe.area, recipe.locate)
+    request = Request(
+        season=season,
+        area=area,
+        crs=crs,
+        cell_size=recipe.cell_size,
+        cell_rule=recipe.area.cells,
+        split=recipe.split,
+        locate=recipe.locate,
+        locate_catalog=recipe.locate_catalog,
+        retracted=known.retracted,
+        run_units=running_in(work, progress),
+        progress=progress,
+    )
+    observed = observations(used, request)
     candidates = [one for found in observed.values() for one in found.candidates] if observed else area_cells(request)
     cells = sorted({one.cell for one in candidates})
     squares = dict(zip(cells, split_squares(cells, recipe.split.square_size), strict=True))
     ground = SurveyedGround(squares, cells_by_square(squares))
-    described = descriptions(request, ground, known)
+    described = descriptions(used, request, ground, known)
     candidates = [with_columns(one, described) for one in candidates if is_usable(one.cell, described)]
     classes = merged_classes(described)
     if recipe.split.lists is not None:
@@ -120,14 +140,14 @@ def survey_season(recipe: Recipe, season: int, known: Known, work: WorkFolder, p
         splits = decide_splits(recipe.split, square_contents(candidates, squares, classes), described, known)
     pinned = {source.name: source.nothing() for source in sources_of(recipe)}
     pinned |= {name: found.pinned for name, found in observed.items()}
-    for source, settings in used_sources(recipe):
+    for source, settings in used:
         if source.name in described:
             own = described[source.name].pinned
-            pinned[source.name] = source.split(settings, own, recipe, splits, known.of(source.name))
-    candidates = outside_buffer(recipe, season, candidates, squares, splits)
+            pinned[source.name] = source.split(settings, own, splits, known.of(source.name))
+    candidates = outside_buffer(season, candidates, squares, splits)
     places = merged([one.cell.outline for one in candidates])
     scenes = [scene for found in observed.values() for scene in found.scenes]
-    for source, settings in used_sources(recipe):
+    for source, settings in used:
         selected = source.select(settings, request, places)
         if selected is not None:
             pinned[source.name] = selected.pinned
@@ -145,29 +165,27 @@ def survey_season(recipe: Recipe, season: int, known: Known, work: WorkFolder, p
     )
 
 
-def observations(request: Request) -> dict[str, Observed | None]:
-    """The samples that the scenes of each source make. Raises PlanError where two sources make samples."""
-    found = {source.name: source.observe(settings, request) for source, settings in used_sources(request.recipe)}
-    makers = [name for name, observed in found.items() if observed is not None]
+def observations(used: UsedSources, request: Request) -> dict[str, Observed]:
+    """The samples that the scenes of a source make. Raises PlanError where two sources make samples."""
+    observed = {source.name: source.observe(settings, request) for source, settings in used}
+    makers = {name: samples for name, samples in observed.items() if samples is not None}
     if len(makers) > 1:
         raise PlanError(f"the sources {' and '.join(makers)} both make samples of their scenes; use one of them")
-    return found
+    return makers
 
 
 def area_cells(request: Request) -> list[Candidate]:
     """Every cell of the area, where no source makes samples. Raises PlanError where there is none."""
-    recipe = request.recipe
-    cells = cells_of_area(request.area, request.crs, recipe.cell_size, recipe.area.cells)
+    cells = cells_of_area(request.area, request.crs, request.cell_size, request.cell_rule)
     if not cells:
-        raise PlanError(f"the area holds no cell of {recipe.cell_size} m by the rule {recipe.area.cells!r}")
+        raise PlanError(f"the area holds no cell of {request.cell_size} m by the rule {request.cell_rule!r}")
     return [Candidate(cell) for cell in cells]
 
 
-def descriptions(request: Request, ground: SurveyedGround, known: Known) -> dict[str, Described]:
+def descriptions(used: UsedSources, request: Request, ground: SurveyedGround, known: Known) -> dict[str, Described]:
     """What sources know of the cells before they are split, by source."""
     found = {
-        source.name: source.describe(settings, request, ground, known.of(source.name))
-        for source, settings in used_sources(request.recipe)
+        source.name: source.describe(settings, request, ground, known.of(source.name)) for source, settings in used
     }
     return {name: described for name, described in found.items() if described is not None}
 
@@ -232,30 +250,32 @@ def problems_of(split: Split, contents: dict[Square, SquareContent], splits: Spl
 
 
 def outside_buffer(
-    recipe: Recipe, season: int, candidates: list[Candidate], squares: dict[Cell, Square], splits: SplitTable
+    season: int, candidates: list[Candidate], squares: dict[Cell, Square], splits: SplitTable
 ) -> list[Candidate]:
-    """The candidates that are as far from every other split as the recipe wants. Raises PlanError where none is."""
-    buffer = recipe.split.buffer
+    """The candidates that are as far from every other split as `split.buffer`. Raises PlanError where none is."""
+    buffer = splits.split.buffer
     if not buffer:
         return candidates
     cells = sorted({one.cell for one in candidates})
     # A square whose split may still be decided otherwise counts as another split.
-    sure = splits.fixed.get if recipe.split.method == "optimised" else splits.split_of
-    left_out = inside_buffer(cells, [squares[cell] for cell in cells], sure, recipe.split.square_size, buffer)
+    sure = splits.fixed.get if splits.method == "optimised" else splits.split_of
+    left_out = inside_buffer(cells, [squares[cell] for cell in cells], sure, splits.square_size, buffer)
     kept = {cell for cell, out in zip(cells, left_out, strict=True) if not out}
     if not kept:
         raise PlanError(f"{season}: split.buffer {buffer:g} m leaves none of {len(cells)} cells; make it smaller")
     return [one for one in candidates if one.cell in kept]
 
 
-def area_of(recipe: Recipe) -> tuple[BaseGeometry, str]:
-    """The recipe's area and its CRS."""
-    area = recipe.area
+def area_of(area: Area, locate: Callable[[str], Path]) -> tuple[BaseGeometry, str]:
+    """The polygons of an area and their CRS. locate: a path of the recipe as an absolute one.
+
+    Raises RecipeError for a file that cannot be read or holds no polygon.
+    """
     if area.bbox:
         return shapely.box(*area.bbox), area.crs
     if area.geojson:
         return shapely.make_valid(geojson_polygons(area.geojson)), area.crs
-    path = recipe.locate(area.file or "")
+    path = locate(area.file or "")
     try:
         frame = pyogrio.read_dataframe(path, columns=[])
     except pyogrio.errors.DataSourceError as error:

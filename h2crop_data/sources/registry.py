@@ -31,12 +31,16 @@ def source_of(name: str) -> Source:
     return source
 
 
+#: Sources, each with its settings.
+UsedSources = list[tuple[Source, Any]]
+
+
 def sources_of(recipe: Recipe) -> list[Source]:
     """The sources whose inputs a plan of a recipe keeps: the ones that come with h2crop, and the others it uses."""
     return [*BUILT_IN, *(source_of(name) for name in recipe.other_sources)]
 
 
-def used_sources(recipe: Recipe) -> list[tuple[Source, Any]]:
+def used_sources(recipe: Recipe) -> UsedSources:
     """The sources a recipe uses, each with its settings."""
     found = ((source, recipe.settings_of(source.name)) for source in sources_of(recipe))
     return [(source, settings) for source, settings in found if settings is not None]

@@ -22,6 +22,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 from typing import Any, ClassVar, Literal, Protocol
 
 import geopandas as gpd
@@ -31,9 +32,9 @@ from shapely.geometry.base import BaseGeometry
 
 from h2crop_data.cube.schema import SourceFormat
 from h2crop_data.datasheet.words import SourceWords
-from h2crop_data.grid import Cell
+from h2crop_data.grid import Cell, CellRule
 from h2crop_data.progress import Progress
-from h2crop_data.recipe.model import Recipe, Section
+from h2crop_data.recipe.model import Section, Split
 from h2crop_data.sources.scenes import SceneDecision
 from h2crop_data.sources.timing import Stopwatch
 from h2crop_data.sources.units import Results, RunUnits, Unit
@@ -46,6 +47,10 @@ ReadFile = Callable[[str], bytes]
 
 class GroundSplits(Protocol):
     """The split of every piece of ground."""
+
+    @property
+    def method(self) -> str:
+        """How it was decided: `hash`, `optimised` or `lists`."""
 
     @property
     def square_size(self) -> int:
@@ -63,11 +68,19 @@ class GroundSplits(Protocol):
 class Request:
     """What every source is told while a season is planned."""
 
-    recipe: Recipe
     season: int
     #: The recipe's area in `crs`.
     area: BaseGeometry
     crs: str
+    #: Side of a cell in metres, and the rule by which an area has cells (`area.cells`).
+    cell_size: int
+    cell_rule: CellRule
+    #: How ground is divided into splits.
+    split: Split
+    #: A path of the recipe as an absolute one. Raises RecipeError.
+    locate: Callable[[str], Path]
+    #: A catalog's URL as it is, a local one as an absolute path. Raises RecipeError.
+    locate_catalog: Callable[[str], str]
     #: Scenes that must not be used again, and why.
     retracted: Mapping[str, str]
     #: Runs units of work that a source needs to choose by.
@@ -229,8 +242,11 @@ class Source(ABC):
         """
         return None
 
-    def split(self, settings: Any, pinned: Any, recipe: Recipe, splits: GroundSplits, known: Sequence[Any]) -> Any:
-        """What it pinned, in the splits of its ground."""
+    def split(self, settings: Any, pinned: Any, splits: GroundSplits, known: Sequence[Any]) -> Any:
+        """What it pinned, in the splits of its ground.
+
+        known: what earlier parts of the season pinned, whose content keeps its split.
+        """
         return pinned
 
     def select(self, settings: Any, request: Request, places: Sequence[BaseGeometry]) -> Selected | None:

@@ -30,6 +30,7 @@ from h2crop_data.pipeline.source_facts import explain_sources, source_facts
 from h2crop_data.pipeline.survey import silent
 from h2crop_data.recipe.model import Recipe
 from h2crop_data.sources.parcels.declarations import declarations_of
+from h2crop_data.sources.parcels.files import season_files
 from h2crop_data.sources.parcels.source import DeclaredParcels
 from h2crop_data.storage.local import LocalStorage
 from h2crop_data.validation.validate import validate_store
@@ -382,8 +383,9 @@ def test_rows_read_for_several_groups_of_cells_are_counted_once(faulty: TinyRegi
     recipe = faulty.recipe()
     assert recipe.parcels is not None
     cells = cells_of_area(shapely.box(WEST, SOUTH, EAST, NORTH), ZONE, 240, "inside")
+    files = season_files(recipe.parcels, recipe.locate, 2022)["parcels"]
     found = [
-        declarations_of(recipe, recipe.parcels.season, 2022, groups, Taxonomy.load(), silent)
+        declarations_of(files, groups, recipe.split, Taxonomy.load(), silent)
         for groups in ([cells], [[cell] for cell in cells], [cells, cells])
     ]
     for one in found:

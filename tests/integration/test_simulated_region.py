@@ -202,7 +202,7 @@ def test_the_recipe_takes_exactly_the_cells_asked_for(tmp_path: Path, cells: int
     from h2crop_data.pipeline.survey import area_of
 
     loaded = load_recipe(recipe)
-    area, crs = area_of(loaded)
+    area, crs = area_of(loaded.area, loaded.locate)
     assert len(cells_of_area(area, crs, 480, "inside")) == cells
 
 

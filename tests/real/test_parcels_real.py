@@ -19,7 +19,7 @@ from h2crop_data.parcels.rasterize import parcel_numbers
 from h2crop_data.parcels.taxonomy import Taxonomy, load_crop_table, tier_table
 from h2crop_data.recipe.model import parse_recipe, shipped_recipes
 from h2crop_data.sources.parcels.declarations import CellParcels, check_declared, declarations_of, split_of_parcels
-from h2crop_data.sources.parcels.files import check_sources, sources_of_role
+from h2crop_data.sources.parcels.files import check_files, season_files
 
 FILES = {
     "fr": ("fr_rpg_2022_100.gpkg", "code_cultu", "EPSG:2154"),
@@ -112,10 +112,11 @@ def test_the_shipped_recipe_reads_the_register_of_2022_whose_fields_are_in_small
     parcels, _ = read(shared, "fr")
     cells = sorted({cell for one in parcels.geometry for cell in cells_of_area(one, LONLAT, 1920, "touching")})
     groups = [[cell for cell in cells if cell.epsg == zone] for zone in sorted({cell.epsg for cell in cells})]
-    assert check_sources(recipe, "parcels", 2022, cells) == []
-    year, sources = sources_of_role(recipe, "parcels", 2022)
-    found = declarations_of(recipe, sources, year, groups, Taxonomy.load(), lambda done, total, text: None)
-    check_declared([found], recipe, "parcels", 2022)
+    assert recipe.parcels is not None
+    files = season_files(recipe.parcels, recipe.locate, 2022)["parcels"]
+    assert check_files(files, cells, recipe.area.crs) == []
+    found = declarations_of(files, groups, recipe.split, Taxonomy.load(), lambda done, total, text: None)
+    check_declared([found], files)
     # One lies on the border of two zones, where no cell is.
     assert found.counts == {"read": 99, "parcels": 99, **NO_FAULT, "unmapped": 0}
     stated = pyogrio.read_dataframe(shared / "parcels" / FILES["fr"][0]).set_index("id_parcel")["code_cultu"]
@@ -154,9 +155,8 @@ def test_slovenian_parcels_become_pixels_of_their_area(shared: Path) -> None:
     )
     cells = cells_of_area(hull, LONLAT, 960, "touching")
     assert recipe.parcels is not None
-    found = declarations_of(
-        recipe, recipe.parcels.season, 2021, [cells], Taxonomy.load(), lambda done, total, text: None
-    )
+    files = season_files(recipe.parcels, recipe.locate, 2021)["parcels"]
+    found = declarations_of(files, [cells], recipe.split, Taxonomy.load(), lambda done, total, text: None)
     assert len(found.parcels) == 100
     assert found.counts["unmapped"] == 0
     assert list(found.parcels["split"]) == list(split_of_parcels(parcels.geometry.to_numpy(), recipe.split))

@@ -24,7 +24,7 @@ from h2crop_data.errors import ParcelError, RecipeError
 from h2crop_data.grid import LONLAT, SPLIT_CRS, Cell, cells_of_area, geobox
 from h2crop_data.parcels.rasterize import covered, parcel_numbers, rasterize_ids, tier_labels
 from h2crop_data.parcels.taxonomy import Taxonomy
-from h2crop_data.recipe.model import ParcelSource, Recipe, Split, parse_recipe
+from h2crop_data.recipe.model import Recipe, Split, parse_recipe
 from h2crop_data.sources.parcels.declarations import (
     CellParcels,
     Declarations,
@@ -32,6 +32,7 @@ from h2crop_data.sources.parcels.declarations import (
     no_declarations,
     split_of_parcels,
 )
+from h2crop_data.sources.parcels.files import season_files
 
 LAMBERT = "EPSG:2154"
 #: A field of one hectare in Lambert-93.
@@ -491,8 +492,8 @@ def source(path: str = "fr_{year}.gpkg", country: str = "fr", **more: Any) -> di
 def declared(recipe: Recipe, year: int, groups: list[list[Cell]]) -> Declarations:
     """The declarations of a year."""
     assert recipe.parcels is not None
-    sources: list[ParcelSource] = recipe.parcels.season
-    return declarations_of(recipe, sources, year, groups, Taxonomy.load(), lambda done, total, text: None)
+    files = season_files(recipe.parcels, recipe.locate, year)["parcels"]
+    return declarations_of(files, groups, recipe.split, Taxonomy.load(), lambda done, total, text: None)
 
 
 @pytest.fixture

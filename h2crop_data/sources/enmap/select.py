@@ -30,16 +30,16 @@ def choose_enmap(source: EnmapSettings, request: Request) -> Observed:
 
     Raises PlanError where no scene gives a cell.
     """
-    recipe, season = request.recipe, request.season
     ground = to_crs(request.area, request.crs, LONLAT)
-    found = find_items(recipe.locate_catalog(source.catalog), source.collection, ground, *year_range(season))
+    catalog = request.locate_catalog(source.catalog)
+    found = find_items(catalog, source.collection, ground, *year_range(request.season))
     # An EnMAP item has the name of its product, whatever else a catalog says of it; the one updated last counts.
     by_name = {item.id: item for item in sorted(found.items, key=updated)}
     listed, decisions = without_retracted(list(by_name.values()), "enmap", request.retracted)
     lost = {item.id: unplaced(item, "enmap", reason) for item, reason in found.refused if item.id not in by_name}
     decisions += lost.values()
     products, replaced = newest_products(listed)
-    allowed = set(cells_of_area(request.area, request.crs, recipe.cell_size, recipe.area.cells))
+    allowed = set(cells_of_area(request.area, request.crs, request.cell_size, request.cell_rule))
     best: dict[tuple[str, Cell], tuple[float, str, Candidate]] = {}
     usable: dict[str, pystac.Item] = {}
     decisions += [
@@ -48,7 +48,7 @@ def choose_enmap(source: EnmapSettings, request: Request) -> Observed:
         if item.id in replaced
     ]
     promising = [(item, *promise_of(item, source)) for item in products]
-    units = {item.id: scene_unit(item, source, recipe.cell_size) for item, refusal, _ in promising if refusal is None}
+    units = {item.id: scene_unit(item, source, request.cell_size) for item, refusal, _ in promising if refusal is None}
     looked_at = request.run_units(list(units.values()), SceneError)
     facts: dict[str, SceneFacts | H2cropError] = {}
     for item, reason, warning in promising:
@@ -81,7 +81,7 @@ def choose_enmap(source: EnmapSettings, request: Request) -> Observed:
     chosen = [candidate for _, _, candidate in sorted(best.values(), key=lambda one: (one[1], one[2].cell))]
     decisions.sort(key=lambda one: one.id)
     if not chosen:
-        raise PlanError(f"{season}: no EnMAP scene gives a cell. {why_none(decisions)}")
+        raise PlanError(f"{request.season}: no EnMAP scene gives a cell. {why_none(decisions)}")
     used = {name for _, name, _ in best.values()}
     pinned = EnmapScenes([usable[name] for name in sorted(used)], {name: facts[name] for name in sorted(used)})
     return Observed(chosen, pinned, decisions)

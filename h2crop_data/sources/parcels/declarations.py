@@ -25,8 +25,8 @@ from h2crop_data.grid import LONLAT, SPLIT_CRS, Cell, to_crs, transformer
 from h2crop_data.parcels.rasterize import covered, rasterize_ids
 from h2crop_data.parcels.read import CONTRADICTORY
 from h2crop_data.parcels.taxonomy import Taxonomy, tier_table
-from h2crop_data.recipe.model import ParcelSource, Recipe
-from h2crop_data.sources.parcels.files import NAMED, path_of, read_near, sources_of_role, sources_of_year
+from h2crop_data.progress import Progress
+from h2crop_data.sources.parcels.files import NAMED, YearFiles, read_near
 from h2crop_data.splits.squares import Square
 
 #: The two years of declarations behind the labels of a season.
@@ -85,47 +85,44 @@ def no_declarations() -> Declarations:
 
 
 def declarations_of(
-    recipe: Recipe,
-    sources: Sequence[ParcelSource],
-    year: int,
+    files: YearFiles,
     groups: Sequence[Sequence[Cell]],
+    squares: Squares,
     taxonomy: Taxonomy,
-    progress: Any,
+    progress: Progress,
     known: gpd.GeoDataFrame | None = None,
 ) -> Declarations:
     """The parcels of a year that meet the cells of some groups (cells near each other), read group by group.
 
-    known: parcels that have a number already and keep it. Their splits are those of hashed squares (`with_splits`).
+    squares: the split of every square. known: parcels that have a number already and keep it.
     Raises ParcelError for files, fields or tables that cannot be used; whether the files are those of the cells is not
-    looked at (`check_sources`, `check_declared`).
+    looked at (`check_files`, `check_declared`).
     """
-    current = sources_of_year(sources, year)
-    if not current:
+    if not files.sources:
         return no_declarations()
-    found = read_near(recipe, current, year, groups, progress)
+    found = read_near(files, groups, progress)
     parcels = found.parcels
     parcels[TIER_COLUMNS] = tier_table(parcels["hcat3"], taxonomy)
     parcels["number"] = numbers_of(parcels, known)
     parcels = parcels.sort_values("number", ignore_index=True)
-    parcels["split"] = split_of_parcels(parcels.geometry.to_numpy(), recipe.split)
+    parcels["split"] = split_of_parcels(parcels.geometry.to_numpy(), squares)
     columns = [*PARCEL_COLUMNS, "geometry"]
-    return Declarations(parcels[columns], coverage_of(recipe, current), found.counts, found.unmapped, found.notes)
+    return Declarations(parcels[columns], coverage_of(files), found.counts, found.unmapped, found.notes)
 
 
-def check_declared(found: Sequence[Declarations], recipe: Recipe, role: str, season: int) -> None:
-    """Refuse the declarations of a role where not one parcel says what grows on the cells. Raises ParcelError.
+def check_declared(found: Sequence[Declarations], files: YearFiles) -> None:
+    """Refuse the declarations of a year where not one parcel says what grows on the cells. Raises ParcelError.
 
     found: of all parts of the season.
     """
-    year, sources = sources_of_role(recipe, role, season)
-    if not sources:
+    if not files.sources:
         return
-    files = ", ".join(str(path_of(recipe, source, year)) for source in sources)
+    paths = ", ".join(str(files.path(source)) for source in files.sources)
     parcels = sum(len(one.parcels) for one in found)
     if not parcels:
         raise ParcelError(
-            f"{year}: no parcel of {files} lies on the cells: every pixel would be labelled as not declared; check the "
-            "`path` and the `crs` of the source, or name the `years` it has declarations of"
+            f"{files.year}: no parcel of {paths} lies on the cells: every pixel would be labelled as not declared; "
+            "check the `path` and the `crs` of the source, or name the `years` it has declarations of"
         )
     known = sum(one.counts["parcels"] - one.counts["unmapped"] - one.counts.get(CONTRADICTORY, 0) for one in found)
     if not known:
@@ -133,18 +130,18 @@ def check_declared(found: Sequence[Declarations], recipe: Recipe, role: str, sea
         often = listing([f"{code or 'no code'} ({number})" for code, number in codes.most_common()], NAMED)
         notes = [note for one in found for note in one.notes]
         raise ParcelError(
-            f"{year}: none of {parcels} parcel(s) of {files} has a crop code that is in its table: {often}; check the "
-            f"`code_field` and the `table` of the source{'; '.join(['', *dict.fromkeys(notes)])}"
+            f"{files.year}: none of {parcels} parcel(s) of {paths} has a crop code that is in its table: {often}; "
+            f"check the `code_field` and the `table` of the source{'; '.join(['', *dict.fromkeys(notes)])}"
         )
 
 
-def coverage_of(recipe: Recipe, sources: Sequence[ParcelSource]) -> shapely.Geometry | None:
-    """The ground some sources cover together; None where one of them does not say, which counts as everywhere."""
+def coverage_of(files: YearFiles) -> shapely.Geometry | None:
+    """The ground a year's sources cover together; None where one of them does not say, which counts as everywhere."""
     grounds = []
-    for source in sources:
+    for source in files.sources:
         if source.coverage is None:
             return None
-        path = recipe.locate(source.coverage)
+        path = files.locate(source.coverage)
         try:
             frame = pyogrio.read_dataframe(path, columns=[])
         except pyogrio.errors.DataSourceError as error:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -21,7 +21,8 @@ from h2crop_data.parcels.damage import about_to_name_rows, check_rows
 from h2crop_data.parcels.extent import COMMON_CRS, NATIONAL_CRS, Bounds, misplacement
 from h2crop_data.parcels.read import NO_PARCEL, ParcelFile, count_rows, open_parcels, passed_over, read_parcels
 from h2crop_data.parcels.taxonomy import hcat3_codes, load_crop_table, lost_zeros, unmapped
-from h2crop_data.recipe.model import CropTable, ParcelSource, Recipe
+from h2crop_data.progress import Progress
+from h2crop_data.recipe.model import CropTable, Parcels, ParcelSource
 
 #: Rows, codes that a line names.
 NAMED = 10
@@ -43,73 +44,74 @@ class NearParcels:
     notes: list[str]
 
 
-def sources_of_role(recipe: Recipe, role: str, season: int) -> tuple[int, list[ParcelSource]]:
-    """The year of a role (`parcels`: the season, `prior`: the year before), and the sources that have it."""
-    if recipe.parcels is None:
-        return season, []
-    if role == "parcels":
-        return season, sources_of_year(recipe.parcels.season, season)
-    before = recipe.parcels.season if recipe.parcels.prior == "same" else recipe.parcels.prior or []
-    return season - 1, sources_of_year(before, season - 1)
+@dataclass(frozen=True)
+class YearFiles:
+    """The files with the declarations of a year."""
+
+    year: int
+    sources: Sequence[ParcelSource]
+    #: A path of the recipe as an absolute one. Raises RecipeError.
+    locate: Callable[[str], Path]
+
+    def path(self, source: ParcelSource) -> Path:
+        """The file of a source."""
+        return self.locate(source.path.replace("{year}", str(self.year)))
+
+    def open(self, source: ParcelSource) -> ParcelFile:
+        """The file of a source. Raises ParcelError where it cannot be read."""
+        path = self.path(source)
+        return open_parcels(path, source.code_field, id_field=source.id_field, layer=source.layer, crs=source.crs)
 
 
-def sources_of_year(sources: Sequence[ParcelSource], year: int) -> list[ParcelSource]:
-    """The sources that have declarations of a year."""
-    return [source for source in sources if source.years is None or year in source.years]
+def season_files(settings: Parcels, locate: Callable[[str], Path], season: int) -> dict[str, YearFiles]:
+    """By role, the files of a season (`parcels`) and those of the year before (`prior`)."""
+    before = settings.season if settings.prior == "same" else settings.prior or []
+    years = {"parcels": (season, settings.season), "prior": (season - 1, before)}
+    return {
+        role: YearFiles(year, [one for one in sources if one.years is None or year in one.years], locate)
+        for role, (year, sources) in years.items()
+    }
 
 
-def open_source(recipe: Recipe, source: ParcelSource, year: int) -> ParcelFile:
-    """The file of a source for a year. Raises ParcelError where it cannot be read."""
-    path = path_of(recipe, source, year)
-    return open_parcels(path, source.code_field, id_field=source.id_field, layer=source.layer, crs=source.crs)
-
-
-def path_of(recipe: Recipe, source: ParcelSource, year: int) -> Path:
-    """The file of a source for a year."""
-    return recipe.locate(source.path.replace("{year}", str(year)))
-
-
-def check_sources(recipe: Recipe, role: str, season: int, cells: Sequence[Cell]) -> list[str]:
+def check_files(files: YearFiles, cells: Sequence[Cell], area_crs: str) -> list[str]:
     """Refuse files of declarations that cannot be those of some cells; what else needs a look, in words.
 
-    Raises ParcelError for a file with no rows or fewer than it promises, for one whose place contradicts its CRS, where
-    no file lies near the cells, and for a prior that is the season's own file.
+    area_crs: the CRS of the recipe's area, which may be that of a file that states another one.
+    Raises ParcelError for a file with no rows or fewer than it promises, for one whose place contradicts its CRS, and
+    where no file lies near the cells.
     """
-    year, sources = sources_of_role(recipe, role, season)
-    if role == "prior":
-        check_other_file(recipe, sources_of_role(recipe, "parcels", season)[1], sources, season)
     west, south, east, north = shapely.total_bounds([cell.outline for cell in cells]).tolist()
     ground = (west, south, east, north)
     zones = sorted({cell.crs for cell in cells})
     elsewhere = []
-    for source in sources:
-        file = open_source(recipe, source, year)
+    for source in files.sources:
+        file = files.open(source)
         check_rows(file.path, file.layer)
         if not file.features:
             raise ParcelError(f"{file.path}: layer {file.layer} has no parcels")
-        likely = [*NATIONAL_CRS.get(source.country[:2], ()), *zones, recipe.area.crs, *COMMON_CRS]
+        likely = [*NATIONAL_CRS.get(source.country[:2], ()), *zones, area_crs, *COMMON_CRS]
         found = misplacement(file.extent, file.crs, ground, list(dict.fromkeys(likely)))
         if found is None or any_near(file, ground):
             continue
         if found.certain:
             raise ParcelError(f"{file.path}: {found.what}")
         elsewhere.append((file.path, found.what))
-    if sources and len(elsewhere) == len(sources):
+    if files.sources and len(elsewhere) == len(files.sources):
         raise ParcelError("; ".join(f"{path}: {what}" for path, what in elsewhere))
     return [f"{path.name}: {what}" for path, what in elsewhere]
 
 
-def check_other_file(recipe: Recipe, own: Sequence[ParcelSource], prior: Sequence[ParcelSource], season: int) -> None:
+def check_other_files(own: YearFiles, prior: YearFiles) -> None:
     """Refuse sources of the year before that read the same field of the same file as the season's own.
 
     Raises ParcelError.
     """
-    for label, before in product(own, prior):
-        path, other = path_of(recipe, label, season), path_of(recipe, before, season - 1)
+    for label, before in product(own.sources, prior.sources):
+        path, other = own.path(label), prior.path(before)
         same_layer = label.layer is None or before.layer is None or label.layer == before.layer
         if path == other and same_layer and label.code_field.casefold() == before.code_field.casefold():
             raise ParcelError(
-                f"{path} would be read for {season} and, as the prior, for {season - 1}: every prior would be its "
+                f"{path} would be read for {own.year} and, as the prior, for {prior.year}: every prior would be its "
                 "label; give the year before a file of its own (`{year}` in the path), name the `years` of the file, "
                 "or choose `prior: none`"
             )
@@ -131,21 +133,19 @@ def any_near(file: ParcelFile, ground: Bounds) -> bool:
     return len(found[1]) > 0
 
 
-def read_near(
-    recipe: Recipe, sources: Sequence[ParcelSource], year: int, groups: Sequence[Sequence[Cell]], progress: Any
-) -> NearParcels:
+def read_near(files: YearFiles, groups: Sequence[Sequence[Cell]], progress: Progress) -> NearParcels:
     """The parcels of a year that meet the cells of some groups (cells near each other), read group by group.
 
     Raises ParcelError for files, fields or tables that cannot be used.
     """
     parts, problems, notes = [], [], []
-    for source in sources:
-        file = open_source(recipe, source, year)
-        own = recipe.locate(source.table.path) if isinstance(source.table, CropTable) else None
+    for source in files.sources:
+        file = files.open(source)
+        own = files.locate(source.table.path) if isinstance(source.table, CropTable) else None
         table = load_crop_table(source.table, source.country, own)
         near, wrong = [], [passed_over(file)]
         for done, cells in enumerate(groups):
-            progress(done, len(groups), f"parcels of {year}, {source.country}")
+            progress(done, len(groups), f"parcels of {files.year}, {source.country}")
             outlines = shapely.union_all([cell.outline for cell in cells])
             found, found_wrong = read_parcels(file, outlines)
             shapely.prepare(outlines)

@@ -17,7 +17,7 @@ from h2crop_data.datasheet.quality import DECLARED
 from h2crop_data.errors import PlanError
 from h2crop_data.grid import LONLAT, Cell
 from h2crop_data.parcels.taxonomy import Taxonomy
-from h2crop_data.recipe.model import Parcels, Recipe
+from h2crop_data.recipe.model import Parcels
 from h2crop_data.sources.parcels.assemble import label_block
 from h2crop_data.sources.parcels.declarations import (
     ROLES,
@@ -34,7 +34,7 @@ from h2crop_data.sources.parcels.declarations import (
     with_listed_splits,
     with_splits,
 )
-from h2crop_data.sources.parcels.files import check_sources, sources_of_role
+from h2crop_data.sources.parcels.files import check_files, check_other_files, season_files
 from h2crop_data.sources.parcels.format import parcels_format
 from h2crop_data.sources.parcels.report import explain_declarations
 from h2crop_data.sources.parcels.words import ParcelWords
@@ -72,8 +72,7 @@ class DeclaredParcels(Source):
     def describe(
         self, settings: Parcels, request: Request, ground: SurveyedGround, known: Sequence[Declared]
     ) -> Described:
-        read = {role: declarations_in(role, request, ground, numbered(known, role)) for role in ROLES}
-        declared = Declared(read["parcels"], read["prior"])
+        declared = declarations_in(settings, request, ground, known)
         shares, classes = survey_labels(declared.parcels, ground, request)
         least = settings.min_labelled_share
         usable = frozenset(cell for cell, share in shares.items() if share >= least)
@@ -81,15 +80,13 @@ class DeclaredParcels(Source):
             raise PlanError(
                 f"{request.season}: none of {len(shares)} cells has parcels.min_labelled_share {least:g} labelled"
             )
-        split = request.recipe.split
+        split = request.split
         roles = ROLES if split.method == "optimised" else ()
         touched = frozenset(square for role in roles for square in declared.of(role).touched(split.square_size))
         return Described(declared, usable, {"labelled_share": shares}, classes, touched)
 
-    def split(
-        self, settings: Parcels, pinned: Declared, recipe: Recipe, splits: GroundSplits, known: Sequence[Declared]
-    ) -> Declared:
-        if splits.cells is None and recipe.split.method != "optimised":
+    def split(self, settings: Parcels, pinned: Declared, splits: GroundSplits, known: Sequence[Declared]) -> Declared:
+        if splits.method == "hash":
             return pinned
         result = {}
         for role in ROLES:
@@ -193,19 +190,22 @@ def numbered(known: Sequence[Declared], role: str) -> gpd.GeoDataFrame | None:
     return pd.concat([declared.of(role).parcels for declared in known]) if known else None
 
 
-def declarations_in(
-    role: str, request: Request, ground: SurveyedGround, known: gpd.GeoDataFrame | None
-) -> Declarations:
-    """The declarations of the season (`parcels`) or of the year before (`prior`).
-
-    Raises ParcelError for files that cannot be those of the cells.
+def declarations_in(settings: Parcels, request: Request, ground: SurveyedGround, known: Sequence[Declared]) -> Declared:
+    """The declarations of the season and of the year before. Raises ParcelError for files that cannot be those of the
+    cells.
     """
-    recipe, season = request.recipe, request.season
-    year, sources = sources_of_role(recipe, role, season)
-    notes = check_sources(recipe, role, season, list(ground.squares))
-    read = declarations_of(recipe, sources, year, ground.groups, Taxonomy.load(), request.progress, known)
-    check_declared([read], recipe, role, season)
-    return replace(read, notes=[*notes, *read.notes])
+    files = season_files(settings, request.locate, request.season)
+    taxonomy = Taxonomy.load()
+    declared = {}
+    for role in ROLES:
+        if role == "prior":
+            check_other_files(files["parcels"], files[role])
+        notes = check_files(files[role], list(ground.squares), request.crs)
+        before = numbered(known, role)
+        read = declarations_of(files[role], ground.groups, request.split, taxonomy, request.progress, before)
+        check_declared([read], files[role])
+        declared[role] = replace(read, notes=[*notes, *read.notes])
+    return Declared(declared["parcels"], declared["prior"])
 
 
 def survey_labels(
@@ -218,7 +218,7 @@ def survey_labels(
     """
     shares: dict[Cell, float] = {}
     classes: dict[Square, set[tuple[int, int]]] = defaultdict(set)
-    split = request.recipe.split
+    split = request.split
     homes = home_squares(declarations.parcels, split.square_size) if split.method == "optimised" else None
     for done, cells in enumerate(ground.groups):
         request.progress(done, len(ground.groups), "labelled pixels of the cells")

@@ -47,7 +47,7 @@ def choose_sentinel2(
     refused: list[tuple[pystac.Item, str]] = []
     for done, place in enumerate(places):
         request.progress(done, len(places), "searching Sentinel-2")
-        catalog = request.recipe.locate_catalog(source.catalog)
+        catalog = request.locate_catalog(source.catalog)
         found = find_items(catalog, source.collection, place, *year_range(request.season))
         listed += found.items
         refused += found.refused

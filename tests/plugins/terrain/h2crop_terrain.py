@@ -77,7 +77,7 @@ class Terrain(Source):
         return SourceFormat(self.name, "Terrain", self.group, (elevation,), columns=COLUMNS)
 
     def select(self, settings: TerrainSettings, request: Request, places: Sequence[Any]) -> Selected:
-        path = request.recipe.locate(settings.path)
+        path = request.locate(settings.path)
         return Selected(Raster(str(path), hashlib.sha256(path.read_bytes()).hexdigest()))
 
     def inputs(self, settings: Any, pinned: Raster, blocks: Sequence[PlannedBlock]) -> list[list[Any]]:
