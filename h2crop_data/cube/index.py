@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,8 +15,9 @@ import pyarrow.parquet as pq
 import shapely
 
 from h2crop_data.constants import TIERS
+from h2crop_data.cube.schema import ArraySpec
 from h2crop_data.cube.season import FinishedSeason
-from h2crop_data.cube.statistics import TRAINING, nonzero_counts, parcel_counts, reflectance_statistics, total
+from h2crop_data.cube.statistics import TRAINING, class_counts, parcel_counts, total, training_statistics
 from h2crop_data.grid import LONLAT, SPLIT_CRS, transformer
 from h2crop_data.storage.storage import canonical_json
 
@@ -42,8 +43,10 @@ class IndexTables:
     sources: dict[int, dict[str, Any]] = field(default_factory=dict)
 
 
-def index_tables(seasons: Sequence[FinishedSeason], classes: list[dict[int, str]]) -> IndexTables:
-    """The tables of a release of some seasons, in order."""
+def index_tables(
+    seasons: Sequence[FinishedSeason], classes: list[dict[int, str]], specs: Mapping[str, ArraySpec]
+) -> IndexTables:
+    """The tables of a release of some seasons, in order. specs: the arrays of the store."""
     samples = {finished.season: finished.released.reset_index(drop=True) for finished in seasons}
     return IndexTables(
         samples=samples,
@@ -51,7 +54,7 @@ def index_tables(seasons: Sequence[FinishedSeason], classes: list[dict[int, str]
         blocks=stacked(seasons, "blocks"),
         scenes=stacked(seasons, "scenes"),
         squares=square_table(list(samples.values()), seasons[0].recipe),
-        statistics=statistics(seasons),
+        statistics=statistics(seasons, specs),
         classes=classes,
         recipes={finished.season: finished.recipe for finished in seasons},
         sources={finished.season: finished.sources for finished in seasons if finished.sources},
@@ -109,8 +112,8 @@ def square_table(samples: Sequence[gpd.GeoDataFrame], recipe: dict[str, Any]) ->
     return gpd.GeoDataFrame(counted[["column", "row", "split", "samples"]], geometry=outlines, crs=LONLAT)
 
 
-def statistics(seasons: Sequence[FinishedSeason]) -> dict[str, Any]:
-    """Statistics of a release: reflectance over the training split; classes by season, split and tier."""
+def statistics(seasons: Sequence[FinishedSeason], specs: Mapping[str, ArraySpec]) -> dict[str, Any]:
+    """Statistics of a release: values over the training split; classes by season, split and tier."""
     training = [finished.sums[TRAINING] for finished in seasons if TRAINING in finished.sums]
     result: dict[str, Any] = {
         "reflectance": {"split": TRAINING, "units": "1"},
@@ -119,16 +122,11 @@ def statistics(seasons: Sequence[FinishedSeason]) -> dict[str, Any]:
         "class_parcels": {},
     }
     if training:
-        together = total(training)
-        result["reflectance"] |= reflectance_statistics(together)
-        if together.clear is not None:
-            result["clear_observations"] = [nonzero_counts(month) for month in together.clear]
+        found = training_statistics(total(training), specs)
+        result |= {**found, "reflectance": {**result["reflectance"], **found["reflectance"]}}
     for finished in seasons:
         by_split = sorted(finished.sums.items())
-        result["class_pixels"][str(finished.season)] = {
-            split: {name: [nonzero_counts(tier) for tier in counts] for name, counts in sums.pixels.items()}
-            for split, sums in by_split
-        }
+        result["class_pixels"][str(finished.season)] = {split: class_counts(sums, specs) for split, sums in by_split}
         if finished.parcels is not None:
             tiers = finished.parcels[[f"tier{tier}" for tier in range(1, TIERS + 1)]].to_numpy(np.uint8)
             numbers = finished.parcels["number"].to_numpy(np.uint32)

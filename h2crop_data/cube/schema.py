@@ -51,6 +51,26 @@ class Codec:
 
 
 @dataclass(frozen=True)
+class ArrayStatistics:
+    """What a release counts of an array (docs/store-format.md, `statistics.json`).
+
+    - `values`: count, mean and percentiles of its values for each index of the axes between `sample` and the last two;
+      of an integer array of at most 16 bits, in the training split, without fill
+    - `counts`: how often each number occurs, for each index of the axis after `sample`; of a uint8 array, in the
+      training split
+    - `classes`: the same in every split
+    - `numbers`: which numbers of parcels have a pixel with a class; one array of a store
+    """
+
+    kind: Literal["values", "counts", "classes", "numbers"]
+    #: The array that says which pixels count: flags for `values` (those without a flag of the recipe; as large as the
+    #: last two axes), classes for `numbers` (those that have one in the first tier).
+    by: str | None = None
+    #: Its key in `statistics.json`, where that is not its name.
+    key: str | None = None
+
+
+@dataclass(frozen=True)
 class ArraySpec:
     """One array of a season group, without its number of slots."""
 
@@ -69,6 +89,21 @@ class ArraySpec:
     unit: str = ""
     #: Whether the difference of two numbers means something.
     quantity: bool = False
+    #: None: nothing is counted of it.
+    statistics: ArrayStatistics | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse statistics that cannot be counted of it. Raises ValueError."""
+        kind = None if self.statistics is None else self.statistics.kind
+        if kind == "values" and (self.dtype.kind not in "iu" or self.dtype.itemsize > 2):
+            raise ValueError(f"{self.name}: statistics of values need integers of at most 16 bits, not {self.dtype}")
+        if kind in ("counts", "classes") and self.dtype != np.uint8:
+            raise ValueError(f"{self.name}: {kind} are counted of uint8, not {self.dtype}")
+
+    @property
+    def is_reflectance(self) -> bool:
+        """Whether its numbers are reflectance in units of `REFLECTANCE_SCALE`."""
+        return self.attributes.get("units") == REFLECTANCE_UNITS
 
     @property
     def chunks_per_sample(self) -> int:
@@ -254,7 +289,9 @@ def parsed_source(facts: Mapping[str, Any]) -> SourceFormat:
 
     def array(spec: Mapping[str, Any]) -> ArraySpec:
         lists = {name: tuple(spec[name]) for name in ("dims", "sample_shape", "chunk")}
-        return ArraySpec(**{**spec, **lists, "dtype": np.dtype(spec["dtype"])})
+        # Stores of earlier versions do not state what is counted.
+        counted = None if spec.get("statistics") is None else ArrayStatistics(**spec["statistics"])
+        return ArraySpec(**{**spec, **lists, "dtype": np.dtype(spec["dtype"]), "statistics": counted})
 
     def coordinate(spec: Mapping[str, Any]) -> CoordinateSpec:
         values = None if spec["values"] is None else tuple(spec["values"])

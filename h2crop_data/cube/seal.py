@@ -66,7 +66,7 @@ def seal(
     }
     if origin:
         attributes["origin"] = origin
-    tables = index_tables(seasons, classes)
+    tables = index_tables(seasons, classes, layout.arrays())
     index = index_files(tables)
     text = describe(
         attributes,

@@ -7,23 +7,29 @@ nor on rounding, and a release of a store that grew needs no look at the arrays 
 from __future__ import annotations
 
 import io
+import json
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import accumulate
+from itertools import accumulate, islice
 from typing import Any, TypeVar
 
 import numpy as np
 from numcodecs import Zstd
 from numpy.typing import NDArray
 
-from h2crop_data.constants import MONTHS, REFLECTANCE_FILL, REFLECTANCE_SCALE, TIERS, UNKNOWN
+from h2crop_data.constants import MONTHS, REFLECTANCE_SCALE, TIERS, UNKNOWN
+from h2crop_data.cube.schema import ArraySpec
 
 #: The split reflectance statistics are taken over.
 TRAINING = "train"
 PERCENTILES = (1, 5, 25, 50, 75, 95, 99)
 #: Counts are cut into numbers of so many bits before they are multiplied, so that int64 holds every sum.
 LIMB_BITS = 16
+#: Names that the file of a block's sums has had since format 1.1: arrays with histograms, and how many months each has;
+#: arrays with counts, and their key.
+FIRST_VALUES = {"enmap": 1, "s2": MONTHS}
+COUNTS = {"s2_clear": "clear"}
 T = TypeVar("T")
 
 
@@ -35,7 +41,7 @@ class Histogram:
     counts: NDArray[np.int64]
 
     @classmethod
-    def of(cls, values: NDArray[np.int16]) -> Histogram:
+    def of(cls, values: NDArray[np.integer[Any]]) -> Histogram:
         """The histogram of stored numbers of any shape."""
         if not values.size:
             return cls(0, np.zeros(0, np.int64))
@@ -53,8 +59,10 @@ class Histogram:
             counts[part.first - first : part.first - first + part.counts.size] += part.counts
         return Histogram(first, counts)
 
-    def summary(self) -> dict[str, Any]:
-        """Count, mean, standard deviation (of the population), min, max and percentiles (nearest rank) in reflectance.
+    def summary(self, scale: float = REFLECTANCE_SCALE) -> dict[str, Any]:
+        """Count, mean, standard deviation (of the population), min, max and percentiles (nearest rank).
+
+        scale: what the number 1 stands for.
 
         All but the count are null where there is no pixel.
         """
@@ -71,12 +79,12 @@ class Histogram:
         present = np.flatnonzero(self.counts)
         return {
             "count": n,
-            "mean": total / n * REFLECTANCE_SCALE,
+            "mean": total / n * scale,
             # n * squares - total^2 is exact in integers; the difference of two floats would not be.
-            "sd": math.sqrt(n * squares - total * total) / n * REFLECTANCE_SCALE,
-            "min": int(values[present[0]]) * REFLECTANCE_SCALE,
-            "max": int(values[present[-1]]) * REFLECTANCE_SCALE,
-            "percentiles": {str(p): int(value) * REFLECTANCE_SCALE for p, value in zip(PERCENTILES, at, strict=True)},
+            "sd": math.sqrt(n * squares - total * total) / n * scale,
+            "min": int(values[present[0]]) * scale,
+            "max": int(values[present[-1]]) * scale,
+            "percentiles": {str(p): int(value) * scale for p, value in zip(PERCENTILES, at, strict=True)},
         }
 
 
@@ -94,41 +102,38 @@ class BlockSums:
     """What statistics need of a block, or of several of one split together."""
 
     samples: int
-    #: By band; None where the store has no EnMAP or the split is not the training one.
-    enmap: list[Histogram] | None
-    #: By month and band.
-    s2: list[list[Histogram]] | None
-    #: (12, 256): pixels by month and clear days; None as for `s2`.
-    clear: NDArray[np.int64] | None
-    #: `label` and `prior` -> (4, 256): pixels by tier and class; empty in a store without labels.
-    pixels: dict[str, NDArray[np.int64]]
+    #: Array -> histograms of its values, over the axes after `sample` but the last two, the later ones faster.
+    values: dict[str, list[Histogram]]
+    #: Array -> (n, 256): how often each number occurs, along the axis after `sample`.
+    counts: dict[str, NDArray[np.int64]]
     #: Numbers of the parcels that have a pixel with a class, in order.
     parcels: NDArray[np.uint32]
 
     def __add__(self, other: BlockSums) -> BlockSums:
         return BlockSums(
             self.samples + other.samples,
-            added(self.enmap, other.enmap, lambda one, two: one + two),
-            added(self.s2, other.s2, lambda one, two: [a + b for a, b in zip(one, two, strict=True)]),
-            other.clear if self.clear is None else self.clear if other.clear is None else self.clear + other.clear,
-            {name: counts + other.pixels[name] for name, counts in self.pixels.items()},
+            merged(self.values, other.values, lambda one, two: [a + b for a, b in zip(one, two, strict=True)]),
+            merged(self.counts, other.counts, np.add),
             np.union1d(self.parcels, other.parcels),
         )
 
     def encode(self) -> bytes:
         """As bytes: the same sums always have the same."""
-        flat = [*(self.enmap or []), *(one for month in self.s2 or [] for one in month)]
+        others = {name: len(self.values[name]) for name in sorted(self.values) if name not in FIRST_VALUES}
+        flat = [one for name in (*FIRST_VALUES, *others) for one in self.values.get(name, [])]
+        sizes = [len(self.values.get(name, [])) // months for name, months in FIRST_VALUES.items()]
         arrays: dict[str, NDArray[Any]] = {
             "samples": np.array(self.samples),
-            "bands": np.array([len(self.enmap or []), len(self.s2[0]) if self.s2 else 0]),
+            "bands": np.array(sizes),
             "first": np.array([one.first for one in flat], np.int32),
             "length": np.array([one.counts.size for one in flat], np.int32),
             "counts": np.concatenate([one.counts for one in flat]) if flat else np.zeros(0, np.int64),
             "parcels": self.parcels,
-            **{f"pixels_{name}": counts for name, counts in self.pixels.items()},
+            **{f"pixels_{name}": counts for name, counts in self.counts.items() if name not in COUNTS},
+            **{key: self.counts[name] for name, key in COUNTS.items() if name in self.counts},
         }
-        if self.clear is not None:
-            arrays["clear"] = self.clear
+        if others:
+            arrays["other_values"] = np.frombuffer(json.dumps(others).encode(), np.uint8)
         buffer = io.BytesIO()
         np.savez(buffer, allow_pickle=False, **arrays)
         return bytes(Zstd(level=9).encode(buffer.getvalue()))
@@ -140,15 +145,24 @@ class BlockSums:
             with np.load(io.BytesIO(Zstd().decode(data)), allow_pickle=False) as found:
                 arrays = dict(found)
             ends = accumulate(arrays["length"].tolist())
-            counts = np.split(arrays["counts"], list(ends)[:-1])
-            flat = [Histogram(first, part) for first, part in zip(arrays["first"].tolist(), counts, strict=False)]
-            enmap, s2 = arrays["bands"].tolist()
-            months = [flat[enmap + month * s2 : enmap + (month + 1) * s2] for month in range(MONTHS)]
-            pixels = {name[7:]: values for name, values in arrays.items() if name.startswith("pixels_")}
-            clear, parcels = arrays.get("clear"), arrays["parcels"]
-            return cls(int(arrays["samples"]), flat[:enmap] or None, months if s2 else None, clear, pixels, parcels)
+            parts = np.split(arrays["counts"], list(ends)[:-1])
+            flat = iter([Histogram(first, part) for first, part in zip(arrays["first"].tolist(), parts, strict=False)])
+            sizes = zip(FIRST_VALUES.items(), arrays["bands"].tolist(), strict=True)
+            lengths = {name: months * bands for (name, months), bands in sizes if bands}
+            if "other_values" in arrays:
+                lengths |= json.loads(arrays["other_values"].tobytes())
+            values = {name: list(islice(flat, length)) for name, length in lengths.items()}
+            counts = {name: arrays[key] for name, key in COUNTS.items() if key in arrays}
+            counts |= {name[7:]: found for name, found in arrays.items() if name.startswith("pixels_")}
+            return cls(int(arrays["samples"]), values, counts, arrays["parcels"])
         except (RuntimeError, KeyError, OSError) as error:
             raise ValueError(f"not the sums of a block ({error})") from error
+
+
+def merged(one: Mapping[str, T], other: Mapping[str, T], add: Callable[[T, T], T]) -> dict[str, T]:
+    """What two mappings have under each name, added up where both have it."""
+    both = {name: add(value, other[name]) for name, value in one.items() if name in other}
+    return {**one, **other, **both}
 
 
 def total(parts: Iterable[BlockSums]) -> BlockSums:
@@ -164,43 +178,37 @@ def total(parts: Iterable[BlockSums]) -> BlockSums:
     return replace(result, parcels=np.unique(np.concatenate(parcels)))
 
 
-def added(one: Sequence[T] | None, other: Sequence[T] | None, add: Callable[[T, T], T]) -> list[T] | None:
-    """Two lists added one by one; either may be missing."""
-    if one is None or other is None:
-        return list(one or other or []) or None
-    return [add(a, b) for a, b in zip(one, other, strict=True)]
-
-
-def block_sums(arrays: dict[str, NDArray[Any]], split: str, flag_masks: Mapping[str, int]) -> BlockSums:
+def block_sums(
+    arrays: Mapping[str, NDArray[Any]], specs: Mapping[str, ArraySpec], split: str, flag_masks: Mapping[str, int]
+) -> BlockSums:
     """The sums of a block's arrays (name -> (sample, ...)).
 
-    flag_masks: quality array (`enmap_quality`) -> the bits of it that keep a pixel out; none by default.
+    specs: what a store holds; those of arrays that are not there are passed over. flag_masks: quality array -> the bits
+    of it that keep a pixel out; none by default.
     """
-    training = split == TRAINING
-    enmap, s2, clear = None, None, None
-    if training and "enmap" in arrays:
-        usable = (arrays["enmap_quality"] & flag_masks.get("enmap_quality", 0)) == 0
-        enmap = [measured(arrays["enmap"][:, band], usable) for band in range(arrays["enmap"].shape[1])]
-    if training and "s2" in arrays:
-        months, bands = arrays["s2"].shape[1:3]
-        s2 = [[measured(arrays["s2"][:, month, band]) for band in range(bands)] for month in range(months)]
-        clear = np.stack([counted(arrays["s2_clear"][:, month]) for month in range(months)])
-    pixels: dict[str, NDArray[np.int64]] = {
-        name: np.stack([counted(arrays[name][:, tier]) for tier in range(TIERS)])
-        for name in ("label", "prior")
-        if name in arrays
-    }
+    values: dict[str, list[Histogram]] = {}
+    counts: dict[str, NDArray[np.int64]] = {}
     parcels = np.zeros(0, np.uint32)
-    if "label" in arrays:
-        coarsest = arrays["label"][:, 0]
-        numbers = np.unique(arrays["parcel"][(coarsest > 0) & (coarsest < UNKNOWN)])
-        parcels = numbers[numbers > 0]
-    return BlockSums(len(next(iter(arrays.values()))), enmap, s2, clear, pixels, parcels)
+    for name, array in arrays.items():
+        statistics = specs[name].statistics
+        if statistics is None:
+            continue
+        if statistics.kind == "numbers":
+            parcels = labelled_numbers(array, arrays[statistics.by or ""])
+        elif statistics.kind == "classes" or (statistics.kind == "counts" and split == TRAINING):
+            counts[name] = np.stack([counted(array[:, place]) for place in range(array.shape[1])])
+        elif statistics.kind == "values" and split == TRAINING:
+            usable = None if statistics.by is None else (arrays[statistics.by] & flag_masks.get(statistics.by, 0)) == 0
+            values[name] = [
+                measured(array[(slice(None), *place)], specs[name].fill, usable)
+                for place in np.ndindex(array.shape[1:-2])
+            ]
+    return BlockSums(len(next(iter(arrays.values()))), values, counts, parcels)
 
 
-def measured(band: NDArray[np.int16], usable: NDArray[np.bool_] | None = None) -> Histogram:
+def measured(band: NDArray[np.integer[Any]], fill: int, usable: NDArray[np.bool_] | None = None) -> Histogram:
     """The histogram of a band's pixels that have a value (and are usable)."""
-    present = band != REFLECTANCE_FILL
+    present = band != fill
     return Histogram.of(band[present if usable is None else present & usable])
 
 
@@ -209,16 +217,51 @@ def counted(values: NDArray[np.uint8]) -> NDArray[np.int64]:
     return np.bincount(values.ravel(), minlength=UNKNOWN + 1).astype(np.int64)
 
 
-def reflectance_statistics(training: BlockSums) -> dict[str, Any]:
-    """Statistics of reflectance and of clear days over the training split, for `statistics.json`."""
-    result: dict[str, Any] = {"samples": training.samples}
-    if training.enmap:
-        result["enmap"] = [band.summary() for band in training.enmap]
-    if training.s2:
-        result["s2_by_month"] = [[band.summary() for band in month] for month in training.s2]
-        whole_year = (sum(bands[1:], bands[0]) for bands in zip(*training.s2, strict=True))
-        result["s2"] = [band.summary() for band in whole_year]
-    return result
+def labelled_numbers(numbers: NDArray[np.uint32], classes: NDArray[np.uint8]) -> NDArray[np.uint32]:
+    """The parcels (sample, y, x) that have a pixel with a class in the first tier (sample, tier, y, x), in order."""
+    coarsest = classes[:, 0]
+    found = np.unique(numbers[(coarsest > 0) & (coarsest < UNKNOWN)])
+    return found[found > 0]
+
+
+def summaries(histograms: Sequence[Histogram], spec: ArraySpec) -> dict[str, Any]:
+    """The summary of each band of an array under its name; of one with months also of each month, `<name>_by_month`."""
+    scale = REFLECTANCE_SCALE if spec.is_reflectance else 1.0
+    if spec.dims[1] != "month":
+        return {spec.name: [band.summary(scale) for band in histograms]}
+    bands = len(histograms) // spec.sample_shape[0]
+    by_month = [histograms[start : start + bands] for start in range(0, len(histograms), bands)]
+    whole_year = (sum(of_band[1:], of_band[0]) for of_band in zip(*by_month, strict=True))
+    return {
+        f"{spec.name}_by_month": [[band.summary(scale) for band in month] for month in by_month],
+        spec.name: [band.summary(scale) for band in whole_year],
+    }
+
+
+def training_statistics(training: BlockSums, specs: Mapping[str, ArraySpec]) -> dict[str, Any]:
+    """What `statistics.json` says of the training split: reflectance, clear days, and arrays of other sources."""
+    result: dict[str, Any] = {"reflectance": {"samples": training.samples}}
+    others: dict[str, Any] = {}
+    for name, histograms in training.values.items():
+        if specs[name].is_reflectance:
+            result["reflectance"] |= summaries(histograms, specs[name])
+        else:
+            others[name] = {"units": specs[name].attributes.get("units", "1"), **summaries(histograms, specs[name])}
+    for name, counts in training.counts.items():
+        statistics = specs[name].statistics
+        if statistics is not None and statistics.kind == "counts":
+            result[statistics.key or name] = [nonzero_counts(numbers) for numbers in counts]
+    return result | ({"others": others} if others else {})
+
+
+def class_counts(sums: BlockSums, specs: Mapping[str, ArraySpec]) -> dict[str, list[dict[str, int]]]:
+    """By array of classes and tier, how many pixels each class has."""
+    kinds = {name: spec.statistics.kind for name, spec in specs.items() if spec.statistics is not None}
+    return {
+        name: [nonzero_counts(tier) for tier in counts]
+        for name, counts in sums.counts.items()
+        if kinds[name] == "classes"
+    }
 
 
 def nonzero_counts(counts: NDArray[np.int64]) -> dict[str, int]:

@@ -90,7 +90,7 @@ def mend_block(builder: StoreBuilder, plan: SeasonPlan, block: int, samples: int
         )[:samples]
         for array, spec in plan.layout.arrays().items()
     }
-    sums = block_sums(arrays, marker["split"], flag_masks(plan.recipe))
+    sums = block_sums(arrays, plan.layout.arrays(), marker["split"], flag_masks(plan.recipe))
     kept = {name: value for name, value in marker.items() if name != "statistics"}
     record = builder.write_sums(plan.season, block, sums)
     builder.write_marker(plan.season, block, parsed_marker({**kept, "sums": record}))

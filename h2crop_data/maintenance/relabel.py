@@ -324,9 +324,9 @@ def relabel_block(files: Storage, builder: StoreBuilder, work: tuple[BlockTasks,
     with ThreadPoolExecutor(1) as pool:
         names = builder.write_arrays(season, block, drawn.arrays, task.layout, pool)
     written = {record["path"]: record for record in map(builder.describe, names)}
-    counted = block_sums(drawn.arrays, task.ground.split, {})
+    counted = block_sums(drawn.arrays, task.layout.arrays(), task.ground.split, {})
     before = StoreBuilder(files).read_sums(season, block, marker["sums"])
-    sums = replace(before, pixels=counted.pixels, parcels=counted.parcels)
+    sums = replace(before, counts={**before.counts, **counted.counts}, parcels=counted.parcels)
     builder.write_marker(
         season,
         block,

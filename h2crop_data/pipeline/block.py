@@ -99,5 +99,5 @@ def assemble_block(task: BlockTask) -> AssembledBlock:
         coordinates |= made.coordinates
         provenance = [{**row, **more} for row, more in zip(provenance, made.rows, strict=True)]
     with watch.step("statistics"):
-        sums = block_sums(arrays, task.ground.split, task.flag_masks)
+        sums = block_sums(arrays, task.layout.arrays(), task.ground.split, task.flag_masks)
     return AssembledBlock(arrays, coordinates, provenance, sums, dict(watch.seconds))

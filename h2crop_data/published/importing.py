@@ -194,7 +194,7 @@ def import_block(builder: StoreBuilder, task: ImportTask) -> PublishedBlock:
         )
         for place, sample in enumerate(block.samples)
     ]
-    sums = block_sums(arrays, block.split, {"enmap_quality": FLAGGED})
+    sums = block_sums(arrays, task.layout.arrays(), block.split, {"enmap_quality": FLAGGED})
     marker: Marker = {
         "block": block.number,
         "split": block.split,

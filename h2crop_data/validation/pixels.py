@@ -101,7 +101,7 @@ def look_at_block(release: Release, task: BlockCheck) -> CheckedBlock:
     mask = release.flag_mask(task.season)
     flagged = any("flag_masks" in spec.attributes for spec in release.specs.values())
     if whole and task.split is not None and (mask is not None or not flagged):
-        outcome.sums = block_sums(arrays, task.split, {"enmap_quality": mask or 0})
+        outcome.sums = block_sums(arrays, release.layout.arrays(), task.split, {"enmap_quality": mask or 0})
     return outcome
 
 

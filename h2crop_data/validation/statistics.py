@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from h2crop_data.constants import MONTHS, TIERS
+from h2crop_data.constants import TIERS
 from h2crop_data.cube.index import statistics
 from h2crop_data.cube.schema import ArraySpec
 from h2crop_data.cube.season import FinishedSeason
@@ -22,9 +22,6 @@ from h2crop_data.validation.release import Release
 
 #: What format 1.0 did not have.
 SINCE_1_1 = ("percentiles", "clear_observations", "class_parcels")
-#: The arrays whose reflectance is summed up, and along which axis; the arrays whose classes are counted.
-STATISTICS_OF = {"enmap": "band", "s2": "s2_band"}
-CLASSES = ("label", "prior")
 #: Relative difference that is allowed to figures of format 1.0, which were summed up in another way.
 ROUNDING = 1e-9
 
@@ -67,7 +64,7 @@ def check_statistics_form(release: Release) -> Findings:
 
 def form_problems(release: Release, document: dict[str, Any]) -> Iterator[str]:
     """What is wrong with statistics by their form, in words."""
-    reflectance, layout = document["reflectance"], release.layout
+    reflectance = document["reflectance"]
     if (reflectance["split"], reflectance["units"]) != (TRAINING, "1"):
         yield f"reflectance is of {reflectance['split']} in {reflectance['units']}, not of {TRAINING} in 1"
     splits = {
@@ -79,24 +76,28 @@ def form_problems(release: Release, document: dict[str, Any]) -> Iterator[str]:
     if len(splits) == len(release.named_seasons) and training and reflectance["samples"] != training:
         yield f"reflectance is of {reflectance['samples']} samples, the split {TRAINING} has {training}"
     if reflectance.get("samples"):
-        arrays = layout.arrays()
-        lengths = {name: of_axis(arrays[name], axis) for name, axis in STATISTICS_OF.items() if name in arrays}
-        for name, bands in lengths.items():
-            if [set(band) for band in reflectance[name]] != [summary_keys(release)] * bands:
-                yield f"reflectance.{name} is not a list of {bands} bands of {', '.join(sorted(summary_keys(release)))}"
-        if "s2" in lengths and [len(month) for month in reflectance["s2_by_month"]] != [lengths["s2"]] * MONTHS:
-            yield "reflectance.s2_by_month is not a list of 12 months of bands"
-        if release.minor and "s2" in lengths and len(document["clear_observations"]) != MONTHS:
-            yield "clear_observations is not a list of 12 months"
+        for name, spec in arrays_with(release, "values").items():
+            where, part = ("reflectance", reflectance) if spec.is_reflectance else ("others", document["others"][name])
+            # An array without an axis of bands has one.
+            *months, bands = (spec.sample_shape[:-2] or (1,))[-2:]
+            if [set(band) for band in part[name]] != [summary_keys(release)] * bands:
+                yield f"{where}.{name} is not a list of {bands} bands of {', '.join(sorted(summary_keys(release)))}"
+            if months and [len(month) for month in part[f"{name}_by_month"]] != [bands] * months[0]:
+                yield f"{where}.{name}_by_month is not a list of {months[0]} months of bands"
+        for name, spec in arrays_with(release, "counts").items():
+            key = (spec.statistics and spec.statistics.key) or name
+            if release.minor and len(document[key]) != spec.sample_shape[0]:
+                yield f"{key} is not a list of {spec.sample_shape[0]}"
     if set(map(int, document["class_pixels"])) != release.named_seasons:
         yield f"class_pixels has the seasons {first(sorted(document['class_pixels']))}"
     for season, counts in splits.items():
         yield from class_count_problems(release, document["class_pixels"][str(season)], season, counts)
 
 
-def of_axis(spec: ArraySpec, axis: str) -> int:
-    """How long an axis of an array is."""
-    return spec.sample_shape[spec.dims.index(axis) - 1]
+def arrays_with(release: Release, kind: str) -> dict[str, ArraySpec]:
+    """The arrays of which a kind of statistics is counted, by name."""
+    arrays = release.layout.arrays()
+    return {name: spec for name, spec in arrays.items() if spec.statistics and spec.statistics.kind == kind}
 
 
 def summary_keys(release: Release) -> set[str]:
@@ -113,7 +114,7 @@ def class_count_problems(
         has, wanted = first(sorted(stored)), first(sorted(counts.index))
         yield f"class_pixels of {season} has the splits {has}, the samples have {wanted}"
         return
-    names = [name for name in CLASSES if name in release.layout.arrays()]
+    names = arrays_with(release, "classes")
     for split, count in counts.items():
         for name in names:
             pixels = [sum(tier.values()) for tier in stored[str(split)][name]]
@@ -132,7 +133,9 @@ def check_statistics(release: Release, sums: RunningSums) -> Findings:
         release.cannot_check("the statistics against the arrays: the parcels are lost, or not numbered as they must be")
         return
     try:
-        expected = statistics([season_from_index(release, season, sums) for season in release.seasons])
+        expected = statistics(
+            [season_from_index(release, season, sums) for season in release.seasons], release.layout.arrays()
+        )
     except (IndexError, ValueError) as failure:
         release.cannot_check(f"the statistics against the arrays: they cannot be summed up ({failure})")
         return

@@ -11,11 +11,13 @@ import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import rasterio
 import yaml
+from checked_store import change_json, index_file, sign
 from rasterio.warp import Resampling, reproject
 from tiny_region import EAST, EPSG, NORTH, SOUTH, WEST, TinyRegion, write_raster
 
@@ -112,6 +114,22 @@ def heights_under(recipe: Path, cell: Cell) -> np.ndarray:
     return found
 
 
+def check_statistics(store: Path) -> None:
+    """The release counts the elevation of its training samples, and so does a naive pass."""
+    parts = []
+    for season in store_attributes(store)["seasons"]:
+        split = read_index(store, f"samples-{season}")["split"].to_numpy()
+        parts.append(h2crop_data.open(store, int(season))["elevation"].values[split == "train"])
+    values = np.concatenate(parts).astype(float)
+    stated = read_index_json(store, "statistics")["others"]["elevation"]
+    assert stated["units"] == "m"
+    (band,) = stated["elevation"]
+    assert band["count"] == values.size > 0
+    assert (band["mean"], band["sd"]) == pytest.approx((values.mean(), values.std()))
+    assert (band["min"], band["max"]) == (values.min(), values.max())
+    assert band["percentiles"]["50"] == np.percentile(values, 50, method="inverted_cdf")
+
+
 def test_it_is_planned_built_sealed_read_grown_and_compared(
     terrain: Path, built: Path, tmp_path: Path, installed: None
 ) -> None:
@@ -137,7 +155,9 @@ def test_it_is_planned_built_sealed_read_grown_and_compared(
     sheet = (store / "DATASHEET.md").read_text(encoding="utf-8")
     assert "**Terrain**: a raster of whoever built the store" in sheet
     assert "| `elevation` | elevation | 8 x 8 pixels of 30 m | int16 | -32768 | m |" in sheet
+    check_statistics(store)
     build(terrain, store, "--season", "2023")
+    check_statistics(store)
     assert list(store_attributes(store)["seasons"]) == ["2022", "2023"]
     assert h2crop_data.open(store, 2023)["elevation"].shape == (4, 8, 8)
     found = validate_store(store)
@@ -181,6 +201,17 @@ def test_a_store_opens_and_validates_without_the_package(built: Path, tmp_path: 
     assert {finding.where.split(",")[0] for finding in validate_store(store).findings} == {
         str(shard.relative_to(store))
     }
+    data[3] ^= 255
+    shard.write_bytes(data)
+
+    def one_more(document: Any) -> None:
+        document["others"]["elevation"]["elevation"][0]["count"] += 1
+
+    change_json(index_file(store, "statistics"), one_more)
+    sign(store)
+    (finding,) = validate_store(store).findings
+    assert finding.check == "statistics"
+    assert "others.elevation.elevation" in finding.what
 
 
 def test_building_without_the_package_says_what_is_missing(terrain: Path, built: Path, tmp_path: Path) -> None:

@@ -117,7 +117,9 @@ def write(made: Content, folder: Path, season: int = SEASON) -> Path:
                 alone = {name: values[None] for name, values in made.arrays[one].items()}
                 if not reason:
                     split = made.rows[one]["split"]
-                    sums.setdefault(split, []).append(block_sums(alone, split, {"enmap_quality": ENMAP_FLAGGED}))
+                    sums.setdefault(split, []).append(
+                        block_sums(alone, layout.arrays(), split, {"enmap_quality": ENMAP_FLAGGED})
+                    )
         bands = layout.attributes()["enmap_bands"]
         wavelengths = [(WAVELENGTHS + made.shifts.get(block, 0))[:bands] for block in range(block + 1)]
         by_block = {

@@ -160,12 +160,14 @@ def sum_up(store: Path) -> None:
         sums: dict[str, list[Any]] = {}
         for row in blocks[(blocks["season"] == season) & (blocks["retracted"] == "")].to_dict("records"):
             arrays = {name: block_values(store, season, name, row["block"]) for name in layout.arrays()}
-            sums.setdefault(row["split"], []).append(block_sums(arrays, row["split"], {"enmap_quality": mask}))
+            sums.setdefault(row["split"], []).append(
+                block_sums(arrays, layout.arrays(), row["split"], {"enmap_quality": mask})
+            )
         nothing = pd.DataFrame()
         of_splits = {split: total(parts) for split, parts in sums.items()}
         parcels = table_of(store, f"parcels-{season}")
         seasons.append(FinishedSeason(season, nothing, nothing, nothing, parcels, None, of_splits, [], {}))
-    index_file(store, "statistics").write_text(canonical_json(statistics(seasons)), encoding="utf-8")
+    index_file(store, "statistics").write_text(canonical_json(statistics(seasons, layout.arrays())), encoding="utf-8")
 
 
 def sign(store: Path) -> None:

@@ -118,7 +118,7 @@ def write_season(
         stacked = [sample_arrays(layout, season, slot) for slot in slots]
         arrays = {name: np.stack([one[name] for one in stacked]) for name in stacked[0]}
         written = [builder.describe(name) for name in builder.write_block(season, block, arrays, layout, pool)]
-        sums.setdefault(split, []).append(block_sums(arrays, split, {"enmap_quality": ENMAP_FLAGGED}))
+        sums.setdefault(split, []).append(block_sums(arrays, layout.arrays(), split, {"enmap_quality": ENMAP_FLAGGED}))
         rows += [sample_row(layout, season, block, slot, split, one) for slot, one in zip(slots, stacked, strict=True)]
         block_rows.append(block_row(season, block, split, count, written, layout))
         files += written

@@ -11,20 +11,22 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
 
-from h2crop_data.constants import ENMAP_FLAGS, REFLECTANCE_FILL
+from h2crop_data.constants import ENMAP_FLAGS, REFLECTANCE_FILL, SENTINEL2_BANDS
 from h2crop_data.cube.statistics import (
     PERCENTILES,
     BlockSums,
     Histogram,
     block_sums,
+    class_counts,
     exact_dot,
-    nonzero_counts,
     parcel_counts,
-    reflectance_statistics,
     total,
+    training_statistics,
 )
+from h2crop_data.sources.formats import known_layout
 
 CLOUD = ENMAP_FLAGS["cloud"]
+SPECS = known_layout(60, 4, enmap_bands=3, s2_bands=SENTINEL2_BANDS[:2]).arrays()
 NUMBERS = hnp.arrays(np.int16, hnp.array_shapes(max_dims=2, max_side=40))
 
 
@@ -89,7 +91,7 @@ def arrays_of(rng: np.random.Generator, samples: int) -> dict[str, NDArray]:
 def test_the_sums_of_blocks_are_those_of_a_naive_pass_in_any_order() -> None:
     rng = np.random.default_rng(3)
     blocks = [arrays_of(rng, samples) for samples in (2, 1, 3)]
-    sums = [block_sums(block, "train", {"enmap_quality": CLOUD}) for block in blocks]
+    sums = [block_sums(block, SPECS, "train", {"enmap_quality": CLOUD}) for block in blocks]
     everything = total(sums)
     for order in ([2, 0, 1], [1, 2, 0]):
         other = total(sums[i] for i in order)
@@ -97,7 +99,8 @@ def test_the_sums_of_blocks_are_those_of_a_naive_pass_in_any_order() -> None:
     whole = {name: np.concatenate([block[name] for block in blocks]) for name in blocks[0]}
     clear = (whole["enmap_quality"] & CLOUD) == 0
     assert everything.samples == 6
-    statistics = reflectance_statistics(everything)
+    found = training_statistics(everything, SPECS)
+    statistics = found["reflectance"]
     for band in range(3):
         values = whole["enmap"][:, band][clear & (whole["enmap"][:, band] != REFLECTANCE_FILL)] / 10000
         assert statistics["enmap"][band]["count"] == values.size
@@ -114,7 +117,7 @@ def test_the_sums_of_blocks_are_those_of_a_naive_pass_in_any_order() -> None:
         assert statistics["s2_by_month"][4][band]["mean"] == pytest.approx(of_month.mean())
     for tier in range(4):
         names, pixels = np.unique(whole["label"][:, tier], return_counts=True)
-        assert nonzero_counts(everything.pixels["label"][tier]) == dict(
+        assert class_counts(everything, SPECS)["label"][tier] == dict(
             zip(map(str, names.tolist()), pixels.tolist(), strict=True)
         )
     labelled = np.isin(whole["label"][:, 0], [1, 2, 7])
@@ -123,31 +126,28 @@ def test_the_sums_of_blocks_are_those_of_a_naive_pass_in_any_order() -> None:
 
 def test_only_the_training_split_counts_reflectance() -> None:
     block = arrays_of(np.random.default_rng(1), 2)
-    sums = block_sums(block, "val", {"enmap_quality": CLOUD})
-    assert sums.enmap is sums.s2 is sums.clear is None
-    assert nonzero_counts(sums.pixels["label"][0])
+    sums = block_sums(block, SPECS, "val", {"enmap_quality": CLOUD})
+    assert sums.values == {}
+    assert set(sums.counts) == {"label", "prior"}
+    assert class_counts(sums, SPECS)["label"][0]
 
 
 @pytest.mark.parametrize("without", [(), ("enmap", "enmap_quality"), ("s2", "s2_clear"), ("label", "prior", "parcel")])
 @pytest.mark.parametrize("split", ["train", "test"])
 def test_sums_come_back_from_their_bytes(without: tuple[str, ...], split: str) -> None:
     block = {name: values for name, values in arrays_of(np.random.default_rng(2), 2).items() if name not in without}
-    sums = block_sums(block, split, {"enmap_quality": CLOUD})
+    sums = block_sums(block, SPECS, split, {"enmap_quality": CLOUD})
     back = BlockSums.decode(sums.encode())
     assert back.encode() == sums.encode()
-    assert reflectance_statistics(back) == reflectance_statistics(sums)
-    assert (back.enmap is None, back.s2 is None, back.clear is None) == (
-        sums.enmap is None,
-        sums.s2 is None,
-        sums.clear is None,
-    )
+    assert training_statistics(back, SPECS) == training_statistics(sums, SPECS)
+    assert (set(back.values), set(back.counts)) == (set(sums.values), set(sums.counts))
 
 
 @pytest.mark.parametrize("damaged", [b"", b"x" * 100])
 def test_bytes_that_are_no_sums_are_refused(damaged: bytes) -> None:
     with pytest.raises(ValueError, match="not the sums of a block"):
         BlockSums.decode(damaged)
-    whole = block_sums(arrays_of(np.random.default_rng(2), 1), "train", {"enmap_quality": CLOUD}).encode()
+    whole = block_sums(arrays_of(np.random.default_rng(2), 1), SPECS, "train", {"enmap_quality": CLOUD}).encode()
     with pytest.raises(ValueError, match="not the sums of a block"):
         BlockSums.decode(whole[: len(whole) // 2])
 
@@ -155,7 +155,7 @@ def test_bytes_that_are_no_sums_are_refused(damaged: bytes) -> None:
 def test_parcels_are_counted_by_their_classes() -> None:
     block = arrays_of(np.random.default_rng(5), 3)
     tiers = np.array([[1, 2, 3, 255], [1, 2, 4, 9], [2, 5, 6, 7], [1, 1, 1, 1]] * 2, np.uint8)
-    sums = block_sums(block, "train", {})
+    sums = block_sums(block, SPECS, "train", {})
     # The parcel of number 4 is not there any more.
     numbers = np.array([1, 2, 3, 5, 6, 7, 8], np.uint32)
     counts = parcel_counts(sums, numbers, tiers[numbers - 1])

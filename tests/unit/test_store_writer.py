@@ -254,7 +254,7 @@ def test_a_damaged_marker_is_told(tmp_path: Path) -> None:
 
 
 def test_sums_that_are_not_those_of_the_marker_are_told(tmp_path: Path) -> None:
-    sums = [block_sums(label_block(samples), "train", {}) for samples in (1, 2)]
+    sums = [block_sums(label_block(samples), LABELS.arrays(), "train", {}) for samples in (1, 2)]
     with hold_store(tmp_path) as builder:
         records = [builder.write_sums(2022, block, one) for block, one in enumerate(sums)]
         assert [one.samples for one in builder.read_all_sums(2022, dict(enumerate(records)))] == [1, 2]

@@ -9,6 +9,7 @@ from h2crop_data.cube.columns import Column
 from h2crop_data.cube.schema import (
     BAND_COORDINATE_CHUNK,
     ArraySpec,
+    ArrayStatistics,
     CoordinateSpec,
     SourceFormat,
     reflectance_attributes,
@@ -47,6 +48,7 @@ def enmap_format(bands: int, cell_size: int) -> SourceFormat:
             reflectance_attributes("EnMAP L2A surface reflectance, bands in order of wavelength"),
             "reflectance x 10000",
             quantity=True,
+            statistics=ArrayStatistics("values", by="enmap_quality"),
         ),
         ArraySpec(
             "enmap_quality",

@@ -6,7 +6,7 @@ import numpy as np
 
 from h2crop_data.constants import FINE, TIERS, UNKNOWN
 from h2crop_data.cube.columns import Column
-from h2crop_data.cube.schema import ArraySpec, CoordinateSpec, SourceFormat
+from h2crop_data.cube.schema import ArraySpec, ArrayStatistics, CoordinateSpec, SourceFormat
 
 NAME = "parcels"
 COLUMNS = (
@@ -31,6 +31,7 @@ def parcels_format(cell_size: int) -> SourceFormat:
             UNKNOWN,
             {"long_name": description, **meaning},
             "class id",
+            statistics=ArrayStatistics("classes"),
         )
         for name, description in (("label", "declared crop"), ("prior", "declared crop of the year before"))
     ]
@@ -44,6 +45,7 @@ def parcels_format(cell_size: int) -> SourceFormat:
         0,
         {"long_name": "parcel number of the season; 0 none"},
         "number",
+        statistics=ArrayStatistics("numbers", by="label"),
     )
     coordinates = (CoordinateSpec("tier", ("tier",), "int8", 0, None, values=tuple(range(1, TIERS + 1))),)
     return SourceFormat(NAME, "declared parcels", "labels", (*tiers, numbers), coordinates, {"labels": True}, COLUMNS)

@@ -8,7 +8,7 @@ import numpy as np
 
 from h2crop_data.constants import FINE, MONTHS, REFLECTANCE_FILL
 from h2crop_data.cube.columns import Column
-from h2crop_data.cube.schema import ArraySpec, CoordinateSpec, SourceFormat, reflectance_attributes
+from h2crop_data.cube.schema import ArraySpec, ArrayStatistics, CoordinateSpec, SourceFormat, reflectance_attributes
 
 NAME = "sentinel2"
 COLUMNS = (
@@ -46,6 +46,7 @@ def sentinel2_format(bands: Sequence[str], cell_size: int) -> SourceFormat:
             reflectance_attributes("Sentinel-2 L2A monthly composite, offset removed"),
             "reflectance x 10000",
             quantity=True,
+            statistics=ArrayStatistics("values"),
         ),
         ArraySpec(
             "s2_clear",
@@ -58,6 +59,7 @@ def sentinel2_format(bands: Sequence[str], cell_size: int) -> SourceFormat:
             {"long_name": "clear observations behind the pixel", "units": "1"},
             "days",
             quantity=True,
+            statistics=ArrayStatistics("counts", key="clear_observations"),
         ),
         ArraySpec(
             "s2_day",

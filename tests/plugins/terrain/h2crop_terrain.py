@@ -16,7 +16,7 @@ from rasterio.vrt import WarpedVRT
 from h2crop_data.constants import COARSE
 from h2crop_data.cube.columns import Column
 from h2crop_data.cube.index import IndexTables
-from h2crop_data.cube.schema import ArraySpec, SourceFormat
+from h2crop_data.cube.schema import ArraySpec, ArrayStatistics, SourceFormat
 from h2crop_data.datasheet.words import SourceWords
 from h2crop_data.errors import ReadError
 from h2crop_data.grid import Cell
@@ -72,7 +72,17 @@ class Terrain(Source):
         attributes = {"long_name": "elevation", "units": "m", "_FillValue": FILL}
         dims, shape = ("sample", "y30", "x30"), (side, side)
         elevation = ArraySpec(
-            "elevation", self.group, dims, shape, (1, *shape), np.dtype("int16"), FILL, attributes, "m", quantity=True
+            "elevation",
+            self.group,
+            dims,
+            shape,
+            (1, *shape),
+            np.dtype("int16"),
+            FILL,
+            attributes,
+            "m",
+            quantity=True,
+            statistics=ArrayStatistics("values"),
         )
         return SourceFormat(self.name, "Terrain", self.group, (elevation,), columns=COLUMNS)
 
