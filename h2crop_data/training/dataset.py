@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import re
+from calendar import monthrange
 from collections.abc import Iterator, Sequence
+from datetime import UTC, date, datetime, time, timedelta
 from pathlib import Path
 from typing import Any, overload
 
@@ -12,10 +15,11 @@ import pyarrow.compute as pc
 import torch
 from torch.utils.data import Dataset
 
+from h2crop_data.constants import MONTHS, NONE
 from h2crop_data.cube.reading import load_root, nothing_selected, read_columns
 from h2crop_data.cube.root import RootAttributes
 from h2crop_data.cube.sample_reader import SampleReader, open_samples
-from h2crop_data.errors import StoreError
+from h2crop_data.errors import StoreError, UsageError
 
 #: What the reference model takes.
 MODEL_ARRAYS = ("enmap", "s2", "label", "prior")
@@ -73,15 +77,21 @@ class CropSamples(Dataset[dict[str, Any]]):
         split: str | None = None,
         seasons: Sequence[int] | None = None,
         arrays: Sequence[str] | None = None,
-        months: int = 12,
+        until: str | date | None = None,
+        months: int | None = None,
+        later_scenes: bool = False,
         release: int | None = None,
     ) -> None:
         """Open a store.
 
         store: folder, http(s) or s3 URL. split: `train`, `val` or `test`; all by default. seasons: all by default.
-        arrays: names of arrays, by default those of the reference model that the store has. months: the first so many
-        months of the monthly arrays. release: an older one than the current.
-        Raises StoreError for a store, season, split or array that is not there, and where no sample is selected.
+        arrays: names of arrays, by default those of the reference model that the store has. until: the last day that is
+        known, `2022-06-30` or, in every season, `06-30`. Monthly arrays end with the last month that is over by then,
+        and samples whose scene was acquired later are left out, whatever arrays are read; `later_scenes` keeps them.
+        months: the same for the end of a month; 6 is `until="06-30"`. release: an older one than the current.
+        `months` and `left_out` say how many months the monthly arrays have and how many samples were left out.
+        Raises StoreError for a store, season, split or array that is not there, and where no sample is selected,
+        UsageError for a day that no window ends with.
         """
         self.store = store
         root = load_root(store, release)
@@ -91,9 +101,13 @@ class CropSamples(Dataset[dict[str, Any]]):
         missing = [season for season in chosen if season not in present]
         if missing:
             raise StoreError(f"{store} has no season {missing[0]}; it has {', '.join(map(str, present))}")
-        if not 1 <= months <= 12:
-            raise ValueError(f"months: {months} is not 1..12")
-        self.months = months
+        days = last_days(until, months, chosen)
+        #: How many months the monthly arrays have.
+        self.months = min(map(months_over, days.values()), default=MONTHS)
+        if not self.months:
+            raise UsageError(f"until: {until} is before the end of January, so that no month is over")
+        #: How many samples were left out because their scene was acquired after the last day.
+        self.left_out = 0
         self.readers: dict[int, dict[str, SampleReader]] = {}
         self.monthly: set[str] = set()
         tables = []
@@ -105,8 +119,19 @@ class CropSamples(Dataset[dict[str, Any]]):
             self.readers[season] = {name: readers[name] for name in names}
             documents = root["consolidated_metadata"]["metadata"]
             self.monthly |= {name for name in names if documents[f"{season}/{name}"]["dimension_names"][1] == "month"}
-            tables.append(chosen_samples(self.store, attributes, season, split))
+            table = chosen_samples(self.store, attributes, season, split)
+            if not later_scenes and days[season] < date(season, MONTHS, 31):
+                known = scenes_until(self.store, attributes, season, days[season])
+                earlier = table.filter(pc.is_in(table["slot"], known))
+                self.left_out += len(table) - len(earlier)
+                table = earlier
+            tables.append(table)
         if not any(map(len, tables)):
+            if self.left_out:
+                raise StoreError(
+                    f"{store}: all {self.left_out} sample(s) were left out, because their scenes were acquired after "
+                    f"{', '.join(map(str, days.values()))}; choose a later day, or keep them with later_scenes=True"
+                )
             raise nothing_selected(store, attributes, split, chosen)
         self.ids = SampleIds(pa.chunked_array([chunk for table in tables for chunk in table["sample"].chunks]))
         self._slots = np.concatenate([table["slot"].to_numpy() for table in tables])
@@ -132,3 +157,49 @@ def chosen_samples(store: str | Path, attributes: RootAttributes, season: int, s
     table = read_columns(store, attributes, f"samples-{season}", ["sample", "slot", "split"])
     chosen = table if split is None else table.filter(pc.equal(table["split"], split))
     return chosen.select(["sample", "slot"])
+
+
+def scenes_until(store: str | Path, attributes: RootAttributes, season: int, day: date) -> pa.ChunkedArray:
+    """Slots of the samples that have no scene, or one that is known to be acquired by the end of a day (UTC)."""
+    table = read_columns(store, attributes, f"samples-{season}", ["slot", "scene", "scene_time"])
+    times = table["scene_time"].cast(pa.timestamp("us", "UTC"))
+    end = pa.scalar(datetime.combine(day + timedelta(days=1), time(), UTC), pa.timestamp("us", "UTC"))
+    known = pc.or_(pc.equal(table["scene"], NONE), pc.fill_null(pc.less(times, end), False))
+    return table.filter(known)["slot"]
+
+
+def last_days(until: str | date | None, months: int | None, seasons: Sequence[int]) -> dict[int, date]:
+    """By season, the last day that is known: that of the season by default. Raises UsageError."""
+    if until is not None and months is not None:
+        raise UsageError("until cannot be combined with months; give one of them")
+    if months is not None:
+        if not 1 <= months <= MONTHS:
+            raise UsageError(f"months: expected 1..12, got {months}")
+        return {season: date(season, months, monthrange(season, months)[1]) for season in seasons}
+    if until is None:
+        return {season: date(season, MONTHS, 31) for season in seasons}
+    if isinstance(until, str) and re.fullmatch(r"\d\d-\d\d", until):
+        # A leap year has every day; 29 February is the last one of the month in the others.
+        month, day = parsed_day(f"2000-{until}").timetuple()[1:3]
+        return {season: date(season, month, min(day, monthrange(season, month)[1])) for season in seasons}
+    last = parsed_day(until)
+    others = [season for season in seasons if season != last.year]
+    if others:
+        raise UsageError(
+            f"until: {last} is not in the season {others[0]}; choose seasons=[{last.year}], or give month and day, "
+            f"{last:%m-%d}, for every season"
+        )
+    return dict.fromkeys(seasons, last)
+
+
+def parsed_day(text: str | date) -> date:
+    """A day of text like `2022-06-30`. Raises UsageError."""
+    try:
+        return date.fromisoformat(str(text))
+    except ValueError as error:
+        raise UsageError(f"until: expected a day like 2022-06-30 or 06-30, got {text!r}") from error
+
+
+def months_over(day: date) -> int:
+    """How many months of its year are over at the end of a day."""
+    return day.month if day.day == monthrange(day.year, day.month)[1] else day.month - 1

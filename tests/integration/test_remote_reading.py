@@ -279,7 +279,10 @@ def test_tables_of_the_index_are_those_of_the_folder(remote: RemoteStore) -> Non
 
 def test_a_place_that_only_fsspec_knows_is_read_as_a_folder(made: MadeStore, tmp_path: Path) -> None:
     url = f"file://{made.folder}"
-    here, there = (CropSamples(store, arrays=["s2", "label", "parcel"], months=6) for store in (made.folder, url))
+    here, there = (
+        CropSamples(store, arrays=["s2", "label", "parcel"], months=6, later_scenes=True)
+        for store in (made.folder, url)
+    )
     assert there.ids == here.ids
     for one, other in zip(here, there, strict=True):
         for name in ("s2", "label", "parcel"):
@@ -327,8 +330,8 @@ def test_lost_and_damaged_shards_are_told_there_too(made: MadeStore, tmp_path: P
 
 
 def test_samples_of_a_remote_store_are_those_of_the_folder(remote: RemoteStore) -> None:
-    here = CropSamples(remote.made.folder, split="val", months=6)
-    there = CropSamples(remote.url, split="val", months=6)
+    here = CropSamples(remote.made.folder, split="val", months=6, later_scenes=True)
+    there = CropSamples(remote.url, split="val", months=6, later_scenes=True)
     assert there.ids == here.ids
     for i in range(len(here)):
         one = here[i]
@@ -344,7 +347,7 @@ def test_a_sample_asks_for_its_own_bytes(tmp_path: Path) -> None:
     made = make_store(tmp_path / "store", blocks=1, capacity=8, cell_size=960)
     shard = (made.folder / "2022/s2/c.0.0.0.0.0").stat().st_size
     with served(made.folder) as (url, asked):
-        samples = CropSamples(url, arrays=["s2"], months=6)
+        samples = CropSamples(url, arrays=["s2"], months=6, later_scenes=True)
         asked.clear()
         read = samples[3]["s2"].numpy()
     np.testing.assert_array_equal(read, made.arrays[2022]["s2"][3, :6])

@@ -6,7 +6,9 @@ import json
 import pickle
 import subprocess
 import sys
+from datetime import date
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -15,7 +17,7 @@ import torch
 from store_factory import make_store
 from torch_workers import WORKERS
 
-from h2crop_data.errors import StoreError
+from h2crop_data.errors import StoreError, UsageError
 from h2crop_data.training.dataset import CropSamples
 
 
@@ -35,11 +37,75 @@ def test_a_sample_is_tensors_as_stored(tmp_path: Path) -> None:
 
 def test_other_arrays_and_fewer_months(tmp_path: Path) -> None:
     made = make_store(tmp_path / "store")
-    sample = CropSamples(made.folder, arrays=["s2", "s2_clear", "parcel", "enmap_quality"], months=6)[1]
+    arrays = ["s2", "s2_clear", "parcel", "enmap_quality"]
+    sample = CropSamples(made.folder, arrays=arrays, months=6, later_scenes=True)[1]
     np.testing.assert_array_equal(sample["s2"].numpy(), made.arrays[2022]["s2"][1, :6])
     np.testing.assert_array_equal(sample["s2_clear"].numpy(), made.arrays[2022]["s2_clear"][1, :6])
     np.testing.assert_array_equal(sample["parcel"].numpy(), made.arrays[2022]["parcel"][1])
     np.testing.assert_array_equal(sample["enmap_quality"].numpy(), made.arrays[2022]["enmap_quality"][1])
+
+
+# Scenes of the made store: 1, 2, 3 July at 10:30 UTC, one a block.
+
+
+@pytest.mark.parametrize(
+    ("window", "months", "blocks"),
+    [
+        ({}, 12, {0, 1, 2}),
+        ({"until": "2022-07-31"}, 7, {0, 1, 2}),
+        ({"until": "07-31"}, 7, {0, 1, 2}),
+        ({"months": 7}, 7, {0, 1, 2}),
+        # July is not over, and the day itself is known to its end.
+        ({"until": "2022-07-02"}, 6, {0, 1}),
+        ({"until": date(2022, 7, 1)}, 6, {0}),
+        ({"until": "06-30", "later_scenes": True}, 6, {0, 1, 2}),
+        ({"months": 6, "later_scenes": True}, 6, {0, 1, 2}),
+    ],
+)
+def test_a_window_ends_with_the_last_month_that_is_over_and_the_last_scene_that_is_known(
+    tmp_path: Path, window: dict[str, Any], months: int, blocks: set[int]
+) -> None:
+    made = make_store(tmp_path / "store", blocks=3)
+    table = made.samples[2022]
+    samples = CropSamples(made.folder, **window)
+    assert samples.months == months
+    assert samples.ids == table.loc[table["block"].isin(blocks), "sample"].tolist()
+    assert samples.left_out == len(table) - len(samples)
+    place = table["sample"].tolist().index(samples.ids[-1])
+    np.testing.assert_array_equal(samples[len(samples) - 1]["s2"].numpy(), made.arrays[2022]["s2"][place, :months])
+
+
+def test_a_window_before_every_scene_is_an_error_that_says_what_to_do(tmp_path: Path) -> None:
+    made = make_store(tmp_path / "store", blocks=3)
+    with pytest.raises(StoreError, match=r"all 8 sample.*after 2022-06-30; .*later_scenes=True"):
+        CropSamples(made.folder, months=6)
+    assert len(CropSamples(make_store(tmp_path / "without", enmap=False).folder, months=6)) > 0
+
+
+def test_a_window_of_several_seasons_is_given_by_month_and_day(tmp_path: Path) -> None:
+    # 2024 has a 29 February: in all seasons the months are over that are over in each of them.
+    made = make_store(tmp_path / "store", seasons=(2023, 2024), enmap=False)
+    assert CropSamples(made.folder, until="02-28").months == 1
+    assert CropSamples(made.folder, until="02-29").months == CropSamples(made.folder, months=2).months == 2
+    assert CropSamples(made.folder, until="2024-02-29", seasons=[2024]).months == 2
+    with pytest.raises(UsageError, match=r"2023-06-30 is not in the season 2024; choose seasons=\[2023\], .*06-30"):
+        CropSamples(made.folder, until="2023-06-30")
+
+
+@pytest.mark.parametrize(
+    ("window", "problem"),
+    [
+        ({"until": "June"}, "expected a day like 2022-06-30 or 06-30, got 'June'"),
+        ({"until": "02-30"}, "expected a day"),
+        ({"until": "2022-01-30"}, "no month is over"),
+        ({"until": "06-30", "months": 6}, "until cannot be combined with months"),
+        ({"months": 0}, "months: expected 1..12, got 0"),
+    ],
+)
+def test_a_window_that_is_none_is_refused(tmp_path: Path, window: dict[str, Any], problem: str) -> None:
+    made = make_store(tmp_path / "store")
+    with pytest.raises(UsageError, match=problem):
+        CropSamples(made.folder, **window)
 
 
 def test_seasons_and_splits_select_samples(tmp_path: Path) -> None:
@@ -94,7 +160,7 @@ def test_wrong_requests_are_refused(tmp_path: Path) -> None:
         CropSamples(made.folder, arrays=["enmap"])
     with pytest.raises(StoreError, match="has no season 1999; it has 2022"):
         CropSamples(made.folder, seasons=[1999])
-    with pytest.raises(ValueError, match="months: 13"):
+    with pytest.raises(UsageError, match=r"months: expected 1\.\.12, got 13"):
         CropSamples(made.folder, months=13)
     with pytest.raises(StoreError, match=r"zarr.json"):
         CropSamples(tmp_path)
