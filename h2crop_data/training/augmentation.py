@@ -5,6 +5,7 @@ What is drawn is a list of records, one a sample; applying them involves no chan
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -97,7 +98,7 @@ def draw_mixes(
     mixes: list[CutMix | None] = []
     step = 1 if augmentation.as_published else step
     steps = patch // step
-    least = max(1, -int(-augmentation.least_side * steps // 1))
+    least = max(1, math.ceil(augmentation.least_side * steps))
     for sample, wanted in enumerate(mixed.tolist()):
         if not wanted or samples < 2:
             mixes.append(None)

@@ -16,9 +16,7 @@ def hierarchical_loss(logits: Mapping[int, Tensor], label: Tensor, ignored: Sequ
     return torch.stack(list(tier_losses(logits, label, ignored).values())).sum()
 
 
-def tier_losses(
-    logits: Mapping[int, Tensor], label: Tensor, ignored: Sequence[int] = (UNKNOWN,)
-) -> dict[int, Tensor]:
+def tier_losses(logits: Mapping[int, Tensor], label: Tensor, ignored: Sequence[int] = (UNKNOWN,)) -> dict[int, Tensor]:
     """Mean cross-entropy of each tier over the pixels of the whole batch whose label is not ignored.
 
     logits: tier (1..4) -> (B, N + 1, H, W) of any float dtype, class 0 first; computed in float32.

@@ -133,7 +133,8 @@ def stored_number(reflectance: float | None) -> float:
 def stored_offsets(store: str | Path, release: int | None = None) -> dict[str, float]:
     """What the numbers of a store's arrays have on top of reflectance x 10000: array -> offset, {} for none.
 
-    Only Sentinel-2 numbers that were imported from published files with their offset have one (docs/published-layout.md).
+    Only Sentinel-2 numbers that were imported from published files with their offset have one
+    (docs/published-layout.md).
     Raises StoreError where it differs between seasons.
     """
     recipes = read_index_json(store, "recipes", release)
@@ -143,7 +144,8 @@ def stored_offsets(store: str | Path, release: int | None = None) -> dict[str, f
             f"the Sentinel-2 numbers of {store} have different offsets in different seasons; "
             "import all of them with --remove-offset, or none"
         )
-    return {"s2": offset for offset in offsets if offset}
+    (offset,) = offsets
+    return {"s2": offset} if offset else {}
 
 
 def check_normalisation(
@@ -262,7 +264,8 @@ def normalise(stored: Tensor, mean: Tensor, sd: Tensor, dtype: torch.dtype = tor
     """
     if stored.dtype != torch.int16 or stored.ndim < 3 or stored.shape[-3] != len(mean):
         raise UsageError(
-            f"expected numbers as stored, (..., {len(mean)} bands, y, x) int16; got {tuple(stored.shape)} {stored.dtype}"
+            f"expected numbers as stored, (..., {len(mean)} bands, y, x) int16; "
+            f"got {tuple(stored.shape)} {stored.dtype}"
         )
     result = torch.empty(stored.shape, dtype=dtype, device=stored.device)
     bands, plane = stored.shape[-3], stored.shape[-2] * stored.shape[-1]
@@ -273,15 +276,16 @@ def normalise(stored: Tensor, mean: Tensor, sd: Tensor, dtype: torch.dtype = tor
     buffer = torch.empty((images_at_once, bands_at_once, *stored.shape[-2:]), device=stored.device)
     shift = mean.to(stored.device)[:, None, None]
     scale = torch.where(sd > 0, 1 / sd, 0.0).to(stored.device)[:, None, None]
-    targets = result.view(images.shape).split(images_at_once)
-    for source, target in zip(images.split(images_at_once), targets, strict=True):
+    targets = result.view(images.shape)
+    for start in range(0, len(images), images_at_once):
+        source, target = (values[start : start + images_at_once] for values in (images, targets))
         for first in range(0, bands, bands_at_once):
             chosen = slice(first, first + bands_at_once)
             numbers = source[:, chosen]
             values = buffer[: numbers.shape[0], : numbers.shape[1]]
             values.copy_(numbers)
             # Fill is the lowest number of int16: as NaN it survives the arithmetic and is found again.
-            F.threshold_(values, REFLECTANCE_FILL + 0.5, float("nan"))
+            F.threshold(values, REFLECTANCE_FILL + 0.5, float("nan"), inplace=True)
             values.sub_(shift[chosen]).mul_(scale[chosen])
             target[:, chosen] = values.nan_to_num_(0.0)
     return result

@@ -118,7 +118,7 @@ class BatchTransforms:
     def __call__(self, batch: Mapping[str, Any], generator: torch.Generator | None = None) -> dict[str, Any]:
         """Transform a batch.
 
-        generator: on the CPU; every random choice is drawn from it, in an order that depends on the batch's size only.
+        generator: on the CPU; every random choice is drawn from it.
         Raises UsageError where augmentation is configured and no generator is given, an array has no normalisation or
         another number of bands, or an array that a mask needs is missing.
         """
