@@ -153,26 +153,40 @@ def check_normalisation(
 ) -> None:
     """Refuse a normalisation that does not belong to the numbers of a store.
 
-    Means are compared with those of the store's training split, both as reflectance, band by band where both have a
-    standard deviation above 0. Of each array
+    Its figures are compared with those of the store's training split, both as stored numbers, band by band where both
+    have a standard deviation above 0. Of each array, in this order:
 
-    - the median ratio of the means (store's below 1 counted as 1 stored number) and that of the standard deviations
-      must lie between 1/100 and 100: a mistaken factor of 10000 does not;
-    - for `s2`: let d be a band's difference of the means in stored numbers. The median of |d - 1000|, and that of
-      |d + 1000|, must not be less than half of the median of |d|. A forgotten or doubled offset makes d 1000, and then
-      one is about 0. Between regions and years means differ by up to 300 numbers (0.03 reflectance): that neither looks
-      like an offset nor hides one.
+    - The median ratio of the standard deviations must lie between 1/100 and 100: where reflectance was taken for stored
+      numbers, or the other way round, it is off by 10000.
+    - Of `s2`, let d be a band's difference of the means. The median of |d - 1000|, and that of |d + 1000|, must not be
+      less than half of the median of |d|. A forgotten or doubled offset makes d about 1000, and then one of them is
+      about 0. Between regions and years means differ by up to 300 numbers (0.03 reflectance): that neither looks like
+      an offset nor hides one.
+    - The median ratio of the means must lie between 1/100 and 100 (means below 1 count as 1).
 
-    The published Sentinel-2 means contain clouds, and clouds lift means by more than 1000: by this rule they are
-    indistinguishable from a mistaken offset. They are known to the last digit instead. With `published` the figures
-    must be those of `Normalisation.published`, offset included, and the store must have the published bands; then only
-    the ratio is tested for `s2`. Without it they are judged by the rules above, like any other.
+    The published figures are of images with clouds, which lift Sentinel-2 means by more than the offset does: from the
+    means alone a mistaken offset cannot be told from clouds. They are known to the last digit instead. Without
+    `published` they are refused. With it, the figures must be those of `Normalisation.published`, offset of +1000
+    included, and the store must have the published bands; the offset is then known, and the second rule is not applied.
+    `BatchTransforms` adds what the store's numbers lack of that offset.
 
     Raises UsageError that says which rule failed; StoreError where the store has no training split.
     """
     statistics = reflectance_statistics(store, release)
+    exact = Normalisation.published()
+    has_published_figures = (normalisation.mean, normalisation.sd) == (exact.mean, exact.sd)
     if published:
-        check_published(normalisation, store, release)
+        if not has_published_figures:
+            raise UsageError(
+                f"the normalisation ({normalisation.source}) is not the published one; leave out published=True, or "
+                "take Normalisation.published()"
+            )
+        check_published_numbers(normalisation, store, release)
+    elif has_published_figures:
+        raise UsageError(
+            f"the normalisation ({normalisation.source}) has the published figures, which are of images with clouds; "
+            f"for published weights give published=True, else take those of {store} (Normalisation.of_store)"
+        )
     offsets = stored_offsets(store, release)
     for array in IMAGES:
         bands = statistics.get(array)
@@ -191,21 +205,19 @@ def check_normalisation(
         expected = [stored_number(bands[place]["mean"]) for place in compared]
         expected_sd = [stored_number(bands[place]["sd"]) for place in compared]
         where = f"{array}: the normalisation ({normalisation.source}) against the statistics of {store}"
-        # The offset is no part of what a factor was forgotten of.
-        check_factor([mean[place] for place in compared], expected, f"means of {where}")
+        means = [mean[place] for place in compared]
         check_factor([sd[place] for place in compared], expected_sd, f"standard deviations of {where}")
         if array == "s2" and not published:
-            check_offset([mean[place] - value for place, value in zip(compared, expected, strict=True)], where)
+            check_offset(means, expected, where)
+        check_factor(means, expected, f"means of {where}")
 
 
-def check_published(normalisation: Normalisation, store: str | Path, release: int | None) -> None:
-    """Whether a normalisation is the published one and a store has its bands. Raises UsageError where not."""
+def check_published_numbers(normalisation: Normalisation, store: str | Path, release: int | None) -> None:
+    """Whether the published figures are stated to be of the numbers they are of, and a store has their bands.
+
+    Raises UsageError.
+    """
     exact = Normalisation.published()
-    if (normalisation.mean, normalisation.sd) != (exact.mean, exact.sd):
-        raise UsageError(
-            f"the normalisation ({normalisation.source}) is not the published one; leave out published=True, or "
-            "take Normalisation.published()"
-        )
     if normalisation.offset != exact.offset or normalisation.reflectance_scale != exact.reflectance_scale:
         raise UsageError(
             f"the published normalisation is for Sentinel-2 numbers with {PUBLISHED_OFFSET:g} on top, but this one "
@@ -236,11 +248,15 @@ def check_factor(values: list[float], expected: list[float], what: str) -> None:
     )
 
 
-def check_offset(differences: list[float], where: str) -> None:
-    """Raise UsageError where differences of means, in stored numbers, are those of an offset of +1000 or -1000."""
-    unexplained = median(map(abs, differences))
+def check_offset(means: list[float], expected: list[float], where: str) -> None:
+    """Raise UsageError where means, in stored numbers, are off by an offset of +1000 or -1000.
+
+    Means that a factor of 10000 explains better are left to `check_factor`: about 1000 below means near 1000 is 0.
+    """
+    unexplained = distance(means, expected)
+    by_factor = distance([value / REFLECTANCE_SCALE for value in means], expected)
     for offset in (PUBLISHED_OFFSET, -PUBLISHED_OFFSET):
-        if median(abs(difference - offset) for difference in differences) < OFFSET_MARGIN * unexplained:
+        if distance([value - offset for value in means], expected) < min(OFFSET_MARGIN * unexplained, by_factor):
             likely = (
                 "its Sentinel-2 numbers had the offset of 1000 that the store's have not; state it as "
                 "offset={'s2': 1000}"
@@ -250,8 +266,13 @@ def check_offset(differences: list[float], where: str) -> None:
             )
             raise UsageError(
                 f"means of {where}: off by about {offset:+g} stored numbers, so {likely}, or take "
-                "Normalisation.of_store (for the published figures: published=True)"
+                "Normalisation.of_store"
             )
+
+
+def distance(values: list[float], expected: list[float]) -> float:
+    """The median of the absolute differences."""
+    return median(abs(value - known) for value, known in zip(values, expected, strict=True))
 
 
 def normalise(stored: Tensor, mean: Tensor, sd: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
