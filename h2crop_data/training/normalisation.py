@@ -28,8 +28,8 @@ IMAGES = ("enmap", "s2")
 SCALE_MARGIN = 100.0
 #: An offset is recognised where allowing for it leaves less than this part of the difference.
 OFFSET_MARGIN = 0.5
-#: Numbers normalised at a time: as float32 they stay in the cache of a CPU core; on other devices memory is the limit.
-CPU_BLOCK, DEVICE_BLOCK = 1 << 18, 1 << 26
+#: Numbers normalised at a time: as float32 they fit the cache of a CPU core (2 MiB); elsewhere memory is the limit.
+CPU_BLOCK, DEVICE_BLOCK = 1 << 19, 1 << 26
 
 
 class Normalisation(BaseModel):

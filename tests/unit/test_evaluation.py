@@ -17,11 +17,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from store_factory import make_store
+from torch.utils.data import DataLoader
 
 from h2crop_data.errors import UsageError
 from h2crop_data.parcels.taxonomy import Taxonomy
+from h2crop_data.training.dataset import CropSamples
 from h2crop_data.training.evaluation import Evaluation, SamplePlace, sample_places
 from h2crop_data.training.metrics import Figures
+from h2crop_data.training.transforms import BatchTransforms
 
 #: Two crops at the coarsest tier, the first of which has two kinds, the second one; and so on. 3302020000 ends early.
 TAXONOMY = Taxonomy(
@@ -389,6 +392,39 @@ def test_samples_have_a_season_and_a_square(tmp_path: Path) -> None:
     val = sample_places(made.folder, "val")
     assert {name: places[name] for name in val} == val
     assert {place.square for place in val.values()} == {"0_1"}
+
+
+def test_a_store_is_evaluated_as_documented(tmp_path: Path) -> None:
+    """Predictions that are the labels, of every sample of a split, through loader and transforms."""
+    store = make_store(tmp_path / "store", blocks=6, capacity=2).folder
+    samples = CropSamples(store, split="val", arrays=["enmap", "s2", "label", "prior", "parcel"])
+    places = sample_places(store, "val")
+    evaluation = Evaluation()
+    for batch in map(BatchTransforms.for_store(store), DataLoader(samples, batch_size=2)):
+        predicted = {tier: batch["label"][:, tier - 1] % 255 for tier in SIZES}
+        evaluation.add(
+            predicted,
+            batch["label"],
+            prior=batch["prior"],
+            parcels=batch["parcel"],
+            seasons=[places[name].season for name in batch["id"]],
+            squares=[places[name].square for name in batch["id"]],
+        )
+    report = evaluation.report()
+    assert (report.samples, report.squares) == (4, 2)
+    side = 24
+    for tier, of_tier in report.tiers.items():
+        crops, parcels = of_tier.crops["all"], of_tier.parcels
+        assert parcels is not None
+        # The quarter in the north-west and, where its class is known, the southern half.
+        declared = side * side * (3 if tier < 3 else 1) // 4
+        assert (crops.count, crops.accuracy, crops.mean_f1) == (4 * declared, 1, 1)
+        assert crops.intervals is not None
+        assert crops.intervals["mean_iou"] == (1, 1)
+        assert (parcels.count, parcels.accuracy) == (4 * (2 if tier < 3 else 1), 1)
+        # Crops swap places from year to year.
+        assert of_tier.crops["unchanged"].count == 0
+        assert of_tier.crops["changed"].count == (4 * declared if tier < 3 else 0)
 
 
 def test_nan_never_reaches_a_record() -> None:
