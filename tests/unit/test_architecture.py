@@ -35,7 +35,7 @@ MAY_IMPORT = {
     "cube": PURE | {"splits", "storage"},
     "simulate": BASE | {"sentinel2", "parcels"},
     "report": PURE | {"cube", "storage"},
-    "training": PURE | {"cube", "storage"},
+    "training": PURE | {"cube", "parcels", "storage"},
     "datasheet": PURE | {"cube"},
     "published": BASE | {"cube", "storage", "parcels", "sources"},
     "sources": BASE | {"sentinel2", "enmap", "parcels", "catalog", "cube", "datasheet", "splits"},
