@@ -7,7 +7,7 @@ from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from h2crop_data.constants import COARSE, FINE, MONTHS, SENTINEL2_BANDS, TIERS
+from h2crop_data.constants import BACKGROUND, COARSE, FINE, MONTHS, SENTINEL2_BANDS, TIERS, UNKNOWN
 from h2crop_data.errors import UsageError
 from h2crop_data.training.normalisation import Normalisation
 
@@ -185,6 +185,37 @@ class ModelConfig(_Sizes):
         """Channels of the spectral transformer: EnMAP cells of a patch; 0 without EnMAP."""
         return (self.coarse // self.enmap.cell) ** 2 if self.enmap else 0
 
+    @property
+    def inputs(self) -> dict[str, dict[str, Any]]:
+        """What the model expects of a sample, by array of a store, as stated in a saved model's config.json."""
+        scale = self.normalisation.reflectance_scale if self.normalisation else None
+        inputs: dict[str, dict[str, Any]] = {
+            "s2": {
+                "dimensions": ["month", "s2_band", "y", "x"],
+                "shape": [self.months, len(self.s2_bands), self.patch, self.patch],
+                "months": f"the first {self.months} of the season",
+                "bands": list(self.s2_bands),
+                "reflectance_scale": scale,
+                "fill": "0 after normalisation",
+            }
+        }
+        if self.enmap:
+            inputs["enmap"] = {
+                "dimensions": ["band", "y30", "x30"],
+                "shape": [self.enmap.bands, self.coarse, self.coarse],
+                "reflectance_scale": scale,
+                "fill": "0 after normalisation",
+                "optional": self.enmap.optional,
+            }
+        if self.prior:
+            inputs["prior"] = {
+                "dimensions": ["tier", "y", "x"],
+                "shape": [TIERS, self.patch, self.patch],
+                "background": BACKGROUND,
+                "unknown": UNKNOWN,
+            }
+        return inputs
+
     @classmethod
     def build(cls, **fields: Any) -> ModelConfig:
         """A configuration of these fields. Raises UsageError that names every field that does not fit."""
@@ -214,7 +245,7 @@ class ModelConfig(_Sizes):
         tiers: Iterable[int] = (1, 2, 3, 4),
         **fields: Any,
     ) -> ModelConfig:
-        """The same structure with 0.9 million parameters, for patches of 192 pixels.
+        """The same structure with 2.0 million parameters, for patches of 192 pixels.
 
         fields: of ModelConfig, in place of these: `patch=96`, `classes={1: 3}`, `enmap=HyperspectralConfig(...)` ...
         """

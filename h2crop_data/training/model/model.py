@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Self
+
 import torch
 from torch import Tensor, nn
 
 from h2crop_data.constants import TIERS
-from h2crop_data.errors import UsageError
+from h2crop_data.errors import ModelError, UsageError
 from h2crop_data.training.model.config import ModelConfig
 from h2crop_data.training.model.decoder import Heads, Neck
 from h2crop_data.training.model.hyperspectral import HyperspectralStream
+from h2crop_data.training.model.saved import read_model, write_model
 from h2crop_data.training.model.swin import Sentinel2Stream
+from h2crop_data.training.model.weights import check_keys
 
 
 class CropModel(nn.Module):
@@ -83,6 +89,43 @@ class CropModel(nn.Module):
             check_shape("enmap", enmap, (batch, config.enmap.bands, config.coarse, config.coarse))
         if config.prior:
             check_shape("prior", prior, (batch, TIERS, side, side))
+
+    @classmethod
+    def from_weights(
+        cls, config: ModelConfig, weights: Mapping[str, Tensor], source: str, name: Callable[[str], str] = str
+    ) -> Self:
+        """A model with a copy of these weights, on the CPU, in the model's dtypes and in eval mode.
+
+        weights: by the model's own keys. source: what they come from, and name: of our keys there, for errors.
+        Raises UsageError that names missing and unexpected keys, and those of another shape.
+        """
+        with torch.device("meta"):  # no start values are drawn
+            model = cls(config)
+        own = model.state_dict()
+        check_keys(own, weights, source, name)
+        copies = {key: weights[key].to(device="cpu", dtype=own[key].dtype, copy=True) for key in own}
+        model.load_state_dict(copies, assign=True)
+        return model.eval()
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Save weights (safetensors) and config.json, which says what the model expects of its inputs.
+
+        A model that was in the folder stays whole until the new one has replaced it. Raises ModelError where the
+        folder cannot be written.
+        """
+        write_model(Path(folder), self.config, self.state_dict())
+
+    @classmethod
+    def from_pretrained(cls, folder: str | Path) -> Self:
+        """The model of a folder that `save_pretrained` wrote, on the CPU and in eval mode.
+
+        Raises ModelError for a folder that holds no model, or a damaged one, or one of another version.
+        """
+        config, weights = read_model(Path(folder))
+        try:
+            return cls.from_weights(config, weights, f"the file of weights in {folder}")
+        except UsageError as error:
+            raise ModelError(f"{error}; its config.json was changed: save the model again") from error
 
     @property
     def checkpointing(self) -> bool:

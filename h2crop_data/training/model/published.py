@@ -17,7 +17,7 @@ from h2crop_data.errors import UsageError
 from h2crop_data.training.model.config import HyperspectralConfig, ModelConfig
 from h2crop_data.training.model.model import CropModel
 from h2crop_data.training.model.swin import relative_positions
-from h2crop_data.training.model.weights import check_keys, model_of_weights
+from h2crop_data.training.model.weights import check_keys
 
 SENTINEL2 = "encoders.encoders.S2."
 BACKBONE = SENTINEL2 + "backbone."
@@ -74,14 +74,14 @@ def load_published(state: Mapping[str, Tensor], config: ModelConfig | None = Non
     state: the state dict itself, `torch.load(path, weights_only=True)["state_dict"]` of a published checkpoint.
     config: by default derived from the keys and shapes (`published_config`), without normalisation and taxonomy.
     Unused published weights (`unused_weights`) and the tables of relative positions are left out.
-    Returns a model of float32 weights on the CPU, in training mode.
+    Returns a model with float32 weights of its own on the CPU, in eval mode.
     Raises UsageError that names missing and unexpected keys, and those of another shape.
     """
     if config is None:
         config = published_config(state)
     left_out = set(unused_weights(config)) | set(position_indexes(config))
     renamed = {our_key(key): tensor for key, tensor in state.items() if key not in left_out}
-    return model_of_weights(config, renamed, "the state dict of the published model", published_key)
+    return CropModel.from_weights(config, renamed, "the state dict of the published model", published_key)
 
 
 def to_published(model: CropModel) -> dict[str, Tensor]:
