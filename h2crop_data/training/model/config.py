@@ -240,20 +240,21 @@ class ModelConfig(_Sizes):
         cls,
         months: int = 6,
         *,
+        patch: int = 192,
         enmap: bool = True,
         prior: bool = True,
         tiers: Iterable[int] = (1, 2, 3, 4),
         **fields: Any,
     ) -> ModelConfig:
-        """The same structure with 2.0 million parameters, for patches of 192 pixels.
+        """The same structure with 2.0 million parameters, for tests, tutorials and computers without a GPU.
 
-        fields: of ModelConfig, in place of these: `patch=96`, `classes={1: 3}`, `enmap=HyperspectralConfig(...)` ...
+        patch: a multiple of 12. fields: of ModelConfig, in place of the small ones, such as `classes={1: 3}`.
         """
         sizes = HyperspectralConfig(
             spatial_width=32,
             spatial=TransformerConfig(depth=2, heads=2),
             spectral=TransformerConfig(depth=2, heads=2),
-            cell=16,
+            cell=patch // COARSE_STEP // 4,
             features=16,
         )
         chosen: dict[str, Any] = {
@@ -261,6 +262,7 @@ class ModelConfig(_Sizes):
             "sentinel2": SwinConfig(width=16, depths=(2, 2, 4, 2), heads=(1, 2, 4, 8)),
             "enmap": sizes if enmap else None,
             "prior": prior,
+            "patch": patch,
         }
         return cls.build(months=months, **chosen | fields)
 

@@ -79,9 +79,14 @@ def load_published(state: Mapping[str, Tensor], config: ModelConfig | None = Non
     """
     if config is None:
         config = published_config(state)
+    weights = used_weights(state, config)
+    return CropModel.from_weights(config, weights, "the state dict of the published model", published_key)
+
+
+def used_weights(state: Mapping[str, Tensor], config: ModelConfig) -> dict[str, Tensor]:
+    """The weights of a published state dict that the model uses, by our keys; a key without one keeps its name."""
     left_out = set(unused_weights(config)) | set(position_indexes(config))
-    renamed = {our_key(key): tensor for key, tensor in state.items() if key not in left_out}
-    return CropModel.from_weights(config, renamed, "the state dict of the published model", published_key)
+    return {our_key(key): tensor for key, tensor in state.items() if key not in left_out}
 
 
 def to_published(model: CropModel) -> dict[str, Tensor]:
@@ -147,34 +152,25 @@ def load_agrifm(
     config = model.config
     if band_order == "agrifm" and config.s2_bands != SENTINEL2_BANDS:
         raise UsageError(f"band_order: the model's bands are {config.s2_bands}, AgriFM's can be put in no such order")
-    ignored = tuple(ignore)
+    own = {key: tensor for key, tensor in model.state_dict().items() if key.startswith("sentinel2.")}
+    left_out = {key for key in own if agrifm_key(key).startswith(tuple(ignore))}
+    expected = {key: tensor for key, tensor in own.items() if key not in left_out}
     indexes = position_indexes(config)
-    renamed: dict[str, Tensor] = {}
+    given: dict[str, Tensor] = {}
     for full_key, tensor in state.items():
         key = full_key.removeprefix("encoder.")
-        if ignored and key.startswith(ignored):
-            continue
         published = AGRIFM_EMBEDDING.get(key, SENTINEL2 + key)
-        if published not in indexes:
-            renamed[our_key(published).removeprefix("sentinel2.")] = tensor
-    embedding = "patch_embedding.weight"
-    if band_order == "agrifm" and embedding in renamed and renamed[embedding].shape[1] == len(AGRIFM_BANDS):
-        renamed[embedding] = renamed[embedding][:, [AGRIFM_BANDS.index(band) for band in SENTINEL2_BANDS]]
-    stream = model.sentinel2
-    own = stream.state_dict()
-    if ignored:
-        renamed = own_ignored(own, ignored) | renamed
-    check_keys(own, renamed, "AgriFM's state dict", lambda key: agrifm_key("sentinel2." + key))
-    stream.load_state_dict(renamed)
-
-
-def own_ignored(own: Mapping[str, Tensor], ignored: tuple[str, ...]) -> dict[str, Tensor]:
-    """The stream's own weights whose names in AgriFM begin with one of `ignored`."""
-    return {key: value for key, value in own.items() if agrifm_key("sentinel2." + key).startswith(ignored)}
+        if published not in indexes and not key.startswith(tuple(ignore)):
+            given[our_key(published)] = tensor
+    embedding = "sentinel2.patch_embedding.weight"
+    if band_order == "agrifm" and embedding in given and given[embedding].shape[1] == len(AGRIFM_BANDS):
+        given[embedding] = given[embedding][:, [AGRIFM_BANDS.index(band) for band in SENTINEL2_BANDS]]
+    check_keys(expected, given, "AgriFM's state dict", agrifm_key)
+    model.load_state_dict(given, strict=False)
 
 
 def agrifm_key(key: str) -> str:
-    """AgriFM's name of one of our keys of the Sentinel-2 stream."""
+    """AgriFM's name of one of our keys of the Sentinel-2 stream, without `encoder.`."""
     name = published_key(key).removeprefix(SENTINEL2)
     return f"S2_{name}" if name.startswith("patch_emd") else name
 

@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -56,8 +57,9 @@ def write_model(folder: Path, config: ModelConfig, weights: Mapping[str, Tensor]
     except (OSError, SafetensorError) as error:
         raise ModelError(f"cannot write the model into {folder}: {error}") from error
     finally:
-        for path in (partial, partial_config):
-            path.unlink(missing_ok=True)
+        with suppress(OSError):
+            partial.unlink(missing_ok=True)
+            partial_config.unlink(missing_ok=True)
 
 
 def read_model(folder: Path) -> tuple[ModelConfig, dict[str, Tensor]]:
