@@ -50,6 +50,10 @@ class FormatVersionError(StoreError):
     """A store was written in a format this version does not read."""
 
 
+class ModelError(H2cropError, OSError):
+    """A folder of a saved model is missing, damaged, or in a format this version does not read."""
+
+
 class PluginError(H2cropError, ImportError):
     """A source that another package brings cannot be used, or is not installed."""
 

@@ -51,7 +51,18 @@ MAY_IMPORT = {
 }
 MODULES = sorted(PACKAGE.rglob("*.py"))
 #: What only building, training and flows need.
-HEAVY = {"rasterio", "odc", "pystac", "pystac_client", "stac_geoparquet", "pyogrio", "torch", "prefect", "requests"}
+HEAVY = {
+    "rasterio",
+    "odc",
+    "pystac",
+    "pystac_client",
+    "stac_geoparquet",
+    "pyogrio",
+    "torch",
+    "safetensors",
+    "prefect",
+    "requests",
+}
 
 
 def part_of(module: str) -> str:

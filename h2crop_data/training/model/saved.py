@@ -1,0 +1,131 @@
+"""A model in a folder: config.json, which says what it is and expects, and its weights in the safetensors format.
+
+The name of the weights' file contains the beginning of its checksum. config.json names the file and is replaced last,
+so a folder that is overwritten holds the old model or the new one whenever the writer stops.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from h2crop_data.errors import ModelError
+from h2crop_data.training.model.config import ModelConfig, in_words
+
+CONFIG_FILE = "config.json"
+FORMAT = "h2crop model"
+FORMAT_VERSION = 1
+
+
+def write_model(folder: Path, config: ModelConfig, weights: Mapping[str, Tensor]) -> None:
+    """Write a model. weights: state dict of the model. Raises ModelError where the folder cannot be written."""
+    partial = folder / f".weights.{os.getpid()}.partial"
+    partial_config = folder / f".config.{os.getpid()}.partial"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        save_file({key: tensor.detach().contiguous() for key, tensor in weights.items()}, partial)
+        sha256 = checksum(partial)
+        target = folder / f"model-{sha256[:16]}.safetensors"
+        document = {
+            "format": FORMAT,
+            "format_version": FORMAT_VERSION,
+            "inputs": config.inputs,
+            "outputs": {f"tier {tier}": config.classes[tier] + 1 for tier in config.tiers},
+            "taxonomy": config.taxonomy,
+            "weights": {"file": target.name, "bytes": partial.stat().st_size, "sha256": sha256},
+            "config": config.model_dump(mode="json"),
+        }
+        partial_config.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+        sync(partial)
+        sync(partial_config)
+        partial.replace(target)
+        partial_config.replace(folder / CONFIG_FILE)
+        sync(folder)
+        for older in folder.glob("model-*.safetensors"):
+            if older != target:
+                older.unlink()
+    except (OSError, SafetensorError) as error:
+        raise ModelError(f"cannot write the model into {folder}: {error}") from error
+    finally:
+        with suppress(OSError):
+            partial.unlink(missing_ok=True)
+            partial_config.unlink(missing_ok=True)
+
+
+def read_model(folder: Path) -> tuple[ModelConfig, dict[str, Tensor]]:
+    """Configuration and weights of a folder. Raises ModelError that says what is wrong with it."""
+    document = read_config(folder)
+    try:
+        config = ModelConfig.model_validate(document["config"])
+        facts = document["weights"]
+        path, size, sha256 = folder / str(facts["file"]), int(facts["bytes"]), str(facts["sha256"])
+    except ValidationError as error:
+        raise ModelError(f"{folder / CONFIG_FILE}: {in_words(error)}; save the model again") from error
+    except (KeyError, TypeError, ValueError) as error:
+        raise ModelError(f"{folder / CONFIG_FILE} is damaged: {error!r}; save the model again") from error
+    check_file(path, size, sha256)
+    try:
+        return config, load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise ModelError(f"cannot read {path}: {error}; copy or save the model again") from error
+
+
+def check_file(path: Path, size: int, sha256: str) -> None:
+    """Raises ModelError if a file is not the one that config.json states."""
+    try:
+        found = path.stat().st_size
+        same = found == size and checksum(path) == sha256
+    except FileNotFoundError as error:
+        raise ModelError(f"{path}, named in {CONFIG_FILE}, does not exist; copy the whole folder") from error
+    except OSError as error:
+        raise ModelError(f"cannot read {path}: {error}") from error
+    if found != size:
+        raise ModelError(f"{path} has {found} bytes, {CONFIG_FILE} states {size}; copy or save the model again")
+    if not same:
+        raise ModelError(f"{path} has not the checksum that {CONFIG_FILE} states; copy or save the model again")
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """The config.json of a folder. Raises ModelError if it is missing or of another format."""
+    path = folder / CONFIG_FILE
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise ModelError(f"{folder} holds no model: {CONFIG_FILE} does not exist there") from error
+    except OSError as error:
+        raise ModelError(f"cannot read {path}: {error}") from error
+    except ValueError as error:
+        raise ModelError(f"{path} is not JSON: {error}; save the model again") from error
+    if not isinstance(document, dict) or document.get("format") != FORMAT:
+        raise ModelError(f"{path} is not that of a model saved by save_pretrained")
+    if document.get("format_version") != FORMAT_VERSION:
+        raise ModelError(
+            f"{path} has format version {document.get('format_version')!r}, this h2crop reads {FORMAT_VERSION}; "
+            "load it with the version that saved it"
+        )
+    return document
+
+
+def checksum(path: Path) -> str:
+    """SHA-256 of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def sync(path: Path) -> None:
+    """Wait until a file or a folder's list of names is on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
