@@ -1,0 +1,74 @@
+"""What a model has to be like for the samples of a store."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from h2crop_data.constants import FINE, SENTINEL2_BANDS
+from h2crop_data.cube.reading import load_root, read_index, read_index_json
+from h2crop_data.errors import StoreError, UsageError
+from h2crop_data.training.model.config import HyperspectralConfig, ModelConfig
+from h2crop_data.training.normalisation import Normalisation
+
+Sizes = Literal["small", "published"]
+
+
+def config_for_store(
+    store: str | Path,
+    sizes: Sizes = "small",
+    *,
+    months: int = 12,
+    enmap: bool | None = None,
+    prior: bool | None = None,
+    tiers: Sequence[int] | None = None,
+    normalisation: Normalisation | None = None,
+    release: int | None = None,
+) -> ModelConfig:
+    """A configuration that takes the samples of a store.
+
+    store: folder or URL. sizes: `small` trains on a CPU, `published` has the published sizes. months: the first so
+    many of a season. enmap, prior: whether the model sees them, by default where the store has them. tiers: that it
+    predicts, all by default. normalisation: kept with the model, by default the store's own.
+    Raises StoreError where the store lacks what is asked for, UsageError for sizes that do not fit together.
+    """
+    attributes = load_root(store, release)["attributes"]
+    layout = attributes["layout"]
+    if tuple(layout["s2_bands"]) != SENTINEL2_BANDS:
+        raise StoreError(
+            f"{store} has the Sentinel-2 bands {' '.join(layout['s2_bands']) or 'none'}; the model needs "
+            f"{' '.join(SENTINEL2_BANDS)}"
+        )
+    if not layout["labels"]:
+        raise StoreError(f"{store} has no labels to train with")
+    bands = int(layout["enmap_bands"])
+    if enmap and not bands:
+        raise StoreError(f"{store} has no EnMAP; choose enmap=False")
+    names = read_index_json(store, "classes", release)
+    classes = {tier: max(map(int, of_tier)) for tier, of_tier in enumerate(names, 1)}
+    unknown = [tier for tier in tiers or () if tier not in classes]
+    if unknown:
+        raise UsageError(f"tiers: unknown tier {unknown[0]!r}; {store} has {', '.join(map(str, classes))}")
+    sees_enmap = bands > 0 and enmap is not False
+    patch = int(layout["cell_size"]) // FINE
+    if sizes == "small":
+        base = ModelConfig.small(months, patch=patch, enmap=sees_enmap)
+    else:
+        base = ModelConfig.build(months=months, patch=patch, enmap=HyperspectralConfig() if sees_enmap else None)
+    chosen: dict[str, Any] = {
+        "classes": {tier: number for tier, number in classes.items() if tiers is None or tier in tiers},
+        "enmap": base.enmap.model_copy(update={"bands": bands}) if base.enmap else None,
+        "prior": prior is not False,
+        "normalisation": normalisation or Normalisation.of_store(store, release),
+        "taxonomy": taxonomy_of(store, release),
+    }
+    return ModelConfig.build(**dict(base) | chosen)
+
+
+def taxonomy_of(store: str | Path, release: int | None = None) -> str:
+    """Version and SHA-256 of the classes of a store. Raises StoreError where its blocks have several."""
+    known = sorted(set(read_index(store, "blocks", release)["taxonomy"]))
+    if len(known) != 1:
+        raise StoreError(f"the blocks of {store} have {len(known)} taxonomies: {', '.join(known)}; relabel the store")
+    return str(known[0])

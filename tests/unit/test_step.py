@@ -1,0 +1,256 @@
+"""A step of training, epochs of them, and going on after an interruption."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from store_factory import MadeStore, make_store
+from torch.utils.data import default_collate
+
+from h2crop_data.errors import ModelError, StoreError, UsageError
+from h2crop_data.training.dataset import CropSamples
+from h2crop_data.training.evaluation import sample_places
+from h2crop_data.training.fitting import config_for_store
+from h2crop_data.training.losses import hierarchical_loss
+from h2crop_data.training.model import CropModel
+from h2crop_data.training.step import (
+    Trainer,
+    TrainingSettings,
+    batches_of_epoch,
+    evaluate,
+    generator_of,
+    train_epoch,
+    updates_of,
+)
+from h2crop_data.training.transforms import BatchTransforms
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> MadeStore:
+    """A store of patches of 24 pixels in three splits; not to be changed."""
+    return make_store(tmp_path_factory.mktemp("made") / "store", blocks=3)
+
+
+def model_of(made: MadeStore, seed: int = 0, **chosen: object) -> CropModel:
+    """A small model for a store, with the start values of a seed."""
+    torch.manual_seed(seed)
+    return CropModel(config_for_store(made.folder, months=6, **chosen))
+
+
+def batch_of(made: MadeStore, samples: list[int]) -> dict[str, object]:
+    """Some samples of a store as a model takes them."""
+    dataset = CropSamples(made.folder, months=6, later_scenes=True)
+    return BatchTransforms.for_store(made.folder)(default_collate([dataset[i] for i in samples]))
+
+
+# The published schedule
+
+
+def test_the_learning_rate_rises_in_a_line_and_falls_by_a_cosine() -> None:
+    settings = TrainingSettings()
+    assert settings.learning_rate_at(0, 100_000) == pytest.approx(6e-7)
+    assert settings.learning_rate_at(500, 100_000) == pytest.approx(6e-7 + (6e-5 - 6e-7) / 2)
+    assert settings.learning_rate_at(1000, 100_000) == pytest.approx(6e-5)
+    # Half way between 1,000 and 100,000, and at the end.
+    assert settings.learning_rate_at(50_500, 100_000) == pytest.approx((6e-5 + 6e-6) / 2)
+    assert settings.learning_rate_at(100_000, 100_000) == pytest.approx(6e-6)
+
+
+def test_a_short_training_warms_up_for_half_of_it() -> None:
+    rates = [TrainingSettings().learning_rate_at(update, 10) for update in range(10)]
+    assert max(rates) == rates[5] == pytest.approx(6e-5)
+    assert rates == [*sorted(rates[:6]), *sorted(rates[6:], reverse=True)]
+
+
+# A step
+
+
+def test_gradients_of_several_batches_are_averaged(made: MadeStore) -> None:
+    batches = [batch_of(made, [0, 1]), batch_of(made, [2, 3])]
+    settings = TrainingSettings.small(accumulation=2, seed=3)
+    model = model_of(made)
+    trainer = Trainer(model, settings, updates=10)
+    losses = [trainer.step(batch) for batch in batches]
+    assert (trainer.batches, trainer.done) == (2, 1)
+    # The same by hand; stochastic depth draws the same random numbers.
+    other = model_of(made).train()
+    optimiser = torch.optim.AdamW(other.parameters(), lr=1e-3 * 0.01, weight_decay=5e-4)
+    torch.manual_seed(3)
+    expected = [
+        hierarchical_loss(other(batch["s2"], batch["enmap"], batch["prior"]), batch["label"]) for batch in batches
+    ]
+    (sum(expected) / 2).backward()
+    optimiser.step()
+    torch.testing.assert_close(torch.stack(losses), torch.stack(expected).detach())
+    for name, values in model.state_dict().items():
+        torch.testing.assert_close(values, other.state_dict()[name], rtol=1e-4, atol=1e-6, msg=name)
+
+
+def test_fewer_batches_than_an_update_takes_are_used_when_asked_for(made: MadeStore, tmp_path: Path) -> None:
+    trainer = Trainer(model_of(made), TrainingSettings.small(accumulation=3), updates=10)
+    before = {name: values.clone() for name, values in trainer.model.named_parameters()}
+    trainer.step(batch_of(made, [0, 1]))
+    assert all(torch.equal(values, before[name]) for name, values in trainer.model.named_parameters())
+    with pytest.raises(UsageError, match="call update"):
+        trainer.save(tmp_path / "state.pt")
+    trainer.update()
+    assert not all(torch.equal(values, before[name]) for name, values in trainer.model.named_parameters())
+    done = trainer.done
+    trainer.update()
+    assert trainer.done == done == 1
+
+
+def test_a_loss_that_is_not_finite_names_its_samples_and_changes_nothing(made: MadeStore) -> None:
+    trainer = Trainer(model_of(made), TrainingSettings.small(), updates=10)
+    weights = {name: values.clone() for name, values in trainer.model.named_parameters()}
+    batch = batch_of(made, [0, 1])
+    batch["s2"][0, 0, 0, 0, 0] = torch.inf  # type: ignore[index]
+    with pytest.raises(ModelError, match=f"batch 1 is nan .*{batch['id'][0]}"):  # type: ignore[index]
+        trainer.step(batch)
+    assert all(torch.equal(values, weights[name]) for name, values in trainer.model.named_parameters())
+
+
+@pytest.mark.parametrize("precision", ["bfloat16", "float16"])
+def test_lower_precision_and_checkpoints_train_nearly_the_same(made: MadeStore, precision: str) -> None:
+    batch = batch_of(made, [0, 1])
+    exact = Trainer(model_of(made), TrainingSettings.small(), updates=10).step(batch)
+    for settings in ({"precision": precision}, {"precision": precision, "checkpointing": True}):
+        trainer = Trainer(model_of(made), TrainingSettings.small(**settings), updates=10)
+        assert float(trainer.step(batch)) == pytest.approx(float(exact), rel=0.02)
+        assert all(values.dtype == torch.float32 for values in trainer.model.parameters())
+
+
+# Epochs
+
+
+def test_every_epoch_sees_every_sample_once_in_an_order_of_its_own() -> None:
+    settings = TrainingSettings(batch_size=4, accumulation=2, epochs=3)
+    epochs = [batches_of_epoch(10, settings, epoch) for epoch in range(3)]
+    for batches in epochs:
+        assert [len(batch) for batch in batches] == [4, 4, 2]
+        assert sorted(place for batch in batches for place in batch) == list(range(10))
+    assert epochs[0] != epochs[1] != epochs[2]
+    assert batches_of_epoch(10, settings, 1) == epochs[1]
+    assert batches_of_epoch(10, settings.model_copy(update={"seed": 1}), 1) != epochs[1]
+    assert updates_of(10, settings) == 6
+
+
+def test_random_numbers_depend_on_all_that_is_given() -> None:
+    drawn = {tuple(torch.rand(3, generator=generator_of(*key)).tolist()) for key in ((0, 0), (0, 1), (1, 0), (0, 0))}
+    assert len(drawn) == 3
+
+
+def trained(made: MadeStore, seed: int, stop: int | None = None, folder: Path | None = None) -> CropModel:
+    """A model after two epochs; stopped after so many batches, saved and gone on with by another trainer."""
+    settings = TrainingSettings.small(batch_size=2, epochs=2, seed=seed)
+    dataset = CropSamples(made.folder, months=6, later_scenes=True)
+    transforms = BatchTransforms.for_store(made.folder)
+    trainer = Trainer(model_of(made, seed), settings, updates_of(len(dataset), settings))
+    if stop is not None and folder is not None:
+        for place, chosen in enumerate(batches_of_epoch(len(dataset), settings, 0)[:stop]):
+            trainer.step(transforms(default_collate([dataset[i] for i in chosen]), generator_of(seed, 0, place)))
+        trainer.save(folder / "state.pt")
+        torch.rand(7)
+        trainer = Trainer(model_of(made, seed + 1), settings, updates_of(len(dataset), settings))
+        trainer.load(folder / "state.pt")
+    while trainer.done < trainer.updates:
+        train_epoch(trainer, dataset, transforms)
+    return trainer.model
+
+
+def test_the_same_seed_gives_the_same_weights_interrupted_or_not(made: MadeStore, tmp_path: Path) -> None:
+    weights = trained(made, 0).state_dict()
+    for again in (trained(made, 0), trained(made, 0, 3, tmp_path)):
+        assert all(torch.equal(values, again.state_dict()[name]) for name, values in weights.items())
+    other = trained(made, 1).state_dict()
+    assert not all(torch.equal(values, other[name]) for name, values in weights.items())
+
+
+def test_a_state_of_another_training_or_a_damaged_one_is_refused(made: MadeStore, tmp_path: Path) -> None:
+    settings = TrainingSettings.small()
+    Trainer(model_of(made), settings, updates=4).save(tmp_path / "state.pt")
+    for other in (Trainer(model_of(made), settings, updates=5), Trainer(model_of(made), TrainingSettings(), updates=4)):
+        with pytest.raises(UsageError, match="other settings or samples"):
+            other.load(tmp_path / "state.pt")
+    with pytest.raises(UsageError, match="of another model"):
+        Trainer(model_of(made, enmap=False), settings, updates=4).load(tmp_path / "state.pt")
+    whole = (tmp_path / "state.pt").read_bytes()
+    for damaged in (b"", whole[: len(whole) // 2], b"x" * 500):
+        (tmp_path / "state.pt").write_bytes(damaged)
+        with pytest.raises(ModelError, match="remove it to begin again"):
+            Trainer(model_of(made), settings, updates=4).load(tmp_path / "state.pt")
+
+
+def test_evaluating_leaves_the_model_as_it_was(made: MadeStore) -> None:
+    model = model_of(made).train()
+    before = {name: values.clone() for name, values in model.state_dict().items()}
+    dataset = CropSamples(made.folder, months=6, later_scenes=True, arrays=["s2", "enmap", "label", "prior", "parcel"])
+    transforms, places = BatchTransforms.for_store(made.folder), sample_places(made.folder)
+    reports = [evaluate(model, dataset, transforms, places, batch_size=size) for size in (1, 3)]
+    assert model.training
+    assert all(torch.equal(values, before[name]) for name, values in model.state_dict().items())
+    assert reports[0].samples == len(dataset)
+    # Every pixel of the made labels is known at tier 1: a quarter is background.
+    assert reports[0].tiers[1].published["all"].count == len(dataset) * 24**2
+    assert reports[0].tiers[1].crops["all"].count == len(dataset) * 24**2 * 3 // 4
+
+
+# A model for a store
+
+
+def test_a_model_fits_the_samples_of_its_store(made: MadeStore, tmp_path: Path) -> None:
+    config = config_for_store(made.folder, months=6)
+    assert (config.months, config.patch, config.enmap.bands, config.prior) == (6, 24, 32, True)
+    assert config.classes == {1: 2, 2: 5, 3: 6, 4: 7}
+    assert config.normalisation is not None
+    without = config_for_store(made.folder, months=12, enmap=False, prior=False, tiers=[4])
+    assert (without.enmap, without.prior, without.classes) == (None, False, {4: 7})
+    with pytest.raises(UsageError, match="unknown tier 5"):
+        config_for_store(made.folder, tiers=[5])
+    with pytest.raises(StoreError, match="has no EnMAP"):
+        config_for_store(make_store(tmp_path / "bare", enmap=False).folder, enmap=True)
+    with pytest.raises(StoreError, match="has no labels"):
+        config_for_store(make_store(tmp_path / "blank", labels=False).folder)
+    with pytest.raises(StoreError, match="has the Sentinel-2 bands B02 B03"):
+        config_for_store(make_store(tmp_path / "few", s2_bands=["B02", "B03"]).folder)
+
+
+# The command
+
+
+def command(made: MadeStore, out: Path, *more: str) -> list[str]:
+    """The command line of a training with a state saved after every update."""
+    options = ["--batch-size", "1", "--epochs", "3", "--until", "07-31", "--device", "cpu", "--save-every", "1"]
+    return [sys.executable, "-m", "h2crop_data.training.step", str(made.folder), "--out", str(out), *options, *more]
+
+
+def test_a_training_that_is_killed_goes_on_to_the_same_weights(made: MadeStore, tmp_path: Path) -> None:
+    whole = subprocess.run(command(made, tmp_path / "whole"), capture_output=True, text=True, check=True)
+    assert "pixels whose tiers form one path" in whole.stdout
+    state = tmp_path / "killed" / "state.pt"
+    with subprocess.Popen(command(made, tmp_path / "killed"), stderr=subprocess.DEVNULL) as process:
+        deadline = time.monotonic() + 120
+        while not state.exists() and time.monotonic() < deadline:
+            time.sleep(0.01)
+        os.kill(process.pid, signal.SIGKILL)
+    assert not (tmp_path / "killed" / "model").exists()
+    again = subprocess.run(command(made, tmp_path / "killed"), capture_output=True, text=True, check=True)
+    assert "going on after" in again.stderr
+    models = [CropModel.from_pretrained(tmp_path / name / "model") for name in ("whole", "killed")]
+    for name, values in models[0].state_dict().items():
+        assert torch.equal(values, models[1].state_dict()[name]), name
+    assert (tmp_path / "whole/metrics.json").read_bytes() == (tmp_path / "killed/metrics.json").read_bytes()
+
+
+def test_wrong_options_are_told_in_a_line(made: MadeStore, tmp_path: Path) -> None:
+    found = subprocess.run(command(made, tmp_path, "--until", "June"), capture_output=True, text=True, check=False)
+    assert found.returncode == 2
+    assert "expected a day like" in found.stderr
+    assert "Traceback" not in found.stderr
