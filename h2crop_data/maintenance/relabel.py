@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import partial
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from h2crop_data import __version__
+from h2crop_data.bounded_map import in_order
 from h2crop_data.constants import TIER_COLUMNS
 from h2crop_data.cube.reading import store_attributes
 from h2crop_data.cube.retraction import Retractions, complete_retractions
@@ -107,7 +107,7 @@ def relabel_store(
         take_over_retractions(builder, retracted)
         of_plans = map(BlockTasks, new_plans)
         work = [(tasks, block) for tasks in of_plans for block in tasks.blocks.places]
-        for done, (kind, written) in enumerate(relabelled_blocks(files, builder, work, workers), 1):
+        for done, (kind, written) in enumerate(in_order(partial(relabel_block, files, builder), work, workers), 1):
             setattr(report, kind, getattr(report, kind) + 1)
             report.bytes += written
             progress(done, len(work), "blocks")
@@ -288,16 +288,6 @@ def take_over_retractions(builder: StoreBuilder, retracted: Retractions) -> None
     if own.blocks or own.scenes:
         own.write(builder.storage)
     complete_retractions(builder.storage)
-
-
-def relabelled_blocks(
-    files: Storage, builder: StoreBuilder, work: Sequence[tuple[BlockTasks, int]], workers: int
-) -> Iterator[tuple[str, int]]:
-    """What became of each block (`redone`, `shared`, `already_done`), and the bytes written."""
-    queue = iter(work)
-    with ThreadPoolExecutor(workers) as pool:
-        while batch := list(islice(queue, 4 * workers)):
-            yield from pool.map(partial(relabel_block, files, builder), batch)
 
 
 def relabel_block(files: Storage, builder: StoreBuilder, work: tuple[BlockTasks, int]) -> tuple[str, int]:
