@@ -1,11 +1,18 @@
-"""Work on many things at a time, in their order, with few of them in memory."""
+"""Work on many things at a time, with few of them in memory: results in order, or as they come.
+
+This is the one bounded map of the package. `pipeline/units.py` alone has a loop of its own, because which unit can be
+begun there depends on the results of others.
+"""
 
 from __future__ import annotations
 
+import multiprocessing
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Executor, Future, ThreadPoolExecutor
-from typing import TypeVar
+from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
+from contextlib import contextmanager
+from itertools import islice
+from typing import Any, TypeVar
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -19,11 +26,8 @@ def in_order(
     ahead: the most items begun whose results were not taken, by default two a worker. The first error is raised when
     what is being worked on is finished; what waits is dropped.
     """
-    pool = ThreadPoolExecutor(workers, thread_name_prefix="in order")
-    try:
+    with worker_threads(workers, "in order") as pool:
         yield from in_order_of(pool, work, items, ahead or 2 * workers)
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
 
 
 def in_order_of(pool: Executor, work: Callable[[Item], Result], items: Iterable[Item], ahead: int) -> Iterator[Result]:
@@ -35,3 +39,48 @@ def in_order_of(pool: Executor, work: Callable[[Item], Result], items: Iterable[
             yield begun.popleft().result()
     while begun:
         yield begun.popleft().result()
+
+
+def as_done_of(
+    pool: Executor, work: Callable[[Item], Result], items: Iterable[Item], ahead: int
+) -> Iterator[tuple[Item, Result]]:
+    """Each item and its result as they are done, by a pool that is there already; the first error is raised.
+
+    ahead: the most items begun whose results were not taken.
+    """
+    queue = iter(items)
+    running: dict[Future[Result], Item] = {}
+    while True:
+        for item in islice(queue, ahead - len(running)):
+            running[pool.submit(work, item)] = item
+        if not running:
+            return
+        done, _ = wait(running, return_when=FIRST_COMPLETED)
+        for future in done:
+            yield running.pop(future), future.result()
+
+
+@contextmanager
+def worker_threads(workers: int, name: str) -> Iterator[Executor]:
+    """Threads that end with the block: what is being worked on is finished, what waits is dropped."""
+    with ended(ThreadPoolExecutor(workers, thread_name_prefix=name)) as pool:
+        yield pool
+
+
+@contextmanager
+def worker_processes(
+    workers: int, initializer: Callable[..., object] | None = None, arguments: tuple[Any, ...] = ()
+) -> Iterator[Executor]:
+    """New processes that end with the block in the same way. initializer: called with `arguments` in each."""
+    context = multiprocessing.get_context("spawn")
+    with ended(ProcessPoolExecutor(workers, context, initializer, arguments)) as pool:
+        yield pool
+
+
+@contextmanager
+def ended(pool: Executor) -> Iterator[Executor]:
+    """A pool that ends with the block."""
+    try:
+        yield pool
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)

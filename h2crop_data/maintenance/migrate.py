@@ -25,15 +25,17 @@ from h2crop_data.storage.storage import FileRecord
 
 @dataclass(frozen=True)
 class MigrationReport:
-    """What a migration did."""
+    """What a migration did.
+
+    store: as it was given. before, after: format version of the release before, and of the one now.
+    release: the number of the release that was made; 0 where the store has none yet.
+    mended: blocks whose sums were made anew from their arrays.
+    """
 
     store: str
-    #: Format version of the release before, and of the one now.
     before: str
     after: str
-    #: 0 where the store has none yet.
     release: int
-    #: Blocks whose sums were made anew from their arrays.
     mended: int
 
 

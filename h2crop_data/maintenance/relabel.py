@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from h2crop_data import __version__
+from h2crop_data.bounded_map import in_order
 from h2crop_data.constants import TIER_COLUMNS
 from h2crop_data.cube.reading import store_attributes
 from h2crop_data.cube.retraction import Retractions, complete_retractions
@@ -59,21 +60,27 @@ FIRST_ROW = (
 )
 
 
-@dataclass
+@dataclass(frozen=True)
 class RelabelReport:
-    """What relabelling did."""
+    """What relabelling did.
+
+    store, source: the new store and the one it was made from, as they were given.
+    release: the number of the release that was made.
+    redone, shared: blocks whose labels were made anew, and blocks that were shared whole.
+    already_done: blocks done before this run.
+    samples: how many the new store has. bytes: of the label shards that this run wrote.
+    seasons: all of the store.
+    """
 
     store: str
     source: str
-    release: int = 0
-    #: Blocks whose labels were made anew, and those shared whole.
-    redone: int = 0
-    shared: int = 0
-    already_done: int = 0
-    samples: int = 0
-    #: Bytes of the label shards that were written.
-    bytes: int = 0
-    seasons: list[int] = field(default_factory=list)
+    release: int
+    redone: int
+    shared: int
+    already_done: int
+    samples: int
+    bytes: int
+    seasons: list[int]
 
 
 def relabel_store(
@@ -101,20 +108,29 @@ def relabel_store(
         if plans[0].recipe.parcels is None:
             raise PlanError(f"{source} has no labels")
         retracted = complete_retractions(files)
-        report = RelabelReport(str(target), str(source), seasons=sorted({plan.season for plan in plans}))
         origin = {"release": attributes["release"], "manifest": attributes["manifest"]["sha256"]}
         new_plans = pinned(builder, relabelled_plans(plans, recipe, tables or {}, progress), origin)
         take_over_retractions(builder, retracted)
         of_plans = map(BlockTasks, new_plans)
         work = [(tasks, block) for tasks in of_plans for block in tasks.blocks.places]
-        for done, (kind, written) in enumerate(relabelled_blocks(files, builder, work, workers), 1):
-            setattr(report, kind, getattr(report, kind) + 1)
-            report.bytes += written
+        blocks: Counter[str] = Counter()
+        written = 0
+        for done, (kind, size) in enumerate(in_order(partial(relabel_block, files, builder), work, workers), 1):
+            blocks[kind] += 1
+            written += size
             progress(done, len(work), "blocks")
         sealed = seal_store(builder)
-        report.release = sealed.number
-        report.samples = sum(season.samples for season in sealed.seasons.values())
-    return report
+    return RelabelReport(
+        store=str(target),
+        source=str(source),
+        release=sealed.number,
+        redone=blocks["redone"],
+        shared=blocks["shared"],
+        already_done=blocks["already_done"],
+        samples=sum(season.samples for season in sealed.seasons.values()),
+        bytes=written,
+        seasons=sorted({plan.season for plan in plans}),
+    )
 
 
 def relabelled_plans(
@@ -290,18 +306,11 @@ def take_over_retractions(builder: StoreBuilder, retracted: Retractions) -> None
     complete_retractions(builder.storage)
 
 
-def relabelled_blocks(
-    files: Storage, builder: StoreBuilder, work: Sequence[tuple[BlockTasks, int]], workers: int
-) -> Iterator[tuple[str, int]]:
-    """What became of each block (`redone`, `shared`, `already_done`), and the bytes written."""
-    queue = iter(work)
-    with ThreadPoolExecutor(workers) as pool:
-        while batch := list(islice(queue, 4 * workers)):
-            yield from pool.map(partial(relabel_block, files, builder), batch)
-
-
 def relabel_block(files: Storage, builder: StoreBuilder, work: tuple[BlockTasks, int]) -> tuple[str, int]:
-    """Share a block, with its labels made anew where their inputs changed."""
+    """Share a block, with its labels made anew where their inputs changed.
+
+    Gives what became of it (`redone`, `shared`, `already_done`), and the bytes of the label shards written.
+    """
     tasks, block = work
     season, row = tasks.plan.season, tasks.blocks.places[block][2]
     if builder.read_marker(season, block) is not None:

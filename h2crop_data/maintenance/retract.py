@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from h2crop_data.cube.reading import read_index, store_attributes
@@ -19,23 +19,29 @@ from h2crop_data.storage.location import open_storage
 
 @dataclass(frozen=True)
 class Retraction:
-    """What a retraction takes out."""
+    """What a retraction takes out.
 
-    #: Season -> blocks.
+    blocks: season -> numbers of its blocks. scenes: ids. samples: how many these blocks have.
+    """
+
     blocks: dict[int, list[int]]
     scenes: list[str]
     samples: int
 
 
-@dataclass
+@dataclass(frozen=True)
 class PruneReport:
-    """What pruning deleted."""
+    """What pruning deleted.
+
+    store: as it was given. releases, kept: numbers of the releases that were deleted, and of those that stay.
+    files, bytes: how many files were deleted, and their size.
+    """
 
     store: str
-    releases: list[int] = field(default_factory=list)
-    kept: list[int] = field(default_factory=list)
-    files: int = 0
-    bytes: int = 0
+    releases: list[int]
+    kept: list[int]
+    files: int
+    bytes: int
 
 
 def find_retraction(store: str | Path, blocks: Mapping[int, Sequence[int]], scenes: Sequence[str]) -> Retraction:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import multiprocessing
 import os
 import signal
 import sys
@@ -11,14 +10,15 @@ import threading
 import time
 import traceback
 from collections.abc import Iterable, Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
+from concurrent.futures import Executor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
-from itertools import islice
+from functools import partial
 from typing import Literal
 
 from h2crop_data import __version__
+from h2crop_data.bounded_map import as_done_of, worker_processes, worker_threads
 from h2crop_data.cube.marker import Marker
 from h2crop_data.cube.writer import StoreBuilder
 from h2crop_data.errors import H2cropError, StoreError
@@ -103,35 +103,23 @@ def run_blocks(storage: Storage, tasks: Iterable[BlockTask], workers: int, kind:
 
     A block that fails does not stop the others; a store that cannot be written does: raises StoreError.
     """
-    queue = iter(tasks)
     threads = max(1, (os.cpu_count() or 1) // workers)
+    build = partial(build_block, storage, threads=threads)
     with executor(workers, kind) as pool:
-        running: set[Future[BlockOutcome]] = set()
         try:
-            while True:
-                for task in islice(queue, 2 * workers - len(running)):
-                    running.add(pool.submit(build_block, storage, task, threads))
-                if not running:
-                    return
-                done, running = wait(running, return_when=FIRST_COMPLETED)
-                for future in done:
-                    try:
-                        outcome = future.result()
-                    except BrokenProcessPool as error:
-                        raise BuildError("a worker process died (out of memory? use fewer --workers)") from error
-                    if isinstance(outcome.error, StoreError):
-                        raise outcome.error
-                    yield outcome
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
+            for _, outcome in as_done_of(pool, build, tasks, 2 * workers):
+                if isinstance(outcome.error, StoreError):
+                    raise outcome.error
+                yield outcome
+        except BrokenProcessPool as error:
+            raise BuildError("a worker process died (out of memory? use fewer --workers)") from error
 
 
-def executor(workers: int, kind: Workers) -> ThreadPoolExecutor | ProcessPoolExecutor:
-    """A pool of workers."""
+def executor(workers: int, kind: Workers) -> AbstractContextManager[Executor]:
+    """A pool of workers, ended with the block."""
     if kind == "threads":
-        return ThreadPoolExecutor(workers, thread_name_prefix="block")
-    context = multiprocessing.get_context("spawn")
-    return ProcessPoolExecutor(workers, mp_context=context, initializer=end_with_parent, initargs=(os.getpid(),))
+        return worker_threads(workers, "block")
+    return worker_processes(workers, end_with_parent, (os.getpid(),))
 
 
 def end_with_parent(parent: int) -> None:

@@ -5,6 +5,9 @@ WORK/<step>/<id>.bin   the result of a unit
 
 A work folder is the builder's own and always local: `<store>/.build/work`, for a store in a bucket one in the user's
 cache. Its results can be deleted at any time: they are computed again where they are needed.
+
+The loop over units is not `bounded_map`: which units can be begun follows from results that came, and results bound the
+folder they lie in.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -58,23 +58,26 @@ class ExportOptions:
     release: int | None = None
 
 
-@dataclass
+@dataclass(frozen=True)
 class ExportReport:
-    """What an export did."""
+    """What an export did.
+
+    folder: as it was given. release: the number of the release that was exported.
+    samples: how many were asked for. exported, already_done: of these by this run, and before it.
+    bytes: of the samples' files. arrays: the published arrays that these have.
+    lists: split -> number of ids in its list.
+    normalisation: files with mean and standard deviation; none where the store has no training split.
+    """
 
     folder: str
-    release: int = 0
-    samples: int = 0
-    exported: int = 0
-    already_done: int = 0
-    #: Bytes of the samples' files.
-    bytes: int = 0
-    #: Published arrays the files have.
-    arrays: list[str] = field(default_factory=list)
-    #: Split -> ids in its list.
-    lists: dict[str, int] = field(default_factory=dict)
-    #: Files with mean and standard deviation; none where the store has no training split.
-    normalisation: list[str] = field(default_factory=list)
+    release: int
+    samples: int
+    exported: int
+    already_done: int
+    bytes: int
+    arrays: list[str]
+    lists: dict[str, int]
+    normalisation: list[str]
 
 
 @dataclass(frozen=True)
@@ -112,8 +115,7 @@ def export_published(
         raise nothing_selected(store, attributes, options.split, [source.season for source in sources])
     target = LocalStorage(folder)
     check_target(target)
-    report = ExportReport(str(folder), attributes["release"], samples=sum(len(table) for table in tables))
-    report.arrays = list(sources[0].readers) if sources else []
+    samples = sum(len(table) for table in tables)
     with target.hold():
         record_export(target, options, attributes)
         done_before = {name for name, _ in target.names(f"{DATA_FOLDER}/")}
@@ -123,21 +125,29 @@ def export_published(
             for sample, slot in zip(table["sample"].tolist(), table["slot"].tolist(), strict=True)
             if file_name(sample) not in done_before
         ]
-        report.already_done = done = report.samples - len(tasks)
+        already_done = samples - len(tasks)
 
         def export(task: ExportTask) -> str:
             data = sample_file(task.source, task.sample, task.slot, options.published_offset)
             target.write(file_name(task.sample), [data])
             return task.sample
 
-        for sample in in_order(export, tasks, workers or os.cpu_count() or 1):
-            done += 1
-            report.exported += 1
-            progress(done, report.samples, f"samples, {sample}")
-        write_lists(target, tables, options, report)
-        write_normalisation(target, store, attributes, options, report)
-    report.bytes = sum(size for _, size in target.names(f"{DATA_FOLDER}/"))
-    return report
+        exported = in_order(export, tasks, workers or os.cpu_count() or 1)
+        for done, sample in enumerate(exported, already_done + 1):
+            progress(done, samples, f"samples, {sample}")
+        lists = write_lists(target, tables, options)
+        normalisation = write_normalisation(target, store, attributes, options)
+    return ExportReport(
+        folder=str(folder),
+        release=attributes["release"],
+        samples=samples,
+        exported=len(tasks),
+        already_done=already_done,
+        bytes=sum(size for _, size in target.names(f"{DATA_FOLDER}/")),
+        arrays=list(sources[0].readers) if sources else [],
+        lists=lists,
+        normalisation=normalisation,
+    )
 
 
 def file_name(sample: str) -> str:
@@ -238,25 +248,31 @@ def record_export(target: Storage, options: ExportOptions, attributes: RootAttri
         )
 
 
-def write_lists(target: Storage, tables: Sequence[pd.DataFrame], options: ExportOptions, report: ExportReport) -> None:
-    """The lists of ids: those of an imported store in the order they had, else in order of season and slot."""
+def write_lists(target: Storage, tables: Sequence[pd.DataFrame], options: ExportOptions) -> dict[str, int]:
+    """Write the lists of ids; gives how many each has, by split.
+
+    Those of an imported store are in the order they had, others in order of season and slot.
+    """
     together = pd.concat(list(tables))
     if "list_position" in together:
         together = together.sort_values("list_position", kind="stable")
+    lengths = {}
     for split in SPLITS if options.split is None else (options.split,):
         ids = together["sample"][together["split"] == split].tolist()
         target.replace(f"{LIST_FOLDER}/{split}.txt", ["".join(f"{name}\n" for name in ids).encode()])
-        report.lists[split] = len(ids)
+        lengths[split] = len(ids)
+    return lengths
 
 
 def write_normalisation(
-    target: Storage, store: str | Path, attributes: RootAttributes, options: ExportOptions, report: ExportReport
-) -> None:
-    """Mean and standard deviation of the numbers that were exported."""
+    target: Storage, store: str | Path, attributes: RootAttributes, options: ExportOptions
+) -> list[str]:
+    """Write mean and standard deviation of the numbers that were exported; gives the names of the files."""
     reflectance = index_document(store, attributes, "statistics")["reflectance"]
-    for name, data in normalisation_files(reflectance, OFFSET if options.published_offset else 0).items():
+    files = normalisation_files(reflectance, OFFSET if options.published_offset else 0)
+    for name, data in files.items():
         target.replace(name, [data])
-        report.normalisation.append(name)
+    return list(files)
 
 
 def index_document(store: str | Path, attributes: RootAttributes, name: str) -> Any:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -59,24 +60,28 @@ HASHED = {
 }
 
 
-@dataclass
+@dataclass(frozen=True)
 class ImportReport:
-    """What an import did."""
+    """What an import did.
+
+    store: as it was given. release: the number of the release that was made. seasons: those of the samples.
+    imported, already_done: blocks imported by this run, and before it.
+    samples: how many there are. bytes: of the files of their blocks.
+    located: how many samples are placed how exactly (`scene`, `footprint`, `tile`).
+    skipped: files in no list that were left out.
+    not_located: scenes whose samples a given catalog does not place exactly, and why.
+    """
 
     store: str
-    release: int = 0
-    seasons: list[int] = field(default_factory=list)
-    #: Blocks.
-    imported: int = 0
-    already_done: int = 0
-    samples: int = 0
-    bytes: int = 0
-    #: How many samples are placed how exactly (`scene`, `footprint`, `tile`).
-    located: dict[str, int] = field(default_factory=dict)
-    #: Files in no list that were left out.
-    skipped: int = 0
-    #: Scenes whose samples a given catalog does not place exactly, and why.
-    not_located: list[str] = field(default_factory=list)
+    release: int
+    seasons: list[int]
+    imported: int
+    already_done: int
+    samples: int
+    bytes: int
+    located: dict[str, int]
+    skipped: int
+    not_located: list[str]
 
 
 @dataclass(frozen=True)
@@ -113,26 +118,32 @@ def import_published(
     check_files(samples, progress)
     blocks = blocks_of_samples(samples, options.capacity)
     pinned = pinned_import(options, spectrum, scenes if options.catalogs else None, blocks)
-    report = ImportReport(str(store), samples=len(samples), seasons=sorted({block.season for block in blocks}))
-    report.skipped = len(sample_files(folder)) - len(samples)
     with hold_store(store) as builder:
         record_import(builder, pinned)
         pending = blocks_to_import(builder, blocks)
-        report.already_done = done = len(blocks) - len(pending)
+        already_done = len(blocks) - len(pending)
         layout = published_layout(options.capacity)
         cores = os.cpu_count() or 1
         workers = workers or min(cores, MOST_WORKERS)
         threads = max(1, cores // workers)
         tasks = (ImportTask(block, layout, options, spectrum, scenes, threads) for block in pending)
-        for block in in_order(lambda task: import_block(builder, task), tasks, workers):
-            done += 1
-            report.imported += 1
+        imported = in_order(lambda task: import_block(builder, task), tasks, workers)
+        for done, block in enumerate(imported, already_done + 1):
             progress(done, len(blocks), f"blocks, season {block.season} block {block.number}")
         seasons = imported_seasons(builder)
-        report.release = seal_import(builder, seasons)
-    report.bytes = sum(file["bytes"] for season in seasons for file in season.files)
-    note_places(report, seasons, scenes if options.catalogs else None)
-    return report
+        release = seal_import(builder, seasons)
+    return ImportReport(
+        store=str(store),
+        release=release,
+        seasons=sorted({block.season for block in blocks}),
+        imported=len(pending),
+        already_done=already_done,
+        samples=len(samples),
+        bytes=sum(file["bytes"] for season in seasons for file in season.files),
+        located=located(seasons),
+        skipped=len(sample_files(folder)) - len(samples),
+        not_located=not_located(seasons, scenes) if options.catalogs else [],
+    )
 
 
 def record_import(builder: StoreBuilder, pinned: dict[str, Any]) -> None:
@@ -267,14 +278,19 @@ def seal_import(builder: StoreBuilder, seasons: list[FinishedSeason]) -> int:
     return seal(builder, published_layout(capacity), seasons, classes, f"h2crop-data {__version__}", describe_release)
 
 
-def note_places(report: ImportReport, seasons: Sequence[FinishedSeason], scenes: SceneCatalog | None) -> None:
-    """Put into the report how exactly samples are placed, and which scenes a catalog (if one was given) left vague."""
-    for season in seasons:
-        for sample, how in zip(season.samples["sample"], season.samples["located"], strict=True):
-            report.located[how] = report.located.get(how, 0) + 1
-            scene = PublishedId.parse(sample).scene
-            if scenes is not None and how != "scene":
-                why = "its item does not place the pixels" if scene in scenes else "the catalog has no such scene"
-                report.not_located.append(f"{scene}: {why}")
-    report.located = dict(sorted(report.located.items()))
-    report.not_located = sorted(set(report.not_located))
+def located(seasons: Sequence[FinishedSeason]) -> dict[str, int]:
+    """How many samples are placed how exactly."""
+    counts = Counter(str(how) for season in seasons for how in season.samples["located"])
+    return dict(sorted(counts.items()))
+
+
+def not_located(seasons: Sequence[FinishedSeason], scenes: SceneCatalog) -> list[str]:
+    """The scenes whose samples a catalog does not place exactly, and why."""
+    vague = {
+        PublishedId.parse(sample).scene
+        for season in seasons
+        for sample, how in zip(season.samples["sample"], season.samples["located"], strict=True)
+        if how != "scene"
+    }
+    item, nothing = "its item does not place the pixels", "the catalog has no such scene"
+    return sorted(f"{scene}: {item if scene in scenes else nothing}" for scene in vague)

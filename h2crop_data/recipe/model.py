@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import inspect
 import json
 import os
 import re
+import textwrap
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 import shapely
 import shapely.errors
@@ -21,6 +23,7 @@ from pydantic import (
     ConfigDict,
     Field,
     FiniteFloat,
+    GetJsonSchemaHandler,
     PrivateAttr,
     SerializationInfo,
     SerializerFunctionWrapHandler,
@@ -29,6 +32,8 @@ from pydantic import (
     model_serializer,
     model_validator,
 )
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema
 from pyproj import CRS
 from pyproj.exceptions import CRSError
 
@@ -87,10 +92,38 @@ class Neutral:
 COMPLETE = {"complete": True}
 
 
+#: Characters of a line of a docstring.
+DOCSTRING_WIDTH = 100
+
+
 class Section(BaseModel):
     """A part of the recipe: unknown keys are errors, and the text under each field is its documentation."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    #: The docstring as it was written, without the texts of the fields.
+    _written_docstring: ClassVar[str]
+
+    @classmethod
+    def __pydantic_init_subclass__(cls, **options: Any) -> None:
+        """Add the text of each field to the docstring, where `help` shows it."""
+        super().__pydantic_init_subclass__(**options)
+        cls._written_docstring = inspect.cleandoc(cls.__doc__ or "")
+        texts = (
+            textwrap.fill(f"{name}: {info.description or ''}".strip(), DOCSTRING_WIDTH, subsequent_indent="    ")
+            for name, info in cls.model_fields.items()
+        )
+        cls.__doc__ = "\n".join([cls._written_docstring, "", *texts]).strip()
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        """The JSON schema, which has the texts of the fields in their own places."""
+        schema = handler(core_schema)
+        of_section = handler.resolve_ref_schema(schema)
+        if of_section.get("description") == cls.__doc__:
+            of_section["description"] = cls._written_docstring
+            if not cls._written_docstring:
+                del of_section["description"]
+        return schema
 
     @classmethod
     def neutral_values(cls) -> dict[str, Any]:

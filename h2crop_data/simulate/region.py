@@ -43,18 +43,21 @@ SETTINGS = "simulation.yaml"
 
 @dataclass(frozen=True)
 class RegionReport:
-    """What was simulated."""
+    """What was simulated.
+
+    folder: as it was given. recipe: the recipe file to build it with. seasons, cells: what it holds.
+    sentinel2, enmap, parcels: how many granules, tiles and declared parcels. bytes: of its files.
+    megapixels: pixels of products times their bands, in millions, drawn by this run. seconds: that this took.
+    """
 
     folder: str
     recipe: str
     seasons: list[int]
     cells: int
-    #: Numbers of Sentinel-2 granules, EnMAP tiles, declared parcels.
     sentinel2: int
     enmap: int
     parcels: int
     bytes: int
-    #: Pixels of products times their bands, in millions, drawn by this run, and its time.
     megapixels: float
     seconds: float
 

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Executor
 from contextlib import contextmanager
 from functools import partial
 from typing import Any, TypeVar
 
-from h2crop_data.bounded_map import in_order_of
+from h2crop_data.bounded_map import as_done_of, in_order_of, worker_processes
 
 Result = TypeVar("Result")
 #: Calls in flight for each worker; results wait in memory until they are taken.
@@ -20,7 +19,7 @@ AHEAD = 3
 class Workers:
     """Calls a function for many arguments, in this process (one worker) or in others."""
 
-    def __init__(self, number: int, pool: ProcessPoolExecutor | None) -> None:
+    def __init__(self, number: int, pool: Executor | None) -> None:
         self.number = number
         self.pool = pool
 
@@ -32,15 +31,13 @@ class Workers:
         yield from in_order_of(self.pool, partial(with_arguments, work), calls, AHEAD * self.number)
 
     def as_done(
-        self, work: Callable[..., Result], calls: Sequence[tuple[Any, ...]]
+        self, work: Callable[..., Result], calls: Iterable[tuple[Any, ...]]
     ) -> Iterator[tuple[tuple[Any, ...], Result]]:
         """Each call and its result, as they are done."""
         if self.pool is None:
             yield from ((call, work(*call)) for call in calls)
             return
-        running = {self.pool.submit(work, *call): call for call in calls}
-        for future in as_completed(running):
-            yield running[future], future.result()
+        yield from as_done_of(self.pool, partial(with_arguments, work), calls, AHEAD * self.number)
 
 
 def with_arguments(work: Callable[..., Result], call: tuple[Any, ...]) -> Result:
@@ -54,12 +51,8 @@ def started(number: int) -> Iterator[Workers]:
     if number == 1:
         yield Workers(1, None)
         return
-    with one_thread_each():
-        pool = ProcessPoolExecutor(number, multiprocessing.get_context("spawn"))
-        try:
-            yield Workers(number, pool)
-        finally:
-            pool.shutdown(cancel_futures=True)
+    with one_thread_each(), worker_processes(number) as pool:
+        yield Workers(number, pool)
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 from h2crop_data.cube.coordinates import encode_coordinate
 from h2crop_data.cube.schema import CoordinateSpec
 from h2crop_data.errors import StoreError
+from h2crop_data.validation.checks.source_checks import SourceChecks
 from h2crop_data.validation.checksums import other_bytes
 from h2crop_data.validation.documents import coordinate_files
 from h2crop_data.validation.findings import Findings, error, first, warning
@@ -45,7 +47,7 @@ class SlotTable:
         self.unused = ~self.valid & ~self.retracted
 
 
-def check_coordinates(release: Release) -> Findings:
+def check_coordinates(release: Release, sources: Sequence[SourceChecks[Any]]) -> Findings:
     """Ids, places and bands of every slot, chunk by chunk."""
     for season in release.seasons:
         table = SlotTable(release, season)
@@ -54,11 +56,17 @@ def check_coordinates(release: Release) -> Findings:
             for place, file in enumerate(coordinate_files(coordinate, shape)):
                 name = f"{season}/{coordinate.name}/{file}"
                 if release.is_here(name):
-                    yield from check_chunk(release, coordinate, table, name, place, shape)
+                    yield from check_chunk(release, sources, coordinate, table, name, place, shape)
 
 
 def check_chunk(
-    release: Release, coordinate: CoordinateSpec, table: SlotTable, name: str, place: int, shape: tuple[int, ...]
+    release: Release,
+    sources: Sequence[SourceChecks[Any]],
+    coordinate: CoordinateSpec,
+    table: SlotTable,
+    name: str,
+    place: int,
+    shape: tuple[int, ...],
 ) -> Findings:
     """One chunk of a coordinate."""
     size = coordinate.chunk or shape[0]
@@ -69,7 +77,7 @@ def check_chunk(
     except (StoreError, ValueError, RuntimeError, MemoryError, TypeError) as failure:
         yield error("coordinate", name, f"cannot be decoded ({failure})", release.remedy_for(name))
         return
-    problems = list(chunk_problems(release, coordinate, table, values, place * size, name))
+    problems = list(chunk_problems(release, sources, coordinate, table, values, place * size, name))
     if name not in release.changed:
         yield from problems
     elif not problems and table.known and encode_coordinate(coordinate, values) == data:
@@ -94,7 +102,13 @@ def decode_coordinate(data: bytes, coordinate: CoordinateSpec, shape: tuple[int,
 
 
 def chunk_problems(
-    release: Release, coordinate: CoordinateSpec, table: SlotTable, values: NDArray[Any], start: int, name: str
+    release: Release,
+    sources: Sequence[SourceChecks[Any]],
+    coordinate: CoordinateSpec,
+    table: SlotTable,
+    values: NDArray[Any],
+    start: int,
+    name: str,
 ) -> Findings:
     """What of a chunk contradicts the index, or the format."""
     remedy = release.remedies.wrong_index()
@@ -108,7 +122,7 @@ def chunk_problems(
     values = values[: here.stop - here.start]
     valid, unused = table.valid[here], table.unused[here]
     for told, wrong in (
-        ("contradicts the samples index", valid & wrong_where_valid(coordinate, table, values, start)),
+        ("contradicts the samples index", valid & wrong_where_valid(sources, coordinate, table, values, start)),
         ("does not say that the slot holds no sample", table.retracted[here] & marked_valid(coordinate, values)),
         ("is not empty where no sample is", unused & different(values, coordinate.fill)),
     ):
@@ -118,19 +132,19 @@ def chunk_problems(
 
 
 def wrong_where_valid(
-    coordinate: CoordinateSpec, table: SlotTable, values: NDArray[Any], start: int
+    sources: Sequence[SourceChecks[Any]],
+    coordinate: CoordinateSpec,
+    table: SlotTable,
+    values: NDArray[Any],
+    start: int,
 ) -> NDArray[np.bool_]:
     """Where a coordinate is not what a valid slot must have; (slot), of any value in other slots."""
     if coordinate.name == "valid":
         return ~values.astype(bool)
-    if coordinate.name == "wavelength":
-        unknown = different(values > 0, True) | different(np.diff(values, axis=1) > 0, True)
-        return unknown & different(values, 0) if table.imported else unknown
-    if coordinate.name == "fwhm":
-        return different(np.isfinite(values) & (values >= 0), True)
     if coordinate.lengths:
-        # Of another source, whose values nobody here knows.
-        return np.zeros(len(values), bool)
+        of_sources = (source.wrong_coordinate(coordinate.name, values, imported=table.imported) for source in sources)
+        # Of a source without checks nobody here knows the values.
+        return next((wrong for wrong in of_sources if wrong is not None), np.zeros(len(values), bool))
     expected = np.full(len(values), coordinate.fill, object)
     inside = table.samples.loc[(table.samples.index >= start) & (table.samples.index < start + len(values))]
     expected[inside.index.to_numpy() - start] = inside[coordinate.name].to_numpy()

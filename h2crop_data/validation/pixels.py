@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,15 +14,12 @@ from numpy.typing import NDArray
 from h2crop_data.cube.shard import MISSING, decode_chunk, index_size
 from h2crop_data.cube.statistics import BlockSums, block_sums
 from h2crop_data.errors import StoreError
+from h2crop_data.validation.checks.source_checks import BlockValues, SourceChecks
 from h2crop_data.validation.checksums import other_bytes, unreadable
 from h2crop_data.validation.findings import Finding, error
-from h2crop_data.validation.labels import Priors, SeasonLabels, TierPairs, compare_priors, label_problems
 from h2crop_data.validation.release import Release
 from h2crop_data.validation.shards import Shard, entries_of, index_problems
 from h2crop_data.validation.shares import share_problems
-from h2crop_data.validation.values import Problem, enmap_problems, sentinel2_problems
-
-Arrays = dict[str, NDArray[Any]]
 
 
 @dataclass(frozen=True)
@@ -36,7 +33,6 @@ class BlockCheck:
     shards: Sequence[Shard]
     #: Its rows of the samples index, in order of slot; None where that is lost.
     samples: pd.DataFrame | None
-    labels: SeasonLabels
 
 
 @dataclass
@@ -52,37 +48,14 @@ class CheckedBlock:
     bytes: int = 0
     #: What its statistics come from; None where an array is not there or damaged.
     sums: BlockSums | None = None
-    pairs: TierPairs = field(default_factory=dict)
-    priors: Priors = field(default_factory=Priors)
+    #: By source, what is compared with other blocks.
+    kept: dict[str, Any] = field(default_factory=dict)
 
 
-def look_at_enmap(task: BlockCheck, arrays: Arrays, outcome: CheckedBlock, imported: bool) -> Iterator[Problem]:
-    """What cannot be true in EnMAP."""
-    return enmap_problems(arrays)
-
-
-def look_at_sentinel2(task: BlockCheck, arrays: Arrays, outcome: CheckedBlock, imported: bool) -> Iterator[Problem]:
-    """What cannot be true in Sentinel-2."""
-    return sentinel2_problems(arrays, task.season, imported=imported)
-
-
-def look_at_labels(task: BlockCheck, arrays: Arrays, outcome: CheckedBlock, imported: bool) -> Iterator[Problem]:
-    """What cannot be true in labels."""
-    return label_problems(arrays, task.split, task.labels, outcome.pairs, imported=imported)
-
-
-#: What is asked of the values of each source; those of other sources are looked at as files and chunks alone.
-VALUE_CHECKS: dict[str, Callable[[BlockCheck, Arrays, CheckedBlock, bool], Iterator[Problem]]] = {
-    "enmap": look_at_enmap,
-    "sentinel2": look_at_sentinel2,
-    "parcels": look_at_labels,
-}
-
-
-def look_at_block(release: Release, task: BlockCheck) -> CheckedBlock:
+def look_at_block(release: Release, sources: Sequence[SourceChecks[Any]], task: BlockCheck) -> CheckedBlock:
     """Read the files of a block once and check everything in them."""
     outcome = CheckedBlock(task.season, task.block, task.split)
-    arrays: Arrays = {}
+    arrays: dict[str, NDArray[Any]] = {}
     for shard in task.shards:
         values = read_shard(release, shard, outcome)
         if values is not None:
@@ -90,22 +63,25 @@ def look_at_block(release: Release, task: BlockCheck) -> CheckedBlock:
     if not arrays or any(shard.used is None for shard in task.shards):
         # Without a word on how many samples there are, nothing can be said of their values.
         return outcome
-    if {"label", "prior"} <= set(arrays):
-        outcome.priors = compare_priors(arrays)
     names = sample_names(task, arrays)
     remedy = release.remedies.wrong_block(task.season, task.block)
-    for problem in value_problems(release, task, arrays, outcome):
+    block = BlockValues(task.season, task.split, arrays, release.is_imported(task.season))
+    checked = {source.name: source.check_values(block) for source in sources}
+    outcome.kept = {name: check.kept for name, check in checked.items() if check.kept is not None}
+    problems = [problem for check in checked.values() for problem in check.problems]
+    if task.samples is not None and len(task.samples) == len(names):
+        problems += share_problems(sources, block, task.samples)
+    for problem in problems:
         where = f"{task.season}/{problem.array}, sample {names[problem.sample]} (block {task.block})"
         outcome.findings.append(Finding(problem.severity, problem.check, where, problem.what, remedy))
     whole = set(arrays) == set(release.layout.arrays())
-    mask = release.flag_mask(task.season)
-    flagged = any("flag_masks" in spec.attributes for spec in release.specs.values())
-    if whole and task.split is not None and (mask is not None or not flagged):
-        outcome.sums = block_sums(arrays, release.layout.arrays(), task.split, {"enmap_quality": mask or 0})
+    masks = flag_masks(sources, task.season)
+    if whole and task.split is not None and masks is not None:
+        outcome.sums = block_sums(arrays, release.layout.arrays(), task.split, masks)
     return outcome
 
 
-def sample_names(task: BlockCheck, arrays: Arrays) -> list[str]:
+def sample_names(task: BlockCheck, arrays: dict[str, NDArray[Any]]) -> list[str]:
     """The ids of the samples of a block, or their places where nothing tells the ids."""
     count = len(next(iter(arrays.values())))
     if task.samples is not None and len(task.samples) == count:
@@ -113,16 +89,15 @@ def sample_names(task: BlockCheck, arrays: Arrays) -> list[str]:
     return [f"number {place} of its block" for place in range(count)]
 
 
-def value_problems(release: Release, task: BlockCheck, arrays: Arrays, outcome: CheckedBlock) -> list[Problem]:
-    """Everything that cannot be true in the values of a block."""
-    imported = release.is_imported(task.season)
-    problems: list[Problem] = []
-    for source in release.layout.sources:
-        if source.name in VALUE_CHECKS:
-            problems += VALUE_CHECKS[source.name](task, arrays, outcome, imported)
-    if task.samples is not None and len(task.samples) == len(next(iter(arrays.values()))):
-        problems += share_problems(arrays, task.samples, release.flag_mask(task.season), imported=imported)
-    return problems
+def flag_masks(sources: Sequence[SourceChecks[Any]], season: int) -> dict[str, int] | None:
+    """The bits that keep a pixel out of statistics, by array of flags; None where the recipe does not say."""
+    masks: dict[str, int] = {}
+    for source in sources:
+        of_source = source.flag_masks(season)
+        if of_source is None:
+            return None
+        masks |= of_source
+    return masks
 
 
 def read_shard(release: Release, shard: Shard, outcome: CheckedBlock) -> NDArray[Any] | None:

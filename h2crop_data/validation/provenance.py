@@ -11,16 +11,15 @@ from typing import Any
 import pandas as pd
 
 from h2crop_data.constants import NONE
+from h2crop_data.validation.checks.source_checks import SourceChecks
 from h2crop_data.validation.findings import Findings, error, first
 from h2crop_data.validation.release import Release
 from h2crop_data.validation.root import SHA256
 
-#: Between the beginning of a datatake and the last of its scenes.
-LONGEST_DATATAKE = pd.Timedelta(minutes=60)
 TAXONOMY = re.compile(r".+ [0-9a-f]{64}")
 
 
-def check_provenance(release: Release) -> Findings:
+def check_provenance(release: Release, sources: Sequence[SourceChecks[Any]]) -> Findings:
     """Every block says what it was made from and by what, and the scenes it names are in the index."""
     table, scenes = release.tables.get("blocks"), release.tables.get("scenes")
     path, remedy = release.index_path("blocks"), release.remedies.wrong_index()
@@ -35,7 +34,7 @@ def check_provenance(release: Release) -> Findings:
                 yield error("provenance", where, told, remedy)
         yield from check_recipe(release, season, blocks)
         if scenes is not None:
-            yield from check_scenes(release, season, blocks, scenes[scenes["season"] == season])
+            yield from check_scenes(release, sources, season, blocks, scenes[scenes["season"] == season])
     if scenes is not None:
         yield from check_scene_table(release, scenes)
 
@@ -72,8 +71,10 @@ def check_recipe(release: Release, season: int, blocks: pd.DataFrame) -> Finding
         yield error("provenance", path, told, release.remedies.wrong_index())
 
 
-def check_scenes(release: Release, season: int, blocks: pd.DataFrame, scenes: pd.DataFrame) -> Findings:
-    """The scenes blocks and samples name were taken, and the days samples name are days of such scenes."""
+def check_scenes(
+    release: Release, sources: Sequence[SourceChecks[Any]], season: int, blocks: pd.DataFrame, scenes: pd.DataFrame
+) -> Findings:
+    """The scenes blocks and samples name were taken, and what sources say of scenes fits those."""
     taken = scenes[scenes["taken"]]
     names = {sensor: set(of_sensor) for sensor, of_sensor in taken.groupby("sensor")["id"]}
     titles = {source.name: source.title for source in release.layout.sources}
@@ -94,28 +95,8 @@ def check_scenes(release: Release, season: int, blocks: pd.DataFrame, scenes: pd
                 f"{first(lost)}"
             )
             yield error("provenance", path, told, remedy)
-    if "s2_items" in blocks and not release.is_imported(season):
-        yield from check_days(release, season, blocks, taken)
-
-
-def check_days(release: Release, season: int, blocks: pd.DataFrame, taken: pd.DataFrame) -> Findings:
-    """The days and gaps of a sample are of scenes over its block."""
-    samples = release.samples(season)
-    if samples is None or not {"s2_dates", "s2_gaps"} <= set(samples):
-        return
-    times = pd.to_datetime(taken["time"], utc=True)
-    # A look has the day on which its datatake began, which may be before midnight.
-    began = [(time - LONGEST_DATATAKE, time) for time in times]
-    days = {name: {f"{moment:%Y-%m-%d}" for moment in span} for name, span in zip(taken["id"], began, strict=True)}
-    items = {block: set(names) for block, names in zip(blocks["block"], blocks["s2_items"], strict=True)}
-    path, remedy = release.index_path(f"samples-{season}"), release.remedies.wrong_index()
-    for row in samples[["sample", "block", "s2_dates", "s2_gaps"]].to_dict("records"):
-        over = items.get(row["block"], set())
-        strange = sorted(set(row["s2_dates"]) - {day for item in over for day in days.get(item, ())})
-        strange += sorted(set(row["s2_gaps"]) - over)
-        if strange:
-            told = f"names days or gaps of no scene over its block: {first(strange)}"
-            yield error("provenance", f"{path}, sample {row['sample']}", told, remedy)
+    for source in sources:
+        yield from source.check_scenes(season, blocks, taken)
 
 
 def check_scene_table(release: Release, scenes: pd.DataFrame) -> Findings:

@@ -10,7 +10,6 @@ from typing import Any
 
 import pandas as pd
 
-from h2crop_data.constants import ENMAP_FLAGS
 from h2crop_data.cube.schema import ArraySpec
 from h2crop_data.cube.shard import shard_name
 from h2crop_data.sources.formats import layout_of_root
@@ -179,14 +178,6 @@ class Release:
         if self.recipe(season):
             return IMPORTED in self.recipe(season)
         return any(name.startswith(f"{season}/{IMPORTED}/") for name in self.sizes)
-
-    def flag_mask(self, season: int) -> int | None:
-        """The bits of `enmap_quality` that keep a pixel out of statistics; None where the recipe does not say."""
-        settings = self.settings(season, IMPORTED) or self.settings(season, "enmap")
-        flagged = settings.get("flagged")
-        if not isinstance(flagged, list) or not all(isinstance(flag, str) and flag in ENMAP_FLAGS for flag in flagged):
-            return None
-        return sum(ENMAP_FLAGS[flag] for flag in set(flagged))
 
     def is_here(self, name: str) -> bool:
         """Whether a file is there and not known to be damaged."""

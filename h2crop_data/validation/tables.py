@@ -15,6 +15,7 @@ from pyarrow import types
 
 from h2crop_data.cube.columns import GEOMETRY, IMPORTED_COLUMNS, PARCELS, SCENES, SINCE_1_1, SQUARES, Column
 from h2crop_data.errors import StoreError
+from h2crop_data.validation.checks.source_checks import SourceChecks
 from h2crop_data.validation.findings import Findings, Progress, error, first
 from h2crop_data.validation.release import Release
 
@@ -79,30 +80,24 @@ def columns_of(release: Release, name: str) -> list[Column]:
     return [*(column for column in columns if column.imported), *IMPORTED_COLUMNS] if imported else columns
 
 
-def has_parcels(release: Release) -> bool:
-    """Whether seasons that were built have tables of parcels: where an array numbers these."""
-    return "parcel" in release.layout.arrays()
-
-
-def wanted_parts(release: Release) -> tuple[list[str], list[str]]:
+def wanted_parts(release: Release, sources: Sequence[SourceChecks[Any]]) -> tuple[list[str], list[str]]:
     """The parts of the index that a release must have, and those it may have."""
     seasons = sorted(release.named_seasons)
     built = [season for season in seasons if not release.is_imported(season)]
     wanted = [*DOCUMENTS, *(f"samples-{season}" for season in seasons), "blocks", "scenes", "manifest"]
-    if has_parcels(release):
-        wanted += [f"parcels-{season}" for season in built]
+    wanted += [f"{table}-{season}" for source in sources for table in source.season_tables for season in built]
     if release.minor:
         wanted += ["root"]
     return wanted, ["squares", "datasheet", *(f"parcels-{season}" for season in seasons)]
 
 
-def check_index(release: Release, progress: Progress) -> Findings:
+def check_index(release: Release, sources: Sequence[SourceChecks[Any]], progress: Progress) -> Findings:
     """Read every part of the index that can be relied on; tells of those that are missing or not as they must be."""
     index = release.attributes["index"]
     for name in DOCUMENTS:
         if name in index and release.is_here(index[name]):
             yield from read_document(release, name)
-    wanted, possible = wanted_parts(release)
+    wanted, possible = wanted_parts(release, sources)
     if lost := [name for name in wanted if name not in index]:
         told = f"its index has no {first(lost)}"
         yield error("index", "zarr.json", told, release.remedies.sealed())

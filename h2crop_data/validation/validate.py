@@ -15,6 +15,7 @@ from h2crop_data.progress import Progress, silent
 from h2crop_data.storage.location import WEB, open_storage
 from h2crop_data.storage.storage import BUILD_FOLDER
 from h2crop_data.validation.blocks import check_blocks
+from h2crop_data.validation.checks.known import checks_of
 from h2crop_data.validation.checksums import check_kept_files, check_presence, check_small_checksums
 from h2crop_data.validation.coordinates import check_coordinates
 from h2crop_data.validation.findings import Finding, Findings, error, warning
@@ -142,10 +143,11 @@ def validate_store(
 def checks(release: Release, mode: Mode, workers: int, progress: Progress) -> list[tuple[str, Check]]:
     """Every check by name, in an order in which later ones can rely on what earlier ones read."""
     older: set[str] = set()
+    sources = checks_of(release)
     full = mode == "full"
     quickly: list[tuple[str, Check]] = [("shards", partial(check_shard_indexes, release, progress))]
     wholly: list[tuple[str, Check]] = [
-        ("pixels", partial(check_pixels, release, workers, progress)),
+        ("pixels", partial(check_pixels, release, sources, workers, progress)),
         ("kept files", partial(check_kept_files, release, progress)),
     ]
     return [
@@ -155,13 +157,13 @@ def checks(release: Release, mode: Mode, workers: int, progress: Progress) -> li
         ("checksums", partial(check_small_checksums, release, progress)),
         ("consolidated metadata", partial(check_consolidated, release)),
         ("metadata documents", partial(check_documents, release, progress)),
-        ("index", partial(check_index, release, progress)),
+        ("index", partial(check_index, release, sources, progress)),
         ("samples", partial(check_samples, release)),
         ("blocks", partial(check_blocks, release)),
-        ("provenance", partial(check_provenance, release)),
+        ("provenance", partial(check_provenance, release, sources)),
         ("classes", partial(check_classes, release)),
         ("parcels", partial(check_parcels, release)),
-        ("coordinates", partial(check_coordinates, release)),
+        ("coordinates", partial(check_coordinates, release, sources)),
         ("georeferencing", partial(check_georeferencing, release)),
         ("splits", partial(check_splits, release)),
         ("statistics", partial(check_statistics_form, release)),

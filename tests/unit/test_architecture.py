@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 
 import h2crop_data
+from h2crop_data.sources.formats import known_formats
 
 PACKAGE = Path(h2crop_data.__file__).parent
 PURE = {"bounded_map", "constants", "errors", "grid", "mgrs", "progress", "published_ids", ""}
@@ -145,6 +147,28 @@ def test_the_pipeline_knows_sources_by_their_protocol_only(path: Path) -> None:
     assert not settings & SENSORS
     own = {"source", "registry", "scenes", "units", "timing", "formats", "describe"}
     assert {name.split(".")[2] for name in imports_of(path) if name.startswith("h2crop_data.sources.")} <= own
+
+
+SHARED_CHECKS = sorted((PACKAGE / "validation").glob("*.py"))
+
+
+@pytest.mark.parametrize("path", SHARED_CHECKS, ids=module_name)
+def test_validation_knows_arrays_of_sources_by_their_checks_only(path: Path) -> None:
+    sources = known_formats(960, s2_bands=["B02"], enmap_bands=3)
+    assert len(sources) == 3
+    names = {source.name for source in sources}
+    for source in sources:
+        names |= {part.name for part in (*source.arrays, *source.coordinates, *source.columns, *source.block_columns)}
+    # The table of parcels is part of the index of every store.
+    names -= {"parcels"}
+    nodes = ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+    texts = [node.value for node in nodes if isinstance(node, ast.Constant) and isinstance(node.value, str)]
+    words = {word for text in texts if " " not in text for word in re.findall(r"\w+", text)}
+    assert not words & names
+    protocol = {"h2crop_data.validation.checks.source_checks"} | (
+        {"h2crop_data.validation.checks.known"} if path.name == "validate.py" else set()
+    )
+    assert {name for name in imports_of(path) if name.startswith("h2crop_data.validation.checks.")} <= protocol
 
 
 @pytest.mark.parametrize("path", MODULES, ids=module_name)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator
 from datetime import UTC, date, datetime, timedelta
 from fractions import Fraction
 from pathlib import Path
@@ -21,7 +20,6 @@ from numpy.typing import NDArray
 from published_files import make_published, write_sample
 from pyproj import Transformer
 
-from h2crop_data.bounded_map import in_order
 from h2crop_data.errors import CatalogError, UsageError
 from h2crop_data.mgrs import tile_bounds, tile_outline, tile_square
 from h2crop_data.published.blocks import blocks_of_samples
@@ -608,33 +606,3 @@ def test_dates_count_from_the_first_of_january() -> None:
     found = composite_days(np.array([day.isoformat() for day in days(2024)], dtype=object), 2024)
     assert found is not None
     assert [date(2024, 1, 1) + timedelta(days=int(day) - 1) for day in found] == days(2024)
-
-
-def test_work_in_threads_begins_little_ahead_and_nothing_after_an_error() -> None:
-    begun: list[int] = []
-
-    def things() -> Iterator[int]:
-        for number in range(20):
-            begun.append(number)
-            yield number
-
-    results = in_order(lambda number: number * number, things(), 2, ahead=3)
-    assert next(results) == 0
-    assert len(begun) <= 3
-    assert list(results) == [number * number for number in range(1, 20)]
-    assert begun == list(range(20))
-    begun.clear()
-
-    def fail(number: int) -> int:
-        if number == 1:
-            raise ValueError("broken")
-        return number
-
-    with pytest.raises(ValueError, match="broken"):
-        list(in_order(fail, things(), 2))
-    assert len(begun) < 20
-
-
-@given(st.lists(st.integers(), max_size=20), st.integers(1, 4))
-def test_every_thing_is_worked_on_once(things: list[int], workers: int) -> None:
-    assert list(in_order(lambda number: 2 * number, things, workers)) == [2 * number for number in things]

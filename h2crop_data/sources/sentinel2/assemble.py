@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import pystac
@@ -51,17 +51,20 @@ def sentinel2_block(task: Sentinel2Task, ground: BlockGround, watch: Stopwatch) 
     s2 = np.full((n, MONTHS, len(source.bands), side, side), REFLECTANCE_FILL, np.int16)
     clear = np.zeros((n, MONTHS, side, side), np.uint8)
     day = np.zeros((n, MONTHS, side, side), np.uint16)
-    faults = Faults()
+    gaps: list[str] = []
+    impossible: list[str] = []
     used: list[list[str]] = [[] for _ in cells]
     for month, looks in looks_by_month(task.items, ground.season).items():
         # Cut to the cells look by look: they may be few in a wide block.
         seen: list[list[Observation]] = [[] for _ in cells]
         for look in looks:
-            tiles = look_observations(task, look, grid, cells[0].epsg, watch, faults)
-            if not tiles:
+            observed = observe_look(task, look, grid, cells[0].epsg, watch)
+            gaps += observed.gaps
+            impossible += observed.impossible
+            if not observed.tiles:
                 continue
             with watch.step("composite"):
-                mosaic = mosaic_day(tiles)
+                mosaic = mosaic_day(observed.tiles)
                 for i, cell in enumerate(cells):
                     rows, columns = pixel_slices(cell, bounds, FINE)
                     clear_here = mosaic.clear[rows, columns].copy()
@@ -76,8 +79,8 @@ def sentinel2_block(task: Sentinel2Task, ground: BlockGround, watch: Stopwatch) 
         {
             "s2_dates": used[i],
             "s2_clear_share": [float(share) for share in (clear[i] > 0).mean(axis=(1, 2))],
-            "s2_gaps": faults.gaps,
-            "s2_impossible": faults.impossible,
+            "s2_gaps": gaps,
+            "s2_impossible": impossible,
         }
         for i in range(n)
     ]
@@ -85,13 +88,15 @@ def sentinel2_block(task: Sentinel2Task, ground: BlockGround, watch: Stopwatch) 
 
 
 @dataclass(frozen=True)
-class Faults:
-    """Sentinel-2 scenes over a block that were not used, or not wholly, by their ids."""
+class ObservedLook:
+    """A look on the grid of a block."""
 
-    #: Could not be read.
-    gaps: list[str] = field(default_factory=list)
-    #: Called clear some pixels whose numbers no ground has.
-    impossible: list[str] = field(default_factory=list)
+    #: Its tiles, those of the block's own zone first.
+    tiles: list[Observation]
+    #: Scenes that could not be read, by their ids.
+    gaps: list[str]
+    #: Scenes that called clear some pixels whose numbers no ground has.
+    impossible: list[str]
 
 
 def looks_by_month(items: Sequence[pystac.Item], season: int) -> dict[int, list[Look]]:
@@ -102,12 +107,15 @@ def looks_by_month(items: Sequence[pystac.Item], season: int) -> dict[int, list[
     return months
 
 
-def look_observations(
-    task: Sentinel2Task, look: Look, grid: GeoBox, epsg: int, watch: Stopwatch, faults: Faults
-) -> list[Observation]:
-    """The tiles of a look on the block's grid, those of its own zone `epsg` first; notes scenes at fault."""
+def observe_look(task: Sentinel2Task, look: Look, grid: GeoBox, epsg: int, watch: Stopwatch) -> ObservedLook:
+    """Read a look on the grid of a block in the zone `epsg`.
+
+    Raises ReadError or SceneError for a scene that cannot be read, where the recipe does not allow gaps.
+    """
     source = task.source
     tiles: list[Observation] = []
+    gaps: list[str] = []
+    impossible: list[str] = []
     for granules in sorted(look.tiles, key=lambda tile: (item_epsg(tile[0]) != epsg, tile[0].id)):
         tile: Observation | None = None
         for item in granules:
@@ -121,18 +129,18 @@ def look_observations(
             except (ReadError, SceneError):
                 if source.gaps == "fail":
                     raise
-                faults.gaps.append(item.id)
+                gaps.append(item.id)
                 continue
             with watch.step("composite"):
                 values = np.stack([sentinel2_reflectance(band, task.offsets[item.id]) for band in numbers])
                 clear = clear_pixels(scl, source.clouds.clear)
                 if (clear & too_bright(values)).any():
-                    faults.impossible.append(item.id)
+                    impossible.append(item.id)
                 scene = observation(look.moment.timetuple().tm_yday, values, clear)
                 tile = scene if tile is None else filled_from(tile, scene)
         if tile is not None:
             tiles.append(tile)
-    return tiles
+    return ObservedLook(tiles, gaps, impossible)
 
 
 def pixel_slices(cell: Cell, bounds: Sequence[float], resolution: int) -> tuple[slice, slice]:

@@ -1,0 +1,78 @@
+"""What EnMAP must be: plausible reflectance, flags that exist, wavelengths in order."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from h2crop_data.constants import ENMAP_FLAGS, REFLECTANCE_FILL
+from h2crop_data.validation.checks.source_checks import Arrays, BlockValues, DerivedColumn, SourceChecks, ValueCheck
+from h2crop_data.validation.release import IMPORTED
+from h2crop_data.validation.values import Problem, implausible, wrong_samples
+
+#: Stored reflectance outside these bounds is hardly that of ground; bands near 1940 nm are mostly noise.
+PLAUSIBLE = (-20000, 30000)
+KNOWN_FLAGS = sum(ENMAP_FLAGS.values())
+
+
+class EnmapChecks(SourceChecks[None]):
+    """The checks of EnMAP."""
+
+    name = "enmap"
+
+    def wrong_coordinate(self, name: str, values: NDArray[Any], *, imported: bool) -> NDArray[np.bool_] | None:
+        """Wavelengths grow, imported ones may all be unknown (0); widths of bands are numbers from 0 on."""
+        if name == "wavelength":
+            growing = (values > 0).all(axis=1) & (np.diff(values, axis=1) > 0).all(axis=1)
+            unknown = (values == 0).all(axis=1) if imported else np.zeros(len(values), bool)
+            return np.asarray(~growing & ~unknown)
+        if name == "fwhm":
+            return np.asarray(~(np.isfinite(values) & (values >= 0)).all(axis=1))
+        return None
+
+    def flag_masks(self, season: int) -> dict[str, int] | None:
+        """The flags that the recipe of a season, or its import, counts."""
+        settings = self.release.settings(season, IMPORTED) or self.release.settings(season, "enmap")
+        flagged = settings.get("flagged")
+        if not isinstance(flagged, list) or not all(isinstance(flag, str) and flag in ENMAP_FLAGS for flag in flagged):
+            return None
+        return {"enmap_quality": sum(ENMAP_FLAGS[flag] for flag in set(flagged))}
+
+    def check_values(self, block: BlockValues) -> ValueCheck[None]:
+        """Reflectance and flags."""
+        return ValueCheck(list(value_problems(block.arrays)))
+
+    def derived_columns(self, season: int, arrays: Arrays, *, imported: bool) -> Iterator[DerivedColumn]:
+        """Shares of fill, of clouds and of flagged pixels."""
+        if "enmap" in arrays:
+            yield DerivedColumn("enmap_fill_share", "enmap", float((arrays["enmap"] == REFLECTANCE_FILL).mean()))
+        if "enmap_quality" in arrays:
+            quality = arrays["enmap_quality"]
+            yield DerivedColumn("enmap_cloud_share", "enmap_quality", share_with(quality, ENMAP_FLAGS["cloud"]))
+            masks = self.flag_masks(season)
+            if masks is not None:
+                flagged = share_with(quality, masks["enmap_quality"])
+                yield DerivedColumn("enmap_flagged_share", "enmap_quality", flagged)
+
+
+def share_with(quality: NDArray[np.uint16], mask: int) -> float:
+    """The share of pixels with one of some flags."""
+    return float(((quality & mask) != 0).mean())
+
+
+def value_problems(arrays: Arrays) -> Iterator[Problem]:
+    """What cannot be true in `enmap` (sample, band, y30, x30) and `enmap_quality` (sample, y30, x30)."""
+    cube, quality = arrays.get("enmap"), arrays.get("enmap_quality")
+    if cube is not None:
+        yield from implausible("enmap", cube, PLAUSIBLE)
+    if quality is not None:
+        unknown = (quality & ~np.uint16(KNOWN_FLAGS)) != 0
+        yield from wrong_samples("enmap_quality", "range", unknown, "with flags that do not exist")
+    if cube is not None and quality is not None:
+        nothing = (cube == REFLECTANCE_FILL).all(axis=1)
+        inside = (quality & ENMAP_FLAGS["outside"]) == 0
+        what = "without any value and without the flag `outside`"
+        yield from wrong_samples("enmap_quality", "fill", nothing & inside, what)

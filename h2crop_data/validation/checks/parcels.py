@@ -1,0 +1,245 @@
+"""What labels, priors and parcel numbers must be: classes exist, tiers fit, every pixel is that of its parcel."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from itertools import pairwise
+
+import numpy as np
+from numpy.typing import NDArray
+
+from h2crop_data.constants import BACKGROUND, TIERS, UNKNOWN
+from h2crop_data.cube.statistics import BlockSums
+from h2crop_data.validation.checks.source_checks import Arrays, BlockValues, DerivedColumn, SourceChecks, ValueCheck
+from h2crop_data.validation.findings import Findings, error, first, warning
+from h2crop_data.validation.parcels import Parents, SeasonParcels, class_ids, is_class, parents_of, tier_problems
+from h2crop_data.validation.release import Release
+from h2crop_data.validation.values import Problem
+
+#: Combinations reported of one sample.
+REPORTED = 3
+ALL_UNKNOWN = (UNKNOWN,) * TIERS
+NOT_DECLARED = (BACKGROUND,) * TIERS
+#: (tier of the child from 2, child class) -> parent class.
+TierPairs = dict[tuple[int, int], int]
+
+
+@dataclass(frozen=True)
+class Priors:
+    """How the priors of some samples compare with their labels."""
+
+    #: Samples whose prior is known anywhere, of these those whose prior is their label everywhere, and of these those
+    #: with a class.
+    known: int = 0
+    alike: int = 0
+    telling: int = 0
+
+    def __add__(self, other: Priors) -> Priors:
+        return Priors(self.known + other.known, self.alike + other.alike, self.telling + other.telling)
+
+    @property
+    def are_labels(self) -> bool:
+        """Whether every prior is its label, and not only because nothing grew."""
+        return self.known == self.alike and self.telling > 0
+
+
+@dataclass(frozen=True)
+class SeasonLabels:
+    """What the labels of a season must fit."""
+
+    #: None where the index does not tell.
+    classes: list[set[int]] | None
+    parcels: SeasonParcels | None
+    parents: Parents
+    #: Whether there may be ground that no declarations cover, where nothing is known.
+    uncovered: bool
+
+    @classmethod
+    def of(cls, release: Release, season: int) -> SeasonLabels:
+        """From the index of a release."""
+        table = release.tables.get(f"parcels-{season}")
+        parcels = None if table is None else SeasonParcels.of(table)
+        return cls(class_ids(release), parcels, parents_of(release), may_be_uncovered(release, season))
+
+
+def may_be_uncovered(release: Release, season: int) -> bool:
+    """Whether some ground of a season may have no declarations at all, by its recipe."""
+    blocks = release.blocks(season)
+    sources = release.settings(season, "parcels").get("season")
+    # A season that grew was planned by several recipes, of which the index has the newest.
+    if blocks is None or blocks["recipe"].nunique() != 1 or not isinstance(sources, list):
+        return True
+    sources = [source for source in sources if isinstance(source, dict)]
+    current = [source for source in sources if source.get("years") is None or season in source["years"]]
+    return not current or all(source.get("coverage") is not None for source in current)
+
+
+@dataclass(frozen=True)
+class BlockLabels:
+    """What of the labels of a block is compared with other blocks."""
+
+    pairs: TierPairs = field(default_factory=dict)
+    priors: Priors = field(default_factory=Priors)
+
+
+class ParcelChecks(SourceChecks[BlockLabels]):
+    """The checks of declared parcels. Published files know no parcels, and their tiers are as they are."""
+
+    name = "parcels"
+    season_tables = ("parcels",)
+
+    def __init__(self, release: Release) -> None:
+        super().__init__(release)
+        #: (tier, class) -> the class above it, and where that was seen first, in the blocks of all seasons.
+        self.parents: dict[tuple[int, int], tuple[int, str]] = {}
+        #: Of the season that is looked at.
+        self.labels = SeasonLabels(None, None, [], uncovered=True)
+        self.priors = Priors()
+
+    def begin_season(self, season: int) -> None:
+        """Take up the classes and parcels of a season."""
+        self.labels, self.priors = SeasonLabels.of(self.release, season), Priors()
+
+    def check_values(self, block: BlockValues) -> ValueCheck[BlockLabels]:
+        """Labels and priors (sample, tier, y, x) and parcel numbers (sample, y, x)."""
+        pairs, problems = class_problems_of(block, self.labels)
+        if not block.imported and "parcel" in block.arrays and self.labels.parcels is not None:
+            problems += parcel_problems_of(block, self.labels, self.labels.parcels)
+        return ValueCheck(problems, BlockLabels(pairs, compare_priors(block.arrays)))
+
+    def derived_columns(self, season: int, arrays: Arrays, *, imported: bool) -> Iterator[DerivedColumn]:
+        """Shares of classes and of declared pixels, how many parcels there are."""
+        if "label" in arrays:
+            classes = arrays["label"]
+            shares = [float(((tier > BACKGROUND) & (tier < UNKNOWN)).mean()) for tier in classes]
+            yield DerivedColumn("class_share", "label", shares)
+            if imported:
+                yield DerivedColumn("declared_share", "label", float((classes[0] > BACKGROUND).mean()))
+        if "parcel" in arrays and not imported:
+            numbers = arrays["parcel"]
+            yield DerivedColumn("parcels", "parcel", int(np.setdiff1d(numbers, [0]).size))
+            yield DerivedColumn("declared_share", "parcel", float((numbers > 0).mean()))
+
+    def compare_block(self, season: int, block: int, kept: BlockLabels) -> Findings:
+        """Classes that belong to another class of the tier above than in blocks before."""
+        self.priors += kept.priors
+        where = f"{season}, block {block}"
+        for (tier, child), parent in sorted(kept.pairs.items()):
+            known, there = self.parents.setdefault((tier, child), (parent, where))
+            if known != parent:
+                what = f"class {child} of tier {tier} under {parent} of tier {tier - 1}; under {known} in {there}"
+                yield error("tiers", where, what, self.release.remedies.wrong_block(season, block))
+
+    def end_season(self, season: int, sums: Mapping[str, BlockSums]) -> Findings:
+        """Parcels in two splits, and a season in which every prior is its label."""
+        splits: dict[int, list[str]] = defaultdict(list)
+        for split, of_split in sums.items():
+            for parcel in of_split.parcels.tolist():
+                splits[parcel].append(split)
+        several = sorted(parcel for parcel, names in splits.items() if len(names) > 1)
+        if several and not self.release.is_imported(season):
+            what = f"{len(several)} parcel(s) with labelled pixels in several splits: {first(several)}"
+            yield error("leak", f"{season}/label", what, self.release.remedies.leak())
+        if self.priors.are_labels:
+            # As when one file was read for both years.
+            what = f"the prior is the label in every pixel of all {self.priors.known} sample(s) that have one"
+            yield warning("prior", f"{season}/prior", what, self.release.remedies.same_prior(season))
+
+
+def class_problems_of(block: BlockValues, labels: SeasonLabels) -> tuple[TierPairs, list[Problem]]:
+    """Which class belongs to which class of the tier above in a block, and what is wrong with its classes."""
+    pairs: TierPairs = {}
+    problems = []
+    for name in ("label", "prior"):
+        for sample, layers in enumerate(block.arrays.get(name, ())):
+            of_sample, found = class_problems(layers, labels)
+            pairs |= of_sample
+            for check, what in found:
+                as_published = block.imported and check == "tiers"
+                problems.append(Problem(sample, name, check, what, "warning" if as_published else "error"))
+    return pairs, problems
+
+
+def parcel_problems_of(block: BlockValues, labels: SeasonLabels, parcels: SeasonParcels) -> Iterator[Problem]:
+    """Parcels that the index does not have, and pixels whose label is not that of their parcel."""
+    classes = block.arrays.get("label")
+    for sample, numbers in enumerate(block.arrays["parcel"]):
+        present = np.setdiff1d(numbers, [0])
+        strange = present[parcels.find(present) < 0].tolist()
+        if strange:
+            yield Problem(sample, "parcel", "parcels", f"has parcels that the index does not have: {first(strange)}")
+        elif classes is not None and block.split is not None:
+            for what in parcel_problems(classes[sample], numbers, block.split, parcels, labels.uncovered):
+                yield Problem(sample, "label", "labels", what)
+
+
+def compare_priors(arrays: Arrays) -> Priors:
+    """How the priors of a block compare with its labels, sample by sample."""
+    priors = Priors()
+    for label, prior in zip(arrays.get("label", ()), arrays.get("prior", ()), strict=False):
+        known = bool((prior != UNKNOWN).any())
+        alike = known and bool((label == prior).all())
+        priors += Priors(known, alike, alike and bool(((prior > BACKGROUND) & (prior < UNKNOWN)).any()))
+    return priors
+
+
+def combined(layers: NDArray[np.uint8]) -> NDArray[np.uint32]:
+    """The classes of four tiers (tier, y, x) as one number (y, x)."""
+    parts = layers.astype(np.uint32)
+    together: NDArray[np.uint32] = (parts[0] << 24) | (parts[1] << 16) | (parts[2] << 8) | parts[3]
+    return together
+
+
+def classes_in(number: int) -> tuple[int, ...]:
+    """The classes of four tiers in such a number."""
+    return tuple(number >> shift & 255 for shift in (24, 16, 8, 0))
+
+
+def class_problems(layers: NDArray[np.uint8], labels: SeasonLabels) -> tuple[TierPairs, list[tuple[str, str]]]:
+    """The tier pairs in the classes of one sample, and what is wrong with them: the check, and what.
+
+    layers: (tier, y, x).
+    """
+    numbers, counts = np.unique(combined(layers), return_counts=True)
+    pairs: TierPairs = {}
+    problems: list[tuple[str, str]] = []
+    parents = [dict(of_tier) for of_tier in labels.parents]
+    for number, count in zip(numbers.tolist(), counts.tolist(), strict=True):
+        classes = classes_in(number)
+        for tier, found in enumerate(classes):
+            if labels.classes is not None and is_class(found) and found not in labels.classes[tier]:
+                problems.append(
+                    ("range", f"{count} pixel(s) with class {found} of tier {tier + 1}, which does not exist")
+                )
+        strange = [what for _, what in tier_problems([list(classes)], parents)]
+        problems += [("tiers", f"{count} pixel(s) with {what}") for what in strange]
+        if not strange:
+            pairs |= {
+                (tier + 2, child): parent for tier, (parent, child) in enumerate(pairwise(classes)) if is_class(child)
+            }
+    return pairs, problems[: 2 * REPORTED]
+
+
+def parcel_problems(
+    layers: NDArray[np.uint8], numbers: NDArray[np.uint32], split: str, parcels: SeasonParcels, uncovered: bool
+) -> list[str]:
+    """Where the label of a pixel is not that of its parcel, in words; all parcel numbers are known.
+
+    layers: (tier, y, x). numbers: (y, x). split: of the block. uncovered: whether a pixel may be unknown because no
+    declarations cover it.
+    """
+    keys, counts = np.unique((numbers.astype(np.uint64) << np.uint64(32)) | combined(layers), return_counts=True)
+    places = parcels.find(keys >> np.uint64(32)).tolist()
+    problems = []
+    for key, count, place in zip(keys.tolist(), counts.tolist(), places, strict=True):
+        parcel, classes = key >> 32, classes_in(key & 0xFFFFFFFF)
+        own = bool(parcel) and parcels.split[place] == split
+        expected = NOT_DECLARED if not parcel else tuple(parcels.tiers[place].tolist()) if own else ALL_UNKNOWN
+        if classes == expected or (classes == ALL_UNKNOWN and uncovered):
+            continue
+        of_parcel = f"of parcel {parcel}" if parcel else "of no parcel"
+        whose = "" if own or not parcel else ", which belongs to another split"
+        problems.append(f"{count} pixel(s) {of_parcel}{whose} have the classes {classes}, not {expected}")
+    return problems[:REPORTED]

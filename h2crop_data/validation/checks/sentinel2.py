@@ -1,0 +1,116 @@
+"""What Sentinel-2 must be: composites, clear days and days of the year that agree with each other and with scenes."""
+
+from __future__ import annotations
+
+import calendar
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from h2crop_data.constants import MONTHS, REFLECTANCE_FILL
+from h2crop_data.validation.checks.source_checks import Arrays, BlockValues, DerivedColumn, SourceChecks, ValueCheck
+from h2crop_data.validation.findings import Findings, error, first
+from h2crop_data.validation.values import Problem, implausible, wrong_samples
+
+#: Stored reflectance outside these bounds is hardly that of ground.
+PLAUSIBLE = (-2000, 20000)
+#: Between the beginning of a datatake and the last of its scenes.
+LONGEST_DATATAKE = pd.Timedelta(minutes=60)
+
+
+class Sentinel2Checks(SourceChecks[None]):
+    """The checks of Sentinel-2. Published files know no clear days, no scenes, and perhaps no days."""
+
+    name = "sentinel2"
+
+    def check_scenes(self, season: int, blocks: pd.DataFrame, taken: pd.DataFrame) -> Findings:
+        """The days and gaps of a sample are of scenes over its block."""
+        samples = self.release.samples(season)
+        if "s2_items" not in blocks or self.release.is_imported(season):
+            return
+        if samples is None or not {"s2_dates", "s2_gaps"} <= set(samples):
+            return
+        times = pd.to_datetime(taken["time"], utc=True)
+        # A look has the day on which its datatake began, which may be before midnight.
+        began = [(time - LONGEST_DATATAKE, time) for time in times]
+        days = {name: {f"{moment:%Y-%m-%d}" for moment in span} for name, span in zip(taken["id"], began, strict=True)}
+        items = {block: set(names) for block, names in zip(blocks["block"], blocks["s2_items"], strict=True)}
+        path, remedy = self.release.index_path(f"samples-{season}"), self.release.remedies.wrong_index()
+        for row in samples[["sample", "block", "s2_dates", "s2_gaps"]].to_dict("records"):
+            over = items.get(row["block"], set())
+            strange = sorted(set(row["s2_dates"]) - {day for item in over for day in days.get(item, ())})
+            strange += sorted(set(row["s2_gaps"]) - over)
+            if strange:
+                what = f"names days or gaps of no scene over its block: {first(strange)}"
+                yield error("provenance", f"{path}, sample {row['sample']}", what, remedy)
+
+    def check_values(self, block: BlockValues) -> ValueCheck[None]:
+        """Composites, clear days and days of the year."""
+        return ValueCheck(list(value_problems(block.arrays, block.season, imported=block.imported)))
+
+    def derived_columns(self, season: int, arrays: Arrays, *, imported: bool) -> Iterator[DerivedColumn]:
+        """The share of clear pixels by month."""
+        if "s2_clear" in arrays:
+            shares = [float(share) for share in (arrays["s2_clear"] > 0).mean(axis=(1, 2))]
+            yield DerivedColumn("s2_clear_share", "s2_clear", shares)
+
+    def check_sample(self, arrays: Arrays, row: Mapping[Any, Any], *, imported: bool) -> Iterator[tuple[str, str]]:
+        """The days a sample names are those its clear days can come from."""
+        if "s2_clear" in arrays and not imported:
+            for what in date_problems(arrays["s2_clear"], list(row.get("s2_dates", []))):
+                yield "s2_clear", what
+
+
+def value_problems(arrays: Arrays, season: int, *, imported: bool) -> Iterator[Problem]:
+    """What cannot be true in `s2` (sample, month, s2_band, y, x), `s2_clear` and `s2_day` (sample, month, y, x)."""
+    values, clear, day = arrays.get("s2"), arrays.get("s2_clear"), arrays.get("s2_day")
+    filled = None
+    if values is not None:
+        yield from implausible("s2", values, PLAUSIBLE)
+        fill = values == REFLECTANCE_FILL
+        filled = fill.all(axis=2)
+        yield from wrong_samples("s2", "fill", fill.any(axis=2) & ~filled, "with fill in some bands only")
+    if clear is not None:
+        more = clear > lengths_of_months(season)[:, None, None]
+        yield from wrong_samples("s2_clear", "range", more, "with more clear days than the month has")
+    if day is not None:
+        first_day, last_day = days_of_months(season, whole_year=imported)
+        outside = (day != 0) & ((day < first_day[:, None, None]) | (day > last_day[:, None, None]))
+        yield from wrong_samples("s2_day", "range", outside, "with a day that is not of the month")
+    if filled is not None and clear is not None:
+        what = "where `s2` is fill and `s2_clear` is not 0, or the other way round"
+        yield from wrong_samples("s2_clear", "fill", filled != (clear == 0), what)
+    seen = clear > 0 if clear is not None else None if filled is None else ~filled
+    if day is not None and seen is not None:
+        wrong = (day > 0) & ~seen if imported else (day > 0) != seen
+        what = "where `s2_day` is 0 and there is a clear day, or the other way round"
+        yield from wrong_samples("s2_day", "fill", wrong, what)
+
+
+def lengths_of_months(season: int) -> NDArray[np.int64]:
+    """(12): days of each month."""
+    return np.array([calendar.monthrange(season, month)[1] for month in range(1, MONTHS + 1)], np.int64)
+
+
+def days_of_months(season: int, *, whole_year: bool) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """First and last day of the year of each month, or of the year where only that is known."""
+    lengths = lengths_of_months(season)
+    last = np.cumsum(lengths)
+    if whole_year:
+        return np.ones(MONTHS, np.int64), np.full(MONTHS, last[-1])
+    return last - lengths + 1, last
+
+
+def date_problems(clear: NDArray[np.uint8], dates: list[str]) -> Iterator[str]:
+    """Where the days a sample names are not those its clear days can come from.
+
+    clear: (month, y, x). dates: `2022-07-24` and so on.
+    """
+    named = np.bincount([int(date[5:7]) for date in dates if date[5:7].isdecimal()], minlength=MONTHS + 1)[1:]
+    most = clear.reshape(len(clear), -1).max(axis=1).astype(int)
+    for month in range(MONTHS):
+        if (named[month] > 0) != (most[month] > 0) or named[month] < most[month]:
+            yield f"{most[month]} clear day(s) in month {month + 1}, the index names {named[month]}"
