@@ -131,7 +131,7 @@ class Trainer:
         if not torch.isfinite(loss):
             named = ", ".join(map(str, batch.get("id", []))) or "without ids"
             raise ModelError(
-                f"the loss of batch {self.batches + 1} is {float(loss)} (samples: {named}); "
+                f"the loss of batch {self.batches + 1} is {loss.item()} (samples: {named}); "
                 "lower the learning rate, or train in float32 or bfloat16"
             )
         scaled: Tensor = self.scaler.scale(loss / self.settings.accumulation)
@@ -237,7 +237,10 @@ def updates_of(samples: int, settings: TrainingSettings) -> int:
 def loaded(dataset: CropSamples, batches: list[list[int]], workers: int = 0) -> Iterator[dict[str, Any]]:
     """Batches of a dataset as stored, read ahead by worker processes."""
     more: dict[str, Any] = {"multiprocessing_context": "forkserver", "prefetch_factor": 2} if workers else {}
-    yield from DataLoader(dataset, batch_sampler=batches, num_workers=workers, **more)
+    # A generator of its own: by default a loader draws from the numbers that stochastic depth goes on from.
+    yield from DataLoader(
+        dataset, batch_sampler=batches, num_workers=workers, generator=torch.Generator().manual_seed(0), **more
+    )
 
 
 def on_device(batch: Mapping[str, Any], device: torch.device) -> dict[str, Any]:

@@ -81,10 +81,11 @@ def make_store(
     enmap: bool = True,
     labels: bool = True,
     codec: Codec | None = None,
+    classes: list[dict[int, str]] = CLASSES,
 ) -> MadeStore:
     """Write and seal a store; the last block of a season has one sample less than it could hold (if it holds two).
 
-    s2_bands: none for a store without Sentinel-2; enmap, labels: whether it has them.
+    s2_bands: none for a store without Sentinel-2; enmap, labels: whether it has them. classes: of each tier.
     """
     layout = known_layout(
         cell_size=cell_size,
@@ -97,7 +98,7 @@ def make_store(
     made = MadeStore(folder, layout)
     with hold_store(folder) as builder, ThreadPoolExecutor(2) as pool:
         finished = [write_season(builder, pool, made, season, blocks) for season in seasons]
-        made.release = seal(builder, layout, finished, CLASSES, SOFTWARE, describe_release)
+        made.release = seal(builder, layout, finished, classes, SOFTWARE, describe_release)
     return made
 
 

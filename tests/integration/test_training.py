@@ -1,0 +1,56 @@
+"""The training command: its metrics, and a training that is killed."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from store_factory import MadeStore, make_store
+
+from h2crop_data.parcels.taxonomy import Taxonomy
+from h2crop_data.training.model import CropModel
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> MadeStore:
+    """A store of patches of 24 pixels in three splits; not to be changed."""
+    taxonomy = Taxonomy.load()
+    classes = [taxonomy.names(tier) for tier in (1, 2, 3, 4)]
+    return make_store(tmp_path_factory.mktemp("made") / "store", blocks=3, classes=classes)
+
+
+def command(made: MadeStore, out: Path, *more: str) -> list[str]:
+    """The command line of a training with a state saved after every update."""
+    options = ["--batch-size", "1", "--epochs", "3", "--until", "07-31", "--device", "cpu", "--save-every", "1"]
+    return [sys.executable, "-m", "h2crop_data.training.step", str(made.folder), "--out", str(out), *options, *more]
+
+
+def test_a_training_that_is_killed_goes_on_to_the_same_weights(made: MadeStore, tmp_path: Path) -> None:
+    whole = subprocess.run(command(made, tmp_path / "whole"), capture_output=True, text=True, check=True)
+    assert "pixels whose tiers form one path" in whole.stdout
+    state = tmp_path / "killed" / "state.pt"
+    with subprocess.Popen(command(made, tmp_path / "killed"), stderr=subprocess.DEVNULL) as process:
+        deadline = time.monotonic() + 120
+        while not state.exists() and time.monotonic() < deadline:
+            time.sleep(0.01)
+        os.kill(process.pid, signal.SIGKILL)
+    assert not (tmp_path / "killed" / "model").exists()
+    again = subprocess.run(command(made, tmp_path / "killed"), capture_output=True, text=True, check=True)
+    assert "going on after" in again.stderr
+    models = [CropModel.from_pretrained(tmp_path / name / "model") for name in ("whole", "killed")]
+    for name, values in models[0].state_dict().items():
+        assert torch.equal(values, models[1].state_dict()[name]), name
+    assert (tmp_path / "whole/metrics.json").read_bytes() == (tmp_path / "killed/metrics.json").read_bytes()
+
+
+def test_wrong_options_are_told_in_a_line(made: MadeStore, tmp_path: Path) -> None:
+    found = subprocess.run(command(made, tmp_path, "--until", "June"), capture_output=True, text=True, check=False)
+    assert found.returncode == 2
+    assert "expected a day like" in found.stderr
+    assert "Traceback" not in found.stderr
