@@ -1,6 +1,6 @@
 """The model's forward and backward pass against a plain eager float32 one: time and peak memory.
 
-    python tests/benchmarks/bench_model.py [--full] [--months 6] [--batch 2] [--repeats 5]
+    python tests/benchmarks/bench_model.py [--full] [--months 6] [--batch 1] [--repeats 5] [--threads 1]
 
 One training step without the optimiser, float32, all four tiers with EnMAP and prior, on the GPU where there is one.
 The plain model (tests/makers/plain_model.py) computes the same logits from the same weights, with attention as
@@ -125,7 +125,7 @@ def measure(arguments: argparse.Namespace, device: str) -> dict[str, float | int
     peaks = {}
     for name in VARIANTS:
         command = [sys.executable, __file__, "--peak-of", name, f"--months={arguments.months}"]
-        command += [f"--batch={arguments.batch}", *["--full"] * arguments.full]
+        command += [f"--batch={arguments.batch}", f"--threads={arguments.threads}", *["--full"] * arguments.full]
         printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
         peaks[name] = float(printed)
         print(f"{name:14s} {medians[name]:7.3f} s a step, peak {peaks[name]:7.0f} MB")
@@ -148,10 +148,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--full", action="store_true", help="the published sizes; the plain model needs 12 GB a sample")
     parser.add_argument("--months", type=int, default=6, choices=STEPS)
-    parser.add_argument("--batch", type=int, default=2)
+    parser.add_argument("--batch", type=int, default=1)
     parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--threads", type=int, default=1, help="more of them wait for each other on a busy machine")
     parser.add_argument("--peak-of", choices=VARIANTS, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     if arguments.peak_of:
         config = configuration(arguments.full, arguments.months)
