@@ -353,6 +353,16 @@ def test_the_token_stands_for_absent_enmap() -> None:
         assert not torch.allclose(moved[tier][1], marked[tier][1], atol=1e-3)
 
 
+def test_a_sample_with_some_fill_is_present() -> None:
+    config = optional()
+    model, batch = model_of(config), batch_of(config)
+    batch["enmap"][0, :, :20] = 0
+    with torch.no_grad():
+        by_default, marked = model(**batch), model(**batch, enmap_present=torch.tensor([True, True]))
+    for tier, logits in by_default.items():
+        assert torch.equal(logits, marked[tier])
+
+
 def test_the_token_learns_from_samples_without_enmap_only() -> None:
     config = optional()
     model, batch = model_of(config), batch_of(config)

@@ -92,17 +92,23 @@ class CropModel(nn.Module):
 
     @classmethod
     def from_weights(
-        cls, config: ModelConfig, weights: Mapping[str, Tensor], source: str, name: Callable[[str], str] = str
+        cls,
+        config: ModelConfig,
+        weights: Mapping[str, Tensor],
+        source: str,
+        remedy: str,
+        name: Callable[[str], str] = str,
     ) -> Self:
         """A model with a copy of these weights, on the CPU, in the model's dtypes and in eval mode.
 
-        weights: by the model's own keys. source: what they come from, and name: of our keys there, for errors.
+        weights: by the model's own keys. source, remedy, name: what they come from, what to do if they do not fit, and
+        the names of keys in `source`, for errors.
         Raises UsageError that names missing and unexpected keys, and those of another shape.
         """
         with torch.device("meta"):  # no start values are drawn
             model = cls(config)
         own = model.state_dict()
-        check_keys(own, weights, source, name)
+        check_keys(own, weights, source, remedy, name)
         copies = {key: weights[key].to(device="cpu", dtype=own[key].dtype, copy=True) for key in own}
         model.load_state_dict(copies, assign=True)
         return model.eval()
@@ -123,9 +129,10 @@ class CropModel(nn.Module):
         """
         config, weights = read_model(Path(folder))
         try:
-            return cls.from_weights(config, weights, f"the file of weights in {folder}")
+            remedy = "its config.json was changed: save the model again"
+            return cls.from_weights(config, weights, f"the file of weights in {folder}", remedy)
         except UsageError as error:
-            raise ModelError(f"{error}; its config.json was changed: save the model again") from error
+            raise ModelError(str(error)) from error
 
     @property
     def checkpointing(self) -> bool:

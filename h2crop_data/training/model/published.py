@@ -80,7 +80,8 @@ def load_published(state: Mapping[str, Tensor], config: ModelConfig | None = Non
     if config is None:
         config = published_config(state)
     weights = used_weights(state, config)
-    return CropModel.from_weights(config, weights, "the state dict of the published model", published_key)
+    remedy = "give the configuration that it was made with"
+    return CropModel.from_weights(config, weights, "the published state dict", remedy, published_key)
 
 
 def used_weights(state: Mapping[str, Tensor], config: ModelConfig) -> dict[str, Tensor]:
@@ -165,7 +166,8 @@ def load_agrifm(
     embedding = "sentinel2.patch_embedding.weight"
     if band_order == "agrifm" and embedding in given and given[embedding].shape[1] == len(AGRIFM_BANDS):
         given[embedding] = given[embedding][:, [AGRIFM_BANDS.index(band) for band in SENTINEL2_BANDS]]
-    check_keys(expected, given, "AgriFM's state dict", agrifm_key)
+    remedy = "name in `ignore` what is to be left out"
+    check_keys(expected, given, "AgriFM's state dict", remedy, agrifm_key)
     model.load_state_dict(given, strict=False)
 
 

@@ -38,8 +38,8 @@ class WindowAttention(nn.Module):
         """
         batch, count, tokens, width = windows.shape
         qkv = self.qkv(windows).view(batch, count, tokens, 3, self.heads, width // self.heads).permute(3, 0, 1, 4, 2, 5)
-        bias = self.bias_table.to(qkv.dtype).index_select(0, positions.flatten())
-        bias = bias.view(tokens, tokens, self.heads).permute(2, 0, 1)
+        bias = self.bias_table.index_select(0, positions.flatten())
+        bias = bias.view(tokens, tokens, self.heads).permute(2, 0, 1).to(qkv.dtype)
         if mask is None:
             query, key, value = qkv.flatten(1, 2)
             bias = bias.unsqueeze(0)

@@ -13,9 +13,12 @@ NAMED = 5
 
 
 def check_keys(
-    own: Mapping[str, Tensor], given: Mapping[str, Tensor], source: str, name: Callable[[str], str] = str
+    own: Mapping[str, Tensor], given: Mapping[str, Tensor], source: str, remedy: str, name: Callable[[str], str] = str
 ) -> None:
-    """Raises UsageError that names what is missing, unexpected or of another shape. name: of our keys in `source`."""
+    """Raises UsageError that names what is missing, unexpected or of another shape, and says what to do (`remedy`).
+
+    source: what `given` comes from. name: of our keys there.
+    """
     shapes = [
         f"{name(key)} {tuple(given[key].shape)} instead of {tuple(own[key].shape)}"
         for key in own
@@ -28,7 +31,7 @@ def check_keys(
     ]
     found = "; ".join(filter(None, problems))
     if found:
-        raise UsageError(f"{source} does not fit the model's configuration: {found}")
+        raise UsageError(f"{source} does not fit the model's configuration: {found}; {remedy}")
 
 
 def listed(kind: str, names: list[str]) -> str:
