@@ -18,7 +18,7 @@ export H2CROP_SHARED
 
 DEMO := build/demo
 
-.PHONY: help demo demo-check setup test golden lint types format real bench kill-sweep clean
+.PHONY: help demo demo-check setup test golden lint types format real bench kill-sweep overfit clean
 
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -93,6 +93,9 @@ real: $(READY)  ## Build and plot two small stores from real data in H2CROP_SHAR
 
 kill-sweep: $(READY)  ## Kill a hundred builds, let them go on, write docs/killed-builds.md (ten minutes)
 	$(VENV)/bin/python tests/sweeps/kill_builds.py
+
+overfit: $(READY)  ## Let the small model learn four samples of the demo by heart (make demo first; a quarter of an hour)
+	$(VENV)/bin/python tests/sweeps/overfit.py $(DEMO)/store
 
 bench: $(READY)  ## Run the benchmarks and write docs/benchmarks.md
 	$(VENV)/bin/python tests/benchmarks/run_all.py
