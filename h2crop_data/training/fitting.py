@@ -66,6 +66,19 @@ def config_for_store(
     return ModelConfig.build(**dict(base) | chosen)
 
 
+def check_taxonomy(config: ModelConfig, store: str | Path, release: int | None = None) -> None:
+    """Refuse a model that was made for other classes than those of a store; one that does not state its own passes.
+
+    Raises UsageError.
+    """
+    of_store = taxonomy_of(store, release)
+    if config.taxonomy not in (None, of_store):
+        raise UsageError(
+            f"the model was made for the classes {config.taxonomy}, {store} has {of_store}: relabel the store "
+            "(`h2crop relabel`) with the h2crop version that has these classes, or train again"
+        )
+
+
 def taxonomy_of(store: str | Path, release: int | None = None) -> str:
     """Version and SHA-256 of the classes of a store. Raises StoreError where its blocks have several."""
     known = sorted(set(read_index(store, "blocks", release)["taxonomy"]))

@@ -32,7 +32,7 @@ from h2crop_data.progress import Progress, silent
 from h2crop_data.training.augmentation import Augmentation
 from h2crop_data.training.dataset import CropSamples
 from h2crop_data.training.evaluation import Evaluation, EvaluationReport, SamplePlace, sample_places
-from h2crop_data.training.fitting import Sizes, config_for_store
+from h2crop_data.training.fitting import Sizes, check_taxonomy, config_for_store
 from h2crop_data.training.losses import hierarchical_loss
 from h2crop_data.training.model import CropModel
 from h2crop_data.training.transforms import BatchTransforms
@@ -295,7 +295,9 @@ def evaluate(
     """Metrics of a model on the samples of a dataset (docs/evaluation.md); the model's mode stays as it was.
 
     places: season and split square of the samples, as `sample_places` gives them.
+    Raises UsageError for a model of other classes than those of the dataset's store.
     """
+    check_taxonomy(model.config, dataset.store)
     device = next(model.parameters()).device
     evaluation = Evaluation(tiers=model.config.tiers)
     training = model.training

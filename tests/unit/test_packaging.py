@@ -126,3 +126,12 @@ def test_the_editable_install_reads_the_checkout(tmp_path: Path) -> None:
     assert "tiers.csv" in answer["taxonomy"]
     assert set(answer["recipes"]) == RECIPES
     assert answer["version"] == importlib.metadata.version("h2crop-data")
+
+
+def test_training_brings_no_torchvision() -> None:
+    # With torchvision beside torch, `import lightning` fails in some environments.
+    pins = (REPOSITORY / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    assert "torch==2.13.0" in pins
+    installed = {distribution.name.lower() for distribution in importlib.metadata.distributions()}
+    assert "torch" in installed
+    assert "torchvision" not in installed | {pin.split("==")[0].lower() for pin in pins}

@@ -199,6 +199,14 @@ def test_evaluating_leaves_the_model_as_it_was(made: MadeStore) -> None:
     assert reports[0].tiers[1].crops["all"].count == len(dataset) * 24**2 * 3 // 4
 
 
+def test_a_model_of_other_classes_is_not_evaluated(made: MadeStore) -> None:
+    model = model_of(made)
+    dataset = CropSamples(made.folder, months=6, later_scenes=True)
+    config = model.config.model_copy(update={"taxonomy": "0 " + "0" * 64})
+    with pytest.raises(UsageError, match=r"made for the classes 0 0000.*relabel the store"):
+        evaluate(CropModel(config), dataset, BatchTransforms.for_store(made.folder), sample_places(made.folder))
+
+
 # A model for a store
 
 
