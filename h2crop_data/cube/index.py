@@ -17,7 +17,7 @@ import shapely
 from h2crop_data.constants import TIERS
 from h2crop_data.cube.schema import ArraySpec
 from h2crop_data.cube.season import FinishedSeason
-from h2crop_data.cube.statistics import TRAINING, class_counts, parcel_counts, total, training_statistics
+from h2crop_data.cube.statistics import TRAINING, class_counts, parcel_counts, statistics_of_training, total
 from h2crop_data.grid import LONLAT, SPLIT_CRS, transformer
 from h2crop_data.storage.storage import canonical_json
 
@@ -122,7 +122,7 @@ def statistics(seasons: Sequence[FinishedSeason], specs: Mapping[str, ArraySpec]
         "class_parcels": {},
     }
     if training:
-        found = training_statistics(total(training), specs)
+        found = statistics_of_training(total(training), specs)
         result |= {**found, "reflectance": {**result["reflectance"], **found["reflectance"]}}
     for finished in seasons:
         by_split = sorted(finished.sums.items())

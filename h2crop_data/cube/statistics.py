@@ -112,8 +112,8 @@ class BlockSums:
     def __add__(self, other: BlockSums) -> BlockSums:
         return BlockSums(
             self.samples + other.samples,
-            merged(self.values, other.values, lambda one, two: [a + b for a, b in zip(one, two, strict=True)]),
-            merged(self.counts, other.counts, np.add),
+            added_up(self.values, other.values, lambda one, two: [a + b for a, b in zip(one, two, strict=True)]),
+            added_up(self.counts, other.counts, np.add),
             np.union1d(self.parcels, other.parcels),
         )
 
@@ -159,7 +159,7 @@ class BlockSums:
             raise ValueError(f"not the sums of a block ({error})") from error
 
 
-def merged(one: Mapping[str, T], other: Mapping[str, T], add: Callable[[T, T], T]) -> dict[str, T]:
+def added_up(one: Mapping[str, T], other: Mapping[str, T], add: Callable[[T, T], T]) -> dict[str, T]:
     """What two mappings have under each name, added up where both have it."""
     both = {name: add(value, other[name]) for name, value in one.items() if name in other}
     return {**one, **other, **both}
@@ -224,7 +224,7 @@ def labelled_numbers(numbers: NDArray[np.uint32], classes: NDArray[np.uint8]) ->
     return found[found > 0]
 
 
-def summaries(histograms: Sequence[Histogram], spec: ArraySpec) -> dict[str, Any]:
+def band_summaries(histograms: Sequence[Histogram], spec: ArraySpec) -> dict[str, Any]:
     """The summary of each band of an array under its name; of one with months also of each month, `<name>_by_month`."""
     scale = REFLECTANCE_SCALE if spec.is_reflectance else 1.0
     if spec.dims[1] != "month":
@@ -238,15 +238,18 @@ def summaries(histograms: Sequence[Histogram], spec: ArraySpec) -> dict[str, Any
     }
 
 
-def training_statistics(training: BlockSums, specs: Mapping[str, ArraySpec]) -> dict[str, Any]:
+def statistics_of_training(training: BlockSums, specs: Mapping[str, ArraySpec]) -> dict[str, Any]:
     """What `statistics.json` says of the training split: reflectance, clear days, and arrays of other sources."""
     result: dict[str, Any] = {"reflectance": {"samples": training.samples}}
     others: dict[str, Any] = {}
     for name, histograms in training.values.items():
         if specs[name].is_reflectance:
-            result["reflectance"] |= summaries(histograms, specs[name])
+            result["reflectance"] |= band_summaries(histograms, specs[name])
         else:
-            others[name] = {"units": specs[name].attributes.get("units", "1"), **summaries(histograms, specs[name])}
+            others[name] = {
+                "units": specs[name].attributes.get("units", "1"),
+                **band_summaries(histograms, specs[name]),
+            }
     for name, counts in training.counts.items():
         statistics = specs[name].statistics
         if statistics is not None and statistics.kind == "counts":

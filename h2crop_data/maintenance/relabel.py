@@ -40,8 +40,8 @@ from h2crop_data.sources.parcels.declarations import (
 )
 from h2crop_data.sources.parcels.files import (
     YearFiles,
-    check_files,
     check_other_files,
+    check_year_files,
     is_zero_note,
     season_files,
     unmapped_codes,
@@ -188,7 +188,7 @@ def checked_files(plans: Sequence[SeasonPlan], recipe: Recipe) -> dict[tuple[int
         for role in ROLES:
             if role == "prior":
                 check_other_files(files["parcels"], files[role])
-            notes[season, role] = check_files(files[role], sorted(of_season), recipe.area.crs)
+            notes[season, role] = check_year_files(files[role], sorted(of_season), recipe.area.crs)
     return notes
 
 

@@ -64,7 +64,7 @@ SceneCatalog = dict[str, SceneItem]
 
 
 @dataclass(frozen=True)
-class SamplePlace:
+class PublishedPlace:
     """Where a sample lies."""
 
     epsg: int
@@ -81,7 +81,7 @@ class SamplePlace:
         return [float(FINE), 0.0, self.x0, 0.0, -float(FINE), self.y0]
 
 
-def place_of(sample: PublishedId, scene: SceneItem | None) -> SamplePlace:
+def place_of(sample: PublishedId, scene: SceneItem | None) -> PublishedPlace:
     """Where a sample lies, as exactly as its id and the item of its scene (if there is one) tell.
 
     A scene whose pixels put the sample outside the scene, or outside its tile, is not believed.
@@ -95,13 +95,13 @@ def place_of(sample: PublishedId, scene: SceneItem | None) -> SamplePlace:
         side = CELL_SIZE // COARSE
         inside = sample.column + side <= grid.columns and sample.row + side <= grid.rows
         if inside and shapely.intersects(outline, tile):
-            return SamplePlace(grid.epsg, x0, y0, "scene", outline)
+            return PublishedPlace(grid.epsg, x0, y0, "scene", outline)
     epsg, _, _ = tile_square(sample.tile)
     if scene is not None:
         shared = shapely.intersection(scene.ground, tile)
         if shared.area > 0:
-            return SamplePlace(epsg, math.nan, math.nan, "footprint", shared)
-    return SamplePlace(epsg, math.nan, math.nan, "tile", tile)
+            return PublishedPlace(epsg, math.nan, math.nan, "footprint", shared)
+    return PublishedPlace(epsg, math.nan, math.nan, "tile", tile)
 
 
 def read_scenes(catalogs: Sequence[Path]) -> SceneCatalog:

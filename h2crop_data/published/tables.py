@@ -15,11 +15,11 @@ from h2crop_data.cube.columns import Column
 from h2crop_data.cube.marker import Marker
 from h2crop_data.grid import LONLAT
 from h2crop_data.published.layout import PublishedSample
-from h2crop_data.published.places import SamplePlace, SceneItem
+from h2crop_data.published.places import PublishedPlace, SceneItem
 
 
 def sample_row(
-    sample: PublishedSample, place: SamplePlace, scene: SceneItem | None, block: int, slot: int, offset: int
+    sample: PublishedSample, place: PublishedPlace, scene: SceneItem | None, block: int, slot: int, offset: int
 ) -> dict[str, Any]:
     """The index row of a sample as its block's marker keeps it: plain JSON, the outline as hexadecimal WKB.
 

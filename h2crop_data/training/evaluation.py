@@ -292,8 +292,8 @@ class Evaluation:
         paths = [None, None] if not self._steps else [self._consistency(i, order, weights) for i in range(2)]
         return EvaluationReport(
             tiers=tiers,
-            published_mean_f1=mean_of([of_tier.published["all"].mean_f1 for of_tier in tiers.values()]),
-            mean_f1=mean_of([of_tier.crops["all"].mean_f1 for of_tier in tiers.values()]),
+            published_mean_f1=defined_mean([of_tier.published["all"].mean_f1 for of_tier in tiers.values()]),
+            mean_f1=defined_mean([of_tier.crops["all"].mean_f1 for of_tier in tiers.values()]),
             consistency=paths[0],
             crop_consistency=paths[1],
             samples=self.samples,
@@ -355,7 +355,7 @@ def intervals(weights: Tensor | None, by_square: Tensor, *, published: bool) -> 
     return {name: interval for name, interval in found.items() if interval is not None}
 
 
-def mean_of(values: Sequence[float | None]) -> float | None:
+def defined_mean(values: Sequence[float | None]) -> float | None:
     """The mean of the values; None where one is missing."""
     present = [value for value in values if value is not None]
     return sum(present) / len(present) if len(present) == len(values) else None

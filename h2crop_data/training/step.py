@@ -412,20 +412,22 @@ def train(
     config = config_for_store(store, sizes, months=dataset.months, enmap=has_enmap, prior=prior)
     torch.manual_seed(settings.seed)
     trainer = Trainer(CropModel(config), settings, updates_of(len(dataset), settings), device)
-    note(f"{len(dataset)} training samples of {dataset.months} months; {dataset.left_out} of later scenes left out")
+    write_line(
+        f"{len(dataset)} training samples of {dataset.months} months; {dataset.left_out} of later scenes left out"
+    )
     state = None if out is None else out / "state.pt"
     if state is not None:
         state.parent.mkdir(parents=True, exist_ok=True)
         if state.exists():
             trainer.load(state)
-            note(f"going on after {trainer.batches} batches")
+            write_line(f"going on after {trainer.batches} batches")
     transforms = BatchTransforms.for_store(store, augmentation=Augmentation())
     while trainer.done < trainer.updates:
         train_epoch(trainer, dataset, transforms, workers=workers, checkpoint=state, every=save_every, progress=Lines())
     try:
         split, judged = "val", CropSamples(store, split="val", until=until, arrays=arrays)
     except StoreError as error:
-        note(f"{error}: the metrics are those of the training samples themselves")
+        write_line(f"{error}: the metrics are those of the training samples themselves")
         split, judged = "train", dataset
     report = evaluate(
         trainer.model,
@@ -451,10 +453,10 @@ class Lines:
     def __call__(self, done: int, total: int, text: str) -> None:
         if done == total or time.monotonic() - self.said > SECONDS_BETWEEN_LINES:
             self.said = time.monotonic()
-            note(f"{text}: {done} of {total}")
+            write_line(f"{text}: {done} of {total}")
 
 
-def note(text: str) -> None:
+def write_line(text: str) -> None:
     """A line for people, on standard error."""
     sys.stderr.write(f"{text}\n")
 

@@ -75,7 +75,7 @@ def look_at_block(release: Release, sources: Sequence[SourceChecks[Any]], task: 
         where = f"{task.season}/{problem.array}, sample {names[problem.sample]} (block {task.block})"
         outcome.findings.append(Finding(problem.severity, problem.check, where, problem.what, remedy))
     whole = set(arrays) == set(release.layout.arrays())
-    masks = flag_masks(sources, task.season)
+    masks = masks_of_sources(sources, task.season)
     if whole and task.split is not None and masks is not None:
         outcome.sums = block_sums(arrays, release.layout.arrays(), task.split, masks)
     return outcome
@@ -89,7 +89,7 @@ def sample_names(task: BlockCheck, arrays: dict[str, NDArray[Any]]) -> list[str]
     return [f"number {place} of its block" for place in range(count)]
 
 
-def flag_masks(sources: Sequence[SourceChecks[Any]], season: int) -> dict[str, int] | None:
+def masks_of_sources(sources: Sequence[SourceChecks[Any]], season: int) -> dict[str, int] | None:
     """The bits that keep a pixel out of statistics, by array of flags; None where the recipe does not say."""
     masks: dict[str, int] = {}
     for source in sources:

@@ -19,7 +19,7 @@ from h2crop_data.parcels.rasterize import parcel_numbers
 from h2crop_data.parcels.taxonomy import Taxonomy, load_crop_table, tier_table
 from h2crop_data.recipe.model import parse_recipe, shipped_recipes
 from h2crop_data.sources.parcels.declarations import CellParcels, check_declared, declarations_of, split_of_parcels
-from h2crop_data.sources.parcels.files import check_files, season_files
+from h2crop_data.sources.parcels.files import check_year_files, season_files
 
 FILES = {
     "fr": ("fr_rpg_2022_100.gpkg", "code_cultu", "EPSG:2154"),
@@ -114,7 +114,7 @@ def test_the_shipped_recipe_reads_the_register_of_2022_whose_fields_are_in_small
     groups = [[cell for cell in cells if cell.epsg == zone] for zone in sorted({cell.epsg for cell in cells})]
     assert recipe.parcels is not None
     files = season_files(recipe.parcels, recipe.locate, 2022)["parcels"]
-    assert check_files(files, cells, recipe.area.crs) == []
+    assert check_year_files(files, cells, recipe.area.crs) == []
     found = declarations_of(files, groups, recipe.split, Taxonomy.load(), lambda done, total, text: None)
     check_declared([found], files)
     # One lies on the border of two zones, where no cell is.

@@ -20,8 +20,8 @@ from h2crop_data.cube.statistics import (
     class_counts,
     exact_dot,
     parcel_counts,
+    statistics_of_training,
     total,
-    training_statistics,
 )
 from h2crop_data.sources.formats import known_layout
 
@@ -99,7 +99,7 @@ def test_the_sums_of_blocks_are_those_of_a_naive_pass_in_any_order() -> None:
     whole = {name: np.concatenate([block[name] for block in blocks]) for name in blocks[0]}
     clear = (whole["enmap_quality"] & CLOUD) == 0
     assert everything.samples == 6
-    found = training_statistics(everything, SPECS)
+    found = statistics_of_training(everything, SPECS)
     statistics = found["reflectance"]
     for band in range(3):
         values = whole["enmap"][:, band][clear & (whole["enmap"][:, band] != REFLECTANCE_FILL)] / 10000
@@ -139,7 +139,7 @@ def test_sums_come_back_from_their_bytes(without: tuple[str, ...], split: str) -
     sums = block_sums(block, SPECS, split, {"enmap_quality": CLOUD})
     back = BlockSums.decode(sums.encode())
     assert back.encode() == sums.encode()
-    assert training_statistics(back, SPECS) == training_statistics(sums, SPECS)
+    assert statistics_of_training(back, SPECS) == statistics_of_training(sums, SPECS)
     assert (set(back.values), set(back.counts)) == (set(sums.values), set(sums.counts))
 
 

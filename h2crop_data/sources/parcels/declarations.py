@@ -96,7 +96,7 @@ def declarations_of(
 
     squares: the split of every square. known: parcels that have a number already and keep it.
     Raises ParcelError for files, fields or tables that cannot be used; whether the files are those of the cells is not
-    looked at (`check_files`, `check_declared`).
+    looked at (`check_year_files`, `check_declared`).
     """
     if not files.sources:
         return no_declarations()

@@ -73,7 +73,7 @@ def season_files(settings: Parcels, locate: Callable[[str], Path], season: int) 
     }
 
 
-def check_files(files: YearFiles, cells: Sequence[Cell], area_crs: str) -> list[str]:
+def check_year_files(files: YearFiles, cells: Sequence[Cell], area_crs: str) -> list[str]:
     """Refuse files of declarations that cannot be those of some cells; what else needs a look, in words.
 
     area_crs: the CRS of the recipe's area, which may be that of a file that states another one.

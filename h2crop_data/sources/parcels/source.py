@@ -34,7 +34,7 @@ from h2crop_data.sources.parcels.declarations import (
     with_listed_splits,
     with_splits,
 )
-from h2crop_data.sources.parcels.files import check_files, check_other_files, season_files
+from h2crop_data.sources.parcels.files import check_other_files, check_year_files, season_files
 from h2crop_data.sources.parcels.format import parcels_format
 from h2crop_data.sources.parcels.report import explain_declarations
 from h2crop_data.sources.parcels.words import ParcelWords
@@ -200,7 +200,7 @@ def declarations_in(settings: Parcels, request: Request, ground: SurveyedGround,
     for role in ROLES:
         if role == "prior":
             check_other_files(files["parcels"], files[role])
-        notes = check_files(files[role], list(ground.squares), request.crs)
+        notes = check_year_files(files[role], list(ground.squares), request.crs)
         before = numbered(known, role)
         read = declarations_of(files[role], ground.groups, request.split, taxonomy, request.progress, before)
         check_declared([read], files[role])

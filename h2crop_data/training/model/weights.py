@@ -25,16 +25,16 @@ def check_keys(
         if key in given and given[key].shape != own[key].shape
     ]
     problems = [
-        listed("missing", [name(key) for key in own if key not in given]),
-        listed("unexpected", [name(key) for key in given if key not in own]),
-        listed("of another shape", shapes),
+        listed_keys("missing", [name(key) for key in own if key not in given]),
+        listed_keys("unexpected", [name(key) for key in given if key not in own]),
+        listed_keys("of another shape", shapes),
     ]
     found = "; ".join(filter(None, problems))
     if found:
         raise UsageError(f"{source} does not fit the model's configuration: {found}; {remedy}")
 
 
-def listed(kind: str, names: list[str]) -> str:
+def listed_keys(kind: str, names: list[str]) -> str:
     """`3 missing: a, b, c`; empty for no names."""
     if not names:
         return ""
