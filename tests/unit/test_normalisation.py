@@ -127,6 +127,9 @@ def test_the_record_is_checked() -> None:
         Normalisation(source="x", mean={"s2": (1.0,)}, sd={"s2": (1.0, 2.0)})
     with pytest.raises(UsageError, match="same arrays"):
         Normalisation(source="x", mean={"s2": (1.0,)}, sd={"enmap": (1.0,)})
+    for wrong_type in ({"s2": ("high",)}, {"s2": 1.0}, [1.0]):
+        with pytest.raises(UsageError, match="array -> one number a band"):
+            Normalisation(source="x", mean=wrong_type, sd={"s2": (1.0,)})  # type: ignore[arg-type]
     for wrong in (-1.0, float("nan")):
         with pytest.raises(UsageError, match="must not be negative"):
             Normalisation(source="x", mean={"s2": (1.0,)}, sd={"s2": (wrong,)})
