@@ -8,6 +8,8 @@ from typing import Literal
 REFLECTANCE_FILL = -32768
 #: Stored reflectance is round(reflectance / REFLECTANCE_SCALE).
 REFLECTANCE_SCALE = 1e-4
+#: Arrays of reflectance.
+IMAGES = ("enmap", "s2")
 #: Label of a pixel whose crop is not known at a tier.
 UNKNOWN = 255
 #: Label of a pixel nobody declared.

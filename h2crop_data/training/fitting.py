@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from h2crop_data.constants import FINE, SENTINEL2_BANDS
 from h2crop_data.cube.reading import load_root, read_index, read_index_json
@@ -56,14 +57,14 @@ def config_for_store(
         base = ModelConfig.small(months, patch=patch, enmap=sees_enmap)
     else:
         base = ModelConfig.build(months=months, patch=patch, enmap=HyperspectralConfig() if sees_enmap else None)
-    chosen: dict[str, Any] = {
-        "classes": {tier: number for tier, number in classes.items() if tiers is None or tier in tiers},
-        "enmap": base.enmap.model_copy(update={"bands": bands}) if base.enmap else None,
-        "prior": prior is not False,
-        "normalisation": normalisation or Normalisation.of_store(store, release),
-        "taxonomy": taxonomy_of(store, release),
-    }
-    return ModelConfig.build(**dict(base) | chosen)
+    return replace(
+        base,
+        classes={tier: number for tier, number in classes.items() if tiers is None or tier in tiers},
+        enmap=replace(base.enmap, bands=bands) if base.enmap else None,
+        prior=prior is not False,
+        normalisation=normalisation or Normalisation.of_store(store, release),
+        taxonomy=taxonomy_of(store, release),
+    )
 
 
 def check_taxonomy(config: ModelConfig, store: str | Path, release: int | None = None) -> None:

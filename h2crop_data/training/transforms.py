@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from h2crop_data.constants import ENMAP_FLAGS, MONTHS
+from h2crop_data.constants import ENMAP_FLAGS, IMAGES, MONTHS
 from h2crop_data.errors import UsageError
 from h2crop_data.training.augmentation import (
     Augmentation,
@@ -21,7 +21,9 @@ from h2crop_data.training.augmentation import (
     orient,
     patch_and_step,
 )
-from h2crop_data.training.normalisation import IMAGES, Normalisation, check_normalisation, normalise, stored_offsets
+from h2crop_data.training.normalisation import Normalisation, normalise
+from h2crop_data.training.normalisation_check import check_normalisation
+from h2crop_data.training.store_statistics import stored_offsets
 
 #: Arrays of class ids or parcel numbers, which come out as int64.
 NUMBERED = ("label", "prior", "parcel")

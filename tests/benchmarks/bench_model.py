@@ -26,6 +26,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -49,8 +50,7 @@ Step = Callable[[], dict[int, Tensor]]
 def configuration(full: bool, months: int) -> ModelConfig:
     """Without stochastic depth, so that both compute the same."""
     config = ModelConfig.published(months) if full else ModelConfig.small(months)
-    swin = config.sentinel2.model_copy(update={"stochastic_depth": 0.0})
-    return config.model_copy(update={"sentinel2": swin})
+    return replace(config, sentinel2=replace(config.sentinel2, stochastic_depth=0.0))
 
 
 def steps(config: ModelConfig, batch: int, device: str, variants: tuple[str, ...]) -> dict[str, Step]:

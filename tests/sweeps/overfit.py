@@ -10,6 +10,7 @@ import argparse
 import json
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -59,8 +60,9 @@ def overfit(store: Path, months: int, epochs: int, pixels: int | None) -> dict[s
     settings = TrainingSettings.small(learning_rate=3e-3, warm_up=20, epochs=epochs, batch_size=SAMPLES)
     torch.manual_seed(settings.seed)
     config = config_for_store(store, months=months)
-    small = ModelConfig.small(months, patch=pixels or config.patch)
-    config = config.model_copy(update={"patch": small.patch, "enmap": small.enmap})
+    if pixels is not None:
+        cell = ModelConfig.small(months, patch=pixels).enmap.cell
+        config = replace(config, patch=pixels, enmap=replace(config.enmap, cell=cell))
     trainer = Trainer(CropModel(config), settings, updates=epochs)
     begun = time.monotonic()
     reached: dict[int, float] = {}

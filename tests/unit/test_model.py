@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,7 @@ from h2crop_data.training.model import (
 )
 from h2crop_data.training.model.attention import StochasticDepth
 from h2crop_data.training.model.swin import SwinStage, relative_positions, shift_mask
+from h2crop_data.training.normalisation import Normalisation
 
 #: Frames that merging 1, 2, 3 average, by months: the published ones, and those of other windows.
 STEPS = {6: (2, 2, 1), 8: (2, 2, 1), 10: (2, 2, 2), 12: (2, 2, 2), 1: (1, 1, 1), 3: (2, 1, 1), 4: (2, 1, 1)}
@@ -251,17 +253,50 @@ def test_an_odd_last_month_is_paired_with_zeros() -> None:
         ({"classes": {5: 3}}, "tiers [5]: give one or more of 1..4"),
         ({"classes": {}}, "give one or more"),
         ({"sentinel2": SwinConfig(window=(2, 7, 7))}, "6 months are 3 frames"),
-        ({"widths": 3}, "widths"),
+        ({"widths": 3}, "widths: unknown field"),
+        ({"months": "six", "prior": 1}, "from 1 to 12, got 'six'; prior: expected bool, got 1"),
+        ({"patch": 96.0}, "patch: expected a whole number of at least 1, got 96.0"),
+        ({"classes": {"1": 6}}, "classes, a tier: expected int, got '1'"),
+        ({"classes": {1: 0}}, "classes, tier 1: expected a whole number of at least 1, got 0"),
+        ({"enmap": {"bands": 3}}, "enmap: expected HyperspectralConfig"),
         (
-            {"normalisation": {"source": "a test", "mean": {"s2": [0] * 10}, "sd": {"s2": [1] * 10}}},
+            {"normalisation": Normalisation("a test", mean={"s2": (0.0,) * 10}, sd={"s2": (1.0,) * 10})},
             "0 figures of enmap",
         ),
     ],
 )
 def test_sizes_that_do_not_fit_are_refused_in_words(fields: dict[str, Any], words: str) -> None:
     with pytest.raises(UsageError) as raised:
-        ModelConfig.build(**tiny().model_dump() | fields)
+        ModelConfig.build(**vars(tiny()) | fields)
     assert words in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("record", "values", "words"),
+    [
+        (SwinConfig, {"depths": (2, 2, 0, 2)}, "depths[2]: expected a whole number of at least 1, got 0"),
+        (SwinConfig, {"depths": [2, 2, 2, 2]}, "depths: expected a tuple of 4 whole numbers"),
+        (SwinConfig, {"heads": (1, 2, 4)}, "heads: expected a tuple of 4"),
+        (SwinConfig, {"width": 6}, "stage 0: width 6 is not a multiple of 4 heads"),
+        (SwinConfig, {"token": (2, 4, 2)}, "must be square in y and x"),
+        (SwinConfig, {"width": True}, "width: expected a whole number of at least 1, got True"),
+        (SwinConfig, {"stochastic_depth": 1.0}, "stochastic_depth: expected a number from 0 to below 1, got 1.0"),
+        (TransformerConfig, {"heads": "two"}, "heads: expected a whole number of at least 1, got 'two'"),
+        (HyperspectralConfig, {"spatial_width": 100}, "spatial_width 100 is not a multiple of 12 heads"),
+        (HyperspectralConfig, {"spatial": 12}, "spatial: expected TransformerConfig, got 12"),
+        (HyperspectralConfig, {"optional": 1}, "optional: expected bool, got 1"),
+        (ModelConfig, {"months": 13}, "months: expected a whole number from 1 to 12, got 13"),
+    ],
+)
+def test_each_record_refuses_values_in_words(record: type[Any], values: dict[str, Any], words: str) -> None:
+    with pytest.raises(UsageError) as raised:
+        record(**values)
+    assert words in str(raised.value)
+
+
+def test_a_configuration_without_months_is_refused() -> None:
+    with pytest.raises(UsageError, match="months: missing"):
+        ModelConfig.build(prior=False)
 
 
 def test_unknown_tiers_are_refused() -> None:
@@ -329,7 +364,7 @@ def test_an_unknown_prior_adds_nothing() -> None:
 def optional() -> ModelConfig:
     config = tiny()
     assert config.enmap
-    return config.model_copy(update={"enmap": config.enmap.model_copy(update={"optional": True})})
+    return replace(config, enmap=replace(config.enmap, optional=True))
 
 
 def test_the_token_stands_for_absent_enmap() -> None:

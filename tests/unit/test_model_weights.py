@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -107,7 +108,7 @@ def test_a_model_without_enmap_and_prior_expects_neither(tmp_path: Path) -> None
 def test_saving_again_replaces_the_model_and_leaves_no_other_file(
     model: CropModel, config: ModelConfig, tmp_path: Path
 ) -> None:
-    trained(config.model_copy(update={"months": 6})).save_pretrained(tmp_path)
+    trained(replace(config, months=6)).save_pretrained(tmp_path)
     model.save_pretrained(tmp_path)
     model.save_pretrained(tmp_path)
     assert CropModel.from_pretrained(tmp_path).config.months == 8
@@ -118,16 +119,16 @@ def test_saving_again_replaces_the_model_and_leaves_no_other_file(
 def test_an_interrupted_save_leaves_the_model_that_was_there(
     model: CropModel, config: ModelConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int
 ) -> None:
-    older = trained(config.model_copy(update={"months": 6}))
+    older = trained(replace(config, months=6))
     older.save_pretrained(tmp_path)
     calls = []
-    replace = Path.replace
+    rename = Path.replace
 
     def fails(path: Path, target: Path) -> Path:
         calls.append(target)
         if len(calls) == step:
             raise OSError(28, "No space left on device")
-        return replace(path, target)
+        return rename(path, target)
 
     monkeypatch.setattr(Path, "replace", fails)
     with pytest.raises(ModelError, match="No space left on device"):
@@ -169,6 +170,11 @@ def impossible_config(folder: Path) -> None:
     rewrite(folder, config=config | {"months": 13})
 
 
+def unknown_size(folder: Path) -> None:
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))["config"]
+    rewrite(folder, config=config | {"sentinel2": config["sentinel2"] | {"frames": 3}})
+
+
 DAMAGE: dict[str, tuple[Any, str]] = {
     "no folder": (lambda folder: shutil.rmtree(folder), "holds no model: config.json"),
     "no weights": (lambda folder: weights_file(folder).unlink(), "does not exist; copy the whole folder"),
@@ -178,7 +184,8 @@ DAMAGE: dict[str, tuple[Any, str]] = {
     "another library's": (lambda folder: rewrite(folder, format="bert"), "not that of a model saved by"),
     "another version": (lambda folder: rewrite(folder, format_version=2), "format version 2, this h2crop reads 1"),
     "no list of weights": (lambda folder: rewrite(folder, weights={}), "is damaged: KeyError('file')"),
-    "impossible sizes": (impossible_config, "months: Input should be less than or equal to 12"),
+    "impossible sizes": (impossible_config, "months: expected a whole number from 1 to 12, got 13"),
+    "an unknown size": (unknown_size, "sentinel2.frames: Unexpected keyword argument"),
     "other tiers": (other_tiers, "missing: heads.tiers.3.0.weight"),
 }
 

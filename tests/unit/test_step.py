@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -202,7 +203,7 @@ def test_evaluating_leaves_the_model_as_it_was(made: MadeStore) -> None:
 def test_a_model_of_other_classes_is_not_evaluated(made: MadeStore) -> None:
     model = model_of(made)
     dataset = CropSamples(made.folder, months=6, later_scenes=True)
-    config = model.config.model_copy(update={"taxonomy": "0 " + "0" * 64})
+    config = replace(model.config, taxonomy="0 " + "0" * 64)
     with pytest.raises(UsageError, match=r"made for the classes 0 0000.*relabel the store"):
         evaluate(CropModel(config), dataset, BatchTransforms.for_store(made.folder), sample_places(made.folder))
 

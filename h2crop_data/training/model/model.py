@@ -14,7 +14,6 @@ from h2crop_data.errors import ModelError, UsageError
 from h2crop_data.training.model.config import ModelConfig
 from h2crop_data.training.model.decoder import Heads, Neck
 from h2crop_data.training.model.hyperspectral import HyperspectralStream
-from h2crop_data.training.model.saved import read_model, write_model
 from h2crop_data.training.model.swin import Sentinel2Stream
 from h2crop_data.training.model.weights import check_keys
 
@@ -119,6 +118,8 @@ class CropModel(nn.Module):
         A model that was in the folder stays whole until the new one has replaced it. Raises ModelError where the
         folder cannot be written.
         """
+        from h2crop_data.training.model.saved import write_model  # needs more packages than the model
+
         write_model(Path(folder), self.config, self.state_dict())
 
     @classmethod
@@ -127,6 +128,8 @@ class CropModel(nn.Module):
 
         Raises ModelError for a folder that holds no model, or a damaged one, or one of another version.
         """
+        from h2crop_data.training.model.saved import read_model  # needs more packages than the model
+
         config, weights = read_model(Path(folder))
         try:
             remedy = "its config.json was changed: save the model again"

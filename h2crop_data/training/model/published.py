@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterable, Mapping
+from dataclasses import replace
 from typing import Literal
 
 import torch
@@ -131,7 +132,7 @@ def published_config(state: Mapping[str, Tensor]) -> ModelConfig:
     prior = state[heads[tiers[0]]].shape[1] > features
     config = ModelConfig.published(months * frames, enmap=enmap, prior=prior, tiers=tiers)
     counts = {tier: state[heads[tier].removesuffix("0.weight") + "2.bias"].shape[0] - 1 for tier in tiers}
-    return config.model_copy(update={"classes": counts})
+    return replace(config, classes=counts)
 
 
 def load_agrifm(

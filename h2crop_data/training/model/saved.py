@@ -11,20 +11,29 @@ import json
 import os
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from h2crop_data.errors import ModelError
-from h2crop_data.training.model.config import ModelConfig, in_words
+from h2crop_data.training.model.config import REFUSED, ModelConfig
 
 CONFIG_FILE = "config.json"
 FORMAT = "h2crop model"
 FORMAT_VERSION = 1
+
+
+class StoredConfig(BaseModel):
+    """A configuration as JSON has it: lists become tuples, unknown members are refused at every level."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    config: ModelConfig
 
 
 def write_model(folder: Path, config: ModelConfig, weights: Mapping[str, Tensor]) -> None:
@@ -43,7 +52,7 @@ def write_model(folder: Path, config: ModelConfig, weights: Mapping[str, Tensor]
             "outputs": {f"tier {tier}": config.classes[tier] + 1 for tier in config.tiers},
             "taxonomy": config.taxonomy,
             "weights": {"file": target.name, "bytes": partial.stat().st_size, "sha256": sha256},
-            "config": config.model_dump(mode="json"),
+            "config": asdict(config),
         }
         partial_config.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
         sync(partial)
@@ -66,7 +75,7 @@ def read_model(folder: Path) -> tuple[ModelConfig, dict[str, Tensor]]:
     """Configuration and weights of a folder. Raises ModelError that says what is wrong with it."""
     document = read_config(folder)
     try:
-        config = ModelConfig.model_validate(document["config"])
+        config = StoredConfig(config=document["config"]).config
         facts = document["weights"]
         path, size, sha256 = folder / str(facts["file"]), int(facts["bytes"]), str(facts["sha256"])
     except ValidationError as error:
@@ -129,3 +138,13 @@ def sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def in_words(error: ValidationError) -> str:
+    """What does not fit, in one line: `field: reason; field: reason`."""
+    reasons = []
+    for problem in error.errors():
+        place = ".".join(map(str, problem["loc"]))
+        reason = problem["msg"].removeprefix("Value error, ").removeprefix(REFUSED)
+        reasons.append(f"{place}: {reason}" if place else reason)
+    return "; ".join(reasons)
