@@ -94,6 +94,7 @@ class CropSamples(Dataset[dict[str, Any]]):
         UsageError for a day that no window ends with.
         """
         self.store = store
+        self.release = release
         root = load_root(store, release)
         attributes = root["attributes"]
         present = [int(season) for season in attributes["seasons"]]

@@ -7,9 +7,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
-from h2crop_data.constants import FINE, SENTINEL2_BANDS
+from h2crop_data.constants import FINE, NONE, SENTINEL2_BANDS
 from h2crop_data.cube.reading import load_root, read_index, read_index_json
 from h2crop_data.errors import StoreError, UsageError
+from h2crop_data.parcels.taxonomy import Taxonomy
 from h2crop_data.training.model.config import HyperspectralConfig, ModelConfig
 from h2crop_data.training.normalisation import Normalisation
 
@@ -68,21 +69,30 @@ def config_for_store(
 
 
 def check_taxonomy(config: ModelConfig, store: str | Path, release: int | None = None) -> None:
-    """Refuse a model that was made for other classes than those of a store; one that does not state its own passes.
+    """Refuse to compare predictions and labels whose classes are not the same: of model, store and this h2crop.
 
-    Raises UsageError.
+    A model or an imported store that does not state its classes passes. Raises UsageError.
     """
-    of_store = taxonomy_of(store, release)
-    if config.taxonomy not in (None, of_store):
+    taxonomy = Taxonomy.load()
+    installed, of_store = f"{taxonomy.version} {taxonomy.hash}", taxonomy_of(store, release)
+    if of_store not in (None, installed):
         raise UsageError(
-            f"the model was made for the classes {config.taxonomy}, {store} has {of_store}: relabel the store "
-            "(`h2crop relabel`) with the h2crop version that has these classes, or train again"
+            f"{store} has the classes {of_store}, this h2crop has {installed}: relabel the store "
+            "(`h2crop relabel`), or use the h2crop that made it"
+        )
+    if config.taxonomy not in (None, installed):
+        raise UsageError(
+            f"the model was made for the classes {config.taxonomy}, this h2crop has {installed}: use the h2crop that "
+            "trained it, or train again"
         )
 
 
-def taxonomy_of(store: str | Path, release: int | None = None) -> str:
-    """Version and SHA-256 of the classes of a store. Raises StoreError where its blocks have several."""
+def taxonomy_of(store: str | Path, release: int | None = None) -> str | None:
+    """Version and SHA-256 of the classes of a store; None where it does not state them (an imported one).
+
+    Raises StoreError where its blocks have several.
+    """
     known = sorted(set(read_index(store, "blocks", release)["taxonomy"]))
     if len(known) != 1:
         raise StoreError(f"the blocks of {store} have {len(known)} taxonomies: {', '.join(known)}; relabel the store")
-    return str(known[0])
+    return None if known[0] == NONE else str(known[0])

@@ -22,7 +22,8 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> MadeStore:
     """A store of patches of 24 pixels in three splits; not to be changed."""
     taxonomy = Taxonomy.load()
     classes = [taxonomy.names(tier) for tier in (1, 2, 3, 4)]
-    return make_store(tmp_path_factory.mktemp("made") / "store", blocks=3, classes=classes)
+    stated = f"{taxonomy.version} {taxonomy.hash}"
+    return make_store(tmp_path_factory.mktemp("made") / "store", blocks=3, classes=classes, taxonomy=stated)
 
 
 def command(made: MadeStore, out: Path, *more: str) -> list[str]:
@@ -42,7 +43,7 @@ def test_a_training_that_is_killed_goes_on_to_the_same_weights(made: MadeStore, 
         os.kill(process.pid, signal.SIGKILL)
     assert not (tmp_path / "killed" / "model").exists()
     again = subprocess.run(command(made, tmp_path / "killed"), capture_output=True, text=True, check=True)
-    assert "going on after" in again.stderr
+    assert "resuming after" in again.stderr
     models = [CropModel.from_pretrained(tmp_path / name / "model") for name in ("whole", "killed")]
     for name, values in models[0].state_dict().items():
         assert torch.equal(values, models[1].state_dict()[name]), name

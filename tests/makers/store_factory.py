@@ -68,6 +68,7 @@ class MadeStore:
     #: season -> the samples' index.
     samples: dict[int, gpd.GeoDataFrame] = field(default_factory=dict)
     release: int = 0
+    taxonomy: str = ""
 
 
 def make_store(
@@ -82,10 +83,12 @@ def make_store(
     labels: bool = True,
     codec: Codec | None = None,
     classes: list[dict[int, str]] = CLASSES,
+    taxonomy: str = "1 " + "0" * 64,
 ) -> MadeStore:
     """Write and seal a store; the last block of a season has one sample less than it could hold (if it holds two).
 
     s2_bands: none for a store without Sentinel-2; enmap, labels: whether it has them. classes: of each tier.
+    taxonomy: their version and hash, as the index of blocks states them.
     """
     layout = known_layout(
         cell_size=cell_size,
@@ -95,7 +98,7 @@ def make_store(
         enmap_bands=len(WAVELENGTHS) if enmap else 0,
         labels=labels,
     )
-    made = MadeStore(folder, layout)
+    made = MadeStore(folder, layout, taxonomy=taxonomy)
     with hold_store(folder) as builder, ThreadPoolExecutor(2) as pool:
         finished = [write_season(builder, pool, made, season, blocks) for season in seasons]
         made.release = seal(builder, layout, finished, classes, SOFTWARE, describe_release)
@@ -121,7 +124,7 @@ def write_season(
         written = [builder.describe(name) for name in builder.write_block(season, block, arrays, layout, pool)]
         sums.setdefault(split, []).append(block_sums(arrays, layout.arrays(), split, {"enmap_quality": ENMAP_FLAGGED}))
         rows += [sample_row(layout, season, block, slot, split, one) for slot, one in zip(slots, stacked, strict=True)]
-        block_rows.append(block_row(season, block, split, count, written, layout))
+        block_rows.append(block_row(season, block, split, count, written, layout) | {"taxonomy": made.taxonomy})
         files += written
         parts.append(arrays)
     made.arrays[season] = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}

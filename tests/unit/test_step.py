@@ -7,13 +7,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from pydantic import ValidationError
 from store_factory import MadeStore, make_store
 from torch.utils.data import default_collate
 
 from h2crop_data.errors import ModelError, StoreError, UsageError
 from h2crop_data.parcels.taxonomy import Taxonomy
+from h2crop_data.training.augmentation import Augmentation
 from h2crop_data.training.dataset import CropSamples
-from h2crop_data.training.evaluation import sample_places
 from h2crop_data.training.fitting import config_for_store
 from h2crop_data.training.losses import hierarchical_loss
 from h2crop_data.training.model import CropModel
@@ -34,7 +35,8 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> MadeStore:
     """A store of patches of 24 pixels in three splits; not to be changed."""
     taxonomy = Taxonomy.load()
     classes = [taxonomy.names(tier) for tier in (1, 2, 3, 4)]
-    return make_store(tmp_path_factory.mktemp("made") / "store", blocks=3, classes=classes)
+    stated = f"{taxonomy.version} {taxonomy.hash}"
+    return make_store(tmp_path_factory.mktemp("made") / "store", blocks=3, classes=classes, taxonomy=stated)
 
 
 def model_of(made: MadeStore, seed: int = 0, **chosen: object) -> CropModel:
@@ -99,14 +101,18 @@ def test_fewer_batches_than_an_update_takes_are_used_when_asked_for(made: MadeSt
     assert all(torch.equal(values, before[name]) for name, values in trainer.model.named_parameters())
     with pytest.raises(UsageError, match="call update"):
         trainer.save(tmp_path / "state.pt")
+    one = trainer.model.heads.tiers["1"][0].weight.grad.clone()
     trainer.update()
+    # The mean of one gradient, not a third of it: seen in the first moment of AdamW, a tenth of the gradient.
+    moment = trainer.optimiser.state[trainer.model.heads.tiers["1"][0].weight]["exp_avg"]
+    torch.testing.assert_close(moment, 0.1 * 3 * one)
     assert not all(torch.equal(values, before[name]) for name, values in trainer.model.named_parameters())
     done = trainer.done
     trainer.update()
     assert trainer.done == done == 1
 
 
-def test_a_loss_that_is_not_finite_names_its_samples_and_changes_nothing(made: MadeStore) -> None:
+def test_a_loss_that_is_not_finite_names_its_samples_and_ends_the_training(made: MadeStore, tmp_path: Path) -> None:
     trainer = Trainer(model_of(made), TrainingSettings.small(), updates=10)
     weights = {name: values.clone() for name, values in trainer.model.named_parameters()}
     batch = batch_of(made, [0, 1])
@@ -114,6 +120,23 @@ def test_a_loss_that_is_not_finite_names_its_samples_and_changes_nothing(made: M
     with pytest.raises(ModelError, match=f"batch 1 is nan .*{batch['id'][0]}"):  # type: ignore[index]
         trainer.step(batch)
     assert all(torch.equal(values, weights[name]) for name, values in trainer.model.named_parameters())
+    # Batch normalisation has seen it: the state that was saved before is the one to use.
+    with pytest.raises(ModelError, match="is not saved"):
+        trainer.save(tmp_path / "state.pt")
+    with pytest.raises(ModelError, match="load the state that was saved last"):
+        trainer.step(batch_of(made, [0, 1]))
+
+
+def test_a_training_ends_after_its_last_update(made: MadeStore) -> None:
+    trainer = Trainer(model_of(made), TrainingSettings.small(), updates=1)
+    trainer.step(batch_of(made, [0, 1]))
+    with pytest.raises(UsageError, match="ended after its 1 updates"):
+        trainer.step(batch_of(made, [0, 1]))
+
+
+def test_settings_that_contradict_each_other_are_refused() -> None:
+    with pytest.raises(ValidationError, match="last_learning_rate 6e-06 is above learning_rate 1e-06"):
+        TrainingSettings(learning_rate=1e-6)
 
 
 @pytest.mark.parametrize("precision", ["bfloat16", "float16"])
@@ -141,15 +164,16 @@ def test_every_epoch_sees_every_sample_once_in_an_order_of_its_own() -> None:
 
 
 def test_random_numbers_depend_on_all_that_is_given() -> None:
-    drawn = {tuple(torch.rand(3, generator=generator_of(*key)).tolist()) for key in ((0, 0), (0, 1), (1, 0), (0, 0))}
-    assert len(drawn) == 3
+    keys = [(0,), (0, 0), (0, 0, 0), (0, 1), (1, 0), (0, 0)]
+    drawn = {tuple(torch.rand(3, generator=generator_of(*key)).tolist()) for key in keys}
+    assert len(drawn) == len(set(keys)) == 5
 
 
 def trained(made: MadeStore, seed: int, stop: int | None = None, folder: Path | None = None) -> CropModel:
     """A model after two epochs; stopped after so many batches, saved and gone on with by another trainer."""
-    settings = TrainingSettings.small(batch_size=2, epochs=2, seed=seed)
+    settings = TrainingSettings.small(batch_size=2, epochs=2, seed=seed, accumulation=3)
     dataset = CropSamples(made.folder, months=6, later_scenes=True)
-    transforms = BatchTransforms.for_store(made.folder)
+    transforms = BatchTransforms.for_store(made.folder, augmentation=Augmentation())
     trainer = Trainer(model_of(made, seed), settings, updates_of(len(dataset), settings))
     if stop is not None and folder is not None:
         for place, chosen in enumerate(batches_of_epoch(len(dataset), settings, 0)[:stop]):
@@ -160,6 +184,10 @@ def trained(made: MadeStore, seed: int, stop: int | None = None, folder: Path | 
         trainer.load(folder / "state.pt")
     while trainer.done < trainer.updates:
         train_epoch(trainer, dataset, transforms)
+    # Four batches an epoch: three and one.
+    assert (trainer.batches, trainer.done, trainer.pending) == (8, 4, 0)
+    assert trainer.optimiser.param_groups[0]["lr"] == settings.learning_rate_at(3, 4)
+    assert trainer.optimiser.param_groups[0]["weight_decay"] == 5e-4
     return trainer.model
 
 
@@ -175,10 +203,15 @@ def test_a_state_of_another_training_or_a_damaged_one_is_refused(made: MadeStore
     settings = TrainingSettings.small()
     Trainer(model_of(made), settings, updates=4).save(tmp_path / "state.pt")
     for other in (Trainer(model_of(made), settings, updates=5), Trainer(model_of(made), TrainingSettings(), updates=4)):
-        with pytest.raises(UsageError, match="other settings or samples"):
+        with pytest.raises(UsageError, match=r"with other (updates|settings);"):
             other.load(tmp_path / "state.pt")
-    with pytest.raises(UsageError, match="of another model"):
+    with pytest.raises(UsageError, match="with other model configuration;"):
         Trainer(model_of(made, enmap=False), settings, updates=4).load(tmp_path / "state.pt")
+    # 5 and 6 months have weights of the same shapes.
+    with pytest.raises(UsageError, match="with other model configuration;"):
+        Trainer(CropModel(config_for_store(made.folder, months=5)), settings, updates=4).load(tmp_path / "state.pt")
+    with pytest.raises(UsageError, match="with other samples;"):
+        Trainer(model_of(made), settings, updates=4, samples=["a"]).load(tmp_path / "state.pt")
     whole = (tmp_path / "state.pt").read_bytes()
     for damaged in (b"", whole[: len(whole) // 2], b"x" * 500):
         (tmp_path / "state.pt").write_bytes(damaged)
@@ -190,22 +223,33 @@ def test_evaluating_leaves_the_model_as_it_was(made: MadeStore) -> None:
     model = model_of(made).train()
     before = {name: values.clone() for name, values in model.state_dict().items()}
     dataset = CropSamples(made.folder, months=6, later_scenes=True, arrays=["s2", "enmap", "label", "prior", "parcel"])
-    transforms, places = BatchTransforms.for_store(made.folder), sample_places(made.folder)
-    reports = [evaluate(model, dataset, transforms, places, batch_size=size) for size in (1, 3)]
+    transforms = BatchTransforms.for_store(made.folder)
+    reports = [evaluate(model, dataset, transforms, batch_size=size) for size in (1, 3)]
     assert model.training
     assert all(torch.equal(values, before[name]) for name, values in model.state_dict().items())
     assert reports[0].samples == len(dataset)
+    # Each block of the made store is a square of its own.
+    assert reports[0].squares == 3
+    assert reports[0].tiers[1].crops["all"].intervals is not None
+    assert reports[0].tiers[1].parcels is not None
+    assert reports[0].model_dump() == reports[1].model_dump()
     # Every pixel of the made labels is known at tier 1: a quarter is background.
     assert reports[0].tiers[1].published["all"].count == len(dataset) * 24**2
     assert reports[0].tiers[1].crops["all"].count == len(dataset) * 24**2 * 3 // 4
 
 
-def test_a_model_of_other_classes_is_not_evaluated(made: MadeStore) -> None:
+def test_a_model_of_other_classes_is_not_evaluated(made: MadeStore, tmp_path: Path) -> None:
     model = model_of(made)
     dataset = CropSamples(made.folder, months=6, later_scenes=True)
     config = replace(model.config, taxonomy="0 " + "0" * 64)
-    with pytest.raises(UsageError, match=r"made for the classes 0 0000.*relabel the store"):
-        evaluate(CropModel(config), dataset, BatchTransforms.for_store(made.folder), sample_places(made.folder))
+    transforms = BatchTransforms.for_store(made.folder)
+    with pytest.raises(UsageError, match=r"made for the classes 0 0000.*train again"):
+        evaluate(CropModel(config), dataset, transforms)
+    older = make_store(tmp_path / "older", taxonomy="0 " + "0" * 64)
+    with pytest.raises(UsageError, match=r"older has the classes 0 0000.*relabel the store"):
+        evaluate(model, CropSamples(older.folder), transforms)
+    # One that does not state its classes passes, as imported stores do.
+    evaluate(CropModel(replace(model.config, taxonomy=None)), dataset, transforms)
 
 
 # A model for a store

@@ -230,7 +230,8 @@ def test_different_seeds_give_different_batches() -> None:
 
 def test_samples_of_a_store_become_what_the_model_takes(tmp_path: Any) -> None:
     made = make_store(tmp_path / "store")
-    samples = CropSamples(made.folder, arrays=["enmap", "s2", "label", "prior", "parcel", "enmap_quality"], months=6)
+    arrays = ["enmap", "s2", "label", "prior", "parcel", "enmap_quality"]
+    samples = CropSamples(made.folder, arrays=arrays, months=6, later_scenes=True)
     batch = default_collate([samples[i] for i in range(3)])
     found = BatchTransforms.for_store(made.folder, dtype=torch.bfloat16)(batch)
     truth = {name: torch.from_numpy(made.arrays[2022][name][:3].astype("int64")) for name in batch if name != "id"}
