@@ -70,7 +70,7 @@ def published_sized(folder: Path, change: Callable[[dict[str, NDArray[Any]]], di
 
 def ours(store: Path, months: int) -> dict[str, Any]:
     """All samples of a store in one batch, normalised as published."""
-    samples = CropSamples(store, months=months)
+    samples = CropSamples(store, months=months, later_scenes=True)
     (batch,) = DataLoader(samples, batch_size=len(samples))
     return BatchTransforms.for_store(store, published=True)(batch)
 
