@@ -94,7 +94,7 @@ real: $(READY)  ## Build and plot two small stores from real data in H2CROP_SHAR
 kill-sweep: $(READY)  ## Kill a hundred builds, let them go on, write docs/killed-builds.md (ten minutes)
 	$(VENV)/bin/python tests/sweeps/kill_builds.py
 
-overfit: $(READY)  ## Let the small model learn four samples of the demo by heart (make demo first; a quarter of an hour)
+overfit: $(READY)  ## Let the small model overfit four samples of the demo (make demo first; half an hour)
 	$(VENV)/bin/python tests/sweeps/overfit.py $(DEMO)/store
 
 bench: $(READY)  ## Run the benchmarks and write docs/benchmarks.md

@@ -147,13 +147,15 @@ def spatial_arrays(batch: Mapping[str, Any]) -> dict[str, Tensor]:
 def patch_and_step(batch: Mapping[str, Any]) -> tuple[int, int]:
     """Pixels along a patch's side, and along the side of the coarsest pixel of the batch, at least 30 m.
 
-    Raises UsageError as `spatial_arrays`, and where the patch is no whole number of 30 m pixels.
+    Raises UsageError as `spatial_arrays`, and where the patch is not a multiple of 30 m.
     """
     sides = [value.shape[-1] for value in spatial_arrays(batch).values()]
     patch = max(sides, default=0)
     step = max([COARSE // FINE, *(patch // side for side in sides)])
     if patch % step:
-        raise UsageError(f"patches of {patch} pixels of {FINE} m are no whole number of pixels of {step * FINE} m")
+        raise UsageError(
+            f"patches of {patch} pixels of {FINE} m are not a multiple of {step * FINE} m, the larger pixels"
+        )
     return patch, step
 
 

@@ -127,7 +127,7 @@ def check_offset(means: list[float], expected: list[float], where: str) -> None:
     for offset in (PUBLISHED_OFFSET, -PUBLISHED_OFFSET):
         if distance([value - offset for value in means], expected) < min(OFFSET_MARGIN * unexplained, by_factor):
             likely = (
-                "its Sentinel-2 numbers had the offset of 1000 that the store's have not; state it as "
+                "its Sentinel-2 numbers had the offset of 1000, those of the store do not; state it as "
                 "offset={'s2': 1000}"
                 if offset > 0
                 else "the offset of 1000 was subtracted from its Sentinel-2 numbers once too often, or is stated "

@@ -1,4 +1,4 @@
-"""The small model learns four samples of the demo by heart: `make overfit` (some minutes), written into docs/model.md.
+"""The small model overfits four samples of the demo: `make overfit`; docs/model.md has the result.
 
 What cannot learn four samples has a mistake in its loss, its gradients or the way its inputs lie. The four are one
 batch, step after step, without augmentation, until more than 99 % of the pixels of every tier are right, in evaluation.

@@ -522,5 +522,5 @@ def test_dead_weights_are_stated_values() -> None:
 def test_a_checkpoint_instead_of_its_state_dict_is_refused() -> None:
     with pytest.raises(UsageError, match=r"checkpoint\['state_dict'\]"):
         load_published({"meta": torch.zeros(1), "state_dict": torch.zeros(1)})
-    with pytest.raises(UsageError, match="no state dict of the published model"):
+    with pytest.raises(UsageError, match="invalid state dict of a published model"):
         load_published({"weight": torch.zeros(1)})

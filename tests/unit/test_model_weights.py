@@ -179,7 +179,7 @@ DAMAGE: dict[str, tuple[Any, str]] = {
     "no folder": (lambda folder: shutil.rmtree(folder), "holds no model: config.json"),
     "no weights": (lambda folder: weights_file(folder).unlink(), "does not exist; copy the whole folder"),
     "weights cut short": (cut_short, "bytes, config.json states"),
-    "a bit flipped": (flip_a_bit, "has not the checksum"),
+    "a bit flipped": (flip_a_bit, "its checksum differs"),
     "no JSON": (lambda folder: (folder / "config.json").write_text("{", encoding="utf-8"), "is not JSON"),
     "another library's": (lambda folder: rewrite(folder, format="bert"), "not that of a model saved by"),
     "another version": (lambda folder: rewrite(folder, format_version=2), "format version 2, this h2crop reads 1"),

@@ -86,7 +86,7 @@ class Heads(nn.Module):
 
 
 def one_hot(classes: Tensor, count: int, dtype: torch.dtype) -> Tensor:
-    """(B, H, W) integers -> (B, count, H, W) of 0 and 1; a number that is no class (255 = unknown) is all zeros."""
+    """(B, H, W) integers -> (B, count, H, W) of 0 and 1; 255 (unknown) and unknown classes are all zeros."""
     numbers = torch.arange(count, device=classes.device).view(-1, 1, 1)
     return (classes.unsqueeze(1) == numbers).to(dtype)
 

@@ -19,7 +19,7 @@ from h2crop_data.training.model.weights import check_keys
 
 
 class CropModel(nn.Module):
-    """The model of a configuration, with start values for training.
+    """The model of a configuration, with initial weights for training.
 
     `load_published` gives one with published weights, `from_pretrained` one that was saved.
     `checkpointing`: whether transformer blocks are computed again in the backward pass instead of being kept; less
@@ -49,7 +49,7 @@ class CropModel(nn.Module):
         """Logits of each tier.
 
         s2: (B, T, bands, H, W) normalised, fill 0. enmap: (B, bands, H/3, W/3) normalised, fill 0. prior: (B, 4, H, W)
-        int64, tiers 1..4; 255 = unknown and any other number that is no class are seen as no class. enmap_present:
+        int64, tiers 1..4; 255 (unknown) and unknown classes are all zeros. enmap_present:
         (B,) bool, for a configuration with `enmap.optional`: False where the learned token stands for EnMAP; by
         default False for samples that are 0 everywhere, and for all if enmap is None. Inputs that the configuration
         does not use are ignored.
@@ -104,7 +104,7 @@ class CropModel(nn.Module):
         the names of keys in `source`, for errors.
         Raises UsageError that names missing and unexpected keys, and those of another shape.
         """
-        with torch.device("meta"):  # no start values are drawn
+        with torch.device("meta"):  # no initial weights are drawn
             model = cls(config)
         own = model.state_dict()
         check_keys(own, weights, source, remedy, name)

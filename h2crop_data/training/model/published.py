@@ -115,7 +115,7 @@ def published_config(state: Mapping[str, Tensor]) -> ModelConfig:
 
     Months come from the widths of the neck: 6, 8, 10 or 12 in the published models. An odd number of months has the
     keys and shapes of the next even one, which is taken.
-    Raises UsageError if it lacks the keys that tell.
+    Raises UsageError where keys that identify the configuration are missing.
     """
     if "state_dict" in state:
         raise UsageError("a checkpoint was given; give its state dict: checkpoint['state_dict']")
@@ -123,7 +123,9 @@ def published_config(state: Mapping[str, Tensor]) -> ModelConfig:
     embedding, finest = SENTINEL2 + "patch_emd.proj.weight", "neck.fusion_list.2.0.weight"
     missing = [key for key in (embedding, finest) if key not in state]
     if missing or not heads:
-        raise UsageError(f"no state dict of the published model: it lacks {(missing or ['heads.heads_dict.*'])[0]}")
+        raise UsageError(
+            f"invalid state dict of a published model: missing key {(missing or ['heads.heads_dict.*'])[0]}"
+        )
     width, _, months, *_ = state[embedding].shape
     frames = state[finest].shape[1] // width - 2
     tiers = sorted(heads)
@@ -148,12 +150,15 @@ def load_agrifm(
     band_order: `agrifm` moves the channels of the patch embedding to our order of bands (B08 stands fourth in AgriFM's
     configuration, seventh in ours); `published` loads them as they are, as the published code does.
     ignore: beginnings of keys that are left out on purpose, such as `HLSL30_patch_emd`, the patch embedding of another
-    sensor, or `S2_patch_emd` where its months a token differ; what is left out of the stream keeps its start values.
+    sensor, or `S2_patch_emd` where its months a token differ; what is left out of the stream keeps its initial weights.
     Raises UsageError that names missing and unexpected keys, and those of another shape; the model is then unchanged.
     """
     config = model.config
     if band_order == "agrifm" and config.s2_bands != SENTINEL2_BANDS:
-        raise UsageError(f"band_order: the model's bands are {config.s2_bands}, AgriFM's can be put in no such order")
+        raise UsageError(
+            f"band_order: AgriFM's bands are put in the order {' '.join(SENTINEL2_BANDS)}, this model has "
+            f"{' '.join(config.s2_bands)}; give band_order='published' to load them as they are"
+        )
     own = {key: tensor for key, tensor in model.state_dict().items() if key.startswith("sentinel2.")}
     left_out = {key for key in own if agrifm_key(key).startswith(tuple(ignore))}
     expected = {key: tensor for key, tensor in own.items() if key not in left_out}

@@ -101,7 +101,7 @@ def check_file(path: Path, size: int, sha256: str) -> None:
     if found != size:
         raise ModelError(f"{path} has {found} bytes, {CONFIG_FILE} states {size}; copy or save the model again")
     if not same:
-        raise ModelError(f"{path} has not the checksum that {CONFIG_FILE} states; copy or save the model again")
+        raise ModelError(f"{path}: its checksum differs from the one in {CONFIG_FILE}; copy or save the model again")
 
 
 def read_config(folder: Path) -> dict[str, Any]:
@@ -116,7 +116,7 @@ def read_config(folder: Path) -> dict[str, Any]:
     except ValueError as error:
         raise ModelError(f"{path} is not JSON: {error}; save the model again") from error
     if not isinstance(document, dict) or document.get("format") != FORMAT:
-        raise ModelError(f"{path} is not that of a model saved by save_pretrained")
+        raise ModelError(f"{path} was not written by save_pretrained; give the folder of a saved model")
     if document.get("format_version") != FORMAT_VERSION:
         raise ModelError(
             f"{path} has format version {document.get('format_version')!r}, this h2crop reads {FORMAT_VERSION}; "
