@@ -181,7 +181,7 @@ DAMAGE: dict[str, tuple[Any, str]] = {
     "weights cut short": (cut_short, "bytes, config.json states"),
     "a bit flipped": (flip_a_bit, "its checksum differs"),
     "no JSON": (lambda folder: (folder / "config.json").write_text("{", encoding="utf-8"), "is not JSON"),
-    "another library's": (lambda folder: rewrite(folder, format="bert"), "not that of a model saved by"),
+    "another library's": (lambda folder: rewrite(folder, format="bert"), "was not written by save_pretrained"),
     "another version": (lambda folder: rewrite(folder, format_version=2), "format version 2, this h2crop reads 1"),
     "no list of weights": (lambda folder: rewrite(folder, weights={}), "is damaged: KeyError('file')"),
     "impossible sizes": (impossible_config, "months: expected a whole number from 1 to 12, got 13"),
