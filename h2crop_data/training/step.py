@@ -415,9 +415,13 @@ def main(
     until: Annotated[str | None, Option(help="Last day that is known, as 06-30 or 2022-06-30.")] = None,
     epochs: Annotated[int, Option(help="How often every sample is seen.")] = 1,
     batch_size: Annotated[int, Option(help="Samples in a batch.")] = 4,
+    accumulation: Annotated[int, Option(help="Batches whose gradients are averaged for one update.")] = 1,
+    learning_rate: Annotated[float | None, Option(help="The highest one; it falls to a tenth.")] = None,
     enmap: Annotated[bool, Option(help="Whether the model sees EnMAP.")] = True,
     prior: Annotated[bool, Option(help="Whether the model sees the crops of the year before.")] = True,
     precision: Annotated[Precision, Option(help="dtype of the forward pass.")] = "float32",
+    checkpointing: Annotated[bool, Option(help="Compute blocks again in the backward pass: less memory.")] = False,
+    compiled: Annotated[bool, Option("--compile", help="Compile the model.")] = False,
     device: Annotated[str, Option(help="cpu, cuda, cuda:1.")] = "cuda" if torch.cuda.is_available() else "cpu",
     workers: Annotated[int, Option(help="Processes that read ahead; 0: none.")] = 0,
     seed: Annotated[int, Option(help="Of initial weights, order, augmentation.")] = 0,
@@ -427,7 +431,17 @@ def main(
 ) -> None:
     """Train a model on the split `train` of a store, evaluate the last weights on `val`, print metrics."""
     try:
-        chosen: dict[str, Any] = {"epochs": epochs, "batch_size": batch_size, "precision": precision, "seed": seed}
+        chosen: dict[str, Any] = {
+            "epochs": epochs,
+            "batch_size": batch_size,
+            "accumulation": accumulation,
+            "precision": precision,
+            "checkpointing": checkpointing,
+            "compile": compiled,
+            "seed": seed,
+        }
+        if learning_rate is not None:
+            chosen |= {"learning_rate": learning_rate, "last_learning_rate": learning_rate / 10}
         settings = TrainingSettings.small(**chosen) if config == "small" else TrainingSettings(**chosen)
         split, report = train(
             store,

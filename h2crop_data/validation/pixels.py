@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from h2crop_data.cube.schema import ArraySpec
 from h2crop_data.cube.shard import MISSING, decode_chunk, index_size
 from h2crop_data.cube.statistics import BlockSums, block_sums
 from h2crop_data.errors import StoreError
@@ -75,7 +76,7 @@ def look_at_block(release: Release, sources: Sequence[SourceChecks[Any]], task: 
         where = f"{task.season}/{problem.array}, sample {names[problem.sample]} (block {task.block})"
         outcome.findings.append(Finding(problem.severity, problem.check, where, problem.what, remedy))
     whole = set(arrays) == set(release.layout.arrays())
-    masks = masks_of_sources(sources, task.season)
+    masks = masks_of_sources(sources, release.layout.arrays(), task.season)
     if whole and task.split is not None and masks is not None:
         outcome.sums = block_sums(arrays, release.layout.arrays(), task.split, masks)
     return outcome
@@ -89,15 +90,21 @@ def sample_names(task: BlockCheck, arrays: dict[str, NDArray[Any]]) -> list[str]
     return [f"number {place} of its block" for place in range(count)]
 
 
-def masks_of_sources(sources: Sequence[SourceChecks[Any]], season: int) -> dict[str, int] | None:
-    """The bits that keep a pixel out of statistics, by array of flags; None where the recipe does not say."""
+def masks_of_sources(
+    sources: Sequence[SourceChecks[Any]], specs: Mapping[str, ArraySpec], season: int
+) -> dict[str, int] | None:
+    """The bits that keep a pixel out of statistics, by array of flags.
+
+    None where the recipe does not say, and where an array's flags are those of a source that validation does not know.
+    """
     masks: dict[str, int] = {}
     for source in sources:
         of_source = source.flag_masks(season)
         if of_source is None:
             return None
         masks |= of_source
-    return masks
+    flags = {spec.statistics.by for spec in specs.values() if spec.statistics and spec.statistics.kind == "values"}
+    return None if flags - {None} - set(masks) else masks
 
 
 def read_shard(release: Release, shard: Shard, outcome: CheckedBlock) -> NDArray[Any] | None:

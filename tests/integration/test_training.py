@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -42,16 +43,30 @@ def test_a_training_that_is_killed_goes_on_to_the_same_weights(made: MadeStore, 
             time.sleep(0.01)
         os.kill(process.pid, signal.SIGKILL)
     assert not (tmp_path / "killed" / "model").exists()
+    other = subprocess.run(
+        command(made, tmp_path / "killed", "--learning-rate", "0.01", "--accumulation", "2"),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert other.returncode == 2
+    assert "saved by a training with other settings and updates; choose another folder" in other.stderr
     again = subprocess.run(command(made, tmp_path / "killed"), capture_output=True, text=True, check=True)
     assert "resuming after" in again.stderr
     models = [CropModel.from_pretrained(tmp_path / name / "model") for name in ("whole", "killed")]
     for name, values in models[0].state_dict().items():
         assert torch.equal(values, models[1].state_dict()[name]), name
+    assert json.loads((tmp_path / "whole/metrics.json").read_text(encoding="utf-8"))["split"] == "val"
     assert (tmp_path / "whole/metrics.json").read_bytes() == (tmp_path / "killed/metrics.json").read_bytes()
 
 
 def test_wrong_options_are_told_in_a_line(made: MadeStore, tmp_path: Path) -> None:
-    found = subprocess.run(command(made, tmp_path, "--until", "June"), capture_output=True, text=True, check=False)
-    assert found.returncode == 2
-    assert "expected a day like" in found.stderr
-    assert "Traceback" not in found.stderr
+    for options, problem in (
+        (("--until", "June"), "expected a day like"),
+        (("--device", "abacus"), "expected cpu, cuda or cuda:1, got 'abacus'"),
+        (("--seed", "-1"), "seed: Input should be greater than or equal to 0"),
+    ):
+        found = subprocess.run(command(made, tmp_path, *options), capture_output=True, text=True, check=False)
+        assert found.returncode == 2
+        assert problem in found.stderr
+        assert "Traceback" not in found.stderr

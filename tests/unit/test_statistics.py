@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from fractions import Fraction
 
 import numpy as np
@@ -12,6 +13,7 @@ from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
 
 from h2crop_data.constants import ENMAP_FLAGS, REFLECTANCE_FILL, SENTINEL2_BANDS
+from h2crop_data.cube.schema import ArrayStatistics
 from h2crop_data.cube.statistics import (
     PERCENTILES,
     BlockSums,
@@ -24,6 +26,7 @@ from h2crop_data.cube.statistics import (
     total,
 )
 from h2crop_data.sources.formats import known_layout
+from h2crop_data.validation.pixels import masks_of_sources
 
 CLOUD = ENMAP_FLAGS["cloud"]
 SPECS = known_layout(60, 4, enmap_bands=3, s2_bands=SENTINEL2_BANDS[:2]).arrays()
@@ -165,3 +168,10 @@ def test_parcels_are_counted_by_their_classes() -> None:
             name = str(tiers[number - 1, tier])
             expected[name] = expected.get(name, 0) + 1
         assert counts[tier] == dict(sorted(expected.items(), key=lambda item: int(item[0])))
+
+
+def test_statistics_under_flags_that_validation_does_not_know_are_not_recomputed() -> None:
+    by = ArrayStatistics("values", by="doubt")
+    other = {"height": replace(SPECS["enmap"], name="height", statistics=by)}
+    assert masks_of_sources([], other, 2022) is None
+    assert masks_of_sources([], {"height": replace(other["height"], statistics=ArrayStatistics("values"))}, 2022) == {}
