@@ -243,7 +243,7 @@ def synthesised_season() -> tuple[Any, Any]:
     )
     pixels = np.zeros((4, 256), np.int64)
     pixels[:, 1] = 1
-    sums = BlockSums(MANY, None, None, None, {"label": pixels, "prior": pixels}, np.zeros(0, np.uint32))
+    sums = BlockSums(MANY, {}, {"label": pixels, "prior": pixels}, np.zeros(0, np.uint32))
     spectrum = np.tile(np.linspace(420, 2450, BANDS, dtype=np.float32), (blocks, 1))
     spectra = {"wavelength": spectrum, "fwhm": spectrum}
     recipe = {"name": "many", "description": "", "split": {"square_size": 15360}}
