@@ -12,19 +12,15 @@ from pathlib import Path
 
 import pytest
 import torch
-from store_factory import MadeStore, make_store
+from store_factory import MadeStore, make_training_store
 
-from h2crop_data.parcels.taxonomy import Taxonomy
 from h2crop_data.training.model import CropModel
 
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> MadeStore:
     """A store of patches of 24 pixels in three splits; not to be changed."""
-    taxonomy = Taxonomy.load()
-    classes = [taxonomy.names(tier) for tier in (1, 2, 3, 4)]
-    stated = f"{taxonomy.version} {taxonomy.hash}"
-    return make_store(tmp_path_factory.mktemp("made") / "store", blocks=3, classes=classes, taxonomy=stated)
+    return make_training_store(tmp_path_factory.mktemp("made") / "store")
 
 
 def command(made: MadeStore, out: Path, *more: str) -> list[str]:

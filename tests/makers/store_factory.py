@@ -27,6 +27,7 @@ from h2crop_data.cube.season import FinishedSeason
 from h2crop_data.cube.statistics import BlockSums, block_sums, total
 from h2crop_data.cube.writer import StoreBuilder, hold_store
 from h2crop_data.grid import Cell
+from h2crop_data.parcels.taxonomy import Taxonomy
 from h2crop_data.sources.describe import describe_release
 from h2crop_data.sources.formats import known_layout
 
@@ -103,6 +104,13 @@ def make_store(
         finished = [write_season(builder, pool, made, season, blocks) for season in seasons]
         made.release = seal(builder, layout, finished, classes, SOFTWARE, describe_release)
     return made
+
+
+def make_training_store(folder: Path) -> MadeStore:
+    """A store of patches of 24 pixels in three splits, with the classes that come with h2crop."""
+    taxonomy = Taxonomy.load()
+    classes = [taxonomy.names(tier) for tier in (1, 2, 3, 4)]
+    return make_store(folder, blocks=3, classes=classes, taxonomy=f"{taxonomy.version} {taxonomy.hash}")
 
 
 def write_season(

@@ -8,11 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 from pydantic import ValidationError
-from store_factory import MadeStore, make_store
+from store_factory import MadeStore, make_store, make_training_store
 from torch.utils.data import default_collate
 
 from h2crop_data.errors import ModelError, StoreError, UsageError
-from h2crop_data.parcels.taxonomy import Taxonomy
 from h2crop_data.training.augmentation import Augmentation
 from h2crop_data.training.dataset import CropSamples
 from h2crop_data.training.fitting import config_for_store
@@ -33,10 +32,7 @@ from h2crop_data.training.transforms import BatchTransforms
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> MadeStore:
     """A store of patches of 24 pixels in three splits; not to be changed."""
-    taxonomy = Taxonomy.load()
-    classes = [taxonomy.names(tier) for tier in (1, 2, 3, 4)]
-    stated = f"{taxonomy.version} {taxonomy.hash}"
-    return make_store(tmp_path_factory.mktemp("made") / "store", blocks=3, classes=classes, taxonomy=stated)
+    return make_training_store(tmp_path_factory.mktemp("made") / "store")
 
 
 def model_of(made: MadeStore, seed: int = 0, **chosen: object) -> CropModel:
@@ -144,8 +140,36 @@ def test_lower_precision_and_checkpoints_train_nearly_the_same(made: MadeStore, 
     batch = batch_of(made, [0, 1])
     exact = Trainer(model_of(made), TrainingSettings.small(), updates=10).step(batch)
     trainer = Trainer(model_of(made), TrainingSettings.small(precision=precision, checkpointing=True), updates=10)
+    assert trainer.model.checkpointing
     assert float(trainer.step(batch)) == pytest.approx(float(exact), rel=0.02)
     assert all(values.dtype == torch.float32 for values in trainer.model.parameters())
+
+
+def test_the_scale_of_float16_gradients_is_resumed(made: MadeStore, tmp_path: Path) -> None:
+    settings = TrainingSettings.small(precision="float16")
+    trainer, again = (Trainer(model_of(made), settings, updates=10) for _ in range(2))
+    trainer.scaler.scale(torch.ones(1))
+    trainer.scaler.update(8.0)
+    trainer.save(tmp_path / "state.pt")
+    again.load(tmp_path / "state.pt")
+    assert again.scaler.get_scale() == 8.0
+
+
+def test_a_model_is_compiled_when_asked_for(made: MadeStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    batch, compiled, compile_model = batch_of(made, [0, 1]), [], torch.compile
+
+    def quickly(model: CropModel) -> object:
+        """The graph without generated code, which takes minutes."""
+        compiled.append(model)
+        return compile_model(model, backend="eager")
+
+    monkeypatch.setattr(torch, "compile", quickly)
+    losses = [
+        float(Trainer(model_of(made), TrainingSettings.small(compile=chosen), updates=10).step(batch))
+        for chosen in (False, True)
+    ]
+    assert len(compiled) == 1
+    assert losses[1] == pytest.approx(losses[0], rel=1e-4)
 
 
 # Epochs

@@ -21,6 +21,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from h2crop_data.errors import ModelError
+from h2crop_data.storage.local import sync
 from h2crop_data.training.model.config import REFUSED, ModelConfig
 
 CONFIG_FILE = "config.json"
@@ -129,15 +130,6 @@ def checksum(path: Path) -> str:
     """SHA-256 of a file."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def sync(path: Path) -> None:
-    """Wait until a file or a folder's list of names is on the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def in_words(error: ValidationError) -> str:
