@@ -285,7 +285,7 @@ def stated_source(source: SourceFormat) -> dict[str, Any]:
 
 
 def parsed_source(facts: Mapping[str, Any]) -> SourceFormat:
-    """The source that a root states. Raises KeyError or TypeError for anything else."""
+    """The source that a root states. Raises KeyError, TypeError or ValueError for anything else."""
 
     def array(spec: Mapping[str, Any]) -> ArraySpec:
         lists = {name: tuple(spec[name]) for name in ("dims", "sample_shape", "chunk")}

@@ -160,7 +160,7 @@ class PairSettings(Part):
             unknown = [code for code in (first, second) if code not in growth]
             if unknown:
                 raise ValueError(
-                    f"{', '.join(unknown)} is no crop of the simulator (simulate/land/crops.csv lists them)"
+                    f"unknown crop {', '.join(unknown)}; simulate/land/crops.csv lists those of the simulator"
                 )
             if first == second or growth[first] != growth[second]:
                 raise ValueError(f"{first} and {second}: two codes that grow alike ({growth[first]}, {growth[second]})")

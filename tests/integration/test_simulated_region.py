@@ -165,7 +165,7 @@ def test_a_full_disk_is_told_and_the_region_goes_on_after(tmp_path: Path) -> Non
         ({"sentinel2.sky.cloudiness": 1.5}, "cloudiness"),
         ({"seasons": [2022, 2022]}, "each year once"),
         ({"sentinel2.archives": ["usgs"]}, "archives"),
-        ({"pairs.narrow": [["BTH", "XXX"]]}, "XXX is no crop"),
+        ({"pairs.narrow": [["BTH", "XXX"]]}, "unknown crop XXX"),
         ({"pairs.late": [["BTH", "MIS"]]}, "grow alike"),
         ({"sentinel2.archives": []}, "archives"),
         ({"sentinel2.baselines": []}, "baselines"),
