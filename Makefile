@@ -18,7 +18,7 @@ export H2CROP_SHARED
 
 DEMO := build/demo
 
-.PHONY: help demo demo-check setup test golden lint types format real bench kill-sweep overfit clean
+.PHONY: help demo demo-check setup test golden lint types format real bench kill-sweep overfit published-models clean
 
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -96,6 +96,9 @@ kill-sweep: $(READY)  ## Kill a hundred builds, let them go on, write docs/kille
 
 overfit: $(READY)  ## Let the small model overfit four samples of the demo (make demo first; half an hour)
 	$(VENV)/bin/python tests/sweeps/overfit.py $(DEMO)/store
+
+published-models: $(READY)  ## Compare the published configurations at full size with a plain writing (a quarter of an hour)
+	PYTHONPATH=. $(VENV)/bin/python tests/sweeps/published_models.py
 
 bench: $(READY)  ## Run the benchmarks and write docs/benchmarks.md
 	$(VENV)/bin/python tests/benchmarks/run_all.py

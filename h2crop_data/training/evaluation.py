@@ -16,20 +16,22 @@ from h2crop_data.errors import UsageError
 from h2crop_data.parcels.taxonomy import Taxonomy
 from h2crop_data.training.metrics import (
     Figures,
+    Intervals,
     confusion_matrix,
     count_vectors,
     crop_counts,
     crop_figures,
     crop_rates,
+    figures_of_crops,
+    intervals_of,
     percentile_interval,
     published_counts,
     published_figures,
     published_rates,
     resampled,
     resampling_weights,
-    summaries,
 )
-from h2crop_data.training.votes import ParcelVotes
+from h2crop_data.training.votes import ParcelSquares, ParcelVotes, owners_of
 
 #: What a pixel's class did since the year before: not known (prior 255, or no prior), the same, another.
 STRATA = ("prior_unknown", "unchanged", "changed")
@@ -62,8 +64,8 @@ class TierReport(BaseModel):
     """The figures of a tier.
 
     published: rules of the published code; crops: without background; each by ground: `all`, and of the pixels whose
-    prior is known `changed` (prior is not the label) and `unchanged`. parcels: one vote a parcel, rules as `crops`;
-    None where no parcels were given.
+    prior is known `changed` (prior is not the label) and `unchanged`. parcels: one vote a parcel, rules as `crops`,
+    for the intervals in the split square that most of its pixels lie in; None where no parcels were given.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -129,9 +131,11 @@ class Evaluation:
         #: Tier -> (strata, classes, classes) int64.
         self._confusion = {tier: self._zeros(len(STRATA), size, size) for tier, size in self.classes.items()}
         #: Tier -> (squares, strata, 4, classes) int64: what figures need of a square's confusion matrix, and no more.
+        #: There may be more rows than squares.
         self._vectors = {tier: self._zeros(0, len(STRATA), 4, size) for tier, size in self.classes.items()}
         self._votes = {tier: ParcelVotes(self.device) for tier in self.tiers}
-        #: (squares, [all pixels, declared ones], [pixels, consistent ones]).
+        self._parcel_squares = ParcelSquares(self.device)
+        #: (squares, [all pixels, declared ones], [pixels, consistent ones]); as many rows as `_vectors`.
         self._paths = self._zeros(0, 2, 2)
         self._has_parcels = False
         self.samples = 0
@@ -168,6 +172,11 @@ class Evaluation:
         place = torch.tensor([local[name] for name in names], device=device)[:, None, None]
         label = label.to(device)
         prior = None if prior is None else prior.to(device)
+        owners = None
+        if parcels is not None and seasons is not None:
+            owners = owners_of(parcels.to(device), seasons)
+            self._parcel_squares.add(owners, rows[place.flatten().to(self.device)].to(device))
+            self._has_parcels = True
         for tier, of_tier in classes.items():
             of_label = label[:, tier - 1]
             stratum = strata(of_label, None if prior is None else prior[:, tier - 1])
@@ -177,10 +186,8 @@ class Evaluation:
             by_square = counted.view(len(local), len(STRATA), size, size)
             self._confusion[tier] += by_square.sum(0).to(self.device)
             self._vectors[tier].index_add_(0, rows, count_vectors(by_square).to(self.device))
-            if parcels is not None and seasons is not None:
-                season = torch.tensor(list(seasons), device=device)
-                self._votes[tier].add(of_tier, of_label, parcels.to(device).long(), season)
-                self._has_parcels = True
+            if owners is not None:
+                self._votes[tier].add(of_tier, of_label, owners)
         if self._steps:
             declared = (label[:, 0] != BACKGROUND) & (label[:, 0] != UNKNOWN)
             consistent = self._consistent(classes)
@@ -235,9 +242,12 @@ class Evaluation:
         if new:
             for name in new:
                 self._squares[name] = len(self._squares)
-            for tier, vectors in self._vectors.items():
-                self._vectors[tier] = torch.cat([vectors, self._zeros(len(new), *vectors.shape[1:])])
-            self._paths = torch.cat([self._paths, self._zeros(len(new), 2, 2)])
+            if len(self._squares) > len(self._paths):
+                # Twice as many, so that squares that come one by one are not copied each time.
+                more = max(len(new), len(self._paths))
+                for tier, vectors in self._vectors.items():
+                    self._vectors[tier] = torch.cat([vectors, self._zeros(more, *vectors.shape[1:])])
+                self._paths = torch.cat([self._paths, self._zeros(more, 2, 2)])
         return torch.tensor([self._squares[name] for name in names], device=self.device)
 
     def _consistent(self, classes: Mapping[int, Tensor]) -> Tensor:
@@ -262,8 +272,9 @@ class Evaluation:
         merged._paths = self._paths.clone()
         rows = merged._rows(list(other._squares))
         for tier, vectors in other._vectors.items():
-            merged._vectors[tier].index_add_(0, rows, vectors.to(self.device))
-        merged._paths.index_add_(0, rows, other._paths.to(self.device))
+            merged._vectors[tier].index_add_(0, rows, vectors[: len(rows)].to(self.device))
+        merged._paths.index_add_(0, rows, other._paths[: len(rows)].to(self.device))
+        merged._parcel_squares = self._parcel_squares.merged(other._parcel_squares, rows)
         merged._votes = {tier: votes + other._votes[tier] for tier, votes in self._votes.items()}
         merged._has_parcels = self._has_parcels or other._has_parcels
         merged.samples = self.samples + other.samples
@@ -310,8 +321,33 @@ class Evaluation:
             vectors = by_square[:, list(chosen)].sum(1)
             published[ground] = published_figures(total, intervals(weights, vectors, published=True))
             crops[ground] = crop_figures(total, intervals(weights, vectors, published=False))
-        parcels = crop_figures(self._votes[tier].confusion(self.classes[tier]).cpu()) if self._has_parcels else None
+        parcels = None
+        if self._has_parcels:
+            vectors = self._parcel_vectors(tier, order)
+            parcels = figures_of_crops(vectors.sum(0), intervals(weights, vectors, published=False))
         return TierReport(published=published, crops=crops, parcels=parcels)
+
+    def _parcel_vectors(self, tier: int, order: Tensor) -> Tensor:
+        """As `count_vectors`, with parcels in the place of pixels, by split square in order: (squares, 4, N + 1)."""
+        owner, label, vote = self._votes[tier].decisions()
+        square = self._parcel_squares.of_owners(owner, order.argsort()).cpu()
+        label, vote = label.cpu(), vote.cpu()
+        size = self.classes[tier]
+
+        def counted(classes: Tensor, chosen: Tensor) -> Tensor:
+            places = (square * size + classes)[chosen]
+            return torch.bincount(places, minlength=len(order) * size).view(len(order), size)
+
+        every = torch.ones_like(label, dtype=torch.bool)
+        return torch.stack(
+            [
+                counted(label, label == vote),
+                counted(label, every),
+                counted(vote, every),
+                counted(vote, label != BACKGROUND),
+            ],
+            1,
+        )
 
     def _consistency(self, row: int, order: Tensor, weights: Tensor | None) -> Consistency:
         by_square = self._paths.cpu()[order][:, row]
@@ -345,14 +381,13 @@ def path_steps(taxonomy: Taxonomy, upper: int, lower: int) -> Tensor:
     return allowed
 
 
-def intervals(weights: Tensor | None, by_square: Tensor, *, published: bool) -> dict[str, tuple[float, float]] | None:
-    """The intervals of the summaries of counts by square (squares, 4, N + 1); a figure defined nowhere has none."""
+def intervals(weights: Tensor | None, by_square: Tensor, *, published: bool) -> Intervals | None:
+    """The intervals of the figures of counts by square (squares, 4, N + 1)."""
     if weights is None:
         return None
     vectors = resampled(weights, by_square)
     rates = published_rates(published_counts(vectors)) if published else crop_rates(crop_counts(vectors))
-    found = {name: percentile_interval(values) for name, values in summaries(rates).items()}
-    return {name: interval for name, interval in found.items() if interval is not None}
+    return intervals_of(rates)
 
 
 def defined_mean(values: Sequence[float | None]) -> float | None:

@@ -23,6 +23,7 @@ def config_for_store(
     *,
     months: int = 12,
     enmap: bool | None = None,
+    enmap_optional: bool = False,
     prior: bool | None = None,
     tiers: Sequence[int] | None = None,
     normalisation: Normalisation | None = None,
@@ -31,8 +32,9 @@ def config_for_store(
     """A configuration that takes the samples of a store.
 
     store: folder or URL. sizes: `small` trains on a CPU, `published` has the published sizes. months: the first so
-    many of a season. enmap, prior: whether the model sees them, by default where the store has them. tiers: that it
-    predicts, all by default. normalisation: kept with the model, by default the store's own.
+    many of a season. enmap, prior: whether the model sees them, by default where the store has them. enmap_optional:
+    whether a learned token stands for EnMAP in samples without. tiers: that it predicts, all by default. normalisation:
+    kept with the model, by default the store's own.
     Raises StoreError where the store lacks what is asked for, UsageError for sizes that do not fit together.
     """
     attributes = load_root(store, release)["attributes"]
@@ -61,7 +63,7 @@ def config_for_store(
     return replace(
         base,
         classes={tier: number for tier, number in classes.items() if tiers is None or tier in tiers},
-        enmap=replace(base.enmap, bands=bands) if base.enmap else None,
+        enmap=replace(base.enmap, bands=bands, optional=enmap_optional) if base.enmap else None,
         prior=prior is not False,
         normalisation=normalisation or Normalisation.of_store(store, release),
         taxonomy=taxonomy_of(store, release),

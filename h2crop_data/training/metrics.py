@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from pydantic import BaseModel, ConfigDict
@@ -32,8 +33,9 @@ class Figures(BaseModel):
     mean_iou, mean_f1, mean_recall, mean_precision: means over the classes where the figure is defined.
     first_class: the class id that the lists begin with, 0 or 1. iou, f1, recall, precision: by class.
     labelled, predicted: pixels by class, as the rules count them.
-    intervals: figure -> its 2.5 and 97.5 per cent percentiles over resampled split squares, nan-free; None where
-    there are fewer than two squares.
+    intervals: accuracy or mean -> its 2.5 and 97.5 per cent percentiles over resampled split squares.
+    class_intervals: iou, f1, recall or precision -> those of each class, None for one that is defined in no draw.
+    Both are None where there are fewer than two squares.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -52,6 +54,14 @@ class Figures(BaseModel):
     labelled: tuple[int, ...]
     predicted: tuple[int, ...]
     intervals: dict[str, tuple[float, float]] | None = None
+    class_intervals: dict[str, tuple[tuple[float, float] | None, ...]] | None = None
+
+
+class Intervals(NamedTuple):
+    """Intervals of figures, as fields of `Figures`."""
+
+    summaries: dict[str, tuple[float, float]]
+    by_class: dict[str, tuple[tuple[float, float] | None, ...]]
 
 
 def confusion_matrix(predicted: Tensor, label: Tensor, classes: int, group: Tensor, groups: int) -> Tensor:
@@ -159,7 +169,7 @@ def figures(
     rates: Mapping[str, Tensor],
     counts: ClassCounts,
     first_class: int,
-    intervals: dict[str, tuple[float, float]] | None = None,
+    intervals: Intervals | None = None,
 ) -> Figures:
     """The record of rates and of the counts (class) they were made of."""
     means = {name: optional(float(value)) for name, value in summaries(rates).items()}
@@ -172,22 +182,28 @@ def figures(
             "first_class": first_class,
             "labelled": tuple(counts.labelled.tolist()),
             "predicted": tuple(counts.predicted.tolist()),
-            "intervals": intervals,
+            "intervals": None if intervals is None else intervals.summaries,
+            "class_intervals": None if intervals is None else intervals.by_class,
             **means,
             **by_class,
         }
     )
 
 
-def published_figures(confusion: Tensor, intervals: dict[str, tuple[float, float]] | None = None) -> Figures:
+def published_figures(confusion: Tensor, intervals: Intervals | None = None) -> Figures:
     """The published figures of a confusion matrix (N + 1, N + 1), classes 0..N."""
     counts = published_counts(count_vectors(confusion))
     return figures(published_rates(counts), counts, 0, intervals)
 
 
-def crop_figures(confusion: Tensor, intervals: dict[str, tuple[float, float]] | None = None) -> Figures:
+def crop_figures(confusion: Tensor, intervals: Intervals | None = None) -> Figures:
     """The figures without background of a confusion matrix (N + 1, N + 1), classes 1..N."""
-    counts = crop_counts(count_vectors(confusion))
+    return figures_of_crops(count_vectors(confusion), intervals)
+
+
+def figures_of_crops(vectors: Tensor, intervals: Intervals | None = None) -> Figures:
+    """The figures without background of counts (4, N + 1), as `count_vectors` gives them."""
+    counts = crop_counts(vectors)
     return figures(crop_rates(counts), counts, 1, intervals)
 
 
@@ -208,6 +224,21 @@ def resampling_weights(squares: int, resamples: int, seed: int) -> Tensor:
 def resampled(weights: Tensor, counts: Tensor) -> Tensor:
     """Sums of counts over resampled squares, (resamples, ...), of counts (squares, ...)."""
     return (weights @ counts.double().flatten(1)).view(len(weights), *counts.shape[1:])
+
+
+def intervals_of(rates: Mapping[str, Tensor]) -> Intervals:
+    """The intervals of resampled rates: `accuracy` (resamples), the others (resamples, class)."""
+    of_summaries = {name: percentile_interval(values) for name, values in summaries(rates).items()}
+    return Intervals(
+        {name: interval for name, interval in of_summaries.items() if interval is not None},
+        {name: percentile_intervals(values) for name, values in rates.items() if name != "accuracy"},
+    )
+
+
+def percentile_intervals(values: Tensor) -> tuple[tuple[float, float] | None, ...]:
+    """As `percentile_interval`, of each column of (resamples, class)."""
+    bounds = torch.nanquantile(values, torch.tensor(INTERVAL, dtype=values.dtype), dim=0)
+    return tuple(None if math.isnan(low) else (low, high) for low, high in bounds.T.tolist())
 
 
 def percentile_interval(values: Tensor) -> tuple[float, float] | None:

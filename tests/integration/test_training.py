@@ -52,8 +52,13 @@ def test_a_training_that_is_killed_goes_on_to_the_same_weights(made: MadeStore, 
     models = [CropModel.from_pretrained(tmp_path / name / "model") for name in ("whole", "killed")]
     for name, values in models[0].state_dict().items():
         assert torch.equal(values, models[1].state_dict()[name]), name
-    assert json.loads((tmp_path / "whole/metrics.json").read_text(encoding="utf-8"))["split"] == "val"
+    report = json.loads((tmp_path / "whole/metrics.json").read_text(encoding="utf-8"))
+    assert (report["split"], len(report["epochs"])) == ("val", 3)
+    assert f"weights of epoch {report['epoch']}, the best of 3 by published mean F1" in whole.stdout
     assert (tmp_path / "whole/metrics.json").read_bytes() == (tmp_path / "killed/metrics.json").read_bytes()
+    # The name of the file of weights has their checksum.
+    best = [next((tmp_path / name / "best").glob("model-*")).name for name in ("whole", "killed")]
+    assert best[0] == best[1]
 
 
 def test_wrong_options_are_told_in_a_line(made: MadeStore, tmp_path: Path) -> None:

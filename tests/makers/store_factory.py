@@ -106,11 +106,14 @@ def make_store(
     return made
 
 
-def make_training_store(folder: Path) -> MadeStore:
-    """A store of patches of 24 pixels in three splits, with the classes that come with h2crop."""
+def make_training_store(folder: Path, blocks: int = 3) -> MadeStore:
+    """A store of patches of 24 pixels in three splits, with the classes that come with h2crop.
+
+    blocks: one for a store of training samples alone.
+    """
     taxonomy = Taxonomy.load()
     classes = [taxonomy.names(tier) for tier in (1, 2, 3, 4)]
-    return make_store(folder, blocks=3, classes=classes, taxonomy=f"{taxonomy.version} {taxonomy.hash}")
+    return make_store(folder, blocks=blocks, classes=classes, taxonomy=f"{taxonomy.version} {taxonomy.hash}")
 
 
 def write_season(

@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib.util
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from h2crop_data.errors import UsageError
 from h2crop_data.training.model import CropModel, ModelConfig, load_published, to_published
 from h2crop_data.training.model.published import published_config, used_weights
+from h2crop_data.training.normalisation import Normalisation
 
 #: Name of the published configuration -> ours.
 CONFIGURATIONS = {
@@ -253,6 +254,10 @@ def test_inner_values_are_those_of_the_published_code(
     sampled = ours.reshape(-1).numpy()[values[f"{name}|idx"]]
     np.testing.assert_allclose(sampled, values[f"{name}|val"], rtol=0, atol=1e-5 * max(1, facts["std"]))
     assert ours.double().abs().sum().item() == pytest.approx(facts["abssum"], rel=1e-6)
+
+
+def test_published_weights_come_with_the_published_normalisation(step: Step) -> None:
+    assert step.model.config == replace(ModelConfig.published(6), normalisation=Normalisation.published())
 
 
 def test_losses_are_those_of_the_published_code(step: Step, expected: dict[str, Any]) -> None:

@@ -20,7 +20,8 @@ from h2crop_data.constants import UNKNOWN
 from h2crop_data.training.dataset import CropSamples
 from h2crop_data.training.fitting import config_for_store
 from h2crop_data.training.model import CropModel, ModelConfig
-from h2crop_data.training.step import Trainer, TrainingSettings, inputs_of
+from h2crop_data.training.settings import TrainingSettings
+from h2crop_data.training.trainer import Trainer, inputs_of
 from h2crop_data.training.transforms import BatchTransforms
 
 SAMPLES = 4

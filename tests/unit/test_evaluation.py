@@ -246,16 +246,65 @@ def test_intervals_are_percentiles_over_squares_drawn_with_replacement() -> None
         for chosen in np.array(np.meshgrid(*[sorted(by_square)] * 3)).T.reshape(-1, 3).tolist()
     ]
     for rules, slow in (("published", slow_published), ("crops", slow_crops)):
-        found = getattr(report.tiers[2], rules)["all"].intervals
-        assert set(found) == {"accuracy", "mean_iou", "mean_f1", "mean_recall", "mean_precision"}
-        exact = [slow(pairs, SIZES[2]) for pairs in draws]
-        for name, (low, high) in found.items():
-            values = sorted(one[name] for one in exact)
-            # The least and the greatest of 27 values have more than 2.5 per cent each.
-            assert (low, high) == pytest.approx((values[0], values[-1]), abs=1e-9)
+        figures = getattr(report.tiers[2], rules)["all"]
+        assert_bounds(figures, [slow(pairs, SIZES[2]) for pairs in draws])
     assert evaluated(made, slice(0, 8)).report(resamples=50, seed=5) != evaluated(made, slice(0, 8)).report(
         resamples=50, seed=6
     )
+
+
+def assert_bounds(figures: Figures, exact: list[dict[str, Any]]) -> None:
+    """The intervals are the least and the greatest of 27 equally likely values, which have over 2.5 per cent each."""
+    assert figures.intervals is not None
+    assert set(figures.intervals) == {"accuracy", "mean_iou", "mean_f1", "mean_recall", "mean_precision"}
+    for name, found in figures.intervals.items():
+        values = [one[name] for one in exact if one[name] is not None]
+        assert found == pytest.approx((min(values), max(values)), abs=1e-9), name
+    assert figures.class_intervals is not None
+    assert set(figures.class_intervals) == {"iou", "f1", "recall", "precision"}
+    for name, by_class in figures.class_intervals.items():
+        for place, found in enumerate(by_class):
+            values = [one[name][place] for one in exact if one[name][place] is not None]
+            assert found == (pytest.approx((min(values), max(values)), abs=1e-9) if values else None), name
+
+
+def test_intervals_of_parcels_draw_the_square_that_most_of_a_parcel_lies_in() -> None:
+    made = MadeMaps(4, samples=9)
+    # Half of what is predicted is right.
+    right = np.random.default_rng(1).random(made.parcels.shape) < 0.5
+    made.predicted[2] = np.where(right & (made.label[:, 1] != 255), made.label[:, 1], made.predicted[2])
+    # A parcel in each sample, and one over all squares that has most pixels in the last.
+    made.squares = [f"0_{sample // 3}" for sample in range(9)]
+    made.seasons = [2022] * 9
+    made.parcels[:] = 10 + np.arange(9)[:, None, None]
+    made.parcels[:, 0, 0] = 5
+    made.parcels[8, 1] = 5
+    report = evaluated(made, slice(0, 9)).report(resamples=4000)
+    places = {10 + sample: sample // 3 for sample in range(9)} | {5: 2}
+    by_parcel = dict(zip(parcel_order(made, 2), parcel_pairs(made, 2), strict=True))
+    by_square = [[pair for parcel, pair in by_parcel.items() if places[parcel] == square] for square in range(3)]
+    chosen = np.array(np.meshgrid(*[range(3)] * 3)).T.reshape(-1, 3).tolist()
+    exact = [slow_crops([pair for square in draw for pair in by_square[square]], SIZES[2]) for draw in chosen]
+    found = report.tiers[2].parcels
+    assert found is not None
+    assert found.accuracy is not None
+    assert 0.2 < found.accuracy < 0.9
+    assert_bounds(found, exact)
+
+
+def parcel_order(made: MadeMaps, tier: int) -> list[int]:
+    """Parcels of one season in the order of their first counted pixel, as `parcel_pairs` has them."""
+    return list(dict.fromkeys(made.parcels[made.label[:, tier - 1] != 255].tolist()))
+
+
+def test_many_squares_one_by_one_are_those_all_at_once() -> None:
+    made = MadeMaps(6, samples=40)
+    made.squares = [f"{sample}_0" for sample in range(40)]
+    one_by_one = evaluated(made, *(slice(sample, sample + 1) for sample in range(40)))
+    report = one_by_one.report(resamples=20)
+    assert report.squares == 40
+    assert report == evaluated(made, slice(0, 40)).report(resamples=20)
+    assert (one_by_one + evaluated(made, slice(0, 40))).report(resamples=20).squares == 40
 
 
 def only(made: MadeMaps, sample: int) -> MadeMaps:

@@ -19,6 +19,7 @@ from h2crop_data.training.model.config import HyperspectralConfig, ModelConfig
 from h2crop_data.training.model.model import CropModel
 from h2crop_data.training.model.swin import relative_positions
 from h2crop_data.training.model.weights import check_keys
+from h2crop_data.training.normalisation import Normalisation
 
 SENTINEL2 = "encoders.encoders.S2."
 BACKBONE = SENTINEL2 + "backbone."
@@ -73,13 +74,14 @@ def load_published(state: Mapping[str, Tensor], config: ModelConfig | None = Non
     """A model with the weights of the published code.
 
     state: the state dict itself, `torch.load(path, weights_only=True)["state_dict"]` of a published checkpoint.
-    config: by default derived from the keys and shapes (`published_config`), without normalisation and taxonomy.
+    config: by default derived from the keys and shapes (`published_config`), with the published normalisation, which
+    the weights need, and without a taxonomy.
     Unused published weights (`unused_weights`) and the tables of relative positions are left out.
     Returns a model with float32 weights of its own on the CPU, in eval mode.
     Raises UsageError that names missing and unexpected keys, and those of another shape.
     """
     if config is None:
-        config = published_config(state)
+        config = replace(published_config(state), normalisation=Normalisation.published())
     weights = used_weights(state, config)
     remedy = "give the configuration that it was made with"
     return CropModel.from_weights(config, weights, "the published state dict", remedy, published_key)

@@ -14,18 +14,12 @@ from torch.utils.data import default_collate
 from h2crop_data.errors import ModelError, StoreError, UsageError
 from h2crop_data.training.augmentation import Augmentation
 from h2crop_data.training.dataset import CropSamples
+from h2crop_data.training.epochs import batches_of_epoch, evaluate, generator_of, train_epoch, updates_of
 from h2crop_data.training.fitting import config_for_store
 from h2crop_data.training.losses import hierarchical_loss
 from h2crop_data.training.model import CropModel
-from h2crop_data.training.step import (
-    Trainer,
-    TrainingSettings,
-    batches_of_epoch,
-    evaluate,
-    generator_of,
-    train_epoch,
-    updates_of,
-)
+from h2crop_data.training.settings import TrainingSettings
+from h2crop_data.training.trainer import Trainer
 from h2crop_data.training.transforms import BatchTransforms
 
 
@@ -130,6 +124,14 @@ def test_a_training_ends_after_its_last_update(made: MadeStore) -> None:
         trainer.step(batch_of(made, [0, 1]))
 
 
+def test_a_label_without_a_class_is_refused(made: MadeStore) -> None:
+    trainer = Trainer(model_of(made), TrainingSettings.small(), updates=10)
+    batch = batch_of(made, [0, 1])
+    batch["label"][0, 0, 0, 0] = 7  # type: ignore[index]
+    with pytest.raises(UsageError, match=r"no class in the model \(.*7.*\); were both made with the same taxonomy"):
+        trainer.step(batch)
+
+
 def test_settings_that_contradict_each_other_are_refused() -> None:
     with pytest.raises(ValidationError, match="last_learning_rate 6e-06 is above learning_rate 1e-06"):
         TrainingSettings(learning_rate=1e-6)
@@ -193,8 +195,10 @@ def test_random_numbers_depend_on_all_that_is_given() -> None:
     assert len(drawn) == len(set(keys)) == 5
 
 
-def trained(made: MadeStore, seed: int, stop: int | None = None, folder: Path | None = None) -> CropModel:
-    """A model after two epochs; stopped after so many batches, saved and gone on with by another trainer."""
+def trained(
+    made: MadeStore, seed: int, stop: int | None = None, folder: Path | None = None
+) -> tuple[CropModel, list[float]]:
+    """A model after two epochs, and their losses; stopped after so many batches, saved, gone on with by another."""
     settings = TrainingSettings.small(batch_size=2, epochs=2, seed=seed, accumulation=3)
     dataset = CropSamples(made.folder, months=6, later_scenes=True)
     transforms = BatchTransforms.for_store(made.folder, augmentation=Augmentation())
@@ -206,20 +210,23 @@ def trained(made: MadeStore, seed: int, stop: int | None = None, folder: Path | 
         torch.rand(7)
         trainer = Trainer(model_of(made, seed + 1), settings, updates_of(len(dataset), settings))
         trainer.load(folder / "state.pt")
+    losses = []
     while trainer.done < trainer.updates:
-        train_epoch(trainer, dataset, transforms)
+        losses.append(train_epoch(trainer, dataset, transforms))
     # Four batches an epoch: three and one.
     assert (trainer.batches, trainer.done, trainer.pending) == (8, 4, 0)
     assert trainer.optimiser.param_groups[0]["lr"] == settings.learning_rate_at(3, 4)
     assert trainer.optimiser.param_groups[0]["weight_decay"] == 5e-4
-    return trainer.model
+    return trainer.model, losses
 
 
 def test_the_same_seed_gives_the_same_weights_interrupted_or_not(made: MadeStore, tmp_path: Path) -> None:
-    weights = trained(made, 0).state_dict()
-    for again in (trained(made, 0), trained(made, 0, 3, tmp_path)):
+    model, losses = trained(made, 0)
+    weights = model.state_dict()
+    for again, same in (trained(made, 0), trained(made, 0, 3, tmp_path)):
         assert all(torch.equal(values, again.state_dict()[name]) for name, values in weights.items())
-    other = trained(made, 1).state_dict()
+        assert same == losses
+    other = trained(made, 1)[0].state_dict()
     assert not all(torch.equal(values, other[name]) for name, values in weights.items())
 
 
@@ -260,6 +267,17 @@ def test_evaluating_leaves_the_model_as_it_was(made: MadeStore) -> None:
     # Every pixel of the made labels is known at tier 1: a quarter is background.
     assert reports[0].tiers[1].published["all"].count == len(dataset) * 24**2
     assert reports[0].tiers[1].crops["all"].count == len(dataset) * 24**2 * 3 // 4
+
+
+def test_an_evaluation_may_be_in_lower_precision(made: MadeStore) -> None:
+    model = model_of(made)
+    seen: list[torch.dtype] = []
+    model.heads.tiers["4"].register_forward_hook(lambda _, __, logits: seen.append(logits.dtype))
+    dataset = CropSamples(made.folder, split="val", months=6, later_scenes=True)
+    for precision in ("float32", "bfloat16"):
+        report = evaluate(model, dataset, BatchTransforms.for_store(made.folder), precision=precision)
+        assert report.samples == len(dataset)
+    assert seen == [torch.float32, torch.bfloat16]
 
 
 def test_a_model_of_other_classes_is_not_evaluated(made: MadeStore, tmp_path: Path) -> None:
