@@ -42,16 +42,19 @@ def in_order_of(pool: Executor, work: Callable[[Item], Result], items: Iterable[
 
 
 def as_done_of(
-    pool: Executor, work: Callable[[Item], Result], items: Iterable[Item], ahead: int
+    pool: Executor, work: Callable[[Item], Result], items: Iterable[Item | None], ahead: int
 ) -> Iterator[tuple[Item, Result]]:
     """Each item and its result as they are done, by a pool that is there already; the first error is raised.
 
+    items: may give None where the next item depends on what is being worked on: it is asked again after a result.
     ahead: the most items begun whose results were not taken.
     """
     queue = iter(items)
     running: dict[Future[Result], Item] = {}
     while True:
         for item in islice(queue, ahead - len(running)):
+            if item is None:
+                break
             running[pool.submit(work, item)] = item
         if not running:
             return

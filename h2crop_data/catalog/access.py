@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
 from math import ceil, floor
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -182,17 +183,10 @@ def load_sentinel2(
 
     def load(asset: tuple[str, ResamplingName]) -> NDArray[Any]:
         key, method = asset
-        href = item.assets[key].href
-        what = f"{item.id} asset {key} ({href})"
-        try:
-            aligned = retried(lambda: read_aligned(href, geobox, method), what, remote=remote)
-            if aligned is not None:
-                return aligned
-            if method != "nearest":
-                return retried(lambda: read_resampled(href, geobox, method), what, remote=remote)
-            return retried(lambda: load_warped(item, key, geobox), what, remote=remote)
-        except SceneError as error:
-            raise SceneError(f"{item.id} asset {key}: {error}") from error
+        with named(item, key):
+            href = item.assets[key].href
+            aligned = retried(lambda: read_aligned(href, geobox, method), asset_in_words(item, key), remote=remote)
+            return load_placed(item, key, geobox, method) if aligned is None else aligned
 
     if remote:
         with ThreadPoolExecutor(CONNECTIONS) as pool:
@@ -201,6 +195,29 @@ def load_sentinel2(
         # A new thread costs GDAL a new projection database: more than reading a local file.
         *numbers, scl = map(load, wanted)
     return [band.astype(np.uint16) if band.dtype == np.uint8 else band for band in numbers], as_classes(scl)
+
+
+def load_placed(item: pystac.Item, key: str, geobox: GeoBox, resampling: ResamplingName) -> NDArray[Any]:
+    """An asset on a pixel grid that it does not lie on, (y, x), as `as_numbers`. Raises as `load_sentinel2`."""
+    href, what = item.assets[key].href, asset_in_words(item, key)
+    with named(item, key):
+        if resampling != "nearest":
+            return retried(lambda: read_resampled(href, geobox, resampling), what, remote=is_remote(href))
+        return retried(lambda: load_warped(item, key, geobox), what, remote=is_remote(href))
+
+
+def asset_in_words(item: pystac.Item, key: str) -> str:
+    """An asset, for errors."""
+    return f"{item.id} asset {key} ({item.assets[key].href})"
+
+
+@contextmanager
+def named(item: pystac.Item, key: str) -> Iterator[None]:
+    """Name the asset in what is said of a file that does not fit."""
+    try:
+        yield
+    except SceneError as error:
+        raise SceneError(f"{item.id} asset {key}: {error}") from error
 
 
 def number_type(dataset: rasterio.DatasetReader) -> str:
@@ -232,37 +249,70 @@ def as_classes(numbers: NDArray[Any]) -> NDArray[np.uint8]:
     return np.where((numbers < 0) | (numbers > 255), 0, numbers).astype(np.uint8)
 
 
-def read_aligned(href: str, geobox: GeoBox, resampling: ResamplingName) -> NDArray[Any] | None:
-    """A raster's first band on a pixel grid it lies on, (y, x), as `as_numbers`, nodata beyond its edge; or None.
+@dataclass(frozen=True)
+class AlignedWindow:
+    """Where a pixel grid lies in a raster whose pixels are whole blocks of its pixels, in pixels of the raster."""
 
-    It lies on it when both have one CRS and the raster's pixels are whole blocks of the grid's pixels with common
-    edges (20 m over 10 m, repeated 2 x 2 for `nearest`): nothing needs to be resampled.
+    left: int
+    top: int
+    columns: int
+    rows: int
+    #: Pixels of the grid along a pixel of the raster.
+    times: int
+
+    def inside(self, dataset: rasterio.DatasetReader) -> Window:
+        """The part that the raster has; its width or height is 0 where it has none."""
+        return Window.from_slices(
+            (max(0, self.top), max(0, min(dataset.height, self.top + self.rows))),
+            (max(0, self.left), max(0, min(dataset.width, self.left + self.columns))),
+        )
+
+
+def aligned_window(dataset: rasterio.DatasetReader, geobox: GeoBox, resampling: ResamplingName) -> AlignedWindow | None:
+    """Where a pixel grid lies in an open raster; None where something would have to be resampled.
+
+    Nothing has to be where both have one CRS and the raster's pixels are whole blocks of the grid's pixels with common
+    edges (20 m over 10 m, repeated 2 x 2 for `nearest`).
     """
+    transform = dataset.transform
+    if transform.b or transform.d or transform.e != -transform.a or dataset.crs != geobox.crs:
+        return None
+    factor = transform.a / geobox.affine.a
+    across = (geobox.affine.c - transform.c) / transform.a
+    down = (geobox.affine.f - transform.f) / transform.e
+    height, width = geobox.shape[0] / factor, geobox.shape[1] / factor
+    whole = all(abs(number - round(number)) < 1e-6 for number in (factor, across, down, height, width))
+    if not whole or factor < 1 or (factor > 1 and resampling != "nearest"):
+        return None
+    return AlignedWindow(round(across), round(down), round(width), round(height), round(factor))
+
+
+def read_aligned_window(dataset: rasterio.DatasetReader, window: AlignedWindow) -> NDArray[Any]:
+    """The first band of an open raster in a window, (rows, columns), as `as_numbers`, nodata beyond its edge."""
+    dtype, shape = number_type(dataset), (window.rows, window.columns)
+    inside = window.inside(dataset)
+    if (inside.height, inside.width) == shape:
+        return as_numbers(dataset.read(1, window=inside), dataset.nodata)
+    pixels = np.full(shape, NO_NUMBER, np.int32) if dtype in SIGNED else np.zeros(shape, dtype)
+    if inside.height > 0 and inside.width > 0:
+        y, x = inside.row_off - window.top, inside.col_off - window.left
+        numbers = as_numbers(dataset.read(1, window=inside), dataset.nodata)
+        pixels[y : y + inside.height, x : x + inside.width] = numbers
+    return pixels
+
+
+def repeated(pixels: NDArray[Any], times: int) -> NDArray[Any]:
+    """Pixels (..., y, x), each repeated so many times in both directions."""
+    return pixels if times == 1 else pixels.repeat(times, axis=-2).repeat(times, axis=-1)
+
+
+def read_aligned(href: str, geobox: GeoBox, resampling: ResamplingName) -> NDArray[Any] | None:
+    """A raster's first band on a pixel grid it lies on, (y, x), as `as_numbers`, nodata beyond its edge; or None."""
     with opened(href) as dataset:
         grid_of(dataset)
-        dtype = number_type(dataset)
-        transform = dataset.transform
-        if transform.b or transform.d or transform.e != -transform.a or dataset.crs != geobox.crs:
-            return None
-        factor = transform.a / geobox.affine.a
-        across = (geobox.affine.c - transform.c) / transform.a
-        down = (geobox.affine.f - transform.f) / transform.e
-        height, width = geobox.shape[0] / factor, geobox.shape[1] / factor
-        whole = all(abs(number - round(number)) < 1e-6 for number in (factor, across, down, height, width))
-        if not whole or factor < 1 or (factor > 1 and resampling != "nearest"):
-            return None
-        left, top, columns, rows = round(across), round(down), round(width), round(height)
-        inside = Window.from_slices(
-            (max(0, top), max(0, min(dataset.height, top + rows))),
-            (max(0, left), max(0, min(dataset.width, left + columns))),
-        )
-        pixels = np.full((rows, columns), NO_NUMBER, np.int32) if dtype in SIGNED else np.zeros((rows, columns), dtype)
-        if inside.height > 0 and inside.width > 0:
-            y, x = inside.row_off - top, inside.col_off - left
-            numbers = as_numbers(dataset.read(1, window=inside), dataset.nodata)
-            pixels[y : y + inside.height, x : x + inside.width] = numbers
-    times = round(factor)
-    return pixels.repeat(times, axis=0).repeat(times, axis=1) if times > 1 else pixels
+        number_type(dataset)
+        window = aligned_window(dataset, geobox, resampling)
+        return None if window is None else repeated(read_aligned_window(dataset, window), window.times)
 
 
 def read_resampled(href: str, geobox: GeoBox, resampling: ResamplingName) -> NDArray[Any]:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections import defaultdict
+from dataclasses import dataclass, replace
 from typing import Any
 
 from numpy.typing import NDArray
 
 from h2crop_data.cube.schema import StoreLayout
 from h2crop_data.cube.statistics import BlockSums, block_sums
+from h2crop_data.grid import Cell
 from h2crop_data.pipeline.plan import SeasonPlan
 from h2crop_data.pipeline.planning import PlannedBlocks
+from h2crop_data.sources.readings import Reading
 from h2crop_data.sources.registry import flag_masks, source_of, used_sources
+from h2crop_data.sources.scratch import Scratch
 from h2crop_data.sources.source import BlockGround
 from h2crop_data.sources.timing import Stopwatch
 
@@ -30,6 +33,10 @@ class BlockTask:
     flag_masks: dict[str, int]
     #: Input hash of each array group.
     hashes: dict[str, str]
+
+    def with_scratch(self, scratch: Scratch) -> BlockTask:
+        """The task with the folder in which parts of its cells lie."""
+        return replace(self, ground=replace(self.ground, scratch=scratch))
 
     @property
     def season(self) -> int:
@@ -62,10 +69,23 @@ class BlockTasks:
         self.plan, self.layout = plan, plan.layout
         self.blocks = PlannedBlocks(plan)
         self.used, self.flag_masks = used_sources(plan.recipe), flag_masks(plan.recipe)
+        self._readings: dict[Cell, list[Reading]] = defaultdict(list)
+        blocks = list(self.blocks)
+        for source, settings in self.used:
+            for reading in source.readings(settings, plan.pinned[source.name], blocks):
+                for cell in reading.cells:
+                    self._readings[cell].append(reading)
+
+    def readings(self, number: int) -> tuple[Reading, ...]:
+        """The readings that give parts of the cells of a block."""
+        cells = self.blocks.block(number).cells
+        found = {reading.id: reading for cell in cells for reading in self._readings.get(cell, ())}
+        return tuple(found.values())
 
     def task(self, number: int) -> BlockTask:
         """The task of a block."""
-        block, pinned = self.blocks.block(number), self.plan.pinned
+        pinned = self.plan.pinned
+        block = replace(self.blocks.block(number), readings=self.readings(number))
         tasks = {source.name: source.task(settings, pinned[source.name], block) for source, settings in self.used}
         return BlockTask(
             block=number,
@@ -75,12 +95,6 @@ class BlockTasks:
             flag_masks=self.flag_masks,
             hashes={group: block.row[f"hash_{group}"] for group in self.plan.algorithm},
         )
-
-
-def block_tasks(plan: SeasonPlan, wanted: Iterable[int] | None = None) -> Iterator[BlockTask]:
-    """The tasks of some blocks of a plan (by default of all), in order, each made when it is asked for."""
-    tasks = BlockTasks(plan)
-    return map(tasks.task, tasks.blocks.places if wanted is None else wanted)
 
 
 def assemble_block(task: BlockTask) -> AssembledBlock:

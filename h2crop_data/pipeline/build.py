@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -14,26 +14,42 @@ from h2crop_data.cube.marker import Marker
 from h2crop_data.cube.retraction import Retractions, complete_retractions
 from h2crop_data.cube.writer import StoreBuilder, check_same_layout, hold_store
 from h2crop_data.errors import PlanError, UsageError
+from h2crop_data.grid import Cell
 from h2crop_data.parcels.taxonomy import Taxonomy
-from h2crop_data.pipeline.block import BlockTask, block_tasks
-from h2crop_data.pipeline.engine import BlockOutcome, BuildError, Workers, changed_groups, run_blocks
+from h2crop_data.pipeline.block import BlockTask, BlockTasks
+from h2crop_data.pipeline.engine import (
+    BlockOutcome,
+    BuildError,
+    ReadingOutcome,
+    Workers,
+    changed_groups,
+    run_blocks,
+)
 from h2crop_data.pipeline.extension import explain_changes, extend_season, kept_plans, known_of
 from h2crop_data.pipeline.plan import SeasonPlan, keep_plan, load_plans
 from h2crop_data.pipeline.planning import plan_of, with_unit_results
+from h2crop_data.pipeline.schedule import SCRATCH_BYTES, Schedule
 from h2crop_data.pipeline.sealing import SealedRelease, seal_store
 from h2crop_data.pipeline.survey import survey_season
-from h2crop_data.pipeline.units import work_folder
+from h2crop_data.pipeline.units import scratch_folder, work_folder
 from h2crop_data.progress import Progress, silent
 from h2crop_data.recipe.model import Recipe, load_recipe
+from h2crop_data.sources.readings import ReadCounts, Reading
 from h2crop_data.sources.registry import algorithms
+from h2crop_data.sources.scratch import Scratch
 from h2crop_data.storage.storage import BUILD_FOLDER
 
 #: What an import of published files keeps of itself.
 IMPORT_RECORD = f"{BUILD_FOLDER}/import.json"
 OnBlock = Callable[[BlockOutcome, int, int], None]
+OnReading = Callable[[ReadCounts], None]
 
 
 def ignore_outcome(outcome: BlockOutcome, done: int, total: int) -> None:
+    """Nobody watches."""
+
+
+def ignore_reading(read: ReadCounts) -> None:
     """Nobody watches."""
 
 
@@ -44,6 +60,8 @@ class BuildReport:
     store: as it was given. release: the number of the release that was made, or of the newest where nothing changed.
     seasons: those that were asked for. samples, bytes: how many samples these have, and bytes of their shards.
     built, already_done: blocks built by this run, and before it.
+    tiles_read, bytes_read: internal tiles of scenes that this run decoded for composites, and their bytes as files
+    state them.
     seconds: of work by step, summed over the workers.
     gaps: scenes that could not be read and were left out, as the recipe allows.
     impossible: scenes that call clear some pixels whose numbers no ground has; these pixels were left out.
@@ -59,6 +77,8 @@ class BuildReport:
     already_done: int
     samples: int
     bytes: int
+    tiles_read: int
+    bytes_read: int
     seconds: dict[str, float]
     gaps: list[str]
     impossible: list[str]
@@ -82,6 +102,8 @@ class BuildReport:
             already_done=blocks.already_done,
             samples=sum(season.samples for season in seasons.values()),
             bytes=sum(season.bytes for season in seasons.values()),
+            tiles_read=blocks.read.tiles,
+            bytes_read=blocks.read.bytes,
             seconds=blocks.seconds,
             gaps=faults["gaps"],
             impossible=faults["impossible"],
@@ -110,6 +132,8 @@ class BuiltBlocks:
     already_done: int
     #: Seconds of work by step, summed over the workers.
     seconds: dict[str, float]
+    #: What was read for composites.
+    read: ReadCounts = field(default_factory=ReadCounts)
 
 
 def build_store(
@@ -119,13 +143,18 @@ def build_store(
     extend: bool = False,
     workers: int | None = None,
     kind: Workers = "threads",
+    scratch: Path | None = None,
+    scratch_bytes: int = SCRATCH_BYTES,
     progress: Progress = silent,
     on_block: OnBlock = ignore_outcome,
+    on_reading: OnReading = ignore_reading,
 ) -> BuildReport:
     """Build the seasons of a recipe or of a plan into a store, resuming what is there, and seal it.
 
     source: a recipe, a plan, the folder of plans, a recipe file or the name of a shipped recipe. store: folder or
-    `s3://` URL. extend: search again for seasons the store has, and add what is new.
+    `s3://` URL. extend: search again for seasons the store has, and add what is new. scratch: a folder on this machine
+    for composites that wait for the rest of their block, by default in the store's work folder; scratch_bytes: how much
+    it may hold, about. on_reading: called with what was read so far.
     Raises UsageError for another kind of source, PlanError where the store was begun from other inputs, BuildError
     when blocks failed, StoreError when the store cannot be written or another builder has locked it. Whatever is
     finished is kept in every case.
@@ -133,7 +162,16 @@ def build_store(
     workers = workers or os.cpu_count() or 1
     with hold_store(store) as builder:
         planned = recorded_plans(builder, source, extend=extend, progress=progress)
-        blocks = build_blocks(builder, planned.plans, workers, kind, on_block)
+        blocks = build_blocks(
+            builder,
+            planned.plans,
+            workers,
+            kind,
+            on_block,
+            on_reading,
+            scratch=scratch,
+            scratch_bytes=scratch_bytes,
+        )
         # Plans hold a country's parcels: they are let go before sealing reads its own.
         planned = replace(planned, plans=[])
         return BuildReport.of(str(store), planned, blocks, seal_store(builder))
@@ -294,8 +332,16 @@ def build_blocks(
     workers: int,
     kind: Workers = "threads",
     on_block: OnBlock = ignore_outcome,
+    on_reading: OnReading = ignore_reading,
+    *,
+    scratch: Path | None = None,
+    scratch_bytes: int = SCRATCH_BYTES,
 ) -> BuiltBlocks:
-    """Build the blocks that have no marker yet. Raises BuildError naming those that failed."""
+    """Build the blocks that have no marker yet. Raises BuildError naming those that failed.
+
+    scratch, scratch_bytes: as for `build_store`. What is there of an interrupted build is used; all of it is deleted at
+    the end, but for what failed blocks may need.
+    """
     pending = pending_blocks(builder, plans)
     total = sum(len(plan.blocks) for plan in plans)
     missing = sum(len(blocks) for _, blocks in pending)
@@ -303,13 +349,31 @@ def build_blocks(
     seconds: dict[str, float] = defaultdict(float)
     failed: list[BlockOutcome] = []
 
-    def tasks() -> Iterator[BlockTask]:
-        for plan, blocks in pending:
-            yield from block_tasks(with_unit_results(plan, blocks, work_folder(builder.location)), blocks)
+    read = ReadCounts()
+    done = already_done
+    uses: Counter[Cell] = Counter()
+    for plan, blocks in pending:
+        of_pending = plan.samples["cell"][plan.samples["block"].isin(blocks)]
+        uses.update(map(Cell.parse, of_pending))
 
-    for done, outcome in enumerate(run_blocks(builder.storage, tasks(), workers, kind), already_done + 1):
+    def tasks() -> Iterator[tuple[BlockTask, tuple[Reading, ...]]]:
+        for plan, blocks in pending:
+            if blocks:
+                # Of all blocks: what a reading is called depends on all cells of the plan.
+                every = plan.blocks["block"].tolist()
+                made = BlockTasks(with_unit_results(plan, every, work_folder(builder.location)))
+                yield from ((made.task(number), made.readings(number)) for number in blocks)
+
+    parts = Scratch(scratch_folder(builder.location) if scratch is None else scratch)
+    schedule = Schedule(tasks(), uses, parts, scratch_bytes)
+    for outcome in run_blocks(builder.storage, schedule, parts, workers, kind):
         for step, spent in outcome.seconds.items():
             seconds[step] += spent
+        if isinstance(outcome, ReadingOutcome):
+            read += outcome.counts
+            on_reading(read)
+            continue
+        done += 1
         if outcome.error is not None:
             failed.append(outcome)
         on_block(outcome, done, total)
@@ -319,7 +383,8 @@ def build_blocks(
             f"{len(failed)} of {missing} blocks failed:\n  {shown}\n"
             "The finished blocks are kept; fix the cause and run the same command again."
         )
-    return BuiltBlocks(missing, already_done, dict(seconds))
+    parts.delete()
+    return BuiltBlocks(missing, already_done, dict(seconds), read)
 
 
 def pending_blocks(builder: StoreBuilder, plans: Sequence[SeasonPlan]) -> list[tuple[SeasonPlan, list[int]]]:

@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import AbstractContextManager, suppress
@@ -23,6 +23,11 @@ from h2crop_data.cube.marker import Marker
 from h2crop_data.cube.writer import StoreBuilder
 from h2crop_data.errors import H2cropError, StoreError
 from h2crop_data.pipeline.block import BlockTask, assemble_block
+from h2crop_data.pipeline.schedule import Schedule
+from h2crop_data.sources.readings import ReadCounts, Reading
+from h2crop_data.sources.registry import source_of
+from h2crop_data.sources.scratch import Scratch
+from h2crop_data.sources.timing import Stopwatch
 from h2crop_data.storage.storage import BUILD_FOLDER, Storage
 
 Workers = Literal["threads", "processes"]
@@ -85,34 +90,80 @@ def build_block(storage: Storage, task: BlockTask, threads: int = 1) -> BlockOut
         )
     except Exception as error:  # noqa: BLE001 -- whatever a scene or a library does, it must not cost the other blocks
         spent = {"failed": time.perf_counter() - start}
-        told = error if isinstance(error, H2cropError) else unexpected(storage, task, error)
+        name = f"{task.season}-{task.block:06d}"
+        told = error if isinstance(error, H2cropError) else unexpected(storage, name, error)
         return BlockOutcome(task.season, task.block, task.samples, 0, spent, told)
     return BlockOutcome(task.season, task.block, task.samples, sum(file["bytes"] for file in files), seconds)
 
 
-def unexpected(storage: Storage, task: BlockTask, error: Exception) -> BuildError:
+@dataclass(frozen=True)
+class ReadingOutcome:
+    """What became of one reading."""
+
+    counts: ReadCounts
+    seconds: dict[str, float]
+    error: H2cropError | None = None
+
+
+def run_reading(storage: Storage, scratch: Scratch, reading: Reading) -> ReadingOutcome:
+    """Read what blocks to come need. Errors come back in the outcome."""
+    watch = Stopwatch()
+    try:
+        counts = source_of(reading.source).read(reading, scratch, watch)
+    except Exception as error:  # noqa: BLE001 -- it must not cost blocks that do not need it
+        name = f"reading-{reading.id[:16]}"
+        told = error if isinstance(error, H2cropError) else unexpected(storage, name, error)
+        return ReadingOutcome(ReadCounts(), dict(watch.seconds), told)
+    return ReadingOutcome(counts, dict(watch.seconds))
+
+
+def unexpected(storage: Storage, name: str, error: Exception) -> BuildError:
     """An error nobody foresaw, with its stack trace kept beside the store."""
-    log = f"{BUILD_FOLDER}/logs/{task.season}-{task.block:06d}.txt"
+    log = f"{BUILD_FOLDER}/logs/{name}.txt"
     with suppress(StoreError):
         storage.write(log, ["".join(traceback.format_exception(error)).encode()])
     return BuildError(f"{type(error).__name__}: {error} (a bug? the stack trace is in {storage.where(log)})")
 
 
-def run_blocks(storage: Storage, tasks: Iterable[BlockTask], workers: int, kind: Workers) -> Iterator[BlockOutcome]:
-    """Build blocks, giving each outcome as it comes. At most two tasks a worker are in memory.
+def run_job(
+    storage: Storage, scratch: Scratch, job: BlockTask | Reading, threads: int = 1
+) -> BlockOutcome | ReadingOutcome:
+    """Read, or build a block. threads: how many compress and hash."""
+    if isinstance(job, Reading):
+        return run_reading(storage, scratch, job)
+    return build_block(storage, job.with_scratch(scratch), threads)
 
-    A block that fails does not stop the others; a store that cannot be written does: raises StoreError.
+
+def run_blocks(
+    storage: Storage, schedule: Schedule, scratch: Scratch, workers: int, kind: Workers
+) -> Iterator[BlockOutcome | ReadingOutcome]:
+    """Read and build in the order of a schedule, giving each outcome as it comes. At most two tasks a worker wait.
+
+    What fails does not stop the others; a store or a scratch folder that cannot be written does: raises StoreError.
     """
     threads = max(1, (os.cpu_count() or 1) // workers)
-    build = partial(build_block, storage, threads=threads)
+    work = partial(run_job, storage, scratch, threads=threads)
     with executor(workers, kind) as pool:
         try:
-            for _, outcome in as_done_of(pool, build, tasks, 2 * workers):
+            for job, outcome in as_done_of(pool, work, schedule, 2 * workers):
                 if isinstance(outcome.error, StoreError):
                     raise outcome.error
+                if isinstance(job, Reading):
+                    schedule.note_reading(job, outcome.error)
+                elif isinstance(job, BlockTask):
+                    schedule.note_block(job, built=outcome.error is None)
                 yield outcome
+                yield from lost_blocks(schedule)
         except BrokenProcessPool as error:
             raise BuildError("a worker process died (out of memory? use fewer --workers)") from error
+    yield from lost_blocks(schedule)
+
+
+def lost_blocks(schedule: Schedule) -> Iterator[BlockOutcome]:
+    """The outcomes of blocks whose readings failed."""
+    while schedule.lost:
+        task, error = schedule.lost.pop()
+        yield BlockOutcome(task.season, task.block, task.samples, 0, {}, error)
 
 
 def executor(workers: int, kind: Workers) -> AbstractContextManager[Executor]:

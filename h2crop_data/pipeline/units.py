@@ -127,6 +127,12 @@ def work_folder(store: str) -> WorkFolder:
     return WorkFolder(files)
 
 
+def scratch_folder(store: str) -> Path:
+    """Where parts of cells lie while a store is built: beside the results of its units."""
+    work = work_folder(store)
+    return work.files.folder / work.prefix / "scratch" if work.prefix else work.files.folder / "scratch"
+
+
 def cache_folder() -> Path:
     """Where programs keep what can be made again, by the XDG base directory specification."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")

@@ -265,6 +265,11 @@ class Sentinel2Settings(Section):
     """For bands that do not lie on the 10 m grid; `nearest` repeats 20 m pixels 2 x 2, exactly as measured."""
     gaps: Literal["fail", "record"] = "fail"
     """A scene that cannot be read after every retry fails its block, or is left out and recorded with the sample."""
+    memory: Annotated[float, Neutral(1.5), Field(ge=0.25)] = 1.5
+    """GiB that a worker may take to read scenes. Where whole units of files would take more, their pieces are read one
+    by one, and tiles of 20 m bands several times."""
+    connections: Annotated[int, Neutral(12), Field(ge=1, le=256)] = 12
+    """Connections to one archive at a time, of all workers together."""
 
     @model_validator(mode="after")
     def each_band_once(self) -> Self:

@@ -70,12 +70,19 @@ def median_composite(
     count = clear.sum(axis=0)
     days = np.array([observation.day for observation in observations], np.uint16)[:, None, None, None]
     day = middle(np.broadcast_to(days, (len(clear), 1, *count.shape)), clear, count)
-    low, high = middle(np.stack([observation.values for observation in observations]), clear, count)
-    values = np.rint((low.astype(np.int32) + high) / 2).astype(np.int16)
-    values[:, count == 0] = REFLECTANCE_FILL
     median_day = ((day[0].astype(np.uint32) + day[1]) // 2)[0]
     median_day[count == 0] = 0
-    return values, np.minimum(count, 255).astype(np.uint8), median_day.astype(np.uint16)
+    return median_values(observations), np.minimum(count, 255).astype(np.uint8), median_day.astype(np.uint16)
+
+
+def median_values(observations: list[Observation]) -> NDArray[np.int16]:
+    """The values of `median_composite` alone, (band, y, x)."""
+    clear = np.stack([observation.clear for observation in observations])
+    count = clear.sum(axis=0)
+    low, high = middle(np.stack([observation.values for observation in observations]), clear, count)
+    values: NDArray[np.int16] = np.rint((low.astype(np.int32) + high) / 2).astype(np.int16)
+    values[:, count == 0] = REFLECTANCE_FILL
+    return values
 
 
 def middle(

@@ -128,6 +128,13 @@ def sentinel2_reflectance(numbers: NDArray[np.uint16] | NDArray[np.int32], offse
     (negative reflectance of an archive that took the offset out in unsigned numbers, or saturation) are far above
     BRIGHTEST and never clear.
     """
+    if numbers.dtype == np.uint16 and -np.iinfo(np.int16).max <= offset <= 0:
+        # In 16 bits: what is cut at the top fits, and a sum modulo 2^16 is right when read with a sign.
+        reflectance = np.minimum(numbers, np.uint16(np.iinfo(np.int16).max - offset))
+        reflectance += np.uint16(offset % 2**16)
+        signed = reflectance.view(np.int16)
+        signed[numbers == 0] = REFLECTANCE_FILL
+        return signed
     # At least one above the fill, whatever stands in a file with a sign.
     shifted = np.clip(numbers.astype(np.int32), REFLECTANCE_FILL + 1 - offset, np.iinfo(np.int16).max - offset)
     shifted += offset

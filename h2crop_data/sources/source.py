@@ -9,7 +9,8 @@ A build asks its sources in order. While a season is planned:
 4. `select`: a source picks what it needs over the cells that are left (Sentinel-2).
 
 What is the same for several blocks is a unit of work (`units.py`): while a season is planned a source runs its units by
-the request, before blocks are built the units of these are run, and `with_results` takes their results up.
+the request, before blocks are built the units of these are run, and `with_results` takes their results up. What is
+read of files for many blocks at once is a reading (`readings.py`): it gives parts of cells, which blocks put together.
 
 What a source has found it keeps as one object of its own, `pinned` below. The plan saves and loads it by `files`,
 `facts` and `load`, `inputs` says what of it makes the arrays of a block, and `task` cuts out what one block needs,
@@ -35,7 +36,9 @@ from h2crop_data.datasheet.words import SourceWords
 from h2crop_data.grid import Cell, CellRule
 from h2crop_data.progress import Progress
 from h2crop_data.recipe.model import Section, Split
+from h2crop_data.sources.readings import ReadCounts, Reading
 from h2crop_data.sources.scenes import SceneDecision
+from h2crop_data.sources.scratch import Scratch
 from h2crop_data.sources.timing import Stopwatch
 from h2crop_data.sources.units import Results, RunUnits, Unit
 from h2crop_data.splits.lists import ListedPatch
@@ -168,6 +171,8 @@ class PlannedBlock:
     row: Mapping[str, Any]
     #: Hash of the classes.
     taxonomy_hash: str
+    #: The readings that give parts of its cells, while it is built.
+    readings: tuple[Reading, ...] = ()
 
     @cached_property
     def place(self) -> BaseGeometry:
@@ -183,6 +188,8 @@ class BlockGround:
     split: str
     cells: list[Cell]
     cell_size: int
+    #: Where parts of cells lie that readings gave; None where nothing was read before.
+    scratch: Scratch | None = None
 
 
 @dataclass(frozen=True)
@@ -282,6 +289,17 @@ class Source(ABC):
         A unit that failed has its error: it costs the blocks that use it, when they are assembled, and no others.
         """
         return pinned
+
+    def readings(self, settings: Any, pinned: Any, blocks: Sequence[PlannedBlock]) -> list[Reading]:
+        """What is read before some blocks, the blocks of a plan, can be assembled.
+
+        A block is given to `task` with the readings of its cells. What one gives of a cell depends on that cell alone.
+        """
+        return []
+
+    def read(self, reading: Reading, scratch: Scratch, watch: Stopwatch) -> ReadCounts:
+        """Keep what a reading gives of its cells. Raises ReadError, SceneError or StoreError."""
+        raise NotImplementedError(f"{self.name} states readings and does not read them")
 
     def identity(self, settings: Any) -> dict[str, Any]:
         """Its settings that change pixels; empty without settings."""

@@ -16,12 +16,12 @@ COLUMNS = (
     Column(
         "s2_clear_share", "numbers", "pixels with a clear look, by month", "share", NAME, "derived", MONTHS, filled=True
     ),
-    Column("s2_gaps", "texts", "scenes over its block that could not be read", "", NAME, "derived", filled=True),
+    Column("s2_gaps", "texts", "scenes over it that could not be read", "", NAME, "derived", filled=True),
     Column(
         "s2_impossible",
         "texts",
-        "scenes over its block that call clear some pixels whose numbers no ground has: above reflectance 2, wrapped "
-        "or saturated; such pixels are not used",
+        "scenes that call clear some of its pixels whose numbers no ground has: above reflectance 2, wrapped or "
+        "saturated; such pixels are not used",
         source=NAME,
         known="derived",
         always=False,

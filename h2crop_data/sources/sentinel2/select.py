@@ -19,6 +19,7 @@ from h2crop_data.errors import PlanError, SceneError
 from h2crop_data.recipe.model import Sentinel2Settings
 from h2crop_data.sentinel2.reflectance import decide_offset
 from h2crop_data.sources.scenes import PinnedItems, SceneDecision, decision, unplaced, without_retracted, year_range
+from h2crop_data.sources.sentinel2.granules import GranuleGrid
 from h2crop_data.sources.source import Request
 
 
@@ -28,6 +29,8 @@ class Sentinel2Scenes(PinnedItems):
 
     #: Item -> what is added to its numbers.
     offsets: dict[str, int] = field(default_factory=dict)
+    #: MGRS tile -> the grid of its granules, as far as files were looked at.
+    grids: Mapping[str, GranuleGrid] = field(default_factory=dict)
 
     @classmethod
     def of(cls, items: list[pystac.Item], decisions: Sequence[SceneDecision]) -> Sentinel2Scenes:

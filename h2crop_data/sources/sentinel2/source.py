@@ -3,21 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, ClassVar
 
+import pystac
 from shapely.geometry.base import BaseGeometry
 
 from h2crop_data.catalog.acquisitions import looks_of
+from h2crop_data.catalog.items import acquired
+from h2crop_data.catalog.providers import sentinel2_tile
 from h2crop_data.constants import MONTHS
 from h2crop_data.cube.schema import SourceFormat
 from h2crop_data.recipe.model import Sentinel2Settings
+from h2crop_data.sources.readings import ReadCounts, Reading
 from h2crop_data.sources.scenes import SceneDecision, item_identity, items_over, read_items
-from h2crop_data.sources.sentinel2.assemble import Sentinel2Task, sentinel2_block
+from h2crop_data.sources.scratch import Scratch
+from h2crop_data.sources.sentinel2.assemble import Sentinel2Task, read_into, sentinel2_block
 from h2crop_data.sources.sentinel2.format import sentinel2_format
+from h2crop_data.sources.sentinel2.granules import grid_from_result, grid_unit
+from h2crop_data.sources.sentinel2.readings import as_reading, readings_of
 from h2crop_data.sources.sentinel2.select import Sentinel2Scenes, choose_sentinel2
 from h2crop_data.sources.sentinel2.words import Sentinel2Words
 from h2crop_data.sources.source import BlockGround, PlannedBlock, ReadFile, Request, Selected, Source, SourceBlock
 from h2crop_data.sources.timing import Stopwatch
+from h2crop_data.sources.units import Results, Unit
 
 
 class Sentinel2(Source):
@@ -25,10 +34,10 @@ class Sentinel2(Source):
 
     name = "sentinel2"
     group = "s2"
-    algorithm = 2
+    algorithm = 3
     settings = Sentinel2Settings
     words = Sentinel2Words()
-    not_identity = frozenset({"catalog"})
+    not_identity = frozenset({"catalog", "memory", "connections"})
     faults: ClassVar = {"gaps": "s2_gaps", "impossible": "s2_impossible"}
 
     def format(self, settings: Sentinel2Settings, cell_size: int) -> SourceFormat:
@@ -73,14 +82,57 @@ class Sentinel2(Source):
         over = sum(len(row["s2_items"]) for row in blocks)
         return over * (len(settings.bands) + 1) * pinned.seconds_a_read
 
+    def units(
+        self, settings: Sentinel2Settings, pinned: Sentinel2Scenes, blocks: Sequence[PlannedBlock]
+    ) -> list[list[Unit]]:
+        units = {
+            tile: grid_unit(item, settings)
+            for tile, item in newest_of_tiles(pinned.items).items()
+            if tile not in pinned.grids
+        }
+        tiles = {item.id: sentinel2_tile(item) for item in pinned.items}
+        over = [{tiles[name] for name in block.row["s2_items"]} for block in blocks]
+        return [[units[tile] for tile in sorted(of_block) if tile in units] for of_block in over]
+
+    def with_results(self, pinned: Sentinel2Scenes, units: Sequence[Unit], results: Results) -> Sentinel2Scenes:
+        found = {
+            sentinel2_tile(pinned.by_id[unit.name]): grid_from_result(results[unit.id].read())
+            for unit in units
+            # A file that cannot be read now costs the blocks that need it, when they are built.
+            if results[unit.id].error is None
+        }
+        grids = {tile: grid for tile, grid in found.items() if grid is not None}
+        return replace(pinned, grids={**pinned.grids, **grids})
+
+    def readings(
+        self, settings: Sentinel2Settings, pinned: Sentinel2Scenes, blocks: Sequence[PlannedBlock]
+    ) -> list[Reading]:
+        outlines = {
+            cell: outline for block in blocks for cell, outline in zip(block.cells, block.outlines, strict=True)
+        }
+        season = blocks[0].season if blocks else 0
+        found = readings_of(settings, pinned, list(outlines), list(outlines.values()), season)
+        return list(map(as_reading, found))
+
+    def read(self, reading: Reading, scratch: Scratch, watch: Stopwatch) -> ReadCounts:
+        return read_into(scratch, reading.id, reading.task.only(set(reading.cells)), watch)
+
     def months_without(self, pinned: Sentinel2Scenes, season: int) -> list[int]:
         months = {look.moment.month for look in looks_of(pinned.items, season)}
         return [month for month in range(1, MONTHS + 1) if month not in months]
 
     def task(self, settings: Sentinel2Settings, pinned: Sentinel2Scenes, block: PlannedBlock) -> Sentinel2Task:
-        names = list(block.row["s2_items"])
-        offsets = {name: pinned.offsets[name] for name in names}
-        return Sentinel2Task(settings, [pinned.by_id[name] for name in names], offsets)
+        cells = set(block.cells)
+        own = {reading.id: reading.task.only(cells) for reading in block.readings if reading.source == self.name}
+        return Sentinel2Task(settings, own)
 
     def assemble(self, task: Sentinel2Task, ground: BlockGround, watch: Stopwatch) -> SourceBlock:
         return sentinel2_block(task, ground, watch)
+
+
+def newest_of_tiles(items: Sequence[pystac.Item]) -> dict[str, pystac.Item]:
+    """For each tile the granule that was acquired last: its files are looked at for all."""
+    newest: dict[str, pystac.Item] = {}
+    for item in sorted(items, key=lambda item: (acquired(item), item.id)):
+        newest[sentinel2_tile(item)] = item
+    return newest

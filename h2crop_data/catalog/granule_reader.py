@@ -1,0 +1,148 @@
+"""Reading windows of granules: files stay open from window to window, remote ones are read several at a time."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from functools import cache
+from types import TracebackType
+from typing import Any, Self
+from urllib.parse import urlsplit
+
+import pystac
+import rasterio
+from numpy.typing import NDArray
+from odc.geo.geobox import GeoBox
+
+from h2crop_data.catalog.access import (
+    GDAL_OPTIONS,
+    AlignedWindow,
+    ResamplingName,
+    aligned_window,
+    asset_in_words,
+    grid_of,
+    is_remote,
+    load_placed,
+    named,
+    number_type,
+    read_aligned_window,
+    repeated,
+    retried,
+)
+
+#: Pixels of a grid along a pixel of a file that are given as the file has them: 20 m over 10 m.
+KEPT_TIMES = 2
+
+
+class GranuleReader:
+    """Reads assets of Sentinel-2 items on grids of 10 m. To be used in a `with` block, which closes the files."""
+
+    def __init__(self, connections: int) -> None:
+        """connections: to one provider at a time, of all readers of this process together."""
+        self.connections = connections
+        self._files: dict[str, tuple[threading.Lock, list[rasterio.DatasetReader]]] = {}
+        self._lock = threading.Lock()
+        self._begun: list[Future[NDArray[Any]]] = []
+        #: Internal tiles that were decoded, and their bytes as the files state them (0 where they do not).
+        self.tiles = 0
+        self.bytes = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        # A file is not closed while it is read.
+        wait(self._begun)
+        for _, opened in self._files.values():
+            for dataset in opened:
+                dataset.close()
+        self._files.clear()
+
+    def begin(self, work: Callable[[], NDArray[Any]], href: str) -> Callable[[], NDArray[Any]]:
+        """Begin to read a file, where it is remote; gives what waits for the result."""
+        if not is_remote(href):
+            return work
+        future: Future[NDArray[Any]] = connections_to(urlsplit(href).netloc, self.connections).submit(work)
+        self._begun.append(future)
+        return future.result
+
+    def read(self, item: pystac.Item, key: str, grid: GeoBox, resampling: ResamplingName) -> NDArray[Any]:
+        """The numbers of an asset, as `as_numbers`: (y, x) of the grid, or, of a 20 m file that lies on it, half of it.
+
+        Raises ReadError and SceneError as `load_sentinel2`.
+        """
+
+        def aligned(dataset: rasterio.DatasetReader) -> tuple[AlignedWindow, NDArray[Any]] | None:
+            window = aligned_window(dataset, grid, resampling)
+            if window is None:
+                return None
+            pixels = read_aligned_window(dataset, window)
+            self._count(dataset, window)
+            return window, pixels
+
+        found = self._with_file(item, key, aligned)
+        if found is None:
+            return load_placed(item, key, grid, resampling)
+        window, pixels = found
+        return pixels if window.times in (1, KEPT_TIMES) else repeated(pixels, window.times)
+
+    def _with_file(self, item: pystac.Item, key: str, use: Callable[[rasterio.DatasetReader], Any]) -> Any:
+        """What `use` makes of the open file of an asset, which is opened again for another try."""
+        href = item.assets[key].href
+        with self._lock:
+            lock, opened = self._files.setdefault(href, (threading.Lock(), []))
+
+        def work() -> Any:
+            with rasterio.Env(**GDAL_OPTIONS):
+                if not opened:
+                    dataset = rasterio.open(href)
+                    opened.append(dataset)
+                    grid_of(dataset)
+                    number_type(dataset)
+                try:
+                    return use(opened[0])
+                except Exception:
+                    opened.pop().close()
+                    raise
+
+        with named(item, key), lock:
+            return retried(work, asset_in_words(item, key), remote=is_remote(href))
+
+    def _count(self, dataset: rasterio.DatasetReader, window: AlignedWindow) -> None:
+        """Count the internal tiles under a window."""
+        inside = window.inside(dataset)
+        if not (inside.height > 0 and inside.width > 0):
+            return
+        height, width = dataset.block_shapes[0]
+        rows = range(inside.row_off // height, (inside.row_off + inside.height - 1) // height + 1)
+        columns = range(inside.col_off // width, (inside.col_off + inside.width - 1) // width + 1)
+        size = 0
+        if dataset.driver == "GTiff":
+            sizes = (dataset.get_tag_item(f"BLOCK_SIZE_{x}_{y}", "TIFF", bidx=1) for y in rows for x in columns)
+            size = sum(int(found or 0) for found in sizes)
+        with self._lock:
+            self.tiles += len(rows) * len(columns)
+            self.bytes += size
+
+
+@cache
+def connections_to(provider: str, connections: int) -> ThreadPoolExecutor:
+    """The threads that read from a provider, kept: a new thread costs GDAL a new projection database."""
+    return ThreadPoolExecutor(connections, thread_name_prefix=f"read {provider}")
+
+
+def together(begun: Sequence[Callable[[], NDArray[Any]]]) -> list[NDArray[Any]]:
+    """The results of what was begun. An error is raised when all have ended."""
+    results: list[NDArray[Any]] = []
+    error: Exception | None = None
+    for result in begun:
+        try:
+            results.append(result())
+        except Exception as raised:  # noqa: BLE001 -- it is raised below
+            error = error or raised
+    if error is not None:
+        raise error
+    return results

@@ -1,0 +1,39 @@
+"""Readings: parts of cells that are computed once, from files that are read once, before blocks that hold the cells.
+
+A source states its readings; `pipeline/schedule.py` puts them in order before the blocks that need them. What a reading
+gives lies in the scratch folder (`scratch.py`), a file a cell, until every block that holds the cell is built.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from h2crop_data.grid import Cell
+
+
+@dataclass(frozen=True)
+class Reading:
+    """A piece of ground and a part of the season, read at once; small enough to send to another process."""
+
+    #: The source that reads it.
+    source: str
+    #: SHA-256 of all that goes into it, of the cells it gives parts of too.
+    id: str
+    #: The cells that it gives parts of.
+    cells: tuple[Cell, ...]
+    #: Bytes of these parts, at most.
+    bytes: int
+    #: What the source needs.
+    task: Any
+
+
+@dataclass(frozen=True)
+class ReadCounts:
+    """What was read of files: internal tiles that were decoded, and their bytes as the files state them."""
+
+    tiles: int = 0
+    bytes: int = 0
+
+    def __add__(self, other: ReadCounts) -> ReadCounts:
+        return ReadCounts(self.tiles + other.tiles, self.bytes + other.bytes)

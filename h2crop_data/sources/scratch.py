@@ -1,0 +1,110 @@
+"""The scratch folder of a build: parts of cells from readings, until the blocks that hold the cells are built.
+
+A part is a file of its own, `<cell>/<reading>.part`: a line of JSON with its checksum, then the pixels. It is written
+whole or not at all, so that it is its own marker: a part that is there is not computed again, one that is lost or
+damaged is. Nothing else depends on the folder; it can be deleted whenever no build runs.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import zlib
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from h2crop_data.errors import StoreError
+from h2crop_data.grid import Cell
+
+ENDING, PARTIAL = ".part", ".partial"
+
+
+@dataclass(frozen=True)
+class Part:
+    """What a reading gives of a cell: facts as plain data, and arrays; none where there is nothing in them."""
+
+    facts: dict[str, Any]
+    arrays: tuple[NDArray[Any], ...] = ()
+
+
+@dataclass(frozen=True)
+class Scratch:
+    """Parts of cells in a folder on this machine."""
+
+    folder: Path
+
+    def path(self, cell: Cell, reading: str) -> Path:
+        """The file of a part."""
+        return self.folder / cell.id / f"{reading[:32]}{ENDING}"
+
+    def has(self, cells: Sequence[Cell], reading: str) -> bool:
+        """Whether the parts of some cells are all there; whether they are whole is seen when they are read."""
+        return all(self.path(cell, reading).exists() for cell in cells)
+
+    def write(self, cell: Cell, reading: str, part: Part) -> None:
+        """Keep a part. Raises StoreError where it cannot be written."""
+        path = self.path(cell, reading)
+        partial = path.with_suffix(PARTIAL)
+        buffers = [np.ascontiguousarray(array).reshape(-1).view(np.uint8).data for array in part.arrays]
+        described = {
+            "facts": part.facts,
+            "arrays": [[array.dtype.str, list(array.shape)] for array in part.arrays],
+            "crc32": checksum_of(buffers),
+        }
+        line = json.dumps(described).encode()
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with partial.open("wb") as file:
+                file.write(b"%d %b\n" % (zlib.crc32(line), line))
+                file.writelines(buffers)
+            partial.replace(path)
+        except OSError as error:
+            with suppress(OSError):
+                partial.unlink(missing_ok=True)
+            raise StoreError(
+                f"cannot write {path}: {error.strerror or error}; make room there, or choose another folder with "
+                "--scratch, and run again"
+            ) from error
+
+    def read(self, cell: Cell, reading: str) -> Part | None:
+        """A part; None where it is not there, or not whole."""
+        try:
+            with self.path(cell, reading).open("rb") as file:
+                checksum, _, line = file.readline().rstrip(b"\n").partition(b" ")
+                if zlib.crc32(line) != int(checksum):
+                    return None
+                described = json.loads(line)
+                arrays = tuple(np.empty(shape, dtype) for dtype, shape in described["arrays"])
+                buffers = [array.reshape(-1).view(np.uint8).data for array in arrays]
+                whole = all(file.readinto(buffer) == buffer.nbytes for buffer in buffers) and not file.read(1)
+                return (
+                    Part(described["facts"], arrays) if whole and checksum_of(buffers) == described["crc32"] else None
+                )
+        except (OSError, ValueError):
+            return None
+
+    def forget(self, cell: Cell) -> None:
+        """Delete the parts of a cell."""
+        shutil.rmtree(self.folder / cell.id, ignore_errors=True)
+
+    def delete(self) -> None:
+        """Delete the folder."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def bytes(self) -> int:
+        """Bytes of all parts."""
+        return sum(path.stat().st_size for path in self.folder.glob(f"*/*{ENDING}"))
+
+
+def checksum_of(buffers: Sequence[memoryview]) -> int:
+    """CRC-32 of some bytes, one after the other."""
+    checksum = 0
+    for buffer in buffers:
+        checksum = zlib.crc32(buffer, checksum)
+    return checksum

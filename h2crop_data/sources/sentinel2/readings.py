@@ -1,0 +1,218 @@
+"""Which readings the cells of a season need: units of their home granules, month by month, and the looks in them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+
+import pystac
+from shapely.geometry.base import BaseGeometry
+
+from h2crop_data.catalog.acquisitions import Look, looks_of
+from h2crop_data.catalog.providers import sentinel2_tile
+from h2crop_data.grid import Cell
+from h2crop_data.recipe.model import Sentinel2Settings
+from h2crop_data.sources.readings import Reading
+from h2crop_data.sources.scenes import item_identity, items_over
+from h2crop_data.sources.sentinel2.granules import GranuleGrid, epsg_of, expected_grid, home_of
+from h2crop_data.sources.sentinel2.select import Sentinel2Scenes
+
+#: Top, bottom, left, right in pixels of 10 m of a granule's grid: first row, row after the last, and so on.
+Box = tuple[int, int, int, int]
+#: Bytes of a pixel of a part: two a band, one for the clear looks, two for the day.
+PIXEL_BYTES = 3
+#: MiB that a worker takes to read a unit beside its pixels, and for each connection (measured: docs/benchmarks.md).
+MIB_AT_LEAST, MIB_A_CONNECTION = 100, 3.5
+
+
+@dataclass(frozen=True)
+class CellLook:
+    """One observation of some cells: the items that may show it, in the order in which they are asked."""
+
+    moment: datetime
+    #: Ids of the home granules, the newest first; then other tiles of the zone by name; then those of other zones.
+    items: tuple[str, ...]
+
+    @property
+    def day(self) -> int:
+        """Day of the year."""
+        return self.moment.timetuple().tm_yday
+
+
+@dataclass(frozen=True)
+class CellPart:
+    """The part of a cell in a unit: pixels of the granule's grid."""
+
+    cell: Cell
+    box: Box
+    #: The looks of the month, in order of time.
+    looks: tuple[CellLook, ...]
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and columns."""
+        top, bottom, left, right = self.box
+        return bottom - top, right - left
+
+
+@dataclass(frozen=True)
+class Sentinel2Reading:
+    """A unit of a granule in a month of a season, and the parts of cells in it."""
+
+    settings: Sentinel2Settings
+    season: int
+    month: int
+    grid: GranuleGrid
+    parts: tuple[CellPart, ...]
+    #: The items of the looks, and what is added to their numbers.
+    items: Mapping[str, pystac.Item]
+    offsets: Mapping[str, int]
+
+    @property
+    def id(self) -> str:
+        """SHA-256 of all that makes its pixels."""
+        looks: dict[tuple[CellLook, ...], int] = {}
+        parts = [[part.cell.id, part.box, looks.setdefault(part.looks, len(looks))] for part in self.parts]
+        plain = [
+            self.settings.model_dump(mode="json", exclude={"catalog", "memory", "connections"}),
+            [self.season, self.month, self.grid.epsg, self.grid.tile, self.grid.x, self.grid.y],
+            parts,
+            [[[look.moment.isoformat(), look.items] for look in of_part] for of_part in looks],
+            [[name, item_identity(item), self.offsets[name]] for name, item in sorted(self.items.items())],
+        ]
+        return hashlib.sha256(json.dumps(plain).encode()).hexdigest()
+
+    def only(self, cells: set[Cell]) -> Sentinel2Reading:
+        """The same for some of the cells."""
+        return replace(self, parts=tuple(part for part in self.parts if part.cell in cells))
+
+
+@dataclass(frozen=True)
+class SeenCell:
+    """A cell with its home and the looks of the season."""
+
+    cell: Cell
+    home: GranuleGrid
+    looks: Mapping[int, tuple[CellLook, ...]]
+
+
+def readings_of(
+    settings: Sentinel2Settings,
+    scenes: Sentinel2Scenes,
+    cells: Sequence[Cell],
+    outlines: Sequence[BaseGeometry],
+    season: int,
+) -> list[Sentinel2Reading]:
+    """The readings that some cells need, in order of zone, tile, unit and month.
+
+    outlines: of the cells, in longitude and latitude. What a reading gives of a cell does not depend on the others.
+    """
+    units: dict[tuple[GranuleGrid, int, int], list[tuple[SeenCell, Box]]] = defaultdict(list)
+    for seen in seen_cells(settings, scenes, cells, outlines, season):
+        for row, column, box in units_of(seen.home, seen.home.pixels_of(seen.cell)):
+            units[seen.home, row, column].append((seen, box))
+    readings = []
+    for (home, _, _), members in sorted(units.items()):
+        months = sorted({month for seen, _ in members for month in seen.looks})
+        for month in months:
+            parts = tuple(CellPart(seen.cell, box, seen.looks[month]) for seen, box in members if month in seen.looks)
+            names = {name for part in parts for look in part.looks for name in look.items}
+            items = {name: scenes.by_id[name] for name in sorted(names)}
+            offsets = {name: scenes.offsets[name] for name in items}
+            readings.append(Sentinel2Reading(settings, season, month, home, parts, items, offsets))
+    return readings
+
+
+def seen_cells(
+    settings: Sentinel2Settings,
+    scenes: Sentinel2Scenes,
+    cells: Sequence[Cell],
+    outlines: Sequence[BaseGeometry],
+    season: int,
+) -> Iterator[SeenCell]:
+    """Cells with their homes and looks. Cells under the same items with one home share the looks."""
+    grids = grids_of(scenes)
+    known: dict[tuple[GranuleGrid, tuple[str, ...]], dict[int, tuple[CellLook, ...]]] = {}
+    for cell, names in zip(cells, items_over(scenes.items, outlines), strict=True):
+        tiles = {sentinel2_tile(scenes.by_id[name]) for name in names}
+        home = home_of(cell, [grids[tile] for tile in sorted(tiles) if tile in grids])
+        key = (home, tuple(names))
+        if key not in known:
+            items = [scenes.by_id[name] for name in names]
+            known[key] = months_of(looks_of(items, season), home, grids)
+        most = max(map(len, known[key].values()), default=0)
+        yield SeenCell(cell, within_memory(home, settings, most), known[key])
+
+
+def grids_of(scenes: Sentinel2Scenes) -> dict[str, GranuleGrid]:
+    """The grid of each tile: as files say, else as its name says."""
+    grids = dict(scenes.grids)
+    for item in scenes.items:
+        tile = sentinel2_tile(item)
+        if tile not in grids and (expected := expected_grid(item)) is not None:
+            grids[tile] = expected
+    return grids
+
+
+def months_of(
+    looks: Sequence[Look], home: GranuleGrid, grids: dict[str, GranuleGrid]
+) -> dict[int, tuple[CellLook, ...]]:
+    """Looks by month, each with its items in the order in which they are asked."""
+    months: dict[int, list[CellLook]] = defaultdict(list)
+    for look in looks:
+        ordered = sorted(
+            look.tiles,
+            key=lambda tile: (
+                sentinel2_tile(tile[0]) != home.tile,
+                epsg_of(tile[0], grids) != home.epsg,
+                sentinel2_tile(tile[0]),
+            ),
+        )
+        names = tuple(item.id for granules in ordered for item in granules)
+        months[look.moment.month].append(CellLook(look.moment, names))
+    return {month: tuple(of_month) for month, of_month in months.items()}
+
+
+def within_memory(grid: GranuleGrid, settings: Sentinel2Settings, looks: int) -> GranuleGrid:
+    """A grid whose units keep the bound of memory: read piece by piece where whole units would not.
+
+    A 20 m tile is then decoded once for each piece. looks: most in a month.
+    """
+    coarse = sum(band not in ("B02", "B03", "B04", "B08") for band in settings.bands)
+    fine = len(settings.bands) - coarse
+    unit, piece = (rows * columns for rows, columns in (grid.unit, grid.piece))
+    # A unit's bands of 20 m, masks of its looks, and two pieces of bands of 10 m: one at work, one to come.
+    a_look = (unit / 4 * (2 * coarse + 2) + 2 * piece * 2 * fine) / 2**20
+    needed = MIB_AT_LEAST + MIB_A_CONNECTION * settings.connections + a_look * looks
+    return grid if needed <= settings.memory * 1024 else replace(grid, unit=grid.piece)
+
+
+def units_of(grid: GranuleGrid, box: Box) -> Iterator[tuple[int, int, Box]]:
+    """Row and column of the units that a box lies in, and its part in each."""
+    top, bottom, left, right = box
+    height, width = grid.unit
+    for row in range(top // height, (bottom - 1) // height + 1):
+        for column in range(left // width, (right - 1) // width + 1):
+            first_row, first_column = row * height, column * width
+            yield (
+                row,
+                column,
+                (
+                    max(top, first_row),
+                    min(bottom, first_row + height),
+                    max(left, first_column),
+                    min(right, first_column + width),
+                ),
+            )
+
+
+def as_reading(reading: Sentinel2Reading) -> Reading:
+    """A reading as the pipeline knows it."""
+    pixels = sum(part.shape[0] * part.shape[1] for part in reading.parts)
+    cells = tuple(part.cell for part in reading.parts)
+    size = pixels * (2 * len(reading.settings.bands) + PIXEL_BYTES)
+    return Reading("sentinel2", reading.id, cells, size, reading)

@@ -1,0 +1,358 @@
+"""Reading a unit in a month: classifications first, then bands of what is clear, then composites of parts of cells.
+
+The bands of 20 m are read for the whole unit, which is one of their internal tiles, those of 10 m piece by piece, each
+one of theirs. While one piece is composited the next is read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from odc.geo.geobox import GeoBox
+
+from h2crop_data.catalog.access import as_classes, repeated
+from h2crop_data.catalog.granule_reader import GranuleReader, together
+from h2crop_data.catalog.providers import sentinel2_asset
+from h2crop_data.constants import FINE, REFLECTANCE_FILL
+from h2crop_data.errors import H2cropError, ReadError, SceneError
+from h2crop_data.grid import geobox
+from h2crop_data.sentinel2.clear import BRIGHTEST
+from h2crop_data.sentinel2.composite import Observation, median_composite, median_values
+from h2crop_data.sentinel2.reflectance import sentinel2_reflectance
+from h2crop_data.sources.readings import ReadCounts
+from h2crop_data.sources.sentinel2.granules import FINE_BANDS
+from h2crop_data.sources.sentinel2.masks import LookMask, UnitMasks, slices_of, unit_masks
+from h2crop_data.sources.sentinel2.readings import Box, CellPart, Sentinel2Reading
+from h2crop_data.sources.timing import Stopwatch
+
+Pixels = NDArray[np.int16]
+
+
+class UnreadableItemError(Exception):
+    """An item of a unit cannot be read."""
+
+    def __init__(self, item: str, error: H2cropError) -> None:
+        super().__init__(item)
+        self.item, self.error = item, error
+
+
+@dataclass
+class MadePart:
+    """What a reading makes of a part of a cell."""
+
+    part: CellPart
+    #: Reflectance x 10000 (band, y, x), clear looks (y, x), median day of year (y, x), as in the store.
+    values: Pixels
+    clear: NDArray[np.uint8]
+    day: NDArray[np.uint16]
+    #: Moments of looks with a clear pixel.
+    moments: set[str] = field(default_factory=set)
+    #: Items that were asked for it and could not be read, and items with clear pixels that are too bright.
+    gaps: set[str] = field(default_factory=set)
+    impossible: set[str] = field(default_factory=set)
+
+    @classmethod
+    def empty(cls, part: CellPart, bands: int) -> MadePart:
+        """A part without a clear look."""
+        return cls(
+            part,
+            np.full((bands, *part.shape), REFLECTANCE_FILL, np.int16),
+            np.zeros(part.shape, np.uint8),
+            np.zeros(part.shape, np.uint16),
+        )
+
+
+def read_unit(reading: Sentinel2Reading, watch: Stopwatch) -> tuple[list[MadePart], ReadCounts]:
+    """The parts of the cells of a reading, and what was read for them.
+
+    Raises ReadError or SceneError for an item that cannot be read, where the recipe does not record gaps.
+    """
+    unreadable: set[str] = set()
+    counts = ReadCounts()
+    while True:
+        with GranuleReader(reading.settings.connections) as reader:
+            try:
+                made = UnitMaker(reading, reader, unreadable, watch).parts()
+            except UnreadableItemError as failure:
+                if reading.settings.gaps == "fail":
+                    raise failure.error from failure
+                unreadable.add(failure.item)
+            else:
+                return made, counts + ReadCounts(reader.tiles, reader.bytes)
+            counts += ReadCounts(reader.tiles, reader.bytes)
+
+
+@dataclass(frozen=True)
+class Bands:
+    """Some bands of an item over a box, as reflectance x 10000 (band, y, x), in pixels of `times` x 10 m."""
+
+    box: Box
+    times: int
+    values: Pixels
+
+    def cut(self, box: Box) -> Pixels:
+        """Their own pixels that hold a box."""
+        return self.values[:, *slices_of(box, self.box, self.times)]
+
+    def at_10_metres(self, box: Box) -> Pixels:
+        """The pixels of 10 m of a box."""
+        pixels = repeated(self.cut(box), self.times)
+        row, column = (
+            (first - corner) % self.times for first, corner in ((box[0], self.box[0]), (box[2], self.box[2]))
+        )
+        return pixels[:, row : row + box[1] - box[0], column : column + box[3] - box[2]]
+
+
+class UnitMaker:
+    """Makes the parts of one reading."""
+
+    def __init__(
+        self, reading: Sentinel2Reading, reader: GranuleReader, unreadable: Collection[str], watch: Stopwatch
+    ) -> None:
+        """unreadable: items that are known not to be readable."""
+        self.reading, self.reader, self.unreadable, self.watch = reading, reader, unreadable, watch
+        self.box = ground_of(reading)
+        bands = reading.settings.bands
+        #: Places of the stored bands that are read for the whole unit in pixels of 20 m, and of the others.
+        self.coarse = [
+            place
+            for place, band in enumerate(bands)
+            if reading.settings.resampling == "nearest" and band not in FINE_BANDS
+        ]
+        self.fine = [place for place in range(len(bands)) if place not in self.coarse]
+
+    def parts(self) -> list[MadePart]:
+        """The parts. Raises UnreadableItemError for the first item that cannot be read."""
+        masks = self.masks()
+        made = [MadePart.empty(part, len(self.reading.settings.bands)) for part in self.reading.parts]
+        for one in made:
+            one.gaps |= masks.gaps.get(one.part.cell, set())
+        pieces = [(piece, masks.clear_items(piece)) for piece in pieces_of(self.reading.grid.piece, self.box)]
+        pieces = [(piece, items) for piece, items in pieces if items]
+        if not pieces:
+            return made
+        begun_coarse = self.begin_bands({name for _, items in pieces for name in items}, self.coarse, self.box)
+        begun = self.begin_bands(pieces[0][1], self.fine, pieces[0][0])
+        with self.watch.step("read Sentinel-2"):
+            coarse = begun_coarse()
+        for place, (piece, _) in enumerate(pieces):
+            with self.watch.step("read Sentinel-2"):
+                fine = begun()
+                if place + 1 < len(pieces):
+                    following, items = pieces[place + 1]
+                    begun = self.begin_bands(items, self.fine, following)
+            with self.watch.step("composite"):
+                for one in made:
+                    box = common(one.part.box, piece)
+                    if box is not None:
+                        self.composite(one, box, masks, fine, coarse)
+        return made
+
+    def masks(self) -> UnitMasks:
+        """Which pixels each look shows clear."""
+        classes: dict[str, Callable[[], NDArray[np.uint8]]] = {}
+        known: dict[str, NDArray[np.uint8]] = {}
+
+        def begin(name: str) -> None:
+            if name not in classes and name not in self.unreadable:
+                classes[name] = self.begin(name, "SCL", self.box)
+
+        def classes_of(name: str) -> NDArray[np.uint8] | None:
+            begin(name)
+            if name not in known and name in classes:
+                known[name] = as_classes(classes[name]())
+            return known.get(name)
+
+        for part in self.reading.parts:
+            for look in part.looks:
+                # Others are read only where this one leaves something open.
+                begin(next((name for name in look.items if name not in self.unreadable), look.items[0]))
+        with self.watch.step("read Sentinel-2"):
+            return unit_masks(self.reading.parts, self.box, classes_of, self.reading.settings.clouds.clear)
+
+    def begin(self, name: str, band: str, box: Box) -> Callable[[], NDArray[Any]]:
+        """Begin to read a band of an item over a box; gives what waits for it."""
+        item = self.reading.items[name]
+        key = sentinel2_asset(item, band)
+        grid = self.grid(box)
+        method = "nearest" if band == "SCL" else self.reading.settings.resampling
+
+        def read() -> NDArray[Any]:
+            try:
+                return self.reader.read(item, key, grid, method)
+            except (ReadError, SceneError) as error:
+                raise UnreadableItemError(name, error) from error
+
+        return self.reader.begin(read, item.assets[key].href)
+
+    def begin_bands(self, items: Collection[str], places: list[int], box: Box) -> Callable[[], dict[str, Bands]]:
+        """Begin to read some bands of items over a box; gives what waits for them, by item."""
+        bands = [self.reading.settings.bands[place] for place in places]
+        begun = {name: [self.begin(name, band, box) for band in bands] for name in sorted(items)}
+
+        def wait() -> dict[str, Bands]:
+            read = iter(together([one for of_item in begun.values() for one in of_item]))
+            return {name: self.bands([next(read) for _ in bands], name, box) for name in begun}
+
+        return wait
+
+    def bands(self, numbers: list[NDArray[Any]], name: str, box: Box) -> Bands:
+        """The numbers of an item's bands over a box, each of 10 or 20 m, as reflectance."""
+        rows, columns = box[1] - box[0], box[3] - box[2]
+        times = min((rows // len(band) for band in numbers), default=1)
+        values = np.empty((len(numbers), rows // times, columns // times), np.int16)
+        for place, band in enumerate(numbers):
+            whole = band.astype(np.uint16) if band.dtype == np.uint8 else band
+            reflectance = sentinel2_reflectance(whole, self.reading.offsets[name])
+            values[place] = repeated(reflectance, rows // times // len(band))
+        return Bands(box, times, values)
+
+    def grid(self, box: Box) -> GeoBox:
+        """The pixels of 10 m of a box."""
+        top, bottom, left, right = box
+        home = self.reading.grid
+        west, east = home.x + left * FINE, home.x + right * FINE
+        return geobox((west, home.y - bottom * FINE, east, home.y - top * FINE), home.epsg, FINE)
+
+    def composite(
+        self, made: MadePart, box: Box, masks: UnitMasks, fine: dict[str, Bands], coarse: dict[str, Bands]
+    ) -> None:
+        """Composite the looks of a part in a box of 10 m pixels into it."""
+        here = masks.places(box)
+        looks = [masks.looks[look] for look in made.part.looks if masks.looks[look].clear[here].any()]
+        if not looks:
+            return
+        is_even = masks.times == 2 and not any(number % 2 for number in box)
+        of_one = all(len(mask.sources) == 1 for mask in looks)
+        if is_even and of_one and all(coarse[mask.only_item].times == 2 for mask in looks):
+            self.composite_by_resolution(made, box, masks, looks, fine, coarse)
+        else:
+            self.composite_at_10_metres(made, box, masks, looks, fine, coarse)
+
+    def composite_by_resolution(
+        self,
+        made: MadePart,
+        box: Box,
+        masks: UnitMasks,
+        looks: list[LookMask],
+        fine: dict[str, Bands],
+        coarse: dict[str, Bands],
+    ) -> None:
+        """The same where each look is of one item: bands of 20 m are composited at 20 m and repeated afterwards.
+
+        That is the same as the other way round where the clear pixels of every look are whole ones of 20 m.
+        """
+        at_10, at_20 = [], []
+        for mask in looks:
+            item = mask.only_item
+            wide, narrow = coarse[item].cut(box), fine[item].cut(box)
+            clear = mask.clear[masks.places(box)]
+            bright = clear & is_bright(wide)
+            clear_wide = clear & has_value(wide)
+            clear_narrow = repeated(clear_wide, 2)
+            bright_narrow = repeated(clear, 2) & is_bright(narrow)
+            clear_narrow = clear_narrow & has_value(narrow)
+            if bright.any() or bright_narrow.any():
+                made.impossible.add(item)
+            if clear_narrow.any():
+                at_10.append(Observation(mask.look.day, narrow, clear_narrow))
+                at_20.append(wide)
+                made.moments.add(mask.look.moment.isoformat())
+        if not at_10:
+            return
+        values, clear_looks, day = median_composite(at_10)
+        halves = [one.clear[::2, ::2] for one in at_10]
+        if all(np.array_equal(one.clear, repeated(half, 2)) for one, half in zip(at_10, halves, strict=True)):
+            wide_looks = [
+                Observation(one.day, wide, half) for one, wide, half in zip(at_10, at_20, halves, strict=True)
+            ]
+            wide_values = repeated(median_values(wide_looks), 2)
+        else:
+            wide_looks = [
+                Observation(one.day, repeated(wide, 2), one.clear) for one, wide in zip(at_10, at_20, strict=True)
+            ]
+            wide_values = median_values(wide_looks)
+        target = made.values[:, *slices_of(box, made.part.box, 1)]
+        target[self.fine], target[self.coarse] = values, wide_values
+        self.keep(made, box, clear_looks, day)
+
+    def composite_at_10_metres(
+        self,
+        made: MadePart,
+        box: Box,
+        masks: UnitMasks,
+        looks: list[LookMask],
+        fine: dict[str, Bands],
+        coarse: dict[str, Bands],
+    ) -> None:
+        """The same where a look is of several items, or pixels of 20 m are cut: everything in pixels of 10 m."""
+        seen = []
+        shape = (box[1] - box[0], box[3] - box[2])
+        for mask in looks:
+            clear, source = (masks.at_10_metres(layer, box) for layer in (mask.clear, mask.source))
+            values = np.full((len(self.reading.settings.bands), *shape), REFLECTANCE_FILL, np.int16)
+            for place in np.unique(source[clear]).tolist():
+                item, shown = mask.look.items[place], clear & (source == place)
+                own = np.empty_like(values)
+                own[self.fine], own[self.coarse] = fine[item].at_10_metres(box), coarse[item].at_10_metres(box)
+                if (shown & is_bright(own)).any():
+                    made.impossible.add(item)
+                np.copyto(values, own, where=shown)
+            clear &= has_value(values)
+            if clear.any():
+                seen.append(Observation(mask.look.day, values, clear))
+                made.moments.add(mask.look.moment.isoformat())
+        if seen:
+            composite, clear_looks, day = median_composite(seen)
+            made.values[:, *slices_of(box, made.part.box, 1)] = composite
+            self.keep(made, box, clear_looks, day)
+
+    def keep(self, made: MadePart, box: Box, clear_looks: NDArray[np.uint8], day: NDArray[np.uint16]) -> None:
+        """Put the layers that bands share into a part."""
+        made.clear[slices_of(box, made.part.box, 1)] = clear_looks
+        made.day[slices_of(box, made.part.box, 1)] = day
+
+
+def ground_of(reading: Sentinel2Reading) -> Box:
+    """The box around all parts of a reading, in whole pixels of 20 m."""
+    boxes = np.array([part.box for part in reading.parts])
+    top, left = (int(number) // 2 * 2 for number in boxes[:, [0, 2]].min(axis=0))
+    bottom, right = (-(-int(number) // 2) * 2 for number in boxes[:, [1, 3]].max(axis=0))
+    return top, bottom, left, right
+
+
+def pieces_of(piece: tuple[int, int], box: Box) -> Iterator[Box]:
+    """The parts of a box in pieces of so many rows and columns, counted from the corner of the granule."""
+    height, width = piece
+    for row in range(box[0] // height, (box[1] - 1) // height + 1):
+        for column in range(box[2] // width, (box[3] - 1) // width + 1):
+            found = common(box, (row * height, (row + 1) * height, column * width, (column + 1) * width))
+            if found is not None:
+                yield found
+
+
+def common(one: Box, other: Box) -> Box | None:
+    """The ground that two boxes share; None where they share none."""
+    top, left = max(one[0], other[0]), max(one[2], other[2])
+    bottom, right = min(one[1], other[1]), min(one[3], other[3])
+    return (top, bottom, left, right) if top < bottom and left < right else None
+
+
+def has_value(values: Pixels) -> NDArray[np.bool_]:
+    """Whether pixels (y, x) have a value that ground can have in every band (band, y, x)."""
+    if not len(values):
+        return np.ones(values.shape[1:], bool)
+    found: NDArray[np.bool_] = (values.min(axis=0) != REFLECTANCE_FILL) & (values.max(axis=0) <= BRIGHTEST)
+    return found
+
+
+def is_bright(values: Pixels) -> NDArray[np.bool_]:
+    """Whether pixels (y, x) are above BRIGHTEST in some band (band, y, x)."""
+    if not len(values):
+        return np.zeros(values.shape[1:], bool)
+    found: NDArray[np.bool_] = values.max(axis=0) > BRIGHTEST
+    return found
