@@ -15,6 +15,7 @@ from h2crop_data.recipe.model import Recipe, load_recipe
 if TYPE_CHECKING:
     from h2crop_data.pipeline.build import BuildReport
     from h2crop_data.pipeline.engine import BlockOutcome
+    from h2crop_data.sources.readings import ReadCounts
 
 
 def build(
@@ -28,6 +29,11 @@ def build(
     ] = False,
     workers: Annotated[int | None, typer.Option(min=1, help="Blocks at a time (default: one a core).")] = None,
     processes: Annotated[bool, typer.Option("--processes", help="Workers are processes instead of threads.")] = False,
+    scratch: Annotated[
+        Path | None,
+        typer.Option(help="Folder for composites that wait for their block (default: in the store's work folder)."),
+    ] = None,
+    scratch_gb: Annotated[float, typer.Option(min=0, help="Gigabytes that may wait there, about.")] = 20,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
     """Build a store from a recipe or a plan."""
@@ -44,6 +50,9 @@ def build(
             given = given.for_seasons(season)
     with progress_line(quiet=as_json) as progress:
 
+        def on_reading(read: ReadCounts, done: int, total: int) -> None:
+            progress(done, total, f"blocks; read {megabytes(read.bytes)} in {read.tiles:,} tiles")
+
         def on_block(outcome: BlockOutcome, done: int, total: int) -> None:
             failed = f", FAILED: {outcome.error}" if outcome.error else ""
             progress(done, total, f"blocks, season {outcome.season} block {outcome.block}{failed}")
@@ -54,8 +63,11 @@ def build(
             extend=extend,
             workers=workers,
             kind="processes" if processes else "threads",
+            scratch=scratch,
+            scratch_bytes=int(scratch_gb * 1e9),
             progress=progress,
             on_block=on_block,
+            on_reading=on_reading,
         )
     if as_json:
         print_json(asdict(report))
@@ -82,6 +94,8 @@ def show_build(report: BuildReport) -> None:
         f"{report.store}: release {report.release}, season {seasons}: {report.samples} samples, "
         f"{megabytes(report.bytes)}; {report.built} block(s) built, {report.already_done} done before"
     )
+    if report.tiles_read:
+        console.print(f"  read {megabytes(report.bytes_read)} in {report.tiles_read:,} tiles of scenes")
     total = sum(report.seconds.values())
     if total:
         rows = [

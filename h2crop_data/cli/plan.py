@@ -97,6 +97,10 @@ def show_plans(plans: list[SeasonPlan], as_json: bool, notes: list[str]) -> None
     for plan, summary in zip(plans, summaries, strict=True):
         rows = [[name.replace("_", " "), str(value)] for name, value in summary.counts.items()]
         rows.append(["size", f"about {megabytes(summary.bytes)} ({megabytes(summary.raw_bytes)} raw)"])
+        read = summary.to_read
+        if read.tiles:
+            requests = f", {read.requests:,} requests" if read.requests else ""
+            rows.append(["to read", f"at most {megabytes(read.bytes)} in {read.tiles:,} tiles{requests}"])
         rows.append(["time", f"about {duration(summary.seconds)} of one worker"])
         print_table(f"season {plan.season}", ["what", "how much"], rows)
         for reason, count in summary.left_out.items():

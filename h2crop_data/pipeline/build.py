@@ -42,14 +42,14 @@ from h2crop_data.storage.storage import BUILD_FOLDER
 #: What an import of published files keeps of itself.
 IMPORT_RECORD = f"{BUILD_FOLDER}/import.json"
 OnBlock = Callable[[BlockOutcome, int, int], None]
-OnReading = Callable[[ReadCounts], None]
+OnReading = Callable[[ReadCounts, int, int], None]
 
 
 def ignore_outcome(outcome: BlockOutcome, done: int, total: int) -> None:
     """Nobody watches."""
 
 
-def ignore_reading(read: ReadCounts) -> None:
+def ignore_reading(read: ReadCounts, done: int, total: int) -> None:
     """Nobody watches."""
 
 
@@ -154,7 +154,7 @@ def build_store(
     source: a recipe, a plan, the folder of plans, a recipe file or the name of a shipped recipe. store: folder or
     `s3://` URL. extend: search again for seasons the store has, and add what is new. scratch: a folder on this machine
     for composites that wait for the rest of their block, by default in the store's work folder; scratch_bytes: how much
-    it may hold, about. on_reading: called with what was read so far.
+    it may hold, about. on_reading: called with what was read so far, and blocks done.
     Raises UsageError for another kind of source, PlanError where the store was begun from other inputs, BuildError
     when blocks failed, StoreError when the store cannot be written or another builder has locked it. Whatever is
     finished is kept in every case.
@@ -364,14 +364,14 @@ def build_blocks(
                 made = BlockTasks(with_unit_results(plan, every, work_folder(builder.location)))
                 yield from ((made.task(number), made.readings(number)) for number in blocks)
 
-    parts = Scratch(scratch_folder(builder.location) if scratch is None else scratch)
+    parts = Scratch(scratch_folder(builder.location, scratch))
     schedule = Schedule(tasks(), uses, parts, scratch_bytes)
     for outcome in run_blocks(builder.storage, schedule, parts, workers, kind):
         for step, spent in outcome.seconds.items():
             seconds[step] += spent
         if isinstance(outcome, ReadingOutcome):
             read += outcome.counts
-            on_reading(read)
+            on_reading(read, done, total)
             continue
         done += 1
         if outcome.error is not None:

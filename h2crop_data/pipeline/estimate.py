@@ -9,7 +9,9 @@ from typing import Any
 import numpy as np
 
 from h2crop_data.pipeline.plan import SeasonPlan, row_dictionaries
+from h2crop_data.pipeline.planning import PlannedBlocks
 from h2crop_data.pipeline.source_facts import source_facts, without_figures
+from h2crop_data.sources.readings import ToRead
 from h2crop_data.sources.registry import sources_of, used_sources
 
 #: Stored over raw bytes of full-size cells, as measured (docs/benchmarks.md); cloudy years are smaller.
@@ -23,13 +25,15 @@ class Estimate:
     """What a plan amounts to.
 
     counts: samples, cells, blocks, and what its sources count. raw_bytes, bytes: of all arrays, before and (about)
-    after compression. seconds: of one worker, roughly. left_out: reason -> scenes. months_without_scenes: 1..12.
+    after compression. to_read: tiles and bytes of files for composites, and requests to servers, at most (clouds make
+    it less). seconds: of one worker, roughly. left_out: reason -> scenes. months_without_scenes: 1..12.
     split_problems: in words, what the split does not meet. sources: what was read (`source_facts`).
     """
 
     counts: dict[str, int]
     raw_bytes: int
     bytes: int
+    to_read: ToRead
     seconds: float
     left_out: dict[str, int]
     months_without_scenes: list[int]
@@ -43,9 +47,11 @@ def estimate(plan: SeasonPlan) -> Estimate:
         plan.samples
     )
     blocks = row_dictionaries(plan.blocks)
-    reads = 0.0
+    planned = list(PlannedBlocks(plan))
+    to_read, reads = ToRead(), 0.0
     for source, settings in used_sources(plan.recipe):
         reads += source.seconds_to_read(settings, plan.pinned[source.name], blocks)
+        to_read += source.to_read(settings, plan.pinned[source.name], planned)
     splits = plan.samples["split"].value_counts()
     counts = {
         "samples": len(plan.samples),
@@ -61,7 +67,8 @@ def estimate(plan: SeasonPlan) -> Estimate:
         counts=counts,
         raw_bytes=raw,
         bytes=int(raw * COMPRESSION[plan.recipe.store.codec]),
-        seconds=reads + raw / 1e6 * SECONDS_A_MEGABYTE,
+        to_read=to_read,
+        seconds=reads + to_read.seconds + raw / 1e6 * SECONDS_A_MEGABYTE,
         left_out=dict(reasons.most_common()),
         months_without_scenes=empty_months(plan),
         split_problems=plan.split_problems,

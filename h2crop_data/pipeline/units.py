@@ -120,17 +120,27 @@ def work_folder(store: str) -> WorkFolder:
     if not chosen and "://" not in store:
         return WorkFolder(LocalStorage(Path(store)), f"{BUILD_FOLDER}/work/")
     root = Path(chosen) if chosen else cache_folder() / "h2crop" / "work"
-    whole = store if "://" in store else str(Path(store).resolve())
-    files = LocalStorage(root / hashlib.sha256(whole.encode()).hexdigest()[:16])
+    files = LocalStorage(root / name_of_store(store))
     files.refuse_links(BUILD_FOLDER, TEMPORARY)
     files.remove_temporary()
     return WorkFolder(files)
 
 
-def scratch_folder(store: str) -> Path:
-    """Where parts of cells lie while a store is built: beside the results of its units."""
+def scratch_folder(store: str, chosen: Path | None = None) -> Path:
+    """Where parts of cells lie while a store is built: beside the results of its units, or in a chosen folder.
+
+    It is a folder of the store's own, which is deleted at the end.
+    """
+    if chosen is not None:
+        return chosen / f"h2crop-scratch-{name_of_store(store)}"
     work = work_folder(store)
-    return work.files.folder / work.prefix / "scratch" if work.prefix else work.files.folder / "scratch"
+    return work.files.folder / work.prefix / "scratch"
+
+
+def name_of_store(store: str) -> str:
+    """A name for the files of a store that lie elsewhere."""
+    whole = store if "://" in store else str(Path(store).resolve())
+    return hashlib.sha256(whole.encode()).hexdigest()[:16]
 
 
 def cache_folder() -> Path:

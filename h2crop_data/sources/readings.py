@@ -37,3 +37,21 @@ class ReadCounts:
 
     def __add__(self, other: ReadCounts) -> ReadCounts:
         return ReadCounts(self.tiles + other.tiles, self.bytes + other.bytes)
+
+
+@dataclass(frozen=True)
+class ToRead:
+    """What is to be read: internal tiles, their bytes, requests to servers, and seconds of one worker, all about."""
+
+    tiles: int = 0
+    bytes: int = 0
+    requests: int = 0
+    seconds: float = 0.0
+
+    def __add__(self, other: ToRead) -> ToRead:
+        return ToRead(
+            self.tiles + other.tiles,
+            self.bytes + other.bytes,
+            self.requests + other.requests,
+            self.seconds + other.seconds,
+        )

@@ -36,7 +36,7 @@ from h2crop_data.datasheet.words import SourceWords
 from h2crop_data.grid import Cell, CellRule
 from h2crop_data.progress import Progress
 from h2crop_data.recipe.model import Section, Split
-from h2crop_data.sources.readings import ReadCounts, Reading
+from h2crop_data.sources.readings import ReadCounts, Reading, ToRead
 from h2crop_data.sources.scenes import SceneDecision
 from h2crop_data.sources.scratch import Scratch
 from h2crop_data.sources.timing import Stopwatch
@@ -342,6 +342,10 @@ class Source(ABC):
     def seconds_to_read(self, settings: Any, pinned: Any, blocks: Collection[Mapping[str, Any]]) -> float:
         """About how long one worker reads for some blocks (rows of the plan)."""
         return 0.0
+
+    def to_read(self, settings: Any, pinned: Any, blocks: Sequence[PlannedBlock]) -> ToRead:
+        """What its readings for some blocks amount to."""
+        return ToRead()
 
     def months_without(self, pinned: Any, season: int) -> list[int]:
         """The months (1..12) of a season for which it has nothing."""

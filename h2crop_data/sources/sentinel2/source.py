@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar
 
@@ -15,14 +15,15 @@ from h2crop_data.catalog.providers import sentinel2_tile
 from h2crop_data.constants import MONTHS
 from h2crop_data.cube.schema import SourceFormat
 from h2crop_data.recipe.model import Sentinel2Settings
-from h2crop_data.sources.readings import ReadCounts, Reading
+from h2crop_data.sources.readings import ReadCounts, Reading, ToRead
 from h2crop_data.sources.scenes import SceneDecision, item_identity, items_over, read_items
 from h2crop_data.sources.scratch import Scratch
 from h2crop_data.sources.sentinel2.assemble import Sentinel2Task, read_into, sentinel2_block
 from h2crop_data.sources.sentinel2.format import sentinel2_format
 from h2crop_data.sources.sentinel2.granules import grid_from_result, grid_unit
-from h2crop_data.sources.sentinel2.readings import as_reading, readings_of
+from h2crop_data.sources.sentinel2.readings import Sentinel2Reading, as_reading, readings_of
 from h2crop_data.sources.sentinel2.select import Sentinel2Scenes, choose_sentinel2
+from h2crop_data.sources.sentinel2.to_read import sentinel2_to_read
 from h2crop_data.sources.sentinel2.words import Sentinel2Words
 from h2crop_data.sources.source import BlockGround, PlannedBlock, ReadFile, Request, Selected, Source, SourceBlock
 from h2crop_data.sources.timing import Stopwatch
@@ -76,11 +77,8 @@ class Sentinel2(Source):
     def counts(self, pinned: Sentinel2Scenes) -> dict[str, int]:
         return {"sentinel2_scenes": len(pinned.items)}
 
-    def seconds_to_read(
-        self, settings: Sentinel2Settings, pinned: Sentinel2Scenes, blocks: Collection[Mapping[str, Any]]
-    ) -> float:
-        over = sum(len(row["s2_items"]) for row in blocks)
-        return over * (len(settings.bands) + 1) * pinned.seconds_a_read
+    def to_read(self, settings: Sentinel2Settings, pinned: Sentinel2Scenes, blocks: Sequence[PlannedBlock]) -> ToRead:
+        return sentinel2_to_read(self.readings_of_blocks(settings, pinned, blocks))
 
     def units(
         self, settings: Sentinel2Settings, pinned: Sentinel2Scenes, blocks: Sequence[PlannedBlock]
@@ -107,12 +105,17 @@ class Sentinel2(Source):
     def readings(
         self, settings: Sentinel2Settings, pinned: Sentinel2Scenes, blocks: Sequence[PlannedBlock]
     ) -> list[Reading]:
+        return list(map(as_reading, self.readings_of_blocks(settings, pinned, blocks)))
+
+    def readings_of_blocks(
+        self, settings: Sentinel2Settings, pinned: Sentinel2Scenes, blocks: Sequence[PlannedBlock]
+    ) -> list[Sentinel2Reading]:
+        """The readings of all cells of some blocks."""
         outlines = {
             cell: outline for block in blocks for cell, outline in zip(block.cells, block.outlines, strict=True)
         }
         season = blocks[0].season if blocks else 0
-        found = readings_of(settings, pinned, list(outlines), list(outlines.values()), season)
-        return list(map(as_reading, found))
+        return readings_of(settings, pinned, list(outlines), list(outlines.values()), season)
 
     def read(self, reading: Reading, scratch: Scratch, watch: Stopwatch) -> ReadCounts:
         return read_into(scratch, reading.id, reading.task.only(set(reading.cells)), watch)

@@ -1,0 +1,84 @@
+"""What the readings of a plan amount to: internal tiles, bytes and requests, from the geometry of files and cells."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from h2crop_data.catalog.access import is_remote
+from h2crop_data.catalog.providers import sentinel2_asset
+from h2crop_data.sources.readings import ToRead
+from h2crop_data.sources.sentinel2.granules import FINE_BANDS
+from h2crop_data.sources.sentinel2.readings import Box, Sentinel2Reading
+from h2crop_data.sources.sentinel2.unit import common, ground_of, pieces_of
+
+#: Bytes of a pixel in files, as measured: numbers of 16 bits, and classes.
+BAND_BYTES, CLASS_BYTES = 1.33, 0.1
+#: Requests that open a file, before those for its tiles.
+OPENING = 2
+#: Seconds of a core for a tile of 1024 x 1024 pixels: decoding it, and its part of the composites.
+SECONDS_A_TILE = 0.012
+#: Seconds to wait for an answer, and bytes a second of one worker, where files are remote.
+SECONDS_A_REQUEST, BYTES_A_SECOND = 0.35, 50e6
+TILE_PIXELS = 1024 * 1024
+
+
+def sentinel2_to_read(readings: Iterable[Sentinel2Reading]) -> ToRead:
+    """What is read where every tile of a home granule has something clear: at most this, but for filled gaps.
+
+    Tiles are taken to be as large as the pieces of the units: 1024 pixels unless files say otherwise. Neighbours that
+    fill what a home granule did not image are not counted.
+    """
+    total = ToRead()
+    for reading in readings:
+        total += unit_to_read(reading)
+    return total
+
+
+def unit_to_read(reading: Sentinel2Reading) -> ToRead:
+    """What one reading amounts to."""
+    bands = reading.settings.bands
+    fine = sum(band in FINE_BANDS for band in bands)
+    boxes = [part.box for part in reading.parts]
+    ground = ground_of(reading)
+    tiles = [piece for piece in whole_pieces(reading.grid.piece, ground) if any(common(box, piece) for box in boxes)]
+    looks = dict.fromkeys(look for part in reading.parts for look in part.looks)
+    fine_pixels = sum(area(tile) for tile in tiles)
+    coarse_pixels = area(whole_unit(reading)) / 4
+    files = len(bands) + 1
+    a_look = {
+        "tiles": len(tiles) * fine + (len(bands) - fine) + 1,
+        "pixels": fine_pixels * fine + coarse_pixels * (len(bands) - fine),
+        "bytes": BAND_BYTES * (fine_pixels * fine + coarse_pixels * (len(bands) - fine)) + CLASS_BYTES * coarse_pixels,
+    }
+    count = len(looks)
+    first = reading.items[next(iter(looks)).items[0]]
+    remote = is_remote(first.assets[sentinel2_asset(first, "SCL")].href)
+    size = round(count * a_look["bytes"])
+    requests = round(count * (OPENING * files + a_look["tiles"])) if remote else 0
+    seconds = count * (a_look["pixels"] + coarse_pixels) / TILE_PIXELS * SECONDS_A_TILE
+    if remote:
+        seconds += requests * SECONDS_A_REQUEST / reading.settings.connections + size / BYTES_A_SECOND
+    return ToRead(round(count * a_look["tiles"]), size, requests, seconds)
+
+
+def whole_pieces(piece: tuple[int, int], ground: Box) -> list[Box]:
+    """The whole pieces that ground lies in."""
+    height, width = piece
+    found = []
+    for top, _, left, _ in pieces_of(piece, ground):
+        row, column = top // height * height, left // width * width
+        found.append((row, row + height, column, column + width))
+    return found
+
+
+def whole_unit(reading: Sentinel2Reading) -> Box:
+    """The whole unit of a reading."""
+    height, width = reading.grid.unit
+    top, _, left, _ = reading.parts[0].box
+    row, column = top // height * height, left // width * width
+    return row, row + height, column, column + width
+
+
+def area(box: Box) -> int:
+    """Pixels of a box."""
+    return (box[1] - box[0]) * (box[3] - box[2])
