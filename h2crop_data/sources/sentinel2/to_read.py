@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 
-from h2crop_data.catalog.access import is_remote
+import pystac
+
+from h2crop_data.catalog.access import file_stamp, is_remote
 from h2crop_data.catalog.providers import sentinel2_asset
 from h2crop_data.sources.readings import ToRead
 from h2crop_data.sources.sentinel2.granules import FINE_BANDS
@@ -29,9 +32,24 @@ def sentinel2_to_read(readings: Iterable[Sentinel2Reading]) -> ToRead:
     fill what a home granule did not image are not counted.
     """
     total = ToRead()
+    files: dict[str, int | None] = {}
     for reading in readings:
         total += unit_to_read(reading)
-    return total
+        for item in reading.items.values():
+            for band in (*reading.settings.bands, "SCL"):
+                asset = item.assets[sentinel2_asset(item, band)]
+                if asset.href not in files:
+                    files[asset.href] = size_of(asset)
+    known = [size for size in files.values() if size is not None]
+    return replace(total, bytes=min(total.bytes, sum(known))) if len(known) == len(files) else total
+
+
+def size_of(asset: pystac.Asset) -> int | None:
+    """Bytes of a file, as it lies on this machine or as the catalog states (`file:size`); None if unknown."""
+    stamp, stated = file_stamp(asset.href), asset.extra_fields.get("file:size")
+    if stamp is not None:
+        return stamp[0]
+    return stated if isinstance(stated, int) else None
 
 
 def unit_to_read(reading: Sentinel2Reading) -> ToRead:
