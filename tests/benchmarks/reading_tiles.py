@@ -43,14 +43,12 @@ class TileTable:
         with rasterio.open(path) as file:
             assert file.block_shapes == [(BLOCK, BLOCK)], path
             rows, columns = (math.ceil(length / BLOCK) for length in file.shape)
-            offsets, sizes = (
-                [
-                    [int(file.get_tag_item(f"BLOCK_{name}_{column}_{row}", "TIFF", bidx=1)) for column in range(columns)]
-                    for row in range(rows)
-                ]
-                for name in ("OFFSET", "SIZE")
-            )
-        return cls(np.array(offsets), np.array(sizes))
+
+            def stated(name: str) -> NDArray[np.int64]:
+                tags = [[f"BLOCK_{name}_{x}_{y}" for x in range(columns)] for y in range(rows)]
+                return np.array([[int(file.get_tag_item(tag, "TIFF", bidx=1)) for tag in row] for row in tags])
+
+            return cls(stated("OFFSET"), stated("SIZE"))
 
     def times_fetched(self, ranges: Sequence[tuple[int, int]]) -> NDArray[np.int64]:
         """How often the greater part of each tile was in a range (first and last byte)."""
