@@ -31,24 +31,15 @@ CLEAR = (4, 5, 6)
 
 
 @dataclass(frozen=True)
-class TileTable:
-    """Where the internal tiles (row, column) lie in a file."""
+class TiledFile:
+    """A file and its internal tiles (row, column)."""
 
+    #: Below the folder of the archive.
+    path: str
     offsets: NDArray[np.int64]
     sizes: NDArray[np.int64]
-
-    @classmethod
-    def of(cls, path: Path) -> TileTable:
-        """As the file's own table states them."""
-        with rasterio.open(path) as file:
-            assert file.block_shapes == [(BLOCK, BLOCK)], path
-            rows, columns = (math.ceil(length / BLOCK) for length in file.shape)
-
-            def stated(name: str) -> NDArray[np.int64]:
-                tags = [[f"BLOCK_{name}_{x}_{y}" for x in range(columns)] for y in range(rows)]
-                return np.array([[int(file.get_tag_item(tag, "TIFF", bidx=1)) for tag in row] for row in tags])
-
-            return cls(stated("OFFSET"), stated("SIZE"))
+    home: NDArray[np.bool_]
+    needed: NDArray[np.bool_]
 
     def times_fetched(self, ranges: Sequence[tuple[int, int]]) -> NDArray[np.int64]:
         """How often the greater part of each tile was in a range (first and last byte)."""
@@ -57,6 +48,19 @@ class TileTable:
             common = np.minimum(self.offsets + self.sizes, last + 1) - np.maximum(self.offsets, first)
             times += 2 * common > self.sizes
         return times
+
+
+def tile_table(path: Path) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Offsets and sizes of a file's internal tiles (row, column), as its own table states them."""
+    with rasterio.open(path) as file:
+        assert file.block_shapes == [(BLOCK, BLOCK)], path
+        rows, columns = (math.ceil(length / BLOCK) for length in file.shape)
+
+        def stated(name: str) -> NDArray[np.int64]:
+            tags = [[f"BLOCK_{name}_{x}_{y}" for x in range(columns)] for y in range(rows)]
+            return np.array([[int(file.get_tag_item(tag, "TIFF", bidx=1)) for tag in row] for row in tags])
+
+        return stated("OFFSET"), stated("SIZE")
 
 
 @dataclass(frozen=True)
@@ -85,8 +89,8 @@ class Archive:
         with rasterio.open(self.folder / granule.path(date, SCL)) as file:
             return np.isin(file.read(1), CLEAR)
 
-    def files(self, month: int) -> Iterator[tuple[str, TileTable, NDArray[np.bool_], NDArray[np.bool_]]]:
-        """Every file of a month, its tiles, and which of these are home tiles and needed (row, column)."""
+    def files(self, month: int) -> Iterator[TiledFile]:
+        """Every file of a month."""
         for granule in self.granules:
             ground = self.ground(granule)
             for date in dates_of(month):
@@ -95,7 +99,7 @@ class Archive:
                     path = granule.path(date, asset)
                     home = touched(ground, BLOCK * size // 20)
                     needed = home if asset == SCL else touched(clear, BLOCK * size // 20)
-                    yield path, TileTable.of(self.folder / path), home, needed
+                    yield TiledFile(path, *tile_table(self.folder / path), home, needed)
 
 
 @dataclass(frozen=True)
@@ -112,13 +116,14 @@ class Needs:
     fetched_in_vain: int = 0
 
     @classmethod
-    def of(cls, archive: Archive, month: int, counts: Counts) -> Needs:
-        """Of a month."""
+    def of(cls, files: Sequence[TiledFile], counts: Counts) -> Needs:
+        """Of the files of a month."""
         total = np.zeros(6, int)
-        for path, tiles, home, needed in archive.files(month):
-            times = tiles.times_fetched(counts.ranges.get(path, []))
-            again, in_vain = np.maximum(times[needed] - 1, 0).sum(), times[~needed].sum()
-            total += [home.sum(), tiles.sizes[home].sum(), needed.sum(), tiles.sizes[needed].sum(), again, in_vain]
+        for file in files:
+            times = file.times_fetched(counts.ranges.get(file.path, []))
+            again, in_vain = np.maximum(times[file.needed] - 1, 0).sum(), times[~file.needed].sum()
+            home_bytes, needed_bytes = (file.sizes[tiles].sum() for tiles in (file.home, file.needed))
+            total += [file.home.sum(), home_bytes, file.needed.sum(), needed_bytes, again, in_vain]
         return cls(*total.tolist())
 
 
@@ -153,8 +158,7 @@ def pixels_of(cell: Cell, granule: Granule, size: int) -> tuple[slice, slice]:
 
 def touched(pixels: NDArray[np.bool_], block: int) -> NDArray[np.bool_]:
     """Whether any pixel is set in each block of pixels (row, column)."""
-    starts = (np.arange(0, length, block) for length in pixels.shape)
-    rows, columns = starts
+    rows, columns = (np.arange(0, length, block) for length in pixels.shape)
     return np.logical_or.reduceat(np.logical_or.reduceat(pixels, rows, axis=0), columns, axis=1)
 
 
