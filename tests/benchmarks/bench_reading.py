@@ -369,6 +369,8 @@ def run_way(task: Task, name: str) -> dict[str, Any]:
     """Run a way in this process; what it took."""
     if name in PLAIN_WAYS:
         odc.stac.configure_rio(cloud_defaults=True, **GDAL_OPTIONS)
+        # Of rasterio's own scratch raster.
+        warnings.filterwarnings("ignore", "Dataset has no geotransform")
         # odc-stac prepares itself, which is not to be scaled with the cells.
         plain_composite(task.items(), task.cells[0].geobox(FINE))
     reset_peak_memory()
