@@ -74,6 +74,7 @@ from h2crop_data.grid import Cell, blocks_of_cells, geobox
 from h2crop_data.recipe.model import Sentinel2Settings
 from h2crop_data.sentinel2.composite import median_composite, observation
 from h2crop_data.sentinel2.reflectance import sentinel2_reflectance
+from h2crop_data.sources.sentinel2 import granules, readings, select, unit
 from h2crop_data.sources.timing import Stopwatch
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "makers"))
@@ -144,8 +145,6 @@ class Task:
 
 def now(task: Task) -> dict[str, int]:
     """The package's way, the look at the grids of both tiles with it; checksums of some cells by id."""
-    from h2crop_data.sources.sentinel2 import granules, readings, select, unit
-
     settings = Sentinel2Settings(catalog="made", bands=list(SENTINEL2_BANDS))
     items = task.items()
     grids = {}

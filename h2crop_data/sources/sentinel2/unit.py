@@ -132,7 +132,8 @@ class UnitMaker:
         for one in made:
             one.gaps |= masks.gaps.get(one.part.cell, set())
         pieces = [(piece, masks.clear_items(piece)) for piece in pieces_of(self.reading.grid.piece, self.box)]
-        pieces = [(piece, items) for piece, items in pieces if items]
+        # From last to first: where a file is read onwards, GDAL reads ahead and fetches the next tile twice.
+        pieces = [(piece, items) for piece, items in reversed(pieces) if items]
         if not pieces:
             return made
         begun_coarse = self.begin_bands({name for _, items in pieces for name in items}, self.coarse, self.box)
