@@ -69,25 +69,32 @@ class GranuleReader:
         self._begun.append(future)
         return future.result
 
-    def read(self, item: pystac.Item, key: str, grid: GeoBox, resampling: ResamplingName) -> NDArray[Any]:
+    def read(self, item: pystac.Item, key: str, grid: GeoBox, resampling: ResamplingName) -> NDArray[Any] | None:
         """The numbers of an asset, as `as_numbers`: (y, x) of the grid, or, of a 20 m file that lies on it, half of it.
 
-        Raises ReadError and SceneError as `load_sentinel2`.
+        None where it has another CRS than the grid: see `warp`. Raises ReadError and SceneError as `load_sentinel2`.
         """
 
-        def aligned(dataset: rasterio.DatasetReader) -> tuple[AlignedWindow, NDArray[Any]] | None:
+        def aligned(dataset: rasterio.DatasetReader) -> NDArray[Any] | bool:
             window = aligned_window(dataset, grid, resampling)
             if window is None:
-                return None
+                return bool(dataset.crs == grid.crs)
             pixels = read_aligned_window(dataset, window)
             self._count(dataset, window)
-            return window, pixels
+            return pixels if window.times in (1, KEPT_TIMES) else repeated(pixels, window.times)
 
         found = self._with_file(item, key, aligned)
-        if found is None:
-            return load_placed(item, key, grid, resampling)
-        window, pixels = found
-        return pixels if window.times in (1, KEPT_TIMES) else repeated(pixels, window.times)
+        if isinstance(found, bool):
+            return load_placed(item, key, grid, resampling) if found else None
+        pixels: NDArray[Any] = found
+        return pixels
+
+    def warp(self, item: pystac.Item, key: str, grid: GeoBox, resampling: ResamplingName) -> NDArray[Any]:
+        """The numbers of an asset of another CRS on a grid, (y, x).
+
+        GDAL approximates where pixels lie, so they depend a little on the grid: take one that depends on nothing else.
+        """
+        return load_placed(item, key, grid, resampling)
 
     def _with_file(self, item: pystac.Item, key: str, use: Callable[[rasterio.DatasetReader], Any]) -> Any:
         """What `use` makes of the open file of an asset, which is opened again for another try."""

@@ -15,7 +15,6 @@ from h2crop_data.recipe.model import Recipe, load_recipe
 if TYPE_CHECKING:
     from h2crop_data.pipeline.build import BuildReport
     from h2crop_data.pipeline.engine import BlockOutcome
-    from h2crop_data.sources.readings import ReadCounts
 
 
 def build(
@@ -50,9 +49,6 @@ def build(
             given = given.for_seasons(season)
     with progress_line(quiet=as_json) as progress:
 
-        def on_reading(read: ReadCounts, done: int, total: int) -> None:
-            progress(done, total, f"blocks; read {megabytes(read.bytes)} in {read.tiles:,} tiles")
-
         def on_block(outcome: BlockOutcome, done: int, total: int) -> None:
             failed = f", FAILED: {outcome.error}" if outcome.error else ""
             progress(done, total, f"blocks, season {outcome.season} block {outcome.block}{failed}")
@@ -67,7 +63,6 @@ def build(
             scratch_bytes=int(scratch_gb * 1e9),
             progress=progress,
             on_block=on_block,
-            on_reading=on_reading,
         )
     if as_json:
         print_json(asdict(report))

@@ -42,14 +42,9 @@ from h2crop_data.storage.storage import BUILD_FOLDER
 #: What an import of published files keeps of itself.
 IMPORT_RECORD = f"{BUILD_FOLDER}/import.json"
 OnBlock = Callable[[BlockOutcome, int, int], None]
-OnReading = Callable[[ReadCounts, int, int], None]
 
 
 def ignore_outcome(outcome: BlockOutcome, done: int, total: int) -> None:
-    """Nobody watches."""
-
-
-def ignore_reading(read: ReadCounts, done: int, total: int) -> None:
     """Nobody watches."""
 
 
@@ -147,14 +142,14 @@ def build_store(
     scratch_bytes: int = SCRATCH_BYTES,
     progress: Progress = silent,
     on_block: OnBlock = ignore_outcome,
-    on_reading: OnReading = ignore_reading,
 ) -> BuildReport:
     """Build the seasons of a recipe or of a plan into a store, resuming what is there, and seal it.
 
     source: a recipe, a plan, the folder of plans, a recipe file or the name of a shipped recipe. store: folder or
     `s3://` URL. extend: search again for seasons the store has, and add what is new. scratch: a folder on this machine
     for composites that wait for the rest of their block, by default in the store's work folder; scratch_bytes: how much
-    it may hold, about. on_reading: called with what was read so far, and blocks done.
+    it may hold, about. progress: called with (done, total, text) while a season is planned, and with the blocks that
+    are done and what was read of scenes.
     Raises UsageError for another kind of source, PlanError where the store was begun from other inputs, BuildError
     when blocks failed, StoreError when the store cannot be written or another builder has locked it. Whatever is
     finished is kept in every case.
@@ -168,7 +163,7 @@ def build_store(
             workers,
             kind,
             on_block,
-            on_reading,
+            progress=progress,
             scratch=scratch,
             scratch_bytes=scratch_bytes,
         )
@@ -332,15 +327,15 @@ def build_blocks(
     workers: int,
     kind: Workers = "threads",
     on_block: OnBlock = ignore_outcome,
-    on_reading: OnReading = ignore_reading,
     *,
+    progress: Progress = silent,
     scratch: Path | None = None,
     scratch_bytes: int = SCRATCH_BYTES,
 ) -> BuiltBlocks:
     """Build the blocks that have no marker yet. Raises BuildError naming those that failed.
 
-    scratch, scratch_bytes: as for `build_store`. What is there of an interrupted build is used; all of it is deleted at
-    the end, but for what failed blocks may need.
+    progress, scratch, scratch_bytes: as for `build_store`. What is in the scratch folder of an interrupted build is
+    used; all of it is deleted at the end, but for what failed blocks may need.
     """
     pending = pending_blocks(builder, plans)
     total = sum(len(plan.blocks) for plan in plans)
@@ -371,7 +366,7 @@ def build_blocks(
             seconds[step] += spent
         if isinstance(outcome, ReadingOutcome):
             read += outcome.counts
-            on_reading(read, done, total)
+            progress(done, total, f"blocks; read {read.bytes / 1e6:,.0f} MB in {read.tiles:,} tiles of scenes")
             continue
         done += 1
         if outcome.error is not None:

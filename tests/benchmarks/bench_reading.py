@@ -149,7 +149,7 @@ def now(task: Task) -> dict[str, int]:
     items = task.items()
     grids = {}
     for tile, item in {sentinel2_tile(item): item for item in items}.items():
-        grids[tile] = granules.grid_from_result(granules.grid_unit(item, settings).compute([]))
+        grids[tile] = granules.grid_from_result(granules.grid_unit([item], settings).compute([]))
     scenes = select.Sentinel2Scenes(items, {item.id: -OFFSET for item in items}, grids)
     outlines = [cell.outline for cell in task.cells]
     compared = {cell: empty_composite(cell) for cell in task.spread(COMPARED)}

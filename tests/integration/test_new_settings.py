@@ -126,7 +126,7 @@ def test_a_half_built_store_goes_on_as_it_was_planned(
     assemble = Sentinel2.assemble
 
     def noting(self: Sentinel2, task: Any, *rest: Any) -> Any:
-        assembled.append(task.source.haze)
+        assembled.append(task.settings.haze)
         return assemble(self, task, *rest)
 
     monkeypatch.setattr(Sentinel2, "assemble", noting)
@@ -176,6 +176,8 @@ OTHERS: dict[str, dict[str, Any]] = {
         "composite": None,
         "resampling": "cubic",
         "gaps": "record",
+        "memory": 3.0,
+        "connections": 4,
     },
     "Clouds": {"method": None, "clear": [4, 5, 6, 7]},
     "Parcels": {

@@ -19,6 +19,7 @@ from h2crop_data.cube.reading import read_index
 from h2crop_data.grid import Cell
 from h2crop_data.pipeline.build import build_store
 from h2crop_data.recipe.model import Recipe
+from h2crop_data.sources.sentinel2 import granules
 
 #: Three dates of June, so that some medians are of two values, and one of July.
 DAYS = ("2022-06-05", "2022-06-10", "2022-06-20", "2022-07-05")
@@ -47,6 +48,13 @@ def side_by_side(number: int, right: int = 0, down: int = 0) -> Grid:
 def cells_along(number: int) -> tuple[int, int, int, int]:
     """The area of two rows of cells in so many small tiles, and between them."""
     return 500_160, 5_628_960, LEFT.west + 1560 * number, 5_629_920
+
+
+@pytest.fixture(autouse=True)
+def small_units(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Units of 128 pixels and pieces of 64, so that cells lie across both (but where workers are processes)."""
+    monkeypatch.setattr(granules, "UNIT_SIDE", 128)
+    monkeypatch.setattr(granules, "PIECE_SIDE", 64)
 
 
 @pytest.fixture

@@ -20,6 +20,7 @@ from h2crop_data.catalog.access import file_stamp, grid_of, is_remote, opened, r
 from h2crop_data.catalog.items import item_epsg
 from h2crop_data.catalog.providers import sentinel2_asset, sentinel2_tile
 from h2crop_data.constants import FINE
+from h2crop_data.errors import H2cropError, ReadError, SceneError
 from h2crop_data.grid import Cell
 from h2crop_data.mgrs import TILE_SIZE, tile_bounds
 from h2crop_data.recipe.model import Sentinel2Settings
@@ -105,29 +106,42 @@ def expected_grid(item: pystac.Item) -> GranuleGrid | None:
     return GranuleGrid(epsg, tile, west, north, TILE_SIZE // FINE, TILE_SIZE // FINE)
 
 
-def grid_unit(item: pystac.Item, settings: Sentinel2Settings) -> Unit:
-    """The unit of work that looks at the files of one item for all granules of its tile."""
+def grid_unit(items: Sequence[pystac.Item], settings: Sentinel2Settings) -> Unit:
+    """The unit of work that looks at the files of one granule of a tile for all of them.
+
+    items: granules of the tile in the order in which they are tried; another one is looked at where one cannot be read.
+    """
     first = next((band for band in settings.bands if band in FINE_BANDS), None)
     coarse = next((band for band in settings.bands if band not in FINE_BANDS), None)
-    keys = [sentinel2_asset(item, band) for band in (first, coarse, "SCL") if band]
+    bands = [band for band in (first, coarse, "SCL") if band]
+    files = [[item.assets[sentinel2_asset(item, band)].href for band in bands] for item in items]
+    tile = sentinel2_tile(items[0])
     return Unit(
         kind="scene",
         step="sentinel2 grid",
-        name=item.id,
+        name=f"{tile} {items[0].id}",
         algorithm=ALGORITHM,
-        inputs=[item_identity(item), [file_stamp(item.assets[key].href) for key in keys]],
-        settings={"assets": keys},
-        compute=partial(look_at_granule, item, keys),
+        inputs=[[item_identity(item) for item in items], [list(map(file_stamp, hrefs)) for hrefs in files]],
+        settings={"bands": bands},
+        compute=partial(look_at_granules, tile, files),
         implied=True,
     )
 
 
-def look_at_granule(item: pystac.Item, keys: Sequence[str], needs: Sequence[Path]) -> bytes:
-    """The grid of an item's files as JSON; null where it is none of 10 m pixels of a UTM zone.
+def look_at_granules(tile: str, files: Sequence[Sequence[str]], needs: Sequence[Path]) -> bytes:
+    """The grid of the first granule that can be read, given as its files, as JSON. Raises ReadError, SceneError."""
+    error: H2cropError | None = None
+    for hrefs in files:
+        try:
+            return look_at_granule(tile, hrefs)
+        except (ReadError, SceneError) as raised:
+            error = raised
+    raise error or ReadError(f"{tile}: no granule to look at")
 
-    Raises ReadError, SceneError.
-    """
-    found = [raster_tiles(item.assets[key].href) for key in keys]
+
+def look_at_granule(tile: str, files: Sequence[str]) -> bytes:
+    """The grid of a granule's files as JSON; null where it is none of 10 m pixels of a UTM zone."""
+    found = [raster_tiles(href) for href in files]
     finest = min(found, key=lambda tiles: tiles.times)
     if not finest.times or not finest.epsg or (finest.x % FINE, finest.y % FINE) != (0, 0):
         return b"null"
@@ -136,7 +150,7 @@ def look_at_granule(item: pystac.Item, keys: Sequence[str], needs: Sequence[Path
     unit = unit_shape(blocks, (height, width), UNIT_SIDE)
     fine = [(tiles.block[0] * tiles.times, tiles.block[1] * tiles.times) for tiles in found if tiles.times == 1]
     piece = unit_shape(fine or blocks, unit, PIECE_SIDE)
-    grid = GranuleGrid(finest.epsg, sentinel2_tile(item), round(finest.x), round(finest.y), height, width, unit, piece)
+    grid = GranuleGrid(finest.epsg, tile, round(finest.x), round(finest.y), height, width, unit, piece)
     return json.dumps(asdict(grid)).encode()
 
 

@@ -20,8 +20,9 @@ NOT_IMAGED = 0
 #: What stands for no item.
 NOBODY = 255
 
-#: Gives the classification of an item (id) over a unit, (y, x) of 10 or 20 m; None where it cannot be read.
-ClassesOf = Callable[[str], NDArray[np.uint8] | None]
+#: Gives the classification of an item (id) over a unit, where some parts need it, (y, x) of 10 or 20 m; None where it
+#: cannot be read.
+ClassesOf = Callable[[str, Sequence[CellPart]], NDArray[np.uint8] | None]
 
 
 @dataclass(frozen=True)
@@ -126,13 +127,13 @@ def masks_of_pixels(
         clear = np.zeros_like(unseen)
         source = np.full(unseen.shape, NOBODY, np.uint8)
         for place, name in enumerate(look.items):
-            if not unseen.any():
+            needing = [part for part in shown_in if unseen[slices_of(part.box, box, times)].any()]
+            if not needing:
                 break
-            classes = classes_of(name)
+            classes = classes_of(name, needing)
             if classes is None:
-                for part in shown_in:
-                    if unseen[slices_of(part.box, box, times)].any():
-                        gaps[part.cell].add(name)
+                for part in needing:
+                    gaps[part.cell].add(name)
                 continue
             if len(classes) < rows:
                 classes = repeated(classes, rows // len(classes))

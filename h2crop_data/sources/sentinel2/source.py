@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar
@@ -21,13 +22,16 @@ from h2crop_data.sources.scratch import Scratch
 from h2crop_data.sources.sentinel2.assemble import Sentinel2Task, read_into, sentinel2_block
 from h2crop_data.sources.sentinel2.format import sentinel2_format
 from h2crop_data.sources.sentinel2.granules import grid_from_result, grid_unit
-from h2crop_data.sources.sentinel2.readings import Sentinel2Reading, as_reading, readings_of
+from h2crop_data.sources.sentinel2.readings import NO_PIXELS, Sentinel2Reading, as_reading, readings_of
 from h2crop_data.sources.sentinel2.select import Sentinel2Scenes, choose_sentinel2
 from h2crop_data.sources.sentinel2.to_read import sentinel2_to_read
 from h2crop_data.sources.sentinel2.words import Sentinel2Words
 from h2crop_data.sources.source import BlockGround, PlannedBlock, ReadFile, Request, Selected, Source, SourceBlock
 from h2crop_data.sources.timing import Stopwatch
 from h2crop_data.sources.units import Results, Unit
+
+#: Granules of a tile that are tried until one tells its grid.
+GRANULES_TRIED = 3
 
 
 class Sentinel2(Source):
@@ -38,7 +42,7 @@ class Sentinel2(Source):
     algorithm = 3
     settings = Sentinel2Settings
     words = Sentinel2Words()
-    not_identity = frozenset({"catalog", "memory", "connections"})
+    not_identity = NO_PIXELS
     faults: ClassVar = {"gaps": "s2_gaps", "impossible": "s2_impossible"}
 
     def format(self, settings: Sentinel2Settings, cell_size: int) -> SourceFormat:
@@ -84,8 +88,8 @@ class Sentinel2(Source):
         self, settings: Sentinel2Settings, pinned: Sentinel2Scenes, blocks: Sequence[PlannedBlock]
     ) -> list[list[Unit]]:
         units = {
-            tile: grid_unit(item, settings)
-            for tile, item in newest_of_tiles(pinned.items).items()
+            tile: grid_unit(items[:GRANULES_TRIED], settings)
+            for tile, items in granules_of_tiles(pinned.items).items()
             if tile not in pinned.grids
         }
         tiles = {item.id: sentinel2_tile(item) for item in pinned.items}
@@ -93,13 +97,9 @@ class Sentinel2(Source):
         return [[units[tile] for tile in sorted(of_block) if tile in units] for of_block in over]
 
     def with_results(self, pinned: Sentinel2Scenes, units: Sequence[Unit], results: Results) -> Sentinel2Scenes:
-        found = {
-            sentinel2_tile(pinned.by_id[unit.name]): grid_from_result(results[unit.id].read())
-            for unit in units
-            # A file that cannot be read now costs the blocks that need it, when they are built.
-            if results[unit.id].error is None
-        }
-        grids = {tile: grid for tile, grid in found.items() if grid is not None}
+        # Files that cannot be read now cost the blocks that need them, when they are built.
+        found = (grid_from_result(results[unit.id].read()) for unit in units if results[unit.id].error is None)
+        grids = {grid.tile: grid for grid in found if grid is not None}
         return replace(pinned, grids={**pinned.grids, **grids})
 
     def readings(
@@ -133,9 +133,9 @@ class Sentinel2(Source):
         return sentinel2_block(task, ground, watch)
 
 
-def newest_of_tiles(items: Sequence[pystac.Item]) -> dict[str, pystac.Item]:
-    """For each tile the granule that was acquired last: its files are looked at for all."""
-    newest: dict[str, pystac.Item] = {}
-    for item in sorted(items, key=lambda item: (acquired(item), item.id)):
-        newest[sentinel2_tile(item)] = item
-    return newest
+def granules_of_tiles(items: Sequence[pystac.Item]) -> dict[str, list[pystac.Item]]:
+    """The granules of each tile, those acquired last first."""
+    granules: dict[str, list[pystac.Item]] = defaultdict(list)
+    for item in sorted(items, key=lambda item: (acquired(item), item.id), reverse=True):
+        granules[sentinel2_tile(item)].append(item)
+    return granules

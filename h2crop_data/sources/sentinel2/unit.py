@@ -6,15 +6,17 @@ one of theirs. While one piece is composited the next is read.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import pystac
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 
-from h2crop_data.catalog.access import as_classes, repeated
+from h2crop_data.catalog.access import ResamplingName, as_classes, repeated
 from h2crop_data.catalog.granule_reader import GranuleReader, together
 from h2crop_data.catalog.providers import sentinel2_asset
 from h2crop_data.constants import FINE, REFLECTANCE_FILL
@@ -22,7 +24,7 @@ from h2crop_data.errors import H2cropError, ReadError, SceneError
 from h2crop_data.grid import geobox
 from h2crop_data.sentinel2.clear import BRIGHTEST
 from h2crop_data.sentinel2.composite import Observation, median_composite, median_values
-from h2crop_data.sentinel2.reflectance import sentinel2_reflectance
+from h2crop_data.sentinel2.reflectance import NO_NUMBER, sentinel2_reflectance
 from h2crop_data.sources.readings import ReadCounts
 from h2crop_data.sources.sentinel2.granules import FINE_BANDS
 from h2crop_data.sources.sentinel2.masks import LookMask, UnitMasks, slices_of, unit_masks
@@ -131,12 +133,16 @@ class UnitMaker:
         made = [MadePart.empty(part, len(self.reading.settings.bands)) for part in self.reading.parts]
         for one in made:
             one.gaps |= masks.gaps.get(one.part.cell, set())
-        pieces = [(piece, masks.clear_items(piece)) for piece in pieces_of(self.reading.grid.piece, self.box)]
+        pieces = [(piece, self.clear_parts(masks, piece)) for piece in pieces_of(self.reading.grid.piece, self.box)]
         # From last to first: where a file is read onwards, GDAL reads ahead and fetches the next tile twice.
         pieces = [(piece, items) for piece, items in reversed(pieces) if items]
         if not pieces:
             return made
-        begun_coarse = self.begin_bands({name for _, items in pieces for name in items}, self.coarse, self.box)
+        everywhere: dict[str, list[CellPart]] = defaultdict(list)
+        for _, items in pieces:
+            for name, parts in items.items():
+                everywhere[name] += [part for part in parts if part not in everywhere[name]]
+        begun_coarse = self.begin_bands(everywhere, self.coarse, self.box)
         begun = self.begin_bands(pieces[0][1], self.fine, pieces[0][0])
         with self.watch.step("read Sentinel-2"):
             coarse = begun_coarse()
@@ -155,45 +161,78 @@ class UnitMaker:
 
     def masks(self) -> UnitMasks:
         """Which pixels each look shows clear."""
-        classes: dict[str, Callable[[], NDArray[np.uint8]]] = {}
-        known: dict[str, NDArray[np.uint8]] = {}
-
-        def begin(name: str) -> None:
-            if name not in classes and name not in self.unreadable:
-                classes[name] = self.begin(name, "SCL", self.box)
-
-        def classes_of(name: str) -> NDArray[np.uint8] | None:
-            begin(name)
-            if name not in known and name in classes:
-                known[name] = as_classes(classes[name]())
-            return known.get(name)
-
+        # Of the granules that are asked first; others are read only where these leave something open.
+        first: dict[str, list[CellPart]] = defaultdict(list)
         for part in self.reading.parts:
             for look in part.looks:
-                # Others are read only where this one leaves something open.
-                begin(next((name for name in look.items if name not in self.unreadable), look.items[0]))
+                name = next((name for name in look.items if name not in self.unreadable), None)
+                if name is not None:
+                    first[name].append(part)
+        begun = {name: self.begin(name, "SCL", self.box, parts) for name, parts in first.items()}
+        known: dict[str, NDArray[np.uint8]] = {}
+
+        def classes_of(name: str, needing: Sequence[CellPart]) -> NDArray[np.uint8] | None:
+            if name in self.unreadable:
+                return None
+            if {part.cell for part in needing} <= {part.cell for part in first.get(name, ())}:
+                if name not in known:
+                    known[name] = as_classes(begun[name]())
+                return known[name]
+            return as_classes(self.begin(name, "SCL", self.box, needing)())
+
         with self.watch.step("read Sentinel-2"):
             return unit_masks(self.reading.parts, self.box, classes_of, self.reading.settings.clouds.clear)
 
-    def begin(self, name: str, band: str, box: Box) -> Callable[[], NDArray[Any]]:
-        """Begin to read a band of an item over a box; gives what waits for it."""
+    def clear_parts(self, masks: UnitMasks, box: Box) -> dict[str, list[CellPart]]:
+        """The items that show some clear pixel in a box, and the parts there that have looks of them."""
+        clear = masks.clear_items(box)
+        found: dict[str, list[CellPart]] = {name: [] for name in sorted(clear)}
+        for part in self.reading.parts:
+            if common(part.box, box) is not None:
+                for name in clear & {name for look in part.looks for name in look.items}:
+                    found[name].append(part)
+        return found
+
+    def begin(self, name: str, band: str, box: Box, parts: Sequence[CellPart]) -> Callable[[], NDArray[Any]]:
+        """Begin to read a band of an item over a box, for some parts; gives what waits for it."""
         item = self.reading.items[name]
         key = sentinel2_asset(item, band)
         grid = self.grid(box)
-        method = "nearest" if band == "SCL" else self.reading.settings.resampling
+        method: ResamplingName = "nearest" if band == "SCL" else self.reading.settings.resampling
 
         def read() -> NDArray[Any]:
             try:
-                return self.reader.read(item, key, grid, method)
+                found = self.reader.read(item, key, grid, method)
+                return self.warped(item, key, box, parts, method) if found is None else found
             except (ReadError, SceneError) as error:
                 raise UnreadableItemError(name, error) from error
 
         return self.reader.begin(read, item.assets[key].href)
 
-    def begin_bands(self, items: Collection[str], places: list[int], box: Box) -> Callable[[], dict[str, Bands]]:
-        """Begin to read some bands of items over a box; gives what waits for them, by item."""
+    def warped(
+        self, item: pystac.Item, key: str, box: Box, parts: Sequence[CellPart], method: ResamplingName
+    ) -> NDArray[Any]:
+        """An asset of another zone over a box, cell by cell: a cell's pixels must not depend on its neighbours."""
+        pixels: NDArray[Any] | None = None
+        for part in parts:
+            shared = common(part.box, box)
+            if shared is None:
+                continue
+            numbers = self.reader.warp(item, key, part.cell.geobox(FINE), method)
+            if pixels is None:
+                nothing = 0 if numbers.dtype.kind == "u" else NO_NUMBER
+                pixels = np.full((box[1] - box[0], box[3] - box[2]), nothing, numbers.dtype)
+            top, _, left, _ = self.reading.grid.pixels_of(part.cell)
+            here = slice(shared[0] - top, shared[1] - top), slice(shared[2] - left, shared[3] - left)
+            pixels[slices_of(shared, box, 1)] = numbers[here]
+        return np.zeros((box[1] - box[0], box[3] - box[2]), np.uint16) if pixels is None else pixels
+
+    def begin_bands(
+        self, items: Mapping[str, Sequence[CellPart]], places: list[int], box: Box
+    ) -> Callable[[], dict[str, Bands]]:
+        """Begin to read some bands of items over a box, for some parts; gives what waits for them, by item."""
         bands = [self.reading.settings.bands[place] for place in places]
-        begun = {name: [self.begin(name, band, box) for band in bands] for name in sorted(items)}
+        begun = {name: [self.begin(name, band, box, parts) for band in bands] for name, parts in items.items()}
 
         def wait() -> dict[str, Bands]:
             read = iter(together([one for of_item in begun.values() for one in of_item]))
