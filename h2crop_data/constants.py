@@ -50,3 +50,6 @@ SPLITS = ("train", "val", "test")
 NONE = "none"
 #: The class columns of parcels.
 TIER_COLUMNS = [f"tier{tier}" for tier in range(1, TIERS + 1)]
+
+#: Environment variable of a worker process: how many share the connections to an archive.
+SHARING_PROCESSES = "H2CROP_SHARING_PROCESSES"

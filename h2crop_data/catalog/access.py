@@ -48,6 +48,10 @@ GDAL_OPTIONS: dict[str, Any] = {
     "GDAL_HTTP_MAX_RETRY": "3",
     "GDAL_HTTP_RETRY_DELAY": "1",
     "GDAL_HTTP_TIMEOUT": str(TIMEOUT),
+    # Bytes of decoded tiles: of those of scenes each is used once.
+    "GDAL_CACHEMAX": 200 * 2**20,
+    # Bytes of files as they come. With as many tiles under way as the default holds, parts are dropped and asked again.
+    "CPL_VSIL_CURL_CACHE_SIZE": str(64 * 2**20),
 }
 
 #: GDAL remembers that a file failed: without this, another try fails from its cache and never asks the server.

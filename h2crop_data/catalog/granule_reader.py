@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from functools import cache
 from types import TracebackType
 from typing import Any, Self
 from urllib.parse import urlsplit
@@ -17,6 +17,7 @@ from odc.geo.geobox import GeoBox
 
 from h2crop_data.catalog.access import (
     GDAL_OPTIONS,
+    PAUSES,
     AlignedWindow,
     ResamplingName,
     aligned_window,
@@ -30,20 +31,28 @@ from h2crop_data.catalog.access import (
     repeated,
     retried,
 )
+from h2crop_data.constants import SHARING_PROCESSES
 
 #: Pixels of a grid along a pixel of a file that are given as the file has them: 20 m over 10 m.
 KEPT_TIMES = 2
+#: The threads of each provider.
+POOLS: dict[tuple[str, int], ThreadPoolExecutor] = {}
+POOLS_LOCK = threading.Lock()
 
 
 class GranuleReader:
     """Reads assets of Sentinel-2 items on grids of 10 m. To be used in a `with` block, which closes the files."""
 
-    def __init__(self, connections: int) -> None:
-        """connections: to one provider at a time, of all readers of this process together."""
-        self.connections = connections
+    def __init__(self, connections: int, given_up: Collection[str] = ()) -> None:
+        """connections: to one provider at a time, of all readers of this process and those it shares them with.
+
+        given_up: items (ids) that were tried for long enough: their files are tried once.
+        """
+        self._given_up = given_up
+        self.connections = max(1, connections // int(os.environ.get(SHARING_PROCESSES, "1")))
         self._files: dict[str, tuple[threading.Lock, list[rasterio.DatasetReader]]] = {}
         self._lock = threading.Lock()
-        self._begun: list[Future[NDArray[Any]]] = []
+        self._begun: set[Future[NDArray[Any]]] = set()
         #: Internal tiles that were decoded, and their bytes as the files state them (0 where they do not).
         self.tiles = 0
         self.bytes = 0
@@ -55,7 +64,7 @@ class GranuleReader:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         # A file is not closed while it is read.
-        wait(self._begun)
+        wait(set(self._begun))
         for _, opened in self._files.values():
             for dataset in opened:
                 dataset.close()
@@ -66,7 +75,8 @@ class GranuleReader:
         if not is_remote(href):
             return work
         future: Future[NDArray[Any]] = connections_to(urlsplit(href).netloc, self.connections).submit(work)
-        self._begun.append(future)
+        self._begun.add(future)
+        future.add_done_callback(self._begun.discard)
         return future.result
 
     def read(self, item: pystac.Item, key: str, grid: GeoBox, resampling: ResamplingName) -> NDArray[Any] | None:
@@ -104,19 +114,25 @@ class GranuleReader:
 
         def work() -> Any:
             with rasterio.Env(**GDAL_OPTIONS):
-                if not opened:
-                    dataset = rasterio.open(href)
-                    opened.append(dataset)
-                    grid_of(dataset)
-                    number_type(dataset)
+                is_new = not opened
+                if is_new:
+                    opened.append(rasterio.open(href))
                 try:
+                    if is_new:
+                        grid_of(opened[0])
+                        number_type(opened[0])
                     return use(opened[0])
                 except Exception:
                     opened.pop().close()
                     raise
 
         with named(item, key), lock:
-            return retried(work, asset_in_words(item, key), remote=is_remote(href))
+            return retried(
+                work,
+                asset_in_words(item, key),
+                remote=is_remote(href),
+                pauses=() if item.id in self._given_up else PAUSES,
+            )
 
     def _count(self, dataset: rasterio.DatasetReader, window: AlignedWindow) -> None:
         """Count the internal tiles under a window."""
@@ -135,10 +151,12 @@ class GranuleReader:
             self.bytes += size
 
 
-@cache
 def connections_to(provider: str, connections: int) -> ThreadPoolExecutor:
     """The threads that read from a provider, kept: a new thread costs GDAL a new projection database."""
-    return ThreadPoolExecutor(connections, thread_name_prefix=f"read {provider}")
+    with POOLS_LOCK:
+        if (provider, connections) not in POOLS:
+            POOLS[provider, connections] = ThreadPoolExecutor(connections, thread_name_prefix=f"read {provider}")
+        return POOLS[provider, connections]
 
 
 def together(begun: Sequence[Callable[[], NDArray[Any]]]) -> list[NDArray[Any]]:

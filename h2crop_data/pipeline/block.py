@@ -35,8 +35,8 @@ class BlockTask:
     hashes: dict[str, str]
 
     def with_scratch(self, scratch: Scratch) -> BlockTask:
-        """The task with the folder in which parts of its cells lie."""
-        return replace(self, ground=replace(self.ground, scratch=scratch))
+        """The task with the folder in which parts of its season's cells lie."""
+        return replace(self, ground=replace(self.ground, scratch=scratch.of_season(self.season)))
 
     @property
     def season(self) -> int:

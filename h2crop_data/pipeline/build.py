@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import groupby
 from pathlib import Path
@@ -28,7 +28,7 @@ from h2crop_data.pipeline.engine import (
 from h2crop_data.pipeline.extension import explain_changes, extend_season, kept_plans, known_of
 from h2crop_data.pipeline.plan import SeasonPlan, keep_plan, load_plans
 from h2crop_data.pipeline.planning import plan_of, with_unit_results
-from h2crop_data.pipeline.schedule import SCRATCH_BYTES, Schedule
+from h2crop_data.pipeline.schedule import SCRATCH_BYTES, Schedule, SeasonCell
 from h2crop_data.pipeline.sealing import SealedRelease, seal_store
 from h2crop_data.pipeline.survey import survey_season
 from h2crop_data.pipeline.units import scratch_folder, work_folder
@@ -346,10 +346,10 @@ def build_blocks(
 
     read = ReadCounts()
     done = already_done
-    uses: Counter[Cell] = Counter()
+    uses: Counter[SeasonCell] = Counter()
     for plan, blocks in pending:
         of_pending = plan.samples["cell"][plan.samples["block"].isin(blocks)]
-        uses.update(map(Cell.parse, of_pending))
+        uses.update((plan.season, Cell.parse(name)) for name in of_pending)
 
     def tasks() -> Iterator[tuple[BlockTask, tuple[Reading, ...]]]:
         for plan, blocks in pending:
@@ -357,7 +357,7 @@ def build_blocks(
                 # Of all blocks: what a reading is called depends on all cells of the plan.
                 every = plan.blocks["block"].tolist()
                 made = BlockTasks(with_unit_results(plan, every, work_folder(builder.location)))
-                yield from ((made.task(number), made.readings(number)) for number in blocks)
+                yield from ((made.task(number), made.readings(number)) for number in by_ground(plan, blocks))
 
     parts = Scratch(scratch_folder(builder.location, scratch))
     schedule = Schedule(tasks(), uses, parts, scratch_bytes)
@@ -380,6 +380,15 @@ def build_blocks(
         )
     parts.delete()
     return BuiltBlocks(missing, already_done, dict(seconds), read)
+
+
+def by_ground(plan: SeasonPlan, blocks: Collection[int]) -> list[int]:
+    """Some blocks of a plan in order of their ground: all scenes over a split square together, so that parts of cells
+    need not wait long for the last block that holds them."""
+    chosen = plan.blocks[plan.blocks["block"].isin(blocks)]
+    squares = [tuple(map(int, square.split("_"))) for square in chosen["square"]]
+    keys = zip(chosen["epsg"].tolist(), squares, chosen["block"].tolist(), strict=True)
+    return [block for *_, block in sorted(keys)]
 
 
 def pending_blocks(builder: StoreBuilder, plans: Sequence[SeasonPlan]) -> list[tuple[SeasonPlan, list[int]]]:

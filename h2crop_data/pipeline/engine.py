@@ -19,6 +19,7 @@ from typing import Literal
 
 from h2crop_data import __version__
 from h2crop_data.bounded_map import as_done_of, worker_processes, worker_threads
+from h2crop_data.constants import SHARING_PROCESSES
 from h2crop_data.cube.marker import Marker
 from h2crop_data.cube.writer import StoreBuilder
 from h2crop_data.errors import H2cropError, StoreError
@@ -106,10 +107,10 @@ class ReadingOutcome:
 
 
 def run_reading(storage: Storage, scratch: Scratch, reading: Reading) -> ReadingOutcome:
-    """Read what blocks to come need. Errors come back in the outcome."""
+    """Read what blocks to come need. Errors come back in the outcome; the blocks they concern will meet them again."""
     watch = Stopwatch()
     try:
-        counts = source_of(reading.source).read(reading, scratch, watch)
+        counts = source_of(reading.source).read(reading, scratch.of_season(reading.season), watch)
     except Exception as error:  # noqa: BLE001 -- it must not cost blocks that do not need it
         name = f"reading-{reading.id[:16]}"
         told = error if isinstance(error, H2cropError) else unexpected(storage, name, error)
@@ -149,28 +150,25 @@ def run_blocks(
                 if isinstance(outcome.error, StoreError):
                     raise outcome.error
                 if isinstance(job, Reading):
-                    schedule.note_reading(job, outcome.error)
+                    schedule.note_reading(job)
                 elif isinstance(job, BlockTask):
                     schedule.note_block(job, built=outcome.error is None)
                 yield outcome
-                yield from lost_blocks(schedule)
         except BrokenProcessPool as error:
             raise BuildError("a worker process died (out of memory? use fewer --workers)") from error
-    yield from lost_blocks(schedule)
-
-
-def lost_blocks(schedule: Schedule) -> Iterator[BlockOutcome]:
-    """The outcomes of blocks whose readings failed."""
-    while schedule.lost:
-        task, error = schedule.lost.pop()
-        yield BlockOutcome(task.season, task.block, task.samples, 0, {}, error)
 
 
 def executor(workers: int, kind: Workers) -> AbstractContextManager[Executor]:
     """A pool of workers, ended with the block."""
     if kind == "threads":
         return worker_threads(workers, "block")
-    return worker_processes(workers, end_with_parent, (os.getpid(),))
+    return worker_processes(workers, begin_process, (os.getpid(), workers))
+
+
+def begin_process(parent: int, workers: int) -> None:
+    """What a worker process does first. parent: the builder's process. workers: how many there are."""
+    os.environ[SHARING_PROCESSES] = str(workers)
+    end_with_parent(parent)
 
 
 def end_with_parent(parent: int) -> None:

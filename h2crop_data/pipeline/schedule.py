@@ -6,7 +6,6 @@ from collections import Counter, defaultdict, deque
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
-from h2crop_data.errors import H2cropError
 from h2crop_data.grid import Cell
 from h2crop_data.pipeline.block import BlockTask
 from h2crop_data.sources.readings import Reading
@@ -14,6 +13,10 @@ from h2crop_data.sources.scratch import Scratch
 
 #: Bytes that parts of cells may take in the scratch folder while blocks wait for others.
 SCRATCH_BYTES = 20_000_000_000
+
+
+#: A cell in a season.
+SeasonCell = tuple[int, Cell]
 
 
 @dataclass
@@ -35,7 +38,7 @@ class Schedule(Iterator[BlockTask | Reading | None]):
     def __init__(
         self,
         tasks: Iterator[tuple[BlockTask, tuple[Reading, ...]]],
-        uses: Mapping[Cell, int],
+        uses: Mapping[SeasonCell, int],
         scratch: Scratch,
         bound: int = SCRATCH_BYTES,
     ) -> None:
@@ -50,12 +53,9 @@ class Schedule(Iterator[BlockTask | Reading | None]):
         self._to_read: deque[Reading] = deque()
         self._ready: deque[BlockTask] = deque()
         self._waiting: dict[str, list[Waiting]] = defaultdict(list)
-        self._errors: dict[str, H2cropError] = {}
-        #: Blocks that cannot be built, and why; to be taken by whoever runs the schedule.
-        self.lost: list[tuple[BlockTask, H2cropError]] = []
         self._running = 0
         #: Bytes in the scratch folder by cell.
-        self._held: Counter[Cell] = Counter()
+        self._held: Counter[SeasonCell] = Counter()
 
     def __next__(self) -> BlockTask | Reading | None:
         """What is next. Raises StopIteration when everything was begun."""
@@ -77,10 +77,6 @@ class Schedule(Iterator[BlockTask | Reading | None]):
         if found is None:
             return False
         task, readings = found
-        error = next((self._errors[reading.id] for reading in readings if reading.id in self._errors), None)
-        if error is not None:
-            self._end(task, error)
-            return True
         waiting = Waiting(task, set())
         for reading in readings:
             if reading.id in self._done:
@@ -88,10 +84,11 @@ class Schedule(Iterator[BlockTask | Reading | None]):
             if reading.id not in self._begun:
                 self._begun.add(reading.id)
                 # Other cells are in blocks that were built before.
-                wanted = tuple(cell for cell in reading.cells if self._uses[cell] > 0)
+                season = reading.season
+                wanted = tuple(cell for cell in reading.cells if self._uses[season, cell] > 0)
                 for cell in wanted:
-                    self._held[cell] += reading.bytes // len(reading.cells)
-                if self._scratch.has(wanted, reading.id):
+                    self._held[season, cell] += reading.bytes // len(reading.cells)
+                if self._scratch.of_season(season).has(wanted, reading.id):
                     self._done.add(reading.id)
                     continue
                 self._to_read.append(replace(reading, cells=wanted))
@@ -101,41 +98,20 @@ class Schedule(Iterator[BlockTask | Reading | None]):
             self._ready.append(task)
         return True
 
-    def note_reading(self, reading: Reading, error: H2cropError | None) -> None:
-        """A reading has ended. error: why it failed; its blocks are lost then, and no others."""
+    def note_reading(self, reading: Reading) -> None:
+        """A reading has ended. Of one that failed there are no parts: each of its blocks reads what it needs itself."""
         self._running -= 1
-        waiting = self._waiting.pop(reading.id, [])
-        if error is None:
-            self._done.add(reading.id)
-        else:
-            self._errors[reading.id] = error
-        for block in waiting:
-            if error is not None and block.needs:
-                # It is told of once.
-                for name in block.needs - {reading.id}:
-                    self._waiting[name].remove(block)
-                block.needs.clear()
-                self._end(block.task, error)
-            elif block.needs:
-                block.needs.discard(reading.id)
-                if not block.needs:
-                    self._ready.append(block.task)
+        self._done.add(reading.id)
+        for block in self._waiting.pop(reading.id, []):
+            block.needs.discard(reading.id)
+            if not block.needs:
+                self._ready.append(block.task)
 
     def note_block(self, task: BlockTask, *, built: bool) -> None:
-        """A block has ended; the parts of one that failed are kept."""
+        """A block has ended; the parts of one that failed are kept for the next try."""
         self._running -= 1
-        self._forget(task, keep=not built)
-
-    def _end(self, task: BlockTask, error: H2cropError) -> None:
-        """A block cannot be built."""
-        self.lost.append((task, error))
-        self._forget(task, keep=True)
-
-    def _forget(self, task: BlockTask, *, keep: bool = False) -> None:
-        """One block less needs its cells. keep: their parts may be of use when the block is built later."""
         for cell in task.ground.cells:
-            self._uses[cell] -= 1
-            if self._uses[cell] <= 0:
-                self._held.pop(cell, None)
-                if not keep:
-                    self._scratch.forget(cell)
+            self._uses[task.season, cell] -= 1
+            if built and self._uses[task.season, cell] <= 0:
+                self._held.pop((task.season, cell), None)
+                self._scratch.of_season(task.season).forget(cell)

@@ -268,7 +268,7 @@ class Sentinel2Settings(Section):
     memory: Annotated[float, Neutral(1.5), Field(ge=0.25)] = 1.5
     """GiB that a worker may take to read scenes. Where whole units of files would take more, their pieces are read one
     by one, and tiles of 20 m bands several times."""
-    connections: Annotated[int, Neutral(12), Field(ge=1, le=256)] = 12
+    connections: Annotated[int, Neutral(24), Field(ge=1, le=256)] = 24
     """Connections to one archive at a time, of all workers together."""
 
     @model_validator(mode="after")

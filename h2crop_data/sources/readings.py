@@ -20,6 +20,7 @@ class Reading:
     source: str
     #: SHA-256 of all that goes into it, of the cells it gives parts of too.
     id: str
+    season: int
     #: The cells that it gives parts of.
     cells: tuple[Cell, ...]
     #: Bytes of these parts, at most.

@@ -39,6 +39,10 @@ class Scratch:
 
     folder: Path
 
+    def of_season(self, season: int) -> Scratch:
+        """The parts of a season: cells have the same names in each."""
+        return Scratch(self.folder / str(season))
+
     def path(self, cell: Cell, reading: str) -> Path:
         """The file of a part."""
         return self.folder / cell.id / f"{reading[:32]}{ENDING}"
@@ -96,10 +100,6 @@ class Scratch:
     def delete(self) -> None:
         """Delete the folder."""
         shutil.rmtree(self.folder, ignore_errors=True)
-
-    def bytes(self) -> int:
-        """Bytes of all parts."""
-        return sum(path.stat().st_size for path in self.folder.glob(f"*/*{ENDING}"))
 
 
 def checksum_of(buffers: Sequence[memoryview]) -> int:

@@ -1,10 +1,10 @@
 """Run every benchmark and write docs/benchmarks.md.
 
-    python tests/benchmarks/run_all.py [--folder DIR] [--out FILE]
+    python tests/benchmarks/run_all.py [--only NAME ...] [--folder DIR] [--out FILE]
 
 A benchmark is a file bench_*.py. It runs as its own process; the first paragraph of its docstring says what it
 measures, and the last line it prints is one JSON object of figures. One that fails is named in the report, the others
-are still run, and the exit code is 1.
+are still run, and the exit code is 1. With `--only`, the sections of the others stay as they are in the report.
 """
 
 from __future__ import annotations
@@ -43,15 +43,19 @@ def main() -> int:
     """Run, write, and return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--folder", type=Path, default=Path(__file__).parent, help="where the benchmarks are")
+    parser.add_argument("--only", nargs="+", metavar="NAME", help="only these, as `build`")
     parser.add_argument("--out", type=Path, default=REPOSITORY / "docs" / "benchmarks.md", help="the report to write")
     arguments = parser.parse_args()
     paths = sorted(arguments.folder.resolve().glob("bench_*.py"))
+    if arguments.only:
+        paths = [path for path in paths if name_of(path) in arguments.only]
     if not paths:
         print(f"no bench_*.py in {arguments.folder}", file=sys.stderr)
         return 1
+    kept = sections_of(arguments.out) if arguments.only else {}
     results = [run_benchmark(path) for path in paths]
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    arguments.out.write_text(report(results), encoding="utf-8")
+    arguments.out.write_text(report(results, kept), encoding="utf-8")
     print(f"\nwrote {arguments.out}")
     failed = [result for result in results if result.failure]
     for result in failed:
@@ -78,7 +82,23 @@ def run_benchmark(path: Path) -> Result:
             figures = parse_figures(last)
         except ValueError as error:
             failure = str(error)
-    return Result(path.stem.removeprefix("bench_"), purpose(path), seconds, figures, failure)
+    return Result(name_of(path), purpose(path), seconds, figures, failure)
+
+
+def name_of(path: Path) -> str:
+    """The name of a benchmark."""
+    return path.stem.removeprefix("bench_")
+
+
+def sections_of(report: Path) -> dict[str, list[str]]:
+    """The lines of the sections of a report that was written before, by benchmark."""
+    sections: dict[str, list[str]] = {}
+    lines: list[str] = []
+    for line in report.read_text(encoding="utf-8").splitlines():
+        if line.startswith("## "):
+            lines = sections.setdefault(line.removeprefix("## "), [])
+        lines.append(line)
+    return {name: [*section, *([] if section[-1] == "" else [""])] for name, section in sections.items()}
 
 
 def parse_figures(line: str) -> dict[str, Any]:
@@ -107,27 +127,33 @@ def purpose(path: Path) -> str:
     return " ".join((docstring or "").split("\n\n")[0].split())
 
 
-def report(results: list[Result]) -> str:
-    """The report as Markdown."""
+def report(results: list[Result], kept: dict[str, list[str]] | None = None) -> str:
+    """The report as Markdown. kept: sections of an earlier run."""
+    today = f"{datetime.now(UTC):%Y-%m-%d}"
+    sections = dict(kept or {}) | {result.name: section(result, today) for result in results}
     lines = [
         "# Benchmarks",
         "",
-        f"Written by `make bench` on {datetime.now(UTC):%Y-%m-%d}; do not edit. Timings depend on the machine: "
+        f"Written by `make bench` on {today}; do not edit. Timings depend on the machine: "
         "read ratios, and compare only figures of one run.",
         "",
         f"Machine: {cpus()} CPU cores, {platform.system()} {platform.machine()}. {versions()}.",
+        "",
     ]
-    for result in results:
-        lines += ["", f"## {result.name}", ""]
-        if result.purpose:
-            lines += [result.purpose, ""]
-        if result.failure:
-            lines.append(f"**Failed after {result.seconds:.0f} s: {result.failure}**")
-            continue
-        lines += ["| figure | value |", "|---|---:|"]
-        lines += [f"| {name} | {show(value)} |" for name, value in result.figures.items()]
-        lines += ["", f"Took {result.seconds:.0f} s."]
-    return "\n".join(lines) + "\n"
+    lines += [line for name in sorted(sections) for line in sections[name]]
+    return "\n".join(lines).rstrip("\n") + "\n"
+
+
+def section(result: Result, today: str) -> list[str]:
+    """The lines of one benchmark."""
+    lines = [f"## {result.name}", ""]
+    if result.purpose:
+        lines += [result.purpose, ""]
+    if result.failure:
+        return [*lines, f"**Failed after {result.seconds:.0f} s on {today}: {result.failure}**", ""]
+    lines += ["| figure | value |", "|---|---:|"]
+    lines += [f"| {name} | {show(value)} |" for name, value in result.figures.items()]
+    return [*lines, "", f"Took {result.seconds:.0f} s on {today}.", ""]
 
 
 def cpus() -> int:

@@ -80,6 +80,8 @@ def compare(recipe: Recipe, store: Path, **options: Any) -> list[SlowSample]:
             stored = season[array].values[i]
             np.testing.assert_array_equal(stored, getattr(expected, array), err_msg=f"{where}: {array}")
         assert list(index["s2_dates"][i]) == expected.dates, where
+        assert list(index["s2_clear_share"][i]) == pytest.approx((expected.s2_clear > 0).mean(axis=(1, 2)), abs=1e-6)
+        assert list(index["s2_impossible"][i]) == expected.impossible, where
     return samples
 
 

@@ -96,6 +96,8 @@ class View:
     values: NDArray[np.int64]
     #: Which pixels (y, x) are clear.
     clear: NDArray[np.bool_]
+    #: Which are clear by their class and have a number in some band that no ground has.
+    bright: NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -108,6 +110,8 @@ class Observed:
     clear: NDArray[np.bool_]
     #: Granules that could not be read, by id.
     gaps: list[str]
+    #: Granules that call clear some pixels that are too bright.
+    impossible: list[str]
     #: Granule -> its clear pixels in this look.
     clear_from: dict[str, int]
 
@@ -121,6 +125,7 @@ class SlowSample:
     s2_day: NDArray[np.uint16]
     dates: list[str]
     gaps: list[str]
+    impossible: list[str]
     #: The tile of its home granules; None where no granule of its zone shows it.
     home: str | None
     #: Whether the grid of that tile holds all of the cell.
@@ -155,6 +160,7 @@ class SlowPass:
             np.stack(day).astype(np.uint16),
             [f"{seen.look.moment:%Y-%m-%d}" for seen in looks if seen.clear.any()],
             sorted(name for seen in looks for name in seen.gaps),
+            sorted({name for seen in looks for name in seen.impossible}),
             home,
             home is not None and shapely.covers(grids[home], cell.polygon),
             sum((Counter(seen.clear_from) for seen in looks), Counter()),
@@ -166,6 +172,7 @@ class SlowPass:
         values = np.zeros((len(self.bands), side, side), np.int64)
         clear, unseen = np.zeros((side, side), bool), np.ones((side, side), bool)
         gaps: list[str] = []
+        impossible: list[str] = []
         clear_from: dict[str, int] = {}
         for item in in_order(look, cell, home):
             if not unseen.any():
@@ -178,8 +185,10 @@ class SlowPass:
             values[:, first] = view.values[:, first]
             clear[first] = view.clear[first]
             clear_from[item.id] = int((first & view.clear).sum())
+            if (first & view.bright).any():
+                impossible.append(item.id)
             unseen &= ~first
-        return Observed(look, values, clear, gaps, clear_from)
+        return Observed(look, values, clear, gaps, impossible, clear_from)
 
     def view(self, item: pystac.Item, cell: Cell) -> View | None:
         """What a granule shows of a cell; None where one of its files cannot be read."""
@@ -196,8 +205,9 @@ class SlowPass:
                 return None
         stacked = np.stack(numbers).astype(np.int64)
         values = stacked + added(item)
-        clear = np.isin(classes, self.clear_classes) & (stacked != 0).all(axis=0) & (values <= BRIGHTEST).all(axis=0)
-        return View(classes, values, clear)
+        by_class = np.isin(classes, self.clear_classes)
+        bright = by_class & (values > BRIGHTEST).any(axis=0)
+        return View(classes, values, by_class & (stacked != 0).all(axis=0) & ~bright, bright)
 
     def raster(self, item: pystac.Item, band: str) -> Raster | None:
         """All of a file of an item; None where it cannot be read."""

@@ -97,6 +97,9 @@ def test_units_cut_a_cell_into_parts_that_lie_in_one_unit_each(west: int, south:
         ([(1024, 1024), (2048, 2048)], (10980, 10980), (2048, 2048)),
         ([(512, 512), (1024, 1024)], (10980, 10980), (2048, 2048)),
         ([(256, 256), (1024, 1024)], (10980, 10980), (2048, 2048)),
+        # JPEG 2000 as the archives make it: tiles of 1024 pixels at 10 m, of 640 at 20 m. Whole ones of both across, of
+        # 10 m along.
+        ([(1024, 1024), (1280, 1280)], (10980, 10980), (1024, 5120)),
         # Only bands of 20 m, tiles of 2048.
         ([(4096, 4096)], (10980, 10980), (4096, 4096)),
         # Strips over the whole width: flat units of as many pixels.
@@ -105,7 +108,7 @@ def test_units_cut_a_cell_into_parts_that_lie_in_one_unit_each(west: int, south:
         # One tile for the whole file: memory bounds units all the same.
         ([(10980, 10980)], (10980, 10980), (380, 10980)),
         # Tiles that never end together.
-        ([(1000, 1000), (2048, 2048)], (10980, 10980), (2048, 2048)),
+        ([(1000, 1000), (2048, 2048)], (10980, 10980), (2000, 2000)),
         # A granule smaller than a unit.
         ([(60, 60), (60, 60)], (60, 60), (60, 60)),
     ],
@@ -119,7 +122,7 @@ def test_units_are_whole_tiles_of_the_files(
 def test_little_memory_makes_units_as_small_as_their_pieces() -> None:
     settings = Sentinel2Settings(catalog="x")
     grid = TILES[0]
-    assert within_memory(grid, settings, 36) == grid
-    small = settings.model_copy(update={"memory": 0.25})
-    assert within_memory(grid, small, 36).unit == grid.piece
+    assert within_memory(grid, settings, 24) == grid
+    small = settings.model_copy(update={"memory": 0.7})
+    assert within_memory(grid, small, 24).unit == grid.piece
     assert within_memory(grid, small, 1) == grid

@@ -11,7 +11,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from h2crop_data.errors import ReadError
 from h2crop_data.grid import Cell
 from h2crop_data.pipeline.block import BlockTask
 from h2crop_data.pipeline.schedule import Schedule
@@ -24,8 +23,8 @@ def cell(number: int) -> Cell:
     return Cell(32631, 240, number, 0)
 
 
-def block(number: int, cells: list[int]) -> BlockTask:
-    ground = BlockGround(2022, "train", [cell(one) for one in cells], 240)
+def block(number: int, cells: list[int], season: int = 2022) -> BlockTask:
+    ground = BlockGround(season, "train", [cell(one) for one in cells], 240)
     nothing: Any = None
     return BlockTask(number, ground, nothing, {}, {}, {})
 
@@ -36,16 +35,17 @@ class MadeSchedule:
     def __init__(
         self, folder: Path, blocks: list[list[int]], readings: dict[str, list[int]], bound: int = 10**9
     ) -> None:
-        self.scratch = Scratch(folder)
+        self.scratch = Scratch(folder).of_season(2022)
         self.tasks = [block(number, cells) for number, cells in enumerate(blocks)]
         self.readings = {
-            name: Reading("made", name, tuple(map(cell, cells)), 100 * len(cells), None)
+            name: Reading("made", name, 2022, tuple(map(cell, cells)), 100 * len(cells), None)
             for name, cells in readings.items()
         }
-        uses = Counter(one for task in self.tasks for one in task.ground.cells)
-        self.schedule = Schedule(iter([(task, self.needs(task)) for task in self.tasks]), uses, self.scratch, bound)
+        uses = Counter((task.season, one) for task in self.tasks for one in task.ground.cells)
+        self.schedule = Schedule(iter([(task, self.needs(task)) for task in self.tasks]), uses, Scratch(folder), bound)
         self.done: list[str | int] = []
-        self.lost: list[int] = []
+        #: Blocks that fail.
+        self.failing: set[int] = set()
         self.held: list[int] = []
 
     def needs(self, task: BlockTask) -> tuple[Reading, ...]:
@@ -55,19 +55,17 @@ class MadeSchedule:
     def end(self, job: BlockTask | Reading, fails: set[str]) -> None:
         """Do a piece of work."""
         if isinstance(job, Reading):
-            error = ReadError(job.id) if job.id in fails else None
-            if error is None:
+            if job.id not in fails:
                 for one in job.cells:
                     self.scratch.write(one, job.id, Part({}, (np.ones(3, np.uint8),)))
-            self.schedule.note_reading(job, error)
+            self.schedule.note_reading(job)
         else:
             for reading in self.needs(job):
                 for one in set(reading.cells) & set(job.ground.cells):
-                    assert self.scratch.read(one, reading.id) is not None, "a block is built before its parts are there"
-            self.schedule.note_block(job, built=True)
+                    is_there = self.scratch.read(one, reading.id) is not None
+                    assert is_there == (reading.id not in fails), "a block is built before its parts are there"
+            self.schedule.note_block(job, built=job.block not in self.failing)
         self.done.append(job.id if isinstance(job, Reading) else job.block)
-        self.lost += [task.block for task, _ in self.schedule.lost]
-        self.schedule.lost.clear()
         self.held.append(len(list(self.scratch.folder.glob("*/*.part"))))
 
     def run(self, ahead: int = 1, fails: frozenset[str] = frozenset()) -> MadeSchedule:
@@ -80,7 +78,6 @@ class MadeSchedule:
                     job = next(self.schedule)
                 except StopIteration:
                     if not running:
-                        self.lost += [task.block for task, _ in self.schedule.lost]
                         return self
             if job is not None:
                 running.append(job)
@@ -92,7 +89,7 @@ class MadeSchedule:
 def test_what_the_first_block_needs_is_read_first(tmp_path: Path) -> None:
     made = MadeSchedule(tmp_path, [[0, 1], [2, 3]], {"a": [0, 1, 2], "b": [3], "c": [0]}).run()
     assert made.done == ["a", "c", 0, "b", 1]
-    assert not list(tmp_path.glob("*/*.part"))
+    assert not list(tmp_path.rglob("*.part"))
 
 
 def test_a_cell_of_two_blocks_is_read_once_and_kept_for_both(tmp_path: Path) -> None:
@@ -102,23 +99,29 @@ def test_a_cell_of_two_blocks_is_read_once_and_kept_for_both(tmp_path: Path) -> 
     assert made.held[-1] == 0
 
 
-def test_a_reading_that_fails_costs_its_blocks_alone(tmp_path: Path) -> None:
+def test_blocks_follow_a_reading_that_fails_and_read_for_themselves(tmp_path: Path) -> None:
     made = MadeSchedule(tmp_path, [[0], [1], [0, 2], [3]], {"a": [0], "b": [1, 2], "c": [3]})
     made.run(ahead=3, fails=frozenset({"a"}))
-    assert sorted(made.lost) == [0, 2]
-    assert {1, 3} <= set(made.done)
-    # What a lost block needs besides is kept for the next try.
-    assert made.scratch.read(cell(2), "b") is not None
-    assert made.scratch.read(cell(1), "b") is None
+    assert {0, 1, 2, 3} <= set(made.done)
+    assert not list(tmp_path.rglob("*.part"))
+
+
+def test_parts_of_a_block_that_fails_are_kept(tmp_path: Path) -> None:
+    made = MadeSchedule(tmp_path, [[0], [1, 2]], {"a": [0, 1, 2]})
+    made.failing = {1}
+    made.run()
+    assert made.scratch.read(cell(0), "a") is None
+    assert made.scratch.read(cell(1), "a") is not None
+    assert made.scratch.read(cell(2), "a") is not None
 
 
 def test_what_is_there_is_not_read_again_and_other_cells_are_not_read(tmp_path: Path) -> None:
-    scratch = Scratch(tmp_path)
+    scratch = Scratch(tmp_path).of_season(2022)
     scratch.write(cell(0), "a", Part({}, (np.ones(3, np.uint8),)))
     # Cell 9 is in no block to build: it was built before.
     made = MadeSchedule(tmp_path, [[0], [1]], {"a": [0, 9], "b": [1, 9]}).run()
     assert made.done == [0, "b", 1]
-    assert not list(tmp_path.glob("*/*.part"))
+    assert not list(tmp_path.rglob("*.part"))
 
 
 def test_the_bound_stops_reading_ahead_but_not_what_the_next_block_needs(tmp_path: Path) -> None:
@@ -137,6 +140,22 @@ def test_the_bound_stops_reading_ahead_but_not_what_the_next_block_needs(tmp_pat
     following = next(bound.schedule)
     assert isinstance(following, Reading)
     assert following.id == "b"
+
+
+def test_a_cell_of_two_seasons_is_two(tmp_path: Path) -> None:
+    scratch, first, second = Scratch(tmp_path), block(0, [0], 2022), block(0, [0], 2023)
+    readings = [Reading("made", f"{year}", year, (cell(0),), 100, None) for year in (2022, 2023)]
+    uses = {(2022, cell(0)): 1, (2023, cell(0)): 1}
+    schedule = Schedule(iter([(first, (readings[0],)), (second, (readings[1],))]), uses, scratch)
+    for task, reading in ((first, readings[0]), (second, readings[1])):
+        assert next(schedule) == reading
+        scratch.of_season(reading.season).write(cell(0), reading.id, Part({}))
+        schedule.note_reading(reading)
+        assert next(schedule) == task
+        schedule.note_block(task, built=True)
+        assert not list(tmp_path.rglob("*.part"))
+    with pytest.raises(StopIteration):
+        next(schedule)
 
 
 @given(
@@ -158,11 +177,8 @@ def test_everything_is_done_once_whatever_depends_on_what(
     readings = {f"r{number}": of_reading for number, of_reading in enumerate(cells)}
     fails = frozenset(f"r{number}" for number in failing)
     made = MadeSchedule(tmp_path_factory.mktemp("schedule"), blocks, readings, bound).run(ahead, fails)
-    lost = {task.block for task in made.tasks if any(reading.id in fails for reading in made.needs(task))}
-    assert sorted(made.lost) == sorted(lost)
     built = [one for one in made.done if isinstance(one, int)]
-    assert sorted(built) == sorted(set(range(len(blocks))) - lost)
+    assert sorted(built) == list(range(len(blocks)))
     read = [one for one in made.done if isinstance(one, str)]
     assert len(read) == len(set(read))
-    if not lost:
-        assert not list(made.scratch.folder.glob("*/*.part"))
+    assert not list(made.scratch.folder.rglob("*.part"))

@@ -31,6 +31,8 @@ from h2crop_data.sources.units import Unit
 ALGORITHM = 1
 #: Pixels of 10 m along a unit of reading, and along its pieces, as near as internal tiles allow.
 UNIT_SIDE, PIECE_SIDE = 2048, 1024
+#: How many times as long as wanted a unit may be so that it has whole tiles of every resolution.
+MOST_TIMES = 2.5
 #: Bands whose files have pixels of 10 m.
 FINE_BANDS = ("B02", "B03", "B04", "B08")
 
@@ -146,7 +148,8 @@ def look_at_granule(tile: str, files: Sequence[str]) -> bytes:
     if not finest.times or not finest.epsg or (finest.x % FINE, finest.y % FINE) != (0, 0):
         return b"null"
     height, width = finest.rows * finest.times, finest.columns * finest.times
-    blocks = [(tiles.block[0] * tiles.times, tiles.block[1] * tiles.times) for tiles in found if tiles.times]
+    found = sorted((tiles for tiles in found if tiles.times), key=lambda tiles: tiles.times)
+    blocks = [(tiles.block[0] * tiles.times, tiles.block[1] * tiles.times) for tiles in found]
     unit = unit_shape(blocks, (height, width), UNIT_SIDE)
     fine = [(tiles.block[0] * tiles.times, tiles.block[1] * tiles.times) for tiles in found if tiles.times == 1]
     piece = unit_shape(fine or blocks, unit, PIECE_SIDE)
@@ -204,8 +207,8 @@ def raster_tiles(href: str) -> RasterTiles:
 def unit_shape(blocks: Sequence[tuple[int, int]], size: tuple[int, int], side: int) -> tuple[int, int]:
     """Rows and columns of whole internal tiles, some `side` pixels square.
 
-    blocks: tiles (rows, columns) of files of every resolution. size: of the granule. Files in strips give wide flat
-    pieces of as many pixels. Even numbers, so that pixels of 20 m stay whole.
+    blocks: tiles (rows, columns) of files of every resolution, the finest first. size: of the granule. Files in strips
+    give wide flat pieces of as many pixels. Even numbers, so that pixels of 20 m stay whole.
     """
     width = fitting([columns for _, columns in blocks], size[1], side)
     wanted = max(2, side * side // max(side, width) // 2 * 2)
@@ -215,11 +218,16 @@ def unit_shape(blocks: Sequence[tuple[int, int]], size: tuple[int, int], side: i
 
 
 def fitting(lengths: Sequence[int], whole: int, side: int) -> int:
-    """A multiple of all lengths near `side`: below it where it can be; all of the granule where tiles are as long."""
-    step = lcm(2, *lengths)
-    if step >= whole:
-        return whole + whole % 2 if max(lengths) >= whole else side
-    return step * max(1, side // step)
+    """A multiple of all lengths near `side`, all of the granule where tiles are as long.
+
+    Where no such multiple is near, as with tiles of 1024 pixels at 10 m and 640 at 20 m, one of the first length alone.
+    """
+    step, first = lcm(2, *lengths), lcm(2, lengths[0])
+    if max(lengths) >= whole:
+        return whole + whole % 2
+    if step < whole and step <= MOST_TIMES * side:
+        return step * max(1, side // step)
+    return first * max(1, side // first)
 
 
 def epsg_of(item: pystac.Item, grids: dict[str, GranuleGrid]) -> int | None:

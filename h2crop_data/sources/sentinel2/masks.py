@@ -66,11 +66,12 @@ class UnitMasks:
         )
         return pixels[row : row + box[1] - box[0], column : column + box[3] - box[2]]
 
-    def clear_items(self, box: Box) -> set[str]:
-        """The items that show some clear pixel in a box."""
+    def clear_items(self, box: Box, looks: Sequence[CellLook]) -> set[str]:
+        """The items of some looks that show some clear pixel in a box."""
         here = self.places(box)
         found = set()
-        for mask in self.looks.values():
+        for look in looks:
+            mask = self.looks[look]
             if not mask.clear[here].any():
                 continue
             if len(mask.sources) == 1:

@@ -8,27 +8,31 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
+from typing import Any
 
 import pystac
 from shapely.geometry.base import BaseGeometry
 
+from h2crop_data.catalog.access import file_stamp
 from h2crop_data.catalog.acquisitions import Look, looks_of
 from h2crop_data.catalog.providers import sentinel2_tile
 from h2crop_data.grid import Cell
 from h2crop_data.recipe.model import Sentinel2Settings
 from h2crop_data.sources.readings import Reading
 from h2crop_data.sources.scenes import item_identity, items_over
-from h2crop_data.sources.sentinel2.granules import GranuleGrid, epsg_of, expected_grid, home_of
+from h2crop_data.sources.sentinel2.granules import FINE_BANDS, GranuleGrid, epsg_of, expected_grid, home_of
 from h2crop_data.sources.sentinel2.select import Sentinel2Scenes
 
+#: Raised whenever the numbers that cells get from the same items change: the version of Sentinel-2's arrays.
+ALGORITHM = 3
 #: Top, bottom, left, right in pixels of 10 m of a granule's grid: first row, row after the last, and so on.
 Box = tuple[int, int, int, int]
 #: Settings that change no pixel.
 NO_PIXELS = frozenset({"catalog", "memory", "connections"})
 #: Bytes of a pixel of a part: two a band, one for the clear looks, two for the day.
 PIXEL_BYTES = 3
-#: MiB that a worker takes to read a unit beside its pixels, and for each connection (measured: docs/benchmarks.md).
-MIB_AT_LEAST, MIB_A_CONNECTION = 100, 3.5
+#: MiB that a worker takes to read a unit beside its pixels (GDAL's caches are 264), and for each connection.
+MIB_AT_LEAST, MIB_A_CONNECTION = 300, 3.5
 
 
 @dataclass(frozen=True)
@@ -73,6 +77,8 @@ class Sentinel2Reading:
     #: The items of the looks, and what is added to their numbers.
     items: Mapping[str, pystac.Item]
     offsets: Mapping[str, int]
+    #: Size and time of change of the items' files on this machine.
+    stamps: Mapping[str, list[Any]]
 
     @property
     def id(self) -> str:
@@ -80,11 +86,15 @@ class Sentinel2Reading:
         looks: dict[tuple[CellLook, ...], int] = {}
         parts = [[part.cell.id, part.box, looks.setdefault(part.looks, len(looks))] for part in self.parts]
         plain = [
+            ALGORITHM,
             self.settings.model_dump(mode="json", exclude=set(NO_PIXELS)),
             [self.season, self.month, self.grid.epsg, self.grid.tile, self.grid.x, self.grid.y],
             parts,
             [[[look.moment.isoformat(), look.items] for look in of_part] for of_part in looks],
-            [[name, item_identity(item), self.offsets[name]] for name, item in sorted(self.items.items())],
+            [
+                [name, item_identity(item), self.offsets[name], self.stamps[name]]
+                for name, item in sorted(self.items.items())
+            ],
         ]
         return hashlib.sha256(json.dumps(plain).encode()).hexdigest()
 
@@ -113,10 +123,16 @@ def readings_of(
 
     outlines: of the cells, in longitude and latitude. What a reading gives of a cell does not depend on the others.
     """
+    cells_of_home: dict[GranuleGrid, list[SeenCell]] = defaultdict(list)
+    for seen in seen_cells(scenes, cells, outlines, season):
+        cells_of_home[seen.home].append(seen)
     units: dict[tuple[GranuleGrid, int, int], list[tuple[SeenCell, Box]]] = defaultdict(list)
-    for seen in seen_cells(settings, scenes, cells, outlines, season):
-        for row, column, box in units_of(seen.home, seen.home.pixels_of(seen.cell)):
-            units[seen.home, row, column].append((seen, box))
+    for home, of_home in cells_of_home.items():
+        grid = within_memory(home, settings, max(map(items_a_month, of_home)))
+        for seen in of_home:
+            for row, column, box in units_of(grid, grid.pixels_of(seen.cell)):
+                units[grid, row, column].append((seen, box))
+    stamps = {item.id: [file_stamp(asset.href) for _, asset in sorted(item.assets.items())] for item in scenes.items}
     readings = []
     for (home, _, _), members in sorted(units.items()):
         months = sorted({month for seen, _ in members for month in seen.looks})
@@ -125,12 +141,17 @@ def readings_of(
             names = {name for part in parts for look in part.looks for name in look.items}
             items = {name: scenes.by_id[name] for name in sorted(names)}
             offsets = {name: scenes.offsets[name] for name in items}
-            readings.append(Sentinel2Reading(settings, season, month, home, parts, items, offsets))
+            own = {name: stamps[name] for name in items}
+            readings.append(Sentinel2Reading(settings, season, month, home, parts, items, offsets, own))
     return readings
 
 
+def items_a_month(seen: SeenCell) -> int:
+    """The most items that the looks of a month have."""
+    return max((sum(len(look.items) for look in looks) for looks in seen.looks.values()), default=0)
+
+
 def seen_cells(
-    settings: Sentinel2Settings,
     scenes: Sentinel2Scenes,
     cells: Sequence[Cell],
     outlines: Sequence[BaseGeometry],
@@ -146,8 +167,7 @@ def seen_cells(
         if key not in known:
             items = [scenes.by_id[name] for name in names]
             known[key] = months_of(looks_of(items, season), home, grids)
-        most = max(map(len, known[key].values()), default=0)
-        yield SeenCell(cell, within_memory(home, settings, most), known[key])
+        yield SeenCell(cell, home, known[key])
 
 
 def grids_of(scenes: Sentinel2Scenes) -> dict[str, GranuleGrid]:
@@ -179,18 +199,23 @@ def months_of(
     return {month: tuple(of_month) for month, of_month in months.items()}
 
 
-def within_memory(grid: GranuleGrid, settings: Sentinel2Settings, looks: int) -> GranuleGrid:
+def within_memory(grid: GranuleGrid, settings: Sentinel2Settings, items: int) -> GranuleGrid:
     """A grid whose units keep the bound of memory: read piece by piece where whole units would not.
 
-    A 20 m tile is then decoded once for each piece. looks: most in a month.
+    A 20 m tile is then decoded once for each piece. items: most in a month.
     """
-    coarse = sum(band not in ("B02", "B03", "B04", "B08") for band in settings.bands)
+    return grid if mib_to_read(grid, settings, items) <= settings.memory * 1024 else replace(grid, unit=grid.piece)
+
+
+def mib_to_read(grid: GranuleGrid, settings: Sentinel2Settings, items: int) -> float:
+    """About how many MiB a worker takes to read a unit in a month of so many items, all of them partly clear."""
+    coarse = sum(band not in FINE_BANDS for band in settings.bands)
     fine = len(settings.bands) - coarse
     unit, piece = (rows * columns for rows, columns in (grid.unit, grid.piece))
-    # A unit's bands of 20 m, masks of its looks, and two pieces of bands of 10 m: one at work, one to come.
-    a_look = (unit / 4 * (2 * coarse + 2) + 2 * piece * 2 * fine) / 2**20
-    needed = MIB_AT_LEAST + MIB_A_CONNECTION * settings.connections + a_look * looks
-    return grid if needed <= settings.memory * 1024 else replace(grid, unit=grid.piece)
+    # Bands of 20 m and masks of a unit, and two pieces of bands of 10 m: one at work, one to come.
+    an_item = unit / 4 * (2 * coarse + 2) + 2 * piece * 2 * fine
+    parts = unit * (2 * len(settings.bands) + PIXEL_BYTES)
+    return MIB_AT_LEAST + MIB_A_CONNECTION * settings.connections + (parts + an_item * items) / 2**20
 
 
 def units_of(grid: GranuleGrid, box: Box) -> Iterator[tuple[int, int, Box]]:
@@ -217,4 +242,4 @@ def as_reading(reading: Sentinel2Reading) -> Reading:
     pixels = sum(part.shape[0] * part.shape[1] for part in reading.parts)
     cells = tuple(part.cell for part in reading.parts)
     size = pixels * (2 * len(reading.settings.bands) + PIXEL_BYTES)
-    return Reading("sentinel2", reading.id, cells, size, reading)
+    return Reading("sentinel2", reading.id, reading.season, cells, size, reading)

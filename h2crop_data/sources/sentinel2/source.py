@@ -22,7 +22,7 @@ from h2crop_data.sources.scratch import Scratch
 from h2crop_data.sources.sentinel2.assemble import Sentinel2Task, read_into, sentinel2_block
 from h2crop_data.sources.sentinel2.format import sentinel2_format
 from h2crop_data.sources.sentinel2.granules import grid_from_result, grid_unit
-from h2crop_data.sources.sentinel2.readings import NO_PIXELS, Sentinel2Reading, as_reading, readings_of
+from h2crop_data.sources.sentinel2.readings import ALGORITHM, NO_PIXELS, Sentinel2Reading, as_reading, readings_of
 from h2crop_data.sources.sentinel2.select import Sentinel2Scenes, choose_sentinel2
 from h2crop_data.sources.sentinel2.to_read import sentinel2_to_read
 from h2crop_data.sources.sentinel2.words import Sentinel2Words
@@ -39,7 +39,7 @@ class Sentinel2(Source):
 
     name = "sentinel2"
     group = "s2"
-    algorithm = 3
+    algorithm = ALGORITHM
     settings = Sentinel2Settings
     words = Sentinel2Words()
     not_identity = NO_PIXELS

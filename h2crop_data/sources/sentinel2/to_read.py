@@ -59,7 +59,8 @@ def unit_to_read(reading: Sentinel2Reading) -> ToRead:
     boxes = [part.box for part in reading.parts]
     ground = ground_of(reading)
     tiles = [piece for piece in whole_pieces(reading.grid.piece, ground) if any(common(box, piece) for box in boxes)]
-    looks = dict.fromkeys(look for part in reading.parts for look in part.looks)
+    # A datatake counts once, however many other granules some cells may also be seen by.
+    asked = {look.items[0] for part in reading.parts for look in part.looks}
     fine_pixels = sum(area(tile) for tile in tiles)
     coarse_pixels = area(whole_unit(reading)) / 4
     files = len(bands) + 1
@@ -68,8 +69,8 @@ def unit_to_read(reading: Sentinel2Reading) -> ToRead:
         "pixels": fine_pixels * fine + coarse_pixels * (len(bands) - fine),
         "bytes": BAND_BYTES * (fine_pixels * fine + coarse_pixels * (len(bands) - fine)) + CLASS_BYTES * coarse_pixels,
     }
-    count = len(looks)
-    first = reading.items[next(iter(looks)).items[0]]
+    count = len(asked)
+    first = reading.items[min(asked)]
     remote = is_remote(first.assets[sentinel2_asset(first, "SCL")].href)
     size = round(count * a_look["bytes"])
     requests = round(count * (OPENING * files + a_look["tiles"])) if remote else 0

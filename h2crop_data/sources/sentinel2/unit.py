@@ -21,7 +21,7 @@ from h2crop_data.catalog.granule_reader import GranuleReader, together
 from h2crop_data.catalog.providers import sentinel2_asset
 from h2crop_data.constants import FINE, REFLECTANCE_FILL
 from h2crop_data.errors import H2cropError, ReadError, SceneError
-from h2crop_data.grid import geobox
+from h2crop_data.grid import Cell, geobox
 from h2crop_data.sentinel2.clear import BRIGHTEST
 from h2crop_data.sentinel2.composite import Observation, median_composite, median_values
 from h2crop_data.sentinel2.reflectance import NO_NUMBER, sentinel2_reflectance
@@ -35,11 +35,11 @@ Pixels = NDArray[np.int16]
 
 
 class UnreadableItemError(Exception):
-    """An item of a unit cannot be read."""
+    """An item cannot be read that some cells of a unit need."""
 
-    def __init__(self, item: str, error: H2cropError) -> None:
+    def __init__(self, item: str, cells: set[Cell], error: H2cropError) -> None:
         super().__init__(item)
-        self.item, self.error = item, error
+        self.item, self.cells, self.error = item, cells, error
 
 
 @dataclass
@@ -68,24 +68,38 @@ class MadePart:
         )
 
 
-def read_unit(reading: Sentinel2Reading, watch: Stopwatch) -> tuple[list[MadePart], ReadCounts]:
+def read_unit(
+    reading: Sentinel2Reading, watch: Stopwatch, given_up: frozenset[str] = frozenset()
+) -> tuple[list[MadePart], ReadCounts]:
     """The parts of the cells of a reading, and what was read for them.
 
-    Raises ReadError or SceneError for an item that cannot be read, where the recipe does not record gaps.
+    Where the recipe records gaps and an item cannot be read, the cells that need it are read one by one, so that what
+    one gives does not depend on what its neighbours need. given_up: items that were tried for long enough.
+    Raises ReadError or SceneError where gaps are not recorded.
     """
     unreadable: set[str] = set()
     counts = ReadCounts()
     while True:
-        with GranuleReader(reading.settings.connections) as reader:
+        with GranuleReader(reading.settings.connections, given_up) as reader:
             try:
                 made = UnitMaker(reading, reader, unreadable, watch).parts()
+                return made, counts + ReadCounts(reader.tiles, reader.bytes)
             except UnreadableItemError as failure:
+                counts += ReadCounts(reader.tiles, reader.bytes)
                 if reading.settings.gaps == "fail":
                     raise failure.error from failure
+                given_up |= {failure.item}
+                cells = {part.cell for part in reading.parts}
+                if len(cells) > 1:
+                    groups = [cells - failure.cells, *({cell} for cell in sorted(failure.cells))]
+                    break
                 unreadable.add(failure.item)
-            else:
-                return made, counts + ReadCounts(reader.tiles, reader.bytes)
-            counts += ReadCounts(reader.tiles, reader.bytes)
+    parts: list[MadePart] = []
+    for group in filter(None, groups):
+        of_group, more = read_unit(reading.only(group), watch, given_up)
+        parts += of_group
+        counts += more
+    return parts, counts
 
 
 @dataclass(frozen=True)
@@ -146,6 +160,7 @@ class UnitMaker:
         begun = self.begin_bands(pieces[0][1], self.fine, pieces[0][0])
         with self.watch.step("read Sentinel-2"):
             coarse = begun_coarse()
+        del begun_coarse
         for place, (piece, _) in enumerate(pieces):
             with self.watch.step("read Sentinel-2"):
                 fine = begun()
@@ -184,14 +199,14 @@ class UnitMaker:
             return unit_masks(self.reading.parts, self.box, classes_of, self.reading.settings.clouds.clear)
 
     def clear_parts(self, masks: UnitMasks, box: Box) -> dict[str, list[CellPart]]:
-        """The items that show some clear pixel in a box, and the parts there that have looks of them."""
-        clear = masks.clear_items(box)
-        found: dict[str, list[CellPart]] = {name: [] for name in sorted(clear)}
+        """The items that show some clear pixel in a box, and the parts in which they do."""
+        found: dict[str, list[CellPart]] = defaultdict(list)
         for part in self.reading.parts:
-            if common(part.box, box) is not None:
-                for name in clear & {name for look in part.looks for name in look.items}:
+            shared = common(part.box, box)
+            if shared is not None:
+                for name in masks.clear_items(shared, part.looks):
                     found[name].append(part)
-        return found
+        return dict(sorted(found.items()))
 
     def begin(self, name: str, band: str, box: Box, parts: Sequence[CellPart]) -> Callable[[], NDArray[Any]]:
         """Begin to read a band of an item over a box, for some parts; gives what waits for it."""
@@ -205,7 +220,7 @@ class UnitMaker:
                 found = self.reader.read(item, key, grid, method)
                 return self.warped(item, key, box, parts, method) if found is None else found
             except (ReadError, SceneError) as error:
-                raise UnreadableItemError(name, error) from error
+                raise UnreadableItemError(name, {part.cell for part in parts}, error) from error
 
         return self.reader.begin(read, item.assets[key].href)
 
