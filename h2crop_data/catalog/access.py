@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from math import ceil, floor
@@ -30,8 +29,6 @@ from h2crop_data.sentinel2.reflectance import NO_NUMBER, WRAPPED
 
 Result = TypeVar("Result")
 ResamplingName = Literal["nearest", "bilinear", "cubic"]
-#: Assets of one remote scene that are read at a time.
-CONNECTIONS = 6
 TIMEOUT = 60
 #: Types of the numbers in Sentinel-2 files.
 UNSIGNED, SIGNED = ("uint8", "uint16"), ("int8", "int16")
@@ -173,36 +170,12 @@ def read_text(href: str) -> str:
     return retried(read, href, remote=is_remote(href))
 
 
-def load_sentinel2(
-    item: pystac.Item, keys: Sequence[str], scl_key: str, geobox: GeoBox, resampling: ResamplingName
-) -> tuple[list[NDArray[Any]], NDArray[np.uint8]]:
-    """The numbers (y, x) of each of the assets `keys`, and SCL (y, x) uint8, of one item on a pixel grid.
-
-    Numbers are uint16 with 0 for nodata, or, where a file's have a sign, int32 with NO_NUMBER. In SCL nodata is 0.
-    Raises ReadError naming the item and the file when any asset cannot be read, SceneError when it holds something else
-    than whole numbers of at most 16 bits, or states no CRS.
-    """
-    wanted = [*((key, resampling) for key in keys), (scl_key, "nearest")]
-    remote = any(is_remote(item.assets[key].href) for key, _ in wanted)
-
-    def load(asset: tuple[str, ResamplingName]) -> NDArray[Any]:
-        key, method = asset
-        with named(item, key):
-            href = item.assets[key].href
-            aligned = retried(lambda: read_aligned(href, geobox, method), asset_in_words(item, key), remote=remote)
-            return load_placed(item, key, geobox, method) if aligned is None else aligned
-
-    if remote:
-        with ThreadPoolExecutor(CONNECTIONS) as pool:
-            *numbers, scl = pool.map(load, wanted)
-    else:
-        # A new thread costs GDAL a new projection database: more than reading a local file.
-        *numbers, scl = map(load, wanted)
-    return [band.astype(np.uint16) if band.dtype == np.uint8 else band for band in numbers], as_classes(scl)
-
-
 def load_placed(item: pystac.Item, key: str, geobox: GeoBox, resampling: ResamplingName) -> NDArray[Any]:
-    """An asset on a pixel grid that it does not lie on, (y, x), as `as_numbers`. Raises as `load_sentinel2`."""
+    """An asset on a pixel grid that it does not lie on, (y, x), as `as_numbers`.
+
+    Raises ReadError naming the item and the file when it cannot be read, SceneError when it holds something else than
+    whole numbers of at most 16 bits, or states no CRS.
+    """
     href, what = item.assets[key].href, asset_in_words(item, key)
     with named(item, key):
         if resampling != "nearest":
@@ -308,15 +281,6 @@ def read_aligned_window(dataset: rasterio.DatasetReader, window: AlignedWindow) 
 def repeated(pixels: NDArray[Any], times: int) -> NDArray[Any]:
     """Pixels (..., y, x), each repeated so many times in both directions."""
     return pixels if times == 1 else pixels.repeat(times, axis=-2).repeat(times, axis=-1)
-
-
-def read_aligned(href: str, geobox: GeoBox, resampling: ResamplingName) -> NDArray[Any] | None:
-    """A raster's first band on a pixel grid it lies on, (y, x), as `as_numbers`, nodata beyond its edge; or None."""
-    with opened(href) as dataset:
-        grid_of(dataset)
-        number_type(dataset)
-        window = aligned_window(dataset, geobox, resampling)
-        return None if window is None else repeated(read_aligned_window(dataset, window), window.times)
 
 
 def read_resampled(href: str, geobox: GeoBox, resampling: ResamplingName) -> NDArray[Any]:

@@ -17,7 +17,6 @@ from odc.geo.geobox import GeoBox
 
 from h2crop_data.catalog.access import (
     GDAL_OPTIONS,
-    PAUSES,
     AlignedWindow,
     ResamplingName,
     aligned_window,
@@ -82,7 +81,7 @@ class GranuleReader:
     def read(self, item: pystac.Item, key: str, grid: GeoBox, resampling: ResamplingName) -> NDArray[Any] | None:
         """The numbers of an asset, as `as_numbers`: (y, x) of the grid, or, of a 20 m file that lies on it, half of it.
 
-        None where it has another CRS than the grid: see `warp`. Raises ReadError and SceneError as `load_sentinel2`.
+        None where it has another CRS than the grid: see `warp`. Raises ReadError and SceneError as `load_placed`.
         """
 
         def aligned(dataset: rasterio.DatasetReader) -> NDArray[Any] | bool:
@@ -126,13 +125,11 @@ class GranuleReader:
                     opened.pop().close()
                     raise
 
+        what, remote = asset_in_words(item, key), is_remote(href)
         with named(item, key), lock:
-            return retried(
-                work,
-                asset_in_words(item, key),
-                remote=is_remote(href),
-                pauses=() if item.id in self._given_up else PAUSES,
-            )
+            if item.id in self._given_up:
+                return retried(work, what, remote=remote, pauses=())
+            return retried(work, what, remote=remote)
 
     def _count(self, dataset: rasterio.DatasetReader, window: AlignedWindow) -> None:
         """Count the internal tiles under a window."""

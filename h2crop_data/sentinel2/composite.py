@@ -10,7 +10,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from h2crop_data.constants import REFLECTANCE_FILL
-from h2crop_data.sentinel2.clear import too_bright
 
 
 @dataclass(frozen=True)
@@ -23,38 +22,6 @@ class Observation:
     values: NDArray[np.int16]
     #: (y, x); a clear pixel has a value in every band.
     clear: NDArray[np.bool_]
-
-
-def observation(day: int, values: NDArray[np.int16], clear: NDArray[np.bool_]) -> Observation:
-    """An observation whose clear pixels have a value in every band, and one that ground can have."""
-    return Observation(day, values, clear & (values != REFLECTANCE_FILL).all(axis=0) & ~too_bright(values))
-
-
-def without_data(look: Observation) -> NDArray[np.bool_]:
-    """The pixels (y, x) of an observation that lack a value in some band."""
-    missing: NDArray[np.bool_] = (look.values == REFLECTANCE_FILL).any(axis=0)
-    return missing
-
-
-def filled_from(newest: Observation, older: Observation) -> Observation:
-    """A granule with the pixels it has no data for taken from an older one of the same datatake and tile.
-
-    Its clouds stay clouds, whatever the older one says of them.
-    """
-    missing = without_data(newest)
-    values = np.where(missing, older.values, newest.values)
-    return Observation(newest.day, values, np.where(missing, older.clear, newest.clear))
-
-
-def mosaic_day(scenes: list[Observation]) -> Observation:
-    """One observation of a day from its scenes (neighbouring tiles): per pixel the first that is clear."""
-    first = scenes[0]
-    values, clear = first.values, first.clear
-    for scene in scenes[1:]:
-        better = scene.clear & ~clear
-        values = np.where(better, scene.values, values)
-        clear = clear | scene.clear
-    return Observation(first.day, values, clear)
 
 
 def median_composite(

@@ -15,6 +15,7 @@ import pystac
 import pytest
 import rasterio
 from affine import Affine
+from granule_reading import read_aligned, read_item
 from odc.geo.geobox import GeoBox
 from pyproj import Transformer
 from rasterio.enums import Resampling
@@ -24,9 +25,7 @@ from rasterio.windows import Window, from_bounds
 
 from h2crop_data.catalog import access
 from h2crop_data.catalog.access import (
-    load_sentinel2,
     raster_geobox,
-    read_aligned,
     read_text,
     read_window,
     retried,
@@ -244,7 +243,7 @@ class TestWhereAndWhat:
         """Also one that has the grid's pixel size and corner."""
         sheared = Affine(10, 0.5, WEST, 0.5, -10, NORTH)
         item = self.changed(scene_folder, tmp_path, transform=sheared)
-        ((numbers,), _) = load_sentinel2(item, ["blue"], "scl", self.BOX, "nearest")
+        ((numbers,), _) = read_item(item, ["blue"], "scl", self.BOX, "nearest")
         columns, rows = np.meshgrid(np.arange(96) + 0.5, np.arange(96) + 0.5)
         column, row = ~sheared @ (self.BOX.affine @ (columns, rows))
         expected = pixels_of(scene_folder, "blue")[np.floor(row).astype(int), np.floor(column).astype(int)]
@@ -253,7 +252,7 @@ class TestWhereAndWhat:
 
     def test_a_file_whose_rows_run_north_is_read_where_its_pixels_lie(self, scene_folder: Path, tmp_path: Path) -> None:
         item = self.changed(scene_folder, tmp_path, transform=Affine(10, 0, WEST, 0, 10, NORTH - SIDE))
-        ((numbers,), _) = load_sentinel2(item, ["blue"], "scl", self.BOX, "nearest")
+        ((numbers,), _) = read_item(item, ["blue"], "scl", self.BOX, "nearest")
         assert (numbers == pixels_of(scene_folder, "blue")[::-1][96:192, 96:192]).all()
 
     @pytest.mark.parametrize(
@@ -274,7 +273,7 @@ class TestWhereAndWhat:
         item = self.changed(scene_folder, tmp_path, **profile)
         for box in (self.BOX, geobox((WEST, NORTH - 960, WEST + 960, NORTH), 32632, 10)):
             with pytest.raises(SceneError, match=rf"S2B_31UGS_20220615 asset blue: .*blue\.tif {reason}"):
-                load_sentinel2(item, ["blue"], "scl", box, "nearest")
+                read_item(item, ["blue"], "scl", box, "nearest")
 
 
 class TestRasters:
@@ -453,7 +452,7 @@ class TestSentinel2:
     def test_the_scenes_own_zone(self, scene_folder: Path, files: FileServer) -> None:
         grid = fine_grid(48, 120, 96, 96)
         for base in (scene_folder, files.url):
-            numbers, scl = load_sentinel2(scene(base), self.keys, "scl", grid, "nearest")
+            numbers, scl = read_item(scene(base), self.keys, "scl", grid, "nearest")
             assert [(band.shape, band.dtype) for band in numbers] == [((96, 96), np.uint16)] * 3
             assert (scl.shape, scl.dtype) == ((96, 96), np.uint8)
             for values, name in zip((*numbers, scl), (*self.keys, "scl"), strict=True):
@@ -466,7 +465,7 @@ class TestSentinel2:
     ) -> None:
         grid = other_zone_grid()
         item = scene(files.url if remote else scene_folder, collection=collection)
-        numbers, scl = load_sentinel2(item, self.keys, "scl", grid, "nearest")
+        numbers, scl = read_item(item, self.keys, "scl", grid, "nearest")
         assert [(band.shape, band.dtype) for band in numbers] == [((192, 192), np.uint16)] * 3
         assert scl.dtype == np.uint8
         x = grid.affine.c + (np.arange(192) + 0.5) * 10
@@ -487,7 +486,7 @@ class TestSentinel2:
         self, scene_folder: Path, resampling: Any, method: Resampling
     ) -> None:
         grid = fine_grid(48, 120, 96, 96)
-        numbers, scl = load_sentinel2(scene(scene_folder), self.keys, "scl", grid, resampling)
+        numbers, scl = read_item(scene(scene_folder), self.keys, "scl", grid, resampling)
         for values, name in zip((*numbers[:2], scl), ("nir", "blue", "scl"), strict=True):
             assert (values == read_aligned(str(scene_folder / f"{name}.tif"), grid, "nearest")).all()
         expected = warped(scene_folder, "swir16", grid, method)
@@ -498,7 +497,7 @@ class TestSentinel2:
         x, y = Transformer.from_crs(32631, 32632, always_xy=True).transform(WEST, NORTH)
         x, y = round(x / 60) * 60, round(y / 60) * 60
         for grid in (fine_grid(-96, -96, 96, 96), geobox((x - 3000, y + 600, x - 2040, y + 1560), 32632, 10)):
-            numbers, scl = load_sentinel2(scene(scene_folder), self.keys, "scl", grid, "nearest")
+            numbers, scl = read_item(scene(scene_folder), self.keys, "scl", grid, "nearest")
             assert not np.any(numbers)
             assert not scl.any()
 
@@ -509,8 +508,8 @@ class TestSentinel2:
     ) -> None:
         # Of scl.tif the header is read, then its pixels fail.
         files.failures = {"/swir16.tif": [503], "/scl.tif": [None, None, 502, 503, 502]}
-        numbers, scl = load_sentinel2(scene(files.url), self.keys, "scl", grid, "nearest")
-        expected, expected_scl = load_sentinel2(scene(scene_folder), self.keys, "scl", grid, "nearest")
+        numbers, scl = read_item(scene(files.url), self.keys, "scl", grid, "nearest")
+        expected, expected_scl = read_item(scene(scene_folder), self.keys, "scl", grid, "nearest")
         assert np.array_equal(numbers, expected)
         assert (scl == expected_scl).all()
         assert not any(files.failures.values())
@@ -524,12 +523,12 @@ class TestSentinel2:
         files.failures[f"/{key}.tif"] = [failure] * 100
         message = rf"S2B_31UGS_20220615 asset {key} \({files.url}/{key}\.tif\)"
         with pytest.raises(ReadError, match=message):
-            load_sentinel2(scene(files.url), self.keys, "scl", fine_grid(0, 0), "nearest")
+            read_item(scene(files.url), self.keys, "scl", fine_grid(0, 0), "nearest")
 
     def test_a_missing_local_file_is_an_error_that_names_item_asset_and_file(self, scene_folder: Path) -> None:
         gone = str(scene_folder / "gone.tif")
         with pytest.raises(ReadError, match=rf"S2B_31UGS_20220615 asset nir \({gone}\)"):
-            load_sentinel2(scene(scene_folder, nir=gone), self.keys, "scl", fine_grid(0, 0), "nearest")
+            read_item(scene(scene_folder, nir=gone), self.keys, "scl", fine_grid(0, 0), "nearest")
 
 
 @pytest.mark.usefixtures("no_pauses")

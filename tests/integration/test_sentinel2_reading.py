@@ -18,6 +18,7 @@ from h2crop_data.catalog.search import read_item_collection
 from h2crop_data.cube.reading import read_index
 from h2crop_data.grid import Cell
 from h2crop_data.pipeline.build import build_store
+from h2crop_data.pipeline.engine import BuildError
 from h2crop_data.recipe.model import Recipe
 from h2crop_data.sources.sentinel2 import granules
 
@@ -328,6 +329,29 @@ class TestZones:
 
 
 class TestGaps:
+    def test_a_broken_band_costs_the_cells_alone_that_would_have_seen_it_clear(
+        self, archive: Archive, tmp_path: Path
+    ) -> None:
+        broken = archive.add(LEFT, DAYS[0], cloudy=0.6)
+        archive.add(RIGHT, DAYS[0])
+        archive.add(LEFT, DAYS[1], cloudy=0.2)
+        break_files(broken, "nir.tif")
+        recipe = archive.recipe(WIDE_AREA, cell_size=240, sentinel2={"gaps": "record"})
+        samples = [sample for sample in compare(recipe, tmp_path / "store") if sample.home == "31UDS"]
+        assert {tuple(sample.gaps) for sample in samples} == {(), (broken.name,)}
+
+    def test_where_gaps_are_not_allowed_a_broken_file_costs_the_blocks_that_need_it(
+        self, archive: Archive, tmp_path: Path
+    ) -> None:
+        broken = archive.add(LEFT, DAYS[0], data=LEFT.west_of(0.5, 0.5))
+        archive.add(LEFT, DAYS[1])
+        break_files(broken, "nir.tif")
+        recipe = archive.recipe(AREA, store={"block_capacity": 1})
+        with pytest.raises(BuildError, match=rf"(\d+) of 16 blocks failed:[\s\S]*{broken.name}"):
+            build_store(recipe, tmp_path / "store", workers=2)
+        finished = len(list((tmp_path / "store/.build/2022").glob("*.json")))
+        assert 0 < finished < 16
+
     def test_a_date_that_cannot_be_read_is_recorded(self, archive: Archive, tmp_path: Path) -> None:
         archive.add(LEFT, DAYS[0])
         break_files(archive.add(LEFT, DAYS[1], cloudy=0.2), "swir16.tif")

@@ -1,7 +1,7 @@
 """Monthly Sentinel-2 composites the slow way: whole granules, look by look, the rule as it is written down.
 
 It judges what the pipeline builds, so it shares nothing with the code that builds it, but for which items are one look,
-and for granules of another UTM zone, which `load_sentinel2` brings onto each cell.
+and for granules of another UTM zone, which `read_item` brings onto each cell.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ import pystac
 import rasterio
 import shapely
 from affine import Affine
+from granule_reading import read_item
 from numpy.typing import NDArray
 from rasterio.enums import Resampling
 from rasterio.errors import RasterioError
 from rasterio.warp import reproject
 from shapely.geometry import shape
 
-from h2crop_data.catalog.access import load_sentinel2
 from h2crop_data.catalog.acquisitions import Look, looks_of
 from h2crop_data.catalog.providers import sentinel2_asset, sentinel2_tile
 from h2crop_data.errors import ReadError
@@ -96,6 +96,9 @@ class View:
     values: NDArray[np.int64]
     #: Which pixels (y, x) are clear.
     clear: NDArray[np.bool_]
+    #: Which are clear by their class, and whether every band can be read.
+    by_class: NDArray[np.bool_]
+    has_bands: bool
     #: Which are clear by their class and have a number in some band that no ground has.
     bright: NDArray[np.bool_]
 
@@ -182,6 +185,9 @@ class SlowPass:
                 gaps.append(item.id)
                 continue
             first = unseen & (view.classes != 0)
+            if not view.has_bands and (first & view.by_class).any():
+                gaps.append(item.id)
+                continue
             values[:, first] = view.values[:, first]
             clear[first] = view.clear[first]
             clear_from[item.id] = int((first & view.clear).sum())
@@ -191,23 +197,28 @@ class SlowPass:
         return Observed(look, values, clear, gaps, impossible, clear_from)
 
     def view(self, item: pystac.Item, cell: Cell) -> View | None:
-        """What a granule shows of a cell; None where one of its files cannot be read."""
+        """What a granule shows of a cell; None where its classification cannot be read."""
         if zone_of(item) == cell.epsg:
             rasters = [self.raster(item, band) for band in (*self.bands, "SCL")]
-            if any(raster is None for raster in rasters):
+            *bands, own_classes = rasters
+            if own_classes is None:
                 return None
-            *numbers, classes = (raster.over(cell) for raster in rasters if raster is not None)
+            classes = own_classes.over(cell)
+            numbers = [np.zeros_like(classes) if raster is None else raster.over(cell) for raster in bands]
+            has_bands = all(raster is not None for raster in bands)
         else:
             keys = [sentinel2_asset(item, band) for band in (*self.bands, "SCL")]
             try:
-                numbers, classes = load_sentinel2(item, keys[:-1], keys[-1], cell.geobox(PIXEL), "nearest")
+                numbers, classes = read_item(item, keys[:-1], keys[-1], cell.geobox(PIXEL), "nearest")
             except ReadError:
                 return None
+            has_bands = True
         stacked = np.stack(numbers).astype(np.int64)
         values = stacked + added(item)
         by_class = np.isin(classes, self.clear_classes)
         bright = by_class & (values > BRIGHTEST).any(axis=0)
-        return View(classes, values, by_class & (stacked != 0).all(axis=0) & ~bright, bright)
+        clear = by_class & (stacked != 0).all(axis=0) & ~bright
+        return View(classes, values, clear, by_class, has_bands, bright)
 
     def raster(self, item: pystac.Item, band: str) -> Raster | None:
         """All of a file of an item; None where it cannot be read."""

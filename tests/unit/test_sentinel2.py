@@ -1,4 +1,4 @@
-"""Sentinel-2: which offset a scene carries, reflectance, clear pixels, mosaics and monthly medians."""
+"""Sentinel-2: which offset a scene carries, reflectance, clear pixels and monthly medians."""
 
 from __future__ import annotations
 
@@ -14,17 +14,8 @@ from hypothesis.extra import numpy as hnp
 from h2crop_data.constants import REFLECTANCE_FILL
 from h2crop_data.errors import SceneError
 from h2crop_data.recipe.model import Clouds
-from h2crop_data.sentinel2.clear import clear_pixels, too_bright
-from h2crop_data.sentinel2.composite import (
-    Observation,
-    filled_from,
-    median_composite,
-    mosaic_day,
-    observation,
-    sort_layers,
-    sorting_network,
-    without_data,
-)
+from h2crop_data.sentinel2.clear import clear_pixels, has_value, too_bright
+from h2crop_data.sentinel2.composite import Observation, median_composite, median_values, sort_layers, sorting_network
 from h2crop_data.sentinel2.reflectance import NO_NUMBER, OffsetEvidence, decide_offset, sentinel2_reflectance
 
 FILL = -32768
@@ -228,6 +219,11 @@ class TestClearPixels:
         assert clear_pixels(scl, classes).tolist() == expected
 
 
+def observation(day: int, values: np.ndarray, sky: np.ndarray) -> Observation:
+    """A look whose clear pixels have a value in every band, one that ground can have."""
+    return Observation(day, values, sky & has_value(values))
+
+
 def random_observations(seed: int, count: int, shape: tuple[int, int, int] = (3, 4, 5)) -> list[Observation]:
     """Observations with clouds and missing values; few distinct values and days, so that ties are common."""
     rng = np.random.default_rng(seed)
@@ -247,63 +243,29 @@ def masked_median(layers: list[np.ndarray], clear: list[np.ndarray]) -> Any:
     return np.ma.median(np.ma.array(stack, mask=~np.broadcast_to(np.stack(clear), stack.shape)), axis=0)
 
 
-class TestObservation:
+class TestValues:
     @economical
     @given(st.integers(0, 2**32 - 1))
-    def test_a_pixel_with_nodata_in_any_band_is_not_clear(self, seed: int) -> None:
+    def test_a_pixel_with_nodata_in_any_band_has_none(self, seed: int) -> None:
         rng = np.random.default_rng(seed)
         values = rng.choice(np.array([FILL, -5, 0, 700], np.int16), (3, 4, 5), p=[0.1, 0.3, 0.3, 0.3])
-        sky = rng.random((4, 5)) < 0.7
-        look = observation(17, values, sky)
+        there = has_value(values)
         for row in range(4):
             for column in range(5):
-                complete = all(values[band, row, column] != FILL for band in range(3))
-                assert look.clear[row, column] == (sky[row, column] and complete)
-        assert (look.values == values).all()
-        assert look.day == 17
+                assert there[row, column] == all(values[band, row, column] != FILL for band in range(3))
 
     @pytest.mark.parametrize(("value", "clear"), [(20000, True), (20001, False), (32767, False), (-32767, True)])
-    def test_a_pixel_too_bright_for_ground_in_any_band_is_not_clear(self, value: int, clear: bool) -> None:
+    def test_a_pixel_too_bright_for_ground_in_any_band_has_none(self, value: int, clear: bool) -> None:
         for band in range(3):
             values = np.full((3, 1, 1), 500, np.int16)
             values[band] = value
-            assert observation(1, values, np.ones((1, 1), bool)).clear.item() == clear
+            assert has_value(values).item() == clear
             assert too_bright(values).item() == (value > 20000)
 
-
-class TestGranules:
-    @economical
-    @given(st.integers(0, 2**32 - 1))
-    def test_an_older_granule_gives_only_what_the_newer_has_no_data_for(self, seed: int) -> None:
-        newest, older = random_observations(seed, 2)
-        filled = filled_from(newest, older)
-        for row in range(4):
-            for column in range(5):
-                whole = all(newest.values[band, row, column] != FILL for band in range(3))
-                source = newest if whole else older
-                assert filled.values[:, row, column].tolist() == source.values[:, row, column].tolist()
-                assert filled.clear[row, column] == source.clear[row, column]
-                assert without_data(newest)[row, column] == (not whole)
-        assert filled.day == newest.day
-
-
-class TestMosaic:
-    @economical
-    @given(st.integers(0, 2**32 - 1), st.integers(1, 4))
-    def test_each_pixel_is_the_first_clear_one(self, seed: int, count: int) -> None:
-        scenes = random_observations(seed, count)
-        copies = [(scene.values.copy(), scene.clear.copy()) for scene in scenes]
-        mosaic = mosaic_day(scenes)
-        assert mosaic.day == scenes[0].day
-        for row in range(4):
-            for column in range(5):
-                clear = [scene for scene in scenes if scene.clear[row, column]]
-                assert mosaic.clear[row, column] == bool(clear)
-                if clear:
-                    assert mosaic.values[:, row, column].tolist() == clear[0].values[:, row, column].tolist()
-        for scene, (values, clear_before) in zip(scenes, copies, strict=True):
-            assert (scene.values == values).all()
-            assert (scene.clear == clear_before).all()
+    def test_without_bands_nothing_is_missing(self) -> None:
+        nothing = np.zeros((0, 2, 3), np.int16)
+        assert has_value(nothing).all()
+        assert not too_bright(nothing).any()
 
 
 class TestMedian:
@@ -322,6 +284,7 @@ class TestMedian:
         assert (clear == counts).all()
         assert (values == np.rint(np.ma.filled(expected, FILL))).all()
         assert (values[:, counts == 0] == REFLECTANCE_FILL).all()
+        assert (median_values(looks) == values).all()
         assert (day == np.floor(np.ma.filled(days, 0))).all()
 
     @pytest.mark.parametrize(

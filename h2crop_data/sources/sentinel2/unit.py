@@ -22,7 +22,7 @@ from h2crop_data.catalog.providers import sentinel2_asset
 from h2crop_data.constants import FINE, REFLECTANCE_FILL
 from h2crop_data.errors import H2cropError, ReadError, SceneError
 from h2crop_data.grid import Cell, geobox
-from h2crop_data.sentinel2.clear import BRIGHTEST
+from h2crop_data.sentinel2.clear import has_value, too_bright
 from h2crop_data.sentinel2.composite import Observation, median_composite, median_values
 from h2crop_data.sentinel2.reflectance import NO_NUMBER, sentinel2_reflectance
 from h2crop_data.sources.readings import ReadCounts
@@ -306,10 +306,10 @@ class UnitMaker:
             item = mask.only_item
             wide, narrow = coarse[item].cut(box), fine[item].cut(box)
             clear = mask.clear[masks.places(box)]
-            bright = clear & is_bright(wide)
+            bright = clear & too_bright(wide)
             clear_wide = clear & has_value(wide)
             clear_narrow = repeated(clear_wide, 2)
-            bright_narrow = repeated(clear, 2) & is_bright(narrow)
+            bright_narrow = repeated(clear, 2) & too_bright(narrow)
             clear_narrow = clear_narrow & has_value(narrow)
             if bright.any() or bright_narrow.any():
                 made.impossible.add(item)
@@ -354,7 +354,7 @@ class UnitMaker:
                 item, shown = mask.look.items[place], clear & (source == place)
                 own = np.empty_like(values)
                 own[self.fine], own[self.coarse] = fine[item].at_10_metres(box), coarse[item].at_10_metres(box)
-                if (shown & is_bright(own)).any():
+                if (shown & too_bright(own)).any():
                     made.impossible.add(item)
                 np.copyto(values, own, where=shown)
             clear &= has_value(values)
@@ -395,19 +395,3 @@ def common(one: Box, other: Box) -> Box | None:
     top, left = max(one[0], other[0]), max(one[2], other[2])
     bottom, right = min(one[1], other[1]), min(one[3], other[3])
     return (top, bottom, left, right) if top < bottom and left < right else None
-
-
-def has_value(values: Pixels) -> NDArray[np.bool_]:
-    """Whether pixels (y, x) have a value that ground can have in every band (band, y, x)."""
-    if not len(values):
-        return np.ones(values.shape[1:], bool)
-    found: NDArray[np.bool_] = (values.min(axis=0) != REFLECTANCE_FILL) & (values.max(axis=0) <= BRIGHTEST)
-    return found
-
-
-def is_bright(values: Pixels) -> NDArray[np.bool_]:
-    """Whether pixels (y, x) are above BRIGHTEST in some band (band, y, x)."""
-    if not len(values):
-        return np.zeros(values.shape[1:], bool)
-    found: NDArray[np.bool_] = values.max(axis=0) > BRIGHTEST
-    return found
