@@ -149,8 +149,9 @@ def sources(measured: dict[str, float]) -> str:
             ("Sentinel-2 items listed", figures.items),
             ("pages of search results", lambda case: figures.items(case) / figures.PAGE_OF_SEARCH),
             ("scenes over a block", figures.scenes),
-            ("assets read, million", lambda case: all_blocks(case) * figures.assets(case) / 1e6),
-            ("read from archives, TB", lambda case: all_blocks(case) * figures.archive_bytes(case, measured) / 1e12),
+            ("internal tiles of home granules, million", lambda case: figures.tiles(case) / 1e6),
+            ("… requests, million", lambda case: figures.tiles(case) * measured["reading.requests_per_tile"] / 1e6),
+            ("read from archives, TB", lambda case: figures.archive_bytes(case, measured) / 1e12),
             ("the same granules whole, TB", lambda case: figures.granule_bytes(case) / 1e12),
             ("EnMAP scenes used", figures.enmap_scenes),
         ]
@@ -165,8 +166,8 @@ def times(measured: dict[str, float]) -> str:
 
     return case_table(
         [
-            ("computing, core hours", lambda case: figures.work(case, measured) * all_blocks(case) / 3600),
-            ("waiting, worker hours", lambda case: figures.waiting(case, measured) * all_blocks(case) / 3600),
+            ("computing, core hours", lambda case: figures.work(case, measured) / 3600),
+            ("waiting, worker hours", lambda case: figures.waiting(case, measured) / 3600),
             ("blocks on 1 worker, h", blocks_on(WORKERS[0])[1]),
             *map(blocks_on, WORKERS[1:]),
             ("planning before, h", figures.planning_hours),
@@ -183,7 +184,7 @@ def sensitivity(measured: dict[str, float]) -> str:
     def hours(latency: float, bandwidth: float) -> str:
         return short(figures.building_hours(FRANCE, SOME, measured, latency=latency, bandwidth=bandwidth))
 
-    head = ["to open an asset", *(f"{bandwidth / 1e6:.0f} MB/s a worker" for bandwidth in BANDWIDTHS)]
+    head = ["for an answer", *(f"{bandwidth / 1e6:.0f} MB/s a worker" for bandwidth in BANDWIDTHS)]
     return table(head, [[f"{latency:g} s", *(hours(latency, each) for each in BANDWIDTHS)] for latency in LATENCIES])
 
 
@@ -191,6 +192,7 @@ def limits(measured: dict[str, float]) -> str:
     """What ends where, and what must change there."""
     seconds = figures.work(FRANCE, measured) + figures.waiting(FRANCE, measured)
     rate = figures.archive_bytes(FRANCE, measured) / seconds
+    asked = figures.tiles(FRANCE) * measured["reading.requests_per_tile"] / seconds
     parcels_a_block = FRANCE.parcels / FRANCE.blocks
     fitting, in_a_put = MACHINE / figures.BYTES_A_PARCEL, figures.LARGEST_PUT / figures.INDEX_PARCEL
     sums = all_blocks(FIVE_YEARS) * figures.TRAINING_SHARE * figures.SUMS_BYTES
@@ -210,14 +212,13 @@ def limits(measured: dict[str, float]) -> str:
         (
             "network of one machine",
             f"10 Gbit/s: {1.25e9 / rate:.0f} workers at {rate / 1e6:.0f} MB/s each",
-            f"read a split square at once, not its blocks one by one: {figures.saved_by_squares():.1f} times fewer "
-            "tiles to fetch and decode",
+            "more machines",
         ),
         (
             "patience of the archives",
-            f"unknown; 64 workers open {64 * figures.assets(FRANCE) / seconds:.0f} assets a second, "
-            f"{64 * figures.ENMAP_READS / seconds:.1f} of them at DLR",
-            "a limit for each archive; the same remedy as above",
+            f"unknown; 64 workers ask {64 * asked:.0f} times a second, and open "
+            f"{64 * figures.enmap_files(FRANCE) / seconds:.1f} files at DLR",
+            "`sentinel2.connections`; a limit for DLR",
         ),
         (
             "one builder, one machine",
@@ -242,7 +243,7 @@ def page(measured: dict[str, float]) -> str:
     """The page, from the figures of docs/benchmarks.md."""
     raw = {group: size / FRANCE.samples / 1e6 for group, size in figures.raw_bytes(FRANCE).items()}
     by_benchmark = FRANCE.samples / measured["build.samples_per_minute_threads"] * measured["cores"] / 60
-    computing = figures.work(FRANCE, measured) * all_blocks(FRANCE) / 3600
+    computing = figures.work(FRANCE, measured) / 3600
     a_day = figures.ENMAP_SWATH_KM * figures.ENMAP_KM_A_DAY
     return wrapped(
         f"""
@@ -278,18 +279,20 @@ counted: bytes that leave the region, machines, the lease (3 PUT a minute). The 
 
 {sources(measured)}
 
-In each scene a block touches {figures.tiles_a_scene():.0f} internal tiles of {figures.ARCHIVE_TILE} pixels, most of
-whose ground is its neighbours'. That is why more is read than the granules hold.
+A cell is read from its home granule, and each internal tile once, for all cells and samples. Of the tiles of all
+granules {percent(figures.HOME_10M)} at 10 m and {percent(figures.HOME_20M)} at 20 m lie in the home of some cell. Tiles
+without anything clear are not read either: by how much less is not counted.
 
 ## How long it takes
 
 {times(measured)}
 
-A worker is one core that computes and waits in turns. Computing follows from measured rates: docs/benchmarks.md alone
-gives a year of France {by_benchmark:.0f} core hours, but with {figures.BENCH_SCENES:g} scenes a sample from small
-files; {figures.scenes(FRANCE):.0f} scenes and whole tiles to decode make it {computing:.0f}. Waiting is assumed:
-{figures.LATENCY:g} s to open an asset, {figures.AT_A_TIME} at a time, and {figures.BANDWIDTH / 1e6:.0f} MB/s. Planning
-and sealing have one worker; sealing in a bucket also waits for two objects a block. What other assumptions make of the
+A worker is one core. Computing follows from measured rates: bench_build alone gives a year of France
+{by_benchmark:.0f} core hours, with few scenes from small files; with the tiles of {figures.scenes(FRANCE):.0f} scenes
+over a block, at what bench_reading takes for one, it is {computing:.0f}. Waiting is assumed: {figures.LATENCY:g} s for
+an answer, {figures.CONNECTIONS} connections a worker, and {figures.BANDWIDTH / 1e6:.0f} MB/s. A worker computes while
+it waits; here both are added. Planning and sealing have one worker; sealing in a bucket also waits for two objects a
+block. What other assumptions make of the
 {short(figures.building_hours(FRANCE, SOME, measured))} h that {SOME} workers take for a year of France:
 
 {sensitivity(measured)}

@@ -11,7 +11,6 @@ from dataclasses import dataclass, replace
 from math import ceil, cos, prod, radians, sqrt
 from pathlib import Path
 
-from h2crop_data.catalog.access import CONNECTIONS
 from h2crop_data.catalog.search import PAGE_SIZE
 from h2crop_data.constants import SENTINEL2_BANDS
 from h2crop_data.cube.schema import StoreLayout
@@ -39,8 +38,10 @@ TRAINING_SHARE = PUBLISHED_TRAINING / PUBLISHED_SAMPLES  # only training blocks 
 FILL_WHOLE = 0.92  # every cell of a square: 64 cells are four blocks, a few squares hold more and need five
 FILL_SCENE = 0.70  # an EnMAP scene (30 km, tilted by 13 degrees) of whose cells 70 % are clear enough
 CELLS_A_SCENE = 146  # what such a scene gives
-#: Tiles of 1024 pixels that the box around a block touches, at 10 m and 20 m, and its ground in 30 m pixels.
-TILES_10M, TILES_20M, BLOCK_PIXELS_30M = 3.7, 2.1, 100_000
+BLOCK_PIXELS_30M = 100_000  # of the box around its blocks
+#: Measured by hand with the real lattice (counted again): of the internal tiles of all granules over 200 x 200 km the
+#: share that some cell is read from, at 10 m and 20 m. The others lie in a neighbour's home.
+HOME_10M, HOME_20M = 0.958, 0.929
 
 # Bytes. Shares of a stored sample by array group, measured by hand on the block of bench_store (tested).
 STORED_SHARES = {
@@ -60,15 +61,15 @@ EDGE_TILES = 1.5  # assumed: granules needed for a country, against its area / 1
 KEPT_SCENES = 0.7  # assumed: share of granules with at most 90 % cloud
 ARCHIVE_BYTES_A_PIXEL = 1.4  # measured by hand on a made COG; a cloudy granule in Copernicus' catalog tells 1.0
 ARCHIVE_TILE = 1024  # assumed: pixels along a side of an internal tile of Earth Search's files
+#: Internal tiles along a side of a granule.
+TILES_10M, TILES_20M = ceil(10_980 / ARCHIVE_TILE), ceil(5_490 / ARCHIVE_TILE)
 BANDS_10M = 4  # B02 B03 B04 B08; the others are 20 m. SCL compresses to almost nothing and is left out of bytes
 ENMAP_BANDS, ENMAP_READS = 218, 9  # of the shipped recipe; image, metadata and quality layers of a scene
 ENMAP_TRIED = 2  # assumed: scenes looked at for one that is taken
 ENMAP_SWATH_KM, ENMAP_KM_A_DAY = 30, 5_000  # given: what the instrument can take in a day, the world over
 
 # Time.
-BENCH_SCENES = 28.5  # measured by hand: Sentinel-2 scenes behind a sample of bench_build
-SECONDS_A_TILE = 0.009  # measured by hand: reading a window of a deflated COG, a tile of 1024 x 1024 uint16
-AT_A_TIME, PAGE_OF_SEARCH = CONNECTIONS, PAGE_SIZE  # of the code: assets of a scene read at once; items of a page
+CONNECTIONS, PAGE_OF_SEARCH = 12, PAGE_SIZE  # assumed: connections of a worker; of the code: items of a page
 LATENCY = SECONDS_A_READ[True]  # assumed (estimate.py): to open a remote file and get the first bytes
 BANDWIDTH = 50e6  # assumed: bytes a second for one worker
 SECONDS_A_SEARCH = 3.0  # assumed: one page of a catalog
@@ -274,9 +275,15 @@ def scenes(case: Case) -> float:
     return looks(case.latitude) * ((TILE_KM + block_km) / TILE_STEP_KM) ** 2 * KEPT_SCENES
 
 
-def assets(case: Case) -> float:
-    """Files opened for one block."""
-    return scenes(case) * (len(SENTINEL2_BANDS) + 1) + (ENMAP_READS if case.enmap else 0)
+def tiles(case: Case) -> float:
+    """Internal tiles of home granules in all seasons, those of the scene classification too."""
+    coarse = (len(SENTINEL2_BANDS) - BANDS_10M + 1) * TILES_20M**2 * HOME_20M
+    return items(case) * KEPT_SCENES * (BANDS_10M * TILES_10M**2 * HOME_10M + coarse)
+
+
+def enmap_files(case: Case) -> float:
+    """EnMAP files opened for all blocks."""
+    return case.blocks * case.seasons * ENMAP_READS * case.enmap
 
 
 def enmap_scenes(case: Case) -> float:
@@ -284,30 +291,23 @@ def enmap_scenes(case: Case) -> float:
     return case.samples * case.seasons / CELLS_A_SCENE if case.enmap else 0
 
 
-def tiles_a_scene() -> float:
-    """Internal tiles of all bands of a scene that a block touches."""
-    return BANDS_10M * TILES_10M + (len(SENTINEL2_BANDS) - BANDS_10M) * TILES_20M
-
-
 def archive_bytes(case: Case, measured: dict[str, float]) -> float:
-    """Bytes that come from the archives for one block."""
-    sentinel2 = scenes(case) * tiles_a_scene() * ARCHIVE_TILE**2 * ARCHIVE_BYTES_A_PIXEL
+    """Bytes that come from the archives for all blocks."""
     # As compressible as in a store; twice the block's ground, as tiles reach beyond it.
     ratio = STORED_SHARES["lz4"]["enmap"] * measured["store.lz4_mb"] * 1e6 / (ENMAP_BANDS * 64 * 64 * 2)
-    return sentinel2 + case.enmap * 2 * BLOCK_PIXELS_30M * ENMAP_BANDS * 2 * ratio
-
-
-def saved_by_squares() -> float:
-    """How many times fewer tiles would be read if a split square were read at once instead of block by block."""
-    cut, side = FILL_WHOLE * 16 / (SQUARE_KM / 1.92) ** 2, SQUARE_KM * 100 / ARCHIVE_TILE
-    of_square = BANDS_10M * (side + 1) ** 2 + (len(SENTINEL2_BANDS) - BANDS_10M) * (side / 2 + 1) ** 2
-    return tiles_a_scene() / cut / of_square
+    enmap = case.enmap * case.blocks * case.seasons * 2 * BLOCK_PIXELS_30M * ENMAP_BANDS * 2 * ratio
+    return home_bytes(case, HOME_10M, HOME_20M) + enmap
 
 
 def granule_bytes(case: Case) -> float:
     """Bytes of all kept granules, were each read whole and once."""
+    return home_bytes(case, 1, 1)
+
+
+def home_bytes(case: Case, of_10m: float, of_20m: float) -> float:
+    """Bytes of such shares of the kept granules, read once."""
     pixels_10m = (TILE_KM * 100) ** 2
-    bands = BANDS_10M + (len(SENTINEL2_BANDS) - BANDS_10M) / 4
+    bands = BANDS_10M * of_10m + (len(SENTINEL2_BANDS) - BANDS_10M) / 4 * of_20m
     return items(case) * KEPT_SCENES * pixels_10m * bands * ARCHIVE_BYTES_A_PIXEL
 
 
@@ -315,7 +315,7 @@ def granule_bytes(case: Case) -> float:
 
 
 def work(case: Case, measured: dict[str, float]) -> float:
-    """Seconds one core computes for one block."""
+    """Seconds one core computes for all blocks. Readings are once for all samples of a cell."""
     a_sample = 60 * measured["cores"] / measured["build.samples_per_minute_threads"]
     a_block = a_sample * measured["build.samples"] / measured["build.blocks"]
 
@@ -323,25 +323,23 @@ def work(case: Case, measured: dict[str, float]) -> float:
         return sum(measured[f"build.share.{step}"] for step in steps)
 
     samples = case.samples / case.blocks
-    steps = share("rasterize parcels", "statistics", "hash", "compress and write")
-    steps += share("composite") * scenes(case) / BENCH_SCENES
-    decoding = scenes(case) * tiles_a_scene() * SECONDS_A_TILE
-    if not case.enmap:
-        return decoding + samples * a_sample * steps
-    return decoding + samples * a_sample * (steps + share("resample EnMAP")) + a_block * share("read EnMAP")
+    steps = share("rasterize parcels", "statistics", "hash", "compress and write", "scratch", "assemble Sentinel-2")
+    reading = tiles(case) * measured["reading.cpu_seconds.now"] / measured["reading.needed_tiles"]
+    of_block = samples * a_sample * (steps + share("resample EnMAP") * case.enmap) + a_block * share("read EnMAP") * (
+        case.enmap
+    )
+    return reading + of_block * case.blocks * case.seasons
 
 
 def waiting(case: Case, measured: dict[str, float], latency: float = LATENCY, bandwidth: float = BANDWIDTH) -> float:
-    """Seconds one worker waits for the archives for one block: Sentinel-2 some assets at a time, EnMAP one by one."""
-    rounds = ceil((len(SENTINEL2_BANDS) + 1) / AT_A_TIME)
-    opened = scenes(case) * rounds + (ENMAP_READS if case.enmap else 0)
-    return opened * latency + archive_bytes(case, measured) / bandwidth
+    """Seconds one worker waits for the archives for all blocks: Sentinel-2 by some connections, EnMAP one by one."""
+    asked = tiles(case) * measured["reading.requests_per_tile"] / CONNECTIONS + enmap_files(case)
+    return asked * latency + archive_bytes(case, measured) / bandwidth
 
 
 def building_hours(case: Case, workers: int, measured: dict[str, float], **network: float) -> float:
     """Hours until all blocks of all seasons are built."""
-    seconds = work(case, measured) + waiting(case, measured, **network)
-    return seconds * case.blocks * case.seasons / workers / 3600
+    return (work(case, measured) + waiting(case, measured, **network)) / workers / 3600
 
 
 def planning_hours(case: Case) -> float:

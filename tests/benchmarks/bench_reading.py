@@ -72,7 +72,8 @@ from h2crop_data.catalog.providers import sentinel2_tile
 from h2crop_data.constants import FINE, REFLECTANCE_FILL, SENTINEL2_BANDS
 from h2crop_data.grid import Cell, blocks_of_cells, geobox
 from h2crop_data.recipe.model import Sentinel2Settings
-from h2crop_data.sentinel2.composite import median_composite, observation
+from h2crop_data.sentinel2.clear import has_value
+from h2crop_data.sentinel2.composite import Observation, median_composite, median_values
 from h2crop_data.sentinel2.reflectance import sentinel2_reflectance
 from h2crop_data.sources.sentinel2 import granules, readings, select, unit
 from h2crop_data.sources.timing import Stopwatch
@@ -285,9 +286,11 @@ def floor_of_tile(
                 assert item.datetime is not None
                 values = np.stack([sentinel2_reflectance(next(numbers), -OFFSET) for _ in ASSETS[size]])
                 seen = layer.repeat(20 // size, 0).repeat(20 // size, 1)
-                observations.append(observation(item.datetime.timetuple().tm_yday, values, seen))
+                day = item.datetime.timetuple().tm_yday
+                observations.append(Observation(day, values, seen & has_value(values)))
             if observations:
-                median_composite(observations)
+                # The clear looks and the median day are computed once.
+                (median_composite if size == 10 else median_values)(observations)
 
 
 def wanted_window(ground: NDArray[np.bool_], corner: tuple[int, int], side: int) -> Window | None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import threading
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
@@ -9,6 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from h2crop_data.catalog.granule_reader import GranuleReader, connections_to
+from h2crop_data.constants import SHARING_PROCESSES
 from h2crop_data.grid import Cell
 from h2crop_data.mgrs import tile_bounds
 from h2crop_data.recipe.model import Sentinel2Settings
@@ -126,3 +131,20 @@ def test_little_memory_makes_units_as_small_as_their_pieces() -> None:
     small = settings.model_copy(update={"memory": 0.7})
     assert within_memory(grid, small, 24).unit == grid.piece
     assert within_memory(grid, small, 1) == grid
+
+
+def test_processes_share_the_connections_to_an_archive(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert GranuleReader(24).connections == 24
+    monkeypatch.setenv(SHARING_PROCESSES, "16")
+    assert GranuleReader(24).connections == 1
+    monkeypatch.setenv(SHARING_PROCESSES, "5")
+    assert GranuleReader(24).connections == 4
+
+
+def test_all_readers_of_a_process_have_one_pool_of_connections_to_an_archive() -> None:
+    with ThreadPoolExecutor(8) as asking:
+        pools = set(asking.map(lambda _: connections_to("archive.example", 3), range(64)))
+    assert len(pools) == 1
+    assert connections_to("other.example", 3) not in pools
+    threads = Counter(pools.pop().map(lambda _: threading.get_ident(), range(200)))
+    assert len(threads) <= 3

@@ -21,7 +21,9 @@ from h2crop_data.cube.index import parquet_bytes
 from h2crop_data.cube.schema import Codec
 from h2crop_data.cube.shard import encode_shard
 from h2crop_data.grid import SPLIT_CRS, Cell, blocks_of_cells, bounds_of, cells_of_area, split_squares
+from h2crop_data.mgrs import tile_bounds, tile_name
 from h2crop_data.pipeline.build import build_store
+from h2crop_data.sources.sentinel2.granules import GranuleGrid, home_of
 from h2crop_data.storage.local import LocalStorage
 
 REPOSITORY = Path(__file__).parents[2]
@@ -34,13 +36,17 @@ RATES = {
     "build.samples_per_minute_threads": 120.0,
     "build.samples": 8.0,
     "build.blocks": 2.0,
-    "build.share.composite": 0.285,
     "build.share.resample EnMAP": 0.2,
     "build.share.read EnMAP": 0.1,
-    "build.share.rasterize parcels": 0.04,
-    "build.share.statistics": 0.03,
+    "build.share.rasterize parcels": 0.03,
+    "build.share.statistics": 0.02,
     "build.share.hash": 0.02,
     "build.share.compress and write": 0.01,
+    "build.share.scratch": 0.015,
+    "build.share.assemble Sentinel-2": 0.005,
+    "reading.cpu_seconds.now": 10.0,
+    "reading.needed_tiles": 500.0,
+    "reading.requests_per_tile": 2.0,
 }
 
 
@@ -130,25 +136,27 @@ def test_what_the_toy_reads(figures: ModuleType, toy: Any) -> None:
     # A block is 7.68 km wide and granules overlap by 9.8 km.
     scenes = looks * 1.1748**2 * 0.7
     assert figures.scenes(toy) == pytest.approx(scenes)
-    assert figures.assets(toy) == pytest.approx(scenes * 11 + 9)
-    assert figures.tiles_a_scene() == pytest.approx(4 * 3.7 + 6 * 2.1)
-    enmap = 2 * 100_000 * 218 * 2 * (0.167 * 8e6 / (218 * 8192))
-    assert figures.archive_bytes(toy, RATES) == pytest.approx(scenes * 27.4 * 1024**2 * 1.4 + enmap)
+    # Eleven tiles along a granule at 10 m, six at 20 m; six bands and the classes have 20 m.
+    tiles = figures.items(toy) * 0.7 * (4 * 121 * 0.958 + 7 * 36 * 0.929)
+    assert figures.tiles(toy) == pytest.approx(tiles)
+    assert figures.enmap_files(toy) == 20 * 9
+    enmap = 20 * 2 * 100_000 * 218 * 2 * (0.167 * 8e6 / (218 * 8192))
+    sentinel2 = figures.items(toy) * 0.7 * 10_980**2 * (4 * 0.958 + 1.5 * 0.929) * 1.4
+    assert figures.archive_bytes(toy, RATES) == pytest.approx(sentinel2 + enmap)
     # Whole granules: 10,980 pixels a side, four bands at 10 m and six with a quarter of the pixels.
     assert figures.granule_bytes(toy) == pytest.approx(figures.items(toy) * 0.7 * 10_980**2 * 5.5 * 1.4)
     assert figures.enmap_scenes(toy) == pytest.approx(224 / 146)
 
 
 def test_what_the_toy_takes(figures: ModuleType, toy: Any) -> None:
-    scenes = figures.scenes(toy)
-    # A core does a sample a second in the benchmark, four samples a block; the toy has 11.2.
-    computed = scenes * 27.4 * 0.009 + 11.2 * (0.1 + 0.2 + 0.285 * scenes / 28.5) + 4 * 0.1
+    # A core does a sample a second in the benchmark, four samples a block; the toy has 11.2. A tile takes 0.02 s.
+    computed = figures.tiles(toy) * 0.02 + 20 * (11.2 * (0.1 + 0.2) + 4 * 0.1)
     assert figures.work(toy, RATES) == pytest.approx(computed)
-    # Eleven assets, six at a time: two rounds.
-    waited = (2 * scenes + 9) * 0.5 + figures.archive_bytes(toy, RATES) / 1e6
+    # Two requests a tile, twelve at a time; EnMAP's nine files one by one.
+    waited = (figures.tiles(toy) * 2 / 12 + 20 * 9) * 0.5 + figures.archive_bytes(toy, RATES) / 1e6
     assert figures.waiting(toy, RATES, latency=0.5, bandwidth=1e6) == pytest.approx(waited)
     hours = figures.building_hours(toy, 4, RATES, latency=0.5, bandwidth=1e6)
-    assert hours == pytest.approx((computed + waited) * 20 / 4 / 3600)
+    assert hours == pytest.approx((computed + waited) / 4 / 3600)
     planned = figures.items(toy) / 250 * 3 + 224 / 146 * 2 * 9 * figures.LATENCY + 2 * 2 * 1000 * 60e-6
     assert figures.planning_hours(toy) == pytest.approx(planned / 3600)
     sealed = 2 * (10 * 12_016 / 16_344 * 0.033 + 112 * 1e-4 + 1000 * 15e-6)
@@ -197,14 +205,12 @@ def test_numbers_have_three_digits(modules: dict[str, ModuleType], value: float,
     assert modules["scale"].short(value) == text
 
 
-def fill_and_tiles(cells: list[Cell], capacity: int = 16) -> tuple[float, float, float, float]:
-    """Share of the slots that are used; of the box around a block: tiles at 10 m and 20 m, pixels of 30 m."""
+def fill_and_pixels(cells: list[Cell], capacity: int = 16) -> tuple[float, float]:
+    """Share of the slots that are used; of the box around a block the pixels of 30 m."""
     blocks = [block for _, block in blocks_of_cells(cells, split_squares(cells, 15_360), capacity)]
     bounds = np.array([bounds_of(block) for block in blocks], float)
     width, height = bounds[:, 2] - bounds[:, 0], bounds[:, 3] - bounds[:, 1]
-    # A window of w pixels touches w / 1024 + 1 tiles on average, wherever it begins.
-    tiles = [((width / metres / 1024 + 1) * (height / metres / 1024 + 1)).mean() for metres in (10, 20)]
-    return len(cells) / len(blocks) / capacity, *tiles, (width * height / 900).mean()
+    return len(cells) / len(blocks) / capacity, (width * height / 900).mean()
 
 
 def test_blocks_where_all_ground_is_taken_are_as_full_as_stated(figures: ModuleType) -> None:
@@ -214,10 +220,32 @@ def test_blocks_where_all_ground_is_taken_are_as_full_as_stated(figures: ModuleT
         for x, y in places
         for cell in cells_of_area(shapely.box(x - 76_800, y - 76_800, x + 76_800, y + 76_800), SPLIT_CRS, 1920)
     ]
-    fill, fine, coarse, _ = fill_and_tiles(cells)
-    assert fill == pytest.approx(figures.FILL_WHOLE, abs=0.03)
-    assert fine == pytest.approx(figures.TILES_10M, rel=0.1)
-    assert coarse == pytest.approx(figures.TILES_20M, rel=0.1)
+    assert fill_and_pixels(cells)[0] == pytest.approx(figures.FILL_WHOLE, abs=0.03)
+
+
+def test_tiles_of_home_granules_are_as_many_as_stated(figures: ModuleType) -> None:
+    """Over 200 x 200 km of zone 31 and the granules over them."""
+    west, south = 350_000, 5_000_000
+    area = shapely.box(west, south, west + 200_000, south + 200_000)
+    names = [tile_name(32631, x * 100_000, y * 100_000) for x in range(2, 7) for y in range(48, 54)]
+    grids = []
+    for name in names:
+        epsg, left, _, _, top = tile_bounds(name)
+        grids.append(GranuleGrid(epsg, name, left, top, 10_980, 10_980))
+    for side, share in ((1024, figures.HOME_10M), (2048, figures.HOME_20M)):
+        home, every = set(), set()
+        for cell in cells_of_area(area, "EPSG:32631", 1920)[::3]:
+            chosen = home_of(cell, grids)
+            for grid in (grid for grid in grids if grid.meets(cell)):
+                top, bottom, left, right = np.clip(grid.pixels_of(cell), 0, 10_980).tolist()
+                rows, columns = (
+                    range(top // side, (bottom - 1) // side + 1),
+                    range(left // side, (right - 1) // side + 1),
+                )
+                touched = {(grid.tile, row, column) for row in rows for column in columns}
+                every |= touched
+                home |= touched if grid == chosen else set()
+        assert len(home) / len(every) == pytest.approx(share, abs=0.02)
 
 
 def test_blocks_of_enmap_scenes_are_as_full_as_stated(figures: ModuleType) -> None:
@@ -228,14 +256,12 @@ def test_blocks_of_enmap_scenes_are_as_full_as_stated(figures: ModuleType) -> No
         tile = shapely.affinity.rotate(shapely.box(-15_000, -15_000, 15_000, 15_000), 13, origin=(0, 0))
         inside = cells_of_area(shapely.affinity.translate(tile, east, north), "EPSG:32631", 1920, "inside")
         clear = [cell for cell in inside if rng.random() < 0.7]
-        found.append((len(clear), *fill_and_tiles(clear)))
-    cells, _, fine, coarse, pixels = np.mean(found, axis=0)
+        found.append((len(clear), *fill_and_pixels(clear)))
+    cells, _, pixels = np.mean(found, axis=0)
     # Blocks of all scenes together: the mean over scenes of 1 / fill is weighted by their cells.
     blocks = sum(count / fill for count, fill, *_ in found)
     assert sum(count for count, *_ in found) / blocks == pytest.approx(figures.FILL_SCENE, abs=0.03)
     assert cells == pytest.approx(figures.CELLS_A_SCENE, rel=0.05)
-    assert fine == pytest.approx(figures.TILES_10M, rel=0.1)
-    assert coarse == pytest.approx(figures.TILES_20M, rel=0.1)
     assert pixels == pytest.approx(figures.BLOCK_PIXELS_30M, rel=0.1)
 
 

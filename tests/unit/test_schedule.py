@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from h2crop_data.grid import Cell
 from h2crop_data.pipeline.block import BlockTask
+from h2crop_data.pipeline.build import by_ground
 from h2crop_data.pipeline.schedule import Schedule
 from h2crop_data.sources.readings import Reading
 from h2crop_data.sources.scratch import Part, Scratch
@@ -156,6 +159,30 @@ def test_a_cell_of_two_seasons_is_two(tmp_path: Path) -> None:
         assert not list(tmp_path.rglob("*.part"))
     with pytest.raises(StopIteration):
         next(schedule)
+
+
+def test_blocks_are_taken_by_ground_all_scenes_over_a_square_together() -> None:
+    plan: Any = SimpleNamespace(
+        blocks=pd.DataFrame(
+            {
+                "block": [0, 1, 2, 3, 4, 5],
+                "epsg": [32631, 32631, 32632, 32631, 32631, 32631],
+                # Of the scenes of April, then of September.
+                "square": ["10_2", "9_3", "1_1", "9_3", "10_2", "9_12"],
+            }
+        )
+    )
+    assert by_ground(plan, [0, 1, 2, 3, 4, 5]) == [1, 3, 5, 0, 4, 2]
+    assert by_ground(plan, [4, 3]) == [3, 4]
+
+
+def test_few_parts_wait_where_two_scenes_see_the_same_ground(tmp_path: Path) -> None:
+    """Twenty squares, each seen by two scenes: in order of ground parts wait for the other scene's block alone."""
+    ground = [[number] for number in range(20) for _ in range(2)]
+    readings = {f"{number}": [number] for number in range(20)}
+    made = MadeSchedule(tmp_path, ground, readings).run(ahead=4)
+    assert len([one for one in made.done if isinstance(one, str)]) == 20
+    assert max(made.held) <= 4
 
 
 @given(
