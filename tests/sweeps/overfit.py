@@ -58,9 +58,13 @@ def overfit(store: Path, months: int, epochs: int, pixels: int | None) -> dict[s
     chosen = Subset(samples, range(SAMPLES))
     transforms = BatchTransforms.for_store(store)
     batches = [cut(transforms(batch), pixels) for batch in DataLoader(chosen, batch_size=SAMPLES)]
-    settings = TrainingSettings.small(learning_rate=3e-3, warm_up=20, epochs=epochs, batch_size=SAMPLES)
+    settings = TrainingSettings.small(
+        learning_rate=3e-3, warm_up=20, epochs=epochs, batch_size=SAMPLES, weight_decay=0.0
+    )
     torch.manual_seed(settings.seed)
     config = config_for_store(store, months=months)
+    # What regularises is off: it is there to keep a model from learning samples by heart.
+    config = replace(config, sentinel2=replace(config.sentinel2, stochastic_depth=0.0))
     if pixels is not None:
         cell = ModelConfig.small(months, patch=pixels).enmap.cell
         config = replace(config, patch=pixels, enmap=replace(config.enmap, cell=cell))

@@ -152,11 +152,13 @@ class UnitMaker:
         pieces = [(piece, items) for piece, items in reversed(pieces) if items]
         if not pieces:
             return made
-        everywhere: dict[str, list[CellPart]] = defaultdict(list)
+        everywhere: dict[str, dict[Cell, CellPart]] = defaultdict(dict)
         for _, items in pieces:
             for name, parts in items.items():
-                everywhere[name] += [part for part in parts if part not in everywhere[name]]
-        begun_coarse = self.begin_bands(everywhere, self.coarse, self.box)
+                everywhere[name] |= {part.cell: part for part in parts}
+        begun_coarse = self.begin_bands(
+            {name: list(parts.values()) for name, parts in everywhere.items()}, self.coarse, self.box
+        )
         begun = self.begin_bands(pieces[0][1], self.fine, pieces[0][0])
         with self.watch.step("read Sentinel-2"):
             coarse = begun_coarse()
