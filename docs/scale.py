@@ -281,7 +281,8 @@ counted: bytes that leave the region, machines, the lease (3 PUT a minute). The 
 
 A cell is read from its home granule, and each internal tile once, for all cells and samples. Of the tiles of all
 granules {percent(figures.HOME_10M)} at 10 m and {percent(figures.HOME_20M)} at 20 m lie in the home of some cell. Tiles
-without anything clear are not read either: by how much less is not counted.
+without anything clear are not read either: by how much less is not counted. (Where cells fill single EnMAP scenes, only
+the tiles around these are read.)
 
 ## How long it takes
 

@@ -275,10 +275,19 @@ def scenes(case: Case) -> float:
     return looks(case.latitude) * ((TILE_KM + block_km) / TILE_STEP_KM) ** 2 * KEPT_SCENES
 
 
+def touched(case: Case) -> float:
+    """The share of the granules' ground whose tiles some cell touches.
+
+    Assumed: cells fill EnMAP scenes of 30 km, around which tiles of 10.24 km reach beyond.
+    """
+    around = ((ENMAP_SWATH_KM + ARCHIVE_TILE / 100) / ENMAP_SWATH_KM) ** 2
+    return min(1.0, case.samples * 1.92**2 * around / (case.tiles * TILE_KM**2))
+
+
 def tiles(case: Case) -> float:
     """Internal tiles of home granules in all seasons, those of the scene classification too."""
     coarse = (len(SENTINEL2_BANDS) - BANDS_10M + 1) * TILES_20M**2 * HOME_20M
-    return items(case) * KEPT_SCENES * (BANDS_10M * TILES_10M**2 * HOME_10M + coarse)
+    return items(case) * KEPT_SCENES * touched(case) * (BANDS_10M * TILES_10M**2 * HOME_10M + coarse)
 
 
 def enmap_files(case: Case) -> float:
@@ -296,7 +305,7 @@ def archive_bytes(case: Case, measured: dict[str, float]) -> float:
     # As compressible as in a store; twice the block's ground, as tiles reach beyond it.
     ratio = STORED_SHARES["lz4"]["enmap"] * measured["store.lz4_mb"] * 1e6 / (ENMAP_BANDS * 64 * 64 * 2)
     enmap = case.enmap * case.blocks * case.seasons * 2 * BLOCK_PIXELS_30M * ENMAP_BANDS * 2 * ratio
-    return home_bytes(case, HOME_10M, HOME_20M) + enmap
+    return home_bytes(case, HOME_10M, HOME_20M) * touched(case) + enmap
 
 
 def granule_bytes(case: Case) -> float:

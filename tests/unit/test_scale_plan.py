@@ -137,11 +137,14 @@ def test_what_the_toy_reads(figures: ModuleType, toy: Any) -> None:
     scenes = looks * 1.1748**2 * 0.7
     assert figures.scenes(toy) == pytest.approx(scenes)
     # Eleven tiles along a granule at 10 m, six at 20 m; six bands and the classes have 20 m.
-    tiles = figures.items(toy) * 0.7 * (4 * 121 * 0.958 + 7 * 36 * 0.929)
+    # The cells of 112 samples, and tiles of 10.24 km around scenes of 30 km, in two granules.
+    touched = 112 * 3.6864 * (40.24 / 30) ** 2 / (2 * 109.8**2)
+    assert figures.touched(toy) == pytest.approx(touched)
+    tiles = figures.items(toy) * 0.7 * touched * (4 * 121 * 0.958 + 7 * 36 * 0.929)
     assert figures.tiles(toy) == pytest.approx(tiles)
     assert figures.enmap_files(toy) == 20 * 9
     enmap = 20 * 2 * 100_000 * 218 * 2 * (0.167 * 8e6 / (218 * 8192))
-    sentinel2 = figures.items(toy) * 0.7 * 10_980**2 * (4 * 0.958 + 1.5 * 0.929) * 1.4
+    sentinel2 = figures.items(toy) * 0.7 * touched * 10_980**2 * (4 * 0.958 + 1.5 * 0.929) * 1.4
     assert figures.archive_bytes(toy, RATES) == pytest.approx(sentinel2 + enmap)
     # Whole granules: 10,980 pixels a side, four bands at 10 m and six with a quarter of the pixels.
     assert figures.granule_bytes(toy) == pytest.approx(figures.items(toy) * 0.7 * 10_980**2 * 5.5 * 1.4)
