@@ -31,8 +31,9 @@ Box = tuple[int, int, int, int]
 NO_PIXELS = frozenset({"catalog", "memory", "connections"})
 #: Bytes of a pixel of a part: two a band, one for the clear looks, two for the day.
 PIXEL_BYTES = 3
-#: MiB that a worker takes to read a unit beside its pixels (GDAL's caches are 264), and for each connection.
-MIB_AT_LEAST, MIB_A_CONNECTION = 300, 3.5
+#: MiB that a worker takes to read a unit beside its pixels (264 are GDAL's caches), and for each connection: an estimate
+#: above what was measured, 680 MiB for two thirds of a unit, 6 dates and 24 connections.
+MIB_AT_LEAST, MIB_A_CONNECTION = 500, 3.5
 
 
 @dataclass(frozen=True)
@@ -128,7 +129,7 @@ def readings_of(
         cells_of_home[seen.home].append(seen)
     units: dict[tuple[GranuleGrid, int, int], list[tuple[SeenCell, Box]]] = defaultdict(list)
     for home, of_home in cells_of_home.items():
-        grid = within_memory(home, settings, max(map(items_a_month, of_home)))
+        grid = within_memory(home, settings, max(map(looks_a_month, of_home)))
         for seen in of_home:
             for row, column, box in units_of(grid, grid.pixels_of(seen.cell)):
                 units[grid, row, column].append((seen, box))
@@ -146,9 +147,9 @@ def readings_of(
     return readings
 
 
-def items_a_month(seen: SeenCell) -> int:
-    """The most items that the looks of a month have."""
-    return max((sum(len(look.items) for look in looks) for looks in seen.looks.values()), default=0)
+def looks_a_month(seen: SeenCell) -> int:
+    """The most looks of a month."""
+    return max(map(len, seen.looks.values()), default=0)
 
 
 def seen_cells(
@@ -199,23 +200,23 @@ def months_of(
     return {month: tuple(of_month) for month, of_month in months.items()}
 
 
-def within_memory(grid: GranuleGrid, settings: Sentinel2Settings, items: int) -> GranuleGrid:
+def within_memory(grid: GranuleGrid, settings: Sentinel2Settings, looks: int) -> GranuleGrid:
     """A grid whose units keep the bound of memory: read piece by piece where whole units would not.
 
-    A 20 m tile is then decoded once for each piece. items: most in a month.
+    A 20 m tile is then decoded once for each piece. looks: most in a month.
     """
-    return grid if mib_to_read(grid, settings, items) <= settings.memory * 1024 else replace(grid, unit=grid.piece)
+    return grid if mib_to_read(grid, settings, looks) <= settings.memory * 1024 else replace(grid, unit=grid.piece)
 
 
-def mib_to_read(grid: GranuleGrid, settings: Sentinel2Settings, items: int) -> float:
-    """About how many MiB a worker takes to read a unit in a month of so many items, all of them partly clear."""
+def mib_to_read(grid: GranuleGrid, settings: Sentinel2Settings, looks: int) -> float:
+    """About how many MiB a worker takes to read a unit in a month of so many looks, each partly clear, of one item."""
     coarse = sum(band not in FINE_BANDS for band in settings.bands)
     fine = len(settings.bands) - coarse
     unit, piece = (rows * columns for rows, columns in (grid.unit, grid.piece))
     # Bands of 20 m and masks of a unit, and two pieces of bands of 10 m: one at work, one to come.
-    an_item = unit / 4 * (2 * coarse + 2) + 2 * piece * 2 * fine
+    a_look = unit / 4 * (2 * coarse + 2) + 2 * piece * 2 * fine
     parts = unit * (2 * len(settings.bands) + PIXEL_BYTES)
-    return MIB_AT_LEAST + MIB_A_CONNECTION * settings.connections + (parts + an_item * items) / 2**20
+    return MIB_AT_LEAST + MIB_A_CONNECTION * settings.connections + (parts + a_look * looks) / 2**20
 
 
 def units_of(grid: GranuleGrid, box: Box) -> Iterator[tuple[int, int, Box]]:
