@@ -31,8 +31,8 @@ Box = tuple[int, int, int, int]
 NO_PIXELS = frozenset({"catalog", "memory", "connections"})
 #: Bytes of a pixel of a part: two a band, one for the clear looks, two for the day.
 PIXEL_BYTES = 3
-#: MiB that a worker takes to read a unit beside its pixels (264 are GDAL's caches), and for each connection: an estimate
-#: above what was measured, 680 MiB for two thirds of a unit, 6 dates and 24 connections.
+#: MiB that a worker takes to read a unit beside its pixels (264 are GDAL's caches), and for each connection: estimated,
+#: above what was measured, which was 680 MiB for two thirds of a unit, 6 dates and 24 connections.
 MIB_AT_LEAST, MIB_A_CONNECTION = 500, 3.5
 
 
