@@ -72,6 +72,21 @@ def test_a_scene_without_baseline_needs_a_declared_offset(region: TinyRegion) ->
     assert [(scene.taken, "baseline" in scene.reason) for scene in recorded.scenes] == [(False, True)]
 
 
+def test_a_cell_that_two_enmap_scenes_see_is_read_once(region: TinyRegion, tmp_path: Path) -> None:
+    for month in (6, 7, 8):
+        region.add_sentinel2(f"S2_{month}", f"2022-{month:02d}-05T10:50:00Z", 900 + month)
+    region.add_enmap(1, "20220724T104526")
+    alone = build_store(region.recipe(), tmp_path / "alone", workers=1)
+    region.add_enmap(1, "20220903T104526", datatake=1900)
+    both = build_store(region.recipe(), tmp_path / "both", workers=1)
+    assert (alone.samples, both.samples) == (4, 8)
+    # Three dates, three bands and the classification, one internal tile each in files this small.
+    assert alone.tiles_read == both.tiles_read > 0
+    season = h2crop_data.open(tmp_path / "both", 2022).load()
+    by_cell = season.groupby("x0").map(lambda of_column: of_column.s2.std("sample"))
+    assert (by_cell == 0).all()
+
+
 def test_one_acquisition_listed_twice_counts_once_by_its_newest_baseline(region: TinyRegion, tmp_path: Path) -> None:
     began = {"datatake": "20220701T104629", "strip": "20220701T104625"}
     region.add_sentinel2("a", "2022-07-01T10:50:00Z", 3000, baseline="04.00", **began)
