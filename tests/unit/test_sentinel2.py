@@ -151,6 +151,13 @@ class TestReflectance:
         assert values.tolist() == expected
         assert (numbers == before).all()
 
+    @pytest.mark.parametrize("offset", [0, -1, -1000, -32767])
+    def test_in_16_bits_every_number_is_what_it_is_in_64(self, offset: int) -> None:
+        numbers = np.arange(2**16, dtype=np.uint16)
+        expected = np.clip(numbers.astype(np.int64) + offset, -32767, 32767)
+        expected[0] = FILL
+        assert (sentinel2_reflectance(numbers, offset) == expected).all()
+
     @pytest.mark.parametrize(
         ("number", "offset", "value"),
         [
