@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,13 @@ from h2crop_data.cube.reading import read_index
 from h2crop_data.grid import Cell
 from h2crop_data.pipeline.build import build_store
 from h2crop_data.pipeline.engine import BuildError
+from h2crop_data.pipeline.estimate import estimate
+from h2crop_data.pipeline.planning import make_plan
 from h2crop_data.recipe.model import Recipe
-from h2crop_data.sources.sentinel2 import granules
+from h2crop_data.sources.sentinel2 import granules as granule_grids
+from h2crop_data.sources.sentinel2.granules import grid_from_result, grid_unit
+from h2crop_data.sources.sentinel2.readings import readings_of
+from h2crop_data.sources.sentinel2.to_read import sentinel2_to_read
 
 #: Three dates of June, so that some medians are of two values, and one of July.
 DAYS = ("2022-06-05", "2022-06-10", "2022-06-20", "2022-07-05")
@@ -54,8 +60,8 @@ def cells_along(number: int) -> tuple[int, int, int, int]:
 @pytest.fixture(autouse=True)
 def small_units(monkeypatch: pytest.MonkeyPatch) -> None:
     """Units of 128 pixels and pieces of 64, so that cells lie across both (but where workers are processes)."""
-    monkeypatch.setattr(granules, "UNIT_SIDE", 128)
-    monkeypatch.setattr(granules, "PIECE_SIDE", 64)
+    monkeypatch.setattr(granule_grids, "UNIT_SIDE", 128)
+    monkeypatch.setattr(granule_grids, "PIECE_SIDE", 64)
 
 
 @pytest.fixture
@@ -377,3 +383,41 @@ class TestGaps:
             sample for sample in samples if sample.held and sample.home == "31UDS" and "31UDS" in str(sample.gaps)
         ]
         assert any(clear_by_tile(sample)["31UES"] > 500 for sample in filled)
+
+
+class TestPlan:
+    def test_a_plan_tells_as_many_tiles_as_clear_granules_are_read_in(self, archive: Archive, tmp_path: Path) -> None:
+        for day in DAYS:
+            archive.add(LEFT, day, cloudy=0)
+        recipe = archive.recipe(AREA)
+        plan = make_plan(recipe, 2022)
+        told = estimate(plan).to_read
+        files = [asset.href for item in plan.pinned["sentinel2"].items for asset in item.assets.values()]
+        assert 0 < told.bytes <= sum(Path(href).stat().st_size for href in files)
+        assert (told.requests, told.seconds > 0) == (0, True)
+        # By the grids of the files themselves, which the build looks at, the tiles are exactly those that it decodes.
+        scenes = plan.pinned["sentinel2"]
+        units = [grid_unit([scenes.items[0]], recipe.sentinel2)]
+        grids = {grid.tile: grid for unit in units if (grid := grid_from_result(unit.compute([]))) is not None}
+        cells = [Cell.parse(name) for name in plan.samples["cell"]]
+        known = replace(scenes, grids=grids)
+        readings = readings_of(recipe.sentinel2, known, cells, list(plan.samples.geometry), 2022)
+        report = build_store(recipe, tmp_path / "store", workers=1)
+        assert sentinel2_to_read(readings).tiles == report.tiles_read > len(files)
+
+    def test_of_a_scratch_folder_only_what_is_ones_own_is_deleted(self, archive: Archive, tmp_path: Path) -> None:
+        archive.add(LEFT, DAYS[0])
+        scratch = tmp_path / "scratch"
+        scratch.mkdir()
+        (scratch / "mine.txt").write_text("kept", encoding="utf-8")
+        used: list[set[str]] = []
+        recipe = archive.recipe(AREA, store={"block_capacity": 1})
+        build_store(
+            recipe,
+            tmp_path / "store",
+            workers=1,
+            scratch=scratch,
+            progress=lambda done, total, text: used.append({path.suffix for path in scratch.rglob("*.*")}),
+        )
+        assert {".txt", ".part"} in used
+        assert [path.name for path in scratch.iterdir()] == ["mine.txt"]

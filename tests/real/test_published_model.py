@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from published_configurations import CONFIGURATIONS
 from torch import Tensor, nn
 
 from h2crop_data.errors import UsageError
@@ -24,17 +25,6 @@ from h2crop_data.training.model import CropModel, ModelConfig, load_published, t
 from h2crop_data.training.model.published import published_config, used_weights
 from h2crop_data.training.normalisation import Normalisation
 
-#: Name of the published configuration -> ours.
-CONFIGURATIONS = {
-    "S2_H_P_jun": ModelConfig.published(6),
-    "S2_H_P_Aug": ModelConfig.published(8),
-    "S2_H_P_Oct": ModelConfig.published(10),
-    "S2_H_P_Dec": ModelConfig.published(12),
-    "S2_H_jun": ModelConfig.published(6, prior=False),
-    "S2_P_jun": ModelConfig.published(6, enmap=False),
-    "S2_jun": ModelConfig.published(6, enmap=False, prior=False),
-    "L4only_jun": ModelConfig.published(6, tiers=[4]),
-}
 #: Parameters in the published code, dead ones included.
 PUBLISHED_TOTALS = {"S2_H_P_jun": 216_634_366, "S2_H_P_Dec": 223_417_342, "S2_jun": 115_008_464}
 DEAD = 40_403_456

@@ -27,17 +27,8 @@ from h2crop_data.training.model import CropModel, ModelConfig, load_published, t
 
 sys.path.append(str(Path(__file__).parents[1] / "makers"))
 from plain_model import PlainSizes, plain_logits
+from published_configurations import CONFIGURATIONS
 
-CONFIGURATIONS = {
-    "S2_H_P_jun": ModelConfig.published(6),
-    "S2_H_P_Aug": ModelConfig.published(8),
-    "S2_H_P_Oct": ModelConfig.published(10),
-    "S2_H_P_Dec": ModelConfig.published(12),
-    "S2_H_jun": ModelConfig.published(6, prior=False),
-    "S2_P_jun": ModelConfig.published(6, enmap=False),
-    "S2_jun": ModelConfig.published(6, enmap=False, prior=False),
-    "L4only_jun": ModelConfig.published(6, tiers=[4]),
-}
 #: Where an input of a ReLU is near 0, float32 decides which gradients pass it: norms then differ by some 1e-4. So
 #: gradients are judged in float64, without EnMAP, for which memory would not do.
 LOGITS, EXACT_GRADIENTS = 1e-5, 1e-9

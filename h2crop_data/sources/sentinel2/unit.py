@@ -123,6 +123,15 @@ class Bands:
         return pixels[:, row : row + box[1] - box[0], column : column + box[3] - box[2]]
 
 
+@dataclass(frozen=True)
+class SeenPiece:
+    """What a unit's looks show of a piece: masks, and by item bands of the piece at 10 m, of the unit at 20 m."""
+
+    masks: UnitMasks
+    fine: dict[str, Bands]
+    coarse: dict[str, Bands]
+
+
 class UnitMaker:
     """Makes the parts of one reading."""
 
@@ -173,7 +182,7 @@ class UnitMaker:
                 for one in made:
                     box = common(one.part.box, piece)
                     if box is not None:
-                        self.composite(one, box, masks, fine, coarse)
+                        self.composite(one, box, SeenPiece(masks, fine, coarse))
         return made
 
     def masks(self) -> UnitMasks:
@@ -275,29 +284,26 @@ class UnitMaker:
         west, east = home.x + left * FINE, home.x + right * FINE
         return geobox((west, home.y - bottom * FINE, east, home.y - top * FINE), home.epsg, FINE)
 
-    def composite(
-        self, made: MadePart, box: Box, masks: UnitMasks, fine: dict[str, Bands], coarse: dict[str, Bands]
-    ) -> None:
+    def composite(self, made: MadePart, box: Box, seen: SeenPiece) -> None:
         """Composite the looks of a part in a box of 10 m pixels into it."""
+        masks = seen.masks
         here = masks.places(box)
         looks = [masks.looks[look] for look in made.part.looks if masks.looks[look].clear[here].any()]
         if not looks:
             return
         is_even = masks.times == 2 and not any(number % 2 for number in box)
         of_one = all(len(mask.sources) == 1 for mask in looks)
-        if is_even and of_one and all(coarse[mask.only_item].times == 2 for mask in looks):
-            self.composite_by_resolution(made, box, masks, looks, fine, coarse)
+        if is_even and of_one and all(seen.coarse[mask.only_item].times == 2 for mask in looks):
+            self.composite_by_resolution(made, box, seen, looks)
         else:
-            self.composite_at_10_metres(made, box, masks, looks, fine, coarse)
+            self.composite_at_10_metres(made, box, seen, looks)
 
     def composite_by_resolution(
         self,
         made: MadePart,
         box: Box,
-        masks: UnitMasks,
+        seen: SeenPiece,
         looks: list[LookMask],
-        fine: dict[str, Bands],
-        coarse: dict[str, Bands],
     ) -> None:
         """The same where each look is of one item: bands of 20 m are composited at 20 m and repeated afterwards.
 
@@ -306,8 +312,8 @@ class UnitMaker:
         at_10, at_20 = [], []
         for mask in looks:
             item = mask.only_item
-            wide, narrow = coarse[item].cut(box), fine[item].cut(box)
-            clear = mask.clear[masks.places(box)]
+            wide, narrow = seen.coarse[item].cut(box), seen.fine[item].cut(box)
+            clear = mask.clear[seen.masks.places(box)]
             bright = clear & too_bright(wide)
             clear_wide = clear & has_value(wide)
             clear_narrow = repeated(clear_wide, 2)
@@ -341,30 +347,31 @@ class UnitMaker:
         self,
         made: MadePart,
         box: Box,
-        masks: UnitMasks,
+        seen: SeenPiece,
         looks: list[LookMask],
-        fine: dict[str, Bands],
-        coarse: dict[str, Bands],
     ) -> None:
         """The same where a look is of several items, or pixels of 20 m are cut: everything in pixels of 10 m."""
-        seen = []
+        observations = []
         shape = (box[1] - box[0], box[3] - box[2])
         for mask in looks:
-            clear, source = (masks.at_10_metres(layer, box) for layer in (mask.clear, mask.source))
+            clear, source = (seen.masks.at_10_metres(layer, box) for layer in (mask.clear, mask.source))
             values = np.full((len(self.reading.settings.bands), *shape), REFLECTANCE_FILL, np.int16)
             for place in np.unique(source[clear]).tolist():
                 item, shown = mask.look.items[place], clear & (source == place)
                 own = np.empty_like(values)
-                own[self.fine], own[self.coarse] = fine[item].at_10_metres(box), coarse[item].at_10_metres(box)
+                own[self.fine], own[self.coarse] = (
+                    seen.fine[item].at_10_metres(box),
+                    seen.coarse[item].at_10_metres(box),
+                )
                 if (shown & too_bright(own)).any():
                     made.impossible.add(item)
                 np.copyto(values, own, where=shown)
             clear &= has_value(values)
             if clear.any():
-                seen.append(Observation(mask.look.day, values, clear))
+                observations.append(Observation(mask.look.day, values, clear))
                 made.moments.add(mask.look.moment.isoformat())
-        if seen:
-            composite, clear_looks, day = median_composite(seen)
+        if observations:
+            composite, clear_looks, day = median_composite(observations)
             made.values[:, *slices_of(box, made.part.box, 1)] = composite
             self.keep(made, box, clear_looks, day)
 
