@@ -24,6 +24,8 @@ FINE, COARSE = 10, 30
 Sentinel2Band = Literal["B02", "B03", "B04", "B05", "B06", "B07", "B08", "B8A", "B11", "B12"]
 #: Order of the published dataset.
 SENTINEL2_BANDS: tuple[Sentinel2Band, ...] = ("B02", "B03", "B04", "B05", "B06", "B07", "B08", "B8A", "B11", "B12")
+#: Those of 10 m; the others have pixels of 20 m.
+FINE_BANDS = ("B02", "B03", "B04", "B08")
 
 #: Bits of `enmap_quality`; a bit is set when any source pixel under the stored pixel's footprint has it.
 ENMAP_FLAGS: dict[str, int] = {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from types import TracebackType
 from typing import Any, Self
@@ -62,8 +62,11 @@ class GranuleReader:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        # A file is not closed while it is read.
-        wait(set(self._begun))
+        # A file is not closed while it is read; after an error what waits is not read.
+        begun = set(self._begun)
+        for future in begun:
+            future.cancel()
+        wait(begun)
         for _, opened in self._files.values():
             for dataset in opened:
                 dataset.close()
@@ -154,17 +157,3 @@ def connections_to(provider: str, connections: int) -> ThreadPoolExecutor:
         if (provider, connections) not in POOLS:
             POOLS[provider, connections] = ThreadPoolExecutor(connections, thread_name_prefix=f"read {provider}")
         return POOLS[provider, connections]
-
-
-def together(begun: Sequence[Callable[[], NDArray[Any]]]) -> list[NDArray[Any]]:
-    """The results of what was begun. An error is raised when all have ended."""
-    results: list[NDArray[Any]] = []
-    error: Exception | None = None
-    for result in begun:
-        try:
-            results.append(result())
-        except Exception as raised:  # noqa: BLE001 -- it is raised below
-            error = error or raised
-    if error is not None:
-        raise error
-    return results

@@ -13,8 +13,6 @@ from h2crop_data.sources.scratch import Scratch
 
 #: Bytes that parts of cells may take in the scratch folder while blocks wait for others.
 SCRATCH_BYTES = 20_000_000_000
-
-
 #: A cell in a season.
 SeasonCell = tuple[int, Cell]
 

@@ -19,7 +19,7 @@ from h2crop_data.catalog.access import (
     read_aligned_window,
     repeated,
 )
-from h2crop_data.catalog.granule_reader import GranuleReader, together
+from h2crop_data.catalog.granule_reader import GranuleReader
 
 
 def read_item(
@@ -38,7 +38,7 @@ def read_item(
             reader.begin(lambda key=key, method=method: read(key, method), item.assets[key].href)
             for key, method in wanted
         ]
-        *numbers, classes = together(begun)
+        *numbers, classes = [result() for result in begun]
     return [band.astype(np.uint16) if band.dtype == np.uint8 else band for band in numbers], as_classes(classes)
 
 

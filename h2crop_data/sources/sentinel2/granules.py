@@ -19,7 +19,7 @@ import pystac
 from h2crop_data.catalog.access import file_stamp, grid_of, is_remote, opened, retried
 from h2crop_data.catalog.items import item_epsg
 from h2crop_data.catalog.providers import sentinel2_asset, sentinel2_tile
-from h2crop_data.constants import FINE
+from h2crop_data.constants import FINE, FINE_BANDS
 from h2crop_data.errors import H2cropError, ReadError, SceneError
 from h2crop_data.grid import Cell
 from h2crop_data.mgrs import TILE_SIZE, tile_bounds
@@ -33,8 +33,6 @@ ALGORITHM = 1
 UNIT_SIDE, PIECE_SIDE = 2048, 1024
 #: How many times as long as wanted a unit may be so that it has whole tiles of every resolution.
 MOST_TIMES = 2.5
-#: Bands whose files have pixels of 10 m.
-FINE_BANDS = ("B02", "B03", "B04", "B08")
 
 
 @dataclass(frozen=True, order=True)

@@ -16,11 +16,12 @@ from shapely.geometry.base import BaseGeometry
 from h2crop_data.catalog.access import file_stamp
 from h2crop_data.catalog.acquisitions import Look, looks_of
 from h2crop_data.catalog.providers import sentinel2_tile
+from h2crop_data.constants import FINE_BANDS
 from h2crop_data.grid import Cell
 from h2crop_data.recipe.model import Sentinel2Settings
 from h2crop_data.sources.readings import Reading
 from h2crop_data.sources.scenes import item_identity, items_over
-from h2crop_data.sources.sentinel2.granules import FINE_BANDS, GranuleGrid, epsg_of, expected_grid, home_of
+from h2crop_data.sources.sentinel2.granules import GranuleGrid, epsg_of, expected_grid, home_of
 from h2crop_data.sources.sentinel2.select import Sentinel2Scenes
 
 #: Raised whenever the numbers that cells get from the same items change: the version of Sentinel-2's arrays.

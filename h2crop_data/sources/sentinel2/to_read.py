@@ -9,8 +9,9 @@ import pystac
 
 from h2crop_data.catalog.access import file_stamp, is_remote
 from h2crop_data.catalog.providers import sentinel2_asset
+from h2crop_data.constants import FINE_BANDS
 from h2crop_data.sources.readings import ToRead
-from h2crop_data.sources.sentinel2.granules import FINE_BANDS
+from h2crop_data.sources.scenes import SECONDS_A_READ
 from h2crop_data.sources.sentinel2.readings import Box, Sentinel2Reading
 from h2crop_data.sources.sentinel2.unit import common, ground_of, pieces_of
 
@@ -21,7 +22,7 @@ OPENING = 2
 #: Seconds of a core for a tile of 1024 x 1024 pixels: decoding it, and its part of the composites.
 SECONDS_A_TILE = 0.012
 #: Seconds to wait for an answer, and bytes a second of one worker, where files are remote.
-SECONDS_A_REQUEST, BYTES_A_SECOND = 0.35, 50e6
+SECONDS_A_REQUEST, BYTES_A_SECOND = SECONDS_A_READ[True], 50e6
 TILE_PIXELS = 1024 * 1024
 
 

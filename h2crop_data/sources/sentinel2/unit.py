@@ -17,16 +17,15 @@ from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 
 from h2crop_data.catalog.access import ResamplingName, as_classes, repeated
-from h2crop_data.catalog.granule_reader import GranuleReader, together
+from h2crop_data.catalog.granule_reader import GranuleReader
 from h2crop_data.catalog.providers import sentinel2_asset
-from h2crop_data.constants import FINE, REFLECTANCE_FILL
+from h2crop_data.constants import FINE, FINE_BANDS, REFLECTANCE_FILL
 from h2crop_data.errors import H2cropError, ReadError, SceneError
 from h2crop_data.grid import Cell, geobox
 from h2crop_data.sentinel2.clear import has_value, too_bright
 from h2crop_data.sentinel2.composite import Observation, median_composite, median_values
 from h2crop_data.sentinel2.reflectance import NO_NUMBER, sentinel2_reflectance
 from h2crop_data.sources.readings import ReadCounts
-from h2crop_data.sources.sentinel2.granules import FINE_BANDS
 from h2crop_data.sources.sentinel2.masks import LookMask, UnitMasks, slices_of, unit_masks
 from h2crop_data.sources.sentinel2.readings import Box, CellPart, Sentinel2Reading
 from h2crop_data.sources.timing import Stopwatch
@@ -261,8 +260,7 @@ class UnitMaker:
         begun = {name: [self.begin(name, band, box, parts) for band in bands] for name, parts in items.items()}
 
         def wait() -> dict[str, Bands]:
-            read = iter(together([one for of_item in begun.values() for one in of_item]))
-            return {name: self.bands([next(read) for _ in bands], name, box) for name in begun}
+            return {name: self.bands([read() for read in of_item], name, box) for name, of_item in begun.items()}
 
         return wait
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from h2crop_data.constants import MONTHS
+from h2crop_data.constants import FINE_BANDS, MONTHS
 from h2crop_data.cube.index import IndexTables
 from h2crop_data.cube.schema import SourceFormat
 from h2crop_data.datasheet.facts import MONTH_NAMES, clear_shares, everything, found_in, median_of, recipe_sections
@@ -12,7 +12,6 @@ from h2crop_data.datasheet.markdown import code, count, listing, plain, plural, 
 from h2crop_data.datasheet.quality import NAMED, band_row
 from h2crop_data.datasheet.words import Coordinates, SourceWords
 
-TWENTY_METRE_BANDS = {"B05", "B06", "B07", "B8A", "B11", "B12"}
 #: Columns of the samples index that name scenes, and what is wrong with these.
 FAULTS = {
     "s2_gaps": "Sentinel-2 scenes that could not be read",
@@ -71,7 +70,7 @@ class Sentinel2Words(SourceWords):
             for section in recipe_sections(tables, "published")[:1]
             if section.get("s2_clear")
         ]
-        coarse = [name for name in stored_bands(source) if name in TWENTY_METRE_BANDS]
+        coarse = [name for name in stored_bands(source) if name not in FINE_BANDS]
         if coarse and any(section.get("resampling") == "nearest" for section in sections):
             limits.append(f"{', '.join(coarse)} are measured at 20 m; each of their pixels is repeated 2 x 2.")
         for season, samples in tables.samples.items():
