@@ -28,6 +28,8 @@ LONGEST_DATATAKE = timedelta(minutes=60)
 CLOCK_SLACK = timedelta(minutes=1)
 #: Acquisitions of one satellite nearer than that are one look, where no datatake is named; an orbit takes 100 minutes.
 ONE_LOOK = timedelta(minutes=30)
+#: L1C and L2A of one granule state its acquisition within so much.
+ONE_GRANULE = timedelta(seconds=60)
 TIME = "%Y%m%dT%H%M%S"
 
 

@@ -145,10 +145,10 @@ def survey_season(recipe: Recipe, season: int, known: Known, work: WorkFolder, p
             own = described[source.name].pinned
             pinned[source.name] = source.split(settings, own, splits, known.of(source.name))
     candidates = outside_buffer(season, candidates, squares, splits)
-    places = merged([one.cell.outline for one in candidates])
+    chosen = sorted({one.cell for one in candidates})
     scenes = [scene for found in observed.values() for scene in found.scenes]
     for source, settings in used:
-        selected = source.select(settings, request, places)
+        selected = source.select(settings, request, merged(source.ground(settings, chosen)))
         if selected is not None:
             pinned[source.name] = selected.pinned
             scenes = scenes + selected.scenes

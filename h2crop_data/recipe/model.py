@@ -234,13 +234,68 @@ class EnmapSettings(Section):
         return sum(ENMAP_FLAGS[flag] for flag in set(self.flagged))
 
 
-class Clouds(Section):
-    """How clear Sentinel-2 pixels are told from the others."""
+class L1cSource(Section):
+    """Where Sentinel-2 L1C scenes come from, for methods that find clouds at the top of the atmosphere."""
 
-    method: Literal["scl"] = "scl"
-    """`scl`: the scene classification that comes with L2A."""
+    catalog: str
+    """URL of a STAC API, or path of a local ItemCollection (JSON)."""
+    collection: str = "sentinel-2-l1c"
+    """Collection to search."""
+    offset: Literal["auto", 0, -1000] = "auto"
+    """What to add to the numbers of the files, as `sentinel2.offset`."""
+
+
+#: Metres by which what is masked grows, by default: where s2cloudless takes part, and elsewhere.
+DILATION_L1C, DILATION = 60.0, 30.0
+
+
+class Clouds(Section):
+    """How clear Sentinel-2 pixels are told from the others. docs/clouds.md compares the methods."""
+
+    method: str = Field(default="scl", pattern=r"^[a-z][a-z0-9_-]*(\+[a-z][a-z0-9_-]*)*$")
+    """Methods joined by `+`; what one of them calls cloud or shadow is masked. `scl`: the scene classification that
+    comes with L2A. `s2cloudless`: clouds on L1C of the same datatakes (`l1c`). `ukis`: clouds and shadows on L2A
+    (`pip install h2crop-data[clouds]`). A package can add others."""
     clear: list[Annotated[int, Field(ge=0, le=11, strict=True)]] = [4, 5, 6]
     """SCL classes that are clear: 4 vegetation, 5 bare, 6 water (7 unclassified by choice)."""
+    dilation: Annotated[
+        Literal["default"] | Annotated[float, Field(ge=0, le=500, allow_inf_nan=False)], Neutral(0)
+    ] = "default"
+    """Metres around clouds and shadows that are masked too; by default 60 with `s2cloudless`, else 30."""
+    cast_shadows: Annotated[bool, Neutral(False)] = True
+    """Whether clouds are cast along the sun's rays, and dark ground where their shadow can lie is masked."""
+    second_look: Annotated[bool, Neutral(False)] = True
+    """Whether a date is masked where it is brighter or darker than both clear dates before and after it."""
+    l1c: Annotated[L1cSource | None, NoneWord, NoneInSchema, Neutral(None)] = None
+    """Where L1C comes from; `s2cloudless` needs it."""
+    missing: Annotated[Literal["fail", "skip"], Neutral("fail")] = "fail"
+    """A date without the L1C that a method needs fails the plan, or is not used and recorded as skipped."""
+
+    @model_validator(mode="after")
+    def consistent(self) -> Self:
+        """Each method once, and L1C where it is needed."""
+        if len(set(self.methods)) != len(self.methods):
+            raise ValueError("method: each method once")
+        if "s2cloudless" in self.methods and self.l1c is None:
+            raise ValueError("s2cloudless finds clouds on L1C: say where it comes from in l1c (catalog, collection)")
+        return self
+
+    @property
+    def methods(self) -> list[str]:
+        """The methods one by one."""
+        return self.method.split("+")
+
+    @property
+    def dilation_metres(self) -> float:
+        """The dilation in force in metres."""
+        if self.dilation != "default":
+            return float(self.dilation)
+        return DILATION_L1C if "s2cloudless" in self.methods else DILATION
+
+    @property
+    def is_classification_alone(self) -> bool:
+        """Whether the scene classification of a pixel says it all, as in stores built before masks were made."""
+        return self.method == "scl" and not (self.dilation_metres or self.cast_shadows or self.second_look)
 
 
 class Sentinel2Settings(Section):

@@ -256,6 +256,10 @@ class Source(ABC):
         """
         return pinned
 
+    def ground(self, settings: Any, cells: Sequence[Cell]) -> list[BaseGeometry]:
+        """The ground (longitude, latitude) over which it picks what some cells need."""
+        return [cell.outline for cell in cells]
+
     def select(self, settings: Any, request: Request, places: Sequence[BaseGeometry]) -> Selected | None:
         """What it picks over some places (longitude, latitude); None for a source that was asked before.
 
@@ -346,6 +350,10 @@ class Source(ABC):
     def to_read(self, settings: Any, pinned: Any, blocks: Sequence[PlannedBlock]) -> ToRead:
         """What its readings for some blocks amount to."""
         return ToRead()
+
+    def dates(self, settings: Any, pinned: Any) -> dict[str, list[dict[str, Any]]]:
+        """Rows of the table of dates by the unit of work that gave them, of the units whose results it was given."""
+        return {}
 
     def months_without(self, pinned: Any, season: int) -> list[int]:
         """The months (1..12) of a season for which it has nothing."""

@@ -1,19 +1,27 @@
-"""Which pixels of a unit each look shows clear, and which item shows them: from the scene classifications alone."""
+"""Which pixels of a unit each look shows clear, and which item shows them.
+
+The scene classification says which item has data of a pixel; whether it is clear say the masks of processing tiles, or,
+where a recipe has none made, the classification too.
+"""
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from h2crop_data.catalog.access import repeated
+from h2crop_data.constants import FINE
 from h2crop_data.grid import Cell
 from h2crop_data.sentinel2.clear import clear_pixels
-from h2crop_data.sources.sentinel2.readings import Box, CellLook, CellPart
+from h2crop_data.sources.sentinel2.granules import GranuleGrid
+from h2crop_data.sources.sentinel2.looks import CellLook
+from h2crop_data.sources.sentinel2.mask_file import PIXEL, SIDE, TileMasks
+from h2crop_data.sources.sentinel2.readings import Box, CellPart
 
 #: Scene classification of pixels that a granule did not image.
 NOT_IMAGED = 0
@@ -23,6 +31,86 @@ NOBODY = 255
 #: Gives the classification of an item (id) over a unit, where some parts need it, (y, x) of 10 or 20 m; None where it
 #: cannot be read.
 ClassesOf = Callable[[str, Sequence[CellPart]], NDArray[np.uint8] | None]
+
+
+class ClearOf(Protocol):
+    """Which pixels of a unit an item shows clear."""
+
+    def may_be(self, look: CellLook, parts: Sequence[CellPart]) -> bool:
+        """Whether a look can show a clear pixel in some parts, before anything is read."""
+
+    def pixels(self, name: str, classes: NDArray[np.uint8], times: int) -> NDArray[np.bool_]:
+        """Whether pixels (y, x) of `times` x 10 m over the unit's box are clear. classes: of the item, likewise."""
+
+    def gaps(self, part: CellPart) -> set[str]:
+        """Items of a part's looks that could not be read when its ground was masked."""
+
+
+@dataclass(frozen=True)
+class ClearClasses:
+    """Clear is what the scene classification calls so."""
+
+    classes: list[int]
+
+    def may_be(self, look: CellLook, parts: Sequence[CellPart]) -> bool:
+        """It is known when the classification was read."""
+        return True
+
+    def pixels(self, name: str, classes: NDArray[np.uint8], times: int) -> NDArray[np.bool_]:
+        """By the class of each pixel."""
+        return clear_pixels(classes, self.classes)
+
+    def gaps(self, part: CellPart) -> set[str]:
+        """Nothing was read before."""
+        return set()
+
+
+class ClearByMasks:
+    """Clear is what the masks of processing tiles say, on the pixels of a granule."""
+
+    def __init__(self, grid: GranuleGrid, box: Box, masks: Sequence[TileMasks]) -> None:
+        """box: of the unit. masks: of the tiles that its cells lie in."""
+        self.grid, self.box, self.masks = grid, box, masks
+        self._known: dict[tuple[str, int], NDArray[np.bool_]] = {}
+
+    def may_be(self, look: CellLook, parts: Sequence[CellPart]) -> bool:
+        """Whether the masks leave any pixel of the parts clear."""
+        times = 1 if any(number % 2 for part in parts for number in part.box) else 2
+        places = [slices_of(part.box, self.box, times) for part in parts]
+        return any(self.of_item(name, times)[place].any() for name in look.items for place in places)
+
+    def pixels(self, name: str, classes: NDArray[np.uint8], times: int) -> NDArray[np.bool_]:
+        """By the mask of the date that the item shows."""
+        return self.of_item(name, times)
+
+    def gaps(self, part: CellPart) -> set[str]:
+        """What the tiles under it could not read."""
+        lost = {name for masks in self.masks for name in masks.gaps}
+        return {name for look in part.looks for name in look.items if name in lost}
+
+    def of_item(self, name: str, times: int) -> NDArray[np.bool_]:
+        """Where the date that an item shows is clear, in pixels of `times` x 10 m over the box."""
+        if (name, times) not in self._known:
+            self._known[name, times] = self.sampled(name, times)
+        return self._known[name, times]
+
+    def sampled(self, name: str, times: int) -> NDArray[np.bool_]:
+        """The same from the masks: the pixel of 20 m that a pixel's centre lies in."""
+        top, bottom, left, right = self.box
+        # Metres of the zone: of the centres of columns and rows.
+        across = self.grid.x + FINE * (left + times * (np.arange((right - left) // times) + 0.5))
+        down = self.grid.y - FINE * (top + times * (np.arange((bottom - top) // times) + 0.5))
+        clear = np.zeros((len(down), len(across)), bool)
+        for masks in self.masks:
+            if name not in masks.places:
+                continue
+            west, _, _, north = masks.tile.bounds
+            columns, rows = (np.floor(metres / PIXEL).astype(int) for metres in (across - west, north - down))
+            inside_x, inside_y = ((places >= 0) & (places < SIDE) for places in (columns, rows))
+            if inside_x.any() and inside_y.any():
+                of_tile = masks.clear(name)[np.ix_(rows[inside_y], columns[inside_x])]
+                clear[np.ix_(inside_y, inside_x)] = of_tile
+        return clear
 
 
 @dataclass(frozen=True)
@@ -91,7 +179,7 @@ def slices_of(box: Box, ground: Box, times: int) -> tuple[slice, slice]:
     )
 
 
-def unit_masks(parts: Sequence[CellPart], box: Box, classes_of: ClassesOf, clear_classes: list[int]) -> UnitMasks:
+def unit_masks(parts: Sequence[CellPart], box: Box, classes_of: ClassesOf, clear_of: ClearOf) -> UnitMasks:
     """The looks of a month on the ground of a unit.
 
     box: of even numbers of pixels. classes_of: the classification of an item over the box, in pixels of 10 or 20 m;
@@ -100,10 +188,10 @@ def unit_masks(parts: Sequence[CellPart], box: Box, classes_of: ClassesOf, clear
     is_even = not any(number % 2 for part in parts for number in part.box)
     if is_even:
         try:
-            return masks_of_pixels(parts, box, classes_of, clear_classes, 2)
+            return masks_of_pixels(parts, box, classes_of, clear_of, 2)
         except FinerClassesError:
             pass
-    return masks_of_pixels(parts, box, classes_of, clear_classes, 1)
+    return masks_of_pixels(parts, box, classes_of, clear_of, 1)
 
 
 class FinerClassesError(Exception):
@@ -111,7 +199,7 @@ class FinerClassesError(Exception):
 
 
 def masks_of_pixels(
-    parts: Sequence[CellPart], box: Box, classes_of: ClassesOf, clear_classes: list[int], times: int
+    parts: Sequence[CellPart], box: Box, classes_of: ClassesOf, clear_of: ClearOf, times: int
 ) -> UnitMasks:
     """The masks in pixels of `times` x 10 m. Raises FinerClassesError for a classification of smaller ones."""
     rows, columns = (box[1] - box[0]) // times, (box[3] - box[2]) // times
@@ -120,6 +208,8 @@ def masks_of_pixels(
         for look in part.looks:
             members[look].append(part)
     gaps: dict[Cell, set[str]] = defaultdict(set)
+    for part in parts:
+        gaps[part.cell] |= clear_of.gaps(part)
     masks = {}
     for look, shown_in in members.items():
         unseen = np.zeros((rows, columns), bool)
@@ -127,7 +217,7 @@ def masks_of_pixels(
             unseen[slices_of(part.box, box, times)] = True
         clear = np.zeros_like(unseen)
         source = np.full(unseen.shape, NOBODY, np.uint8)
-        for place, name in enumerate(look.items):
+        for place, name in enumerate(look.items if clear_of.may_be(look, shown_in) else ()):
             needing = [part for part in shown_in if unseen[slices_of(part.box, box, times)].any()]
             if not needing:
                 break
@@ -142,7 +232,7 @@ def masks_of_pixels(
                 raise FinerClassesError
             seen = unseen & (classes != NOT_IMAGED)
             source[seen] = place
-            clear |= seen & clear_pixels(classes, clear_classes)
+            clear |= seen & clear_of.pixels(name, classes, times)
             unseen &= ~seen
         sources = tuple(np.unique(source[clear]).tolist())
         masks[look] = LookMask(look, clear, source, sources)

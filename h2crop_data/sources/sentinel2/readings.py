@@ -7,21 +7,22 @@ import json
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
 from typing import Any
 
 import pystac
 from shapely.geometry.base import BaseGeometry
 
 from h2crop_data.catalog.access import file_stamp
-from h2crop_data.catalog.acquisitions import Look, looks_of
+from h2crop_data.catalog.acquisitions import looks_of
 from h2crop_data.catalog.providers import sentinel2_tile
 from h2crop_data.constants import FINE_BANDS
-from h2crop_data.grid import Cell
+from h2crop_data.grid import Cell, ProcessingTile, tiles_of
 from h2crop_data.recipe.model import Sentinel2Settings
 from h2crop_data.sources.readings import Reading
 from h2crop_data.sources.scenes import item_identity, items_over
-from h2crop_data.sources.sentinel2.granules import GranuleGrid, epsg_of, expected_grid, home_of
+from h2crop_data.sources.sentinel2.granules import GranuleGrid, expected_grid, home_of
+from h2crop_data.sources.sentinel2.looks import CellLook, months_of
+from h2crop_data.sources.sentinel2.mask_file import MaskFile
 from h2crop_data.sources.sentinel2.select import Sentinel2Scenes
 
 #: Raised whenever the numbers that cells get from the same items change: the version of Sentinel-2's arrays.
@@ -35,20 +36,6 @@ PIXEL_BYTES = 3
 #: MiB that a worker takes to read a unit beside its pixels (264 are GDAL's caches), and for each connection: estimated,
 #: above what was measured, which was 680 MiB for two thirds of a unit, 6 dates and 24 connections.
 MIB_AT_LEAST, MIB_A_CONNECTION = 500, 3.5
-
-
-@dataclass(frozen=True)
-class CellLook:
-    """One observation of some cells: the items that may show it, in the order in which they are asked."""
-
-    moment: datetime
-    #: Ids of the home granules, the newest first; then other tiles of the zone by name; then those of other zones.
-    items: tuple[str, ...]
-
-    @property
-    def day(self) -> int:
-        """Day of the year."""
-        return self.moment.timetuple().tm_yday
 
 
 @dataclass(frozen=True)
@@ -81,6 +68,8 @@ class Sentinel2Reading:
     offsets: Mapping[str, int]
     #: Size and time of change of the items' files on this machine.
     stamps: Mapping[str, list[Any]]
+    #: The masks of the tiles that the cells lie in, in order; none where the classification of a pixel says it all.
+    masks: tuple[MaskFile, ...] = ()
 
     @property
     def id(self) -> str:
@@ -97,12 +86,15 @@ class Sentinel2Reading:
                 [name, item_identity(item), self.offsets[name], self.stamps[name]]
                 for name, item in sorted(self.items.items())
             ],
+            *([[masks.unit for masks in self.masks]] if self.masks else []),
         ]
         return hashlib.sha256(json.dumps(plain).encode()).hexdigest()
 
     def only(self, cells: set[Cell]) -> Sentinel2Reading:
         """The same for some of the cells."""
-        return replace(self, parts=tuple(part for part in self.parts if part.cell in cells))
+        parts = tuple(part for part in self.parts if part.cell in cells)
+        tiles = {tile for part in parts for tile in tiles_of(part.cell)}
+        return replace(self, parts=parts, masks=tuple(masks for masks in self.masks if masks.tile in tiles))
 
 
 @dataclass(frozen=True)
@@ -120,10 +112,12 @@ def readings_of(
     cells: Sequence[Cell],
     outlines: Sequence[BaseGeometry],
     season: int,
+    masks: Mapping[ProcessingTile, MaskFile],
 ) -> list[Sentinel2Reading]:
     """The readings that some cells need, in order of zone, tile, unit and month.
 
-    outlines: of the cells, in longitude and latitude. What a reading gives of a cell does not depend on the others.
+    outlines: of the cells, in longitude and latitude. masks: of the tiles they lie in; empty where none are made. What
+    a reading gives of a cell does not depend on the others.
     """
     cells_of_home: dict[GranuleGrid, list[SeenCell]] = defaultdict(list)
     for seen in seen_cells(scenes, cells, outlines, season):
@@ -144,7 +138,9 @@ def readings_of(
             items = {name: scenes.by_id[name] for name in sorted(names)}
             offsets = {name: scenes.offsets[name] for name in items}
             own = {name: stamps[name] for name in items}
-            readings.append(Sentinel2Reading(settings, season, month, home, parts, items, offsets, own))
+            tiles = sorted({tile for part in parts for tile in tiles_of(part.cell)}) if masks else []
+            of_tiles = tuple(masks[tile] for tile in tiles)
+            readings.append(Sentinel2Reading(settings, season, month, home, parts, items, offsets, own, of_tiles))
     return readings
 
 
@@ -180,25 +176,6 @@ def grids_of(scenes: Sentinel2Scenes) -> dict[str, GranuleGrid]:
         if tile not in grids and (expected := expected_grid(item)) is not None:
             grids[tile] = expected
     return grids
-
-
-def months_of(
-    looks: Sequence[Look], home: GranuleGrid, grids: dict[str, GranuleGrid]
-) -> dict[int, tuple[CellLook, ...]]:
-    """Looks by month, each with its items in the order in which they are asked."""
-    months: dict[int, list[CellLook]] = defaultdict(list)
-    for look in looks:
-        ordered = sorted(
-            look.tiles,
-            key=lambda tile: (
-                sentinel2_tile(tile[0]) != home.tile,
-                epsg_of(tile[0], grids) != home.epsg,
-                sentinel2_tile(tile[0]),
-            ),
-        )
-        names = tuple(item.id for granules in ordered for item in granules)
-        months[look.moment.month].append(CellLook(look.moment, names))
-    return {month: tuple(of_month) for month, of_month in months.items()}
 
 
 def within_memory(grid: GranuleGrid, settings: Sentinel2Settings, looks: int) -> GranuleGrid:

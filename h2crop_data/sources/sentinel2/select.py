@@ -21,6 +21,7 @@ from h2crop_data.sentinel2.reflectance import decide_offset
 from h2crop_data.sources.scenes import PinnedItems, SceneDecision, decision, unplaced, without_retracted, year_range
 from h2crop_data.sources.sentinel2.granules import GranuleGrid
 from h2crop_data.sources.source import Request
+from h2crop_data.sources.units import UnitResult
 
 
 @dataclass(frozen=True)
@@ -29,14 +30,20 @@ class Sentinel2Scenes(PinnedItems):
 
     #: Item -> what is added to its numbers.
     offsets: dict[str, int] = field(default_factory=dict)
+    #: L1C of the same datatakes, where a method looks for clouds on it.
+    l1c: list[pystac.Item] = field(default_factory=list)
     #: MGRS tile -> the grid of its granules, as far as files were looked at.
     grids: Mapping[str, GranuleGrid] = field(default_factory=dict)
+    #: Unit of work -> the masks that it gave, or its error, as far as they were made.
+    masks: Mapping[str, UnitResult] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, items: list[pystac.Item], decisions: Sequence[SceneDecision]) -> Sentinel2Scenes:
+    def of(
+        cls, items: list[pystac.Item], decisions: Sequence[SceneDecision], l1c: Sequence[pystac.Item] = ()
+    ) -> Sentinel2Scenes:
         """Items with the offsets that were decided on."""
         taken = {one.id: one.offset for one in decisions if one.sensor == "sentinel2" and one.taken}
-        return cls(items, {name: offset for name, offset in taken.items() if offset is not None})
+        return cls(items, {name: offset for name, offset in taken.items() if offset is not None}, list(l1c))
 
 
 def choose_sentinel2(

@@ -15,21 +15,27 @@ from h2crop_data.catalog.items import acquired
 from h2crop_data.catalog.providers import sentinel2_tile
 from h2crop_data.constants import MONTHS
 from h2crop_data.cube.schema import SourceFormat
+from h2crop_data.grid import Cell, ProcessingTile, tiles_of
 from h2crop_data.recipe.model import Sentinel2Settings
 from h2crop_data.sources.readings import ReadCounts, Reading, ToRead
-from h2crop_data.sources.scenes import SceneDecision, item_identity, items_over, read_items
+from h2crop_data.sources.scenes import PinnedItems, SceneDecision, item_identity, items_over, read_items
 from h2crop_data.sources.scratch import Scratch
 from h2crop_data.sources.sentinel2.assemble import Sentinel2Task, read_into, sentinel2_block
 from h2crop_data.sources.sentinel2.format import sentinel2_format
 from h2crop_data.sources.sentinel2.granules import grid_from_result, grid_unit
+from h2crop_data.sources.sentinel2.mask_file import MaskFile, open_masks
 from h2crop_data.sources.sentinel2.readings import ALGORITHM, NO_PIXELS, Sentinel2Reading, as_reading, readings_of
 from h2crop_data.sources.sentinel2.select import Sentinel2Scenes, choose_sentinel2
+from h2crop_data.sources.sentinel2.tile_unit import STEP as MASKS
+from h2crop_data.sources.sentinel2.tile_unit import mask_ground, mask_units
 from h2crop_data.sources.sentinel2.to_read import sentinel2_to_read
 from h2crop_data.sources.sentinel2.words import Sentinel2Words
 from h2crop_data.sources.source import BlockGround, PlannedBlock, ReadFile, Request, Selected, Source, SourceBlock
 from h2crop_data.sources.timing import Stopwatch
-from h2crop_data.sources.units import Results, Unit
+from h2crop_data.sources.units import Results, Unit, UnitResult
 
+#: The file of a plan with its L1C scenes.
+L1C_FILE = "sentinel2-l1c"
 #: Granules of a tile that are tried until one tells its grid.
 GRANULES_TRIED = 3
 
@@ -47,6 +53,16 @@ class Sentinel2(Source):
 
     def format(self, settings: Sentinel2Settings, cell_size: int) -> SourceFormat:
         return sentinel2_format(settings.bands, cell_size)
+
+    def identity(self, settings: Any) -> dict[str, Any]:
+        written = super().identity(settings)
+        if "clouds" in written:
+            # The L1C scenes that are used are part of the units that mask clouds.
+            written["clouds"] = {key: value for key, value in written["clouds"].items() if key != "l1c"}
+        return written
+
+    def ground(self, settings: Sentinel2Settings, cells: Sequence[Cell]) -> list[BaseGeometry]:
+        return super().ground(settings, cells) if settings.clouds.is_classification_alone else mask_ground(cells)
 
     def select(self, settings: Sentinel2Settings, request: Request, places: Sequence[BaseGeometry]) -> Selected:
         return Selected(*choose_sentinel2(settings, request, places))
@@ -68,15 +84,16 @@ class Sentinel2(Source):
         ]
 
     def files(self, pinned: Sentinel2Scenes) -> dict[str, bytes]:
-        return pinned.files(self.name)
+        return {**pinned.files(self.name), **PinnedItems(pinned.l1c).files(L1C_FILE)}
 
     def facts(self, pinned: Sentinel2Scenes) -> dict[str, Any]:
-        return {"items": {self.name: len(pinned.items)}}
+        return {"items": {self.name: len(pinned.items), **({L1C_FILE: len(pinned.l1c)} if pinned.l1c else {})}}
 
     def load(
         self, facts: Mapping[str, Any], read: ReadFile, scenes: Sequence[SceneDecision], *, whole: bool
     ) -> Sentinel2Scenes:
-        return Sentinel2Scenes.of(read_items(self.name, facts, read), scenes)
+        l1c = read_items(L1C_FILE, facts, read) if L1C_FILE in facts["items"] else []
+        return Sentinel2Scenes.of(read_items(self.name, facts, read), scenes, l1c)
 
     def counts(self, pinned: Sentinel2Scenes) -> dict[str, int]:
         return {"sentinel2_scenes": len(pinned.items)}
@@ -94,13 +111,30 @@ class Sentinel2(Source):
         }
         tiles = {item.id: sentinel2_tile(item) for item in pinned.items}
         over = [{tiles[name] for name in block.row["s2_items"]} for block in blocks]
-        return [[units[tile] for tile in sorted(of_block) if tile in units] for of_block in over]
+        of_blocks = [[units[tile] for tile in sorted(of_block) if tile in units] for of_block in over]
+        under = [sorted({tile for cell in block.cells for tile in tiles_of(cell)}) for block in blocks]
+        masks = self.mask_units(settings, pinned, blocks)
+        return [
+            [*grids, *(masks[tile] for tile in tiles_under if tile in masks)]
+            for grids, tiles_under in zip(of_blocks, under, strict=True)
+        ]
+
+    def mask_units(
+        self, settings: Sentinel2Settings, pinned: Sentinel2Scenes, blocks: Sequence[PlannedBlock]
+    ) -> dict[ProcessingTile, Unit]:
+        """The units that mask clouds under some blocks, by tile."""
+        tiles = {tile for block in blocks for cell in block.cells for tile in tiles_of(cell)}
+        return mask_units(settings, pinned, sorted(tiles), blocks[0].season if blocks else 0)
 
     def with_results(self, pinned: Sentinel2Scenes, units: Sequence[Unit], results: Results) -> Sentinel2Scenes:
         # Files that cannot be read now cost the blocks that need them, when they are built.
-        found = (grid_from_result(results[unit.id].read()) for unit in units if results[unit.id].error is None)
+        known = [(unit, results[unit.id]) for unit in units]
+        found = [
+            grid_from_result(result.read()) for unit, result in known if unit.kind == "scene" and result.error is None
+        ]
         grids = {grid.tile: grid for grid in found if grid is not None}
-        return replace(pinned, grids={**pinned.grids, **grids})
+        masks = {unit.id: result for unit, result in known if unit.step == MASKS}
+        return replace(pinned, grids={**pinned.grids, **grids}, masks={**pinned.masks, **masks})
 
     def readings(
         self, settings: Sentinel2Settings, pinned: Sentinel2Scenes, blocks: Sequence[PlannedBlock]
@@ -115,7 +149,9 @@ class Sentinel2(Source):
             cell: outline for block in blocks for cell, outline in zip(block.cells, block.outlines, strict=True)
         }
         season = blocks[0].season if blocks else 0
-        return readings_of(settings, pinned, list(outlines), list(outlines.values()), season)
+        units = self.mask_units(settings, pinned, blocks)
+        masks = {tile: mask_file(tile, unit, pinned.masks.get(unit.id)) for tile, unit in units.items()}
+        return readings_of(settings, pinned, list(outlines), list(outlines.values()), season, masks)
 
     def read(self, reading: Reading, scratch: Scratch, watch: Stopwatch) -> ReadCounts:
         return read_into(scratch, reading.id, reading.task.only(set(reading.cells)), watch)
@@ -124,6 +160,11 @@ class Sentinel2(Source):
         months = {look.moment.month for look in looks_of(pinned.items, season)}
         return [month for month in range(1, MONTHS + 1) if month not in months]
 
+    def dates(self, settings: Sentinel2Settings, pinned: Sentinel2Scenes) -> dict[str, list[dict[str, Any]]]:
+        return {
+            name: open_masks(result.file).dates for name, result in pinned.masks.items() if result.file is not None
+        }
+
     def task(self, settings: Sentinel2Settings, pinned: Sentinel2Scenes, block: PlannedBlock) -> Sentinel2Task:
         cells = set(block.cells)
         own = {reading.id: reading.task.only(cells) for reading in block.readings if reading.source == self.name}
@@ -131,6 +172,12 @@ class Sentinel2(Source):
 
     def assemble(self, task: Sentinel2Task, ground: BlockGround, watch: Stopwatch) -> SourceBlock:
         return sentinel2_block(task, ground, watch)
+
+
+def mask_file(tile: ProcessingTile, unit: Unit, result: UnitResult | None) -> MaskFile:
+    """Where the masks of a tile are. result: None before they were made."""
+    file = None if result is None or result.file is None else result.file.resolve()
+    return MaskFile(tile, unit.id, file, None if result is None else result.error)
 
 
 def granules_of_tiles(items: Sequence[pystac.Item]) -> dict[str, list[pystac.Item]]:

@@ -26,7 +26,15 @@ from h2crop_data.sentinel2.clear import has_value, too_bright
 from h2crop_data.sentinel2.composite import Observation, median_composite, median_values
 from h2crop_data.sentinel2.reflectance import NO_NUMBER, sentinel2_reflectance
 from h2crop_data.sources.readings import ReadCounts
-from h2crop_data.sources.sentinel2.masks import LookMask, UnitMasks, slices_of, unit_masks
+from h2crop_data.sources.sentinel2.masks import (
+    ClearByMasks,
+    ClearClasses,
+    ClearOf,
+    LookMask,
+    UnitMasks,
+    slices_of,
+    unit_masks,
+)
 from h2crop_data.sources.sentinel2.readings import Box, CellPart, Sentinel2Reading
 from h2crop_data.sources.timing import Stopwatch
 
@@ -188,8 +196,11 @@ class UnitMaker:
         """Which pixels each look shows clear."""
         # Of the granules that are asked first; others are read only where these leave something open.
         first: dict[str, list[CellPart]] = defaultdict(list)
+        clear_of = self.clear_of()
         for part in self.reading.parts:
             for look in part.looks:
+                if not clear_of.may_be(look, [part]):
+                    continue
                 name = next((name for name in look.items if name not in self.unreadable), None)
                 if name is not None:
                     first[name].append(part)
@@ -206,7 +217,13 @@ class UnitMaker:
             return as_classes(self.begin(name, "SCL", self.box, needing)())
 
         with self.watch.step("read Sentinel-2"):
-            return unit_masks(self.reading.parts, self.box, classes_of, self.reading.settings.clouds.clear)
+            return unit_masks(self.reading.parts, self.box, classes_of, clear_of)
+
+    def clear_of(self) -> ClearOf:
+        """What says which pixels are clear. Raises the error of a tile whose clouds could not be masked."""
+        if self.reading.settings.clouds.is_classification_alone:
+            return ClearClasses(self.reading.settings.clouds.clear)
+        return ClearByMasks(self.reading.grid, self.box, [masks.opened() for masks in self.reading.masks])
 
     def clear_parts(self, masks: UnitMasks, box: Box) -> dict[str, list[CellPart]]:
         """The items that show some clear pixel in a box, and the parts in which they do."""

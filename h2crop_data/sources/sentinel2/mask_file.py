@@ -1,0 +1,112 @@
+"""The masks of a processing tile as one file: what each date shows at 20 m, and figures on it.
+
+A ZIP archive with `dates.json` and one member a date, `<place>.codes`, uint8 codes (`sentinel2.tile_masks.MaskCode`) of the
+tile's 768 x 768 pixels, rows from north to south. A date is decoded only when it is asked for.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import zipfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from h2crop_data.errors import H2cropError
+from h2crop_data.grid import TILE_SIZE, ProcessingTile
+from h2crop_data.sentinel2.tile_masks import MaskCode
+
+#: Metres of a pixel of masks, and pixels along a tile.
+PIXEL = 20
+SIDE = TILE_SIZE // PIXEL
+DATES = "dates.json"
+#: ZIP archives hold a time for each member; the same masks must give the same bytes.
+NO_TIME = (1980, 1, 1, 0, 0, 0)
+#: Files that a process keeps open.
+KEPT_OPEN = 16
+
+
+@dataclass(frozen=True)
+class MaskFile:
+    """Where the masks of a tile are, or why there are none."""
+
+    tile: ProcessingTile
+    #: Id of the unit of work that makes them.
+    unit: str
+    #: None where nobody made them yet.
+    path: Path | None = None
+    error: H2cropError | None = None
+
+    def opened(self) -> TileMasks:
+        """The masks. Raises the error of the unit that makes them."""
+        if self.error is not None:
+            raise self.error
+        assert self.path is not None, f"the masks of {self.tile.id} were not made"
+        return open_masks(self.path)
+
+
+class TileMasks:
+    """The masks of a tile, date by date."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        with zipfile.ZipFile(path) as archive:
+            document = json.loads(archive.read(DATES))
+        self.tile = ProcessingTile(*document["tile"])
+        #: Rows of the table of dates.
+        self.dates: list[dict[str, Any]] = document["dates"]
+
+    @cached_property
+    def places(self) -> dict[str, int]:
+        """Item -> the place of its date."""
+        return {name: place for place, row in enumerate(self.dates) for name in row["items"]}
+
+    @property
+    def gaps(self) -> set[str]:
+        """Items that could not be read for the masks."""
+        return {name for row in self.dates for name in row["gaps"]}
+
+    def codes(self, place: int) -> NDArray[np.uint8]:
+        """What a date shows, (y, x) codes at 20 m."""
+        with zipfile.ZipFile(self.path) as archive:
+            return np.frombuffer(archive.read(member(place)), np.uint8).reshape(SIDE, SIDE)
+
+    def clear(self, name: str) -> NDArray[np.bool_]:
+        """Where the date that an item shows is clear, (y, x) at 20 m; nowhere for an item it has nothing of."""
+        place = self.places.get(name)
+        if place is None or not self.dates[place]["clear"]:
+            return np.zeros((SIDE, SIDE), bool)
+        cleared: NDArray[np.bool_] = self.codes(place) == MaskCode.CLEAR
+        return cleared
+
+
+@lru_cache(maxsize=KEPT_OPEN)
+def open_masks(path: Path) -> TileMasks:
+    """The masks in a file, its table of dates read once."""
+    return TileMasks(path)
+
+
+def member(place: int) -> str:
+    """The member of a date."""
+    return f"{place:03d}.codes"
+
+
+def masks_as_bytes(
+    tile: ProcessingTile, rows: Sequence[Mapping[str, Any]], codes: Sequence[NDArray[np.uint8]]
+) -> bytes:
+    """The file of a tile's masks. rows: of the table of dates; codes: of each of them, (y, x) at 20 m."""
+    document = {"tile": [tile.epsg, tile.column, tile.row], "dates": list(rows)}
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED, compresslevel=6) as archive:
+        archive.writestr(zipfile.ZipInfo(DATES, NO_TIME), json.dumps(document, sort_keys=True))
+        for place, of_date in enumerate(codes):
+            info = zipfile.ZipInfo(member(place), NO_TIME)
+            info.compress_type = zipfile.ZIP_DEFLATED
+            archive.writestr(info, np.ascontiguousarray(of_date).tobytes())
+    return buffer.getvalue()

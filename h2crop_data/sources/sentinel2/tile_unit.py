@@ -1,0 +1,165 @@
+"""Units of work that mask clouds: a processing tile with all dates of a season, whatever cells are built on it."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import pystac
+import shapely
+from shapely.geometry.base import BaseGeometry
+
+from h2crop_data.catalog.access import file_stamp
+from h2crop_data.catalog.acquisitions import ONE_GRANULE, looks_of, satellite
+from h2crop_data.catalog.items import acquired
+from h2crop_data.catalog.providers import sentinel2_asset, sentinel2_tile
+from h2crop_data.grid import LONLAT, TILE_SIZE, Cell, ProcessingTile, tiles_of, transformer
+from h2crop_data.recipe.model import Clouds, Sentinel2Settings
+from h2crop_data.sentinel2.clouds import CloudMethod, method_named
+from h2crop_data.sentinel2.tile_masks import ALGORITHM as RULES_ALGORITHM
+from h2crop_data.sentinel2.tile_masks import MaskRules
+from h2crop_data.sources.scenes import item_identity, items_over
+from h2crop_data.sources.sentinel2.granules import expected_grid, home_of
+from h2crop_data.sources.sentinel2.looks import CellLook, months_of
+from h2crop_data.sources.sentinel2.select import Sentinel2Scenes
+from h2crop_data.sources.sentinel2.tile_reading import BANDS_OF_RULES, TileTask, make_masks
+from h2crop_data.sources.units import Unit
+
+#: Raised whenever the same scenes and settings give other masks, beside `sentinel2.tile_masks.ALGORITHM`.
+ALGORITHM = 1
+STEP = "sentinel2 masks"
+#: The scene classification among methods: it comes with the image.
+CLASSIFICATION = "scl"
+
+
+def rules_of(clouds: Clouds) -> MaskRules:
+    """The rules of a recipe."""
+    return MaskRules(
+        clear_classes=tuple(sorted(clouds.clear)),
+        uses_classes=CLASSIFICATION in clouds.methods,
+        dilation=clouds.dilation_metres,
+        cast_shadows=clouds.cast_shadows,
+        second_look=clouds.second_look,
+    )
+
+
+def detectors_of(clouds: Clouds) -> list[CloudMethod]:
+    """The detectors of a recipe, in its order. Raises UsageError, PluginError for those that are not there."""
+    return [method_named(name) for name in clouds.methods if name != CLASSIFICATION]
+
+
+def mask_ground(cells: Sequence[Cell]) -> list[BaseGeometry]:
+    """The ground (longitude, latitude) that masks of some cells look at: their tiles, with margins."""
+    return [tile_ground(tile) for tile in sorted({tile for cell in cells for tile in tiles_of(cell)})]
+
+
+def tile_ground(tile: ProcessingTile) -> BaseGeometry:
+    """A tile with its margin in longitude and latitude."""
+    ground = shapely.box(*tile.bounds_with_margin)
+    return shapely.transform(ground, transformer(f"EPSG:{tile.epsg}", LONLAT).transform, interleaved=False)
+
+
+def mask_units(
+    settings: Sentinel2Settings, scenes: Sentinel2Scenes, tiles: Sequence[ProcessingTile], season: int
+) -> dict[ProcessingTile, Unit]:
+    """The unit of work that masks the clouds of a season over each of some tiles; none where clouds are not masked."""
+    if settings.clouds.is_classification_alone or not tiles:
+        return {}
+    ordered = sorted(set(tiles))
+    detectors = detectors_of(settings.clouds)
+    over = items_over(scenes.items, list(map(tile_ground, ordered)))
+    matches = l1c_of_items(scenes.items, scenes.l1c)
+    return {
+        tile: mask_unit(settings, scenes, tile, season, [scenes.by_id[name] for name in names], matches, detectors)
+        for tile, names in zip(ordered, over, strict=True)
+    }
+
+
+def mask_unit(
+    settings: Sentinel2Settings,
+    scenes: Sentinel2Scenes,
+    tile: ProcessingTile,
+    season: int,
+    items: Sequence[pystac.Item],
+    matches: Mapping[str, Sequence[pystac.Item]],
+    detectors: Sequence[CloudMethod],
+) -> Unit:
+    """The unit of a tile. items: over it. matches: L2A item -> the L1C items that show the same."""
+    needs_l1c = any(detector.level == "L1C" for detector in detectors)
+    l1c = {item.id: list(matches.get(item.id, ())) for item in items} if needs_l1c else {}
+    others = {other.id: other for found in l1c.values() for other in found}
+    task = TileTask(
+        settings=settings,
+        rules=rules_of(settings.clouds),
+        tile=tile,
+        looks=tuple(looks_on_tile(tile, items, season)),
+        items={item.id: item for item in items},
+        offsets={name: scenes.offsets[name] for name in [*(item.id for item in items), *others]},
+        l1c={name: tuple(other.id for other in found) for name, found in l1c.items()} if needs_l1c else None,
+        l1c_items=others,
+    )
+    bands = {*BANDS_OF_RULES, *(band for one in detectors if one.level == "L2A" for band in one.bands)}
+    stamps = [
+        [file_stamp(item.assets[sentinel2_asset(item, band)].href) for band in sorted({*bands, "SCL"})]
+        for item in items
+    ]
+    identities = [[item_identity(item), scenes.offsets[item.id]] for item in sorted(items, key=lambda item: item.id)]
+    return Unit(
+        kind="tile",
+        step=STEP,
+        name=f"{tile.id} {season}",
+        algorithm=ALGORITHM,
+        inputs={
+            "season": season,
+            "items": identities,
+            "l1c": [[item_identity(other), scenes.offsets[name]] for name, other in sorted(others.items())],
+        },
+        settings=settings_of_masks(settings, detectors),
+        compute=partial(make_masks, task),
+        stamp=stamps if any(stamp is not None for of_item in stamps for stamp in of_item) else None,
+    )
+
+
+def settings_of_masks(settings: Sentinel2Settings, detectors: Sequence[CloudMethod]) -> dict[str, Any]:
+    """What of a recipe changes masks, as plain data, with the versions of methods."""
+    clouds = settings.clouds
+    return {
+        "methods": [[name, version_of(name, detectors)] for name in clouds.methods],
+        "rules": RULES_ALGORITHM,
+        "clear": sorted(clouds.clear),
+        "dilation": clouds.dilation_metres,
+        "cast_shadows": clouds.cast_shadows,
+        "second_look": clouds.second_look,
+        "missing": clouds.missing,
+        "gaps": settings.gaps,
+    }
+
+
+def version_of(name: str, detectors: Sequence[CloudMethod]) -> str:
+    """The version of a method; empty for the classification, whose version is the baseline of each scene."""
+    return next((detector.version for detector in detectors if detector.name == name), "")
+
+
+def looks_on_tile(tile: ProcessingTile, items: Sequence[pystac.Item], season: int) -> list[CellLook]:
+    """The looks of a season on a tile, in order of time, each with its items in the order in which they are asked.
+
+    The order is that of granules by their names, whatever their files hold: masks must not depend on what was opened.
+    """
+    grids = {sentinel2_tile(item): grid for item in items if (grid := expected_grid(item)) is not None}
+    home = home_of(Cell(tile.epsg, TILE_SIZE, tile.column, tile.row), list(grids.values()))
+    months = months_of(looks_of(items, season), home, grids)
+    return sorted((look for of_month in months.values() for look in of_month), key=lambda look: look.moment)
+
+
+def l1c_of_items(items: Sequence[pystac.Item], l1c: Sequence[pystac.Item]) -> dict[str, list[pystac.Item]]:
+    """L2A item -> the L1C items of the same granule: of its tile and satellite, acquired within a minute of it."""
+    listed: dict[tuple[str, str], list[pystac.Item]] = defaultdict(list)
+    for other in l1c:
+        listed[sentinel2_tile(other), satellite(other)].append(other)
+    found = {}
+    for item in items:
+        same = listed.get((sentinel2_tile(item), satellite(item)), [])
+        found[item.id] = [other for other in same if abs(acquired(other) - acquired(item)) <= ONE_GRANULE]
+    return found
