@@ -1,1 +1,1 @@
-"""Sentinel-2: from numbers to reflectance, clear pixels, monthly composites. Pure functions of arrays."""
+"""Sentinel-2: from numbers to reflectance, cloud masks, monthly composites. Pure functions of arrays."""
