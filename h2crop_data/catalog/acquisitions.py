@@ -173,3 +173,15 @@ def by_tile(items: Sequence[pystac.Item]) -> list[list[pystac.Item]]:
     for item in sorted(items, key=age, reverse=True):
         tiles[sentinel2_tile(item)].append(item)
     return sorted(tiles.values(), key=lambda granules: granules[0].id)
+
+
+def l1c_of_items(items: Sequence[pystac.Item], l1c: Sequence[pystac.Item]) -> dict[str, list[pystac.Item]]:
+    """L2A item -> the L1C items of the same granule: of its tile and satellite, acquired within a minute of it."""
+    listed: dict[tuple[str, str], list[pystac.Item]] = defaultdict(list)
+    for other in l1c:
+        listed[sentinel2_tile(other), satellite(other)].append(other)
+    found = {}
+    for item in items:
+        same = listed.get((sentinel2_tile(item), satellite(item)), [])
+        found[item.id] = [other for other in same if abs(acquired(other) - acquired(item)) <= ONE_GRANULE]
+    return found

@@ -17,6 +17,7 @@ from h2crop_data.sentinel2.reflectance import OffsetEvidence
 
 #: Asset keys of a band: Earth Search; Planetary Computer; Copernicus Data Space.
 SENTINEL2_ASSETS: dict[str, tuple[str, ...]] = {
+    "B01": ("coastal", "B01", "B01_60m"),
     "B02": ("blue", "B02", "B02_10m"),
     "B03": ("green", "B03", "B03_10m"),
     "B04": ("red", "B04", "B04_10m"),
@@ -25,6 +26,8 @@ SENTINEL2_ASSETS: dict[str, tuple[str, ...]] = {
     "B07": ("rededge3", "B07", "B07_20m"),
     "B08": ("nir", "B08", "B08_10m"),
     "B8A": ("nir08", "B8A", "B8A_20m"),
+    "B09": ("nir09", "B09", "B09_60m"),
+    "B10": ("cirrus", "B10"),
     "B11": ("swir16", "B11", "B11_20m"),
     "B12": ("swir22", "B12", "B12_20m"),
     "SCL": ("scl", "SCL", "SCL_20m"),

@@ -56,7 +56,7 @@ class WorkFolder:
             found = self.files.describe(name + RESULT)
         except StoreError:
             return None
-        if not isinstance(marker, dict) or found["sha256"] != marker.get("sha256"):
+        if not isinstance(marker, dict) or found["sha256"] != marker.get("sha256") or marker.get("stamp") != unit.stamp:
             return None
         path = self.files.folder / f"{name}{RESULT}"
         with suppress(OSError):
@@ -69,6 +69,8 @@ class WorkFolder:
         name = self.name_of(unit)
         self.files.write(name + RESULT, [result])
         marker = {**described(unit), "bytes": len(result), "sha256": hashlib.sha256(result).hexdigest()}
+        if unit.stamp is not None:
+            marker["stamp"] = unit.stamp
         self.files.write(name + MARKER, [canonical_json(marker).encode()])
         return self.files.folder / f"{name}{RESULT}"
 

@@ -43,6 +43,9 @@ class Unit:
     needs: tuple[Unit, ...] = ()
     #: Its result follows from what the input hash of its blocks has anyway: its id does not enter that.
     implied: bool = False
+    #: What tells that its files were replaced although the inputs are called as before, as plain data; not in its id: a
+    #: result that was kept with another stamp is computed again.
+    stamp: Any = field(default=None, compare=False)
 
     @cached_property
     def id(self) -> str:

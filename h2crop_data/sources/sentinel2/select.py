@@ -19,7 +19,9 @@ from h2crop_data.errors import PlanError, SceneError
 from h2crop_data.recipe.model import Sentinel2Settings
 from h2crop_data.sentinel2.reflectance import decide_offset
 from h2crop_data.sources.scenes import PinnedItems, SceneDecision, decision, unplaced, without_retracted, year_range
+from h2crop_data.sources.sentinel2.detectors import l1c_bands, l2a_bands
 from h2crop_data.sources.sentinel2.granules import GranuleGrid
+from h2crop_data.sources.sentinel2.select_l1c import L1cScenes, check_l1c, choose_l1c, with_missing
 from h2crop_data.sources.source import Request
 from h2crop_data.sources.units import UnitResult
 
@@ -86,8 +88,9 @@ def choose_sentinel2(
                 refusal = f"cloud cover {cover:g} % is above sentinel2.max_cloud_cover {source.max_cloud_cover:g}"
                 decisions.append(decision(item, "sentinel2", refusal))
                 continue
-            keys = [sentinel2_asset(item, band) for band in (*source.bands, "SCL")]
-            offset = decide_offset(source.offset, offset_evidence(item, source.bands))
+            bands = list(dict.fromkeys([*source.bands, *l2a_bands(source.clouds)]))
+            keys = [sentinel2_asset(item, band) for band in (*bands, "SCL")]
+            offset = decide_offset(source.offset, offset_evidence(item, bands))
         except SceneError as error:
             reason = str(error).removeprefix(f"{item.id}: ")
             decisions.append(decision(item, "sentinel2", reason))
@@ -105,8 +108,15 @@ def choose_sentinel2(
             f"{len(undecided)} of {len(kept.items)} Sentinel-2 scenes cannot be used:\n  {shown}\n"
             "Do what the reasons say, or leave such scenes out with `sentinel2.gaps: record`."
         )
-    decisions = sorted(with_filler_warnings(decisions, kept.fillers), key=lambda one: one.id)
-    return Sentinel2Scenes.of(taken, decisions), decisions
+    decisions = with_filler_warnings(decisions, kept.fillers)
+    l1c = L1cScenes()
+    seen_on_l1c = l1c_bands(source.clouds)
+    if seen_on_l1c and source.clouds.l1c is not None:
+        l1c = choose_l1c(source.clouds.l1c, seen_on_l1c, request, places, taken)
+        check_l1c(l1c, source.clouds.missing)
+        decisions = [*with_missing(decisions, l1c), *l1c.decisions]
+    decisions = sorted(decisions, key=lambda one: one.id)
+    return Sentinel2Scenes.of(taken, decisions, l1c.items), decisions
 
 
 def twin_warning(item: pystac.Item, twins: Mapping[str, str]) -> str:

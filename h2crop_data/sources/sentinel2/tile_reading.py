@@ -6,7 +6,6 @@ where the classification is among the methods: nothing of it can become clear.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,15 +25,14 @@ from h2crop_data.errors import ReadError, SceneError
 from h2crop_data.grid import LONLAT, TILE_MARGIN, ProcessingTile, geobox, transformer
 from h2crop_data.recipe.model import Sentinel2Settings
 from h2crop_data.sentinel2.clear import clear_pixels
-from h2crop_data.sentinel2.clouds import CloudMethod, Detection, method_named, to_mask_grid
+from h2crop_data.sentinel2.clouds import CloudMethod, Detection, to_mask_grid
 from h2crop_data.sentinel2.reflectance import sentinel2_reflectance
 from h2crop_data.sentinel2.sun import sun_position
 from h2crop_data.sentinel2.tile_masks import MaskCode, MaskRules, TileDates, mask_tile
+from h2crop_data.sources.sentinel2.detectors import BANDS_OF_RULES, detectors_of, l2a_bands
 from h2crop_data.sources.sentinel2.looks import CellLook
 from h2crop_data.sources.sentinel2.mask_file import PIXEL, SIDE, masks_as_bytes
 
-#: What cast shadows and the second look compare.
-BANDS_OF_RULES = ("B02", "B8A", "B11")
 #: Pixels of 20 m in the margin, and along a tile with it; rows and columns of the tile itself.
 MARGIN = TILE_MARGIN // PIXEL
 SIDE_WITH_MARGIN = SIDE + 2 * MARGIN
@@ -43,8 +41,6 @@ INNER = (slice(MARGIN, MARGIN + SIDE), slice(MARGIN, MARGIN + SIDE))
 STEP = 3
 #: Columns of the table of dates that are shares of the imaged pixels, and the codes they count.
 SHARES = {code.name.lower(): code for code in MaskCode if code != MaskCode.NOT_IMAGED}
-#: Detectors of this thread: each is used from one thread at a time.
-OF_THREAD = threading.local()
 #: Waits for the numbers of a band.
 Numbers = Callable[[], NDArray[Any]]
 
@@ -64,16 +60,6 @@ class TileTask:
     #: L2A item -> the L1C items that show the same; None where no method needs L1C.
     l1c: Mapping[str, tuple[str, ...]] | None = None
     l1c_items: Mapping[str, pystac.Item] = field(default_factory=dict)
-
-    @property
-    def detectors(self) -> list[CloudMethod]:
-        """The detectors of the recipe, those of this thread."""
-        known: dict[str, CloudMethod] = OF_THREAD.__dict__.setdefault("methods", {})
-        names = [name for name in self.settings.clouds.methods if name != "scl"]
-        for name in names:
-            if name not in known:
-                known[name] = method_named(name)
-        return [known[name] for name in names]
 
 
 def make_masks(task: TileTask, needs: Sequence[Path]) -> bytes:
@@ -109,10 +95,9 @@ class TileMaker:
     def __init__(self, task: TileTask, reader: GranuleReader) -> None:
         self.task, self.reader = task, reader
         self.grid = geobox(task.tile.bounds_with_margin, task.tile.epsg, FINE)
-        self.detectors = task.detectors
+        self.detectors = detectors_of(task.settings.clouds)
         #: The bands of L2A that are read: those of the rules, and those of detectors.
-        own = (band for detector in self.detectors if detector.level == "L2A" for band in detector.bands)
-        self.bands = list(dict.fromkeys([*BANDS_OF_RULES, *own]))
+        self.bands = l2a_bands(task.settings.clouds)
 
     def masks(self) -> bytes:
         """The masks. Raises ReadError, SceneError."""
@@ -141,9 +126,7 @@ class TileMaker:
         whole = np.zeros((len(looks), SIDE_WITH_MARGIN, SIDE_WITH_MARGIN), np.uint8)
         whole[:, *box] = mask_tile(dates, self.task.rules)
         inner = whole[:, *INNER]
-        rows = [
-            self.row(one, of_date, sun) for one, of_date, sun in zip(looks, inner, dates.sun.tolist(), strict=True)
-        ]
+        rows = [self.row(one, of_date, sun) for one, of_date, sun in zip(looks, inner, dates.sun.tolist(), strict=True)]
         return masks_as_bytes(self.task.tile, rows, list(inner))
 
     def can_be_clear(self, classes: NDArray[np.uint8]) -> bool:

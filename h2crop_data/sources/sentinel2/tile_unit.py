@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -12,26 +11,24 @@ import shapely
 from shapely.geometry.base import BaseGeometry
 
 from h2crop_data.catalog.access import file_stamp
-from h2crop_data.catalog.acquisitions import ONE_GRANULE, looks_of, satellite
-from h2crop_data.catalog.items import acquired
+from h2crop_data.catalog.acquisitions import l1c_of_items, looks_of
 from h2crop_data.catalog.providers import sentinel2_asset, sentinel2_tile
 from h2crop_data.grid import LONLAT, TILE_SIZE, Cell, ProcessingTile, tiles_of, transformer
 from h2crop_data.recipe.model import Clouds, Sentinel2Settings
-from h2crop_data.sentinel2.clouds import CloudMethod, method_named
+from h2crop_data.sentinel2.clouds import CloudMethod
 from h2crop_data.sentinel2.tile_masks import ALGORITHM as RULES_ALGORITHM
 from h2crop_data.sentinel2.tile_masks import MaskRules
 from h2crop_data.sources.scenes import item_identity, items_over
+from h2crop_data.sources.sentinel2.detectors import CLASSIFICATION, detectors_of, l2a_bands
 from h2crop_data.sources.sentinel2.granules import expected_grid, home_of
 from h2crop_data.sources.sentinel2.looks import CellLook, months_of
 from h2crop_data.sources.sentinel2.select import Sentinel2Scenes
-from h2crop_data.sources.sentinel2.tile_reading import BANDS_OF_RULES, TileTask, make_masks
+from h2crop_data.sources.sentinel2.tile_reading import TileTask, make_masks
 from h2crop_data.sources.units import Unit
 
 #: Raised whenever the same scenes and settings give other masks, beside `sentinel2.tile_masks.ALGORITHM`.
 ALGORITHM = 1
 STEP = "sentinel2 masks"
-#: The scene classification among methods: it comes with the image.
-CLASSIFICATION = "scl"
 
 
 def rules_of(clouds: Clouds) -> MaskRules:
@@ -43,11 +40,6 @@ def rules_of(clouds: Clouds) -> MaskRules:
         cast_shadows=clouds.cast_shadows,
         second_look=clouds.second_look,
     )
-
-
-def detectors_of(clouds: Clouds) -> list[CloudMethod]:
-    """The detectors of a recipe, in its order. Raises UsageError, PluginError for those that are not there."""
-    return [method_named(name) for name in clouds.methods if name != CLASSIFICATION]
 
 
 def mask_ground(cells: Sequence[Cell]) -> list[BaseGeometry]:
@@ -100,11 +92,9 @@ def mask_unit(
         l1c={name: tuple(other.id for other in found) for name, found in l1c.items()} if needs_l1c else None,
         l1c_items=others,
     )
-    bands = {*BANDS_OF_RULES, *(band for one in detectors if one.level == "L2A" for band in one.bands)}
-    stamps = [
-        [file_stamp(item.assets[sentinel2_asset(item, band)].href) for band in sorted({*bands, "SCL"})]
-        for item in items
-    ]
+    bands = sorted({*l2a_bands(settings.clouds), "SCL"})
+    stamps = [[file_stamp(item.assets[sentinel2_asset(item, band)].href) for band in bands] for item in items]
+    stamps += [[file_stamp(asset.href) for _, asset in sorted(other.assets.items())] for other in others.values()]
     identities = [[item_identity(item), scenes.offsets[item.id]] for item in sorted(items, key=lambda item: item.id)]
     return Unit(
         kind="tile",
@@ -151,15 +141,3 @@ def looks_on_tile(tile: ProcessingTile, items: Sequence[pystac.Item], season: in
     home = home_of(Cell(tile.epsg, TILE_SIZE, tile.column, tile.row), list(grids.values()))
     months = months_of(looks_of(items, season), home, grids)
     return sorted((look for of_month in months.values() for look in of_month), key=lambda look: look.moment)
-
-
-def l1c_of_items(items: Sequence[pystac.Item], l1c: Sequence[pystac.Item]) -> dict[str, list[pystac.Item]]:
-    """L2A item -> the L1C items of the same granule: of its tile and satellite, acquired within a minute of it."""
-    listed: dict[tuple[str, str], list[pystac.Item]] = defaultdict(list)
-    for other in l1c:
-        listed[sentinel2_tile(other), satellite(other)].append(other)
-    found = {}
-    for item in items:
-        same = listed.get((sentinel2_tile(item), satellite(item)), [])
-        found[item.id] = [other for other in same if abs(acquired(other) - acquired(item)) <= ONE_GRANULE]
-    return found

@@ -1,0 +1,53 @@
+"""The detectors of clouds that a recipe asks for, and the bands they look at."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+
+from h2crop_data.errors import RecipeError
+from h2crop_data.recipe.model import Clouds
+from h2crop_data.sentinel2.clouds import CloudMethod, method_named
+
+#: The scene classification among methods: it comes with the image.
+CLASSIFICATION = "scl"
+#: What cast shadows and the second look compare.
+BANDS_OF_RULES = ("B02", "B8A", "B11")
+#: Detectors of this thread: each is used from one thread at a time.
+OF_THREAD = threading.local()
+
+
+def detectors_of(clouds: Clouds) -> list[CloudMethod]:
+    """The detectors of a recipe, in its order, those of this thread.
+
+    Raises UsageError, PluginError for those that are not there, RecipeError where one needs L1C and the recipe does not
+    say where that comes from.
+    """
+    known: dict[str, CloudMethod] = OF_THREAD.__dict__.setdefault("methods", {})
+    names = [name for name in clouds.methods if name != CLASSIFICATION]
+    for name in names:
+        if name not in known:
+            known[name] = method_named(name)
+        if known[name].level == "L1C" and clouds.l1c is None:
+            raise RecipeError(
+                f"sentinel2.clouds.method: {name} finds clouds on L1C: say where it comes from in sentinel2.clouds.l1c "
+                "(catalog, collection)"
+            )
+    return [known[name] for name in names]
+
+
+def l1c_bands(clouds: Clouds) -> list[str]:
+    """The bands of L1C that the detectors of a recipe look at, each once."""
+    return bands_of_level(detectors_of(clouds), "L1C")
+
+
+def l2a_bands(clouds: Clouds) -> list[str]:
+    """The bands of L2A that masks are made of, each once; none where the classification of a pixel says it all."""
+    if clouds.is_classification_alone:
+        return []
+    return list(dict.fromkeys([*BANDS_OF_RULES, *bands_of_level(detectors_of(clouds), "L2A")]))
+
+
+def bands_of_level(detectors: Sequence[CloudMethod], level: str) -> list[str]:
+    """The bands that detectors look at on a level, each once."""
+    return list(dict.fromkeys(band for one in detectors if one.level == level for band in one.bands))

@@ -1,0 +1,119 @@
+"""Which Sentinel-2 L1C scenes are looked at for clouds: those of the granules whose L2A is used."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import pystac
+from shapely.geometry.base import BaseGeometry
+
+from h2crop_data.catalog.acquisitions import l1c_of_items, newest_of_each_acquisition
+from h2crop_data.catalog.items import each_once
+from h2crop_data.catalog.providers import offset_evidence, sentinel2_asset
+from h2crop_data.catalog.search import find_items
+from h2crop_data.errors import PlanError, SceneError
+from h2crop_data.recipe.model import L1cSource
+from h2crop_data.sentinel2.reflectance import decide_offset
+from h2crop_data.sources.scenes import SceneDecision, decision, unplaced, without_retracted, year_range
+from h2crop_data.sources.source import Request
+
+#: Says why a scene that was found is not used.
+Refuse = Callable[[pystac.Item, str], None]
+
+
+@dataclass
+class L1cScenes:
+    """The L1C scenes of a season that are used."""
+
+    items: list[pystac.Item] = field(default_factory=list)
+    decisions: list[SceneDecision] = field(default_factory=list)
+    #: L2A items that are used -> why there is no L1C of them.
+    missing: dict[str, str] = field(default_factory=dict)
+
+
+def choose_l1c(
+    source: L1cSource,
+    bands: Sequence[str],
+    request: Request,
+    places: Sequence[BaseGeometry],
+    used: Sequence[pystac.Item],
+) -> L1cScenes:
+    """The L1C items of a season over some places (longitude, latitude) that show what L2A items do, with decisions.
+
+    bands: that are read of them. used: the L2A items. Scenes that cannot be used leave their L2A item without L1C.
+    """
+    listed: list[pystac.Item] = []
+    decisions = []
+    for done, place in enumerate(places):
+        request.progress(done, len(places), "searching Sentinel-2 L1C")
+        catalog = request.locate_catalog(source.catalog)
+        found = find_items(catalog, source.collection, place, *year_range(request.season))
+        listed += found.items
+        decisions += [unplaced(item, "sentinel2", reason) for item, reason in found.refused]
+    ordered = sorted(each_once(listed), key=lambda item: item.id)
+    by_name = {item.id: item for item in ordered}
+    usable, retracted = without_retracted(ordered, "sentinel2", request.retracted)
+    decisions += retracted
+    kept = newest_of_each_acquisition(usable)
+    decisions += [
+        decision(by_name[left_out], "sentinel2", f"the same acquisition as {newest}, which is newer or listed last")
+        for left_out, newest in sorted(kept.replaced.items())
+    ]
+    wanted = {other.id for found in l1c_of_items(used, kept.items).values() for other in found}
+    taken = []
+    refused = {}
+    for item in kept.items:
+        if item.id not in wanted:
+            decisions.append(decision(item, "sentinel2", "no L2A scene of the same granule is used"))
+            continue
+        try:
+            keys = [sentinel2_asset(item, band) for band in bands]
+            offset = decide_offset(source.offset, offset_evidence(item, bands))
+        except SceneError as error:
+            refused[item.id] = str(error).removeprefix(f"{item.id}: ")
+            decisions.append(decision(item, "sentinel2", refused[item.id]))
+            continue
+        decisions.append(decision(item, "sentinel2", None, offset.offset, offset.reason, offset.warning))
+        item.assets = {key: item.assets[key] for key in keys}
+        item.clear_links()
+        taken.append(item)
+    return L1cScenes(taken, decisions, missing_l1c(used, taken, kept.items, refused))
+
+
+def missing_l1c(
+    used: Sequence[pystac.Item],
+    taken: Sequence[pystac.Item],
+    listed: Sequence[pystac.Item],
+    refused: Mapping[str, str],
+) -> dict[str, str]:
+    """L2A items without L1C -> why."""
+    matched, offered = l1c_of_items(used, taken), l1c_of_items(used, listed)
+    return {
+        item.id: next((f"{other.id}: {refused[other.id]}" for other in offered[item.id]), "the catalog lists none")
+        for item in used
+        if not matched[item.id]
+    }
+
+
+def check_l1c(found: L1cScenes, missing: str) -> None:
+    """Raise PlanError where some L2A has no L1C and the recipe does not skip such dates."""
+    if found.missing and missing == "fail":
+        shown = "\n  ".join(f"{name}: {reason}" for name, reason in list(found.missing.items())[:5])
+        raise PlanError(
+            f"{len(found.missing)} Sentinel-2 scenes have no L1C, on which clouds are looked for:\n  {shown}\n"
+            "Check sentinel2.clouds.l1c, or leave such dates out with `sentinel2.clouds.missing: skip`."
+        )
+
+
+def with_missing(decisions: Sequence[SceneDecision], found: L1cScenes) -> list[SceneDecision]:
+    """Decisions on L2A scenes, with a warning for those that are not used since there is no L1C of them."""
+
+    def warned(one: SceneDecision) -> SceneDecision:
+        reason = found.missing.get(one.id)
+        if reason is None:
+            return one
+        warning = f"no L1C of it ({reason}): nothing of it is used"
+        return replace(one, warning="; ".join(filter(None, [one.warning, warning])))
+
+    return [warned(one) for one in decisions]
