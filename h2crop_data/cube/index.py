@@ -39,6 +39,8 @@ class IndexTables:
     classes: list[dict[int, str]]
     #: By season.
     recipes: dict[int, dict[str, Any]]
+    #: By season, what was looked at date by date; only seasons with such units of work.
+    dates: dict[int, pd.DataFrame] = field(default_factory=dict)
     #: By season and part of its plan, what was read of the sources; only seasons where that was counted.
     sources: dict[int, dict[str, Any]] = field(default_factory=dict)
 
@@ -57,6 +59,7 @@ def index_tables(
         statistics=statistics(seasons, specs),
         classes=classes,
         recipes={finished.season: finished.recipe for finished in seasons},
+        dates={finished.season: finished.dates for finished in seasons if finished.dates is not None},
         sources={finished.season: finished.sources for finished in seasons if finished.sources},
     )
 
@@ -68,6 +71,8 @@ def index_files(tables: IndexTables) -> dict[str, bytes]:
         files[f"samples-{season}.parquet"] = parquet_bytes(samples)
         if season in tables.parcels:
             files[f"parcels-{season}.parquet"] = parquet_bytes(tables.parcels[season])
+        if season in tables.dates:
+            files[f"dates-{season}.parquet"] = parquet_bytes(tables.dates[season])
     files["blocks.parquet"] = parquet_bytes(tables.blocks)
     files["scenes.parquet"] = parquet_bytes(tables.scenes)
     if tables.squares is not None:

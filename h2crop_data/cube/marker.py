@@ -28,6 +28,8 @@ class FinishedBlock(TypedDict):
 class Marker(FinishedBlock, total=False):
     """What `.build/<season>/<block>.json` says."""
 
+    #: Units of work whose rows of the table of dates tell of its pixels.
+    dates: list[str]
     #: Of a built block: seconds by step, and when it was finished (UTC).
     seconds: dict[str, float]
     finished: str

@@ -200,6 +200,8 @@ class SourceFormat:
     #: Its columns of the samples and of the blocks index.
     columns: tuple[Column, ...] = ()
     block_columns: tuple[Column, ...] = ()
+    #: Its columns of the table of dates, beside those that every such table has; none where it makes none.
+    date_columns: tuple[Column, ...] = ()
     #: Whether its scenes make samples: a cell is one for each scene that saw it.
     makes_samples: bool = False
     #: Whether an offset is decided on for each of its scenes.
@@ -279,6 +281,9 @@ def stated_source(source: SourceFormat) -> dict[str, Any]:
     for spec in facts["arrays"]:
         spec["dtype"] = spec["dtype"].name
     del facts["attributes"]
+    if not source.date_columns:
+        # As earlier versions stated it.
+        del facts["date_columns"]
     # Lists instead of tuples, as it is read back.
     plain: dict[str, Any] = json.loads(json.dumps(facts))
     return plain
@@ -307,6 +312,7 @@ def parsed_source(facts: Mapping[str, Any]) -> SourceFormat:
         coordinates=tuple(map(coordinate, facts["coordinates"])),
         columns=tuple(Column(**column) for column in facts["columns"]),
         block_columns=tuple(Column(**column) for column in facts["block_columns"]),
+        date_columns=tuple(Column(**column) for column in facts.get("date_columns", [])),
         makes_samples=facts["makes_samples"],
         has_offsets=facts["has_offsets"],
     )

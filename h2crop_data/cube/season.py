@@ -39,6 +39,8 @@ class FinishedSeason:
     #: Shards of the release: path, bytes, sha256.
     files: list[FileRecord]
     recipe: dict[str, Any]
+    #: What units of work say of each date over the ground; None where nobody looked.
+    dates: pd.DataFrame | None = None
     #: By part of its plan, what was read of the sources: `parcels` and `prior` with `counts` and `unmapped` (country ->
     #: crop code -> parcels), and `warnings` in words. Empty where nobody counted.
     sources: dict[str, Any] = field(default_factory=dict)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from numpy.typing import NDArray
@@ -60,6 +60,8 @@ class AssembledBlock:
     provenance: list[dict[str, Any]]
     sums: BlockSums
     seconds: dict[str, float]
+    #: Units of work whose rows of the table of dates tell of its pixels.
+    dates: list[str] = field(default_factory=list)
 
 
 class BlockTasks:
@@ -107,11 +109,13 @@ def assemble_block(task: BlockTask) -> AssembledBlock:
     arrays: dict[str, NDArray[Any]] = {}
     provenance: list[dict[str, Any]] = [{} for _ in task.ground.cells]
     coordinates: dict[str, list[float]] = {}
+    dates: list[str] = []
     for name, own in task.sources.items():
         made = source_of(name).assemble(own, task.ground, watch)
         arrays |= made.arrays
+        dates += made.dates
         coordinates |= made.coordinates
         provenance = [{**row, **more} for row, more in zip(provenance, made.rows, strict=True)]
     with watch.step("statistics"):
         sums = block_sums(arrays, task.layout.arrays(), task.ground.split, task.flag_masks)
-    return AssembledBlock(arrays, coordinates, provenance, sums, dict(watch.seconds))
+    return AssembledBlock(arrays, coordinates, provenance, sums, dict(watch.seconds), dates)

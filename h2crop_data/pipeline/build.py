@@ -17,6 +17,7 @@ from h2crop_data.errors import PlanError, UsageError
 from h2crop_data.grid import Cell
 from h2crop_data.parcels.taxonomy import Taxonomy
 from h2crop_data.pipeline.block import BlockTask, BlockTasks
+from h2crop_data.pipeline.dates import keep_dates
 from h2crop_data.pipeline.engine import (
     BlockOutcome,
     BuildError,
@@ -31,7 +32,7 @@ from h2crop_data.pipeline.planning import plan_of, with_unit_results
 from h2crop_data.pipeline.schedule import SCRATCH_BYTES, Schedule, SeasonCell
 from h2crop_data.pipeline.sealing import SealedRelease, seal_store
 from h2crop_data.pipeline.survey import survey_season
-from h2crop_data.pipeline.units import scratch_folder, work_folder
+from h2crop_data.pipeline.units import WORKERS, scratch_folder, work_folder
 from h2crop_data.progress import Progress, silent
 from h2crop_data.recipe.model import Recipe, load_recipe
 from h2crop_data.sources.readings import ReadCounts, Reading
@@ -354,9 +355,10 @@ def build_blocks(
     def tasks() -> Iterator[tuple[BlockTask, tuple[Reading, ...]]]:
         for plan, blocks in pending:
             if blocks:
-                # Of all blocks: what a reading is called depends on all cells of the plan.
-                every = plan.blocks["block"].tolist()
-                made = BlockTasks(with_unit_results(plan, every, work_folder(builder.location)))
+                work = work_folder(builder.location)
+                ready = with_unit_results(plan, set(blocks), work, workers=max(workers, WORKERS), progress=progress)
+                keep_dates(builder.storage, ready)
+                made = BlockTasks(ready)
                 yield from ((made.task(number), made.readings(number)) for number in by_ground(plan, blocks))
 
     parts = Scratch(scratch_folder(builder.location, scratch))

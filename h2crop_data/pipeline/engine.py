@@ -73,22 +73,21 @@ def build_block(storage: Storage, task: BlockTask, threads: int = 1) -> BlockOut
             "compress and write": hashing - writing,
             "hash": time.perf_counter() - hashing,
         }
-        builder.write_marker(
-            task.season,
-            task.block,
-            {
-                "block": task.block,
-                "split": task.ground.split,
-                "hashes": task.hashes,
-                "software": __version__,
-                "files": files,
-                "coordinates": built.coordinates,
-                "provenance": built.provenance,
-                "sums": sums,
-                "seconds": seconds,
-                "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-            },
-        )
+        marker: Marker = {
+            "block": task.block,
+            "split": task.ground.split,
+            "hashes": task.hashes,
+            "software": __version__,
+            "files": files,
+            "coordinates": built.coordinates,
+            "provenance": built.provenance,
+            "sums": sums,
+            "seconds": seconds,
+            "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        }
+        if built.dates:
+            marker["dates"] = built.dates
+        builder.write_marker(task.season, task.block, marker)
     except Exception as error:  # noqa: BLE001 -- whatever a scene or a library does, it must not cost the other blocks
         spent = {"failed": time.perf_counter() - start}
         name = f"{task.season}-{task.block:06d}"

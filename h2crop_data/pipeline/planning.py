@@ -22,7 +22,7 @@ from h2crop_data.errors import PlanError
 from h2crop_data.grid import LONLAT, Cell, blocks_of_cells
 from h2crop_data.pipeline.plan import SeasonPlan, row_dictionaries
 from h2crop_data.pipeline.survey import Known, Survey, survey_season
-from h2crop_data.pipeline.units import WorkFolder, run_units, temporary_work
+from h2crop_data.pipeline.units import WORKERS, WorkFolder, run_units, temporary_work
 from h2crop_data.progress import Progress, silent
 from h2crop_data.recipe.model import Recipe
 from h2crop_data.sources.registry import algorithms, layout_of_recipe, sources_of, used_sources
@@ -174,19 +174,27 @@ def units_of_blocks(plan: SeasonPlan, source: Source, blocks: Sequence[PlannedBl
     return [[] for _ in blocks] if settings is None else source.units(settings, plan.pinned[source.name], blocks)
 
 
-def with_unit_results(plan: SeasonPlan, wanted: Collection[int], work: WorkFolder) -> SeasonPlan:
+def with_unit_results(
+    plan: SeasonPlan,
+    wanted: Collection[int],
+    work: WorkFolder,
+    *,
+    workers: int = WORKERS,
+    progress: Progress = silent,
+) -> SeasonPlan:
     """A plan whose sources have the results of the units that some of its blocks use; those that are lost are run.
 
+    Implied units are run for all blocks: they say how scenes are read, which must not depend on what is done already.
     A unit that fails costs the blocks that use it, no others. Raises StoreError where a result cannot be written.
     """
     if not wanted:
         return plan
-    blocks = list(map(PlannedBlocks(plan).block, wanted))
-    units = {
-        source: list(chain.from_iterable(units_of_blocks(plan, source, blocks)))
-        for source, _ in used_sources(plan.recipe)
-    }
-    results = run_units(work, list(chain.from_iterable(units.values())))
+    blocks = list(PlannedBlocks(plan))
+    units = {}
+    for source, _ in used_sources(plan.recipe):
+        of_blocks = zip(blocks, units_of_blocks(plan, source, blocks), strict=True)
+        units[source] = [unit for block, own in of_blocks for unit in own if unit.implied or block.number in wanted]
+    results = run_units(work, list(chain.from_iterable(units.values())), workers=workers, progress=progress)
     pinned = {
         source.name: source.with_results(plan.pinned[source.name], own, results) for source, own in units.items() if own
     }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import geopandas as gpd
@@ -19,6 +20,7 @@ from h2crop_data.cube.statistics import total
 from h2crop_data.cube.writer import StoreBuilder
 from h2crop_data.errors import PlanError
 from h2crop_data.parcels.taxonomy import Taxonomy
+from h2crop_data.pipeline.dates import table_of_dates
 from h2crop_data.pipeline.estimate import empty_months
 from h2crop_data.pipeline.plan import PLAN_FOLDER, SeasonPlan, kept_parts, load_plan, season_of_part
 from h2crop_data.pipeline.source_facts import source_facts
@@ -135,6 +137,7 @@ def finished_season(builder: StoreBuilder, parts: Sequence[SeasonPlan], retracti
     provenance: list[dict[str, Any]] = []
     facts: dict[str, list[Any]] = {"files": [], "sha256": [], "software": []}
     files: list[FileRecord] = []
+    dates: list[list[str]] = []
     coordinates: list[dict[str, list[float]]] = []
     sums: dict[int, FileRecord] = {}
     for block, marker in zip(numbers, builder.read_markers(season, numbers), strict=True):
@@ -144,6 +147,7 @@ def finished_season(builder: StoreBuilder, parts: Sequence[SeasonPlan], retracti
         facts["files"].append([file["path"] for file in marker["files"]])
         facts["sha256"].append([file["sha256"] for file in marker["files"]])
         facts["software"].append(marker["software"])
+        dates.append(marker.get("dates", []))
         coordinates.append(marker["coordinates"])
         if block not in retracted:
             files += marker["files"]
@@ -153,6 +157,9 @@ def finished_season(builder: StoreBuilder, parts: Sequence[SeasonPlan], retracti
     together = gpd.GeoDataFrame(pd.concat([rows.drop(columns="geometry"), derived], axis=1), geometry=rows.geometry)
     columns = parts[-1].layout.sample_columns()
     samples = in_declared_order(with_nullable_integers(together, columns), columns)
+    if any(dates):
+        # Of blocks that were built before dates were noted, nothing is known.
+        facts["dates"] = dates
     blocks = blocks.assign(**facts, retracted=[retracted.get(block, "") for block in numbers])
     kept = blocks[blocks["retracted"] == ""]
     return FinishedSeason(
@@ -167,6 +174,7 @@ def finished_season(builder: StoreBuilder, parts: Sequence[SeasonPlan], retracti
             for split, of_split in kept.groupby("split", sort=True)
         },
         files=files,
+        dates=table_of_dates(builder.storage, chain.from_iterable(kept.get("dates", [])), parts[-1].layout),
         recipe=parts[-1].recipe.as_written(),
         sources={plan.part: source_facts(plan) for plan in parts},
     )

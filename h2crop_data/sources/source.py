@@ -202,6 +202,8 @@ class SourceBlock:
     rows: list[dict[str, Any]]
     #: Values of its coordinates along `sample` and another axis: those of all samples of the block.
     coordinates: dict[str, list[float]] = field(default_factory=dict)
+    #: Units of work whose rows of the table of dates (`Source.dates`) tell of its pixels.
+    dates: list[str] = field(default_factory=list)
 
 
 class Source(ABC):

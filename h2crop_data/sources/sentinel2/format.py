@@ -28,6 +28,25 @@ COLUMNS = (
     ),
 )
 BLOCK_COLUMNS = (Column("s2_items", "texts", "scenes over the block", source=NAME, filled=True, scenes=True),)
+DATE_COLUMNS = (
+    Column("items", "texts", "scenes that show the date, in the order in which they are asked", source=NAME),
+    Column("l1c", "texts", "L1C scenes on which clouds were looked for", source=NAME),
+    Column("methods", "texts", "methods that looked for clouds, with their versions", source=NAME),
+    Column("sun_azimuth", "number", "of the sun over the tile, from the grid's north over east", "degrees", NAME),
+    Column("sun_elevation", "number", "of the sun over the tile", "degrees", NAME),
+    Column("imaged", "number", "pixels of the tile that were imaged", "share", NAME),
+    Column("clear", "number", "of these, clear", "share", NAME),
+    Column("cloud", "number", "of these, cloud by a method", "share", NAME),
+    Column("shadow", "number", "of these, shadow by a method", "share", NAME),
+    Column("cast_shadow", "number", "of these, dark where a cloud casts its shadow", "share", NAME),
+    Column("snow", "number", "of these, snow", "share", NAME),
+    Column("second_look", "number", "of these, brighter or darker than the dates before and after", "share", NAME),
+    Column("near", "number", "of these, near a cloud or shadow", "share", NAME),
+    Column("unusable", "number", "of these, of another class that is not clear", "share", NAME),
+    Column("cloud_probability", "number", "mean over the tile, by the method that states the most", "", NAME),
+    Column("skipped", "text", "why the date is not used; empty where it is", source=NAME),
+    Column("gaps", "texts", "scenes of it that could not be read", source=NAME),
+)
 
 
 def sentinel2_format(bands: Sequence[str], cell_size: int) -> SourceFormat:
@@ -87,5 +106,6 @@ def sentinel2_format(bands: Sequence[str], cell_size: int) -> SourceFormat:
         {"s2_bands": list(bands)},
         COLUMNS,
         BLOCK_COLUMNS,
+        DATE_COLUMNS,
         has_offsets=True,
     )

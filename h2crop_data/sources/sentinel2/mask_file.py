@@ -1,7 +1,7 @@
 """The masks of a processing tile as one file: what each date shows at 20 m, and figures on it.
 
-A ZIP archive with `dates.json` and one member a date, `<place>.codes`, uint8 codes (`sentinel2.tile_masks.MaskCode`) of the
-tile's 768 x 768 pixels, rows from north to south. A date is decoded only when it is asked for.
+A ZIP archive with `dates.json` and one member a date, `<place>.codes`: what each of the tile's 768 x 768 pixels is,
+uint8 (`sentinel2.tile_masks.MaskCode`), rows from north to south. A date is decoded only when it is asked for.
 """
 
 from __future__ import annotations

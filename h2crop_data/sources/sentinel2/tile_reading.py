@@ -25,7 +25,7 @@ from h2crop_data.errors import ReadError, SceneError
 from h2crop_data.grid import LONLAT, TILE_MARGIN, ProcessingTile, geobox, transformer
 from h2crop_data.recipe.model import Sentinel2Settings
 from h2crop_data.sentinel2.clear import clear_pixels
-from h2crop_data.sentinel2.clouds import CloudMethod, Detection, to_mask_grid
+from h2crop_data.sentinel2.clouds import CloudMethod, Detection, to_20_metres
 from h2crop_data.sentinel2.reflectance import sentinel2_reflectance
 from h2crop_data.sentinel2.sun import sun_position
 from h2crop_data.sentinel2.tile_masks import MaskCode, MaskRules, TileDates, mask_tile
@@ -185,10 +185,10 @@ class TileMaker:
                 one.classes[:] = 0
                 return
             found = self.detected(detector, seen)
-            dates.cloud[place] |= to_mask_grid(found.cloud, detector.pixel)[box]
-            dates.shadow[place] |= to_mask_grid(found.shadow, detector.pixel)[box]
+            dates.cloud[place] |= to_20_metres(found.cloud, detector.pixel)[box]
+            dates.shadow[place] |= to_20_metres(found.shadow, detector.pixel)[box]
             if found.probability is not None:
-                of_tile = to_mask_grid(found.probability, detector.pixel)[INNER][one.classes[INNER] > 0]
+                of_tile = to_20_metres(found.probability, detector.pixel)[INNER][one.classes[INNER] > 0]
                 if of_tile.size:
                     one.cloud_probability = max(one.cloud_probability or 0.0, float(of_tile.mean()))
 
@@ -349,6 +349,6 @@ def averaged(pixels: NDArray[np.int16], pixel: int) -> NDArray[np.int16]:
     if times == 1:
         return pixels
     blocks = pixels.reshape(len(pixels) // times, times, -1, times)
-    means = np.rint(blocks.mean(axis=(1, 3), dtype=np.float32)).astype(np.int16)
+    means: NDArray[np.int16] = np.rint(blocks.mean(axis=(1, 3), dtype=np.float32)).astype(np.int16)
     means[(blocks == REFLECTANCE_FILL).any(axis=(1, 3))] = REFLECTANCE_FILL
     return means

@@ -16,7 +16,6 @@ from h2crop_data.catalog.providers import sentinel2_asset, sentinel2_tile
 from h2crop_data.grid import LONLAT, TILE_SIZE, Cell, ProcessingTile, tiles_of, transformer
 from h2crop_data.recipe.model import Clouds, Sentinel2Settings
 from h2crop_data.sentinel2.clouds import CloudMethod
-from h2crop_data.sentinel2.tile_masks import ALGORITHM as RULES_ALGORITHM
 from h2crop_data.sentinel2.tile_masks import MaskRules
 from h2crop_data.sources.scenes import item_identity, items_over
 from h2crop_data.sources.sentinel2.detectors import CLASSIFICATION, detectors_of, l2a_bands
@@ -26,7 +25,7 @@ from h2crop_data.sources.sentinel2.select import Sentinel2Scenes
 from h2crop_data.sources.sentinel2.tile_reading import TileTask, make_masks
 from h2crop_data.sources.units import Unit
 
-#: Raised whenever the same scenes and settings give other masks, beside `sentinel2.tile_masks.ALGORITHM`.
+#: Raised whenever the same scenes and settings give other masks.
 ALGORITHM = 1
 STEP = "sentinel2 masks"
 
@@ -117,7 +116,6 @@ def settings_of_masks(settings: Sentinel2Settings, detectors: Sequence[CloudMeth
     clouds = settings.clouds
     return {
         "methods": [[name, version_of(name, detectors)] for name in clouds.methods],
-        "rules": RULES_ALGORITHM,
         "clear": sorted(clouds.clear),
         "dilation": clouds.dilation_metres,
         "cast_shadows": clouds.cast_shadows,

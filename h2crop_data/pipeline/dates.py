@@ -1,0 +1,61 @@
+"""The table of dates: what units of work say of each date over the ground of blocks, kept beside their markers.
+
+.build/dates/<unit>.json   rows of a unit, written once, before blocks that use it are built
+
+A marker names the units of its block, and sealing puts their rows together. The work folder, in which results lie, can
+be deleted at any time; these rows cannot.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import pandas as pd
+
+from h2crop_data.cube.columns import DATES, in_declared_order
+from h2crop_data.cube.schema import StoreLayout
+from h2crop_data.errors import StoreError
+from h2crop_data.pipeline.plan import SeasonPlan
+from h2crop_data.sources.registry import used_sources
+from h2crop_data.storage.storage import BUILD_FOLDER, Storage, canonical_json
+
+FOLDER = f"{BUILD_FOLDER}/dates"
+
+
+def keep_dates(files: Storage, plan: SeasonPlan) -> None:
+    """Keep the rows of the units whose results a plan was given. Raises StoreError."""
+    for source, settings in used_sources(plan.recipe):
+        for unit, rows in source.dates(settings, plan.pinned[source.name]).items():
+            if not files.exists(name_of(unit)):
+                files.replace(name_of(unit), [canonical_json(rows).encode()])
+
+
+def table_of_dates(files: Storage, units: Iterable[str], layout: StoreLayout) -> pd.DataFrame | None:
+    """The rows of some units as a table, in order of ground and time; None where there are none.
+
+    Raises StoreError where rows are lost.
+    """
+    rows: list[dict[str, Any]] = []
+    for unit in sorted(set(units)):
+        if not files.exists(name_of(unit)):
+            raise StoreError(
+                f"{files.where(name_of(unit))} is missing: what blocks say of their dates; put it back from a copy of "
+                "the store, or retract those blocks and build them again"
+            )
+        rows += [{"unit": unit, **row} for row in files.read_json(name_of(unit))]
+    if not rows:
+        return None
+    columns = [*DATES, *(column for source in layout.sources for column in source.date_columns)]
+    table = in_declared_order(pd.DataFrame(rows), columns)
+    for column in columns:
+        if column.dtype == "time":
+            table[column.name] = pd.to_datetime(table[column.name], utc=True, format="ISO8601").dt.as_unit("us")
+        elif column.dtype == "number":
+            table[column.name] = table[column.name].astype("float64")
+    return table.sort_values(["tile", "time", "unit"], ignore_index=True)
+
+
+def name_of(unit: str) -> str:
+    """The file of a unit's rows."""
+    return f"{FOLDER}/{unit}.json"
