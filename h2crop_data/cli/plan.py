@@ -101,6 +101,9 @@ def show_plans(plans: list[SeasonPlan], as_json: bool, notes: list[str]) -> None
         if read.tiles:
             requests = f", {read.requests:,} requests" if read.requests else ""
             rows.append(["to read", f"at most {megabytes(read.bytes)} in {read.tiles:,} tiles{requests}"])
+        if read.mask_dates:
+            amount = f"{read.mask_dates:,} date(s) of processing tiles, at most {megabytes(read.mask_bytes)}"
+            rows.append(["cloud masks", f"{amount}, about {duration(read.mask_seconds)} of one worker"])
         rows.append(["time", f"about {duration(summary.seconds)} of one worker"])
         print_table(f"season {plan.season}", ["what", "how much"], rows)
         for reason, count in summary.left_out.items():

@@ -16,7 +16,7 @@ from h2crop_data.constants import COARSE, FINE, REFLECTANCE_FILL
 from h2crop_data.cube.columns import BLOCK_HASHES, BLOCK_RECORDS, BLOCKS, SAMPLES, Column
 from h2crop_data.errors import FormatVersionError
 
-FORMAT_VERSION = "1.1"
+FORMAT_VERSION = "1.2"
 
 #: The copy of a release's root document, below its index folder.
 ROOT_COPY = "root.json"

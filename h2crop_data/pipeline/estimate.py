@@ -68,7 +68,7 @@ def estimate(plan: SeasonPlan) -> Estimate:
         raw_bytes=raw,
         bytes=int(raw * COMPRESSION[plan.recipe.store.codec]),
         to_read=to_read,
-        seconds=reads + to_read.seconds + raw / 1e6 * SECONDS_A_MEGABYTE,
+        seconds=reads + to_read.seconds + to_read.mask_seconds + raw / 1e6 * SECONDS_A_MEGABYTE,
         left_out=dict(reasons.most_common()),
         months_without_scenes=empty_months(plan),
         split_problems=plan.split_problems,

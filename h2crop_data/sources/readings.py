@@ -48,11 +48,11 @@ class ToRead:
     bytes: int = 0
     requests: int = 0
     seconds: float = 0.0
+    #: Beside these, what masking clouds takes: dates over processing tiles, bytes, requests, seconds of one worker.
+    mask_dates: int = 0
+    mask_bytes: int = 0
+    mask_requests: int = 0
+    mask_seconds: float = 0.0
 
     def __add__(self, other: ToRead) -> ToRead:
-        return ToRead(
-            self.tiles + other.tiles,
-            self.bytes + other.bytes,
-            self.requests + other.requests,
-            self.seconds + other.seconds,
-        )
+        return ToRead(**{name: value + getattr(other, name) for name, value in vars(self).items()})

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pyarrow import types
 
-from h2crop_data.cube.columns import GEOMETRY, IMPORTED_COLUMNS, PARCELS, SCENES, SINCE_1_1, SQUARES, Column
+from h2crop_data.cube.columns import DATES, GEOMETRY, IMPORTED_COLUMNS, PARCELS, SCENES, SINCE_1_1, SQUARES, Column
 from h2crop_data.errors import StoreError
 from h2crop_data.validation.checks.source_checks import SourceChecks
 from h2crop_data.validation.findings import Findings, Progress, error, first
@@ -73,6 +73,8 @@ def columns_of(release: Release, name: str) -> list[Column]:
     """The columns that a table of the index may have; those of sources come with the store's layout."""
     if name == "blocks":
         return [column for column in release.layout.block_columns() if release.minor or column.name not in SINCE_1_1]
+    if name.startswith("dates"):
+        return [*DATES, *(column for source in release.layout.sources for column in source.date_columns)]
     if not name.startswith("samples"):
         return list(TABLES.get(name, PARCELS))
     imported = release.is_imported(int(name.split("-")[1]))
@@ -88,7 +90,8 @@ def wanted_parts(release: Release, sources: Sequence[SourceChecks[Any]]) -> tupl
     wanted += [f"{table}-{season}" for source in sources for table in source.season_tables for season in built]
     if release.minor:
         wanted += ["root"]
-    return wanted, ["squares", "datasheet", *(f"parcels-{season}" for season in seasons)]
+    by_season = [f"{table}-{season}" for season in seasons for table in ("parcels", "dates")]
+    return wanted, ["squares", "datasheet", *by_season]
 
 
 def check_index(release: Release, sources: Sequence[SourceChecks[Any]], progress: Progress) -> Findings:

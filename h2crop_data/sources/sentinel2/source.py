@@ -27,8 +27,8 @@ from h2crop_data.sources.sentinel2.mask_file import MaskFile, open_masks
 from h2crop_data.sources.sentinel2.readings import ALGORITHM, NO_PIXELS, Sentinel2Reading, as_reading, readings_of
 from h2crop_data.sources.sentinel2.select import Sentinel2Scenes, choose_sentinel2
 from h2crop_data.sources.sentinel2.tile_unit import STEP as MASKS
-from h2crop_data.sources.sentinel2.tile_unit import mask_ground, mask_units
-from h2crop_data.sources.sentinel2.to_read import sentinel2_to_read
+from h2crop_data.sources.sentinel2.tile_unit import mask_ground, mask_units, tile_tasks
+from h2crop_data.sources.sentinel2.to_read import masks_to_read, sentinel2_to_read
 from h2crop_data.sources.sentinel2.words import Sentinel2Words
 from h2crop_data.sources.source import BlockGround, PlannedBlock, ReadFile, Request, Selected, Source, SourceBlock
 from h2crop_data.sources.timing import Stopwatch
@@ -99,7 +99,9 @@ class Sentinel2(Source):
         return {"sentinel2_scenes": len(pinned.items)}
 
     def to_read(self, settings: Sentinel2Settings, pinned: Sentinel2Scenes, blocks: Sequence[PlannedBlock]) -> ToRead:
-        return sentinel2_to_read(self.readings_of_blocks(settings, pinned, blocks))
+        season = blocks[0].season if blocks else 0
+        masked = tile_tasks(settings, pinned, tiles_under(blocks), season)
+        return sentinel2_to_read(self.readings_of_blocks(settings, pinned, blocks)) + masks_to_read(masked)
 
     def units(
         self, settings: Sentinel2Settings, pinned: Sentinel2Scenes, blocks: Sequence[PlannedBlock]
@@ -112,19 +114,18 @@ class Sentinel2(Source):
         tiles = {item.id: sentinel2_tile(item) for item in pinned.items}
         over = [{tiles[name] for name in block.row["s2_items"]} for block in blocks]
         of_blocks = [[units[tile] for tile in sorted(of_block) if tile in units] for of_block in over]
-        under = [sorted({tile for cell in block.cells for tile in tiles_of(cell)}) for block in blocks]
+        under = [tiles_under([block]) for block in blocks]
         masks = self.mask_units(settings, pinned, blocks)
         return [
-            [*grids, *(masks[tile] for tile in tiles_under if tile in masks)]
-            for grids, tiles_under in zip(of_blocks, under, strict=True)
+            [*grids, *(masks[tile] for tile in of_block if tile in masks)]
+            for grids, of_block in zip(of_blocks, under, strict=True)
         ]
 
     def mask_units(
         self, settings: Sentinel2Settings, pinned: Sentinel2Scenes, blocks: Sequence[PlannedBlock]
     ) -> dict[ProcessingTile, Unit]:
         """The units that mask clouds under some blocks, by tile."""
-        tiles = {tile for block in blocks for cell in block.cells for tile in tiles_of(cell)}
-        return mask_units(settings, pinned, sorted(tiles), blocks[0].season if blocks else 0)
+        return mask_units(settings, pinned, tiles_under(blocks), blocks[0].season if blocks else 0)
 
     def with_results(self, pinned: Sentinel2Scenes, units: Sequence[Unit], results: Results) -> Sentinel2Scenes:
         # Files that cannot be read now cost the blocks that need them, when they are built.
@@ -170,6 +171,11 @@ class Sentinel2(Source):
 
     def assemble(self, task: Sentinel2Task, ground: BlockGround, watch: Stopwatch) -> SourceBlock:
         return sentinel2_block(task, ground, watch)
+
+
+def tiles_under(blocks: Sequence[PlannedBlock]) -> list[ProcessingTile]:
+    """The processing tiles that the cells of some blocks take their parts from."""
+    return sorted({tile for block in blocks for cell in block.cells for tile in tiles_of(cell)})
 
 
 def mask_file(tile: ProcessingTile, unit: Unit, result: UnitResult | None) -> MaskFile:

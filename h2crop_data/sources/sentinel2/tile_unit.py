@@ -18,7 +18,7 @@ from h2crop_data.recipe.model import Clouds, Sentinel2Settings
 from h2crop_data.sentinel2.clouds import CloudMethod
 from h2crop_data.sentinel2.tile_masks import MaskRules
 from h2crop_data.sources.scenes import item_identity, items_over
-from h2crop_data.sources.sentinel2.detectors import CLASSIFICATION, detectors_of, l2a_bands
+from h2crop_data.sources.sentinel2.detectors import CLASSIFICATION, detectors_of, l1c_bands, l2a_bands
 from h2crop_data.sources.sentinel2.granules import expected_grid, home_of
 from h2crop_data.sources.sentinel2.looks import CellLook, months_of
 from h2crop_data.sources.sentinel2.select import Sentinel2Scenes
@@ -56,54 +56,64 @@ def mask_units(
     settings: Sentinel2Settings, scenes: Sentinel2Scenes, tiles: Sequence[ProcessingTile], season: int
 ) -> dict[ProcessingTile, Unit]:
     """The unit of work that masks the clouds of a season over each of some tiles; none where clouds are not masked."""
+    tasks = tile_tasks(settings, scenes, tiles, season)
+    detectors = detectors_of(settings.clouds) if tasks else []
+    return {task.tile: mask_unit(task, season, detectors) for task in tasks}
+
+
+def tile_tasks(
+    settings: Sentinel2Settings, scenes: Sentinel2Scenes, tiles: Sequence[ProcessingTile], season: int
+) -> list[TileTask]:
+    """What is masked: some tiles, in order, each with its scenes of a season."""
     if settings.clouds.is_classification_alone or not tiles:
-        return {}
+        return []
     ordered = sorted(set(tiles))
-    detectors = detectors_of(settings.clouds)
     over = items_over(scenes.items, list(map(tile_ground, ordered)))
-    matches = l1c_of_items(scenes.items, scenes.l1c)
-    return {
-        tile: mask_unit(settings, scenes, tile, season, [scenes.by_id[name] for name in names], matches, detectors)
+    matches = l1c_of_items(scenes.items, scenes.l1c) if l1c_bands(settings.clouds) else None
+    return [
+        tile_task(settings, scenes, tile, season, [scenes.by_id[name] for name in names], matches)
         for tile, names in zip(ordered, over, strict=True)
-    }
+    ]
 
 
-def mask_unit(
+def tile_task(
     settings: Sentinel2Settings,
     scenes: Sentinel2Scenes,
     tile: ProcessingTile,
     season: int,
     items: Sequence[pystac.Item],
-    matches: Mapping[str, Sequence[pystac.Item]],
-    detectors: Sequence[CloudMethod],
-) -> Unit:
-    """The unit of a tile. items: over it. matches: L2A item -> the L1C items that show the same."""
-    needs_l1c = any(detector.level == "L1C" for detector in detectors)
-    l1c = {item.id: list(matches.get(item.id, ())) for item in items} if needs_l1c else {}
+    matches: Mapping[str, Sequence[pystac.Item]] | None,
+) -> TileTask:
+    """What is masked on a tile. items: over it. matches: L2A item -> the L1C items that show the same, if needed."""
+    l1c = {} if matches is None else {item.id: list(matches.get(item.id, ())) for item in items}
     others = {other.id: other for found in l1c.values() for other in found}
-    task = TileTask(
+    return TileTask(
         settings=settings,
         rules=rules_of(settings.clouds),
         tile=tile,
         looks=tuple(looks_on_tile(tile, items, season)),
         items={item.id: item for item in items},
         offsets={name: scenes.offsets[name] for name in [*(item.id for item in items), *others]},
-        l1c={name: tuple(other.id for other in found) for name, found in l1c.items()} if needs_l1c else None,
+        l1c=None if matches is None else {name: tuple(one.id for one in found) for name, found in l1c.items()},
         l1c_items=others,
     )
+
+
+def mask_unit(task: TileTask, season: int, detectors: Sequence[CloudMethod]) -> Unit:
+    """The unit of work of a tile."""
+    settings, items, others = task.settings, list(task.items.values()), task.l1c_items
     bands = sorted({*l2a_bands(settings.clouds), "SCL"})
     stamps = [[file_stamp(item.assets[sentinel2_asset(item, band)].href) for band in bands] for item in items]
     stamps += [[file_stamp(asset.href) for _, asset in sorted(other.assets.items())] for other in others.values()]
-    identities = [[item_identity(item), scenes.offsets[item.id]] for item in sorted(items, key=lambda item: item.id)]
     return Unit(
         kind="tile",
         step=STEP,
-        name=f"{tile.id} {season}",
+        name=f"clouds over {task.tile.id}, {season}",
         algorithm=ALGORITHM,
         inputs={
             "season": season,
-            "items": identities,
-            "l1c": [[item_identity(other), scenes.offsets[name]] for name, other in sorted(others.items())],
+            "items": [[item_identity(item), task.offsets[name]] for name, item in sorted(task.items.items())],
+            "l1c": [[item_identity(other), task.offsets[name]] for name, other in sorted(others.items())],
         },
         settings=settings_of_masks(settings, detectors),
         compute=partial(make_masks, task),

@@ -12,7 +12,10 @@ from h2crop_data.catalog.providers import sentinel2_asset
 from h2crop_data.constants import FINE_BANDS
 from h2crop_data.sources.readings import ToRead
 from h2crop_data.sources.scenes import SECONDS_A_READ
+from h2crop_data.sources.sentinel2.detectors import CLASSIFICATION, l1c_bands, l2a_bands
+from h2crop_data.sources.sentinel2.mask_file import PIXEL
 from h2crop_data.sources.sentinel2.readings import Box, Sentinel2Reading
+from h2crop_data.sources.sentinel2.tile_reading import SIDE_WITH_MARGIN, TileTask
 from h2crop_data.sources.sentinel2.unit import common, ground_of, pieces_of
 
 #: Bytes of a pixel in files, as measured: numbers of 16 bits, and classes.
@@ -21,9 +24,16 @@ BAND_BYTES, CLASS_BYTES = 1.33, 0.1
 OPENING = 2
 #: Seconds of a core for a tile of 1024 x 1024 pixels: decoding it, and its part of the composites.
 SECONDS_A_TILE = 0.012
+#: Internal tiles of a file under a processing tile with its margin, about.
+TILES_OF_FILE = 6
+#: Pixel size in metres of bands that do not have 20 m.
+PIXEL_OF = dict.fromkeys(FINE_BANDS, 10) | dict.fromkeys(("B01", "B09", "B10"), 60)
 #: Seconds to wait for an answer, and bytes a second of one worker, where files are remote.
 SECONDS_A_REQUEST, BYTES_A_SECOND = SECONDS_A_READ[True], 50e6
 TILE_PIXELS = 1024 * 1024
+#: Seconds of a core that a date over a processing tile takes: by the rules, and by detector (others: the last), as
+#: bench_clouds measured.
+SECONDS_OF_RULES, SECONDS_OF_DETECTORS, SECONDS_OF_OTHERS = 0.35, {"ukis": 0.7, "s2cloudless": 0.5}, 0.7
 
 
 def sentinel2_to_read(readings: Iterable[Sentinel2Reading]) -> ToRead:
@@ -43,6 +53,34 @@ def sentinel2_to_read(readings: Iterable[Sentinel2Reading]) -> ToRead:
                     files[asset.href] = size_of(asset)
     known = [size for size in files.values() if size is not None]
     return replace(total, bytes=min(total.bytes, sum(known))) if len(known) == len(files) else total
+
+
+def masks_to_read(tasks: Iterable[TileTask]) -> ToRead:
+    """What masking clouds takes where every date has something clear; of L1C too."""
+    total = ToRead()
+    side = SIDE_WITH_MARGIN * PIXEL
+    for task in tasks:
+        clouds = task.settings.clouds
+        seconds = SECONDS_OF_RULES + sum(
+            SECONDS_OF_DETECTORS.get(name, SECONDS_OF_OTHERS) for name in clouds.methods if name != CLASSIFICATION
+        )
+        pixels = {PIXEL_OF.get(band, 20): 0 for band in (*l2a_bands(clouds), *l1c_bands(clouds))}
+        for band in (*l2a_bands(clouds), *l1c_bands(clouds)):
+            pixels[PIXEL_OF.get(band, 20)] += 1
+        size = CLASS_BYTES * (side // 20) ** 2
+        size += sum(BAND_BYTES * count * (side // pixel) ** 2 for pixel, count in pixels.items())
+        files = 1 + sum(pixels.values())
+        first = next(iter(task.items.values()), None)
+        remote = first is not None and is_remote(next(iter(first.assets.values())).href)
+        dates = len(task.looks)
+        requests = dates * files * (OPENING + TILES_OF_FILE) if remote else 0
+        if remote:
+            seconds += files * (OPENING + TILES_OF_FILE) * SECONDS_A_REQUEST / task.settings.connections
+            seconds += size / BYTES_A_SECOND
+        total += ToRead(
+            mask_dates=dates, mask_bytes=round(dates * size), mask_requests=requests, mask_seconds=dates * seconds
+        )
+    return total
 
 
 def size_of(asset: pystac.Asset) -> int | None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
 
 from h2crop_data.constants import FINE_BANDS, MONTHS
 from h2crop_data.cube.index import IndexTables
@@ -11,12 +14,15 @@ from h2crop_data.datasheet.facts import MONTH_NAMES, clear_shares, everything, f
 from h2crop_data.datasheet.markdown import code, count, listing, plain, plural, share, table
 from h2crop_data.datasheet.quality import NAMED, band_row
 from h2crop_data.datasheet.words import Coordinates, SourceWords
+from h2crop_data.recipe.model import Clouds
 
 #: Columns of the samples index that name scenes, and what is wrong with these.
 FAULTS = {
     "s2_gaps": "Sentinel-2 scenes that could not be read",
     "s2_impossible": "Sentinel-2 scenes with clear pixels above reflectance 2 (these pixels were not used)",
 }
+#: Shares of the table of dates that a datasheet sums up.
+MASKED = ("clear", "cloud", "shadow", "cast_shadow", "near", "second_look", "snow", "unusable")
 
 
 class Sentinel2Words(SourceWords):
@@ -39,7 +45,7 @@ class Sentinel2Words(SourceWords):
         return "of Sentinel-2 all months together"
 
     def quality(self, source: SourceFormat, tables: IndexTables) -> list[list[str]]:
-        return [clear_months(tables)]
+        return [clear_months(tables), *([masked_dates(tables)] if tables.dates else [])]
 
     def faults(self, source: SourceFormat, tables: IndexTables) -> list[str]:
         samples = everything(tables)
@@ -61,10 +67,7 @@ class Sentinel2Words(SourceWords):
             "was clear differs from place to place: `s2_clear`, `s2_day`."
         ]
         sections = recipe_sections(tables, "sentinel2")
-        if sections:
-            limits.append(
-                "Clear is what Sentinel-2's scene classification calls so; it misses thin cloud and cloud edges."
-            )
+        limits += [limit_of_masks(clouds) for clouds in distinct_clouds(sections)]
         limits += [
             f"`s2_clear`: {plain(section['s2_clear'])}."
             for section in recipe_sections(tables, "published")[:1]
@@ -86,6 +89,40 @@ class Sentinel2Words(SourceWords):
                 for offset in offsets
             ]
         return limits
+
+
+def distinct_clouds(sections: Sequence[Mapping[str, Any]]) -> list[Clouds]:
+    """The settings of cloud masks in some recipes, each once."""
+    found = [Clouds.model_validate(one.get("clouds", {}), context={"stored": True}) for one in sections]
+    return [one for place, one in enumerate(found) if one not in found[:place]]
+
+
+def limit_of_masks(clouds: Clouds) -> str:
+    """What a user must know of how clear pixels were found."""
+    if clouds.is_classification_alone:
+        return "Clear is what Sentinel-2's scene classification calls so; it misses thin cloud and cloud edges."
+    steps = [f"{clouds.dilation_metres:g} m around them"] if clouds.dilation_metres else []
+    steps += ["dark ground where clouds cast their shadows"] if clouds.cast_shadows else []
+    steps += ["dates that differ from both dates before and after"] if clouds.second_look else []
+    masked = f", with {', '.join(steps)}" if steps else ""
+    return (
+        f"Clouds are masked by {' and '.join(clouds.methods)}{masked}. Thin cirrus and haze stay in part; "
+        "`dates-<season>.parquet` says of each date what was masked and why."
+    )
+
+
+def masked_dates(tables: IndexTables) -> list[str]:
+    """What was masked, in the mean over all dates of all tiles, by season and methods."""
+    rows = []
+    for season, dates in tables.dates.items():
+        for methods, of_methods in dates.groupby(dates["methods"].map(", ".join), sort=True):
+            seen = of_methods[of_methods["imaged"] > 0]
+            weights = seen["imaged"].to_numpy()
+            means = [share(float(np.average(seen[column], weights=weights))) if len(seen) else "-" for column in MASKED]
+            skipped = int((of_methods["skipped"] != "").sum())
+            rows.append([str(season), methods, count(of_methods["time"].nunique()), *means, count(skipped)])
+    columns = ["season", "clouds by", "dates", *(column.replace("_", " ") for column in MASKED), "not used"]
+    return table(columns, rows)
 
 
 def stored_bands(source: SourceFormat) -> Sequence[str]:

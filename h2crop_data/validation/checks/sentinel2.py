@@ -19,6 +19,9 @@ from h2crop_data.validation.values import Problem, implausible, wrong_samples
 PLAUSIBLE = (-2000, 20000)
 #: Between the beginning of a datatake and the last of its scenes.
 LONGEST_DATATAKE = pd.Timedelta(minutes=60)
+#: Columns of the table of dates that are shares of what was imaged and add up to 1, to what rounding leaves.
+CODE_SHARES = ("clear", "cloud", "shadow", "cast_shadow", "snow", "second_look", "near", "unusable")
+SHARES_ADD_UP = 1e-4
 
 
 class Sentinel2Checks(SourceChecks[None]):
@@ -27,7 +30,9 @@ class Sentinel2Checks(SourceChecks[None]):
     name = "sentinel2"
 
     def check_scenes(self, season: int, blocks: pd.DataFrame, taken: pd.DataFrame) -> Findings:
-        """The days and gaps of a sample are of scenes over its block."""
+        """The days and gaps of a sample are of scenes over its block, and the table of dates fits both."""
+        if not self.release.is_imported(season):
+            yield from self.check_dates(season, blocks, taken)
         samples = self.release.samples(season)
         if "s2_items" not in blocks or self.release.is_imported(season):
             return
@@ -47,6 +52,35 @@ class Sentinel2Checks(SourceChecks[None]):
                 what = f"names days or gaps of no scene over its block: {first(strange)}"
                 yield error("provenance", f"{path}, sample {row['sample']}", what, remedy)
 
+    def check_dates(self, season: int, blocks: pd.DataFrame, taken: pd.DataFrame) -> Findings:
+        """What was masked date by date adds up, is of scenes that are used, and has the days that samples name."""
+        table, named = self.release.tables.get(f"dates-{season}"), set()
+        if "dates" in blocks:
+            named = {unit for units in blocks["dates"].dropna() for unit in units}
+        path, remedy = self.release.index_path(f"dates-{season}"), self.release.remedies.wrong_index()
+        if table is None:
+            if named and f"dates-{season}" not in self.release.attributes["index"]:
+                yield error("provenance", path, f"blocks of {season} name dates, the index has none", remedy)
+            return
+        for what in date_table_problems(table, named, set(taken["id"])):
+            yield error("provenance", path, what, remedy)
+        samples = self.release.samples(season)
+        if samples is None or "s2_dates" not in samples or "dates" not in blocks:
+            return
+        clear = table[table["clear"] > 0]
+        days = {unit: set(times.dt.strftime("%Y-%m-%d")) for unit, times in clear.groupby("unit")["time"]}
+        masked = blocks[blocks["dates"].notna() & (blocks["dates"].str.len() > 0)]
+        of_block = {
+            block: set().union(*(days.get(unit, set()) for unit in units))
+            for block, units in zip(masked["block"], masked["dates"], strict=True)
+        }
+        rows = samples[samples["block"].isin(list(of_block))]
+        for sample, block, named_days in zip(rows["sample"], rows["block"], rows["s2_dates"], strict=True):
+            strange = sorted(set(named_days) - of_block[block])
+            if strange:
+                what = f"sample {sample} names days that no mask of its block shows clear: {first(strange)}"
+                yield error("provenance", self.release.index_path(f"samples-{season}"), what, remedy)
+
     def check_values(self, block: BlockValues) -> ValueCheck[None]:
         """Composites, clear days and days of the year."""
         return ValueCheck(list(value_problems(block.arrays, block.season, imported=block.imported)))
@@ -62,6 +96,27 @@ class Sentinel2Checks(SourceChecks[None]):
         if "s2_clear" in arrays and not imported:
             for what in date_problems(arrays["s2_clear"], list(row.get("s2_dates", []))):
                 yield "s2_clear", what
+
+
+def date_table_problems(table: pd.DataFrame, named: set[str], taken: set[str]) -> Iterator[str]:
+    """What cannot be true in a table of dates, in words. named: units that blocks name. taken: scenes that are used."""
+    lacking = sorted(named - set(table["unit"]))
+    if lacking:
+        yield f"has no dates of units that blocks name: {first(lacking)}"
+    twice = table.duplicated(["unit", "time"]) | table.duplicated(["unit", "tile", "time"])
+    if twice.any():
+        yield f"dates of a unit are listed more than once: {first(table['unit'][twice].tolist())}"
+    shares = table[list(CODE_SHARES)]
+    outside = ((shares < 0) | (shares > 1)).any(axis=1) | ~table["imaged"].between(0, 1)
+    total = shares.sum(axis=1)
+    off = (total - np.where(table["imaged"] > 0, 1.0, 0.0)).abs() > SHARES_ADD_UP
+    if (outside | off).any():
+        moments = table["time"][outside | off].dt.strftime("%Y-%m-%d").tolist()
+        yield f"shares of dates do not add up to 1: {first(moments)}"
+    scenes = {name for column in ("items", "l1c") for names in table[column] for name in names}
+    lost = sorted(scenes - taken)
+    if lost:
+        yield f"names scenes that scenes.parquet does not have as taken: {first(lost)}"
 
 
 def value_problems(arrays: Arrays, season: int, *, imported: bool) -> Iterator[Problem]:
