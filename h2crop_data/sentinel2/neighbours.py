@@ -23,3 +23,20 @@ def dilated(mask: NDArray[np.bool_], radius: float) -> NDArray[np.bool_]:
         return mask.copy()
     result: NDArray[np.bool_] = cv2.dilate(mask.view(np.uint8), disk(radius)).view(np.bool_)
     return result
+
+
+def nearest_clear(
+    values: NDArray[np.float32], clear: NDArray[np.bool_]
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """The values of the nearest clear date before and after each date, NaN where there is none.
+
+    values: (n, layer, y, x) in order of time. clear: (n, y, x); whether the date itself is clear does not matter. Both
+    results are like `values`.
+    """
+    before, after = np.empty_like(values), np.empty_like(values)
+    for results, order in ((before, range(len(values))), (after, range(len(values) - 1, -1, -1))):
+        latest = np.full(values.shape[1:], np.nan, np.float32)
+        for i in order:
+            results[i] = latest
+            np.copyto(latest, values[i], where=clear[i])
+    return before, after

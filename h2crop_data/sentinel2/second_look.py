@@ -1,0 +1,102 @@
+"""A second look in time: a date of a pixel is compared with its clear dates before and after.
+
+Clouds and shadows come and go between two dates. What is brighter in blue than both the nearest clear date before and
+the nearest after is cloud or haze; what is darker than both in near and short-wave infrared is shadow. Ground that
+changes for good agrees with one of its neighbours. Ground that changes and changes back is told apart by its colour:
+
+- Soil that dries, stubble, straw brighten at least as much at 1610 nm as in blue; clouds, haze and smoke do not, for
+  they are white or blue over ground that is brighter at 1610 nm than in blue.
+- Water over a field is as dark as shadow in the infrared but not in blue, where the sky lights shadows less than water
+  and its mud shine.
+
+The other way round, what was masked on suspicion (near a cloud, dark, unclassified, in shadow) and lies within what its
+neighbours show is clear.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from h2crop_data.constants import REFLECTANCE_FILL
+from h2crop_data.sentinel2.neighbours import nearest_clear
+
+
+@dataclass(frozen=True)
+class LookLimits:
+    """When an observation is not believed; reflectance 0..1."""
+
+    #: Blue above both neighbours by more than this.
+    brighter: float = 0.03
+    #: Near and short-wave infrared below this share of both neighbours.
+    darker: float = 0.7
+    #: Ground that brightens at 1610 nm by this times its rise in blue is dry, not cloudy.
+    dry: float = 0.8
+    #: Darker ground whose blue is above that of shadow by more than this is under water.
+    water: float = 0.02
+    #: How often it is looked again without what was dropped.
+    passes: int = 2
+    #: A suspicion is dropped where blue is above both neighbours by at most this,
+    as_bright: float = 0.012
+    #: and near and short-wave infrared are above this share of both.
+    as_dark: float = 0.85
+
+
+#: How much of the darkening of near infrared shows in blue, where more of a shadow's light comes from the sky: 0.33 to
+#: 0.42 of all light under a clear sky, against 0.17 at 860 nm.
+BLUE_IN_SHADOW = 0.7
+
+
+def second_look(
+    clear: NDArray[np.bool_],
+    suspect: NDArray[np.bool_],
+    blue: NDArray[np.int16],
+    infrared: NDArray[np.int16],
+    swir: NDArray[np.int16],
+    limits: LookLimits = LookLimits(),
+) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """The clear observations (n, y, x) that are not believed, and the suspect ones that are clear.
+
+    Dates in order of time. blue, infrared, swir: reflectance x 10000 (n, y, x) of B02, B8A, B11. An observation without
+    a clear date on both sides stays what it is, as does one without a value.
+    """
+    values = np.stack([blue, infrared, swir], axis=1).astype(np.float32)
+    known = values.min(axis=1) != REFLECTANCE_FILL
+    believed = clear & known
+    for _ in range(limits.passes):
+        before, after = nearest_clear(values, believed)
+        doubtful = believed & not_believed(values, before, after, limits)
+        believed &= ~doubtful
+    before, after = nearest_clear(values, believed)
+    restored = suspect & known & agrees(values, before, after, limits)
+    return clear & known & ~believed, restored
+
+
+def agrees(
+    values: NDArray[np.float32], before: NDArray[np.float32], after: NDArray[np.float32], limits: LookLimits
+) -> NDArray[np.bool_]:
+    """Whether observations (n, y, x) are neither brighter nor darker than both neighbours; arrays as `not_believed`."""
+    highest, lowest = np.maximum(before, after), np.minimum(before, after)
+    alike: NDArray[np.bool_] = values[:, 0] <= highest[:, 0] + 10_000 * limits.as_bright
+    alike &= (values[:, 1:] >= limits.as_dark * lowest[:, 1:]).all(axis=1)
+    return alike
+
+
+def not_believed(
+    values: NDArray[np.float32], before: NDArray[np.float32], after: NDArray[np.float32], limits: LookLimits
+) -> NDArray[np.bool_]:
+    """Whether observations (n, y, x) are brighter or darker than both neighbours, and not as ground is.
+
+    values, before, after: blue, near and short-wave infrared, (n, 3, y, x) x 10000; NaN where there is no neighbour.
+    """
+    highest, lowest = np.maximum(before, after), np.minimum(before, after)
+    rise = values - highest
+    brighter = (rise[:, 0] > 10_000 * limits.brighter) & (rise[:, 2] < limits.dry * rise[:, 0])
+    share = values / np.maximum(lowest, 1)
+    darker = (share[:, 1:] < limits.darker).all(axis=1) & (lowest[:, 1:] > 0).all(axis=1)
+    in_shadow = highest[:, 0] * (1 - BLUE_IN_SHADOW * (1 - share[:, 1]))
+    darker &= values[:, 0] < in_shadow + 10_000 * limits.water
+    doubtful: NDArray[np.bool_] = brighter | darker
+    return doubtful

@@ -1,0 +1,65 @@
+"""Shadows that clouds cast: where the sun's line from a cloud meets ground that is dark against its own other dates.
+
+The height of a cloud is not known, so it is cast over a range of them (Zhu & Woodcock 2012, Remote Sensing of
+Environment 118, cast whole clouds over heights too). What falls within is shadow where near and short-wave infrared,
+which little light of the sky brightens, are both dark against the nearest clear dates of the same ground. So woods and
+water, which are always dark, are none.
+"""
+
+from __future__ import annotations
+
+import math
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from h2crop_data.sentinel2.neighbours import disk
+
+#: Below this elevation in degrees a sun is taken to stand at it: shadows would be longer than any tile.
+LOWEST_SUN = 10.0
+
+
+def under_clouds(
+    cloud: NDArray[np.bool_], sun: tuple[float, float], heights: tuple[float, float], pixel: float
+) -> NDArray[np.bool_]:
+    """The ground (y, x) on which clouds of some heights would cast a shadow.
+
+    cloud: (y, x), rows from north to south. sun: azimuth from north over east, and elevation, in degrees. heights:
+    lowest and highest in metres. pixel: its size in metres. Clouds may stand beyond the edges of the array: ground
+    whose line to the sun leaves it below the highest of them counts as under one.
+    """
+    azimuth, elevation = math.radians(sun[0]), math.radians(max(sun[1], LOWEST_SUN))
+    nearest, farthest = (height / math.tan(elevation) / pixel for height in heights)
+
+    def place(distance: float) -> tuple[int, int]:
+        # Rows down and columns right of the ground, towards the sun.
+        return round(-distance * math.cos(azimuth)), round(distance * math.sin(azimuth))
+
+    reached = shifted(cloud, *place(nearest))
+    # The stretch of the line on which clouds count is doubled until it is as long as the range of heights.
+    length = 0.0
+    while length < farthest - nearest:
+        step = min(max(length, 0.7), farthest - nearest - length)
+        end = place(nearest + length + step)
+        last = place(nearest + length)
+        reached |= shifted(reached, end[0] - last[0], end[1] - last[1])
+        length += step
+    return reached
+
+
+def shifted(mask: NDArray[np.bool_], y: int, x: int) -> NDArray[np.bool_]:
+    """At each pixel what stands y rows further down and x columns further right in a mask; True beyond its edges."""
+    rows, columns = mask.shape
+    result = np.ones_like(mask)
+    if abs(y) < rows and abs(x) < columns:
+        inside = mask[max(0, y) : rows + min(0, y), max(0, x) : columns + min(0, x)]
+        result[max(0, -y) : rows + min(0, -y), max(0, -x) : columns + min(0, -x)] = inside
+    return result
+
+
+def without_specks(mask: NDArray[np.bool_], smallest: float, margin: float) -> NDArray[np.bool_]:
+    """A mask (y, x) without parts narrower than a disk of radius `smallest` pixels, and `margin` pixels wider."""
+    opened = cv2.morphologyEx(mask.view(np.uint8), cv2.MORPH_OPEN, disk(smallest))
+    wider: NDArray[np.bool_] = cv2.dilate(opened, disk(margin)).view(np.bool_)
+    return wider
