@@ -356,7 +356,11 @@ def build_blocks(
         for plan, blocks in pending:
             if blocks:
                 work = work_folder(builder.location)
-                ready = with_unit_results(plan, set(blocks), work, workers=max(workers, WORKERS), progress=progress)
+                ready, spent = with_unit_results(
+                    plan, set(blocks), work, workers=max(workers, WORKERS), progress=progress
+                )
+                for step, of_step in spent.items():
+                    seconds[step] += of_step
                 keep_dates(builder.storage, ready)
                 made = BlockTasks(ready)
                 yield from ((made.task(number), made.readings(number)) for number in by_ground(plan, blocks))

@@ -181,14 +181,16 @@ def with_unit_results(
     *,
     workers: int = WORKERS,
     progress: Progress = silent,
-) -> SeasonPlan:
+) -> tuple[SeasonPlan, dict[str, float]]:
     """A plan whose sources have the results of the units that some of its blocks use; those that are lost are run.
+
+    Gives the seconds of work besides, by step, summed over the workers.
 
     Implied units are run for all blocks: they say how scenes are read, which must not depend on what is done already.
     A unit that fails costs the blocks that use it, no others. Raises StoreError where a result cannot be written.
     """
     if not wanted:
-        return plan
+        return plan, {}
     blocks = list(PlannedBlocks(plan))
     units = {}
     for source, _ in used_sources(plan.recipe):
@@ -198,7 +200,11 @@ def with_unit_results(
     pinned = {
         source.name: source.with_results(plan.pinned[source.name], own, results) for source, own in units.items() if own
     }
-    return replace(plan, pinned={**plan.pinned, **pinned})
+    steps = {unit.id: unit.step for unit in chain.from_iterable(units.values())}
+    seconds: dict[str, float] = defaultdict(float)
+    for name, result in results.items():
+        seconds[steps[name]] += result.seconds
+    return replace(plan, pinned={**plan.pinned, **pinned}), dict(seconds)
 
 
 class PlannedBlocks:

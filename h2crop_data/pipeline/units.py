@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import time
 from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager, suppress
@@ -180,7 +181,7 @@ def run_units(
     results, waiting = what_is_there(work, list(wanted.values()))
     total = len(waiting)
     held = sum(work.sizes().values()) if waiting else 0
-    running: dict[Future[Path], Unit] = {}
+    running: dict[Future[tuple[Path, float]], Unit] = {}
     with ThreadPoolExecutor(workers, thread_name_prefix="unit") as pool:
         try:
             while waiting or running:
@@ -222,16 +223,18 @@ def what_is_there(work: WorkFolder, units: Sequence[Unit]) -> tuple[dict[str, Un
     return results, dict(sorted(missing.items(), key=lambda one: one[1].name))
 
 
-def computed(work: WorkFolder, unit: Unit, results: dict[str, UnitResult]) -> Path:
-    """Compute and keep the result of a unit."""
+def computed(work: WorkFolder, unit: Unit, results: dict[str, UnitResult]) -> tuple[Path, float]:
+    """Compute and keep the result of a unit; gives its file, and the seconds it took."""
+    begun = time.perf_counter()
     files = [file for need in unit.needs if (file := results[need.id].file) is not None]
-    return work.keep(unit, unit.compute(files))
+    return work.keep(unit, unit.compute(files)), time.perf_counter() - begun
 
 
-def result_of(future: Future[Path], tolerated: type[H2cropError]) -> UnitResult:
+def result_of(future: Future[tuple[Path, float]], tolerated: type[H2cropError]) -> UnitResult:
     """What became of a unit that was run. Raises its error where it is none that is tolerated."""
     try:
-        return UnitResult(future.result())
+        file, seconds = future.result()
+        return UnitResult(file, seconds=seconds)
     except tolerated as error:
         if isinstance(error, StoreError):
             raise

@@ -61,6 +61,8 @@ class UnitResult:
 
     file: Path | None = None
     error: H2cropError | None = None
+    #: Seconds it took; 0 where it was there.
+    seconds: float = 0.0
 
     def read(self) -> bytes:
         """The result. Raises the error of the unit, or of one it needs."""

@@ -24,7 +24,6 @@ from h2crop_data.constants import FINE, REFLECTANCE_FILL
 from h2crop_data.errors import ReadError, SceneError
 from h2crop_data.grid import LONLAT, TILE_MARGIN, ProcessingTile, geobox, transformer
 from h2crop_data.recipe.model import Sentinel2Settings
-from h2crop_data.sentinel2.clear import clear_pixels
 from h2crop_data.sentinel2.clouds import CloudMethod, Detection, to_20_metres
 from h2crop_data.sentinel2.reflectance import sentinel2_reflectance
 from h2crop_data.sentinel2.sun import sun_position
@@ -39,6 +38,9 @@ SIDE_WITH_MARGIN = SIDE + 2 * MARGIN
 INNER = (slice(MARGIN, MARGIN + SIDE), slice(MARGIN, MARGIN + SIDE))
 #: Ground is cut to what was imaged in whole steps of so many pixels of 20 m: 60 m.
 STEP = 3
+#: Classes of the scene classification that never become clear where it is among the methods: not imaged, saturated,
+#: clouds, snow.
+HOPELESS = (0, 1, 8, 9, 10, 11)
 #: Columns of the table of dates that are shares of the imaged pixels, and the codes they count.
 SHARES = {code.name.lower(): code for code in MaskCode if code != MaskCode.NOT_IMAGED}
 #: Waits for the numbers of a band.
@@ -131,8 +133,8 @@ class TileMaker:
 
     def can_be_clear(self, classes: NDArray[np.uint8]) -> bool:
         """Whether any pixel of a date can be clear, by its classification."""
-        rules = self.task.rules
-        return bool((clear_pixels(classes, list(rules.clear_classes)) if rules.uses_classes else classes > 0).any())
+        never = HOPELESS if self.task.rules.uses_classes else HOPELESS[:1]
+        return not np.isin(classes, never).all()
 
     def looks(self) -> list[LookOnTile]:
         """The looks with their classifications."""

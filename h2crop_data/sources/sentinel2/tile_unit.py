@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from functools import partial
 from typing import Any
 
@@ -126,10 +127,7 @@ def settings_of_masks(settings: Sentinel2Settings, detectors: Sequence[CloudMeth
     clouds = settings.clouds
     return {
         "methods": [[name, version_of(name, detectors)] for name in clouds.methods],
-        "clear": sorted(clouds.clear),
-        "dilation": clouds.dilation_metres,
-        "cast_shadows": clouds.cast_shadows,
-        "second_look": clouds.second_look,
+        "rules": asdict(rules_of(clouds)),
         "missing": clouds.missing,
         "gaps": settings.gaps,
     }
