@@ -217,7 +217,8 @@ class Source(ABC):
     algorithm: ClassVar[int]
     #: The model of its section.
     settings: ClassVar[type[Section]]
-    #: Settings that change no pixel of a block once its inputs are chosen; every other one is part of the input hash.
+    #: Settings that change no pixel of a block once its inputs are chosen, `clouds.l1c` for one of a section in the
+    #: source's section; every other one is part of the input hash.
     not_identity: ClassVar[frozenset[str]] = frozenset()
     #: What can be done about blocks whose inputs have changed; `{store}` stands for the store.
     remedy: ClassVar[str] = "`h2crop retract {store}`, then build with --extend, makes the samples anew"
@@ -312,7 +313,13 @@ class Source(ABC):
         if settings is None:
             return {}
         written: dict[str, Any] = settings.model_dump(mode="json")
-        return {key: value for key, value in written.items() if key not in self.not_identity}
+        for name in self.not_identity:
+            *sections, key = name.split(".")
+            inside = written
+            for section in sections:
+                inside = inside.get(section) or {}
+            inside.pop(key, None)
+        return written
 
     def files(self, pinned: Any) -> dict[str, bytes]:
         """What a plan keeps of it, as files by name."""

@@ -102,7 +102,7 @@ def test_the_first_format_is_not_built_upon_before_it_is_migrated(first: Path) -
 def test_a_migrated_store_has_the_same_samples_and_keeps_its_old_release(first: Path) -> None:
     before = files_of(first)
     report = migrate_store(first)
-    assert (report.before, report.after, report.release, report.mended) == ("1.0", "1.1", 2, 4)
+    assert (report.before, report.after, report.release, report.mended) == ("1.0", "1.2", 2, 4)
     assert_all_values_are_the_first_ones(first)
     after = files_of(first)
     shards = [name for name in before if name.startswith("20") and "zarr.json" not in name]
@@ -141,7 +141,7 @@ def test_lost_and_damaged_sums_are_made_anew_by_migrating(first: Path) -> None:
 def test_the_command_tells_what_it_did(first: Path) -> None:
     done = CliRunner().invoke(app, ["migrate", str(first), "--json"])
     assert done.exit_code == 0
-    assert json.loads(done.stdout)["after"] == "1.1"
+    assert json.loads(done.stdout)["after"] == "1.2"
 
 
 def test_a_store_without_the_builders_files_needs_no_migration(first: Path) -> None:
@@ -190,11 +190,18 @@ def test_what_was_retracted_from_a_store_of_format_1_1_stays_out_and_older_relea
     assert (relabelled["label"].values != newest["label"].values).any()
 
 
-def test_nothing_of_a_store_of_format_1_1_needs_to_be_made_anew(kept: dict[str, Path], tmp_path: Path) -> None:
+def test_of_a_store_of_format_1_1_a_release_is_made_and_nothing_else(kept: dict[str, Path], tmp_path: Path) -> None:
     folder = tmp_path / "grown"
     shutil.copytree(kept["grown"], folder)
     before = files_of(folder)
     report = migrate_store(folder)
-    assert (report.before, report.after, report.release, report.mended) == ("1.1", "1.1", 3, 0)
+    assert (report.before, report.after, report.release, report.mended) == ("1.1", "1.2", 4, 0)
     after = files_of(folder)
-    assert {name: data for name, data in after.items() if name != ".build/lock"} == before
+    new = {name for name in after if name not in before and name != ".build/lock"}
+    assert {name.split("/")[:2] == ["index", "r4"] for name in new} == {True}
+    changed = {name for name in before if after[name] != before[name]}
+    assert changed <= {"zarr.json", "DATASHEET.md"}
+    for table in ("samples-2022", "blocks", "scenes"):
+        assert after[f"index/r4/{table}.parquet"] == before[f"index/r3/{table}.parquet"]
+    # The second time nothing is left to do.
+    assert migrate_store(folder).release == 4

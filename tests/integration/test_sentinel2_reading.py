@@ -401,7 +401,7 @@ class TestPlan:
         grids = {grid.tile: grid for unit in units if (grid := grid_from_result(unit.compute([]))) is not None}
         cells = [Cell.parse(name) for name in plan.samples["cell"]]
         known = replace(scenes, grids=grids)
-        readings = readings_of(recipe.sentinel2, known, cells, list(plan.samples.geometry), 2022)
+        readings = readings_of(recipe.sentinel2, known, cells, list(plan.samples.geometry), 2022, {})
         report = build_store(recipe, tmp_path / "store", workers=1)
         assert sentinel2_to_read(readings).tiles == report.tiles_read > len(files)
 

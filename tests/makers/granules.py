@@ -19,6 +19,7 @@ from affine import Affine
 from numpy.typing import NDArray
 from pyproj import Transformer
 from stac_items import item_json
+from tiny_region import CLASSES_ALONE
 
 from h2crop_data.recipe.model import Recipe, load_recipe
 
@@ -169,7 +170,7 @@ class Archive:
             "cell_size": 480,
             "split": {"shares": {"train": 1, "val": 0, "test": 0}},
             "store": {"block_capacity": 5},
-            "sentinel2": {"catalog": "items.json", "bands": list(BANDS)},
+            "sentinel2": {"catalog": "items.json", "bands": list(BANDS), "clouds": CLASSES_ALONE},
         }
         for key, change in changes.items():
             document[key] = {**document.get(key, {}), **change} if isinstance(change, dict) else change

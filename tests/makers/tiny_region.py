@@ -26,6 +26,8 @@ EPSG = 32631
 WEST, SOUTH = 501360, 5629200
 EAST, NORTH = WEST + 480, SOUTH + 480
 BANDS = {"B02": "blue", "B08": "nir", "B11": "swir16"}
+#: Cloud masks that leave what the scene classification calls clear, pixel by pixel, and look at nothing else.
+CLASSES_ALONE = {"dilation": 0, "cast_shadows": False, "second_look": False}
 #: Centre wavelengths of the made EnMAP bands, in the order they stand in the file.
 WAVELENGTHS = (550.0, 860.0, 650.0, 1350.0)
 
@@ -195,7 +197,7 @@ class TinyRegion:
                 (self.folder / f"{key}.json").write_text(json.dumps(collection), encoding="utf-8")
                 document[key] = {"catalog": f"{key}.json"}
         if self.sentinel2:
-            document["sentinel2"]["bands"] = list(BANDS)
+            document["sentinel2"] |= {"bands": list(BANDS), "clouds": CLASSES_ALONE}
         if self.enmap:
             document["enmap"]["bands"] = {"exclude_nm": [[1325, 1395]], "count": 3}
         if any(self.folder.glob("RPG_*.gpkg")):

@@ -22,8 +22,8 @@ from h2crop_data.recipe.model import Recipe, load_recipe, parse_recipe, shipped_
 
 FRANCE = "h2crop-france.yaml"
 SECTIONS = {
-    *("Area", "EnmapSettings", "EnmapBands", "Sentinel2Settings", "Clouds", "Parcels", "ParcelSource", "CropTable"),
-    *("TaxonomySettings", "Split", "StoreOptions"),
+    *("Area", "EnmapSettings", "EnmapBands", "Sentinel2Settings", "Clouds", "L1cSource", "Parcels"),
+    *("ParcelSource", "CropTable", "TaxonomySettings", "Split", "StoreOptions"),
 }
 
 Document = dict[str, Any]

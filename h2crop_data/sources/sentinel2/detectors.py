@@ -43,9 +43,8 @@ def l1c_bands(clouds: Clouds) -> list[str]:
 
 def l2a_bands(clouds: Clouds) -> list[str]:
     """The bands of L2A that masks are made of, each once; none where the classification of a pixel says it all."""
-    if clouds.is_classification_alone:
-        return []
-    return list(dict.fromkeys([*BANDS_OF_RULES, *bands_of_level(detectors_of(clouds), "L2A")]))
+    of_rules = BANDS_OF_RULES if clouds.cast_shadows or clouds.second_look else ()
+    return list(dict.fromkeys([*of_rules, *bands_of_level(detectors_of(clouds), "L2A")]))
 
 
 def bands_of_level(detectors: Sequence[CloudMethod], level: str) -> list[str]:

@@ -30,7 +30,7 @@ ALGORITHM = 3
 #: Top, bottom, left, right in pixels of 10 m of a granule's grid: first row, row after the last, and so on.
 Box = tuple[int, int, int, int]
 #: Settings that change no pixel.
-NO_PIXELS = frozenset({"catalog", "memory", "connections"})
+NO_PIXELS = frozenset({"catalog", "memory", "connections", "clouds.l1c"})
 #: Bytes of a pixel of a part: two a band, one for the clear looks, two for the day.
 PIXEL_BYTES = 3
 #: MiB that a worker takes to read a unit beside its pixels (264 are GDAL's caches), and for each connection: estimated,
@@ -78,7 +78,7 @@ class Sentinel2Reading:
         parts = [[part.cell.id, part.box, looks.setdefault(part.looks, len(looks))] for part in self.parts]
         plain = [
             ALGORITHM,
-            self.settings.model_dump(mode="json", exclude=set(NO_PIXELS)),
+            self.settings.model_dump(mode="json", exclude={"catalog", "memory", "connections"}),
             [self.season, self.month, self.grid.epsg, self.grid.tile, self.grid.x, self.grid.y],
             parts,
             [[[look.moment.isoformat(), look.items] for look in of_part] for of_part in looks],

@@ -80,6 +80,7 @@ def choose_sentinel2(
         decision(by_name[left_out], "sentinel2", f"the same acquisition as {newest}, which is newer or listed last")
         for left_out, newest in sorted(kept.replaced.items())
     ]
+    of_masks = l2a_bands(source.clouds)
     taken, undecided = [], []
     for item in kept.items:
         try:
@@ -88,8 +89,9 @@ def choose_sentinel2(
                 refusal = f"cloud cover {cover:g} % is above sentinel2.max_cloud_cover {source.max_cloud_cover:g}"
                 decisions.append(decision(item, "sentinel2", refusal))
                 continue
-            bands = list(dict.fromkeys([*source.bands, *l2a_bands(source.clouds)]))
-            keys = [sentinel2_asset(item, band) for band in (*bands, "SCL")]
+            keys = [sentinel2_asset(item, band) for band in (*source.bands, "SCL")]
+            keys += mask_assets(item, [band for band in of_masks if band not in source.bands])
+            bands = list(dict.fromkeys([*source.bands, *of_masks]))
             offset = decide_offset(source.offset, offset_evidence(item, bands))
         except SceneError as error:
             reason = str(error).removeprefix(f"{item.id}: ")
@@ -117,6 +119,17 @@ def choose_sentinel2(
         decisions = [*with_missing(decisions, l1c), *l1c.decisions]
     decisions = sorted(decisions, key=lambda one: one.id)
     return Sentinel2Scenes.of(taken, decisions, l1c.items), decisions
+
+
+def mask_assets(item: pystac.Item, bands: Sequence[str]) -> list[str]:
+    """The assets of bands that only cloud masks look at. Raises SceneError that says so where the item has none."""
+    try:
+        return [sentinel2_asset(item, band) for band in bands]
+    except SceneError as error:
+        raise SceneError(
+            f"{error}: clouds are masked by {', '.join(bands)} too; sentinel2.clouds says by what "
+            "(method, cast_shadows, second_look)"
+        ) from error
 
 
 def twin_warning(item: pystac.Item, twins: Mapping[str, str]) -> str:

@@ -54,13 +54,6 @@ class Sentinel2(Source):
     def format(self, settings: Sentinel2Settings, cell_size: int) -> SourceFormat:
         return sentinel2_format(settings.bands, cell_size)
 
-    def identity(self, settings: Any) -> dict[str, Any]:
-        written = super().identity(settings)
-        if "clouds" in written:
-            # The L1C scenes that are used are part of the units that mask clouds.
-            written["clouds"] = {key: value for key, value in written["clouds"].items() if key != "l1c"}
-        return written
-
     def ground(self, settings: Sentinel2Settings, cells: Sequence[Cell]) -> list[BaseGeometry]:
         return super().ground(settings, cells) if settings.clouds.is_classification_alone else mask_ground(cells)
 

@@ -175,7 +175,8 @@ class TileMaker:
         """Take the bands of a look into the dates, and let the detectors look at it."""
         bands = {band: self.mosaic(one, band, begun) for band in self.bands}
         for target, band in zip((dates.blue, dates.infrared, dates.swir), BANDS_OF_RULES, strict=True):
-            target[place] = averaged(bands[band], PIXEL)[box]
+            if band in bands:
+                target[place] = averaged(bands[band], PIXEL)[box]
         for detector in self.detectors:
             seen = (
                 [bands[band] for band in detector.bands]
