@@ -38,6 +38,13 @@ def simulate(
         list[str] | None, typer.Option(help="Sentinel-2 processing baselines of successive dates (default by date).")
     ] = None,
     l1c: Annotated[bool | None, typer.Option("--l1c/--no-l1c", help="Also write Sentinel-2 L1C.")] = None,
+    natural: Annotated[
+        bool | None,
+        typer.Option(
+            "--natural/--plain",
+            help="As hard to mask as real images (default), or plain skies and ground (default of settings files).",
+        ),
+    ] = None,
     workers: Annotated[int | None, typer.Option(min=1, help="Scenes at a time (default: one a core).")] = None,
     schema: Annotated[
         bool, typer.Option("--schema", callback=show_schema, is_eager=True, help="Print every setting, and stop.")
@@ -46,7 +53,7 @@ def simulate(
 ) -> None:
     """Write a synthetic region: catalogs, products, parcels, their truth, and a recipe that builds it."""
     from h2crop_data.simulate.region import simulate_region
-    from h2crop_data.simulate.settings import load_settings
+    from h2crop_data.simulate.settings import load_settings, read_settings
 
     given: dict[str, Any] = {
         "seed": seed,
@@ -59,7 +66,14 @@ def simulate(
         "sentinel2.baselines": baseline or None,
         "sentinel2.l1c": l1c,
     }
-    wanted = load_settings(settings, {name: value for name, value in given.items() if value is not None})
+    changes = {name: value for name, value in given.items() if value is not None}
+    if natural is None and settings is None:
+        natural = natural_by_default(folder)
+    if natural is False:
+        changes["natural"] = None
+    elif natural and not (settings and read_settings(settings).get("natural")):
+        changes["natural"] = {}
+    wanted = load_settings(settings, changes)
     with progress_line(quiet=as_json) as progress:
         report = simulate_region(wanted, folder, workers=workers, progress=progress)
     if as_json:
@@ -71,6 +85,15 @@ def simulate(
         f"{report.enmap} EnMAP tiles, {report.parcels} parcels; {megabytes(report.bytes)} in {duration(report.seconds)}"
     )
     console.print(f"Build it: h2crop build {report.recipe} --out STORE", soft_wrap=True)
+
+
+def natural_by_default(folder: Path) -> bool:
+    """Whether a region is natural where nobody says: a new one is, one that was begun stays what it is."""
+    from h2crop_data.simulate.region import SETTINGS
+    from h2crop_data.simulate.settings import read_settings
+
+    begun = folder / SETTINGS
+    return not begun.is_file() or bool(read_settings(begun).get("natural"))
 
 
 def metres(text: str) -> list[float]:

@@ -1,7 +1,7 @@
 """Clouds by s2cloudless (Sentinel Hub), pixel by pixel on L1C; it knows no shadow.
 
-`s2cloudless` 1.7.3, CC BY-SA 4.0 (Zupanc et al. 2017): boosted trees on ten bands. Its own example averages the
-probability over some pixels of 10 m and dilates; at 60 m a pixel is the average, and the dilation is that of masks.
+s2cloudless 1.7.3, CC BY-SA 4.0: boosted trees on ten bands. At 10 m its authors average probabilities over a disk of
+four pixels and dilate by two; at 60 m a pixel is such an average, and masks are dilated in `tile_masks`.
 """
 
 from __future__ import annotations
@@ -35,12 +35,14 @@ class S2cloudlessClouds:
     bands = ("B01", "B02", "B04", "B05", "B08", "B8A", "B09", "B10", "B11", "B12")
     pixel = 60
 
-    def __init__(self) -> None:
-        self.detector = S2PixelCloudDetector(threshold=THRESHOLD, average_over=None, dilation_size=None)
+    def __init__(self, average_over: int | None = None, dilation_size: int | None = None) -> None:
+        """average_over, dilation_size: in pixels, as s2cloudless has them; nothing at 60 m."""
+        self.detector = S2PixelCloudDetector(THRESHOLD, average_over=average_over, dilation_size=dilation_size)
 
     def detect(self, reflectance: NDArray[np.float32], imaged: NDArray[np.bool_]) -> Detection:
-        """Clouds (y, x) of reflectance (10, y, x), 0..1, at 60 m."""
+        """Clouds (y, x) of reflectance (10, y, x), 0..1."""
         stack = np.ascontiguousarray(np.moveaxis(reflectance, 0, -1))[None]
         probability: NDArray[np.float32] = self.detector.get_cloud_probability_maps(stack, num_threads=1)[0]
-        probability[~imaged] = 0
-        return Detection(probability > THRESHOLD, np.zeros(imaged.shape, bool), probability)
+        probability = np.where(imaged, probability, np.float32(0))
+        cloud = self.detector.get_mask_from_prob(probability[None])[0].astype(bool)
+        return Detection(cloud & imaged, np.zeros(imaged.shape, bool), probability)

@@ -1,6 +1,10 @@
 """Clouds and shadows by ukis-csmask (DLR), a network on L2A near 30 m.
 
-ukis-csmask 1.0.0, Apache-2.0, weights in the wheel: a U-Net of six bands.
+ukis-csmask 1.0.0, Apache-2.0, weights in its wheel: a U-Net on an EfficientNet-B4, trained on CloudSEN12+; six bands
+in, background, cloud and shadow out. Called as the package means it, it loads 40 MB for each image and cuts images into
+overlapping windows of 256 pixels whose results are blended. The encoder weighs its features by their mean over the
+window, so two windows over one ground disagree. Here the network is loaded once and sees a whole tile at a time: its
+graph is convolutions, means and resizing by factors, and only its declared input has a fixed size.
 """
 
 from __future__ import annotations
@@ -25,40 +29,60 @@ except ImportError as error:
 
 WEIGHTS = Path(str(ukis_csmask.__file__)).with_name("model_6b_l2a.onnx")
 #: Mean and standard deviation of the six bands in training, of `model_6b_l2a.json`.
-MEAN = (0.26681778, 0.27799085, 0.28811994, 0.36494744, 0.22257099, 0.17859040)
-DEVIATION = (0.33637598, 0.31254559, 0.31114846, 0.27260706, 0.16653667, 0.14328985)
-#: Side of a window in pixels.
-WINDOW = 256
+MEAN = (0.266817778, 0.277990848, 0.288119942, 0.364947438, 0.222570986, 0.178590402)
+DEVIATION = (0.336375982, 0.312545589, 0.311148465, 0.272607068, 0.166536674, 0.143289849)
+#: The network halves its input five times. It was trained on windows of this size; smaller images are mirrored to it.
+MULTIPLE, SMALLEST = 32, 256
+CLOUD, SHADOW = 1, 2
 
 
 class UkisClouds:
     """The detector `ukis`."""
 
     name = "ukis"
-    version = version("ukis-csmask")
+    version = f"{version('ukis-csmask')}, 6 bands, whole tiles"
     level: Literal["L2A", "L1C"] = "L2A"
     bands = ("B02", "B03", "B04", "B08", "B11", "B12")
     pixel = 30
 
     def __init__(self) -> None:
+        """Load the network. Raises PluginError where its file is not the one this was made for."""
         options = onnxruntime.SessionOptions()
+        # Sums depend on how many threads share them.
         options.intra_op_num_threads = 1
         options.inter_op_num_threads = 1
-        self.session = onnxruntime.InferenceSession(str(WEIGHTS), options, providers=["CPUExecutionProvider"])
+        # What warns that output sizes are not those the file declares.
+        options.log_severity_level = 3
+        network = of_any_size(WEIGHTS.read_bytes())
+        self.session = onnxruntime.InferenceSession(network, options, providers=["CPUExecutionProvider"])
 
     def detect(self, reflectance: NDArray[np.float32], imaged: NDArray[np.bool_]) -> Detection:
-        """Clouds and shadows (y, x) of reflectance (6, y, x), 0..1, at 30 m."""
+        """Clouds and shadows (y, x) of reflectance (6, y, x), 0..1, at 30 m, in one pass."""
+        if not imaged.any():
+            return Detection(
+                np.zeros(imaged.shape, bool), np.zeros(imaged.shape, bool), np.zeros(imaged.shape, np.float32)
+            )
+        usual = np.median(reflectance[:, imaged], axis=1)[:, None, None]
         mean, deviation = (np.array(values, np.float32)[:, None, None] for values in (MEAN, DEVIATION))
-        image = np.where(imaged, (reflectance - mean) / deviation, 0).astype(np.float32)
-        likely = np.empty((3, *imaged.shape), np.float32)
-        rows, columns = imaged.shape
-        padded = np.pad(image, ((0, 0), (0, -rows % WINDOW), (0, -columns % WINDOW)), mode="reflect")
-        for y in range(0, rows, WINDOW):
-            for x in range(0, columns, WINDOW):
-                window = np.ascontiguousarray(padded[None, :, y : y + WINDOW, x : x + WINDOW])
-                (scores,) = self.session.run(None, {"input": window})
-                powers = np.exp(scores[0] - scores[0].max(axis=0))
-                part = likely[:, y : y + WINDOW, x : x + WINDOW]
-                part[:] = (powers / powers.sum(axis=0))[:, : part.shape[1], : part.shape[2]]
-        best = likely.argmax(axis=0)
-        return Detection((best == 1) & imaged, (best == 2) & imaged, likely[1])
+        image = (np.where(imaged, reflectance, usual) - mean) / deviation
+        missing = [max(SMALLEST, -(-length // MULTIPLE) * MULTIPLE) - length for length in imaged.shape]
+        padded = np.pad(image, ((0, 0), (0, missing[0]), (0, missing[1])), mode="reflect")
+        (scores,) = self.session.run(None, {"input": padded[None].astype(np.float32)})
+        scores = scores[0, :, : imaged.shape[0], : imaged.shape[1]]
+        likely = np.exp(scores - scores.max(axis=0))
+        probability: NDArray[np.float32] = np.where(imaged, likely[CLOUD] / likely.sum(axis=0), 0)
+        best = scores.argmax(axis=0)
+        return Detection((best == CLOUD) & imaged, (best == SHADOW) & imaged, probability)
+
+
+def of_any_size(network: bytes) -> bytes:
+    """The ONNX file of the network with the two lengths of its input and output left open.
+
+    A length of 256 is a protobuf message of two bytes as one with a name of one letter is, so nothing else moves.
+    Raises PluginError where the file does not declare two such lengths of each.
+    """
+    start = network.rfind(b"\n\x05input\x12")
+    fixed, named = b"\n\x03\x08\x80\x02" * 2, b"\n\x03\x12\x01y\n\x03\x12\x01x"
+    if start < 0 or network.count(fixed, start) != 2:
+        raise PluginError(f"{WEIGHTS} is not the network of ukis-csmask 1.0.0: `pip install 'h2crop-data[clouds]'`")
+    return network[:start] + network[start:].replace(fixed, named)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -18,14 +18,21 @@ from rasterio.windows import Window
 
 from h2crop_data.grid import transformer
 from h2crop_data.simulate.optics import FINE_GROUND
+from h2crop_data.simulate.plants.bright import with_bright_ground
 from h2crop_data.simulate.plants.phenology import Ground, Pairs, abundances, pieces_of
 from h2crop_data.simulate.randomness import key_of, noise_at, noise_grid
+from h2crop_data.simulate.shade import SHADE_REACH, heights_of_objects, heights_on_ground, shaded
+from h2crop_data.simulate.sky.clouds import Sun
 
 #: West, south, east, north in metres of a zone.
 Bounds = tuple[int, int, int, int]
 #: Vigour varies within a field by this standard deviation; brightness by that of its kind.
 FIELD_VARIATION = 0.10
 ROUGHNESS = {"field": 0.03, "wood": 0.10, "water": 0.03, "village": 0.22, "road": 0.06}
+#: The same of natural ground: roofs of a village differ more.
+NATURAL_ROUGHNESS = {**ROUGHNESS, "village": 0.34}
+#: Objects of which the brightness of a region's ground is taken.
+OBJECTS_LOOKED_AT = 3000
 #: Days over which wet and dry change.
 WET_SPELL = 9
 #: Windows of ground kept for the next date, of about two megabytes.
@@ -56,18 +63,27 @@ class FineGround:
     places: NDArray[np.intp]
     vigour: NDArray[np.float32]
     brightness: NDArray[np.float32]
+    #: Height in tenths of a metre of this ground and SHADE_REACH metres around it, (y, x); None: nothing casts shade.
+    heights: NDArray[np.uint8] | None = None
+
+    def shade(self, sun: Sun) -> NDArray[np.float32] | None:
+        """Share (y, x) of the direct sunlight that woods and houses keep from the ground."""
+        return None if self.heights is None else shaded(self.heights, self.x, self.y, sun)
 
 
 class RegionGround:
     """The objects of a region, from its `truth` folder."""
 
-    def __init__(self, truth: Path, epsg: int, seed: int, pairs: Pairs, growth: dict[str, str]) -> None:
-        """growth: how the crop of each code grows."""
+    def __init__(
+        self, truth: Path, epsg: int, seed: int, pairs: Pairs, growth: dict[str, str], *, natural: bool = False
+    ) -> None:
+        """growth: how the crop of each code grows. natural: with shadows of woods and houses, and bright ground."""
         self.truth = truth
         self.epsg = epsg
         self.seed = seed
         self.pairs = pairs
         self.growth = growth
+        self.natural = natural
         self.objects = pd.read_parquet(truth / "objects.parquet")
         # Object 0 is everywhere.
         self.x, self.y = (np.concatenate([[0.0], self.objects[axis].to_numpy(float)]) for axis in ("x", "y"))
@@ -83,7 +99,13 @@ class RegionGround:
     @cached_property
     def roughness(self) -> NDArray[np.float32]:
         """How much the brightness of object 0..n varies within it."""
-        return np.array([ROUGHNESS[kind] for kind in self.kinds.tolist()], np.float32)
+        of_kind = NATURAL_ROUGHNESS if self.natural else ROUGHNESS
+        return np.array([of_kind[kind] for kind in self.kinds.tolist()], np.float32)
+
+    @cached_property
+    def heights(self) -> NDArray[np.float32]:
+        """Height in metres of what stands on object 0..n."""
+        return heights_of_objects(self.seed, self.kinds, self.x, self.y)
 
     def objects_growing(self, season: int) -> Ground:
         """What stands on objects 0..n in a season, stood there before and comes after."""
@@ -122,9 +144,24 @@ class RegionGround:
         ground = pieces_of(self.growing(day.year), objects)
         wet, number = self.wetness(day, objects), day.timetuple().tm_yday
         mean, more = (abundances(ground, number, wet, vigour, self.pairs) for vigour in (1.0, 1.2))
+        if self.natural:
+            mean, more = (with_bright_ground(shares, ground, number) for shares in (mean, more))
         change = (more - mean) * np.float32(FIELD_VARIATION / 0.2)
         seen = [(table.astype(np.float64) @ bands).astype(np.float32) for table in (mean, change)]
         return Spectra(*seen)
+
+    def brightest(self, day: date, shares: Sequence[float], bands: NDArray[np.float64]) -> list[float]:
+        """Reflectance that each of some shares of the region's ground exceeds on a day, in one band (endmember, 1)."""
+        number = len(self.objects)
+        objects = np.unique(np.linspace(1, number, min(number, OBJECTS_LOOKED_AT)).astype(np.intp))
+        mean = self.spectra(day, objects, bands).mean
+        # Within an object brightness varies; pixels of 20 m even out two thirds of it.
+        steps = np.array([NormalDist().inv_cdf((i + 0.5) / 20) for i in range(20)], np.float32)
+        values = (mean * (1 + 0.35 * self.roughness[objects, None] * steps)).ravel()
+        weights = np.repeat(self.objects["area_ha"].to_numpy()[objects - 1], len(steps))
+        order = np.argsort(-values, kind="stable")
+        above = np.cumsum(weights[order]) / weights.sum()
+        return [float(values[order[np.searchsorted(above, share)]]) if share else math.inf for share in shares]
 
     def objects_at(self, epsg: int, x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.int32]:
         """Object number where columns x and rows y cross (metres of a zone), (y, x) int32; 0 beyond the land."""
@@ -146,6 +183,26 @@ class RegionGround:
 
     def fine_ground(self, epsg: int, x: tuple[float, float], y: tuple[float, float], reach: int) -> FineGround:
         """The ground from x[0] to x[1] and y[0] to y[1] (metres of a zone, in the order of pixels), `reach` further."""
+        if self.natural:
+            return self.ground_with_heights(self.plain_ground(epsg, x, y, reach + SHADE_REACH))
+        return self.plain_ground(epsg, x, y, reach)
+
+    def ground_with_heights(self, wide: FineGround) -> FineGround:
+        """The inner part of some ground, without SHADE_REACH on all sides, with the heights of all of it."""
+        of_place = self.heights[wide.objects][wide.places]
+        wooded = (self.kinds == "wood")[wide.objects][wide.places]
+        room = SHADE_REACH // FINE_GROUND
+        inner = slice(room, -room)
+        return replace(
+            wide,
+            x=wide.x[inner],
+            y=wide.y[inner],
+            **{name: getattr(wide, name)[inner, inner].copy() for name in ("places", "vigour", "brightness")},
+            heights=heights_on_ground(of_place, wooded, wide.brightness),
+        )
+
+    def plain_ground(self, epsg: int, x: tuple[float, float], y: tuple[float, float], reach: int) -> FineGround:
+        """The same without heights."""
         columns, rows = fine_axis(*x, reach), fine_axis(*y, reach)
         vigour = np.zeros((len(rows), len(columns)), np.float32)
         for scale, weight in TEXTURE_SCALES:

@@ -11,7 +11,8 @@ import numpy as np
 
 from h2crop_data.simulate.randomness import generator
 from h2crop_data.simulate.settings import Simulation
-from h2crop_data.simulate.sky.weather import Sky, Sun, draw_sky, sun_position
+from h2crop_data.simulate.sky.clouds import Sun
+from h2crop_data.simulate.sky.weather import Sky, draw_sky, sun_position
 
 #: Two satellites, five days between the passes of either over one place.
 REPEAT_DAYS = 5
@@ -110,7 +111,16 @@ def sentinel2_passes(
             edge = float(round(bounds[0] + (bounds[2] - bounds[0]) * chance.uniform(0.15, 0.85), 1))
         baselines = settings.baselines
         listed = baseline_of(day) if baselines == "by_date" else baselines[number % len(baselines)]
-        sky = draw_sky(simulation.seed, f"sentinel2/{day}", settings.sky, day.month, sun)
+        natural = simulation.natural
+        sky = draw_sky(
+            simulation.seed,
+            f"sentinel2/{day}",
+            settings.sky,
+            day.month,
+            sun,
+            natural=natural is not None,
+            aerosol=natural.aerosol if natural else 0.0,
+        )
         yield Sentinel2Pass(
             platform="S2A" if day.toordinal() // REPEAT_DAYS % 2 else "S2B",
             moment=moment,
@@ -143,7 +153,14 @@ def enmap_passes(simulation: Simulation, season: int, centre: tuple[float, float
             # A pass over a wide region takes up to a hundred numbers.
             datatake=10_000 * (season - 1950) + 200 * number + int(chance.integers(0, 100)),
             sun=sun,
-            sky=draw_sky(simulation.seed, f"enmap/{season}/{number}", settings.sky, month, sun),
+            sky=draw_sky(
+                simulation.seed,
+                f"enmap/{season}/{number}",
+                settings.sky,
+                month,
+                sun,
+                natural=simulation.natural is not None,
+            ),
             shift=(east, north),
             coverage=settings.coverage[number % len(settings.coverage)],
             across_off_nadir=float(chance.uniform(-20, 20).__round__(3)),

@@ -65,4 +65,7 @@ def ground_of(folder: Path, settings: str) -> RegionGround:
     """The ground of a region, kept from scene to scene; settings: the simulation as JSON."""
     simulation = Simulation.model_validate_json(settings)
     pairs = Pairs(tuple(simulation.pairs.narrow), tuple(simulation.pairs.late))
-    return RegionGround(folder / "truth", simulation.place.epsg, simulation.seed, pairs, growth_of_code())
+    natural = simulation.natural is not None
+    return RegionGround(
+        folder / "truth", simulation.place.epsg, simulation.seed, pairs, growth_of_code(), natural=natural
+    )

@@ -5,7 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+    model_validator,
+)
 
 from h2crop_data.errors import RecipeError, UsageError
 from h2crop_data.grid import CELL_STEP
@@ -167,6 +175,38 @@ class PairSettings(Part):
         return self
 
 
+class ClassificationErrors(Part):
+    """How the scene classification of Sentinel-2 goes wrong: always in the same way, as the real one does."""
+
+    thin_cloud: Share = 0.38
+    """Cloud is missed up to about this opacity (from place to place by a tenth more or less)."""
+    thin_cirrus: Share = 0.22
+    """Cirrus is missed up to about this opacity (by a twentieth more or less)."""
+    missed_shadow: Share = 0.33
+    """Share of cloud shadow that is missed, in pieces of some hundred metres."""
+    bright_ground: Share = 0.01
+    """Share of the ground, the brightest of the day, that is called cloud."""
+    unclassified_ground: Share = 0.08
+    """Share of the ground, the next brightest, that is called unclassified (7)."""
+    unclassified_width: float = Field(default=120, ge=0, le=500)
+    """Metres around found clouds that are called unclassified (7), whatever is there."""
+    cirrus_width: float = Field(default=200, ge=0, le=500)
+    """Metres around found cirrus that are called cirrus (10), whatever is there."""
+    widened: Share = 0.4
+    """Share of these surroundings, in pieces of some hundred metres, where that is so."""
+
+
+class NaturalSettings(Part):
+    """What makes images as hard to mask and to align as real ones: opaque bluish overcast, small cumulus, thin edges,
+    blurred shadows of cirrus, shadows of woods and houses, dark woods, bright ground; and what is set here."""
+
+    aerosol: float = Field(default=0.009, ge=0, le=0.05)
+    """Standard deviation in the blue, from date to date, of the aerosol that Sentinel-2's correction leaves in or takes
+    too much of; slowly varying in space, less towards longer waves."""
+    classification: ClassificationErrors = ClassificationErrors()
+    """Errors of the scene classification; `sentinel2.scl_errors` come on top, by default none."""
+
+
 class Simulation(Part):
     """A synthetic region."""
 
@@ -188,10 +228,26 @@ class Simulation(Part):
     """Declared parcels."""
     pairs: PairSettings = PairSettings()
     """Pairs of crops made alike."""
+    natural: NaturalSettings | None = None
+    """As hard as real images; without it skies and ground are plain, as in regions of older versions."""
     split_square: int = Field(default=5120, ge=1000, le=1_000_000, strict=True)
     """Split square in metres of the recipe that is written with the region; real ones should be 10-20 km."""
     truth_reflectance: bool = True
     """Also write the reflectance of the ground without clouds and noise; doubles the size of the region."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def one_kind_of_errors(cls, data: Any) -> Any:
+        """Errors of the scene classification in random patches are none where natural ones are drawn."""
+        if isinstance(data, dict) and data.get("natural") is not None and isinstance(data.get("sentinel2", {}), dict):
+            data = {**data, "sentinel2": {"scl_errors": 0.0, **data.get("sentinel2", {})}}
+        return data
+
+    @model_serializer(mode="wrap")
+    def without_what_is_plain(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """As plain data; `natural` is left out where it is None, as older versions wrote settings."""
+        written: dict[str, Any] = serialize(self)
+        return {name: value for name, value in written.items() if name != "natural" or value is not None}
 
     @model_validator(mode="after")
     def each_once(self) -> Self:

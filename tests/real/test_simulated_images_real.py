@@ -26,7 +26,8 @@ from h2crop_data.simulate.sentinel2.bands import SENTINEL2_MSI
 from h2crop_data.simulate.sentinel2.scenes import msi_bands
 from h2crop_data.simulate.settings import load_settings
 from h2crop_data.simulate.sky.atmosphere import at_ground, corrected, top_of_atmosphere
-from h2crop_data.simulate.sky.weather import Sun, Weather
+from h2crop_data.simulate.sky.clouds import Sun
+from h2crop_data.simulate.sky.weather import Weather
 
 FAIR = {"cloudiness": 0.0, "cirrus": 0.0, "haze": 0.0, "snow": 0.0}
 #: The months between catch crops and winter, of which the real series has enough clear dates.

@@ -30,17 +30,8 @@ from h2crop_data.simulate.sentinel2.bands import sentinel2_response
 from h2crop_data.simulate.sentinel2.scenes import numbers_in_file, pieces
 from h2crop_data.simulate.settings import EnmapArchive, SkySettings
 from h2crop_data.simulate.sky.atmosphere import bands_of, corrected, top_of_atmosphere
-from h2crop_data.simulate.sky.weather import (
-    FORMS,
-    CloudLayer,
-    Sky,
-    Sun,
-    Weather,
-    draw_sky,
-    soft_cover,
-    sun_position,
-    weather_over,
-)
+from h2crop_data.simulate.sky.clouds import FORMS, CloudLayer, Sun, soft_cover
+from h2crop_data.simulate.sky.weather import Sky, Weather, draw_sky, sun_position, weather_over
 
 REGION = (493440, 5376000, 501120, 5383680)
 

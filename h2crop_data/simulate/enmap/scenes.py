@@ -11,7 +11,6 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
-from datetime import date
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -28,7 +27,7 @@ from h2crop_data.simulate.overpasses import EnmapPass
 from h2crop_data.simulate.plants.spectra import ENDMEMBERS, WAVELENGTHS, endmember_spectra
 from h2crop_data.simulate.randomness import generator
 from h2crop_data.simulate.settings import EnmapArchive
-from h2crop_data.simulate.sky.atmosphere import Bands, at_ground, bands_of, corrected
+from h2crop_data.simulate.sky.atmosphere import Bands, at_ground, bands_of, corrected, in_shade
 from h2crop_data.simulate.sky.weather import SKY_LAYERS, Weather, half_percents, weather_over
 
 #: EnMAP's pixel corners lie at odd multiples of this, in metres.
@@ -180,22 +179,45 @@ def axis_pieces(low: int, high: int) -> Iterator[tuple[int, int, int]]:
         yield number, start, min(high, (number + 1) * PIECE + HALF_PIXEL)
 
 
+@dataclass(frozen=True)
+class PixelGround:
+    """What pixels show of the ground."""
+
+    #: (endmember, y, x) float32.
+    abundances: NDArray[np.float32]
+    #: Where most of the pixel is water, (y, x).
+    water: NDArray[np.bool_]
+    #: Share (y, x) of the direct sunlight that woods and houses keep from the pixel; None: nothing casts shade.
+    shade: NDArray[np.float32] | None
+
+    @property
+    def reflectance(self) -> NDArray[np.float32]:
+        """Reflectance (band, y, x), of a pixel with shade as if all of it lay in the same."""
+        lit = spectra_of(self.abundances)
+        return lit if self.shade is None else in_shade(lit, self.shade, hyperspectral()[1].diffuse)
+
+
 def abundance_pixels(
     ground: RegionGround,
-    day: date,
+    look: EnmapPass,
     x: NDArray[np.float64],
     y: NDArray[np.float64],
     reach: float,
-) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-    """Abundances (endmember, y, x) and where most of the pixel is water (y, x), at places x and y of the ground."""
+) -> PixelGround:
+    """What pixels at places x and y of the ground show."""
     fine = ground.fine_ground(
         ground.epsg, (float(x.min()), float(x.max())), (float(y.max()), float(y.min())), margin(COARSE, reach)
     )
-    tables = ground.spectra(day, fine.objects, np.eye(len(ENDMEMBERS)))
+    tables = ground.spectra(look.moment.date(), fine.objects, np.eye(len(ENDMEMBERS)))
     layers = layers_on_ground(fine, ground.roughness, tables, range(len(ENDMEMBERS)))
     water = (ground.kinds == "water")[fine.objects][fine.places].astype(np.float32)
     rows, columns = sampling(y, COARSE, fine.y), sampling(x, COARSE, fine.x)
-    return sample(layers, rows, columns), sample(water[None], rows, columns)[0] > 0.5
+    shade = fine.shade(look.sun)
+    return PixelGround(
+        sample(layers, rows, columns),
+        sample(water[None], rows, columns)[0] > 0.5,
+        None if shade is None else sample(shade[None], rows, columns)[0],
+    )
 
 
 def spectra_of(abundances: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -237,10 +259,10 @@ def piece_layers(
     if not inside.any():
         return empty_layers(len(y), len(x))
     true_x, true_y = x - place.east(x), y - place.north(y)
-    abundances, water = abundance_pixels(ground, tile.look.moment.date(), true_x, true_y, settings.distortion)
+    seen = abundance_pixels(ground, tile.look, true_x, true_y, settings.distortion)
     weather = weather_over(tile.look.sky, true_x, true_y)
     _, bands = hyperspectral()
-    values = corrected(at_ground(spectra_of(abundances), weather, bands), weather, bands)
+    values = corrected(at_ground(seen.reflectance, weather, bands, seen.shade), weather, bands)
     if settings.noise:
         chance = generator(ground.seed, "noise", tile.look.name, *number)
         noise = chance.standard_normal((len(values), PIECE // COARSE, PIECE // COARSE), np.float32)
@@ -258,7 +280,7 @@ def piece_layers(
     image[:, ~inside] = REFLECTANCE_FILL
     mask = dead.astype(np.uint8)
     mask[:, ~inside] = 255
-    return {"image": image, "defective_pixel_mask": mask, **quality_layers(weather, water, inside)}
+    return {"image": image, "defective_pixel_mask": mask, **quality_layers(weather, seen.water, inside)}
 
 
 def seen_by(
@@ -367,5 +389,5 @@ def write_pass_truth(ground: RegionGround, look: EnmapPass, region: Bounds, fold
                 y = np.arange(north - COARSE / 2, max(north - PIECE, region[1]), -COARSE)
                 sky.write(half_percents(weather_over(look.sky, x, y)), west, north)
                 if image is not None:
-                    abundances, _ = abundance_pixels(ground, look.moment.date(), x, y, 0)
-                    image.write(np.rint(spectra_of(abundances) * 10000).astype(np.int16), west, north)
+                    seen = abundance_pixels(ground, look, x, y, 0)
+                    image.write(np.rint(seen.reflectance * 10000).astype(np.int16), west, north)

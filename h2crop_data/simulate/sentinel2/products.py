@@ -56,6 +56,8 @@ def products_of_pass(layout: Layout, folder: Path, ground: RegionGround, look: S
     items: dict[str, list[dict[str, Any]]] = {}
     scenes: list[dict[str, Any]] = []
     pixels = 0.0
+    natural = layout.simulation.natural
+    errors = natural.classification if natural else None
     edge = SwathEdge(layout.epsg, (layout.bounds[1] + layout.bounds[3]) / 2)
     for epsg, bounds in zones(layout):
         listed = list(granules(layout, folder, look, epsg, bounds, edge))
@@ -65,7 +67,7 @@ def products_of_pass(layout: Layout, folder: Path, ground: RegionGround, look: S
                 folder / "truth" / "sentinel2" / f"{look.moment:%Y-%m-%d}", layout.simulation.truth_reflectance
             )
         outputs = [one.output for one in listed]
-        counts = write_pass(ground, look, epsg, bounds, outputs, truth, settings, edge)
+        counts = write_pass(ground, look, epsg, bounds, outputs, truth, settings, edge, errors)
         for one, count in zip(listed, counts, strict=True):
             described = written_item(folder, one, count)
             items.setdefault(one.archive, []).append(described)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -18,14 +18,23 @@ from h2crop_data.constants import SENTINEL2_BANDS
 from h2crop_data.grid import transformer
 from h2crop_data.simulate.files import CogWriter
 from h2crop_data.simulate.ground import Bounds, RegionGround, layers_on_ground
-from h2crop_data.simulate.optics import margin, sample, sampling
+from h2crop_data.simulate.optics import FINE_GROUND, margin, sample, sampling
 from h2crop_data.simulate.overpasses import Sentinel2Pass
 from h2crop_data.simulate.plants.spectra import ENDMEMBERS, WAVELENGTHS, endmember_spectra
-from h2crop_data.simulate.randomness import generator, key_of, noise_grid
+from h2crop_data.simulate.randomness import generator
 from h2crop_data.simulate.sentinel2.bands import SENTINEL2_MSI, sentinel2_response
-from h2crop_data.simulate.settings import Sentinel2Archive
-from h2crop_data.simulate.sky.atmosphere import Bands, at_ground, bands_of, corrected, top_of_atmosphere
-from h2crop_data.simulate.sky.weather import SKY_LAYERS, Weather, half_percents, soft_cover, weather_over
+from h2crop_data.simulate.sentinel2.classification import BrightGround, patchy_classes, systematic_classes
+from h2crop_data.simulate.settings import ClassificationErrors, Sentinel2Archive
+from h2crop_data.simulate.sky.atmosphere import (
+    Bands,
+    at_ground,
+    bands_of,
+    corrected,
+    in_shade,
+    top_of_atmosphere,
+    with_aerosol,
+)
+from h2crop_data.simulate.sky.weather import SKY_LAYERS, Weather, aerosol_over, half_percents, weather_over
 
 #: Pixel size of each band in metres.
 PIXEL = {band: 10 if band in ("B02", "B03", "B04", "B08") else 20 for band in SENTINEL2_MSI} | dict.fromkeys(
@@ -38,8 +47,8 @@ SWATH_SLOPE = 0.23
 #: Noise of a band: a floor by pixel size, and a part of the reflectance (ratio of signal to noise about 150 at 0.3).
 #: Large pixels are quieter: the band at 1375 nm of real clear ground stays within 0.0005 of its mean.
 NOISE_FLOOR, NOISE_PART = {10: 0.0008, 20: 0.0008, 60: 0.0003}, 0.004
-#: Opacity of a cloud from which the scene classification sees it, and is sure; of cirrus; share of lost sunlight.
-SEEN, SURE, SEEN_CIRRUS, SEEN_SHADOW = 0.25, 0.65, 0.12, 0.45
+#: Size in metres of the pixels of the truth of aerosol, which hardly changes over a region.
+AEROSOL_PIXEL = 60
 
 
 @dataclass(frozen=True)
@@ -118,7 +127,7 @@ def part_of_bands(bands: Bands, wanted: list[int]) -> Bands:
 class PieceImage:
     """What the instrument sees of a piece, without noise; each (band, y, x) float32 by pixel size."""
 
-    #: Without clouds and snow: the truth.
+    #: Without clouds and snow, as L2A shows it under a clear sky: the truth.
     surface: dict[int, NDArray[np.float32]]
     #: With snow and shadows.
     ground: dict[int, NDArray[np.float32]]
@@ -136,27 +145,47 @@ def draw_piece(ground: RegionGround, look: Sentinel2Pass, piece: Piece, sizes: l
     x, y = piece.centres(10)
     fine = ground.window(piece.epsg, (x[0], x[-1]), (y[0], y[-1]), margin(max(sizes)))
     tables = ground.spectra(look.moment.date(), fine.objects, endmembers)
+    shade, shades = fine.shade(look.sun), {}
+    if shade is not None:
+        shades = {size: shade_of_pixels(shade, x, y, margin(max(sizes)), size) for size in sizes}
     weather = {10: weather_over(look.sky, x, y)}
     image = PieceImage({}, {}, weather)
     for size in sizes:
         wanted = [SENTINEL2_MSI.index(band) for band in bands_of_size(size)]
+        bands = part_of_bands(sky_bands, wanted)
         layers = layers_on_ground(fine, ground.roughness, tables, wanted)
+        if shade is not None:
+            layers = in_shade(layers, shade, bands.diffuse)
         across, down = piece.centres(size)
         weather.setdefault(size, coarser(weather[10], size // 10))
-        image.surface[size] = sample(layers, sampling(down, size, fine.y), sampling(across, size, fine.x))
-        image.ground[size] = at_ground(image.surface[size], weather[size], part_of_bands(sky_bands, wanted))
+        surface = sample(layers, sampling(down, size, fine.y), sampling(across, size, fine.x))
+        image.ground[size] = at_ground(surface, weather[size], bands, shades.get(size))
+        aerosol = weather[size].aerosol
+        image.surface[size] = surface if aerosol is None else with_aerosol(surface, aerosol, bands)
     return image
+
+
+def shade_of_pixels(
+    shade: NDArray[np.float32], x: NDArray[np.float64], y: NDArray[np.float64], reach: int, size: int
+) -> NDArray[np.float32]:
+    """Mean shade (y, x) of pixels of a size, from that of fine ground which reaches `reach` metres beyond the centres
+    of the pixels of 10 m at columns x and rows y."""
+    first = (reach - 5) // FINE_GROUND
+    fine = shade[first : first + 10 * len(y) // FINE_GROUND, first : first + 10 * len(x) // FINE_GROUND]
+    return mean_of_blocks(fine, size // FINE_GROUND)
 
 
 def coarser(weather: Weather, times: int) -> Weather:
     """Weather over pixels `times` as large: the mean."""
+    fields = vars(weather).items()
+    return replace(weather, **{name: mean_of_blocks(field, times) for name, field in fields if field is not None})
 
-    def mean(field: NDArray[np.float32]) -> NDArray[np.float32]:
-        rows, columns = field.shape[0] // times, field.shape[1] // times
-        blocks = field.reshape(rows, times, columns, times)
-        return np.asarray(blocks.mean(axis=(1, 3)), np.float32)
 
-    return Weather(**{name: mean(field) for name, field in vars(weather).items()})
+def mean_of_blocks(field: NDArray[np.float32], times: int) -> NDArray[np.float32]:
+    """A field (y, x) over pixels `times` as large."""
+    rows, columns = field.shape[0] // times, field.shape[1] // times
+    blocks = field.reshape(rows, times, columns, times)
+    return np.asarray(blocks.mean(axis=(1, 3)), np.float32)
 
 
 def with_noise(
@@ -191,36 +220,31 @@ def numbers_in_file(values: NDArray[np.float32], offset: int, removed: bool) -> 
     return (np.maximum(numbers - 1000, 1) if removed else numbers).astype(np.uint16)
 
 
-def scene_classes(
-    look: Sentinel2Pass, weather: Weather, ten: NDArray[np.float32], piece: Piece, errors: float
-) -> NDArray[np.uint8]:
-    """The scene classification (y, x) uint8 at 20 m: the truth by thresholds, then wrong on a share of the ground.
+#: The scene classification (y, x) at 20 m of a piece; the second argument is what is seen of it in the bands of 10 m.
+Classifier = Callable[["PieceImage", NDArray[np.float32], "Piece"], NDArray[np.uint8]]
 
-    ten: what is seen in B02, B03, B04, B08 at 10 m.
-    """
-    blue, green, red, infrared = ten.reshape(4, ten.shape[1] // 2, 2, ten.shape[2] // 2, 2).mean(axis=(2, 4))
-    vegetation = (infrared - red) / (infrared + red + 1e-3)
-    water = (green - infrared) / (green + infrared + 1e-3)
-    clear = np.select([(water > 0.05) & (infrared < 0.12), vegetation > 0.35], [6, 4], 5)
-    clear = np.where((np.maximum(red, infrared) < 0.06) & (clear != 6), 2, clear)
-    clear = np.where((blue > 0.16) & (clear != 6), 7, clear)
-    classes = np.select(
-        [
-            weather.cloud > SURE,
-            weather.cloud > SEEN,
-            weather.cirrus > SEEN_CIRRUS,
-            weather.shadow > SEEN_SHADOW,
-            weather.snow > 0.5,
-        ],
-        [9, 8, 10, 3, 11],
-        clear,
-    )
-    if errors:
+
+def classifier(
+    ground: RegionGround, look: Sentinel2Pass, settings: Sentinel2Archive, errors: ClassificationErrors | None
+) -> Classifier:
+    """What classifies the pieces of a pass."""
+    if errors is None:
+
+        def patchy(image: PieceImage, ten: NDArray[np.float32], piece: Piece) -> NDArray[np.uint8]:
+            return patchy_classes(look.sky, image_weather(image, 20), ten, *piece.centres(20), settings.scl_errors)
+
+        return patchy
+    endmembers, _ = msi_bands()
+    blue = endmembers[:, [SENTINEL2_MSI.index("B02")]]
+    shares = (errors.bright_ground, min(1.0, errors.bright_ground + errors.unclassified_ground))
+    bright = BrightGround(*ground.brightest(look.moment.date(), shares, blue))
+
+    def systematic(image: PieceImage, ten: NDArray[np.float32], piece: Piece) -> NDArray[np.uint8]:
+        weather, surface = image_weather(image, 20), image.surface[10][0]
         x, y = piece.centres(20)
-        wrong = soft_cover(noise_grid(key_of(look.sky.key, "classes"), x, y, 160), errors, 0.1) > 0.5
-        missed = np.where(classes >= 8, clear, np.where(vegetation > 0.35, 7, 8))
-        classes = np.where(wrong, missed, classes)
-    return classes.astype(np.uint8)
+        return systematic_classes(look.sky, weather, ten, surface, x, y, errors, bright, settings.scl_errors)
+
+    return systematic
 
 
 def beyond_swath(look: Sentinel2Pass, piece: Piece, size: int, edge: SwathEdge) -> NDArray[np.bool_]:
@@ -244,21 +268,25 @@ def write_pass(
     truth: TruthFiles | None,
     settings: Sentinel2Archive,
     edge: SwathEdge,
+    errors: ClassificationErrors | None = None,
 ) -> list[dict[int, int]]:
     """Draw a pass over some bounds of a zone and write its granules; gives the pixels of each SCL class of each.
 
-    Counts are empty for L1C.
+    Counts are empty for L1C. errors: of the scene classification of natural ground; None: only random ones.
     """
+    classify = classifier(ground, look, settings, errors)
     levels = {output.level for output in outputs}
     sizes = [10, 20] + ([60] if "L1C" in levels else [])
     counts: list[dict[int, int]] = [{} for _ in outputs]
     with ExitStack() as stack:
         files = [open_output(stack, output, epsg) for output in outputs]
-        truths = open_truth(stack, truth, epsg, bounds) if truth else {}
+        truths = open_truth(stack, truth, epsg, bounds, any(look.sky.aerosol)) if truth else {}
         for piece in pieces(epsg, bounds):
             image = draw_piece(ground, look, piece, sizes)
-            write_piece_truth(truths, image, piece)
-            seen = {level: seen_at(level, image, look, piece, settings, ground.seed) for level in sorted(levels)}
+            write_piece_truth(truths, image, look, piece)
+            seen = {
+                level: seen_at(level, image, look, piece, settings, ground.seed, classify) for level in sorted(levels)
+            }
             for output, writers, count in zip(outputs, files, counts, strict=True):
                 write_piece(output, writers, seen[output.level], look, piece, edge)
                 if "SCL" in writers:
@@ -267,7 +295,13 @@ def write_pass(
 
 
 def seen_at(
-    level: str, image: PieceImage, look: Sentinel2Pass, piece: Piece, settings: Sentinel2Archive, seed: int
+    level: str,
+    image: PieceImage,
+    look: Sentinel2Pass,
+    piece: Piece,
+    settings: Sentinel2Archive,
+    seed: int,
+    classify: Classifier,
 ) -> dict[str, NDArray[Any]]:
     """Reflectance of each band of a level with noise (y, x), and for L2A the scene classification."""
     _, sky_bands = msi_bands()
@@ -284,7 +318,7 @@ def seen_at(
         noisy = with_noise(values, piece, size, settings.noise, seed, f"{look.name}/{level}")
         seen |= dict(zip(names, noisy, strict=True))
         if level == "L2A" and size == 10:
-            seen["SCL"] = scene_classes(look, image_weather(image, 20), noisy, piece, settings.scl_errors)
+            seen["SCL"] = classify(image, noisy, piece)
     return seen
 
 
@@ -340,8 +374,8 @@ def tally(
         count[value] = count.get(value, 0) + number
 
 
-def open_truth(stack: ExitStack, truth: TruthFiles, epsg: int, bounds: Bounds) -> dict[str, CogWriter]:
-    """Writers of the truth: the sky at 10 m, and the cloud-free surface at 10 and 20 m."""
+def open_truth(stack: ExitStack, truth: TruthFiles, epsg: int, bounds: Bounds, aerosol: bool) -> dict[str, CogWriter]:
+    """Writers of the truth: the sky at 10 m, the surface under a clear sky at 10 and 20 m, the aerosol in it."""
     writers = {
         "sky": CogWriter(
             truth.folder / "sky.tif", epsg, bounds, 10, "uint8", count=len(SKY_LAYERS), descriptions=SKY_LAYERS
@@ -354,17 +388,21 @@ def open_truth(stack: ExitStack, truth: TruthFiles, epsg: int, bounds: Bounds) -
             writers[f"surface_{size}"] = CogWriter(
                 path, epsg, bounds, size, "int16", count=len(names), nodata=-32768, descriptions=names
             )
+    if aerosol:
+        writers["aerosol"] = CogWriter(truth.folder / "aerosol.tif", epsg, bounds, AEROSOL_PIXEL, "float32")
     for writer in writers.values():
         stack.enter_context(writer)
     return writers
 
 
-def write_piece_truth(writers: dict[str, CogWriter], image: PieceImage, piece: Piece) -> None:
+def write_piece_truth(writers: dict[str, CogWriter], image: PieceImage, look: Sentinel2Pass, piece: Piece) -> None:
     """Write the truth of a piece."""
     west, _, _, north = piece.bounds
     for name, writer in writers.items():
         if name == "sky":
             writer.write(half_percents(image.weather[10]), west, north)
+        elif name == "aerosol":
+            writer.write(aerosol_over(look.sky, *piece.centres(AEROSOL_PIXEL)), west, north)
         else:
             surface = image.surface[int(name.removeprefix("surface_"))]
             writer.write(np.rint(surface * 10000).astype(np.int16), west, north)

@@ -15,13 +15,25 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from h2crop_data.simulate.sky.weather import Sun, Weather
+from h2crop_data.simulate.sky.clouds import Sun
+from h2crop_data.simulate.sky.weather import Weather
 
 #: Wavelength in nm and reflectance of water clouds of middling thickness, and of cirrus as if it were thick.
 CLOUD = ((400, 0.74), (550, 0.71), (860, 0.68), (1240, 0.63), (1450, 0.38), (1610, 0.48), (1940, 0.26), (2200, 0.38))
 #: Clouds are this times as bright where they are thin, and this much more where nothing is seen through them.
 THIN_CLOUD, THICK_CLOUD = 0.75, 0.6
 ICE = ((400, 0.62), (860, 0.60), (1240, 0.45), (1380, 0.38), (1610, 0.22), (2200, 0.24))
+#: Colour of overcast skies relative to the blue, as L2A shows them: medians of 36 dates over Flanders (2018), most of
+#: them less coloured by the ground than SCL's clouds are.
+OVERCAST = (
+    *((400, 1.03), (490, 1.0), (560, 0.935), (620, 0.90), (665, 0.89), (705, 0.945), (740, 0.955), (860, 0.96)),
+    *((1240, 0.88), (1450, 0.5), (1610, 0.67), (1940, 0.34), (2200, 0.52)),
+)
+#: Reflectance in the blue of the densest haze.
+HAZE = 0.07
+#: Aerosol that the correction left in goes with this power of the wavelength; L1C shows at least this much less of it
+#: than usual: there is not much to take away from clean air.
+AEROSOL_POWER, CLEANEST = -1.6, -0.006
 #: Share of the light on the ground that comes from the whole sky and so reaches shadows.
 DIFFUSE = ((400, 0.42), (490, 0.33), (560, 0.28), (665, 0.23), (860, 0.17), (1610, 0.10), (2200, 0.08))
 #: Absorption of gases on the way down and up: centre nm, half width nm, depth.
@@ -46,6 +58,9 @@ class Bands:
     diffuse: NDArray[np.float32]
     haze: NDArray[np.float32]
     snow: NDArray[np.float32]
+    #: Overcast, and aerosol that the correction left in, relative to the band at 490 nm.
+    overcast: NDArray[np.float32]
+    aerosol: NDArray[np.float32]
     #: Transmission of gases to the ground and back; of the air above low clouds; above cirrus.
     gases: NDArray[np.float32]
     gases_above_cloud: NDArray[np.float32]
@@ -68,8 +83,10 @@ def bands_of(wavelengths: NDArray[Any], response: NDArray[Any], snow: NDArray[An
         cloud=table(CLOUD),
         ice=table(ICE),
         diffuse=table(DIFFUSE),
-        haze=seen(0.07 * (490 / wavelengths) ** 2),
+        haze=seen(HAZE * (490 / wavelengths) ** 2),
         snow=seen(snow),
+        overcast=table(OVERCAST),
+        aerosol=seen((490 / wavelengths) ** -AEROSOL_POWER),
         gases=seen(gases),
         gases_above_cloud=seen(gas_transmission(wavelengths, VAPOUR_ABOVE_CLOUD)),
         gases_above_cirrus=seen(gas_transmission(wavelengths, VAPOUR_ABOVE_CIRRUS)),
@@ -86,22 +103,43 @@ def gas_transmission(wavelengths: NDArray[Any], amount: float) -> NDArray[np.flo
     return transmission
 
 
-def at_ground(surface: NDArray[np.float32], weather: Weather, bands: Bands) -> NDArray[np.float32]:
-    """The surface (band, y, x) with snow on it and clouds before the sun."""
-    lit = surface
+def at_ground(
+    surface: NDArray[np.float32], weather: Weather, bands: Bands, shade: NDArray[np.float32] | None = None
+) -> NDArray[np.float32]:
+    """The surface (band, y, x) with snow on it and clouds before the sun.
+
+    shade: share (y, x) of the direct sunlight that the surface lacks already, in the shadow of woods and houses.
+    """
+    lit, diffuse = surface, bands.diffuse[:, None, None]
     if weather.snow.any():
-        lit = lit + weather.snow * (bands.snow[:, None, None] - lit)
+        snow = bands.snow[:, None, None] if shade is None else bands.snow[:, None, None] * (1 - shade * (1 - diffuse))
+        lit = lit + weather.snow * (snow - lit)
     if weather.shadow.any():
-        lit = lit * (1 - weather.shadow * (1 - bands.diffuse[:, None, None]))
+        if shade is None:
+            lit = lit * (1 - weather.shadow * (1 - diffuse))
+        else:
+            # Two shadows over one place are one: what is left is diffuse light.
+            own = 1 - shade * (1 - diffuse)
+            lit = lit * (1 - weather.shadow * (1 - diffuse) * (1 - shade) / own)
     return lit
+
+
+def in_shade(
+    surface: NDArray[np.float32], shade: NDArray[np.float32], diffuse: NDArray[np.float32]
+) -> NDArray[np.float32]:
+    """The surface (band, y, x) where a share (y, x) of the direct sunlight is kept from it; diffuse: (band,)."""
+    return surface * (1 - shade * (1 - diffuse[:, None, None]))
 
 
 def cloud_reflectance(weather: Weather, bands: Bands) -> NDArray[np.float32]:
     """Reflectance (band, y, x) of clouds of the opacity that stands over each pixel: thicker ones are brighter.
 
     With the opacities of `sky` it spans what a year of Sentinel-2 L2A over Flanders holds in SCL class 9: 0.3 to 1.3 at
-    490 nm, the middle half 0.5 to 1.0 in summer; 0.6 times that at 1610 nm, 0.5 times at 2200 nm.
+    490 nm, the middle half 0.5 to 1.0 in summer; 0.6 times that at 1610 nm, 0.5 times at 2200 nm. Overcast skies are
+    opaque at any brightness and have a colour of their own.
     """
+    if weather.brightness is not None:
+        return bands.overcast[:, None, None] * weather.brightness
     brightness: NDArray[np.float32] = THIN_CLOUD + np.float32(THICK_CLOUD) * weather.cloud**2
     return bands.cloud[:, None, None] * brightness
 
@@ -109,6 +147,8 @@ def cloud_reflectance(weather: Weather, bands: Bands) -> NDArray[np.float32]:
 def corrected(ground: NDArray[np.float32], weather: Weather, bands: Bands) -> NDArray[np.float32]:
     """L2A reflectance (band, y, x): the air taken out, but haze, clouds and cirrus still over the ground."""
     seen = ground
+    if weather.aerosol is not None:
+        seen = with_aerosol(seen, weather.aerosol, bands)
     if weather.haze.any():
         seen = seen + weather.haze * bands.haze[:, None, None]
     if weather.cloud.any():
@@ -116,6 +156,11 @@ def corrected(ground: NDArray[np.float32], weather: Weather, bands: Bands) -> ND
     if weather.cirrus.any():
         seen = seen + weather.cirrus * (bands.ice[:, None, None] - seen)
     return seen
+
+
+def with_aerosol(surface: NDArray[np.float32], aerosol: NDArray[np.float32], bands: Bands) -> NDArray[np.float32]:
+    """The surface (band, y, x) as L2A shows it under a clear sky: with the aerosol (y, x) the correction left in."""
+    return surface + bands.aerosol[:, None, None] * aerosol
 
 
 def top_of_atmosphere(ground: NDArray[np.float32], weather: Weather, bands: Bands, sun: Sun) -> NDArray[np.float32]:
@@ -127,6 +172,8 @@ def top_of_atmosphere(ground: NDArray[np.float32], weather: Weather, bands: Band
     scattered = air_reflectance(thickness, height)
     through = np.exp(-0.35 * thickness * path)
     seen = HIGH_AIR + gases * (scattered + through * ground)
+    if weather.aerosol is not None:
+        seen = seen + gases * bands.aerosol[:, None, None] * np.maximum(weather.aerosol, np.float32(CLEANEST))
     seen = seen + gases * weather.haze * bands.haze[:, None, None]
     cloud = bands.gases_above_cloud[:, None, None] * (cloud_reflectance(weather, bands) + 0.2 * scattered)
     seen = seen + weather.cloud * (cloud - seen)
