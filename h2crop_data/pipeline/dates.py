@@ -40,8 +40,9 @@ def table_of_dates(files: Storage, units: Iterable[str], layout: StoreLayout) ->
     for unit in sorted(set(units)):
         if not files.exists(name_of(unit)):
             raise StoreError(
-                f"{files.where(name_of(unit))} is missing: what blocks say of their dates; put it back from a copy of "
-                "the store, or retract those blocks and build them again"
+                f"{files.where(name_of(unit))} is missing, in which blocks have what was seen on their dates; put it "
+                f"back from a copy of the store, or delete the marker of one of these blocks "
+                f"({BUILD_FOLDER}/<season>/<block>.json) and build again"
             )
         rows += [{"unit": unit, **row} for row in files.read_json(name_of(unit))]
     if not rows:

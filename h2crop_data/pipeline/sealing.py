@@ -174,7 +174,7 @@ def finished_season(builder: StoreBuilder, parts: Sequence[SeasonPlan], retracti
             for split, of_split in kept.groupby("split", sort=True)
         },
         files=files,
-        dates=table_of_dates(builder.storage, chain.from_iterable(dates), parts[-1].layout),
+        dates=table_of_dates(builder.storage, chain.from_iterable(kept.get("dates", [])), parts[-1].layout),
         recipe=parts[-1].recipe.as_written(),
         sources={plan.part: source_facts(plan) for plan in parts},
     )

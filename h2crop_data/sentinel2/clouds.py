@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
 from typing import Literal, Protocol, TypeVar
@@ -81,9 +80,8 @@ def method_names() -> list[str]:
     return sorted({*OWN, *installed_methods()})
 
 
-@cache
 def method_named(name: str) -> CloudMethod:
-    """The detector of a name, made once a process.
+    """A new detector of a name.
 
     Raises UsageError for an unknown name and for a name that two packages bring or that is ours, and PluginError where
     a detector cannot be loaded: an extra is missing, or its package fails.

@@ -62,6 +62,19 @@ def item_identity(item: pystac.Item) -> list[Any]:
     return [item.collection_id, item.id, acquired(item).isoformat(), baseline(item), item.properties.get("updated")]
 
 
+def kept_identity(item: pystac.Item) -> list[Any]:
+    """The same for an item of a catalog and for that item read back from a plan, where times are written otherwise.
+
+    What names units of work and readings: these are computed before a plan is kept, and after it was read back.
+    """
+    *stated, changed = item_identity(item)
+    try:
+        changed = datetime.fromisoformat(str(changed)).astimezone(UTC).isoformat()
+    except ValueError:
+        changed = None if changed is None else str(changed)
+    return [*stated, changed]
+
+
 @dataclass(frozen=True)
 class SceneDecision:
     """One scene of a catalog: taken or not, and why. One row of the index `scenes`."""

@@ -26,7 +26,7 @@ from h2crop_data.enmap.quality import LAYERS, footprint_or, quality_flags
 from h2crop_data.errors import H2cropError, ReadError, SceneError
 from h2crop_data.grid import Cell, cells_of_area
 from h2crop_data.recipe.model import EnmapSettings
-from h2crop_data.sources.scenes import PinnedItems, item_identity
+from h2crop_data.sources.scenes import PinnedItems, kept_identity
 from h2crop_data.sources.units import Unit
 
 #: Raised whenever the same scene gives other bands or cells.
@@ -69,7 +69,7 @@ def scene_unit(item: pystac.Item, source: EnmapSettings, cell_size: int) -> Unit
         name=item.id,
         algorithm=ALGORITHM,
         # Files on this machine may be replaced while their item stays the same.
-        inputs=[item_identity(item), {key: file_stamp(asset.href) for key, asset in item.assets.items()}],
+        inputs=[kept_identity(item), {key: file_stamp(asset.href) for key, asset in item.assets.items()}],
         settings={"cell_size": cell_size, "bands": bands, "flagged": sorted(set(source.flagged))},
         compute=partial(look_at_scene, item, source, cell_size),
         implied=True,

@@ -24,7 +24,7 @@ from h2crop_data.errors import H2cropError, ReadError, SceneError
 from h2crop_data.grid import Cell
 from h2crop_data.mgrs import TILE_SIZE, tile_bounds
 from h2crop_data.recipe.model import Sentinel2Settings
-from h2crop_data.sources.scenes import item_identity
+from h2crop_data.sources.scenes import kept_identity
 from h2crop_data.sources.units import Unit
 
 #: Raised whenever the same files give another grid.
@@ -121,7 +121,7 @@ def grid_unit(items: Sequence[pystac.Item], settings: Sentinel2Settings) -> Unit
         step="sentinel2 grid",
         name=f"{tile} {items[0].id}",
         algorithm=ALGORITHM,
-        inputs=[[item_identity(item) for item in items], [list(map(file_stamp, hrefs)) for hrefs in files]],
+        inputs=[[kept_identity(item) for item in items], [list(map(file_stamp, hrefs)) for hrefs in files]],
         settings={"bands": bands},
         compute=partial(look_at_granules, tile, files),
         implied=True,

@@ -19,7 +19,7 @@ from h2crop_data.constants import FINE_BANDS
 from h2crop_data.grid import Cell, ProcessingTile, tiles_of
 from h2crop_data.recipe.model import Sentinel2Settings
 from h2crop_data.sources.readings import Reading
-from h2crop_data.sources.scenes import item_identity, items_over
+from h2crop_data.sources.scenes import items_over, kept_identity
 from h2crop_data.sources.sentinel2.granules import GranuleGrid, expected_grid, home_of
 from h2crop_data.sources.sentinel2.looks import CellLook, months_of
 from h2crop_data.sources.sentinel2.mask_file import MaskFile
@@ -83,7 +83,7 @@ class Sentinel2Reading:
             parts,
             [[[look.moment.isoformat(), look.items] for look in of_part] for of_part in looks],
             [
-                [name, item_identity(item), self.offsets[name], self.stamps[name]]
+                [name, kept_identity(item), self.offsets[name], self.stamps[name]]
                 for name, item in sorted(self.items.items())
             ],
             *([[masks.unit for masks in self.masks]] if self.masks else []),

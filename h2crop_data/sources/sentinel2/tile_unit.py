@@ -18,7 +18,7 @@ from h2crop_data.grid import LONLAT, TILE_SIZE, Cell, ProcessingTile, tiles_of, 
 from h2crop_data.recipe.model import Clouds, Sentinel2Settings
 from h2crop_data.sentinel2.clouds import CloudMethod
 from h2crop_data.sentinel2.tile_masks import MaskRules
-from h2crop_data.sources.scenes import item_identity, items_over
+from h2crop_data.sources.scenes import items_over, kept_identity
 from h2crop_data.sources.sentinel2.detectors import CLASSIFICATION, detectors_of, l1c_bands, l2a_bands
 from h2crop_data.sources.sentinel2.granules import expected_grid, home_of
 from h2crop_data.sources.sentinel2.looks import CellLook, months_of
@@ -113,8 +113,8 @@ def mask_unit(task: TileTask, season: int, detectors: Sequence[CloudMethod]) -> 
         algorithm=ALGORITHM,
         inputs={
             "season": season,
-            "items": [[item_identity(item), task.offsets[name]] for name, item in sorted(task.items.items())],
-            "l1c": [[item_identity(other), task.offsets[name]] for name, other in sorted(others.items())],
+            "items": [[kept_identity(item), task.offsets[name]] for name, item in sorted(task.items.items())],
+            "l1c": [[kept_identity(other), task.offsets[name]] for name, other in sorted(others.items())],
         },
         settings=settings_of_masks(settings, detectors),
         compute=partial(make_masks, task),

@@ -56,6 +56,8 @@ class Sentinel2Checks(SourceChecks[None]):
         """What was masked date by date adds up, is of scenes that are used, and has the days that samples name."""
         table, named = self.release.tables.get(f"dates-{season}"), set()
         if "dates" in blocks:
+            # Those of retracted blocks are not part of the release.
+            blocks = blocks[blocks["retracted"] == ""]
             named = {unit for units in blocks["dates"].dropna() for unit in units}
         path, remedy = self.release.index_path(f"dates-{season}"), self.release.remedies.wrong_index()
         if table is None:

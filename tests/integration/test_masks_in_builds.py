@@ -1,0 +1,438 @@
+"""Clouds are masked once a processing tile and date, and composites hold what the masks leave clear."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import rasterio
+import yaml
+from checked_store import sign
+from numpy.typing import NDArray
+
+import h2crop_data
+from h2crop_data.cube.reading import read_index
+from h2crop_data.errors import H2cropError, PlanError, PluginError, RecipeError, StoreError, UsageError
+from h2crop_data.grid import Cell, tiles_of
+from h2crop_data.maintenance.relabel import relabel_store
+from h2crop_data.pipeline import units
+from h2crop_data.pipeline.build import build_store
+from h2crop_data.pipeline.estimate import estimate
+from h2crop_data.pipeline.planning import make_plan
+from h2crop_data.recipe.model import Recipe, load_recipe
+from h2crop_data.sentinel2.tile_masks import MaskCode
+from h2crop_data.simulate.region import simulate_region
+from h2crop_data.simulate.settings import load_settings
+from h2crop_data.sources.sentinel2.mask_file import PIXEL, TileMasks
+from h2crop_data.validation.validate import validate_store
+
+SETTINGS: dict[str, Any] = {
+    "seed": 5,
+    "cells": 6,
+    "cell_size": 480,
+    "split_square": 1000,
+    "sentinel2.dates_per_month": 3,
+    "sentinel2.months": [4, 5, 6],
+    "sentinel2.duplicates": 0.0,
+    "sentinel2.l1c": True,
+    "enmap.scenes": 0,
+    "truth_reflectance": False,
+}
+STEPS = {"dilation": 40, "cast_shadows": True, "second_look": True}
+FILL = -32768
+
+
+@pytest.fixture(scope="module")
+def simulated(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A region of six small cells with nine dates, L2A and L1C."""
+    folder = tmp_path_factory.mktemp("region")
+    simulate_region(load_settings(None, SETTINGS), folder, workers=1)
+    return folder
+
+
+RecipeOf = Callable[..., Recipe]
+
+
+@pytest.fixture
+def recipe_of(simulated: Path, tmp_path: Path) -> RecipeOf:
+    """Makes recipes of the region; keywords are settings of Sentinel-2, `clouds` those of its masks."""
+
+    def make(folder: Path = simulated, **changes: Any) -> Recipe:
+        document = yaml.safe_load((simulated / "recipe.yaml").read_text(encoding="utf-8"))
+        document |= {"enmap": "none", "store": {"block_capacity": 2}, **changes.pop("recipe", {})}
+        document["sentinel2"] |= {"bands": ["B02", "B08", "B11"], "clouds": STEPS, **changes}
+        path = folder / f"recipe-{len(list(folder.glob('recipe-*')))}.yaml"
+        path.write_text(yaml.safe_dump(document), encoding="utf-8")
+        return load_recipe(path)
+
+    return make
+
+
+def cells_of(store: Path) -> list[str]:
+    """The cells of the samples of a store, as they stand in its arrays."""
+    return list(read_index(store, "samples-2022").sort_values("slot")["cell"])
+
+
+def masks_of(store: Path) -> list[TileMasks]:
+    """The masks in the work folder of a store."""
+    return [TileMasks(path) for path in sorted((store / ".build/work/sentinel2-masks").glob("*.bin"))]
+
+
+def codes_on(masks: TileMasks, place: int, cell: Cell) -> NDArray[np.uint8]:
+    """The codes of a date over a cell of the tile, in pixels of 10 m."""
+    west, _, _, north = masks.tile.bounds
+    left, top = (cell.corner[0] - west) // PIXEL, (north - cell.corner[1]) // PIXEL
+    side = cell.size // PIXEL
+    return masks.codes(place)[top : top + side, left : left + side].repeat(2, 0).repeat(2, 1)
+
+
+def looks_of_region(folder: Path) -> dict[str, list[dict[str, Any]]]:
+    """The items of the region by their datatake."""
+    listed: dict[str, list[dict[str, Any]]] = {}
+    for item in json.loads((folder / "catalog/sentinel-2-c1-l2a.json").read_text())["features"]:
+        listed.setdefault(item["properties"]["s2:datatake_id"][:20], []).append(item)
+    return listed
+
+
+def numbers(folder: Path, item: dict[str, Any], key: str, cell: Cell) -> NDArray[np.int64]:
+    """Pixels of 10 m of an asset over a cell, 0 beyond its edge, read whole and cut by hand."""
+    with rasterio.open(folder / "catalog" / item["assets"][key]["href"]) as raster:
+        pixels, transform = raster.read(1), raster.transform
+    times = round(transform.a / 10)
+    pixels = pixels.repeat(times, 0).repeat(times, 1).astype(np.int64)
+    left, top = round((cell.corner[0] - transform.c) / 10), round((transform.f - cell.corner[1]) / 10)
+    side = cell.size // 10
+    found = np.zeros((side, side), np.int64)
+    rows, columns = np.arange(top, top + side), np.arange(left, left + side)
+    down, across = ((place >= 0) & (place < size) for place, size in ((rows, len(pixels)), (columns, pixels.shape[1])))
+    found[np.ix_(down, across)] = pixels[np.ix_(rows[down], columns[across])]
+    return found
+
+
+def test_composites_are_of_what_the_masks_leave_clear(simulated: Path, recipe_of: RecipeOf, tmp_path: Path) -> None:
+    """Every stored number from the files and the codes alone, median by median."""
+    store = tmp_path / "store"
+    build_store(recipe_of(), store, workers=1)
+    (masks,) = masks_of(store)
+    data = h2crop_data.open(store, 2022)
+    dropped = 0
+    for place, name in enumerate(cells_of(store)):
+        cell = Cell.parse(name)
+        by_month: dict[int, list[tuple[NDArray[np.int64], NDArray[np.bool_]]]] = {}
+        for items in looks_of_region(simulated).values():
+            shown = np.zeros((cell.size // 10,) * 2, bool)
+            clear, values = shown.copy(), np.zeros((3, *shown.shape), np.int64)
+            for item in sorted(items, key=lambda item: item["id"]):
+                classes = numbers(simulated, item, "scl", cell)
+                own = (classes > 0) & ~shown
+                shown |= own
+                if item["id"] not in masks.places:
+                    continue
+                codes = codes_on(masks, masks.places[item["id"]], cell)
+                dropped += int((own & np.isin(classes, (4, 5, 6)) & (codes != MaskCode.CLEAR)).sum())
+                offset = 1000 if item["properties"]["s2:processing_baseline"] >= "04.00" else 0
+                bands = [numbers(simulated, item, key, cell) for key in ("blue", "nir", "swir16")]
+                # At the end of a swath pixels of 10 m can lack data under one of 20 m that has some.
+                clear |= own & (codes == MaskCode.CLEAR) & np.all([band > 0 for band in bands], axis=0)
+                for band, found in enumerate(bands):
+                    values[band][own] = (found - offset)[own]
+            month = int(items[0]["properties"]["datetime"][5:7])
+            by_month.setdefault(month, []).append((values, clear))
+        for month in range(1, 13):
+            looks = by_month.get(month, [])
+            stored = data.s2.values[place, month - 1].astype(np.int64)
+            counts = sum((clear for _, clear in looks), np.zeros(stored.shape[1:], np.int64))
+            assert (data.s2_clear.values[place, month - 1] == counts).all()
+            for row, column in zip(*np.nonzero(counts), strict=True):
+                seen = np.array([values[:, row, column] for values, clear in looks if clear[row, column]])
+                assert np.abs(stored[:, row, column] - np.median(seen, axis=0)).max() <= 0.5
+            assert (stored[:, counts == 0] == FILL).all()
+    # The masks are not the classification.
+    assert dropped > 1000
+    assert [finding for finding in validate_store(store).findings if finding.severity == "error"] == []
+
+
+def test_a_tile_is_masked_once_however_many_blocks_lie_on_it(
+    recipe_of: RecipeOf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    computed: list[str] = []
+    keep = units.WorkFolder.keep
+
+    def noting(self: units.WorkFolder, unit: Any, result: bytes) -> Path:
+        computed.append(unit.step)
+        return keep(self, unit, result)
+
+    monkeypatch.setattr(units.WorkFolder, "keep", noting)
+    store = tmp_path / "store"
+    first = build_store(recipe_of(recipe={"store": {"block_capacity": 1}}), store, workers=2)
+    assert first.built == 6
+    assert computed.count("sentinel2 masks") == 1
+    assert first.seconds["sentinel2 masks"] > 0
+    # Not again for a block that is built once more.
+    (store / ".build/2022/000003.json").unlink()
+    again = build_store(recipe_of(recipe={"store": {"block_capacity": 1}}), store, workers=2)
+    assert again.built == 1
+    assert computed.count("sentinel2 masks") == 1
+
+
+def test_masks_are_the_same_whatever_is_built(simulated: Path, recipe_of: RecipeOf, tmp_path: Path) -> None:
+    whole = tmp_path / "whole"
+    build_store(recipe_of(), whole, workers=1)
+    (of_whole,) = masks_of(whole)
+    names = sorted(read_index(whole, "samples-2022")["cell"])
+    west, south, east, north = Cell.parse(names[0]).bounds
+    area = {"bbox": [west + 10, south + 10, east - 10, north - 10], "crs": f"EPSG:{Cell.parse(names[0]).epsg}"}
+    # One cell, and the scenes listed the other way round.
+    turned = simulated / "catalog/turned.json"
+    listed = json.loads((simulated / "catalog/sentinel-2-c1-l2a.json").read_text())
+    turned.write_text(json.dumps({**listed, "features": listed["features"][::-1]}))
+    part = tmp_path / "part"
+    build_store(recipe_of(recipe={"area": {**area, "cells": "touching"}}, catalog="catalog/turned.json"), part)
+    (of_part,) = masks_of(part)
+    assert of_part.path.name == of_whole.path.name
+    assert of_part.path.read_bytes() == of_whole.path.read_bytes()
+    one, other = h2crop_data.open(whole, 2022), h2crop_data.open(part, 2022)
+    place, other_place = cells_of(whole).index(names[0]), cells_of(part).index(names[0])
+    np.testing.assert_array_equal(one.s2.values[place], other.s2.values[other_place])
+
+
+def test_cells_over_two_tiles_take_their_parts_from_both(recipe_of: RecipeOf, tmp_path: Path) -> None:
+    """1,440 m divide no tile: where a border of tiles runs through a cell there is no seam of whole rows or columns."""
+    store = tmp_path / "store"
+    build_store(recipe_of(recipe={"cell_size": 1440, "area": {**area_around_border(), "cells": "touching"}}), store)
+    cells = [Cell.parse(name) for name in cells_of(store)]
+    assert any(len(tiles_of(cell)) > 1 for cell in cells)
+    dates = read_index(store, "dates-2022")
+    blocks = read_index(store, "blocks")
+    assert {unit for found in blocks["dates"] for unit in found} == set(dates["unit"])
+    assert dates.groupby("unit")["tile"].nunique().eq(1).all()
+    data = h2crop_data.open(store, 2022)
+    by_tile = {masks.tile: masks for masks in masks_of(store)}
+    for place, cell in enumerate(cells):
+        if len(tiles_of(cell)) == 1:
+            continue
+        counts = data.s2_clear.values[place].sum(axis=0)
+        for tile in tiles_of(cell):
+            shared = clear_count(by_tile[tile], cell)
+            inside = shared >= 0
+            # Pixels that no granule shows twice a day are counted as often as masks have them clear.
+            assert (counts[inside] <= shared[inside]).all()
+            assert (counts[inside] == shared[inside]).mean() > 0.9
+
+
+def area_around_border() -> dict[str, Any]:
+    """The western end of the region, beyond which the next tile begins."""
+    return {"bbox": [491_500, 5_376_000, 494_400, 5_377_400], "crs": "EPSG:32631"}
+
+
+def clear_count(masks: TileMasks, cell: Cell) -> NDArray[np.int64]:
+    """How many dates are clear by a tile's masks, in pixels of 10 m of a cell; -1 outside the tile."""
+    west, south, east, north = masks.tile.bounds
+    x = cell.corner[0] + 10 * np.arange(cell.size // 10) + 5
+    y = cell.corner[1] - 10 * np.arange(cell.size // 10) - 5
+    across, down = (x > west) & (x < east), (y < north) & (y > south)
+    total = np.full((len(y), len(x)), -1, np.int64)
+    summed = np.zeros((int(down.sum()), int(across.sum())), np.int64)
+    for place in range(len(masks.dates)):
+        codes = masks.codes(place) == MaskCode.CLEAR
+        summed += codes[np.ix_((north - y[down]).astype(int) // PIXEL, (x[across] - west).astype(int) // PIXEL)]
+    total[np.ix_(down, across)] = summed
+    return total
+
+
+class TestTableOfDates:
+    def test_it_says_what_was_masked(self, recipe_of: RecipeOf, tmp_path: Path) -> None:
+        store = tmp_path / "store"
+        build_store(recipe_of(), store, workers=1)
+        dates = read_index(store, "dates-2022")
+        (masks,) = masks_of(store)
+        assert len(dates) == 9 == len(masks.dates)
+        assert set(dates["tile"]) == {masks.tile.id}
+        for place, row in enumerate(dates.to_dict("records")):
+            codes = masks.codes(place)
+            imaged = codes != MaskCode.NOT_IMAGED
+            assert row["imaged"] == pytest.approx(imaged.mean(), abs=1e-5)
+            for code in MaskCode:
+                if code != MaskCode.NOT_IMAGED:
+                    assert row[code.name.lower()] == pytest.approx((codes[imaged] == code).mean(), abs=1e-5)
+            assert row["methods"].tolist() == ["scl"]
+            assert row["skipped"] == ""
+        assert 0.05 < dates["cloud"].mean() < 0.9
+        assert dates["time"].is_monotonic_increasing
+        text = (store / "DATASHEET.md").read_text(encoding="utf-8")
+        assert "Clouds are masked by scl, with 40 m around them" in text
+
+    def test_a_relabelled_store_keeps_it(self, recipe_of: RecipeOf, tmp_path: Path) -> None:
+        store, copy = tmp_path / "store", tmp_path / "copy"
+        build_store(recipe_of(), store, workers=1)
+        relabel_store(store, copy)
+        pd.testing.assert_frame_equal(read_index(store, "dates-2022"), read_index(copy, "dates-2022"))
+        assert [finding for finding in validate_store(copy).findings if finding.severity == "error"] == []
+
+    def test_rows_that_are_lost_are_named_and_made_again_with_their_blocks(
+        self, recipe_of: RecipeOf, tmp_path: Path
+    ) -> None:
+        store = tmp_path / "store"
+        build_store(recipe_of(), store, workers=1)
+        (kept,) = (store / ".build/dates").iterdir()
+        kept.unlink()
+        (store / ".build/2022/000001.json").rename(tmp_path / "marker.json")
+        shutil.rmtree(store / ".build/work")
+        # Building again masks the tile again and keeps the same rows.
+        before = read_index(store, "dates-2022")
+        build_store(recipe_of(), store, workers=1)
+        assert kept.exists()
+        pd.testing.assert_frame_equal(read_index(store, "dates-2022"), before)
+
+    def test_without_a_block_to_build_their_loss_is_an_error(self, recipe_of: RecipeOf, tmp_path: Path) -> None:
+        store = tmp_path / "store"
+        build_store(recipe_of(), store, workers=1)
+        (kept,) = (store / ".build/dates").iterdir()
+        kept.unlink()
+        with pytest.raises(StoreError, match=rf"{kept.name} is missing.*delete the marker of one of"):
+            build_store(recipe_of(), store, workers=1)
+        # The remedy it names.
+        (store / ".build/2022/000000.json").unlink()
+        build_store(recipe_of(), store, workers=1)
+        assert kept.exists()
+
+    @pytest.mark.parametrize(
+        ("spoil", "says"),
+        [
+            (lambda table: table.assign(clear=table["clear"] + 0.2), "do not add up to 1"),
+            (lambda table: pd.concat([table, table.iloc[:1]]), "listed more than once"),
+            (lambda table: table.assign(unit="f" * 64), "has no dates of units that blocks name"),
+            (lambda table: table.assign(items=[["S2X"]] * len(table)), "does not have as taken"),
+            (lambda table: table.drop(columns="cloud"), "has no column cloud"),
+        ],
+    )
+    def test_what_cannot_be_true_is_found(
+        self, recipe_of: RecipeOf, tmp_path: Path, spoil: Callable[[pd.DataFrame], pd.DataFrame], says: str
+    ) -> None:
+        store = tmp_path / "store"
+        build_store(recipe_of(), store, workers=1)
+        path = store / "index/r1/dates-2022.parquet"
+        spoil(pd.read_parquet(path)).to_parquet(path)
+        sign(store)
+        found = [finding.what for finding in validate_store(store).findings if finding.severity == "error"]
+        assert any(says in message for message in found), found
+
+
+class TestMissingInputs:
+    def test_methods_that_nobody_knows_are_refused(self, recipe_of: RecipeOf) -> None:
+        with pytest.raises(UsageError, match="unknown cloud method 'fmask'; known are "):
+            make_plan(recipe_of(clouds={"method": "scl+fmask"}), 2022)
+
+    def test_a_missing_extra_is_refused_and_never_another_method_used(
+        self, recipe_of: RecipeOf, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        from h2crop_data.sources.sentinel2 import detectors
+
+        def missing(name: str) -> Any:
+            raise PluginError(f"{name} is not installed: pip install h2crop-data[clouds]")
+
+        monkeypatch.setattr(detectors, "OF_THREAD", type(detectors.OF_THREAD)())
+        monkeypatch.setattr(detectors, "method_named", missing)
+        with pytest.raises(PluginError, match="clouds"):
+            make_plan(recipe_of(clouds={"method": "scl+ukis"}), 2022)
+
+    def test_l1c_must_be_said_where_it_is_needed(self, recipe_of: RecipeOf) -> None:
+        with pytest.raises(RecipeError, match="say where it comes from in l1c"):
+            recipe_of(clouds={"method": "s2cloudless"})
+
+    def test_dates_without_l1c_fail_the_plan_or_are_skipped_and_recorded(
+        self, simulated: Path, recipe_of: RecipeOf, tmp_path: Path
+    ) -> None:
+        listed = json.loads((simulated / "catalog/sentinel-2-l1c.json").read_text())
+        days = sorted({item["properties"]["datetime"][:10] for item in listed["features"]})
+        kept = [item for item in listed["features"] if item["properties"]["datetime"][:10] != days[2]]
+        (simulated / "catalog/l1c-less.json").write_text(json.dumps({**listed, "features": kept}))
+        l1c = {"catalog": "catalog/l1c-less.json"}
+        with pytest.raises(PlanError, match=r"Sentinel-2 scenes have no L1C(.|\n)*the catalog lists none(.|\n)*skip"):
+            make_plan(recipe_of(clouds={"method": "s2cloudless", "l1c": l1c}), 2022)
+        store = tmp_path / "store"
+        build_store(recipe_of(clouds={"method": "s2cloudless", "l1c": l1c, "missing": "skip"}), store, workers=1)
+        dates = read_index(store, "dates-2022")
+        skipped = dates[dates["skipped"] != ""]
+        assert [f"{moment:%Y-%m-%d}" for moment in skipped["time"]] == [days[2]]
+        assert (skipped[["imaged", "clear"]].to_numpy() == 0).all()
+        assert skipped["skipped"].iloc[0].startswith("no L1C of S2")
+        used = dates[dates["skipped"] == ""]
+        assert (used["l1c"].str.len() > 0).all()
+        assert used["cloud_probability"].notna().all()
+        assert used["methods"].iloc[0][0].startswith("s2cloudless 1.7.")
+        assert all(days[2] not in named for named in read_index(store, "samples-2022")["s2_dates"])
+        scenes = read_index(store, "scenes")
+        warned = scenes[scenes["warning"].str.contains("no L1C of it")]
+        assert set(warned["time"].dt.strftime("%Y-%m-%d")) == {days[2]}
+        taken = scenes[scenes["taken"] & (scenes["collection"] == "sentinel-2-l1c")]
+        assert len(taken) > 0
+        assert taken["offset"].notna().all()
+        assert [finding for finding in validate_store(store).findings if finding.severity == "error"] == []
+
+    def test_a_file_that_cannot_be_read_fails_or_is_a_gap(
+        self, simulated: Path, recipe_of: RecipeOf, tmp_path: Path
+    ) -> None:
+        """A band that only masks look at: stored bands do not name it, so that nothing else meets the damage."""
+        listed = json.loads((simulated / "catalog/sentinel-2-c1-l2a.json").read_text())
+        item = listed["features"][4]
+        href = simulated / "catalog" / item["assets"]["nir08"]["href"]
+        whole = href.read_bytes()
+        try:
+            href.write_bytes(whole[: len(whole) // 3])
+            with pytest.raises(H2cropError, match=rf"{item['id']} asset nir08"):
+                build_store(recipe_of(), tmp_path / "failed", workers=1)
+            store = tmp_path / "store"
+            report = build_store(recipe_of(gaps="record"), store, workers=1)
+            assert report.gaps == [item["id"]]
+            dates = read_index(store, "dates-2022")
+            assert [list(gaps) for gaps in dates["gaps"] if len(gaps)] == [[item["id"]]]
+            gapped = read_index(store, "samples-2022")["s2_gaps"]
+            assert any(item["id"] in gaps for gaps in gapped)
+            assert [finding for finding in validate_store(store).findings if finding.severity == "error"] == []
+            lost = (store / ".build/work/sentinel2-masks").glob("*.bin")
+            before = {path.name: path.read_bytes() for path in lost}
+        finally:
+            href.write_bytes(whole)
+        # Repaired, the tile is masked again by the next build: the file is another one.
+        (store / ".build/2022/000000.json").unlink()
+        build_store(recipe_of(gaps="record"), store, workers=1)
+        after = {path.name: path.read_bytes() for path in (store / ".build/work/sentinel2-masks").glob("*.bin")}
+        assert after.keys() == before.keys()
+        assert after != before
+
+    def test_items_without_a_band_of_the_masks_say_what_needs_it(self, simulated: Path, recipe_of: RecipeOf) -> None:
+        listed = json.loads((simulated / "catalog/sentinel-2-c1-l2a.json").read_text())
+        for item in listed["features"]:
+            del item["assets"]["nir08"]
+        (simulated / "catalog/no-nir08.json").write_text(json.dumps(listed))
+        with pytest.raises(PlanError, match=r"no asset for B8A.*clouds are masked by B8A too"):
+            make_plan(recipe_of(catalog="catalog/no-nir08.json"), 2022)
+        alone = {"dilation": 0, "cast_shadows": False, "second_look": False}
+        make_plan(recipe_of(catalog="catalog/no-nir08.json", clouds=alone), 2022)
+
+
+def test_a_plan_shows_what_masking_takes(recipe_of: RecipeOf) -> None:
+    plain = estimate(make_plan(recipe_of(), 2022)).to_read
+    assert plain.mask_dates == 9
+    assert plain.mask_bytes > 0
+    with_ukis = estimate(make_plan(recipe_of(clouds={"method": "scl+ukis"}), 2022)).to_read
+    assert with_ukis.mask_seconds > plain.mask_seconds > 0
+    alone = {"dilation": 0, "cast_shadows": False, "second_look": False}
+    assert estimate(make_plan(recipe_of(clouds=alone), 2022)).to_read.mask_dates == 0
+
+
+def test_processes_build_the_same(recipe_of: RecipeOf, tmp_path: Path) -> None:
+    one, other = tmp_path / "threads", tmp_path / "processes"
+    build_store(recipe_of(), one, workers=1)
+    build_store(recipe_of(), other, workers=2, kind="processes")
+    assert (
+        read_index(one, "blocks")["sha256"].map(list).tolist()
+        == read_index(other, "blocks")["sha256"].map(list).tolist()
+    )
