@@ -26,13 +26,16 @@ from h2crop_data.simulate.sky.clouds import Sun
 
 #: West, south, east, north in metres of a zone.
 Bounds = tuple[int, int, int, int]
+#: Ground known beyond the last pixel of any scene: point spread, shifts, distortion.
+GROUND_MARGIN = 780
 #: Vigour varies within a field by this standard deviation; brightness by that of its kind.
 FIELD_VARIATION = 0.10
 ROUGHNESS = {"field": 0.03, "wood": 0.10, "water": 0.03, "village": 0.22, "road": 0.06}
 #: The same of natural ground: roofs of a village differ more.
 NATURAL_ROUGHNESS = {**ROUGHNESS, "village": 0.34}
-#: Objects of which the brightness of a region's ground is taken.
-OBJECTS_LOOKED_AT = 3000
+#: Places along each side of a region of which the brightness of its ground is taken, and how much of the variation of
+#: brightness within objects is left in pixels of 20 m.
+PLACES_LOOKED_AT, EVENED_OUT = 250, 0.35
 #: Days over which wet and dry change.
 WET_SPELL = 9
 #: Windows of ground kept for the next date, of about two megabytes.
@@ -150,18 +153,28 @@ class RegionGround:
         seen = [(table.astype(np.float64) @ bands).astype(np.float32) for table in (mean, change)]
         return Spectra(*seen)
 
+    @cached_property
+    def shown(self) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+        """Objects on a lattice over the ground that scenes show, and on how many places each lies."""
+        with rasterio.open(self.truth / "land.tif") as land:
+            room = GROUND_MARGIN // FINE_GROUND
+            width, height = land.width - 2 * room, land.height - 2 * room
+            shape = min(height, PLACES_LOOKED_AT), min(width, PLACES_LOOKED_AT)
+            numbers = land.read(1, window=Window(room, room, width, height), out_shape=shape)
+        objects, places = np.unique(numbers, return_counts=True)
+        return objects.astype(np.intp), places
+
     def brightest(self, day: date, shares: Sequence[float], bands: NDArray[np.float64]) -> list[float]:
         """Reflectance that each of some shares of the region's ground exceeds on a day, in one band (endmember, 1)."""
-        number = len(self.objects)
-        objects = np.unique(np.linspace(1, number, min(number, OBJECTS_LOOKED_AT)).astype(np.intp))
+        objects, places = self.shown
         mean = self.spectra(day, objects, bands).mean
-        # Within an object brightness varies; pixels of 20 m even out two thirds of it.
+        # Within an object brightness varies; pixels of 20 m even out much of it.
         steps = np.array([NormalDist().inv_cdf((i + 0.5) / 20) for i in range(20)], np.float32)
-        values = (mean * (1 + 0.35 * self.roughness[objects, None] * steps)).ravel()
-        weights = np.repeat(self.objects["area_ha"].to_numpy()[objects - 1], len(steps))
+        values = (mean * (1 + EVENED_OUT * self.roughness[objects, None] * steps)).ravel()
         order = np.argsort(-values, kind="stable")
-        above = np.cumsum(weights[order]) / weights.sum()
-        return [float(values[order[np.searchsorted(above, share)]]) if share else math.inf for share in shares]
+        above = np.cumsum(np.repeat(places, len(steps))[order]) / (places.sum() * len(steps))
+        last = [order[min(int(np.searchsorted(above, share)), len(order) - 1)] for share in shares]
+        return [float(values[place]) if share else math.inf for place, share in zip(last, shares, strict=True)]
 
     def objects_at(self, epsg: int, x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.int32]:
         """Object number where columns x and rows y cross (metres of a zone), (y, x) int32; 0 beyond the land."""

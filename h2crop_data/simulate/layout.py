@@ -12,14 +12,12 @@ import shapely
 from h2crop_data.errors import UsageError
 from h2crop_data.grid import LONLAT, transformer, utm_epsg
 from h2crop_data.simulate.enmap.scenes import swaths
-from h2crop_data.simulate.ground import Bounds
+from h2crop_data.simulate.ground import GROUND_MARGIN, Bounds
 from h2crop_data.simulate.optics import FINE_GROUND
 from h2crop_data.simulate.settings import Simulation
 
 #: Sentinel-2 files reach this far beyond the cells, in metres.
 SENTINEL2_MARGIN = 240
-#: Ground known beyond the last pixel of any scene: point spread, shifts, distortion.
-GROUND_MARGIN = 780
 
 
 @dataclass(frozen=True)

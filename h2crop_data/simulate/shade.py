@@ -13,7 +13,7 @@ from h2crop_data.simulate.randomness import key_of, lattice_values
 from h2crop_data.simulate.sky.clouds import Sun
 
 #: Height in metres of woods, from stand to stand, and by how much crowns stand out of a canopy (standard deviation).
-WOOD_HEIGHT, CROWNS = (15.0, 20.0), 2.2
+WOOD_HEIGHT, CROWNS = (15.0, 20.0), 2.8
 #: Height of houses, and where in a village they stand: where its brightness, which roofs make vary, is above this.
 HOUSE_HEIGHT, ROOF_FROM = 7.0, 0.4
 #: Nothing is higher, in metres; heights are kept in tenths of a metre.

@@ -1,7 +1,7 @@
-"""Ground that is taken for cloud or for its shadow: white roofs, plastic on fields, chalk; woods of conifers.
+"""Ground that is taken for cloud: white roofs, plastic on fields, chalk.
 
 Levels from what Sentinel-2 shows of such surfaces: roofs of halls and greenhouses reach 0.3 to 0.6 in the blue, fields
-under plastic 0.25 to 0.4, dry chalk 0.3; conifers 0.20 to 0.27 in the near infrared.
+under plastic 0.25 to 0.4, dry chalk 0.3.
 """
 
 from __future__ import annotations
@@ -18,12 +18,10 @@ HALLS_FROM, HALL_SHARE, HALL_ROOF = 0.92, 0.65, {"concrete": 1.7, "glass": 0.7}
 PLASTIC_FROM, PLASTIC_DAYS, PLASTIC_SHARE, PLASTIC = 0.985, (65, 165), 0.75, {"glass": 1.4}
 #: Bright soils from here on are chalk, and by how much brighter the brightest is.
 CHALK_FROM, CHALK = 0.8, 0.35
-#: Light that stands of conifers give back, as a share of what single ones do.
-CONIFERS = 0.93
 
 
 def with_bright_ground(shares: NDArray[np.float32], ground: Ground, day: int) -> NDArray[np.float32]:
-    """Shares of ENDMEMBERS (n, endmember) of ground on a day of the year, with what is very bright, or dark."""
+    """Shares of ENDMEMBERS (n, endmember) of ground on a day of the year, with what is very bright."""
     changed = shares.copy()
     village, field = ground.kind == "village", ground.kind == "field"
     cover(changed, village & (ground.variant >= HALLS_FROM), HALL_SHARE, HALL_ROOF)
@@ -31,7 +29,6 @@ def with_bright_ground(shares: NDArray[np.float32], ground: Ground, day: int) ->
         cover(changed, field & (ground.variant >= PLASTIC_FROM), PLASTIC_SHARE, PLASTIC)
     chalk = np.clip((ground.soil - CHALK_FROM) / (1 - CHALK_FROM), 0, 1) * field
     changed[:, INDEX["soil_bright"]] *= 1 + np.float32(CHALK) * chalk
-    changed[:, INDEX["conifer"]] *= np.float32(CONIFERS)
     return changed
 
 

@@ -51,10 +51,10 @@ FORMS: dict[CloudKind, Form] = {
     "stratus": Form(((5200, 1.0), (1900, 0.5), (700, 0.25), (250, 0.12), (90, 0.06)), 0.7, 2200, 0.8),
     "cirrus": Form(((2600, 1.0), (1100, 0.5), (400, 0.25), (150, 0.12)), 1.2, 9500, 0.7, 3.5),
     # Small clouds of fair weather: many of 50 to 300 m, the smallest thin.
-    "humilis": Form(((520, 1.0), (210, 0.8), (90, 0.6), (45, 0.35)), 0.7, 1100, 0.45),
+    "humilis": Form(((330, 1.0), (150, 0.8), (70, 0.5), (40, 0.25)), 0.7, 1100, 0.45),
     "mediocris": Form(((1100, 1.0), (460, 0.6), (190, 0.4), (80, 0.26), (35, 0.16)), 0.9, 1400, 0.5),
-    "stratocumulus": Form(((5200, 1.0), (1900, 0.5), (700, 0.3), (250, 0.16), (90, 0.08)), 1.1, 1900, 0.6),
-    "overcast": Form(((3900, 1.0), (1300, 0.6), (420, 0.35), (130, 0.18)), 1.0, 1500, 0.9),
+    "stratocumulus": Form(((4100, 1.0), (1500, 0.6), (560, 0.4), (220, 0.25), (90, 0.14), (40, 0.08)), 1.1, 1900, 0.65),
+    "overcast": Form(((1500, 1.0), (600, 0.8), (260, 0.6), (110, 0.35), (50, 0.18), (25, 0.08)), 1.0, 1500, 0.9),
 }
 #: The sun's disc is as wide as this share of the distance to it: so shadows of high clouds have no sharp edge. Those of
 #: cirrus, whose ice scatters light forwards, at least as wide as this in metres.
@@ -96,7 +96,7 @@ def overcast_brightness(
 ) -> NDArray[np.float32]:
     """Reflectance (y, x) float32 in the blue of an overcast sky: cores and furrows."""
     texture = sum_of_noises((key ^ 3) + len(layer.kind), FORMS[layer.kind].octaves, x, y)
-    factor: NDArray[np.float32] = np.clip(1 + np.float32(layer.contrast) * texture, 0.4, 1.8)
+    factor: NDArray[np.float32] = np.clip(1 + np.float32(layer.contrast) * texture, 0.55, 1.8)
     return np.float32(layer.brightness) * factor
 
 

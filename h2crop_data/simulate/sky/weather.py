@@ -32,9 +32,16 @@ SKY_LAYERS = ("cloud", "cirrus", "shadow", "haze", "snow")
 #: Spacing in metres and weight of the noises of snow's depth.
 SNOW_DRIFTS = ((3000, 1.0), (300, 0.3), (110, 0.25), (40, 0.15))
 #: Natural skies from this cover on are overcast.
-OVERCAST_FROM = 0.85
-#: Of real overcast dates (Flanders, 2018) the blue is 0.24 to 1.6, 0.63 in the middle, and varies by 2 to 30 %.
-OVERCAST_BLUE, OVERCAST_SPREAD, OVERCAST_CONTRAST = 0.66, 0.4, (0.04, 0.22)
+OVERCAST_FROM = 0.8
+#: Blue of an overcast date: median, spread of its logarithm, limits; by which share of itself it varies. Opaque
+#: overcast over Flanders (2017/18) has 0.39 to 1.6, 0.7 in the middle, and varies within 640 m by 2 to 30 %.
+OVERCAST_BLUE, OVERCAST_SPREAD, OVERCAST_LIMITS, OVERCAST_CONTRAST = 0.72, 0.35, (0.5, 1.3), (0.1, 0.3)
+#: Opacity of the cores of other low clouds.
+CORES: dict[CloudKind, tuple[float, float]] = {
+    "humilis": (0.55, 1.0),
+    "mediocris": (0.75, 1.0),
+    "stratocumulus": (0.85, 1.0),
+}
 #: Share of the aerosol's variance that is the same over a whole date; spacing in metres of the rest.
 AEROSOL_OF_DATE, AEROSOL_SCALE = 0.8, 15_000
 
@@ -145,16 +152,20 @@ def draw_sky(
 
 def natural_clouds(chance: np.random.Generator, cover: float) -> list[CloudLayer]:
     """The low clouds of a natural sky: the less there is of them, the smaller they are."""
-    kind_of, opacity = float(chance.random()), float(chance.uniform(0.65, 1.0))
+    kind_of, core = float(chance.random()), float(chance.random())
     if cover <= 0.005:
         return []
     if cover > OVERCAST_FROM:
-        brightness = float(np.clip(OVERCAST_BLUE * math.exp(OVERCAST_SPREAD * chance.standard_normal()), 0.28, 1.3))
+        brightness = float(
+            np.clip(OVERCAST_BLUE * math.exp(OVERCAST_SPREAD * chance.standard_normal()), *OVERCAST_LIMITS)
+        )
         contrast = float(chance.uniform(*OVERCAST_CONTRAST))
         return [CloudLayer("overcast", 1.0, 1.0, brightness, contrast)]
-    if cover < 0.3 and kind_of < 0.6:
-        return [CloudLayer("humilis", cover, opacity)]
-    return [CloudLayer("stratocumulus" if kind_of < 0.3 + 0.5 * cover else "mediocris", cover, opacity)]
+    kind: CloudKind = "stratocumulus" if kind_of < 0.3 + 0.5 * cover else "mediocris"
+    if cover < 0.3 and kind_of > 0.4:
+        kind = "humilis"
+    low, high = CORES[kind]
+    return [CloudLayer(kind, cover, low + (high - low) * core)]
 
 
 def clouds_over(
