@@ -20,7 +20,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from h2crop_data.constants import REFLECTANCE_FILL
 from h2crop_data.sentinel2.neighbours import nearest_clear
 
 
@@ -41,7 +40,12 @@ class LookLimits:
     #: A suspicion is dropped where blue is above both neighbours by at most this,
     as_bright: float = 0.012
     #: and near and short-wave infrared are above this share of both.
-    as_dark: float = 0.85
+    as_dark: float = 0.95
+    #: The same of what is only unclassified.
+    unclear_bright: float = 0.02
+    unclear_dark: float = 0.8
+    #: Unclassified ground without clear dates within this many days is compared with its unclassified dates.
+    apart: int = 45
 
 
 #: How much of the darkening of near infrared shows in blue, where more of a shadow's light comes from the sky: 0.33 to
@@ -49,38 +53,87 @@ class LookLimits:
 BLUE_IN_SHADOW = 0.7
 
 
+@dataclass(frozen=True)
+class Looked:
+    """What a second look says, each (n, y, x)."""
+
+    #: Clear observations that are not believed.
+    dropped: NDArray[np.bool_]
+    #: Suspect and unclassified observations that are clear.
+    restored: NDArray[np.bool_]
+
+
 def second_look(
+    values: NDArray[np.float32],
+    days: NDArray[np.int32],
     clear: NDArray[np.bool_],
     suspect: NDArray[np.bool_],
-    blue: NDArray[np.int16],
-    infrared: NDArray[np.int16],
-    swir: NDArray[np.int16],
+    unclassified: NDArray[np.bool_],
     limits: LookLimits = LookLimits(),
-) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """The clear observations (n, y, x) that are not believed, and the suspect ones that are clear.
+) -> Looked:
+    """Look again at the observations of some pixels, dates in order of time.
 
-    Dates in order of time. blue, infrared, swir: reflectance x 10000 (n, y, x) of B02, B8A, B11. An observation without
-    a clear date on both sides stays what it is, as does one without a value.
+    values: blue, near and short-wave infrared x 10000 (n, 3, y, x), NaN where there is none. clear, suspect,
+    unclassified: (n, y, x), none of them twice. An observation without a clear date on both sides stays what it is.
+    Ground that is unclassified for weeks on end, as bright ground is, is compared with itself.
     """
-    values = np.stack([blue, infrared, swir], axis=1).astype(np.float32)
-    known = values.min(axis=1) != REFLECTANCE_FILL
+    known = ~np.isnan(values[:, 0])
     believed = clear & known
     for _ in range(limits.passes):
         before, after = nearest_clear(values, believed)
-        doubtful = believed & not_believed(values, before, after, limits)
-        believed &= ~doubtful
-    before, after = nearest_clear(values, believed)
-    restored = suspect & known & agrees(values, before, after, limits)
-    return clear & known & ~believed, restored
+        believed &= ~(believed & not_believed(values, before, after, limits))
+    around = neighbours_within(values, days, believed, limits.apart)
+    restored = suspect & known & agrees(values, *around, limits.as_bright, limits.as_dark)
+    restored |= unclassified & known & agrees(values, *around, limits.unclear_bright, limits.unclear_dark)
+    left = unclassified & known & ~restored
+    restored |= restored_among_themselves(values, days, believed | restored, left, limits)
+    return Looked(clear & known & ~believed, restored)
+
+
+def neighbours_within(
+    values: NDArray[np.float32], days: NDArray[np.int32], believed: NDArray[np.bool_], apart: int
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """The nearest believed dates before and after, (n, 3, y, x); one stands for both where the other does not exist.
+
+    That only where it is at most `apart` days away.
+    """
+    when = np.broadcast_to(days.astype(np.float32)[:, None, None, None], (len(days), 1, *believed.shape[1:]))
+    before, after = nearest_clear(np.concatenate([values, when], axis=1), believed)
+    for one, other in ((before, after), (after, before)):
+        near = np.isnan(one[:, 3]) & (abs(other[:, 3] - when[:, 0]) <= apart)
+        np.copyto(one[:, :3], other[:, :3], where=near[:, None])
+    return before[:, :3], after[:, :3]
+
+
+def restored_among_themselves(
+    values: NDArray[np.float32],
+    days: NDArray[np.int32],
+    believed: NDArray[np.bool_],
+    unclassified: NDArray[np.bool_],
+    limits: LookLimits,
+) -> NDArray[np.bool_]:
+    """The unclassified observations (n, y, x) without clear dates near that agree with each other."""
+    when = np.broadcast_to(days.astype(np.float32)[:, None, None, None], (len(days), 1, *believed.shape[1:]))
+    earlier, later = nearest_clear(when, believed)
+    near = (later - earlier)[:, 0] <= limits.apart
+    candidates = unclassified & ~near
+    if not candidates.any():
+        return candidates
+    before, after = nearest_clear(values, believed | candidates)
+    return candidates & agrees(values, before, after, limits.as_bright, limits.as_dark)
 
 
 def agrees(
-    values: NDArray[np.float32], before: NDArray[np.float32], after: NDArray[np.float32], limits: LookLimits
+    values: NDArray[np.float32],
+    before: NDArray[np.float32],
+    after: NDArray[np.float32],
+    as_bright: float,
+    as_dark: float,
 ) -> NDArray[np.bool_]:
     """Whether observations (n, y, x) are neither brighter nor darker than both neighbours; arrays as `not_believed`."""
     highest, lowest = np.maximum(before, after), np.minimum(before, after)
-    alike: NDArray[np.bool_] = values[:, 0] <= highest[:, 0] + 10_000 * limits.as_bright
-    alike &= (values[:, 1:] >= limits.as_dark * lowest[:, 1:]).all(axis=1)
+    alike: NDArray[np.bool_] = values[:, 0] <= highest[:, 0] + 10_000 * as_bright
+    alike &= (values[:, 1:] >= as_dark * lowest[:, 1:]).all(axis=1)
     return alike
 
 

@@ -9,6 +9,7 @@ water, which are always dark, are none.
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import cv2
 import numpy as np
@@ -18,6 +19,8 @@ from h2crop_data.sentinel2.neighbours import disk
 
 #: Below this elevation in degrees a sun is taken to stand at it: shadows would be longer than any tile.
 LOWEST_SUN = 10.0
+#: Pixels in and out of a shadow that must tell at least.
+FEWEST = 100
 
 
 def under_clouds(
@@ -48,14 +51,70 @@ def under_clouds(
     return reached
 
 
-def shifted(mask: NDArray[np.bool_], y: int, x: int) -> NDArray[np.bool_]:
-    """At each pixel what stands y rows further down and x columns further right in a mask; True beyond its edges."""
+def shifted(mask: NDArray[np.bool_], y: int, x: int, *, beyond: bool = True) -> NDArray[np.bool_]:
+    """At each pixel what stands y rows further down and x columns further right in a mask; `beyond` its edges."""
     rows, columns = mask.shape
-    result = np.ones_like(mask)
+    result = np.full_like(mask, beyond)
     if abs(y) < rows and abs(x) < columns:
         inside = mask[max(0, y) : rows + min(0, y), max(0, x) : columns + min(0, x)]
         result[max(0, -y) : rows + min(0, -y), max(0, -x) : columns + min(0, -x)] = inside
     return result
+
+
+@dataclass(frozen=True)
+class Match:
+    """The height of clouds at which their shadows lie best on dark ground."""
+
+    #: Metres above ground.
+    height: float
+    #: How much darker ground is there than elsewhere, as a share, and how far that stands out of other heights.
+    darkness: float
+    distinct: float
+
+
+def matched_height(
+    cloud: NDArray[np.bool_],
+    darkness: NDArray[np.float32],
+    sun: tuple[float, float],
+    heights: tuple[float, float],
+    pixel: float,
+) -> Match | None:
+    """The height at which a date's clouds, moved along the sun's line, lie best on dark ground; None: no ground tells.
+
+    cloud: (y, x). darkness: how much darker ground is than on other dates, as a share (y, x); NaN where that is not
+    known or does not count. sun, heights, pixel: as for `under_clouds`.
+    """
+    usable = ~np.isnan(darkness)
+    azimuth, elevation = math.radians(sun[0]), math.radians(max(sun[1], LOWEST_SUN))
+    step = max(50.0, pixel * math.tan(elevation))
+    tried, found = [], []
+    rows, columns = cloud.shape
+    for height in np.arange(heights[0], heights[1] + 1, step).tolist():
+        length = height / math.tan(elevation) / pixel
+        down, right = round(-length * math.cos(azimuth)), round(length * math.sin(azimuth))
+        if abs(down) >= rows or abs(right) >= columns:
+            break
+        ground = (slice(max(0, -down), rows + min(0, -down)), slice(max(0, -right), columns + min(0, -right)))
+        above = cloud[max(0, down) : rows + min(0, down), max(0, right) : columns + min(0, right)]
+        dark, counts = darkness[ground], usable[ground]
+        inside, outside = counts & above, counts & ~above
+        if min(inside.sum(), outside.sum()) < FEWEST:
+            continue
+        tried.append(height)
+        found.append(float(dark[inside].mean() - dark[outside].mean()))
+    if len(found) < 5:
+        return None
+    best = int(np.argmax(found))
+    usual = float(np.median(found))
+    spread = 1.4826 * float(np.median(np.abs(np.array(found) - usual)))
+    return Match(tried[best], found[best], (found[best] - usual) / max(spread, 0.005))
+
+
+def moved_along(cloud: NDArray[np.bool_], sun: tuple[float, float], height: float, pixel: float) -> NDArray[np.bool_]:
+    """The shadow (y, x) of clouds of one height; beyond the edges there are none."""
+    azimuth, elevation = math.radians(sun[0]), math.radians(max(sun[1], LOWEST_SUN))
+    length = height / math.tan(elevation) / pixel
+    return shifted(cloud, round(-length * math.cos(azimuth)), round(length * math.sin(azimuth)), beyond=False)
 
 
 def without_specks(mask: NDArray[np.bool_], smallest: float, margin: float) -> NDArray[np.bool_]:

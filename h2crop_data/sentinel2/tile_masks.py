@@ -9,12 +9,12 @@ from enum import IntEnum
 import numpy as np
 from numpy.typing import NDArray
 
-from h2crop_data.constants import REFLECTANCE_FILL
 from h2crop_data.sentinel2.clear import clear_pixels
 from h2crop_data.sentinel2.clouds import MASK_PIXEL
+from h2crop_data.sentinel2.date_levels import date_levels, levelled
 from h2crop_data.sentinel2.neighbours import dilated, nearest_clear
 from h2crop_data.sentinel2.second_look import LookLimits, second_look
-from h2crop_data.sentinel2.shadows import under_clouds, without_specks
+from h2crop_data.sentinel2.shadows import matched_height, moved_along, under_clouds, without_specks
 
 
 class MaskCode(IntEnum):
@@ -48,7 +48,9 @@ MASK_WORDS = {
 SCL_NO_DATA, SCL_SATURATED, SCL_SHADOW, SCL_SNOW = 0, 1, 3, 11
 SCL_CLOUDS = (8, 9, 10)
 #: What the second look may find to be clear.
-SUSPECT = (MaskCode.SHADOW, MaskCode.CAST_SHADOW, MaskCode.NEAR, MaskCode.UNUSABLE)
+SUSPECT = (MaskCode.SHADOW, MaskCode.CAST_SHADOW, MaskCode.NEAR)
+#: Pixels of masks in one on which shadows are matched, in each direction.
+COARSE = 3
 #: Pixels of all dates that are looked at together: of 4 bytes each they fit into the caches of a core.
 STRIP = 1 << 20
 
@@ -72,6 +74,13 @@ class MaskRules:
     #: Ground under a cloud's line is in shadow below these shares of its clear neighbours in time, in B8A and in B11.
     dark_infrared: float = 0.72
     dark_swir: float = 0.78
+    #: So it is where both bands are below this share of both neighbours: no change for good looks like weak shadow.
+    darker: float = 0.93
+    #: Clouds are moved whole where ground in their shadow is darker than elsewhere by this share, this many standard
+    #: deviations above other heights; and so many metres wider.
+    matched: float = 0.04
+    distinct: float = 4.0
+    shape_margin: float = 60.0
     #: Shadows cast that are narrower than twice this many metres are none, and others are this much wider.
     smallest_shadow: float = 20.0
     shadow_margin: float = 40.0
@@ -107,58 +116,101 @@ def mask_tile(dates: TileDates, rules: MaskRules) -> NDArray[np.uint8]:
     codes = np.empty(dates.classes.shape, np.uint8)
     for i in range(len(codes)):
         codes[i] = first_codes(dates.classes[i], dates.cloud[i], dates.shadow[i], rules)
+    if not (rules.cast_shadows or rules.second_look):
+        return codes
+    levels = date_levels(dates.days, codes == MaskCode.CLEAR, dates.blue, dates.infrared, dates.swir)
+    certain = np.zeros(codes.shape, bool)
     if rules.cast_shadows:
-        codes[cast_shadows(codes, dates, rules) & (codes == MaskCode.CLEAR)] = MaskCode.CAST_SHADOW
+        shadow, certain = cast_shadows(codes, dates, levels, rules)
+        codes[shadow & (codes == MaskCode.CLEAR)] = MaskCode.CAST_SHADOW
+        codes[certain & np.isin(codes, (MaskCode.CLEAR, MaskCode.NEAR))] = MaskCode.CAST_SHADOW
     if rules.second_look:
         for rows in strips(codes.shape):
             part = codes[:, rows]
-            values = (dates.blue[:, rows], dates.infrared[:, rows], dates.swir[:, rows])
-            dropped, restored = second_look(part == MaskCode.CLEAR, np.isin(part, SUSPECT), *values, rules.limits)
-            part[dropped] = MaskCode.SECOND_LOOK
-            part[restored] = MaskCode.CLEAR
+            values = levelled(levels, dates.blue[:, rows], dates.infrared[:, rows], dates.swir[:, rows])
+            suspect = np.isin(part, SUSPECT) & ~certain[:, rows]
+            unclassified = (part == MaskCode.UNUSABLE) & ~certain[:, rows]
+            looked = second_look(values, dates.days, part == MaskCode.CLEAR, suspect, unclassified, rules.limits)
+            part[looked.dropped] = MaskCode.SECOND_LOOK
+            part[looked.restored] = MaskCode.CLEAR
     return codes
 
 
-def strips(shape: tuple[int, ...]) -> Iterator[slice]:
-    """Slices of rows that together are all of an array (n, y, x), each of at most STRIP pixels of all dates."""
+def strips(shape: tuple[int, ...], multiple: int = 1) -> Iterator[slice]:
+    """Slices of rows that together are all of an array (n, y, x), of about STRIP pixels of all dates.
+
+    multiple: of rows, in each but the last.
+    """
     dates, rows, columns = shape
-    height = max(1, STRIP // max(1, dates * columns))
+    height = max(1, STRIP // max(1, dates * columns * multiple)) * multiple
     for start in range(0, rows, height):
         yield slice(start, min(start + height, rows))
 
 
-def cast_shadows(codes: NDArray[np.uint8], dates: TileDates, rules: MaskRules) -> NDArray[np.bool_]:
-    """The shadows (n, y, x) that clouds cast, by the codes so far: what is cloud, and which dates are clear."""
-    shadow = np.zeros(codes.shape, bool)
+def cast_shadows(
+    codes: NDArray[np.uint8], dates: TileDates, levels: NDArray[np.float32], rules: MaskRules
+) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """The shadows (n, y, x) that clouds cast by darkness and by their shape, from the codes so far.
+
+    By darkness: ground under clouds of any height that is dark against its neighbours in time. By shape: where the
+    clouds of a date fit dark ground at one height so well that it must be theirs, all that they shade at this height.
+    """
+    by_darkness, by_shape = np.zeros(codes.shape, bool), np.zeros(codes.shape, bool)
+    darkness = np.full((len(codes), *(length // COARSE for length in codes.shape[1:])), np.nan, np.float32)
+    for rows in strips(codes.shape, COARSE):
+        values = levelled(levels, dates.blue[:, rows], dates.infrared[:, rows], dates.swir[:, rows])
+        is_shade, dark = is_dark(codes[:, rows], values, rules)
+        by_darkness[:, rows] = is_shade
+        part = slice(rows.start // COARSE, rows.start // COARSE + dark.shape[1] // COARSE)
+        darkness[:, part] = coarser(dark)
     for i, (azimuth, elevation) in enumerate(dates.sun.tolist()):
         cloud = codes[i] == MaskCode.CLOUD
-        if cloud.any():
-            # Over ground that was not imaged clouds may stand as beyond the edges.
-            cloud |= codes[i] == MaskCode.NOT_IMAGED
-            shadow[i] = under_clouds(cloud, (azimuth, elevation), rules.heights, MASK_PIXEL)
-    for rows in strips(codes.shape):
-        shadow[:, rows] &= is_dark(codes[:, rows], dates.infrared[:, rows], dates.swir[:, rows], rules)
-    smallest, margin = rules.smallest_shadow / MASK_PIXEL, rules.shadow_margin / MASK_PIXEL
-    for i in np.flatnonzero(shadow.any(axis=(1, 2))).tolist():
-        shadow[i] = without_specks(shadow[i], smallest, margin)
-    return shadow
+        if not cloud.any():
+            by_darkness[i] = False
+            continue
+        # Over ground that was not imaged clouds may stand as beyond the edges.
+        unseen = cloud | (codes[i] == MaskCode.NOT_IMAGED)
+        by_darkness[i] &= under_clouds(unseen, (azimuth, elevation), rules.heights, MASK_PIXEL)
+        by_darkness[i] = without_specks(
+            by_darkness[i], rules.smallest_shadow / MASK_PIXEL, rules.shadow_margin / MASK_PIXEL
+        )
+        few = coarser(cloud[None].astype(np.float32))[0] > 0.5
+        match = matched_height(few, darkness[i], (azimuth, elevation), rules.heights, MASK_PIXEL * COARSE)
+        if match and match.darkness > rules.matched and match.distinct > rules.distinct:
+            shade = moved_along(cloud, (azimuth, elevation), match.height, MASK_PIXEL)
+            by_shape[i] = dilated(shade, rules.shape_margin / MASK_PIXEL)
+    return by_darkness, by_shape
 
 
 def is_dark(
-    codes: NDArray[np.uint8], infrared: NDArray[np.int16], swir: NDArray[np.int16], rules: MaskRules
-) -> NDArray[np.bool_]:
-    """Whether observations (n, y, x) are dark against the mean of the nearest clear dates before and after.
+    codes: NDArray[np.uint8], values: NDArray[np.float32], rules: MaskRules
+) -> tuple[NDArray[np.bool_], NDArray[np.float32]]:
+    """Whether observations (n, y, x) are dark against the nearest clear dates before and after, and how dark.
 
-    Where only one of them exists, against that one; where none does, not.
+    How dark: the share of light that is missing against their mean, NaN where the observation is not clear. Where only
+    one of them exists it is compared with that one; where none does, it is not dark.
     """
-    values = np.stack([infrared, swir], axis=1).astype(np.float32)
-    known = values.min(axis=1) != REFLECTANCE_FILL
-    before, after = nearest_clear(values, known & (codes == MaskCode.CLEAR))
+    values = values[:, 1:]
+    clear = codes == MaskCode.CLEAR
+    before, after = nearest_clear(values, clear & ~np.isnan(values[:, 0]))
     one = np.where(np.isnan(before), after, before)
     usual = (one + np.where(np.isnan(after), before, after)) / 2
     limits = np.array([rules.dark_infrared, rules.dark_swir], np.float32)[:, None, None]
-    dark: NDArray[np.bool_] = (values < limits * usual).all(axis=1) & known
-    return dark
+    dark: NDArray[np.bool_] = (values < limits * usual).all(axis=1)
+    dark |= (values < rules.darker * np.minimum(before, after)).all(axis=1)
+    missing = 1 - (values / np.maximum(usual, 100)).mean(axis=1)
+    return dark, np.where(clear, np.clip(missing, -0.3, 0.5), np.float32(np.nan))
+
+
+def coarser(layers: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Means (n, y, x) over squares of COARSE pixels of what is not NaN, NaN where less than half of it is not."""
+    rows, columns = (length // COARSE for length in layers.shape[1:])
+    squares = layers[:, : rows * COARSE, : columns * COARSE].reshape(-1, rows, COARSE, columns, COARSE)
+    known = ~np.isnan(squares)
+    number = known.sum(axis=(2, 4))
+    sums = np.where(known, squares, 0).sum(axis=(2, 4))
+    enough = 2 * number > COARSE**2
+    return np.where(enough, sums / np.maximum(number, 1), np.float32(np.nan)).astype(np.float32)
 
 
 def first_codes(

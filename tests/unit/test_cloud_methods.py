@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import builtins
 import importlib
+import json
 import shutil
 import sys
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import onnxruntime
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -21,7 +23,7 @@ from h2crop_data.errors import PluginError, UsageError
 from h2crop_data.sentinel2 import clouds
 from h2crop_data.sentinel2.clouds import method_named, method_names, to_20_metres
 from h2crop_data.sentinel2.s2cloudless_clouds import S2cloudlessClouds
-from h2crop_data.sentinel2.ukis_clouds import UkisClouds, of_any_size
+from h2crop_data.sentinel2.ukis_clouds import WEIGHTS, UkisClouds, of_any_size
 
 PLUGIN = Path(__file__).resolve().parents[1] / "plugins" / "whiteness"
 #: Reflectance of some ground and of thick cloud, by band.
@@ -187,25 +189,20 @@ class TestUkis:
             assert found.cloud.shape == found.shadow.shape == shape
             assert (found.cloud == cloud).mean() > 0.97
             assert found.probability is not None
-            assert found.probability[cloud].mean() > 0.9 > 0.1 > found.probability[~cloud].mean()
+            assert found.probability[cloud].mean() > 0.8 > 0.1 > found.probability[~cloud].mean()
 
     def test_it_is_the_network_of_the_package(self, ukis: UkisClouds) -> None:
-        from ukis_csmask.mask import CSmask
-
-        cloud = clouded((256, 256))
-        image = scene(ukis.bands, cloud)
-        names = ["blue", "green", "red", "nir", "swir16", "swir22"]
-        theirs = CSmask(
-            np.ascontiguousarray(np.moveaxis(image, 0, -1)),
-            names,
-            product_level="l2a",
-            intra_op_num_threads=1,
-            inter_op_num_threads=1,
-            providers=["CPUExecutionProvider"],
-        ).csm[..., 0]
-        ours = ukis.detect(image, np.ones((256, 256), bool))
-        assert ((theirs == 1) == ours.cloud).mean() > 0.999
-        assert ((theirs == 2) == ours.shadow).mean() > 0.999
+        image = scene(ukis.bands, clouded((256, 256)))
+        statistics = json.loads(WEIGHTS.with_suffix(".json").read_text())["data"]["dataset_statistics"]
+        assert statistics["band_names"] == ["blue", "green", "red", "nir", "swir16", "swir22"]
+        mean, deviation = (np.array(values)[:, None, None] for values in statistics["img"])
+        session = onnxruntime.InferenceSession(str(WEIGHTS), providers=["CPUExecutionProvider"])
+        window = ((image - mean) / deviation).astype(np.float32)[None]
+        best = session.run(None, {session.get_inputs()[0].name: window})[0][0].argmax(axis=0)
+        found = ukis.detect(image, np.ones((256, 256), bool))
+        assert ((best == 1) == found.cloud).mean() > 0.9999
+        assert ((best == 2) == found.shadow).mean() > 0.9999
+        assert 0.05 < found.cloud.mean() < 0.5
 
     def test_the_same_image_gives_the_same_whatever_came_before(self, ukis: UkisClouds) -> None:
         imaged = np.ones((256, 256), bool)
