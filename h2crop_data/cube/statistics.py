@@ -184,7 +184,7 @@ def block_sums(
     """The sums of a block's arrays (name -> (sample, ...)).
 
     specs: what a store holds; those of arrays that are not there are passed over. flag_masks: quality array -> the bits
-    of it that keep a pixel out; none by default.
+    of it that keep a pixel out, where the format does not say; none by default.
     """
     values: dict[str, list[Histogram]] = {}
     counts: dict[str, NDArray[np.int64]] = {}
@@ -198,7 +198,10 @@ def block_sums(
         elif statistics.kind == "classes" or (statistics.kind == "counts" and split == TRAINING):
             counts[name] = np.stack([counted(array[:, place]) for place in range(array.shape[1])])
         elif statistics.kind == "values" and split == TRAINING:
-            usable = None if statistics.by is None else (arrays[statistics.by] & flag_masks.get(statistics.by, 0)) == 0
+            usable = None
+            if statistics.by is not None:
+                mask = flag_masks.get(statistics.by, 0) if statistics.flags is None else statistics.flags
+                usable = (arrays[statistics.by] & mask) == 0
             values[name] = [
                 measured(array[(slice(None), *place)], specs[name].fill, usable)
                 for place in np.ndindex(array.shape[1:-2])

@@ -8,6 +8,7 @@ from typing import Any
 
 from h2crop_data.bounded_map import in_order
 from h2crop_data.constants import SPLITS
+from h2crop_data.cube.schema import SourceFormat
 from h2crop_data.progress import Progress
 from h2crop_data.validation.checks.source_checks import SourceChecks
 from h2crop_data.validation.findings import Findings, error
@@ -22,11 +23,7 @@ def check_pixels(release: Release, sources: Sequence[SourceChecks[Any]], workers
     known = {source.name for source in sources}
     for stored in release.layout.sources:
         if stored.name not in known:
-            arrays = ", ".join(spec.name for spec in stored.arrays)
-            release.cannot_check(
-                f"the values of {arrays}: nothing here knows what they must be ({stored.title}); their files, chunks "
-                "and checksums were looked at"
-            )
+            note_unknown(release, stored)
     sums = RunningSums()
     summed = 0
     total = sum(release.seasons.values())
@@ -58,6 +55,20 @@ def check_pixels(release: Release, sources: Sequence[SourceChecks[Any]], workers
         release.cannot_check(
             f"the statistics against the arrays: only {summed} of {blocks_in_words} blocks could be summed up"
         )
+
+
+def note_unknown(release: Release, source: SourceFormat) -> None:
+    """Note what cannot be checked of a source that is known by what the store states of it."""
+    arrays = [spec.name for spec in source.arrays if spec.rules is None]
+    if arrays:
+        release.cannot_check(
+            f"the values of {', '.join(arrays)}: the store does not state what they must be ({source.title}); their "
+            "files, chunks and checksums were looked at"
+        )
+    derived = [column.name for column in source.columns if column.known == "derived"]
+    derived += [coordinate.name for coordinate in source.coordinates if coordinate.values is None]
+    if derived:
+        release.cannot_check(f"{', '.join(derived)}: nothing here knows how they follow from the data ({source.title})")
 
 
 def block_checks(release: Release, season: int) -> Iterator[BlockCheck]:
