@@ -14,6 +14,7 @@ import numpy as np
 
 from h2crop_data.constants import COARSE, FINE, REFLECTANCE_FILL
 from h2crop_data.cube.columns import BLOCK_HASHES, BLOCK_RECORDS, BLOCKS, SAMPLES, Column
+from h2crop_data.cube.root import LayoutAttributes, Root
 from h2crop_data.errors import FormatVersionError
 
 FORMAT_VERSION = "1.1"
@@ -304,7 +305,7 @@ class StoreLayout:
         ]
         return replace(self, sources=tuple(bare))
 
-    def attributes(self) -> dict[str, Any]:
+    def attributes(self) -> LayoutAttributes:
         """What the root attributes say of the layout."""
         known, stated = dict(NOT_STORED), {}
         for source in self.sources:
@@ -312,13 +313,17 @@ class StoreLayout:
                 stated[source.name] = stated_source(source)
             else:
                 known |= source.attributes
-        return {
+        attributes: LayoutAttributes = {
             "cell_size": self.cell_size,
             "block_capacity": self.capacity,
             "codec": {"name": self.codec.name, "level": self.codec.level},
-            **known,
-            **({"sources": stated} if stated else {}),
+            "s2_bands": known["s2_bands"],
+            "enmap_bands": known["enmap_bands"],
+            "labels": known["labels"],
         }
+        if stated:
+            attributes["sources"] = stated
+        return attributes
 
 
 def stated_source(source: SourceFormat) -> dict[str, Any]:
@@ -425,7 +430,7 @@ def group_document(attributes: Mapping[str, Any], members: dict[str, dict[str, A
     return document
 
 
-def season_documents(root: Mapping[str, Any], season: int) -> dict[str, dict[str, Any]]:
+def season_documents(root: Root, season: int) -> dict[str, dict[str, Any]]:
     """The documents of the arrays and coordinates of a season by name, from a release's root."""
     prefix = f"{season}/"
     members = root["consolidated_metadata"]["metadata"]

@@ -17,6 +17,7 @@ from h2crop_data.bounded_map import in_order
 from h2crop_data.constants import TIER_COLUMNS
 from h2crop_data.cube.reading import store_attributes
 from h2crop_data.cube.retraction import Retractions, complete_retractions
+from h2crop_data.cube.root import OriginIdentity
 from h2crop_data.cube.statistics import block_sums
 from h2crop_data.cube.writer import StoreBuilder, block_path, hold_store
 from h2crop_data.errors import PlanError, StoreError
@@ -108,7 +109,7 @@ def relabel_store(
         if plans[0].recipe.parcels is None:
             raise PlanError(f"{source} has no labels")
         retracted = complete_retractions(files)
-        origin = {"release": attributes["release"], "manifest": attributes["manifest"]["sha256"]}
+        origin: OriginIdentity = {"release": attributes["release"], "manifest": attributes["manifest"]["sha256"]}
         new_plans = pinned(builder, relabelled_plans(plans, recipe, tables or {}, progress), origin)
         take_over_retractions(builder, retracted)
         of_plans = map(BlockTasks, new_plans)
@@ -281,7 +282,7 @@ def read_anew(
     return keeping_splits(found, numbered)
 
 
-def pinned(builder: StoreBuilder, plans: Sequence[SeasonPlan], origin: dict[str, Any]) -> list[SeasonPlan]:
+def pinned(builder: StoreBuilder, plans: Sequence[SeasonPlan], origin: OriginIdentity) -> list[SeasonPlan]:
     """Keep the plans in the new store; those of an interrupted attempt must be the same. Raises PlanError."""
     kept = {(plan.season, plan.first_block): plan for plan in kept_plans(builder.storage)}
     if not kept:

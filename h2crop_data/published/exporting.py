@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -15,7 +15,7 @@ import pandas as pd
 from h2crop_data.bounded_map import in_order
 from h2crop_data.constants import SENTINEL2_BANDS, SPLITS
 from h2crop_data.cube.reading import index_path, load_root, nothing_selected, read_bytes, read_columns, read_file
-from h2crop_data.cube.root import RootAttributes
+from h2crop_data.cube.root import LayoutAttributes, RootAttributes
 from h2crop_data.cube.sample_reader import SampleReader, open_samples
 from h2crop_data.errors import PlanError, StoreError, UsageError
 from h2crop_data.progress import Progress, silent
@@ -192,7 +192,7 @@ def season_source(
     )
 
 
-def check_fit(store: str | Path, layout: Mapping[str, Any]) -> None:
+def check_fit(store: str | Path, layout: LayoutAttributes) -> None:
     """Refuse a store that the published code cannot read. Raises PublishedError with all reasons.
 
     layout: as the root says it.

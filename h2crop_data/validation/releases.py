@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from typing import Any
 
 from h2crop_data.bounded_map import in_order
+from h2crop_data.cube.root import Root
 from h2crop_data.cube.schema import ROOT_COPY
 from h2crop_data.errors import StoreError
 from h2crop_data.progress import Progress
@@ -35,7 +35,7 @@ def check_older(release: Release, number: int, known: set[str], progress: Progre
     folder = f"index/r{number}/"
     copy = f"{folder}{ROOT_COPY}"
     prune = f"`h2crop prune {release.files.location}` deletes older releases, if nobody needs this one"
-    root: dict[str, Any] | None = None
+    root: Root | None = None
     if copy in release.sizes:
         found = read_root_file(release.files, copy)
         root = found.document

@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from h2crop_data.cube.root import Root
 from h2crop_data.cube.schema import ROOT_COPY, check_format_version
 from h2crop_data.errors import FormatVersionError, StoreError
 from h2crop_data.grid import CELL_STEP
@@ -104,7 +105,7 @@ class RootFile:
     name: str
     data: bytes = b""
     #: None where it cannot be used.
-    document: dict[str, Any] | None = None
+    document: Root | None = None
     #: Why it cannot be used.
     problem: str = ""
     #: It is of a major version this h2crop does not read.
@@ -117,7 +118,7 @@ def read_root_file(files: Storage, name: str) -> RootFile:
         return RootFile(name, problem="is missing")
     try:
         data = files.read(name)
-        document = json.loads(data)
+        document: Root = json.loads(data)
         attributes = document["attributes"]
         check_format_version(attributes, files.location)
         RootFacts.model_validate(attributes)
@@ -135,7 +136,7 @@ def read_root_file(files: Storage, name: str) -> RootFile:
     return RootFile(name, data, document)
 
 
-def documents_of(document: dict[str, Any]) -> dict[str, dict[str, Any]]:
+def documents_of(document: Root) -> dict[str, dict[str, Any]]:
     """The metadata documents that the store of a root must have."""
     attributes = document["attributes"]
     seasons = {int(season): facts["blocks"] for season, facts in attributes["seasons"].items()}
@@ -170,7 +171,7 @@ class RootChoice:
         self.files = files
         self.remedies = remedies
         #: None where there is none, and before the findings were asked for.
-        self.document: dict[str, Any] | None = None
+        self.document: Root | None = None
         #: Copies of roots, that of the newest release first.
         self.copies = sorted((name for name in sizes if COPY.fullmatch(name)), key=release_of, reverse=True)
 
@@ -215,7 +216,7 @@ class RootChoice:
             yield error("root", f"{ROOT} and {copy.name}", what, self.remedies.sealed())
 
 
-def consolidated_problems(document: dict[str, Any]) -> Iterator[tuple[str, str]]:
+def consolidated_problems(document: Root) -> Iterator[tuple[str, str]]:
     """Path and difference of every consolidated entry that is not as the layout wants it."""
     expected = documents_of(document)
     found = document["consolidated_metadata"]["metadata"]
