@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import geopandas as gpd
 import pandas as pd
 
 from h2crop_data import __version__
@@ -152,9 +153,10 @@ def relabelled_plans(
         for role in ROLES:
             numbered = pd.concat(known[plan.season, role]).drop_duplicates("number")
             if recipe is None:
-                found[role] = coded_anew(plan, role, own_recipe, tables, taxonomy)
+                found[role] = coded_anew(plan, role, parcels_of(own_recipe), tables, taxonomy)
             else:
-                read = read_anew(plan, role, own_recipe, taxonomy, numbered, squares, progress)
+                files = files_of(own_recipe, plan.season)[role]
+                read = read_anew(plan, files, taxonomy, numbered, squares, progress)
                 found[role] = replace(read, notes=[*notes[plan.season, role], *read.notes])
                 known[plan.season, role].append(read.parcels)
         changed = replace(
@@ -225,17 +227,17 @@ def with_labels_of(old: Recipe, recipe: Recipe | None, tables: Mapping[str, Path
 
 
 def coded_anew(
-    plan: SeasonPlan, role: str, recipe: Recipe, tables: Mapping[str, Path], taxonomy: Taxonomy
+    plan: SeasonPlan, role: str, settings: Parcels, tables: Mapping[str, Path], taxonomy: Taxonomy
 ) -> Declarations:
     """The parcels a plan pinned, with the crop tables and classes of today.
 
-    Where the plan's recipe has a crop table of its own that is not given again, HCAT3 codes stay as they were read.
+    Where the settings have a crop table of their own that is not given again, HCAT3 codes stay as they were read.
     """
     declarations: Declarations = plan.pinned[LABELS.name].of(role)
     parcels, counts = declarations.parcels.copy(), dict(declarations.counts)
     named, notes = dict(declarations.unmapped), list(declarations.notes)
     for country in sorted(set(parcels["country"])):
-        table = table_of(recipe, country, tables)
+        table = table_of(settings, country, tables)
         if table is not None:
             rows = parcels["country"] == country
             codes = parcels.loc[rows, "code"]
@@ -251,12 +253,11 @@ def coded_anew(
     return replace(declarations, parcels=parcels, counts=counts, unmapped=named, notes=notes)
 
 
-def table_of(recipe: Recipe, country: str, tables: Mapping[str, Path]) -> dict[str, str] | None:
-    """The crop table of a country: the one given, else the recipe's if h2crop ships it."""
+def table_of(settings: Parcels, country: str, tables: Mapping[str, Path]) -> dict[str, str] | None:
+    """The crop table of a country: the one given, else that of the settings if h2crop ships it."""
     if country in tables:
         return load_crop_table(CropTable(path=str(tables[country])), country, tables[country])
-    sources = [] if recipe.parcels is None else recipe.parcels.season
-    names = [source.table for source in sources if source.country == country]
+    names = [source.table for source in settings.season if source.country == country]
     if not names or isinstance(names[0], CropTable):
         return None
     return load_crop_table(names[0], country)
@@ -264,19 +265,17 @@ def table_of(recipe: Recipe, country: str, tables: Mapping[str, Path]) -> dict[s
 
 def read_anew(
     plan: SeasonPlan,
-    role: str,
-    recipe: Recipe,
+    files: YearFiles,
     taxonomy: Taxonomy,
-    numbered: Any,
+    numbered: gpd.GeoDataFrame,
     squares: dict[tuple[int, int], str],
     progress: Progress,
 ) -> Declarations:
-    """The declarations of a recipe on the ground of a plan; parcels that were there keep number and split."""
+    """The declarations of some files on the ground of a plan; parcels that were there keep number and split."""
     of_cell = {
         Cell.parse(cell): (int(square.split("_")[0]), int(square.split("_")[1]))
         for cell, square in zip(plan.samples["cell"], plan.samples["square"], strict=True)
     }
-    files = files_of(recipe, plan.season)[role]
     splits = SplitTable(plan.recipe.split, squares)
     found = declarations_of(files, cells_by_square(of_cell), splits, taxonomy, progress, numbered)
     return keeping_splits(found, numbered)

@@ -16,7 +16,7 @@ from h2crop_data.pipeline.survey import Known, Survey, survey_season
 from h2crop_data.pipeline.units import WorkFolder, temporary_work
 from h2crop_data.progress import Progress, silent
 from h2crop_data.recipe.model import Recipe
-from h2crop_data.sources.registry import sources_of
+from h2crop_data.sources.registry import sources_of, used_sources
 from h2crop_data.storage.location import open_storage
 from h2crop_data.storage.storage import Storage
 
@@ -135,7 +135,7 @@ def changed_blocks(plan: SeasonPlan, blocks: set[int], survey: Survey) -> list[C
         return []
     # With the sources of the survey; of those the plan has more, what it pinned.
     pinned = {**plan.pinned, **survey.pinned}
-    today = with_source_columns(survey.recipe, pinned, rows, block_places(samples))
+    today = with_source_columns(used_sources(survey.recipe), pinned, rows, block_places(samples))
     again = with_hashes(
         replace(
             plan,

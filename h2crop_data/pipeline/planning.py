@@ -25,7 +25,7 @@ from h2crop_data.pipeline.survey import Known, Survey, survey_season
 from h2crop_data.pipeline.units import WorkFolder, run_units, temporary_work
 from h2crop_data.progress import Progress, silent
 from h2crop_data.recipe.model import Recipe
-from h2crop_data.sources.registry import algorithms, layout_of_recipe, sources_of, used_sources
+from h2crop_data.sources.registry import UsedSources, algorithms, layout_of_recipe, sources_of, used_sources
 from h2crop_data.sources.source import Candidate, PlannedBlock, Source
 from h2crop_data.sources.units import Unit, hashed_ids
 
@@ -61,7 +61,7 @@ def plan_of(survey: Survey, known: Known = Known()) -> SeasonPlan:  # noqa: B008
         season=survey.season,
         recipe=survey.recipe,
         samples=samples,
-        blocks=with_source_columns(survey.recipe, pinned, block_table(samples), block_places(samples)),
+        blocks=with_source_columns(used_sources(survey.recipe), pinned, block_table(samples), block_places(samples)),
         scenes=survey.scenes,
         pinned=pinned,
         taxonomy_version=survey.taxonomy.version,
@@ -74,11 +74,11 @@ def plan_of(survey: Survey, known: Known = Known()) -> SeasonPlan:  # noqa: B008
 
 
 def with_source_columns(
-    recipe: Recipe, pinned: Mapping[str, Any], blocks: pd.DataFrame, places: Sequence[BaseGeometry]
+    used: UsedSources, pinned: Mapping[str, Any], blocks: pd.DataFrame, places: Sequence[BaseGeometry]
 ) -> pd.DataFrame:
-    """The blocks with the columns that the sources of a recipe add. places: the ground of each."""
+    """The blocks with the columns that the used sources add. places: the ground of each."""
     columns: dict[str, list[Any]] = {}
-    for source, _ in used_sources(recipe):
+    for source, _ in used:
         columns |= source.block_columns(pinned[source.name], places)
     return blocks.assign(**columns)
 

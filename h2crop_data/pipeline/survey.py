@@ -133,7 +133,8 @@ def survey_season(recipe: Recipe, season: int, known: Known, work: WorkFolder, p
     candidates = [with_columns(one, described) for one in candidates if is_usable(one.cell, described)]
     classes = merged_classes(described)
     if recipe.split.lists is not None:
-        listed = listed_splits(recipe, candidates, {name: found.pinned for name, found in observed.items()})
+        lists = recipe.locate(recipe.split.lists)
+        listed = listed_splits(lists, candidates, {name: found.pinned for name, found in observed.items()})
         splits = SplitTable(recipe.split, {}, listed)
         candidates = [one for one in candidates if one.cell in listed]
     else:
