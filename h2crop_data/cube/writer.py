@@ -27,7 +27,7 @@ from h2crop_data.storage.storage import BUILD_FOLDER, FileRecord, Storage, canon
 #: Left behind by other writers of Zarr that were killed.
 FOREIGN_LOCK = ".__lock"
 #: Markers and sums that are read at a time: an object store takes its time for each.
-AHEAD = 8
+FILES_AHEAD = 8
 
 
 class StoreBuilder:
@@ -133,11 +133,11 @@ class StoreBuilder:
 
     def read_markers(self, season: int, blocks: Sequence[int]) -> Iterator[Marker | None]:
         """The markers of some blocks, in order, read some ahead."""
-        return in_order(lambda block: self.read_marker(season, block), blocks, AHEAD, AHEAD)
+        return in_order(lambda block: self.read_marker(season, block), blocks, FILES_AHEAD, FILES_AHEAD)
 
     def read_all_sums(self, season: int, records: Mapping[int, FileRecord]) -> Iterator[BlockSums]:
         """The sums of some blocks, in order, read some ahead. records: block -> the file as its marker has it."""
-        return in_order(lambda block: self.read_sums(season, block, records[block]), records, AHEAD, AHEAD)
+        return in_order(lambda block: self.read_sums(season, block, records[block]), records, FILES_AHEAD, FILES_AHEAD)
 
     def has_markers(self, season: int, blocks: Iterable[int]) -> bool:
         """Whether all of some blocks are done."""

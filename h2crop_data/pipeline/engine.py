@@ -31,7 +31,7 @@ from h2crop_data.sources.scratch import Scratch
 from h2crop_data.sources.timing import Stopwatch
 from h2crop_data.storage.storage import BUILD_FOLDER, Storage
 
-Workers = Literal["threads", "processes"]
+WorkerKind = Literal["threads", "processes"]
 #: Linux: the signal a process gets when its parent dies.
 PR_SET_PDEATHSIG = 1
 
@@ -136,7 +136,7 @@ def run_job(
 
 
 def run_blocks(
-    storage: Storage, schedule: Schedule, scratch: Scratch, workers: int, kind: Workers
+    storage: Storage, schedule: Schedule, scratch: Scratch, workers: int, kind: WorkerKind
 ) -> Iterator[BlockOutcome | ReadingOutcome]:
     """Read and build in the order of a schedule, giving each outcome as it comes. At most two tasks a worker wait.
 
@@ -158,7 +158,7 @@ def run_blocks(
             raise BuildError("a worker process died (out of memory? use fewer --workers)") from error
 
 
-def executor(workers: int, kind: Workers) -> AbstractContextManager[Executor]:
+def executor(workers: int, kind: WorkerKind) -> AbstractContextManager[Executor]:
     """A pool of workers, ended with the block."""
     if kind == "threads":
         return worker_threads(workers, "block")

@@ -14,6 +14,7 @@ import pandas as pd
 
 from h2crop_data import __version__
 from h2crop_data.bounded_map import in_order
+from h2crop_data.constants import PUBLISHED_OFFSET
 from h2crop_data.cube.marker import Marker
 from h2crop_data.cube.retraction import complete_retractions
 from h2crop_data.cube.schema import StoreLayout
@@ -33,7 +34,7 @@ from h2crop_data.published.blocks import (
     published_layout,
 )
 from h2crop_data.published.kept import kept_path
-from h2crop_data.published.layout import OFFSET, check_files, find_samples, sample_files
+from h2crop_data.published.layout import check_files, find_samples, sample_files
 from h2crop_data.published.options import (
     ImportOptions,
     Spectrum,
@@ -201,7 +202,7 @@ def import_block(builder: StoreBuilder, task: ImportTask) -> PublishedBlock:
             scene,
             block.number,
             block.number * options.capacity + place,
-            OFFSET - options.removed,
+            PUBLISHED_OFFSET - options.removed,
         )
         for place, sample in enumerate(block.samples)
     ]

@@ -8,14 +8,15 @@ import re
 
 import pandas as pd
 
+from h2crop_data.cube.release_numbers import ROOT
 from h2crop_data.errors import StoreError
 from h2crop_data.storage.storage import FileRecord
 from h2crop_data.validation.documents import release_files
 from h2crop_data.validation.findings import Findings, error, first, warning
 from h2crop_data.validation.release import Release
-from h2crop_data.validation.root import ROOT, SHA256
+from h2crop_data.validation.root import SHA256
 
-COLUMNS = ["path", "bytes", "sha256"]
+MANIFEST_COLUMNS = ["path", "bytes", "sha256"]
 
 
 def check_manifest(release: Release) -> Findings:
@@ -45,7 +46,7 @@ def check_manifest(release: Release) -> Findings:
 def records_of(data: bytes) -> list[FileRecord] | None:
     """What a manifest lists; None for bytes that are none."""
     try:
-        table = pd.read_parquet(io.BytesIO(data))[COLUMNS]
+        table = pd.read_parquet(io.BytesIO(data))[MANIFEST_COLUMNS]
         table = table.astype({"path": "str", "bytes": "int64", "sha256": "str"})
     except (ValueError, KeyError, TypeError, OSError, NotImplementedError):
         return None

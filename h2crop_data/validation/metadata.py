@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 from h2crop_data.bounded_map import in_order
+from h2crop_data.cube.release_numbers import ROOT
 from h2crop_data.errors import StoreError
 from h2crop_data.progress import Progress
 from h2crop_data.storage.storage import canonical_json
@@ -13,7 +14,6 @@ from h2crop_data.validation.checksums import other_bytes
 from h2crop_data.validation.documents import difference, expected_documents
 from h2crop_data.validation.findings import SMALL_READS, Findings, error, first, warning
 from h2crop_data.validation.release import Release
-from h2crop_data.validation.root import ROOT
 
 
 def check_consolidated(release: Release) -> Findings:

@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from h2crop_data.cube.release_numbers import ROOT
 from h2crop_data.cube.root import Root
 from h2crop_data.cube.schema import ROOT_COPY, check_format_version
 from h2crop_data.errors import FormatVersionError, StoreError
@@ -25,7 +26,6 @@ from h2crop_data.validation.documents import difference, store_documents
 from h2crop_data.validation.findings import Finding, error
 from h2crop_data.validation.remedies import Remedies
 
-ROOT = "zarr.json"
 COPY = re.compile(rf"index/r(\d+)/{re.escape(ROOT_COPY)}")
 SHA256 = r"^[0-9a-f]{64}$"
 #: Endings of index files.

@@ -21,7 +21,7 @@ from h2crop_data.validation.findings import Findings, error, first
 from h2crop_data.validation.release import Release
 
 #: What format 1.0 did not have.
-SINCE_1_1 = ("percentiles", "clear_observations", "class_parcels")
+FIGURES_SINCE_1_1 = ("percentiles", "clear_observations", "class_parcels")
 #: Relative difference that is allowed to figures of format 1.0, which were summed up in another way.
 ROUNDING = 1e-9
 
@@ -155,7 +155,7 @@ def season_from_index(release: Release, season: int, sums: RunningSums) -> Finis
 def older(document: Any) -> Any:
     """Statistics without what format 1.0 did not have."""
     if isinstance(document, dict):
-        return {key: older(value) for key, value in document.items() if key not in SINCE_1_1}
+        return {key: older(value) for key, value in document.items() if key not in FIGURES_SINCE_1_1}
     return [older(value) for value in document] if isinstance(document, list) else document
 
 

@@ -39,7 +39,7 @@ class EnmapChecks(SourceChecks[None]):
 
     def check_values(self, block: BlockValues) -> ValueCheck[None]:
         """Flags against reflectance."""
-        return ValueCheck(list(value_problems(block.arrays)))
+        return ValueCheck(list(flag_problems(block.arrays)))
 
     def derived_columns(self, season: int, arrays: Arrays, *, imported: bool) -> Iterator[DerivedColumn]:
         """Shares of fill, of clouds and of flagged pixels."""
@@ -59,7 +59,7 @@ def share_with(quality: NDArray[np.uint16], mask: int) -> float:
     return float(((quality & mask) != 0).mean())
 
 
-def value_problems(arrays: Arrays) -> Iterator[Problem]:
+def flag_problems(arrays: Arrays) -> Iterator[Problem]:
     """What cannot be true in `enmap` (sample, band, y30, x30) and `enmap_quality` (sample, y30, x30)."""
     cube, quality = arrays.get("enmap"), arrays.get("enmap_quality")
     if cube is not None and quality is not None:

@@ -10,13 +10,10 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from h2crop_data.constants import MONTHS, REFLECTANCE_FILL
+from h2crop_data.constants import LONGEST_DATATAKE, MONTHS, REFLECTANCE_FILL
 from h2crop_data.validation.checks.source_checks import Arrays, BlockValues, DerivedColumn, SourceChecks, ValueCheck
 from h2crop_data.validation.findings import Findings, error, first
 from h2crop_data.validation.values import Problem, wrong_samples
-
-#: Between the beginning of a datatake and the last of its scenes.
-LONGEST_DATATAKE = pd.Timedelta(minutes=60)
 
 
 class Sentinel2Checks(SourceChecks[None]):
