@@ -141,16 +141,16 @@ class StoreBuilder:
 
     def has_markers(self, season: int, blocks: Iterable[int]) -> bool:
         """Whether all of some blocks are done."""
-        found = {name for name, _ in self.storage.names(f"{BUILD_FOLDER}/{season}/")}
-        return all(f"{block_path(season, block)}.json" in found for block in blocks)
+        names = {name for name, _ in self.storage.names(f"{BUILD_FOLDER}/{season}/")}
+        return all(f"{block_path(season, block)}.json" in names for block in blocks)
 
     def sizes(self, season: int) -> dict[str, int]:
         """Bytes of every file of a season; what dead writers of other libraries left is deleted."""
-        found = dict(self.storage.names(f"{season}/"))
-        for name in [name for name in found if name.endswith(FOREIGN_LOCK)]:
+        sizes = dict(self.storage.names(f"{season}/"))
+        for name in [name for name in sizes if name.endswith(FOREIGN_LOCK)]:
             self.storage.delete(name)
-            del found[name]
-        return found
+            del sizes[name]
+        return sizes
 
 
 def shard_path(season: int, array: str, block: int, dimensions: int) -> str:
@@ -200,4 +200,4 @@ def in_short(value: Any) -> str:
     if not isinstance(value, dict) or not all(isinstance(facts, dict) for facts in value.values()):
         return "none" if value is None else str(value)
     arrays = {name: ", ".join(spec["name"] for spec in facts["arrays"]) for name, facts in value.items()}
-    return "; ".join(f"{name} ({found})" for name, found in arrays.items())
+    return "; ".join(f"{name} ({of_source})" for name, of_source in arrays.items())

@@ -149,15 +149,15 @@ def relabelled_plans(
     notes = {} if recipe is None else checked_files(plans, recipe)
     for plan in plans:
         own_recipe = with_labels_of(plan.recipe, recipe, tables, taxonomy)
-        found: dict[str, Declarations] = {}
+        declared: dict[str, Declarations] = {}
         for role in ROLES:
             numbered = pd.concat(known[plan.season, role]).drop_duplicates("number")
             if recipe is None:
-                found[role] = coded_anew(plan, role, parcels_of(own_recipe), tables, taxonomy)
+                declared[role] = coded_anew(plan, role, parcels_of(own_recipe), tables, taxonomy)
             else:
                 files = files_of(own_recipe, plan.season)[role]
                 read = read_anew(plan, files, taxonomy, numbered, squares, progress)
-                found[role] = replace(read, notes=[*notes[plan.season, role], *read.notes])
+                declared[role] = replace(read, notes=[*notes[plan.season, role], *read.notes])
                 known[plan.season, role].append(read.parcels)
         changed = replace(
             plan,
@@ -165,14 +165,14 @@ def relabelled_plans(
             taxonomy_version=taxonomy.version,
             taxonomy_hash=taxonomy.hash,
             algorithm={**plan.algorithm, LABELS.group: LABELS.algorithm},
-            pinned={**plan.pinned, LABELS.name: Declared(found["parcels"], found["prior"])},
+            pinned={**plan.pinned, LABELS.name: Declared(declared["parcels"], declared["prior"])},
         )
         hashes = with_hashes(changed)["hash_labels"].to_numpy()
         result.append(replace(changed, blocks=changed.blocks.assign(hash_labels=hashes)))
     for season, role in known:
         of_season = [plan for plan in result if plan.season == season]
-        declared = [plan.pinned[LABELS.name].of(role) for plan in of_season]
-        check_declared(declared, files_of(of_season[0].recipe, season)[role])
+        of_plans = [plan.pinned[LABELS.name].of(role) for plan in of_season]
+        check_declared(of_plans, files_of(of_season[0].recipe, season)[role])
     return result
 
 
@@ -277,8 +277,8 @@ def read_anew(
         for cell, square in zip(plan.samples["cell"], plan.samples["square"], strict=True)
     }
     splits = SplitTable(plan.recipe.split, squares)
-    found = declarations_of(files, cells_by_square(of_cell), splits, taxonomy, progress, numbered)
-    return keeping_splits(found, numbered)
+    declarations = declarations_of(files, cells_by_square(of_cell), splits, taxonomy, progress, numbered)
+    return keeping_splits(declarations, numbered)
 
 
 def pinned(builder: StoreBuilder, plans: Sequence[SeasonPlan], origin: OriginIdentity) -> list[SeasonPlan]:
@@ -344,7 +344,7 @@ def relabel_block(files: Storage, builder: StoreBuilder, work: tuple[BlockTasks,
             "hashes": {**marker["hashes"], LABELS.group: task.hashes[LABELS.group]},
             "software": __version__,
             "files": [written.get(file["path"], file) for file in marker["files"]],
-            "provenance": [{**one, **fact} for one, fact in zip(marker["provenance"], drawn.rows, strict=True)],
+            "provenance": [{**row, **facts} for row, facts in zip(marker["provenance"], drawn.rows, strict=True)],
             "sums": builder.write_sums(season, block, sums),
         },
     )

@@ -66,11 +66,11 @@ def known_of(kept: Sequence[SeasonPlan], season: int, retractions: Retractions) 
 
 def pinned_by_source(plans: Sequence[SeasonPlan]) -> dict[str, list[Any]]:
     """What each source pinned in some plans."""
-    found: dict[str, list[Any]] = defaultdict(list)
+    by_source: dict[str, list[Any]] = defaultdict(list)
     for plan in plans:
         for name, pinned in plan.pinned.items():
-            found[name].append(pinned)
-    return found
+            by_source[name].append(pinned)
+    return by_source
 
 
 def sightings(plan: SeasonPlan, retracted: Mapping[int, str]) -> set[tuple[str, str]]:
@@ -160,7 +160,7 @@ def explain_changes(recipe: Recipe, changed: Sequence[ChangedBlock], store: str)
     """What changed, by array group, and what can be asked for."""
     lines = []
     for source in sources_of(recipe):
-        blocks = [one.block for one in changed if source.group in one.groups]
+        blocks = [block.block for block in changed if source.group in block.groups]
         if blocks:
             shown = ", ".join(map(str, blocks[:5])) + (", …" if len(blocks) > 5 else "")
             lines.append(

@@ -24,12 +24,12 @@ def listed_splits(path: Path, candidates: Sequence[Candidate], observed: Mapping
     lists = read_split_lists(path)
     published = {name: split for name, split in lists.items() if looks_published(name)}
     own = {name: split for name, split in lists.items() if name not in published}
-    cells = sorted({one.cell for one in candidates})
-    found = {cell: split for cell, split in splits_from_lists(own, cells).items() if split is not None}
+    cells = sorted({candidate.cell for candidate in candidates})
+    splits = {cell: split for cell, split in splits_from_lists(own, cells).items() if split is not None}
     if published:
         patches = [patch for name, pinned in observed.items() for patch in source_of(name).patches(pinned, published)]
         on_ground = splits_from_patches(patches, cells)
-        found = {cell: split for cell, split in on_ground.splits.items() if split is not None} | found
-    if not found:
+        splits = {cell: split for cell, split in on_ground.splits.items() if split is not None} | splits
+    if not splits:
         raise PlanError(f"none of {len(cells)} cells is in the lists of split.lists ({path})")
-    return found
+    return splits

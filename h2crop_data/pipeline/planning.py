@@ -48,7 +48,7 @@ def plan_of(survey: Survey, known: Known = Known()) -> SeasonPlan:  # noqa: B008
 
     Raises PlanError where that is nothing.
     """
-    new = [one for one in survey.candidates if sighting(one) not in known.seen]
+    new = [candidate for candidate in survey.candidates if sighting(candidate) not in known.seen]
     if not new:
         raise NothingNewError(f"{survey.season}: the store has every sample of the recipe; nothing to add")
     samples = sample_table(survey, new, known.first_block)
@@ -93,12 +93,12 @@ def sample_table(survey: Survey, chosen: Sequence[Candidate], first_block: int) 
     recipe, season = survey.recipe, survey.season
     planned = [column for column in layout_of_recipe(recipe).sample_columns() if column.known == "planned"]
     by_scene: dict[str, list[Candidate]] = defaultdict(list)
-    for one in chosen:
-        by_scene[one.scene.id if one.scene else NONE].append(one)
+    for candidate in chosen:
+        by_scene[candidate.scene.id if candidate.scene else NONE].append(candidate)
     rows: list[dict[str, Any]] = []
     block = first_block
     for name in sorted(by_scene):
-        of_cell = {one.cell: one for one in by_scene[name]}
+        of_cell = {candidate.cell: candidate for candidate in by_scene[name]}
         for square, cells in blocks_of_scene(survey, list(of_cell)):
             split = survey.splits.split_of_cell(cells[0], square)
             for place, cell in enumerate(cells):

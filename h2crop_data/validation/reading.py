@@ -86,9 +86,9 @@ def outcome_of(release: Release, sources: Sequence[SourceChecks[Any]], task: Blo
     try:
         return look_at_block(release, sources, task)
     except Exception as failure:  # noqa: BLE001 -- one strange block must not keep the others from being read
-        told = f"the check of its pixels came to an end: {type(failure).__name__}: {failure}"
+        what = f"the check of its pixels came to an end: {type(failure).__name__}: {failure}"
         where, remedy = f"{task.season}, block {task.block}", "fix the other findings and validate again, or report it"
-        return CheckedBlock(task.season, task.block, task.split, [error("unforeseen", where, told, remedy)])
+        return CheckedBlock(task.season, task.block, task.split, [error("unforeseen", where, what, remedy)])
 
 
 def note(release: Release, outcome: CheckedBlock) -> None:

@@ -127,8 +127,8 @@ def read_root_file(files: Storage, name: str) -> RootFile:
     except FormatVersionError as failure:
         return RootFile(name, data, problem=str(failure), foreign=True)
     except ValidationError as failure:
-        told = [f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in failure.errors()]
-        return RootFile(name, problem=f"does not say what a root must say ({'; '.join(told[:3])})")
+        problems = [f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}" for problem in failure.errors()]
+        return RootFile(name, problem=f"does not say what a root must say ({'; '.join(problems[:3])})")
     except StoreError as failure:
         return RootFile(name, problem=f"cannot be read ({failure})")
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as failure:
@@ -190,7 +190,7 @@ class RootChoice:
         """What to do without a root."""
         # The newest that can be used: a release that was not finished has a copy and no root.
         copies = (read_root_file(self.files, name) for name in self.copies)
-        copy = next((found for found in copies if found.document is not None), None)
+        copy = next((file for file in copies if file.document is not None), None)
         if root.foreign and copy is None:
             raise FormatVersionError(root.problem)
         self.document = None if copy is None else copy.document
@@ -204,26 +204,26 @@ class RootChoice:
             return
         if copy.data == root.data:
             return
-        told = difference(root.document, copy.document) or "their bytes differ"
+        differs = difference(root.document, copy.document) or "their bytes differ"
         sound = is_sound(self.files, root), is_sound(self.files, copy)
         if sound == (False, True):
             self.document = copy.document
-            yield error("root", ROOT, f"was changed: in its copy {copy.name} {told}", self.remedies.root(copy.name))
+            yield error("root", ROOT, f"was changed: in its copy {copy.name} {differs}", self.remedies.root(copy.name))
         elif sound == (True, False):
-            yield error("root", copy.name, f"was changed: against {ROOT} {told}", f"copy {ROOT} over {copy.name}")
+            yield error("root", copy.name, f"was changed: against {ROOT} {differs}", f"copy {ROOT} over {copy.name}")
         else:
-            what = f"one of them was changed: in the second {told}"
+            what = f"one of them was changed: in the second {differs}"
             yield error("root", f"{ROOT} and {copy.name}", what, self.remedies.sealed())
 
 
 def consolidated_problems(document: Root) -> Iterator[tuple[str, str]]:
     """Path and difference of every consolidated entry that is not as the layout wants it."""
     expected = documents_of(document)
-    found = document["consolidated_metadata"]["metadata"]
-    for path in sorted({*expected, *found}):
-        if path not in found:
+    stored = document["consolidated_metadata"]["metadata"]
+    for path in sorted({*expected, *stored}):
+        if path not in stored:
             yield path, "is missing"
         elif path not in expected:
             yield path, "is not expected"
-        elif told := difference(expected[path], found[path]):
-            yield path, told
+        elif differs := difference(expected[path], stored[path]):
+            yield path, differs
