@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -60,7 +60,7 @@ class StoreBuilder:
         return self.storage.describe(name)
 
     def write_block(
-        self, season: int, block: int, arrays: dict[str, NDArray[Any]], layout: StoreLayout, pool: ThreadPoolExecutor
+        self, season: int, block: int, arrays: dict[str, NDArray[Any]], layout: StoreLayout, pool: Executor
     ) -> list[str]:
         """Write one block: exactly one shard in every array; gives the names of the files.
 
@@ -71,7 +71,7 @@ class StoreBuilder:
         return self.write_arrays(season, block, arrays, layout, pool)
 
     def write_arrays(
-        self, season: int, block: int, arrays: dict[str, NDArray[Any]], layout: StoreLayout, pool: ThreadPoolExecutor
+        self, season: int, block: int, arrays: dict[str, NDArray[Any]], layout: StoreLayout, pool: Executor
     ) -> list[str]:
         """Write the shards of a block in some arrays; gives the names of the files."""
         specs = {name: spec for name, spec in layout.arrays().items() if name in arrays}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -14,7 +13,7 @@ import geopandas as gpd
 import pandas as pd
 
 from h2crop_data import __version__
-from h2crop_data.bounded_map import in_order
+from h2crop_data.bounded_map import in_order, worker_threads
 from h2crop_data.constants import TIER_COLUMNS
 from h2crop_data.cube.reading import store_attributes
 from h2crop_data.cube.retraction import Retractions, complete_retractions
@@ -330,7 +329,7 @@ def relabel_block(files: Storage, builder: StoreBuilder, work: tuple[BlockTasks,
         return "shared", 0
     task = tasks.task(block)
     drawn = LABELS.assemble(task.sources[LABELS.name], task.ground, Stopwatch())
-    with ThreadPoolExecutor(1) as pool:
+    with worker_threads(1, "write") as pool:
         names = builder.write_arrays(season, block, drawn.arrays, task.layout, pool)
     written = {record["path"]: record for record in map(builder.describe, names)}
     counted = block_sums(drawn.arrays, task.layout.arrays(), task.ground.split, {})

@@ -10,7 +10,7 @@ import threading
 import time
 import traceback
 from collections.abc import Iterator
-from concurrent.futures import Executor, ThreadPoolExecutor
+from concurrent.futures import Executor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
@@ -63,7 +63,7 @@ def build_block(storage: Storage, task: BlockTask, threads: int = 1) -> BlockOut
         built = assemble_block(task)
         writing = time.perf_counter()
         builder = StoreBuilder(storage)
-        with ThreadPoolExecutor(threads) as pool:
+        with worker_threads(threads, "write") as pool:
             names = builder.write_block(task.season, task.block, built.arrays, task.layout, pool)
             hashing = time.perf_counter()
             files = list(pool.map(builder.describe, names))

@@ -171,6 +171,22 @@ def test_validation_knows_arrays_of_sources_by_their_checks_only(path: Path) -> 
     assert {name for name in imports_of(path) if name.startswith("h2crop_data.validation.checks.")} <= protocol
 
 
+#: What makes pools: the bounded map, a loop of its own for units that need others, threads that are kept.
+MAKE_POOLS = {"h2crop_data.bounded_map", "h2crop_data.catalog.granule_reader", "h2crop_data.pipeline.units"}
+
+
+def test_pools_are_made_in_one_place() -> None:
+    makers = {
+        module_name(path)
+        for path in MODULES
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if (isinstance(node, ast.Name) and node.id.endswith("PoolExecutor"))
+        or (isinstance(node, ast.Attribute) and (node.attr.endswith("PoolExecutor") or node.attr == "Pool"))
+    }
+    assert "h2crop_data.bounded_map" in makers
+    assert makers <= MAKE_POOLS
+
+
 #: Names that several modules define, and why that is no second meaning.
 SHARED_NAMES = {
     "NAME": "each source's `format.py` states its own; nothing imports it",
