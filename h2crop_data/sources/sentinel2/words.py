@@ -22,7 +22,7 @@ FAULTS = {
     "s2_impossible": "Sentinel-2 scenes with clear pixels above reflectance 2 (these pixels were not used)",
 }
 #: Shares of the table of dates that a datasheet sums up.
-MASKED = ("clear", "cloud", "shadow", "cast_shadow", "near", "second_look", "snow", "unusable")
+MASKED_SHARES = ("clear", "cloud", "shadow", "cast_shadow", "near", "second_look", "snow", "unusable")
 
 
 class Sentinel2Words(SourceWords):
@@ -118,10 +118,13 @@ def masked_dates(tables: IndexTables) -> list[str]:
         for methods, of_methods in dates.groupby(dates["methods"].map(", ".join), sort=True):
             seen = of_methods[of_methods["imaged"] > 0]
             weights = seen["imaged"].to_numpy()
-            means = [share(float(np.average(seen[column], weights=weights))) if len(seen) else "-" for column in MASKED]
+            means = [
+                share(float(np.average(seen[column], weights=weights))) if len(seen) else "-"
+                for column in MASKED_SHARES
+            ]
             skipped = int((of_methods["skipped"] != "").sum())
             rows.append([str(season), methods, count(of_methods["time"].nunique()), *means, count(skipped)])
-    columns = ["season", "clouds by", "dates", *(column.replace("_", " ") for column in MASKED), "not used"]
+    columns = ["season", "clouds by", "dates", *(column.replace("_", " ") for column in MASKED_SHARES), "not used"]
     return table(columns, rows)
 
 
