@@ -1,7 +1,8 @@
 """Work on many things at a time, with few of them in memory: results in order, or as they come.
 
-This is the one bounded map of the package. `pipeline/units.py` alone has a loop of its own, because which unit can be
-begun there depends on the results of others.
+This is the one bounded map of the package, and where its pools are made. `pipeline/units.py` alone has a loop of its
+own, because which unit can be begun there depends on the results of others; `catalog/granule_reader.py` keeps the
+threads that read from an archive from scene to scene.
 """
 
 from __future__ import annotations

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Literal
 
 #: Reflectance x 10000 of a pixel nobody measured, in `enmap` and `s2`.
 REFLECTANCE_FILL = -32768
 #: Stored reflectance is round(reflectance / REFLECTANCE_SCALE).
 REFLECTANCE_SCALE = 1e-4
+#: What the Sentinel-2 numbers of the published dataset are above reflectance x 10000.
+PUBLISHED_OFFSET = 1000
 #: Arrays of reflectance.
 IMAGES = ("enmap", "s2")
 #: Label of a pixel whose crop is not known at a tier.
@@ -26,6 +29,9 @@ Sentinel2Band = Literal["B02", "B03", "B04", "B05", "B06", "B07", "B08", "B8A", 
 SENTINEL2_BANDS: tuple[Sentinel2Band, ...] = ("B02", "B03", "B04", "B05", "B06", "B07", "B08", "B8A", "B11", "B12")
 #: Those of 10 m; the others have pixels of 20 m.
 FINE_BANDS = ("B02", "B03", "B04", "B08")
+
+#: A datatake lasts at most some 40 minutes: no scene of one is acquired later than this after its beginning.
+LONGEST_DATATAKE = timedelta(minutes=60)
 
 #: Bits of `enmap_quality`; a bit is set when any source pixel under the stored pixel's footprint has it.
 ENMAP_FLAGS: dict[str, int] = {

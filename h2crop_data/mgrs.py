@@ -22,14 +22,14 @@ SQUARE = 100_000
 #: Metres after which the letters of the rows repeat.
 ROW_PERIOD = len(ROWS) * SQUARE
 #: Columns of a zone, the first from 100 km east.
-COLUMNS = 8
+COLUMNS_OF_ZONE = 8
 EVEN_ZONE_SHIFT = 5
 #: Latitude in degrees: where the first band begins and the last ends, and how high each is (the last one is 12 high).
 SOUTH_END, NORTH_END, BAND_HEIGHT = -80, 84, 8
 #: Northing of the equator in zones south of it.
 FALSE_NORTHING = 10_000_000
 #: Side of a Sentinel-2 tile, and what its upper left corner is a multiple of, in metres.
-TILE_SIZE, TILE_STEP = 109_800, 60
+MGRS_TILE_SIZE, TILE_STEP = 109_800, 60
 
 
 def tile_square(tile: str) -> tuple[int, int, int]:
@@ -43,7 +43,7 @@ def tile_square(tile: str) -> tuple[int, int, int]:
         raise ValueError(f"{tile!r} is not an MGRS tile such as 32ULV")
     first = LETTERS.index("AJS"[(zone - 1) % 3])
     column = LETTERS.index(match["column"]) - first
-    if not 0 <= column < COLUMNS:
+    if not 0 <= column < COLUMNS_OF_ZONE:
         raise ValueError(f"{tile!r}: zone {zone} has no column {match['column']}")
     north = match["band"] >= "N"
     epsg = (32600 if north else 32700) + zone
@@ -66,7 +66,7 @@ def tile_name(epsg: int, x: int, y: int) -> str:
         raise ValueError(f"EPSG:{epsg} is not a UTM zone")
     column, row = x // SQUARE, y // SQUARE
     south = epsg // 100 == 327
-    if not 1 <= column <= COLUMNS or (y >= FALSE_NORTHING if south else y < 0):
+    if not 1 <= column <= COLUMNS_OF_ZONE or (y >= FALSE_NORTHING if south else y < 0):
         raise ValueError(f"EPSG:{epsg} has no square at {column} x {row} (x 100 km)")
     latitude = transformer(f"EPSG:{epsg}", LONLAT).transform(x + SQUARE / 2, y + SQUARE / 2)[1]
     if not SOUTH_END <= latitude <= NORTH_END:
@@ -96,7 +96,7 @@ def square_tile_bounds(epsg: int, x: int, y: int) -> tuple[int, int, int, int]:
     equator = FALSE_NORTHING if epsg >= 32700 else 0
     west = math.floor(x / TILE_STEP) * TILE_STEP
     north = math.ceil((y + SQUARE - equator) / TILE_STEP) * TILE_STEP + equator
-    return west, north - TILE_SIZE, west + TILE_SIZE, north
+    return west, north - MGRS_TILE_SIZE, west + MGRS_TILE_SIZE, north
 
 
 def tile_outline(tile: str) -> shapely.Polygon:

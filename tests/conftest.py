@@ -6,9 +6,14 @@ import os
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 # Tests run side by side, one a core: PyTorch's threads would wait for each other, and a step take fifty times as long.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# A busy machine is no fault of what is tested.
+settings.register_profile("without clock", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("without clock")
 
 pytest_plugins = ["pytester"]
 

@@ -13,6 +13,7 @@ import shapely
 
 from h2crop_data.catalog.items import acquired, footprint, updated
 from h2crop_data.catalog.providers import baseline, sentinel2_tile
+from h2crop_data.constants import LONGEST_DATATAKE
 
 #: Share of an item's ground that another must show to stand for it.
 SAME_GROUND = 0.95
@@ -22,8 +23,6 @@ STRIP_START = re.compile(r"_S(\d{8}T\d{6})(?:_|$)")
 #: The beginnings of one datastrip in two processings are at most so far apart; two strips are, a tile takes 15 s.
 SAME_STRIP = timedelta(seconds=5)
 SATELLITE = re.compile(r"(?:sentinel-?|S)(2[A-Z])", re.IGNORECASE)
-#: A datatake lasts at most some 40 minutes: a beginning that is further from the acquisition is not believed.
-LONGEST_DATATAKE = timedelta(minutes=60)
 #: Catalogs round: an acquisition may be stated that much before the beginning of its datatake.
 CLOCK_SLACK = timedelta(minutes=1)
 #: Acquisitions of one satellite nearer than that are one look, where no datatake is named; an orbit takes 100 minutes.
@@ -34,7 +33,7 @@ TIME = "%Y%m%dT%H%M%S"
 
 
 @dataclass(frozen=True)
-class Kept:
+class KeptItems:
     """The items that show something of their own, and what became of the others."""
 
     #: In order of id.
@@ -98,7 +97,7 @@ def age(item: pystac.Item) -> tuple[str, str, str]:
     return baseline(item) or "", item.id, updated(item)
 
 
-def newest_of_each_acquisition(items: Sequence[pystac.Item]) -> Kept:
+def newest_of_each_acquisition(items: Sequence[pystac.Item]) -> KeptItems:
     """One item for each (datatake, tile) and ground: the newest baseline, then the last id.
 
     An item is left out only where a newer one is proved to show the same: one datastrip, and (nearly) all its ground.
@@ -117,7 +116,7 @@ def newest_of_each_acquisition(items: Sequence[pystac.Item]) -> Kept:
             fillers[item.id] = covering[0].id
         same.append(item)
     together = sorted((item for same in kept.values() for item in same), key=lambda item: item.id)
-    return Kept(together, replaced, fillers)
+    return KeptItems(together, replaced, fillers)
 
 
 def covers(one: pystac.Item, other: pystac.Item) -> bool:

@@ -27,7 +27,7 @@ from h2crop_data.catalog.items import acquired, each_once, footprint, identity
 from h2crop_data.errors import CatalogError, SceneError
 
 #: Seconds to wait for a catalog; tries and the growing pause between them.
-TIMEOUT = 60
+SEARCH_TIMEOUT = 60
 RETRIES = Retry(
     total=5,
     backoff_factor=1,
@@ -103,7 +103,7 @@ def search_api(
     # Servers refuse large geometries; what a simpler one finds too much is left out by the caller.
     asked = area if shapely.get_num_coordinates(area) <= MOST_VERTICES else shapely.box(*area.bounds)
     try:
-        reader = StacApiIO(max_retries=retries, timeout=TIMEOUT)
+        reader = StacApiIO(max_retries=retries, timeout=SEARCH_TIMEOUT)
         client = Client.open(url, stac_io=reader)
         search = client.search(
             collections=[collection],

@@ -23,8 +23,7 @@ def retract(
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON (with --yes).")] = False,
 ) -> None:
     """Keep blocks or scenes out of the next release, and make it. Older releases keep them."""
-    from h2crop_data.maintenance.retract import find_retraction
-    from h2crop_data.maintenance.retract import retract as retract_from
+    from h2crop_data.maintenance.retract import find_retraction, retract_from_store
 
     blocks = parse_blocks(block or [])
     if not blocks and not scene:
@@ -34,7 +33,7 @@ def retract(
     console.print(f"{found.samples} sample(s) in block(s) {numbers} will not be in the next release of {store}")
     if not yes and (as_json or not sys.stdin.isatty() or not typer.confirm("retract them?", err=True)):
         raise UsageError("nothing was retracted; add --yes to retract without being asked")
-    found, release = retract_from(store, blocks, scene or [], reason)
+    found, release = retract_from_store(store, blocks, scene or [], reason)
     if as_json:
         print_json({**asdict(found), "release": release})
         return
@@ -58,7 +57,7 @@ def prune(
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
     """Delete every release but the newest and those to keep, with the shards that only they needed."""
-    from h2crop_data.maintenance.retract import prune as prune_store
+    from h2crop_data.maintenance.retract import prune_store
 
     report = prune_store(store, keep or [])
     if as_json:

@@ -104,7 +104,7 @@ BLOCK_RECORDS = (
     Column("retracted", "text", "why it is not part of the release; empty where it is"),
 )
 #: Columns of blocks that came with format 1.1.
-SINCE_1_1 = ("part", "retracted")
+BLOCKS_SINCE_1_1 = ("part", "retracted")
 SCENES = (
     Column("season", "integer", "calendar year", filled=True),
     Column("id", "text", "of the catalog's item", filled=True),

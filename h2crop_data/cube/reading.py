@@ -136,13 +136,13 @@ def zarr_store(location: str | Path) -> Store:
     if is_folder(location):
         return LocalStore(location, read_only=True)
     if str(location).startswith("s3://"):
-        from h2crop_data.storage.s3 import zarr_store as s3_store
+        from h2crop_data.storage.s3 import s3_zarr_store
 
-        return s3_store(str(location))
+        return s3_zarr_store(str(location))
     if str(location).startswith(WEB):
-        from h2crop_data.storage.web import zarr_store as web_store
+        from h2crop_data.storage.web import web_zarr_store
 
-        return web_store(str(location))
+        return web_zarr_store(str(location))
     return FsspecStore.from_url(str(location), read_only=True)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, TypedDict
+from typing import Any, Literal, NotRequired, TypedDict
 
 
 class SeasonIdentity(TypedDict):
@@ -23,14 +23,45 @@ class ManifestIdentity(TypedDict):
     files: int
 
 
+class CodecAttributes(TypedDict):
+    """How chunks are compressed."""
+
+    name: Literal["lz4", "zstd"]
+    level: int
+
+
+class LayoutAttributes(TypedDict):
+    """The shape of everything, which `sources.formats.layout_of_root` reads."""
+
+    #: Side of a cell in metres.
+    cell_size: int
+    #: Samples in a block.
+    block_capacity: int
+    codec: CodecAttributes
+    #: Of the sources that come with h2crop: bands of Sentinel-2, empty without it; number of EnMAP's, 0 without it;
+    #: whether there are labels.
+    s2_bands: list[str]
+    enmap_bands: int
+    labels: bool
+    #: Name -> what `cube.schema.stated_source` says of a source of another package.
+    sources: NotRequired[dict[str, dict[str, Any]]]
+
+
+class OriginIdentity(TypedDict):
+    """The release of another store that a store was relabelled from."""
+
+    release: int
+    #: SHA-256 of its manifest.
+    manifest: str
+
+
 class SealedAttributes(TypedDict):
     """What is known of a release before its index is written."""
 
     title: str
     format_version: str
     release: int
-    #: As `StoreLayout.attributes` gives it.
-    layout: dict[str, Any]
+    layout: LayoutAttributes
     #: Season, as text -> its identity.
     seasons: dict[str, SeasonIdentity]
     software: str
@@ -42,8 +73,8 @@ class RootAttributes(SealedAttributes, total=False):
     #: Name -> path of every part of the index.
     index: dict[str, str]
     manifest: ManifestIdentity
-    #: Of a relabelled store: release and manifest of the one it was made from.
-    origin: dict[str, Any]
+    #: Of a relabelled store.
+    origin: OriginIdentity
 
 
 class ConsolidatedMetadata(TypedDict):

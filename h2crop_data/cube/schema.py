@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
 
 from h2crop_data.constants import COARSE, FINE, REFLECTANCE_FILL
 from h2crop_data.cube.columns import BLOCK_HASHES, BLOCK_RECORDS, BLOCKS, SAMPLES, Column
+from h2crop_data.cube.root import LayoutAttributes, Root
 from h2crop_data.errors import FormatVersionError
 
 FORMAT_VERSION = "1.2"
@@ -66,8 +67,39 @@ class ArrayStatistics:
     #: The array that says which pixels count: flags for `values` (those without a flag of the recipe; as large as the
     #: last two axes), classes for `numbers` (those that have one in the first tier).
     by: str | None = None
+    #: The bits of `by` that keep a pixel out of `values`. None: the recipe says which; validation then recomputes the
+    #: statistics of a release only if it knows how (`SourceChecks.flag_masks`).
+    flags: int | None = None
     #: Its key in `statistics.json`, where that is not its name.
     key: str | None = None
+
+
+@dataclass(frozen=True)
+class ValueRules:
+    """What the stored numbers of an array must be. `h2crop validate` checks every number but fill against it.
+
+    - `possible`: lowest and highest number there can be; what lies outside is an error, as is NaN
+    - `plausible`: lowest and highest number that is likely; what lies outside is a warning
+    - `numbers`: the only numbers there are
+    - `flags`: all bits there are, of an array of bit flags
+    - `fill`: where fill may be: `anywhere`; `nowhere`; `whole pixels`: a pixel is fill in all bands, along the axis
+      before the last two, or in none
+    """
+
+    possible: tuple[float, float] | None = None
+    plausible: tuple[float, float] | None = None
+    numbers: tuple[int, ...] | None = None
+    flags: int | None = None
+    fill: Literal["anywhere", "nowhere", "whole pixels"] = "anywhere"
+
+    def __post_init__(self) -> None:
+        """Refuse rules that nothing can follow. Raises ValueError or TypeError."""
+        for what, bounds in (("possible", self.possible), ("plausible", self.plausible)):
+            low, high = bounds or (0, 0)
+            if not low <= high:
+                raise ValueError(f"{what} numbers from {low} to {high}: the lowest comes first")
+        if self.fill not in ("anywhere", "nowhere", "whole pixels"):
+            raise ValueError(f"fill {self.fill!r} is unknown; it can be anywhere, nowhere or in whole pixels")
 
 
 @dataclass(frozen=True)
@@ -91,14 +123,23 @@ class ArraySpec:
     quantity: bool = False
     #: None: nothing is counted of it.
     statistics: ArrayStatistics | None = None
+    #: None: nothing is known of its numbers, beside the checks of the sources that come with h2crop.
+    rules: ValueRules | None = None
 
     def __post_init__(self) -> None:
-        """Refuse statistics that cannot be counted of it. Raises ValueError."""
+        """Refuse statistics that cannot be counted of it, and rules it cannot follow. Raises ValueError."""
         kind = None if self.statistics is None else self.statistics.kind
         if kind == "values" and (self.dtype.kind not in "iu" or self.dtype.itemsize > 2):
             raise ValueError(f"{self.name}: statistics of values need integers of at most 16 bits, not {self.dtype}")
         if kind in ("counts", "classes") and self.dtype != np.uint8:
             raise ValueError(f"{self.name}: {kind} are counted of uint8, not {self.dtype}")
+        rules = self.rules or ValueRules()
+        if rules.flags is not None and (
+            self.dtype.kind not in "iu" or not 0 <= rules.flags <= np.iinfo(self.dtype).max
+        ):
+            raise ValueError(f"{self.name}: {self.dtype} cannot hold the bit flags {rules.flags}")
+        if rules.fill == "whole pixels" and len(self.sample_shape) < 3:
+            raise ValueError(f"{self.name}: fill in whole pixels needs an axis of bands, it has {self.dims}")
 
     @property
     def is_reflectance(self) -> bool:
@@ -258,7 +299,15 @@ class StoreLayout:
         ]
         return [*BLOCKS, *own, *BLOCK_HASHES, *hashes, *BLOCK_RECORDS]
 
-    def attributes(self) -> dict[str, Any]:
+    def without_rules(self) -> StoreLayout:
+        """The same arrays, with nothing stated of their numbers."""
+        bare = [
+            replace(source, arrays=tuple(replace(spec, rules=None) for spec in source.arrays))
+            for source in self.sources
+        ]
+        return replace(self, sources=tuple(bare))
+
+    def attributes(self) -> LayoutAttributes:
         """What the root attributes say of the layout."""
         known, stated = dict(NOT_STORED), {}
         for source in self.sources:
@@ -266,13 +315,17 @@ class StoreLayout:
                 stated[source.name] = stated_source(source)
             else:
                 known |= source.attributes
-        return {
+        attributes: LayoutAttributes = {
             "cell_size": self.cell_size,
             "block_capacity": self.capacity,
             "codec": {"name": self.codec.name, "level": self.codec.level},
-            **known,
-            **({"sources": stated} if stated else {}),
+            "s2_bands": known["s2_bands"],
+            "enmap_bands": known["enmap_bands"],
+            "labels": known["labels"],
         }
+        if stated:
+            attributes["sources"] = stated
+        return attributes
 
 
 def stated_source(source: SourceFormat) -> dict[str, Any]:
@@ -280,6 +333,10 @@ def stated_source(source: SourceFormat) -> dict[str, Any]:
     facts = asdict(source)
     for spec in facts["arrays"]:
         spec["dtype"] = spec["dtype"].name
+        if spec["rules"] is None:
+            del spec["rules"]
+        if spec["statistics"] and spec["statistics"]["flags"] is None:
+            del spec["statistics"]["flags"]
     del facts["attributes"]
     if not source.date_columns:
         # As earlier versions stated it.
@@ -294,9 +351,10 @@ def parsed_source(facts: Mapping[str, Any]) -> SourceFormat:
 
     def array(spec: Mapping[str, Any]) -> ArraySpec:
         lists = {name: tuple(spec[name]) for name in ("dims", "sample_shape", "chunk")}
-        # Stores of earlier versions do not state what is counted.
+        # Stores of earlier versions do not state what is counted, and what numbers must be.
         counted = None if spec.get("statistics") is None else ArrayStatistics(**spec["statistics"])
-        return ArraySpec(**{**spec, **lists, "dtype": np.dtype(spec["dtype"]), "statistics": counted})
+        rules = None if spec.get("rules") is None else parsed_rules(spec["rules"])
+        return ArraySpec(**{**spec, **lists, "dtype": np.dtype(spec["dtype"]), "statistics": counted, "rules": rules})
 
     def coordinate(spec: Mapping[str, Any]) -> CoordinateSpec:
         values = None if spec["values"] is None else tuple(spec["values"])
@@ -316,6 +374,12 @@ def parsed_source(facts: Mapping[str, Any]) -> SourceFormat:
         makes_samples=facts["makes_samples"],
         has_offsets=facts["has_offsets"],
     )
+
+
+def parsed_rules(facts: Mapping[str, Any]) -> ValueRules:
+    """The rules of an array that a root states. Raises TypeError or ValueError for anything else."""
+    plain: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in facts.items()}
+    return ValueRules(**plain)
 
 
 def check_format_version(attributes: Mapping[str, Any], store: object) -> None:
@@ -372,7 +436,7 @@ def group_document(attributes: Mapping[str, Any], members: dict[str, dict[str, A
     return document
 
 
-def season_documents(root: Mapping[str, Any], season: int) -> dict[str, dict[str, Any]]:
+def season_documents(root: Root, season: int) -> dict[str, dict[str, Any]]:
     """The documents of the arrays and coordinates of a season by name, from a release's root."""
     prefix = f"{season}/"
     members = root["consolidated_metadata"]["metadata"]

@@ -14,7 +14,7 @@ import pandas as pd
 from h2crop_data.cube.coordinates import coordinate_chunks, encode_coordinate
 from h2crop_data.cube.index import IndexTables, index_files, index_tables, parquet_bytes
 from h2crop_data.cube.release_numbers import ROOT, SEALING, current_attributes, next_release
-from h2crop_data.cube.root import RootAttributes, SealedAttributes
+from h2crop_data.cube.root import OriginIdentity, RootAttributes, SealedAttributes
 from h2crop_data.cube.schema import FORMAT_VERSION, ROOT_COPY, StoreLayout, group_document
 from h2crop_data.cube.season import FinishedSeason
 from h2crop_data.cube.writer import StoreBuilder
@@ -33,7 +33,7 @@ def seal(
     classes: list[dict[int, str]],
     software: str,
     describe: Describe,
-    origin: dict[str, Any] | None = None,
+    origin: OriginIdentity | None = None,
 ) -> int:
     """Make a release of the finished seasons; gives its number. Nothing changed since the last one: that one's number.
 

@@ -112,7 +112,9 @@ class BlockSums:
     def __add__(self, other: BlockSums) -> BlockSums:
         return BlockSums(
             self.samples + other.samples,
-            added_up(self.values, other.values, lambda one, two: [a + b for a, b in zip(one, two, strict=True)]),
+            added_up(
+                self.values, other.values, lambda these, those: [a + b for a, b in zip(these, those, strict=True)]
+            ),
             added_up(self.counts, other.counts, np.add),
             np.union1d(self.parcels, other.parcels),
         )
@@ -120,14 +122,14 @@ class BlockSums:
     def encode(self) -> bytes:
         """As bytes: the same sums always have the same."""
         others = {name: len(self.values[name]) for name in sorted(self.values) if name not in FIRST_VALUES}
-        flat = [one for name in (*FIRST_VALUES, *others) for one in self.values.get(name, [])]
+        flat = [of_band for name in (*FIRST_VALUES, *others) for of_band in self.values.get(name, [])]
         sizes = [len(self.values.get(name, [])) // months for name, months in FIRST_VALUES.items()]
         arrays: dict[str, NDArray[Any]] = {
             "samples": np.array(self.samples),
             "bands": np.array(sizes),
-            "first": np.array([one.first for one in flat], np.int32),
-            "length": np.array([one.counts.size for one in flat], np.int32),
-            "counts": np.concatenate([one.counts for one in flat]) if flat else np.zeros(0, np.int64),
+            "first": np.array([of_band.first for of_band in flat], np.int32),
+            "length": np.array([of_band.counts.size for of_band in flat], np.int32),
+            "counts": np.concatenate([of_band.counts for of_band in flat]) if flat else np.zeros(0, np.int64),
             "parcels": self.parcels,
             **{f"pixels_{name}": counts for name, counts in self.counts.items() if name not in COUNTS},
             **{key: self.counts[name] for name, key in COUNTS.items() if name in self.counts},
@@ -142,8 +144,8 @@ class BlockSums:
     def decode(cls, data: bytes) -> BlockSums:
         """The sums that `encode` gave. Raises ValueError for anything else."""
         try:
-            with np.load(io.BytesIO(Zstd().decode(data)), allow_pickle=False) as found:
-                arrays = dict(found)
+            with np.load(io.BytesIO(Zstd().decode(data)), allow_pickle=False) as stored:
+                arrays = dict(stored)
             ends = accumulate(arrays["length"].tolist())
             parts = np.split(arrays["counts"], list(ends)[:-1])
             flat = iter([Histogram(first, part) for first, part in zip(arrays["first"].tolist(), parts, strict=False)])
@@ -153,16 +155,16 @@ class BlockSums:
                 lengths |= json.loads(arrays["other_values"].tobytes())
             values = {name: list(islice(flat, length)) for name, length in lengths.items()}
             counts = {name: arrays[key] for name, key in COUNTS.items() if key in arrays}
-            counts |= {name[7:]: found for name, found in arrays.items() if name.startswith("pixels_")}
+            counts |= {name[7:]: array for name, array in arrays.items() if name.startswith("pixels_")}
             return cls(int(arrays["samples"]), values, counts, arrays["parcels"])
         except (RuntimeError, KeyError, OSError) as error:
             raise ValueError(f"not the sums of a block ({error})") from error
 
 
-def added_up(one: Mapping[str, T], other: Mapping[str, T], add: Callable[[T, T], T]) -> dict[str, T]:
+def added_up(these: Mapping[str, T], those: Mapping[str, T], add: Callable[[T, T], T]) -> dict[str, T]:
     """What two mappings have under each name, added up where both have it."""
-    both = {name: add(value, other[name]) for name, value in one.items() if name in other}
-    return {**one, **other, **both}
+    both = {name: add(value, those[name]) for name, value in these.items() if name in those}
+    return {**these, **those, **both}
 
 
 def total(parts: Iterable[BlockSums]) -> BlockSums:
@@ -184,7 +186,7 @@ def block_sums(
     """The sums of a block's arrays (name -> (sample, ...)).
 
     specs: what a store holds; those of arrays that are not there are passed over. flag_masks: quality array -> the bits
-    of it that keep a pixel out; none by default.
+    of it that keep a pixel out, where the format does not say; none by default.
     """
     values: dict[str, list[Histogram]] = {}
     counts: dict[str, NDArray[np.int64]] = {}
@@ -198,7 +200,10 @@ def block_sums(
         elif statistics.kind == "classes" or (statistics.kind == "counts" and split == TRAINING):
             counts[name] = np.stack([counted(array[:, place]) for place in range(array.shape[1])])
         elif statistics.kind == "values" and split == TRAINING:
-            usable = None if statistics.by is None else (arrays[statistics.by] & flag_masks.get(statistics.by, 0)) == 0
+            usable = None
+            if statistics.by is not None:
+                mask = flag_masks.get(statistics.by, 0) if statistics.flags is None else statistics.flags
+                usable = (arrays[statistics.by] & mask) == 0
             values[name] = [
                 measured(array[(slice(None), *place)], specs[name].fill, usable)
                 for place in np.ndindex(array.shape[1:-2])
@@ -220,8 +225,8 @@ def counted(values: NDArray[np.uint8]) -> NDArray[np.int64]:
 def labelled_numbers(numbers: NDArray[np.uint32], classes: NDArray[np.uint8]) -> NDArray[np.uint32]:
     """The parcels (sample, y, x) that have a pixel with a class in the first tier (sample, tier, y, x), in order."""
     coarsest = classes[:, 0]
-    found = np.unique(numbers[(coarsest > 0) & (coarsest < UNKNOWN)])
-    return found[found > 0]
+    labelled = np.unique(numbers[(coarsest > 0) & (coarsest < UNKNOWN)])
+    return labelled[labelled > 0]
 
 
 def band_summaries(histograms: Sequence[Histogram], spec: ArraySpec) -> dict[str, Any]:

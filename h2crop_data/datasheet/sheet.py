@@ -275,9 +275,9 @@ def reading_section(tables: IndexTables) -> list[str]:
 def making_section(attributes: SealedAttributes, tables: IndexTables) -> list[str]:
     """Software, recipes, classes, and how the offset of Sentinel-2 was decided."""
     blocks = tables.blocks
-    lines = [f"- Sealed by {plain(attributes['software'])}{named('blocks built by', blocks, 'software', plain)}"]
+    lines = [f"- Sealed by {plain(attributes['software'])}{names_in('blocks built by', blocks, 'software', plain)}"]
     for season, recipe in tables.recipes.items():
-        digests = named("SHA-256", of_season(blocks, season), "recipe", code)
+        digests = names_in("SHA-256", of_season(blocks, season), "recipe", code)
         lines.append(f"- Recipe of {season}: {code(recipe.get('name') or 'without a name')}{digests}")
     versions = sorted(set(blocks["taxonomy"].dropna()) - {NONE}) if "taxonomy" in blocks else []
     for text in versions:
@@ -293,7 +293,7 @@ def making_section(attributes: SealedAttributes, tables: IndexTables) -> list[st
     return ["## How it was made", "", *lines, "", "The recipes stand whole in `recipes.json`."]
 
 
-def named(words: str, rows: pd.DataFrame, column: str, form: Callable[[Any], str]) -> str:
+def names_in(words: str, rows: pd.DataFrame, column: str, form: Callable[[Any], str]) -> str:
     """What a column holds, for the end of a line; nothing where there is none."""
     values = sorted(set(rows[column].dropna()) - {NONE}) if column in rows else []
     return f"; {words} {', '.join(map(form, values))}" if values else ""

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import geopandas as gpd
 import pandas as pd
 
 from h2crop_data import __version__
-from h2crop_data.bounded_map import in_order
+from h2crop_data.bounded_map import in_order, worker_threads
 from h2crop_data.constants import TIER_COLUMNS
 from h2crop_data.cube.reading import store_attributes
 from h2crop_data.cube.retraction import Retractions, complete_retractions
+from h2crop_data.cube.root import OriginIdentity
 from h2crop_data.cube.statistics import block_sums
 from h2crop_data.cube.writer import StoreBuilder, block_path, hold_store
 from h2crop_data.errors import PlanError, StoreError
@@ -109,7 +110,7 @@ def relabel_store(
         if plans[0].recipe.parcels is None:
             raise PlanError(f"{source} has no labels")
         retracted = complete_retractions(files)
-        origin = {"release": attributes["release"], "manifest": attributes["manifest"]["sha256"]}
+        origin: OriginIdentity = {"release": attributes["release"], "manifest": attributes["manifest"]["sha256"]}
         new_plans = pinned(builder, relabelled_plans(plans, recipe, tables or {}, progress), origin)
         take_over_retractions(builder, retracted)
         for name, _ in files.names(f"{DATES}/"):
@@ -150,14 +151,15 @@ def relabelled_plans(
     notes = {} if recipe is None else checked_files(plans, recipe)
     for plan in plans:
         own_recipe = with_labels_of(plan.recipe, recipe, tables, taxonomy)
-        found: dict[str, Declarations] = {}
+        declared: dict[str, Declarations] = {}
         for role in ROLES:
             numbered = pd.concat(known[plan.season, role]).drop_duplicates("number")
             if recipe is None:
-                found[role] = coded_anew(plan, role, own_recipe, tables, taxonomy)
+                declared[role] = coded_anew(plan, role, parcels_of(own_recipe), tables, taxonomy)
             else:
-                read = read_anew(plan, role, own_recipe, taxonomy, numbered, squares, progress)
-                found[role] = replace(read, notes=[*notes[plan.season, role], *read.notes])
+                files = files_of(own_recipe, plan.season)[role]
+                read = read_anew(plan, files, taxonomy, numbered, squares, progress)
+                declared[role] = replace(read, notes=[*notes[plan.season, role], *read.notes])
                 known[plan.season, role].append(read.parcels)
         changed = replace(
             plan,
@@ -165,14 +167,14 @@ def relabelled_plans(
             taxonomy_version=taxonomy.version,
             taxonomy_hash=taxonomy.hash,
             algorithm={**plan.algorithm, LABELS.group: LABELS.algorithm},
-            pinned={**plan.pinned, LABELS.name: Declared(found["parcels"], found["prior"])},
+            pinned={**plan.pinned, LABELS.name: Declared(declared["parcels"], declared["prior"])},
         )
         hashes = with_hashes(changed)["hash_labels"].to_numpy()
         result.append(replace(changed, blocks=changed.blocks.assign(hash_labels=hashes)))
     for season, role in known:
         of_season = [plan for plan in result if plan.season == season]
-        declared = [plan.pinned[LABELS.name].of(role) for plan in of_season]
-        check_declared(declared, files_of(of_season[0].recipe, season)[role])
+        of_plans = [plan.pinned[LABELS.name].of(role) for plan in of_season]
+        check_declared(of_plans, files_of(of_season[0].recipe, season)[role])
     return result
 
 
@@ -227,17 +229,17 @@ def with_labels_of(old: Recipe, recipe: Recipe | None, tables: Mapping[str, Path
 
 
 def coded_anew(
-    plan: SeasonPlan, role: str, recipe: Recipe, tables: Mapping[str, Path], taxonomy: Taxonomy
+    plan: SeasonPlan, role: str, settings: Parcels, tables: Mapping[str, Path], taxonomy: Taxonomy
 ) -> Declarations:
     """The parcels a plan pinned, with the crop tables and classes of today.
 
-    Where the plan's recipe has a crop table of its own that is not given again, HCAT3 codes stay as they were read.
+    Where the settings have a crop table of their own that is not given again, HCAT3 codes stay as they were read.
     """
     declarations: Declarations = plan.pinned[LABELS.name].of(role)
     parcels, counts = declarations.parcels.copy(), dict(declarations.counts)
     named, notes = dict(declarations.unmapped), list(declarations.notes)
     for country in sorted(set(parcels["country"])):
-        table = table_of(recipe, country, tables)
+        table = table_of(settings, country, tables)
         if table is not None:
             rows = parcels["country"] == country
             codes = parcels.loc[rows, "code"]
@@ -253,12 +255,11 @@ def coded_anew(
     return replace(declarations, parcels=parcels, counts=counts, unmapped=named, notes=notes)
 
 
-def table_of(recipe: Recipe, country: str, tables: Mapping[str, Path]) -> dict[str, str] | None:
-    """The crop table of a country: the one given, else the recipe's if h2crop ships it."""
+def table_of(settings: Parcels, country: str, tables: Mapping[str, Path]) -> dict[str, str] | None:
+    """The crop table of a country: the one given, else that of the settings if h2crop ships it."""
     if country in tables:
         return load_crop_table(CropTable(path=str(tables[country])), country, tables[country])
-    sources = [] if recipe.parcels is None else recipe.parcels.season
-    names = [source.table for source in sources if source.country == country]
+    names = [source.table for source in settings.season if source.country == country]
     if not names or isinstance(names[0], CropTable):
         return None
     return load_crop_table(names[0], country)
@@ -266,25 +267,23 @@ def table_of(recipe: Recipe, country: str, tables: Mapping[str, Path]) -> dict[s
 
 def read_anew(
     plan: SeasonPlan,
-    role: str,
-    recipe: Recipe,
+    files: YearFiles,
     taxonomy: Taxonomy,
-    numbered: Any,
+    numbered: gpd.GeoDataFrame,
     squares: dict[tuple[int, int], str],
     progress: Progress,
 ) -> Declarations:
-    """The declarations of a recipe on the ground of a plan; parcels that were there keep number and split."""
+    """The declarations of some files on the ground of a plan; parcels that were there keep number and split."""
     of_cell = {
         Cell.parse(cell): (int(square.split("_")[0]), int(square.split("_")[1]))
         for cell, square in zip(plan.samples["cell"], plan.samples["square"], strict=True)
     }
-    files = files_of(recipe, plan.season)[role]
     splits = SplitTable(plan.recipe.split, squares)
-    found = declarations_of(files, cells_by_square(of_cell), splits, taxonomy, progress, numbered)
-    return keeping_splits(found, numbered)
+    declarations = declarations_of(files, cells_by_square(of_cell), splits, taxonomy, progress, numbered)
+    return keeping_splits(declarations, numbered)
 
 
-def pinned(builder: StoreBuilder, plans: Sequence[SeasonPlan], origin: dict[str, Any]) -> list[SeasonPlan]:
+def pinned(builder: StoreBuilder, plans: Sequence[SeasonPlan], origin: OriginIdentity) -> list[SeasonPlan]:
     """Keep the plans in the new store; those of an interrupted attempt must be the same. Raises PlanError."""
     kept = {(plan.season, plan.first_block): plan for plan in kept_plans(builder.storage)}
     if not kept:
@@ -333,7 +332,7 @@ def relabel_block(files: Storage, builder: StoreBuilder, work: tuple[BlockTasks,
         return "shared", 0
     task = tasks.task(block)
     drawn = LABELS.assemble(task.sources[LABELS.name], task.ground, Stopwatch())
-    with ThreadPoolExecutor(1) as pool:
+    with worker_threads(1, "write") as pool:
         names = builder.write_arrays(season, block, drawn.arrays, task.layout, pool)
     written = {record["path"]: record for record in map(builder.describe, names)}
     counted = block_sums(drawn.arrays, task.layout.arrays(), task.ground.split, {})
@@ -347,7 +346,7 @@ def relabel_block(files: Storage, builder: StoreBuilder, work: tuple[BlockTasks,
             "hashes": {**marker["hashes"], LABELS.group: task.hashes[LABELS.group]},
             "software": __version__,
             "files": [written.get(file["path"], file) for file in marker["files"]],
-            "provenance": [{**one, **fact} for one, fact in zip(marker["provenance"], drawn.rows, strict=True)],
+            "provenance": [{**row, **facts} for row, facts in zip(marker["provenance"], drawn.rows, strict=True)],
             "sums": builder.write_sums(season, block, sums),
         },
     )

@@ -89,7 +89,7 @@ def retraction_in(
     return Retraction(by_season, list(scenes), sum(sizes[key] for key in wanted))
 
 
-def retract(
+def retract_from_store(
     store: str | Path, blocks: Mapping[int, Sequence[int]], scenes: Sequence[str], reason: str
 ) -> tuple[Retraction, int]:
     """Keep blocks, and everything made from some scenes, out of the next release, and make it; gives its number.
@@ -115,7 +115,7 @@ def retract(
     return found, sealed.number
 
 
-def prune(store: str | Path, keep: Sequence[int]) -> PruneReport:
+def prune_store(store: str | Path, keep: Sequence[int]) -> PruneReport:
     """Delete every release but the newest and those to keep, and the shards that only they needed.
 
     Such shards are those of retracted blocks; nothing else of a store ever falls out of use. May be interrupted and

@@ -12,7 +12,7 @@ from pyproj import CRS
 from h2crop_data.grid import LONLAT, to_crs
 
 #: West, south, east, north.
-Bounds = tuple[float, float, float, float]
+Extent = tuple[float, float, float, float]
 #: The CRSs countries publish their parcels in.
 NATIONAL_CRS = {
     "at": ("EPSG:31287",),
@@ -50,7 +50,7 @@ class Misplacement:
     certain: bool
 
 
-def misplacement(extent: Bounds, crs: str, ground: Bounds, likely: Sequence[str]) -> Misplacement | None:
+def misplacement(extent: Extent, crs: str, ground: Extent, likely: Sequence[str]) -> Misplacement | None:
     """What is wrong with the place of a file; None where its extent meets the ground.
 
     extent: of the file, in `crs`. ground: in longitude and latitude. likely: CRSs the file may be in instead.
@@ -87,14 +87,14 @@ def misplacement(extent: Bounds, crs: str, ground: Bounds, likely: Sequence[str]
     return Misplacement(f"{what}: it looks like a file of another region", False)
 
 
-def best_crs(extent: Bounds, ground: Bounds, names: Sequence[str]) -> str | None:
+def best_crs(extent: Extent, ground: Extent, names: Sequence[str]) -> str | None:
     """The CRS in which an extent shares most with some ground (longitude, latitude); None where it does in none."""
     shares = {name: overlap(extent, ground, name) for name in names}
     best = max(shares, key=lambda name: shares[name], default=None)
     return best if best is not None and shares[best] else None
 
 
-def overlap(extent: Bounds, ground: Bounds, crs: str) -> float:
+def overlap(extent: Extent, ground: Extent, crs: str) -> float:
     """The share of the smaller that an extent in a CRS and some ground (longitude, latitude) have in common, 0 to 1."""
     there = in_crs(ground, LONLAT, crs)
     if there is None:
@@ -108,13 +108,13 @@ def overlap(extent: Bounds, ground: Bounds, crs: str) -> float:
     return max(common / smaller, 1e-9) if smaller else 1.0
 
 
-def in_crs(bounds: Bounds, source: str, target: str) -> Bounds | None:
+def in_crs(bounds: Extent, source: str, target: str) -> Extent | None:
     """The bounds of a box in another CRS; None where it has none there."""
-    moved: Bounds = to_crs(shapely.box(*bounds), source, target).bounds
+    moved: Extent = to_crs(shapely.box(*bounds), source, target).bounds
     return moved if np.isfinite(moved).all() else None
 
 
-def may_lie_at(place: Bounds | None, system: CRS) -> bool:
+def may_lie_at(place: Extent | None, system: CRS) -> bool:
     """Whether a place (longitude, latitude) meets the ground a CRS is made for, or lies a little outside."""
     use = system.area_of_use
     if place is None or use is None:
@@ -125,19 +125,19 @@ def may_lie_at(place: Bounds | None, system: CRS) -> bool:
     return in_latitude and (use.west > use.east or (west <= use.east + SLACK and east >= use.west - SLACK))
 
 
-def swapped(extent: Bounds) -> Bounds:
+def swapped(extent: Extent) -> Extent:
     """The extent with x and y in each other's place."""
     west, south, east, north = extent
     return south, west, north, east
 
 
-def in_degrees(bounds: Bounds) -> str:
+def in_degrees(bounds: Extent) -> str:
     """Bounds in longitude and latitude in words."""
     west, south, east, north = (f"{number:.4g}" for number in bounds)
     return f"longitude {west} to {east}, latitude {south} to {north}"
 
 
-def in_numbers(bounds: Bounds) -> str:
+def in_numbers(bounds: Extent) -> str:
     """Bounds in words."""
     west, south, east, north = (f"{number:.7g}" for number in bounds)
     return f"x {west} to {east}, y {south} to {north}"

@@ -20,7 +20,7 @@ from shapely.geometry.base import BaseGeometry
 from h2crop_data.errors import ParcelError
 from h2crop_data.grid import LONLAT, to_crs
 from h2crop_data.parcels.damage import about_to_name_rows, quoted, rows_where, rows_without_shape
-from h2crop_data.parcels.extent import Bounds
+from h2crop_data.parcels.extent import Extent
 from h2crop_data.parcels.taxonomy import clean_code, several_codes
 
 #: What is wrong with a row that is repaired, and with one that is left out.
@@ -31,7 +31,7 @@ CONTRADICTORY = "contradictory"
 #: In the place of a row's parcel where it has none.
 NO_PARCEL = -1
 #: Rows read at a time where a file cannot be searched by place.
-PIECE = 250_000
+ROWS_AT_A_TIME = 250_000
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class ParcelFile:
     #: Rows that it states.
     features: int
     #: Of all its rows, as it states, in `crs`; not finite where it does not know.
-    extent: Bounds
+    extent: Extent
 
     @property
     def columns(self) -> list[str]:
@@ -120,7 +120,7 @@ def read_parcels(file: ParcelFile, area: BaseGeometry | None = None) -> tuple[gp
     return parcels, problem_table(fid, holder, problems)
 
 
-def rows_near(file: ParcelFile, bounds: Bounds | None) -> Iterator[pd.DataFrame]:
+def rows_near(file: ParcelFile, bounds: Extent | None) -> Iterator[pd.DataFrame]:
     """The rows whose geometry meets some bounds, and those whose geometry cannot be read, piece by piece.
 
     Each piece has `fid`, `parcel_id`, `code`, `geometry` (None where there is none) and `unreadable`.
@@ -134,8 +134,8 @@ def rows_near(file: ParcelFile, bounds: Bounds | None) -> Iterator[pd.DataFrame]
         yield rows
         return
     # GDAL gives up a search by place where it cannot read a geometry: look at every row instead.
-    for start in range(0, file.features, PIECE):
-        piece = read_rows(file, skip_features=start, max_features=min(PIECE, file.features - start))
+    for start in range(0, file.features, ROWS_AT_A_TIME):
+        piece = read_rows(file, skip_features=start, max_features=min(ROWS_AT_A_TIME, file.features - start))
         west, south, east, north = shapely.bounds(piece["geometry"].to_numpy()).T
         near = (west <= bounds[2]) & (south <= bounds[3]) & (east >= bounds[0]) & (north >= bounds[1])
         if file.driver != "GPKG":

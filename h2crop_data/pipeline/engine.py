@@ -10,7 +10,7 @@ import threading
 import time
 import traceback
 from collections.abc import Iterator
-from concurrent.futures import Executor, ThreadPoolExecutor
+from concurrent.futures import Executor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
@@ -31,7 +31,7 @@ from h2crop_data.sources.scratch import Scratch
 from h2crop_data.sources.timing import Stopwatch
 from h2crop_data.storage.storage import BUILD_FOLDER, Storage
 
-Workers = Literal["threads", "processes"]
+WorkerKind = Literal["threads", "processes"]
 #: Linux: the signal a process gets when its parent dies.
 PR_SET_PDEATHSIG = 1
 
@@ -63,7 +63,7 @@ def build_block(storage: Storage, task: BlockTask, threads: int = 1) -> BlockOut
         built = assemble_block(task)
         writing = time.perf_counter()
         builder = StoreBuilder(storage)
-        with ThreadPoolExecutor(threads) as pool:
+        with worker_threads(threads, "write") as pool:
             names = builder.write_block(task.season, task.block, built.arrays, task.layout, pool)
             hashing = time.perf_counter()
             files = list(pool.map(builder.describe, names))
@@ -135,7 +135,7 @@ def run_job(
 
 
 def run_blocks(
-    storage: Storage, schedule: Schedule, scratch: Scratch, workers: int, kind: Workers
+    storage: Storage, schedule: Schedule, scratch: Scratch, workers: int, kind: WorkerKind
 ) -> Iterator[BlockOutcome | ReadingOutcome]:
     """Read and build in the order of a schedule, giving each outcome as it comes. At most two tasks a worker wait.
 
@@ -157,7 +157,7 @@ def run_blocks(
             raise BuildError("a worker process died (out of memory? use fewer --workers)") from error
 
 
-def executor(workers: int, kind: Workers) -> AbstractContextManager[Executor]:
+def executor(workers: int, kind: WorkerKind) -> AbstractContextManager[Executor]:
     """A pool of workers, ended with the block."""
     if kind == "threads":
         return worker_threads(workers, "block")

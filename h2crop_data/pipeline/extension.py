@@ -16,7 +16,7 @@ from h2crop_data.pipeline.survey import Known, Survey, survey_season
 from h2crop_data.pipeline.units import WorkFolder, temporary_work
 from h2crop_data.progress import Progress, silent
 from h2crop_data.recipe.model import Recipe
-from h2crop_data.sources.registry import sources_of
+from h2crop_data.sources.registry import sources_of, used_sources
 from h2crop_data.storage.location import open_storage
 from h2crop_data.storage.storage import Storage
 
@@ -66,11 +66,11 @@ def known_of(kept: Sequence[SeasonPlan], season: int, retractions: Retractions) 
 
 def pinned_by_source(plans: Sequence[SeasonPlan]) -> dict[str, list[Any]]:
     """What each source pinned in some plans."""
-    found: dict[str, list[Any]] = defaultdict(list)
+    by_source: dict[str, list[Any]] = defaultdict(list)
     for plan in plans:
         for name, pinned in plan.pinned.items():
-            found[name].append(pinned)
-    return found
+            by_source[name].append(pinned)
+    return by_source
 
 
 def sightings(plan: SeasonPlan, retracted: Mapping[int, str]) -> set[tuple[str, str]]:
@@ -135,7 +135,7 @@ def changed_blocks(plan: SeasonPlan, blocks: set[int], survey: Survey) -> list[C
         return []
     # With the sources of the survey; of those the plan has more, what it pinned.
     pinned = {**plan.pinned, **survey.pinned}
-    today = with_source_columns(survey.recipe, pinned, rows, block_places(samples))
+    today = with_source_columns(used_sources(survey.recipe), pinned, rows, block_places(samples))
     again = with_hashes(
         replace(
             plan,
@@ -160,7 +160,7 @@ def explain_changes(recipe: Recipe, changed: Sequence[ChangedBlock], store: str)
     """What changed, by array group, and what can be asked for."""
     lines = []
     for source in sources_of(recipe):
-        blocks = [one.block for one in changed if source.group in one.groups]
+        blocks = [block.block for block in changed if source.group in block.groups]
         if blocks:
             shown = ", ".join(map(str, blocks[:5])) + (", …" if len(blocks) > 5 else "")
             lines.append(

@@ -25,7 +25,7 @@ from h2crop_data.pipeline.survey import Known, Survey, survey_season
 from h2crop_data.pipeline.units import WORKERS, WorkFolder, run_units, temporary_work
 from h2crop_data.progress import Progress, silent
 from h2crop_data.recipe.model import Recipe
-from h2crop_data.sources.registry import algorithms, layout_of_recipe, sources_of, used_sources
+from h2crop_data.sources.registry import UsedSources, algorithms, layout_of_recipe, sources_of, used_sources
 from h2crop_data.sources.source import Candidate, PlannedBlock, Source
 from h2crop_data.sources.units import Unit, hashed_ids
 
@@ -48,7 +48,7 @@ def plan_of(survey: Survey, known: Known = Known()) -> SeasonPlan:  # noqa: B008
 
     Raises PlanError where that is nothing.
     """
-    new = [one for one in survey.candidates if sighting(one) not in known.seen]
+    new = [candidate for candidate in survey.candidates if sighting(candidate) not in known.seen]
     if not new:
         raise NothingNewError(f"{survey.season}: the store has every sample of the recipe; nothing to add")
     samples = sample_table(survey, new, known.first_block)
@@ -61,7 +61,7 @@ def plan_of(survey: Survey, known: Known = Known()) -> SeasonPlan:  # noqa: B008
         season=survey.season,
         recipe=survey.recipe,
         samples=samples,
-        blocks=with_source_columns(survey.recipe, pinned, block_table(samples), block_places(samples)),
+        blocks=with_source_columns(used_sources(survey.recipe), pinned, block_table(samples), block_places(samples)),
         scenes=survey.scenes,
         pinned=pinned,
         taxonomy_version=survey.taxonomy.version,
@@ -74,11 +74,11 @@ def plan_of(survey: Survey, known: Known = Known()) -> SeasonPlan:  # noqa: B008
 
 
 def with_source_columns(
-    recipe: Recipe, pinned: Mapping[str, Any], blocks: pd.DataFrame, places: Sequence[BaseGeometry]
+    used: UsedSources, pinned: Mapping[str, Any], blocks: pd.DataFrame, places: Sequence[BaseGeometry]
 ) -> pd.DataFrame:
-    """The blocks with the columns that the sources of a recipe add. places: the ground of each."""
+    """The blocks with the columns that the used sources add. places: the ground of each."""
     columns: dict[str, list[Any]] = {}
-    for source, _ in used_sources(recipe):
+    for source, _ in used:
         columns |= source.block_columns(pinned[source.name], places)
     return blocks.assign(**columns)
 
@@ -93,12 +93,12 @@ def sample_table(survey: Survey, chosen: Sequence[Candidate], first_block: int) 
     recipe, season = survey.recipe, survey.season
     planned = [column for column in layout_of_recipe(recipe).sample_columns() if column.known == "planned"]
     by_scene: dict[str, list[Candidate]] = defaultdict(list)
-    for one in chosen:
-        by_scene[one.scene.id if one.scene else NONE].append(one)
+    for candidate in chosen:
+        by_scene[candidate.scene.id if candidate.scene else NONE].append(candidate)
     rows: list[dict[str, Any]] = []
     block = first_block
     for name in sorted(by_scene):
-        of_cell = {one.cell: one for one in by_scene[name]}
+        of_cell = {candidate.cell: candidate for candidate in by_scene[name]}
         for square, cells in blocks_of_scene(survey, list(of_cell)):
             split = survey.splits.split_of_cell(cells[0], square)
             for place, cell in enumerate(cells):

@@ -125,28 +125,32 @@ def survey_season(recipe: Recipe, season: int, known: Known, work: WorkFolder, p
         progress=progress,
     )
     observed = observations(used, request)
-    candidates = [one for found in observed.values() for one in found.candidates] if observed else area_cells(request)
-    cells = sorted({one.cell for one in candidates})
+    of_scenes = [candidate for seen in observed.values() for candidate in seen.candidates]
+    candidates = of_scenes if observed else area_cells(request)
+    cells = sorted({candidate.cell for candidate in candidates})
     squares = dict(zip(cells, split_squares(cells, recipe.split.square_size), strict=True))
     ground = SurveyedGround(squares, cells_by_square(squares))
     described = descriptions(used, request, ground, known)
-    candidates = [with_columns(one, described) for one in candidates if is_usable(one.cell, described)]
+    candidates = [
+        with_columns(candidate, described) for candidate in candidates if is_usable(candidate.cell, described)
+    ]
     classes = merged_classes(described)
     if recipe.split.lists is not None:
-        listed = listed_splits(recipe, candidates, {name: found.pinned for name, found in observed.items()})
+        lists = recipe.locate(recipe.split.lists)
+        listed = listed_splits(lists, candidates, {name: seen.pinned for name, seen in observed.items()})
         splits = SplitTable(recipe.split, {}, listed)
-        candidates = [one for one in candidates if one.cell in listed]
+        candidates = [candidate for candidate in candidates if candidate.cell in listed]
     else:
         splits = decide_splits(recipe.split, square_contents(candidates, squares, classes), described, known)
     pinned = {source.name: source.nothing() for source in sources_of(recipe)}
-    pinned |= {name: found.pinned for name, found in observed.items()}
+    pinned |= {name: seen.pinned for name, seen in observed.items()}
     for source, settings in used:
         if source.name in described:
             own = described[source.name].pinned
             pinned[source.name] = source.split(settings, own, splits, known.of(source.name))
     candidates = outside_buffer(season, candidates, squares, splits)
-    chosen = sorted({one.cell for one in candidates})
-    scenes = [scene for found in observed.values() for scene in found.scenes]
+    chosen = sorted({candidate.cell for candidate in candidates})
+    scenes = [scene for seen in observed.values() for scene in seen.scenes]
     for source, settings in used:
         selected = source.select(settings, request, merged(source.ground(settings, chosen)))
         if selected is not None:
@@ -184,23 +188,23 @@ def area_cells(request: Request) -> list[Candidate]:
 
 def descriptions(used: UsedSources, request: Request, ground: SurveyedGround, known: Known) -> dict[str, Described]:
     """What sources know of the cells before they are split, by source."""
-    found = {
+    described = {
         source.name: source.describe(settings, request, ground, known.of(source.name)) for source, settings in used
     }
-    return {name: described for name, described in found.items() if described is not None}
+    return {name: of_source for name, of_source in described.items() if of_source is not None}
 
 
 def is_usable(cell: Cell, described: Mapping[str, Described]) -> bool:
     """Whether no source keeps a cell out."""
-    return all(one.usable is None or cell in one.usable for one in described.values())
+    return all(of_source.usable is None or cell in of_source.usable for of_source in described.values())
 
 
 def with_columns(candidate: Candidate, described: Mapping[str, Described]) -> Candidate:
     """A candidate with the planned columns that sources know of its cell."""
     more = {
         column: values[candidate.cell]
-        for one in described.values()
-        for column, values in one.columns.items()
+        for of_source in described.values()
+        for column, values in of_source.columns.items()
         if candidate.cell in values
     }
     return replace(candidate, columns={**candidate.columns, **more}) if more else candidate
@@ -209,9 +213,9 @@ def with_columns(candidate: Candidate, described: Mapping[str, Described]) -> Ca
 def merged_classes(described: Mapping[str, Described]) -> dict[Square, set[tuple[int, int]]]:
     """The classes sure to occur in each square, of all sources together."""
     classes: dict[Square, set[tuple[int, int]]] = defaultdict(set)
-    for one in described.values():
-        for square, found in one.classes.items():
-            classes[square] |= found
+    for of_source in described.values():
+        for square, of_square in of_source.classes.items():
+            classes[square] |= of_square
     return classes
 
 
@@ -219,7 +223,7 @@ def square_contents(
     candidates: Sequence[Candidate], squares: dict[Cell, Square], classes: dict[Square, set[tuple[int, int]]]
 ) -> dict[Square, SquareContent]:
     """How many samples each square would hold, and which classes."""
-    counted = Counter(squares[one.cell] for one in candidates)
+    counted = Counter(squares[candidate.cell] for candidate in candidates)
     return {square: SquareContent(counted[square], frozenset(classes.get(square, ()))) for square in sorted(counted)}
 
 
@@ -234,7 +238,7 @@ def decide_splits(
     squares = dict(known.squares)
     if split.method == "optimised":
         squares |= optimised_splits(contents, shares, split.seed, split.square_size, known.squares)
-        touched = {square for one in described.values() for square in one.touched}
+        touched = {square for of_source in described.values() for square in of_source.touched}
         squares |= {square: split.split_of(square) for square in touched - set(squares)}
     else:
         squares |= {square: split.split_of(square) for square in contents if square not in squares}
@@ -256,14 +260,14 @@ def outside_buffer(
     buffer = splits.split.buffer
     if not buffer:
         return candidates
-    cells = sorted({one.cell for one in candidates})
+    cells = sorted({candidate.cell for candidate in candidates})
     # A square whose split may still be decided otherwise counts as another split.
     sure = splits.fixed.get if splits.method == "optimised" else splits.split_of
     left_out = inside_buffer(cells, [squares[cell] for cell in cells], sure, splits.square_size, buffer)
     kept = {cell for cell, out in zip(cells, left_out, strict=True) if not out}
     if not kept:
         raise PlanError(f"{season}: split.buffer {buffer:g} m leaves none of {len(cells)} cells; make it smaller")
-    return [one for one in candidates if one.cell in kept]
+    return [candidate for candidate in candidates if candidate.cell in kept]
 
 
 def area_of(area: Area, locate: Callable[[str], Path]) -> tuple[BaseGeometry, str]:

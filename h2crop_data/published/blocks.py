@@ -24,7 +24,7 @@ from h2crop_data.published.values import Stored, cloud_mask, measured_enmap, mea
 from h2crop_data.sources.formats import known_layout
 
 #: Part of the input hashes of a block; a change of what is computed here changes it.
-ALGORITHM = "published 1"
+IMPORT_ALGORITHM = "published 1"
 #: Flags that keep a pixel out of the statistics: the only one a published file may tell.
 FLAGGED = ENMAP_FLAGS["cloud"]
 
@@ -175,7 +175,7 @@ def facts_of(row: dict[str, NDArray[Any]], season: int, clouds_known: bool) -> d
 
 def input_hash(arrays: dict[str, NDArray[Any]], names: Sequence[str], ids: Sequence[str]) -> str:
     """The hash of what went into some arrays of a block: they hold it all."""
-    digest = hashlib.sha256("\n".join([ALGORITHM, *ids]).encode())
+    digest = hashlib.sha256("\n".join([IMPORT_ALGORITHM, *ids]).encode())
     for name in names:
         digest.update(np.ascontiguousarray(arrays[name]).data)
     return digest.hexdigest()

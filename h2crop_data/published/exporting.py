@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -13,9 +13,9 @@ from typing import Any
 import pandas as pd
 
 from h2crop_data.bounded_map import in_order
-from h2crop_data.constants import SENTINEL2_BANDS, SPLITS
+from h2crop_data.constants import PUBLISHED_OFFSET, SENTINEL2_BANDS, SPLITS
 from h2crop_data.cube.reading import index_path, load_root, nothing_selected, read_bytes, read_columns, read_file
-from h2crop_data.cube.root import RootAttributes
+from h2crop_data.cube.root import LayoutAttributes, RootAttributes
 from h2crop_data.cube.sample_reader import SampleReader, open_samples
 from h2crop_data.errors import PlanError, StoreError, UsageError
 from h2crop_data.progress import Progress, silent
@@ -26,7 +26,6 @@ from h2crop_data.published.layout import (
     DATA_FOLDER,
     ENMAP_BANDS,
     LIST_FOLDER,
-    OFFSET,
     PublishedError,
 )
 from h2crop_data.published.normalisation import normalisation_files
@@ -37,7 +36,7 @@ from h2crop_data.storage.storage import BUILD_FOLDER, Storage, canonical_json
 #: The record of an export, by which it is gone on with.
 EXPORT_FILE = f"{BUILD_FOLDER}/export.json"
 #: A change of what is exported changes it.
-ALGORITHM = "export 2"
+EXPORT_ALGORITHM = "export 2"
 #: What is needed of the samples index; only imported stores have the last.
 LISTED_COLUMNS = ("sample", "slot", "split", "list_position")
 #: Files that an import keeps beside a block, held in memory: samples come block by block.
@@ -175,8 +174,8 @@ def season_source(
     mark = index_document(store, attributes, "recipes")[str(season)].get(MARK)
     if mark is not None and mark["s2_offset"] and options.published_offset:
         raise UsageError(
-            f"--published-offset: the Sentinel-2 numbers of {store} were imported with their offset of {OFFSET} and "
-            "still have it; leave the option away"
+            f"--published-offset: the Sentinel-2 numbers of {store} were imported with their offset of "
+            f"{PUBLISHED_OFFSET} and still have it; leave the option away"
         )
 
     @lru_cache(KEPT_FILES)
@@ -192,7 +191,7 @@ def season_source(
     )
 
 
-def check_fit(store: str | Path, layout: Mapping[str, Any]) -> None:
+def check_fit(store: str | Path, layout: LayoutAttributes) -> None:
     """Refuse a store that the published code cannot read. Raises PublishedError with all reasons.
 
     layout: as the root says it.
@@ -230,7 +229,7 @@ def check_target(target: LocalStorage) -> None:
 def record_export(target: Storage, options: ExportOptions, attributes: RootAttributes) -> None:
     """Keep the record of an export. Raises PlanError where the folder was begun otherwise, naming what differs."""
     record = {
-        "algorithm": ALGORITHM,
+        "algorithm": EXPORT_ALGORITHM,
         "release of the store": attributes["manifest"]["sha256"],
         "seasons": sorted(options.seasons),
         "split": options.split,
@@ -269,7 +268,7 @@ def write_normalisation(
 ) -> list[str]:
     """Write mean and standard deviation of the numbers that were exported; gives the names of the files."""
     reflectance = index_document(store, attributes, "statistics")["reflectance"]
-    files = normalisation_files(reflectance, OFFSET if options.published_offset else 0)
+    files = normalisation_files(reflectance, PUBLISHED_OFFSET if options.published_offset else 0)
     for name, data in files.items():
         target.replace(name, [data])
     return list(files)

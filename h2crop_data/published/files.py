@@ -10,11 +10,12 @@ from typing import Any
 import h5py
 from numpy.typing import NDArray
 
+from h2crop_data.constants import PUBLISHED_OFFSET
 from h2crop_data.cube.sample_reader import SampleReader
 from h2crop_data.errors import StoreError
 from h2crop_data.published.filling import fill_bands, fill_classes, fill_months
 from h2crop_data.published.kept import file_in_memory, give_back, image, published_values
-from h2crop_data.published.layout import ARRAYS, NO_DATA, OFFSET
+from h2crop_data.published.layout import ARRAYS, NO_DATA
 from h2crop_data.published.values import publish
 
 #: The store's name of each published array.
@@ -43,7 +44,7 @@ def sample_file(source: SeasonSource, sample: str, slot: int, published_offset: 
     stored = {name: reader.read(slot) for name, reader in source.readers.items()}
     with file_in_memory() as file:
         if source.offset_removed is None:
-            for name, values in filled(stored, OFFSET if published_offset else 0).items():
+            for name, values in filled(stored, PUBLISHED_OFFSET if published_offset else 0).items():
                 file.create_dataset(name, data=values)
         else:
             write_as_published(file, source, sample, slot, stored, published_offset)

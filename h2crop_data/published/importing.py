@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,8 @@ from typing import Any
 import pandas as pd
 
 from h2crop_data import __version__
-from h2crop_data.bounded_map import in_order
+from h2crop_data.bounded_map import in_order, worker_threads
+from h2crop_data.constants import PUBLISHED_OFFSET
 from h2crop_data.cube.marker import Marker
 from h2crop_data.cube.retraction import complete_retractions
 from h2crop_data.cube.schema import StoreLayout
@@ -33,7 +33,7 @@ from h2crop_data.published.blocks import (
     published_layout,
 )
 from h2crop_data.published.kept import kept_path
-from h2crop_data.published.layout import OFFSET, check_files, find_samples, sample_files
+from h2crop_data.published.layout import check_files, find_samples, sample_files
 from h2crop_data.published.options import (
     ImportOptions,
     Spectrum,
@@ -188,11 +188,12 @@ def import_block(builder: StoreBuilder, task: ImportTask) -> PublishedBlock:
     block, options = task.block, task.options
     assembled = assemble(block, task.layout, options.removed)
     arrays = assembled.arrays
-    with ThreadPoolExecutor(task.threads) as pool:
+    with worker_threads(task.threads, "write") as pool:
         names = builder.write_block(block.season, block.number, arrays, task.layout, pool)
         names.append(builder.write(kept_path(block.season, block.number), [assembled.kept]))
-        hashes = pool.map(lambda group: input_hash(arrays, HASHED[group], block.ids), HASHED)
+        digests = pool.map(lambda group: input_hash(arrays, HASHED[group], block.ids), HASHED)
         files = list(pool.map(builder.describe, names))
+        hashes = dict(zip(HASHED, digests, strict=True))
     scene = task.scenes.get(block.scene)
     rows = [
         sample_row(
@@ -201,7 +202,7 @@ def import_block(builder: StoreBuilder, task: ImportTask) -> PublishedBlock:
             scene,
             block.number,
             block.number * options.capacity + place,
-            OFFSET - options.removed,
+            PUBLISHED_OFFSET - options.removed,
         )
         for place, sample in enumerate(block.samples)
     ]
@@ -209,7 +210,7 @@ def import_block(builder: StoreBuilder, task: ImportTask) -> PublishedBlock:
     marker: Marker = {
         "block": block.number,
         "split": block.split,
-        "hashes": dict(zip(HASHED, hashes, strict=True)),
+        "hashes": hashes,
         "software": __version__,
         "files": files,
         "coordinates": dict(zip(("wavelength", "fwhm"), task.spectrum, strict=True)),

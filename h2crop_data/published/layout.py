@@ -25,12 +25,10 @@ ENMAP_BANDS = 218
 DATA_FOLDER, LIST_FOLDER = "h5_data", "data_lists"
 #: Its configurations and its README call the folder of the lists differently.
 LIST_FOLDERS = (LIST_FOLDER, "data_list")
-#: What its Sentinel-2 numbers are above reflectance x 10000.
-OFFSET = 1000
 #: Numbers of pixels nobody measured; the published code does not tell them from others.
 NO_DATA = 0
 #: Problems an error message lists; the exception has all of them.
-MOST_TOLD = 100
+NAMED = 100
 
 Unlisted = Literal["refuse", "skip", "train"]
 
@@ -57,9 +55,9 @@ class PublishedError(H2cropError, ValueError):
     """A folder cannot be imported as it is, or a store does not fit the published layout. Has all `problems`."""
 
     def __init__(self, summary: str, problems: Sequence[str]) -> None:
-        told = list(problems[:MOST_TOLD])
-        if len(problems) > MOST_TOLD:
-            told.append(f"and {len(problems) - MOST_TOLD} more")
+        told = list(problems[:NAMED])
+        if len(problems) > NAMED:
+            told.append(f"and {len(problems) - NAMED} more")
         super().__init__("\n  ".join([summary, *told]))
         self.problems = list(problems)
 
@@ -84,7 +82,7 @@ def find_samples(folder: Path, lists: Path | None = None, unlisted: Unlisted = "
     """
     files = sample_files(folder)
     splits = read_lists(folder, lists)
-    problems = [f"{name} is in the lists more than once" for name in repeated(splits)]
+    problems = [f"{name} is in the lists more than once" for name in listed_twice(splits)]
     listed = {name for names in splits.values() for name in names}
     loose = sorted(files.keys() - listed)
     if loose and unlisted == "refuse":
@@ -146,7 +144,7 @@ def ids_of(path: Path) -> Iterator[str]:
     yield from filter(None, map(str.strip, text.splitlines()))
 
 
-def repeated(splits: dict[str, list[str]]) -> list[str]:
+def listed_twice(splits: dict[str, list[str]]) -> list[str]:
     """The ids that stand in the lists more than once."""
     counts = Counter(name for names in splits.values() for name in names)
     return sorted(name for name, count in counts.items() if count > 1)

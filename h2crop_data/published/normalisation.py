@@ -13,7 +13,7 @@ from h2crop_data.constants import REFLECTANCE_SCALE, SENTINEL2_BANDS
 from h2crop_data.storage.storage import canonical_json
 
 #: What the published code calls an image, its array in a store's statistics, and its name in the configuration.
-IMAGES = (("S2", "s2", "s2"), ("EnMAP", "enmap", "EnMAP"))
+PUBLISHED_IMAGES = (("S2", "s2", "s2"), ("EnMAP", "enmap", "EnMAP"))
 #: Of a band without a measured pixel, or with one value only: it must not be divided by 0.
 UNKNOWN_MEAN, UNKNOWN_SD = 0.0, 1.0
 
@@ -25,7 +25,7 @@ def normalisation_files(reflectance: Mapping[str, Any], s2_offset: int) -> dict[
     """
     bands = {
         name: statistics_in_numbers(reflectance[key], s2_offset if key == "s2" else 0)
-        for name, key, _ in IMAGES
+        for name, key, _ in PUBLISHED_IMAGES
         if reflectance.get(key)
     }
     if not bands:
@@ -53,10 +53,10 @@ def statistics_in_numbers(statistics: Sequence[Mapping[str, Any]], offset: int) 
 def configuration(bands: Mapping[str, Mapping[str, list[float]]], note: str) -> str:
     """The lines that take the place of those of the published configuration."""
     lines = [f"# {note}"]
-    for name, _, prefix in IMAGES:
+    for name, _, prefix in PUBLISHED_IMAGES:
         if name in bands:
             lines += [f"{prefix}_mean = {bands[name]['mean']}", f"{prefix}_std = {bands[name]['sd']}"]
     for key in ("mean", "std"):
-        together = ", ".join(f"'{name}': {prefix}_{key}" for name, _, prefix in IMAGES if name in bands)
+        together = ", ".join(f"'{name}': {prefix}_{key}" for name, _, prefix in PUBLISHED_IMAGES if name in bands)
         lines.append(f"{key} = {{{together}}}")
     return "\n".join(lines) + "\n"

@@ -12,9 +12,10 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from h2crop_data.constants import PUBLISHED_OFFSET
 from h2crop_data.errors import UsageError
-from h2crop_data.published.blocks import ALGORITHM, PublishedBlock
-from h2crop_data.published.layout import CELL_SIZE, ENMAP_BANDS, OFFSET, Unlisted
+from h2crop_data.published.blocks import IMPORT_ALGORITHM, PublishedBlock
+from h2crop_data.published.layout import CELL_SIZE, ENMAP_BANDS, Unlisted
 from h2crop_data.published.places import SceneCatalog
 
 #: The name under which the recipe of an imported season says how it was imported.
@@ -40,7 +41,7 @@ class ImportOptions:
     @property
     def removed(self) -> int:
         """What is taken from the Sentinel-2 numbers."""
-        return OFFSET if self.remove_offset else 0
+        return PUBLISHED_OFFSET if self.remove_offset else 0
 
 
 #: Centre wavelength and full width at half maximum of each band in nm; 0 is unknown.
@@ -75,7 +76,7 @@ def pinned_import(
     """The record of an import that a later run is compared with: settings, and what goes into which block."""
     catalog = None if scenes is None else {name: repr(item) for name, item in sorted(scenes.items())}
     return {
-        "algorithm": ALGORITHM,
+        "algorithm": IMPORT_ALGORITHM,
         "offset removed": options.removed,
         "block capacity": options.capacity,
         "wavelengths": json_digest(spectrum),
@@ -99,7 +100,7 @@ def import_recipe(pinned: dict[str, Any]) -> dict[str, Any]:
         "cell_size": CELL_SIZE,
         MARK: {
             "algorithm": pinned["algorithm"],
-            "s2_offset": OFFSET - removed,
+            "s2_offset": PUBLISHED_OFFSET - removed,
             "s2_offset_removed": removed,
             "s2_clear": "1 where the file has a value; the dataset does not tell clouds",
             "flagged": ["cloud"],

@@ -28,7 +28,7 @@ from h2crop_data.published_ids import PublishedId
 
 #: How exactly a sample's place is known: its own pixels; its scene's ground inside its tile; its tile.
 Located = Literal["scene", "footprint", "tile"]
-ENMAP_NAME = re.compile(r"ENMAP01-____L2A-DT\d{10}_(?P<time>\d{8}T\d{6})Z_(?P<number>\d{3})_")
+SCENE_NAME = re.compile(r"ENMAP01-____L2A-DT\d{10}_(?P<time>\d{8}T\d{6})Z_(?P<number>\d{3})_")
 #: Metres between the middle of a scene's pixels and that of its item's geometry, at most: tells the UTM zone.
 SAME_MIDDLE = 5000.0
 
@@ -147,7 +147,7 @@ def read_features(path: Path) -> list[dict[str, Any]]:
 
 def scene_name(feature: dict[str, Any]) -> str | None:
     """What published ids have of the item's scene: from its name, else from its time and tile number; None without."""
-    match = ENMAP_NAME.match(str(feature.get("id")))
+    match = SCENE_NAME.match(str(feature.get("id")))
     if match:
         return f"{match['time']}Z_{match['number']}"
     properties = feature.get("properties") or {}

@@ -25,8 +25,8 @@ from h2crop_data.report.layers import Line
 DPI = 100
 #: Inches: the page's left and right margin, the side of a map in one of six columns, the room between two. A map of
 #: 192 pixels is drawn pixel by pixel: enlarging it would cost bytes and show nothing more.
-LEFT, RIGHT, SIDE, GAP, COLUMNS = 0.62, 0.28, 1.92, 0.18, 6
-WIDTH = LEFT + COLUMNS * SIDE + (COLUMNS - 1) * GAP + RIGHT
+LEFT, RIGHT, SIDE, GAP, PAGE_COLUMNS = 0.62, 0.28, 1.92, 0.18, 6
+WIDTH = LEFT + PAGE_COLUMNS * SIDE + (PAGE_COLUMNS - 1) * GAP + RIGHT
 #: Inches: the heading of a section, the title of a panel, the tick labels below a map, the room after a section.
 HEADING, TITLE, TICKS, AFTER = 0.5, 0.21, 0.36, 0.22
 #: Inches: a line of a legend, and each further line of the same entry.

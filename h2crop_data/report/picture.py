@@ -21,10 +21,10 @@ from h2crop_data.report import layers
 from h2crop_data.report.layers import Color
 from h2crop_data.report.page import (
     AFTER,
-    COLUMNS,
     GAP,
     HEADING,
     LEFT,
+    PAGE_COLUMNS,
     QUIET,
     SIDE,
     TICKS,
@@ -50,11 +50,11 @@ CHART, CHART_LABELS = 2.1, 0.55
 LEGEND_CLASSES = 12
 #: Classes whose NDVI is drawn.
 CURVES = 3
-BACKGROUND, NO_FLAG = "#e0e0e0", "#f8f8f2"
+EMPTY_COLOUR, NO_FLAG = "#e0e0e0", "#f8f8f2"
 FILL_HATCH = {"facecolor": "#f3f3f3", "edgecolor": "#c2c2c2", "hatch": "////"}
 UNKNOWN_HATCH = {"facecolor": "#fdf4fa", "edgecolor": "#b86a9c", "hatch": "xxxx"}
 KIND_COLOURS = dict(zip(layers.LAND_KINDS, ("#222222", "#2e8b3d", "#b5652a", "#2f6fc4"), strict=True))
-MONTH_NAMES = list(calendar.month_abbr)[1:]
+MONTH_LABELS = list(calendar.month_abbr)[1:]
 
 
 @dataclass(frozen=True)
@@ -186,7 +186,7 @@ def scene_line(facts: dict[str, Any]) -> str:
 
 def sentinel2_section(sample: Sample) -> PageSection:
     """Twelve months in true colour, with one stretch."""
-    rows = MONTHS // COLUMNS
+    rows = MONTHS // PAGE_COLUMNS
 
     def draw(page: Page, top: float) -> None:
         bands, (low, high), images = sample.true_colour
@@ -197,13 +197,13 @@ def sentinel2_section(sample: Sample) -> PageSection:
             "percentile). Percentages: pixels with a clear observation; hatched: none, nothing measured.",
         )
         for month, image in enumerate(images):
-            row, place = divmod(month, COLUMNS)
+            row, place = divmod(month, PAGE_COLUMNS)
             axes = page.map_axes(
                 column(place),
                 top + HEADING + TITLE + row * (SIDE + TITLE + 0.08),
                 SIDE,
                 sample.cell_size,
-                f"{MONTH_NAMES[month]}   {percent(sample.clear_share[month])} clear",
+                f"{MONTH_LABELS[month]}   {percent(sample.clear_share[month])} clear",
                 FILL_HATCH,
                 first=place == 0 and row == rows - 1,
             )
@@ -243,7 +243,7 @@ def enmap_section(sample: Sample) -> PageSection:
         axes = page.map_axes(column(1, side), top, side, sample.cell_size, "Quality flags", FILL_HATCH, first=False)
         show_image(axes, layers.flag_map(quality, NO_FLAG))
         page.legend(column(1, side), top + side + 0.08, entries)
-        left, right = column(2, side) + CHART_LABELS - GAP, column(COLUMNS - 1)
+        left, right = column(2, side) + CHART_LABELS - GAP, column(PAGE_COLUMNS - 1)
         kinds = draw_spectra(page.axes(left, top, right - GAP - left, side), sample)
         page.legend(right, top + 0.05, kinds)
 
@@ -297,7 +297,7 @@ def class_entries(sample: Sample, tier: int, labels: NDArray[np.uint8]) -> list[
     if len(present) > LEGEND_CLASSES:
         rest = sum(pixels for _, pixels in present[LEGEND_CLASSES:]) / size
         entries.append(Entry(f"{percent(rest)}  {len(present) - LEGEND_CLASSES} more classes", {"facecolor": "white"}))
-    for number, name, swatch in ((0, "not declared", {"facecolor": BACKGROUND}), (UNKNOWN, "unknown", UNKNOWN_HATCH)):
+    for number, name, swatch in ((0, "not declared", {"facecolor": EMPTY_COLOUR}), (UNKNOWN, "unknown", UNKNOWN_HATCH)):
         if (labels == number).any():
             entries.append(Entry(f"{percent(float((labels == number).mean()))}  {name}", swatch))
     return entries
@@ -323,7 +323,7 @@ def label_section(sample: Sample) -> PageSection:
         top += HEADING + TITLE
         for place, ((title, tier, labels), legend) in enumerate(zip(panels, entries, strict=True)):
             axes = page.map_axes(column(place), top, SIDE, sample.cell_size, title, UNKNOWN_HATCH, first=place == 0)
-            show_image(axes, layers.class_map(labels, sample.class_colours[tier], BACKGROUND))
+            show_image(axes, layers.class_map(labels, sample.class_colours[tier], EMPTY_COLOUR))
             show_lines(axes, borders, "#3a3a3a", 0.5)
             page.legend(column(place), top + SIDE + TICKS, legend)
         if "parcel" in sample:
@@ -338,11 +338,11 @@ def draw_parcels(page: Page, top: float, sample: Sample, borders: list[layers.Li
     count = len(np.setdiff1d(parcels, [0]))
     if "s2" in sample:
         month = clearest_month(sample.clear_share)
-        image, under = sample.true_colour[2][month], f" on S2 of {MONTH_NAMES[month]}"
+        image, under = sample.true_colour[2][month], f" on S2 of {MONTH_LABELS[month]}"
     elif "enmap" in sample:
         image, under = sample.false_colour[1], " on EnMAP"
     else:
-        image, under = layers.class_map((parcels > 0).astype(np.uint8), {1: "#ffffff"}, BACKGROUND), ""
+        image, under = layers.class_map((parcels > 0).astype(np.uint8), {1: "#ffffff"}, EMPTY_COLOUR), ""
     title = f"{count} parcel{'s' if count != 1 else ''}{under}"
     axes = page.map_axes(left, top, SIDE, sample.cell_size, title, FILL_HATCH, first=False)
     show_image(axes, image)
@@ -372,7 +372,7 @@ def ndvi_sections(sample: Sample) -> list[PageSection]:
         )
         left = LEFT + CHART_LABELS - 0.2
         axes = page.axes(left, top + HEADING + 0.05, column(4) - GAP - left, CHART)
-        axes.set(xlim=(0.6, MONTHS + 0.4), ylim=(0, 1), xticks=range(1, MONTHS + 1), xticklabels=MONTH_NAMES)
+        axes.set(xlim=(0.6, MONTHS + 0.4), ylim=(0, 1), xticks=range(1, MONTHS + 1), xticklabels=MONTH_LABELS)
         axes.set_ylabel("NDVI", fontsize=7.5, color=QUIET)
         axes.grid(color="#e6e6e6", linewidth=0.5)
         axes.set_axisbelow(True)

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 EPOCH = datetime(2000, 1, 1, 12, tzinfo=UTC)
 
 
-def sun_position(moment: datetime, longitude: float, latitude: float) -> tuple[float, float]:
+def sun_angles(moment: datetime, longitude: float, latitude: float) -> tuple[float, float]:
     """Azimuth (from true north over east) and elevation of the sun in degrees; refraction is left out.
 
     moment: with a time zone. longitude, latitude: in degrees. Right to 0.02 degrees between 1950 and 2050 by the low

@@ -19,7 +19,7 @@ from rasterio.windows import Window
 from h2crop_data.grid import transformer
 from h2crop_data.simulate.optics import FINE_GROUND
 from h2crop_data.simulate.plants.bright import with_bright_ground
-from h2crop_data.simulate.plants.phenology import Ground, Pairs, abundances, pieces_of
+from h2crop_data.simulate.plants.phenology import Ground, Pairs, abundances, some_ground
 from h2crop_data.simulate.randomness import key_of, noise_at, noise_grid
 from h2crop_data.simulate.shade import SHADE_REACH, heights_of_objects, heights_on_ground, shaded
 from h2crop_data.simulate.sky.clouds import Sun
@@ -144,7 +144,7 @@ class RegionGround:
 
     def spectra(self, day: date, objects: NDArray[np.intp], bands: NDArray[np.float64]) -> Spectra:
         """Reflectance of some objects on a day; bands: (endmember, band) reflectance of the endmembers."""
-        ground = pieces_of(self.growing(day.year), objects)
+        ground = some_ground(self.growing(day.year), objects)
         wet, number = self.wetness(day, objects), day.timetuple().tm_yday
         mean, more = (abundances(ground, number, wet, vigour, self.pairs) for vigour in (1.0, 1.2))
         if self.natural:

@@ -25,12 +25,12 @@ SPREAD = math.sqrt(-2 * math.log(NYQUIST_TRANSFER)) / math.pi
 #: Pixels sampled at a time.
 RUN = 48
 #: The point spread is cut at this many standard deviations.
-REACH = 3.0
+POINT_SPREAD_REACH = 3.0
 
 
 def margin(pixel: float, displacement: float = 0.0) -> int:
     """Metres of ground needed around a window of pixels of this size, a multiple of the fine grid."""
-    return math.ceil((REACH * SPREAD * pixel + abs(displacement)) / FINE_GROUND + 1) * FINE_GROUND
+    return math.ceil((POINT_SPREAD_REACH * SPREAD * pixel + abs(displacement)) / FINE_GROUND + 1) * FINE_GROUND
 
 
 def sampling(pixels: NDArray[np.float64], size: float, ground: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -40,7 +40,7 @@ def sampling(pixels: NDArray[np.float64], size: float, ground: NDArray[np.float6
     """
     sd = SPREAD * size
     distance = (pixels[:, None] - ground[None, :]) / sd
-    weights = np.where(np.abs(distance) <= REACH, np.exp(-0.5 * distance**2), 0.0)
+    weights = np.where(np.abs(distance) <= POINT_SPREAD_REACH, np.exp(-0.5 * distance**2), 0.0)
     return np.asarray(weights / weights.sum(axis=1, keepdims=True), np.float64)
 
 

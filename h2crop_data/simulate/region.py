@@ -32,7 +32,7 @@ from h2crop_data.errors import H2cropError, StoreError, UsageError
 from h2crop_data.progress import Progress, silent
 from h2crop_data.simulate.land.landscape import declared_years, write_landscape
 from h2crop_data.simulate.layout import Layout
-from h2crop_data.simulate.scenes import SceneJob, jobs_of, run_job
+from h2crop_data.simulate.scenes import SceneJob, draw_scene, jobs_of
 from h2crop_data.simulate.settings import Simulation
 from h2crop_data.simulate.workers import started
 
@@ -161,7 +161,7 @@ def job_note(simulation: Simulation, folder: Path, job: SceneJob) -> float:
     """Run a job unless it is noted as done; gives the millions of pixels it drew."""
     note = folder / NOTES / f"{job.name}.json"
     fresh = not note.exists()
-    result = once(note, lambda: run_job(Layout(simulation), folder, job))
+    result = once(note, lambda: draw_scene(Layout(simulation), folder, job))
     return float(result["megapixels"]) if fresh else 0.0
 
 

@@ -49,10 +49,10 @@ def jobs_of(layout: Layout) -> list[SceneJob]:
     return jobs
 
 
-def run_job(layout: Layout, folder: Path, job: SceneJob) -> dict[str, Any]:
+def draw_scene(layout: Layout, folder: Path, job: SceneJob) -> dict[str, Any]:
     """Draw and write a scene; gives `items` by catalog, `scenes` (what is true of each), `megapixels`."""
     simulation = layout.simulation
-    ground = ground_of(folder, simulation.model_dump_json())
+    ground = ground_of_region(folder, simulation.model_dump_json())
     if job.sensor == "enmap":
         looks = list(enmap_passes(simulation, job.season, layout.centre))
         return products_of_tile(layout, folder, ground, looks[job.number], job.datatake, job.tile)
@@ -61,7 +61,7 @@ def run_job(layout: Layout, folder: Path, job: SceneJob) -> dict[str, Any]:
 
 
 @lru_cache(maxsize=1)
-def ground_of(folder: Path, settings: str) -> RegionGround:
+def ground_of_region(folder: Path, settings: str) -> RegionGround:
     """The ground of a region, kept from scene to scene; settings: the simulation as JSON."""
     simulation = Simulation.model_validate_json(settings)
     pairs = Pairs(tuple(simulation.pairs.narrow), tuple(simulation.pairs.late))

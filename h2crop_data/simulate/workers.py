@@ -13,7 +13,7 @@ from h2crop_data.bounded_map import as_done_of, in_order_of, worker_processes
 
 Result = TypeVar("Result")
 #: Calls in flight for each worker; results wait in memory until they are taken.
-AHEAD = 3
+CALLS_AHEAD = 3
 
 
 class Workers:
@@ -28,7 +28,7 @@ class Workers:
         if self.pool is None:
             yield from (work(*call) for call in calls)
             return
-        yield from in_order_of(self.pool, partial(with_arguments, work), calls, AHEAD * self.number)
+        yield from in_order_of(self.pool, partial(with_arguments, work), calls, CALLS_AHEAD * self.number)
 
     def as_done(
         self, work: Callable[..., Result], calls: Iterable[tuple[Any, ...]]
@@ -37,7 +37,7 @@ class Workers:
         if self.pool is None:
             yield from ((call, work(*call)) for call in calls)
             return
-        yield from as_done_of(self.pool, partial(with_arguments, work), calls, AHEAD * self.number)
+        yield from as_done_of(self.pool, partial(with_arguments, work), calls, CALLS_AHEAD * self.number)
 
 
 def with_arguments(work: Callable[..., Result], call: tuple[Any, ...]) -> Result:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
+from h2crop_data.cube.root import SealedAttributes
 from h2crop_data.cube.schema import Codec, SourceFormat, StoreLayout, parsed_source
 from h2crop_data.sources.enmap.format import enmap_format
 from h2crop_data.sources.parcels.format import parcels_format
@@ -30,10 +31,14 @@ def known_layout(cell_size: int, capacity: int, codec: Codec = Codec(), **stored
     return StoreLayout(cell_size, capacity, codec, known_formats(cell_size, **stored))
 
 
-def layout_of_root(attributes: Mapping[str, Any]) -> StoreLayout:
+def layout_of_root(attributes: SealedAttributes) -> StoreLayout:
     """The layout of a store. attributes: of its root. Raises KeyError or TypeError where they do not say it."""
     layout = attributes["layout"]
-    stored = {name: layout[name] for name in ("s2_bands", "enmap_bands", "labels")}
+    known = known_formats(
+        layout["cell_size"],
+        s2_bands=layout["s2_bands"],
+        enmap_bands=layout["enmap_bands"],
+        labels=layout["labels"],
+    )
     stated = [parsed_source(facts) for facts in layout.get("sources", {}).values()]
-    formats = (*known_formats(layout["cell_size"], **stored), *stated)
-    return StoreLayout(layout["cell_size"], layout["block_capacity"], Codec(**layout["codec"]), formats)
+    return StoreLayout(layout["cell_size"], layout["block_capacity"], Codec(**layout["codec"]), (*known, *stated))

@@ -30,7 +30,7 @@ PATCH_PIXELS = 64
 #: What follows the cell in a sample's id: the time in its scene's name, or the season where there is no scene.
 SAMPLE_TAIL = re.compile(r"\d{8}T\d{6}|\d{4}")
 #: Problems an error message lists.
-MOST_TOLD = 50
+NAMED = 50
 
 
 @dataclass(frozen=True)
@@ -85,15 +85,15 @@ def read_split_lists(folder: Path) -> dict[str, str]:
             where = ", ".join(f"{split}.txt:{number}" for split, number in found)
             kind = "in two lists" if len({split for split, _ in found}) > 1 else "listed twice"
             problems.append(f"{folder}: {name} is {kind}: {where}")
-    refuse(problems, f"the split lists in {folder} cannot be used")
+    refuse_lists(problems, f"the split lists in {folder} cannot be used")
     return {name: found[0][0] for name, found in places.items()}
 
 
-def refuse(problems: Sequence[str], summary: str) -> None:
+def refuse_lists(problems: Sequence[str], summary: str) -> None:
     """Raise RecipeError with some problems, unless there are none."""
     if problems:
-        more = [f"and {len(problems) - MOST_TOLD} more"] if len(problems) > MOST_TOLD else []
-        raise RecipeError("\n  ".join([f"{summary}:", *problems[:MOST_TOLD], *more]))
+        more = [f"and {len(problems) - NAMED} more"] if len(problems) > NAMED else []
+        raise RecipeError("\n  ".join([f"{summary}:", *problems[:NAMED], *more]))
 
 
 def is_id(name: str) -> bool:
@@ -135,7 +135,7 @@ def splits_from_lists(lists: Mapping[str, str], cells: Iterable[Cell]) -> dict[C
         if len(by_split) > 1:
             where = "; ".join(f"{split}: {', '.join(names)}" for split, names in by_split.items())
             problems.append(f"cell {cell.id} is in several splits ({where}); one ground belongs to one split")
-    refuse(problems, "the split lists cannot be used")
+    refuse_lists(problems, "the split lists cannot be used")
     return {cell: next(iter(listed[cell])) if cell in listed else None for cell in cells}
 
 

@@ -22,9 +22,9 @@ SHARE_TOLERANCE = 0.02
 #: How much further than half the buffer a cell must lie from other splits, as measured in its zone. It covers the scale
 #: of UTM (0.9996 to 1.0016 of the true distance, up to 60 km outside a zone) and corners drawn as 64-gons (0.12 %).
 BUFFER_MARGIN = 1.005
-#: An edge of at most EDGE metres lies within EDGE_ERROR metres of where it lies in another CRS: straight lines of UTM
-#: are bent in EPSG:3035 with radii above 6000 km up to a quarter of the globe from its centre (EDGE^2 / 8 / radius).
-EDGE, EDGE_ERROR = 240.0, 2e-3
+#: An edge of at most so many metres lies within EDGE_ERROR metres of where it lies in another CRS: straight lines of
+#: UTM are bent in EPSG:3035 with radii above 6000 km up to a quarter of the globe from its centre: edge^2 / 8 / radius.
+STRAIGHT_EDGE, EDGE_ERROR = 240.0, 2e-3
 #: Cells whose surroundings are looked at together.
 TOGETHER = 5000
 
@@ -156,7 +156,7 @@ def inside_buffer(
             place, column, row = place[foreign], column[foreign], row[foreign]
             near, again = np.unique(place, return_inverse=True)
             around = shapely.buffer(outlines[near], reach, quad_segs=16)
-            grounds = moved(around, f"EPSG:{epsg}", SPLIT_CRS, max(EDGE, reach / 50))
+            grounds = moved(around, f"EPSG:{epsg}", SPLIT_CRS, max(STRAIGHT_EDGE, reach / 50))
             x, y = column * square_size, row * square_size
             met = shapely.intersects(grounds[again], shapely.box(x, y, x + square_size, y + square_size))
             left_out[part[place[met]]] = True
@@ -183,7 +183,7 @@ def squares_near(
     return place, first[place, 0] + number % columns[place], first[place, 1] + number // columns[place]
 
 
-def moved(shapes: NDArray[np.object_], source: str, target: str, edge: float = EDGE) -> NDArray[np.object_]:
+def moved(shapes: NDArray[np.object_], source: str, target: str, edge: float = STRAIGHT_EDGE) -> NDArray[np.object_]:
     """Shapes in another CRS, their edges cut into pieces of at most `edge` metres first."""
     dense = shapely.segmentize(shapes, edge)
     there: NDArray[np.object_] = shapely.transform(dense, transformer(source, target).transform, interleaved=False)

@@ -51,7 +51,7 @@ Answer = TypeVar("Answer")
 #: Objects of one answer to a list request; S3 gives no more.
 PAGE = 1000
 #: Bytes read at a time to hash an object.
-PIECE = 8 * 1024**2
+STREAM_BYTES = 8 * 1024**2
 #: Of so many written files the digest is kept until somebody asks.
 DIGESTS_KEPT = 1024
 
@@ -212,7 +212,7 @@ class ObjectStorage(Storage):
 
         def request() -> FileRecord:
             digest, size = hashlib.sha256(), 0
-            for piece in obstore.get(self.store, self.key(name)).stream(min_chunk_size=PIECE):
+            for piece in obstore.get(self.store, self.key(name)).stream(min_chunk_size=STREAM_BYTES):
                 digest.update(piece)
                 size += len(piece)
             return {"path": name, "bytes": size, "sha256": digest.hexdigest()}
@@ -280,7 +280,7 @@ class ReadableObjects(ObjectStore[S3Store]):
             raise request_error("read", f"{location}/{key}", error) from error
 
 
-def zarr_store(location: str) -> ReadableObjects:
+def s3_zarr_store(location: str) -> ReadableObjects:
     """The Zarr store at `s3://bucket/prefix`, to be read only. Raises StoreError for other forms."""
     bucket, prefix = split_location(location)
     return ReadableObjects(connect(bucket, server_of_environment(), Patience(), prefix=prefix or None), read_only=True)

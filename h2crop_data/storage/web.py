@@ -174,7 +174,7 @@ def limits(wanted: ByteRequest) -> tuple[int, int | None]:
     return wanted.offset, None
 
 
-def zarr_store(location: str) -> ReadableWeb:
+def web_zarr_store(location: str) -> ReadableWeb:
     """The Zarr store below an http(s) URL, to be read only."""
     files, path = fsspec.url_to_fs(location, asynchronous=True)
     return ReadableWeb(files, read_only=True, path=path)

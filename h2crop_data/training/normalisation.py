@@ -15,14 +15,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from h2crop_data.constants import IMAGES, REFLECTANCE_FILL, REFLECTANCE_SCALE
+from h2crop_data.constants import IMAGES, PUBLISHED_OFFSET, REFLECTANCE_FILL, REFLECTANCE_SCALE
 from h2crop_data.errors import UsageError
 
 #: Mean and standard deviation of each band in the configuration of the published H2Crop code (2025, Apache-2.0), in the
 #: numbers of its files, restated as array, band (from 1), mean, sd.
 PUBLISHED_TABLE = Path(__file__).with_name("published_normalisation.csv")
-#: What the published Sentinel-2 numbers are above reflectance x 10000.
-PUBLISHED_OFFSET = 1000.0
 #: Numbers normalised at a time: as float32 they fit the cache of a CPU core (2 MiB); elsewhere memory is the limit.
 CPU_BLOCK, DEVICE_BLOCK = 1 << 19, 1 << 26
 
@@ -101,7 +99,7 @@ class Normalisation:
             source="published H2Crop configuration (2025, Apache-2.0)",
             mean={name: tuple(mean for array, mean, _ in rows if array == name) for name in IMAGES},
             sd={name: tuple(sd for array, _, sd in rows if array == name) for name in IMAGES},
-            offset={"s2": PUBLISHED_OFFSET},
+            offset={"s2": float(PUBLISHED_OFFSET)},
         )
 
     def in_stored_numbers(self, array: str, stored_offset: float = 0.0) -> tuple[Tensor, Tensor]:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from statistics import median
 
-from h2crop_data.constants import IMAGES, REFLECTANCE_SCALE, SENTINEL2_BANDS
+from h2crop_data.constants import IMAGES, PUBLISHED_OFFSET, REFLECTANCE_SCALE, SENTINEL2_BANDS
 from h2crop_data.cube.reading import store_attributes
 from h2crop_data.errors import UsageError
-from h2crop_data.training.normalisation import PUBLISHED_OFFSET, Normalisation
+from h2crop_data.training.normalisation import Normalisation
 from h2crop_data.training.store_statistics import reflectance_statistics, stored_number, stored_offsets
 
 #: A factor of 10000 between reflectance and stored numbers is recognised by a ratio beyond its square root.

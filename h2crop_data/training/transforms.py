@@ -28,7 +28,7 @@ from h2crop_data.training.store_statistics import stored_offsets
 #: Arrays of class ids or parcel numbers, which come out as int64.
 NUMBERED = ("label", "prior", "parcel")
 #: PyTorch turns and indexes no unsigned numbers of more than 8 bits.
-SIGNED = {torch.uint16: torch.int32, torch.uint32: torch.int64}
+SIGNED_DTYPES = {torch.uint16: torch.int32, torch.uint32: torch.int64}
 
 
 @dataclass(frozen=True)
@@ -127,7 +127,7 @@ class BatchTransforms:
         if self.augmentation is not None and generator is None:
             raise UsageError("augmentation draws random numbers: give a torch.Generator")
         result = {
-            name: value.to(SIGNED.get(value.dtype, value.dtype)) if isinstance(value, Tensor) else value
+            name: value.to(SIGNED_DTYPES.get(value.dtype, value.dtype)) if isinstance(value, Tensor) else value
             for name, value in batch.items()
         }
         missing = [name for name in IMAGES if name in result and name not in self._figures]

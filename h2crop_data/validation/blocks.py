@@ -8,11 +8,12 @@ from typing import Any
 import pandas as pd
 
 from h2crop_data.constants import SPLITS
+from h2crop_data.cube.release_numbers import ROOT
 from h2crop_data.cube.season import FinishedSeason
 from h2crop_data.storage.storage import FileRecord
 from h2crop_data.validation.findings import Findings, error, first
 from h2crop_data.validation.release import Release
-from h2crop_data.validation.root import ROOT, SHA256
+from h2crop_data.validation.root import SHA256
 
 
 def check_blocks(release: Release) -> Findings:

@@ -46,12 +46,12 @@ def difference(expected: Any, found: Any, at: str = "") -> str:
                 return f"{place} is missing"
             if key not in expected:
                 return f"{place} is not expected"
-            if told := difference(expected[key], found[key], place):
-                return told
+            if differs := difference(expected[key], found[key], place):
+                return differs
         return ""
     if isinstance(expected, list) and isinstance(found, list) and len(expected) == len(found):
         inside = (difference(*pair, f"{at}[{place}]") for place, pair in enumerate(zip(expected, found, strict=True)))
-        return next((one for one in inside if one), "")
+        return next(filter(None, inside), "")
     return f"{at or 'it'} is {short(found)}, expected {short(expected)}"
 
 

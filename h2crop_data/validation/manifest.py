@@ -8,14 +8,15 @@ import re
 
 import pandas as pd
 
+from h2crop_data.cube.release_numbers import ROOT
 from h2crop_data.errors import StoreError
 from h2crop_data.storage.storage import FileRecord
 from h2crop_data.validation.documents import release_files
 from h2crop_data.validation.findings import Findings, error, first, warning
 from h2crop_data.validation.release import Release
-from h2crop_data.validation.root import ROOT, SHA256
+from h2crop_data.validation.root import SHA256
 
-COLUMNS = ["path", "bytes", "sha256"]
+MANIFEST_COLUMNS = ["path", "bytes", "sha256"]
 
 
 def check_manifest(release: Release) -> Findings:
@@ -26,8 +27,8 @@ def check_manifest(release: Release) -> Findings:
         data = release.files.read(name)
     except StoreError as failure:
         lost = name not in release.sizes
-        told = "is missing" if lost else f"cannot be read ({failure})"
-        yield error("missing" if lost else "unreadable", name, told, release.remedies.sealed())
+        what = "is missing" if lost else f"cannot be read ({failure})"
+        yield error("missing" if lost else "unreadable", name, what, release.remedies.sealed())
     if data is not None and hashlib.sha256(data).hexdigest() != release.attributes["manifest"]["sha256"]:
         yield error("checksum", name, f"its bytes are not those that {ROOT} tells of", release.remedies.sealed())
         data = None
@@ -45,7 +46,7 @@ def check_manifest(release: Release) -> Findings:
 def records_of(data: bytes) -> list[FileRecord] | None:
     """What a manifest lists; None for bytes that are none."""
     try:
-        table = pd.read_parquet(io.BytesIO(data))[COLUMNS]
+        table = pd.read_parquet(io.BytesIO(data))[MANIFEST_COLUMNS]
         table = table.astype({"path": "str", "bytes": "int64", "sha256": "str"})
     except (ValueError, KeyError, TypeError, OSError, NotImplementedError):
         return None
@@ -68,9 +69,9 @@ def list_problems(release: Release, name: str, records: list[FileRecord]) -> Fin
         yield error("index", name, f"lists {len(paths) - len(known)} file(s) more than once", remedy)
     if paths != sorted(paths):
         yield warning("index", name, "does not list its files by path", remedy)
-    told = release.attributes["manifest"]["files"]
-    if len(paths) != told:
-        yield error("index", name, f"lists {len(paths)} files, {ROOT} says {told}", remedy)
+    stated = release.attributes["manifest"]["files"]
+    if len(paths) != stated:
+        yield error("index", name, f"lists {len(paths)} files, {ROOT} says {stated}", remedy)
     if without := [record["path"] for record in records if not re.match(SHA256, record["sha256"])]:
         yield error("index", name, f"has no SHA-256 of {first(without)}", remedy)
     left_out = {str(season) for season in release.named_seasons - set(release.seasons)}

@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 from h2crop_data.bounded_map import in_order
+from h2crop_data.cube.release_numbers import ROOT
 from h2crop_data.errors import StoreError
 from h2crop_data.progress import Progress
 from h2crop_data.storage.storage import canonical_json
@@ -13,17 +14,16 @@ from h2crop_data.validation.checksums import other_bytes
 from h2crop_data.validation.documents import difference, expected_documents
 from h2crop_data.validation.findings import SMALL_READS, Findings, error, first, warning
 from h2crop_data.validation.release import Release
-from h2crop_data.validation.root import ROOT
 
 
 def check_consolidated(release: Release) -> Findings:
     """Every consolidated entry follows from the layout and the number of blocks: shape, dtype, fill, codecs, all."""
     by_difference: dict[str, list[str]] = {}
-    for path, told in release.strange_entries.items():
-        by_difference.setdefault(told, []).append(path)
-    for told, paths in by_difference.items():
-        what = f"its entry of {first(paths)} does not fit the layout: {told}"
-        yield error("metadata", ROOT, what, release.remedies.sealed())
+    for path, what in release.strange_entries.items():
+        by_difference.setdefault(what, []).append(path)
+    for what, paths in by_difference.items():
+        problem = f"its entry of {first(paths)} does not fit the layout: {what}"
+        yield error("metadata", ROOT, problem, release.remedies.sealed())
     for season in sorted(release.named_seasons - set(release.seasons)):
         release.cannot_check(f"season {season}: the root contradicts itself about its size")
 
@@ -34,8 +34,8 @@ def check_documents(release: Release, progress: Progress) -> Findings:
         documents = expected_documents(release.layout, season, blocks)
         names = {f"{path}/zarr.json": document for path, document in documents.items()}
         here = [name for name in names if release.is_here(name)]
-        found = in_order(lambda name: (name, read_metadata(release, name)), here, SMALL_READS)
-        for done, (name, document) in enumerate(found):
+        documents_here = in_order(lambda name: (name, read_metadata(release, name)), here, SMALL_READS)
+        for done, (name, document) in enumerate(documents_here):
             progress(done, len(here), f"metadata of {season}")
             yield from document_problems(release, name, names[name], document)
 
@@ -54,14 +54,14 @@ def document_problems(release: Release, name: str, expected: dict[str, Any], fou
     if name in release.changed:
         # A store that grows has longer arrays on disk than its root says.
         if is_longer(expected, found, release.layout.capacity) and is_canonical(release, name, found):
-            told = "tells of a longer season than the release has"
-            yield warning("unfinished", name, told, release.remedies.unfinished())
+            what = "tells of a longer season than the release has"
+            yield warning("unfinished", name, what, release.remedies.unfinished())
         else:
             yield other_bytes(release, name)
     elif isinstance(found, Exception):
         yield error("metadata", name, f"is no metadata document ({found})", release.remedies.sealed())
-    elif told := difference(expected, found):
-        yield error("metadata", name, f"does not fit the layout: {told}", release.remedies.sealed())
+    elif what := difference(expected, found):
+        yield error("metadata", name, f"does not fit the layout: {what}", release.remedies.sealed())
 
 
 def is_longer(expected: dict[str, Any], found: Any, capacity: int) -> bool:

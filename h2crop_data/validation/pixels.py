@@ -21,6 +21,7 @@ from h2crop_data.validation.findings import Finding, error
 from h2crop_data.validation.release import Release
 from h2crop_data.validation.shards import Shard, entries_of, index_problems
 from h2crop_data.validation.shares import share_problems
+from h2crop_data.validation.values import rule_problems
 
 
 @dataclass(frozen=True)
@@ -69,16 +70,17 @@ def look_at_block(release: Release, sources: Sequence[SourceChecks[Any]], task: 
     block = BlockValues(task.season, task.split, arrays, release.is_imported(task.season))
     checked = {source.name: source.check_values(block) for source in sources}
     outcome.kept = {name: check.kept for name, check in checked.items() if check.kept is not None}
-    problems = [problem for check in checked.values() for problem in check.problems]
+    specs = release.layout.arrays()
+    problems = [problem for name, values in arrays.items() for problem in rule_problems(specs[name], values)]
+    problems += [problem for check in checked.values() for problem in check.problems]
     if task.samples is not None and len(task.samples) == len(names):
         problems += share_problems(sources, block, task.samples)
     for problem in problems:
         where = f"{task.season}/{problem.array}, sample {names[problem.sample]} (block {task.block})"
         outcome.findings.append(Finding(problem.severity, problem.check, where, problem.what, remedy))
-    whole = set(arrays) == set(release.layout.arrays())
-    masks = masks_of_sources(sources, release.layout.arrays(), task.season)
-    if whole and task.split is not None and masks is not None:
-        outcome.sums = block_sums(arrays, release.layout.arrays(), task.split, masks)
+    masks = masks_of_sources(sources, specs, task.season)
+    if set(arrays) == set(specs) and task.split is not None and masks is not None:
+        outcome.sums = block_sums(arrays, specs, task.split, masks)
     return outcome
 
 
@@ -95,7 +97,7 @@ def masks_of_sources(
 ) -> dict[str, int] | None:
     """The bits that keep a pixel out of statistics, by array of flags.
 
-    None where the recipe does not say, and where an array's flags are those of a source that validation does not know.
+    None where the recipe does not say, and where neither the format nor a source that validation knows says which bits.
     """
     masks: dict[str, int] = {}
     for source in sources:
@@ -103,8 +105,9 @@ def masks_of_sources(
         if of_source is None:
             return None
         masks |= of_source
-    flags = {spec.statistics.by for spec in specs.values() if spec.statistics and spec.statistics.kind == "values"}
-    return None if flags - {None} - set(masks) else masks
+    counted = [spec.statistics for spec in specs.values() if spec.statistics and spec.statistics.kind == "values"]
+    needed = {statistics.by for statistics in counted if statistics.flags is None}
+    return None if needed - {None} - set(masks) else masks
 
 
 def read_shard(release: Release, shard: Shard, outcome: CheckedBlock) -> NDArray[Any] | None:

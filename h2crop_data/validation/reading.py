@@ -8,6 +8,7 @@ from typing import Any
 
 from h2crop_data.bounded_map import in_order
 from h2crop_data.constants import SPLITS
+from h2crop_data.cube.schema import SourceFormat
 from h2crop_data.progress import Progress
 from h2crop_data.validation.checks.source_checks import SourceChecks
 from h2crop_data.validation.findings import Findings, error
@@ -22,11 +23,7 @@ def check_pixels(release: Release, sources: Sequence[SourceChecks[Any]], workers
     known = {source.name for source in sources}
     for stored in release.layout.sources:
         if stored.name not in known:
-            arrays = ", ".join(spec.name for spec in stored.arrays)
-            release.cannot_check(
-                f"the values of {arrays}: nothing here knows what they must be ({stored.title}); their files, chunks "
-                "and checksums were looked at"
-            )
+            note_unknown(release, stored)
     sums = RunningSums()
     summed = 0
     total = sum(release.seasons.values())
@@ -60,6 +57,20 @@ def check_pixels(release: Release, sources: Sequence[SourceChecks[Any]], workers
         )
 
 
+def note_unknown(release: Release, source: SourceFormat) -> None:
+    """Note what cannot be checked of a source that is known by what the store states of it."""
+    arrays = [spec.name for spec in source.arrays if spec.rules is None]
+    if arrays:
+        release.cannot_check(
+            f"the values of {', '.join(arrays)}: the store does not state what they must be ({source.title}); their "
+            "files, chunks and checksums were looked at"
+        )
+    derived = [column.name for column in source.columns if column.known == "derived"]
+    derived += [coordinate.name for coordinate in source.coordinates if coordinate.values is None]
+    if derived:
+        release.cannot_check(f"{', '.join(derived)}: nothing here knows how they follow from the data ({source.title})")
+
+
 def block_checks(release: Release, season: int) -> Iterator[BlockCheck]:
     """The blocks of a season of which there is anything to read, in order."""
     blocks, samples = release.blocks(season), release.samples(season)
@@ -75,9 +86,9 @@ def outcome_of(release: Release, sources: Sequence[SourceChecks[Any]], task: Blo
     try:
         return look_at_block(release, sources, task)
     except Exception as failure:  # noqa: BLE001 -- one strange block must not keep the others from being read
-        told = f"the check of its pixels came to an end: {type(failure).__name__}: {failure}"
+        what = f"the check of its pixels came to an end: {type(failure).__name__}: {failure}"
         where, remedy = f"{task.season}, block {task.block}", "fix the other findings and validate again, or report it"
-        return CheckedBlock(task.season, task.block, task.split, [error("unforeseen", where, told, remedy)])
+        return CheckedBlock(task.season, task.block, task.split, [error("unforeseen", where, what, remedy)])
 
 
 def note(release: Release, outcome: CheckedBlock) -> None:

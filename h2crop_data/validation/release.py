@@ -10,6 +10,7 @@ from typing import Any
 
 import pandas as pd
 
+from h2crop_data.cube.root import Root
 from h2crop_data.cube.schema import ArraySpec
 from h2crop_data.cube.shard import shard_name
 from h2crop_data.sources.formats import layout_of_root
@@ -32,13 +33,13 @@ class Release:
     """
 
     def __init__(
-        self, files: Storage, sizes: Mapping[str, int], root: dict[str, Any], remedies: Remedies, *, partial: bool
+        self, files: Storage, sizes: Mapping[str, int], root: Root, remedies: Remedies, *, partial: bool
     ) -> None:
         self.files = files
         #: Bytes of every file that was there, but the builder's.
         self.sizes = sizes
         self.root = root
-        self.attributes: dict[str, Any] = root["attributes"]
+        self.attributes = root["attributes"]
         self.layout = layout_of_root(self.attributes)
         self.remedies = remedies
         #: Blocks may be missing by intention.

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from typing import Any
 
 from h2crop_data.bounded_map import in_order
+from h2crop_data.cube.root import Root
 from h2crop_data.cube.schema import ROOT_COPY
 from h2crop_data.errors import StoreError
 from h2crop_data.progress import Progress
@@ -19,8 +19,8 @@ from h2crop_data.validation.root import read_root_file
 
 def older_numbers(release: Release) -> list[int]:
     """The releases before this one of which there is an index."""
-    found = {int(match["release"]) for name in release.sizes if (match := INDEX_FILE.fullmatch(name))}
-    return sorted(number for number in found if number < release.number)
+    numbers = {int(match["release"]) for name in release.sizes if (match := INDEX_FILE.fullmatch(name))}
+    return sorted(number for number in numbers if number < release.number)
 
 
 def check_older_releases(release: Release, known: set[str], progress: Progress, *, full: bool) -> Findings:
@@ -35,16 +35,16 @@ def check_older(release: Release, number: int, known: set[str], progress: Progre
     folder = f"index/r{number}/"
     copy = f"{folder}{ROOT_COPY}"
     prune = f"`h2crop prune {release.files.location}` deletes older releases, if nobody needs this one"
-    root: dict[str, Any] | None = None
+    root: Root | None = None
     if copy in release.sizes:
-        found = read_root_file(release.files, copy)
-        root = found.document
+        file = read_root_file(release.files, copy)
+        root = file.document
         if root is None or root["attributes"]["release"] != number:
-            yield error("release", copy, found.problem or "is not the root of this release", prune)
+            yield error("release", copy, file.problem or "is not the root of this release", prune)
             root = None
     else:
-        told = f"release {number} cannot be opened without it: format 1.0 kept none, or it was lost"
-        yield warning("release", copy, told, prune)
+        what = f"release {number} cannot be opened without it: format 1.0 kept none, or it was lost"
+        yield warning("release", copy, what, prune)
     known.add(copy)
     manifest = root["attributes"]["index"]["manifest"] if root else f"{folder}manifest.parquet"
     known.add(manifest)
@@ -98,10 +98,10 @@ def check_records(
             )
         elif is_index or full:
             own.append(record)
-    found = in_order(lambda record: (record, file_digest(release, record["path"])), own, SMALL_READS)
-    for done, (record, told) in enumerate(found):
+    digests = in_order(lambda record: (record, file_digest(release, record["path"])), own, SMALL_READS)
+    for done, (record, digest) in enumerate(digests):
         progress(done, len(own), f"files of release {folder[7:-1]}")
-        if isinstance(told, StoreError):
-            yield error("unreadable", record["path"], f"cannot be read ({told})", remedy)
-        elif told != record["sha256"]:
+        if isinstance(digest, StoreError):
+            yield error("unreadable", record["path"], f"cannot be read ({digest})", remedy)
+        elif digest != record["sha256"]:
             yield error("release", record["path"], "its bytes are not those of the manifest of its release", remedy)

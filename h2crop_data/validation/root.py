@@ -15,6 +15,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from h2crop_data.cube.release_numbers import ROOT
+from h2crop_data.cube.root import Root
 from h2crop_data.cube.schema import ROOT_COPY, check_format_version
 from h2crop_data.errors import FormatVersionError, StoreError
 from h2crop_data.grid import CELL_STEP
@@ -24,7 +26,6 @@ from h2crop_data.validation.documents import difference, store_documents
 from h2crop_data.validation.findings import Finding, error
 from h2crop_data.validation.remedies import Remedies
 
-ROOT = "zarr.json"
 COPY = re.compile(rf"index/r(\d+)/{re.escape(ROOT_COPY)}")
 SHA256 = r"^[0-9a-f]{64}$"
 #: Endings of index files.
@@ -104,7 +105,7 @@ class RootFile:
     name: str
     data: bytes = b""
     #: None where it cannot be used.
-    document: dict[str, Any] | None = None
+    document: Root | None = None
     #: Why it cannot be used.
     problem: str = ""
     #: It is of a major version this h2crop does not read.
@@ -117,7 +118,7 @@ def read_root_file(files: Storage, name: str) -> RootFile:
         return RootFile(name, problem="is missing")
     try:
         data = files.read(name)
-        document = json.loads(data)
+        document: Root = json.loads(data)
         attributes = document["attributes"]
         check_format_version(attributes, files.location)
         RootFacts.model_validate(attributes)
@@ -126,8 +127,8 @@ def read_root_file(files: Storage, name: str) -> RootFile:
     except FormatVersionError as failure:
         return RootFile(name, data, problem=str(failure), foreign=True)
     except ValidationError as failure:
-        told = [f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in failure.errors()]
-        return RootFile(name, problem=f"does not say what a root must say ({'; '.join(told[:3])})")
+        problems = [f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}" for problem in failure.errors()]
+        return RootFile(name, problem=f"does not say what a root must say ({'; '.join(problems[:3])})")
     except StoreError as failure:
         return RootFile(name, problem=f"cannot be read ({failure})")
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as failure:
@@ -135,7 +136,7 @@ def read_root_file(files: Storage, name: str) -> RootFile:
     return RootFile(name, data, document)
 
 
-def documents_of(document: dict[str, Any]) -> dict[str, dict[str, Any]]:
+def documents_of(document: Root) -> dict[str, dict[str, Any]]:
     """The metadata documents that the store of a root must have."""
     attributes = document["attributes"]
     seasons = {int(season): facts["blocks"] for season, facts in attributes["seasons"].items()}
@@ -170,7 +171,7 @@ class RootChoice:
         self.files = files
         self.remedies = remedies
         #: None where there is none, and before the findings were asked for.
-        self.document: dict[str, Any] | None = None
+        self.document: Root | None = None
         #: Copies of roots, that of the newest release first.
         self.copies = sorted((name for name in sizes if COPY.fullmatch(name)), key=release_of, reverse=True)
 
@@ -189,7 +190,7 @@ class RootChoice:
         """What to do without a root."""
         # The newest that can be used: a release that was not finished has a copy and no root.
         copies = (read_root_file(self.files, name) for name in self.copies)
-        copy = next((found for found in copies if found.document is not None), None)
+        copy = next((file for file in copies if file.document is not None), None)
         if root.foreign and copy is None:
             raise FormatVersionError(root.problem)
         self.document = None if copy is None else copy.document
@@ -203,26 +204,26 @@ class RootChoice:
             return
         if copy.data == root.data:
             return
-        told = difference(root.document, copy.document) or "their bytes differ"
+        differs = difference(root.document, copy.document) or "their bytes differ"
         sound = is_sound(self.files, root), is_sound(self.files, copy)
         if sound == (False, True):
             self.document = copy.document
-            yield error("root", ROOT, f"was changed: in its copy {copy.name} {told}", self.remedies.root(copy.name))
+            yield error("root", ROOT, f"was changed: in its copy {copy.name} {differs}", self.remedies.root(copy.name))
         elif sound == (True, False):
-            yield error("root", copy.name, f"was changed: against {ROOT} {told}", f"copy {ROOT} over {copy.name}")
+            yield error("root", copy.name, f"was changed: against {ROOT} {differs}", f"copy {ROOT} over {copy.name}")
         else:
-            what = f"one of them was changed: in the second {told}"
+            what = f"one of them was changed: in the second {differs}"
             yield error("root", f"{ROOT} and {copy.name}", what, self.remedies.sealed())
 
 
-def consolidated_problems(document: dict[str, Any]) -> Iterator[tuple[str, str]]:
+def consolidated_problems(document: Root) -> Iterator[tuple[str, str]]:
     """Path and difference of every consolidated entry that is not as the layout wants it."""
     expected = documents_of(document)
-    found = document["consolidated_metadata"]["metadata"]
-    for path in sorted({*expected, *found}):
-        if path not in found:
+    stored = document["consolidated_metadata"]["metadata"]
+    for path in sorted({*expected, *stored}):
+        if path not in stored:
             yield path, "is missing"
         elif path not in expected:
             yield path, "is not expected"
-        elif told := difference(expected[path], found[path]):
-            yield path, told
+        elif differs := difference(expected[path], stored[path]):
+            yield path, differs

@@ -21,7 +21,7 @@ from h2crop_data.validation.findings import Findings, error, first
 from h2crop_data.validation.release import Release
 
 #: What format 1.0 did not have.
-SINCE_1_1 = ("percentiles", "clear_observations", "class_parcels")
+FIGURES_SINCE_1_1 = ("percentiles", "clear_observations", "class_parcels")
 #: Relative difference that is allowed to figures of format 1.0, which were summed up in another way.
 ROUNDING = 1e-9
 
@@ -58,8 +58,8 @@ def check_statistics_form(release: Release) -> Findings:
         problems = list(form_problems(release, document))
     except (KeyError, TypeError, AttributeError, ValueError) as failure:
         problems = [f"lacks a part, or has one of another form ({type(failure).__name__}: {failure})"]
-    for told in problems:
-        yield error("statistics", path, told, release.remedies.sealed())
+    for problem in problems:
+        yield error("statistics", path, problem, release.remedies.sealed())
 
 
 def form_problems(release: Release, document: dict[str, Any]) -> Iterator[str]:
@@ -140,9 +140,9 @@ def check_statistics(release: Release, sums: RunningSums) -> Findings:
         release.cannot_check(f"the statistics against the arrays: they cannot be summed up ({failure})")
         return
     release.counts["training_samples"] = expected["reflectance"].get("samples", 0)
-    told = difference(expected, stored) if release.minor else rough_difference(older(expected), stored)
-    if told:
-        yield error("statistics", path, f"is not what the arrays give: {told}", release.remedies.sealed())
+    differs = difference(expected, stored) if release.minor else rough_difference(older(expected), stored)
+    if differs:
+        yield error("statistics", path, f"is not what the arrays give: {differs}", release.remedies.sealed())
 
 
 def season_from_index(release: Release, season: int, sums: RunningSums) -> FinishedSeason:
@@ -155,7 +155,7 @@ def season_from_index(release: Release, season: int, sums: RunningSums) -> Finis
 def older(document: Any) -> Any:
     """Statistics without what format 1.0 did not have."""
     if isinstance(document, dict):
-        return {key: older(value) for key, value in document.items() if key not in SINCE_1_1}
+        return {key: older(value) for key, value in document.items() if key not in FIGURES_SINCE_1_1}
     return [older(value) for value in document] if isinstance(document, list) else document
 
 
@@ -173,4 +173,5 @@ def rough_difference(expected: Any, found: Any, at: str = "") -> str:
         pairs = [(f"{at}[{place}]", *pair) for place, pair in enumerate(zip(expected, found, strict=True))]
     else:
         return "" if expected == found else f"{at} is {short(found)}, not {short(expected)}"
-    return next((told for where, one, other in pairs if (told := rough_difference(one, other, where))), "")
+    differences = (rough_difference(wanted, stored, where) for where, wanted, stored in pairs)
+    return next(filter(None, differences), "")

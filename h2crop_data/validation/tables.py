@@ -13,13 +13,22 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pyarrow import types
 
-from h2crop_data.cube.columns import DATES, GEOMETRY, IMPORTED_COLUMNS, PARCELS, SCENES, SINCE_1_1, SQUARES, Column
+from h2crop_data.cube.columns import (
+    BLOCKS_SINCE_1_1,
+    DATES,
+    GEOMETRY,
+    IMPORTED_COLUMNS,
+    PARCELS,
+    SCENES,
+    SQUARES,
+    Column,
+)
 from h2crop_data.errors import StoreError
 from h2crop_data.validation.checks.source_checks import SourceChecks
 from h2crop_data.validation.findings import Findings, Progress, error, first
 from h2crop_data.validation.release import Release
 
-Kind = Callable[[Any], bool]
+IsKind = Callable[[Any], bool]
 #: What reading a damaged table may raise; Arrow's own errors are kinds of these.
 TABLE_ERRORS = (StoreError, OSError, ValueError, KeyError, TypeError, AttributeError, NotImplementedError, MemoryError)
 
@@ -34,7 +43,7 @@ def is_number(column: Any) -> bool:
     return bool(types.is_floating(column) or types.is_null(column))
 
 
-def is_list_of(kind: Kind) -> Kind:
+def is_list_of(kind: IsKind) -> IsKind:
     """Lists of something, or a column without any value."""
 
     def is_right(column: Any) -> bool:
@@ -54,7 +63,7 @@ def is_shape(column: Any) -> bool:
     return bool(types.is_binary(column) or types.is_large_binary(column))
 
 
-KINDS: dict[str, Kind] = {
+KINDS: dict[str, IsKind] = {
     "text": is_text,
     "texts": is_list_of(is_text),
     "integer": types.is_integer,
@@ -72,7 +81,9 @@ DOCUMENTS = ("recipes", "classes", "statistics")
 def columns_of(release: Release, name: str) -> list[Column]:
     """The columns that a table of the index may have; those of sources come with the store's layout."""
     if name == "blocks":
-        return [column for column in release.layout.block_columns() if release.minor or column.name not in SINCE_1_1]
+        return [
+            column for column in release.layout.block_columns() if release.minor or column.name not in BLOCKS_SINCE_1_1
+        ]
     if name.startswith("dates"):
         return [*DATES, *(column for source in release.layout.sources for column in source.date_columns)]
     if not name.startswith("samples"):

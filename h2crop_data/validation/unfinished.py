@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from collections import Counter
 
+from h2crop_data.cube.release_numbers import ROOT
 from h2crop_data.validation.findings import Findings, warning
 from h2crop_data.validation.release import INDEX_FILE, Release
-from h2crop_data.validation.root import ROOT
 
 SEASON_FILE = re.compile(r"(?P<season>\d{4})/.+")
 

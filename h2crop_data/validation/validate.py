@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
+from h2crop_data.cube.release_numbers import ROOT
 from h2crop_data.cube.schema import FORMAT_VERSION
 from h2crop_data.errors import StoreError, UsageError
 from h2crop_data.progress import Progress, silent
@@ -28,7 +29,7 @@ from h2crop_data.validation.reading import check_pixels
 from h2crop_data.validation.release import Release
 from h2crop_data.validation.releases import check_older_releases
 from h2crop_data.validation.remedies import Remedies, origin_of
-from h2crop_data.validation.root import ROOT, RootChoice
+from h2crop_data.validation.root import RootChoice
 from h2crop_data.validation.samples import check_samples
 from h2crop_data.validation.shards import check_shard_indexes
 from h2crop_data.validation.splits import check_splits

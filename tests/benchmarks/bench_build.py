@@ -37,7 +37,7 @@ from typing import Any
 from bench_simulate import SEASON, run_watched
 
 from h2crop_data.pipeline.build import build_store
-from h2crop_data.pipeline.engine import Workers, executor
+from h2crop_data.pipeline.engine import WorkerKind, executor
 from h2crop_data.pipeline.plan import save_plan
 from h2crop_data.pipeline.planning import make_plan
 from h2crop_data.recipe.model import load_recipe
@@ -54,7 +54,7 @@ REGION = {
     "truth_reflectance": False,
 }
 #: Kind of workers, and whether there is only one.
-VARIANTS: dict[str, tuple[Workers, bool]] = {
+VARIANTS: dict[str, tuple[WorkerKind, bool]] = {
     "one": ("threads", True),
     "threads": ("threads", False),
     "processes": ("processes", False),

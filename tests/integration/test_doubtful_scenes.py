@@ -21,7 +21,7 @@ import h2crop_data
 from h2crop_data.cli.main import app
 from h2crop_data.cube.reading import read_index, read_index_json
 from h2crop_data.errors import PlanError
-from h2crop_data.maintenance.retract import retract
+from h2crop_data.maintenance.retract import retract_from_store
 from h2crop_data.pipeline.build import BuildReport, build_store
 from h2crop_data.pipeline.engine import BuildError
 from h2crop_data.pipeline.estimate import estimate
@@ -356,7 +356,7 @@ class TestAcquisitions:
             item["id"] = "S2A_X"
         east = region.recipe(area={"bbox": [middle, SOUTH, EAST, NORTH]})
         build_store(east, tmp_path / "store", workers=1)
-        retract(tmp_path / "store", {}, ["S2A_X"], "wrong by a pixel")
+        retract_from_store(tmp_path / "store", {}, ["S2A_X"], "wrong by a pixel")
         report = build_store(region.recipe(), tmp_path / "store", extend=True, workers=1)
         season = h2crop_data.open(tmp_path / "store", 2022).load()
         assert season.sizes["sample"] == 4

@@ -23,7 +23,7 @@ from h2crop_data.cube.reading import load_root, read_index, read_index_json, sto
 from h2crop_data.errors import PlanError, StoreError
 from h2crop_data.maintenance.migrate import migrate_store
 from h2crop_data.maintenance.relabel import relabel_store
-from h2crop_data.maintenance.retract import prune, retract
+from h2crop_data.maintenance.retract import prune_store, retract_from_store
 from h2crop_data.pipeline.build import build_store
 from h2crop_data.pipeline.extension import plan_extensions
 from h2crop_data.training.dataset import CropSamples
@@ -351,9 +351,9 @@ def test_a_store_that_lost_its_root_is_left_alone_until_it_is_put_back(
         lambda: build_store(first, store, workers=1),
         lambda: build_store(first.for_seasons([2024]), store, workers=1),
         lambda: build_store(other, store, extend=True, workers=1),
-        lambda: retract(store, {2022: [0]}, [], "haze"),
+        lambda: retract_from_store(store, {2022: [0]}, [], "haze"),
         lambda: migrate_store(store),
-        lambda: prune(store, []),
+        lambda: prune_store(store, []),
         lambda: relabel_store(tmp_path / "source", store),
     ):
         with pytest.raises(StoreError, match=f"{store} lost its root zarr.json.*`{command}`") as raised:
@@ -383,7 +383,7 @@ def test_a_release_never_gets_the_number_of_another_one(grown: TinyRegion, tmp_p
     # Neither copy nor root, but a folder with its number.
     (store / "index/r9").mkdir()
     shutil.copy(store / "index/r1/blocks.parquet", store / "index/r9/blocks.parquet")
-    retract(store, {2022: [0]}, [], "haze")
+    retract_from_store(store, {2022: [0]}, [], "haze")
     assert store_attributes(store)["release"] == 10
 
 
@@ -397,9 +397,9 @@ def test_what_was_retracted_does_not_come_back_when_its_record_is_lost(
     build_store(recipe, store, workers=1)
     blocks = read_index(store, "blocks").set_index("block")["scene"]
     (one, *_), bad_blocks = blocks.index[blocks != bad].tolist(), blocks.index[blocks == bad].tolist()
-    retract(store, {2022: [one]}, [], "haze nobody saw")
+    retract_from_store(store, {2022: [one]}, [], "haze nobody saw")
     older = record.read_bytes()
-    retract(store, {}, [bad], "shifted")
+    retract_from_store(store, {}, [bad], "shifted")
     valid = values_of(store, 2022)
     if kept:
         record.write_bytes(older)
@@ -442,12 +442,12 @@ def test_what_was_retracted_does_not_come_back_when_its_record_is_lost(
 def test_a_block_retracted_beside_a_lost_record_is_retracted_too(grown: TinyRegion, tmp_path: Path) -> None:
     store = tmp_path / "store"
     build_store(grown.recipe(seasons=[2022]), store, workers=1)
-    retract(store, {2022: [0]}, [], "haze")
+    retract_from_store(store, {2022: [0]}, [], "haze")
     (store / ".build/retracted.json").unlink()
     with pytest.raises(StoreError, match=r"keeps out block 0 of 2022 \(haze\)"):
-        retract(store, {2022: [1]}, [], "smoke")
+        retract_from_store(store, {2022: [1]}, [], "smoke")
     assert store_attributes(store)["release"] == 2
-    assert retract(store, {2022: [0]}, [], "haze")[1] == 3
+    assert retract_from_store(store, {2022: [0]}, [], "haze")[1] == 3
     assert read_index(store, "blocks")["retracted"].tolist() == ["haze", "smoke"]
 
 

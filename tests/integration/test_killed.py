@@ -10,7 +10,7 @@ from killed_builds import Sweep, differences
 
 from h2crop_data.cube.reading import store_attributes
 from h2crop_data.errors import StoreError
-from h2crop_data.maintenance.retract import retract
+from h2crop_data.maintenance.retract import retract_from_store
 from h2crop_data.pipeline.build import build_store
 from h2crop_data.recipe.model import load_recipe
 
@@ -49,7 +49,7 @@ def test_a_builder_that_died_after_the_root_has_made_its_release(sweep: Sweep, t
     sweep.finish(sweep.start(sweep.recipe, store, grows))
     assert differences(store, sweep.grown if grows else sweep.reference) == []
     # The next release has the next number, whatever the dead builder left.
-    retract(tmp_path / "grows on", {2022: [0]}, [], "haze")
+    retract_from_store(tmp_path / "grows on", {2022: [0]}, [], "haze")
     assert store_attributes(tmp_path / "grows on")["release"] == release + 1
     assert not (tmp_path / "grows on/.build/sealing.json").exists()
 

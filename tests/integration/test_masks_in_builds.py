@@ -26,10 +26,11 @@ from h2crop_data.pipeline.build import build_store
 from h2crop_data.pipeline.estimate import estimate
 from h2crop_data.pipeline.planning import make_plan
 from h2crop_data.recipe.model import Recipe, load_recipe
+from h2crop_data.sentinel2.clouds import MASK_PIXEL
 from h2crop_data.sentinel2.tile_masks import MaskCode
 from h2crop_data.simulate.region import simulate_region
 from h2crop_data.simulate.settings import load_settings
-from h2crop_data.sources.sentinel2.mask_file import PIXEL, TileMasks
+from h2crop_data.sources.sentinel2.mask_file import TileMasks
 from h2crop_data.validation.validate import validate_store
 
 SETTINGS: dict[str, Any] = {
@@ -87,8 +88,8 @@ def masks_of(store: Path) -> list[TileMasks]:
 def codes_on(masks: TileMasks, place: int, cell: Cell) -> NDArray[np.uint8]:
     """The codes of a date over a cell of the tile, in pixels of 10 m."""
     west, _, _, north = masks.tile.bounds
-    left, top = (cell.corner[0] - west) // PIXEL, (north - cell.corner[1]) // PIXEL
-    side = cell.size // PIXEL
+    left, top = (cell.corner[0] - west) // MASK_PIXEL, (north - cell.corner[1]) // MASK_PIXEL
+    side = cell.size // MASK_PIXEL
     return masks.codes(place)[top : top + side, left : left + side].repeat(2, 0).repeat(2, 1)
 
 
@@ -241,7 +242,9 @@ def clear_count(masks: TileMasks, cell: Cell) -> NDArray[np.int64]:
     summed = np.zeros((int(down.sum()), int(across.sum())), np.int64)
     for place in range(len(masks.dates)):
         codes = masks.codes(place) == MaskCode.CLEAR
-        summed += codes[np.ix_((north - y[down]).astype(int) // PIXEL, (x[across] - west).astype(int) // PIXEL)]
+        summed += codes[
+            np.ix_((north - y[down]).astype(int) // MASK_PIXEL, (x[across] - west).astype(int) // MASK_PIXEL)
+        ]
     total[np.ix_(down, across)] = summed
     return total
 

@@ -28,16 +28,16 @@ from tiny_region import TinyRegion
 import h2crop_data
 from h2crop_data.errors import MissingFileError, StoreError
 from h2crop_data.maintenance.migrate import migrate_store
-from h2crop_data.maintenance.retract import retract
+from h2crop_data.maintenance.retract import retract_from_store
 from h2crop_data.pipeline.build import build_store
-from h2crop_data.pipeline.engine import Workers
+from h2crop_data.pipeline.engine import WorkerKind
 from h2crop_data.recipe.model import Recipe
 from h2crop_data.storage import s3 as object_storage
 from h2crop_data.storage.lease import Lock
 from h2crop_data.storage.local import LocalStorage
 from h2crop_data.storage.location import open_storage
 from h2crop_data.storage.requests import Patience, moment
-from h2crop_data.storage.s3 import ObjectStorage, zarr_store
+from h2crop_data.storage.s3 import ObjectStorage, s3_zarr_store
 from h2crop_data.storage.storage import Storage
 
 LOCK = ".build/lock"
@@ -882,7 +882,7 @@ def published(storage: Storage) -> dict[str, bytes]:
 
 @pytest.mark.parametrize("kind", ["threads", "processes"])
 def test_a_store_built_in_a_bucket_that_fails_every_tenth_request_is_the_one_built_in_a_folder(
-    proxy: Proxy, storage: ObjectStorage, recipe: Recipe, tmp_path: Path, kind: Workers
+    proxy: Proxy, storage: ObjectStorage, recipe: Recipe, tmp_path: Path, kind: WorkerKind
 ) -> None:
     build_store(recipe, tmp_path / "folder")
     proxy.fail_every(10, Fault(status=500))
@@ -941,11 +941,11 @@ def test_what_was_retracted_in_a_bucket_does_not_come_back_when_its_record_is_lo
     storage: ObjectStorage, recipe: Recipe
 ) -> None:
     build_store(recipe, storage.location)
-    retract(storage.location, {2022: [0]}, [], "haze")
+    retract_from_store(storage.location, {2022: [0]}, [], "haze")
     storage.delete(".build/retracted.json")
     with pytest.raises(StoreError, match=rf"keeps out block 0 of 2022 \(haze\), but {storage.location}/.build"):
         build_store(recipe, storage.location, extend=True)
-    retract(storage.location, {2022: [0]}, [], "haze")
+    retract_from_store(storage.location, {2022: [0]}, [], "haze")
     assert build_store(recipe, storage.location).release == 2
 
 
@@ -981,7 +981,7 @@ def test_zarr_reads_what_was_uploaded_sharded_and_plain(storage: ObjectStorage, 
     local = LocalStorage(folder)
     for name, _ in local.names():
         storage.share(name, local)
-    for opened in (zarr_store(storage.location), pickle.loads(pickle.dumps(zarr_store(storage.location)))):
+    for opened in (s3_zarr_store(storage.location), pickle.loads(pickle.dumps(s3_zarr_store(storage.location)))):
         group = zarr.open_group(opened, mode="r")
         for name in ("sharded", "plain"):
             array = group[name]
@@ -989,11 +989,11 @@ def test_zarr_reads_what_was_uploaded_sharded_and_plain(storage: ObjectStorage, 
             np.testing.assert_array_equal(array[:], values)
             np.testing.assert_array_equal(array[3, 1:3], values[3, 1:3])
     storage.delete("sharded/c.1.0.0")
-    missing = zarr.open_group(zarr_store(storage.location), mode="r")["sharded"]
+    missing = zarr.open_group(s3_zarr_store(storage.location), mode="r")["sharded"]
     assert isinstance(missing, zarr.Array)
     assert np.all(missing[4:] == -1)
     with pytest.raises(ValueError, match="read-only"):
-        zarr.open_group(zarr_store(storage.location), mode="w")
+        zarr.open_group(s3_zarr_store(storage.location), mode="w")
 
 
 def test_zarr_tells_a_server_that_refuses_instead_of_reading_fill(
@@ -1003,7 +1003,7 @@ def test_zarr_tells_a_server_that_refuses_instead_of_reading_fill(
     zarr.create_array(local.folder, name="a", shape=(4,), chunks=(2,), dtype="int16", fill_value=-1)[:] = 5
     for name, _ in local.names():
         storage.share(name, local)
-    array = zarr.open_array(zarr_store(storage.location), path="a", mode="r")
+    array = zarr.open_array(s3_zarr_store(storage.location), path="a", mode="r")
     proxy.fail_if(lambda request: "/c/" in request.key, Fault(status=403, code="AccessDenied"))
     with pytest.raises(StoreError, match=r"cannot read s3://.*403 Forbidden, AccessDenied.*AWS_ACCESS_KEY_ID"):
         array[:]
@@ -1014,11 +1014,11 @@ def test_zarr_tells_a_server_that_refuses_instead_of_reading_fill(
 FORKED = """
 import os, sys
 import zarr
-from h2crop_data.storage.s3 import ObjectStorage, zarr_store
+from h2crop_data.storage.s3 import ObjectStorage, s3_zarr_store
 from h2crop_data.errors import StoreError
 
 storage = ObjectStorage(sys.argv[1])
-array = zarr.open_array(zarr_store(sys.argv[1]), path="a", mode="r")
+array = zarr.open_array(s3_zarr_store(sys.argv[1]), path="a", mode="r")
 assert storage.exists("a/zarr.json")
 for ask in (lambda: storage.read("a/zarr.json"), lambda: ObjectStorage(sys.argv[1]).read("x"), lambda: array[:]):
     child = os.fork()

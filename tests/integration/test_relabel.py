@@ -16,7 +16,7 @@ from h2crop_data.cube.reading import read_index, read_index_json, store_attribut
 from h2crop_data.errors import PlanError, StoreError
 from h2crop_data.maintenance.migrate import migrate_store
 from h2crop_data.maintenance.relabel import relabel_store
-from h2crop_data.maintenance.retract import retract
+from h2crop_data.maintenance.retract import retract_from_store
 from h2crop_data.pipeline.build import build_store
 from h2crop_data.sources.parcels.source import DeclaredParcels
 
@@ -169,10 +169,10 @@ def test_a_relabelled_store_grows_and_remembers_what_was_retracted(
 
 def test_what_was_retracted_from_either_store_stays_out_of_the_new_one(source: Path, tmp_path: Path) -> None:
     new = tmp_path / "new"
-    retract(source, {2022: [0]}, [], "haze")
+    retract_from_store(source, {2022: [0]}, [], "haze")
     relabel_store(source, new)
-    retract(new, {2022: [0, 1]}, [], "smoke")
-    retract(new, {}, ["S2_2023"], "shifted")
+    retract_from_store(new, {2022: [0, 1]}, [], "smoke")
+    retract_from_store(new, {}, ["S2_2023"], "shifted")
     out = read_index(new, "blocks")["retracted"].tolist()
     assert out == ["haze", "smoke", "", "", *["shifted"] * 4]
     # A second time, as after an interruption: nothing comes back.
@@ -180,7 +180,7 @@ def test_what_was_retracted_from_either_store_stays_out_of_the_new_one(source: P
     assert (report.already_done, report.release) == (8, 3)
     assert read_index(new, "blocks")["retracted"].tolist() == out
     # What was retracted from the source since is kept out as well.
-    retract(source, {2022: [2]}, ["S2_2023"], "a second look")
+    retract_from_store(source, {2022: [2]}, ["S2_2023"], "a second look")
     assert relabel_store(source, new).release == 4
     assert read_index(new, "blocks")["retracted"].tolist() == ["haze", "smoke", "a second look", "", *out[4:]]
     assert len(read_index(new, "samples-2022")) == 1

@@ -49,7 +49,7 @@ from h2crop_data.cube.coordinates import encode_coordinate
 from h2crop_data.cube.shard import encode_shard
 from h2crop_data.errors import FormatVersionError, StoreError, UsageError
 from h2crop_data.maintenance.migrate import migrate_store
-from h2crop_data.maintenance.retract import prune, retract
+from h2crop_data.maintenance.retract import prune_store, retract_from_store
 from h2crop_data.pipeline.build import build_store
 from h2crop_data.published.importing import import_published
 from h2crop_data.published.options import ImportOptions
@@ -712,7 +712,7 @@ def test_a_store_that_grew_and_lost_blocks_gives_no_finding(tmp_path: Path) -> N
     store = tmp_path / "store"
     narrow = {**recipe.as_written(), "area": {**recipe.as_written()["area"], "bbox": [WEST, SOUTH, WEST + 1200, NORTH]}}
     build_store(written(tmp_path / "region", narrow).for_seasons([2022]), store, workers=1)
-    retract(store, {2022: [1]}, [], "clouds nobody saw")
+    retract_from_store(store, {2022: [1]}, [], "clouds nobody saw")
     build_store(recipe.for_seasons([2022]), store, extend=True, workers=1)
     build_store(recipe.for_seasons([2021]), store, workers=1)
     assert root_of(store)["attributes"]["release"] == 4
@@ -746,14 +746,14 @@ def test_a_store_that_grew_and_lost_blocks_gives_no_finding(tmp_path: Path) -> N
         assert all("h2crop prune" in one.remedy for one in found)
         (store / path).write_bytes(whole)
     # Pruned, the retracted block and the old releases are gone, and nothing is wrong with that.
-    prune(store, [])
+    prune_store(store, [])
     assert not lost.exists()
     result = validated(store)
     assert not result.findings, told(result)
 
 
 def test_a_season_without_a_sample_left_gives_no_finding(store: Path) -> None:
-    retract(store, {2021: [0, 1, 2, 3]}, [], "a year nobody wants")
+    retract_from_store(store, {2021: [0, 1, 2, 3]}, [], "a year nobody wants")
     for mode in ("quick", "full"):
         result = validated(store, mode)
         assert not result.findings, told(result)
@@ -888,7 +888,7 @@ def test_a_check_that_stumbles_keeps_no_other_from_looking(store: Path, monkeypa
         raise ZeroDivisionError("nobody thought of this")
 
     monkeypatch.setattr("h2crop_data.validation.validate.check_provenance", stumble)
-    monkeypatch.setattr("h2crop_data.validation.checks.enmap.value_problems", stumble)
+    monkeypatch.setattr("h2crop_data.validation.checks.enmap.flag_problems", stumble)
     change_json(store / "2022/s2/zarr.json", lambda one: one.update(fill_value=0))
     sign(store)
     result = validated(store)

@@ -171,6 +171,61 @@ def test_validation_knows_arrays_of_sources_by_their_checks_only(path: Path) -> 
     assert {name for name in imports_of(path) if name.startswith("h2crop_data.validation.checks.")} <= protocol
 
 
+#: What makes pools: the bounded map, a loop of its own for units that need others, threads that are kept.
+MAKE_POOLS = {"h2crop_data.bounded_map", "h2crop_data.catalog.granule_reader", "h2crop_data.pipeline.units"}
+
+
+def test_pools_are_made_in_one_place() -> None:
+    makers = {
+        module_name(path)
+        for path in MODULES
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if (isinstance(node, ast.Name) and node.id.endswith("PoolExecutor"))
+        or (isinstance(node, ast.Attribute) and (node.attr.endswith("PoolExecutor") or node.attr == "Pool"))
+    }
+    assert "h2crop_data.bounded_map" in makers
+    assert makers <= MAKE_POOLS
+
+
+#: Names that several modules define, and why that is no second meaning.
+SHARED_NAMES = {
+    "NAME": "each source's `format.py` states its own; nothing imports it",
+    "COLUMNS": "each source's `format.py` states its own; nothing imports it",
+    "NAMED": "how many names one message lists, the number each message's own",
+    "app": "where typer finds the commands of a group",
+    "main": "where Python enters: the command line, and a training step",
+    "Bands": "reflectance by band of the simulated sky, and of one reading; to be renamed in the next change of either",
+    "Part": "a part of a simulation's settings, and of a cell; to be renamed in the next change of either",
+}
+
+
+def defined_names(path: Path) -> set[str]:
+    """The public names that a module defines, but for type variables, which mean nothing outside."""
+    names: set[str] = set()
+    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            names.add(node.name)
+        elif isinstance(node, ast.Assign | ast.AnnAssign):
+            value = node.value
+            if isinstance(value, ast.Call) and isinstance(value.func, ast.Name) and value.func.id == "TypeVar":
+                continue
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            names |= {part.id for target in targets for part in ast.walk(target) if isinstance(part, ast.Name)}
+    return {name for name in names if not name.startswith("_")}
+
+
+def test_a_public_name_is_defined_once() -> None:
+    places: dict[str, list[str]] = {}
+    for path in MODULES:
+        for name in defined_names(path):
+            places.setdefault(name, []).append(module_name(path))
+    assert len(places) > 2000
+    assert places["StoreLayout"] == ["h2crop_data.cube.schema"]
+    several = {name: modules for name, modules in places.items() if len(modules) > 1}
+    assert {name: several[name] for name in several.keys() - SHARED_NAMES} == {}
+    assert SHARED_NAMES.keys() <= several.keys(), "not shared any more: take them off the list"
+
+
 @pytest.mark.parametrize("path", MODULES, ids=module_name)
 def test_modules_stay_readable(path: Path) -> None:
     """A module ends where its subject ends; one that is longer has more than one."""

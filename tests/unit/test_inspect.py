@@ -362,7 +362,7 @@ class TestPicture:
                 ("nw", colours[first]),
                 ("sw", colours[second]),
                 ("se", colours[second]),
-                ("ne", picture.BACKGROUND),
+                ("ne", picture.EMPTY_COLOUR),
             ):
                 assert np.abs(np.median(found[place], axis=(0, 1)) - rgb(color)).max() < 12, (tier, place)
         # Tier 3 of the south is unknown: a hatch, not one colour, and light.

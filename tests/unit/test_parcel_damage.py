@@ -91,7 +91,7 @@ def test_a_row_without_geometry_is_not_one_that_cannot_be_read(tmp_path: Path) -
 def test_a_file_that_must_be_looked_through_is_read_piece_by_piece(
     tmp_path: Path, piece: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(read, "PIECE", piece)
+    monkeypatch.setattr(read, "ROWS_AT_A_TIME", piece)
     path = fields(tmp_path / "parcels.gpkg")
     change_geometry(path, 3, with_wkb(b"\x01\x03garbage"))
     codes, counts, _ = near(path)

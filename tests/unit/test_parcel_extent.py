@@ -6,7 +6,7 @@ import pyproj
 import pytest
 
 from h2crop_data.grid import LONLAT
-from h2crop_data.parcels.extent import COMMON_CRS, NATIONAL_CRS, Bounds, misplacement
+from h2crop_data.parcels.extent import COMMON_CRS, NATIONAL_CRS, Extent, misplacement
 
 #: Two cells in the middle of France, and a department around them.
 CELLS = (3.0, 46.5, 3.05, 46.53)
@@ -16,18 +16,18 @@ BORDEAUX = (-1.0, 44.0, 0.0, 45.0)
 NOWHERE = float("nan")
 
 
-def in_crs(crs: str, bounds: Bounds = DEPARTMENT) -> Bounds:
+def in_crs(crs: str, bounds: Extent = DEPARTMENT) -> Extent:
     """Bounds of a box, given in longitude and latitude, in a CRS."""
-    moved: Bounds = pyproj.Transformer.from_crs(LONLAT, crs, always_xy=True).transform_bounds(*bounds)
+    moved: Extent = pyproj.Transformer.from_crs(LONLAT, crs, always_xy=True).transform_bounds(*bounds)
     return moved
 
 
-def swapped(bounds: Bounds) -> Bounds:
+def swapped(bounds: Extent) -> Extent:
     west, south, east, north = bounds
     return south, west, north, east
 
 
-def words(extent: Bounds, crs: str, ground: Bounds = CELLS) -> tuple[str, bool]:
+def words(extent: Extent, crs: str, ground: Extent = CELLS) -> tuple[str, bool]:
     """What is said of a file, and whether it is certain."""
     found = misplacement(extent, crs, ground, ["EPSG:2154", "EPSG:32631", *COMMON_CRS])
     return ("", False) if found is None else (found.what, found.certain)
@@ -35,7 +35,7 @@ def words(extent: Bounds, crs: str, ground: Bounds = CELLS) -> tuple[str, bool]:
 
 @pytest.mark.parametrize("crs", ["EPSG:2154", "EPSG:32631", "EPSG:4326", "EPSG:3857", "EPSG:3035"])
 @pytest.mark.parametrize("bounds", [DEPARTMENT, FRANCE, (3.01, 46.51, 3.01, 46.51), (-60.0, -20.0, 60.0, 60.0)])
-def test_a_file_whose_extent_meets_the_ground_is_well(crs: str, bounds: Bounds) -> None:
+def test_a_file_whose_extent_meets_the_ground_is_well(crs: str, bounds: Extent) -> None:
     assert words(in_crs(crs, bounds), crs) == ("", False)
 
 
@@ -84,7 +84,7 @@ def test_degrees_labelled_as_metres_with_swapped_axes() -> None:
     ],
 )
 @pytest.mark.parametrize("bounds", [DEPARTMENT, (2.5, 46.0, 4.0, 47.0)])
-def test_another_projection_is_named(true: str, stated: str, certain: bool, bounds: Bounds) -> None:
+def test_another_projection_is_named(true: str, stated: str, certain: bool, bounds: Extent) -> None:
     what, sure = words(in_crs(true, bounds), stated)
     assert f"in {stated} is far from the cells; it fits {true}: give `crs: {true}`" in what
     assert sure == certain

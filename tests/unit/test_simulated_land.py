@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from h2crop_data.simulate.land.field_pattern import LARGEST
 from h2crop_data.simulate.land.objects import (
-    COLUMNS,
+    LAND_FRAME,
     LAND_SQUARE,
     OBJECT_KINDS,
     REACH,
@@ -63,7 +63,7 @@ def square(region: gpd.GeoDataFrame) -> gpd.GeoDataFrame:
 
 
 def test_objects_are_valid_polygons_of_known_kinds(region: gpd.GeoDataFrame) -> None:
-    assert tuple(land_of_square(SEED, *CORNER).columns) == COLUMNS
+    assert tuple(land_of_square(SEED, *CORNER).columns) == LAND_FRAME
     assert set(region["kind"]) == set(OBJECT_KINDS)
     assert region.geometry.is_valid.all()
     assert (region.geometry.geom_type == "Polygon").all()

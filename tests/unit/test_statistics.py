@@ -175,3 +175,17 @@ def test_statistics_under_flags_that_validation_does_not_know_are_not_recomputed
     other = {"height": replace(SPECS["enmap"], name="height", statistics=by)}
     assert masks_of_sources([], other, 2022) is None
     assert masks_of_sources([], {"height": replace(other["height"], statistics=ArrayStatistics("values"))}, 2022) == {}
+    stated = {"height": replace(other["height"], statistics=replace(by, flags=4))}
+    assert masks_of_sources([], stated, 2022) == {}
+
+
+def test_statistics_under_flags_that_the_format_states() -> None:
+    values = np.arange(8, dtype=np.int16).reshape(1, 2, 2, 2)
+    doubt = np.array([[[0, 1], [4, 6]]], np.uint8)
+    height = replace(SPECS["enmap"], name="height", statistics=ArrayStatistics("values", by="doubt", flags=4))
+    flags = replace(SPECS["enmap_quality"], name="doubt", dtype=np.dtype("uint8"), fill=0, rules=None)
+    specs = {"height": height, "doubt": flags}
+    # Whatever a recipe says of them.
+    sums = block_sums({"height": values, "doubt": doubt}, specs, "train", {"doubt": 3})
+    counted = [[of_band.first, of_band.counts.tolist()] for of_band in sums.values["height"]]
+    assert counted == [[0, [1, 1]], [4, [1, 1]]]

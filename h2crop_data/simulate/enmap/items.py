@@ -18,7 +18,7 @@ from h2crop_data.constants import REFLECTANCE_FILL, REFLECTANCE_SCALE
 from h2crop_data.simulate.stac_fields import COG, Fields, bbox, box_geometry, geometry, iso, stamp, utc
 
 #: The archive lists a product this long after it was processed.
-LISTED_AFTER = timedelta(hours=7, minutes=17)
+ENMAP_LISTED_AFTER = timedelta(hours=7, minutes=17)
 #: What the archive writes for accuracies and parameters of the atmosphere that were not found.
 NOT_FOUND = -999
 #: Orbit and image numbers of one recorded datatake, and orbits a day: other numbers are counted from there.
@@ -188,7 +188,7 @@ def common_properties(product: EnmapProduct) -> Fields:
 
     The datetime is the start in whole seconds, and `view:sun_azimuth` is 180 degrees off, both as in the archive.
     """
-    listed = iso(product.processed + LISTED_AFTER, "milliseconds").replace("Z", "+00:00")
+    listed = iso(product.processed + ENMAP_LISTED_AFTER, "milliseconds").replace("Z", "+00:00")
     east, north = product.accuracy or (float(NOT_FOUND), float(NOT_FOUND))
     radial = round(float(np.hypot(east, north)), 1) if product.accuracy else float(NOT_FOUND)
     sun = {} if product.night else {"view:sun_elevation": product.sun_elevation}

@@ -55,7 +55,7 @@ NOISE = (
     *((2300, 1.3), (2346, 1.7), (2370, 2.3), (2393, 2.5), (2415, 4.1), (2438, 4.2), (2446, 6.0)),
 )
 #: Opacities from which the quality layers see something; the three steps of cirrus.
-SEEN_CLOUD, SEEN_SHADOW, SEEN_HAZE, SEEN_SNOW = 0.25, 0.4, 0.35, 0.5
+FLAGGED_CLOUD, FLAGGED_SHADOW, FLAGGED_HAZE, FLAGGED_SNOW = 0.25, 0.4, 0.35, 0.5
 CIRRUS_STEPS = (0.03, 0.12, 0.25)
 LAND, WATER, OUTSIDE = 1, 2, 3
 
@@ -303,13 +303,13 @@ def quality_layers(
     weather: Weather, water: NDArray[np.bool_], inside: NDArray[np.bool_]
 ) -> dict[str, NDArray[np.uint8]]:
     """The quality layers, by DLR's asset keys, each (y, x) uint8."""
-    cloud = weather.cloud > SEEN_CLOUD
+    cloud = weather.cloud > FLAGGED_CLOUD
     layers = {
         "quality_cloud": cloud,
-        "quality_cloud_shadow": (weather.shadow > SEEN_SHADOW) & ~cloud,
-        "quality_haze": weather.haze > SEEN_HAZE,
+        "quality_cloud_shadow": (weather.shadow > FLAGGED_SHADOW) & ~cloud,
+        "quality_haze": weather.haze > FLAGGED_HAZE,
         "quality_cirrus": np.digitize(weather.cirrus, CIRRUS_STEPS),
-        "quality_snow": weather.snow > SEEN_SNOW,
+        "quality_snow": weather.snow > FLAGGED_SNOW,
         "quality_testflags": np.where(cloud & (weather.cloud > 0.9), 16 | 32, 0),
     }
     coded = {key: np.where(inside, layer, 0).astype(np.uint8) for key, layer in layers.items()}

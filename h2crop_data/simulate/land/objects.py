@@ -37,13 +37,25 @@ REACH = JITTER + 6 * BEND
 #: Pieces below this area (m2) that a shore or a slanting cut leaves are trees, not fields.
 SMALLEST_FIELD = 200.0
 OBJECT_KINDS = ("field", "wood", "water", "village")
-COLUMNS = ("key", "kind", "x", "y", "area_ha", "variant", "soil", "shift_days", "vigour", "crop_region", "geometry")
+LAND_FRAME = (
+    "key",
+    "kind",
+    "x",
+    "y",
+    "area_ha",
+    "variant",
+    "soil",
+    "shift_days",
+    "vigour",
+    "crop_region",
+    "geometry",
+)
 
 
 def land_of_square(seed: int, column: int, row: int) -> gpd.GeoDataFrame:
     """The objects of a land square, in a fixed order, without CRS (metres of whatever zone it is used in).
 
-    column, row: of the lattice of LAND_SQUARE metres. Gives a frame of COLUMNS:
+    column, row: of the lattice of LAND_SQUARE metres. Gives a frame of LAND_FRAME:
 
     - `key` uint64: names the object for ever; what is drawn for it is drawn with this key
     - `kind` one of OBJECT_KINDS; ground without object is road, track or verge
@@ -214,7 +226,7 @@ def with_islands(
 def objects_frame(
     seed: int, regional: Regional, faces: NDArray[np.object_], kinds: NDArray[np.str_], keys: NDArray[np.uint64]
 ) -> gpd.GeoDataFrame:
-    """The frame of a land square: COLUMNS, from south to north."""
+    """The frame of a land square: LAND_FRAME, from south to north."""
     chance = Chance(seed)
     faces = shapely.normalize(faces)
     inner = shapely.get_coordinates(shapely.point_on_surface(faces))

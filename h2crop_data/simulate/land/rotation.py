@@ -58,7 +58,7 @@ POOL_OF_LETTER = {
     "v": "vegetable",
     "f": "fallow",
 }
-POOLS = (*POOL_OF_LETTER.values(), "meadow", "plantation")
+CROP_POOLS = (*POOL_OF_LETTER.values(), "meadow", "plantation")
 MEADOWS = ("grassland", "rough_grazing")
 LONGEST = 6
 #: Local taste: districts grow alike, and so do the fields of a farm. Scale in metres and spread of the logarithm of
@@ -92,7 +92,7 @@ def crop_of(seed: int, fields: pd.DataFrame, season: int, tail: float = 0.5) -> 
     place, places = places_of_taste(fields)
     draw = chance.uniform("crop", keys, turn)
     codes = np.full(len(keys), "", dtype="<U3")
-    for number, name in enumerate(POOLS):
+    for number, name in enumerate(CROP_POOLS):
         chosen = np.flatnonzero(pool == number)
         if len(chosen):
             limits = taste_limits(seed, name, tail, places.tobytes())[place[chosen]]
@@ -159,7 +159,7 @@ def template_table() -> TemplateTable:
     first = np.zeros_like(pool)
     for i, text in enumerate(texts):
         for year, letter in enumerate(text):
-            pool[i, year] = POOLS.index(POOL_OF_LETTER[letter])
+            pool[i, year] = CROP_POOLS.index(POOL_OF_LETTER[letter])
             stays = letter == "g" and year > 0 and text[year - 1] == "g"
             first[i, year] = first[i, year - 1] if stays else year
     return TemplateTable(pool, first, np.array([len(text) for text in texts]))
@@ -179,7 +179,7 @@ def pool_of_season(chance: Chance, fields: pd.DataFrame, season: int) -> tuple[N
     pool, turn = table.pool[template, slot], cycle * LONGEST + table.first[template, slot] + 1
     for name, stays in (("meadow", "meadow"), ("plantation", "plantation"), ("resting", "fallow")):
         same = use == USES.index(name)
-        pool, turn = np.where(same, POOLS.index(stays), pool), np.where(same, 0, turn)
+        pool, turn = np.where(same, CROP_POOLS.index(stays), pool), np.where(same, 0, turn)
     return pool, turn
 
 
@@ -206,7 +206,7 @@ def places_of_taste(fields: pd.DataFrame) -> tuple[NDArray[np.int64], NDArray[np
     return place.ravel(), places
 
 
-@lru_cache(maxsize=4 * len(POOLS))
+@lru_cache(maxsize=4 * len(CROP_POOLS))
 def taste_limits(seed: int, name: str, tail: float, places: bytes) -> NDArray[np.float64]:
     """Running sums (places, crops) of the shares of a pool's crops at places, up to 1; the same in every season.
 

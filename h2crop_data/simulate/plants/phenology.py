@@ -183,14 +183,14 @@ def abundances(
         if not len(at):
             continue
         if kind == "field":
-            total[at] = fields(pieces_of(ground, at), day, wet[at], strength[at], pairs or Pairs())
+            total[at] = fields(some_ground(ground, at), day, wet[at], strength[at], pairs or Pairs())
         else:
             own_day = day - ground.shift_days[at].astype(np.float64)
             total[at] = SURROUNDINGS[kind](ground.variant[at].astype(np.float64), own_day, strength[at])
     return total.astype(np.float32)
 
 
-def pieces_of(ground: Ground, at: NDArray[np.integer]) -> Ground:
+def some_ground(ground: Ground, at: NDArray[np.integer]) -> Ground:
     """Some of the pieces of ground."""
     return Ground(**{name: np.asarray(column)[at] for name, column in vars(ground).items()})
 

@@ -23,7 +23,7 @@ from h2crop_data.sources.source import BlockGround, SourceBlock
 from h2crop_data.sources.timing import Stopwatch
 
 #: Source pixels read around a block of EnMAP, for the kernel of cubic convolution.
-KERNEL_MARGIN = 3
+CUBIC_MARGIN = 3
 
 
 @dataclass(frozen=True)
@@ -83,9 +83,9 @@ def source_window(grid: GeoBox, cells: Sequence[Cell]) -> Window:
         x, y = transformer(cells[0].crs, str(grid.crs)).transform(x, y)
     column, row = ~grid.affine @ (x, y)
     height, width = grid.shape
-    left, top = (max(0, int(np.floor(values.min())) - KERNEL_MARGIN) for values in (column, row))
-    right = min(width, int(np.ceil(column.max())) + KERNEL_MARGIN)
-    bottom = min(height, int(np.ceil(row.max())) + KERNEL_MARGIN)
+    left, top = (max(0, int(np.floor(values.min())) - CUBIC_MARGIN) for values in (column, row))
+    right = min(width, int(np.ceil(column.max())) + CUBIC_MARGIN)
+    bottom = min(height, int(np.ceil(row.max())) + CUBIC_MARGIN)
     if right <= left or bottom <= top:
         raise SceneError(f"the scene does not reach the cells {cells[0].id} to {cells[-1].id}")
     return Window(left, top, right - left, bottom - top)

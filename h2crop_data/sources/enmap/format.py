@@ -12,6 +12,7 @@ from h2crop_data.cube.schema import (
     ArrayStatistics,
     CoordinateSpec,
     SourceFormat,
+    ValueRules,
     reflectance_attributes,
 )
 
@@ -49,6 +50,8 @@ def enmap_format(bands: int, cell_size: int) -> SourceFormat:
             "reflectance x 10000",
             quantity=True,
             statistics=ArrayStatistics("values", by="enmap_quality"),
+            # Bands near 1940 nm are mostly noise.
+            rules=ValueRules(plausible=(-20000, 30000)),
         ),
         ArraySpec(
             "enmap_quality",
@@ -60,6 +63,7 @@ def enmap_format(bands: int, cell_size: int) -> SourceFormat:
             ENMAP_FLAGS["outside"],
             {"long_name": "EnMAP quality flags", **flags},
             "bit flags",
+            rules=ValueRules(flags=sum(ENMAP_FLAGS.values())),
         ),
     )
     coordinates = tuple(

@@ -30,7 +30,7 @@ from h2crop_data.sources.scenes import PinnedItems, kept_identity
 from h2crop_data.sources.units import Unit
 
 #: Raised whenever the same scene gives other bands or cells.
-ALGORITHM = 1
+SCENE_ALGORITHM = 1
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ def scene_unit(item: pystac.Item, source: EnmapSettings, cell_size: int) -> Unit
         kind="scene",
         step="enmap cells",
         name=item.id,
-        algorithm=ALGORITHM,
+        algorithm=SCENE_ALGORITHM,
         # Files on this machine may be replaced while their item stays the same.
         inputs=[kept_identity(item), {key: file_stamp(asset.href) for key, asset in item.assets.items()}],
         settings={"cell_size": cell_size, "bands": bands, "flagged": sorted(set(source.flagged))},

@@ -18,7 +18,7 @@ from h2crop_data.datasheet.markdown import listing
 from h2crop_data.errors import ParcelError
 from h2crop_data.grid import LONLAT, Cell, to_crs
 from h2crop_data.parcels.damage import about_to_name_rows, check_rows
-from h2crop_data.parcels.extent import COMMON_CRS, NATIONAL_CRS, Bounds, misplacement
+from h2crop_data.parcels.extent import COMMON_CRS, NATIONAL_CRS, Extent, misplacement
 from h2crop_data.parcels.read import NO_PARCEL, ParcelFile, count_rows, open_parcels, passed_over, read_parcels
 from h2crop_data.parcels.taxonomy import hcat3_codes, load_crop_table, lost_zeros, unmapped
 from h2crop_data.progress import Progress
@@ -118,7 +118,7 @@ def check_other_files(own: YearFiles, prior: YearFiles) -> None:
 
 
 @about_to_name_rows()
-def any_near(file: ParcelFile, ground: Bounds) -> bool:
+def any_near(file: ParcelFile, ground: Extent) -> bool:
     """Whether a file has a row near some ground (longitude, latitude), whatever extent it states."""
     bounds = to_crs(shapely.box(*ground), LONLAT, file.crs).bounds
     if not np.isfinite(bounds).all():

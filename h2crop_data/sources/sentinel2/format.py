@@ -8,7 +8,14 @@ import numpy as np
 
 from h2crop_data.constants import FINE, MONTHS, REFLECTANCE_FILL
 from h2crop_data.cube.columns import Column
-from h2crop_data.cube.schema import ArraySpec, ArrayStatistics, CoordinateSpec, SourceFormat, reflectance_attributes
+from h2crop_data.cube.schema import (
+    ArraySpec,
+    ArrayStatistics,
+    CoordinateSpec,
+    SourceFormat,
+    ValueRules,
+    reflectance_attributes,
+)
 
 NAME = "sentinel2"
 COLUMNS = (
@@ -66,6 +73,7 @@ def sentinel2_format(bands: Sequence[str], cell_size: int) -> SourceFormat:
             "reflectance x 10000",
             quantity=True,
             statistics=ArrayStatistics("values"),
+            rules=ValueRules(plausible=(-2000, 20000), fill="whole pixels"),
         ),
         ArraySpec(
             "s2_clear",

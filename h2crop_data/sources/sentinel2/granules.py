@@ -22,13 +22,13 @@ from h2crop_data.catalog.providers import sentinel2_asset, sentinel2_tile
 from h2crop_data.constants import FINE, FINE_BANDS
 from h2crop_data.errors import H2cropError, ReadError, SceneError
 from h2crop_data.grid import Cell
-from h2crop_data.mgrs import TILE_SIZE, tile_bounds
+from h2crop_data.mgrs import MGRS_TILE_SIZE, tile_bounds
 from h2crop_data.recipe.model import Sentinel2Settings
 from h2crop_data.sources.scenes import kept_identity
 from h2crop_data.sources.units import Unit
 
 #: Raised whenever the same files give another grid.
-ALGORITHM = 1
+GRID_ALGORITHM = 1
 #: Pixels of 10 m along a unit of reading, and along its pieces, as near as internal tiles allow.
 UNIT_SIDE, PIECE_SIDE = 2048, 1024
 #: How many times as long as wanted a unit may be so that it has whole tiles of every resolution.
@@ -103,7 +103,7 @@ def expected_grid(item: pystac.Item) -> GranuleGrid | None:
         epsg, west, _, _, north = tile_bounds(tile)
     except ValueError:
         return None
-    return GranuleGrid(epsg, tile, west, north, TILE_SIZE // FINE, TILE_SIZE // FINE)
+    return GranuleGrid(epsg, tile, west, north, MGRS_TILE_SIZE // FINE, MGRS_TILE_SIZE // FINE)
 
 
 def grid_unit(items: Sequence[pystac.Item], settings: Sentinel2Settings) -> Unit:
@@ -120,7 +120,7 @@ def grid_unit(items: Sequence[pystac.Item], settings: Sentinel2Settings) -> Unit
         kind="scene",
         step="sentinel2 grid",
         name=f"{tile} {items[0].id}",
-        algorithm=ALGORITHM,
+        algorithm=GRID_ALGORITHM,
         inputs=[[kept_identity(item) for item in items], [list(map(file_stamp, hrefs)) for hrefs in files]],
         settings={"bands": bands},
         compute=partial(look_at_granules, tile, files),

@@ -20,12 +20,12 @@ from numpy.typing import NDArray
 
 from h2crop_data.errors import H2cropError
 from h2crop_data.grid import TILE_SIZE, ProcessingTile
+from h2crop_data.sentinel2.clouds import MASK_PIXEL
 from h2crop_data.sentinel2.tile_masks import MaskCode
 
-#: Metres of a pixel of masks, and pixels along a tile.
-PIXEL = 20
-SIDE = TILE_SIZE // PIXEL
-DATES = "dates.json"
+#: Pixels of masks along a tile.
+MASK_SIDE = TILE_SIZE // MASK_PIXEL
+DATES_MEMBER = "dates.json"
 #: ZIP archives hold a time for each member; the same masks must give the same bytes.
 NO_TIME = (1980, 1, 1, 0, 0, 0)
 #: Files that a process keeps open.
@@ -57,7 +57,7 @@ class TileMasks:
     def __init__(self, path: Path) -> None:
         self.path = path
         with zipfile.ZipFile(path) as archive:
-            document = json.loads(archive.read(DATES))
+            document = json.loads(archive.read(DATES_MEMBER))
         self.tile = ProcessingTile(*document["tile"])
         #: Rows of the table of dates.
         self.dates: list[dict[str, Any]] = document["dates"]
@@ -75,13 +75,13 @@ class TileMasks:
     def codes(self, place: int) -> NDArray[np.uint8]:
         """What a date shows, (y, x) codes at 20 m."""
         with zipfile.ZipFile(self.path) as archive:
-            return np.frombuffer(archive.read(member(place)), np.uint8).reshape(SIDE, SIDE)
+            return np.frombuffer(archive.read(member(place)), np.uint8).reshape(MASK_SIDE, MASK_SIDE)
 
     def clear(self, name: str) -> NDArray[np.bool_]:
         """Where the date that an item shows is clear, (y, x) at 20 m; nowhere for an item it has nothing of."""
         place = self.places.get(name)
         if place is None or not self.dates[place]["clear"]:
-            return np.zeros((SIDE, SIDE), bool)
+            return np.zeros((MASK_SIDE, MASK_SIDE), bool)
         cleared: NDArray[np.bool_] = self.codes(place) == MaskCode.CLEAR
         return cleared
 
@@ -104,7 +104,7 @@ def masks_as_bytes(
     document = {"tile": [tile.epsg, tile.column, tile.row], "dates": list(rows)}
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED, compresslevel=6) as archive:
-        archive.writestr(zipfile.ZipInfo(DATES, NO_TIME), json.dumps(document, sort_keys=True))
+        archive.writestr(zipfile.ZipInfo(DATES_MEMBER, NO_TIME), json.dumps(document, sort_keys=True))
         for place, of_date in enumerate(codes):
             info = zipfile.ZipInfo(member(place), NO_TIME)
             info.compress_type = zipfile.ZIP_DEFLATED

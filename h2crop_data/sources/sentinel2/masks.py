@@ -18,9 +18,10 @@ from h2crop_data.catalog.access import repeated
 from h2crop_data.constants import FINE
 from h2crop_data.grid import Cell
 from h2crop_data.sentinel2.clear import clear_pixels
+from h2crop_data.sentinel2.clouds import MASK_PIXEL
 from h2crop_data.sources.sentinel2.granules import GranuleGrid
 from h2crop_data.sources.sentinel2.looks import CellLook
-from h2crop_data.sources.sentinel2.mask_file import PIXEL, SIDE, TileMasks
+from h2crop_data.sources.sentinel2.mask_file import MASK_SIDE, TileMasks
 from h2crop_data.sources.sentinel2.readings import Box, CellPart
 
 #: Scene classification of pixels that a granule did not image.
@@ -105,8 +106,8 @@ class ClearByMasks:
             if name not in masks.places:
                 continue
             west, _, _, north = masks.tile.bounds
-            columns, rows = (np.floor(metres / PIXEL).astype(int) for metres in (across - west, north - down))
-            inside_x, inside_y = ((places >= 0) & (places < SIDE) for places in (columns, rows))
+            columns, rows = (np.floor(metres / MASK_PIXEL).astype(int) for metres in (across - west, north - down))
+            inside_x, inside_y = ((places >= 0) & (places < MASK_SIDE) for places in (columns, rows))
             if inside_x.any() and inside_y.any():
                 of_tile = masks.clear(name)[np.ix_(rows[inside_y], columns[inside_x])]
                 clear[np.ix_(inside_y, inside_x)] = of_tile

@@ -26,8 +26,7 @@ from h2crop_data.sources.sentinel2.granules import grid_from_result, grid_unit
 from h2crop_data.sources.sentinel2.mask_file import MaskFile, open_masks
 from h2crop_data.sources.sentinel2.readings import ALGORITHM, NO_PIXELS, Sentinel2Reading, as_reading, readings_of
 from h2crop_data.sources.sentinel2.select import Sentinel2Scenes, choose_sentinel2
-from h2crop_data.sources.sentinel2.tile_unit import STEP as MASKS
-from h2crop_data.sources.sentinel2.tile_unit import mask_ground, mask_units, tile_tasks
+from h2crop_data.sources.sentinel2.tile_unit import MASK_STEP, mask_ground, mask_units, tile_tasks
 from h2crop_data.sources.sentinel2.to_read import masks_to_read, sentinel2_to_read
 from h2crop_data.sources.sentinel2.words import Sentinel2Words
 from h2crop_data.sources.source import BlockGround, PlannedBlock, ReadFile, Request, Selected, Source, SourceBlock
@@ -127,7 +126,7 @@ class Sentinel2(Source):
             grid_from_result(result.read()) for unit, result in known if unit.kind == "scene" and result.error is None
         ]
         grids = {grid.tile: grid for grid in found if grid is not None}
-        masks = {unit.id: result for unit, result in known if unit.step == MASKS}
+        masks = {unit.id: result for unit, result in known if unit.step == MASK_STEP}
         return replace(pinned, grids={**pinned.grids, **grids}, masks={**pinned.masks, **masks})
 
     def readings(

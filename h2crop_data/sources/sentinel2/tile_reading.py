@@ -24,20 +24,20 @@ from h2crop_data.constants import FINE, REFLECTANCE_FILL
 from h2crop_data.errors import ReadError, SceneError
 from h2crop_data.grid import LONLAT, TILE_MARGIN, ProcessingTile, geobox, transformer
 from h2crop_data.recipe.model import Sentinel2Settings
-from h2crop_data.sentinel2.clouds import CloudMethod, Detection, to_20_metres
+from h2crop_data.sentinel2.clouds import MASK_PIXEL, CloudMethod, Detection, to_20_metres
 from h2crop_data.sentinel2.reflectance import sentinel2_reflectance
-from h2crop_data.sentinel2.sun import sun_position
+from h2crop_data.sentinel2.sun import sun_angles
 from h2crop_data.sentinel2.tile_masks import MaskCode, MaskRules, TileDates, mask_tile
 from h2crop_data.sources.sentinel2.detectors import BANDS_OF_RULES, detectors_of, l2a_bands
 from h2crop_data.sources.sentinel2.looks import CellLook
-from h2crop_data.sources.sentinel2.mask_file import PIXEL, SIDE, masks_as_bytes
+from h2crop_data.sources.sentinel2.mask_file import MASK_SIDE, masks_as_bytes
 
 #: Pixels of 20 m in the margin, and along a tile with it; rows and columns of the tile itself.
-MARGIN = TILE_MARGIN // PIXEL
-SIDE_WITH_MARGIN = SIDE + 2 * MARGIN
-INNER = (slice(MARGIN, MARGIN + SIDE), slice(MARGIN, MARGIN + SIDE))
+MARGIN = TILE_MARGIN // MASK_PIXEL
+SIDE_WITH_MARGIN = MASK_SIDE + 2 * MARGIN
+INNER = (slice(MARGIN, MARGIN + MASK_SIDE), slice(MARGIN, MARGIN + MASK_SIDE))
 #: Ground is cut to what was imaged in whole steps of so many pixels of 20 m: 60 m.
-STEP = 3
+CUT_STEP = 3
 #: Classes of the scene classification that never become clear where it is among the methods: not imaged, saturated,
 #: clouds, snow.
 HOPELESS = (0, 1, 8, 9, 10, 11)
@@ -176,7 +176,7 @@ class TileMaker:
         bands = {band: self.mosaic(one, band, begun) for band in self.bands}
         for target, band in zip((dates.blue, dates.infrared, dates.swir), BANDS_OF_RULES, strict=True):
             if band in bands:
-                target[place] = averaged(bands[band], PIXEL)[box]
+                target[place] = averaged(bands[band], MASK_PIXEL)[box]
         for detector in self.detectors:
             seen = (
                 [bands[band] for band in detector.bands]
@@ -227,7 +227,7 @@ class TileMaker:
             if any(layer is None for layer in layers):
                 one.skipped = f"its L1C cannot be read: {', '.join(name for name in one.gaps if name in one.l1c)}"
                 return None
-            bands.append(filled([layer for layer in layers if layer is not None]))
+            bands.append(first_values([layer for layer in layers if layer is not None]))
         return bands
 
     def mosaic(self, one: LookOnTile, band: str, begun: Mapping[tuple[str, str], Numbers]) -> NDArray[np.int16]:
@@ -238,7 +238,7 @@ class TileMaker:
             if found is not None:
                 shown = repeated(one.source == one.look.items.index(name), len(found) // SIDE_WITH_MARGIN)
                 layers.append(np.where(shown, found, np.int16(REFLECTANCE_FILL)))
-        return filled(layers)
+        return first_values(layers)
 
     def reflectance(
         self, one: LookOnTile, name: str, band: str, begun: Mapping[tuple[str, str], Numbers]
@@ -281,7 +281,7 @@ class TileMaker:
         crs = f"EPSG:{self.task.tile.epsg}"
         longitude, latitude = transformer(crs, LONLAT).transform((west + east) / 2, (south + north) / 2)
         # A datatake takes up to 40 minutes: the time of the granule, not of its beginning.
-        azimuth, elevation = sun_position(acquired(self.task.items[one.look.items[0]]), longitude, latitude)
+        azimuth, elevation = sun_angles(acquired(self.task.items[one.look.items[0]]), longitude, latitude)
         convergence = Proj(crs).get_factors(longitude, latitude).meridian_convergence
         return (azimuth - convergence) % 360, elevation
 
@@ -319,7 +319,7 @@ def imaged_box(layers: Sequence[NDArray[np.uint8]]) -> tuple[slice, slice]:
     for axis in (1, 0):
         places = np.flatnonzero(imaged.any(axis=axis))
         first, last = (int(places[0]), int(places[-1])) if len(places) else (0, -1)
-        spans.append(slice(first // STEP * STEP, -(-(last + 1) // STEP) * STEP))
+        spans.append(slice(first // CUT_STEP * CUT_STEP, -(-(last + 1) // CUT_STEP) * CUT_STEP))
     return spans[0], spans[1]
 
 
@@ -329,7 +329,7 @@ def every_20_metres(numbers: NDArray[Any]) -> NDArray[Any]:
     return numbers[::times, ::times]
 
 
-def filled(layers: Sequence[NDArray[np.int16]]) -> NDArray[np.int16]:
+def first_values(layers: Sequence[NDArray[np.int16]]) -> NDArray[np.int16]:
     """Layers of one ground in pixels of 10 or 20 m as one: each pixel of the first that has a value, at the finest."""
     if not layers:
         return np.full((SIDE_WITH_MARGIN, SIDE_WITH_MARGIN), REFLECTANCE_FILL, np.int16)
@@ -345,7 +345,7 @@ def averaged(pixels: NDArray[np.int16], pixel: int) -> NDArray[np.int16]:
 
     A pixel has a value where all of its parts have one.
     """
-    own = PIXEL * SIDE_WITH_MARGIN // len(pixels)
+    own = MASK_PIXEL * SIDE_WITH_MARGIN // len(pixels)
     if pixel % own:
         pixels, own = repeated(pixels, own // FINE), FINE
     times = pixel // own

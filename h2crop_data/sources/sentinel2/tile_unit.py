@@ -27,8 +27,8 @@ from h2crop_data.sources.sentinel2.tile_reading import TileTask, make_masks
 from h2crop_data.sources.units import Unit
 
 #: Raised whenever the same scenes and settings give other masks.
-ALGORITHM = 1
-STEP = "sentinel2 masks"
+MASK_ALGORITHM = 1
+MASK_STEP = "sentinel2 masks"
 
 
 def rules_of(clouds: Clouds) -> MaskRules:
@@ -108,9 +108,9 @@ def mask_unit(task: TileTask, season: int, detectors: Sequence[CloudMethod]) -> 
     stamps += [[file_stamp(asset.href) for _, asset in sorted(other.assets.items())] for other in others.values()]
     return Unit(
         kind="tile",
-        step=STEP,
+        step=MASK_STEP,
         name=f"clouds over {task.tile.id}, {season}",
-        algorithm=ALGORITHM,
+        algorithm=MASK_ALGORITHM,
         inputs={
             "season": season,
             "items": [[kept_identity(item), task.offsets[name]] for name, item in sorted(task.items.items())],

@@ -10,10 +10,10 @@ import pystac
 from h2crop_data.catalog.access import file_stamp, is_remote
 from h2crop_data.catalog.providers import sentinel2_asset
 from h2crop_data.constants import FINE_BANDS
+from h2crop_data.sentinel2.clouds import MASK_PIXEL
 from h2crop_data.sources.readings import ToRead
 from h2crop_data.sources.scenes import SECONDS_A_READ
 from h2crop_data.sources.sentinel2.detectors import CLASSIFICATION, l1c_bands, l2a_bands
-from h2crop_data.sources.sentinel2.mask_file import PIXEL
 from h2crop_data.sources.sentinel2.readings import Box, Sentinel2Reading
 from h2crop_data.sources.sentinel2.tile_reading import SIDE_WITH_MARGIN, TileTask
 from h2crop_data.sources.sentinel2.unit import common, ground_of, pieces_of
@@ -58,7 +58,7 @@ def sentinel2_to_read(readings: Iterable[Sentinel2Reading]) -> ToRead:
 def masks_to_read(tasks: Iterable[TileTask]) -> ToRead:
     """What masking clouds takes where every date has something clear; of L1C too."""
     total = ToRead()
-    side = SIDE_WITH_MARGIN * PIXEL
+    side = SIDE_WITH_MARGIN * MASK_PIXEL
     for task in tasks:
         clouds = task.settings.clouds
         seconds = SECONDS_OF_RULES + sum(

@@ -22,14 +22,14 @@ FAULTS = {
     "s2_impossible": "Sentinel-2 scenes with clear pixels above reflectance 2 (these pixels were not used)",
 }
 #: Shares of the table of dates that a datasheet sums up.
-MASKED = ("clear", "cloud", "shadow", "cast_shadow", "near", "second_look", "snow", "unusable")
+MASKED_SHARES = ("clear", "cloud", "shadow", "cast_shadow", "near", "second_look", "snow", "unusable")
 
 
 class Sentinel2Words(SourceWords):
     """Sentinel-2 in a datasheet."""
 
     def summary(self, source: SourceFormat) -> str:
-        return f"monthly Sentinel-2 composites in {plural(len(stored_bands(source)), 'band')}"
+        return f"monthly Sentinel-2 composites in {plural(len(band_names(source)), 'band')}"
 
     def origin(self, source: SourceFormat, tables: IndexTables) -> list[str]:
         return [
@@ -39,7 +39,7 @@ class Sentinel2Words(SourceWords):
 
     def bands(self, source: SourceFormat, tables: IndexTables, coordinates: Coordinates) -> list[list[str]]:
         found = tables.statistics.get("reflectance", {}).get("s2", [])
-        return [band_row(name, band) for name, band in zip(stored_bands(source), found, strict=False)]
+        return [band_row(name, band) for name, band in zip(band_names(source), found, strict=False)]
 
     def pixels(self, source: SourceFormat) -> str:
         return "of Sentinel-2 all months together"
@@ -73,7 +73,7 @@ class Sentinel2Words(SourceWords):
             for section in recipe_sections(tables, "published")[:1]
             if section.get("s2_clear")
         ]
-        coarse = [name for name in stored_bands(source) if name not in FINE_BANDS]
+        coarse = [name for name in band_names(source) if name not in FINE_BANDS]
         if coarse and any(section.get("resampling") == "nearest" for section in sections):
             limits.append(f"{', '.join(coarse)} are measured at 20 m; each of their pixels is repeated 2 x 2.")
         for season, samples in tables.samples.items():
@@ -118,14 +118,17 @@ def masked_dates(tables: IndexTables) -> list[str]:
         for methods, of_methods in dates.groupby(dates["methods"].map(", ".join), sort=True):
             seen = of_methods[of_methods["imaged"] > 0]
             weights = seen["imaged"].to_numpy()
-            means = [share(float(np.average(seen[column], weights=weights))) if len(seen) else "-" for column in MASKED]
+            means = [
+                share(float(np.average(seen[column], weights=weights))) if len(seen) else "-"
+                for column in MASKED_SHARES
+            ]
             skipped = int((of_methods["skipped"] != "").sum())
             rows.append([str(season), methods, count(of_methods["time"].nunique()), *means, count(skipped)])
-    columns = ["season", "clouds by", "dates", *(column.replace("_", " ") for column in MASKED), "not used"]
+    columns = ["season", "clouds by", "dates", *(column.replace("_", " ") for column in MASKED_SHARES), "not used"]
     return table(columns, rows)
 
 
-def stored_bands(source: SourceFormat) -> Sequence[str]:
+def band_names(source: SourceFormat) -> Sequence[str]:
     """The stored bands."""
     return next((spec.values or () for spec in source.coordinates if spec.name == "s2_band"), ())
 

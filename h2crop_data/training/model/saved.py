@@ -26,7 +26,7 @@ from h2crop_data.training.model.config import REFUSED, ModelConfig
 
 CONFIG_FILE = "config.json"
 FORMAT = "h2crop model"
-FORMAT_VERSION = 1
+MODEL_FORMAT_VERSION = 1
 
 
 class StoredConfig(BaseModel):
@@ -44,11 +44,11 @@ def write_model(folder: Path, config: ModelConfig, weights: Mapping[str, Tensor]
     try:
         folder.mkdir(parents=True, exist_ok=True)
         save_file({key: tensor.detach().contiguous() for key, tensor in weights.items()}, partial)
-        sha256 = checksum(partial)
+        sha256 = weights_checksum(partial)
         target = folder / f"model-{sha256[:16]}.safetensors"
         document = {
             "format": FORMAT,
-            "format_version": FORMAT_VERSION,
+            "format_version": MODEL_FORMAT_VERSION,
             "inputs": config.inputs,
             "outputs": {f"tier {tier}": config.classes[tier] + 1 for tier in config.tiers},
             "taxonomy": config.taxonomy,
@@ -80,7 +80,7 @@ def read_model(folder: Path) -> tuple[ModelConfig, dict[str, Tensor]]:
         facts = document["weights"]
         path, size, sha256 = folder / str(facts["file"]), int(facts["bytes"]), str(facts["sha256"])
     except ValidationError as error:
-        raise ModelError(f"{folder / CONFIG_FILE}: {in_words(error)}; save the model again") from error
+        raise ModelError(f"{folder / CONFIG_FILE}: {validation_in_words(error)}; save the model again") from error
     except (KeyError, TypeError, ValueError) as error:
         raise ModelError(f"{folder / CONFIG_FILE} is damaged: {error!r}; save the model again") from error
     check_file(path, size, sha256)
@@ -94,7 +94,7 @@ def check_file(path: Path, size: int, sha256: str) -> None:
     """Raises ModelError if a file is not the one that config.json states."""
     try:
         found = path.stat().st_size
-        same = found == size and checksum(path) == sha256
+        same = found == size and weights_checksum(path) == sha256
     except FileNotFoundError as error:
         raise ModelError(f"{path}, named in {CONFIG_FILE}, does not exist; copy the whole folder") from error
     except OSError as error:
@@ -118,21 +118,21 @@ def read_config(folder: Path) -> dict[str, Any]:
         raise ModelError(f"{path} is not JSON: {error}; save the model again") from error
     if not isinstance(document, dict) or document.get("format") != FORMAT:
         raise ModelError(f"{path} was not written by save_pretrained; give the folder of a saved model")
-    if document.get("format_version") != FORMAT_VERSION:
+    if document.get("format_version") != MODEL_FORMAT_VERSION:
         raise ModelError(
-            f"{path} has format version {document.get('format_version')!r}, this h2crop reads {FORMAT_VERSION}; "
+            f"{path} has format version {document.get('format_version')!r}, this h2crop reads {MODEL_FORMAT_VERSION}; "
             "load it with the version that saved it"
         )
     return document
 
 
-def checksum(path: Path) -> str:
+def weights_checksum(path: Path) -> str:
     """SHA-256 of a file."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def in_words(error: ValidationError) -> str:
+def validation_in_words(error: ValidationError) -> str:
     """What does not fit, in one line: `field: reason; field: reason`."""
     reasons = []
     for problem in error.errors():

@@ -1,4 +1,4 @@
-"""What Sentinel-2 must be: composites, clear days and days of the year that agree with each other and with scenes."""
+"""What Sentinel-2 must be beside the rules of its arrays: clear days and days that agree with each other and scenes."""
 
 from __future__ import annotations
 
@@ -10,15 +10,11 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from h2crop_data.constants import MONTHS, REFLECTANCE_FILL
+from h2crop_data.constants import LONGEST_DATATAKE, MONTHS, REFLECTANCE_FILL
 from h2crop_data.validation.checks.source_checks import Arrays, BlockValues, DerivedColumn, SourceChecks, ValueCheck
 from h2crop_data.validation.findings import Findings, error, first
-from h2crop_data.validation.values import Problem, implausible, wrong_samples
+from h2crop_data.validation.values import Problem, wrong_samples
 
-#: Stored reflectance outside these bounds is hardly that of ground.
-PLAUSIBLE = (-2000, 20000)
-#: Between the beginning of a datatake and the last of its scenes.
-LONGEST_DATATAKE = pd.Timedelta(minutes=60)
 #: Columns of the table of dates that are shares of what was imaged and add up to 1, to what rounding leaves.
 CODE_SHARES = ("clear", "cloud", "shadow", "cast_shadow", "snow", "second_look", "near", "unusable")
 SHARES_ADD_UP = 1e-4
@@ -124,12 +120,7 @@ def date_table_problems(table: pd.DataFrame, named: set[str], taken: set[str]) -
 def value_problems(arrays: Arrays, season: int, *, imported: bool) -> Iterator[Problem]:
     """What cannot be true in `s2` (sample, month, s2_band, y, x), `s2_clear` and `s2_day` (sample, month, y, x)."""
     values, clear, day = arrays.get("s2"), arrays.get("s2_clear"), arrays.get("s2_day")
-    filled = None
-    if values is not None:
-        yield from implausible("s2", values, PLAUSIBLE)
-        fill = values == REFLECTANCE_FILL
-        filled = fill.all(axis=2)
-        yield from wrong_samples("s2", "fill", fill.any(axis=2) & ~filled, "with fill in some bands only")
+    filled = None if values is None else (values == REFLECTANCE_FILL).all(axis=2)
     if clear is not None:
         more = clear > lengths_of_months(season)[:, None, None]
         yield from wrong_samples("s2_clear", "range", more, "with more clear days than the month has")

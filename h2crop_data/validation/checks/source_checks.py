@@ -1,7 +1,8 @@
 """What `h2crop validate` asks of a source: what its arrays, columns and coordinates must hold.
 
-Validation shares no code with the sources of a build, so that a mistake there is not made here again. A source whose
-checks are in this folder has its values looked at; of others only files, chunks and checksums are.
+Validation shares no code with the sources of a build, so that a mistake there is not made here again. What the format
+of a source states of its numbers (`ValueRules`) is checked for every source; what arrays must be against each other,
+columns, scenes and the index is known of the sources in this folder alone.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ from rasterio.vrt import WarpedVRT
 from h2crop_data.constants import COARSE
 from h2crop_data.cube.columns import Column
 from h2crop_data.cube.index import IndexTables
-from h2crop_data.cube.schema import ArraySpec, ArrayStatistics, SourceFormat
+from h2crop_data.cube.schema import ArraySpec, ArrayStatistics, SourceFormat, ValueRules
 from h2crop_data.datasheet.words import SourceWords
 from h2crop_data.errors import ReadError
 from h2crop_data.grid import Cell
@@ -83,6 +83,7 @@ class Terrain(Source):
             "m",
             quantity=True,
             statistics=ArrayStatistics("values"),
+            rules=ValueRules(possible=(-500, 9000)),
         )
         return SourceFormat(self.name, "Terrain", self.group, (elevation,), columns=COLUMNS)
 
