@@ -49,7 +49,7 @@ def date_levels(
     which = np.broadcast_to(np.arange(number, dtype=np.float32)[:, None, None], shape)
     before, after = nearest_clear(np.concatenate([values, when[:, None], which[:, None]], axis=1), known)
     apart = after[:, 3] - before[:, 3]
-    usable = known & (apart < APART)
+    usable = known & (apart > 0) & (apart < APART)
     levels = np.zeros((number, 3), np.float32)
     compared = []
     for i in range(number):

@@ -7,7 +7,7 @@ changes for good agrees with one of its neighbours. Ground that changes and chan
 - Soil that dries, stubble, straw brighten at least as much at 1610 nm as in blue; clouds, haze and smoke do not, for
   they are white or blue over ground that is brighter at 1610 nm than in blue.
 - Water over a field is as dark as shadow in the infrared but not in blue, where the sky lights shadows less than water
-  and its mud shine.
+  and its mud shine; and no cloud is as dark at 1610 nm as water.
 
 The other way round, what was masked on suspicion (near a cloud, dark, unclassified, in shadow) and lies within what its
 neighbours show is clear.
@@ -35,15 +35,19 @@ class LookLimits:
     dry: float = 0.8
     #: Darker ground whose blue is above that of shadow by more than this is under water.
     water: float = 0.02
+    #: Whatever its blue, ground that keeps less than this share of its light at 1610 nm is under water.
+    drowned: float = 0.2
     #: How often it is looked again without what was dropped.
     passes: int = 2
     #: A suspicion is dropped where blue is above both neighbours by at most this,
-    as_bright: float = 0.012
+    as_bright: float = 0.01
     #: and near and short-wave infrared are above this share of both.
     as_dark: float = 0.95
-    #: The same of what is only unclassified.
-    unclear_bright: float = 0.02
-    unclear_dark: float = 0.8
+    #: Or it is brighter by at most this where it rises at 1610 nm by this times its rise in blue.
+    driest: float = 0.06
+    surely_dry: float = 1.2
+    #: Of what is only unclassified one of the two may be darker, down to this share.
+    darkest: float = 0.8
     #: Unclassified ground without clear dates within this many days is compared with its unclassified dates.
     apart: int = 45
 
@@ -83,8 +87,8 @@ def second_look(
         before, after = nearest_clear(values, believed)
         believed &= ~(believed & not_believed(values, before, after, limits))
     around = neighbours_within(values, days, believed, limits.apart)
-    restored = suspect & known & agrees(values, *around, limits.as_bright, limits.as_dark)
-    restored |= unclassified & known & agrees(values, *around, limits.unclear_bright, limits.unclear_dark)
+    in_both, in_one = agrees(values, *around, limits)
+    restored = known & ((suspect & in_both) | (unclassified & in_one))
     left = unclassified & known & ~restored
     restored |= restored_among_themselves(values, days, believed | restored, left, limits)
     return Looked(clear & known & ~believed, restored)
@@ -120,21 +124,24 @@ def restored_among_themselves(
     if not candidates.any():
         return candidates
     before, after = nearest_clear(values, believed | candidates)
-    return candidates & agrees(values, before, after, limits.as_bright, limits.as_dark)
+    in_both, _ = agrees(values, before, after, limits)
+    return candidates & in_both
 
 
 def agrees(
-    values: NDArray[np.float32],
-    before: NDArray[np.float32],
-    after: NDArray[np.float32],
-    as_bright: float,
-    as_dark: float,
-) -> NDArray[np.bool_]:
-    """Whether observations (n, y, x) are neither brighter nor darker than both neighbours; arrays as `not_believed`."""
+    values: NDArray[np.float32], before: NDArray[np.float32], after: NDArray[np.float32], limits: LookLimits
+) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Whether observations (n, y, x) are no brighter than their neighbours and in neither infrared darker, or in one.
+
+    Arrays as for `not_believed`. What is brighter as dry ground is, is as bright as its neighbours.
+    """
     highest, lowest = np.maximum(before, after), np.minimum(before, after)
-    alike: NDArray[np.bool_] = values[:, 0] <= highest[:, 0] + 10_000 * as_bright
-    alike &= (values[:, 1:] >= as_dark * lowest[:, 1:]).all(axis=1)
-    return alike
+    rise = values - highest
+    dry = (rise[:, 2] >= limits.surely_dry * rise[:, 0]) & (rise[:, 0] <= 10_000 * limits.driest)
+    bright = (rise[:, 0] <= 10_000 * limits.as_bright) | dry
+    lit = values[:, 1:] >= limits.as_dark * lowest[:, 1:]
+    weak = (values[:, 1:] >= limits.darkest * lowest[:, 1:]).all(axis=1)
+    return bright & lit.all(axis=1), bright & lit.any(axis=1) & weak
 
 
 def not_believed(
@@ -148,6 +155,7 @@ def not_believed(
     rise = values - highest
     brighter = (rise[:, 0] > 10_000 * limits.brighter) & (rise[:, 2] < limits.dry * rise[:, 0])
     share = values / np.maximum(lowest, 1)
+    brighter &= share[:, 2] > limits.drowned
     darker = (share[:, 1:] < limits.darker).all(axis=1) & (lowest[:, 1:] > 0).all(axis=1)
     in_shadow = highest[:, 0] * (1 - BLUE_IN_SHADOW * (1 - share[:, 1]))
     darker &= values[:, 0] < in_shadow + 10_000 * limits.water

@@ -80,7 +80,7 @@ class MaskRules:
     #: deviations above other heights; and so many metres wider.
     matched: float = 0.04
     distinct: float = 4.0
-    shape_margin: float = 60.0
+    shape_margin: float = 20.0
     #: Shadows cast that are narrower than twice this many metres are none, and others are this much wider.
     smallest_shadow: float = 20.0
     shadow_margin: float = 40.0
@@ -111,8 +111,11 @@ def mask_tile(dates: TileDates, rules: MaskRules) -> NDArray[np.uint8]:
     """The MaskCode (n, y, x) of every pixel of every date.
 
     Of several codes that hold the first of this order stands: not imaged, cloud, shadow, snow, unusable, near, cast
-    shadow, second look.
+    shadow, second look. Shadow, near and unusable (but saturated) are clear where the second look finds them so. Raises
+    ValueError where the dates are not in order.
     """
+    if (np.diff(dates.days) < 0).any():
+        raise ValueError(f"dates must be in order of time, not {dates.days.tolist()}")
     codes = np.empty(dates.classes.shape, np.uint8)
     for i in range(len(codes)):
         codes[i] = first_codes(dates.classes[i], dates.cloud[i], dates.shadow[i], rules)
@@ -129,7 +132,7 @@ def mask_tile(dates: TileDates, rules: MaskRules) -> NDArray[np.uint8]:
             part = codes[:, rows]
             values = levelled(levels, dates.blue[:, rows], dates.infrared[:, rows], dates.swir[:, rows])
             suspect = np.isin(part, SUSPECT) & ~certain[:, rows]
-            unclassified = (part == MaskCode.UNUSABLE) & ~certain[:, rows]
+            unclassified = (part == MaskCode.UNUSABLE) & ~certain[:, rows] & (dates.classes[:, rows] != SCL_SATURATED)
             looked = second_look(values, dates.days, part == MaskCode.CLEAR, suspect, unclassified, rules.limits)
             part[looked.dropped] = MaskCode.SECOND_LOOK
             part[looked.restored] = MaskCode.CLEAR
@@ -159,8 +162,7 @@ def cast_shadows(
     darkness = np.full((len(codes), *(length // COARSE for length in codes.shape[1:])), np.nan, np.float32)
     for rows in strips(codes.shape, COARSE):
         values = levelled(levels, dates.blue[:, rows], dates.infrared[:, rows], dates.swir[:, rows])
-        is_shade, dark = is_dark(codes[:, rows], values, rules)
-        by_darkness[:, rows] = is_shade
+        by_darkness[:, rows], dark = is_dark(codes[:, rows], values, rules)
         part = slice(rows.start // COARSE, rows.start // COARSE + dark.shape[1] // COARSE)
         darkness[:, part] = coarser(dark)
     for i, (azimuth, elevation) in enumerate(dates.sun.tolist()):
@@ -170,15 +172,13 @@ def cast_shadows(
             continue
         # Over ground that was not imaged clouds may stand as beyond the edges.
         unseen = cloud | (codes[i] == MaskCode.NOT_IMAGED)
-        by_darkness[i] &= under_clouds(unseen, (azimuth, elevation), rules.heights, MASK_PIXEL)
-        by_darkness[i] = without_specks(
-            by_darkness[i], rules.smallest_shadow / MASK_PIXEL, rules.shadow_margin / MASK_PIXEL
-        )
+        shade = by_darkness[i] & under_clouds(unseen, (azimuth, elevation), rules.heights, MASK_PIXEL)
+        by_darkness[i] = without_specks(shade, rules.smallest_shadow / MASK_PIXEL, rules.shadow_margin / MASK_PIXEL)
         few = coarser(cloud[None].astype(np.float32))[0] > 0.5
         match = matched_height(few, darkness[i], (azimuth, elevation), rules.heights, MASK_PIXEL * COARSE)
         if match and match.darkness > rules.matched and match.distinct > rules.distinct:
-            shade = moved_along(cloud, (azimuth, elevation), match.height, MASK_PIXEL)
-            by_shape[i] = dilated(shade, rules.shape_margin / MASK_PIXEL)
+            moved = moved_along(cloud, (azimuth, elevation), match.height, MASK_PIXEL)
+            by_shape[i] = dilated(moved, rules.shape_margin / MASK_PIXEL)
     return by_darkness, by_shape
 
 
@@ -196,9 +196,10 @@ def is_dark(
     one = np.where(np.isnan(before), after, before)
     usual = (one + np.where(np.isnan(after), before, after)) / 2
     limits = np.array([rules.dark_infrared, rules.dark_swir], np.float32)[:, None, None]
-    dark: NDArray[np.bool_] = (values < limits * usual).all(axis=1)
-    dark |= (values < rules.darker * np.minimum(before, after)).all(axis=1)
+    much = np.all(values < limits * usual, axis=1)
+    little = np.all(values < rules.darker * np.minimum(before, after), axis=1)
     missing = 1 - (values / np.maximum(usual, 100)).mean(axis=1)
+    dark: NDArray[np.bool_] = much | little
     return dark, np.where(clear, np.clip(missing, -0.3, 0.5), np.float32(np.nan))
 
 

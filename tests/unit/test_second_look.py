@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from h2crop_data.constants import REFLECTANCE_FILL
 from h2crop_data.sentinel2.neighbours import nearest_clear
 from h2crop_data.sentinel2.second_look import LookLimits, second_look
 
@@ -19,7 +19,7 @@ CROP = (350, 4200, 2000)
 STUBBLE = (900, 2900, 3300)
 PLOUGHED = (600, 1500, 2100)
 DRY_SOIL = (1150, 2900, 4000)
-FLOOD = (700, 500, 150)
+FLOOD = (750, 500, 150)
 
 
 def under_cloud(ground: Any, opacity: float) -> Any:
@@ -34,14 +34,17 @@ def in_shadow(ground: Any, share: float) -> Any:
     return tuple(value * (1 - share * (1 - sky)) for value, sky in zip(ground, (0.4, 0.17, 0.1), strict=True))
 
 
-def look(*dates: Any, clear: Any = None, suspect: Any = None) -> tuple[Any, Any]:
-    """What the second look drops and restores of one pixel's dates, each (n,)."""
-    values = np.array(dates, float).round().astype(np.int16)[:, :, None, None]
-    shape = (len(dates), 1, 1)
-    clear = np.ones(shape, bool) if clear is None else np.array(clear, bool).reshape(shape)
-    suspect = ~clear if suspect is None else np.array(suspect, bool).reshape(shape)
-    dropped, restored = second_look(clear, suspect, values[:, 0], values[:, 1], values[:, 2])
-    return dropped[:, 0, 0], restored[:, 0, 0]
+def look(*dates: Any, clear: Any = None, suspect: Any = None, unclassified: Any = None, every: int = 10) -> Any:
+    """What the second look drops and restores of one pixel's dates, `every` so many days, each (n,)."""
+    number = len(dates)
+    values = np.array(dates, np.float32)[:, :, None, None]
+    nothing = np.zeros(number, bool)
+    unclassified = nothing if unclassified is None else np.array(unclassified, bool)
+    clear = ~unclassified if clear is None else np.array(clear, bool)
+    suspect = ~clear & ~unclassified if suspect is None else np.array(suspect, bool)
+    masks = [mask.reshape(number, 1, 1) for mask in (clear, suspect, unclassified)]
+    looked = second_look(values, np.arange(0, every * number, every, np.int32), *masks)
+    return looked.dropped[:, 0, 0], looked.restored[:, 0, 0]
 
 
 class TestWhatIsDropped:
@@ -113,35 +116,65 @@ class TestSuspicion:
         _, restored = look(CROP, (600, 3500, 2600), STUBBLE, clear=[1, 0, 1])
         assert restored[1]
 
+    def test_at_the_end_of_a_season_the_only_neighbour_counts_if_it_is_near(self) -> None:
+        assert look(CROP, CROP, clear=[0, 1])[1].tolist() == [True, False]
+        assert not look(CROP, CROP, clear=[0, 1], every=60)[1].any()
+
+    def test_bright_ground_that_is_never_classified_is_compared_with_itself(self) -> None:
+        roof = (1700, 2600, 2900)
+        cloudy = under_cloud(roof, 0.3)
+        kinds = [1, 1, 1, 1, 1]
+        _, restored = look(roof, roof, cloudy, roof, roof, unclassified=kinds)
+        assert restored.tolist() == [False, True, False, True, False]
+
+    def test_unclassified_soil_that_is_brighter_as_dry_ground_is_clear(self) -> None:
+        _, restored = look(CROP, DRY_SOIL, PLOUGHED, unclassified=[0, 1, 0])
+        assert restored.tolist() == [False, True, False]
+
+    def test_unclassified_veils_stay_masked(self) -> None:
+        for veiled in (under_cloud(CROP, 0.06), (CROP[0] + 200, CROP[1] + 60, CROP[2] + 20)):
+            assert not look(CROP, veiled, CROP, unclassified=[0, 1, 0])[1].any()
+
     def test_nothing_is_restored_without_neighbours_or_suspicion(self) -> None:
-        assert not look(CROP, CROP, clear=[0, 1])[1].any()
+        assert not look(CROP, CROP, clear=[0, 0])[1].any()
         assert not look(CROP, CROP, CROP, clear=[1, 0, 1], suspect=[0, 0, 0])[1].any()
+
+
+SERIES = st.tuples(
+    hnp.arrays(np.float32, (6, 3, 2, 3), elements=st.integers(-200, 9000)),
+    hnp.arrays(np.int8, (6, 2, 3), elements=st.integers(0, 3)),
+)
+
+
+def run(values: Any, kinds: Any) -> Any:
+    """The second look of observations that are clear (0), suspect (1), unclassified (2) or cloud (3)."""
+    days = np.arange(0, 10 * len(values), 10, np.int32)
+    return second_look(values, days, kinds == 0, kinds == 1, kinds == 2)
 
 
 class TestFigures:
     @settings(deadline=None, max_examples=40)
-    @given(hnp.arrays(np.int16, (6, 3, 2, 3), elements=st.integers(-200, 9000)), hnp.arrays(bool, (6, 2, 3)))
-    def test_in_reverse_time_it_says_the_same(self, values: Any, clear: Any) -> None:
-        def run(values: Any, clear: Any) -> Any:
-            return second_look(clear, ~clear, values[:, 0], values[:, 1], values[:, 2])
-
-        for forward, backward in zip(run(values, clear), run(values[::-1], clear[::-1]), strict=True):
-            assert (forward == backward[::-1]).all()
+    @given(SERIES)
+    def test_in_reverse_time_it_says_the_same(self, series: Any) -> None:
+        values, kinds = series
+        forward, backward = run(values, kinds), run(values[::-1], kinds[::-1])
+        assert (forward.dropped == backward.dropped[::-1]).all()
+        assert (forward.restored == backward.restored[::-1]).all()
 
     @settings(deadline=None, max_examples=40)
-    @given(hnp.arrays(np.int16, (6, 3, 2, 3), elements=st.integers(-200, 9000)), hnp.arrays(bool, (6, 2, 3)))
-    def test_pixels_are_judged_apart(self, values: Any, clear: Any) -> None:
-        dropped, restored = second_look(clear, ~clear, values[:, 0], values[:, 1], values[:, 2])
-        assert not (dropped & ~clear).any()
-        assert not (restored & clear).any()
+    @given(SERIES)
+    def test_pixels_are_judged_apart(self, series: Any) -> None:
+        values, kinds = series
+        looked = run(values, kinds)
+        assert not (looked.dropped & (kinds != 0)).any()
+        assert not (looked.restored & (kinds != 1) & (kinds != 2)).any()
         for y, x in np.ndindex(2, 3):
-            own, mask = values[:, :, y : y + 1, x : x + 1], clear[:, y : y + 1, x : x + 1]
-            alone = second_look(mask, ~mask, own[:, 0], own[:, 1], own[:, 2])
-            assert (alone[0][:, 0, 0] == dropped[:, y, x]).all()
-            assert (alone[1][:, 0, 0] == restored[:, y, x]).all()
+            alone = run(values[:, :, y : y + 1, x : x + 1], kinds[:, y : y + 1, x : x + 1])
+            assert (alone.dropped[:, 0, 0] == looked.dropped[:, y, x]).all()
+            assert (alone.restored[:, 0, 0] == looked.restored[:, y, x]).all()
 
     def test_what_has_no_value_is_left_alone_and_compared_with_nothing(self) -> None:
-        nothing = (REFLECTANCE_FILL,) * 3
+        nothing = (math.nan,) * 3
         dropped, restored = look(CROP, nothing, under_cloud(CROP, 0.5), CROP)
         assert dropped.tolist() == [False, False, True, False]
         assert not restored.any()
