@@ -17,11 +17,21 @@ import rasterio
 from numpy.typing import NDArray
 
 from h2crop_data.constants import REFLECTANCE_FILL
+from h2crop_data.recipe.model import Clouds
 from h2crop_data.sentinel2.clouds import CloudMethod
 from h2crop_data.sentinel2.tile_masks import MaskRules, TileDates
+from h2crop_data.sources.sentinel2.tile_unit import rules_of
 
 #: Pixels of 10 m and of 20 m along the patch.
 FINE, COARSE = 64, 32
+#: Dates that someone who looked at every picture saw to be clear, all over or but for specks; some are a little hazy.
+CLEAR_DATES = (
+    "2017-08-27", "2017-09-26", "2017-11-02", "2017-11-22", "2018-01-16", "2018-01-19", "2018-01-26", "2018-02-08",
+    "2018-02-25", "2018-02-28", "2018-03-25", "2018-04-19", "2018-04-26", "2018-05-04", "2018-05-06", "2018-05-09",
+    "2018-05-11", "2018-05-26", "2018-06-23", "2018-06-28", "2018-06-30", "2018-07-05", "2018-07-08", "2018-07-15",
+    "2018-07-23", "2018-08-02", "2018-08-07", "2018-08-17", "2018-09-01", "2018-09-21", "2018-09-26", "2018-10-06",
+    "2018-10-08", "2018-10-13", "2018-10-21", "2018-10-28",
+)  # fmt: skip
 KEYS = {"B02": "blue", "B03": "green", "B04": "red", "B08": "nir", "B8A": "nir08", "B11": "swir16", "B12": "swir22"}
 
 
@@ -133,8 +143,8 @@ def with_detector(dates: TileDates, found: tuple[NDArray[np.bool_], NDArray[np.b
 
 
 def default_rules(method: str) -> MaskRules:
-    """The rules of a recipe that names only the method."""
-    from h2crop_data.recipe.model import Clouds
-    from h2crop_data.sources.sentinel2.tile_unit import rules_of
-
-    return rules_of(Clouds(method=method))
+    """The rules of a recipe that names only the method, and L1C where that needs it."""
+    document: dict[str, Any] = {"method": method}
+    if "s2cloudless" in method:
+        document["l1c"] = {"catalog": "l1c.json"}
+    return rules_of(Clouds.model_validate(document))
