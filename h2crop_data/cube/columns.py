@@ -100,7 +100,13 @@ BLOCK_RECORDS = (
     Column("files", "texts", "its shards", filled=True, known="derived"),
     Column("sha256", "texts", "their SHA-256, in the same order", filled=True, known="derived"),
     Column("software", "text", "what built it", known="derived"),
-    Column("dates", "texts", "units of the table of dates that its pixels come from", known="derived", always=False),
+    Column(
+        "dates",
+        "texts",
+        "rows of the table of dates on its ground, by `masks`",
+        known="derived",
+        always=False,
+    ),
     Column("retracted", "text", "why it is not part of the release; empty where it is"),
 )
 #: Columns of blocks that came with format 1.1.
@@ -129,7 +135,7 @@ PARCELS = (
 )
 #: What every table of dates has; the rest states the source whose dates they are.
 DATES = (
-    Column("unit", "text", "unit of work that looked at the date; `dates` of blocks.parquet names it", filled=True),
+    Column("masks", "text", "SHA-256 of the rows of a tile; `dates` of blocks.parquet names it", filled=True),
     Column("tile", "text", "processing tile: EPSG, size in metres, column, row", filled=True),
     Column("time", "time", "of the look: when its datatake began", filled=True),
 )

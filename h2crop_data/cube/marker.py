@@ -28,7 +28,7 @@ class FinishedBlock(TypedDict):
 class Marker(FinishedBlock, total=False):
     """What `.build/<season>/<block>.json` says."""
 
-    #: Units of work whose rows of the table of dates tell of its pixels.
+    #: Rows of the table of dates that tell of its pixels, by their digests.
     dates: list[str]
     #: Of a built block: seconds by step, and when it was finished (UTC).
     seconds: dict[str, float]

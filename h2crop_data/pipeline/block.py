@@ -60,7 +60,7 @@ class AssembledBlock:
     provenance: list[dict[str, Any]]
     sums: BlockSums
     seconds: dict[str, float]
-    #: Units of work whose rows of the table of dates tell of its pixels.
+    #: Rows of the table of dates that tell of its pixels, by their digests.
     dates: list[str] = field(default_factory=list)
 
 

@@ -1,9 +1,9 @@
 """The table of dates: what units of work say of each date over the ground of blocks, kept beside their markers.
 
-.build/dates/<unit>.json   rows of a unit, written once, before blocks that use it are built
+.build/dates/<digest>.json   the rows of a unit, called by their digest, written before blocks that use them are built
 
-A marker names the units of its block, and sealing puts their rows together. The work folder, in which results lie, can
-be deleted at any time; these rows cannot.
+A marker names the rows of its block, and sealing puts them together. The work folder, in which results lie, can be
+deleted at any time; these rows cannot.
 """
 
 from __future__ import annotations
@@ -26,25 +26,25 @@ FOLDER = f"{BUILD_FOLDER}/dates"
 def keep_dates(files: Storage, plan: SeasonPlan) -> None:
     """Keep the rows of the units whose results a plan was given. Raises StoreError."""
     for source, settings in used_sources(plan.recipe):
-        for unit, rows in source.dates(settings, plan.pinned[source.name]).items():
-            if not files.exists(name_of(unit)):
-                files.replace(name_of(unit), [canonical_json(rows).encode()])
+        for digest, rows in source.dates(settings, plan.pinned[source.name]).items():
+            if not files.exists(name_of(digest)):
+                files.replace(name_of(digest), [canonical_json(rows).encode()])
 
 
-def table_of_dates(files: Storage, units: Iterable[str], layout: StoreLayout) -> pd.DataFrame | None:
-    """The rows of some units as a table, in order of ground and time; None where there are none.
+def table_of_dates(files: Storage, digests: Iterable[str], layout: StoreLayout) -> pd.DataFrame | None:
+    """Rows by their digests as a table, in order of ground and time; None where there are none.
 
     Raises StoreError where rows are lost.
     """
     rows: list[dict[str, Any]] = []
-    for unit in sorted(set(units)):
-        if not files.exists(name_of(unit)):
+    for digest in sorted(set(digests)):
+        if not files.exists(name_of(digest)):
             raise StoreError(
-                f"{files.where(name_of(unit))} is missing, in which blocks have what was seen on their dates; put it "
+                f"{files.where(name_of(digest))} is missing, in which blocks have what was seen on their dates; put it "
                 f"back from a copy of the store, or delete the marker of one of these blocks "
                 f"({BUILD_FOLDER}/<season>/<block>.json) and build again"
             )
-        rows += [{"unit": unit, **row} for row in files.read_json(name_of(unit))]
+        rows += [{"masks": digest, **row} for row in files.read_json(name_of(digest))]
     if not rows:
         return None
     columns = [*DATES, *(column for source in layout.sources for column in source.date_columns)]
@@ -54,9 +54,9 @@ def table_of_dates(files: Storage, units: Iterable[str], layout: StoreLayout) ->
             table[column.name] = pd.to_datetime(table[column.name], utc=True, format="ISO8601").dt.as_unit("us")
         elif column.dtype == "number":
             table[column.name] = table[column.name].astype("float64")
-    return table.sort_values(["tile", "time", "unit"], ignore_index=True)
+    return table.sort_values(["tile", "time", "masks"], ignore_index=True)
 
 
-def name_of(unit: str) -> str:
-    """The file of a unit's rows."""
-    return f"{FOLDER}/{unit}.json"
+def name_of(digest: str) -> str:
+    """The file of some rows."""
+    return f"{FOLDER}/{digest}.json"

@@ -26,7 +26,7 @@ from typing import Any
 
 from h2crop_data.errors import H2cropError, StoreError
 from h2crop_data.progress import Progress, silent
-from h2crop_data.sources.units import RunUnits, Unit, UnitResult
+from h2crop_data.sources.units import ProvisionalResult, RunUnits, Unit, UnitResult
 from h2crop_data.storage.local import LocalStorage
 from h2crop_data.storage.storage import BUILD_FOLDER, TEMPORARY, canonical_json
 
@@ -69,6 +69,10 @@ class WorkFolder:
         """Write the result of a unit, then its marker, each whole or not at all. Raises StoreError."""
         name = self.name_of(unit)
         self.files.write(name + RESULT, [result])
+        if isinstance(result, ProvisionalResult):
+            # Without a marker it is computed again by the next build.
+            self.delete(name + MARKER)
+            return self.files.folder / f"{name}{RESULT}"
         marker = {**described(unit), "bytes": len(result), "sha256": hashlib.sha256(result).hexdigest()}
         if unit.stamp is not None:
             marker["stamp"] = unit.stamp

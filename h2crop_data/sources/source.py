@@ -202,7 +202,7 @@ class SourceBlock:
     rows: list[dict[str, Any]]
     #: Values of its coordinates along `sample` and another axis: those of all samples of the block.
     coordinates: dict[str, list[float]] = field(default_factory=dict)
-    #: Units of work whose rows of the table of dates (`Source.dates`) tell of its pixels.
+    #: Rows of the table of dates (`Source.dates`) that tell of its pixels, by their digests.
     dates: list[str] = field(default_factory=list)
 
 
@@ -361,7 +361,7 @@ class Source(ABC):
         return ToRead()
 
     def dates(self, settings: Any, pinned: Any) -> dict[str, list[dict[str, Any]]]:
-        """Rows of the table of dates by the unit of work that gave them, of the units whose results it was given."""
+        """Rows of the table of dates by their digest, one entry for each unit of work whose result it was given."""
         return {}
 
     def months_without(self, pinned: Any, season: int) -> list[int]:

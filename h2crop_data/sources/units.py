@@ -55,6 +55,10 @@ class Unit:
         return hashlib.sha256(text.encode()).hexdigest()
 
 
+class ProvisionalResult(bytes):
+    """A result for this build alone, because something could not be read; the next one computes it again."""
+
+
 @dataclass(frozen=True)
 class UnitResult:
     """What became of a unit: a file, or an error."""

@@ -211,8 +211,8 @@ def test_cells_over_two_tiles_take_their_parts_from_both(recipe_of: RecipeOf, tm
     assert any(len(tiles_of(cell)) > 1 for cell in cells)
     dates = read_index(store, "dates-2022")
     blocks = read_index(store, "blocks")
-    assert {unit for found in blocks["dates"] for unit in found} == set(dates["unit"])
-    assert dates.groupby("unit")["tile"].nunique().eq(1).all()
+    assert {digest for found in blocks["dates"] for digest in found} == set(dates["masks"])
+    assert dates.groupby("masks")["tile"].nunique().eq(1).all()
     data = h2crop_data.open(store, 2022)
     by_tile = {masks.tile: masks for masks in masks_of(store)}
     for place, cell in enumerate(cells):
@@ -310,7 +310,7 @@ class TestTableOfDates:
         [
             (lambda table: table.assign(clear=table["clear"] + 0.2), "do not add up to 1"),
             (lambda table: pd.concat([table, table.iloc[:1]]), "listed more than once"),
-            (lambda table: table.assign(unit="f" * 64), "has no dates of units that blocks name"),
+            (lambda table: table.assign(masks="f" * 64), "lacks rows that blocks name"),
             (lambda table: table.assign(items=[["S2X"]] * len(table)), "does not have as taken"),
             (lambda table: table.drop(columns="cloud"), "has no column cloud"),
         ],
@@ -403,12 +403,16 @@ class TestMissingInputs:
             before = {path.name: path.read_bytes() for path in lost}
         finally:
             href.write_bytes(whole)
-        # Repaired, the tile is masked again by the next build: the file is another one.
+        # The next build masks the tile again, and the block that it builds has rows of its own.
         (store / ".build/2022/000000.json").unlink()
         build_store(recipe_of(gaps="record"), store, workers=1)
         after = {path.name: path.read_bytes() for path in (store / ".build/work/sentinel2-masks").glob("*.bin")}
         assert after.keys() == before.keys()
         assert after != before
+        blocks = read_index(store, "blocks")
+        dates = read_index(store, "dates-2022")
+        assert len({digest for found in blocks["dates"] for digest in found}) == 2 == dates["masks"].nunique()
+        assert [finding for finding in validate_store(store).findings if finding.severity == "error"] == []
 
     def test_items_without_a_band_of_the_masks_say_what_needs_it(self, simulated: Path, recipe_of: RecipeOf) -> None:
         listed = json.loads((simulated / "catalog/sentinel-2-c1-l2a.json").read_text())

@@ -62,11 +62,6 @@ class Sky:
     #: Aerosol left in, as reflectance in the blue: mean of the date, and standard deviation over the ground.
     aerosol: tuple[float, float] = (0.0, 0.0)
 
-    @property
-    def overcast(self) -> bool:
-        """Whether nothing but the colour of an overcast sky is seen."""
-        return any(layer.kind == "overcast" for layer in self.layers)
-
 
 @dataclass(frozen=True)
 class Weather:

@@ -78,8 +78,8 @@ def sentinel2_block(task: Sentinel2Task, ground: BlockGround, watch: Stopwatch) 
             | {"s2_clear_share": [float(share) for share in shares[place]]}
             for place, cell in enumerate(cells)
         ]
-    units = sorted({masks.unit for reading in task.readings.values() for masks in reading.masks})
-    return SourceBlock({"s2": s2, "s2_clear": clear, "s2_day": day}, facts, dates=units)
+    digests = sorted({masks.opened().digest for reading in task.readings.values() for masks in reading.masks})
+    return SourceBlock({"s2": s2, "s2_clear": clear, "s2_day": day}, facts, dates=digests)
 
 
 def parts_of(

@@ -6,6 +6,7 @@ uint8 (`sentinel2.tile_masks.MaskCode`), rows from north to south. A date is dec
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import zipfile
@@ -57,7 +58,10 @@ class TileMasks:
     def __init__(self, path: Path) -> None:
         self.path = path
         with zipfile.ZipFile(path) as archive:
-            document = json.loads(archive.read(DATES_MEMBER))
+            written = archive.read(DATES_MEMBER)
+        document = json.loads(written)
+        #: What blocks call the rows: SHA-256 of them as they are written.
+        self.digest = hashlib.sha256(written).hexdigest()
         self.tile = ProcessingTile(*document["tile"])
         #: Rows of the table of dates.
         self.dates: list[dict[str, Any]] = document["dates"]
@@ -86,9 +90,15 @@ class TileMasks:
         return cleared
 
 
-@lru_cache(maxsize=KEPT_OPEN)
 def open_masks(path: Path) -> TileMasks:
-    """The masks in a file, its table of dates read once."""
+    """The masks in a file, its table of dates read once as long as the file stays the same."""
+    found = path.stat()
+    return opened_masks(path, (found.st_size, found.st_mtime_ns, found.st_ino))
+
+
+@lru_cache(maxsize=KEPT_OPEN)
+def opened_masks(path: Path, stamp: tuple[int, ...]) -> TileMasks:
+    """The masks in a file as it is: another stamp, another file."""
     return TileMasks(path)
 
 

@@ -154,7 +154,8 @@ class Sentinel2(Source):
         return [month for month in range(1, MONTHS + 1) if month not in months]
 
     def dates(self, settings: Sentinel2Settings, pinned: Sentinel2Scenes) -> dict[str, list[dict[str, Any]]]:
-        return {name: open_masks(result.file).dates for name, result in pinned.masks.items() if result.file is not None}
+        found = [open_masks(result.file.resolve()) for result in pinned.masks.values() if result.file is not None]
+        return {masks.digest: masks.dates for masks in found}
 
     def task(self, settings: Sentinel2Settings, pinned: Sentinel2Scenes, block: PlannedBlock) -> Sentinel2Task:
         cells = set(block.cells)

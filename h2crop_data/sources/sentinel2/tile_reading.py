@@ -31,6 +31,7 @@ from h2crop_data.sentinel2.tile_masks import MaskCode, MaskRules, TileDates, mas
 from h2crop_data.sources.sentinel2.detectors import BANDS_OF_RULES, detectors_of, l2a_bands
 from h2crop_data.sources.sentinel2.looks import CellLook
 from h2crop_data.sources.sentinel2.mask_file import MASK_SIDE, masks_as_bytes
+from h2crop_data.sources.units import ProvisionalResult
 
 #: Pixels of 20 m in the margin, and along a tile with it; rows and columns of the tile itself.
 MARGIN = TILE_MARGIN // MASK_PIXEL
@@ -65,9 +66,14 @@ class TileTask:
 
 
 def make_masks(task: TileTask, needs: Sequence[Path]) -> bytes:
-    """The masks of a tile, as `mask_file` keeps them. Raises ReadError, SceneError where gaps are not recorded."""
+    """The masks of a tile, as `mask_file` keeps them; provisional where a scene could not be read.
+
+    Raises ReadError, SceneError where gaps are not recorded.
+    """
     with GranuleReader(task.settings.connections) as reader:
-        return TileMaker(task, reader).masks()
+        maker = TileMaker(task, reader)
+        masks = maker.masks()
+    return ProvisionalResult(masks) if maker.has_gaps else masks
 
 
 @dataclass
@@ -100,6 +106,8 @@ class TileMaker:
         self.detectors = detectors_of(task.settings.clouds)
         #: The bands of L2A that are read: those of the rules, and those of detectors.
         self.bands = l2a_bands(task.settings.clouds)
+        #: Whether some scene could not be read.
+        self.has_gaps = False
 
     def masks(self) -> bytes:
         """The masks. Raises ReadError, SceneError."""
@@ -270,6 +278,7 @@ class TileMaker:
         except (ReadError, SceneError):
             if self.task.settings.gaps == "fail":
                 raise
+        self.has_gaps = True
         one.gaps.append(name)
         if name in one.look.items:
             one.classes[one.source == one.look.items.index(name)] = 0

@@ -54,7 +54,7 @@ class Sentinel2Checks(SourceChecks[None]):
         if "dates" in blocks:
             # Those of retracted blocks are not part of the release.
             blocks = blocks[blocks["retracted"] == ""]
-            named = {unit for units in blocks["dates"].dropna() for unit in units}
+            named = {digest for digests in blocks["dates"].dropna() for digest in digests}
         path, remedy = self.release.index_path(f"dates-{season}"), self.release.remedies.wrong_index()
         if table is None:
             if named and f"dates-{season}" not in self.release.attributes["index"]:
@@ -66,11 +66,11 @@ class Sentinel2Checks(SourceChecks[None]):
         if samples is None or "s2_dates" not in samples or "dates" not in blocks:
             return
         clear = table[table["clear"] > 0]
-        days = {unit: set(times.dt.strftime("%Y-%m-%d")) for unit, times in clear.groupby("unit")["time"]}
+        days = {digest: set(times.dt.strftime("%Y-%m-%d")) for digest, times in clear.groupby("masks")["time"]}
         masked = blocks[blocks["dates"].notna() & (blocks["dates"].str.len() > 0)]
         of_block = {
-            block: set().union(*(days.get(unit, set()) for unit in units))
-            for block, units in zip(masked["block"], masked["dates"], strict=True)
+            block: set().union(*(days.get(digest, set()) for digest in digests))
+            for block, digests in zip(masked["block"], masked["dates"], strict=True)
         }
         rows = samples[samples["block"].isin(list(of_block))]
         for sample, block, named_days in zip(rows["sample"], rows["block"], rows["s2_dates"], strict=True):
@@ -97,13 +97,16 @@ class Sentinel2Checks(SourceChecks[None]):
 
 
 def date_table_problems(table: pd.DataFrame, named: set[str], taken: set[str]) -> Iterator[str]:
-    """What cannot be true in a table of dates, in words. named: units that blocks name. taken: scenes that are used."""
-    lacking = sorted(named - set(table["unit"]))
+    """What cannot be true in a table of dates, in words.
+
+    named: rows that blocks name, by digest. taken: scenes that are used.
+    """
+    lacking = sorted(named - set(table["masks"]))
     if lacking:
-        yield f"has no dates of units that blocks name: {first(lacking)}"
-    twice = table.duplicated(["unit", "time"]) | table.duplicated(["unit", "tile", "time"])
+        yield f"lacks rows that blocks name: {first(lacking)}"
+    twice = table.duplicated(["masks", "time"])
     if twice.any():
-        yield f"dates of a unit are listed more than once: {first(table['unit'][twice].tolist())}"
+        yield f"dates of a tile are listed more than once: {first(table['masks'][twice].tolist())}"
     shares = table[list(CODE_SHARES)]
     outside = ((shares < 0) | (shares > 1)).any(axis=1) | ~table["imaged"].between(0, 1)
     total = shares.sum(axis=1)
