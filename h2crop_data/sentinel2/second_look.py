@@ -27,8 +27,9 @@ from h2crop_data.sentinel2.neighbours import nearest_clear
 class LookLimits:
     """When an observation is not believed; reflectance 0..1."""
 
-    #: Blue above both neighbours by more than this.
-    brighter: float = 0.03
+    #: Blue above both neighbours by more than this, without what the whole date is brighter; and with it.
+    brighter: float = 0.02
+    hazier: float = 0.03
     #: Near and short-wave infrared below this share of both neighbours.
     darker: float = 0.7
     #: Ground that brightens at 1610 nm by this times its rise in blue is dry, not cloudy.
@@ -74,18 +75,20 @@ def second_look(
     suspect: NDArray[np.bool_],
     unclassified: NDArray[np.bool_],
     limits: LookLimits = LookLimits(),
+    veil: NDArray[np.float32] | None = None,
 ) -> Looked:
     """Look again at the observations of some pixels, dates in order of time.
 
     values: blue, near and short-wave infrared x 10000 (n, 3, y, x), NaN where there is none. clear, suspect,
     unclassified: (n, y, x), none of them twice. An observation without a clear date on both sides stays what it is.
-    Ground that is unclassified for weeks on end, as bright ground is, is compared with itself.
+    Ground that is unclassified for weeks on end, as bright ground is, is compared with itself. veil: what was taken
+    from the blue of whole dates (n,), x 10000: it counts again where it is asked what is haze.
     """
     known = ~np.isnan(values[:, 0])
     believed = clear & known
     for _ in range(limits.passes):
         before, after = nearest_clear(values, believed)
-        believed &= ~(believed & not_believed(values, before, after, limits))
+        believed &= ~not_believed(values, before, after, limits, veil)
     around = neighbours_within(values, days, believed, limits.apart)
     in_both, in_one = agrees(values, *around, limits)
     restored = known & ((suspect & in_both) | (unclassified & in_one))
@@ -145,7 +148,11 @@ def agrees(
 
 
 def not_believed(
-    values: NDArray[np.float32], before: NDArray[np.float32], after: NDArray[np.float32], limits: LookLimits
+    values: NDArray[np.float32],
+    before: NDArray[np.float32],
+    after: NDArray[np.float32],
+    limits: LookLimits,
+    veil: NDArray[np.float32] | None = None,
 ) -> NDArray[np.bool_]:
     """Whether observations (n, y, x) are brighter or darker than both neighbours, and not as ground is.
 
@@ -153,7 +160,10 @@ def not_believed(
     """
     highest, lowest = np.maximum(before, after), np.minimum(before, after)
     rise = values - highest
-    brighter = (rise[:, 0] > 10_000 * limits.brighter) & (rise[:, 2] < limits.dry * rise[:, 0])
+    brighter = rise[:, 0] > 10_000 * limits.brighter
+    if veil is not None:
+        brighter |= rise[:, 0] + np.maximum(veil, 0)[:, None, None] > 10_000 * limits.hazier
+    brighter &= rise[:, 2] < limits.dry * rise[:, 0]
     share = values / np.maximum(lowest, 1)
     brighter &= share[:, 2] > limits.drowned
     darker = (share[:, 1:] < limits.darker).all(axis=1) & (lowest[:, 1:] > 0).all(axis=1)

@@ -133,7 +133,8 @@ def mask_tile(dates: TileDates, rules: MaskRules) -> NDArray[np.uint8]:
             values = levelled(levels, dates.blue[:, rows], dates.infrared[:, rows], dates.swir[:, rows])
             suspect = np.isin(part, SUSPECT) & ~certain[:, rows]
             unclassified = (part == MaskCode.UNUSABLE) & ~certain[:, rows] & (dates.classes[:, rows] != SCL_SATURATED)
-            looked = second_look(values, dates.days, part == MaskCode.CLEAR, suspect, unclassified, rules.limits)
+            clear = part == MaskCode.CLEAR
+            looked = second_look(values, dates.days, clear, suspect, unclassified, rules.limits, levels[:, 0])
             part[looked.dropped] = MaskCode.SECOND_LOOK
             part[looked.restored] = MaskCode.CLEAR
     return codes
