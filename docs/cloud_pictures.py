@@ -1,4 +1,4 @@
-"""Draw the pictures of docs/clouds.md and print its tables: cloud masks on real dates, and on a simulated scene.
+"""Draw the pictures of docs/clouds.md and write its tables: cloud masks on real dates, and on a simulated scene.
 
     h2crop simulate build/natural --natural --l1c --scenes 0 --cloudiness 0.4 --seed 7
     python docs/cloud_pictures.py build/natural
@@ -31,7 +31,10 @@ from flanders_dates import CLEAR_DATES, Dates, default_rules, detected, read_dat
 from h2crop_data.sentinel2.clouds import method_named
 from h2crop_data.sentinel2.tile_masks import MaskCode, TileDates, mask_tile
 
+PAGE = Path(__file__).parent / "clouds.md"
 IMAGES = Path(__file__).parent / "images"
+#: Between which tables stand in the page.
+BEGIN, END = "<!-- table {} of docs/cloud_pictures.py -->", "<!-- end of table {} -->"
 DISPUTED = (
     "2017-08-24",
     "2017-12-27",
@@ -84,7 +87,7 @@ CODE_COLOURS = np.array([to_rgb(CODES[code][0]) for code in MaskCode])
 
 
 def main() -> None:
-    """Draw both pictures and print the tables."""
+    """Draw both pictures and write the tables."""
     draw_real(read_dates(Path(os.environ["H2CROP_SHARED"]) / "data/flanders_2018"))
     draw_simulated(Path(sys.argv[1]))
 
@@ -97,9 +100,7 @@ def draw_real(dates: Dates) -> None:
     for method in ("scl+ukis", "ukis"):
         for way, layers in found.items():
             masks[f"`{method}` at {way}"] = mask_tile(with_detector(tile, layers), default_rules(method))
-    print_kept(dates, tile, masks)
-    print_disagreement(tile, found)
-    print_disputed(dates, tile, masks)
+    write_tables(kept_table(dates, tile, masks), disputed_table(dates, tile, masks), disagreement_table(tile, found))
     draw_disputed(dates, tile, found["10 m"], masks)
 
 
@@ -190,51 +191,63 @@ def save(figure: Any, name: str) -> None:
     colours.save(path, optimize=True)
 
 
-def print_kept(dates: Dates, tile: TileDates, masks: Mapping[str, NDArray[np.uint8]]) -> None:
+def kept_table(dates: Dates, tile: TileDates, masks: Mapping[str, NDArray[np.uint8]]) -> list[str]:
     """How many dates, observations and months each mask keeps."""
     seen_clear = [dates.place(day) for day in CLEAR_DATES]
     months = np.array([day.year * 12 + day.month for day in dates.days])
     keeps = {"SCL 4, 5, 6, no other step": np.isin(tile.classes, (4, 5, 6))}
     keeps |= {name: codes == MaskCode.CLEAR for name, codes in masks.items()}
-    print("| mask | dates kept, half or more | nine tenths or more | of observations | of clear dates | pixel-months |")
-    print("|---|---|---|---|---|---|")
+    lines = [
+        "| mask | dates kept by half or more | by nine tenths or more | observations | of dates seen to be clear "
+        "| pixel-months |",
+        "|---|---|---|---|---|---|",
+    ]
     for name, clear in keeps.items():
         share = clear.mean(axis=(1, 2))
         filled = np.mean([clear[months == month].any(axis=0).mean() for month in np.unique(months)])
-        print(
+        lines.append(
             f"| {name} | {(share >= 0.5).sum()} | {(share >= 0.9).sum()} | {100 * clear.mean():.1f} % "
             f"| {100 * clear[seen_clear].mean():.1f} % | {100 * filled:.1f} % |"
         )
-    print()
+    return lines
 
 
-def print_disagreement(tile: TileDates, found: Mapping[str, tuple[NDArray[np.bool_], NDArray[np.bool_]]]) -> None:
+def disagreement_table(tile: TileDates, found: Mapping[str, tuple[NDArray[np.bool_], NDArray[np.bool_]]]) -> list[str]:
     """What ukis says of each class."""
-    print("| SCL | share | " + " | ".join(f"ukis at {way}: cloud | shadow | neither" for way in found) + " |")
-    print("|---|---|" + "---|---|---|" * len(found))
+    lines = [
+        "| SCL | share | " + " | ".join(f"ukis at {way}: cloud | shadow | neither" for way in found) + " |",
+        "|---|---|" + "---|---|---|" * len(found),
+    ]
     for value, (_, name) in CLASSES.items():
         here = tile.classes == value
-        if not here.any():
+        if here.mean() < 0.001:
             continue
         cells = [f"{value} {name}", f"{100 * here.mean():.1f} %"]
         for cloud, shadow in found.values():
             cells += [f"{100 * layer[here].mean():.0f} %" for layer in (cloud, shadow, ~(cloud | shadow))]
-        print("| " + " | ".join(cells) + " |")
-    print()
+        lines.append("| " + " | ".join(cells) + " |")
+    return lines
 
 
-def print_disputed(dates: Dates, tile: TileDates, masks: Mapping[str, NDArray[np.uint8]]) -> None:
+def disputed_table(dates: Dates, tile: TileDates, masks: Mapping[str, NDArray[np.uint8]]) -> list[str]:
     """How much of each disputed date the masks keep."""
-    print("| date | SCL 4-6 | " + " | ".join(masks) + " |")
-    print("|---|---|" + "---|" * len(masks))
+    lines = ["| date | SCL 4, 5, 6 | " + " | ".join(masks) + " |", "|---|---|" + "---|" * len(masks)]
     for day in DISPUTED:
         place = dates.place(day)
-        shares = [
-            np.isin(tile.classes[place], (4, 5, 6)),
-            *(codes[place] == MaskCode.CLEAR for codes in masks.values()),
-        ]
-        print(f"| {day} | " + " | ".join(f"{100 * share.mean():.0f} %" for share in shares) + " |")
-    print()
+        shares = [np.isin(tile.classes[place], (4, 5, 6))]
+        shares += [codes[place] == MaskCode.CLEAR for codes in masks.values()]
+        lines.append(f"| {day} | " + " | ".join(f"{100 * share.mean():.0f} %" for share in shares) + " |")
+    return lines
+
+
+def write_tables(*tables: list[str]) -> None:
+    """Tables into the page, one after the other between their marks."""
+    text = PAGE.read_text(encoding="utf-8")
+    for number, lines in enumerate(tables, 1):
+        begin, end = BEGIN.format(number), END.format(number)
+        before, rest = text.split(begin)
+        text = before + begin + "\n\n" + "\n".join(lines) + "\n\n" + end + rest.split(end)[1]
+    PAGE.write_text(text, encoding="utf-8")
 
 
 def draw_simulated(folder: Path) -> None:

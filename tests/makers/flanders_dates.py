@@ -1,7 +1,7 @@
 """The dates of `flanders_2018` as cloud masks see them, read with rasterio; and what detectors say of them.
 
 The patch is 640 m wide. A network that wants to see 30 m pixels sees 21 of them, so it is shown the patch in several
-ways: see `ways_of_ukis`.
+ways: see WAYS.
 """
 
 from __future__ import annotations
@@ -102,39 +102,36 @@ def tile_dates(dates: Dates) -> TileDates:
 
 #: How a detector that looks at 30 m is shown a patch of 640 m.
 WAYS = {
-    "10 m": "its pixels of 10 m as if they were of 30 m, mirrored to 256: three times too large",
-    "30 m": "21 pixels of 30 m, mirrored to 256",
-    "alone": "21 pixels of 30 m within a tile that shows nothing else, as a build of the patch does",
+    "30 m": "22 pixels of 30 m, as a build shows them; `ukis` mirrors them to 256",
+    "10 m": "its 64 pixels of 10 m as if they were of 30 m: three times too large",
 }
 
 
-def detected(dates: Dates, method: CloudMethod, way: str) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+def detected(dates: Dates, method: CloudMethod, way: str = "30 m") -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
     """Cloud and shadow (n, 32, 32) by a detector on L2A that is shown the patch in one of WAYS."""
     cloud, shadow = np.zeros((2, *dates.classes.shape), bool)
     for i in range(len(dates.days)):
         fine = np.stack([dates.bands[band][i] for band in method.bands]).astype(np.float32) / 10_000
-        if way == "10 m":
-            found = method.detect(fine, (fine > 0).all(axis=0))
-            cloud[i], shadow[i] = (
-                layer[::2, ::2] | layer[1::2, ::2] | layer[::2, 1::2] | layer[1::2, 1::2]
-                for layer in (found.cloud, found.shadow)
-            )
-            continue
-        side = 22
-        padded = np.pad(fine, ((0, 0), (0, 2), (0, 2)), mode="edge")
-        small = padded.reshape(len(fine), side, 3, side, 3).mean(axis=(2, 4))
-        if way == "alone":
-            whole = np.zeros((len(fine), 640, 640), np.float32)
-            imaged = np.zeros((640, 640), bool)
-            whole[:, 300 : 300 + side, 390 : 390 + side], imaged[300 : 300 + side, 390 : 390 + side] = small, True
-            found = method.detect(whole, imaged)
-            layers = [layer[300 : 300 + side, 390 : 390 + side] for layer in (found.cloud, found.shadow)]
-        else:
-            found = method.detect(small, np.ones((side, side), bool))
-            layers = [found.cloud, found.shadow]
-        places = (20 * np.arange(COARSE) + 10) // 30
-        cloud[i], shadow[i] = (layer[places[:, None], places[None]] for layer in layers)
-    return cloud, shadow
+        found = method.detect(at_30_metres(fine) if way == "30 m" else fine, imaged_by(way))
+        for result, layer in ((cloud, found.cloud), (shadow, found.shadow)):
+            if way == "30 m":
+                places = (20 * np.arange(COARSE) + 10) // 30
+                result[i] = layer[places[:, None], places[None]]
+            else:
+                result[i] = layer.reshape(COARSE, 2, COARSE, 2).any(axis=(1, 3))
+    return cloud, shadow & ~cloud
+
+
+def at_30_metres(fine: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Means of 3 x 3 pixels of 10 m (band, y, x), the last ones repeating the edge."""
+    padded = np.pad(fine, ((0, 0), (0, 2), (0, 2)), mode="edge")
+    means: NDArray[np.float32] = padded.reshape(len(fine), 22, 3, 22, 3).mean(axis=(2, 4))
+    return means
+
+
+def imaged_by(way: str) -> NDArray[np.bool_]:
+    """All of the pixels of a way."""
+    return np.ones((22, 22) if way == "30 m" else (FINE, FINE), bool)
 
 
 def with_detector(dates: TileDates, found: tuple[NDArray[np.bool_], NDArray[np.bool_]]) -> TileDates:
