@@ -95,13 +95,14 @@ def main() -> None:
 def draw_real(dates: Dates) -> None:
     """The disputed dates, and how methods disagree on all."""
     tile, ukis = tile_dates(dates), method_named("ukis")
-    found = {way: detected(dates, ukis, way) for way in ("10 m", "30 m")}
+    found = {f"ukis{note}": detected(dates, ukis, way) for way, note in (("30 m", ""), ("10 m", " at 10 m"))}
     masks = {"`scl`": mask_tile(tile, default_rules("scl"))}
-    for method in ("scl+ukis", "ukis"):
-        for way, layers in found.items():
-            masks[f"`{method}` at {way}"] = mask_tile(with_detector(tile, layers), default_rules(method))
+    for name, layers in found.items():
+        for method in ("scl+ukis", "ukis"):
+            seen = with_detector(tile, layers)
+            masks[f"`{method}`{name.removeprefix('ukis')}"] = mask_tile(seen, default_rules(method))
     write_tables(kept_table(dates, tile, masks), disputed_table(dates, tile, masks), disagreement_table(tile, found))
-    draw_disputed(dates, tile, found["10 m"], masks)
+    draw_disputed(dates, tile, found["ukis"], masks)
 
 
 def true_colour(dates: Dates, place: int) -> NDArray[np.float64]:
@@ -146,7 +147,7 @@ def draw_disputed(
             ("no clear date" if after is None else str(dates.days[after]), shown(dates, after)),
             ("SCL", CLASS_COLOURS[tile.classes[place]]),
             *((kept_title(name, codes[place]), CODE_COLOURS[codes[place]]) for name, codes in list(masks.items())[:1]),
-            ("ukis at 10 m", of_detector(found[0][place], found[1][place])),
+            ("ukis at 30 m", of_detector(found[0][place], found[1][place])),
             *((kept_title(name, codes[place]), CODE_COLOURS[codes[place]]) for name, codes in list(masks.items())[1:2]),
         ]
         draw_row(row, panels, bold=day)
@@ -161,7 +162,7 @@ def shown(dates: Dates, place: int | None) -> NDArray[np.float64] | None:
 
 def kept_title(name: str, codes: NDArray[np.uint8]) -> str:
     """A mask's name and how much it keeps."""
-    return f"{name.replace('`', '').replace(' at 10 m', '')}: {100 * (codes == MaskCode.CLEAR).mean():.0f} %"
+    return f"{name.replace('`', '')}: {100 * (codes == MaskCode.CLEAR).mean():.0f} %"
 
 
 def draw_row(axes: Sequence[Any], panels: Sequence[tuple[str, NDArray[Any] | None]], bold: str = "") -> None:
@@ -182,13 +183,13 @@ def add_keys(figure: Any, colours: Mapping[str, str]) -> None:
 
 
 def save(figure: Any, name: str) -> None:
-    """Write a figure as a small PNG with a palette."""
+    """Write a figure as PNG. Not with a palette: of 256 colours those of rare codes would become others."""
     path = IMAGES / name
     figure.savefig(path, dpi=90)
     plt.close(figure)
     with Image.open(path) as image:
-        colours = image.convert("RGB").quantize(256, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
-    colours.save(path, optimize=True)
+        whole = image.convert("RGB")
+    whole.save(path, optimize=True)
 
 
 def kept_table(dates: Dates, tile: TileDates, masks: Mapping[str, NDArray[np.uint8]]) -> list[str]:
@@ -215,7 +216,7 @@ def kept_table(dates: Dates, tile: TileDates, masks: Mapping[str, NDArray[np.uin
 def disagreement_table(tile: TileDates, found: Mapping[str, tuple[NDArray[np.bool_], NDArray[np.bool_]]]) -> list[str]:
     """What ukis says of each class."""
     lines = [
-        "| SCL | share | " + " | ".join(f"ukis at {way}: cloud | shadow | neither" for way in found) + " |",
+        "| SCL | share | " + " | ".join(f"{name}: cloud | shadow | neither" for name in found) + " |",
         "|---|---|" + "---|---|---|" * len(found),
     ]
     for value, (_, name) in CLASSES.items():
