@@ -25,12 +25,14 @@ from rasterio.windows import from_bounds
 
 import h2crop_data
 from h2crop_data.cube.reading import read_index
-from h2crop_data.grid import SPLIT_CRS
+from h2crop_data.grid import SPLIT_CRS, Cell, tiles_of
 from h2crop_data.pipeline.build import build_store
 from h2crop_data.recipe.model import load_recipe
+from h2crop_data.sentinel2.tile_masks import MaskCode
 from h2crop_data.simulate.enmap.bands import enmap_bands
 from h2crop_data.simulate.region import simulate_region
 from h2crop_data.simulate.settings import load_settings
+from h2crop_data.sources.sentinel2.mask_file import TileMasks
 
 FILL = -32768
 #: Names of the bands in truth/sentinel2/<date>/surface_<size>m.tif.
@@ -230,6 +232,26 @@ def of_pairs(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
     return blocks.repeat(2, 0).repeat(2, 1)
 
 
+def by_masks(built: Built, item: str, name: str) -> NDArray[np.bool_] | None:
+    """Where the masks of the sample's tile show an item clear, at 10 m: nowhere for one that is not used.
+
+    None where the store was built without masks.
+    """
+    cell = Cell.parse("_".join(name.split("_")[:4]))
+    clear = None
+    for path in (built.store / ".build/work/sentinel2-masks").glob("*.bin"):
+        masks = TileMasks(path)
+        if masks.tile not in tiles_of(cell):
+            continue
+        clear = np.zeros((cell.size // 10, cell.size // 10), bool)
+        if item in masks.places:
+            west, _, _, north = masks.tile.bounds
+            row, column, side = (north - cell.corner[1]) // 20, (cell.corner[0] - west) // 20, cell.size // 20
+            codes = masks.codes(masks.places[item])[row : row + side, column : column + side]
+            return (codes == MaskCode.CLEAR).repeat(2, 0).repeat(2, 1)
+    return clear
+
+
 def looks_of_month(built: Built, name: str, month: int) -> list[Look]:
     """The dates of a month over a sample, from the files of the catalog's items, newest baseline first."""
     catalog = next(path for path in (built.region / "catalog").glob("*.json") if path.stem != "enmap")
@@ -245,7 +267,9 @@ def looks_of_month(built: Built, name: str, month: int) -> list[Look]:
                 of_day = {key: catalog.parent / item["assets"][key]["href"] for key in ("scl", "blue")}
                 classes = built.cut(of_day["scl"], name)[0].repeat(2, 0).repeat(2, 1)
                 # Where the swath ends, a pixel of 20 m may be measured and one of 10 m in it not.
-                clear |= np.isin(classes, (4, 5, 6)) & (built.cut(of_day["blue"], name)[0] > 0)
+                believed = by_masks(built, item["id"], name)
+                believed = np.isin(classes, (4, 5, 6)) if believed is None else believed & (classes > 0)
+                clear |= believed & (built.cut(of_day["blue"], name)[0] > 0)
         sky = built.cut(built.truth(f"sentinel2/{day}/sky.tif"), name)
         ten = built.cut(built.truth(f"sentinel2/{day}/surface_10m.tif"), name)
         twenty = built.cut(built.truth(f"sentinel2/{day}/surface_20m.tif"), name).repeat(2, 1).repeat(2, 2)

@@ -1,12 +1,14 @@
 """Natural skies held against a real year: how dirty what the scene classification calls clear is, and overcast.
 
-One region of 1920 m with six dates a month stands against 118 dates over 640 m in Flanders (2017/18). Nobody simulated
-that place: shares and steps are compared. The tolerances say how near the simulation is; measured values stand beside.
+Four regions of 960 m with six dates a month stand against 118 dates over 640 m in Flanders (2017/18). Nobody simulated
+that place: shares and steps are compared, the mean of the four, as one year's weather differs from another's by half.
+The tolerances say how near the simulation is; measured values stand beside.
 """
 
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,10 +22,11 @@ from h2crop_data.simulate.settings import load_settings
 
 BANDS = ("blue", "green", "red", "rededge1", "rededge2", "rededge3", "nir", "nir08", "swir16", "swir22")
 BLUE, INFRARED, SHORTWAVE = BANDS.index("blue"), BANDS.index("nir"), BANDS.index("swir16")
-SIDE = 192
+SIDE, MARGIN = 96, 24
+SEEDS = (1, 2, 3, 4)
 REGION: dict[str, Any] = {
-    "seed": 6,
     "cells": 1,
+    "cell_size": 960,
     "natural": {},
     "truth_reflectance": False,
     "place": {"west": 480_000},
@@ -70,17 +73,26 @@ def real(shared: Path) -> Year:
 
 
 @pytest.fixture(scope="module")
-def natural(tmp_path_factory: pytest.TempPathFactory) -> Year:
-    folder = tmp_path_factory.mktemp("natural") / "region"
-    simulate_region(load_settings(None, REGION), folder, workers=2)
+def natural(tmp_path_factory: pytest.TempPathFactory) -> list[Year]:
+    years = []
+    for seed in SEEDS:
+        folder = tmp_path_factory.mktemp("natural") / "region"
+        simulate_region(load_settings(None, json.loads(json.dumps({**REGION, "seed": seed}))), folder, workers=2)
+        years.append(simulated_year(folder))
+        shutil.rmtree(folder)
+    return years
+
+
+def simulated_year(folder: Path) -> Year:
+    inner = slice(MARGIN, MARGIN + SIDE)
     values, classes = [], []
     items = json.loads((folder / "catalog/sentinel-2-c1-l2a.json").read_text(encoding="utf-8"))["features"]
     for item in sorted(items, key=lambda item: str(item["properties"]["datetime"])):
         files = {key: folder / "catalog" / asset["href"] for key, asset in item["assets"].items()}
         offset = 1000 if item["properties"]["s2:processing_baseline"] >= "04" else 0
-        ten = np.stack([at_ten_metres(files[band], SIDE + 48)[:SIDE, :SIDE] for band in BANDS])
+        ten = np.stack([at_ten_metres(files[band], SIDE + 2 * MARGIN)[inner, inner] for band in BANDS])
         values.append((ten.astype(np.float32) - offset) / 10_000)
-        classes.append(at_ten_metres(files["scl"], SIDE + 48)[:SIDE, :SIDE])
+        classes.append(at_ten_metres(files["scl"], SIDE + 2 * MARGIN)[inner, inner])
     assert len(values) == 72
     return Year(np.stack(values), np.stack(classes))
 
@@ -112,43 +124,55 @@ def dirt(year: Year) -> dict[str, float]:
     return found
 
 
+@pytest.fixture(scope="module")
+def dirt_of_both(real: Year, natural: list[Year]) -> tuple[dict[str, float], dict[str, float]]:
+    """Of the real year, and the mean of the simulated ones."""
+    of_each = [dirt(year) for year in natural]
+    return dirt(real), {what: float(np.mean([found[what] for found in of_each])) for what in of_each[0]}
+
+
 @pytest.mark.parametrize(
     ("what", "nearness"),
     [
         # Real and simulated: 0.0164, 0.0149.
         ("step", 1.25),
-        # 0.200, 0.188; 0.063, 0.062; 0.031, 0.034.
-        ("blue above both by 0.01", 1.3),
+        # 0.200, 0.161; 0.063, 0.082; 0.031, 0.049.
+        ("blue above both by 0.01", 1.35),
         ("blue above both by 0.03", 1.6),
-        ("blue above both by 0.05", 2.2),
-        # 0.032, 0.039: shadow that was missed.
-        ("dark against both", 1.8),
+        ("blue above both by 0.05", 2.0),
+        # 0.032, 0.053: shadow that was missed.
+        ("dark against both", 1.9),
     ],
 )
-def test_what_is_called_clear_is_as_dirty_as_really(real: Year, natural: Year, what: str, nearness: float) -> None:
-    true, drawn = dirt(real)[what], dirt(natural)[what]
+def test_what_is_called_clear_is_as_dirty_as_really(
+    dirt_of_both: tuple[dict[str, float], dict[str, float]], what: str, nearness: float
+) -> None:
+    true, drawn = (found[what] for found in dirt_of_both)
     assert 1 / nearness < drawn / true < nearness, (true, drawn)
 
 
-def test_bright_cloud_is_hardly_ever_called_clear(real: Year, natural: Year) -> None:
-    # Measured: 0.67 and 0.33 %.
-    true, drawn = (dirt(year)["blue above both by 0.1"] for year in (real, natural))
+def test_bright_cloud_is_hardly_ever_called_clear(dirt_of_both: tuple[dict[str, float], dict[str, float]]) -> None:
+    # Measured: 0.67 and 0.61 %.
+    true, drawn = (found["blue above both by 0.1"] for found in dirt_of_both)
     assert 0 < drawn < 2 * true < 0.02
 
 
 @pytest.mark.parametrize(
     ("codes", "nearness"),
-    # Real and simulated: unclassified 0.093, 0.097; cirrus 0.060, 0.080; clouds 0.40, 0.35; shadow 0.024, 0.027; clear
-    # 0.40, 0.44.
-    [((7,), 1.6), ((10,), 2.0), ((8, 9), 1.4), ((3,), 2.0), ((4, 5, 6), 1.3)],
+    # Real and simulated: unclassified 0.093, 0.091; cirrus 0.060, 0.073; clouds 0.40, 0.41; shadow 0.024, 0.030; clear
+    # 0.40, 0.39.
+    [((7,), 1.5), ((10,), 1.8), ((8, 9), 1.3), ((3,), 1.8), ((4, 5, 6), 1.3)],
 )
-def test_classes_are_as_frequent_as_really(real: Year, natural: Year, codes: tuple[int, ...], nearness: float) -> None:
-    true, drawn = (float(np.isin(year.classes, codes).mean()) for year in (real, natural))
+def test_classes_are_as_frequent_as_really(
+    real: Year, natural: list[Year], codes: tuple[int, ...], nearness: float
+) -> None:
+    true = float(np.isin(real.classes, codes).mean())
+    drawn = float(np.mean([np.isin(year.classes, codes).mean() for year in natural]))
     assert 1 / nearness < drawn / true < nearness, (true, drawn)
 
 
-def test_overcast_has_the_colour_and_the_texture_of_a_real_one(real: Year, natural: Year) -> None:
-    dates = {name: year.overcast() for name, year in (("real", real), ("natural", natural))}
+def test_overcast_has_the_colour_and_the_texture_of_a_real_one(real: Year, natural: list[Year]) -> None:
+    dates = {"real": real.overcast(), "natural": [date for year in natural for date in year.overcast()]}
     assert min(len(found) for found in dates.values()) >= 8
     colours = {
         name: np.median([date.mean(axis=(1, 2)) / date[BLUE].mean() for date in found], axis=0)

@@ -114,6 +114,16 @@ def test_natural_skies_are_as_cloudy_as_wanted_and_overcast_from_a_cover_on() ->
     assert not skies(1, cloudiness=0, cirrus=0)[0].layers
 
 
+def test_cirrus_haze_and_snow_are_those_of_the_plain_sky() -> None:
+    chosen = SkySettings(cirrus=0.5, haze=0.5, snow=0.5)
+    for i in range(100):
+        one, other = (draw_sky(4, f"date {i}", chosen, 1, NOON, natural=natural) for natural in (True, False))
+        assert (one.haze, one.snow, one.key) == (other.haze, other.snow, other.key)
+        cirrus, same = ([layer for layer in sky.layers if layer.kind == "cirrus"] for sky in (one, other))
+        assert cirrus == same
+        assert len(one.layers) == len(other.layers)
+
+
 def test_small_cumulus_reaches_down_to_fifty_metres() -> None:
     x = np.arange(0.0, 20_000, 10)
     opacity = cloud_opacity(7, CloudLayer("humilis", 0.1, 0.9), x, x[::-1])

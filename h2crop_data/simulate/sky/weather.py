@@ -125,12 +125,11 @@ def draw_sky(
         weight = 0.7
         mean = min(settings.cloudiness, 0.999)
         cover = float(chance.beta(weight * mean, weight * (1 - mean)))
-        if natural:
-            layers += natural_clouds(chance, cover)
-        else:
-            kind: CloudKind = "stratus" if chance.random() < 0.3 + 0.5 * cover else "cumulus"
-            if cover > 0.005:
-                layers.append(CloudLayer(kind, min(cover, 0.999), float(chance.uniform(0.65, 1.0))))
+        kind: CloudKind = "stratus" if chance.random() < 0.3 + 0.5 * cover else "cumulus"
+        if cover > 0.005:
+            plain = CloudLayer(kind, min(cover, 0.999), float(chance.uniform(0.65, 1.0)))
+            # From a generator of their own: cover, cirrus, haze and snow are those of the plain sky.
+            layers.append(natural_clouds(generator(seed, "clouds", name), cover) if natural else plain)
     if chance.random() < settings.cirrus:
         layers.append(CloudLayer("cirrus", float(chance.uniform(0.15, 0.7)), float(chance.uniform(0.06, 0.38))))
     haze = float(chance.uniform(0.2, 1.0)) if chance.random() < settings.haze else 0.0
@@ -145,22 +144,20 @@ def draw_sky(
     return Sky(key_of(seed, "sky", name), sun, tuple(layers), haze, snow, natural, left)
 
 
-def natural_clouds(chance: np.random.Generator, cover: float) -> list[CloudLayer]:
+def natural_clouds(chance: np.random.Generator, cover: float) -> CloudLayer:
     """The low clouds of a natural sky: the less there is of them, the smaller they are."""
     kind_of, core = float(chance.random()), float(chance.random())
-    if cover <= 0.005:
-        return []
     if cover > OVERCAST_FROM:
         brightness = float(
             np.clip(OVERCAST_BLUE * math.exp(OVERCAST_SPREAD * chance.standard_normal()), *OVERCAST_LIMITS)
         )
         contrast = float(chance.uniform(*OVERCAST_CONTRAST))
-        return [CloudLayer("overcast", 1.0, 1.0, brightness, contrast)]
+        return CloudLayer("overcast", 1.0, 1.0, brightness, contrast)
     kind: CloudKind = "stratocumulus" if kind_of < 0.3 + 0.5 * cover else "mediocris"
     if cover < 0.3 and kind_of > 0.4:
         kind = "humilis"
     low, high = CORES[kind]
-    return [CloudLayer(kind, cover, low + (high - low) * core)]
+    return CloudLayer(kind, cover, low + (high - low) * core)
 
 
 def clouds_over(
