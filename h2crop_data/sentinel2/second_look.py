@@ -27,9 +27,8 @@ from h2crop_data.sentinel2.neighbours import nearest_clear
 class LookLimits:
     """When an observation is not believed; reflectance 0..1."""
 
-    #: Blue above both neighbours by more than this, without what the whole date is brighter; and with it.
+    #: Blue above both neighbours by more than this, their dates levelled.
     brighter: float = 0.02
-    hazier: float = 0.03
     #: Near and short-wave infrared below this share of both neighbours.
     darker: float = 0.7
     #: Ground that brightens at 1610 nm by this times its rise in blue is dry, not cloudy.
@@ -160,10 +159,9 @@ def not_believed(
     """
     highest, lowest = np.maximum(before, after), np.minimum(before, after)
     rise = values - highest
-    brighter = rise[:, 0] > 10_000 * limits.brighter
     if veil is not None:
-        brighter |= rise[:, 0] + np.maximum(veil, 0)[:, None, None] > 10_000 * limits.hazier
-    brighter &= rise[:, 2] < limits.dry * rise[:, 0]
+        rise[:, 0] += np.maximum(veil, 0)[:, None, None]
+    brighter = (rise[:, 0] > 10_000 * limits.brighter) & (rise[:, 2] < limits.dry * rise[:, 0])
     share = values / np.maximum(lowest, 1)
     brighter &= share[:, 2] > limits.drowned
     darker = (share[:, 1:] < limits.darker).all(axis=1) & (lowest[:, 1:] > 0).all(axis=1)

@@ -24,13 +24,18 @@ FEWEST = 100
 
 
 def under_clouds(
-    cloud: NDArray[np.bool_], sun: tuple[float, float], heights: tuple[float, float], pixel: float
+    cloud: NDArray[np.bool_],
+    sun: tuple[float, float],
+    heights: tuple[float, float],
+    pixel: float,
+    *,
+    beyond: bool = True,
 ) -> NDArray[np.bool_]:
     """The ground (y, x) on which clouds of some heights would cast a shadow.
 
     cloud: (y, x), rows from north to south. sun: azimuth from north over east, and elevation, in degrees. heights:
-    lowest and highest in metres. pixel: its size in metres. Clouds may stand beyond the edges of the array: ground
-    whose line to the sun leaves it below the highest of them counts as under one.
+    lowest and highest in metres. pixel: its size in metres. beyond: whether clouds may stand beyond the edges of the
+    array: then ground whose line to the sun leaves it below the highest of them counts as under one.
     """
     azimuth, elevation = math.radians(sun[0]), math.radians(max(sun[1], LOWEST_SUN))
     nearest, farthest = (height / math.tan(elevation) / pixel for height in heights)
@@ -39,19 +44,19 @@ def under_clouds(
         # Rows down and columns right of the ground, towards the sun.
         return round(-distance * math.cos(azimuth)), round(distance * math.sin(azimuth))
 
-    reached = shifted(cloud, *place(nearest))
+    reached = shifted(cloud, *place(nearest), beyond=beyond)
     # The stretch of the line on which clouds count is doubled until it is as long as the range of heights.
     length = 0.0
     while length < farthest - nearest:
         step = min(max(length, 0.7), farthest - nearest - length)
         end = place(nearest + length + step)
         last = place(nearest + length)
-        reached |= shifted(reached, end[0] - last[0], end[1] - last[1])
+        reached |= shifted(reached, end[0] - last[0], end[1] - last[1], beyond=beyond)
         length += step
     return reached
 
 
-def shifted(mask: NDArray[np.bool_], y: int, x: int, *, beyond: bool = True) -> NDArray[np.bool_]:
+def shifted(mask: NDArray[np.bool_], y: int, x: int, *, beyond: bool) -> NDArray[np.bool_]:
     """At each pixel what stands y rows further down and x columns further right in a mask; `beyond` its edges."""
     rows, columns = mask.shape
     result = np.full_like(mask, beyond)

@@ -71,11 +71,13 @@ class MaskRules:
     second_look: bool
     #: Lowest and highest clouds that are cast, metres above ground.
     heights: tuple[float, float] = (200.0, 3500.0)
-    #: Ground under a cloud's line is in shadow below these shares of its clear neighbours in time, in B8A and in B11.
+    #: Ground on a cloud's line is in shadow where B8A and B11 are below this share of both clear neighbours in time.
+    darker: float = 0.9
+    #: Where only clouds beyond the tile could shade it, or it has only one neighbour: below these shares of B8A and
+    #: B11; such clouds are reckoned with where this share of the tile is under clouds.
     dark_infrared: float = 0.72
     dark_swir: float = 0.78
-    #: So it is where both bands are below this share of both neighbours: no change for good looks like weak shadow.
-    darker: float = 0.93
+    beyond: float = 0.05
     #: Clouds are moved whole where ground in their shadow is darker than elsewhere by this share, this many standard
     #: deviations above other heights; and so many metres wider.
     matched: float = 0.04
@@ -159,11 +161,11 @@ def cast_shadows(
     By darkness: ground under clouds of any height that is dark against its neighbours in time. By shape: where the
     clouds of a date fit dark ground at one height so well that it must be theirs, all that they shade at this height.
     """
-    by_darkness, by_shape = np.zeros(codes.shape, bool), np.zeros(codes.shape, bool)
+    by_darkness, by_shape, weak = (np.zeros(codes.shape, bool) for _ in range(3))
     darkness = np.full((len(codes), *(length // COARSE for length in codes.shape[1:])), np.nan, np.float32)
     for rows in strips(codes.shape, COARSE):
         values = levelled(levels, dates.blue[:, rows], dates.infrared[:, rows], dates.swir[:, rows])
-        by_darkness[:, rows], dark = is_dark(codes[:, rows], values, rules)
+        by_darkness[:, rows], weak[:, rows], dark = is_dark(codes[:, rows], values, rules)
         part = slice(rows.start // COARSE, rows.start // COARSE + dark.shape[1] // COARSE)
         darkness[:, part] = coarser(dark)
     for i, (azimuth, elevation) in enumerate(dates.sun.tolist()):
@@ -171,9 +173,11 @@ def cast_shadows(
         if not cloud.any():
             by_darkness[i] = False
             continue
+        many = cloud.mean() >= rules.beyond
         # Over ground that was not imaged clouds may stand as beyond the edges.
-        unseen = cloud | (codes[i] == MaskCode.NOT_IMAGED)
-        shade = by_darkness[i] & under_clouds(unseen, (azimuth, elevation), rules.heights, MASK_PIXEL)
+        possible = cloud | (codes[i] == MaskCode.NOT_IMAGED) if many else cloud
+        shade = by_darkness[i] & under_clouds(possible, (azimuth, elevation), rules.heights, MASK_PIXEL, beyond=many)
+        shade |= weak[i] & under_clouds(cloud, (azimuth, elevation), rules.heights, MASK_PIXEL, beyond=False)
         by_darkness[i] = without_specks(shade, rules.smallest_shadow / MASK_PIXEL, rules.shadow_margin / MASK_PIXEL)
         few = coarser(cloud[None].astype(np.float32))[0] > 0.5
         match = matched_height(few, darkness[i], (azimuth, elevation), rules.heights, MASK_PIXEL * COARSE)
@@ -185,11 +189,11 @@ def cast_shadows(
 
 def is_dark(
     codes: NDArray[np.uint8], values: NDArray[np.float32], rules: MaskRules
-) -> tuple[NDArray[np.bool_], NDArray[np.float32]]:
-    """Whether observations (n, y, x) are dark against the nearest clear dates before and after, and how dark.
+) -> tuple[NDArray[np.bool_], NDArray[np.bool_], NDArray[np.float32]]:
+    """Whether observations (n, y, x) are dark, or at least weakly so, and how dark they are.
 
-    How dark: the share of light that is missing against their mean, NaN where the observation is not clear. Where only
-    one of them exists it is compared with that one; where none does, it is not dark.
+    Dark: against the nearest clear dates before and after, or the one of them that exists. Weakly: against both. How
+    dark: the share of light that is missing against their mean, NaN where the observation is not clear.
     """
     values = values[:, 1:]
     clear = codes == MaskCode.CLEAR
@@ -197,11 +201,10 @@ def is_dark(
     one = np.where(np.isnan(before), after, before)
     usual = (one + np.where(np.isnan(after), before, after)) / 2
     limits = np.array([rules.dark_infrared, rules.dark_swir], np.float32)[:, None, None]
-    much = np.all(values < limits * usual, axis=1)
-    little = np.all(values < rules.darker * np.minimum(before, after), axis=1)
+    dark: NDArray[np.bool_] = np.all(values < limits * np.fmin(before, after), axis=1)
+    weak: NDArray[np.bool_] = np.all(values < rules.darker * np.minimum(before, after), axis=1)
     missing = 1 - (values / np.maximum(usual, 100)).mean(axis=1)
-    dark: NDArray[np.bool_] = much | little
-    return dark, np.where(clear, np.clip(missing, -0.3, 0.5), np.float32(np.nan))
+    return dark, weak, np.where(clear, np.clip(missing, -0.3, 0.5), np.float32(np.nan))
 
 
 def coarser(layers: NDArray[np.float32]) -> NDArray[np.float32]:

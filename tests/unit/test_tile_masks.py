@@ -182,8 +182,12 @@ class TestShadowsCast:
         # A shadow at the southern edge, whose cloud would stand south of it.
         values[CLOUDY, 140:, 60:90] *= (0.4, 0.17, 0.1)
         drawn.values = values
-        codes = mask_tile(drawn.dates(), replace(FULL, second_look=False))
+        rules = replace(FULL, second_look=False)
+        codes = mask_tile(drawn.dates(), replace(rules, beyond=0.01))
         assert (codes[CLOUDY, 142:, 62:88] == MaskCode.CAST_SHADOW).mean() > 0.95
+        # Not where few clouds are seen.
+        codes = mask_tile(drawn.dates(), replace(rules, beyond=0.2))
+        assert (codes[CLOUDY, 142:, 62:88] == MaskCode.CLEAR).mean() > 0.95
 
 
 class TestSecondLook:
