@@ -17,7 +17,7 @@ from h2crop_data.sentinel2.neighbours import nearest_clear
 #: Largest difference that is taken for aerosol, x 10000 in blue; more is haze, and of the others as a factor.
 MOST_BLUE, MOST_FACTOR = 120.0, 1.06
 #: At most every how many-th pixel in each direction is compared; of small ground more, up to this number.
-STEP, SAMPLES = 8, 1600
+STEP, PIXELS_COMPARED = 8, 1600
 #: How many clear pixels of a date must tell at least.
 FEWEST = 200
 #: Dates further apart than this many days tell nothing: the ground changes.
@@ -75,7 +75,7 @@ def date_levels(
 
 def sampling_step(rows: int, columns: int) -> int:
     """Every how many-th pixel in each direction is compared on ground of so many rows and columns."""
-    return max(1, min(STEP, math.isqrt(rows * columns // SAMPLES)))
+    return max(1, min(STEP, math.isqrt(rows * columns // PIXELS_COMPARED)))
 
 
 def levelled(
