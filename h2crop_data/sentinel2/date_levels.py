@@ -6,6 +6,8 @@ The correction to L2A leaves some aerosol in or takes too much of it out: clear 
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -14,8 +16,10 @@ from h2crop_data.sentinel2.neighbours import nearest_clear
 
 #: Largest difference that is taken for aerosol, x 10000 in blue; more is haze, and of the others as a factor.
 MOST_BLUE, MOST_FACTOR = 120.0, 1.06
-#: Every how many-th pixel in each direction is compared, and how many at least.
-STEP, FEWEST = 8, 200
+#: At most every how many-th pixel in each direction is compared; of small ground more, up to this number.
+STEP, PIXELS_COMPARED = 8, 1600
+#: How many clear pixels of a date must tell at least.
+FEWEST = 200
 #: Dates further apart than this many days tell nothing: the ground changes.
 APART = 60
 ROUNDS = 6
@@ -33,8 +37,10 @@ def date_levels(
     Arrays (n, y, x) in order of time. The level of a date is the median difference of its clear pixels from the line
     between their clear dates before and after, these without their own levels; 0 and 1 where too few pixels tell.
     """
-    sampled = [band[:, STEP // 2 :: STEP, STEP // 2 :: STEP] for band in (blue, infrared, swir)]
-    known = clear[:, STEP // 2 :: STEP, STEP // 2 :: STEP] & (np.min(sampled, axis=0) != REFLECTANCE_FILL)
+    step = sampling_step(*clear.shape[1:])
+    places = (slice(None), slice(step // 2, None, step), slice(step // 2, None, step))
+    sampled = [band[places] for band in (blue, infrared, swir)]
+    known = clear[places] & (np.min(sampled, axis=0) != REFLECTANCE_FILL)
     values = np.stack(sampled, axis=1).astype(np.float32)
     values[:, 1:] = np.log(np.maximum(values[:, 1:], 50))
     number = len(days)
@@ -51,9 +57,9 @@ def date_levels(
         if pixels.sum() < FEWEST:
             continue
         share = ((when[i] - before[i, 3]) / apart[i])[pixels]
-        places = [neighbours[i, 4][pixels].astype(np.intp) for neighbours in (before, after)]
+        neighbours = [of_pixels[i, 4][pixels].astype(np.intp) for of_pixels in (before, after)]
         line = (1 - share) * before[i, :3, pixels].T + share * after[i, :3, pixels].T
-        compared.append((i, share, *places, values[i][:, pixels] - line))
+        compared.append((i, share, *neighbours, values[i][:, pixels] - line))
     for _ in range(ROUNDS):
         fresh = levels.copy()
         for i, share, earlier, later, difference in compared:
@@ -65,6 +71,11 @@ def date_levels(
     levels[:, 0] = np.clip(levels[:, 0], -MOST_BLUE, MOST_BLUE)
     levels[:, 1:] = np.exp(np.clip(levels[:, 1:], -most, most))
     return levels.astype(np.float32)
+
+
+def sampling_step(rows: int, columns: int) -> int:
+    """Every how many-th pixel in each direction is compared on ground of so many rows and columns."""
+    return max(1, min(STEP, math.isqrt(rows * columns // PIXELS_COMPARED)))
 
 
 def levelled(

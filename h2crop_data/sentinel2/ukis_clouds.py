@@ -57,22 +57,35 @@ class UkisClouds:
         self.session = onnxruntime.InferenceSession(network, options, providers=["CPUExecutionProvider"])
 
     def detect(self, reflectance: NDArray[np.float32], imaged: NDArray[np.bool_]) -> Detection:
-        """Clouds and shadows (y, x) of reflectance (6, y, x), 0..1, at 30 m, in one pass."""
+        """Clouds and shadows (y, x) of reflectance (6, y, x), 0..1, at 30 m, in one pass.
+
+        The network sees the rows and columns that were imaged, mirrored where they are few: even ground around a small
+        image looks to it like the edge of a shadow.
+        """
+        cloud, shadow = np.zeros((2, *imaged.shape), bool)
+        probability = np.zeros(imaged.shape, np.float32)
         if not imaged.any():
-            return Detection(
-                np.zeros(imaged.shape, bool), np.zeros(imaged.shape, bool), np.zeros(imaged.shape, np.float32)
-            )
+            return Detection(cloud, shadow, probability)
+        box = rows_and_columns(imaged)
+        shown = imaged[box]
         usual = np.median(reflectance[:, imaged], axis=1)[:, None, None]
         mean, deviation = (np.array(values, np.float32)[:, None, None] for values in (MEAN, DEVIATION))
-        image = (np.where(imaged, reflectance, usual) - mean) / deviation
-        missing = [max(SMALLEST, -(-length // MULTIPLE) * MULTIPLE) - length for length in imaged.shape]
+        image = (np.where(shown, reflectance[:, *box], usual) - mean) / deviation
+        missing = [max(SMALLEST, -(-length // MULTIPLE) * MULTIPLE) - length for length in shown.shape]
         padded = np.pad(image, ((0, 0), (0, missing[0]), (0, missing[1])), mode="reflect")
         (scores,) = self.session.run(None, {"input": padded[None].astype(np.float32)})
-        scores = scores[0, :, : imaged.shape[0], : imaged.shape[1]]
+        scores = scores[0, :, : shown.shape[0], : shown.shape[1]]
         likely = np.exp(scores - scores.max(axis=0))
-        probability: NDArray[np.float32] = np.where(imaged, likely[CLOUD] / likely.sum(axis=0), 0)
         best = scores.argmax(axis=0)
-        return Detection((best == CLOUD) & imaged, (best == SHADOW) & imaged, probability)
+        probability[box] = np.where(shown, likely[CLOUD] / likely.sum(axis=0), 0)
+        cloud[box], shadow[box] = (best == CLOUD) & shown, (best == SHADOW) & shown
+        return Detection(cloud, shadow, probability)
+
+
+def rows_and_columns(mask: NDArray[np.bool_]) -> tuple[slice, slice]:
+    """The rows and columns between the first and the last that hold some of a mask (y, x)."""
+    (top, bottom), (left, right) = (np.flatnonzero(mask.any(axis=axis))[[0, -1]].tolist() for axis in (1, 0))
+    return slice(top, bottom + 1), slice(left, right + 1)
 
 
 def of_any_size(network: bytes) -> bytes:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from h2crop_data.constants import REFLECTANCE_FILL
-from h2crop_data.sentinel2.date_levels import date_levels, levelled
+from h2crop_data.sentinel2.date_levels import date_levels, levelled, sampling_step
 
 DAYS = np.arange(0, 120, 10, np.int32)
 
@@ -39,6 +39,22 @@ def test_planted_levels_are_found() -> None:
     assert abs(left.deriv()(0)) * 10 < 8
     assert abs(levels[1:-1, 1] - factors[1:-1]).max() < 0.012
     assert levels[0].tolist() == levels[-1].tolist() == [0, 1, 1]
+
+
+def test_levels_of_small_ground_are_those_of_large() -> None:
+    """640 m: every pixel tells, else too few would."""
+    values = ground()
+    values[0, 4] += 60
+    values[1:, 4] *= 1.03
+    small = levels_of(values[:, :, :32, :32])
+    assert small[4, 0] > 40
+    assert small[4, 1:].min() > 1.02
+    assert (abs(small - levels_of(values)) < [10, 0.01, 0.01]).all()
+
+
+def test_small_ground_is_sampled_more_finely() -> None:
+    assert [sampling_step(side, side) for side in (3, 32, 80, 320, 960)] == [1, 1, 2, 8, 8]
+    assert sampling_step(10, 10_000) == 7
 
 
 def test_a_trend_of_the_ground_and_a_harvest_are_no_levels() -> None:
