@@ -21,7 +21,7 @@ from h2crop_data.errors import PluginError, UsageError
 
 Scalar = TypeVar("Scalar", bound=np.generic)
 
-GROUP = "h2crop.cloud_methods"
+METHODS_GROUP = "h2crop.cloud_methods"
 #: Ours: name -> module, class.
 OWN = {
     "ukis": ("h2crop_data.sentinel2.ukis_clouds", "UkisClouds"),
@@ -70,7 +70,7 @@ class CloudMethod(Protocol):
 def installed_methods() -> dict[str, tuple[EntryPoint, ...]]:
     """The entry points of detectors that other packages bring, by name; several where packages clash."""
     found: dict[str, dict[str, EntryPoint]] = {}
-    for point in entry_points(group=GROUP):
+    for point in entry_points(group=METHODS_GROUP):
         found.setdefault(point.name, {})[point.value] = point
     return {name: tuple(points.values()) for name, points in found.items()}
 

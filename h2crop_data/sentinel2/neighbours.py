@@ -17,6 +17,12 @@ def disk(radius: float) -> NDArray[np.uint8]:
     return inside.astype(np.uint8)
 
 
+def without_narrow(mask: NDArray[np.bool_], radius: float) -> NDArray[np.bool_]:
+    """A mask (y, x) without parts that no disk of `radius` pixels fits into; a new array."""
+    result: NDArray[np.bool_] = cv2.morphologyEx(mask.view(np.uint8), cv2.MORPH_OPEN, disk(radius)).view(np.bool_)
+    return result
+
+
 def dilated(mask: NDArray[np.bool_], radius: float) -> NDArray[np.bool_]:
     """The pixels (y, x) whose centres lie within `radius` pixels of the centre of one of a mask; a new array."""
     if radius < 1:

@@ -48,6 +48,8 @@ class LookLimits:
     surely_dry: float = 1.2
     #: Of what is only unclassified one of the two may be darker, down to this share.
     darkest: float = 0.8
+    #: Unclassified ground is veiled where blue is above the clear dates before and after, however far, by more.
+    veiled: float = 0.03
     #: Unclassified ground without clear dates within this many days is compared with its unclassified dates.
     apart: int = 45
 
@@ -127,7 +129,10 @@ def restored_among_themselves(
         return candidates
     before, after = nearest_clear(values, believed | candidates)
     in_both, _ = agrees(values, before, after, limits)
-    return candidates & in_both
+    # Two veils agree with each other; neither agrees with the clear dates around them, however long ago.
+    rise = values - np.fmax(*nearest_clear(values, believed))
+    veiled = (rise[:, 0] > 10_000 * limits.veiled) & (rise[:, 2] < limits.surely_dry * rise[:, 0])
+    return candidates & in_both & ~veiled
 
 
 def agrees(

@@ -11,16 +11,15 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from h2crop_data.sentinel2.neighbours import disk
+from h2crop_data.sentinel2.neighbours import dilated, without_narrow
 
 #: Below this elevation in degrees a sun is taken to stand at it: shadows would be longer than any tile.
-LOWEST_SUN = 10.0
+LOWEST_CAST_SUN = 10.0
 #: Pixels in and out of a shadow that must tell at least.
-FEWEST = 100
+FEWEST_MATCHED = 100
 
 
 def under_clouds(
@@ -37,7 +36,7 @@ def under_clouds(
     lowest and highest in metres. pixel: its size in metres. beyond: whether clouds may stand beyond the edges of the
     array: then ground whose line to the sun leaves it below the highest of them counts as under one.
     """
-    azimuth, elevation = math.radians(sun[0]), math.radians(max(sun[1], LOWEST_SUN))
+    azimuth, elevation = math.radians(sun[0]), math.radians(max(sun[1], LOWEST_CAST_SUN))
     nearest, farthest = (height / math.tan(elevation) / pixel for height in heights)
 
     def place(distance: float) -> tuple[int, int]:
@@ -90,7 +89,7 @@ def matched_height(
     known or does not count. sun, heights, pixel: as for `under_clouds`.
     """
     usable = ~np.isnan(darkness)
-    azimuth, elevation = math.radians(sun[0]), math.radians(max(sun[1], LOWEST_SUN))
+    azimuth, elevation = math.radians(sun[0]), math.radians(max(sun[1], LOWEST_CAST_SUN))
     step = max(50.0, pixel * math.tan(elevation))
     tried, found = [], []
     rows, columns = cloud.shape
@@ -103,7 +102,7 @@ def matched_height(
         above = cloud[max(0, down) : rows + min(0, down), max(0, right) : columns + min(0, right)]
         dark, counts = darkness[ground], usable[ground]
         inside, outside = counts & above, counts & ~above
-        if min(inside.sum(), outside.sum()) < FEWEST:
+        if min(inside.sum(), outside.sum()) < FEWEST_MATCHED:
             continue
         tried.append(height)
         found.append(float(dark[inside].mean() - dark[outside].mean()))
@@ -117,13 +116,11 @@ def matched_height(
 
 def moved_along(cloud: NDArray[np.bool_], sun: tuple[float, float], height: float, pixel: float) -> NDArray[np.bool_]:
     """The shadow (y, x) of clouds of one height; beyond the edges there are none."""
-    azimuth, elevation = math.radians(sun[0]), math.radians(max(sun[1], LOWEST_SUN))
+    azimuth, elevation = math.radians(sun[0]), math.radians(max(sun[1], LOWEST_CAST_SUN))
     length = height / math.tan(elevation) / pixel
     return shifted(cloud, round(-length * math.cos(azimuth)), round(length * math.sin(azimuth)), beyond=False)
 
 
 def without_specks(mask: NDArray[np.bool_], smallest: float, margin: float) -> NDArray[np.bool_]:
     """A mask (y, x) without parts narrower than a disk of radius `smallest` pixels, and `margin` pixels wider."""
-    opened = cv2.morphologyEx(mask.view(np.uint8), cv2.MORPH_OPEN, disk(smallest))
-    wider: NDArray[np.bool_] = cv2.dilate(opened, disk(margin)).view(np.bool_)
-    return wider
+    return dilated(without_narrow(mask, smallest), margin)

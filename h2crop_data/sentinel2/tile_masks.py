@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from h2crop_data.sentinel2.clear import clear_pixels
 from h2crop_data.sentinel2.clouds import MASK_PIXEL
 from h2crop_data.sentinel2.date_levels import date_levels, levelled
-from h2crop_data.sentinel2.neighbours import dilated, nearest_clear
+from h2crop_data.sentinel2.neighbours import dilated, nearest_clear, without_narrow
 from h2crop_data.sentinel2.second_look import LookLimits, second_look
 from h2crop_data.sentinel2.shadows import matched_height, moved_along, under_clouds, without_specks
 
@@ -50,7 +50,7 @@ SCL_CLOUDS = (8, 9, 10)
 #: What the second look may find to be clear.
 SUSPECT = (MaskCode.SHADOW, MaskCode.CAST_SHADOW, MaskCode.NEAR)
 #: Pixels of masks in one on which shadows are matched, in each direction.
-COARSE = 3
+BIG = 3
 #: Pixels of all dates that are looked at together: of 4 bytes each they fit into the caches of a core.
 STRIP = 1 << 20
 
@@ -130,7 +130,7 @@ def mask_tile(dates: TileDates, rules: MaskRules) -> NDArray[np.uint8]:
         codes[shadow & (codes == MaskCode.CLEAR)] = MaskCode.CAST_SHADOW
         codes[certain & np.isin(codes, (MaskCode.CLEAR, MaskCode.NEAR))] = MaskCode.CAST_SHADOW
     if rules.second_look:
-        for rows in strips(codes.shape):
+        for rows in row_strips(codes.shape):
             part = codes[:, rows]
             values = levelled(levels, dates.blue[:, rows], dates.infrared[:, rows], dates.swir[:, rows])
             suspect = np.isin(part, SUSPECT) & ~certain[:, rows]
@@ -142,7 +142,7 @@ def mask_tile(dates: TileDates, rules: MaskRules) -> NDArray[np.uint8]:
     return codes
 
 
-def strips(shape: tuple[int, ...], multiple: int = 1) -> Iterator[slice]:
+def row_strips(shape: tuple[int, ...], multiple: int = 1) -> Iterator[slice]:
     """Slices of rows that together are all of an array (n, y, x), of about STRIP pixels of all dates.
 
     multiple: of rows, in each but the last.
@@ -162,14 +162,15 @@ def cast_shadows(
     clouds of a date fit dark ground at one height so well that it must be theirs, all that they shade at this height.
     """
     by_darkness, by_shape, weak = (np.zeros(codes.shape, bool) for _ in range(3))
-    darkness = np.full((len(codes), *(length // COARSE for length in codes.shape[1:])), np.nan, np.float32)
-    for rows in strips(codes.shape, COARSE):
+    darkness = np.full((len(codes), *(length // BIG for length in codes.shape[1:])), np.nan, np.float32)
+    for rows in row_strips(codes.shape, BIG):
         values = levelled(levels, dates.blue[:, rows], dates.infrared[:, rows], dates.swir[:, rows])
         by_darkness[:, rows], weak[:, rows], dark = is_dark(codes[:, rows], values, rules)
-        part = slice(rows.start // COARSE, rows.start // COARSE + dark.shape[1] // COARSE)
-        darkness[:, part] = coarser(dark)
+        part = slice(rows.start // BIG, rows.start // BIG + dark.shape[1] // BIG)
+        darkness[:, part] = mean_of_known(dark)
     for i, (azimuth, elevation) in enumerate(dates.sun.tolist()):
-        cloud = codes[i] == MaskCode.CLOUD
+        # Smaller ones, bright roofs often, cast no shadow that would be kept.
+        cloud = without_narrow(codes[i] == MaskCode.CLOUD, rules.smallest_shadow / MASK_PIXEL)
         if not cloud.any():
             by_darkness[i] = False
             continue
@@ -179,8 +180,8 @@ def cast_shadows(
         shade = by_darkness[i] & under_clouds(possible, (azimuth, elevation), rules.heights, MASK_PIXEL, beyond=many)
         shade |= weak[i] & under_clouds(cloud, (azimuth, elevation), rules.heights, MASK_PIXEL, beyond=False)
         by_darkness[i] = without_specks(shade, rules.smallest_shadow / MASK_PIXEL, rules.shadow_margin / MASK_PIXEL)
-        few = coarser(cloud[None].astype(np.float32))[0] > 0.5
-        match = matched_height(few, darkness[i], (azimuth, elevation), rules.heights, MASK_PIXEL * COARSE)
+        few = mean_of_known(cloud[None].astype(np.float32))[0] > 0.5
+        match = matched_height(few, darkness[i], (azimuth, elevation), rules.heights, MASK_PIXEL * BIG)
         if match and match.darkness > rules.matched and match.distinct > rules.distinct:
             moved = moved_along(cloud, (azimuth, elevation), match.height, MASK_PIXEL)
             by_shape[i] = dilated(moved, rules.shape_margin / MASK_PIXEL)
@@ -207,14 +208,14 @@ def is_dark(
     return dark, weak, np.where(clear, np.clip(missing, -0.3, 0.5), np.float32(np.nan))
 
 
-def coarser(layers: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Means (n, y, x) over squares of COARSE pixels of what is not NaN, NaN where less than half of it is not."""
-    rows, columns = (length // COARSE for length in layers.shape[1:])
-    squares = layers[:, : rows * COARSE, : columns * COARSE].reshape(-1, rows, COARSE, columns, COARSE)
+def mean_of_known(layers: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Means (n, y, x) over squares of BIG pixels of what is not NaN, NaN where less than half of it is not."""
+    rows, columns = (length // BIG for length in layers.shape[1:])
+    squares = layers[:, : rows * BIG, : columns * BIG].reshape(-1, rows, BIG, columns, BIG)
     known = ~np.isnan(squares)
     number = known.sum(axis=(2, 4))
     sums = np.where(known, squares, 0).sum(axis=(2, 4))
-    enough = 2 * number > COARSE**2
+    enough = 2 * number > BIG**2
     return np.where(enough, sums / np.maximum(number, 1), np.float32(np.nan)).astype(np.float32)
 
 

@@ -33,7 +33,7 @@ MEAN = (0.266817778, 0.277990848, 0.288119942, 0.364947438, 0.222570986, 0.17859
 DEVIATION = (0.336375982, 0.312545589, 0.311148465, 0.272607068, 0.166536674, 0.143289849)
 #: The network halves its input five times. It was trained on windows of this size; smaller images are mirrored to it.
 MULTIPLE, SMALLEST = 32, 256
-CLOUD, SHADOW = 1, 2
+CLOUD_CLASS, SHADOW_CLASS = 1, 2
 
 
 class UkisClouds:
@@ -77,8 +77,8 @@ class UkisClouds:
         scores = scores[0, :, : shown.shape[0], : shown.shape[1]]
         likely = np.exp(scores - scores.max(axis=0))
         best = scores.argmax(axis=0)
-        probability[box] = np.where(shown, likely[CLOUD] / likely.sum(axis=0), 0)
-        cloud[box], shadow[box] = (best == CLOUD) & shown, (best == SHADOW) & shown
+        probability[box] = np.where(shown, likely[CLOUD_CLASS] / likely.sum(axis=0), 0)
+        cloud[box], shadow[box] = (best == CLOUD_CLASS) & shown, (best == SHADOW_CLASS) & shown
         return Detection(cloud, shadow, probability)
 
 

@@ -142,7 +142,7 @@ class TestOfAnotherPackage:
         other = plugin / "other-1.0.dist-info"
         other.mkdir()
         (other / "METADATA").write_text("Metadata-Version: 2.1\nName: other\nVersion: 1.0\n")
-        (other / "entry_points.txt").write_text(f"[{clouds.GROUP}]\n{name} = other:Clouds\n")
+        (other / "entry_points.txt").write_text(f"[{clouds.METHODS_GROUP}]\n{name} = other:Clouds\n")
         with pytest.raises(UsageError, match=f"several cloud methods are called '{name}'.*other:Clouds"):
             method_named(name)
 

@@ -17,7 +17,7 @@ HALLS_FROM, HALL_SHARE, HALL_ROOF = 0.92, 0.65, {"concrete": 1.7, "glass": 0.7}
 #: Fields of this `variant` and more lie under plastic from one day of the year to another.
 PLASTIC_FROM, PLASTIC_DAYS, PLASTIC_SHARE, PLASTIC = 0.985, (65, 165), 0.75, {"glass": 1.4}
 #: Bright soils from here on are chalk, and by how much brighter the brightest is.
-CHALK_FROM, CHALK = 0.8, 0.35
+CHALK_FROM, CHALK_GROUND = 0.8, 0.35
 
 
 def with_bright_ground(shares: NDArray[np.float32], ground: Ground, day: int) -> NDArray[np.float32]:
@@ -28,7 +28,7 @@ def with_bright_ground(shares: NDArray[np.float32], ground: Ground, day: int) ->
     if PLASTIC_DAYS[0] <= day <= PLASTIC_DAYS[1]:
         cover(changed, field & (ground.variant >= PLASTIC_FROM), PLASTIC_SHARE, PLASTIC)
     chalk = np.clip((ground.soil - CHALK_FROM) / (1 - CHALK_FROM), 0, 1) * field
-    changed[:, INDEX["soil_bright"]] *= 1 + np.float32(CHALK) * chalk
+    changed[:, INDEX["soil_bright"]] *= 1 + np.float32(CHALK_GROUND) * chalk
     return changed
 
 
