@@ -35,7 +35,7 @@ ROUGHNESS = {"field": 0.03, "wood": 0.10, "water": 0.03, "village": 0.22, "road"
 NATURAL_ROUGHNESS = {**ROUGHNESS, "village": 0.34}
 #: Places along each side of a region of which the brightness of its ground is taken, and how much of the variation of
 #: brightness within objects is left in pixels of 20 m.
-PLACES_LOOKED_AT, EVENED_OUT = 250, 0.35
+PLACES_LOOKED_AT, EVENED_OUT = 160, 0.35
 #: Days over which wet and dry change.
 WET_SPELL = 9
 #: Windows of ground kept for the next date, of about two megabytes.

@@ -5,7 +5,8 @@
 Regions of 16 cells with natural skies (40 % cloud, cirrus on 30 % of dates, haze on 25 %) are simulated and read with
 rasterio; detectors and masks are the package's, what is true comes from the simulator's files alone
 (tests/benchmarks/cloud_judge.py). The default is one region of 36 dates with L1C, of seed 100; `--full` takes seeds 100
-to 104, each also with 72 dates without L1C. With `--folder` regions are kept and taken up again.
+to 104, each also with 72 dates without L1C. Limits were tuned on seeds 1 and 2, the last of them with 100 and 101 in
+view: 102 to 104 are held out. With `--folder` regions are kept and taken up again.
 
 The masks, each with its default steps (`sentinel2/tile_masks.py`):
 

@@ -12,7 +12,8 @@ The last line is one JSON object:
 
 - mpx_bands_per_s: of a region of 16 cells, two Sentinel-2 dates a month, in its whole time (target at least 5 on two
   cores); small_mpx_bands_per_s: of one of 4 cells
-- scenes_mpx_bands_per_s: the same 16 cells, in the time after land and parcels are made
+- natural_mpx_bands_per_s: of a natural region of 16 cells, as the command makes them; the others are plain
+- scenes_mpx_bands_per_s: the same plain 16 cells, in the time after land and parcels are made
 - land_seconds: of land and parcels of the 16 cells, in one process
 - peak_mb: memory of the 16 cells; wide_peak_mb: of 64 cells with one date in each of two months
 - peak_mb_ratio: 64 cells / 16 cells with these few dates (bounded memory: near 1)
@@ -45,6 +46,7 @@ MANY_DATES = {"sentinel2": {"dates_per_month": 2}, "enmap": {"scenes": 1}}
 REGIONS: dict[str, dict[str, Any]] = {
     "small": {"cells": 4, **MANY_DATES},
     "large": {"cells": 16, **MANY_DATES},
+    "natural": {"cells": 16, "natural": {}, **MANY_DATES},
     "compact": {"cells": 16, **FEW_DATES},
     "wide": {"cells": 64, **FEW_DATES},
 }
@@ -130,6 +132,7 @@ def measure(folder: Path, workers: int) -> dict[str, float]:
     return {
         "mpx_bands_per_s": rate["large"],
         "small_mpx_bands_per_s": rate["small"],
+        "natural_mpx_bands_per_s": rate["natural"],
         "scenes_mpx_bands_per_s": large["megapixels"] / (large["seconds"] - large["land"]),
         "land_seconds": large["land"],
         "land_seconds_wide": wide["land"],
