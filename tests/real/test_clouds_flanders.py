@@ -83,9 +83,9 @@ def test_dates_seen_to_be_clear_are_kept(method: str, kept: Any, dates: Dates) -
     """36 dates, of which the classes 4, 5, 6 alone keep 90.8 %: 16 to 46 % of winter dates are unclassified."""
     alone = np.isin(dates.classes[[dates.place(day) for day in CLEAR_DATES]], (4, 5, 6)).mean()
     shares = [kept(method, day) for day in CLEAR_DATES]
-    assert np.mean(shares) > max(0.93, alone)
-    assert np.median(shares) > 0.95
-    assert min(shares) > 0.5
+    assert np.mean(shares) > max(0.95, alone)
+    assert np.median(shares) > 0.97
+    assert min(shares) > 0.7
 
 
 @pytest.mark.parametrize("method", DEFAULTS)
@@ -94,18 +94,15 @@ def test_the_second_look_leaves_clear_ground_alone(
 ) -> None:
     """Harvests, ploughing and drying of a year are among these dates. A date in shadow it drops nevertheless."""
     dropped = codes[method] == MaskCode.SECOND_LOOK
-    assert dropped[[dates.place(day) for day in CLEAR_DATES]].mean() < 0.01
+    assert dropped[[dates.place(day) for day in CLEAR_DATES]].mean() < 0.02
     assert dropped[dates.place("2017-12-27")].mean() > 0.2
 
 
-@pytest.mark.parametrize(("day", "most"), [("2018-05-24", 0.1), ("2018-06-10", 0.02), ("2017-08-24", 0.3)])
+@pytest.mark.parametrize(("day", "most"), [("2018-05-24", 0.1), ("2018-06-10", 0.02)])
 def test_veils_and_broken_overcast_that_the_classification_takes_for_ground(
     day: str, most: float, kept: Any, dates: Dates
 ) -> None:
-    """38 to 48 % of these dates are of the classes 4, 5, 6; in the pictures nothing of them is clear.
-
-    A quarter of the evenly dull 2017-08-24 is left, the third date of the archive: no clear one comes before it.
-    """
+    """39 and 48 % of these dates are of the classes 4, 5, 6; in the pictures nothing of them is clear."""
     assert np.isin(dates.classes[dates.place(day)], (4, 5, 6)).mean() > 0.35
     assert kept("scl+ukis", day) < most
 
@@ -127,13 +124,12 @@ def test_a_bright_veil_that_the_network_takes_for_ground(kept: Any, dates: Dates
         # Slight haze, 0.02 in blue: usable.
         ("2018-07-05", WHOLE, 0.98, 1),
         # A shadow as black as can be, and the ground beside it.
-        ("2018-06-03", (slice(14, 24), slice(2, 10)), 0, 0.02),
+        ("2018-06-03", (slice(14, 24), slice(4, 10)), 0, 0.02),
         ("2018-06-03", (slice(None), slice(16, None)), 0.75, 1),
         # A cloud in the corner.
         ("2018-07-18", (slice(0, 6), slice(28, None)), 0, 0.25),
-        # Cloud and veil in the north-east, its shadow in the south.
-        ("2018-06-25", (slice(0, 10), slice(20, None)), 0, 0.2),
-        ("2018-06-25", (slice(26, None), slice(None)), 0, 0.3),
+        # Cloud and veil in the north-east.
+        ("2018-06-25", (slice(0, 10), slice(20, None)), 0, 0.25),
         # Thick in the corner of a veil.
         ("2018-07-13", (slice(0, 8), slice(24, None)), 0, 0.05),
         # Under a cloud's shadow but for the north-eastern corner.
@@ -151,6 +147,15 @@ def test_the_halo_of_a_small_cloud(kept: Any, dates: Dates) -> None:
     halo = (slice(9, 18), slice(0, 7))
     assert np.isin(dates.classes[dates.place("2018-03-20")][halo], (4, 5, 6)).mean() > 0.3
     assert kept("scl+ukis", "2018-03-20", halo) < 0.2
+
+
+def test_a_shadow_that_the_classification_does_not_see(kept: Any, dates: Dates) -> None:
+    """2018-06-25, the southern edge, under a cloud of which little stands over the patch."""
+    south = (slice(26, None), slice(None))
+    alone = np.isin(dates.classes[dates.place("2018-06-25")][south], (4, 5, 6)).mean()
+    assert alone > 0.8
+    assert kept("scl", "2018-06-25", south) < 0.7 * alone
+    assert kept("scl+ukis", "2018-06-25", south) < 0.3
 
 
 @pytest.fixture(scope="module")
