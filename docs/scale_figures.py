@@ -6,6 +6,7 @@ same machine, taken from the code, given, or assumed. A worker is one core that 
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import dataclass, replace
 from math import ceil, cos, prod, radians, sqrt
@@ -14,12 +15,14 @@ from pathlib import Path
 from h2crop_data.catalog.search import PAGE_SIZE
 from h2crop_data.constants import SENTINEL2_BANDS
 from h2crop_data.cube.schema import StoreLayout
+from h2crop_data.grid import TILE_SIZE
 from h2crop_data.sources.formats import known_layout
 from h2crop_data.sources.scenes import SECONDS_A_READ
 from h2crop_data.storage.s3 import PAGE
 
 DOCS = Path(__file__).parent
 BENCHMARKS = DOCS / "benchmarks.md"
+MASKS = DOCS.parent / "tests/benchmarks/results/clouds-36-dates.json"
 
 # The ground and what is on it.
 PUBLISHED_SAMPLES, PUBLISHED_TRAINING, PUBLISHED_SEASONS = 16_344, 12_016, 2  # given
@@ -267,6 +270,14 @@ def looks(latitude: float) -> float:
 def items(case: Case) -> float:
     """Sentinel-2 items a catalog lists: a granule is touched by more swaths than a place in it."""
     return case.tiles * case.seasons * looks(case.latitude) * (SWATH_KM + TILE_KM) / SWATH_KM
+
+
+def mask_hours(case: Case, network: bool) -> float:
+    """Core hours for the cloud masks of a year: every look over every processing tile, with or without a network."""
+    measured = json.loads(MASKS.read_text(encoding="utf-8"))["seeds_102_103"]["cost"]
+    seconds = measured["other_steps_s"] + (measured["forward_s"] if network else 0)
+    km2 = FRANCE_KM2 if case.latitude == FRANCE_LATITUDE else EUROPE_KM2
+    return km2 / (TILE_SIZE / 1000) ** 2 * looks(case.latitude) * seconds / 3600
 
 
 def scenes(case: Case) -> float:
