@@ -102,7 +102,9 @@ def draw_year(region: Path) -> None:
 def draw_clouds(region: Path) -> None:
     """A date with clouds and shadows, in true colour, as the scene classification tells it, and as it is."""
     partly = [
-        (abs(item["properties"]["s2:cloud_shadow_percentage"] - 12), day) for day, item in granules(region).items()
+        (abs(item["properties"]["s2:cloud_shadow_percentage"] - 12), day)
+        for day, item in granules(region).items()
+        if item["properties"]["s2:snow_ice_percentage"] < 1
     ]
     day = min(partly)[1]
     item = granules(region)[day]
