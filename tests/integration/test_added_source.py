@@ -69,7 +69,7 @@ def terrain(tmp_path_factory: pytest.TempPathFactory) -> Path:
     heights = (200 + 3 * rows + 5 * columns).astype(np.int16)[None]
     write_raster(region.folder / "heights.tif", heights, WEST - MARGIN, NORTH + MARGIN, PIXEL, -9999)
     recipe = region.folder / "recipe.yaml"
-    document = {**region.recipe().as_written(), "terrain": {"path": "heights.tif"}}
+    document = {**region.recipe().complete(), "terrain": {"path": "heights.tif"}}
     recipe.write_text(yaml.safe_dump(document), encoding="utf-8")
     return recipe
 

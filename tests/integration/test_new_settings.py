@@ -15,7 +15,7 @@ from h2crop_data.cube.reading import read_index, read_index_json
 from h2crop_data.grid import Cell
 from h2crop_data.pipeline.build import build_store
 from h2crop_data.recipe import model
-from h2crop_data.recipe.model import COMPLETE, Neutral, Parcels, Recipe, Section, Sentinel2Settings, parse_recipe
+from h2crop_data.recipe.model import Neutral, Parcels, Recipe, Section, Sentinel2Settings, parse_recipe
 from h2crop_data.sources.parcels.source import DeclaredParcels
 from h2crop_data.sources.registry import BUILT_IN
 from h2crop_data.sources.sentinel2.source import Sentinel2
@@ -46,7 +46,7 @@ def season(region: TinyRegion) -> TinyRegion:
 def later(recipe: Recipe, monkeypatch: pytest.MonkeyPatch, **settings: Any) -> Recipe:
     """The recipe as the later version reads it, from now on; settings: written into its Sentinel-2 section."""
     monkeypatch.setattr(model, "Recipe", LaterRecipe)
-    document = recipe.model_dump(mode="json", context=COMPLETE)
+    document = recipe.complete()
     return parse_recipe({**document, "sentinel2": {**document["sentinel2"], **settings}}, recipe._folder, "later")
 
 

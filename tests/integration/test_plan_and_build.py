@@ -30,7 +30,6 @@ from h2crop_data.pipeline.build import build_store
 from h2crop_data.pipeline.engine import BuildError
 from h2crop_data.pipeline.plan import kept_parts, load_plan, save_plan
 from h2crop_data.pipeline.planning import make_plan
-from h2crop_data.recipe.model import COMPLETE
 from h2crop_data.sources.sentinel2.source import Sentinel2
 from h2crop_data.storage.local import LocalStorage
 from h2crop_data.training.dataset import CropSamples
@@ -566,8 +565,7 @@ def test_a_store_is_built_from_a_recipe_a_plan_or_the_path_of_either(region: Tin
     plan = h2crop_data.plan(recipe, 2022)
     save_plan(plan, tmp_path / "plan")
     file = region.folder / "recipe.yaml"
-    document = recipe.model_dump(mode="json", context=COMPLETE)
-    file.write_text(yaml.safe_dump(document), encoding="utf-8")
+    file.write_text(yaml.safe_dump(recipe.complete()), encoding="utf-8")
     sources = {
         "recipe": recipe,
         "plan": plan,

@@ -203,7 +203,7 @@ def hilly(region: TinyRegion, tiled: Any) -> Recipe:
     region.add_enmap(1, "20220724T104526")
     flat = np.full((1, 100, 100), 200, np.int16)
     write_raster(region.folder / "heights.tif", flat, WEST - 500, NORTH + 500, 20, -9999)
-    document = {**region.recipe().as_written(), "terrain": {"path": "heights.tif"}}
+    document = {**region.recipe().complete(), "terrain": {"path": "heights.tif"}}
     path = region.folder / "hilly.yaml"
     path.write_text(yaml.safe_dump(document), encoding="utf-8")
     return load_recipe(path)

@@ -666,7 +666,7 @@ def test_a_partial_copy_is_whole_as_far_as_it_goes(arrays: tuple[str, ...], stor
 @pytest.mark.parametrize("left_out", ["sentinel2", "enmap", "parcels"])
 def test_a_store_without_a_source_gives_no_finding(left_out: str, tmp_path: Path) -> None:
     recipe = checked_region(tmp_path / "region").for_seasons([2022])
-    document = {key: value for key, value in recipe.as_written().items() if key != left_out}
+    document = {key: value for key, value in recipe.complete().items() if key != left_out}
     build_store(written(tmp_path / "region", document), tmp_path / "store", workers=1)
     for mode in ("quick", "full"):
         result = validated(tmp_path / "store", mode)
@@ -686,7 +686,7 @@ def test_ground_without_declarations_is_unknown_and_no_finding(tmp_path: Path) -
     middle = (WEST + END) / 2
     ground = gpd.GeoDataFrame(geometry=[shapely.box(WEST, SOUTH, middle + 50, NORTH)], crs="EPSG:32631")
     ground.to_file(tmp_path / "region/covered.geojson", driver="GeoJSON")
-    document = recipe.as_written()
+    document = recipe.complete()
     document["parcels"]["season"][0]["coverage"] = "covered.geojson"
     store = tmp_path / "store"
     build_store(written(tmp_path / "region", document), store, workers=1)
@@ -710,7 +710,7 @@ def test_ground_without_declarations_is_unknown_and_no_finding(tmp_path: Path) -
 def test_a_store_that_grew_and_lost_blocks_gives_no_finding(tmp_path: Path) -> None:
     recipe = checked_region(tmp_path / "region")
     store = tmp_path / "store"
-    narrow = {**recipe.as_written(), "area": {**recipe.as_written()["area"], "bbox": [WEST, SOUTH, WEST + 1200, NORTH]}}
+    narrow = {**recipe.complete(), "area": {**recipe.complete()["area"], "bbox": [WEST, SOUTH, WEST + 1200, NORTH]}}
     build_store(written(tmp_path / "region", narrow).for_seasons([2022]), store, workers=1)
     retract_from_store(store, {2022: [1]}, [], "clouds nobody saw")
     build_store(recipe.for_seasons([2022]), store, extend=True, workers=1)
