@@ -35,7 +35,7 @@ SNOW_DRIFTS = ((3000, 1.0), (300, 0.3), (110, 0.25), (40, 0.15))
 OVERCAST_FROM = 0.8
 #: Blue of an overcast date: median, spread of its logarithm, limits; by which share of itself it varies. Opaque
 #: overcast over Flanders (2017/18) has 0.39 to 1.6, 0.7 in the middle, and varies within 640 m by 2 to 30 %.
-OVERCAST_BLUE, OVERCAST_SPREAD, OVERCAST_LIMITS, OVERCAST_CONTRAST = 0.72, 0.35, (0.5, 1.3), (0.1, 0.3)
+OVERCAST_BLUE, OVERCAST_SPREAD, OVERCAST_LIMITS, OVERCAST_CONTRAST = 0.72, 0.35, (0.55, 1.3), (0.1, 0.3)
 #: Opacity of the cores of other low clouds.
 CORES: dict[CloudKind, tuple[float, float]] = {
     "humilis": (0.55, 1.0),
