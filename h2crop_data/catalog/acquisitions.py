@@ -175,12 +175,23 @@ def by_tile(items: Sequence[pystac.Item]) -> list[list[pystac.Item]]:
 
 
 def l1c_of_items(items: Sequence[pystac.Item], l1c: Sequence[pystac.Item]) -> dict[str, list[pystac.Item]]:
-    """L2A item -> the L1C items of the same granule: of its tile and satellite, acquired within a minute of it."""
+    """L2A item -> the L1C items of the same granule, the newest first.
+
+    They are of its tile and satellite, and of its datatake where both name one; else acquired within a minute of it.
+    """
     listed: dict[tuple[str, str], list[pystac.Item]] = defaultdict(list)
     for other in l1c:
         listed[sentinel2_tile(other), satellite(other)].append(other)
     found = {}
     for item in items:
         same = listed.get((sentinel2_tile(item), satellite(item)), [])
-        found[item.id] = [other for other in same if abs(acquired(other) - acquired(item)) <= ONE_GRANULE]
+        found[item.id] = sorted((other for other in same if is_same_granule(item, other)), key=age, reverse=True)
     return found
+
+
+def is_same_granule(one: pystac.Item, other: pystac.Item) -> bool:
+    """Whether two items of one tile and satellite show one granule."""
+    datatakes = datatake_start(one), datatake_start(other)
+    if None not in datatakes:
+        return datatakes[0] == datatakes[1]
+    return abs(acquired(one) - acquired(other)) <= ONE_GRANULE

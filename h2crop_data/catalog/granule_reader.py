@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from types import TracebackType
 from typing import Any, Self
@@ -80,6 +80,15 @@ class GranuleReader:
         self._begun.add(future)
         future.add_done_callback(self._begun.discard)
         return future.result
+
+    def close(self, hrefs: Iterable[str]) -> None:
+        """Close files that are not read any more."""
+        for href in hrefs:
+            with self._lock:
+                lock, files = self._files.pop(href, (threading.Lock(), []))
+            with lock:
+                while files:
+                    files.pop().close()
 
     def read(self, item: pystac.Item, key: str, grid: GeoBox, resampling: ResamplingName) -> NDArray[Any] | None:
         """The numbers of an asset, as `as_numbers`: (y, x) of the grid, or, of a 20 m file that lies on it, half of it.

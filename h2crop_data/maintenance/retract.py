@@ -6,8 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import pandas as pd
+
 from h2crop_data.cube.reading import read_index, store_attributes
-from h2crop_data.cube.release_numbers import index_files_by_release
+from h2crop_data.cube.release_numbers import current_attributes, index_files_by_release
 from h2crop_data.cube.retraction import Retractions
 from h2crop_data.cube.writer import StoreBuilder, hold_store
 from h2crop_data.errors import PlanError
@@ -50,7 +52,31 @@ def find_retraction(store: str | Path, blocks: Mapping[int, Sequence[int]], scen
     Raises PlanError for a block or scene the store does not have.
     """
     files = open_storage(store)
-    return retraction_in(kept_plans(files, ()), Retractions.read(files), str(store), blocks, scenes)
+    return retraction_in(
+        kept_plans(files, ()), Retractions.read(files), str(store), blocks, scenes, scenes_of_masks(store)
+    )
+
+
+def scenes_of_masks(store: str | Path) -> dict[str, set[tuple[int, int]]]:
+    """Scene -> the blocks (season, number) of the newest release whose clouds were masked with it."""
+    found: dict[str, set[tuple[int, int]]] = {}
+    root = current_attributes(open_storage(store))
+    blocks = read_index(store, "blocks") if root else pd.DataFrame()
+    if root is None or "dates" not in blocks:
+        return found
+    for season in sorted(set(blocks["season"])):
+        if f"dates-{season}" not in root["index"]:
+            continue
+        dates = read_index(store, f"dates-{season}")
+        named = {
+            digest: {name for column in ("items", "l1c") for names in rows[column] for name in names}
+            for digest, rows in dates.groupby("masks")
+        }
+        of_season = blocks[(blocks["season"] == season) & blocks["dates"].notna()]
+        for block, digests in zip(of_season["block"], of_season["dates"], strict=True):
+            for name in {name for digest in digests for name in named.get(digest, ())}:
+                found.setdefault(name, set()).add((int(season), int(block)))
+    return found
 
 
 def retraction_in(
@@ -59,14 +85,15 @@ def retraction_in(
     store: str,
     blocks: Mapping[int, Sequence[int]],
     scenes: Sequence[str],
+    of_masks: Mapping[str, set[tuple[int, int]]],
 ) -> Retraction:
-    """The same from the plans of a store and what was retracted before."""
+    """The same from the plans of a store and what was retracted before. of_masks: blocks by scenes of their masks."""
     if not plans:
         raise PlanError(
             f"{store} has no plans of its own (.build/plan): retract where it was built, or import it again"
         )
     sizes: dict[tuple[int, int], int] = {}
-    of_scene: dict[str, set[tuple[int, int]]] = {}
+    of_scene: dict[str, set[tuple[int, int]]] = {name: set(keys) for name, keys in of_masks.items()}
     for plan in plans:
         lists = [column.name for column in plan.layout.block_columns() if column.scenes]
         for row in plan.blocks.to_dict("records"):
@@ -101,7 +128,8 @@ def retract_from_store(
         raise PlanError("give a reason: it is stored permanently in the index")
     with hold_store(store) as builder:
         retractions = Retractions.read(builder.storage)
-        found = retraction_in(kept_plans(builder.storage, ()), retractions, str(store), blocks, scenes)
+        of_masks = scenes_of_masks(store)
+        found = retraction_in(kept_plans(builder.storage, ()), retractions, str(store), blocks, scenes, of_masks)
         for season, numbers in found.blocks.items():
             if not builder.has_markers(season, numbers):
                 raise PlanError(f"{store}: not all of these blocks of {season} are done; finish the build first")

@@ -32,7 +32,7 @@ from h2crop_data.pipeline.planning import plan_of, with_unit_results
 from h2crop_data.pipeline.schedule import SCRATCH_BYTES, Schedule, SeasonCell
 from h2crop_data.pipeline.sealing import SealedRelease, seal_store
 from h2crop_data.pipeline.survey import survey_season
-from h2crop_data.pipeline.units import WORKERS, scratch_folder, work_folder
+from h2crop_data.pipeline.units import scratch_folder, work_folder
 from h2crop_data.progress import Progress, silent
 from h2crop_data.recipe.model import Recipe, load_recipe
 from h2crop_data.sources.readings import ReadCounts, Reading
@@ -356,9 +356,7 @@ def build_blocks(
         for plan, blocks in pending:
             if blocks:
                 work = work_folder(builder.location)
-                ready, spent = with_unit_results(
-                    plan, set(blocks), work, workers=max(workers, WORKERS), progress=progress
-                )
+                ready, spent = with_unit_results(plan, set(blocks), work, workers=workers, progress=progress)
                 for step, of_step in spent.items():
                     seconds[step] += of_step
                 keep_dates(builder.storage, ready)

@@ -258,10 +258,11 @@ class Clouds(Section):
     (`pip install h2crop-data[clouds]`). A package can add others."""
     clear: list[Annotated[int, Field(ge=0, le=11, strict=True)]] = [4, 5, 6]
     """SCL classes that are clear: 4 vegetation, 5 bare, 6 water (7 unclassified by choice)."""
-    dilation: Annotated[Literal["default"] | Annotated[float, Field(ge=0, le=500, allow_inf_nan=False)], Neutral(0)] = (
-        "default"
-    )
-    """Metres around clouds and shadows that are masked too; by default 60 with `s2cloudless`, else 30."""
+    dilation: Annotated[
+        Literal["default", 0] | Annotated[float, Field(ge=20, le=500, allow_inf_nan=False)], Neutral(0)
+    ] = "default"
+    """Metres around clouds and shadows that are masked too, 0 or at least a pixel of 20 m; by default 60 with
+    `s2cloudless`, else 30."""
     cast_shadows: Annotated[bool, Neutral(False)] = True
     """Whether clouds are cast along the sun's rays, and dark ground where their shadow can lie is masked."""
     second_look: Annotated[bool, Neutral(False)] = True

@@ -19,18 +19,23 @@ from numpy.typing import NDArray
 import h2crop_data
 from h2crop_data.cube.reading import read_index
 from h2crop_data.errors import H2cropError, PlanError, PluginError, RecipeError, StoreError, UsageError
-from h2crop_data.grid import Cell, tiles_of
+from h2crop_data.grid import Cell, ProcessingTile, tiles_of
 from h2crop_data.maintenance.relabel import relabel_store
+from h2crop_data.maintenance.retract import find_retraction, retract_from_store
 from h2crop_data.pipeline import units
 from h2crop_data.pipeline.build import build_store
+from h2crop_data.pipeline.engine import BuildError
 from h2crop_data.pipeline.estimate import estimate
 from h2crop_data.pipeline.planning import make_plan
 from h2crop_data.recipe.model import Recipe, load_recipe
 from h2crop_data.sentinel2.clouds import MASK_PIXEL
-from h2crop_data.sentinel2.tile_masks import MaskCode
+from h2crop_data.sentinel2.tile_masks import MaskCode, MaskRules
 from h2crop_data.simulate.region import simulate_region
 from h2crop_data.simulate.settings import load_settings
+from h2crop_data.sources.sentinel2 import detectors
 from h2crop_data.sources.sentinel2.mask_file import TileMasks
+from h2crop_data.sources.sentinel2.tile_reading import TileMaker, TileTask, make_masks
+from h2crop_data.sources.sentinel2.tile_unit import tile_task
 from h2crop_data.validation.validate import validate_store
 
 SETTINGS: dict[str, Any] = {
@@ -335,8 +340,6 @@ class TestMissingInputs:
     def test_a_missing_extra_is_refused_and_never_another_method_used(
         self, recipe_of: RecipeOf, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        from h2crop_data.sources.sentinel2 import detectors
-
         def missing(name: str) -> Any:
             raise PluginError(f"{name} is not installed: pip install h2crop-data[clouds]")
 
@@ -443,3 +446,67 @@ def test_processes_build_the_same(recipe_of: RecipeOf, tmp_path: Path) -> None:
         read_index(one, "blocks")["sha256"].map(list).tolist()
         == read_index(other, "blocks")["sha256"].map(list).tolist()
     )
+
+
+class TestReviewed:
+    """What a reader of the code found."""
+
+    def test_a_method_that_fails_is_named_with_its_date(
+        self, recipe_of: RecipeOf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        class Failing:
+            name, version, level, bands, pixel = "ukis", "9.9", "L2A", ("B02",), 20
+
+            def detect(self, reflectance: NDArray[np.float32], imaged: NDArray[np.bool_]) -> Any:
+                raise IndexError("nothing at 5")
+
+        monkeypatch.setattr(detectors, "OF_THREAD", type(detectors.OF_THREAD)())
+        monkeypatch.setattr(detectors, "method_named", lambda name: Failing())
+        with pytest.raises(BuildError, match=r"ukis \(9.9\) failed on 2022-0\d-\d\d over 32631_15360.*nothing at 5"):
+            build_store(recipe_of(clouds={"method": "scl+ukis"}), tmp_path / "store", workers=1)
+
+    def test_what_a_recipe_calls_clear_is_looked_at(self, recipe_of: RecipeOf, tmp_path: Path) -> None:
+        """Cirrus counts as clear, the classification says nothing else: bands must be read for the second look."""
+        task = TileTask.__new__(TileTask)
+        maker = TileMaker.__new__(TileMaker)
+        maker.task = task
+        classes = np.full((4, 4), 10, np.uint8)
+        for clear, looked in (((4, 5, 6), False), ((4, 5, 6, 10), True)):
+            object.__setattr__(task, "rules", MaskRules(clear, True, 0, False, False))
+            assert maker.can_be_clear(classes) is looked
+
+    @pytest.mark.parametrize("level", ["L2A", "L1C"])
+    def test_what_was_masked_with_a_retracted_scene_is_retracted(
+        self, recipe_of: RecipeOf, tmp_path: Path, level: str
+    ) -> None:
+        store = tmp_path / "store"
+        l1c = {"catalog": "catalog/sentinel-2-l1c.json"}
+        method = {"method": "s2cloudless", "l1c": l1c} if level == "L1C" else {}
+        build_store(recipe_of(clouds={**STEPS, **method}), store, workers=1)
+        dates = read_index(store, "dates-2022")
+        scene = dates["l1c" if level == "L1C" else "items"].iloc[0][0]
+        found = find_retraction(store, {}, [scene])
+        assert found.blocks == {2022: read_index(store, "blocks")["block"].tolist()}
+        retract_from_store(store, {2022: [0]}, [], "another reason")
+        assert [finding for finding in validate_store(store).findings if finding.severity == "error"] == []
+        build_store(recipe_of(clouds={**STEPS, **method}), store, workers=1, extend=True)
+        retract_from_store(store, {}, [scene], "it is damaged")
+        blocks = read_index(store, "blocks")
+        assert (blocks["retracted"] != "").all()
+
+    def test_a_tile_without_any_pixel_gives_masks_without_any(self, simulated: Path, recipe_of: RecipeOf) -> None:
+        recipe = recipe_of()
+        plan = make_plan(recipe, 2022)
+        scenes = plan.pinned["sentinel2"]
+        cell = Cell.parse(plan.samples["cell"].iloc[0])
+        (near,) = tiles_of(cell)
+        far = ProcessingTile(near.epsg, near.column + 3, near.row)
+        assert recipe.sentinel2 is not None
+        items = list(scenes.by_id.values())
+        task = tile_task(recipe.sentinel2, scenes, far, 2022, items, None)
+        path = simulated / "far.bin"
+        path.write_bytes(make_masks(task, []))
+        masks = TileMasks(path)
+        assert len(masks.dates) == 9
+        assert {row["imaged"] for row in masks.dates} == {0.0}
+        assert not masks.codes(0).any()

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from h2crop_data.constants import FINE, MONTHS, REFLECTANCE_FILL
-from h2crop_data.grid import Cell
+from h2crop_data.grid import Cell, tiles_of
 from h2crop_data.recipe.model import Sentinel2Settings
 from h2crop_data.sources.readings import ReadCounts
 from h2crop_data.sources.scratch import Part, Scratch
@@ -48,6 +48,8 @@ def as_part(reading: Sentinel2Reading, made: MadePart) -> Part:
         "gaps": sorted(made.gaps),
         "impossible": sorted(made.impossible),
     }
+    if reading.masks:
+        facts["masks"] = masks_under(reading, made.part.cell)
     return Part(facts, (made.values, made.clear, made.day) if made.moments else ())
 
 
@@ -78,7 +80,8 @@ def sentinel2_block(task: Sentinel2Task, ground: BlockGround, watch: Stopwatch) 
             | {"s2_clear_share": [float(share) for share in shares[place]]}
             for place, cell in enumerate(cells)
         ]
-    digests = sorted({masks.opened().digest for reading in task.readings.values() for masks in reading.masks})
+    used = [masks.opened() for reading in task.readings.values() for masks in reading.masks]
+    digests = sorted({masks.digest for masks in used if masks.dates})
     return SourceBlock({"s2": s2, "s2_clear": clear, "s2_day": day}, facts, dates=digests)
 
 
@@ -92,7 +95,8 @@ def parts_of(
         for part in reading.parts:
             with watch.step("scratch"):
                 found = None if scratch is None else scratch.read(part.cell, name)
-            if found is None:
+            # Masks that held for an earlier build alone may be others now.
+            if found is None or found.facts.get("masks", []) != masks_under(reading, part.cell):
                 missing.add(part.cell)
             else:
                 parts[part.cell].append(found)
@@ -101,6 +105,12 @@ def parts_of(
             for one in made:
                 parts[one.part.cell].append(as_part(reading, one))
     return parts
+
+
+def masks_under(reading: Sentinel2Reading, cell: Cell) -> list[str]:
+    """The digests of the masks that a cell's pixels depend on. Raises the error of a tile that has none."""
+    tiles = tiles_of(cell)
+    return [masks.opened().digest for masks in reading.masks if masks.tile in tiles]
 
 
 def facts_of_cell(parts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

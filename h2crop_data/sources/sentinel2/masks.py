@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from h2crop_data.catalog.access import repeated
 from h2crop_data.constants import FINE
-from h2crop_data.grid import Cell
+from h2crop_data.grid import Cell, tiles_of
 from h2crop_data.sentinel2.clear import clear_pixels
 from h2crop_data.sentinel2.clouds import MASK_PIXEL
 from h2crop_data.sources.sentinel2.granules import GranuleGrid
@@ -86,7 +86,8 @@ class ClearByMasks:
 
     def gaps(self, part: CellPart) -> set[str]:
         """What the tiles under it could not read."""
-        lost = {name for masks in self.masks for name in masks.gaps}
+        tiles = tiles_of(part.cell)
+        lost = {name for masks in self.masks if masks.tile in tiles for name in masks.gaps}
         return {name for look in part.looks for name in look.items if name in lost}
 
     def of_item(self, name: str, times: int) -> NDArray[np.bool_]:

@@ -115,6 +115,11 @@ def choose_sentinel2(
     seen_on_l1c = l1c_bands(source.clouds)
     if seen_on_l1c and source.clouds.l1c is not None:
         l1c = choose_l1c(source.clouds.l1c, seen_on_l1c, request, places, taken)
+        shared = sorted({item.id for item in taken} & {item.id for item in l1c.items})
+        if shared:
+            raise PlanError(
+                f"L2A and L1C scenes have the same id, {shared[0]}: give sentinel2.clouds.l1c another catalog"
+            )
         check_l1c(l1c, source.clouds.missing)
         decisions = [*with_missing(decisions, l1c), *l1c.decisions]
     decisions = sorted(decisions, key=lambda one: one.id)

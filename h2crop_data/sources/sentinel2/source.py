@@ -155,7 +155,7 @@ class Sentinel2(Source):
 
     def dates(self, settings: Sentinel2Settings, pinned: Sentinel2Scenes) -> dict[str, list[dict[str, Any]]]:
         found = [open_masks(result.file.resolve()) for result in pinned.masks.values() if result.file is not None]
-        return {masks.digest: masks.dates for masks in found}
+        return {masks.digest: masks.dates for masks in found if masks.dates}
 
     def task(self, settings: Sentinel2Settings, pinned: Sentinel2Scenes, block: PlannedBlock) -> Sentinel2Task:
         cells = set(block.cells)

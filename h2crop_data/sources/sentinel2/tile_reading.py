@@ -6,8 +6,9 @@ where the classification is among the methods: nothing of it can become clear.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from h2crop_data.catalog.granule_reader import GranuleReader
 from h2crop_data.catalog.items import acquired
 from h2crop_data.catalog.providers import sentinel2_asset
 from h2crop_data.constants import FINE, REFLECTANCE_FILL
-from h2crop_data.errors import ReadError, SceneError
+from h2crop_data.errors import PluginError, ReadError, SceneError
 from h2crop_data.grid import LONLAT, TILE_MARGIN, ProcessingTile, geobox, transformer
 from h2crop_data.recipe.model import Sentinel2Settings
 from h2crop_data.sentinel2.clouds import MASK_PIXEL, CloudMethod, Detection, to_20_metres
@@ -39,9 +40,9 @@ SIDE_WITH_MARGIN = MASK_SIDE + 2 * MARGIN
 INNER = (slice(MARGIN, MARGIN + MASK_SIDE), slice(MARGIN, MARGIN + MASK_SIDE))
 #: Ground is cut to what was imaged in whole steps of so many pixels of 20 m: 60 m.
 CUT_STEP = 3
-#: Classes of the scene classification that never become clear where it is among the methods: not imaged, saturated,
-#: clouds, snow.
-HOPELESS = (0, 1, 8, 9, 10, 11)
+#: Class of pixels without data, and those that never become clear where the classification is among the methods, unless
+#: a recipe calls them clear: saturated, clouds, snow.
+NOT_IMAGED, HOPELESS = 0, (1, 8, 9, 10, 11)
 #: Columns of the table of dates that are shares of the imaged pixels, and the codes they count.
 SHARES = {code.name.lower(): code for code in MaskCode if code != MaskCode.NOT_IMAGED}
 #: Waits for the numbers of a band.
@@ -87,8 +88,9 @@ class LookOnTile:
     gaps: list[str] = field(default_factory=list)
     #: Why it is not used; empty where it is.
     skipped: str = ""
-    #: L1C items that were looked at.
+    #: L1C items that are looked at, in the order in which they are asked, and items that there is no L1C of.
     l1c: list[str] = field(default_factory=list)
+    lacking: list[str] = field(default_factory=list)
     cloud_probability: float | None = None
 
     @property
@@ -126,28 +128,36 @@ class TileMaker:
         )
         wanted = [place for place, one in enumerate(looks) if self.can_be_clear(one.classes)]
         begun = self.begin_bands(looks[wanted[0]]) if wanted else {}
-        for place, following in zip(wanted, [*wanted[1:], None], strict=True):
-            waiting = begun
+        for place, following in zip_longest(wanted, wanted[1:]):
+            waiting, of_look = begun, looks[place]
             # While clouds of one date are looked for, the next is read.
             begun = {} if following is None else self.begin_bands(looks[following])
-            self.look_for_clouds(looks[place], waiting, place, dates, box)
+            self.look_for_clouds(of_look, waiting, place, dates, box)
+            # A year of a tile has more files than a process may have open.
+            self.close(waiting)
         for place, one in enumerate(looks):
             dates.classes[place] = one.classes[box]
         whole = np.zeros((len(looks), SIDE_WITH_MARGIN, SIDE_WITH_MARGIN), np.uint8)
-        whole[:, *box] = mask_tile(dates, self.task.rules)
+        if dates.classes.size:
+            whole[:, *box] = mask_tile(dates, self.task.rules)
         inner = whole[:, *INNER]
         rows = [self.row(one, of_date, sun) for one, of_date, sun in zip(looks, inner, dates.sun.tolist(), strict=True)]
         return masks_as_bytes(self.task.tile, rows, list(inner))
 
     def can_be_clear(self, classes: NDArray[np.uint8]) -> bool:
         """Whether any pixel of a date can be clear, by its classification."""
-        never = HOPELESS if self.task.rules.uses_classes else HOPELESS[:1]
-        return not np.isin(classes, never).all()
+        rules = self.task.rules
+        never = set(HOPELESS) - set(rules.clear_classes) if rules.uses_classes else set()
+        return not np.isin(classes, [NOT_IMAGED, *never]).all()
 
     def looks(self) -> list[LookOnTile]:
         """The looks with their classifications."""
         begun = [self.begin(look.items[0], "SCL") for look in self.task.looks]
-        return [self.look_at(look, first) for look, first in zip(self.task.looks, begun, strict=True)]
+        looks = []
+        for look, first in zip(self.task.looks, begun, strict=True):
+            looks.append(self.look_at(look, first))
+            self.close((name, "SCL") for name in look.items)
+        return looks
 
     def look_at(self, look: CellLook, first: Numbers) -> LookOnTile:
         """A look with its classification, from the items that show it. first: what waits for that of the first item."""
@@ -167,9 +177,11 @@ class TileMaker:
     def begin_bands(self, one: LookOnTile) -> dict[tuple[str, str], Numbers]:
         """Begin to read the bands of a look, of L2A and L1C; gives what waits for each by item and band."""
         names = [(name, band) for name in one.shown for band in self.bands]
-        for detector in self.detectors:
-            if detector.level == "L1C" and not self.without_l1c(one):
-                names += [(name, band) for name in self.l1c_of(one) for band in detector.bands]
+        of_l1c = [band for detector in self.detectors if detector.level == "L1C" for band in detector.bands]
+        if of_l1c:
+            one.lacking = self.without_l1c(one)
+            one.l1c = [] if one.lacking else list(dict.fromkeys(self.l1c_of(one)))
+            names += [(name, band) for name in one.l1c for band in of_l1c]
         return {(name, band): self.begin(name, band) for name, band in dict.fromkeys(names)}
 
     def look_for_clouds(
@@ -193,9 +205,11 @@ class TileMaker:
             )
             if seen is None:
                 # Nothing is said of ground that a method of the recipe did not look at.
-                one.classes[:] = 0
+                one.classes[:] = NOT_IMAGED
+                one.cloud_probability = None
                 return
-            found = self.detected(detector, seen)
+            found, imaged = self.detected(one, detector, seen)
+            one.classes[~to_20_metres(imaged, detector.pixel)] = NOT_IMAGED
             dates.cloud[place] |= to_20_metres(found.cloud, detector.pixel)[box]
             dates.shadow[place] |= to_20_metres(found.shadow, detector.pixel)[box]
             if found.probability is not None:
@@ -203,12 +217,27 @@ class TileMaker:
                 if of_tile.size:
                     one.cloud_probability = max(one.cloud_probability or 0.0, float(of_tile.mean()))
 
-    def detected(self, detector: CloudMethod, bands: Sequence[NDArray[np.int16]]) -> Detection:
-        """What a detector finds. bands: reflectance x 10000 (y, x) in its order, in pixels of 10, 20 or 60 m."""
+    def detected(
+        self, one: LookOnTile, detector: CloudMethod, bands: Sequence[NDArray[np.int16]]
+    ) -> tuple[Detection, NDArray[np.bool_]]:
+        """What a detector finds, and where it had something to look at, (y, x) of its pixels.
+
+        bands: reflectance x 10000 (y, x) in its order, in pixels of 10 or 20 m. Raises PluginError that names method
+        and date for whatever the detector raises.
+        """
         values = np.stack([averaged(band, detector.pixel) for band in bands])
         imaged = (values != REFLECTANCE_FILL).all(axis=0)
         reflectance = np.where(imaged, values, 0).astype(np.float32) / np.float32(10_000)
-        return detector.detect(reflectance, imaged)
+        try:
+            found = detector.detect(reflectance, imaged)
+            if not found.cloud.shape == found.shadow.shape == imaged.shape:
+                raise ValueError(f"it gave masks of {found.cloud.shape} pixels for {imaged.shape}")
+        except Exception as error:
+            raise PluginError(
+                f"the cloud method {detector.name} ({detector.version}) failed on {one.look.moment:%Y-%m-%d} over "
+                f"{self.task.tile.id}: {type(error).__name__}: {error}"
+            ) from error
+        return found, imaged
 
     def l1c_of(self, one: LookOnTile) -> list[str]:
         """The L1C items of a look, in the order in which they are asked."""
@@ -224,16 +253,16 @@ class TileMaker:
         self, one: LookOnTile, detector: CloudMethod, begun: Mapping[tuple[str, str], Numbers]
     ) -> list[NDArray[np.int16]] | None:
         """The bands of a look's L1C; None where it is not there or cannot be read: the look is not used then."""
-        without = self.without_l1c(one)
-        if without:
-            one.skipped = f"no L1C of {', '.join(without)}"
+        if one.lacking:
+            one.skipped = f"no L1C of {', '.join(one.lacking)}"
             return None
-        one.l1c = sorted(self.l1c_of(one))
         bands = []
         for band in detector.bands:
-            layers = [self.reflectance(one, name, band, begun) for name in self.l1c_of(one)]
+            layers = [self.reflectance(one, name, band, begun) for name in one.l1c]
             if any(layer is None for layer in layers):
                 one.skipped = f"its L1C cannot be read: {', '.join(name for name in one.gaps if name in one.l1c)}"
+                # Samples name L2A items.
+                one.gaps += [name for name in one.shown if name not in one.gaps]
                 return None
             bands.append(first_values([layer for layer in layers if layer is not None]))
         return bands
@@ -253,11 +282,14 @@ class TileMaker:
     ) -> NDArray[np.int16] | None:
         """A band of an item as reflectance x 10000, in pixels of 10 or 20 m; None for one that cannot be read."""
         numbers = self.waited(one, name, begun[name, band])
-        return None if numbers is None else sentinel2_reflectance(numbers, self.task.offsets[name])
+        if numbers is None:
+            return None
+        wide = numbers.astype(np.uint16) if numbers.dtype == np.uint8 else numbers
+        return sentinel2_reflectance(wide, self.task.offsets[name])
 
     def begin(self, name: str, band: str) -> Numbers:
         """Begin to read an item's band over the tile with its margin; gives what waits for it."""
-        item = self.task.l1c_items.get(name) or self.task.items[name]
+        item = self.item(name)
         key = sentinel2_asset(item, band)
 
         def read() -> NDArray[Any]:
@@ -265,6 +297,15 @@ class TileMaker:
             return self.reader.warp(item, key, self.grid, "nearest") if found is None else found
 
         return self.reader.begin(read, item.assets[key].href)
+
+    def item(self, name: str) -> pystac.Item:
+        """An item of L2A or L1C; `select.py` refuses items of both that share an id."""
+        return self.task.l1c_items.get(name) or self.task.items[name]
+
+    def close(self, bands: Iterable[tuple[str, str]]) -> None:
+        """Close the files of some bands, each as item and band, that are not read any more."""
+        items = [(self.item(name), band) for name, band in bands]
+        self.reader.close(item.assets[sentinel2_asset(item, band)].href for item, band in items)
 
     def waited(self, one: LookOnTile, name: str, numbers: Numbers) -> NDArray[Any] | None:
         """Numbers that are read; None for those of an item that cannot be read: a gap, whose ground is not seen.
@@ -281,7 +322,7 @@ class TileMaker:
         self.has_gaps = True
         one.gaps.append(name)
         if name in one.look.items:
-            one.classes[one.source == one.look.items.index(name)] = 0
+            one.classes[one.source == one.look.items.index(name)] = NOT_IMAGED
         return None
 
     def sun(self, one: LookOnTile) -> tuple[float, float]:
@@ -302,7 +343,7 @@ class TileMaker:
             "tile": self.task.tile.id,
             "time": one.look.moment.isoformat(),
             "items": list(one.look.items),
-            "l1c": one.l1c,
+            "l1c": sorted(one.l1c),
             "methods": [f"{name} {version}".strip() for name, version in self.versions()],
             "sun_azimuth": round(sun[0], 3),
             "sun_elevation": round(sun[1], 3),

@@ -30,7 +30,8 @@ TILES_OF_FILE = 6
 PIXEL_OF = dict.fromkeys(FINE_BANDS, 10) | dict.fromkeys(("B01", "B09", "B10"), 60)
 #: Seconds to wait for an answer, and bytes a second of one worker, where files are remote.
 SECONDS_A_REQUEST, BYTES_A_SECOND = SECONDS_A_READ[True], 50e6
-TILE_PIXELS = 1024 * 1024
+TILE_SIDE = 1024
+TILE_PIXELS = TILE_SIDE**2
 #: Seconds of a core that a date over a processing tile takes: by the rules, and by detector (others: the last), as
 #: bench_clouds measured.
 SECONDS_OF_RULES, SECONDS_OF_DETECTORS, SECONDS_OF_OTHERS = 0.3, {"ukis": 0.9, "s2cloudless": 0.5}, 0.9
@@ -67,8 +68,9 @@ def masks_to_read(tasks: Iterable[TileTask]) -> ToRead:
         pixels = {PIXEL_OF.get(band, 20): 0 for band in (*l2a_bands(clouds), *l1c_bands(clouds))}
         for band in (*l2a_bands(clouds), *l1c_bands(clouds)):
             pixels[PIXEL_OF.get(band, 20)] += 1
-        size = CLASS_BYTES * (side // 20) ** 2
-        size += sum(BAND_BYTES * count * (side // pixel) ** 2 for pixel, count in pixels.items())
+        size = CLASS_BYTES * (side // 20 + TILE_SIDE) ** 2
+        # Files give whole internal tiles, of which the edges of the window cut some.
+        size += sum(BAND_BYTES * count * (side // pixel + TILE_SIDE) ** 2 for pixel, count in pixels.items())
         files = 1 + sum(pixels.values())
         first = next(iter(task.items.values()), None)
         remote = first is not None and is_remote(next(iter(first.assets.values())).href)
