@@ -37,6 +37,8 @@ WORK_BYTES = 50_000_000_000
 #: Units at work at a time: they wait for files more than they compute.
 WORKERS = 4
 RESULT, MARKER = ".bin", ".json"
+#: Parts of cells that wait for their blocks, beside the folders of steps.
+SCRATCH = "scratch"
 
 
 @dataclass(frozen=True)
@@ -81,10 +83,17 @@ class WorkFolder:
 
     def sizes(self) -> dict[str, int]:
         """The files of results and their bytes. Raises StoreError where the folder cannot be read."""
+        root = self.files.folder / self.prefix
+        found = {}
         try:
-            return {name: size for name, size in self.files.names(self.prefix) if name.endswith(RESULT)}
+            # The scratch folder lies beside the steps: its files come and go while blocks are built.
+            steps = [path for path in root.iterdir() if path.is_dir() and path.name != SCRATCH] if root.exists() else []
+            for path in (path for step in steps for path in step.glob(f"*{RESULT}")):
+                with suppress(FileNotFoundError):
+                    found[path.relative_to(self.files.folder).as_posix()] = path.stat().st_size
         except OSError as error:
             raise self.files.cannot("read", self.prefix, error) from error
+        return found
 
     def shrink(self, needed: Collection[str]) -> int:
         """Delete the results used longest ago until the others keep the bound; never those of `needed` (ids).
@@ -141,7 +150,7 @@ def scratch_folder(store: str, chosen: Path | None = None) -> Path:
     if chosen is not None:
         return chosen / f"h2crop-scratch-{name_of_store(store)}"
     work = work_folder(store)
-    return work.files.folder / work.prefix / "scratch"
+    return work.files.folder / work.prefix / SCRATCH
 
 
 def name_of_store(store: str) -> str:

@@ -32,6 +32,7 @@ from h2crop_data.sentinel2.tile_masks import MaskCode, MaskRules, TileDates, mas
 from h2crop_data.sources.sentinel2.detectors import BANDS_OF_RULES, detectors_of, l2a_bands
 from h2crop_data.sources.sentinel2.looks import CellLook
 from h2crop_data.sources.sentinel2.mask_file import MASK_SIDE, masks_as_bytes
+from h2crop_data.sources.sentinel2.masks import NOT_IMAGED
 from h2crop_data.sources.units import ProvisionalResult
 
 #: Pixels of 20 m in the margin, and along a tile with it; rows and columns of the tile itself.
@@ -40,9 +41,9 @@ SIDE_WITH_MARGIN = MASK_SIDE + 2 * MARGIN
 INNER = (slice(MARGIN, MARGIN + MASK_SIDE), slice(MARGIN, MARGIN + MASK_SIDE))
 #: Ground is cut to what was imaged in whole steps of so many pixels of 20 m: 60 m.
 CUT_STEP = 3
-#: Class of pixels without data, and those that never become clear where the classification is among the methods, unless
-#: a recipe calls them clear: saturated, clouds, snow.
-NOT_IMAGED, HOPELESS = 0, (1, 8, 9, 10, 11)
+#: Classes of the scene classification that never become clear where it is among the methods, unless a recipe calls them
+#: clear: saturated, clouds, snow.
+HOPELESS = (1, 8, 9, 10, 11)
 #: Columns of the table of dates that are shares of the imaged pixels, and the codes they count.
 SHARES = {code.name.lower(): code for code in MaskCode if code != MaskCode.NOT_IMAGED}
 #: Waits for the numbers of a band.
