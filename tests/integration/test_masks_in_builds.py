@@ -510,3 +510,25 @@ class TestReviewed:
         assert len(masks.dates) == 9
         assert {row["imaged"] for row in masks.dates} == {0.0}
         assert not masks.codes(0).any()
+
+    def test_l2a_does_not_pass_for_l1c(self, recipe_of: RecipeOf) -> None:
+        same = {"catalog": "catalog/sentinel-2-c1-l2a.json", "collection": "sentinel-2-c1-l2a"}
+        with pytest.raises(PlanError, match=r"have the same id, S2.*must be a catalog of L1C alone"):
+            make_plan(recipe_of(clouds={"method": "s2cloudless", "l1c": same}), 2022)
+
+    def test_a_tile_is_made_with_few_files_open(
+        self, recipe_of: RecipeOf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A year of a tile has more files than many systems let a process open."""
+        most = 0
+        begin = TileMaker.begin
+
+        def counting(self: TileMaker, name: str, band: str) -> Any:
+            nonlocal most
+            most = max(most, sum(len(opened) for _, opened in self.reader._files.values()))
+            return begin(self, name, band)
+
+        monkeypatch.setattr(TileMaker, "begin", counting)
+        build_store(recipe_of(), tmp_path / "store", workers=1)
+        # Three bands of a date and the classification of another, of one or two granules.
+        assert 0 < most <= 8

@@ -14,7 +14,7 @@ import shapely
 import yaml
 
 import h2crop_data
-from h2crop_data.catalog.acquisitions import datatake_time, newest_of_each_acquisition
+from h2crop_data.catalog.acquisitions import datatake_time, l1c_of_items, newest_of_each_acquisition
 from h2crop_data.catalog.inventory import items_from_parquet, items_to_parquet
 from h2crop_data.catalog.items import acquired, item_epsg
 from h2crop_data.catalog.providers import (
@@ -30,6 +30,7 @@ from h2crop_data.enmap.product import Product, parse_metadata, select_bands
 from h2crop_data.errors import SceneError
 from h2crop_data.recipe.model import EnmapSettings
 from h2crop_data.sentinel2.reflectance import decide_offset
+from h2crop_data.sentinel2.sun import sun_angles
 from h2crop_data.sources.enmap.select import enmap_refusal
 
 SENTINEL2_CATALOGS = ("earth_search_v1", "planetary_computer", "cdse")
@@ -222,3 +223,29 @@ class TestRealProduct:
         left_out = [band for band in potsdam.bands if band not in kept]
         assert [band.number for band in left_out] == [130, 131, 132, 133, 134, 135]
         assert all(1331 <= band.wavelength <= 1391 for band in left_out)
+
+
+def test_the_sun_stands_where_items_of_whole_granules_say(shared: Path) -> None:
+    """Within 2 degrees: what the size of a granule makes, and footprints whose middle is not the granule's."""
+    compared = 0
+    for item in recorded(shared, "earth_search_v1"):
+        azimuth, elevation = (item.properties.get(f"view:sun_{angle}") for angle in ("azimuth", "elevation"))
+        if azimuth is None or elevation is None or item.geometry is None:
+            continue
+        middle = shapely.geometry.shape(item.geometry).centroid
+        found = sun_angles(acquired(item), middle.x, middle.y)
+        assert abs(found[0] - azimuth) < 2, item.id
+        assert abs(found[1] - elevation) < 2, item.id
+        compared += 1
+    assert compared >= 4
+
+
+def test_each_l2a_item_finds_the_l1c_of_its_granule(shared: Path) -> None:
+    items = recorded(shared, "earth_search_v1")
+    l1c = [item for item in items if item.id.endswith("_L1C")]
+    l2a = [
+        item for item in items if item.id.endswith("_L2A") and item.id.replace("_L2A", "_L1C") in {o.id for o in l1c}
+    ]
+    assert l2a
+    found = l1c_of_items(l2a, l1c)
+    assert found == {item.id: [o for o in l1c if o.id == item.id.replace("_L2A", "_L1C")] for item in l2a}

@@ -11,7 +11,13 @@ import pytest
 import shapely
 from stac_items import item_of
 
-from h2crop_data.catalog.acquisitions import looks_of, newest_of_each_acquisition, satellite, strip_start
+from h2crop_data.catalog.acquisitions import (
+    l1c_of_items,
+    looks_of,
+    newest_of_each_acquisition,
+    satellite,
+    strip_start,
+)
 from h2crop_data.catalog.inventory import items_from_parquet, items_to_parquet
 from h2crop_data.catalog.items import each_once, footprint, name_twins, number_of, shared_id
 from h2crop_data.errors import SceneError
@@ -304,3 +310,38 @@ class TestMixedInventory:
         items = [item("a", created="yesterday"), item("b", created="2022-01-01T00:00:00Z")]
         back = items_from_parquet(items_to_parquet(items))
         assert [one.properties["created"] for one in back] == ["yesterday", "2022-01-01T00:00:00Z"]
+
+
+class TestL1c:
+    """Which L1C items show what an L2A item does."""
+
+    def l2a(self, **settings: Any) -> pystac.Item:
+        return item("S2A_31UDP_L2A", s2__mgrs_tile="31UDP", **settings)
+
+    @pytest.mark.parametrize(
+        ("name", "tile", "time", "matches"),
+        [
+            ("S2A_a", "31UDP", "2022-05-10T10:51:20Z", True),
+            ("S2A_a", "31UDP", "2022-05-10T10:52:20Z", False),
+            ("S2A_a", "31UEP", "2022-05-10T10:50:41Z", False),
+            ("S2B_a", "31UDP", "2022-05-10T10:50:41Z", False),
+        ],
+    )
+    def test_it_is_of_the_tile_and_satellite_and_a_minute_away_at_most(
+        self, name: str, tile: str, time: str, matches: bool
+    ) -> None:
+        other = item(name, time=time, s2__mgrs_tile=tile)
+        assert l1c_of_items([self.l2a()], [other]) == {"S2A_31UDP_L2A": [other] if matches else []}
+
+    def test_one_datatake_counts_whatever_time_the_catalogs_state(self) -> None:
+        named = {"s2__datatake_id": DATATAKE}
+        late = item("S2A_b", time="2022-05-10T10:58:00Z", s2__mgrs_tile="31UDP", **named)
+        other = item("S2A_c", s2__mgrs_tile="31UDP", s2__datatake_id=DATATAKE.replace("105031", "104931"))
+        assert l1c_of_items([self.l2a(**named)], [late, other])["S2A_31UDP_L2A"] == [late]
+
+    def test_the_newest_processing_comes_first(self) -> None:
+        old, new = (
+            item(f"S2A_{name}", s2__mgrs_tile="31UDP", s2__processing_baseline=baseline)
+            for name, baseline in (("z", "04.00"), ("a", "05.00"))
+        )
+        assert names(l1c_of_items([self.l2a()], [old, new])["S2A_31UDP_L2A"]) == ["S2A_a", "S2A_z"]

@@ -36,6 +36,12 @@ def detectors_of(clouds: Clouds) -> list[CloudMethod]:
     return [known[name] for name in names]
 
 
+def versions_of(clouds: Clouds) -> list[tuple[str, str]]:
+    """The methods of a recipe with their versions; that of the classification, empty, is each scene's baseline."""
+    known = {detector.name: detector.version for detector in detectors_of(clouds)}
+    return [(name, known.get(name, "")) for name in clouds.methods]
+
+
 def l1c_bands(clouds: Clouds) -> list[str]:
     """The bands of L1C that the detectors of a recipe look at, each once."""
     return bands_of_level(detectors_of(clouds), "L1C")

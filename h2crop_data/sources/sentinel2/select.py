@@ -8,20 +8,19 @@ from dataclasses import dataclass, field, replace
 import pystac
 from shapely.geometry.base import BaseGeometry
 
-from h2crop_data.catalog.acquisitions import newest_of_each_acquisition
-from h2crop_data.catalog.items import each_once, identity, name_twins, number_of
+from h2crop_data.catalog.items import number_of
 from h2crop_data.catalog.providers import (
     offset_evidence,
     sentinel2_asset,
 )
-from h2crop_data.catalog.search import find_items
 from h2crop_data.errors import PlanError, SceneError
 from h2crop_data.recipe.model import Sentinel2Settings
 from h2crop_data.sentinel2.reflectance import decide_offset
-from h2crop_data.sources.scenes import PinnedItems, SceneDecision, decision, unplaced, without_retracted, year_range
-from h2crop_data.sources.sentinel2.detectors import l1c_bands, l2a_bands
+from h2crop_data.sources.scenes import PinnedItems, SceneDecision, decision
+from h2crop_data.sources.sentinel2.detectors import l2a_bands
+from h2crop_data.sources.sentinel2.found import find_scenes
 from h2crop_data.sources.sentinel2.granules import GranuleGrid
-from h2crop_data.sources.sentinel2.select_l1c import L1cScenes, check_l1c, choose_l1c, with_missing
+from h2crop_data.sources.sentinel2.select_l1c import L1cScenes, choose_l1c, with_missing
 from h2crop_data.sources.source import Request
 from h2crop_data.sources.units import UnitResult
 
@@ -55,31 +54,14 @@ def choose_sentinel2(
 
     Raises PlanError listing the scenes whose offset cannot be decided, unless the recipe records gaps.
     """
-    listed: list[pystac.Item] = []
-    refused: list[tuple[pystac.Item, str]] = []
-    for done, place in enumerate(places):
-        request.progress(done, len(places), "searching Sentinel-2")
-        catalog = request.locate_catalog(source.catalog)
-        found = find_items(catalog, source.collection, place, *year_range(request.season))
-        listed += found.items
-        refused += found.refused
-    items = each_once(listed)
-    lost = {identity(item): (item, reason) for item, reason in refused}
-    if not items:
-        named = "".join(f"\n  {item.id}: {reason}" for item, reason in list(lost.values())[:5])
+    found = find_scenes(source, request, places, "Sentinel-2")
+    if found.is_empty:
+        named = "".join(f"\n  {line}" for line in found.unplaced[:5])
         raise PlanError(
             f"{source.catalog} has no scene of collection {source.collection!r} over the cells in {request.season}; "
             f"check sentinel2.catalog and sentinel2.collection{named}"
         )
-    twins = name_twins(items, [item for item, _ in lost.values()])
-    by_name = {item.id: item for item in items}
-    usable, decisions = without_retracted([by_name[name] for name in sorted(by_name)], "sentinel2", request.retracted)
-    decisions += [unplaced(item, "sentinel2", reason) for item, reason in lost.values()]
-    kept = newest_of_each_acquisition(usable)
-    decisions += [
-        decision(by_name[left_out], "sentinel2", f"the same acquisition as {newest}, which is newer or listed last")
-        for left_out, newest in sorted(kept.replaced.items())
-    ]
+    kept, decisions = found.kept, list(found.decisions)
     of_masks = l2a_bands(source.clouds)
     taken, undecided = [], []
     for item in kept.items:
@@ -98,7 +80,7 @@ def choose_sentinel2(
             decisions.append(decision(item, "sentinel2", reason))
             undecided.append(f"{item.id}: {reason}")
             continue
-        warning = "; ".join(filter(None, [offset.warning, twin_warning(item, twins)]))
+        warning = "; ".join(filter(None, [offset.warning, twin_warning(item, found.twins)]))
         decisions.append(decision(item, "sentinel2", None, offset.offset, offset.reason, warning))
         # A plan over a country holds many thousands of items: only what the build reads is kept of each.
         item.assets = {key: item.assets[key] for key in keys}
@@ -111,17 +93,8 @@ def choose_sentinel2(
             "Do what the reasons say, or leave such scenes out with `sentinel2.gaps: record`."
         )
     decisions = with_filler_warnings(decisions, kept.fillers)
-    l1c = L1cScenes()
-    seen_on_l1c = l1c_bands(source.clouds)
-    if seen_on_l1c and source.clouds.l1c is not None:
-        l1c = choose_l1c(source.clouds.l1c, seen_on_l1c, request, places, taken)
-        shared = sorted({item.id for item in taken} & {item.id for item in l1c.items})
-        if shared:
-            raise PlanError(
-                f"L2A and L1C scenes have the same id, {shared[0]}: give sentinel2.clouds.l1c another catalog"
-            )
-        check_l1c(l1c, source.clouds.missing)
-        decisions = [*with_missing(decisions, l1c), *l1c.decisions]
+    l1c = L1cScenes() if source.clouds.l1c is None else choose_l1c(source.clouds, request, places, taken)
+    decisions = [*with_missing(decisions, l1c), *l1c.decisions]
     decisions = sorted(decisions, key=lambda one: one.id)
     return Sentinel2Scenes.of(taken, decisions, l1c.items), decisions
 

@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import pystac
 from shapely.geometry.base import BaseGeometry
 
-from h2crop_data.catalog.acquisitions import l1c_of_items, newest_of_each_acquisition
-from h2crop_data.catalog.items import each_once
+from h2crop_data.catalog.acquisitions import l1c_of_items
 from h2crop_data.catalog.providers import offset_evidence, sentinel2_asset
-from h2crop_data.catalog.search import find_items
 from h2crop_data.errors import PlanError, SceneError
-from h2crop_data.recipe.model import L1cSource
+from h2crop_data.recipe.model import Clouds
 from h2crop_data.sentinel2.reflectance import decide_offset
-from h2crop_data.sources.scenes import SceneDecision, decision, unplaced, without_retracted, year_range
+from h2crop_data.sources.scenes import SceneDecision, decision
+from h2crop_data.sources.sentinel2.detectors import l1c_bands
+from h2crop_data.sources.sentinel2.found import find_scenes
 from h2crop_data.sources.source import Request
-
-#: Says why a scene that was found is not used.
-Refuse = Callable[[pystac.Item, str], None]
 
 
 @dataclass
@@ -33,33 +30,23 @@ class L1cScenes:
 
 
 def choose_l1c(
-    source: L1cSource,
-    bands: Sequence[str],
-    request: Request,
-    places: Sequence[BaseGeometry],
-    used: Sequence[pystac.Item],
+    clouds: Clouds, request: Request, places: Sequence[BaseGeometry], used: Sequence[pystac.Item]
 ) -> L1cScenes:
     """The L1C items of a season over some places (longitude, latitude) that show what L2A items do, with decisions.
 
-    bands: that are read of them. used: the L2A items. Scenes that cannot be used leave their L2A item without L1C.
+    used: the L2A items. None where no method looks at L1C. Raises PlanError where an L2A item has no L1C and the recipe
+    does not skip such dates, or shares its id with an L1C item.
     """
-    listed: list[pystac.Item] = []
-    decisions = []
-    for done, place in enumerate(places):
-        request.progress(done, len(places), "searching Sentinel-2 L1C")
-        catalog = request.locate_catalog(source.catalog)
-        found = find_items(catalog, source.collection, place, *year_range(request.season))
-        listed += found.items
-        decisions += [unplaced(item, "sentinel2", reason) for item, reason in found.refused]
-    ordered = sorted(each_once(listed), key=lambda item: item.id)
-    by_name = {item.id: item for item in ordered}
-    usable, retracted = without_retracted(ordered, "sentinel2", request.retracted)
-    decisions += retracted
-    kept = newest_of_each_acquisition(usable)
-    decisions += [
-        decision(by_name[left_out], "sentinel2", f"the same acquisition as {newest}, which is newer or listed last")
-        for left_out, newest in sorted(kept.replaced.items())
-    ]
+    bands = l1c_bands(clouds)
+    if clouds.l1c is None or not bands:
+        return L1cScenes()
+    found = find_scenes(clouds.l1c, request, places, "Sentinel-2 L1C")
+    kept, decisions = found.kept, list(found.decisions)
+    shared = sorted({item.id for item in used} & {item.id for item in kept.items})
+    if shared:
+        raise PlanError(
+            f"L2A and L1C scenes have the same id, {shared[0]}: sentinel2.clouds.l1c must be a catalog of L1C alone"
+        )
     wanted = {other.id for found in l1c_of_items(used, kept.items).values() for other in found}
     taken = []
     refused = {}
@@ -69,7 +56,7 @@ def choose_l1c(
             continue
         try:
             keys = [sentinel2_asset(item, band) for band in bands]
-            offset = decide_offset(source.offset, offset_evidence(item, bands))
+            offset = decide_offset(clouds.l1c.offset, offset_evidence(item, bands))
         except SceneError as error:
             refused[item.id] = str(error).removeprefix(f"{item.id}: ")
             decisions.append(decision(item, "sentinel2", refused[item.id]))
@@ -78,7 +65,10 @@ def choose_l1c(
         item.assets = {key: item.assets[key] for key in keys}
         item.clear_links()
         taken.append(item)
-    return L1cScenes(taken, decisions, missing_l1c(used, taken, kept.items, refused))
+    missing = missing_l1c(used, taken, kept.items, refused)
+    if clouds.missing == "fail":
+        check_l1c(missing)
+    return L1cScenes(taken, decisions, missing)
 
 
 def missing_l1c(
@@ -96,12 +86,12 @@ def missing_l1c(
     }
 
 
-def check_l1c(found: L1cScenes, missing: str) -> None:
-    """Raise PlanError where some L2A has no L1C and the recipe does not skip such dates."""
-    if found.missing and missing == "fail":
-        shown = "\n  ".join(f"{name}: {reason}" for name, reason in list(found.missing.items())[:5])
+def check_l1c(missing: Mapping[str, str]) -> None:
+    """Raise PlanError where some L2A has no L1C. missing: L2A item -> why."""
+    if missing:
+        shown = "\n  ".join(f"{name}: {reason}" for name, reason in list(missing.items())[:5])
         raise PlanError(
-            f"{len(found.missing)} Sentinel-2 scenes have no L1C, on which clouds are looked for:\n  {shown}\n"
+            f"{len(missing)} Sentinel-2 scenes have no L1C, on which clouds are looked for:\n  {shown}\n"
             "Check sentinel2.clouds.l1c, or leave such dates out with `sentinel2.clouds.missing: skip`."
         )
 

@@ -29,7 +29,7 @@ from h2crop_data.sentinel2.clouds import MASK_PIXEL, CloudMethod, Detection, to_
 from h2crop_data.sentinel2.reflectance import sentinel2_reflectance
 from h2crop_data.sentinel2.sun import sun_angles
 from h2crop_data.sentinel2.tile_masks import MaskCode, MaskRules, TileDates, mask_tile
-from h2crop_data.sources.sentinel2.detectors import BANDS_OF_RULES, detectors_of, l2a_bands
+from h2crop_data.sources.sentinel2.detectors import BANDS_OF_RULES, detectors_of, l2a_bands, versions_of
 from h2crop_data.sources.sentinel2.looks import CellLook
 from h2crop_data.sources.sentinel2.mask_file import MASK_SIDE, masks_as_bytes
 from h2crop_data.sources.sentinel2.masks import NOT_IMAGED
@@ -345,7 +345,7 @@ class TileMaker:
             "time": one.look.moment.isoformat(),
             "items": list(one.look.items),
             "l1c": sorted(one.l1c),
-            "methods": [f"{name} {version}".strip() for name, version in self.versions()],
+            "methods": [f"{name} {version}".strip() for name, version in versions_of(self.task.settings.clouds)],
             "sun_azimuth": round(sun[0], 3),
             "sun_elevation": round(sun[1], 3),
             "imaged": round(imaged / codes.size, 6),
@@ -354,11 +354,6 @@ class TileMaker:
             "skipped": one.skipped,
             "gaps": sorted(one.gaps),
         }
-
-    def versions(self) -> list[tuple[str, str]]:
-        """The methods with their versions."""
-        known = {detector.name: detector.version for detector in self.detectors}
-        return [(name, known.get(name, "")) for name in self.task.settings.clouds.methods]
 
 
 def imaged_box(layers: Sequence[NDArray[np.uint8]]) -> tuple[slice, slice]:

@@ -16,10 +16,9 @@ from h2crop_data.catalog.acquisitions import l1c_of_items, looks_of
 from h2crop_data.catalog.providers import sentinel2_asset, sentinel2_tile
 from h2crop_data.grid import LONLAT, TILE_SIZE, Cell, ProcessingTile, tiles_of, transformer
 from h2crop_data.recipe.model import Clouds, Sentinel2Settings
-from h2crop_data.sentinel2.clouds import CloudMethod
 from h2crop_data.sentinel2.tile_masks import MaskRules
 from h2crop_data.sources.scenes import items_over, kept_identity
-from h2crop_data.sources.sentinel2.detectors import CLASSIFICATION, detectors_of, l1c_bands, l2a_bands
+from h2crop_data.sources.sentinel2.detectors import CLASSIFICATION, l1c_bands, l2a_bands, versions_of
 from h2crop_data.sources.sentinel2.granules import expected_grid, home_of
 from h2crop_data.sources.sentinel2.looks import CellLook, months_of
 from h2crop_data.sources.sentinel2.select import Sentinel2Scenes
@@ -57,9 +56,7 @@ def mask_units(
     settings: Sentinel2Settings, scenes: Sentinel2Scenes, tiles: Sequence[ProcessingTile], season: int
 ) -> dict[ProcessingTile, Unit]:
     """The unit of work that masks the clouds of a season over each of some tiles; none where clouds are not masked."""
-    tasks = tile_tasks(settings, scenes, tiles, season)
-    detectors = detectors_of(settings.clouds) if tasks else []
-    return {task.tile: mask_unit(task, season, detectors) for task in tasks}
+    return {task.tile: mask_unit(task, season) for task in tile_tasks(settings, scenes, tiles, season)}
 
 
 def tile_tasks(
@@ -100,7 +97,7 @@ def tile_task(
     )
 
 
-def mask_unit(task: TileTask, season: int, detectors: Sequence[CloudMethod]) -> Unit:
+def mask_unit(task: TileTask, season: int) -> Unit:
     """The unit of work of a tile."""
     settings, items, others = task.settings, list(task.items.values()), task.l1c_items
     bands = sorted({*l2a_bands(settings.clouds), "SCL"})
@@ -116,26 +113,21 @@ def mask_unit(task: TileTask, season: int, detectors: Sequence[CloudMethod]) -> 
             "items": [[kept_identity(item), task.offsets[name]] for name, item in sorted(task.items.items())],
             "l1c": [[kept_identity(other), task.offsets[name]] for name, other in sorted(others.items())],
         },
-        settings=settings_of_masks(settings, detectors),
+        settings=settings_of_masks(settings),
         compute=partial(make_masks, task),
         stamp=stamps if any(stamp is not None for of_item in stamps for stamp in of_item) else None,
     )
 
 
-def settings_of_masks(settings: Sentinel2Settings, detectors: Sequence[CloudMethod]) -> dict[str, Any]:
+def settings_of_masks(settings: Sentinel2Settings) -> dict[str, Any]:
     """What of a recipe changes masks, as plain data, with the versions of methods."""
     clouds = settings.clouds
     return {
-        "methods": [[name, version_of(name, detectors)] for name in clouds.methods],
+        "methods": list(map(list, versions_of(clouds))),
         "rules": asdict(rules_of(clouds)),
         "missing": clouds.missing,
         "gaps": settings.gaps,
     }
-
-
-def version_of(name: str, detectors: Sequence[CloudMethod]) -> str:
-    """The version of a method; empty for the classification, whose version is the baseline of each scene."""
-    return next((detector.version for detector in detectors if detector.name == name), "")
 
 
 def looks_on_tile(tile: ProcessingTile, items: Sequence[pystac.Item], season: int) -> list[CellLook]:
