@@ -20,29 +20,25 @@ from h2crop_data.sentinel2.shadows import matched_height, moved_along, under_clo
 class MaskCode(IntEnum):
     """What a pixel of a date is."""
 
+    #: The granule has no data here.
     NOT_IMAGED = 0
+    #: Clear: the only code that enters a composite.
     CLEAR = 1
+    #: Cloud by a detector or by the scene classification.
     CLOUD = 2
+    #: Shadow by a detector or by the scene classification.
     SHADOW = 3
+    #: Shadow by the sun's line from a cloud and by darkness against neighbouring dates.
     CAST_SHADOW = 4
+    #: Snow by the scene classification, under no cloud.
     SNOW = 5
+    #: Brighter or darker than both clear neighbours in time.
     SECOND_LOOK = 6
+    #: Within the dilation of a cloud or shadow.
     NEAR = 7
+    #: Saturated, dark, unclassified or otherwise not among the clear classes.
     UNUSABLE = 8
 
-
-#: Each code in words.
-MASK_WORDS = {
-    MaskCode.NOT_IMAGED: "the granule has no data here",
-    MaskCode.CLEAR: "clear: the only code that enters a composite",
-    MaskCode.CLOUD: "cloud by a detector or by the scene classification",
-    MaskCode.SHADOW: "shadow by a detector or by the scene classification",
-    MaskCode.CAST_SHADOW: "shadow by the sun's line from a cloud and by darkness against neighbouring dates",
-    MaskCode.SNOW: "snow by the scene classification, under no cloud",
-    MaskCode.SECOND_LOOK: "brighter or darker than both clear neighbours in time",
-    MaskCode.NEAR: "within the dilation of a cloud or shadow",
-    MaskCode.UNUSABLE: "saturated, dark, unclassified or otherwise not among the clear classes",
-}
 
 #: Classes of SCL.
 SCL_NO_DATA, SCL_SATURATED, SCL_SHADOW, SCL_SNOW = 0, 1, 3, 11
@@ -113,7 +109,8 @@ def mask_tile(dates: TileDates, rules: MaskRules) -> NDArray[np.uint8]:
     """The MaskCode (n, y, x) of every pixel of every date.
 
     Of several codes that hold the first of this order stands: not imaged, cloud, shadow, snow, unusable, near, cast
-    shadow, second look. Shadow, near and unusable (but saturated) are clear where the second look finds them so. Raises
+    shadow, second look; but a shadow that clouds cast by their shape stands before near. Shadow, near, cast shadow and
+    unusable (but saturated) are clear where the second look finds them so, except in shadows by shape. Raises
     ValueError where the dates are not in order.
     """
     if (np.diff(dates.days) < 0).any():

@@ -80,8 +80,8 @@ class Counts:
     #: Observations: far clear ones, and those masked.
     far: int
     far_masked: int
-    #: Observations chosen, and those of them that are touched.
-    chosen: int
+    #: Pixel-months without a composite.
+    empty: int
 
     def __add__(self, other: Counts) -> Counts:
         return Counts(*(mine + its for mine, its in zip(vars(self).values(), vars(other).values(), strict=True)))
@@ -98,8 +98,6 @@ class Counts:
             "filled": share(self.filled.sum(), self.filled.sum() + self.empty),
             **{f"touched_of_{n}": share(self.off[n], self.filled[n]) for n in (1, 2, 3)},
         }
-
-    empty: int = 0
 
 
 def share(part: float, whole: float) -> float:
@@ -141,6 +139,5 @@ def judge(region: Region, truth: Truth, clear: NDArray[np.bool_]) -> Counts:
         lost_months,
         int(truth.far.sum()),
         int((truth.far & ~clear).sum()),
-        int(chosen.sum()),
         empty,
     )

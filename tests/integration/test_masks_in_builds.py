@@ -521,14 +521,14 @@ class TestReviewed:
     ) -> None:
         """A year of a tile has more files than many systems let a process open."""
         most = 0
-        begin = TileMaker.begin
+        close = TileMaker.close
 
-        def counting(self: TileMaker, name: str, band: str) -> Any:
+        def counting(self: TileMaker, bands: Any) -> None:
             nonlocal most
             most = max(most, sum(len(opened) for _, opened in self.reader._files.values()))
-            return begin(self, name, band)
+            close(self, bands)
 
-        monkeypatch.setattr(TileMaker, "begin", counting)
+        monkeypatch.setattr(TileMaker, "close", counting)
         build_store(recipe_of(), tmp_path / "store", workers=1)
         # Three bands of a date and the classification of another, of one or two granules.
         assert 0 < most <= 8

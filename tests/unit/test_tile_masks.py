@@ -14,7 +14,8 @@ from scipy.ndimage import binary_dilation, gaussian_filter
 
 from h2crop_data.constants import REFLECTANCE_FILL
 from h2crop_data.sentinel2 import tile_masks
-from h2crop_data.sentinel2.tile_masks import MASK_WORDS, MaskCode, MaskRules, TileDates, mask_tile
+from h2crop_data.sentinel2.shadows import matched_height, moved_along
+from h2crop_data.sentinel2.tile_masks import MaskCode, MaskRules, TileDates, mask_tile
 
 PLAIN = MaskRules((4, 5, 6), uses_classes=True, dilation=0, cast_shadows=False, second_look=False)
 FULL = MaskRules((4, 5, 6), uses_classes=True, dilation=30, cast_shadows=True, second_look=True)
@@ -41,7 +42,7 @@ def dates_of(classes: Any, **changes: Any) -> TileDates:
 class Drawn:
     """Nine dates over fields, a wood and a lake; on the fifth date round clouds of one height and their shadows."""
 
-    def __init__(self, seed: int = 1, opacity: float = 0.9) -> None:
+    def __init__(self, seed: int = 1, opacity: float = 0.9, darkness: float = 1.0, size: float = 1.0) -> None:
         chance = np.random.default_rng(seed)
         fields = chance.uniform((350, 2600, 1700), (700, 4300, 3300), (15, 15, 3)).repeat(10, 0).repeat(10, 1)
         fields[100:130, 20:60] = (180, 1900, 700)
@@ -50,11 +51,11 @@ class Drawn:
         values = fields * trend + chance.normal(0, 20, (DATES, SIDE, SIDE, 3))
         y, x = np.mgrid[:SIDE, :SIDE]
         middles = [(60, 50, 8), (90, 100, 10), (125, 40, 6), (30, 60, 9), (110, 75, 5)]
-        self.cloud = np.any([(y - a) ** 2 + (x - b) ** 2 < c * c for a, b, c in middles], axis=0)
+        self.cloud = np.any([(y - a) ** 2 + (x - b) ** 2 < (size * c) ** 2 for a, b, c in middles], axis=0)
         length, away = HEIGHT / math.tan(math.radians(SUN[1])) / 20, math.radians(SUN[0] + 180)
         down, right = round(-length * math.cos(away)), round(length * math.sin(away))
         self.shadow = shifted(self.cloud, down, right)
-        soft = gaussian_filter(self.shadow.astype(float), 0.7)[..., None]
+        soft = darkness * gaussian_filter(self.shadow.astype(float), 0.7)[..., None]
         values[CLOUDY] *= 1 - soft * (1 - np.array([0.4, 0.17, 0.1]))
         thick = opacity * self.cloud[..., None]
         values[CLOUDY] = (1 - thick) * values[CLOUDY] + thick * np.array([5500, 5200, 3600])
@@ -109,9 +110,6 @@ class TestFirstCodes:
         near = (np.hypot(y, x) <= reach) & ((y != 0) | (x != 0))
         assert ((codes == MaskCode.NEAR) == near).all()
         assert codes[7, 7] == MaskCode.CLOUD
-
-    def test_every_code_has_words(self) -> None:
-        assert set(MASK_WORDS) == set(MaskCode)
 
     def test_dates_out_of_order_are_refused(self) -> None:
         dates = dates_of(np.full((3, 2, 2), 4))
@@ -188,6 +186,59 @@ class TestShadowsCast:
         # Not where few clouds are seen.
         codes = mask_tile(drawn.dates(), replace(rules, beyond=0.2))
         assert (codes[CLOUDY, 142:, 62:88] == MaskCode.CLEAR).mean() > 0.95
+
+
+class TestWeakShadows:
+    """Shadows of a sixth of the light, each step on its own."""
+
+    WEAK = 0.17
+
+    def found(self, drawn: Drawn, rules: MaskRules) -> float:
+        """The share of the shadow that is cast shadow, without the lake and what is near clouds."""
+        ground = drawn.shadow & ~binary_dilation(drawn.cloud, iterations=3)
+        ground[35:75, 95:145] = False
+        codes = mask_tile(drawn.dates(), replace(rules, second_look=False))
+        return float((codes[CLOUDY] == MaskCode.CAST_SHADOW)[ground].mean())
+
+    def test_darker_than_both_neighbours_under_a_cloud_is_shadow(self) -> None:
+        alone = replace(FULL, matched=10.0)
+        assert self.found(Drawn(darkness=self.WEAK), alone) > 0.8
+        assert self.found(Drawn(darkness=self.WEAK), replace(alone, darker=0.0)) < 0.05
+
+    def test_clouds_are_moved_whole_to_the_height_that_fits(self) -> None:
+        by_shape = replace(FULL, darker=0.0, dark_infrared=0.0, dark_swir=0.0, dilation=100)
+        assert self.found(Drawn(darkness=self.WEAK, size=1.6), by_shape) > 0.95
+        assert self.found(Drawn(darkness=self.WEAK, size=1.6), replace(by_shape, matched=10.0)) == 0
+        assert self.found(Drawn(darkness=0.0, size=1.6), by_shape) == 0
+
+    def test_the_height_is_that_of_the_clouds(self) -> None:
+        drawn, chance = Drawn(), np.random.default_rng(2)
+        darkness = (0.1 * drawn.shadow + chance.normal(0, 0.02, drawn.shadow.shape)).astype(np.float32)
+        match = matched_height(drawn.cloud, darkness, SUN, FULL.heights, 20)
+        assert match is not None
+        assert abs(match.height - HEIGHT) <= 50
+        assert match.darkness == pytest.approx(0.1, abs=0.02)
+        assert (moved_along(drawn.cloud, SUN, HEIGHT, 20) == drawn.shadow).all()
+
+    def test_a_shadow_by_shape_stands_before_near_and_is_not_taken_back(self) -> None:
+        drawn = Drawn(darkness=self.WEAK, size=1.6)
+        by_shape = replace(FULL, darker=0.0, dark_infrared=0.0, dark_swir=0.0, dilation=100)
+        codes = mask_tile(drawn.dates(), by_shape)
+        ground = drawn.shadow & ~drawn.cloud
+        assert (codes[CLOUDY] == MaskCode.CAST_SHADOW)[ground].mean() > 0.95
+
+    def test_one_bright_roof_casts_no_shadow(self) -> None:
+        """A pixel that the classification calls cloud, and ground as dark as a shadow wherever its own could lie."""
+        drawn = Drawn(opacity=0.0, darkness=0.0)
+        classes = np.full(drawn.classes.shape, 4, np.uint8)
+        classes[CLOUDY, 75, 75] = 9
+        drawn.values[CLOUDY, 20:75, 40:90] *= 0.6
+        codes = mask_tile(drawn.dates(classes=classes), replace(FULL, second_look=False))
+        assert not (codes == MaskCode.CAST_SHADOW).any()
+        # A cloud of three by three pixels does.
+        classes[CLOUDY, 74:77, 74:77] = 9
+        codes = mask_tile(drawn.dates(classes=classes), replace(FULL, second_look=False))
+        assert (codes[CLOUDY] == MaskCode.CAST_SHADOW).any()
 
 
 class TestSecondLook:
