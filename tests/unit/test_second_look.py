@@ -196,3 +196,39 @@ class TestFigures:
             assert look(CROP, (CROP[0] + step, *CROP[1:]), CROP)[0][1] == expected
         for share, expected in ((limits.darker + 0.01, False), (limits.darker - 0.01, True)):
             assert look(CROP, (200, share * CROP[1], share * CROP[2]), CROP)[0][1] == expected
+
+
+class TestNumbers:
+    """The limits as numbers, a case on either side of each: limits that move are noticed."""
+
+    #: Rises that are no dry soil's: as white as haze.
+    @pytest.mark.parametrize(("rise", "dropped"), [(195, False), (210, True)])
+    def test_blue_may_be_0_02_above_both_neighbours(self, rise: int, dropped: bool) -> None:
+        hazy = (CROP[0] + rise, CROP[1], CROP[2])
+        assert look(CROP, hazy, CROP)[0].tolist() == [False, dropped, False]
+
+    @pytest.mark.parametrize(("share", "dropped"), [(0.72, False), (0.68, True)])
+    def test_infrared_may_be_0_7_of_both(self, share: float, dropped: bool) -> None:
+        dark = (CROP[0] * 0.8, CROP[1] * share, CROP[2] * share)
+        assert look(CROP, dark, CROP)[0].tolist() == [False, dropped, False]
+
+    @pytest.mark.parametrize(("times", "dropped"), [(0.7, True), (0.9, False)])
+    def test_ground_is_dry_that_brightens_at_1610_nm_by_0_8_of_its_rise_in_blue(
+        self, times: float, dropped: bool
+    ) -> None:
+        dry = (CROP[0] + 400, CROP[1], CROP[2] + 400 * times)
+        assert look(CROP, dry, CROP)[0].tolist() == [False, dropped, False]
+
+    @pytest.mark.parametrize(("veil", "dropped"), [(0.0, False), (150.0, True)])
+    def test_what_the_level_took_off_counts_towards_haze(self, veil: float, dropped: bool) -> None:
+        """A date 0.015 too bright all over and 0.01 more here: as bright as haze, whatever part is called aerosol."""
+        values = np.array([CROP, (CROP[0] + 100, CROP[1], CROP[2]), CROP], np.float32)[:, :, None, None]
+        clear, nothing = np.ones((3, 1, 1), bool), np.zeros((3, 1, 1), bool)
+        veils = np.array([0.0, veil, 0.0], np.float32)
+        looked = second_look(values, np.array([0, 10, 20]), clear, nothing, nothing, LookLimits(), veils)
+        assert looked.dropped[:, 0, 0].tolist() == [False, dropped, False]
+
+    @pytest.mark.parametrize(("rise", "restored"), [(80, True), (120, False)])
+    def test_a_suspicion_is_dropped_up_to_0_01_in_blue(self, rise: int, restored: bool) -> None:
+        seen = (CROP[0] + rise, CROP[1], CROP[2])
+        assert look(CROP, seen, CROP, clear=[True, False, True])[1].tolist() == [False, restored, False]
