@@ -43,10 +43,7 @@ def tables() -> str:
         "samples-<season>.parquet": [*layout.sample_columns(), stated.GEOMETRY],
         "samples-<season>.parquet, imported seasons besides": stated.IMPORTED_COLUMNS,
         "parcels-<season>.parquet": stated.PARCELS,
-        "dates-<season>.parquet": [
-            *stated.DATES,
-            *(column for source in layout.sources for column in source.date_columns),
-        ],
+        "dates-<season>.parquet": layout.date_columns(),
         "blocks.parquet": layout.block_columns(),
         "scenes.parquet": stated.SCENES,
         "squares.parquet": stated.SQUARES,

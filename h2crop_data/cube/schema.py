@@ -13,7 +13,7 @@ from typing import Any, Literal
 import numpy as np
 
 from h2crop_data.constants import COARSE, FINE, REFLECTANCE_FILL
-from h2crop_data.cube.columns import BLOCK_HASHES, BLOCK_RECORDS, BLOCKS, SAMPLES, Column
+from h2crop_data.cube.columns import BLOCK_HASHES, BLOCK_RECORDS, BLOCKS, DATES, SAMPLES, Column
 from h2crop_data.cube.root import LayoutAttributes, Root
 from h2crop_data.errors import FormatVersionError
 
@@ -268,6 +268,10 @@ class StoreLayout:
     def coarse(self) -> int:
         """Pixels along a cell's side at 30 m."""
         return self.cell_size // COARSE
+
+    def date_columns(self) -> list[Column]:
+        """The columns of the table of dates."""
+        return [*DATES, *(column for source in self.sources for column in source.date_columns)]
 
     def source(self, name: str) -> SourceFormat | None:
         """What the store holds of a source; None where it does not have it."""

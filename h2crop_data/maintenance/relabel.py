@@ -24,7 +24,7 @@ from h2crop_data.errors import PlanError, StoreError
 from h2crop_data.grid import Cell
 from h2crop_data.parcels.taxonomy import Taxonomy, hcat3_codes, load_crop_table, tier_table, unmapped
 from h2crop_data.pipeline.block import BlockTasks
-from h2crop_data.pipeline.dates import FOLDER as DATES
+from h2crop_data.pipeline.dates import DATES_FOLDER
 from h2crop_data.pipeline.extension import kept_plans
 from h2crop_data.pipeline.plan import SeasonPlan, keep_plan
 from h2crop_data.pipeline.planning import with_hashes
@@ -113,7 +113,7 @@ def relabel_store(
         origin: OriginIdentity = {"release": attributes["release"], "manifest": attributes["manifest"]["sha256"]}
         new_plans = pinned(builder, relabelled_plans(plans, recipe, tables or {}, progress), origin)
         take_over_retractions(builder, retracted)
-        for name, _ in files.names(f"{DATES}/"):
+        for name, _ in files.names(f"{DATES_FOLDER}/"):
             builder.storage.share(name, files)
         of_plans = map(BlockTasks, new_plans)
         work = [(tasks, block) for tasks in of_plans for block in tasks.blocks.places]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from numpy.typing import NDArray
@@ -60,8 +60,8 @@ class AssembledBlock:
     provenance: list[dict[str, Any]]
     sums: BlockSums
     seconds: dict[str, float]
-    #: Rows of the table of dates that tell of its pixels, by their digests.
-    dates: list[str] = field(default_factory=list)
+    #: Rows of the table of dates that tell of its pixels, by their digests; None where no source makes any.
+    dates: list[str] | None = None
 
 
 class BlockTasks:
@@ -109,11 +109,12 @@ def assemble_block(task: BlockTask) -> AssembledBlock:
     arrays: dict[str, NDArray[Any]] = {}
     provenance: list[dict[str, Any]] = [{} for _ in task.ground.cells]
     coordinates: dict[str, list[float]] = {}
-    dates: list[str] = []
+    dates: list[str] | None = None
     for name, own in task.sources.items():
         made = source_of(name).assemble(own, task.ground, watch)
         arrays |= made.arrays
-        dates += made.dates
+        if made.dates is not None:
+            dates = [*(dates or []), *made.dates]
         coordinates |= made.coordinates
         provenance = [{**row, **more} for row, more in zip(provenance, made.rows, strict=True)]
     with watch.step("statistics"):

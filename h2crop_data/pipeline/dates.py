@@ -13,14 +13,14 @@ from typing import Any
 
 import pandas as pd
 
-from h2crop_data.cube.columns import DATES, in_declared_order
+from h2crop_data.cube.columns import in_declared_order
 from h2crop_data.cube.schema import StoreLayout
 from h2crop_data.errors import StoreError
 from h2crop_data.pipeline.plan import SeasonPlan
 from h2crop_data.sources.registry import used_sources
 from h2crop_data.storage.storage import BUILD_FOLDER, Storage, canonical_json
 
-FOLDER = f"{BUILD_FOLDER}/dates"
+DATES_FOLDER = f"{BUILD_FOLDER}/dates"
 
 
 def keep_dates(files: Storage, plan: SeasonPlan) -> None:
@@ -47,7 +47,7 @@ def table_of_dates(files: Storage, digests: Iterable[str], layout: StoreLayout) 
         rows += [{"masks": digest, **row} for row in files.read_json(name_of(digest))]
     if not rows:
         return None
-    columns = [*DATES, *(column for source in layout.sources for column in source.date_columns)]
+    columns = layout.date_columns()
     table = in_declared_order(pd.DataFrame(rows), columns)
     for column in columns:
         if column.dtype == "time":
@@ -59,4 +59,4 @@ def table_of_dates(files: Storage, digests: Iterable[str], layout: StoreLayout) 
 
 def name_of(digest: str) -> str:
     """The file of some rows."""
-    return f"{FOLDER}/{digest}.json"
+    return f"{DATES_FOLDER}/{digest}.json"

@@ -85,7 +85,7 @@ def build_block(storage: Storage, task: BlockTask, threads: int = 1) -> BlockOut
             "seconds": seconds,
             "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         }
-        if built.dates:
+        if built.dates is not None:
             marker["dates"] = built.dates
         builder.write_marker(task.season, task.block, marker)
     except Exception as error:  # noqa: BLE001 -- whatever a scene or a library does, it must not cost the other blocks

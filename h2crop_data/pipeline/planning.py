@@ -22,7 +22,7 @@ from h2crop_data.errors import PlanError
 from h2crop_data.grid import LONLAT, Cell, blocks_of_cells
 from h2crop_data.pipeline.plan import SeasonPlan, row_dictionaries
 from h2crop_data.pipeline.survey import Known, Survey, survey_season
-from h2crop_data.pipeline.units import WORKERS, WorkFolder, run_units, temporary_work
+from h2crop_data.pipeline.units import WorkFolder, run_units, temporary_work
 from h2crop_data.progress import Progress, silent
 from h2crop_data.recipe.model import Recipe
 from h2crop_data.sources.registry import UsedSources, algorithms, layout_of_recipe, sources_of, used_sources
@@ -179,7 +179,7 @@ def with_unit_results(
     wanted: Collection[int],
     work: WorkFolder,
     *,
-    workers: int = WORKERS,
+    workers: int,
     progress: Progress = silent,
 ) -> tuple[SeasonPlan, dict[str, float]]:
     """A plan whose sources have the results of the units that some of its blocks use; those that are lost are run.

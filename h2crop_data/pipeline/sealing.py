@@ -137,7 +137,7 @@ def finished_season(builder: StoreBuilder, parts: Sequence[SeasonPlan], retracti
     provenance: list[dict[str, Any]] = []
     facts: dict[str, list[Any]] = {"files": [], "sha256": [], "software": []}
     files: list[FileRecord] = []
-    dates: list[list[str]] = []
+    dates: list[list[str] | None] = []
     coordinates: list[dict[str, list[float]]] = []
     sums: dict[int, FileRecord] = {}
     for block, marker in zip(numbers, builder.read_markers(season, numbers), strict=True):
@@ -147,7 +147,7 @@ def finished_season(builder: StoreBuilder, parts: Sequence[SeasonPlan], retracti
         facts["files"].append([file["path"] for file in marker["files"]])
         facts["sha256"].append([file["sha256"] for file in marker["files"]])
         facts["software"].append(marker["software"])
-        dates.append(marker.get("dates", []))
+        dates.append(marker.get("dates"))
         coordinates.append(marker["coordinates"])
         if block not in retracted:
             files += marker["files"]
@@ -157,11 +157,12 @@ def finished_season(builder: StoreBuilder, parts: Sequence[SeasonPlan], retracti
     together = gpd.GeoDataFrame(pd.concat([rows.drop(columns="geometry"), derived], axis=1), geometry=rows.geometry)
     columns = parts[-1].layout.sample_columns()
     samples = in_declared_order(with_nullable_integers(together, columns), columns)
-    if any(dates):
+    if any(named is not None for named in dates):
         # Of blocks that were built before dates were noted, nothing is known.
         facts["dates"] = dates
     blocks = blocks.assign(**facts, retracted=[retracted.get(block, "") for block in numbers])
     kept = blocks[blocks["retracted"] == ""]
+    digests = chain.from_iterable(filter(None, kept.get("dates", [])))
     return FinishedSeason(
         season=season,
         samples=samples,
@@ -174,7 +175,7 @@ def finished_season(builder: StoreBuilder, parts: Sequence[SeasonPlan], retracti
             for split, of_split in kept.groupby("split", sort=True)
         },
         files=files,
-        dates=table_of_dates(builder.storage, chain.from_iterable(kept.get("dates", [])), parts[-1].layout),
+        dates=table_of_dates(builder.storage, digests, parts[-1].layout),
         recipe=parts[-1].recipe.as_written(),
         sources={plan.part: source_facts(plan) for plan in parts},
     )

@@ -34,7 +34,8 @@ from h2crop_data.storage.storage import BUILD_FOLDER, TEMPORARY, canonical_json
 WORK_VARIABLE = "H2CROP_WORK"
 #: Bytes that the results in a work folder may take.
 WORK_BYTES = 50_000_000_000
-#: Units at work at a time: they wait for files more than they compute.
+#: Units at work at a time while a season is planned: these wait for files more than they compute. A build has as many
+#: as workers, in threads also where its blocks are built by processes.
 WORKERS = 4
 RESULT, MARKER = ".bin", ".json"
 #: Parts of cells that wait for their blocks, beside the folders of steps.

@@ -202,8 +202,8 @@ class SourceBlock:
     rows: list[dict[str, Any]]
     #: Values of its coordinates along `sample` and another axis: those of all samples of the block.
     coordinates: dict[str, list[float]] = field(default_factory=dict)
-    #: Rows of the table of dates (`Source.dates`) that tell of its pixels, by their digests.
-    dates: list[str] = field(default_factory=list)
+    #: Rows of the table of dates (`Source.dates`) that tell of its pixels, by their digests; None where it makes none.
+    dates: list[str] | None = None
 
 
 class Source(ABC):

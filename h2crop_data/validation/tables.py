@@ -15,7 +15,6 @@ from pyarrow import types
 
 from h2crop_data.cube.columns import (
     BLOCKS_SINCE_1_1,
-    DATES,
     GEOMETRY,
     IMPORTED_COLUMNS,
     PARCELS,
@@ -85,7 +84,7 @@ def columns_of(release: Release, name: str) -> list[Column]:
             column for column in release.layout.block_columns() if release.minor or column.name not in BLOCKS_SINCE_1_1
         ]
     if name.startswith("dates"):
-        return [*DATES, *(column for source in release.layout.sources for column in source.date_columns)]
+        return release.layout.date_columns()
     if not name.startswith("samples"):
         return list(TABLES.get(name, PARCELS))
     imported = release.is_imported(int(name.split("-")[1]))

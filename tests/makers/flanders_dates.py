@@ -1,6 +1,6 @@
 """The dates of `flanders_2018` as cloud masks see them, read with rasterio; and what detectors say of them.
 
-The patch is 640 m wide. A network that wants to see 30 m pixels sees 21 of them, so it is shown the patch in several
+The patch is 640 m wide. A network that wants to see 30 m pixels sees 22 of them, so it is shown the patch in several
 ways: see WAYS.
 """
 

@@ -82,7 +82,8 @@ def sentinel2_block(task: Sentinel2Task, ground: BlockGround, watch: Stopwatch) 
         ]
     used = [masks.opened() for reading in task.readings.values() for masks in reading.masks]
     digests = sorted({masks.digest for masks in used if masks.dates})
-    return SourceBlock({"s2": s2, "s2_clear": clear, "s2_day": day}, facts, dates=digests)
+    are_masked = not source.clouds.is_classification_alone
+    return SourceBlock({"s2": s2, "s2_clear": clear, "s2_day": day}, facts, dates=digests if are_masked else None)
 
 
 def parts_of(

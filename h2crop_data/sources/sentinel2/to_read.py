@@ -33,7 +33,7 @@ SECONDS_A_REQUEST, BYTES_A_SECOND = SECONDS_A_READ[True], 50e6
 TILE_SIDE = 1024
 TILE_PIXELS = TILE_SIDE**2
 #: Seconds of a core that a date over a processing tile takes: by the rules, and by detector (others: the last), as
-#: bench_clouds measured.
+#: bench_clouds measured; that of s2cloudless is assumed.
 SECONDS_OF_RULES, SECONDS_OF_DETECTORS, SECONDS_OF_OTHERS = 0.3, {"ukis": 0.9, "s2cloudless": 0.5}, 0.9
 
 
