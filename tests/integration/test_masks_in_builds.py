@@ -532,3 +532,23 @@ class TestReviewed:
         build_store(recipe_of(), tmp_path / "store", workers=1)
         # Three bands of a date and the classification of another, of one or two granules.
         assert 0 < most <= 8
+
+    def test_blocks_built_before_masks_have_no_dates_and_keep_their_place(
+        self, recipe_of: RecipeOf, tmp_path: Path
+    ) -> None:
+        store = tmp_path / "store"
+        alone = {"dilation": 0, "cast_shadows": False, "second_look": False}
+        area = recipe_of().area
+        assert area.bbox is not None
+        west, south, east, north = area.bbox
+        part = {"bbox": [west, south, west + 0.4 * (east - west), north], "crs": area.crs, "cells": "centre"}
+        build_store(recipe_of(recipe={"area": part}, clouds=alone), store, workers=1)
+        before = read_index(store, "blocks")
+        assert "dates" not in before
+        report = build_store(recipe_of(), store, workers=1, extend=True)
+        assert report.built > 0
+        assert any("s2: other inputs today" in change for change in report.changes)
+        blocks = read_index(store, "blocks")
+        assert blocks["dates"].isna().tolist() == [row < len(before) for row in range(len(blocks))]
+        assert blocks["sha256"].iloc[: len(before)].map(list).tolist() == before["sha256"].map(list).tolist()
+        assert [finding for finding in validate_store(store).findings if finding.severity == "error"] == []
