@@ -274,7 +274,7 @@ def items(case: Case) -> float:
 
 def mask_hours(case: Case, network: bool) -> float:
     """Core hours for the cloud masks of a year: every look over every processing tile, with or without a network."""
-    measured = json.loads(MASKS.read_text(encoding="utf-8"))["seeds_102_103"]["cost"]
+    measured = json.loads(MASKS.read_text(encoding="utf-8"))["cost"]
     seconds = measured["other_steps_s"] + (measured["forward_s"] if network else 0)
     km2 = FRANCE_KM2 if case.latitude == FRANCE_LATITUDE else EUROPE_KM2
     return km2 / (TILE_SIZE / 1000) ** 2 * looks(case.latitude) * seconds / 3600

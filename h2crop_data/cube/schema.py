@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
+from math import isinf
 from typing import Any, Literal
 
 import numpy as np
@@ -98,6 +99,12 @@ class ValueRules:
             low, high = bounds or (0, 0)
             if not low <= high:
                 raise ValueError(f"{what} numbers from {low} to {high}: the lowest comes first")
+            if isinf(low) or isinf(high):
+                raise ValueError(
+                    f"{what} numbers from {low} to {high}: bounds must be finite, as a store's root has them"
+                )
+        if self.numbers == ():
+            raise ValueError("numbers must name at least one number, or be None")
         if self.fill not in ("anywhere", "nowhere", "whole pixels"):
             raise ValueError(f"fill {self.fill!r} is unknown; it can be anywhere, nowhere or in whole pixels")
 

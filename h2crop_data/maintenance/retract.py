@@ -16,6 +16,7 @@ from h2crop_data.errors import PlanError
 from h2crop_data.pipeline.extension import kept_plans
 from h2crop_data.pipeline.plan import SeasonPlan
 from h2crop_data.pipeline.sealing import seal_store
+from h2crop_data.sources.formats import layout_of_root
 from h2crop_data.storage.location import open_storage
 
 
@@ -64,12 +65,13 @@ def scenes_of_masks(store: str | Path) -> dict[str, set[tuple[int, int]]]:
     blocks = read_index(store, "blocks") if root else pd.DataFrame()
     if root is None or "dates" not in blocks:
         return found
+    columns = [column.name for column in layout_of_root(root).date_columns() if column.scenes]
     for season in sorted(set(blocks["season"])):
         if f"dates-{season}" not in root["index"]:
             continue
         dates = read_index(store, f"dates-{season}")
         named = {
-            digest: {name for column in ("items", "l1c") for names in rows[column] for name in names}
+            digest: {name for column in columns for names in rows[column] for name in names}
             for digest, rows in dates.groupby("masks")
         }
         of_season = blocks[(blocks["season"] == season) & blocks["dates"].notna()]

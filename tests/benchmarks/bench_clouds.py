@@ -27,7 +27,8 @@ Figures of each mask <m>, as shares, with 36 dates; snow is left out everywhere:
 - plain.*: touched at 0.03 and 0.01 with the dates without cirrus and haze alone
 - dates72.*: with 72 dates (`--full`)
 - lost_of_scl: what the classification alone loses
-- cost.*: seconds of CPU a tile of 19.2 km and date: one pass of ukis-csmask, all other steps, and their ratio to it
+- cost.*: seconds of CPU a tile of 19.2 km and date: one pass of ukis-csmask, s2cloudless, all other steps; and what
+  ukis (ratio) and l1c (ratio_l1c) take in passes
 """
 
 from __future__ import annotations
@@ -197,7 +198,19 @@ def cost(dates: int = 24) -> dict[str, float]:
     start = time.process_time()
     mask_tile(tile, SCL)
     rest = (time.process_time() - start) / dates
-    return {"forward_s": forward, "other_steps_s": rest, "ratio": (forward + rest) / forward}
+    trees = method_named("s2cloudless")
+    at_60 = chance.uniform(0.02, 0.4, (len(trees.bands), 320, 320)).astype(np.float32)
+    trees.detect(at_60[:, :60, :60], np.ones((60, 60), bool))
+    start = time.process_time()
+    trees.detect(at_60, np.ones((320, 320), bool))
+    of_trees = time.process_time() - start
+    return {
+        "forward_s": forward,
+        "s2cloudless_s": of_trees,
+        "other_steps_s": rest,
+        "ratio": (forward + rest) / forward,
+        "ratio_l1c": (forward + of_trees + rest) / forward,
+    }
 
 
 def missed_bounds(figures: dict[str, Any]) -> list[str]:
@@ -207,7 +220,7 @@ def missed_bounds(figures: dict[str, Any]) -> list[str]:
     held += [(f"plain.{n}", figures["plain"][f"touched_001_{n}"], bound) for n, bound in AT_MOST_PLAIN_001.items()]
     if "dates72" in figures:
         held += [(f"dates72.{n}", figures["dates72"][f"touched_{n}"], bound) for n, bound in AT_MOST_72.items()]
-    held.append(("cost.ratio", figures["cost"]["ratio"], 1.5))
+    held += [(f"cost.{name}", figures["cost"][name], 1.5) for name in ("ratio", "ratio_l1c")]
     return [f"{name} {value:.4f}, at most {bound:.4f}" for name, value, bound in held if value > bound]
 
 

@@ -52,6 +52,8 @@ SETTINGS: dict[str, Any] = {
 }
 STEPS = {"dilation": 40, "cast_shadows": True, "second_look": True}
 FILL = -32768
+#: A method of another package.
+WHITENESS = Path(__file__).parents[1] / "plugins/whiteness"
 
 
 @pytest.fixture(scope="module")
@@ -552,3 +554,21 @@ class TestReviewed:
         assert blocks["dates"].isna().tolist() == [row < len(before) for row in range(len(blocks))]
         assert blocks["sha256"].iloc[: len(before)].map(list).tolist() == before["sha256"].map(list).tolist()
         assert [finding for finding in validate_store(store).findings if finding.severity == "error"] == []
+
+    def test_a_method_of_another_package_masks_a_build(
+        self, recipe_of: RecipeOf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The one of docs/clouds.md, as if it were installed."""
+        monkeypatch.syspath_prepend(str(WHITENESS))
+        monkeypatch.setattr(detectors, "OF_THREAD", type(detectors.OF_THREAD)())
+        plain, store = tmp_path / "plain", tmp_path / "store"
+        alone = {"dilation": 0, "cast_shadows": False, "second_look": False}
+        build_store(recipe_of(clouds={**alone, "dilation": 20}), plain, workers=1)
+        build_store(recipe_of(clouds={**alone, "dilation": 20, "method": "scl+whiteness"}), store, workers=1)
+        dates, without = read_index(store, "dates-2022"), read_index(plain, "dates-2022")
+        assert dates["methods"].iloc[0].tolist()[0] == "scl"
+        assert dates["methods"].iloc[0].tolist()[1].startswith("whiteness 1.0, weights ")
+        assert (dates["cloud"] >= without["cloud"]).all()
+        assert dates["cloud"].sum() > without["cloud"].sum()
+        hashes = [read_index(found, "blocks")["hash_s2"].tolist() for found in (plain, store)]
+        assert not set(hashes[0]) & set(hashes[1])

@@ -128,6 +128,8 @@ def test_the_sensors_that_come_with_h2crop_state_theirs() -> None:
     ("rules", "dtype", "message"),
     [
         ({"possible": (5, 4)}, "int16", "possible numbers from 5 to 4: the lowest comes first"),
+        ({"possible": (0, float("inf"))}, "float32", "possible numbers from 0 to inf: bounds must be finite"),
+        ({"numbers": ()}, "uint8", "numbers must name at least one number"),
         ({"plausible": (math.nan, 4)}, "int16", "plausible numbers from nan to 4"),
         ({"fill": "somewhere"}, "int16", "fill 'somewhere' is unknown; it can be anywhere, nowhere"),
         ({"flags": 256}, "uint8", "soil: uint8 cannot hold the bit flags 256"),

@@ -36,8 +36,8 @@ COLUMNS = (
 )
 BLOCK_COLUMNS = (Column("s2_items", "texts", "scenes over the block", source=NAME, filled=True, scenes=True),)
 DATE_COLUMNS = (
-    Column("items", "texts", "scenes that show the date, in the order in which they are asked", source=NAME),
-    Column("l1c", "texts", "L1C scenes on which clouds were looked for", source=NAME),
+    Column("items", "texts", "scenes that show the date, in the order they are asked", source=NAME, scenes=True),
+    Column("l1c", "texts", "L1C scenes on which clouds were looked for", source=NAME, scenes=True),
     Column("methods", "texts", "methods that looked for clouds, with their versions", source=NAME),
     Column("sun_azimuth", "number", "of the sun over the tile, from the grid's north over east", "degrees", NAME),
     Column("sun_elevation", "number", "of the sun over the tile", "degrees", NAME),
