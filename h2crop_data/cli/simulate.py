@@ -45,6 +45,13 @@ def simulate(
             help="As hard to mask as real images (default), or plain skies and ground (default of settings files).",
         ),
     ] = None,
+    date_shifts: Annotated[
+        bool | None,
+        typer.Option(
+            "--date-shifts/--no-date-shifts",
+            help="Sentinel-2's dates lie some metres off one another, as real ones (default with --natural).",
+        ),
+    ] = None,
     workers: Annotated[int | None, typer.Option(min=1, help="Scenes at a time (default: one a core).")] = None,
     schema: Annotated[
         bool, typer.Option("--schema", callback=show_schema, is_eager=True, help="Print every setting, and stop.")
@@ -53,7 +60,7 @@ def simulate(
 ) -> None:
     """Write a synthetic region: catalogs, products, parcels, their truth, and a recipe that builds it."""
     from h2crop_data.simulate.region import simulate_region
-    from h2crop_data.simulate.settings import load_settings, read_settings
+    from h2crop_data.simulate.settings import load_settings
 
     given: dict[str, Any] = {
         "seed": seed,
@@ -67,12 +74,7 @@ def simulate(
         "sentinel2.l1c": l1c,
     }
     changes = {name: value for name, value in given.items() if value is not None}
-    if natural is None and settings is None:
-        natural = natural_by_default(folder)
-    if natural is False:
-        changes["natural"] = None
-    elif natural and not (settings and read_settings(settings).get("natural")):
-        changes["natural"] = {}
+    changes |= kinds_of_region(folder, settings, natural, date_shifts)
     wanted = load_settings(settings, changes)
     with progress_line(quiet=as_json) as progress:
         report = simulate_region(wanted, folder, workers=workers, progress=progress)
@@ -87,13 +89,37 @@ def simulate(
     console.print(f"Build it: h2crop build {report.recipe} --out STORE", soft_wrap=True)
 
 
-def natural_by_default(folder: Path) -> bool:
-    """Whether a region is natural where nobody says: a new one is, one that was begun stays what it is."""
+def kinds_of_region(
+    folder: Path, settings: Path | None, natural: bool | None, date_shifts: bool | None
+) -> dict[str, Any]:
+    """Settings of whether a region is natural, and whether its dates are shifted; None: nobody says.
+
+    Then a new region without a settings file is both, and one that was begun stays what it is.
+    """
     from h2crop_data.simulate.region import SETTINGS
     from h2crop_data.simulate.settings import read_settings
 
-    begun = folder / SETTINGS
-    return not begun.is_file() or bool(read_settings(begun).get("natural"))
+    own = read_settings(settings) if settings else {}
+    begun = read_settings(folder / SETTINGS) if (folder / SETTINGS).is_file() else None
+    if natural is None and settings is None:
+        natural = begun is None or stated(begun, "natural") is not None
+    if date_shifts is None and natural is not None:
+        date_shifts = natural if begun is None else stated(begun, "sentinel2.geometry") is not None
+    changes: dict[str, Any] = {}
+    for name, wanted in (("natural", natural), ("sentinel2.geometry", date_shifts)):
+        if wanted is False:
+            changes[name] = None
+        elif wanted and stated(own, name) is None:
+            changes[name] = {}
+    return changes
+
+
+def stated(document: dict[str, Any], name: str) -> Any:
+    """What a settings file states for `sentinel2.geometry`; None where it states nothing."""
+    place: Any = document
+    for key in name.split("."):
+        place = place.get(key) if isinstance(place, dict) else None
+    return place
 
 
 def metres(text: str) -> list[float]:

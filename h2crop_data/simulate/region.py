@@ -166,20 +166,25 @@ def job_note(simulation: Simulation, folder: Path, job: SceneJob) -> float:
 
 
 def write_catalogs(folder: Path) -> None:
-    """One ItemCollection for each archive, and the table of what is true of each scene, from the notes of the jobs."""
+    """One ItemCollection for each archive, and the tables of what is true of scenes, from the notes of the jobs."""
     items: dict[str, list[dict[str, Any]]] = defaultdict(list)
     scenes: list[dict[str, Any]] = []
+    shifts: list[dict[str, Any]] = []
     for note in sorted((folder / NOTES).glob("*.json")):
         result = json.loads(note.read_text(encoding="utf-8"))
         for catalog, found in result.get("items", {}).items():
             items[catalog] += found
         scenes += result.get("scenes", [])
+        shifts += result.get("shifts", [])
     (folder / "catalog").mkdir(exist_ok=True)
     for catalog, found in items.items():
         collection = {"type": "FeatureCollection", "features": sorted(found, key=lambda item: str(item["id"]))}
         (folder / "catalog" / f"{catalog}.json").write_text(json.dumps(collection, indent=1), encoding="utf-8")
     table = pd.DataFrame(scenes).sort_values("scene", ignore_index=True) if scenes else pd.DataFrame({"scene": []})
     table.to_parquet(folder / "truth" / "scenes.parquet", index=False)
+    if shifts:
+        by_date = pd.DataFrame(shifts).sort_values(["time", "tile"], ignore_index=True)
+        by_date.to_parquet(folder / "truth" / "shifts.parquet", index=False)
 
 
 def recipe_text(layout: Layout) -> str:

@@ -25,6 +25,7 @@ Archive = Literal["sentinel-2-c1-l2a", "sentinel-2-l2a", "planetary-computer", "
 Baseline = Annotated[str, Field(pattern=r"^\d\d\.\d\d$")]
 MonthNumber = Annotated[int, Field(ge=1, le=12, strict=True)]
 Metres = Annotated[float, Field(ge=-500, le=500)]
+Offset = Annotated[float, Field(ge=-100, le=100)]
 
 
 class Part(BaseModel):
@@ -55,6 +56,21 @@ class SkySettings(Part):
     """Share of dates with haze somewhere."""
     snow: Share = 0.15
     """Share of dates from December to February with snow on part of the ground."""
+
+
+class GeometrySettings(Part):
+    """How far Sentinel-2's images lie off the ground: by datatake and tile, and all of them alike."""
+
+    sd: float = Field(default=2.0, ge=0, le=20)
+    """Standard deviation in metres, east and north, of the shift of a datatake whose geometry was refined."""
+    not_refined: Share = 0.3
+    """Share of datatakes whose geometry was not refined."""
+    far: float = Field(default=15.0, ge=0, le=60)
+    """The shift of those is up to this long, in metres: every length as often, in any direction."""
+    between_tiles: float = Field(default=0.3, ge=0, le=10)
+    """Standard deviation in metres, east and north, of what each tile adds to the shift of its datatake."""
+    absolute: tuple[Offset, Offset] = (0.0, 0.0)
+    """Metres east and north by which all images of the region lie off the ground, besides."""
 
 
 class Sentinel2Archive(Part):
@@ -88,6 +104,14 @@ class Sentinel2Archive(Part):
     """Also write granules of a tile of the neighbouring UTM zone over the same ground."""
     sky: SkySettings = SkySettings()
     """Weather."""
+    geometry: GeometrySettings | None = None
+    """How far dates lie off the ground, and off one another; without it they lie where the ground is."""
+
+    @model_serializer(mode="wrap")
+    def without_exact_geometry(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """As plain data; `geometry` is left out where it is None, as older versions wrote settings."""
+        written: dict[str, Any] = serialize(self)
+        return {name: value for name, value in written.items() if name != "geometry" or value is not None}
 
 
 class EnmapArchive(Part):

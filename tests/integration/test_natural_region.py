@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -340,9 +341,9 @@ def test_shadows_reach_enmap_too(tmp_path: Path) -> None:
     assert ratio[high].mean() < 0.99
 
 
-def test_the_command_makes_new_regions_natural_and_leaves_begun_ones_as_they_are(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def settings_by_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., dict[str, Any]]:
+    """What gives the settings of a region that the command begins or goes on with, and draws nothing."""
+
     def begin(simulation: Simulation, folder: Path, **options: Any) -> RegionReport:
         claim(simulation, folder)
         return RegionReport(str(folder), "recipe.yaml", simulation.seasons, 1, 0, 0, 0, 0, 0.0, 0.0)
@@ -355,6 +356,13 @@ def test_the_command_makes_new_regions_natural_and_leaves_begun_ones_as_they_are
         written: dict[str, Any] = yaml.safe_load((tmp_path / name / "simulation.yaml").read_text(encoding="utf-8"))
         return written
 
+    return settings_of
+
+
+def test_the_command_makes_new_regions_natural_and_leaves_begun_ones_as_they_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings_of = settings_by_command(tmp_path, monkeypatch)
     new = settings_of("new")
     assert new["natural"]["aerosol"] == 0.009
     assert new["sentinel2"]["scl_errors"] == 0
@@ -373,3 +381,32 @@ def test_the_command_makes_new_regions_natural_and_leaves_begun_ones_as_they_are
     for number, options in enumerate(([], ["--natural"])):
         assert settings_of(f"own{number}", "--settings", str(own), *options)["natural"]["aerosol"] == 0.01
     assert "natural" not in settings_of("none", "--settings", str(own), "--plain")
+
+
+def test_the_command_shifts_dates_of_new_natural_regions_and_leaves_begun_ones_as_they_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings_of = settings_by_command(tmp_path, monkeypatch)
+
+    def geometry(name: str, *options: str) -> Any:
+        return settings_of(name, *options)["sentinel2"].get("geometry")
+
+    assert geometry("new") == geometry("new") == geometry("natural", "--natural")
+    assert geometry("new")["sd"] == 2
+    for name, options in (("plain", ["--plain"]), ("exact", ["--no-date-shifts"])):
+        assert geometry(name, *options) is None
+        assert geometry(name) is None, "the same command goes on with what an older version began"
+    assert geometry("exact", "--natural") is None
+    assert "natural" in settings_of("exact")
+    assert geometry("both", "--plain", "--date-shifts")["far"] == 15
+    assert "natural" not in settings_of("both")
+    assert geometry("both")["far"] == 15
+    own = tmp_path / "own.yaml"
+    own.write_text("sentinel2: {geometry: {far: 9}}\n", encoding="utf-8")
+    none = tmp_path / "none.yaml"
+    none.write_text("seed: 3\n", encoding="utf-8")
+    for number, options in enumerate(([], ["--natural"], ["--date-shifts"], ["--plain", "--date-shifts"])):
+        assert geometry(f"own{number}", "--settings", str(own), *options)["far"] == 9
+    assert geometry("own-plain", "--settings", str(own), "--plain") is None
+    assert geometry("none", "--settings", str(none)) is None
+    assert geometry("more", "--settings", str(none), "--natural")["far"] == 15

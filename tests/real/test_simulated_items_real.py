@@ -20,7 +20,7 @@ from h2crop_data.simulate.enmap import items as enmap_items
 from h2crop_data.simulate.enmap.items import EnmapProduct
 from h2crop_data.simulate.enmap.metadata import metadata_xml
 from h2crop_data.simulate.sentinel2 import items as sentinel2_items
-from h2crop_data.simulate.sentinel2.granules import CLASS_NAMES, Granule
+from h2crop_data.simulate.sentinel2.granules import CLASS_NAMES, DATASTRIP, Granule
 from h2crop_data.simulate.sentinel2.tiles import tile_at, tiles_over
 
 SENTINEL2_FILES = ("earth_search_v1", "planetary_computer", "cdse")
@@ -32,7 +32,7 @@ ASSETS_LEFT_OUT = re.compile(
     r"aot|AOT.*|wvp|WVP.*|visual|TCI.*|cloud|snow"  # aerosol, water vapour, true colour, probabilities
     r"|preview|thumbnail|rendered_preview|tilejson|vnir|swir"  # pictures
     r"|.*-jp2|B.._20m|B.._60m|SCL_60m"  # the same bands in another format or resampled
-    r"|(granule|tileinfo|product|inspire|datastrip)[_-]metadata|safe[_-]manifest|Product"  # metadata and archives
+    r"|(granule|tileinfo|product|inspire)[_-]metadata|safe[_-]manifest|Product"  # metadata and archives
 )
 #: Properties of real items that simulated ones do not have: access to the archive's servers.
 PROPERTIES_LEFT_OUT = {"copernicus": {"auth:schemes", "storage:schemes"}}
@@ -139,9 +139,12 @@ def same_granule(item: dict[str, Any], archive: str) -> Granule:
 
 def simulated(item: dict[str, Any], archive: str) -> dict[str, Any]:
     """The granule of a recorded item, simulated, with all assets there can be; through strict JSON."""
-    keys = sentinel2_items.archive_form(archive).keys.values()
     suffix = ".jp2" if band_asset(item)["type"] == "image/jp2" else ".tif"
-    hrefs = {key: f"./{key}{suffix}" for key in keys}
+    hrefs = {key: f"./{key}{suffix}" for key in sentinel2_items.archive_form(archive).keys.values()}
+    # Earth Search's real items list no metadata of datastrips.
+    if archive in ("planetary-computer", "copernicus"):
+        hrefs[sentinel2_items.asset_key(archive, DATASTRIP)] = "./MTD_DS.xml"
+    keys = list(hrefs)
     granule = same_granule(item, archive)
     made = sentinel2_items.sentinel2_item(
         granule, archive, hrefs, dict.fromkeys(keys, 77), dict.fromkeys(keys, "0a" * 32)

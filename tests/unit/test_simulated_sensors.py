@@ -27,7 +27,8 @@ from h2crop_data.simulate.optics import FINE_GROUND, NYQUIST_TRANSFER, margin, s
 from h2crop_data.simulate.plants.spectra import WAVELENGTHS
 from h2crop_data.simulate.randomness import generator, key_of, lattice_values, noise_at, noise_grid
 from h2crop_data.simulate.sentinel2.bands import sentinel2_response
-from h2crop_data.simulate.sentinel2.scenes import numbers_in_file, pieces
+from h2crop_data.simulate.sentinel2.pieces import pieces
+from h2crop_data.simulate.sentinel2.scenes import numbers_in_file
 from h2crop_data.simulate.settings import EnmapArchive, SkySettings
 from h2crop_data.simulate.sky.atmosphere import bands_of, corrected, top_of_atmosphere
 from h2crop_data.simulate.sky.clouds import FORMS, CloudLayer, Sun, soft_cover

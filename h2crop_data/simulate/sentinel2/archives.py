@@ -8,6 +8,7 @@ from datetime import timedelta
 from h2crop_data import __version__
 from h2crop_data.simulate.sentinel2.granules import (
     CLASS_NAMES,
+    DATASTRIP,
     DESIGNATORS,
     Granule,
     datatake_id,
@@ -16,6 +17,7 @@ from h2crop_data.simulate.sentinel2.granules import (
     reflectance_conversion,
     sentinel2_product_name,
     strip_id,
+    strip_metadata_path,
 )
 from h2crop_data.simulate.stac_fields import Fields, iso, stamp
 
@@ -158,7 +160,9 @@ def older_properties(granule: Granule, level: str) -> Fields:
 
 
 def earth_search_asset(granule: Granule, band: str) -> Fields:
-    """The asset of a band in all of Earth Search's collections."""
+    """The asset of a band in all of Earth Search's collections, or of the datastrip's metadata."""
+    if band == DATASTRIP:
+        return {"roles": ["metadata"]}
     size = SIZES[band]
     rows_columns, transform = granule.grid(size)
     place = {"gsd": size, "proj:shape": rows_columns, "proj:transform": transform}
@@ -205,7 +209,9 @@ def planetary_properties(granule: Granule) -> Fields:
 
 
 def planetary_asset(granule: Granule, band: str) -> Fields:
-    """The asset of a band in Planetary Computer, which states no offset."""
+    """The asset of a band in Planetary Computer, which states no offset, or of the datastrip's metadata."""
+    if band == DATASTRIP:
+        return {"roles": ["metadata"], "title": "Datastrip metadata"}
     size = SIZES[band]
     rows_columns, transform = granule.grid(size)
     fields = {
@@ -228,7 +234,14 @@ def planetary_path(granule: Granule, band: str, suffix: str) -> str:
     """`31/U/DS/2022/07/05/<product>.SAFE/GRANULE/...`."""
     tile = granule.tile
     folder = f"{tile.zone:02d}/{tile.band}/{tile.square}/{granule.datatake:%Y/%m/%d}"
-    return f"{folder}/{image_path(granule, band, SIZES[band], suffix)}"
+    return f"{folder}/{path_in_product(granule, band, suffix)}"
+
+
+def path_in_product(granule: Granule, band: str, suffix: str) -> str:
+    """Where the file of a band, or the metadata of the datastrip, lies in an L2A product."""
+    if band == DATASTRIP:
+        return strip_metadata_path(granule)
+    return image_path(granule, band, SIZES[band], suffix)
 
 
 def copernicus_key(band: str) -> str:
@@ -279,7 +292,9 @@ def copernicus_properties(granule: Granule) -> Fields:
 
 
 def copernicus_asset(granule: Granule, band: str) -> Fields:
-    """The asset of a band in Copernicus Data Space, in STAC 1.1."""
+    """The asset of a band in Copernicus Data Space, in STAC 1.1, or of the datastrip's metadata."""
+    if band == DATASTRIP:
+        return {"file:local_path": strip_metadata_path(granule), "roles": ["metadata"], "title": "MTD_DS.xml"}
     size = SIZES[band]
     rows_columns, transform = granule.grid(size)
     fields: Fields = {
@@ -323,4 +338,4 @@ def copernicus_classes(granule: Granule) -> list[Fields]:
 def copernicus_path(granule: Granule, band: str, suffix: str) -> str:
     """`L2A_N0510/2022/07/05/<product>.SAFE/GRANULE/...`."""
     folder = f"L2A_N{granule.baseline.replace('.', '')}/{granule.datatake:%Y/%m/%d}"
-    return f"{folder}/{image_path(granule, band, SIZES[band], suffix)}"
+    return f"{folder}/{path_in_product(granule, band, suffix)}"

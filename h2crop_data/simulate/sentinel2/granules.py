@@ -28,6 +28,8 @@ CLASS_NAMES = {
     11: "snow_ice",
 }
 CLOUD_CLASSES = (8, 9, 10)
+#: Stands for the metadata of a granule's datastrip where files are named by their bands.
+DATASTRIP = "MTD_DS"
 #: In the recorded items a datastrip begins this long before the time that names its datatake.
 STRIP_LEAD = timedelta(seconds=4)
 #: International designators of the satellites.
@@ -144,6 +146,12 @@ def image_path(granule: Granule, band: str, size: int, suffix: str) -> str:
     folder = f"L2A_{tile}_A{granule.absolute_orbit:06d}_{stamp(granule.strip_start)}"
     name = f"{tile}_{stamp(granule.datatake)}_{band}_{size}m{suffix}"
     return f"{sentinel2_product_name(granule, 'L2A')}.SAFE/GRANULE/{folder}/IMG_DATA/R{size}m/{name}"
+
+
+def strip_metadata_path(granule: Granule) -> str:
+    """The metadata of the datastrip of an L2A product, `<product>.SAFE/DATASTRIP/DS_2BPS_..._S.../MTD_DS.xml`."""
+    strip = f"DS_{granule.centre}_{stamp(granule.generation)}_S{stamp(granule.strip_start)}"
+    return f"{sentinel2_product_name(granule, 'L2A')}.SAFE/DATASTRIP/{strip}/MTD_DS.xml"
 
 
 def reflectance_conversion(moment: datetime) -> float:

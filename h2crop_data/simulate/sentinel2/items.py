@@ -10,7 +10,9 @@ Left out of what real items have:
   `auth:schemes`, `storage:schemes`, `auth:refs`, `storage:refs`, `alternate`, `alternate:name`, the `description`
   of its storage, and their extensions (a client would ask for credentials);
 - assets of files that are not simulated: aerosol, water vapour, true colour, cloud and snow probability, previews,
-  jp2 siblings of COGs, resampled copies of bands, XML and JSON metadata, archives of whole products.
+  jp2 siblings of COGs, resampled copies of bands, XML and JSON metadata, archives of whole products. The metadata of
+  datastrips are there in regions with `sentinel2.geometry`, under Copernicus' name also in Earth Search's collections,
+  whose real items list none.
 
 `processing:software`, `processing:facility` and paths in the archive's storage name the simulation, so that nobody
 takes an item for real.
@@ -39,7 +41,7 @@ from h2crop_data.simulate.sentinel2.archives import (
     planetary_properties,
     tile_folder,
 )
-from h2crop_data.simulate.sentinel2.granules import Granule, sentinel2_product_name
+from h2crop_data.simulate.sentinel2.granules import DATASTRIP, Granule, sentinel2_product_name
 from h2crop_data.simulate.stac_fields import COG, Fields, bbox, geometry
 
 
@@ -63,6 +65,8 @@ class ArchiveForm:
     path: Callable[[Granule, str, str], str]
     #: The fields for size and checksum are written.
     file_facts: bool = False
+    #: Asset key of the metadata of the granule's datastrip; `asset` and `path` know them as DATASTRIP.
+    strip_key: str = "datastrip_metadata"
 
 
 def sentinel2_item(
@@ -79,7 +83,7 @@ def sentinel2_item(
     that are unknown.
     """
     form = archive_form(archive)
-    bands = {key: band for band, key in form.keys.items()}
+    bands = {key: band for band, key in form.keys.items()} | {form.strip_key: DATASTRIP}
     unknown = sorted(set(hrefs) - set(bands))
     if unknown:
         raise ValueError(f"{archive} has no assets {', '.join(unknown)}; known are {', '.join(bands)}")
@@ -113,8 +117,9 @@ def archive_form(archive: str) -> ArchiveForm:
 
 
 def asset_key(archive: str, band: str) -> str:
-    """The key of a band's asset. Raises ValueError where the archive has no such band."""
-    keys = archive_form(archive).keys
+    """The key of a band's asset, or of DATASTRIP's. Raises ValueError where the archive has no such band."""
+    form = archive_form(archive)
+    keys = {**form.keys, DATASTRIP: form.strip_key}
     if band not in keys:
         raise ValueError(f"{archive} has no band {band}; it has {', '.join(keys)}")
     return keys[band]
@@ -127,8 +132,8 @@ def file_path(granule: Granule, archive: str, band: str, suffix: str = ".tif") -
 
 
 def media_type(href: str) -> str:
-    """The media type of a raster by the end of its name."""
-    return "image/jp2" if href.endswith(".jp2") else COG
+    """The media type of a file by the end of its name."""
+    return {"jp2": "image/jp2", "xml": "application/xml"}.get(href.rpartition(".")[2], COG)
 
 
 def extension(*names: str) -> tuple[str, ...]:
@@ -196,6 +201,7 @@ ARCHIVES = {
         keys={band: band for band in (*PLANETARY_BANDS, "SCL")},
         asset=planetary_asset,
         path=planetary_path,
+        strip_key="datastrip-metadata",
     ),
     "copernicus": ArchiveForm(
         collection="sentinel-2-l2a",

@@ -18,9 +18,11 @@ from h2crop_data.simulate.ground import Bounds, RegionGround
 from h2crop_data.simulate.layout import Layout
 from h2crop_data.simulate.overpasses import Sentinel2Pass
 from h2crop_data.simulate.randomness import generator
-from h2crop_data.simulate.sentinel2.granules import Granule
+from h2crop_data.simulate.sentinel2.datastrip import datastrip_xml
+from h2crop_data.simulate.sentinel2.granules import DATASTRIP, Granule
 from h2crop_data.simulate.sentinel2.items import asset_key, file_path, sentinel2_item
 from h2crop_data.simulate.sentinel2.scenes import (
+    IN_PLACE,
     PIXEL,
     SWATH_SLOPE,
     Output,
@@ -29,6 +31,7 @@ from h2crop_data.simulate.sentinel2.scenes import (
     stored_bands,
     write_pass,
 )
+from h2crop_data.simulate.sentinel2.shifts import ImageShift, image_shift, shift_row
 from h2crop_data.simulate.sentinel2.tiles import tiles_over
 
 #: The archive of collection 1 holds nothing older.
@@ -48,13 +51,19 @@ class Listed:
     archive: str
     granule: Granule
     output: Output
+    #: None: the region has exact geometry, and its archives say nothing of it.
+    shift: ImageShift | None
 
 
 def products_of_pass(layout: Layout, folder: Path, ground: RegionGround, look: Sentinel2Pass) -> dict[str, Any]:
-    """Write all granules of a pass; gives their items by catalog, the truth of each, and millions of pixels drawn."""
+    """Write all granules of a pass.
+
+    Gives their items by catalog, the truth of each, the shift of each tile, and millions of pixels drawn.
+    """
     settings = layout.simulation.sentinel2
     items: dict[str, list[dict[str, Any]]] = {}
     scenes: list[dict[str, Any]] = []
+    shifts: dict[str, dict[str, Any]] = {}
     pixels = 0.0
     natural = layout.simulation.natural
     errors = natural.classification if natural else None
@@ -72,13 +81,15 @@ def products_of_pass(layout: Layout, folder: Path, ground: RegionGround, look: S
             described = written_item(folder, one, count)
             items.setdefault(one.archive, []).append(described)
             scenes.append(granule_truth(one, described["id"], look))
+            if one.shift:
+                shifts[one.granule.tile.name] = shift_row(one.shift, look, one.granule.tile)
             pixels += sum(
                 (one.output.bounds[2] - one.output.bounds[0])
                 * (one.output.bounds[3] - one.output.bounds[1])
                 / PIXEL.get(band, 20) ** 2
                 for band in one.output.files
             )
-    return {"items": items, "scenes": scenes, "megapixels": pixels / 1e6}
+    return {"items": items, "scenes": scenes, "shifts": list(shifts.values()), "megapixels": pixels / 1e6}
 
 
 def zones(layout: Layout) -> Iterator[tuple[int, Bounds]]:
@@ -104,6 +115,7 @@ def granules(
 ) -> Iterator[Listed]:
     """The granules of a pass in a zone: each tile, in each archive, perhaps twice."""
     simulation = layout.simulation
+    geometry = simulation.sentinel2.geometry
     archives = [*simulation.sentinel2.archives, *(["sentinel-2-l1c"] if simulation.sentinel2.l1c else [])]
     for archive in archives:
         for tile in tiles_over(epsg, bounds):
@@ -116,6 +128,7 @@ def granules(
             footprint = swath_part(look, epsg, shown, edge)
             if footprint.is_empty:
                 continue
+            shift = image_shift(layout, geometry, look, tile) if geometry else None
             chance = generator(simulation.seed, "granule", archive, look.name, tile.name)
             baseline = look.baseline
             if archive == "sentinel-2-c1-l2a" and simulation.sentinel2.baselines == "by_date":
@@ -146,7 +159,10 @@ def granules(
                 wrong = chance.random() < simulation.sentinel2.wrong_flags
                 flag = (removed != wrong) if archive == "sentinel-2-l2a" else None
                 yield Listed(
-                    archive, replace(granule, offset_flag=flag), output_of(folder, archive, granule, bool(removed))
+                    archive,
+                    replace(granule, offset_flag=flag),
+                    output_of(folder, archive, granule, bool(removed), shift),
+                    shift,
                 )
 
 
@@ -169,7 +185,7 @@ def carries_offset(baseline: str) -> bool:
     return (int(major), int(minor)) >= OFFSET_SINCE
 
 
-def output_of(folder: Path, archive: str, granule: Granule, removed: bool) -> Output:
+def output_of(folder: Path, archive: str, granule: Granule, removed: bool, shift: ImageShift | None) -> Output:
     """Where a granule's files go and how its numbers are stored."""
     level = "L1C" if archive.endswith("l1c") else "L2A"
     return Output(
@@ -179,6 +195,7 @@ def output_of(folder: Path, archive: str, granule: Granule, removed: bool) -> Ou
         offset=-OFFSET if carries_offset(granule.baseline) else 0,
         files={band: file_path(granule, archive, band) for band in stored_bands(level)},
         removed=removed,
+        shift=(shift.east, shift.north) if shift else IN_PLACE,
     )
 
 
@@ -192,6 +209,11 @@ def written_item(folder: Path, listed: Listed, count: dict[int, int]) -> dict[st
         nodata=100 * count.get(0, 0) / total if total else 0.0,
     )
     paths = {asset_key(listed.archive, band): listed.output.folder / name for band, name in listed.output.files.items()}
+    if listed.shift:
+        path = listed.output.folder / file_path(granule, listed.archive, DATASTRIP, ".xml")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(datastrip_xml(granule, listed.output.level, listed.shift.refined), encoding="utf-8")
+        paths[asset_key(listed.archive, DATASTRIP)] = path
     return sentinel2_item(
         granule,
         listed.archive,
@@ -211,6 +233,6 @@ def granule_truth(listed: Listed, name: str, look: Sentinel2Pass) -> dict[str, A
         "truth": f"sentinel2/{look.moment:%Y-%m-%d}",
         "offset_in_numbers": 0 if listed.output.removed else listed.output.offset,
         "swath_end": look.swath_end,
-        "shift_east": 0.0,
-        "shift_north": 0.0,
+        "shift_east": listed.output.shift[0],
+        "shift_north": listed.output.shift[1],
     }

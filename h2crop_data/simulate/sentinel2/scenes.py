@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import itertools
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -21,9 +20,10 @@ from h2crop_data.simulate.ground import Bounds, RegionGround, layers_on_ground
 from h2crop_data.simulate.optics import FINE_GROUND, margin, sample, sampling
 from h2crop_data.simulate.overpasses import Sentinel2Pass
 from h2crop_data.simulate.plants.spectra import ENDMEMBERS, WAVELENGTHS, endmember_spectra
-from h2crop_data.simulate.randomness import generator
 from h2crop_data.simulate.sentinel2.bands import SENTINEL2_MSI, sentinel2_response
 from h2crop_data.simulate.sentinel2.classification import BrightGround, patchy_classes, systematic_classes
+from h2crop_data.simulate.sentinel2.noise import with_noise
+from h2crop_data.simulate.sentinel2.pieces import Piece, pieces
 from h2crop_data.simulate.settings import ClassificationErrors, Sentinel2Archive
 from h2crop_data.simulate.sky.atmosphere import (
     Bands,
@@ -40,15 +40,15 @@ from h2crop_data.simulate.sky.weather import SKY_LAYERS, Weather, aerosol_over, 
 PIXEL = {band: 10 if band in ("B02", "B03", "B04", "B08") else 20 for band in SENTINEL2_MSI} | dict.fromkeys(
     ("B01", "B09", "B10"), 60
 )
-#: Largest side in metres of what is drawn at a time, and of the squares of its noise; the latter a multiple of 60.
-LARGEST_PIECE, NOISE_SQUARE = 2160, 480
 #: Metres the end of a swath runs east with each metre north: 13 degrees from north.
 SWATH_SLOPE = 0.23
-#: Noise of a band: a floor by pixel size, and a part of the reflectance (ratio of signal to noise about 150 at 0.3).
-#: Large pixels are quieter: the band at 1375 nm of real clear ground stays within 0.0005 of its mean.
-NOISE_FLOOR, NOISE_PART = {10: 0.0008, 20: 0.0008, 60: 0.0003}, 0.004
 #: Size in metres of the pixels of the truth of aerosol, which hardly changes over a region.
 AEROSOL_PIXEL = 60
+#: Metres east and north by which an image lies off the ground: what is at (x, y) appears at (x + east, y + north).
+EastNorth = tuple[float, float]
+IN_PLACE: EastNorth = (0.0, 0.0)
+#: Shifted images need more ground around them; it is taken in steps of this many metres, so that dates share it.
+SHIFT_ROOM = 30
 
 
 @dataclass(frozen=True)
@@ -65,6 +65,13 @@ class Output:
     files: dict[str, str]
     #: The offset was taken out again by the archive: what was below 1 became 1.
     removed: bool = False
+    shift: EastNorth = IN_PLACE
+
+    def shows(self, piece: Piece) -> bool:
+        """Whether some of a piece lies in the granule."""
+        west, south, east, north = self.bounds
+        left, low, right, high = piece.bounds
+        return west < right and left < east and south < high and low < north
 
 
 @dataclass(frozen=True)
@@ -81,34 +88,6 @@ class SwathEdge:
 
     epsg: int
     middle: float
-
-
-@dataclass(frozen=True)
-class Piece:
-    """A part of what is drawn, drawn at a time."""
-
-    epsg: int
-    bounds: Bounds
-
-    def centres(self, size: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Easting of columns and northing of rows of pixels of a size."""
-        west, south, east, north = self.bounds
-        return np.arange(west + size / 2, east, size), np.arange(north - size / 2, south, -size)
-
-
-def pieces(epsg: int, bounds: Bounds) -> Iterator[Piece]:
-    """The pieces of some bounds (multiples of 60 m), about equal, row by row from the north."""
-    west, south, east, north = bounds
-    for low, high in reversed(list(cuts(south, north))):
-        for left, right in cuts(west, east):
-            yield Piece(epsg, (left, low, right, high))
-
-
-def cuts(low: int, high: int) -> Iterator[tuple[int, int]]:
-    """A length cut at multiples of 60 m into parts of at most LARGEST_PIECE."""
-    number = math.ceil((high - low) / LARGEST_PIECE)
-    edges = [low + 60 * round((high - low) / 60 * i / number) for i in range(number + 1)]
-    yield from itertools.pairwise(edges)
 
 
 @lru_cache(maxsize=1)
@@ -139,17 +118,21 @@ def bands_of_size(size: int) -> list[str]:
     return [band for band in SENTINEL2_MSI if PIXEL[band] == size]
 
 
-def draw_piece(ground: RegionGround, look: Sentinel2Pass, piece: Piece, sizes: list[int]) -> PieceImage:
-    """A piece on a day, in all bands of some pixel sizes."""
+def draw_piece(
+    ground: RegionGround, look: Sentinel2Pass, piece: Piece, sizes: list[int], shifts: Collection[EastNorth]
+) -> dict[EastNorth, PieceImage]:
+    """A piece on a day, in all bands of some pixel sizes: an image for each way it may lie off the ground.
+
+    Woods and houses move with their shadows; clouds, their shadows, haze and snow are where the sky has them.
+    """
     endmembers, sky_bands = msi_bands()
     x, y = piece.centres(10)
-    fine = ground.window(piece.epsg, (x[0], x[-1]), (y[0], y[-1]), margin(max(sizes)))
+    reach = margin(max(sizes), room_for(shifts))
+    fine = ground.window(piece.epsg, (x[0], x[-1]), (y[0], y[-1]), reach)
     tables = ground.spectra(look.moment.date(), fine.objects, endmembers)
-    shade, shades = fine.shade(look.sun), {}
-    if shade is not None:
-        shades = {size: shade_of_pixels(shade, x, y, margin(max(sizes)), size) for size in sizes}
+    shade = fine.shade(look.sun)
     weather = {10: weather_over(look.sky, x, y)}
-    image = PieceImage({}, {}, weather)
+    images = {shift: PieceImage({}, {}, weather) for shift in shifts}
     for size in sizes:
         wanted = [SENTINEL2_MSI.index(band) for band in bands_of_size(size)]
         bands = part_of_bands(sky_bands, wanted)
@@ -158,21 +141,44 @@ def draw_piece(ground: RegionGround, look: Sentinel2Pass, piece: Piece, sizes: l
             layers = in_shade(layers, shade, bands.diffuse)
         across, down = piece.centres(size)
         weather.setdefault(size, coarser(weather[10], size // 10))
-        surface = sample(layers, sampling(down, size, fine.y), sampling(across, size, fine.x))
-        image.ground[size] = at_ground(surface, weather[size], bands, shades.get(size))
-        aerosol = weather[size].aerosol
-        image.surface[size] = surface if aerosol is None else with_aerosol(surface, aerosol, bands)
-    return image
+        for shift, image in images.items():
+            east, north = shift
+            surface = sample(layers, sampling(down - north, size, fine.y), sampling(across - east, size, fine.x))
+            shades = None if shade is None else shade_of_pixels(shade, x, y, reach, size, shift)
+            image.ground[size] = at_ground(surface, weather[size], bands, shades)
+            aerosol = weather[size].aerosol
+            image.surface[size] = surface if aerosol is None else with_aerosol(surface, aerosol, bands)
+    return images
+
+
+def room_for(shifts: Collection[EastNorth]) -> int:
+    """Metres of ground that images need on all sides to be shifted."""
+    return math.ceil(max(abs(part) for shift in shifts for part in shift) / SHIFT_ROOM) * SHIFT_ROOM
 
 
 def shade_of_pixels(
-    shade: NDArray[np.float32], x: NDArray[np.float64], y: NDArray[np.float64], reach: int, size: int
+    shade: NDArray[np.float32],
+    x: NDArray[np.float64],
+    y: NDArray[np.float64],
+    reach: int,
+    size: int,
+    shift: EastNorth,
 ) -> NDArray[np.float32]:
     """Mean shade (y, x) of pixels of a size, from that of fine ground which reaches `reach` metres beyond the centres
-    of the pixels of 10 m at columns x and rows y."""
-    first = (reach - 5) // FINE_GROUND
-    fine = shade[first : first + 10 * len(y) // FINE_GROUND, first : first + 10 * len(x) // FINE_GROUND]
+    of the pixels of 10 m at columns x and rows y of an image that is shifted."""
+    first, (east, north) = (reach - 5) // FINE_GROUND, shift
+    rows = rows_from(shade, first + north / FINE_GROUND, 10 * len(y) // FINE_GROUND)
+    fine = rows_from(rows.T, first - east / FINE_GROUND, 10 * len(x) // FINE_GROUND).T
     return mean_of_blocks(fine, size // FINE_GROUND)
+
+
+def rows_from(field: NDArray[np.float32], start: float, number: int) -> NDArray[np.float32]:
+    """Some rows of a field, evenly mixed of two neighbours where the first is to start between two."""
+    whole = math.floor(start)
+    rows = field[whole : whole + number]
+    if start == whole:
+        return rows
+    return np.asarray(rows + np.float32(start - whole) * (field[whole + 1 : whole + 1 + number] - rows), np.float32)
 
 
 def coarser(weather: Weather, times: int) -> Weather:
@@ -186,32 +192,6 @@ def mean_of_blocks(field: NDArray[np.float32], times: int) -> NDArray[np.float32
     rows, columns = field.shape[0] // times, field.shape[1] // times
     blocks = field.reshape(rows, times, columns, times)
     return np.asarray(blocks.mean(axis=(1, 3)), np.float32)
-
-
-def with_noise(
-    values: NDArray[np.float32], piece: Piece, size: int, factor: float, seed: int, name: str
-) -> NDArray[np.float32]:
-    """Reflectance (band, y, x) with the instrument's noise: the same in every tile that shows the piece."""
-    if not factor:
-        return values
-    noise = noise_over(piece, size, len(values), seed, name)
-    return np.asarray(values + factor * noise * (NOISE_FLOOR[size] + NOISE_PART * np.abs(values)), np.float32)
-
-
-def noise_over(piece: Piece, size: int, layers: int, seed: int, name: str) -> NDArray[np.float32]:
-    """Standard normal noise over a piece (layer, y, x), drawn square by square of a lattice from the zone's origin."""
-    west, south, east, north = piece.bounds
-    columns = range(west // NOISE_SQUARE, -(-east // NOISE_SQUARE))
-    rows = range(-(-north // NOISE_SQUARE) - 1, south // NOISE_SQUARE - 1, -1)
-    side = NOISE_SQUARE // size
-    noise = np.empty((layers, len(rows) * side, len(columns) * side), np.float32)
-    for i, row in enumerate(rows):
-        for j, column in enumerate(columns):
-            chance = generator(seed, "noise", name, piece.epsg, column, row, size)
-            square = chance.standard_normal((layers, side, side), np.float32)
-            noise[:, i * side : (i + 1) * side, j * side : (j + 1) * side] = square
-    top, left = ((rows[0] + 1) * NOISE_SQUARE - north) // size, (west - columns[0] * NOISE_SQUARE) // size
-    return noise[:, top : top + (north - south) // size, left : left + (east - west) // size]
 
 
 def numbers_in_file(values: NDArray[np.float32], offset: int, removed: bool) -> NDArray[np.uint16]:
@@ -282,15 +262,23 @@ def write_pass(
         files = [open_output(stack, output, epsg) for output in outputs]
         truths = open_truth(stack, truth, epsg, bounds, any(look.sky.aerosol)) if truth else {}
         for piece in pieces(epsg, bounds):
-            image = draw_piece(ground, look, piece, sizes)
-            write_piece_truth(truths, image, look, piece)
+            shown = [one for one in zip(outputs, files, counts, strict=True) if one[0].shows(piece)]
+            # The truth is the ground where it is.
+            shifts = {output.shift for output, _, _ in shown} | ({IN_PLACE} if truth else set())
+            if not shifts:
+                continue
+            images = draw_piece(ground, look, piece, sizes, sorted(shifts))
+            if truth:
+                write_piece_truth(truths, images[IN_PLACE], look, piece)
             seen = {
-                level: seen_at(level, image, look, piece, settings, ground.seed, classify) for level in sorted(levels)
+                (level, shift): seen_at(level, images[shift], look, piece, settings, ground.seed, classify)
+                for level, shift in sorted({(output.level, output.shift) for output, _, _ in shown})
             }
-            for output, writers, count in zip(outputs, files, counts, strict=True):
-                write_piece(output, writers, seen[output.level], look, piece, edge)
+            for output, writers, count in shown:
+                bands = seen[output.level, output.shift]
+                write_piece(output, writers, bands, look, piece, edge)
                 if "SCL" in writers:
-                    tally(count, seen["L2A"]["SCL"], output, piece, beyond_swath(look, piece, 20, edge))
+                    tally(count, bands["SCL"], output, piece, beyond_swath(look, piece, 20, edge))
     return counts
 
 
