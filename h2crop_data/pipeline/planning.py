@@ -180,11 +180,13 @@ def with_unit_results(
     work: WorkFolder,
     *,
     workers: int,
+    needed: set[str],
     progress: Progress = silent,
 ) -> tuple[SeasonPlan, dict[str, float]]:
     """A plan whose sources have the results of the units that some of its blocks use; those that are lost are run.
 
-    Gives the seconds of work besides, by step, summed over the workers.
+    Gives the seconds of work besides, by step, summed over the workers. needed: units whose results are used until the
+    build ends; those of this plan are added.
 
     Implied units are run for all blocks: they say how scenes are read, which must not depend on what is done already.
     A unit that fails costs the blocks that use it, no others. Raises StoreError where a result cannot be written.
@@ -196,7 +198,9 @@ def with_unit_results(
     for source, _ in used_sources(plan.recipe):
         of_blocks = zip(blocks, units_of_blocks(plan, source, blocks), strict=True)
         units[source] = [unit for block, own in of_blocks for unit in own if unit.implied or block.number in wanted]
-    results = run_units(work, list(chain.from_iterable(units.values())), workers=workers, progress=progress)
+    asked = list(chain.from_iterable(units.values()))
+    results = run_units(work, asked, workers=workers, needed=needed, progress=progress)
+    needed |= results.keys()
     pinned = {
         source.name: source.with_results(plan.pinned[source.name], own, results) for source, own in units.items() if own
     }

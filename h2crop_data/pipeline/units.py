@@ -183,13 +183,15 @@ def run_units(
     tolerated: type[H2cropError] = H2cropError,
     *,
     workers: int = WORKERS,
+    needed: Collection[str] = (),
     progress: Progress = silent,
 ) -> dict[str, UnitResult]:
     """The results of units by id. Those that are there are not computed again, nor is what they needed.
 
     A unit that fails leaves nothing, so that it is tried again the next time; its error stands in its result and in
     those of units that need it. Other errors than `tolerated` end the run and are raised; StoreError always is, where a
-    result cannot be written. progress: called with (done, total, name of a unit).
+    result cannot be written. needed: units (ids) whose results must stay besides. progress: called with (done, total,
+    name of a unit).
     """
     wanted = {unit.id: unit for unit in units}
     results, waiting = what_is_there(work, list(wanted.values()))
@@ -213,7 +215,7 @@ def run_units(
                     held += 0 if result.file is None else result.file.stat().st_size
                 if held > work.bound:
                     pending = [*waiting.values(), *running.values()]
-                    held = work.shrink(wanted.keys() | {need.id for unit in pending for need in unit.needs})
+                    held = work.shrink({*needed, *wanted} | {need.id for unit in pending for need in unit.needs})
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
     return {name: results[name] for name in wanted}

@@ -251,6 +251,16 @@ class TestRoom:
         # 400 bytes are too much: only `b` had to go, `c` was needed until then.
         assert ran(log) == ["b"]
 
+    def test_results_that_others_still_use_stay(self, log: Path, work: WorkFolder) -> None:
+        """Of an earlier part of a build, whose blocks are not all built."""
+        first, later = unit(log, "a", content=bytes(100)), unit(log, "b", content=bytes(100))
+        small = replace(work, bound=150)
+        earlier = run_units(small, [first])
+        run_units(small, [later], needed={first.id})
+        assert earlier[first.id].read() == bytes(100)
+        run_units(small, [unit(log, "c", content=bytes(100))])
+        assert work.result(first) is None
+
     def test_what_is_asked_for_is_there_whatever_the_bound(self, log: Path, work: WorkFolder) -> None:
         tiny = replace(work, bound=1)
         units = [unit(log, name) for name in ("a", "b")]
