@@ -4,36 +4,25 @@ from __future__ import annotations
 
 import copy
 import hashlib
-import inspect
 import json
 import os
 import re
-import textwrap
-from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 import shapely
 import shapely.errors
 from pydantic import (
     AfterValidator,
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
     FiniteFloat,
-    GetJsonSchemaHandler,
     PrivateAttr,
-    SerializationInfo,
-    SerializerFunctionWrapHandler,
     ValidationError,
     ValidationInfo,
-    model_serializer,
     model_validator,
 )
-from pydantic.json_schema import JsonSchemaValue
-from pydantic_core import CoreSchema
 from pyproj import CRS
 from pyproj.exceptions import CRSError
 
@@ -42,6 +31,9 @@ from h2crop_data.errors import PluginError, RecipeError
 from h2crop_data.grid import CELL_STEP, LONLAT, CellRule, geojson_polygons, split_of_square
 from h2crop_data.plugins import installed_sources, load_installed
 from h2crop_data.recipe.problems import check_years, explain, read_mapping
+from h2crop_data.recipe.section import COMPLETE
+from h2crop_data.recipe.section import Neutral as Neutral
+from h2crop_data.recipe.section import Section as Section
 
 Share = Annotated[float, Field(ge=0, le=1, strict=True)]
 Percent = Annotated[float, Field(ge=0, le=100, strict=True)]
@@ -74,82 +66,6 @@ def known_crs(value: str) -> str:
 
 
 CrsName = Annotated[str, AfterValidator(known_crs)]
-
-
-@dataclass(frozen=True)
-class Neutral:
-    """Marks a setting that was added to a section some version had already: the value at which nothing changes.
-
-    At this value the setting is left out of recipe text and hashes, so that those of older plans stay as they are; a
-    recipe that was kept without it (in a plan, in a store) has this value, whatever the default is today. Write
-    `haze: Annotated[bool, Neutral(False)] = True`.
-    """
-
-    value: Any
-
-
-#: The context of `model_dump` for plain data that is read again: with every setting.
-COMPLETE = {"complete": True}
-
-
-#: Characters of a line of a docstring.
-DOCSTRING_WIDTH = 100
-
-
-class Section(BaseModel):
-    """A part of the recipe: unknown keys are errors, and the text under each field is its documentation."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
-    #: The docstring as it was written, without the texts of the fields.
-    _written_docstring: ClassVar[str]
-
-    @classmethod
-    def __pydantic_init_subclass__(cls, **options: Any) -> None:
-        """Add the text of each field to the docstring, where `help` shows it."""
-        super().__pydantic_init_subclass__(**options)
-        cls._written_docstring = inspect.cleandoc(cls.__doc__ or "")
-        texts = (
-            textwrap.fill(f"{name}: {info.description or ''}".strip(), DOCSTRING_WIDTH, subsequent_indent="    ")
-            for name, info in cls.model_fields.items()
-        )
-        cls.__doc__ = "\n".join([cls._written_docstring, "", *texts]).strip()
-
-    @classmethod
-    def __get_pydantic_json_schema__(cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
-        """The JSON schema, which has the texts of the fields in their own places."""
-        schema = handler(core_schema)
-        of_section = handler.resolve_ref_schema(schema)
-        if of_section.get("description") == cls.__doc__:
-            of_section["description"] = cls._written_docstring
-            if not cls._written_docstring:
-                del of_section["description"]
-        return schema
-
-    @classmethod
-    def neutral_values(cls) -> dict[str, Any]:
-        """The settings that have a neutral value, with it."""
-        return {
-            name: mark.value
-            for name, info in cls.model_fields.items()
-            for mark in info.metadata
-            if isinstance(mark, Neutral)
-        }
-
-    @model_validator(mode="before")
-    @classmethod
-    def as_it_was_then(cls, data: Any, info: ValidationInfo) -> Any:
-        """A recipe that was kept by an older h2crop has what that version did where it does not say."""
-        kept = isinstance(info.context, dict) and info.context.get("stored")
-        return {**cls.neutral_values(), **data} if kept and isinstance(data, dict) else data
-
-    @model_serializer(mode="wrap")
-    def without_neutral(self, serialize: SerializerFunctionWrapHandler, info: SerializationInfo) -> dict[str, Any]:
-        """As plain data, without settings at their neutral value (but for what is to be read again, `COMPLETE`)."""
-        written: dict[str, Any] = serialize(self)
-        complete = isinstance(info.context, dict) and info.context.get("complete")
-        neutral = {} if complete else type(self).neutral_values()
-        silent = {name for name, value in neutral.items() if getattr(self, name) == value}
-        return {name: value for name, value in written.items() if name not in silent}
 
 
 class Area(Section):
@@ -189,7 +105,7 @@ class Area(Section):
 class EnmapBands(Section):
     """Which EnMAP bands are stored, decided by the wavelengths in each scene's metadata."""
 
-    exclude_nm: list[tuple[float, float]] = [(1325.0, 1395.0)]
+    exclude_nm: list[tuple[float, float]] = Field(default=[(1325.0, 1395.0)])
     """Ranges of centre wavelength in nm that are left out (default: water vapour, six bands that are all nodata)."""
     count: int = Field(default=218, ge=1, strict=True)
     """How many bands remain; a scene with another number is refused, because all samples share one axis."""
@@ -202,7 +118,7 @@ class EnmapSettings(Section):
     """URL of a STAC API, or path of a local ItemCollection (JSON)."""
     collection: str = "ENMAP_HSI_L2A"
     """Collection to search."""
-    months: list[Month] = list(range(1, 13))
+    months: list[Month] = Field(default=list(range(1, 13)))
     """Months of acquisition, 1..12."""
     max_quality: Literal[0, 1, 2] = 1
     """Worst `enmap:overallQuality` taken: 0 nominal, 1 reduced, 2 low."""
@@ -212,7 +128,7 @@ class EnmapSettings(Section):
     """Highest `eo:cloud_cover` of the scene in percent."""
     bands: EnmapBands = EnmapBands()
     """Which bands are stored."""
-    flagged: list[str] = ["cloud", "cloud_shadow", "haze", "cirrus_medium", "cirrus_thick", "snow"]
+    flagged: list[str] = Field(default=["cloud", "cloud_shadow", "haze", "cirrus_medium", "cirrus_thick", "snow"])
     """Quality flags that count as flagged, for `max_flagged_share` and for the statistics."""
     max_flagged_share: Share = 0.05
     """Largest share of flagged pixels in a cell that becomes a sample."""
@@ -256,7 +172,7 @@ class Clouds(Section):
     """Methods joined by `+`; what one of them calls cloud or shadow is masked. `scl`: the scene classification that
     comes with L2A. `s2cloudless`: clouds on L1C of the same datatakes (`l1c`). `ukis`: clouds and shadows on L2A
     (`pip install h2crop-data[clouds]`). A package can add others."""
-    clear: list[Annotated[int, Field(ge=0, le=11, strict=True)]] = [4, 5, 6]
+    clear: list[Annotated[int, Field(ge=0, le=11, strict=True)]] = Field(default=[4, 5, 6])
     """SCL classes that are clear: 4 vegetation, 5 bare, 6 water (7 unclassified by choice)."""
     dilation: Annotated[
         Literal["default", 0] | Annotated[float, Field(ge=20, le=500, allow_inf_nan=False)], Neutral(0)
@@ -315,6 +231,11 @@ class Sentinel2Settings(Section):
     """Scenes with more `eo:cloud_cover` in percent are not read."""
     clouds: Clouds = Clouds()
     """How clouds are masked."""
+    alignment: Annotated[Literal["none", "report", "apply"], Neutral("none")] = "apply"
+    """Whether the shift of every date against the others is measured (`report`), and dates that lie further off than
+    `alignment_limit` are read where they belong (`apply`). docs/alignment.md says how."""
+    alignment_limit: Annotated[float, Neutral(4.0), Field(ge=1, le=30, allow_inf_nan=False)] = 4.0
+    """Metres up to which a date is used as it lies: nothing of it is resampled."""
     composite: Literal["median"] = "median"
     """How the clear observations of a month become one value."""
     resampling: Literal["nearest", "bilinear", "cubic"] = "nearest"
@@ -326,6 +247,11 @@ class Sentinel2Settings(Section):
     by one, and tiles of 20 m bands several times."""
     connections: Annotated[int, Neutral(24), Field(ge=1, le=256)] = 24
     """Connections to one archive at a time, of all workers together."""
+
+    @property
+    def looks_at_tiles(self) -> bool:
+        """Whether all dates of a processing tile are looked at together before blocks are read: for masks or shifts."""
+        return not self.clouds.is_classification_alone or self.alignment != "none"
 
     @model_validator(mode="after")
     def each_band_once(self) -> Self:
@@ -392,7 +318,7 @@ class Split(Section):
 
     square_size: int = Field(default=15360, ge=1000, le=1_000_000, strict=True)
     """Side of the split squares in metres, drawn in EPSG:3035; larger than the texture of the land (10-20 km)."""
-    shares: dict[SplitName, Share] = {"train": 0.735, "val": 0.129, "test": 0.136}
+    shares: dict[SplitName, Share] = Field(default={"train": 0.735, "val": 0.129, "test": 0.136})
     """Share of the squares in each split; they add up to 1."""
     seed: int = Field(default=0, strict=True)
     """Another seed draws another split."""

@@ -173,6 +173,8 @@ OTHERS: dict[str, dict[str, Any]] = {
         "offset": -1000,
         "max_cloud_cover": 50.0,
         "clouds": {"clear": [4, 5, 6, 7]},
+        "alignment": "report",
+        "alignment_limit": 6.0,
         "composite": None,
         "resampling": "cubic",
         "gaps": "record",

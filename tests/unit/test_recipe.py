@@ -418,6 +418,7 @@ def test_the_hash_knows_everything_else(france: Document) -> None:
         "sentinel2/bands/0": None,
         "sentinel2/clouds/method": None,
         "sentinel2/composite": None,
+        "sentinel2/alignment": "report",
         "sentinel2/offset": 0,
         "sentinel2/resampling": "cubic",
         "sentinel2/gaps": "record",
