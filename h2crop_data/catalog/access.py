@@ -30,12 +30,16 @@ from h2crop_data.sentinel2.reflectance import NO_NUMBER, WRAPPED
 Result = TypeVar("Result")
 ResamplingName = Literal["nearest", "bilinear", "cubic"]
 TIMEOUT = 60
+#: Seconds for what is asked for once and can be missed.
+SHORT_TIMEOUT = 10
 #: Types of the numbers in Sentinel-2 files.
 UNSIGNED, SIGNED = ("uint8", "uint16"), ("int8", "int16")
 #: Collection of the items that odc-stac is given.
 PLACED = "placed"
 #: Source pixels read around a grid that a raster is resampled to.
 KERNEL_MARGIN = 4
+#: Bytes of a file that is read piece by piece.
+PIECE_BYTES = 2**18
 #: Pauses in seconds before another try at a remote file.
 PAUSES = (1.0, 4.0, 15.0)
 #: Basic authentication comes from ~/.netrc; GDAL repeats failed requests itself, below our own tries.
@@ -158,7 +162,7 @@ def in_words(grid: GeoBox) -> str:
 
 
 def read_text(href: str) -> str:
-    """A text file. Login comes from ~/.netrc."""
+    """A text file. Login comes from ~/.netrc. Raises ReadError."""
 
     def read() -> str:
         if not is_remote(href):
@@ -168,6 +172,35 @@ def read_text(href: str) -> str:
         return answer.text
 
     return retried(read, href, remote=is_remote(href))
+
+
+def read_beginning(href: str, end: bytes) -> bytes:
+    """A file up to and with its first `end`, all of it where there is none; tried once. Raises ReadError.
+
+    What follows is not fetched: metadata of datastrips take 20 MB, of which the first tell what is asked.
+    """
+
+    def pieces() -> Iterator[bytes]:
+        if not is_remote(href):
+            with Path(href).open("rb") as file:
+                yield from iter(lambda: file.read(PIECE_BYTES), b"")
+            return
+        with requests.get(href, timeout=SHORT_TIMEOUT, stream=True) as answer:
+            answer.raise_for_status()
+            yield from answer.iter_content(PIECE_BYTES)
+
+    def read() -> bytes:
+        found = b""
+        for piece in pieces():
+            # The mark may lie over the border of two pieces.
+            looked_at = max(0, len(found) - len(end))
+            found += piece
+            place = found.find(end, looked_at)
+            if place >= 0:
+                return found[: place + len(end)]
+        return found
+
+    return retried(read, href, remote=is_remote(href), pauses=())
 
 
 def load_placed(item: pystac.Item, key: str, geobox: GeoBox, resampling: ResamplingName) -> NDArray[Any]:

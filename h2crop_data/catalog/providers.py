@@ -32,6 +32,8 @@ SENTINEL2_ASSETS: dict[str, tuple[str, ...]] = {
     "B12": ("swir22", "B12", "B12_20m"),
     "SCL": ("scl", "SCL", "SCL_20m"),
 }
+#: Asset keys of the metadata of a datastrip: Copernicus Data Space; Planetary Computer.
+DATASTRIP_METADATA = ("datastrip_metadata", "datastrip-metadata")
 MGRS_TILE = re.compile(r"(?:^|[-_T])(\d{2}[C-X][A-Z]{2})(?:_|$)")
 ENMAP_NAME = re.compile(r"ENMAP01-____L2A-DT(?P<datatake>\d{10})_(?P<time>\d{8}T\d{6})Z_(?P<tile>\d{3})_")
 
@@ -42,6 +44,11 @@ def sentinel2_asset(item: pystac.Item, band: str) -> str:
         if key in item.assets:
             return key
     raise SceneError(f"{item.id} has no asset for {band} (looked for {', '.join(SENTINEL2_ASSETS[band])})")
+
+
+def datastrip_asset(item: pystac.Item) -> str | None:
+    """The key of the metadata of an item's datastrip (MTD_DS.xml); None where the catalog does not list them."""
+    return next((key for key in DATASTRIP_METADATA if key in item.assets), None)
 
 
 def baseline(item: pystac.Item) -> str | None:

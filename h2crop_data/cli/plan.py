@@ -103,7 +103,9 @@ def show_plans(plans: list[SeasonPlan], as_json: bool, notes: list[str]) -> None
             rows.append(["to read", f"at most {megabytes(read.bytes)} in {read.tiles:,} tiles{requests}"])
         if read.mask_dates:
             amount = f"{read.mask_dates:,} date(s) of processing tiles, at most {megabytes(read.mask_bytes)}"
-            rows.append(["cloud masks", f"{amount}, about {duration(read.mask_seconds)} of one worker"])
+            shifts = getattr(plan.recipe.sentinel2, "alignment", "none") != "none"
+            name = "masks and shifts" if shifts else "cloud masks"
+            rows.append([name, f"{amount}, about {duration(read.mask_seconds)} of one worker"])
         rows.append(["time", f"about {duration(summary.seconds)} of one worker"])
         print_table(f"season {plan.season}", ["what", "how much"], rows)
         for reason, count in summary.left_out.items():

@@ -70,8 +70,9 @@ def scenes_of_masks(store: str | Path) -> dict[str, set[tuple[int, int]]]:
         if f"dates-{season}" not in root["index"]:
             continue
         dates = read_index(store, f"dates-{season}")
+        here = [column for column in columns if column in dates]
         named = {
-            digest: {name for column in columns for names in rows[column] for name in names}
+            digest: {name for column in here for names in rows[column].dropna() for name in names}
             for digest, rows in dates.groupby("masks")
         }
         of_season = blocks[(blocks["season"] == season) & blocks["dates"].notna()]

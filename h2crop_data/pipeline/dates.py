@@ -50,6 +50,8 @@ def table_of_dates(files: Storage, digests: Iterable[str], layout: StoreLayout) 
     columns = layout.date_columns()
     table = in_declared_order(pd.DataFrame(rows), columns)
     for column in columns:
+        if column.name not in table:
+            continue
         if column.dtype == "time":
             table[column.name] = pd.to_datetime(table[column.name], utc=True, format="ISO8601").dt.as_unit("us")
         elif column.dtype == "number":

@@ -33,6 +33,7 @@ from h2crop_data.sentinel2.tile_masks import MaskCode, MaskRules
 from h2crop_data.simulate.region import simulate_region
 from h2crop_data.simulate.settings import load_settings
 from h2crop_data.sources.sentinel2 import detectors
+from h2crop_data.sources.sentinel2.alignment import Alignment
 from h2crop_data.sources.sentinel2.mask_file import TileMasks
 from h2crop_data.sources.sentinel2.tile_reading import TileMaker, TileTask, make_masks
 from h2crop_data.sources.sentinel2.tile_unit import tile_task
@@ -74,7 +75,7 @@ def recipe_of(simulated: Path, tmp_path: Path) -> RecipeOf:
     def make(folder: Path = simulated, **changes: Any) -> Recipe:
         document = yaml.safe_load((simulated / "recipe.yaml").read_text(encoding="utf-8"))
         document |= {"enmap": "none", "store": {"block_capacity": 2}, **changes.pop("recipe", {})}
-        document["sentinel2"] |= {"bands": ["B02", "B08", "B11"], "clouds": STEPS, **changes}
+        document["sentinel2"] |= {"bands": ["B02", "B08", "B11"], "clouds": STEPS, "alignment": "none", **changes}
         path = folder / f"recipe-{len(list(folder.glob('recipe-*')))}.yaml"
         path.write_text(yaml.safe_dump(document), encoding="utf-8")
         return load_recipe(path)
@@ -89,7 +90,9 @@ def cells_of(store: Path) -> list[str]:
 
 def masks_of(store: Path) -> list[TileMasks]:
     """The masks in the work folder of a store."""
-    return [TileMasks(path) for path in sorted((store / ".build/work/sentinel2-masks").glob("*.bin"))]
+    return [
+        TileMasks(path, Alignment("none", 4)) for path in sorted((store / ".build/work/sentinel2-masks").glob("*.bin"))
+    ]
 
 
 def codes_on(masks: TileMasks, place: int, cell: Cell) -> NDArray[np.uint8]:
@@ -424,7 +427,7 @@ class TestMissingInputs:
         for item in listed["features"]:
             del item["assets"]["nir08"]
         (simulated / "catalog/no-nir08.json").write_text(json.dumps(listed))
-        with pytest.raises(PlanError, match=r"no asset for B8A.*clouds are masked by B8A too"):
+        with pytest.raises(PlanError, match=r"no asset for B8A.*masks of clouds and shifts of dates need B8A too"):
             make_plan(recipe_of(catalog="catalog/no-nir08.json"), 2022)
         alone = {"dilation": 0, "cast_shadows": False, "second_look": False}
         make_plan(recipe_of(catalog="catalog/no-nir08.json", clouds=alone), 2022)
@@ -508,7 +511,7 @@ class TestReviewed:
         task = tile_task(recipe.sentinel2, scenes, far, 2022, items, None)
         path = simulated / "far.bin"
         path.write_bytes(make_masks(task, []))
-        masks = TileMasks(path)
+        masks = TileMasks(path, Alignment("none", 4))
         assert len(masks.dates) == 9
         assert {row["imaged"] for row in masks.dates} == {0.0}
         assert not masks.codes(0).any()

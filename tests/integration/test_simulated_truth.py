@@ -6,6 +6,7 @@ The region is small (nine cells of 960 m), or the demo's: `make demo-check` runs
 from __future__ import annotations
 
 import json
+import math
 import os
 from dataclasses import dataclass
 from functools import cached_property
@@ -32,6 +33,7 @@ from h2crop_data.sentinel2.tile_masks import MaskCode
 from h2crop_data.simulate.enmap.bands import enmap_bands
 from h2crop_data.simulate.region import simulate_region
 from h2crop_data.simulate.settings import load_settings
+from h2crop_data.sources.sentinel2.alignment import Alignment
 from h2crop_data.sources.sentinel2.mask_file import TileMasks
 
 FILL = -32768
@@ -240,14 +242,18 @@ def by_masks(built: Built, item: str, name: str) -> NDArray[np.bool_] | None:
     cell = Cell.parse("_".join(name.split("_")[:4]))
     clear = None
     for path in (built.store / ".build/work/sentinel2-masks").glob("*.bin"):
-        masks = TileMasks(path)
+        masks = TileMasks(path, Alignment("apply", 4))
         if masks.tile not in tiles_of(cell):
             continue
         clear = np.zeros((cell.size // 10, cell.size // 10), bool)
         if item in masks.places:
             west, _, _, north = masks.tile.bounds
             row, column, side = (north - cell.corner[1]) // 20, (cell.corner[0] - west) // 20, cell.size // 20
-            codes = masks.codes(masks.places[item])[row : row + side, column : column + side]
+            # Where the date shows the ground of the cell.
+            shift, last = masks.shift(item), len(masks.codes(0)) - 1
+            down, across = math.floor(0.5 - shift.north / 20), math.floor(0.5 + shift.east / 20)
+            rows, columns = (np.clip(np.arange(side) + start, 0, last) for start in (row + down, column + across))
+            codes = masks.codes(masks.places[item])[np.ix_(rows, columns)]
             return (codes == MaskCode.CLEAR).repeat(2, 0).repeat(2, 1)
     return clear
 
@@ -286,7 +292,11 @@ def looks_of_month(built: Built, name: str, month: int) -> list[Look]:
 
 
 def test_composites_are_the_ground_where_it_was_clear(built: Built) -> None:
-    """Where every look that counts was truly clear, the composite is the median of the true ground within noise."""
+    """Where every look that counts was truly clear, the composite is the median of the true ground within noise.
+
+    Not so where dates are shifted: then they show the ground some metres off.
+    """
+    shifted = built.truth("shifts.parquet").exists()
     differences, expected_noise = [], []
     for name in names(built)[:: max(1, len(names(built)) // 6)]:
         stored, count = built.of_sample("s2", name), built.of_sample("s2_clear", name)
@@ -297,7 +307,7 @@ def test_composites_are_the_ground_where_it_was_clear(built: Built) -> None:
             np.testing.assert_array_equal(count[month - 1], clear.sum(axis=0), err_msg=f"{name}, month {month}")
             assert np.all((stored[month - 1] == FILL) == (count[month - 1] == 0))
             sure = clear.any(axis=0) & np.all([look.bare | ~look.clear for look in looks], axis=0)
-            if not sure.any():
+            if shifted or not sure.any():
                 continue
             ground = np.where(clear[:, None], np.stack([look.surface for look in looks]).astype(float), np.nan)
             middle = np.nanmedian(ground[:, :, sure], axis=0)
@@ -305,6 +315,8 @@ def test_composites_are_the_ground_where_it_was_clear(built: Built) -> None:
             expected_noise.append(8 + 0.004 * np.abs(middle))
             days = np.where(clear, np.array([look.day for look in looks])[:, None, None], np.nan)[:, sure]
             np.testing.assert_array_equal(day[month - 1][sure], np.floor(np.nanmedian(days, axis=0)))
+    if shifted:
+        pytest.skip("dates of this region lie off the ground; what was clear when is as it should be")
     difference, noise = np.concatenate(differences, axis=1), np.concatenate(expected_noise, axis=1)
     assert difference.size > 1e6
     assert abs(difference.mean()) < 0.5, "no offset left, none taken twice"

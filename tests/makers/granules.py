@@ -170,7 +170,7 @@ class Archive:
             "cell_size": 480,
             "split": {"shares": {"train": 1, "val": 0, "test": 0}},
             "store": {"block_capacity": 5},
-            "sentinel2": {"catalog": "items.json", "bands": list(BANDS), "clouds": CLASSES_ALONE},
+            "sentinel2": {"catalog": "items.json", "bands": list(BANDS), "clouds": CLASSES_ALONE, "alignment": "none"},
         }
         for key, change in changes.items():
             document[key] = {**document.get(key, {}), **change} if isinstance(change, dict) else change

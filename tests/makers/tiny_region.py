@@ -197,7 +197,7 @@ class TinyRegion:
                 (self.folder / f"{key}.json").write_text(json.dumps(collection), encoding="utf-8")
                 document[key] = {"catalog": f"{key}.json"}
         if self.sentinel2:
-            document["sentinel2"] |= {"bands": list(BANDS), "clouds": CLASSES_ALONE}
+            document["sentinel2"] |= {"bands": list(BANDS), "clouds": CLASSES_ALONE, "alignment": "none"}
         if self.enmap:
             document["enmap"]["bands"] = {"exclude_nm": [[1325, 1395]], "count": 3}
         if any(self.folder.glob("RPG_*.gpkg")):

@@ -55,6 +55,7 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 #: What only building, training and flows need.
 HEAVY = {
     "rasterio",
+    "cv2",
     "odc",
     "pystac",
     "pystac_client",

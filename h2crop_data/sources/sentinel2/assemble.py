@@ -82,8 +82,9 @@ def sentinel2_block(task: Sentinel2Task, ground: BlockGround, watch: Stopwatch) 
         ]
     used = [masks.opened() for reading in task.readings.values() for masks in reading.masks]
     digests = sorted({masks.digest for masks in used if masks.dates})
-    are_masked = not source.clouds.is_classification_alone
-    return SourceBlock({"s2": s2, "s2_clear": clear, "s2_day": day}, facts, dates=digests if are_masked else None)
+    return SourceBlock(
+        {"s2": s2, "s2_clear": clear, "s2_day": day}, facts, dates=digests if source.looks_at_tiles else None
+    )
 
 
 def parts_of(

@@ -6,13 +6,15 @@ import threading
 from collections.abc import Sequence
 
 from h2crop_data.errors import RecipeError
-from h2crop_data.recipe.model import Clouds
+from h2crop_data.recipe.model import Clouds, Sentinel2Settings
 from h2crop_data.sentinel2.clouds import CloudMethod, method_named
 
 #: The scene classification among methods: it comes with the image.
 CLASSIFICATION = "scl"
 #: What cast shadows and the second look compare.
 BANDS_OF_RULES = ("B02", "B8A", "B11")
+#: What the edges are of by which dates are matched: of 10 m, and bright where the others are dark.
+BANDS_OF_EDGES = ("B02", "B08")
 #: Detectors of this thread: each is used from one thread at a time.
 OF_THREAD = threading.local()
 
@@ -47,10 +49,12 @@ def l1c_bands(clouds: Clouds) -> list[str]:
     return bands_of_level(detectors_of(clouds), "L1C")
 
 
-def l2a_bands(clouds: Clouds) -> list[str]:
-    """The bands of L2A that masks are made of, each once; none where the classification of a pixel says it all."""
+def l2a_bands(settings: Sentinel2Settings) -> list[str]:
+    """The bands of L2A that are read over tiles, each once: for masks and for the shifts of dates."""
+    clouds = settings.clouds
     of_rules = BANDS_OF_RULES if clouds.cast_shadows or clouds.second_look else ()
-    return list(dict.fromkeys([*of_rules, *bands_of_level(detectors_of(clouds), "L2A")]))
+    of_edges = BANDS_OF_EDGES if settings.alignment != "none" else ()
+    return list(dict.fromkeys([*of_rules, *bands_of_level(detectors_of(clouds), "L2A"), *of_edges]))
 
 
 def bands_of_level(detectors: Sequence[CloudMethod], level: str) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -35,6 +36,27 @@ COLUMNS = (
     ),
 )
 BLOCK_COLUMNS = (Column("s2_items", "texts", "scenes over the block", source=NAME, filled=True, scenes=True),)
+#: What `alignment` says of dates whose shift is known, and all it says; the last two are followed by why.
+TRUSTED = ("applied", "reported", "not_needed")
+DECISIONS = (*TRUSTED, "rejected", "not_measured")
+#: What `refined` says.
+REFINEMENT_WORDS = ("refined", "not refined", "unknown")
+SHIFT_COLUMNS = (
+    Column("shift_east", "number", "how far east its content lies of the datum, the median of all dates", "m", NAME),
+    Column("shift_north", "number", "how far north", "m", NAME),
+    Column("shift_sd", "number", "standard deviation of the shift along an axis", "m", NAME),
+    Column("shift_spread", "number", "standard deviation of the windows of the tile along an axis", "m", NAME),
+    Column("shift_check", "number", "distance of an independent measurement from it", "m", NAME),
+    Column("shift_correlation", "number", "of its edges with those that all dates have in common", "", NAME),
+    Column("shift_clear", "number", "ground it was measured on, of what any date shows", "share", NAME),
+    Column(
+        "alignment",
+        "text",
+        "what became of the shift: `applied`, `reported`, `not_needed`, `rejected: why`, `not_measured: why`",
+        source=NAME,
+    ),
+    Column("refined", "text", "whether ESA fitted its images: `refined`, `not refined`, `unknown`", source=NAME),
+)
 DATE_COLUMNS = (
     Column("items", "texts", "scenes that show the date, in the order they are asked", source=NAME, scenes=True),
     Column("l1c", "texts", "L1C scenes on which clouds were looked for", source=NAME, scenes=True),
@@ -53,6 +75,8 @@ DATE_COLUMNS = (
     Column("cloud_probability", "number", "mean over the tile, by the method that states the most", "", NAME),
     Column("skipped", "text", "why the date is not used; empty where it is", source=NAME),
     Column("gaps", "texts", "scenes of it that could not be read", source=NAME),
+    # Where the shift of each date is measured.
+    *(replace(column, always=False) for column in SHIFT_COLUMNS),
 )
 
 

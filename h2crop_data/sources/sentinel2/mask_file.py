@@ -1,4 +1,4 @@
-"""The masks of a processing tile as one file: what each date shows at 20 m, and figures on it.
+"""The masks of a processing tile as one file: what each date shows at 20 m, how far off it lies, and figures on it.
 
 A ZIP archive with `dates.json` and one member a date, `<place>.codes`: what each of the tile's 768 x 768 pixels is,
 uint8 (`sentinel2.tile_masks.MaskCode`), rows from north to south. A date is decoded only when it is asked for.
@@ -22,7 +22,9 @@ from numpy.typing import NDArray
 from h2crop_data.errors import H2cropError
 from h2crop_data.grid import TILE_SIZE, ProcessingTile
 from h2crop_data.sentinel2.clouds import MASK_PIXEL
+from h2crop_data.sentinel2.shifted_grid import NO_SHIFT, Shift
 from h2crop_data.sentinel2.tile_masks import MaskCode
+from h2crop_data.sources.sentinel2.alignment import Alignment, applied_shift
 
 #: Pixels of masks along a tile.
 MASK_SIDE = TILE_SIZE // MASK_PIXEL
@@ -40,6 +42,8 @@ class MaskFile:
     tile: ProcessingTile
     #: Id of the unit of work that makes them.
     unit: str
+    #: What becomes of the shifts in it.
+    alignment: Alignment
     #: None where nobody made them yet.
     path: Path | None = None
     error: H2cropError | None = None
@@ -49,27 +53,34 @@ class MaskFile:
         if self.error is not None:
             raise self.error
         assert self.path is not None, f"the masks of {self.tile.id} were not made"
-        return open_masks(self.path)
+        return open_masks(self.path, self.alignment)
 
 
 class TileMasks:
     """The masks of a tile, date by date."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, alignment: Alignment) -> None:
         self.path = path
         with zipfile.ZipFile(path) as archive:
             written = archive.read(DATES_MEMBER)
         document = json.loads(written)
-        #: What blocks call the rows: SHA-256 of them as they are written.
-        self.digest = hashlib.sha256(written).hexdigest()
         self.tile = ProcessingTile(*document["tile"])
         #: Rows of the table of dates.
-        self.dates: list[dict[str, Any]] = document["dates"]
+        self.dates: list[dict[str, Any]] = [alignment.decided(row) for row in document["dates"]]
+        # Whether a datastrip's metadata could be read just then changes no pixel.
+        told = [{name: value for name, value in row.items() if name != "refined"} for row in self.dates]
+        #: What blocks call the rows: SHA-256 of them as they are written.
+        self.digest = hashlib.sha256(as_written(self.tile, told)).hexdigest()
 
     @cached_property
     def places(self) -> dict[str, int]:
         """Item -> the place of its date."""
         return {name: place for place, row in enumerate(self.dates) for name in row["items"]}
+
+    def shift(self, name: str) -> Shift:
+        """How far off the date lies that an item shows, where that is made good."""
+        place = self.places.get(name)
+        return NO_SHIFT if place is None else applied_shift(self.dates[place])
 
     @property
     def gaps(self) -> set[str]:
@@ -90,16 +101,22 @@ class TileMasks:
         return cleared
 
 
-def open_masks(path: Path) -> TileMasks:
+def open_masks(path: Path, alignment: Alignment) -> TileMasks:
     """The masks in a file, its table of dates read once as long as the file stays the same."""
     found = path.stat()
-    return opened_masks(path, (found.st_size, found.st_mtime_ns, found.st_ino))
+    return opened_masks(path, alignment, (found.st_size, found.st_mtime_ns, found.st_ino))
 
 
 @lru_cache(maxsize=KEPT_OPEN)
-def opened_masks(path: Path, stamp: tuple[int, ...]) -> TileMasks:
+def opened_masks(path: Path, alignment: Alignment, stamp: tuple[int, ...]) -> TileMasks:
     """The masks in a file as it is: another stamp, another file."""
-    return TileMasks(path)
+    return TileMasks(path, alignment)
+
+
+def as_written(tile: ProcessingTile, rows: Sequence[Mapping[str, Any]]) -> bytes:
+    """The rows of a tile as they are written."""
+    document = {"tile": [tile.epsg, tile.column, tile.row], "dates": list(rows)}
+    return json.dumps(document, sort_keys=True).encode()
 
 
 def member(place: int) -> str:
@@ -111,10 +128,9 @@ def masks_as_bytes(
     tile: ProcessingTile, rows: Sequence[Mapping[str, Any]], codes: Sequence[NDArray[np.uint8]]
 ) -> bytes:
     """The file of a tile's masks. rows: of the table of dates; codes: of each of them, (y, x) at 20 m."""
-    document = {"tile": [tile.epsg, tile.column, tile.row], "dates": list(rows)}
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED, compresslevel=6) as archive:
-        archive.writestr(zipfile.ZipInfo(DATES_MEMBER, NO_TIME), json.dumps(document, sort_keys=True))
+        archive.writestr(zipfile.ZipInfo(DATES_MEMBER, NO_TIME), as_written(tile, rows))
         for place, of_date in enumerate(codes):
             info = zipfile.ZipInfo(member(place), NO_TIME)
             info.compress_type = zipfile.ZIP_DEFLATED

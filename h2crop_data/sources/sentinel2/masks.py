@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from h2crop_data.catalog.access import repeated
 from h2crop_data.constants import FINE
-from h2crop_data.grid import Cell, tiles_of
+from h2crop_data.grid import TILE_SIZE, Cell, tiles_of
 from h2crop_data.sentinel2.clear import clear_pixels
 from h2crop_data.sentinel2.clouds import MASK_PIXEL
 from h2crop_data.sources.sentinel2.granules import GranuleGrid
@@ -107,11 +107,15 @@ class ClearByMasks:
             if name not in masks.places:
                 continue
             west, _, _, north = masks.tile.bounds
-            columns, rows = (np.floor(metres / MASK_PIXEL).astype(int) for metres in (across - west, north - down))
-            inside_x, inside_y = ((places >= 0) & (places < MASK_SIDE) for places in (columns, rows))
+            inside_x, inside_y = ((metres >= 0) & (metres < TILE_SIZE) for metres in (across - west, north - down))
             if inside_x.any() and inside_y.any():
-                of_tile = masks.clear(name)[np.ix_(rows[inside_y], columns[inside_x])]
-                clear[np.ix_(inside_y, inside_x)] = of_tile
+                # Where the ground of a pixel lies on this date; a tile shows no more than its own.
+                shift = masks.shift(name)
+                columns, rows = (
+                    np.floor(metres / MASK_PIXEL).astype(int).clip(0, MASK_SIDE - 1)
+                    for metres in (across[inside_x] + shift.east - west, north - down[inside_y] - shift.north)
+                )
+                clear[np.ix_(inside_y, inside_x)] = masks.clear(name)[np.ix_(rows, columns)]
         return clear
 
 

@@ -9,10 +9,7 @@ import pystac
 from shapely.geometry.base import BaseGeometry
 
 from h2crop_data.catalog.items import number_of
-from h2crop_data.catalog.providers import (
-    offset_evidence,
-    sentinel2_asset,
-)
+from h2crop_data.catalog.providers import datastrip_asset, offset_evidence, sentinel2_asset
 from h2crop_data.errors import PlanError, SceneError
 from h2crop_data.recipe.model import Sentinel2Settings
 from h2crop_data.sentinel2.reflectance import decide_offset
@@ -62,7 +59,7 @@ def choose_sentinel2(
             f"check sentinel2.catalog and sentinel2.collection{named}"
         )
     kept, decisions = found.kept, list(found.decisions)
-    of_masks = l2a_bands(source.clouds)
+    of_masks = l2a_bands(source)
     taken, undecided = [], []
     for item in kept.items:
         try:
@@ -73,6 +70,7 @@ def choose_sentinel2(
                 continue
             keys = [sentinel2_asset(item, band) for band in (*source.bands, "SCL")]
             keys += mask_assets(item, [band for band in of_masks if band not in source.bands])
+            keys += [] if source.alignment == "none" else filter(None, [datastrip_asset(item)])
             bands = list(dict.fromkeys([*source.bands, *of_masks]))
             offset = decide_offset(source.offset, offset_evidence(item, bands))
         except SceneError as error:
@@ -100,13 +98,13 @@ def choose_sentinel2(
 
 
 def mask_assets(item: pystac.Item, bands: Sequence[str]) -> list[str]:
-    """The assets of bands that only cloud masks look at. Raises SceneError that says so where the item has none."""
+    """The assets of bands that only masks and shifts are made of. Raises SceneError that says so where one lacks."""
     try:
         return [sentinel2_asset(item, band) for band in bands]
     except SceneError as error:
         raise SceneError(
-            f"{error}: clouds are masked by {', '.join(bands)} too; sentinel2.clouds says by what "
-            "(method, cast_shadows, second_look)"
+            f"{error}: masks of clouds and shifts of dates need {', '.join(bands)} too; sentinel2.clouds "
+            "(method, cast_shadows, second_look) and sentinel2.alignment say what is made"
         ) from error
 
 

@@ -20,6 +20,7 @@ from h2crop_data.recipe.model import Sentinel2Settings
 from h2crop_data.sources.readings import ReadCounts, Reading, ToRead
 from h2crop_data.sources.scenes import PinnedItems, SceneDecision, item_identity, items_over, read_items
 from h2crop_data.sources.scratch import Scratch
+from h2crop_data.sources.sentinel2.alignment import alignment_of
 from h2crop_data.sources.sentinel2.assemble import Sentinel2Task, read_into, sentinel2_block
 from h2crop_data.sources.sentinel2.format import sentinel2_format
 from h2crop_data.sources.sentinel2.granules import grid_from_result, grid_unit
@@ -29,12 +30,23 @@ from h2crop_data.sources.sentinel2.select import Sentinel2Scenes, choose_sentine
 from h2crop_data.sources.sentinel2.tile_unit import MASK_STEP, mask_ground, mask_units, tile_tasks
 from h2crop_data.sources.sentinel2.to_read import masks_to_read, sentinel2_to_read
 from h2crop_data.sources.sentinel2.words import Sentinel2Words
-from h2crop_data.sources.source import BlockGround, PlannedBlock, ReadFile, Request, Selected, Source, SourceBlock
+from h2crop_data.sources.source import (
+    BlockGround,
+    MatchedBands,
+    PlannedBlock,
+    ReadFile,
+    Request,
+    Selected,
+    Source,
+    SourceBlock,
+)
 from h2crop_data.sources.timing import Stopwatch
 from h2crop_data.sources.units import Results, Unit, UnitResult
 
 #: The file of a plan with its L1C scenes.
 L1C_FILE = "sentinel2-l1c"
+#: The bands that are matched with parcels.
+MATCHED_RED, MATCHED_INFRARED = "B04", "B08"
 #: Granules of a tile that are tried until one tells its grid.
 GRANULES_TRIED = 3
 
@@ -54,7 +66,7 @@ class Sentinel2(Source):
         return sentinel2_format(settings.bands, cell_size)
 
     def ground(self, settings: Sentinel2Settings, cells: Sequence[Cell]) -> list[BaseGeometry]:
-        return super().ground(settings, cells) if settings.clouds.is_classification_alone else mask_ground(cells)
+        return mask_ground(cells) if settings.looks_at_tiles else super().ground(settings, cells)
 
     def select(self, settings: Sentinel2Settings, request: Request, places: Sequence[BaseGeometry]) -> Selected:
         return Selected(*choose_sentinel2(settings, request, places))
@@ -143,7 +155,7 @@ class Sentinel2(Source):
         }
         season = blocks[0].season if blocks else 0
         units = self.mask_units(settings, pinned, blocks)
-        masks = {tile: mask_file(tile, unit, pinned.masks.get(unit.id)) for tile, unit in units.items()}
+        masks = {tile: mask_file(tile, unit, settings, pinned.masks.get(unit.id)) for tile, unit in units.items()}
         return readings_of(settings, pinned, list(outlines), list(outlines.values()), season, masks)
 
     def read(self, reading: Reading, scratch: Scratch, watch: Stopwatch) -> ReadCounts:
@@ -154,8 +166,18 @@ class Sentinel2(Source):
         return [month for month in range(1, MONTHS + 1) if month not in months]
 
     def dates(self, settings: Sentinel2Settings, pinned: Sentinel2Scenes) -> dict[str, list[dict[str, Any]]]:
-        found = [open_masks(result.file.resolve()) for result in pinned.masks.values() if result.file is not None]
+        found = [
+            open_masks(result.file.resolve(), alignment_of(settings))
+            for result in pinned.masks.values()
+            if result.file is not None
+        ]
         return {masks.digest: masks.dates for masks in found if masks.dates}
+
+    def matched_bands(self, settings: Sentinel2Settings) -> MatchedBands | None:
+        places: dict[str, int] = {band: place for place, band in enumerate(settings.bands)}
+        if settings.alignment == "none" or not {MATCHED_RED, MATCHED_INFRARED} <= places.keys():
+            return None
+        return MatchedBands("s2", places[MATCHED_RED], places[MATCHED_INFRARED])
 
     def task(self, settings: Sentinel2Settings, pinned: Sentinel2Scenes, block: PlannedBlock) -> Sentinel2Task:
         cells = set(block.cells)
@@ -171,10 +193,10 @@ def tiles_under(blocks: Sequence[PlannedBlock]) -> list[ProcessingTile]:
     return sorted({tile for block in blocks for cell in block.cells for tile in tiles_of(cell)})
 
 
-def mask_file(tile: ProcessingTile, unit: Unit, result: UnitResult | None) -> MaskFile:
+def mask_file(tile: ProcessingTile, unit: Unit, settings: Sentinel2Settings, result: UnitResult | None) -> MaskFile:
     """Where the masks of a tile are. result: None before they were made."""
     file = None if result is None or result.file is None else result.file.resolve()
-    return MaskFile(tile, unit.id, file, None if result is None else result.error)
+    return MaskFile(tile, unit.id, alignment_of(settings), file, None if result is None else result.error)
 
 
 def granules_of_tiles(items: Sequence[pystac.Item]) -> dict[str, list[pystac.Item]]:

@@ -26,19 +26,26 @@ from h2crop_data.errors import PluginError, ReadError, SceneError
 from h2crop_data.grid import LONLAT, TILE_MARGIN, ProcessingTile, geobox, transformer
 from h2crop_data.recipe.model import Sentinel2Settings
 from h2crop_data.sentinel2.clouds import MASK_PIXEL, CloudMethod, Detection, to_20_metres
+from h2crop_data.sentinel2.date_shifts import measure_shifts
+from h2crop_data.sentinel2.edges import UNKNOWN_EDGE, edges_of
 from h2crop_data.sentinel2.reflectance import sentinel2_reflectance
 from h2crop_data.sentinel2.sun import sun_angles
 from h2crop_data.sentinel2.tile_masks import MaskCode, MaskRules, TileDates, mask_tile
-from h2crop_data.sources.sentinel2.detectors import BANDS_OF_RULES, detectors_of, l2a_bands, versions_of
+from h2crop_data.sources.sentinel2.alignment import rows_of_shifts
+from h2crop_data.sources.sentinel2.detectors import BANDS_OF_EDGES, BANDS_OF_RULES, detectors_of, l2a_bands, versions_of
 from h2crop_data.sources.sentinel2.looks import CellLook
 from h2crop_data.sources.sentinel2.mask_file import MASK_SIDE, masks_as_bytes
 from h2crop_data.sources.sentinel2.masks import NOT_IMAGED
+from h2crop_data.sources.sentinel2.refinement import refinement_of
 from h2crop_data.sources.units import ProvisionalResult
 
 #: Pixels of 20 m in the margin, and along a tile with it; rows and columns of the tile itself.
 MARGIN = TILE_MARGIN // MASK_PIXEL
 SIDE_WITH_MARGIN = MASK_SIDE + 2 * MARGIN
 INNER = (slice(MARGIN, MARGIN + MASK_SIDE), slice(MARGIN, MARGIN + MASK_SIDE))
+#: Pixels of 10 m along one of 20 m; their rows and columns of the tile itself, and one more on each side.
+FINER = MASK_PIXEL // FINE
+AROUND_INNER = (slice(MARGIN * FINER - 1, (MARGIN + MASK_SIDE) * FINER + 1),) * 2
 #: Ground is cut to what was imaged in whole steps of so many pixels of 20 m: 60 m.
 CUT_STEP = 3
 #: Classes of the scene classification that never become clear where it is among the methods, unless a recipe calls them
@@ -108,7 +115,9 @@ class TileMaker:
         self.grid = geobox(task.tile.bounds_with_margin, task.tile.epsg, FINE)
         self.detectors = detectors_of(task.settings.clouds)
         #: The bands of L2A that are read: those of the rules, and those of detectors.
-        self.bands = l2a_bands(task.settings.clouds)
+        self.bands = l2a_bands(task.settings)
+        #: Edges (y, x) at 10 m in what each date shows of the tile, by its place among the looks.
+        self.edges: dict[int, NDArray[np.uint8]] = {}
         #: Whether some scene could not be read.
         self.has_gaps = False
 
@@ -143,7 +152,21 @@ class TileMaker:
             whole[:, *box] = mask_tile(dates, self.task.rules)
         inner = whole[:, *INNER]
         rows = [self.row(one, of_date, sun) for one, of_date, sun in zip(looks, inner, dates.sun.tolist(), strict=True)]
+        # A year of bands; shifts take as much again.
+        del dates
+        if self.task.settings.alignment != "none":
+            shifts = self.shifts(inner == MaskCode.CLEAR)
+            rows = [
+                {**row, **of_date, "refined": refinement_of(self.task.items[name] for name in one.look.items)}
+                for row, of_date, one in zip(rows, shifts, looks, strict=True)
+            ]
         return masks_as_bytes(self.task.tile, rows, list(inner))
+
+    def shifts(self, clear: NDArray[np.bool_]) -> list[dict[str, Any]]:
+        """How far off each date lies, as columns of the table of dates. clear: (n, y, x) at 20 m, of the tile."""
+        nothing = np.full((MASK_SIDE * FINER, MASK_SIDE * FINER), UNKNOWN_EDGE, np.uint8)
+        edges = [self.edges.get(place, nothing) for place in range(len(clear))]
+        return rows_of_shifts(measure_shifts(edges, list(clear), FINE))
 
     def can_be_clear(self, classes: NDArray[np.uint8]) -> bool:
         """Whether any pixel of a date can be clear, by its classification."""
@@ -198,6 +221,9 @@ class TileMaker:
         for target, band in zip((dates.blue, dates.infrared, dates.swir), BANDS_OF_RULES, strict=True):
             if band in bands:
                 target[place] = averaged(bands[band], MASK_PIXEL)[box]
+        if self.task.settings.alignment != "none":
+            blue, infrared = (averaged(bands[band], FINE)[AROUND_INNER] for band in BANDS_OF_EDGES)
+            self.edges[place] = edges_of(blue, infrared)[1:-1, 1:-1]
         for detector in self.detectors:
             seen = (
                 [bands[band] for band in detector.bands]

@@ -27,6 +27,8 @@ from h2crop_data.sources.units import Unit
 
 #: Raised whenever the same scenes and settings give other masks.
 MASK_ALGORITHM = 1
+#: The same of shifts.
+SHIFT_ALGORITHM = 1
 MASK_STEP = "sentinel2 masks"
 
 
@@ -63,7 +65,7 @@ def tile_tasks(
     settings: Sentinel2Settings, scenes: Sentinel2Scenes, tiles: Sequence[ProcessingTile], season: int
 ) -> list[TileTask]:
     """What is masked: some tiles, in order, each with its scenes of a season."""
-    if settings.clouds.is_classification_alone or not tiles:
+    if not settings.looks_at_tiles or not tiles:
         return []
     ordered = sorted(set(tiles))
     over = items_over(scenes.items, list(map(tile_ground, ordered)))
@@ -100,7 +102,7 @@ def tile_task(
 def mask_unit(task: TileTask, season: int) -> Unit:
     """The unit of work of a tile."""
     settings, items, others = task.settings, list(task.items.values()), task.l1c_items
-    bands = sorted({*l2a_bands(settings.clouds), "SCL"})
+    bands = sorted({*l2a_bands(settings), "SCL"})
     stamps = [[file_stamp(item.assets[sentinel2_asset(item, band)].href) for band in bands] for item in items]
     stamps += [[file_stamp(asset.href) for _, asset in sorted(other.assets.items())] for other in others.values()]
     return Unit(
@@ -122,7 +124,10 @@ def mask_unit(task: TileTask, season: int) -> Unit:
 def settings_of_masks(settings: Sentinel2Settings) -> dict[str, Any]:
     """What of a recipe changes masks, as plain data, with the versions of methods."""
     clouds = settings.clouds
+    # What becomes of a shift is decided when it is used: no mask is made again for it.
+    shifts = {"shifts": SHIFT_ALGORITHM} if settings.alignment != "none" else {}
     return {
+        **shifts,
         "methods": list(map(list, versions_of(clouds))),
         "rules": asdict(rules_of(clouds)),
         "missing": clouds.missing,

@@ -33,8 +33,10 @@ SECONDS_A_REQUEST, BYTES_A_SECOND = SECONDS_A_READ[True], 50e6
 TILE_SIDE = 1024
 TILE_PIXELS = TILE_SIDE**2
 #: Seconds of a core that a date over a processing tile takes: by the rules, and by detector (others: the last), as
-#: bench_clouds measured; that of s2cloudless is assumed.
-SECONDS_OF_RULES, SECONDS_OF_DETECTORS, SECONDS_OF_OTHERS = 0.3, {"ukis": 0.9, "s2cloudless": 0.5}, 0.9
+#: bench_clouds measured.
+SECONDS_OF_RULES, SECONDS_OF_DETECTORS, SECONDS_OF_OTHERS = 0.3, {"ukis": 0.9, "s2cloudless": 2.0}, 0.9
+#: The same of shifts, as bench_alignment measured.
+SECONDS_OF_SHIFTS = 0.3
 
 
 def sentinel2_to_read(readings: Iterable[Sentinel2Reading]) -> ToRead:
@@ -65,8 +67,11 @@ def masks_to_read(tasks: Iterable[TileTask]) -> ToRead:
         seconds = SECONDS_OF_RULES + sum(
             SECONDS_OF_DETECTORS.get(name, SECONDS_OF_OTHERS) for name in clouds.methods if name != CLASSIFICATION
         )
-        pixels = {PIXEL_OF.get(band, 20): 0 for band in (*l2a_bands(clouds), *l1c_bands(clouds))}
-        for band in (*l2a_bands(clouds), *l1c_bands(clouds)):
+        bands = (*l2a_bands(task.settings), *l1c_bands(clouds))
+        if task.settings.alignment != "none":
+            seconds += SECONDS_OF_SHIFTS
+        pixels = {PIXEL_OF.get(band, 20): 0 for band in bands}
+        for band in bands:
             pixels[PIXEL_OF.get(band, 20)] += 1
         size = CLASS_BYTES * (side // 20 + TILE_SIDE) ** 2
         # Files give whole internal tiles, of which the edges of the window cut some.

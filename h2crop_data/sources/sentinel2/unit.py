@@ -6,6 +6,7 @@ one of theirs. While one piece is composited the next is read.
 
 from __future__ import annotations
 
+import threading
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pystac
+from affine import Affine
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 
@@ -25,7 +27,9 @@ from h2crop_data.grid import Cell, geobox
 from h2crop_data.sentinel2.clear import has_value, too_bright
 from h2crop_data.sentinel2.composite import Observation, median_composite, median_values
 from h2crop_data.sentinel2.reflectance import NO_NUMBER, sentinel2_reflectance
+from h2crop_data.sentinel2.shifted_grid import NO_SHIFT, Shift, nearest_on_shifted_grid, on_shifted_grid
 from h2crop_data.sources.readings import ReadCounts
+from h2crop_data.sources.sentinel2.cell_shifts import CellShifts
 from h2crop_data.sources.sentinel2.masks import (
     ClearByMasks,
     ClearClasses,
@@ -39,6 +43,8 @@ from h2crop_data.sources.sentinel2.readings import Box, CellPart, Sentinel2Readi
 from h2crop_data.sources.timing import Stopwatch
 
 Pixels = NDArray[np.int16]
+#: Resampling takes several times the memory of what it gives, and many threads read.
+ONE_AT_A_TIME = threading.Lock()
 
 
 class UnreadableItemError(Exception):
@@ -148,6 +154,9 @@ class UnitMaker:
         """unreadable: items that are known not to be readable."""
         self.reading, self.reader, self.unreadable, self.watch = reading, reader, unreadable, watch
         self.box = ground_of(reading)
+        #: The masks of the tiles under it, and the shifts of their dates. Raises the error of a tile without.
+        self.tile_masks = [masks.opened() for masks in reading.masks]
+        self.shifts = CellShifts(self.tile_masks)
         bands = reading.settings.bands
         #: Places of the stored bands that are read for the whole unit in pixels of 20 m, and of the others.
         self.coarse = [
@@ -220,10 +229,10 @@ class UnitMaker:
             return unit_masks(self.reading.parts, self.box, classes_of, clear_of)
 
     def clear_of(self) -> ClearOf:
-        """What says which pixels are clear. Raises the error of a tile whose clouds could not be masked."""
-        if self.reading.settings.clouds.is_classification_alone:
+        """What says which pixels are clear."""
+        if not self.reading.settings.looks_at_tiles:
             return ClearClasses(self.reading.settings.clouds.clear)
-        return ClearByMasks(self.reading.grid, self.box, [masks.opened() for masks in self.reading.masks])
+        return ClearByMasks(self.reading.grid, self.box, self.tile_masks)
 
     def clear_parts(self, masks: UnitMasks, box: Box) -> dict[str, list[CellPart]]:
         """The items that show some clear pixel in a box, and the parts in which they do."""
@@ -239,28 +248,72 @@ class UnitMaker:
         """Begin to read a band of an item over a box, for some parts; gives what waits for it."""
         item = self.reading.items[name]
         key = sentinel2_asset(item, band)
-        grid = self.grid(box)
+        groups = self.shifts.grouped(name, parts)
         method: ResamplingName = "nearest" if band == "SCL" else self.reading.settings.resampling
 
         def read() -> NDArray[Any]:
             try:
-                found = self.reader.read(item, key, grid, method)
-                return self.warped(item, key, box, parts, method) if found is None else found
+                if not any(groups):
+                    return self.as_it_lies(item, key, box, parts, method)
+                return together(
+                    [
+                        (self.shifted(item, key, box, of_shift, shift, is_classes=band == "SCL"), of_shift)
+                        if shift
+                        else (self.as_it_lies(item, key, box, of_shift, method), of_shift)
+                        for shift, of_shift in groups.items()
+                    ],
+                    box,
+                )
             except (ReadError, SceneError) as error:
                 raise UnreadableItemError(name, {part.cell for part in parts}, error) from error
 
         return self.reader.begin(read, item.assets[key].href)
 
-    def warped(
+    def as_it_lies(
         self, item: pystac.Item, key: str, box: Box, parts: Sequence[CellPart], method: ResamplingName
     ) -> NDArray[Any]:
-        """An asset of another zone over a box, cell by cell: a cell's pixels must not depend on its neighbours."""
+        """An asset over a box, in pixels of 10 or 20 m."""
+        found = self.reader.read(item, key, self.grid(box), method)
+        return self.warped(item, key, box, parts, method) if found is None else found
+
+    def shifted(
+        self, item: pystac.Item, key: str, box: Box, parts: Sequence[CellPart], shift: Shift, *, is_classes: bool
+    ) -> NDArray[Any]:
+        """An asset over a box, in pixels of 10 or 20 m, read where its date shows the ground of the box."""
+        asked = self.reading.settings.resampling
+        if asked != "nearest" and not is_classes:
+            return self.reader.warp(item, key, moved_grid(self.grid(box), shift), asked)
+        # In whole pixels of 20 m, as files have them.
+        margin = 2 * shift.margin(2 * FINE)
+        top, bottom, left, right = box
+        around = self.grid((top - margin, bottom + margin, left - margin, right + margin))
+        numbers = self.reader.read(item, key, around, "nearest")
+        if numbers is None:
+            return self.warped(item, key, box, parts, "nearest" if is_classes else "cubic", shift)
+        times = (bottom - top + 2 * margin) // len(numbers)
+        resample = nearest_on_shifted_grid if is_classes else on_shifted_grid
+        with ONE_AT_A_TIME:
+            return resample(numbers, shift, times * FINE, margin // times)
+
+    def warped(
+        self,
+        item: pystac.Item,
+        key: str,
+        box: Box,
+        parts: Sequence[CellPart],
+        method: ResamplingName,
+        shift: Shift = NO_SHIFT,
+    ) -> NDArray[Any]:
+        """An asset of another zone over a box, cell by cell: a cell's pixels must not depend on its neighbours.
+
+        shift: how far off it lies on the cells.
+        """
         pixels: NDArray[Any] | None = None
         for part in parts:
             shared = common(part.box, box)
             if shared is None:
                 continue
-            numbers = self.reader.warp(item, key, part.cell.geobox(FINE), method)
+            numbers = self.reader.warp(item, key, moved_grid(part.cell.geobox(FINE), shift), method)
             if pixels is None:
                 nothing = 0 if numbers.dtype.kind == "u" else NO_NUMBER
                 pixels = np.full((box[1] - box[0], box[3] - box[2]), nothing, numbers.dtype)
@@ -394,6 +447,27 @@ class UnitMaker:
         """Put the layers that bands share into a part."""
         made.clear[slices_of(box, made.part.box, 1)] = clear_looks
         made.day[slices_of(box, made.part.box, 1)] = day
+
+
+def together(pieces: Sequence[tuple[NDArray[Any], Sequence[CellPart]]], box: Box) -> NDArray[Any]:
+    """Numbers over a box that were read differently for different parts, at the finest of their pixels."""
+    finest = max(len(numbers) for numbers, _ in pieces)
+    pixels: NDArray[Any] | None = None
+    for numbers, parts in pieces:
+        own = repeated(numbers, finest // len(numbers))
+        pixels = own.copy() if pixels is None else pixels
+        for part in parts:
+            shared = common(part.box, box)
+            if shared is not None:
+                places = slices_of(shared, box, (box[1] - box[0]) // finest)
+                pixels[places] = own[places]
+    assert pixels is not None, "an item is read for some parts"
+    return pixels
+
+
+def moved_grid(grid: GeoBox, shift: Shift) -> GeoBox:
+    """A pixel grid that lies elsewhere."""
+    return GeoBox(grid.shape, Affine.translation(shift.east, shift.north) @ grid.affine, grid.crs)
 
 
 def ground_of(reading: Sentinel2Reading) -> Box:

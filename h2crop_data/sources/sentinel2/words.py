@@ -14,7 +14,8 @@ from h2crop_data.datasheet.facts import MONTH_NAMES, clear_shares, everything, f
 from h2crop_data.datasheet.markdown import code, count, listing, plain, plural, share, table
 from h2crop_data.datasheet.quality import NAMED, band_row
 from h2crop_data.datasheet.words import Coordinates, SourceWords
-from h2crop_data.recipe.model import Clouds
+from h2crop_data.recipe.model import Clouds, Sentinel2Settings
+from h2crop_data.sources.sentinel2.format import DECISIONS, REFINEMENT_WORDS, TRUSTED
 
 #: Columns of the samples index that name scenes, and what is wrong with these.
 FAULTS = {
@@ -45,7 +46,12 @@ class Sentinel2Words(SourceWords):
         return "of Sentinel-2 all months together"
 
     def quality(self, source: SourceFormat, tables: IndexTables) -> list[list[str]]:
-        return [clear_months(tables), *([masked_dates(tables)] if tables.dates else [])]
+        found = [clear_months(tables)]
+        if tables.dates:
+            found.append(masked_dates(tables))
+        if any("alignment" in dates for dates in tables.dates.values()):
+            found.append(shifted_dates(tables))
+        return found
 
     def faults(self, source: SourceFormat, tables: IndexTables) -> list[str]:
         samples = everything(tables)
@@ -68,6 +74,9 @@ class Sentinel2Words(SourceWords):
         ]
         sections = recipe_sections(tables, "sentinel2")
         limits += [limit_of_masks(clouds) for clouds in distinct_clouds(sections)]
+        limits += sorted(
+            {limit_of_shifts(section) for section in sections if section.get("alignment", "none") != "none"}
+        )
         limits += [
             f"`s2_clear`: {plain(section['s2_clear'])}."
             for section in recipe_sections(tables, "published")[:1]
@@ -125,6 +134,44 @@ def masked_dates(tables: IndexTables) -> list[str]:
             skipped = int((of_methods["skipped"] != "").sum())
             rows.append([str(season), methods, count(of_methods["time"].nunique()), *means, count(skipped)])
     columns = ["season", "clouds by", "dates", *(column.replace("_", " ") for column in MASKED_SHARES), "not used"]
+    return table(columns, rows)
+
+
+def limit_of_shifts(section: Mapping[str, Any]) -> str:
+    """What a user must know of how dates lie on each other. section: of Sentinel-2 in a recipe that was kept."""
+    limit = section.get("alignment_limit", Sentinel2Settings.neutral_values()["alignment_limit"])
+    if section["alignment"] == "report":
+        return "Shifts of Sentinel-2's dates were measured and not made good: `dates-<season>.parquet`, `alignment`."
+    return (
+        f"Sentinel-2's dates that lie more than {limit:g} m off the median of all dates over their tile are resampled "
+        "(cubic) to where they belong; others are as they were delivered, and so are dates whose shift is not known "
+        "(too cloudy, or measurements that disagree)."
+    )
+
+
+def shifted_dates(tables: IndexTables) -> list[str]:
+    """How far dates lie off, over all tiles, and what became of it, by season."""
+    rows = []
+    for season, dates in tables.dates.items():
+        if "alignment" not in dates:
+            continue
+        told = dates[dates["alignment"].fillna("") != ""]
+        became = told["alignment"].str.split(":").str[0]
+        trusted = told[became.isin(TRUSTED)]
+        lengths = np.hypot(trusted["shift_east"].to_numpy(), trusted["shift_north"].to_numpy())
+        figures = [f"{value:.1f} m" for value in np.percentile(lengths, [50, 95, 100])] if len(lengths) else ["-"] * 3
+        sd = trusted["shift_sd"].median()
+        words = [count(int((became == word).sum())) for word in DECISIONS]
+        refined = [count(int((told["refined"] == word).sum())) for word in REFINEMENT_WORDS]
+        rows.append([str(season), *figures, "-" if np.isnan(sd) else f"{sd:.1f} m", *words, *refined])
+    columns = [
+        "season",
+        "shift of a date, median",
+        "95 %",
+        "largest",
+        "sd",
+        *(one.replace("_", " ") for one in (*DECISIONS, *REFINEMENT_WORDS)),
+    ]
     return table(columns, rows)
 
 

@@ -1,0 +1,66 @@
+"""What becomes of the shifts of dates: which are made good, and which are not."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import hypot, isnan
+from typing import Any, Literal
+
+from h2crop_data.recipe.model import Sentinel2Settings
+from h2crop_data.sentinel2.date_shifts import APPLIED, DateShifts, what_becomes_of
+from h2crop_data.sentinel2.shifted_grid import NO_SHIFT, Shift
+
+#: Column of the table of dates that says what became of the shift of a date, and its words.
+DECISION = "alignment"
+ONLY_REPORTED = "reported"
+
+
+@dataclass(frozen=True)
+class Alignment:
+    """What a recipe does with shifts."""
+
+    mode: Literal["none", "report", "apply"]
+    #: Metres up to which a date is used as it lies.
+    limit: float
+
+    def decided(self, row: Mapping[str, Any]) -> dict[str, Any]:
+        """A row of the table of dates with what becomes of its shift.
+
+        Before it is decided `alignment` is empty, or says why there is no shift that could be trusted.
+        """
+        if row.get(DECISION) != "":
+            return dict(row)
+        found = what_becomes_of("", hypot(row["shift_east"], row["shift_north"]), self.limit)
+        return {**row, DECISION: ONLY_REPORTED if found == APPLIED and self.mode == "report" else found}
+
+
+def alignment_of(settings: Sentinel2Settings) -> Alignment:
+    """What a recipe does with shifts."""
+    return Alignment(settings.alignment, settings.alignment_limit)
+
+
+def rows_of_shifts(shifts: DateShifts) -> list[dict[str, Any]]:
+    """The columns of the table of dates that tell the shifts, a dictionary a date; nothing is decided yet.
+
+    In whole centimetres, as images are read by them: libraries differ from machine to machine in last digits.
+    """
+    columns = {
+        "shift_east": shifts.east,
+        "shift_north": shifts.north,
+        "shift_sd": shifts.uncertainty,
+        "shift_spread": shifts.spread,
+        "shift_check": shifts.check,
+        "shift_correlation": shifts.correlation,
+        "shift_clear": shifts.clear,
+    }
+    return [
+        {name: None if isnan(values[place]) else round(float(values[place]), 2) for name, values in columns.items()}
+        | {DECISION: reason}
+        for place, reason in enumerate(shifts.reason)
+    ]
+
+
+def applied_shift(row: Mapping[str, Any]) -> Shift:
+    """The shift of a row of the table of dates that is made good."""
+    return Shift(row["shift_east"], row["shift_north"]) if row.get(DECISION) == APPLIED else NO_SHIFT
