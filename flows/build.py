@@ -51,9 +51,13 @@ def build_missing_blocks(builder: StoreBuilder, plans: list[SeasonPlan], workers
 
 
 @task(cache_policy=NO_CACHE)
-def seal_release(builder: StoreBuilder, store: str, planned: RecordedPlans, blocks: BuiltBlocks) -> BuildReport:
+def seal_release(
+    builder: StoreBuilder, store: str, planned: RecordedPlans, blocks: BuiltBlocks, workers: int, processes: bool
+) -> BuildReport:
     """Make the release and publish a summary of the build as an artifact."""
-    report = BuildReport.of(store, planned, blocks, seal_store(builder))
+    report = BuildReport.of(
+        store, planned, blocks, seal_store(builder, workers, "processes" if processes else "threads")
+    )
     steps = "\n".join(f"| {step} | {seconds:.1f} |" for step, seconds in sorted(report.seconds.items()))
     gaps = "\n".join(f"- {gap}" for gap in report.gaps) or "none"
     create_markdown_artifact(
@@ -87,7 +91,7 @@ def build_dataset(
     with hold_store(out) as builder:
         planned = plan_seasons(builder, chosen, extend)
         blocks = build_missing_blocks(builder, planned.plans, workers, processes)
-        return asdict(seal_release(builder, out, planned, blocks))
+        return asdict(seal_release(builder, out, planned, blocks, workers, processes))
 
 
 def run(

@@ -145,6 +145,12 @@ def tiles_of(cell: Cell) -> list[ProcessingTile]:
     return [ProcessingTile(cell.epsg, column, row) for column in columns for row in rows]
 
 
+def home_tile(cell: Cell) -> ProcessingTile:
+    """The tile that the middle of a cell lies in."""
+    west, south, east, north = cell.bounds
+    return ProcessingTile(cell.epsg, (west + east) // 2 // TILE_SIZE, (south + north) // 2 // TILE_SIZE)
+
+
 def geobox(bounds: Sequence[float], epsg: int, resolution: float) -> GeoBox:
     """The pixels of `resolution` metres that fill `bounds` (west, south, east, north), rows from north to south."""
     from affine import Affine

@@ -111,6 +111,26 @@ BLOCK_RECORDS = (
 )
 #: Columns of blocks that came with format 1.1.
 BLOCKS_SINCE_1_1 = ("part", "retracted")
+#: Of frames-<season>.parquet: where the images lie against the parcels, by tile and by window of it.
+FRAMES = (
+    Column("tile", "text", "processing tile: EPSG, size in metres, column, row", filled=True),
+    Column("window", "text", "`whole`, or row_column of a window of 4 km from the north west", filled=True),
+    Column("epsg", "integer", "CRS of the next four", filled=True),
+    Column("west", "number", "of its ground", "m", filled=True),
+    Column("south", "number", "of its ground", "m", filled=True),
+    Column("east", "number", "of its ground", "m", filled=True),
+    Column("north", "number", "of its ground", "m", filled=True),
+    Column("parcel_count", "integer", "parcels on ground that the images show", filled=True),
+    Column("shift_east", "number", "images lie at parcels + shift: metres east", "m"),
+    Column("shift_north", "number", "and north", "m"),
+    Column("shift_uncertainty", "number", "standard deviation of the shift, both directions together", "m"),
+    Column("correlation", "number", "of edges in the images with borders of parcels"),
+    Column("check_east", "number", "the shift by painted parcels, an independent measurement: metres east", "m"),
+    Column("check_north", "number", "and north", "m"),
+    Column("doubtful", "boolean", "whether the two lie over 2 m apart", filled=True),
+    Column("frame", "text", "`measured`, or `not_measured: why`", filled=True),
+    Column("warning", "text", "where images surely lie over half a pixel off; empty elsewhere"),
+)
 SCENES = (
     Column("season", "integer", "calendar year", filled=True),
     Column("id", "text", "of the catalog's item", filled=True),

@@ -41,6 +41,8 @@ class IndexTables:
     recipes: dict[int, dict[str, Any]]
     #: By season, what was looked at date by date; only seasons with such units of work.
     dates: dict[int, pd.DataFrame] = field(default_factory=dict)
+    #: By season, where images lie against parcels; only seasons where that was looked at.
+    frames: dict[int, pd.DataFrame] = field(default_factory=dict)
     #: By season and part of its plan, what was read of the sources; only seasons where that was counted.
     sources: dict[int, dict[str, Any]] = field(default_factory=dict)
 
@@ -60,6 +62,7 @@ def index_tables(
         classes=classes,
         recipes={finished.season: finished.recipe for finished in seasons},
         dates={finished.season: finished.dates for finished in seasons if finished.dates is not None},
+        frames={finished.season: finished.frames for finished in seasons if finished.frames is not None},
         sources={finished.season: finished.sources for finished in seasons if finished.sources},
     )
 
@@ -73,6 +76,8 @@ def index_files(tables: IndexTables) -> dict[str, bytes]:
             files[f"parcels-{season}.parquet"] = parquet_bytes(tables.parcels[season])
         if season in tables.dates:
             files[f"dates-{season}.parquet"] = parquet_bytes(tables.dates[season])
+        if season in tables.frames:
+            files[f"frames-{season}.parquet"] = parquet_bytes(tables.frames[season])
     files["blocks.parquet"] = parquet_bytes(tables.blocks)
     files["scenes.parquet"] = parquet_bytes(tables.scenes)
     if tables.squares is not None:

@@ -41,6 +41,8 @@ class FinishedSeason:
     recipe: dict[str, Any]
     #: What units of work say of each date over the ground; None where nobody looked.
     dates: pd.DataFrame | None = None
+    #: Where its images lie against its parcels; None where nobody looked.
+    frames: pd.DataFrame | None = None
     #: By part of its plan, what was read of the sources: `parcels` and `prior` with `counts` and `unmapped` (country ->
     #: crop code -> parcels), and `warnings` in words. Empty where nobody counted.
     sources: dict[str, Any] = field(default_factory=dict)

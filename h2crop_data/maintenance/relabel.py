@@ -26,6 +26,7 @@ from h2crop_data.parcels.taxonomy import Taxonomy, hcat3_codes, load_crop_table,
 from h2crop_data.pipeline.block import BlockTasks
 from h2crop_data.pipeline.dates import DATES_FOLDER
 from h2crop_data.pipeline.extension import kept_plans
+from h2crop_data.pipeline.frames import FRAMES_FOLDER
 from h2crop_data.pipeline.plan import SeasonPlan, keep_plan
 from h2crop_data.pipeline.planning import with_hashes
 from h2crop_data.pipeline.sealing import ORIGIN, seal_store
@@ -113,8 +114,9 @@ def relabel_store(
         origin: OriginIdentity = {"release": attributes["release"], "manifest": attributes["manifest"]["sha256"]}
         new_plans = pinned(builder, relabelled_plans(plans, recipe, tables or {}, progress), origin)
         take_over_retractions(builder, retracted)
-        for name, _ in files.names(f"{DATES_FOLDER}/"):
-            builder.storage.share(name, files)
+        for folder in (DATES_FOLDER, FRAMES_FOLDER):
+            for name, _ in files.names(f"{folder}/"):
+                builder.storage.share(name, files)
         of_plans = map(BlockTasks, new_plans)
         work = [(tasks, block) for tasks in of_plans for block in tasks.blocks.places]
         blocks: Counter[str] = Counter()
@@ -123,7 +125,7 @@ def relabel_store(
             blocks[kind] += 1
             written += size
             progress(done, len(work), "blocks")
-        sealed = seal_store(builder)
+        sealed = seal_store(builder, workers, progress=progress)
     return RelabelReport(
         store=str(target),
         source=str(source),

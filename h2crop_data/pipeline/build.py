@@ -170,7 +170,7 @@ def build_store(
         )
         # Plans hold a country's parcels: they are let go before sealing reads its own.
         planned = replace(planned, plans=[])
-        return BuildReport.of(str(store), planned, blocks, seal_store(builder))
+        return BuildReport.of(str(store), planned, blocks, seal_store(builder, workers, kind, progress))
 
 
 def plans_or_recipe(source: Recipe | SeasonPlan | Path | str) -> list[SeasonPlan] | Recipe:
@@ -352,11 +352,15 @@ def build_blocks(
         of_pending = plan.samples["cell"][plan.samples["block"].isin(blocks)]
         uses.update((plan.season, Cell.parse(name)) for name in of_pending)
 
+    needed: set[str] = set()
+
     def tasks() -> Iterator[tuple[BlockTask, tuple[Reading, ...]]]:
         for plan, blocks in pending:
             if blocks:
                 work = work_folder(builder.location)
-                ready, spent = with_unit_results(plan, set(blocks), work, workers=workers, progress=progress)
+                ready, spent = with_unit_results(
+                    plan, set(blocks), work, workers=workers, needed=needed, progress=progress
+                )
                 for step, of_step in spent.items():
                     seconds[step] += of_step
                 keep_dates(builder.storage, ready)

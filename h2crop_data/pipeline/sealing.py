@@ -21,9 +21,12 @@ from h2crop_data.cube.writer import StoreBuilder
 from h2crop_data.errors import PlanError
 from h2crop_data.parcels.taxonomy import Taxonomy
 from h2crop_data.pipeline.dates import table_of_dates
+from h2crop_data.pipeline.engine import WorkerKind
 from h2crop_data.pipeline.estimate import empty_months
+from h2crop_data.pipeline.frames import frame_warnings, frames_of_season
 from h2crop_data.pipeline.plan import PLAN_FOLDER, SeasonPlan, kept_parts, load_plan, season_of_part
 from h2crop_data.pipeline.source_facts import source_facts
+from h2crop_data.progress import Progress, silent
 from h2crop_data.sources.describe import describe_release
 from h2crop_data.sources.registry import used_sources
 from h2crop_data.sources.scenes import scenes_table
@@ -56,11 +59,13 @@ class SealedRelease:
     seasons: dict[int, SealedSeason]
 
 
-def seal_store(builder: StoreBuilder) -> SealedRelease:
+def seal_store(
+    builder: StoreBuilder, workers: int = 1, kind: WorkerKind = "threads", progress: Progress = silent
+) -> SealedRelease:
     """Make a release of every season of the store as far as its blocks are done.
 
-    Raises PlanError where nothing is done, or a block of the current release lost its marker, StoreError where the
-    release would bring back what was retracted.
+    workers, kind: of those that look where images lie against parcels. Raises PlanError where nothing is done, or a
+    block of the current release lost its marker, StoreError where the release would bring back what was retracted.
     """
     retractions = complete_retractions(builder.storage)
     released = (current_attributes(builder.storage) or {"seasons": {}})["seasons"]
@@ -77,7 +82,7 @@ def seal_store(builder: StoreBuilder) -> SealedRelease:
             )
         if not parts:
             continue
-        finished.append(finished_season(builder, parts, retractions))
+        finished.append(finished_season(builder, parts, retractions, workers, kind, progress))
         seasons[season] = sealed_season(finished[-1], parts)
         layout = parts[0].layout
     if layout is None:
@@ -128,7 +133,14 @@ def named_in(samples: pd.DataFrame, column: str) -> list[str]:
     return sorted({name for names in samples[column].dropna() for name in names}) if column in samples else []
 
 
-def finished_season(builder: StoreBuilder, parts: Sequence[SeasonPlan], retractions: Retractions) -> FinishedSeason:
+def finished_season(
+    builder: StoreBuilder,
+    parts: Sequence[SeasonPlan],
+    retractions: Retractions,
+    workers: int = 1,
+    kind: WorkerKind = "threads",
+    progress: Progress = silent,
+) -> FinishedSeason:
     """What sealing needs of a season, from its plans and the markers of its blocks, read one after the other."""
     season = parts[0].season
     retracted = retractions.blocks.get(season, {})
@@ -163,12 +175,19 @@ def finished_season(builder: StoreBuilder, parts: Sequence[SeasonPlan], retracti
     blocks = blocks.assign(**facts, retracted=[retracted.get(block, "") for block in numbers])
     kept = blocks[blocks["retracted"] == ""]
     digests = chain.from_iterable(filter(None, kept.get("dates", [])))
+    parcels = merged_parcels(parts)
+    released = samples[samples["block"].isin(kept["block"])]
+    frames = frames_of_season(builder.storage, parts[-1], blocks, released, parcels, workers, kind, progress)
+    sources = {plan.part: source_facts(plan) for plan in parts}
+    if frames is not None:
+        of_last = sources[parts[-1].part]
+        of_last["warnings"] = [*of_last["warnings"], *frame_warnings(frames)]
     return FinishedSeason(
         season=season,
         samples=samples,
         blocks=blocks,
         scenes=merged_scenes([scenes_table(plan.scenes) for plan in parts], retractions.scenes),
-        parcels=merged_parcels(parts),
+        parcels=parcels,
         by_block=stacked_coordinates(coordinates),
         sums={
             str(split): total(builder.read_all_sums(season, {block: sums[block] for block in of_split["block"]}))
@@ -176,8 +195,9 @@ def finished_season(builder: StoreBuilder, parts: Sequence[SeasonPlan], retracti
         },
         files=files,
         dates=table_of_dates(builder.storage, digests, parts[-1].layout),
+        frames=frames,
         recipe=parts[-1].recipe.as_written(),
-        sources={plan.part: source_facts(plan) for plan in parts},
+        sources=sources,
     )
 
 

@@ -206,6 +206,15 @@ class SourceBlock:
     dates: list[str] | None = None
 
 
+@dataclass(frozen=True)
+class MatchedBands:
+    """An array (sample, month, band, y, x) at 10 m in which borders of fields show, and the places of two bands."""
+
+    array: str
+    red: int
+    infrared: int
+
+
 class Source(ABC):
     """One source. A recipe asks for it by a section of its name, whose content is `settings`."""
 
@@ -367,6 +376,10 @@ class Source(ABC):
     def months_without(self, pinned: Any, season: int) -> list[int]:
         """The months (1..12) of a season for which it has nothing."""
         return []
+
+    def matched_bands(self, settings: Any) -> MatchedBands | None:
+        """What of it is matched with parcels, to see whether it lies where they do; None where nothing is."""
+        return None
 
     def parcels(self, pinned: Any) -> gpd.GeoDataFrame | None:
         """The parcels that its arrays number, with their classes, for the index; None where it numbers none."""

@@ -15,6 +15,7 @@ from pyarrow import types
 
 from h2crop_data.cube.columns import (
     BLOCKS_SINCE_1_1,
+    FRAMES,
     GEOMETRY,
     IMPORTED_COLUMNS,
     PARCELS,
@@ -85,6 +86,8 @@ def columns_of(release: Release, name: str) -> list[Column]:
         ]
     if name.startswith("dates"):
         return release.layout.date_columns()
+    if name.startswith("frames"):
+        return list(FRAMES)
     if not name.startswith("samples"):
         return list(TABLES.get(name, PARCELS))
     imported = release.is_imported(int(name.split("-")[1]))
@@ -100,7 +103,7 @@ def wanted_parts(release: Release, sources: Sequence[SourceChecks[Any]]) -> tupl
     wanted += [f"{table}-{season}" for source in sources for table in source.season_tables for season in built]
     if release.minor:
         wanted += ["root"]
-    by_season = [f"{table}-{season}" for season in seasons for table in ("parcels", "dates")]
+    by_season = [f"{table}-{season}" for season in seasons for table in ("parcels", "dates", "frames")]
     return wanted, ["squares", "datasheet", *by_season]
 
 

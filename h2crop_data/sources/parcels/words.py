@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
 from h2crop_data.constants import BACKGROUND, TIERS, UNKNOWN
 from h2crop_data.cube.index import IndexTables
 from h2crop_data.cube.schema import SourceFormat
 from h2crop_data.datasheet.facts import everything, labelled, pixel_counts, recipe_sections, split_names
-from h2crop_data.datasheet.markdown import code, count, plain, share, table
+from h2crop_data.datasheet.markdown import code, count, plain, plural, share, table
 from h2crop_data.datasheet.words import SourceWords
 
 #: Where declared parcels come from and under which licence, by country.
 PARCEL_SOURCES = {"fr": "Registre parcellaire graphique, under the Licence Ouverte / Open Licence 2.0 (Etalab)"}
+#: Tiles whose frames a datasheet names, those farthest off.
+TILES_NAMED = 10
 #: Countries whose table of crop codes comes with h2crop, made from EuroCrops'.
 EUROCROPS_TABLES = ("at", "fr", "si")
 
@@ -30,10 +37,50 @@ class ParcelWords(SourceWords):
         ]
 
     def quality(self, source: SourceFormat, tables: IndexTables) -> list[list[str]]:
-        return [label_shares(tables)]
+        return [label_shares(tables), *([frames_of_images(tables)] if tables.frames else [])]
 
     def limits(self, source: SourceFormat, tables: IndexTables) -> list[str]:
-        return [*label_limits(tables), *missing_classes(tables)]
+        return [*label_limits(tables), *missing_classes(tables), *limits_of_frames(tables)]
+
+
+def frames_of_images(tables: IndexTables) -> list[str]:
+    """Where images lie against parcels, tile by tile, those farthest off first; what is not named is counted."""
+    lines = ["Images lie at parcels + shift, by processing tile (`frames-<season>.parquet` has windows of 4 km):", ""]
+    rows, others = [], []
+    for season, frames in tables.frames.items():
+        whole = frames[frames["window"] == "whole"]
+        measured = whole[whole["frame"] == "measured"]
+        lengths = np.hypot(measured["shift_east"].to_numpy(), measured["shift_north"].to_numpy())
+        farthest = measured.iloc[np.argsort(-lengths, kind="stable")[:TILES_NAMED]]
+        rows += [frame_row(season, row) for row in farthest.to_dict("records")]
+        if len(measured) > TILES_NAMED:
+            others.append(f"{season}: {plural(len(measured) - TILES_NAMED, 'tile')} more, nearer to the parcels.")
+        unmeasured = whole["frame"][whole["frame"] != "measured"]
+        reasons = unmeasured.str.removeprefix("not_measured: ").value_counts()
+        others += [f"{season}: {plural(number, 'tile')} not measured, {plain(why)}." for why, number in reasons.items()]
+    columns = ["season", "tile", "east", "north", "uncertainty", "parcels", "doubtful"]
+    body = table(columns, rows, texts=2) if rows else []
+    return [*lines, *body, *([""] if rows and others else []), *others]
+
+
+def frame_row(season: int, row: Mapping[Any, Any]) -> list[str]:
+    """The cells of a measured tile."""
+    figures = [f"{row[name]:.1f} m" for name in ("shift_east", "shift_north", "shift_uncertainty")]
+    # Where painted parcels say nothing there is one measurement, which nothing contradicts or confirms.
+    doubtful = "not known" if np.isnan(row["check_east"]) else "yes" if row["doubtful"] else "no"
+    return [str(season), code(row["tile"]), *figures, count(row["parcel_count"]), doubtful]
+
+
+def limits_of_frames(tables: IndexTables) -> list[str]:
+    """What a user must know where images do not lie on their parcels."""
+    limits = []
+    for season, frames in tables.frames.items():
+        off = frames["window"][frames["warning"].fillna("") != ""]
+        if len(off):
+            tiles = int((off == "whole").sum())
+            where = f"{season}: in {plural(tiles, 'tile')} and {plural(len(off) - tiles, 'window')} of 4 km"
+            limits.append(f"{where} images lie over half a pixel off the parcels; labels are not moved.")
+    return limits
 
 
 def parcel_sources(tables: IndexTables) -> list[str]:

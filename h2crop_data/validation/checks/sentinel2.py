@@ -11,8 +11,9 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from h2crop_data.constants import LONGEST_DATATAKE, MONTHS, REFLECTANCE_FILL
+from h2crop_data.sources.sentinel2.format import DECISIONS, TRUSTED
 from h2crop_data.validation.checks.source_checks import Arrays, BlockValues, DerivedColumn, SourceChecks, ValueCheck
-from h2crop_data.validation.findings import Findings, error, first
+from h2crop_data.validation.findings import Findings, error, first, warning
 from h2crop_data.validation.values import Problem, wrong_samples
 
 #: Columns of the table of dates that are shares of what was imaged and add up to 1, to what rounding leaves.
@@ -29,6 +30,7 @@ class Sentinel2Checks(SourceChecks[None]):
         """The days and gaps of a sample are of scenes over its block, and the table of dates fits both."""
         if not self.release.is_imported(season):
             yield from self.check_dates(season, blocks, taken)
+            yield from self.check_frames(season)
         samples = self.release.samples(season)
         if "s2_items" not in blocks or self.release.is_imported(season):
             return
@@ -79,6 +81,18 @@ class Sentinel2Checks(SourceChecks[None]):
                 what = f"sample {sample} names days that no mask of its block shows clear: {first(strange)}"
                 yield error("provenance", self.release.index_path(f"samples-{season}"), what, remedy)
 
+    def check_frames(self, season: int) -> Findings:
+        """Whether images lie on the parcels, as the release says itself."""
+        table = self.release.tables.get(f"frames-{season}")
+        if table is None:
+            return
+        path = self.release.index_path(f"frames-{season}")
+        whole = table[table["window"] == "whole"]
+        for tile, told in zip(whole["tile"], whole["warning"], strict=True):
+            if told:
+                remedy = "compare images and parcels in a picture; move the parcels in their file where these are off"
+                yield warning("frame", f"{path}, tile {tile}", told, remedy)
+
     def check_values(self, block: BlockValues) -> ValueCheck[None]:
         """Composites, clear days and days of the year."""
         return ValueCheck(list(value_problems(block.arrays, block.season, imported=block.imported)))
@@ -118,6 +132,21 @@ def date_table_problems(table: pd.DataFrame, named: set[str], taken: set[str]) -
     lost = sorted(scenes - taken)
     if lost:
         yield f"names scenes that scenes.parquet does not have as taken: {first(lost)}"
+    if "alignment" in table:
+        yield from shift_problems(table)
+
+
+def shift_problems(table: pd.DataFrame) -> Iterator[str]:
+    """What cannot be true of the shifts in a table of dates, in words."""
+    told = table["alignment"].notna()
+    became = table["alignment"].fillna("").str.split(":").str[0]
+    unknown = sorted(set(table["alignment"][told & ~became.isin(DECISIONS)]))
+    if unknown:
+        yield f"says of shifts what the format does not know: {first(unknown)}"
+    known = became.isin(TRUSTED)
+    empty = known & table[["shift_east", "shift_north", "shift_sd"]].isna().any(axis=1)
+    if empty.any():
+        yield f"uses shifts that it does not state: {first(table['time'][empty].dt.strftime('%Y-%m-%d').tolist())}"
 
 
 def value_problems(arrays: Arrays, season: int, *, imported: bool) -> Iterator[Problem]:

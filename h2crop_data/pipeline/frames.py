@@ -1,0 +1,254 @@
+"""Where the images of a season lie against its parcels: measured tile by tile on finished blocks, before a release.
+
+.build/frames/<digest>.json   what was measured on a tile, called by the digest of all that it was measured on
+
+The numbers are those of the store itself, as anyone reads them. A tile whose blocks and parcels are as before is not
+measured again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import geopandas as gpd
+import numpy as np
+import pandas as pd
+import shapely
+from numpy.typing import NDArray
+
+from h2crop_data.bounded_map import in_order_of
+from h2crop_data.cube.columns import FRAMES, in_declared_order
+from h2crop_data.cube.schema import StoreLayout
+from h2crop_data.cube.shard import ShardReader
+from h2crop_data.grid import LONLAT, Cell, ProcessingTile, home_tile, transformer
+from h2crop_data.parcels.frame import FRAME_WINDOW, CellImages, FrameShift, frame_of_tile, warning_of
+from h2crop_data.pipeline.engine import BuildError, WorkerKind, executor
+from h2crop_data.pipeline.plan import SeasonPlan
+from h2crop_data.progress import Progress, silent
+from h2crop_data.sources.registry import used_sources
+from h2crop_data.sources.source import MatchedBands
+from h2crop_data.storage.storage import BUILD_FOLDER, Storage, canonical_json
+
+FRAMES_FOLDER = f"{BUILD_FOLDER}/frames"
+#: Raised whenever the same images and parcels give another frame.
+FRAME_ALGORITHM = 1
+#: Metres of ground around a tile whose parcels are drawn.
+PARCELS_AROUND = 100
+#: What the row of a whole tile calls its window.
+WHOLE = "whole"
+
+
+@dataclass(frozen=True)
+class FrameTask:
+    """A tile with all that its frame is measured on. It is sent to another process."""
+
+    season: int
+    tile: ProcessingTile
+    #: Cells and their slots in the array, in order.
+    cells: tuple[tuple[Cell, int], ...]
+    #: The SHA-256 of the shards that hold them.
+    shards: tuple[str, ...]
+    reader: ShardReader
+    bands: MatchedBands
+    #: Parcels on the tile and around it, polygons in metres of its zone.
+    geometry: NDArray[np.object_]
+
+    @property
+    def name(self) -> str:
+        """The file of what is measured."""
+        parcels = hashlib.sha256(b"".join(shapely.to_wkb(self.geometry).tolist())).hexdigest()
+        cells = [cell.id for cell, _ in self.cells]
+        content = [FRAME_ALGORITHM, self.tile.id, asdict(self.bands), cells, self.shards, parcels]
+        return f"{FRAMES_FOLDER}/{hashlib.sha256(json.dumps(content).encode()).hexdigest()}.json"
+
+    @property
+    def bounds(self) -> tuple[float, float, float, float]:
+        """The tile, and what lies beyond it of cells that are in it by their middle."""
+        corners = np.array([self.tile.bounds, *(cell.bounds for cell, _ in self.cells)], float)
+        (west, south), (east, north) = corners[:, :2].min(axis=0), corners[:, 2:].max(axis=0)
+        return float(west), float(south), float(east), float(north)
+
+    def images(self) -> Iterator[CellImages]:
+        """What the store holds of the cells, one at a time."""
+        for cell, slot in self.cells:
+            composites = self.reader.read(slot)
+            west, _, _, north = cell.bounds
+            red, infrared = (composites[:, place] for place in (self.bands.red, self.bands.infrared))
+            yield CellImages(west, north, red, infrared)
+
+
+def measured_frame(task: FrameTask) -> list[dict[str, Any]]:
+    """The rows of a tile: of the whole, then of each window. Raises StoreError for a damaged shard."""
+    frame = frame_of_tile(task.bounds, task.images(), task.geometry)
+    west, _, _, north = task.bounds
+    rows = [row_of(task.tile, WHOLE, task.bounds, frame.whole)]
+    for window in frame.windows:
+        row, column = (int(metres // FRAME_WINDOW) for metres in (north - window.bounds[3], window.bounds[0] - west))
+        rows.append(row_of(task.tile, f"{row}_{column}", window.bounds, window.shift))
+    return rows
+
+
+def row_of(
+    tile: ProcessingTile, window: str, bounds: tuple[float, float, float, float], shift: FrameShift
+) -> dict[str, Any]:
+    """A row of the table of frames; what is not known is None."""
+    figures = {
+        "shift_east": shift.east,
+        "shift_north": shift.north,
+        "shift_uncertainty": shift.sd,
+        "correlation": shift.correlation,
+        "check_east": shift.check_east,
+        "check_north": shift.check_north,
+    }
+    return {
+        "tile": tile.id,
+        "window": window,
+        "epsg": tile.epsg,
+        **dict(zip(("west", "south", "east", "north"), map(float, bounds), strict=True)),
+        "parcel_count": shift.parcels,
+        **{name: round(float(value), 3) if np.isfinite(value) else None for name, value in figures.items()},
+        "doubtful": shift.doubtful,
+        "frame": shift.reason or "measured",
+        "warning": warning_of(shift) or "",
+    }
+
+
+def frames_of_season(
+    files: Storage,
+    plan: SeasonPlan,
+    blocks: pd.DataFrame,
+    samples: pd.DataFrame,
+    parcels: gpd.GeoDataFrame | None,
+    workers: int = 1,
+    kind: WorkerKind = "threads",
+    progress: Progress = silent,
+) -> pd.DataFrame | None:
+    """Where the images of a season lie against its parcels; None where a recipe has neither both nor the wish.
+
+    plan: of its last part. blocks: of all parts; samples: of the release. Raises StoreError, BuildError.
+    """
+    bands = [source.matched_bands(settings) for source, settings in used_sources(plan.recipe)]
+    matched = next((found for found in bands if found is not None), None)
+    if matched is None or parcels is None:
+        return None
+    tiles = MatchedTiles.of(files, plan.season, plan.layout, blocks, samples, parcels, matched)
+    return table_of_frames(files, tiles, workers, kind, progress)
+
+
+def frame_warnings(frames: pd.DataFrame) -> list[str]:
+    """What needs a look: images beside their parcels, and measurements that disagree, by tile."""
+    whole = frames[frames["window"] == WHOLE]
+    found = [f"{tile}: {warning}" for tile, warning in zip(whole["tile"], whole["warning"], strict=True) if warning]
+    doubtful = whole["tile"][whole["doubtful"]].tolist()
+    if doubtful:
+        found.append(
+            f"where images lie against parcels is doubtful, as two measurements disagree: {', '.join(doubtful)}"
+        )
+    return found
+
+
+@dataclass(frozen=True)
+class MatchedTiles:
+    """The tiles of a season that are matched with parcels; a task is made when it is asked for."""
+
+    season: int
+    reader: ShardReader
+    bands: MatchedBands
+    parcels: gpd.GeoDataFrame
+    #: Tile, its cells with their slots, and the SHA-256 of the shards that hold them, in order.
+    tiles: tuple[tuple[ProcessingTile, tuple[tuple[Cell, int], ...], tuple[str, ...]], ...]
+
+    @classmethod
+    def of(
+        cls,
+        files: Storage,
+        season: int,
+        layout: StoreLayout,
+        blocks: pd.DataFrame,
+        samples: pd.DataFrame,
+        parcels: gpd.GeoDataFrame,
+        bands: MatchedBands,
+    ) -> MatchedTiles:
+        """Those of a season. blocks: all; samples: of the release; parcels: of all its ground."""
+        spec = layout.arrays()[bands.array]
+        document = spec.metadata(len(blocks) * layout.capacity, layout.capacity, layout.codec)
+        reader = ShardReader(files, f"{season}/{bands.array}", document, missing_is_fill=False)
+        shards = digests_of_shards(blocks, f"{season}/{bands.array}/")
+        cells: dict[ProcessingTile, dict[Cell, tuple[int, int]]] = defaultdict(dict)
+        for name, slot, block in zip(samples["cell"], samples["slot"], samples["block"], strict=True):
+            cell = Cell.parse(name)
+            # A cell that several scenes made samples of has the same images in each.
+            cells[home_tile(cell)].setdefault(cell, (int(slot), int(block)))
+        tiles = []
+        for tile, of_tile in sorted(cells.items()):
+            ordered = sorted(of_tile.items())
+            digests = tuple(shards[block] for block in sorted({block for _, (_, block) in ordered}))
+            tiles.append((tile, tuple((cell, slot) for cell, (slot, _) in ordered), digests))
+        return cls(season, reader, bands, parcels, tuple(tiles))
+
+    def __len__(self) -> int:
+        return len(self.tiles)
+
+    def task(self, place: int) -> FrameTask:
+        """What is measured on a tile, with its parcels in its zone."""
+        tile, cells, shards = self.tiles[place]
+        geometry = parcels_around(tile, [cell for cell, _ in cells], self.parcels)
+        return FrameTask(self.season, tile, cells, shards, self.reader, self.bands, geometry)
+
+
+def table_of_frames(
+    files: Storage,
+    tiles: MatchedTiles,
+    workers: int = 1,
+    kind: WorkerKind = "threads",
+    progress: Progress = silent,
+) -> pd.DataFrame | None:
+    """The frames of some tiles as a table, measured where they are not known; None without tiles.
+
+    Raises StoreError, and BuildError where a worker process died.
+    """
+    names = [tiles.task(place).name for place in range(len(tiles))]
+    missing = [place for place, name in enumerate(names) if not files.exists(name)]
+    if missing:
+        try:
+            with executor(min(workers, len(missing)), kind) as pool:
+                # Parcels of a few tiles are held at a time.
+                found = in_order_of(pool, measured_frame, map(tiles.task, missing), 2 * workers)
+                for done, (place, rows) in enumerate(zip(missing, found, strict=True), 1):
+                    files.replace(names[place], [canonical_json(rows).encode()])
+                    progress(done, len(missing), f"where images of {tiles.season} lie against parcels")
+        except BrokenProcessPool as error:
+            raise BuildError("a worker process died (out of memory? use fewer --workers)") from error
+    rows = [row for name in names for row in files.read_json(name)]
+    if not rows:
+        return None
+    table = in_declared_order(pd.DataFrame(rows), FRAMES)
+    numbers = [column.name for column in FRAMES if column.dtype == "number"]
+    return table.astype(dict.fromkeys(numbers, "float64")).sort_values(["tile", "window"], ignore_index=True)
+
+
+def digests_of_shards(blocks: pd.DataFrame, folder: str) -> Mapping[int, str]:
+    """Block -> SHA-256 of its shard in the folder of an array."""
+    found = {}
+    for block, files, digests in zip(blocks["block"], blocks["files"], blocks["sha256"], strict=True):
+        named = dict(zip(files, digests, strict=True))
+        found[int(block)] = next((digest for name, digest in named.items() if name.startswith(folder)), "")
+    return found
+
+
+def parcels_around(tile: ProcessingTile, cells: Sequence[Cell], parcels: gpd.GeoDataFrame) -> NDArray[np.object_]:
+    """The polygons of parcels on some cells of a tile and around them, in metres of its zone, in order of number."""
+    grounds = [shapely.box(*cell.bounds).buffer(PARCELS_AROUND, join_style="mitre") for cell in cells]
+    to_degrees = transformer(f"EPSG:{tile.epsg}", LONLAT).transform
+    ground = shapely.transform(shapely.union_all(grounds), to_degrees, interleaved=False)
+    near = parcels.iloc[np.sort(parcels.sindex.query(ground, predicate="intersects"))]
+    placed = shapely.transform(
+        near.geometry.to_numpy(), transformer(LONLAT, f"EPSG:{tile.epsg}").transform, interleaved=False
+    )
+    return np.asarray(shapely.make_valid(placed), object)
