@@ -292,10 +292,12 @@ A worker is one core. Computing follows from measured rates: bench_build alone g
 {by_benchmark:.0f} core hours, with few scenes from small files; with the tiles of {figures.scenes(FRANCE):.0f} scenes
 over a block, at what bench_reading takes for one, it is {computing:.0f}. Waiting is assumed: {figures.LATENCY:g} s for
 an answer, {figures.CONNECTIONS} connections a worker, and {figures.BANDWIDTH / 1e6:.0f} MB/s. A worker computes while
-it waits; here both are added. Planning and sealing have one worker; sealing in a bucket also waits for two objects a
-block. Masks of clouds come on top: for a year of France {figures.mask_hours(FRANCE, False):.0f} core hours by the
-classification, {figures.mask_hours(FRANCE, True):.0f} with `ukis`, where every look has something clear (seconds a date
-and tile of bench_clouds, without reading). What other assumptions make of the
+it waits; here both are added. Planning and sealing have one worker (where images lie against parcels, all); sealing in
+a bucket also waits for two objects a block. Masks of clouds come on top: for a year of France
+{figures.mask_hours(FRANCE, False):.0f} core hours by the classification, {figures.mask_hours(FRANCE, True):.0f} with
+`ukis`, where every look has something clear (seconds a date and tile of bench_clouds, without reading); shifts of dates
+{figures.shift_hours(FRANCE):.0f} (bench_alignment), and whether images lie on the parcels
+{figures.frame_hours(FRANCE):.0f} (bench_frame). What other assumptions make of the
 {short(figures.building_hours(FRANCE, SOME, measured))} h that {SOME} workers take for a year of France:
 
 {sensitivity(measured)}

@@ -11,6 +11,7 @@ import re
 from dataclasses import dataclass, replace
 from math import ceil, cos, prod, radians, sqrt
 from pathlib import Path
+from typing import Any
 
 from h2crop_data.catalog.search import PAGE_SIZE
 from h2crop_data.constants import SENTINEL2_BANDS
@@ -22,7 +23,7 @@ from h2crop_data.storage.s3 import PAGE
 
 DOCS = Path(__file__).parent
 BENCHMARKS = DOCS / "benchmarks.md"
-MASKS = DOCS.parent / "tests/benchmarks/results/clouds-36-dates.json"
+RESULTS = DOCS.parent / "tests/benchmarks/results"
 
 # The ground and what is on it.
 PUBLISHED_SAMPLES, PUBLISHED_TRAINING, PUBLISHED_SEASONS = 16_344, 12_016, 2  # given
@@ -274,10 +275,30 @@ def items(case: Case) -> float:
 
 def mask_hours(case: Case, network: bool) -> float:
     """Core hours for the cloud masks of a year: every look over every processing tile, with or without a network."""
-    measured = json.loads(MASKS.read_text(encoding="utf-8"))["cost"]
+    measured = measured_by("clouds")["cost"]
     seconds = measured["other_steps_s"] + (measured["forward_s"] if network else 0)
+    return processing_tiles(case) * looks(case.latitude) * seconds / 3600
+
+
+def shift_hours(case: Case) -> float:
+    """Core hours for the shifts of the dates of a year."""
+    return processing_tiles(case) * looks(case.latitude) * measured_by("alignment")["cpu_s_a_date"] / 3600
+
+
+def frame_hours(case: Case) -> float:
+    """Core hours for matching the images of a year with parcels."""
+    return processing_tiles(case) * measured_by("frame")["cpu_s"] / 3600
+
+
+def measured_by(benchmark: str) -> Any:
+    """The figures of a benchmark whose result is written down."""
+    return json.loads((RESULTS / f"{benchmark}.json").read_text(encoding="utf-8"))
+
+
+def processing_tiles(case: Case) -> float:
+    """The processing tiles of the ground."""
     km2 = FRANCE_KM2 if case.latitude == FRANCE_LATITUDE else EUROPE_KM2
-    return km2 / (TILE_SIZE / 1000) ** 2 * looks(case.latitude) * seconds / 3600
+    return km2 / (TILE_SIZE / 1000) ** 2
 
 
 def scenes(case: Case) -> float:
