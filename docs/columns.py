@@ -44,6 +44,7 @@ def tables() -> str:
         "samples-<season>.parquet, imported seasons besides": stated.IMPORTED_COLUMNS,
         "parcels-<season>.parquet": stated.PARCELS,
         "dates-<season>.parquet": layout.date_columns(),
+        "frames-<season>.parquet": stated.FRAMES,
         "blocks.parquet": layout.block_columns(),
         "scenes.parquet": stated.SCENES,
         "squares.parquet": stated.SQUARES,
