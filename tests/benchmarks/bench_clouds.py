@@ -24,6 +24,8 @@ Figures of each mask <m>, as shares, with 36 dates; snow is left out everywhere:
 - months_lost_<m>: of pixel-months with a truly clear date, those without a composite
 - filled_<m>: of all pixel-months, those with a composite; touched_of_<n>_<m>: touched of those with n dates (3: or
   more)
+- shadow_hit_<m>: of ground in deep shadow (30 % of the light and more) without cloud over it, what is masked
+- cast_false_<m>: of truly clear ground far from cloud and shadow, what is called a cast shadow
 - plain.*: touched at 0.03 and 0.01 with the dates without cirrus and haze alone
 - dates72.*: with 72 dates (`--full`)
 - lost_of_scl: what the classification alone loses
@@ -44,7 +46,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from cloud_judge import Counts, Truth, judge, truth_of
+from cloud_judge import Counts, Shadows, Truth, judge, judge_shadows, truth_of
 from cloud_regions import Region, judged, make_region, read_region
 from numpy.typing import NDArray
 
@@ -107,10 +109,15 @@ def dates_of(region: Region, detectors: tuple[str, ...]) -> TileDates:
     return TileDates(days, region.sun, region.classes, region.blue, region.infrared, region.swir, cloud, shadow)
 
 
+def codes_of(region: Region, mask: Mask) -> NDArray[np.uint8]:
+    """What a mask says of the judged pixels (n, y, x)."""
+    codes = mask_tile(dates_of(region, mask.detectors), mask.rules)
+    return judged(codes.repeat(2, axis=1).repeat(2, axis=2))
+
+
 def kept(region: Region, mask: Mask) -> NDArray[np.bool_]:
     """The judged pixels (n, y, x) that a mask calls clear."""
-    codes = mask_tile(dates_of(region, mask.detectors), mask.rules)
-    return judged(codes.repeat(2, axis=1).repeat(2, axis=2)) == MaskCode.CLEAR
+    return codes_of(region, mask) == MaskCode.CLEAR
 
 
 def regions(
@@ -145,9 +152,14 @@ def measure(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
     whole: dict[str, Counts] = {}
     plain: dict[str, Counts] = {}
     often: dict[str, Counts] = {}
+    shadows: dict[str, Shadows] = {}
     for region, truth in regions(arguments, folder, 3, ("ukis", "s2cloudless")):
         for name, mask in MASKS.items():
-            add(whole, name, judge(region, truth, kept(region, mask)))
+            codes = codes_of(region, mask)
+            clear, cast = codes == MaskCode.CLEAR, codes == MaskCode.CAST_SHADOW
+            add(whole, name, judge(region, truth, clear))
+            of_mask = judge_shadows(region, truth, clear, cast)
+            shadows[name] = shadows[name] + of_mask if name in shadows else of_mask
             fewer, of_them = without_veils(region, truth)
             add(plain, name, judge(fewer, of_them, kept(fewer, mask)))
     if arguments.full:
@@ -160,6 +172,8 @@ def measure(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
     }
     for name, counts in whole.items():
         figures |= {f"{figure}_{name}": value for figure, value in counts.shares().items()}
+    for name, of_mask in shadows.items():
+        figures |= {f"{figure}_{name}": value for figure, value in of_mask.shares().items()}
     figures["plain"] = {
         f"{figure}_{name}": counts.shares()[figure]
         for name, counts in plain.items()

@@ -14,6 +14,8 @@ from scipy.ndimage import distance_transform_edt
 
 #: What is called truly clear: at most 1 % cloud, cirrus, shadow, 10 % haze; half percents.
 NOTHING, LITTLE_HAZE = 2, 20
+#: Shadow that takes more than 30 % of the light, in half percents.
+DEEP = 60
 #: Metres from any cloud or shadow beyond which clear ground should be kept.
 FAR = 100
 #: Differences of reflectance that count: the main one and a small one.
@@ -42,6 +44,32 @@ def truth_of(region: Region) -> Truth:
     untouched = judged((region.sky[:, :4] == 0).all(axis=1))
     clear_sky = np.where(untouched[:, None], region.seen, region.surface)
     return Truth(clear, clear & judged(away), judged(snow > 0), clear_sky)
+
+
+@dataclass
+class Shadows:
+    """What a mask does about shadow, in observations; those of several regions add up."""
+
+    #: Ground in deep shadow without cloud over it, and what of it is masked.
+    deep: int
+    masked: int
+    #: Clear ground far from any cloud or shadow, and what of it is called a cast shadow.
+    far: int
+    cast: int
+
+    def __add__(self, other: Shadows) -> Shadows:
+        return Shadows(*(mine + its for mine, its in zip(vars(self).values(), vars(other).values(), strict=True)))
+
+    def shares(self) -> dict[str, float]:
+        """What the counts mean."""
+        return {"shadow_hit": share(self.masked, self.deep), "cast_false": share(self.cast, self.far)}
+
+
+def judge_shadows(region: Region, truth: Truth, clear: NDArray[np.bool_], cast: NDArray[np.bool_]) -> Shadows:
+    """What a mask does about shadow. clear, cast (n, y, x): judged pixels that it keeps, that it calls cast shadow."""
+    cloud, cirrus, shadow = (judged(region.sky[:, layer]) for layer in range(3))
+    deep = (shadow > DEEP) & (cloud <= NOTHING) & (cirrus <= NOTHING) & ~truth.snow
+    return Shadows(int(deep.sum()), int((deep & ~clear).sum()), int(truth.far.sum()), int((truth.far & cast).sum()))
 
 
 def far_from(mask: NDArray[np.bool_], pixels: float) -> NDArray[np.bool_]:
