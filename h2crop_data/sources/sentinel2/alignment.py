@@ -43,19 +43,23 @@ def alignment_of(settings: Sentinel2Settings) -> Alignment:
 def rows_of_shifts(shifts: DateShifts) -> list[dict[str, Any]]:
     """The columns of the table of dates that tell the shifts, a dictionary a date; nothing is decided yet.
 
-    In whole centimetres, as images are read by them: libraries differ from machine to machine in last digits.
+    Metres in whole centimetres, by which images are read: libraries differ from machine to machine in last digits.
     """
     columns = {
-        "shift_east": shifts.east,
-        "shift_north": shifts.north,
-        "shift_sd": shifts.uncertainty,
-        "shift_spread": shifts.spread,
-        "shift_check": shifts.check,
-        "shift_correlation": shifts.correlation,
-        "shift_clear": shifts.clear,
+        "shift_east": (shifts.east, 2),
+        "shift_north": (shifts.north, 2),
+        "shift_sd": (shifts.uncertainty, 2),
+        "shift_spread": (shifts.spread, 2),
+        "shift_check": (shifts.check, 2),
+        "shift_correlation": (shifts.correlation, 2),
+        # Counted, and held against a limit.
+        "shift_clear": (shifts.clear, 4),
     }
     return [
-        {name: None if isnan(values[place]) else round(float(values[place]), 2) for name, values in columns.items()}
+        {
+            name: None if isnan(values[place]) else round(float(values[place]), digits)
+            for name, (values, digits) in columns.items()
+        }
         | {DECISION: reason}
         for place, reason in enumerate(shifts.reason)
     ]
