@@ -29,9 +29,7 @@ Figures over all regions and both sizes, those of one size as `km8.*`, `km5.*`:
 from __future__ import annotations
 
 import argparse
-import json
 import shutil
-import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,7 +38,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pandas as pd
-from bench_clouds import SCL, SETTINGS, rounded
+from bench_clouds import SCL, SETTINGS, print_measured
 from cloud_regions import FILL, KEYS, Image, items_of, make_region, read
 from numpy.typing import NDArray
 
@@ -246,23 +244,10 @@ def main() -> None:
     cv2.setNumThreads(1)
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--full", action="store_true", help="five seeds")
-    parser.add_argument("--seeds", type=int, nargs="+", help="of the regions")
     parser.add_argument("--cells", type=int, default=16, help="of a region: 64 are 15 km")
     parser.add_argument("--dates-per-month", type=int, default=3)
     parser.add_argument("--texture", action="store_true", help="another texture on every date")
-    parser.add_argument("--workers", type=int, default=2, help="scenes that are simulated at a time")
-    parser.add_argument("--folder", type=Path, help="where regions are kept; by default a temporary folder")
-    arguments = parser.parse_args()
-    arguments.seeds = arguments.seeds or (REPORTED if arguments.full else REPORTED[:1])
-    folder = arguments.folder or Path(tempfile.mkdtemp(prefix="bench-alignment-"))
-    try:
-        figures = measure(arguments, folder)
-    finally:
-        if not arguments.folder:
-            shutil.rmtree(folder)
-    for missed in missed_bounds(figures):
-        print(f"bound missed: {missed}")
-    print(json.dumps(rounded(figures)))
+    print_measured(parser, REPORTED, measure, missed_bounds)
 
 
 if __name__ == "__main__":

@@ -40,7 +40,7 @@ import json
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -245,16 +245,22 @@ def rounded(value: Any) -> Any:
     return round(value, 4) if isinstance(value, float) else value
 
 
-def main() -> None:
-    """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--full", action="store_true", help="five seeds, with 36 and with 72 dates")
+def print_measured(
+    parser: argparse.ArgumentParser,
+    reported: Sequence[int],
+    measure: Callable[[argparse.Namespace, Path], dict[str, Any]],
+    missed_bounds: Callable[[dict[str, Any]], list[str]],
+) -> None:
+    """Measure on simulated regions, and print the bounds that are missed and the figures.
+
+    parser: knows --full. reported: the seeds of the regions; the first alone without --full.
+    """
     parser.add_argument("--seeds", type=int, nargs="+", help="of the regions")
     parser.add_argument("--workers", type=int, default=2, help="scenes that are simulated at a time")
     parser.add_argument("--folder", type=Path, help="where regions are kept; by default a temporary folder")
     arguments = parser.parse_args()
-    arguments.seeds = arguments.seeds or (REPORTED if arguments.full else REPORTED[:1])
-    folder = arguments.folder or Path(tempfile.mkdtemp(prefix="bench-clouds-"))
+    arguments.seeds = arguments.seeds or (reported if arguments.full else reported[:1])
+    folder = arguments.folder or Path(tempfile.mkdtemp(prefix="bench-"))
     try:
         figures = measure(arguments, folder)
     finally:
@@ -263,6 +269,13 @@ def main() -> None:
     for missed in missed_bounds(figures):
         print(f"bound missed: {missed}")
     print(json.dumps(rounded(figures)))
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--full", action="store_true", help="five seeds, with 36 and with 72 dates")
+    print_measured(parser, REPORTED, measure, missed_bounds)
 
 
 if __name__ == "__main__":

@@ -451,3 +451,29 @@ def test_each_tile_has_the_shift_that_was_measured_on_it(
         assert np.array_equal(values[:, *inner], as_delivered[:, *there])
         compared += int((clear[inner] > 0).sum())
     assert compared > 2000
+
+
+def test_a_store_that_grows_does_not_move(simulated: Path, recipe_of: RecipeOf, tmp_path: Path) -> None:
+    """A date came between: new cells of the tile are aligned on all dates, those that are there stay as they were."""
+    catalog = simulated / "catalog/sentinel-2-c1-l2a.json"
+    items = json.loads(catalog.read_text(encoding="utf-8"))
+    growing = simulated / "catalog/growing.json"
+    late = max(items["features"], key=lambda item: item["properties"]["datetime"])["id"]
+    fewer = [item for item in items["features"] if item["id"] != late]
+    growing.write_text(json.dumps({**items, "features": fewer}), encoding="utf-8")
+    west, south, east, north = yaml.safe_load((simulated / "recipe.yaml").read_text(encoding="utf-8"))["area"]["bbox"]
+    half = {"bbox": [west, south, (west + east) // 2, north], "crs": "EPSG:32631", "cells": "inside"}
+    store = tmp_path / "store"
+    build_store(recipe_of(catalog="catalog/growing.json", recipe={"area": half}), store, workers=1)
+    before, first = shards(store), read_index(store, "dates-2022")
+    shutil.copy(catalog, growing)
+    build_store(recipe_of(catalog="catalog/growing.json"), store, workers=1, extend=True)
+    after, dates = shards(store), read_index(store, "dates-2022")
+    assert before.items() < after.items()
+    # Each part has its own dates and datum; blocks name theirs.
+    assert dates["masks"].nunique() == 2
+    kept = dates[dates["masks"] == first["masks"][0]].reset_index(drop=True)
+    pd.testing.assert_frame_equal(kept, first)
+    assert len(dates) == 2 * len(first) + 1
+    assert [name for names in dates["items"] for name in names].count(late) == 1
+    assert [finding for finding in validate_store(store).findings if finding.severity == "error"] == []
