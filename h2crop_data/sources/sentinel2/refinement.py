@@ -16,7 +16,7 @@ from h2crop_data.errors import ReadError
 #: What the metadata of a datastrip say (`Image_Refining`), and our words.
 FLAG = re.compile(rb"<Image_Refining\s[^>]*flag\s*=\s*[\"']([A-Z_]+)[\"']")
 REFINEMENTS = {b"REFINED": "refined", b"NOT_REFINED": "not refined"}
-#: Those of this process.
+#: Servers that failed while this process asked them.
 FAILED_SERVERS: set[str] = set()
 #: What follows is many times as long and says nothing of it.
 END = b"</Geometric_Info>"
