@@ -5,11 +5,12 @@ from __future__ import annotations
 import inspect
 import textwrap
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 from pydantic import (
     BaseModel,
     ConfigDict,
+    Field,
     GetJsonSchemaHandler,
     SerializationInfo,
     SerializerFunctionWrapHandler,
@@ -19,6 +20,9 @@ from pydantic import (
 )
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
+
+Share = Annotated[float, Field(ge=0, le=1, strict=True)]
+Percent = Annotated[float, Field(ge=0, le=100, strict=True)]
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ import h2crop_data
 from h2crop_data.sources.formats import known_formats
 
 PACKAGE = Path(h2crop_data.__file__).parent
-PURE = {"bounded_map", "constants", "errors", "grid", "mgrs", "progress", "published_ids", ""}
+PURE = {"bounded_map", "constants", "errors", "grid", "mgrs", "progress", "published_ids", "shift", ""}
 BASE = PURE | {"plugins", "recipe"}
 MAY_IMPORT = {
     "bounded_map": set(),
@@ -26,6 +26,7 @@ MAY_IMPORT = {
     "plugins": {"errors"},
     "recipe": {"constants", "errors", "grid", "plugins"},
     "progress": set(),
+    "shift": set(),
     "splits": {"constants", "errors", "grid", "published_ids"},
     # The science knows arrays and values; no recipe, no store, no catalog.
     "sentinel2": PURE,

@@ -12,13 +12,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from h2crop_data.sentinel2.reflectance import NO_NUMBER, WRAPPED
-from h2crop_data.sentinel2.shifted_grid import (
-    NO_SHIFT,
-    Shift,
-    cubic_weights,
-    nearest_on_shifted_grid,
-    on_shifted_grid,
-)
+from h2crop_data.sentinel2.shifted_grid import nearest_on_shifted_grid, on_shifted_grid
+from h2crop_data.shift import NO_SHIFT, Shift, cubic_weights
 
 METRES = st.floats(-35, 35, allow_nan=False)
 

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from h2crop_data.recipe.model import Sentinel2Settings
 from h2crop_data.sentinel2.date_shifts import APPLIED, DateShifts, what_becomes_of
-from h2crop_data.sentinel2.shifted_grid import NO_SHIFT, Shift
+from h2crop_data.shift import NO_SHIFT, Shift
 
 #: Column of the table of dates that says what became of a shift, and its word for one that would have been applied.
 DECISION = "alignment"

@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 
 from h2crop_data.grid import Cell, home_tile
-from h2crop_data.sentinel2.shifted_grid import NO_SHIFT, Shift
+from h2crop_data.shift import NO_SHIFT, Shift
 from h2crop_data.sources.sentinel2.mask_file import TileMasks
 from h2crop_data.sources.sentinel2.readings import CellPart
 

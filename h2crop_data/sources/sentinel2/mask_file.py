@@ -22,8 +22,8 @@ from numpy.typing import NDArray
 from h2crop_data.errors import H2cropError
 from h2crop_data.grid import TILE_SIZE, ProcessingTile
 from h2crop_data.sentinel2.clouds import MASK_PIXEL
-from h2crop_data.sentinel2.shifted_grid import NO_SHIFT, Shift
 from h2crop_data.sentinel2.tile_masks import MaskCode
+from h2crop_data.shift import NO_SHIFT, Shift
 from h2crop_data.sources.sentinel2.alignment import Alignment, applied_shift
 
 #: Pixels of masks along a tile.

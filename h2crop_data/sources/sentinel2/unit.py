@@ -27,7 +27,8 @@ from h2crop_data.grid import Cell, geobox
 from h2crop_data.sentinel2.clear import has_value, too_bright
 from h2crop_data.sentinel2.composite import Observation, median_composite, median_values
 from h2crop_data.sentinel2.reflectance import NO_NUMBER, sentinel2_reflectance
-from h2crop_data.sentinel2.shifted_grid import NO_SHIFT, Shift, nearest_on_shifted_grid, on_shifted_grid
+from h2crop_data.sentinel2.shifted_grid import nearest_on_shifted_grid, on_shifted_grid
+from h2crop_data.shift import NO_SHIFT, Shift
 from h2crop_data.sources.readings import ReadCounts
 from h2crop_data.sources.sentinel2.cell_shifts import CellShifts
 from h2crop_data.sources.sentinel2.masks import (
