@@ -7,7 +7,7 @@ TESTFLAGS a bit field; PIXELMASK one layer a band, 1 defective.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,7 @@ from odc.geo.geobox import GeoBox
 
 from h2crop_data.constants import ENMAP_FLAGS
 from h2crop_data.grid import transformer
+from h2crop_data.shift import NO_SHIFT, Shift, where_it_belongs
 
 #: Names of the layers by the asset keys of DLR's catalog; `quality_classes` is the one no product lacks.
 LAYERS = (
@@ -47,54 +48,83 @@ TESTFLAG_BITS = {
 }
 
 
-def quality_flags(layers: Mapping[str, NDArray[Any]]) -> NDArray[np.uint16]:
-    """Flags (y, x) uint16, as ENMAP_FLAGS, of the layers of one product.
-
-    layers: layer name -> (y, x), `defective_pixel_mask` (band, y, x) of the stored bands. A layer a product lacks sets
-    no flag, except `quality_classes`, which is required.
-    """
-    classes = layers["quality_classes"]
-    flags = np.zeros(classes.shape, np.uint16)
+def layer_flags(layer: str, codes: NDArray[Any]) -> NDArray[np.uint16]:
+    """Flags (y, x) uint16, as ENMAP_FLAGS, of one layer. codes: (1, y, x), of `defective_pixel_mask` (band, y, x)."""
+    flags = np.zeros(codes.shape[1:], np.uint16)
 
     def mark(name: str, where: NDArray[np.bool_]) -> None:
         flags[where] |= np.uint16(ENMAP_FLAGS[name])
 
-    mark("outside", (classes != 1) & (classes != 2))
-    mark("water", classes == 2)
-    for layer, name in SIMPLE_LAYERS.items():
-        if layer in layers:
-            mark(name, layers[layer] == 1)
-    for code, name in CIRRUS_CODES.items():
-        if "quality_cirrus" in layers:
-            mark(name, layers["quality_cirrus"] == code)
-    if "quality_testflags" in layers:
-        tests = layers["quality_testflags"]
+    if layer == "defective_pixel_mask":
+        mark("defective", (codes == 1).any(axis=0))
+        return flags
+    code = codes[0]
+    if layer == "quality_classes":
+        mark("outside", (code != 1) & (code != 2))
+        mark("water", code == 2)
+    elif layer in SIMPLE_LAYERS:
+        mark(SIMPLE_LAYERS[layer], code == 1)
+    elif layer == "quality_cirrus":
+        for value, name in CIRRUS_CODES.items():
+            mark(name, code == value)
+    elif layer == "quality_testflags":
         for level, name in TESTFLAG_LEVELS.items():
-            mark(name, (tests & 3) == level)
+            mark(name, (code & 3) == level)
         for bit, name in TESTFLAG_BITS.items():
-            mark(name, (tests & bit) != 0)
-    if "defective_pixel_mask" in layers:
-        mark("defective", (layers["defective_pixel_mask"] == 1).any(axis=0))
+            mark(name, (code & bit) != 0)
     return flags
 
 
-def footprint_or(values: NDArray[Any], source: GeoBox, target: GeoBox, outside: int | bool) -> NDArray[Any]:
+def flags_of_layers(layers: Iterable[str]) -> int:
+    """The bits that some layers alone can set."""
+    names = {
+        **{layer: [name] for layer, name in SIMPLE_LAYERS.items()},
+        "quality_classes": ["outside", "water"],
+        "quality_cirrus": list(CIRRUS_CODES.values()),
+        # A pixel outside is said so by the classes as well.
+        "quality_testflags": [*(set(TESTFLAG_LEVELS.values()) - {"outside"}), *TESTFLAG_BITS.values()],
+        "defective_pixel_mask": ["defective"],
+    }
+    return sum(ENMAP_FLAGS[name] for name in {name for layer in layers for name in names[layer]})
+
+
+def footprint_or(
+    values: NDArray[Any], source: GeoBox, target: GeoBox, outside: int | bool, shift: Shift = NO_SHIFT
+) -> NDArray[Any]:
     """The bitwise or of all source pixels that each target pixel's footprint touches.
 
-    values: (..., y, x) of integers or booleans on `source`. outside: what pixels beyond the source count as. Gives
-    (..., y, x) on `target`. A source pixel counts when the footprint reaches more than a thousandth of a pixel into it;
-    a footprint of another UTM zone, turned against the source, counts as its bounding rectangle there.
+    values: (..., y, x) of integers or booleans on `source`. outside: what pixels beyond the source count as. shift: how
+    far the content of the source lies from where it belongs, along the axes of its own zone. Gives (..., y, x) on
+    `target`. A source pixel counts when the footprint reaches more than a thousandth of a pixel into it; a footprint of
+    another UTM zone, turned against the source, counts as its bounding rectangle there.
     """
-    rows, columns = footprints(source, target)
+    placed = where_it_belongs(source, shift)
+    rows, columns = footprints(placed, target)
+    height, width = placed.shape
     padded = np.pad(values, [(0, 0)] * (values.ndim - 2) + [(1, 1), (1, 1)], constant_values=outside)
+    if placed.crs == target.crs and (placed.affine.b, placed.affine.d) == (target.affine.b, target.affine.d) == (0, 0):
+        # A row lies in the same source rows everywhere, a column in the same source columns.
+        of_rows = [padded.take(row[:, 0], axis=-2) for row in lines_under(rows, height)]
+        of_columns = [column[0] for column in lines_under(columns, width)]
+        along = np.bitwise_or.reduce(of_rows)
+        result: NDArray[Any] = np.bitwise_or.reduce([along.take(column, axis=-1) for column in of_columns])
+        return result
     result = np.zeros((*values.shape[:-2], *target.shape), values.dtype)
-    height, width = source.shape
-    for down in range(int((rows[1] - rows[0]).max()) + 1):
-        row = np.clip(np.minimum(rows[0] + down, rows[1]), -1, height) + 1
-        for right in range(int((columns[1] - columns[0]).max()) + 1):
-            column = np.clip(np.minimum(columns[0] + right, columns[1]), -1, width) + 1
+    for row in lines_under(rows, height):
+        for column in lines_under(columns, width):
             result |= padded[..., row, column]
     return result
+
+
+def lines_under(span: tuple[NDArray[np.int64], NDArray[np.int64]], length: int) -> list[NDArray[np.int64]]:
+    """The first, second, ... row or column under each pixel, the last one again where there are no more.
+
+    span: first and last, as `footprints` gives them. length: how many the source has; counted from one beyond its edge.
+    """
+    first, last = span
+    return [
+        np.clip(np.minimum(first + further, last), -1, length) + 1 for further in range(int((last - first).max()) + 1)
+    ]
 
 
 def footprints(

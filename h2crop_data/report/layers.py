@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from h2crop_data.constants import ENMAP_FLAGS, UNKNOWN
+from h2crop_data.enmap.detectors import enmap_detectors
+from h2crop_data.errors import SceneError
 
 #: "#rrggbb"
 Color = str
@@ -31,6 +33,8 @@ SPECTRAL_GAP = 2.5
 LAND_KINDS = ("whole cell", "vegetation (NDVI > 0.5)", "bare or built (NDVI 0.05 to 0.3)", "water (NDWI > 0.1)")
 #: A land kind with fewer pixels is not shown.
 LEAST_PIXELS = 5
+#: Bands of the running median whose range a plot of spectra has, and from how many bands on it is taken.
+SPIKE_BANDS, MANY_BANDS = 7, 70
 #: Flags whose pixels are kept out of the mean spectra.
 OBSCURED = tuple(name for name in ENMAP_FLAGS if name not in ("water", "interpolated", "reduced_quality"))
 
@@ -222,6 +226,41 @@ def mean_spectrum(
     after = [low for low, _ in gap_places(wavelengths)]
     x = np.insert(np.asarray(wavelengths, np.float64), [i + 1 for i in after], np.nan)
     return x, np.insert(means, [i + 1 for i in after], np.nan)
+
+
+def bands_of_lines(wavelengths: NDArray[Any], widths: NDArray[Any]) -> list[NDArray[np.intp]]:
+    """Places of the bands, in order of wavelength, that one line of a spectrum goes through.
+
+    Where the bands of EnMAP's detectors take turns each detector has a line: they differ by a few percent, and one line
+    through both would zigzag. Else one goes through all.
+    """
+    everything = np.arange(len(wavelengths))
+    try:
+        detectors = np.array(enmap_detectors(wavelengths.tolist(), widths.tolist()))
+    except SceneError:
+        return [everything]
+    vnir, swir = (everything[detectors == detector] for detector in ("vnir", "swir"))
+    take_turns = len(vnir) and len(swir) and wavelengths[vnir].max() > wavelengths[swir].min()
+    return [vnir, swir] if take_turns else [everything]
+
+
+def spectra_range(spectra: Sequence[NDArray[np.float64]]) -> tuple[float, float]:
+    """Lowest and highest reflectance of spectra (band,) with NaN, without bands of noise; 0 to 1 where there is none.
+
+    Of spectra with many bands those of medians over SPIKE_BANDS neighbours: up to three bands of noise stand beyond.
+    """
+    half = SPIKE_BANDS // 2
+    medians = []
+    for spectrum in spectra:
+        measured = spectrum[np.isfinite(spectrum)]
+        if measured.size >= MANY_BANDS:
+            padded = np.pad(measured, half, mode="reflect")
+            medians.append(np.median(np.lib.stride_tricks.sliding_window_view(padded, SPIKE_BANDS), axis=-1))
+        elif measured.size:
+            medians.append(measured)
+    if not medians:
+        return 0.0, 1.0
+    return float(min(one.min() for one in medians)), float(max(one.max() for one in medians))
 
 
 def gap_places(wavelengths: NDArray[Any]) -> list[tuple[int, int]]:

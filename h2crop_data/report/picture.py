@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -39,7 +39,7 @@ from h2crop_data.report.page import (
     show_image,
     show_lines,
 )
-from h2crop_data.report.summary import find_sample, read_wavelengths, sample_facts
+from h2crop_data.report.summary import find_sample, read_of_bands, sample_facts
 
 #: Colours of the images: of the twelve months where they have so many pixels together, else, and of EnMAP.
 MANY_PIXELS, FEW_COLOURS, MORE_COLOURS = 200_000, 48, 128
@@ -53,6 +53,8 @@ CURVES = 3
 EMPTY_COLOUR, NO_FLAG = "#e0e0e0", "#f8f8f2"
 FILL_HATCH = {"facecolor": "#f3f3f3", "edgecolor": "#c2c2c2", "hatch": "////"}
 UNKNOWN_HATCH = {"facecolor": "#fdf4fa", "edgecolor": "#b86a9c", "hatch": "xxxx"}
+#: Coordinates of EnMAP's bands.
+OF_BANDS: tuple[Literal["wavelength", "fwhm"], ...] = ("wavelength", "fwhm")
 KIND_COLOURS = dict(zip(layers.LAND_KINDS, ("#222222", "#2e8b3d", "#b5652a", "#2f6fc4"), strict=True))
 MONTH_LABELS = list(calendar.month_abbr)[1:]
 
@@ -61,7 +63,7 @@ MONTH_LABELS = list(calendar.month_abbr)[1:]
 class Sample:
     """A sample's layers, with reflectance as float32 and NaN where nothing was measured, and what the index says."""
 
-    #: The arrays of the store by name, and `wavelength` (nm) with EnMAP.
+    #: The arrays of the store by name, and `wavelength` and `fwhm` (nm) with EnMAP.
     arrays: Mapping[str, NDArray[Any]]
     facts: dict[str, Any]
     #: Names of the class ids of each tier.
@@ -137,9 +139,10 @@ def read_sample(store: str | Path, season: int, sample: int | str | None) -> Sam
     for name, reader in open_samples(store, root, [season], missing_is_fill=True)[season].items():
         stored = reader.read(facts["slot"])
         read[name] = to_reflectance(stored) if name in ("s2", "enmap") else stored
-    wavelengths = read_wavelengths(store, root, season, facts["slot"])
-    if wavelengths is not None:
-        read["wavelength"] = wavelengths
+    for coordinate in OF_BANDS:
+        values = read_of_bands(store, root, season, facts["slot"], coordinate)
+        if values is not None:
+            read[coordinate] = values
     facts |= {"store": Path(str(store)).name, "release": attributes["release"], "season": season, "of": len(index)}
     names = json.loads(read_file(store, index_path(store, attributes, "classes")))
     return Sample(read, facts, names, attributes["layout"]["cell_size"], attributes["layout"]["s2_bands"])
@@ -251,7 +254,10 @@ def enmap_section(sample: Sample) -> PageSection:
 
 
 def draw_spectra(axes: Axes, sample: Sample) -> list[Entry]:
-    """Mean spectra of the cell and of simple kinds of land, with gaps where there are no bands; gives the legend."""
+    """Mean spectra of the cell and of simple kinds of land, each detector a line, with gaps where there are no bands.
+
+    Gives the legend.
+    """
     wavelengths, reflectance = sample.layer("wavelength"), sample.layer("enmap")
     for before, after in layers.gap_places(wavelengths):
         low, high = float(wavelengths[before]), float(wavelengths[after])
@@ -267,17 +273,22 @@ def draw_spectra(axes: Axes, sample: Sample) -> list[Entry]:
             rotation=90,
             transform=axes.get_xaxis_transform(),
         )
-    entries = []
+    lines = layers.bands_of_lines(wavelengths, sample.layer("fwhm"))
+    entries, spectra = [], []
     for kind, pixels in layers.land_kinds(reflectance, wavelengths, sample.layer("enmap_quality")).items():
-        x, y = layers.mean_spectrum(reflectance, wavelengths, pixels)
         color = KIND_COLOURS[kind]
-        axes.plot(x, y, color=color, linewidth=1.3)
+        for bands in lines:
+            x, y = layers.mean_spectrum(reflectance[bands], wavelengths[bands], pixels)
+            axes.plot(x, y, color=color, linewidth=1.3)
+            spectra.append(y)
         entries.append(Entry(f"{kind}, {int(pixels.sum())} px", {"facecolor": color}))
     axes.set_title("Mean spectra of pixels without cloud, shadow or defect", fontsize=8.5, pad=3.5, loc="left")
     axes.set_xlabel("wavelength in nm", fontsize=7.5, color=QUIET, labelpad=1)
     axes.set_ylabel("reflectance", fontsize=7.5, color=QUIET)
     axes.set_xlim(float(wavelengths.min()) - 10, float(wavelengths.max()) + 10)
-    axes.set_ylim(bottom=min(0.0, axes.get_ylim()[0]))
+    low, high = layers.spectra_range(spectra)
+    above = 0.05 * (high - min(0.0, low)) or 0.05
+    axes.set_ylim(min(0.0, low - above if low < 0 else 0.0), high + above)
     axes.grid(color="#e6e6e6", linewidth=0.5)
     axes.set_axisbelow(True)
     return entries or [Entry("no pixel is free of flags", {"facecolor": "white"})]

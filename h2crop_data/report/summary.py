@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import geopandas as gpd
 import numpy as np
@@ -152,13 +152,16 @@ def array_facts(members: dict[str, Any], season: str, files: pd.DataFrame) -> di
 
 def wavelength_range(store: str | Path, root: Root, season: int, samples: pd.DataFrame) -> list[float] | None:
     """First and last wavelength of the first sample in nm; None without EnMAP."""
-    spectrum = None if samples.empty else read_wavelengths(store, root, season, int(samples["slot"].iloc[0]))
+    slot = None if samples.empty else int(samples["slot"].iloc[0])
+    spectrum = None if slot is None else read_of_bands(store, root, season, slot, "wavelength")
     return None if spectrum is None else [round(float(spectrum.min()), 2), round(float(spectrum.max()), 2)]
 
 
-def read_wavelengths(store: str | Path, root: Root, season: int, slot: int) -> NDArray[np.float32] | None:
-    """The wavelengths (nm) of the sample in a slot; None without EnMAP. Reads one chunk of the coordinate."""
-    name = f"{season}/wavelength"
+def read_of_bands(
+    store: str | Path, root: Root, season: int, slot: int, coordinate: Literal["wavelength", "fwhm"]
+) -> NDArray[np.float32] | None:
+    """A coordinate (band,) in nm of the sample in a slot; None without EnMAP. Reads one chunk of it."""
+    name = f"{season}/{coordinate}"
     if name not in root["consolidated_metadata"]["metadata"]:
         return None
     files = ReleaseStore(store, root)

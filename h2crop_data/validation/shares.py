@@ -22,9 +22,16 @@ def share_problems(
     for sample, row in enumerate(samples.to_dict("records")):
         arrays = {name: values[sample] for name, values in block.arrays.items()}
         for source in sources:
+            unknown = source.unknown_columns(block.season, row)
             for derived in source.derived_columns(block.season, arrays, imported=block.imported):
                 stored = row.get(derived.column)
-                if derived.column in row and not same(stored, derived.value, unknown_allowed=block.imported):
+                if derived.column in unknown:
+                    if stored is not None and not pd.isna(stored):
+                        what = (
+                            f"the index says {derived.column} = {value_in_words(stored)}, the scene has no layer for it"
+                        )
+                        yield Problem(sample, derived.array, "shares", what)
+                elif derived.column in row and not same(stored, derived.value, unknown_allowed=block.imported):
                     index, array = value_in_words(stored), value_in_words(derived.value)
                     what = f"the index says {derived.column} = {index}, the array gives {array}"
                     yield Problem(sample, derived.array, "shares", what)

@@ -34,6 +34,13 @@ FILL = -32768
 FINE_SHAPE, SCL_SHAPE, ENMAP_SHAPE = (60, 60), (30, 30), (19, 19)
 
 
+#: A band more than the image of a tiny region has.
+FIFTH_BAND = (
+    '<bandID number="5"><wavelengthCenterOfBand>700</wavelengthCenterOfBand><FWHMOfBand>7</FWHMOfBand>'
+    "<GainOfBand>0.0001</GainOfBand><OffsetOfBand>0</OffsetOfBand></bandID>"
+)
+
+
 def rewrite(path: Path, change: Callable[[NDArray[Any]], NDArray[Any]] | None = None, **profile: Any) -> None:
     """Write a raster anew with other pixels (band, y, x), or another profile."""
     with rasterio.open(path) as raster:
@@ -465,9 +472,17 @@ class TestOffsets:
 
 class TestEnmapLayers:
     @pytest.mark.parametrize("layer", ["CLASSES.TIF", "CLOUD.TIF", "PIXELMASK.TIF"])
-    @pytest.mark.parametrize("fault", ["a pixel east", "another zone", "a pixel smaller"])
-    def test_a_layer_on_another_grid_than_the_image_is_refused(
-        self, region: TinyRegion, layer: str, fault: str
+    @pytest.mark.parametrize(
+        ("fault", "told"),
+        [
+            ("another zone", "lies in another CRS than the image"),
+            ("rotated", "is rotated against north"),
+            ("elsewhere", "covers nothing of the image"),
+            ("without CRS", "states no CRS"),
+        ],
+    )
+    def test_a_layer_that_cannot_be_placed_is_refused(
+        self, region: TinyRegion, layer: str, fault: str, told: str
     ) -> None:
         name = region.add_enmap()
         folder = region.folder / "enmap" / name
@@ -478,13 +493,15 @@ class TestEnmapLayers:
         region.enmap[-1]["assets"]["defective_pixel_mask"] = {"href": f"./enmap/{name}/PIXELMASK.TIF"}
         assert len(make_plan(region.recipe(), 2022).pinned["enmap"].items) == 1
         path = folder / layer
-        if fault == "a pixel east":
-            rewrite(path, transform=Affine(30, 0, WEST - 45 + 30, 0, -30, NORTH + 45))
-        elif fault == "another zone":
+        if fault == "another zone":
             rewrite(path, crs="EPSG:32632")
+        elif fault == "rotated":
+            rewrite(path, transform=Affine(30, 1, WEST - 45, 1, -30, NORTH + 45))
+        elif fault == "elsewhere":
+            rewrite(path, transform=Affine(30, 0, WEST + 90_000, 0, -30, NORTH + 45))
         else:
-            rewrite(path, lambda pixels: pixels[:, 1:, 1:])
-        with pytest.raises(PlanError, match=rf"{layer} lies on another grid than the image"):
+            rewrite(path, crs=None)
+        with pytest.raises(PlanError, match=rf"{layer} {told}"):
             make_plan(region.recipe(), 2022)
 
     def test_a_scene_without_cloud_layer_is_refused_unless_the_recipe_takes_it(
@@ -498,6 +515,84 @@ class TestEnmapLayers:
         told = f"it has no asset `quality_cloud`: its clouds are not flagged ({name})"
         assert told in report.sources[2022]["2022"]["warnings"][0]
         assert "its clouds are not flagged" in (tmp_path / "store/DATASHEET.md").read_text()
+        samples = read_index(tmp_path / "store", "samples-2022")
+        assert samples["enmap_cloud_share"].isna().all(), "no layer never means no cloud"
+        assert samples["enmap_flagged_share"].isna().all()
+        assert all("quality_cloud" in missing for missing in samples["enmap_layers_missing"])
+
+    def test_a_layer_ten_pixels_off_flags_the_right_ground(self, region: TinyRegion, tmp_path: Path) -> None:
+        """Its clouds lie on the same ground of the store as those of a layer on the image's grid."""
+        rng = np.random.default_rng(5)
+        shape = (round((NORTH - SOUTH + 90) / 30), round((EAST - WEST + 90) / 30))
+        clouds = rng.random(shape) < 0.02
+        name = region.add_enmap(cloud=clouds)
+        wanted, _ = built(region.recipe(enmap={"max_flagged_share": 1}), tmp_path / "same grid")
+        larger = np.pad(clouds, 10).astype(np.uint8)[None]
+        moved = Affine(30, 0, WEST - 45 - 300, 0, -30, NORTH + 45 + 300)
+        path = region.folder / "enmap" / name / "CLOUD.TIF"
+        rewrite(path, lambda _: larger[:, :-5, :-3], transform=moved)
+        found, _ = built(region.recipe(enmap={"max_flagged_share": 1}), tmp_path / "own grid")
+        assert (wanted.enmap_quality.values & 4).any()
+        assert found.sample.values.tolist() == wanted.sample.values.tolist()
+        assert (found.enmap_quality.values == wanted.enmap_quality.values).all()
+        # Cut where cells lie: they are no samples, and the plan says why.
+        rewrite(path, lambda pixels: pixels[:, :20], transform=moved)
+        plan = make_plan(region.recipe(enmap={"max_flagged_share": 1}), 2022)
+        assert 0 < len(plan.samples) < len(found.sample)
+        assert (plan.samples["y0"] == NORTH).all()
+        assert "its layer `quality_cloud` lies on another grid than the image" in plan.scenes[0].warning
+        rewrite(path, lambda pixels: pixels[:, :18], transform=moved)
+        with pytest.raises(PlanError, match="no cell of the area lies inside it"):
+            make_plan(region.recipe(enmap={"max_flagged_share": 1}), 2022)
+
+    @pytest.mark.parametrize(
+        ("old", "new", "told"),
+        [
+            (
+                "<GainOfBand>0.0001<",
+                "<GainOfBand>0.01<",
+                r"band 1 has gain 0\.01 and offset 0: this is not reflectance",
+            ),
+            ("<OffsetOfBand>0<", "<OffsetOfBand>0.5<", r"band 1 has gain 0\.0001 and offset 0\.5"),
+            ("<bandChar", "<backgroundValue>0</backgroundValue><bandChar", "METADATA.XML that 0 is"),
+            ("</bandChar", f"{FIFTH_BAND}</bandChar", r"SPECTRAL_IMAGE\.TIF has 4 bands, METADATA.XML lists 5"),
+        ],
+    )
+    def test_metadata_that_do_not_fit_the_image_are_refused_by_name(
+        self, region: TinyRegion, old: str, new: str, told: str
+    ) -> None:
+        name = region.add_enmap()
+        path = region.folder / "enmap" / name / "METADATA.XML"
+        text = path.read_text(encoding="utf-8")
+        assert old in text
+        path.write_text(text.replace(old, new), encoding="utf-8")
+        with pytest.raises(PlanError, match=told):
+            make_plan(region.recipe(), 2022)
+
+    def test_numbers_that_are_no_reflectance_are_refused_by_name(self, region: TinyRegion) -> None:
+        name = region.add_enmap(value=20000)
+        path = region.folder / "enmap" / name / "METADATA.XML"
+        path.write_text(path.read_text(encoding="utf-8").replace("0.0001<", "0.001<"), encoding="utf-8")
+        with pytest.raises(PlanError, match=r"the median of its reflectance is 20"):
+            make_plan(region.recipe(), 2022)
+
+    def test_the_number_of_nodata_comes_from_metadata_where_the_file_has_none(
+        self, region: TinyRegion, tmp_path: Path
+    ) -> None:
+        name = region.add_enmap()
+        folder = region.folder / "enmap" / name
+        text = (folder / "METADATA.XML").read_text(encoding="utf-8")
+        stated = text.replace("<bandChar", "<backgroundValue>-7</backgroundValue><bandChar")
+        (folder / "METADATA.XML").write_text(stated, encoding="utf-8")
+
+        def with_gap(pixels: NDArray[Any]) -> NDArray[Any]:
+            pixels[2, 10:12, 10:12] = -7
+            return pixels
+
+        rewrite(folder / "SPECTRAL_IMAGE.TIF", with_gap, nodata=None)
+        season, _ = built(region.recipe(), tmp_path / "store")
+        assert (season.enmap == -32768).any()
+        assert not ((season.enmap > -32768) & (season.enmap < 100)).any()
 
     @pytest.mark.parametrize("dtype", [np.float32, np.uint16, np.int32])
     def test_an_image_of_other_numbers_is_refused_by_name(self, region: TinyRegion, dtype: Any) -> None:

@@ -573,6 +573,11 @@ DAMAGES: dict[str, Damage] = {
     "a parcel in two splits": Damage(
         merge_parcels, {"leak": "2022/label", "labels": "2022/label, sample", "shares": "2022/"}, full_only=True
     ),
+    "cloud share without the layer": Damage(
+        set_value(SAMPLES, "enmap_layers_missing", 1, ["quality_cloud"]),
+        {"shares": "2022/enmap_quality"},
+        full_only=True,
+    ),
     "cloud share": Damage(
         set_value(SAMPLES, "enmap_cloud_share", 1, 0.123), {"shares": "2022/enmap_quality"}, full_only=True
     ),

@@ -212,7 +212,7 @@ class TestRealProduct:
         assert all(415 < band.wavelength < 2455 for band in potsdam.bands)
         assert all(5 < band.fwhm < 13 for band in potsdam.bands)
         assert {(band.gain, band.offset) for band in potsdam.bands} == {(1e-4, 0.0)}
-        assert potsdam.sun_elevation == 56.0
+        assert potsdam.angles.sun_elevation == 56.0
 
     def test_218_are_stored_in_order_of_wavelength(self, potsdam: Product) -> None:
         default = EnmapSettings(catalog="x").bands

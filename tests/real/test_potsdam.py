@@ -147,3 +147,22 @@ def test_scaled_reflectance_is_physical(store: Path) -> None:
     scaled = h2crop_data.open(store, SEASON, scaled=True).load()
     assert scaled.enmap.dtype == np.float32
     assert 0.0 < float(scaled.enmap.median()) < 0.6
+
+
+def test_what_its_metadata_and_pixels_say_is_kept_with_every_sample(store: Path) -> None:
+    samples = read_index(store, f"samples-{SEASON}")
+    for _, row in samples.iterrows():
+        assert row["enmap_day_of_year"] == 205  # 24 July
+        assert row["enmap_sun_zenith"] == 34.0
+        assert list(row["enmap_layers_missing"]) == ["defective_pixel_mask"]
+        assert list(row["enmap_noisy_bands"]) == ["1939.44"]
+        assert list(row["enmap_empty_bands"]) == []
+    # METADATA.XML of the sample states no viewing angles: unknown is null, not 0.
+    assert samples["enmap_view_zenith"].isna().all()
+    assert samples["enmap_cloud_share"].notna().all()
+
+
+def test_the_datasheet_says_which_layer_and_which_bands(store: Path) -> None:
+    sheet = (store / "DATASHEET.md").read_text(encoding="utf-8")
+    assert "lack a quality layer: `defective_pixel_mask` (3 samples)" in sheet
+    assert "Bands mostly noise in some scene, and stored all the same: 1939 nm" in sheet

@@ -14,7 +14,7 @@ from pyproj import Transformer
 
 from h2crop_data.constants import ENMAP_FLAGS
 from h2crop_data.enmap.product import Band, enmap_reflectance, parse_metadata, select_bands
-from h2crop_data.enmap.quality import footprint_or, quality_flags
+from h2crop_data.enmap.quality import footprint_or, layer_flags
 from h2crop_data.enmap.resample import resample_cubic
 from h2crop_data.errors import SceneError
 from h2crop_data.grid import geobox
@@ -47,7 +47,7 @@ def metadata_xml(
 
 def bands_of(wavelengths: tuple[float, ...], gain: float = 1e-4, offset: float = 0) -> list[Band]:
     """Bands 1, 2, ... with these wavelengths."""
-    return [Band(i + 1, wavelength, 8.0, gain, offset) for i, wavelength in enumerate(wavelengths)]
+    return [Band(i + 1, wavelength, 8.0, gain, offset, "vnir") for i, wavelength in enumerate(wavelengths)]
 
 
 class TestMetadata:
@@ -57,11 +57,11 @@ class TestMetadata:
         product = parse_metadata(xml)
         found = {band.number: (band.wavelength, band.fwhm, band.gain, band.offset) for band in product.bands}
         assert found == {n: (INTERLEAVED[n - 1], 6 + n, pytest.approx(n * 1e-4), -n / 10) for n in order}
-        assert product.sun_elevation == 56.5
+        assert product.angles.sun_elevation == 56.5
         assert product.processing == {"correctionType": "Combined"}
 
     def test_a_product_may_state_no_sun_elevation(self) -> None:
-        assert parse_metadata(metadata_xml(band_xml(1, (500, 6, 1e-4, 0)), more="")).sun_elevation is None
+        assert parse_metadata(metadata_xml(band_xml(1, (500, 6, 1e-4, 0)), more="")).angles.sun_elevation is None
 
     @pytest.mark.parametrize("tag", TAGS)
     def test_a_band_without_a_tag_is_refused_by_name(self, tag: str) -> None:
@@ -140,7 +140,7 @@ class TestReflectance:
         assert values.tolist() == expected
 
     def test_unusual_gain_and_offset_count_for_each_band(self) -> None:
-        bands = [Band(1, 500, 6, 2e-4, 0.01), Band(2, 600, 6, 1e-4, -0.05)]
+        bands = [Band(1, 500, 6, 2e-4, 0.01, "vnir"), Band(2, 600, 6, 1e-4, -0.05, "vnir")]
         values = enmap_reflectance(self.numbers, bands, FILL)
         for band, scaled, numbers in zip(bands, values.tolist(), self.numbers.tolist(), strict=True):
             for value, number in zip(scaled[0], numbers[0], strict=True):
@@ -149,7 +149,7 @@ class TestReflectance:
 
     @pytest.mark.parametrize("change", [(1.01e-4, 0.0), (1e-4, 1e-4), (2e-4, 0.0)])
     def test_a_small_change_of_one_band_is_seen(self, change: tuple[float, float]) -> None:
-        bands = [Band(1, 500, 6, 1e-4, 0), Band(2, 600, 6, *change)]
+        bands = [Band(1, 500, 6, 1e-4, 0, "vnir"), Band(2, 600, 6, *change, "vnir")]
         values = enmap_reflectance(np.full((2, 1, 1), 1000, np.int16), bands, FILL)
         assert values[0].item() == pytest.approx(1000, abs=0.01)
         assert values[1].item() == pytest.approx(1e4 * (change[0] * 1000 + change[1]), abs=0.01)
@@ -162,17 +162,20 @@ def names(flags: int) -> set[str]:
 
 def flagged(**codes: int) -> set[str]:
     """The flags of one land pixel with these codes in the layers."""
-    layers = {"quality_classes": np.array([[codes.pop("quality_classes", 1)]], np.uint8)}
-    for layer, code in codes.items():
-        layers[layer] = np.array([[code]], np.uint8)
-    return names(quality_flags(layers).item())
+    layers = {"quality_classes": 1, **codes}
+    return {flag for layer, code in layers.items() for flag in of_layer(layer, code)}
+
+
+def of_layer(layer: str, code: int) -> set[str]:
+    """The flags of a pixel of one layer."""
+    return names(layer_flags(layer, np.array([[[code]]], np.uint8)).item())
 
 
 class TestQuality:
     def test_flags_are_different_bits_of_uint16(self) -> None:
         bits = sorted(ENMAP_FLAGS.values())
         assert bits == [1 << i for i in range(len(bits))]
-        assert quality_flags({"quality_classes": np.ones((2, 3), np.uint8)}).dtype == np.uint16
+        assert layer_flags("quality_classes", np.ones((1, 2, 3), np.uint8)).dtype == np.uint16
 
     @pytest.mark.parametrize(
         ("code", "flags"), [(0, {"outside"}), (1, set()), (2, {"water"}), (3, {"outside"}), (255, {"outside"})]
@@ -218,23 +221,8 @@ class TestQuality:
         mask = np.zeros((3, 1, 5), np.uint8)
         mask[0, 0, 1] = mask[2, 0, 2] = mask[:, 0, 3] = 1
         mask[:, 0, 4] = 255  # nodata
-        flags = quality_flags({"quality_classes": np.ones((1, 5), np.uint8), "defective_pixel_mask": mask})
+        flags = layer_flags("defective_pixel_mask", mask)
         assert [names(int(pixel)) for pixel in flags[0]] == [set(), {"defective"}, {"defective"}, {"defective"}, set()]
-
-    def test_flags_of_all_layers_add_up(self) -> None:
-        assert flagged(quality_classes=2, quality_cloud=1, quality_haze=1, quality_cirrus=2, quality_testflags=50) == {
-            "water",
-            "cloud",
-            "haze",
-            "cirrus_medium",
-            "low_quality",
-            "saturated",
-        }
-
-    def test_only_the_classes_may_not_be_missing(self) -> None:
-        assert flagged() == set()
-        with pytest.raises(KeyError, match="quality_classes"):
-            quality_flags({"quality_cloud": np.zeros((1, 1), np.uint8)})
 
 
 def corners(grid: GeoBox, row: int, column: int) -> np.ndarray:

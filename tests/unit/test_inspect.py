@@ -31,6 +31,7 @@ from h2crop_data.cube.schema import FORMAT_VERSION
 from h2crop_data.errors import StoreError
 from h2crop_data.report import layers, page, picture
 from h2crop_data.report.summary import find_sample, fullest_sample, json_value, sample_facts, season_of, summarize
+from h2crop_data.simulate.enmap.bands import enmap_bands
 
 #: The most a picture of a small store may take, and the least one with a dozen maps does.
 MOST_BYTES, LEAST_BYTES = 200_000, 20_000
@@ -322,6 +323,37 @@ class TestLayers:
         assert [(x[i - 1], x[i + 1]) for i in gaps] == [(1300, 1500), (1750, 1950)]
         assert (np.isnan(y) == np.isnan(x)).all()
         assert np.delete(y, gaps) == pytest.approx(made.arrays[2022]["enmap"][0, :, 0, 0] * REFLECTANCE_SCALE, abs=1e-6)
+
+    def test_where_detectors_take_turns_each_has_a_line(self) -> None:
+        centres, widths = enmap_bands()
+        kept = ~((centres > 1325) & (centres < 1395))
+        vnir, swir = layers.bands_of_lines(centres[kept], widths[kept])
+        assert (len(vnir), len(swir)) == (91, 127)
+        assert sorted([*vnir, *swir]) == list(range(218))
+        # A few percent between the detectors zigzag in one line, and not in two.
+        spectrum = 0.3 + np.isin(np.arange(218), swir) * 0.02
+        assert all(np.ptp(spectrum[line]) == 0 for line in (vnir, swir))
+        for few in (np.array([450.0, 650.0, 860.0, 1600.0, 2200.0]), centres[centres > 1000]):
+            (line,) = layers.bands_of_lines(few, np.full(len(few), 10.0))
+            assert line.tolist() == list(range(len(few)))
+        (line,) = layers.bands_of_lines(centres, np.zeros(224))
+        assert len(line) == 224
+
+    def test_a_band_of_noise_does_not_set_the_range_of_a_plot(self) -> None:
+        centres = np.linspace(420, 2450, 224)
+        spectrum = 0.3 + 0.2 * np.sin(centres / 400)
+        low, high = layers.spectra_range([spectrum])
+        assert (low, high) == pytest.approx((spectrum.min(), spectrum.max()), abs=0.005)
+        for places in ([164], [164, 165], [164, 165, 166], [0], [223]):
+            noisy = spectrum.copy()
+            noisy[places] = 1.7
+            noisy[[30, 31]] = np.nan
+            assert layers.spectra_range([noisy, spectrum]) == pytest.approx((low, high), abs=0.005)
+            noisy[places] = -2
+            assert layers.spectra_range([noisy]) == pytest.approx((low, high), abs=0.005)
+        few = np.array([0.04, 0.08, 0.05, 0.45, 0.25, 0.12])
+        assert layers.spectra_range([few]) == (0.04, 0.45)
+        assert layers.spectra_range([]) == layers.spectra_range([np.full(9, np.nan)]) == (0.0, 1.0)
 
     def test_monthly_means_leave_out_months_without_a_pixel(self) -> None:
         index = np.full((3, 1, 2), np.nan, np.float32)

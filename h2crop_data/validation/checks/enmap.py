@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,17 @@ from h2crop_data.constants import ENMAP_FLAGS, REFLECTANCE_FILL
 from h2crop_data.validation.checks.source_checks import Arrays, BlockValues, DerivedColumn, SourceChecks, ValueCheck
 from h2crop_data.validation.release import IMPORTED
 from h2crop_data.validation.values import Problem, wrong_samples
+
+#: The flags that a quality layer of the archive alone sets.
+FLAGS_OF_LAYERS = {
+    "quality_cloud": ("cloud",),
+    "quality_cloud_shadow": ("cloud_shadow",),
+    "quality_haze": ("haze",),
+    "quality_cirrus": ("cirrus_thin", "cirrus_medium", "cirrus_thick"),
+    "quality_snow": ("snow",),
+    "quality_testflags": ("interpolated", "saturated", "artefact", "reduced_quality", "low_quality"),
+    "defective_pixel_mask": ("defective",),
+}
 
 
 class EnmapChecks(SourceChecks[None]):
@@ -40,6 +51,16 @@ class EnmapChecks(SourceChecks[None]):
     def check_values(self, block: BlockValues) -> ValueCheck[None]:
         """Flags against reflectance."""
         return ValueCheck(list(flag_problems(block.arrays)))
+
+    def unknown_columns(self, season: int, row: Mapping[Any, Any]) -> frozenset[str]:
+        """Shares of pixels with a flag whose layer the scene lacks."""
+        missing = row.get("enmap_layers_missing")
+        layers = list(missing) if isinstance(missing, list | np.ndarray) else []
+        lost = {flag for layer in layers for flag in FLAGS_OF_LAYERS.get(layer, ())}
+        bits = sum(ENMAP_FLAGS[flag] for flag in lost)
+        counted = (self.flag_masks(season) or {"enmap_quality": 0})["enmap_quality"]
+        shares = {"enmap_cloud_share": ENMAP_FLAGS["cloud"], "enmap_flagged_share": counted}
+        return frozenset(column for column, mask in shares.items() if mask & bits)
 
     def derived_columns(self, season: int, arrays: Arrays, *, imported: bool) -> Iterator[DerivedColumn]:
         """Shares of fill, of clouds and of flagged pixels."""

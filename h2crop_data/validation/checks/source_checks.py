@@ -100,6 +100,10 @@ class SourceChecks(Generic[Kept]):
         """What the samples index must say of a sample. arrays: those of the sample."""
         return iter(())
 
+    def unknown_columns(self, season: int, row: Mapping[Any, Any]) -> frozenset[str]:
+        """Derived columns that must be null in the row of a sample, because what its scene lacks would tell them."""
+        return frozenset()
+
     def check_sample(self, arrays: Arrays, row: Mapping[Any, Any], *, imported: bool) -> Iterator[tuple[str, str]]:
         """Array, and what of the row of a sample in the index contradicts it, in words."""
         return iter(())

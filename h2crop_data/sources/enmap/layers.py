@@ -1,0 +1,132 @@
+"""The quality layers of an EnMAP scene, each placed by its own georeference, as flags on the image's pixels.
+
+A layer on the image's grid is taken as it is. One on another grid of the same zone (shifted, cut, with other pixels)
+gives an image pixel the flags of all its pixels under it. Ground that a layer does not cover counts as `outside`: what
+the layer would say is not known there. A layer that cannot be placed (no CRS, another CRS, rotated) or that covers
+nothing of the image refuses the scene.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import pystac
+from affine import Affine
+from numpy.typing import NDArray
+from odc.geo.geobox import GeoBox
+from rasterio.windows import Window
+
+from h2crop_data.catalog.access import grid_of, in_words, is_remote, opened, retried, same_grid
+from h2crop_data.constants import ENMAP_FLAGS
+from h2crop_data.enmap.quality import LAYERS, footprint_or, layer_flags
+from h2crop_data.errors import SceneError
+
+#: A layer whose pixels are this near to the image's, in pixels, lies on them.
+SAME_PIXELS = 0.01
+
+
+class PlacedLayer(NamedTuple):
+    """A layer, or the part of it that was read, where it lies."""
+
+    #: (band, y, x), the codes of the file.
+    codes: NDArray[Any]
+    grid: GeoBox
+
+
+def read_flags(
+    item: pystac.Item, image: GeoBox, window: Window | None = None, bands: Sequence[int] | None = None
+) -> NDArray[np.uint16]:
+    """The flags of a scene, (y, x) uint16 as ENMAP_FLAGS, on the image's grid or a window of it.
+
+    image: the whole grid of the image. bands: numbers of the bands whose defective pixels count; without them none do,
+    but the mask is placed like the other layers. Raises SceneError for a layer that cannot be placed, ReadError.
+    """
+    if "quality_classes" not in item.assets:
+        raise SceneError(f"{item.id} has no asset `quality_classes`")
+    target = image if window is None else part_of(image, window)
+    flags = np.zeros(target.shape, np.uint16)
+    for layer in LAYERS:
+        if layer not in item.assets:
+            continue
+        href = item.assets[layer].href
+        if layer != "defective_pixel_mask":
+            placed = read_layer(href, image, target, [1])
+        else:
+            placed = read_layer(href, image, target, bands or [])
+        own = layer_flags(layer, placed.codes)
+        flags |= own if placed.grid == target else footprint_or(own, placed.grid, target, ENMAP_FLAGS["outside"])
+    return flags
+
+
+def layers_elsewhere(item: pystac.Item, image: GeoBox) -> list[str]:
+    """What to say of layers that lie on another grid than the image, in words. Raises SceneError, ReadError."""
+    notes = []
+    for layer in LAYERS:
+        if layer in item.assets:
+            own = read_layer(item.assets[layer].href, image, image, []).grid
+            if own != image:
+                notes.append(
+                    f"its layer `{layer}` lies on another grid than the image ({in_words(own)} under it): it is placed "
+                    "by its own georeference, and what it does not cover counts as outside"
+                )
+    return notes
+
+
+def read_layer(href: str, image: GeoBox, target: GeoBox, bands: Sequence[int]) -> PlacedLayer:
+    """Some bands of a layer under a part of the image. Raises SceneError where it cannot be placed, ReadError.
+
+    Without bands nothing is read: it has no band, and the grid says what it covers.
+    """
+
+    def read() -> PlacedLayer:
+        with opened(href) as dataset:
+            own = placed_grid(href, grid_of(dataset), image)
+            if not np.issubdtype(np.dtype(dataset.dtypes[0]), np.integer):
+                raise SceneError(f"{href} holds {dataset.dtypes[0]} numbers, expected whole numbers")
+            if bands and max(bands) > dataset.count:
+                raise SceneError(f"{href} has {dataset.count} bands, band {max(bands)} is wanted")
+            window = pixels_under(own, target)
+            part = part_of(own, window)
+            codes = dataset.read(list(bands), window=window) if bands else np.zeros((0, *part.shape), np.uint8)
+            return PlacedLayer(codes, target if same_grid(part, target) else part)
+
+    return retried(read, href, remote=is_remote(href))
+
+
+def placed_grid(href: str, own: GeoBox, image: GeoBox) -> GeoBox:
+    """The grid of a layer, on the image's pixels exactly where it lies on them within SAME_PIXELS.
+
+    Raises SceneError for one that cannot be placed, or covers nothing of the image.
+    """
+    if own.crs != image.crs:
+        raise SceneError(f"{href} lies in another CRS than the image: {in_words(own)} instead of {in_words(image)}")
+    if same_grid(own, image):
+        return image
+    if own.affine.b or own.affine.d:
+        raise SceneError(f"{href} is rotated against north, the image is not: its pixels cannot be placed")
+    if not pixels_under(own, image).width or not pixels_under(own, image).height:
+        raise SceneError(f"{href} covers nothing of the image: {in_words(own)} instead of {in_words(image)}")
+    to_image = ~image.affine @ own.affine
+    start = round(to_image.c), round(to_image.f)
+    corners = [(0, 0), own.shape[::-1]]
+    moved = Affine.translation(*start)
+    apart = [np.subtract(to_image @ corner, moved @ corner) for corner in corners]
+    return GeoBox(own.shape, image.affine @ moved, image.crs) if np.abs(apart).max() < SAME_PIXELS else own
+
+
+def pixels_under(own: GeoBox, target: GeoBox) -> Window:
+    """The pixels of a grid under another in the same CRS, cut to the grid; empty where it has none."""
+    height, width = target.shape
+    corners = np.array([~own.affine @ (target.affine @ corner) for corner in [(0, 0), (width, height)]])
+    rows, columns = own.shape
+    left, top = np.clip(np.floor(corners.min(axis=0) + 1e-3), 0, [columns, rows]).astype(int)
+    right, bottom = np.clip(np.ceil(corners.max(axis=0) - 1e-3), 0, [columns, rows]).astype(int)
+    return Window(int(left), int(top), max(0, int(right - left)), max(0, int(bottom - top)))
+
+
+def part_of(grid: GeoBox, window: Window) -> GeoBox:
+    """The grid of a window."""
+    shape = (window.height, window.width)
+    return GeoBox(shape, grid.affine @ Affine.translation(window.col_off, window.row_off), grid.crs)
