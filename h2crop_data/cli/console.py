@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from enum import IntEnum
 from typing import Any
@@ -39,11 +39,11 @@ def print_json(value: Any) -> None:
     sys.stdout.write(json.dumps(value, indent=1, ensure_ascii=False, default=str) + "\n")
 
 
-def print_table(title: str, columns: list[str], rows: list[list[str]]) -> None:
-    """A table for people; columns after the first are numbers, to the right."""
+def print_table(title: str, columns: list[str], rows: list[list[str]], texts: Collection[str] = ()) -> None:
+    """A table for people; columns after the first are numbers, to the right, but for those that are `texts`."""
     table = Table(title=title, title_justify="left", box=None, pad_edge=False)
     for i, column in enumerate(columns):
-        table.add_column(column, justify="right" if i else "left", overflow="fold")
+        table.add_column(column, justify="right" if i and column not in texts else "left", overflow="fold")
     for row in rows:
         table.add_row(*row)
     console.print(table)

@@ -14,6 +14,7 @@ from h2crop_data import __version__
 from h2crop_data.cli import (
     build,
     compare,
+    enmap,
     export_h5,
     import_h5,
     inspect,
@@ -37,6 +38,7 @@ app = typer.Typer(
 )
 app.add_typer(recipe.app, name="recipe")
 app.add_typer(plan.app, name="plan")
+app.add_typer(enmap.app, name="enmap")
 app.command("build")(build.build)
 app.command("inspect")(inspect.inspect)
 app.command("validate")(validate.validate)

@@ -26,7 +26,7 @@ from h2crop_data.catalog.providers import (
     sentinel2_tile,
 )
 from h2crop_data.constants import SENTINEL2_BANDS
-from h2crop_data.enmap.product import PROCESSING_TAGS, Band, parse_metadata
+from h2crop_data.enmap.product import PROCESSING_TAGS, Angles, Band, parse_metadata
 from h2crop_data.enmap.quality import LAYERS
 from h2crop_data.errors import SceneError
 from h2crop_data.grid import LONLAT, to_crs
@@ -404,7 +404,7 @@ def test_a_night_scene_is_known_as_one() -> None:
     assert "view:sun_elevation" not in document["properties"]
     assert document["properties"]["enmap:sceneAOT"] == -999
     assert enmap_scene(read(document)).sun_elevation is None
-    assert parse_metadata(metadata_xml(make_product(sun_elevation=None))).sun_elevation == 0
+    assert parse_metadata(metadata_xml(make_product(sun_elevation=None))).angles.sun_elevation == 0
 
 
 def test_the_suns_azimuth_is_wrong_as_in_the_archive_and_right_in_the_archives_own_property() -> None:
@@ -497,13 +497,14 @@ def test_metadata_read_back_exactly() -> None:
     product = make_product(correction="Combined", terrain_correction="Yes", ozone=381, aerosol=77, water_vapour=2091)
     told = parse_metadata(metadata_xml(product))
     assert told.bands == tuple(
-        Band(number, centre, width, 1e-4, 0.0)
+        Band(number, centre, width, 1e-4, 0.0, "vnir" if centre < 900 else "swir")
         for number, (centre, width) in enumerate(zip(product.centres, product.fwhm, strict=True), 1)
     )
-    assert told.sun_elevation == 64.969432
-    assert told.processing == dict(
-        zip(PROCESSING_TAGS, ("Combined", "Yes", "No", "summer", "381", "77", "2091"), strict=True)
-    )
+    assert told.angles.sun_elevation == 64.969432
+    assert told.background == -32768
+    values = ("01.04.02", "Combined", "Yes", "No", "No", "Clear", "summer", "381", "77", "2091")
+    assert told.processing == dict(zip(PROCESSING_TAGS, values, strict=True))
+    assert told.angles == Angles(64.969432, 170.874064, -16.9, -0.97)
 
 
 def test_metadata_have_the_tags_other_readers_look_for() -> None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import pystac
+from shapely.geometry.base import BaseGeometry
 
 from h2crop_data.catalog.items import updated
 from h2crop_data.catalog.providers import (
@@ -25,29 +27,50 @@ from h2crop_data.sources.source import Candidate, Observed, Request, Scene
 CLOUD_LAYER = "quality_cloud"
 
 
+@dataclass(frozen=True)
+class ListedScene:
+    """A scene of a catalog, judged by its item alone."""
+
+    item: pystac.Item
+    #: Why it is left out; None where its item does not keep it out.
+    refusal: str | None
+    #: What to look at where it is taken all the same; empty where there is nothing.
+    warning: str = ""
+
+
+@dataclass(frozen=True)
+class ListedScenes:
+    """What a catalog has over some ground in a season."""
+
+    #: One for each datatake and tile.
+    scenes: list[ListedScene]
+    #: Older products of the same tiles.
+    replaced: list[ListedScene]
+    #: Those of which nobody can say where they lie.
+    lost: list[ListedScene]
+    #: Those that were retracted.
+    retracted: list[SceneDecision]
+
+
 def choose_enmap(source: EnmapSettings, request: Request) -> Observed:
     """The EnMAP cells of a season, the items behind them, and the decision on every scene the catalog gave.
 
     Raises PlanError where no scene gives a cell.
     """
-    ground = to_crs(request.area, request.crs, LONLAT)
-    catalog = request.locate_catalog(source.catalog)
-    found = find_items(catalog, source.collection, ground, *year_range(request.season))
-    # An EnMAP item has the name of its product, whatever else a catalog says of it; the one updated last counts.
-    by_name = {item.id: item for item in sorted(found.items, key=updated)}
-    listed, decisions = without_retracted(list(by_name.values()), "enmap", request.retracted)
-    lost = {item.id: unplaced(item, "enmap", reason) for item, reason in found.refused if item.id not in by_name}
-    decisions += lost.values()
-    products, replaced = newest_products(listed)
+    listed = listed_scenes(
+        source,
+        request.locate_catalog(source.catalog),
+        to_crs(request.area, request.crs, LONLAT),
+        request.season,
+        request.retracted,
+    )
+    decisions = [decision(scene.item, "enmap", scene.refusal) for scene in listed.replaced]
+    decisions += [unplaced(scene.item, "enmap", scene.refusal or "") for scene in listed.lost]
+    decisions += listed.retracted
+    promising = [(scene.item, scene.refusal, scene.warning) for scene in listed.scenes]
     allowed = set(cells_of_area(request.area, request.crs, request.cell_size, request.cell_rule))
     best: dict[tuple[str, Cell], tuple[float, str, Candidate]] = {}
     usable: dict[str, pystac.Item] = {}
-    decisions += [
-        decision(item, "enmap", f"the same tile as {replaced[item.id]}, which was processed later")
-        for item in listed
-        if item.id in replaced
-    ]
-    promising = [(item, *promise_of(item, source)) for item in products]
     units = {item.id: scene_unit(item, source, request.cell_size) for item, refusal, _ in promising if refusal is None}
     looked_at = request.run_units(list(units.values()), SceneError)
     facts: dict[str, SceneFacts | H2cropError] = {}
@@ -60,11 +83,13 @@ def choose_enmap(source: EnmapSettings, request: Request) -> Observed:
                 refusal = None if cells else "no cell of the area lies inside it and is clear enough"
             except SceneError as error:
                 refusal = str(error)
-        decisions.append(decision(item, "enmap", refusal, warning="" if refusal else warning))
         if refusal is not None:
+            decisions.append(decision(item, "enmap", refusal))
             continue
         usable[item.id] = item
-        facts[item.id] = scene_facts(result)
+        facts[item.id] = known = scene_facts(result)
+        warnings = [*([warning] if warning else []), *known.notes]
+        decisions.append(decision(item, "enmap", None, warning="; ".join(warnings)))
         scene = enmap_scene(item)
         sighting = Scene(scene.id, scene.datatake, scene.stamp)
         columns = {
@@ -85,6 +110,28 @@ def choose_enmap(source: EnmapSettings, request: Request) -> Observed:
     used = {name for _, name, _ in best.values()}
     pinned = EnmapScenes([usable[name] for name in sorted(used)], {name: facts[name] for name in sorted(used)})
     return Observed(chosen, pinned, decisions)
+
+
+def listed_scenes(
+    source: EnmapSettings, catalog: str, ground: BaseGeometry, season: int, retracted: Mapping[str, str]
+) -> ListedScenes:
+    """The scenes that a catalog has over some ground (longitude, latitude) in a season, judged without opening files.
+
+    retracted: scenes that must not be used again, and why. Raises CatalogError.
+    """
+    found = find_items(catalog, source.collection, ground, *year_range(season))
+    # An EnMAP item has the name of its product, whatever else a catalog says of it; the one updated last counts.
+    by_name = {item.id: item for item in sorted(found.items, key=updated)}
+    listed, decisions = without_retracted(list(by_name.values()), "enmap", retracted)
+    lost = {item.id: ListedScene(item, reason) for item, reason in found.refused if item.id not in by_name}
+    products, newer = newest_products(listed)
+    replaced = [
+        ListedScene(item, f"the same tile as {newer[item.id]}, which was processed later")
+        for item in listed
+        if item.id in newer
+    ]
+    scenes = [ListedScene(item, *promise_of(item, source)) for item in products]
+    return ListedScenes(scenes, replaced, list(lost.values()), decisions)
 
 
 def promise_of(item: pystac.Item, source: EnmapSettings) -> tuple[str | None, str]:

@@ -1,0 +1,143 @@
+"""The EnMAP scenes over an area, judged as a build judges them, without opening their files."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+import pystac
+import shapely
+from shapely.geometry.base import BaseGeometry
+
+from h2crop_data.catalog.items import acquired, footprint
+from h2crop_data.catalog.providers import ENMAP_NAME, enmap_scene
+from h2crop_data.errors import SceneError
+from h2crop_data.grid import LONLAT, to_crs
+from h2crop_data.progress import Progress, silent
+from h2crop_data.recipe.model import EnmapSettings
+from h2crop_data.sources.enmap.select import ListedScene, listed_scenes
+
+#: Shares of ground are measured where equal areas have equal sizes (EASE-Grid 2.0).
+EQUAL_AREA = "EPSG:6933"
+
+
+@dataclass(frozen=True)
+class SceneSighting:
+    """One scene over an area, and what a build would do with it."""
+
+    id: str
+    season: int
+    time: datetime
+    #: Ten digits, and three; empty where the name is no product's.
+    datatake: str
+    tile: str
+    #: Processing version, `01.04.02`; empty where nothing states it.
+    version: str
+    #: 0 nominal, 1 reduced, 2 low; percent of the imaged ground; degrees. None where the item does not state it.
+    quality: int | None
+    cloud_cover: float | None
+    sun_elevation: float | None
+    across_off_nadir: float | None
+    #: Share of the area that its footprint covers; None where nobody can say where it lies.
+    covered: float | None
+    taken: bool
+    reason: str
+    warning: str
+    item: pystac.Item = field(repr=False, compare=False)
+
+    def row(self) -> dict[str, Any]:
+        """The scene as JSON, without its item."""
+        values = {name: getattr(self, name) for name in self.__dataclass_fields__ if name != "item"}
+        return {**values, "time": self.time.isoformat()}
+
+
+@dataclass(frozen=True)
+class SearchedArea:
+    """What a catalog has over an area."""
+
+    #: In order of season, time and id.
+    scenes: list[SceneSighting]
+    #: Season -> share of the area that the scenes to be taken cover together.
+    covered: dict[int, float]
+
+
+def search_enmap(
+    source: EnmapSettings, catalog: str, ground: BaseGeometry, seasons: Sequence[int], progress: Progress = silent
+) -> SearchedArea:
+    """The scenes over some ground (longitude, latitude) in some seasons; a build refuses some when it opens them.
+
+    catalog: URL of a STAC API, or absolute path of an ItemCollection. Raises CatalogError.
+    """
+    area = to_crs(ground, LONLAT, EQUAL_AREA)
+    scenes: list[SceneSighting] = []
+    covered: dict[int, float] = {}
+    for number, season in enumerate(sorted(seasons)):
+        progress(number, len(seasons), f"search {source.collection}, {season}")
+        found = sightings_of(source, catalog, ground, season)
+        places = {one.item.id: equal_area_ground(one.item) for one in found}
+        of_season = [listed_sighting(one, season, area, places[one.item.id]) for one in found]
+        taken = [places[one.id] for one in of_season if one.taken]
+        covered[season] = share_of(area, shapely.union_all([place for place in taken if place is not None]))
+        scenes += sorted(of_season, key=lambda one: (one.time, one.id))
+    progress(len(seasons), len(seasons), "searched")
+    return SearchedArea(scenes, covered)
+
+
+def sightings_of(source: EnmapSettings, catalog: str, ground: BaseGeometry, season: int) -> list[ListedScene]:
+    """Every scene of a season, those too that an older or lost product keeps out."""
+    listed = listed_scenes(source, catalog, ground, season, {})
+    return [*listed.scenes, *listed.replaced, *listed.lost]
+
+
+def equal_area_ground(item: pystac.Item) -> BaseGeometry | None:
+    """The footprint of an item in EQUAL_AREA; None where nobody can say where it lies."""
+    try:
+        return to_crs(footprint(item), LONLAT, EQUAL_AREA)
+    except SceneError:
+        return None
+
+
+def share_of(area: BaseGeometry, place: BaseGeometry) -> float:
+    """The share of an area that a place covers."""
+    return round(float(shapely.area(shapely.intersection(area, place)) / shapely.area(area)), 6)
+
+
+def listed_sighting(scene: ListedScene, season: int, area: BaseGeometry, place: BaseGeometry | None) -> SceneSighting:
+    """What is told of a scene; what its item does not state is None."""
+    item = scene.item
+    name = ENMAP_NAME.match(item.id)
+    return SceneSighting(
+        id=item.id,
+        season=season,
+        time=acquired(item),
+        datatake=name["datatake"] if name else "",
+        tile=name["tile"] if name else "",
+        version=processing_version(item),
+        **scene_facts_stated(item),
+        covered=None if place is None else share_of(area, place),
+        taken=scene.refusal is None,
+        reason="" if scene.refusal is None else scene.refusal,
+        warning=scene.warning,
+        item=item,
+    )
+
+
+def scene_facts_stated(item: pystac.Item) -> Mapping[str, Any]:
+    """Quality, clouds and angles; all None where the item is too damaged to be read."""
+    names = ("quality", "cloud_cover", "sun_elevation", "across_off_nadir")
+    try:
+        scene = enmap_scene(item)
+    except SceneError:
+        return dict.fromkeys(names)
+    return {name: getattr(scene, name) for name in names}
+
+
+def processing_version(item: pystac.Item) -> str:
+    """The processing version of a product, `01.04.02`: as its item states it, else of its name."""
+    stated = item.properties.get("version")
+    if stated:
+        return str(stated)
+    digits = item.id.partition("_V")[2][:6]
+    return ".".join(digits[i : i + 2] for i in (0, 2, 4)) if digits.isdecimal() else ""
