@@ -4,12 +4,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import ceil
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+if TYPE_CHECKING:
+    from odc.geo.geobox import GeoBox
+
 #: Pixels beside a place that the cubic kernel looks at.
 CUBIC_REACH = 2
+#: What becomes of a shift that can be trusted: it is made good, or it is small enough to be left.
+APPLIED, NOT_NEEDED = "applied", "not_needed"
 
 
 @dataclass(frozen=True, order=True)
@@ -28,6 +34,22 @@ class Shift:
 
 
 NO_SHIFT = Shift()
+
+
+def where_it_belongs(grid: GeoBox, shift: Shift) -> GeoBox:
+    """The pixel grid on which an image's content lies where it belongs. shift: along the axes of its own zone."""
+    from affine import Affine
+    from odc.geo.geobox import GeoBox
+
+    return GeoBox(grid.shape, Affine.translation(-shift.east, -shift.north) @ grid.affine, grid.crs)
+
+
+def what_becomes_of(reason: str, length: float, limit: float) -> str:
+    """What to do about an image whose shift is so long: APPLIED beyond the limit, NOT_NEEDED below.
+
+    reason: why the shift is not to be trusted, which is the decision then; empty where it is.
+    """
+    return reason or (APPLIED if length > limit else NOT_NEEDED)
 
 
 def cubic_weights(fraction: float) -> NDArray[np.float64]:

@@ -109,6 +109,17 @@ def raster_geobox(href: str, dtype: str | None = None) -> GeoBox:
     return retried(read, href, remote=is_remote(href))
 
 
+def tile_shape(href: str) -> tuple[int, int]:
+    """Rows and columns of a raster's internal tiles, or of its strips."""
+
+    def read() -> tuple[int, int]:
+        with opened(href) as dataset:
+            rows, columns = dataset.block_shapes[0]
+            return rows, columns
+
+    return retried(read, href, remote=is_remote(href))
+
+
 def grid_of(dataset: rasterio.DatasetReader) -> GeoBox:
     """The pixel grid of an open raster. Raises SceneError where it does not say where on Earth its pixels lie."""
     crs, transform = dataset.crs, dataset.transform
@@ -123,20 +134,13 @@ def grid_of(dataset: rasterio.DatasetReader) -> GeoBox:
 
 
 def read_window(
-    href: str, window: Window | None = None, bands: Sequence[int] | None = None, grid: GeoBox | None = None
+    href: str, window: Window | None = None, bands: Sequence[int] | None = None
 ) -> tuple[NDArray[Any], float | None]:
-    """Pixels (band, y, x) of a raster's window, all of it by default, and its nodata value.
-
-    grid: what the raster must lie on; raises SceneError where it lies on another one, or nobody can say.
-    """
+    """Pixels (band, y, x) of a raster's window, all of it by default, and its nodata value."""
 
     def read() -> tuple[NDArray[Any], float | None]:
         with opened(href) as dataset:
             count = dataset.count
-            if grid is not None and not same_grid(own := grid_of(dataset), grid):
-                raise SceneError(
-                    f"{href} lies on another grid than the image: {in_words(own)} instead of {in_words(grid)}"
-                )
             if bands and max(bands) > count:
                 raise ReadError(f"it has {count} bands, band {max(bands)} is wanted")
             return dataset.read(list(bands) if bands else None, window=window), dataset.nodata

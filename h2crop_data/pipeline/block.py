@@ -80,9 +80,9 @@ class BlockTasks:
 
     def readings(self, number: int) -> tuple[Reading, ...]:
         """The readings that give parts of the cells of a block."""
-        cells = self.blocks.block(number).cells
-        found = {reading.id: reading for cell in cells for reading in self._readings.get(cell, ())}
-        return tuple(found.values())
+        block = self.blocks.block(number)
+        of_cells = (reading for cell in block.cells for reading in self._readings.get(cell, ()))
+        return tuple({reading.id: reading for reading in of_cells if reading.scene in (None, block.scene)}.values())
 
     def task(self, number: int) -> BlockTask:
         """The task of a block."""

@@ -27,6 +27,8 @@ class Reading:
     bytes: int
     #: What the source needs.
     task: Any
+    #: The scene whose blocks need it; None where all blocks that hold its cells do.
+    scene: str | None = None
 
 
 @dataclass(frozen=True)

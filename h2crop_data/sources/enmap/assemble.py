@@ -1,91 +1,86 @@
-"""EnMAP in a block: one window of a scene, its bands by wavelength, resampled once; flags of the footprints."""
+"""EnMAP in a block: the cells of its scene put together, and the columns of each sample."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
-import pystac
-from odc.geo.geobox import GeoBox
-from rasterio.windows import Window
+from numpy.typing import NDArray
 
-from h2crop_data.catalog.access import raster_geobox, read_window
-from h2crop_data.constants import COARSE, ENMAP_FLAGS, REFLECTANCE_FILL
-from h2crop_data.enmap.product import enmap_reflectance
-from h2crop_data.enmap.quality import footprint_or, quality_flags
-from h2crop_data.enmap.resample import resample_cubic
-from h2crop_data.errors import H2cropError, SceneError
-from h2crop_data.grid import Cell, bounds_of, transformer
+from h2crop_data.errors import H2cropError
+from h2crop_data.grid import Cell
 from h2crop_data.recipe.model import EnmapSettings
-from h2crop_data.sources.enmap.scene import SceneFacts, read_quality
+from h2crop_data.sources.enmap.columns import sample_columns
+from h2crop_data.sources.enmap.format import MATCH_WINDOWS
+from h2crop_data.sources.enmap.readings import EnmapReading
+from h2crop_data.sources.enmap.scene_reading import read_cells
+from h2crop_data.sources.scratch import Part, Scratch
 from h2crop_data.sources.source import BlockGround, SourceBlock
 from h2crop_data.sources.timing import Stopwatch
 
-#: Source pixels read around a block of EnMAP, for the kernel of cubic convolution.
-CUBIC_MARGIN = 3
+#: Values (band, y, x) and flags (y, x) of a cell.
+CellArrays = tuple[NDArray[np.int16], NDArray[np.uint16]]
 
 
 @dataclass(frozen=True)
 class EnmapTask:
     """What EnMAP needs of one block."""
 
-    source: EnmapSettings
-    scene: pystac.Item
-    #: Its facts, or why there are none.
-    facts: SceneFacts | H2cropError
+    settings: EnmapSettings
+    #: Its scene over its cells, or why it cannot be read.
+    reading: EnmapReading | H2cropError
+    #: The id of the reading that gives its cells and those of other blocks; empty where nothing was read before.
+    name: str = ""
+    #: Columns of samples that are those of the scene.
+    columns: Mapping[str, Any] = field(default_factory=dict)
+
+
+def read_scene_into(scratch: Scratch, name: str, reading: EnmapReading, watch: Stopwatch) -> None:
+    """Keep what a reading gives of its cells. name: its id. Raises ReadError, SceneError, StoreError."""
+    for one in read_cells(reading, watch):
+        with watch.step("scratch"):
+            scratch.write(one.cell, name, Part({}, (one.values, one.quality)))
 
 
 def enmap_block(task: EnmapTask, ground: BlockGround, watch: Stopwatch) -> SourceBlock:
-    """`enmap` and `enmap_quality` of a block, its wavelengths and FWHM in nm, and the columns of each sample."""
-    source, scene, facts = task.source, task.scene, task.facts
-    if isinstance(facts, H2cropError):
-        raise facts
-    if "image" not in scene.assets:
-        raise SceneError(f"{scene.id} has no asset `image`")
-    image = scene.assets["image"].href
-    with watch.step("read EnMAP"):
-        bands = facts.bands
-        grid = raster_geobox(image, "int16")
-        window = source_window(grid, ground.cells)
-        numbers, nodata = read_window(image, window, [band.number for band in bands])
-        layers = read_quality(scene, grid, window, [band.number for band in bands])
-    origin = grid[window.row_off : window.row_off + window.height, window.col_off : window.col_off + window.width]
-    with watch.step("resample EnMAP"):
-        values = enmap_reflectance(numbers, bands, REFLECTANCE_FILL if nodata is None else int(nodata))
-        flags = quality_flags(layers)
-        side = ground.cell_size // COARSE
-        cube = np.empty((len(ground.cells), len(bands), side, side), np.int16)
-        quality = np.empty((len(ground.cells), side, side), np.uint16)
-        for i, cell in enumerate(ground.cells):
-            target = cell.geobox(COARSE)
-            cube[i] = resample_cubic(values, origin, target)
-            quality[i] = footprint_or(flags, origin, target, outside=ENMAP_FLAGS["outside"])
-            quality[i][(cube[i] == REFLECTANCE_FILL).all(axis=0)] |= ENMAP_FLAGS["outside"]
+    """`enmap` and `enmap_quality` of a block, its wavelengths and FWHM in nm, and the columns of each sample.
+
+    Cells that are not in the scratch folder are read for this block alone.
+    """
+    settings, reading = task.settings, task.reading
+    if isinstance(reading, H2cropError):
+        raise reading
+    found = kept_cells(task.name, reading, ground, watch)
+    missing = set(reading.cells) - found.keys()
+    if missing:
+        found |= {one.cell: (one.values, one.quality) for one in read_cells(reading.only(missing), watch)}
+    with watch.step("assemble EnMAP"):
+        cube, quality = (np.stack([found[cell][place] for cell in ground.cells]) for place in range(2))
     rows = [
-        {
-            "enmap_cloud_share": float(((quality[i] & ENMAP_FLAGS["cloud"]) != 0).mean()),
-            "enmap_flagged_share": float(((quality[i] & source.flag_mask) != 0).mean()),
-            "enmap_fill_share": float((cube[i] == REFLECTANCE_FILL).mean()),
-            "enmap_processing": [f"{tag}={text}" for tag, text in facts.processing.items()],
-        }
+        {**sample_columns(reading.scene, reading.facts, settings, cube[i], quality[i]), **scene_columns(task, i)}
         for i in range(len(ground.cells))
     ]
+    bands = reading.facts.bands
     spectrum = {"wavelength": [band.wavelength for band in bands], "fwhm": [band.fwhm for band in bands]}
     return SourceBlock({"enmap": cube, "enmap_quality": quality}, rows, spectrum)
 
 
-def source_window(grid: GeoBox, cells: Sequence[Cell]) -> Window:
-    """The pixels of a scene's grid under some cells, with a margin for the kernel, cut to the grid."""
-    west, south, east, north = bounds_of(cells)
-    x, y = np.array([west, east, west, east], float), np.array([south, south, north, north], float)
-    if str(grid.crs) != cells[0].crs:
-        x, y = transformer(cells[0].crs, str(grid.crs)).transform(x, y)
-    column, row = ~grid.affine @ (x, y)
-    height, width = grid.shape
-    left, top = (max(0, int(np.floor(values.min())) - CUBIC_MARGIN) for values in (column, row))
-    right = min(width, int(np.ceil(column.max())) + CUBIC_MARGIN)
-    bottom = min(height, int(np.ceil(row.max())) + CUBIC_MARGIN)
-    if right <= left or bottom <= top:
-        raise SceneError(f"the scene does not reach the cells {cells[0].id} to {cells[-1].id}")
-    return Window(left, top, right - left, bottom - top)
+def scene_columns(task: EnmapTask, place: int) -> dict[str, Any]:
+    """The columns of the scene for a sample of a block; the long list of windows stands with the first one alone."""
+    return {**task.columns, **({MATCH_WINDOWS: []} if place and MATCH_WINDOWS in task.columns else {})}
+
+
+def kept_cells(name: str, reading: EnmapReading, ground: BlockGround, watch: Stopwatch) -> dict[Cell, CellArrays]:
+    """The cells of a block that are in the scratch folder."""
+    found: dict[Cell, CellArrays] = {}
+    if ground.scratch is None or not name:
+        return found
+    for cell in reading.cells:
+        with watch.step("scratch"):
+            part = ground.scratch.read(cell, name)
+        if part is not None:
+            values, quality = part.arrays
+            found[cell] = values, quality
+    return found
