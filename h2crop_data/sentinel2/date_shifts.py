@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from h2crop_data.sentinel2.edge_matching import CommonEdges
 from h2crop_data.sentinel2.edges import UNKNOWN_EDGE, common_edges, finer
 from h2crop_data.sentinel2.neighbours import disk
+from h2crop_data.shift import what_becomes_of
 
 #: Metres around ground that is not clear which are not compared either: their edges are those of clouds.
 AROUND = 40
@@ -30,8 +31,6 @@ TIMES_DRAWN = 2
 LEAST_CORRELATION, FARTHEST_WINDOWS, FARTHEST_CHECK = 0.2, 3.0, 5.0
 #: Metres farther off than Sentinel-2's dates ever are: edges of other fields were matched.
 FARTHEST_SHIFT = 30.0
-#: What becomes of a shift that can be trusted.
-APPLIED, NOT_NEEDED = "applied", "not_needed"
 #: Uncertainty: metres that remain however well windows agree, and what a single window's spread is taken to be.
 FLOOR, PRIOR = 0.1, 0.5
 
@@ -63,14 +62,6 @@ def decisions(shifts: DateShifts, limit: float) -> list[str]:
     """What to do about each date, where shifts beyond a limit in metres are made good."""
     lengths = np.hypot(shifts.east, shifts.north).tolist()
     return [what_becomes_of(reason, length, limit) for reason, length in zip(shifts.reason, lengths, strict=True)]
-
-
-def what_becomes_of(reason: str, length: float, limit: float) -> str:
-    """What to do about a date whose shift is so long: APPLIED beyond the limit, NOT_NEEDED below.
-
-    reason: why the shift is not to be trusted, which is the decision then; empty where it is.
-    """
-    return reason or (APPLIED if length > limit else NOT_NEEDED)
 
 
 @dataclass(frozen=True)
