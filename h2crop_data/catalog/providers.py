@@ -38,11 +38,16 @@ MGRS_TILE = re.compile(r"(?:^|[-_T])(\d{2}[C-X][A-Z]{2})(?:_|$)")
 ENMAP_NAME = re.compile(r"ENMAP01-____L2A-DT(?P<datatake>\d{10})_(?P<time>\d{8}T\d{6})Z_(?P<tile>\d{3})_")
 
 
+def asset_of_band(item: pystac.Item, band: str) -> str | None:
+    """The key of a band's asset; None where the item has none."""
+    return next((key for key in SENTINEL2_ASSETS[band] if key in item.assets), None)
+
+
 def sentinel2_asset(item: pystac.Item, band: str) -> str:
     """The key of a band's asset. Raises SceneError where the item has none."""
-    for key in SENTINEL2_ASSETS[band]:
-        if key in item.assets:
-            return key
+    key = asset_of_band(item, band)
+    if key is not None:
+        return key
     raise SceneError(f"{item.id} has no asset for {band} (looked for {', '.join(SENTINEL2_ASSETS[band])})")
 
 

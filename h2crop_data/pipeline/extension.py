@@ -129,9 +129,11 @@ def blocks_on(plan: SeasonPlan, survey: Survey, retracted: Mapping[int, str]) ->
 
 def changed_blocks(plan: SeasonPlan, blocks: set[int], survey: Survey) -> list[ChangedBlock]:
     """Those of some blocks of a plan that would be built from other inputs today."""
-    samples = plan.samples[plan.samples["block"].isin(blocks)]
-    rows = plan.blocks[plan.blocks["block"].isin(blocks)].reset_index(drop=True)
-    if not len(rows):
+    # Retracted ones too: what a scene is matched with follows from all blocks of the plan.
+    seen = blocks | blocks_on(plan, survey, {})
+    samples = plan.samples[plan.samples["block"].isin(seen)]
+    rows = plan.blocks[plan.blocks["block"].isin(seen)].reset_index(drop=True)
+    if not blocks:
         return []
     # With the sources of the survey; of those the plan has more, what it pinned.
     pinned = {**plan.pinned, **survey.pinned}
@@ -151,7 +153,7 @@ def changed_blocks(plan: SeasonPlan, blocks: set[int], survey: Survey) -> list[C
     changed = []
     for old, new in zip(rows.to_dict("records"), again.to_dict("records"), strict=True):
         differing = tuple(group for group in groups if old.get(f"hash_{group}") != new[f"hash_{group}"])
-        if differing:
+        if differing and old["block"] in blocks:
             changed.append(ChangedBlock(plan.season, int(old["block"]), differing))
     return changed
 

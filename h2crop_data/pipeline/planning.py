@@ -7,6 +7,7 @@ import json
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import chain
 from typing import Any
 
@@ -26,7 +27,7 @@ from h2crop_data.pipeline.units import WorkFolder, run_units, temporary_work
 from h2crop_data.progress import Progress, silent
 from h2crop_data.recipe.model import Recipe
 from h2crop_data.sources.registry import UsedSources, algorithms, layout_of_recipe, sources_of, used_sources
-from h2crop_data.sources.source import Candidate, PlannedBlock, Source
+from h2crop_data.sources.source import Candidate, PlannedBlock, Reference, Source
 from h2crop_data.sources.units import Unit, hashed_ids
 
 
@@ -170,8 +171,20 @@ def with_hashes(plan: SeasonPlan) -> pd.DataFrame:
 
 def units_of_blocks(plan: SeasonPlan, source: Source, blocks: Sequence[PlannedBlock]) -> list[list[Unit]]:
     """For each of some blocks of a plan the units of work of a source that it uses."""
-    settings = plan.recipe.settings_of(source.name)
-    return [[] for _ in blocks] if settings is None else source.units(settings, plan.pinned[source.name], blocks)
+    settings, pinned = plan.recipe.settings_of(source.name), plan.pinned[source.name]
+    if settings is None:
+        return [[] for _ in blocks]
+    own = source.units(settings, pinned, blocks)
+    matching = source.matching_units(settings, pinned, blocks, reference_of(plan))
+    return [[*units, *more] for units, more in zip(own, matching, strict=True)]
+
+
+def reference_of(plan: SeasonPlan) -> Reference | None:
+    """The units of work of the first source that others can be matched with; None where a recipe uses none."""
+    for source, settings in used_sources(plan.recipe):
+        if source.gives_reference:
+            return partial(source.reference_units, settings, plan.pinned[source.name], season=plan.season)
+    return None
 
 
 def with_unit_results(

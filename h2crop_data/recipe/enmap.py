@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from h2crop_data.constants import ENMAP_FLAGS
-from h2crop_data.recipe.section import Percent, Section, Share
+from h2crop_data.recipe.section import Neutral, Percent, Section, Share
+
+Wavelengths = tuple[float, float]
+BandSet = Literal["h2crop-218", "spectralearth-202", "all"]
+
+#: Sets of bands by name: what they leave out, in nm, and how many bands of the archive's 224 remain. The ends of the
+#: ranges lie halfway between bands, whose centres move by 0.4 nm from scene to scene.
+#: `spectralearth-202` are the bands 1-126, 142-160 and 168-224 in order of wavelength (Braham et al. 2024).
+BAND_SETS: dict[str, tuple[list[Wavelengths], int]] = {
+    "h2crop-218": ([(1325.0, 1395.0)], 218),
+    "spectralearth-202": ([(1289.3, 1524.9), (1733.7, 1972.7)], 202),
+    "all": ([], 224),
+}
 
 Month = Annotated[int, Field(ge=1, le=12, strict=True)]
 
@@ -15,10 +27,22 @@ Month = Annotated[int, Field(ge=1, le=12, strict=True)]
 class EnmapBands(Section):
     """Which EnMAP bands are stored, decided by the wavelengths in each scene's metadata."""
 
-    exclude_nm: list[tuple[float, float]] = Field(default=[(1325.0, 1395.0)])
+    exclude_nm: list[Wavelengths] = Field(default=[(1325.0, 1395.0)])
     """Ranges of centre wavelength in nm that are left out (default: water vapour, six bands that are all nodata)."""
+    keep_nm: Annotated[list[Wavelengths], Neutral([])] = Field(default=[])
+    """Ranges of centre wavelength in nm that are stored, less those left out; none means all."""
     count: int = Field(default=218, ge=1, strict=True)
     """How many bands remain; a scene with another number is refused, because all samples share one axis."""
+
+
+def bands_of_set(value: Any) -> Any:
+    """The settings that the name of a set stands for."""
+    if not isinstance(value, str):
+        return value
+    if value not in BAND_SETS:
+        raise ValueError(f"unknown set of bands {value!r}; known: {', '.join(BAND_SETS)}")
+    exclude, count = BAND_SETS[value]
+    return {"exclude_nm": exclude, "count": count}
 
 
 class EnmapSettings(Section):
@@ -36,8 +60,10 @@ class EnmapSettings(Section):
     """Lowest sun elevation in degrees; night scenes have none and are never taken."""
     max_cloud_cover: Percent = 20
     """Highest `eo:cloud_cover` of the scene in percent."""
-    bands: EnmapBands = EnmapBands()
-    """Which bands are stored."""
+    bands: Annotated[EnmapBands, BeforeValidator(bands_of_set, json_schema_input_type=BandSet | EnmapBands)] = (
+        EnmapBands()
+    )
+    """Which bands are stored: the name of a set (`h2crop-218`, `spectralearth-202`, `all`), or ranges and a count."""
     flagged: list[str] = Field(default=["cloud", "cloud_shadow", "haze", "cirrus_medium", "cirrus_thick", "snow"])
     """Quality flags that count as flagged, for `max_flagged_share` and for the statistics."""
     max_flagged_share: Share = 0.05
@@ -45,6 +71,15 @@ class EnmapSettings(Section):
     cloud_layer: Literal["required", "optional"] = "required"
     """Whether a scene without the quality layer `quality_cloud` is refused; a scene that is taken without it has no
     cloud flagged, and plan, index and datasheet say so."""
+
+    coregistration: Annotated[Literal["none", "report", "apply"], Neutral("none")] = "apply"
+    """Whether the shift of every scene against Sentinel-2 is measured (`report`) and made good (`apply`): visible and
+    near infrared apart from short wave infrared. It needs `sentinel2`. docs/coregistration.md says how."""
+    coregistration_limit: Annotated[float, Neutral(1.0), Field(ge=0, le=30, allow_inf_nan=False)] = 1.0
+    """Metres up to which a scene is used as it lies."""
+    unmatched: Annotated[Literal["refuse", "unshifted", "datatake"], Neutral("unshifted")] = "unshifted"
+    """What becomes of a scene whose shift cannot be trusted (water, cloud): its blocks are refused, it is used where
+    its product says it lies, or it takes the median of other tiles of its datatake where these agree."""
 
     @model_validator(mode="after")
     def known_flags(self) -> Self:

@@ -17,8 +17,9 @@ from pydantic import (
 
 from h2crop_data.errors import RecipeError, UsageError
 from h2crop_data.grid import CELL_STEP
-from h2crop_data.recipe.model import Share, Year
+from h2crop_data.recipe.model import Year
 from h2crop_data.recipe.problems import explain, read_mapping
+from h2crop_data.recipe.section import Share
 from h2crop_data.simulate.land.crops import load_crops
 
 Archive = Literal["sentinel-2-c1-l2a", "sentinel-2-l2a", "planetary-computer", "copernicus"]

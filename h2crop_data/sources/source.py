@@ -22,6 +22,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Protocol
@@ -33,7 +34,7 @@ from shapely.geometry.base import BaseGeometry
 
 from h2crop_data.cube.schema import SourceFormat
 from h2crop_data.datasheet.words import SourceWords
-from h2crop_data.grid import Cell, CellRule
+from h2crop_data.grid import Cell, CellRule, ProcessingTile
 from h2crop_data.progress import Progress
 from h2crop_data.recipe.model import Section, Split
 from h2crop_data.sources.readings import ReadCounts, Reading, ToRead
@@ -46,6 +47,9 @@ from h2crop_data.splits.squares import Square
 
 #: Reads a file of a plan by name.
 ReadFile = Callable[[str], bytes]
+#: For each of several pieces of ground, tiles and a moment -> the units of work whose results show these tiles near it.
+GroundNear = tuple[Sequence[ProcessingTile], datetime]
+Reference = Callable[[Sequence[GroundNear]], list[list[Unit]]]
 
 
 class GroundSplits(Protocol):
@@ -233,6 +237,8 @@ class Source(ABC):
     remedy: ClassVar[str] = "`h2crop retract {store}`, then build with --extend, makes the samples anew"
     #: What a datasheet says of it.
     words: ClassVar[SourceWords] = SourceWords()
+    #: Whether others can be matched with it: `reference_units`.
+    gives_reference: ClassVar[bool] = False
     #: Derived columns that name scenes at fault, by the field of the build's report that lists them.
     faults: ClassVar[Mapping[Literal["gaps", "impossible"], str]] = {}
 
@@ -297,6 +303,21 @@ class Source(ABC):
 
     def units(self, settings: Any, pinned: Any, blocks: Sequence[PlannedBlock]) -> list[list[Unit]]:
         """For each block the units of work it uses. Their ids enter its input hash, but for those that are implied."""
+        return [[] for _ in blocks]
+
+    def reference_units(
+        self, settings: Any, pinned: Any, wanted: Sequence[GroundNear], season: int
+    ) -> list[list[Unit]]:
+        """For each piece of ground the units of work that show its tiles near its moment, in the order of the tiles.
+
+        Asked for where `gives_reference` says so.
+        """
+        raise NotImplementedError(f"{self.name} gives no reference")
+
+    def matching_units(
+        self, settings: Any, pinned: Any, blocks: Sequence[PlannedBlock], reference: Reference | None
+    ) -> list[list[Unit]]:
+        """For each block further units of work, that compare its scenes with a reference; None where there is none."""
         return [[] for _ in blocks]
 
     def with_results(self, pinned: Any, units: Sequence[Unit], results: Results) -> Any:

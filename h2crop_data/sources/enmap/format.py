@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from h2crop_data.constants import COARSE, ENMAP_FLAGS, REFLECTANCE_FILL
-from h2crop_data.cube.columns import Column
+from h2crop_data.cube.columns import Column, Dtype
 from h2crop_data.cube.schema import (
     BAND_COORDINATE_CHUNK,
     ArraySpec,
@@ -15,9 +15,10 @@ from h2crop_data.cube.schema import (
     ValueRules,
     reflectance_attributes,
 )
+from h2crop_data.shift import APPLIED, NOT_NEEDED
 
 NAME = "enmap"
-COLUMNS = (
+SHARE_COLUMNS = (
     Column("enmap_cloud_share", "number", "pixels with the flag `cloud`", "share", NAME, "derived"),
     Column("enmap_flagged_share", "number", "pixels with a flag the recipe counts", "share", NAME, "derived"),
     Column("enmap_fill_share", "number", "values without a measurement", "share", NAME, "derived"),
@@ -31,6 +32,82 @@ COLUMNS = (
         imported=False,
     ),
 )
+#: The detectors, which are measured apart: visible and near infrared, short wave infrared.
+DETECTORS = ("vnir", "swir")
+#: What becomes of the shift of a scene, beside `shift.py`; after the first three it is known, the others say why not
+#: after a colon.
+MATCH_REPORTED, OF_DATATAKE = "reported", "datatake"
+MATCH_DECISIONS = (APPLIED, NOT_NEEDED, MATCH_REPORTED, OF_DATATAKE, "rejected", "not_measured")
+MATCH_TRUSTED = MATCH_DECISIONS[:3]
+#: The column of windows.
+MATCH_WINDOWS = "enmap_windows"
+#: What a match says of one detector: name, what it is, unit.
+FIGURES = (
+    ("east", "how far east content lay of where it belongs, against Sentinel-2", "m"),
+    ("north", "how far north", "m"),
+    ("sd_east", "standard deviation of that eastwards: of the match, and of where Sentinel-2's dates lie", "m"),
+    ("sd_north", "the same northwards", "m"),
+    ("match_sd_east", "standard deviation eastwards of the match alone", "m"),
+    ("match_sd_north", "the same northwards", "m"),
+    ("check_east", "how far east by another way of measuring", "m"),
+    ("check_north", "how far north by that", "m"),
+    ("correlation", "of its boundaries with those of Sentinel-2", ""),
+    ("clear", "ground it was measured on, of that of the scene with Sentinel-2", "share"),
+)
+
+
+def derived(name: str, dtype: Dtype, text: str, unit: str = "") -> Column:
+    """A column on the match of a sample's scene."""
+    return Column(name, dtype, text, unit, NAME, "derived", always=False, imported=False)
+
+
+#: What samples say of the shift of their scene, where a recipe has it measured.
+MATCH_COLUMNS = (
+    derived(
+        "enmap_match",
+        "text",
+        "what became of the shift of its scene: `applied`, `not_needed`, `reported`, `datatake: why`, `rejected: why`, "
+        "`not_measured: why`",
+    ),
+    *(
+        derived(f"enmap_{detector}_{name}", "number", f"{detector.upper()}: {text}", unit)
+        for detector in DETECTORS
+        for name, text, unit in FIGURES
+    ),
+    derived(
+        MATCH_WINDOWS,
+        "texts",
+        "the same by window, with the first sample of a block alone: detector, x and y of its middle in metres of the "
+        "scene's zone, east and north in metres, "
+        "correlation, pixels of 15 m",
+    ),
+    derived("enmap_reference", "texts", "the dates of Sentinel-2 that its scene was matched with"),
+    derived("enmap_reference_aligned", "number", "of these, dates whose own shift is known"),
+    derived("enmap_reference_sd", "number", "standard deviation along an axis of where their median lies", "m"),
+)
+
+
+def later(name: str, dtype: Dtype, text: str, unit: str = "") -> Column:
+    """A column that came after format 1.0; an import has none."""
+    return Column(name, dtype, text, unit, NAME, "derived", always=False, imported=False)
+
+
+#: Angles are those that METADATA.XML states for the centre of the scene.
+SCENE_COLUMNS = (
+    later("enmap_version", "text", "version of the processor"),
+    later("enmap_day_of_year", "integer", "day of acquisition, from 1, in UTC"),
+    later("enmap_sun_zenith", "number", "of the sun at the centre of the scene; null where unknown", "degrees"),
+    later("enmap_sun_azimuth", "number", "of the sun there, from north over east", "degrees"),
+    later("enmap_view_zenith", "number", "of the satellite there, from both off-nadir angles", "degrees"),
+    later("enmap_across_off_nadir", "number", "off-nadir angle across the direction of flight", "degrees"),
+    later("enmap_along_off_nadir", "number", "off-nadir angle along the direction of flight", "degrees"),
+    later(
+        "enmap_layers_missing", "texts", "quality layers that the scene lacks: shares of their flags are null, not 0"
+    ),
+    later("enmap_empty_bands", "texts", "centres of stored bands without data in the scene", "nm"),
+    later("enmap_noisy_bands", "texts", "centres of stored bands that are noise in the scene", "nm"),
+)
+COLUMNS = SHARE_COLUMNS + SCENE_COLUMNS
 
 
 def enmap_format(bands: int, cell_size: int) -> SourceFormat:
@@ -72,6 +149,7 @@ def enmap_format(bands: int, cell_size: int) -> SourceFormat:
         )
         for name in ("wavelength", "fwhm")
     )
+    columns = (*COLUMNS, *MATCH_COLUMNS)
     return SourceFormat(
-        NAME, "EnMAP", "enmap", arrays, coordinates, {"enmap_bands": bands}, COLUMNS, makes_samples=True
+        NAME, "EnMAP", "enmap", arrays, coordinates, {"enmap_bands": bands}, columns, makes_samples=True
     )

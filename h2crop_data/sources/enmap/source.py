@@ -4,17 +4,31 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import geopandas as gpd
 
 from h2crop_data.catalog.access import raster_geobox
+from h2crop_data.catalog.items import acquired
 from h2crop_data.catalog.providers import enmap_scene
 from h2crop_data.cube.schema import SourceFormat
-from h2crop_data.errors import MissingFileError, SceneError
+from h2crop_data.errors import H2cropError, MissingFileError, SceneError
+from h2crop_data.grid import Cell, ProcessingTile, tiles_of
 from h2crop_data.recipe.model import EnmapSettings
-from h2crop_data.sources.enmap.assemble import EnmapTask, enmap_block
+from h2crop_data.sources.enmap.assemble import EnmapTask, enmap_block, read_scene_into
 from h2crop_data.sources.enmap.format import enmap_format
+from h2crop_data.sources.enmap.match import (
+    MATCH_STEP,
+    NOT_MATCHED,
+    MatchDecision,
+    SceneMatch,
+    decided,
+    match_columns,
+    match_unit,
+    scene_match,
+)
+from h2crop_data.sources.enmap.readings import CUBE_ALGORITHM, EnmapReading, as_enmap_reading, scene_reading
 from h2crop_data.sources.enmap.scene import (
     EnmapScenes,
     SceneFacts,
@@ -25,14 +39,25 @@ from h2crop_data.sources.enmap.scene import (
 )
 from h2crop_data.sources.enmap.select import choose_enmap
 from h2crop_data.sources.enmap.words import EnmapWords
+from h2crop_data.sources.readings import ReadCounts, Reading
 from h2crop_data.sources.scenes import SceneDecision, item_identity, read_items
-from h2crop_data.sources.source import BlockGround, Observed, PlannedBlock, ReadFile, Request, Source, SourceBlock
+from h2crop_data.sources.scratch import Scratch
+from h2crop_data.sources.source import (
+    BlockGround,
+    Observed,
+    PlannedBlock,
+    ReadFile,
+    Reference,
+    Request,
+    Source,
+    SourceBlock,
+)
 from h2crop_data.sources.timing import Stopwatch
 from h2crop_data.sources.units import Results, Unit
 from h2crop_data.splits.lists import ListedPatch, patch_outline, published_patch
 
-#: Files read for a block: image and quality layers.
-FILES_A_BLOCK = 8
+#: Files read of a scene: image and quality layers.
+FILES_A_SCENE = 8
 #: The file of a plan with the facts of its scenes.
 FACTS = "enmap-facts.parquet"
 
@@ -42,7 +67,7 @@ class Enmap(Source):
 
     name = "enmap"
     group = "enmap"
-    algorithm = 1
+    algorithm = CUBE_ALGORITHM
     settings = EnmapSettings
     words = EnmapWords()
     #: These choose scenes and cells; what is chosen is part of the input hash itself.
@@ -82,10 +107,40 @@ class Enmap(Source):
         }
         return [units.get(block.scene, []) for block in blocks]
 
+    def matching_units(
+        self,
+        settings: EnmapSettings,
+        pinned: EnmapScenes,
+        blocks: Sequence[PlannedBlock],
+        reference: Reference | None,
+    ) -> list[list[Unit]]:
+        if settings.coregistration == "none" or reference is None:
+            return [[] for _ in blocks]
+        # A scene has one shift: of all ground that is built of it.
+        ground: dict[str, set[ProcessingTile]] = defaultdict(set)
+        for block in blocks:
+            ground[block.scene] |= {tile for cell in block.cells for tile in tiles_of(cell)}
+        scenes = {name: (pinned.by_id[name], sorted(ground[name])) for name in sorted(ground) if name in pinned.by_id}
+        references = reference([(tiles, acquired(item)) for item, tiles in scenes.values()])
+        units = {
+            name: match_unit(item, tiles, needs)
+            for (name, (item, tiles)), needs in zip(scenes.items(), references, strict=True)
+        }
+        if settings.unmatched != "datatake":
+            return [[units[block.scene]] if block.scene in units else [] for block in blocks]
+        together: dict[str, list[Unit]] = defaultdict(list)
+        datatakes = self.datatakes(pinned)
+        for name, unit in sorted(units.items()):
+            together[datatakes[name]].append(unit)
+        return [together[datatakes[block.scene]] if block.scene in units else [] for block in blocks]
+
     def with_results(self, pinned: EnmapScenes, units: Sequence[Unit], results: Results) -> EnmapScenes:
-        looked_at = {unit.name: results[unit.id] for unit in units}
-        return pinned.with_facts(
-            {name: result.error or scene_facts(result.read()) for name, result in looked_at.items()}
+        known = [(unit, results[unit.id]) for unit in units]
+        looked_at = {unit.name: result for unit, result in known if unit.step != MATCH_STEP}
+        matched = {unit.name: result for unit, result in known if unit.step == MATCH_STEP}
+        return replace(
+            pinned.with_facts({name: result.error or scene_facts(result.read()) for name, result in looked_at.items()}),
+            matches={**pinned.matches, **matched},
         )
 
     def files(self, pinned: EnmapScenes) -> dict[str, bytes]:
@@ -131,14 +186,70 @@ class Enmap(Source):
     def seconds_to_read(
         self, settings: EnmapSettings, pinned: EnmapScenes, blocks: Collection[Mapping[str, Any]]
     ) -> float:
-        return len(blocks) * FILES_A_BLOCK * pinned.seconds_a_read
+        return len({block["scene"] for block in blocks}) * FILES_A_SCENE * pinned.seconds_a_read
 
-    def task(self, settings: EnmapSettings, pinned: EnmapScenes, block: PlannedBlock) -> EnmapTask | None:
-        scene = pinned.by_id.get(block.scene)
+    def readings(self, settings: EnmapSettings, pinned: EnmapScenes, blocks: Sequence[PlannedBlock]) -> list[Reading]:
+        cells: dict[str, list[Cell]] = defaultdict(list)
+        for block in blocks:
+            cells[block.scene] += block.cells
+        season = blocks[0].season if blocks else 0
+        found = [self.reading(settings, pinned, scene, of_scene) for scene, of_scene in cells.items()]
+        # A scene that cannot be read is told of by its blocks.
+        return [as_enmap_reading(reading, season) for reading in found if isinstance(reading, EnmapReading)]
+
+    def reading(
+        self, settings: EnmapSettings, pinned: EnmapScenes, name: str, cells: Sequence[Cell]
+    ) -> EnmapReading | H2cropError | None:
+        """A scene over some cells, or why it cannot be read; None where the plan has no such scene."""
+        scene = pinned.by_id.get(name)
         if scene is None:
             return None
-        unknown = SceneError(f"{scene.id}: the plan does not say which bands it has, and nobody looked")
-        return EnmapTask(settings, scene, pinned.facts.get(scene.id, unknown))
+        unknown = SceneError(f"{name}: the plan does not say which bands it has, and nobody looked")
+        facts = pinned.facts.get(name, unknown)
+        if isinstance(facts, H2cropError):
+            return facts
+        if settings.coregistration == "none":
+            return scene_reading(scene, facts, cells)
+        try:
+            _, decision = self.match(settings, pinned, name)
+        except H2cropError as error:
+            return error
+        return scene_reading(scene, facts, cells, {band.number: decision.shifts[band.detector] for band in facts.bands})
+
+    def match(self, settings: EnmapSettings, pinned: EnmapScenes, scene: str) -> tuple[SceneMatch, MatchDecision]:
+        """What was found of a scene's shift and what becomes of it.
+
+        Raises SceneError where the recipe refuses it, and the error of the unit that matched it.
+        """
+        results = pinned.matches
+        match = scene_match(results[scene].read()) if scene in results else NOT_MATCHED
+        others = []
+        if match.doubt and settings.unmatched == "datatake":
+            datatakes = self.datatakes(pinned)
+            others = [
+                scene_match(result.read())
+                for name, result in sorted(results.items())
+                if name != scene and datatakes[name] == datatakes[scene] and result.error is None
+            ]
+        decision = decided(match, settings, others)
+        if match.doubt and settings.unmatched == "refuse":
+            raise SceneError(
+                f"{scene}: its shift against Sentinel-2 is not known ({match.doubt}); `enmap.unmatched: unshifted` "
+                "takes it where its product says it lies"
+            )
+        return match, decision
+
+    def read(self, reading: Reading, scratch: Scratch, watch: Stopwatch) -> ReadCounts:
+        read_scene_into(scratch, reading.id, reading.task.only(set(reading.cells)), watch)
+        # Counted are the tiles of composites, as a plan tells them.
+        return ReadCounts()
+
+    def task(self, settings: EnmapSettings, pinned: EnmapScenes, block: PlannedBlock) -> EnmapTask | None:
+        name = next((reading.id for reading in block.readings if reading.source == self.name), "")
+        own = self.reading(settings, pinned, block.scene, block.cells)
+        if own is None or isinstance(own, H2cropError) or settings.coregistration == "none":
+            return None if own is None else EnmapTask(settings, own, name)
+        return EnmapTask(settings, own, name, match_columns(*self.match(settings, pinned, block.scene)))
 
     def assemble(self, task: EnmapTask, ground: BlockGround, watch: Stopwatch) -> SourceBlock:
         return enmap_block(task, ground, watch)

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
 from h2crop_data.cube.index import IndexTables
 from h2crop_data.cube.schema import SourceFormat
 from h2crop_data.datasheet.facts import cells_of, found_in, recipe_sections
-from h2crop_data.datasheet.markdown import count
+from h2crop_data.datasheet.markdown import count, table
 from h2crop_data.datasheet.quality import band_row
 from h2crop_data.datasheet.words import Coordinates, SourceWords
+from h2crop_data.sources.enmap.format import DETECTORS, MATCH_DECISIONS, MATCH_TRUSTED
 
 #: Wavelengths whose bands stand for EnMAP: blue, green, red, near infrared, short wave infrared, nm.
 SHOWN_WAVELENGTHS = (490.0, 560.0, 665.0, 865.0, 1610.0, 2200.0)
@@ -39,13 +42,14 @@ class EnmapWords(SourceWords):
     def pixels(self, source: SourceFormat) -> str:
         return "of EnMAP those without a flag that the recipe counts"
 
+    def quality(self, source: SourceFormat, tables: IndexTables) -> list[list[str]]:
+        matched = any("enmap_match" in samples for samples in tables.samples.values())
+        return [*super().quality(source, tables), *([matched_scenes(tables)] if matched else [])]
+
     def limits(self, source: SourceFormat, tables: IndexTables) -> list[str]:
         limits = ["Flagged EnMAP pixels keep their values: `enmap_quality` says which to leave out."]
-        if recipe_sections(tables, source.name):
-            limits.append(
-                "EnMAP lies where its product says, resampled once (cubic) to the grid of 30 m. Its shift against "
-                "Sentinel-2 is not measured: usually below a pixel, not always."
-            )
+        limits += sorted({limit_of_matches(section) for section in recipe_sections(tables, source.name)})
+        limits += unknown_flags(tables) + useless_bands(tables)
         samples = sum(len(one) for one in tables.samples.values())
         cells = sum(cells_of(one) for one in tables.samples.values())
         if 0 < cells < samples:
@@ -55,6 +59,85 @@ class EnmapWords(SourceWords):
                 "pixels count every copy."
             )
         return limits
+
+
+def limit_of_matches(section: Mapping[str, Any]) -> str:
+    """What a user must know of where EnMAP lies. section: of EnMAP in a recipe that was kept."""
+    once = "resampled once (cubic) to the grid of 30 m"
+    if section.get("coregistration", "none") == "apply":
+        return (
+            f"EnMAP lies where it was matched with clear dates of Sentinel-2, each of its two detectors apart, {once}. "
+            "Scenes that could not be matched lie where their product says, unless `enmap_match` says otherwise."
+        )
+    measured = (
+        "was measured and not made good: `enmap_match`"
+        if section.get("coregistration") == "report"
+        else "is not measured: usually below a pixel, not always"
+    )
+    return f"EnMAP lies where its product says, {once}. Its shift against Sentinel-2 {measured}."
+
+
+def matched_scenes(tables: IndexTables) -> list[str]:
+    """How far scenes lay off by detector, what became of it, and how far tiles of one datatake differ, by season."""
+    rows = []
+    for season, samples in tables.samples.items():
+        if "enmap_match" not in samples:
+            continue
+        scenes = samples.drop_duplicates("scene")
+        became = scenes["enmap_match"].str.split(":").str[0]
+        trusted = scenes[became.isin(MATCH_TRUSTED)]
+        words = [count(int((became == word).sum())) for word in MATCH_DECISIONS]
+        for name in DETECTORS:
+            east, north = (trusted[f"enmap_{name}_{axis}"].to_numpy(float) for axis in ("east", "north"))
+            lengths = np.hypot(east, north)
+            known = np.percentile(lengths, [50, 95, 100]) if len(lengths) else [np.nan] * 3
+            sd = max(trusted[f"enmap_{name}_sd_{axis}"].median() for axis in ("east", "north"))
+            by_datatake = trusted.groupby(trusted["scene_time"].dt.strftime("%Y-%m-%d"))
+            axes = [by_datatake[f"enmap_{name}_{axis}"] for axis in ("east", "north")]
+            spread = max((float((one.max() - one.min()).max()) for one in axes), default=np.nan)
+            figures = ["-" if np.isnan(value) else f"{value:.1f} m" for value in (*known, sd, spread)]
+            rows.append([str(season), name.upper(), *figures, *words])
+    columns = ["season", "detector", "shift of a scene, median", "95 %", "largest", "sd", "spread over a day's tiles"]
+    return table([*columns, *(word.replace("_", " ") for word in MATCH_DECISIONS)], rows)
+
+
+def samples_by_text(tables: IndexTables, column: str) -> dict[str, int]:
+    """Each text of a column of lists of the samples index -> how many samples have it, the most frequent first."""
+    found: Counter[str] = Counter()
+    for samples in tables.samples.values():
+        if column in samples:
+            found.update(text for texts in samples[column] if is_list(texts) for text in set(texts))
+    return dict(sorted(found.items(), key=lambda one: (-one[1], one[0])))
+
+
+def is_list(value: object) -> bool:
+    """Whether a row has a list; rows that an earlier h2crop built have none."""
+    return isinstance(value, list | np.ndarray)
+
+
+def unknown_flags(tables: IndexTables) -> list[str]:
+    """What missing quality layers mean."""
+    missing = samples_by_text(tables, "enmap_layers_missing")
+    if not missing:
+        return []
+    named = ", ".join(f"`{layer}` ({count(number)} samples)" for layer, number in missing.items())
+    return [
+        f"Scenes of some samples lack a quality layer: {named}. Their pixels have none of its flags because nobody "
+        "knows, which never means that there is no cloud, shadow or defect. `enmap_layers_missing` names the layer; "
+        "`enmap_cloud_share` and `enmap_flagged_share` are null where they would need it."
+    ]
+
+
+def useless_bands(tables: IndexTables) -> list[str]:
+    """Which bands hold noise or nothing."""
+    kinds = {"enmap_noisy_bands": "mostly noise", "enmap_empty_bands": "without data"}
+    told = []
+    for column, what in kinds.items():
+        bands = {f"{float(centre):.0f}": 0 for centre in samples_by_text(tables, column)}
+        if bands:
+            centres = ", ".join(sorted(bands, key=int))
+            told.append(f"Bands {what} in some scene, and stored all the same: {centres} nm; `{column}` says where.")
+    return told
 
 
 def shown_bands(bands: int, wavelengths: Sequence[float] | None) -> list[tuple[str, int]]:

@@ -8,8 +8,8 @@ from math import hypot, isnan
 from typing import Any, Literal
 
 from h2crop_data.recipe.model import Sentinel2Settings
-from h2crop_data.sentinel2.date_shifts import APPLIED, DateShifts, what_becomes_of
-from h2crop_data.shift import NO_SHIFT, Shift
+from h2crop_data.sentinel2.date_shifts import DateShifts
+from h2crop_data.shift import APPLIED, NO_SHIFT, Shift, what_becomes_of
 
 #: Column of the table of dates that says what became of a shift, and its word for one that would have been applied.
 DECISION = "alignment"

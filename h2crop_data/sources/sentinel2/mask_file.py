@@ -92,6 +92,15 @@ class TileMasks:
         with zipfile.ZipFile(self.path) as archive:
             return np.frombuffer(archive.read(member(place)), np.uint8).reshape(MASK_SIDE, MASK_SIDE)
 
+    def clear_on_ground(self, place: int) -> NDArray[np.bool_]:
+        """Where a date is clear, (y, x) at 20 m of the ground that it shows once its shift is made good."""
+        shift = applied_shift(self.dates[place])
+        steps = np.arange(MASK_SIDE) + 0.5
+        rows = np.floor(steps - shift.north / MASK_PIXEL).astype(int).clip(0, MASK_SIDE - 1)
+        columns = np.floor(steps + shift.east / MASK_PIXEL).astype(int).clip(0, MASK_SIDE - 1)
+        cleared: NDArray[np.bool_] = self.codes(place)[np.ix_(rows, columns)] == MaskCode.CLEAR
+        return cleared
+
     def clear(self, name: str) -> NDArray[np.bool_]:
         """Where the date that an item shows is clear, (y, x) at 20 m; nowhere for an item it has nothing of."""
         place = self.places.get(name)

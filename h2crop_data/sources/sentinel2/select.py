@@ -9,9 +9,10 @@ import pystac
 from shapely.geometry.base import BaseGeometry
 
 from h2crop_data.catalog.items import number_of
-from h2crop_data.catalog.providers import datastrip_asset, offset_evidence, sentinel2_asset
+from h2crop_data.catalog.providers import asset_of_band, datastrip_asset, offset_evidence, sentinel2_asset
 from h2crop_data.errors import PlanError, SceneError
 from h2crop_data.recipe.model import Sentinel2Settings
+from h2crop_data.sentinel2.reference import REFERENCE_BANDS
 from h2crop_data.sentinel2.reflectance import decide_offset
 from h2crop_data.sources.scenes import PinnedItems, SceneDecision, decision
 from h2crop_data.sources.sentinel2.detectors import l2a_bands
@@ -71,6 +72,7 @@ def choose_sentinel2(
             keys = [sentinel2_asset(item, band) for band in (*source.bands, "SCL")]
             keys += mask_assets(item, [band for band in of_masks if band not in source.bands])
             keys += [] if source.alignment == "none" else filter(None, [datastrip_asset(item)])
+            keys += reference_assets(item)
             bands = list(dict.fromkeys([*source.bands, *of_masks]))
             offset = decide_offset(source.offset, offset_evidence(item, bands))
         except SceneError as error:
@@ -95,6 +97,11 @@ def choose_sentinel2(
     decisions = [*with_missing(decisions, l1c), *l1c.decisions]
     decisions = sorted(decisions, key=lambda one: one.id)
     return Sentinel2Scenes.of(taken, decisions, l1c.items), decisions
+
+
+def reference_assets(item: pystac.Item) -> list[str]:
+    """The assets that scenes of other sensors are matched with, those that there are."""
+    return [key for band in REFERENCE_BANDS if (key := asset_of_band(item, band)) is not None]
 
 
 def mask_assets(item: pystac.Item, bands: Sequence[str]) -> list[str]:

@@ -26,12 +26,21 @@ from h2crop_data.sources.sentinel2.format import sentinel2_format
 from h2crop_data.sources.sentinel2.granules import grid_from_result, grid_unit
 from h2crop_data.sources.sentinel2.mask_file import MaskFile, open_masks
 from h2crop_data.sources.sentinel2.readings import ALGORITHM, NO_PIXELS, Sentinel2Reading, as_reading, readings_of
+from h2crop_data.sources.sentinel2.reference import reference_unit
 from h2crop_data.sources.sentinel2.select import Sentinel2Scenes, choose_sentinel2
-from h2crop_data.sources.sentinel2.tile_unit import MASK_STEP, mask_ground, mask_units, tile_tasks
+from h2crop_data.sources.sentinel2.tile_unit import (
+    MASK_STEP,
+    mask_ground,
+    mask_unit,
+    mask_units,
+    tasks_of_tiles,
+    tile_tasks,
+)
 from h2crop_data.sources.sentinel2.to_read import masks_to_read, sentinel2_to_read
 from h2crop_data.sources.sentinel2.words import Sentinel2Words
 from h2crop_data.sources.source import (
     BlockGround,
+    GroundNear,
     MatchedBands,
     PlannedBlock,
     ReadFile,
@@ -60,6 +69,7 @@ class Sentinel2(Source):
     settings = Sentinel2Settings
     words = Sentinel2Words()
     not_identity = NO_PIXELS
+    gives_reference = True
     faults: ClassVar = {"gaps": "s2_gaps", "impossible": "s2_impossible"}
 
     def format(self, settings: Sentinel2Settings, cell_size: int) -> SourceFormat:
@@ -130,6 +140,15 @@ class Sentinel2(Source):
     ) -> dict[ProcessingTile, Unit]:
         """The units that mask clouds under some blocks, by tile."""
         return mask_units(settings, pinned, tiles_under(blocks), blocks[0].season if blocks else 0)
+
+    def reference_units(
+        self, settings: Sentinel2Settings, pinned: Sentinel2Scenes, wanted: Sequence[GroundNear], season: int
+    ) -> list[list[Unit]]:
+        # Clouds are masked over them even where a recipe masks its composites by the classification alone.
+        tiles = {tile for of_ground, _ in wanted for tile in of_ground}
+        tasks = {task.tile: task for task in tasks_of_tiles(settings, pinned, sorted(tiles), season)}
+        masks = {tile: mask_unit(task, season) for tile, task in tasks.items()}
+        return [[reference_unit(tasks[tile], masks[tile], moment) for tile in own] for own, moment in wanted]
 
     def with_results(self, pinned: Sentinel2Scenes, units: Sequence[Unit], results: Results) -> Sentinel2Scenes:
         # Files that cannot be read now cost the blocks that need them, when they are built.

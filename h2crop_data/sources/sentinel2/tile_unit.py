@@ -64,9 +64,14 @@ def mask_units(
 def tile_tasks(
     settings: Sentinel2Settings, scenes: Sentinel2Scenes, tiles: Sequence[ProcessingTile], season: int
 ) -> list[TileTask]:
-    """What is masked: some tiles, in order, each with its scenes of a season."""
-    if not settings.looks_at_tiles or not tiles:
-        return []
+    """What is masked: some tiles, in order, each with its scenes of a season; nothing where clouds are not masked."""
+    return tasks_of_tiles(settings, scenes, tiles, season) if settings.looks_at_tiles and tiles else []
+
+
+def tasks_of_tiles(
+    settings: Sentinel2Settings, scenes: Sentinel2Scenes, tiles: Sequence[ProcessingTile], season: int
+) -> list[TileTask]:
+    """Some tiles, in order, each with its scenes of a season."""
     ordered = sorted(set(tiles))
     over = items_over(scenes.items, list(map(tile_ground, ordered)))
     matches = l1c_of_items(scenes.items, scenes.l1c) if l1c_bands(settings.clouds) else None

@@ -6,7 +6,6 @@ one of theirs. While one piece is composited the next is read.
 
 from __future__ import annotations
 
-import threading
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import pystac
-from affine import Affine
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 
@@ -27,7 +25,6 @@ from h2crop_data.grid import Cell, geobox
 from h2crop_data.sentinel2.clear import has_value, too_bright
 from h2crop_data.sentinel2.composite import Observation, median_composite, median_values
 from h2crop_data.sentinel2.reflectance import NO_NUMBER, sentinel2_reflectance
-from h2crop_data.sentinel2.shifted_grid import nearest_on_shifted_grid, on_shifted_grid
 from h2crop_data.shift import NO_SHIFT, Shift
 from h2crop_data.sources.readings import ReadCounts
 from h2crop_data.sources.sentinel2.cell_shifts import CellShifts
@@ -41,11 +38,10 @@ from h2crop_data.sources.sentinel2.masks import (
     unit_masks,
 )
 from h2crop_data.sources.sentinel2.readings import Box, CellPart, Sentinel2Reading
+from h2crop_data.sources.sentinel2.shifted_reading import moved_grid, read_shifted
 from h2crop_data.sources.timing import Stopwatch
 
 Pixels = NDArray[np.int16]
-#: Resampling takes several times the memory of what it gives, and many threads read.
-ONE_AT_A_TIME = threading.Lock()
 
 
 class UnreadableItemError(Exception):
@@ -284,17 +280,10 @@ class UnitMaker:
         asked = self.reading.settings.resampling
         if asked != "nearest" and not is_classes:
             return self.reader.warp(item, key, moved_grid(self.grid(box), shift), asked)
-        # In whole pixels of 20 m, as files have them.
-        margin = 2 * shift.margin(2 * FINE)
-        top, bottom, left, right = box
-        around = self.grid((top - margin, bottom + margin, left - margin, right + margin))
-        numbers = self.reader.read(item, key, around, "nearest")
-        if numbers is None:
+        found = read_shifted(self.reader, item, key, self.grid(box), shift, is_classes=is_classes)
+        if found is None:
             return self.warped(item, key, box, parts, "nearest" if is_classes else "cubic", shift)
-        times = (bottom - top + 2 * margin) // len(numbers)
-        resample = nearest_on_shifted_grid if is_classes else on_shifted_grid
-        with ONE_AT_A_TIME:
-            return resample(numbers, shift, times * FINE, margin // times)
+        return found
 
     def warped(
         self,
@@ -464,11 +453,6 @@ def together(pieces: Sequence[tuple[NDArray[Any], Sequence[CellPart]]], box: Box
                 pixels[places] = own[places]
     assert pixels is not None, "an item is read for some parts"
     return pixels
-
-
-def moved_grid(grid: GeoBox, shift: Shift) -> GeoBox:
-    """A pixel grid that lies elsewhere."""
-    return GeoBox(grid.shape, Affine.translation(shift.east, shift.north) @ grid.affine, grid.crs)
 
 
 def ground_of(reading: Sentinel2Reading) -> Box:

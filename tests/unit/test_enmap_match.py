@@ -1,0 +1,160 @@
+"""What becomes of the shift of a scene, and references of several tiles on its pixels."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from affine import Affine
+from hypothesis import given
+from hypothesis import strategies as st
+from odc.geo.geobox import GeoBox
+
+from h2crop_data.grid import TILE_SIZE, ProcessingTile
+from h2crop_data.recipe.model import EnmapSettings
+from h2crop_data.shift import NO_SHIFT, Shift
+from h2crop_data.sources.enmap.match import (
+    SceneMatch,
+    UnmatchableError,
+    common_part,
+    decided,
+    match_columns,
+    mosaic_of,
+    seen_by_sentinel2,
+)
+
+FILL = -32768
+SIDE = TILE_SIZE // 15
+
+
+def match(east: float, north: float, swir: tuple[float, float] | None = None, reason: str = "") -> SceneMatch:
+    """What was found of a scene. reason: why SWIR's is not to be trusted."""
+    shifts = {"vnir": (east, north), "swir": swir or (east, north)}
+    detectors = {
+        name: {"east": one[0], "north": one[1], "reason": reason if name == "swir" else "", "windows": []}
+        for name, one in shifts.items()
+    }
+    return SceneMatch(detectors, {"dates": ["2022-06-01"], "aligned": 1, "frame_sd": 1.0})
+
+
+def settings(**changes: Any) -> EnmapSettings:
+    """EnMAP in a recipe."""
+    return EnmapSettings(catalog="a.json", **changes)
+
+
+def test_each_detector_has_its_own_shift() -> None:
+    decision = decided(match(12.5, -4, swir=(9.0, -7.0)), settings())
+    assert decision.text == "applied"
+    assert decision.shifts == {"vnir": Shift(12.5, -4), "swir": Shift(9, -7)}
+
+
+@pytest.mark.parametrize(("swir", "word"), [((0.6, 0.6), "not_needed"), ((0.6, 1.2), "applied")])
+def test_both_detectors_must_be_near(swir: tuple[float, float], word: str) -> None:
+    decision = decided(match(0.1, 0.2, swir=swir), settings(coregistration_limit=1))
+    assert decision.text == word
+    assert any(decision.shifts.values()) == (word == "applied")
+
+
+def test_a_report_moves_nothing() -> None:
+    decision = decided(match(12, 3), settings(coregistration="report"))
+    assert decision.text == "reported"
+    assert not any(decision.shifts.values())
+
+
+@pytest.mark.parametrize("unmatched", ["unshifted", "refuse"])
+def test_what_is_not_trusted_moves_nothing(unmatched: str) -> None:
+    found = match(12, 3, reason="correlation 0.12")
+    decision = decided(found, settings(unmatched=unmatched), [match(12, 3), match(12, 4)])
+    assert decision.text == "rejected: swir: correlation 0.12"
+    assert decision.shifts == {"vnir": NO_SHIFT, "swir": NO_SHIFT}
+    columns = match_columns(found, decision)
+    # What was measured is told all the same.
+    assert columns["enmap_swir_east"] == 12
+    assert columns["enmap_reference"] == ["2022-06-01"]
+
+
+def test_a_datatake_lends_its_median_where_its_tiles_agree() -> None:
+    found, recipe = match(0, 0, reason="water"), settings(unmatched="datatake")
+    near = [match(10, 1), match(11, 2), match(12, 2)]
+    decision = decided(found, recipe, near)
+    assert decision.text == "datatake: rejected: swir: water"
+    assert decision.shifts == {"vnir": Shift(11, 2), "swir": Shift(11, 2)}
+    # One tile alone proves nothing, nor do tiles that differ, nor those that were rejected themselves.
+    for others in ([match(10, 1)], [match(10, 1), match(14, 1)], [match(10, 1), match(10, 1, reason="cloud")]):
+        assert decided(found, recipe, others).text == "rejected: swir: water"
+        assert not any(decided(found, recipe, others).shifts.values())
+
+
+@given(st.integers(1, 9), st.integers(1, 9), st.integers(-12, 12))
+def test_the_common_part_of_two_lines(target: int, source: int, corner: int) -> None:
+    """Against every place."""
+    whole: dict[int, int] = {place + corner: place for place in range(source) if 0 <= place + corner < target}
+    (here,), (there,) = common_part([target], [source], [corner])
+    assert list(range(target))[here] == list(whole)
+    assert list(range(source))[there] == list(whole.values())
+
+
+def reference(folder: Path, name: str, value: int, dates: int = 4) -> Path:
+    """A reference whose pixels all have one value, but for its north western one."""
+    bands = np.full((6, SIDE, SIDE), value, np.int16)
+    bands[:, 0, 0] = value + 1
+    facts = {"dates": ["2022-06-01"] if dates else [], "aligned": dates, "frame_sd": 1.0 if dates else None}
+    facts["gaps"] = False
+    path = folder / name
+    with path.open("wb") as file:
+        counts = np.full((SIDE, SIDE), dates, np.uint8)
+        np.savez_compressed(file, bands=bands, dates=counts, facts=np.array(json.dumps(facts)))
+    return path
+
+
+def test_references_lie_on_the_pixels_of_the_scene(tmp_path: Path) -> None:
+    """A scene 315 m west and 195 m north of the corner where four tiles meet; one of another zone is not looked at."""
+    tiles = [
+        ProcessingTile(32632, 30, 350),
+        ProcessingTile(32632, 31, 350),
+        ProcessingTile(32632, 30, 349),
+        ProcessingTile(32633, 31, 349),
+    ]
+    files = [reference(tmp_path, f"{place}.npz", 1000 * (place + 1)) for place in range(len(tiles))]
+    x, y = 31 * TILE_SIZE, 350 * TILE_SIZE
+    grid = GeoBox((20, 40), Affine(30, 0, x - 315, 0, -30, y + 195), "EPSG:32632")
+    mosaic = mosaic_of(grid, tiles, files)
+    assert mosaic is not None
+    assert mosaic.bands.shape == (6, 40, 80)
+    assert (mosaic.bands[:, :13, :21] == 1000).all()
+    assert (mosaic.bands[:, :13, 21:] == 2000).all()
+    assert (mosaic.bands[:, 13:, :21] == 3000).all()
+    assert (mosaic.bands[:, 13:, 21:] == FILL).all()
+    assert (mosaic.dates[13:, 21:] == 0).all()
+    assert (mosaic.window.row_off, mosaic.window.col_off, mosaic.window.height, mosaic.window.width) == (0, 0, 20, 40)
+
+
+def test_a_reference_is_cut_to_the_scene(tmp_path: Path) -> None:
+    """The first pixel of the tile lies 2 EnMAP pixels right and 1 down from the corner of the scene."""
+    tile = ProcessingTile(32632, 31, 350)
+    west, _, _, north = tile.bounds
+    grid = GeoBox((20, 40), Affine(30, 0, west - 60, 0, -30, north + 30), "EPSG:32632")
+    mosaic = mosaic_of(grid, [tile], [reference(tmp_path, "one.npz", 700)])
+    assert mosaic is not None
+    assert (mosaic.window.row_off, mosaic.window.col_off) == (1, 2)
+    assert (mosaic.bands[:, 0, 0] == 701).all()
+    assert (mosaic.bands != FILL).all()
+
+
+def test_without_dates_there_is_no_reference(tmp_path: Path) -> None:
+    tile = ProcessingTile(32632, 31, 350)
+    west, _, _, north = tile.bounds
+    grid = GeoBox((20, 40), Affine(30, 0, west, 0, -30, north), "EPSG:32632")
+    assert mosaic_of(grid, [tile], [reference(tmp_path, "one.npz", 700, dates=0)]) is None
+    odd = GeoBox((20, 40), Affine(30, 0, west + 7, 0, -30, north), "EPSG:32632")
+    with pytest.raises(UnmatchableError, match="no multiple of 15 m"):
+        mosaic_of(odd, [tile], [reference(tmp_path, "two.npz", 700)])
+
+
+def test_means_of_bands_need_all_of_them() -> None:
+    values = np.array([[[100, 200]], [[300, FILL]], [[7, FILL]]], np.int16)
+    weights = np.array([[0.25, 0.75, 0], [1.0, 0, 0]])
+    assert seen_by_sentinel2(values, weights).tolist() == [[[250, FILL]], [[100, 200]]]
