@@ -393,11 +393,11 @@ def test_a_pixel_is_covered_when_its_centre_lies_in_one_of_the_polygons(shapes: 
     known = covered([*shapes, shapely.Polygon()], box)
     assert known.dtype == bool
     x, y = centres(box)
-    union = shapely.union_all(shapes) if shapes else shapely.Polygon()
-    near_an_edge = np.zeros(box.shape, bool)
+    near_an_edge, expected = np.zeros((2, *box.shape), bool)
+    # One by one: a union of polygons whose edges nearly coincide can be invalid, and then says nothing.
     for shape in shapes:
+        expected |= shapely.contains_xy(shape, x, y)
         near_an_edge |= shapely.distance(shape.boundary, shapely.points(x, y)) < 1e-6
-    expected = shapely.contains_xy(union, x, y)
     np.testing.assert_array_equal(known[~near_an_edge], expected[~near_an_edge])
 
 
