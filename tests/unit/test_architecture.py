@@ -37,7 +37,7 @@ MAY_IMPORT = {
     # A store knows no recipe and no sensor.
     "cube": PURE | {"splits", "storage"},
     "simulate": BASE | {"sentinel2", "parcels"},
-    "report": PURE | {"cube", "storage"},
+    "report": PURE | {"cube", "enmap", "storage"},
     "training": PURE | {"cube", "parcels", "storage"},
     "datasheet": PURE | {"cube"},
     "published": BASE | {"cube", "storage", "parcels", "sources"},
@@ -46,8 +46,8 @@ MAY_IMPORT = {
     "pipeline": BASE | {"parcels", "cube", "datasheet", "sources", "storage", "splits"},
     "maintenance": BASE | {"cube", "parcels", "pipeline", "sources", "storage"},
     "cli": BASE
-    | {"catalog", "cube", "maintenance", "parcels", "pipeline", "published", "report", "simulate", "storage"}
-    | {"training", "validation"},
+    | {"catalog", "cube", "maintenance", "parcels", "pipeline", "published", "report", "simulate", "sources"}
+    | {"storage", "training", "validation"},
     "__main__": {"cli"},
     # The public face, each name loaded when it is asked for.
     "": {"cube", "errors", "maintenance", "pipeline", "recipe", "training", "validation"},

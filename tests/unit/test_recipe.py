@@ -433,6 +433,8 @@ def test_the_hash_knows_everything_else(france: Document) -> None:
         "cell_size": 960,
         "enmap/flagged/0": "water",
         "enmap/cloud_layer": "optional",
+        "enmap/coregistration": "report",
+        "enmap/unmatched": "refuse",
     }
     first = load_recipe(FRANCE).hash
     hashes = {first}
