@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from h2crop_data.enmap.boundaries import smoothed_boundaries
+from h2crop_data.matching import near_no_shift, solved, spectrum, vertex
 
 #: Windows along each axis at most, and the fewest pixels along one.
 MOST_ALONG, LEAST_SIDE = 8, 48
@@ -71,13 +72,13 @@ def residual_of(
         return None
     matrices, vectors = np.array([fit.matrix for fit in fits]), np.array([fit.vector for fit in fits])
     pixels = np.array([fit.pixels for fit in fits])
-    step = least_step(matrices.sum(axis=0), vectors.sum(axis=0))
+    step = solved(matrices.sum(axis=0), vectors.sum(axis=0))
     return Residual(
         moved=-step,
         covariance=covariance_of(matrices, vectors, step),
         correlation=float(np.average([fit.correlation for fit in fits], weights=pixels)),
         centres=np.array([fit.centre for fit in fits]),
-        by_window=-np.array([least_step(*both) for both in zip(matrices, vectors, strict=True)]),
+        by_window=-np.array([solved(*both) for both in zip(matrices, vectors, strict=True)]),
         correlations=np.array([fit.correlation for fit in fits]),
         pixels=pixels,
     )
@@ -120,11 +121,6 @@ def window_fit(layers: NDArray[np.float32], known: NDArray[np.bool_], window: tu
         float(across[0] / np.sqrt(among[0, 0] * own)),
         pixels,
     )
-
-
-def least_step(matrix: NDArray[np.float64], vector: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The step of normal equations, the shortest where they leave it open."""
-    return np.asarray(np.linalg.lstsq(matrix, vector, rcond=1e-6)[0], np.float64)
 
 
 def covariance_of(
@@ -172,8 +168,8 @@ def masked_correlation(
     others = surface[away & np.isfinite(surface)]
     contrast = (highest - float(others.mean())) / float(others.std()) if len(others) > 1 and others.std() else 0.0
     moved = [
-        column - farthest + top_of(surface[row], int(column)),
-        row - farthest + top_of(surface[:, column], int(row)),
+        column - farthest + vertex(surface[row], int(column)),
+        row - farthest + vertex(surface[:, column], int(row)),
     ]
     return Peak(np.array(moved), highest, contrast)
 
@@ -194,15 +190,11 @@ def correlation_surface(
         (one - one[mask].mean() if mask.any() else one) * mask
         for one, mask in zip((layer, reference), known, strict=True)
     ]
-    shape = tuple(cv2.getOptimalDFTSize(length + farthest) for length in layer.shape)
-    there, there_squared, there_known = (spectrum_of(one, shape) for one in (values[0], values[0] ** 2, masks[0]))
-    here, here_squared, here_known = (spectrum_of(one, shape) for one in (values[1], values[1] ** 2, masks[1]))
+    there, there_squared, there_known = (spectrum(one, farthest) for one in (values[0], values[0] ** 2, masks[0]))
+    here, here_squared, here_known = (spectrum(one, farthest) for one in (values[1], values[1] ** 2, masks[1]))
 
     def summed(one: NDArray[np.float32], other: NDArray[np.float32]) -> NDArray[np.float64]:
-        product = cv2.mulSpectrums(one, other, 0, conjB=True)
-        whole = cv2.idft(product, flags=cv2.DFT_SCALE | cv2.DFT_REAL_OUTPUT)
-        square = slice(0, 2 * farthest + 1)
-        return np.roll(whole, (farthest, farthest), (0, 1))[square, square].astype(np.float64)
+        return near_no_shift(cv2.mulSpectrums(one, other, 0, conjB=True), farthest).astype(np.float64)
 
     pixels = np.maximum(summed(there_known, here_known), 1)
     of_layer, of_reference = summed(there, here_known), summed(there_known, here)
@@ -212,19 +204,3 @@ def correlation_surface(
     spread = np.sqrt(np.maximum(spread_layer, 0) * np.maximum(spread_reference, 0))
     enough = (pixels >= LEAST_OVERLAP * pixels.max()) & (pixels >= LEAST_KNOWN) & (spread > 1e-6 * pixels)
     return np.where(enough, both / np.where(enough, spread, 1), np.nan)
-
-
-def spectrum_of(layer: NDArray[np.float32], shape: tuple[int, ...]) -> NDArray[np.float32]:
-    """The spectrum of a layer (y, x) with 0 around it, in OpenCV's packed form."""
-    padded = np.zeros(shape, np.float32)
-    padded[: layer.shape[0], : layer.shape[1]] = layer
-    return np.asarray(cv2.dft(padded), np.float32)
-
-
-def top_of(values: NDArray[np.float64], place: int) -> float:
-    """Where from a place the parabola through it and its neighbours is highest; 0 at an end."""
-    if not 0 < place < len(values) - 1:
-        return 0.0
-    before, here, after = values[place - 1 : place + 2].tolist()
-    bend = before - 2 * here + after
-    return float(0.5 * (before - after) / bend) if bend < 0 else 0.0

@@ -18,6 +18,7 @@ from h2crop_data.enmap.boundaries import REFERENCE_FINER, at_footprint, brought_
 from h2crop_data.enmap.boundary_matching import Peak, Residual, masked_correlation, residual_of
 from h2crop_data.enmap.detectors import Detector
 from h2crop_data.enmap.sentinel2_response import DETECTOR_BANDS
+from h2crop_data.matching import finer
 from h2crop_data.shift import Shift
 
 #: Metres of a pixel in which layers are compared.
@@ -140,7 +141,7 @@ class BoundaryPair:
         of_detector = DETECTOR_BANDS[detector]
         bands, reference_bands = scene.bands[of_detector], reference.bands[of_detector]
         imaged = (bands != REFLECTANCE_FILL).all(axis=0)
-        self.scene_known = finer_mask(inner(imaged & scene.clear & ~scene.water, BEYOND_CLOUD))
+        self.scene_known = finer(inner(imaged & scene.clear & ~scene.water, BEYOND_CLOUD))
         seen = (reference_bands != REFLECTANCE_FILL).all(axis=0) & (reference.dates > 0)
         self.reference_known = inner(seen, BEYOND_EDGE)
         self.images = [without_gaps(band) for band in bands]
@@ -199,11 +200,6 @@ def inner(mask: NDArray[np.bool_], distance: int) -> NDArray[np.bool_]:
     size = 2 * distance + 1
     square = np.ones((size, size), np.uint8)
     return cv2.erode(mask.view(np.uint8), square, borderType=cv2.BORDER_CONSTANT, borderValue=0) > 0
-
-
-def finer_mask(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """A mask (y, x) in pixels of half the size."""
-    return np.repeat(np.repeat(mask, REFERENCE_FINER, axis=0), REFERENCE_FINER, axis=1)
 
 
 def looked_up(mask: NDArray[np.bool_], moved: NDArray[np.float64]) -> NDArray[np.bool_]:

@@ -17,6 +17,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from h2crop_data.matching import near_no_shift, solved, spectrum, vertex
 from h2crop_data.sentinel2.edges import moved_pixels, smoothed
 
 #: Windows along each axis, at most, and the fewest pixels along one.
@@ -118,13 +119,15 @@ class CommonEdges:
             size = float(np.sqrt((common**2).sum() * (own**2).sum()))
             if size > 0:
                 weight = float(mask.sum()) / size
-                products = products + weight * cv2.mulSpectrums(spectrum(own), spectrum(common), 0, conjB=True)
-            overlap = spectrum(mask * fading(mask.shape))
+                products = products + weight * cv2.mulSpectrums(
+                    spectrum(own, FARTHEST), spectrum(common, FARTHEST), 0, conjB=True
+                )
+            overlap = spectrum(mask * fading(mask.shape), FARTHEST)
             overlaps = overlaps + cv2.mulSpectrums(overlap, overlap, 0, conjB=True)
         if isinstance(products, int):
             return None
         # A product of layers that are 0 in the same places is highest at no shift, as is the overlap of these places.
-        surface = near_no_shift(products) / np.maximum(near_no_shift(overlaps), 1)
+        surface = near_no_shift(products, FARTHEST) / np.maximum(near_no_shift(overlaps, FARTHEST), 1)
         return peak(np.asarray(cv2.GaussianBlur(surface, (0, 0), DAMPING), np.float32))
 
 
@@ -167,30 +170,10 @@ class System:
         return NormalEquations(pixels / own * matrix, pixels / own * vector, correlation, float(pixels))
 
 
-def solved(matrix: NDArray[np.float64], vector: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The step of normal equations, the shortest where they leave it open."""
-    return np.asarray(np.linalg.lstsq(matrix, vector, rcond=1e-6)[0], np.float64)
-
-
 def faded(layer: NDArray[np.uint8], mask: NDArray[np.float32]) -> NDArray[np.float32]:
     """A layer (y, x) without its mean, 0 where not clear and fading out towards the edges of its window."""
     mean = (layer * mask).sum() / mask.sum()
     return np.asarray((layer - mean) * mask * fading(mask.shape), np.float32)
-
-
-def spectrum(layer: NDArray[np.float32]) -> NDArray[np.float32]:
-    """The spectrum of a layer (y, x) with some 0 around it, in OpenCV's packed form."""
-    rows, columns = (cv2.getOptimalDFTSize(length + FARTHEST) for length in layer.shape)
-    padded = np.zeros((rows, columns), np.float32)
-    padded[: len(layer), : layer.shape[1]] = layer
-    return np.asarray(cv2.dft(padded), np.float32)
-
-
-def near_no_shift(spectrum: NDArray[np.float32]) -> NDArray[np.float32]:
-    """The cross-correlation (y, x) of a spectrum for shifts of up to FARTHEST pixels."""
-    surface = np.asarray(cv2.idft(spectrum, flags=cv2.DFT_SCALE | cv2.DFT_REAL_OUTPUT), np.float32)
-    square = slice(0, 2 * FARTHEST + 1)
-    return np.roll(surface, (FARTHEST, FARTHEST), (0, 1))[square, square]
 
 
 @lru_cache(maxsize=4)
@@ -207,12 +190,3 @@ def peak(surface: NDArray[np.floating]) -> NDArray[np.float64]:
     return np.array(
         [column - middle + vertex(surface[row], int(column)), row - middle + vertex(surface[:, column], int(row))]
     )
-
-
-def vertex(values: NDArray[np.floating], place: int) -> float:
-    """Where from a place the parabola through it and its neighbours is highest; 0 at an end."""
-    if not 0 < place < len(values) - 1:
-        return 0.0
-    before, here, after = (float(value) for value in values[place - 1 : place + 2])
-    bend = before - 2 * here + after
-    return 0.5 * (before - after) / bend if bend < 0 else 0.0

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from h2crop_data.constants import REFLECTANCE_FILL
+from h2crop_data.matching import finer
 from h2crop_data.sentinel2.composite import sort_layers
 
 #: Gradients of blue count so many times: they are that much smaller than those of the near infrared.
@@ -86,11 +87,6 @@ def kept_and_source(length: int, step: int) -> tuple[slice, slice]:
     size = max(0, length - abs(step))
     start = max(0, -step)
     return slice(start, start + size), slice(start + step, start + step + size)
-
-
-def finer(layer: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """A layer (y, x) in pixels of half the size."""
-    return np.repeat(np.repeat(layer, 2, axis=0), 2, axis=1)
 
 
 def common_edges(

@@ -14,13 +14,14 @@ import h2crop_data
 from h2crop_data.sources.formats import known_formats
 
 PACKAGE = Path(h2crop_data.__file__).parent
-PURE = {"bounded_map", "constants", "errors", "grid", "mgrs", "progress", "published_ids", "shift", ""}
+PURE = {"bounded_map", "constants", "errors", "grid", "matching", "mgrs", "progress", "published_ids", "shift", ""}
 BASE = PURE | {"plugins", "recipe"}
 MAY_IMPORT = {
     "bounded_map": set(),
     "constants": set(),
     "errors": set(),
     "grid": {"constants", "errors"},
+    "matching": set(),
     "mgrs": {"grid"},
     "published_ids": {"mgrs"},
     "plugins": {"errors"},
