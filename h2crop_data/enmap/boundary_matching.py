@@ -194,7 +194,8 @@ def correlation_surface(
     here, here_squared, here_known = (spectrum(one, farthest) for one in (values[1], values[1] ** 2, masks[1]))
 
     def summed(one: NDArray[np.float32], other: NDArray[np.float32]) -> NDArray[np.float64]:
-        return near_no_shift(cv2.mulSpectrums(one, other, 0, conjB=True), farthest).astype(np.float64)
+        product = np.asarray(cv2.mulSpectrums(one, other, 0, conjB=True), np.float32)
+        return near_no_shift(product, farthest).astype(np.float64)
 
     pixels = np.maximum(summed(there_known, here_known), 1)
     of_layer, of_reference = summed(there, here_known), summed(there_known, here)

@@ -21,7 +21,7 @@ from h2crop_data.enmap.boundary_matching import covariance_of, masked_correlatio
 from h2crop_data.enmap.coregistration import DetectorShift, ReferenceView, SceneView, coregister
 from h2crop_data.enmap.sentinel2_response import COMPARED_BANDS, Detector, sentinel2_weights
 from h2crop_data.errors import SceneError
-from h2crop_data.shift import Shift, cubic_weights
+from h2crop_data.shift import cubic_weights
 from h2crop_data.simulate.enmap.bands import enmap_bands
 
 #: EnMAP pixels along a side, ground around them, and metres of the pixels that fields are drawn in.
@@ -252,7 +252,3 @@ def test_detectors_see_the_bands_of_their_range() -> None:
         named: Detector = "vnir" if detector == "vnir" else "swir"
         found = coregister(replace(scene, bands=bands), ground)
         assert [name for name, one in found.items() if not one.reason] == [named]
-
-
-def test_shifts_are_where_content_lies() -> None:
-    assert coregister(view(vnir=(30, 60)), reference())["vnir"].shift > Shift(28, 58)
