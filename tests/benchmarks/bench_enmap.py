@@ -51,6 +51,7 @@ from rasterio.warp import reproject
 from reading_tiles import counting_decoded
 
 from h2crop_data.constants import COARSE, REFLECTANCE_FILL
+from h2crop_data.enmap.detectors import Detector
 from h2crop_data.enmap.product import Band
 from h2crop_data.enmap.quality import LAYERS
 from h2crop_data.grid import Cell, cells_of_area
@@ -117,8 +118,10 @@ def reading_of(folder: Path, layout: str, shifted: bool) -> EnmapReading:
     with rasterio.open(image_file(folder, layout)) as file:
         area = shapely.box(*file.bounds)
     cells = cells_of_area(area, f"EPSG:{EPSG}", CELL, "inside")
-    facts = SceneFacts(tuple(Band(i + 1, 420 + 9 * i, 8, 1e-4, 0) for i in range(BANDS)), {})
-    shifts = {band.number: SHIFTS[band.number > VNIR_BANDS] for band in facts.bands} if shifted else {}
+    detectors: list[Detector] = ["vnir" if i < VNIR_BANDS else "swir" for i in range(BANDS)]
+    bands = tuple(Band(i + 1, 420 + 9 * i, 8, 1e-4, 0, detector) for i, detector in enumerate(detectors))
+    facts = SceneFacts(bands, {})
+    shifts = {band.number: SHIFTS[band.detector == "swir"] for band in bands} if shifted else {}
     return scene_reading(item, facts, cells, shifts)
 
 
