@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 import pystac
 
 from h2crop_data.catalog.access import is_remote
+from h2crop_data.catalog.drafts import draft_of
 from h2crop_data.catalog.search import read_item_collection
 from h2crop_data.errors import CatalogError
 
@@ -22,14 +22,9 @@ def write_items(path: Path, items: Sequence[pystac.Item]) -> None:
     """
     features = [feature(item, path.parent) for item in sorted(items, key=lambda item: item.id)]
     text = json.dumps({"type": "FeatureCollection", "features": features}, indent=1, ensure_ascii=False)
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
+        with draft_of(path) as draft:
             draft.write_text(text + "\n", encoding="utf-8")
-            draft.replace(path)
-        finally:
-            draft.unlink(missing_ok=True)
     except OSError as error:
         raise CatalogError(f"cannot write the ItemCollection {path}: {error.strerror or error}") from error
 

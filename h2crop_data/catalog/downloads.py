@@ -29,6 +29,7 @@ from requests.exceptions import RequestException
 from urllib3.exceptions import HTTPError
 
 from h2crop_data.catalog.access import PAUSES, TIMEOUT
+from h2crop_data.catalog.drafts import draft_of
 from h2crop_data.catalog.whole_files import (
     BEGINNING,
     TIFF_NAME,
@@ -123,7 +124,7 @@ class CachedFile:
     """A file in a cache."""
 
     path: Path
-    #: Bytes that were downloaded for it now; 0 where it was there.
+    #: Bytes that it has more now than what was there of it; 0 where all was.
     downloaded: int
 
 
@@ -348,10 +349,5 @@ def why_broken(error: Exception) -> str:
 
 def write_json(path: Path, document: dict[str, Any]) -> None:
     """Write a file whole, or leave what is there."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
+    with draft_of(path) as draft:
         draft.write_text(json.dumps(document), encoding="utf-8")
-        draft.replace(path)
-    finally:
-        draft.unlink(missing_ok=True)

@@ -35,7 +35,9 @@ SENTINEL2_ASSETS: dict[str, tuple[str, ...]] = {
 #: Asset keys of the metadata of a datastrip: Copernicus Data Space; Planetary Computer.
 DATASTRIP_METADATA = ("datastrip_metadata", "datastrip-metadata")
 MGRS_TILE = re.compile(r"(?:^|[-_T])(\d{2}[C-X][A-Z]{2})(?:_|$)")
-ENMAP_NAME = re.compile(r"ENMAP01-____L2A-DT(?P<datatake>\d{10})_(?P<time>\d{8}T\d{6})Z_(?P<tile>\d{3})_")
+ENMAP_NAME = re.compile(
+    r"ENMAP01-____L2A-DT(?P<datatake>\d{10})_(?P<time>\d{8}T\d{6})Z_(?P<tile>\d{3})_(V(?P<version>\d{6})_)?"
+)
 
 
 def asset_of_band(item: pystac.Item, band: str) -> str | None:
@@ -182,3 +184,16 @@ def enmap_scene(item: pystac.Item) -> EnmapScene:
         sun_azimuth=number_of(item, "enmap:sunAzimuthAngle"),
         across_off_nadir=number_of(item, "enmap:acrossOffNadirAngle"),
     )
+
+
+def processing_version(item: pystac.Item) -> str:
+    """The processing version of a product, `01.04.02`: as its item states it, else of its name; empty for none."""
+    stated = item.properties.get("version")
+    return str(stated) if stated else version_in_name(item.id)
+
+
+def version_in_name(name: str) -> str:
+    """The processing version in the name of a product; empty for none."""
+    match = ENMAP_NAME.match(name)
+    digits = (match["version"] or "") if match else ""
+    return ".".join(digits[i : i + 2] for i in range(0, len(digits), 2))

@@ -17,6 +17,7 @@ from rasterio.enums import Compression, Interleaving
 from rasterio.errors import RasterioError
 from rasterio.windows import Window
 
+from h2crop_data.catalog.access import opened
 from h2crop_data.errors import ReadError
 
 #: Bytes that tell what a file is.
@@ -79,7 +80,7 @@ class StoredTile:
 def check_tiles(path: Path, size: int) -> None:
     """Refuse a TIFF of `size` bytes without a tile, that ends before its last one does, or whose last is damaged."""
     try:
-        with rasterio.open(path) as dataset:
+        with opened(str(path)) as dataset:
             tile = last_tile(dataset)
             if tile is None:
                 raise RefusedFileError("none of its tiles has a byte")

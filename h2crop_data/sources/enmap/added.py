@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -11,12 +10,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 import pystac
-import rasterio
 from odc.geo.geobox import GeoBox
 
-from h2crop_data.catalog.access import GDAL_OPTIONS, grid_of, read_text
+from h2crop_data.catalog.access import grid_of, opened, read_text
 from h2crop_data.catalog.collections import add_items
-from h2crop_data.catalog.providers import enmap_scene
+from h2crop_data.catalog.providers import ENMAP_NAME, enmap_scene, version_in_name
 from h2crop_data.catalog.whole_files import check_whole
 from h2crop_data.enmap.product import Band, parse_metadata
 from h2crop_data.enmap.properties import stated_properties
@@ -30,7 +28,6 @@ from h2crop_data.sources.enmap.select import CLOUD_LAYER
 NEEDED = ("image", "metadata", "quality_classes")
 COLLECTION = "ENMAP_HSI_L2A"
 STAC_EXTENSIONS = ("eo/v1.1.0", "view/v1.0.0", "projection/v1.0.0")
-NAME_FACTS = re.compile(r"-DT(?P<datatake>\d{10})_(?P<time>\d{8}T\d{6})Z_(?P<tile>\d{3})_V(?P<version>\d{6})_")
 
 
 @dataclass(frozen=True)
@@ -142,7 +139,7 @@ def product_item(product: FoundProduct) -> pystac.Item:
 
 def layer_grid(path: Path, key: str, bands: int) -> GeoBox:
     """The pixel grid of a file. Raises SceneError where it is not what its metadata says."""
-    with rasterio.Env(**GDAL_OPTIONS), rasterio.open(path) as dataset:
+    with opened(str(path)) as dataset:
         if key == "image" and dataset.count != bands:
             raise SceneError(f"{path.name} has {dataset.count} bands, METADATA.XML describes {bands}")
         if key == "image" and dataset.dtypes[0] != "int16":
@@ -154,11 +151,11 @@ def described_item(
     product: FoundProduct, stated: Mapping[str, Any], bands: Sequence[Band], grids: Mapping[str, GeoBox]
 ) -> pystac.Item:
     """The item of a product, with the fields of DLR's catalog that its files say."""
-    named = NAME_FACTS.search(product.name)
+    named = ENMAP_NAME.match(product.name)
     assert named is not None
     image = grids["image"]
     outline = image.extent.to_crs(LONLAT, resolution=image.extent.boundingbox.span_x / 8)
-    version = ".".join(named["version"][i : i + 2] for i in (0, 2, 4))
+    version = version_in_name(product.name)
     elevation = stated.get("enmap:sunElevationAngle") or 0
     item = pystac.Item(
         product.name,

@@ -1,4 +1,4 @@
-"""EnMAP products that a user downloaded by hand: found in folders and archives, checked, made into items.
+"""EnMAP products that a user downloaded by hand, as folders and archives have them.
 
 A product is the files of one name, `ENMAP01-____L2A-...-PART.TIF`, wherever they lie. Zip and tar files are unpacked,
 also those inside others; what lies about unpacked already is not unpacked again.
@@ -20,6 +20,7 @@ from functools import partial
 from pathlib import Path
 from typing import IO
 
+from h2crop_data.catalog.drafts import draft_of
 from h2crop_data.enmap.quality import LAYERS
 from h2crop_data.errors import UsageError
 from h2crop_data.progress import Progress, silent
@@ -252,17 +253,12 @@ def unpack_member(member: Member, path: Path) -> None:
     """
     if is_unpacked(member, path):
         return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
+    with draft_of(path) as draft:
         with member.open() as content, draft.open("wb") as file:
             shutil.copyfileobj(content, file, COPIED_BYTES)
             if file.tell() != member.size:
                 raise EOFError(f"{member.name} is cut short")
         os.utime(draft, (member.modified, member.modified))
-        draft.replace(path)
-    finally:
-        draft.unlink(missing_ok=True)
 
 
 def is_unpacked(member: Member, path: Path) -> bool:

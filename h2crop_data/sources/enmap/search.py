@@ -12,7 +12,7 @@ import shapely
 from shapely.geometry.base import BaseGeometry
 
 from h2crop_data.catalog.items import acquired, footprint
-from h2crop_data.catalog.providers import ENMAP_NAME, enmap_scene
+from h2crop_data.catalog.providers import ENMAP_NAME, enmap_scene, processing_version
 from h2crop_data.errors import SceneError
 from h2crop_data.grid import LONLAT, to_crs
 from h2crop_data.progress import Progress, silent
@@ -132,12 +132,3 @@ def scene_facts_stated(item: pystac.Item) -> Mapping[str, Any]:
     except SceneError:
         return dict.fromkeys(names)
     return {name: getattr(scene, name) for name in names}
-
-
-def processing_version(item: pystac.Item) -> str:
-    """The processing version of a product, `01.04.02`: as its item states it, else of its name."""
-    stated = item.properties.get("version")
-    if stated:
-        return str(stated)
-    digits = item.id.partition("_V")[2][:6]
-    return ".".join(digits[i : i + 2] for i in (0, 2, 4)) if digits.isdecimal() else ""
