@@ -36,12 +36,17 @@ class Shift:
 NO_SHIFT = Shift()
 
 
-def where_it_belongs(grid: GeoBox, shift: Shift) -> GeoBox:
-    """The pixel grid on which an image's content lies where it belongs. shift: along the axes of its own zone."""
+def where_it_lies(grid: GeoBox, shift: Shift) -> GeoBox:
+    """The pixel grid on which an image shows the ground of a grid. shift: along the axes of the grid's zone."""
     from affine import Affine
     from odc.geo.geobox import GeoBox
 
-    return GeoBox(grid.shape, Affine.translation(-shift.east, -shift.north) @ grid.affine, grid.crs)
+    return GeoBox(grid.shape, Affine.translation(shift.east, shift.north) @ grid.affine, grid.crs)
+
+
+def where_it_belongs(grid: GeoBox, shift: Shift) -> GeoBox:
+    """The pixel grid on which an image's content lies where it belongs. shift: along the axes of its own zone."""
+    return where_it_lies(grid, Shift(-shift.east, -shift.north))
 
 
 def what_becomes_of(reason: str, length: float, limit: float) -> str:

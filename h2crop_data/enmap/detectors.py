@@ -41,7 +41,7 @@ def enmap_detectors(
     """
     by_width = from_widths(wavelengths, widths, vnir_count)
     guesses = (
-        tuple((stated or {}).get(i + 1, by_width[i]) for i in range(len(wavelengths))) if stated else None,
+        tuple(stated.get(i + 1, by_width[i]) for i in range(len(wavelengths))) if stated else None,
         from_order(wavelengths),
         by_width,
     )

@@ -47,8 +47,9 @@ from h2crop_data.splits.squares import Square
 
 #: Reads a file of a plan by name.
 ReadFile = Callable[[str], bytes]
-#: For each of several pieces of ground, tiles and a moment -> the units of work whose results show these tiles near it.
+#: Tiles, and a moment near which they are to be shown.
 GroundNear = tuple[Sequence[ProcessingTile], datetime]
+#: For each of several pieces of ground the units of work whose results show its tiles near its moment.
 Reference = Callable[[Sequence[GroundNear]], list[list[Unit]]]
 
 

@@ -15,7 +15,7 @@ from rasterio.windows import Window
 
 from h2crop_data.constants import ENMAP_FLAGS
 from h2crop_data.errors import SceneError
-from h2crop_data.sources.enmap.layers import layers_elsewhere, read_flags
+from h2crop_data.sources.enmap.layers import layers_elsewhere, read_flags, read_layers
 
 WEST, NORTH = 500_985.0, 5_629_725.0
 IMAGE = GeoBox((24, 30), Affine(30, 0, WEST, 0, -30, NORTH), "EPSG:32631")
@@ -92,7 +92,9 @@ def test_each_pixel_has_the_flags_of_the_layer_over_it(tmp_path: Path, name: str
     whole = name in ("the image's", "larger than the image", "coarse", "fine")
     assert (uncovered == 0) == whole
     # One that has all pixels of the image and others is none to speak of.
-    assert bool(layers_elsewhere(item, IMAGE)) == (name not in ("the image's", "larger than the image"))
+    assert bool(layers_elsewhere(read_layers(item, IMAGE, IMAGE), IMAGE)) == (
+        name not in ("the image's", "larger than the image")
+    )
 
 
 @pytest.mark.parametrize("name", GRIDS)

@@ -56,42 +56,35 @@ FIGURES = (
 )
 
 
-def derived(name: str, dtype: Dtype, text: str, unit: str = "") -> Column:
-    """A column on the match of a sample's scene."""
+def later(name: str, dtype: Dtype, text: str, unit: str = "") -> Column:
+    """A column that came after format 1.0; an import has none."""
     return Column(name, dtype, text, unit, NAME, "derived", always=False, imported=False)
 
 
 #: What samples say of the shift of their scene, where a recipe has it measured.
 MATCH_COLUMNS = (
-    derived(
+    later(
         "enmap_match",
         "text",
         "what became of the shift of its scene: `applied`, `not_needed`, `reported`, `datatake: why`, `rejected: why`, "
         "`not_measured: why`",
     ),
     *(
-        derived(f"enmap_{detector}_{name}", "number", f"{detector.upper()}: {text}", unit)
+        later(f"enmap_{detector}_{name}", "number", f"{detector.upper()}: {text}", unit)
         for detector in DETECTORS
         for name, text, unit in FIGURES
     ),
-    derived(
+    later(
         MATCH_WINDOWS,
         "texts",
         "the same by window, with the first sample of a block alone: detector, x and y of its middle in metres of the "
         "scene's zone, east and north in metres, "
         "correlation, pixels of 15 m",
     ),
-    derived("enmap_reference", "texts", "the dates of Sentinel-2 that its scene was matched with"),
-    derived("enmap_reference_aligned", "number", "of these, dates whose own shift is known"),
-    derived("enmap_reference_sd", "number", "standard deviation along an axis of where their median lies", "m"),
+    later("enmap_reference", "texts", "the dates of Sentinel-2 that its scene was matched with"),
+    later("enmap_reference_aligned", "number", "of these, dates whose own shift is known"),
+    later("enmap_reference_sd", "number", "standard deviation along an axis of where their median lies", "m"),
 )
-
-
-def later(name: str, dtype: Dtype, text: str, unit: str = "") -> Column:
-    """A column that came after format 1.0; an import has none."""
-    return Column(name, dtype, text, unit, NAME, "derived", always=False, imported=False)
-
-
 #: Angles are those that METADATA.XML states for the centre of the scene.
 SCENE_COLUMNS = (
     later("enmap_version", "text", "version of the processor"),

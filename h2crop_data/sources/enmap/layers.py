@@ -8,7 +8,7 @@ nothing of the image refuses the scene.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -40,38 +40,45 @@ def read_flags(
 ) -> NDArray[np.uint16]:
     """The flags of a scene, (y, x) uint16 as ENMAP_FLAGS, on the image's grid or a window of it.
 
+    Parameters and errors as for `read_layers`.
+    """
+    target = image if window is None else part_of(image, window)
+    return flags_on(read_layers(item, image, target, bands), target)
+
+
+def read_layers(
+    item: pystac.Item, image: GeoBox, target: GeoBox, bands: Sequence[int] | None = None
+) -> Iterator[tuple[str, PlacedLayer]]:
+    """The layers that a scene has under a part of its image, by name.
+
     image: the whole grid of the image. bands: numbers of the bands whose defective pixels count; without them none do,
     but the mask is placed like the other layers. Raises SceneError for a layer that cannot be placed, ReadError.
     """
     if "quality_classes" not in item.assets:
         raise SceneError(f"{item.id} has no asset `quality_classes`")
-    target = image if window is None else part_of(image, window)
-    flags = np.zeros(target.shape, np.uint16)
     for layer in LAYERS:
-        if layer not in item.assets:
-            continue
-        href = item.assets[layer].href
-        if layer != "defective_pixel_mask":
-            placed = read_layer(href, image, target, [1])
-        else:
-            placed = read_layer(href, image, target, bands or [])
+        if layer in item.assets:
+            wanted = (bands or []) if layer == "defective_pixel_mask" else [1]
+            yield layer, read_layer(item.assets[layer].href, image, target, wanted)
+
+
+def flags_on(layers: Iterable[tuple[str, PlacedLayer]], target: GeoBox) -> NDArray[np.uint16]:
+    """What some layers say of the pixels of a grid, (y, x) uint16 as ENMAP_FLAGS."""
+    flags = np.zeros(target.shape, np.uint16)
+    for layer, placed in layers:
         own = layer_flags(layer, placed.codes)
         flags |= own if placed.grid == target else footprint_or(own, placed.grid, target, ENMAP_FLAGS["outside"])
     return flags
 
 
-def layers_elsewhere(item: pystac.Item, image: GeoBox) -> list[str]:
-    """What to say of layers that lie on another grid than the image, in words. Raises SceneError, ReadError."""
-    notes = []
-    for layer in LAYERS:
-        if layer in item.assets:
-            own = read_layer(item.assets[layer].href, image, image, []).grid
-            if own != image:
-                notes.append(
-                    f"its layer `{layer}` lies on another grid than the image ({in_words(own)} under it): it is placed "
-                    "by its own georeference, and what it does not cover counts as outside"
-                )
-    return notes
+def layers_elsewhere(layers: Iterable[tuple[str, PlacedLayer]], image: GeoBox) -> list[str]:
+    """What to say of layers that lie on another grid than the image, in words."""
+    return [
+        f"its layer `{layer}` lies on another grid than the image ({in_words(placed.grid)} under it): it is placed "
+        "by its own georeference, and what it does not cover counts as outside"
+        for layer, placed in layers
+        if placed.grid != image
+    ]
 
 
 def read_layer(href: str, image: GeoBox, target: GeoBox, bands: Sequence[int]) -> PlacedLayer:

@@ -86,14 +86,9 @@ def match_scene(task: MatchTask, needs: Sequence[Path]) -> bytes:
     grid = raster_geobox(item.assets["image"].href, "int16")
     try:
         mosaic = mosaic_of(grid, task.tiles, needs)
-        view = None if mosaic is None else scene_view(item, grid, mosaic.window)
+        view = scene_view(item, grid, mosaic.window)
     except UnmatchableError as error:
         return as_result(match_as_json({}, {}, str(error)), needs)
-    if mosaic is None or view is None:
-        reason = (
-            "no clear date of Sentinel-2 with all bands it is matched in lies over its cells in the zone of the scene"
-        )
-        return as_result(match_as_json({}, {}, reason), needs)
     origin = grid[mosaic.window.toslices()]
     matches = coregister(view, ReferenceView(mosaic.bands, mosaic.dates, mosaic.frame_sd))
     found: dict[str, Any] = {name: figures_of(match, origin) for name, match in matches.items()}
@@ -130,10 +125,10 @@ class Mosaic:
     aligned: int
 
 
-def mosaic_of(grid: GeoBox, tiles: Sequence[ProcessingTile], files: Sequence[Path]) -> Mosaic | None:
-    """The references of some tiles on the grid of a scene; None where none of its zone shows anything of it.
+def mosaic_of(grid: GeoBox, tiles: Sequence[ProcessingTile], files: Sequence[Path]) -> Mosaic:
+    """The references of some tiles on the grid of a scene.
 
-    Raises UnmatchableError where the pixels of the scene do not lie on those of references.
+    Raises UnmatchableError where none of its zone shows anything of it, or its pixels do not lie on theirs.
     """
     own = [(tile, file) for tile, file in zip(tiles, files, strict=True) if f"EPSG:{tile.epsg}" == str(grid.crs)]
     pixel = grid.affine.a / REFERENCE_FINER
@@ -161,7 +156,9 @@ def mosaic_of(grid: GeoBox, tiles: Sequence[ProcessingTile], files: Sequence[Pat
         variances.append(facts["frame_sd"] ** 2)
         aligned = max(aligned, facts["aligned"])
     if not dates.any():
-        return None
+        raise UnmatchableError(
+            "no clear date of Sentinel-2 with all bands it is matched in lies over its cells in the zone of the scene"
+        )
     rows, columns = (np.flatnonzero(dates.any(axis=axis)) // REFERENCE_FINER for axis in (1, 0))
     top, bottom, left, right = (int(number) for number in (rows[0], rows[-1] + 1, columns[0], columns[-1] + 1))
     inside = (
@@ -192,7 +189,8 @@ def seen_by_sentinel2(values: NDArray[Any], weights: NDArray[np.float64]) -> NDA
     missing = values == REFLECTANCE_FILL
     for place, row in enumerate(weights):
         counted = row > 0
-        mean = np.tensordot(row[counted].astype(np.float32), values[counted].astype(np.float32), axes=1)
+        # Sums of numpy, unlike products of matrices, are the same on any machine.
+        mean = (row[counted, None, None].astype(np.float32) * values[counted].astype(np.float32)).sum(axis=0)
         seen[place] = np.where(missing[counted].any(axis=0), np.float32(REFLECTANCE_FILL), np.rint(mean))
     return seen
 

@@ -30,7 +30,7 @@ from h2crop_data.errors import H2cropError, ReadError, SceneError
 from h2crop_data.grid import Cell, cells_of_area
 from h2crop_data.recipe.model import EnmapSettings
 from h2crop_data.sources.enmap.item_bands import item_differences
-from h2crop_data.sources.enmap.layers import layers_elsewhere, read_flags
+from h2crop_data.sources.enmap.layers import flags_on, layers_elsewhere, read_layers
 from h2crop_data.sources.scenes import PinnedItems, kept_identity
 from h2crop_data.sources.units import ProvisionalResult, Unit, UnitResult
 
@@ -102,10 +102,11 @@ def look_at_scene(item: pystac.Item, source: EnmapSettings, cell_size: int, need
     """
     product = metadata_of(item)
     image = image_of(item, product)
-    notes = [*item_differences(item, product), *layers_elsewhere(item, image.grid)]
+    layers = list(read_layers(item, image.grid, image.grid))
+    notes = [*item_differences(item, product), *layers_elsewhere(layers, image.grid)]
     bands = select_bands(product.bands, source.bands.exclude_nm, source.bands.count, source.bands.keep_nm)
     check_scaling(bands)
-    flags = read_flags(item, image.grid)
+    flags = flags_on(layers, image.grid)
     findings, unread = BandFindings((), ()), False
     try:
         findings = examine_sample(image, flags, bands)

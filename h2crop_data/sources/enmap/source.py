@@ -193,28 +193,30 @@ class Enmap(Source):
         for block in blocks:
             cells[block.scene] += block.cells
         season = blocks[0].season if blocks else 0
-        found = [self.reading(settings, pinned, scene, of_scene) for scene, of_scene in cells.items()]
+        tasks = [self.scene_task(settings, pinned, scene, of_scene) for scene, of_scene in cells.items()]
+        found = [task.reading for task in tasks if task is not None]
         # A scene that cannot be read is told of by its blocks.
         return [as_enmap_reading(reading, season) for reading in found if isinstance(reading, EnmapReading)]
 
-    def reading(
+    def scene_task(
         self, settings: EnmapSettings, pinned: EnmapScenes, name: str, cells: Sequence[Cell]
-    ) -> EnmapReading | H2cropError | None:
-        """A scene over some cells, or why it cannot be read; None where the plan has no such scene."""
+    ) -> EnmapTask | None:
+        """What is read of a scene over some cells, or why it cannot be; None where the plan has no such scene."""
         scene = pinned.by_id.get(name)
         if scene is None:
             return None
         unknown = SceneError(f"{name}: the plan does not say which bands it has, and nobody looked")
         facts = pinned.facts.get(name, unknown)
         if isinstance(facts, H2cropError):
-            return facts
+            return EnmapTask(settings, facts)
         if settings.coregistration == "none":
-            return scene_reading(scene, facts, cells)
+            return EnmapTask(settings, scene_reading(scene, facts, cells))
         try:
-            _, decision = self.match(settings, pinned, name)
+            match, decision = self.match(settings, pinned, name)
         except H2cropError as error:
-            return error
-        return scene_reading(scene, facts, cells, {band.number: decision.shifts[band.detector] for band in facts.bands})
+            return EnmapTask(settings, error)
+        shifts = {band.number: decision.shifts[band.detector] for band in facts.bands}
+        return EnmapTask(settings, scene_reading(scene, facts, cells, shifts), columns=match_columns(match, decision))
 
     def match(self, settings: EnmapSettings, pinned: EnmapScenes, scene: str) -> tuple[SceneMatch, MatchDecision]:
         """What was found of a scene's shift and what becomes of it.
@@ -246,10 +248,8 @@ class Enmap(Source):
 
     def task(self, settings: EnmapSettings, pinned: EnmapScenes, block: PlannedBlock) -> EnmapTask | None:
         name = next((reading.id for reading in block.readings if reading.source == self.name), "")
-        own = self.reading(settings, pinned, block.scene, block.cells)
-        if own is None or isinstance(own, H2cropError) or settings.coregistration == "none":
-            return None if own is None else EnmapTask(settings, own, name)
-        return EnmapTask(settings, own, name, match_columns(*self.match(settings, pinned, block.scene)))
+        own = self.scene_task(settings, pinned, block.scene, block.cells)
+        return None if own is None else replace(own, name=name)
 
     def assemble(self, task: EnmapTask, ground: BlockGround, watch: Stopwatch) -> SourceBlock:
         return enmap_block(task, ground, watch)

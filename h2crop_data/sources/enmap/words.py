@@ -16,6 +16,8 @@ from h2crop_data.datasheet.quality import band_row
 from h2crop_data.datasheet.words import Coordinates, SourceWords
 from h2crop_data.sources.enmap.format import DETECTORS, MATCH_DECISIONS, MATCH_TRUSTED
 
+#: The datatake in the name of a product.
+DATATAKE_OF_SCENE = r"-(DT\d{10})_"
 #: Wavelengths whose bands stand for EnMAP: blue, green, red, near infrared, short wave infrared, nm.
 SHOWN_WAVELENGTHS = (490.0, 560.0, 665.0, 865.0, 1610.0, 2200.0)
 
@@ -92,12 +94,20 @@ def matched_scenes(tables: IndexTables) -> list[str]:
             lengths = np.hypot(east, north)
             known = np.percentile(lengths, [50, 95, 100]) if len(lengths) else [np.nan] * 3
             sd = max(trusted[f"enmap_{name}_sd_{axis}"].median() for axis in ("east", "north"))
-            by_datatake = trusted.groupby(trusted["scene_time"].dt.strftime("%Y-%m-%d"))
+            by_datatake = trusted.groupby(trusted["scene"].str.extract(DATATAKE_OF_SCENE)[0])
             axes = [by_datatake[f"enmap_{name}_{axis}"] for axis in ("east", "north")]
             spread = max((float((one.max() - one.min()).max()) for one in axes), default=np.nan)
             figures = ["-" if np.isnan(value) else f"{value:.1f} m" for value in (*known, sd, spread)]
             rows.append([str(season), name.upper(), *figures, *words])
-    columns = ["season", "detector", "shift of a scene, median", "95 %", "largest", "sd", "spread over a day's tiles"]
+    columns = [
+        "season",
+        "detector",
+        "shift of a scene, median",
+        "95 %",
+        "largest",
+        "sd",
+        "spread over a datatake's tiles",
+    ]
     return table([*columns, *(word.replace("_", " ") for word in MATCH_DECISIONS)], rows)
 
 

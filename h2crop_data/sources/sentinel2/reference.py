@@ -38,11 +38,11 @@ from h2crop_data.sentinel2.reference import (
     frame_sd,
 )
 from h2crop_data.sentinel2.reflectance import sentinel2_reflectance
-from h2crop_data.shift import APPLIED, NOT_NEEDED, Shift
+from h2crop_data.shift import APPLIED, NOT_NEEDED, Shift, where_it_lies
 from h2crop_data.sources.scenes import kept_identity
 from h2crop_data.sources.sentinel2.alignment import DECISION, ONLY_REPORTED, Alignment
 from h2crop_data.sources.sentinel2.mask_file import TileMasks
-from h2crop_data.sources.sentinel2.shifted_reading import moved_grid, read_shifted
+from h2crop_data.sources.sentinel2.shifted_reading import read_shifted
 from h2crop_data.sources.sentinel2.tile_reading import TileTask
 from h2crop_data.sources.units import ProvisionalResult, Unit
 
@@ -210,7 +210,7 @@ class ReferenceMaker:
             else:
                 found = self.reader.read(item, key, self.grid, "nearest")
             if found is None:
-                found = self.reader.warp(item, key, moved_grid(self.grid, shift), "cubic")
+                found = self.reader.warp(item, key, where_it_lies(self.grid, shift), "cubic")
         finally:
             self.reader.close([item.assets[key].href])
         wide = found.astype(np.uint16) if found.dtype == np.uint8 else found

@@ -6,7 +6,6 @@ import threading
 from typing import Any
 
 import pystac
-from affine import Affine
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 
@@ -17,11 +16,6 @@ from h2crop_data.shift import Shift
 
 #: Resampling takes several times the memory of what it gives, and many threads read.
 ONE_AT_A_TIME = threading.Lock()
-
-
-def moved_grid(grid: GeoBox, shift: Shift) -> GeoBox:
-    """A pixel grid that lies elsewhere."""
-    return GeoBox(grid.shape, Affine.translation(shift.east, shift.north) @ grid.affine, grid.crs)
 
 
 def read_shifted(

@@ -25,7 +25,7 @@ from h2crop_data.grid import Cell, geobox
 from h2crop_data.sentinel2.clear import has_value, too_bright
 from h2crop_data.sentinel2.composite import Observation, median_composite, median_values
 from h2crop_data.sentinel2.reflectance import NO_NUMBER, sentinel2_reflectance
-from h2crop_data.shift import NO_SHIFT, Shift
+from h2crop_data.shift import NO_SHIFT, Shift, where_it_lies
 from h2crop_data.sources.readings import ReadCounts
 from h2crop_data.sources.sentinel2.cell_shifts import CellShifts
 from h2crop_data.sources.sentinel2.masks import (
@@ -38,7 +38,7 @@ from h2crop_data.sources.sentinel2.masks import (
     unit_masks,
 )
 from h2crop_data.sources.sentinel2.readings import Box, CellPart, Sentinel2Reading
-from h2crop_data.sources.sentinel2.shifted_reading import moved_grid, read_shifted
+from h2crop_data.sources.sentinel2.shifted_reading import read_shifted
 from h2crop_data.sources.timing import Stopwatch
 
 Pixels = NDArray[np.int16]
@@ -279,7 +279,7 @@ class UnitMaker:
         """An asset over a box, in pixels of 10 or 20 m, read where its date shows the ground of the box."""
         asked = self.reading.settings.resampling
         if asked != "nearest" and not is_classes:
-            return self.reader.warp(item, key, moved_grid(self.grid(box), shift), asked)
+            return self.reader.warp(item, key, where_it_lies(self.grid(box), shift), asked)
         found = read_shifted(self.reader, item, key, self.grid(box), shift, is_classes=is_classes)
         if found is None:
             return self.warped(item, key, box, parts, "nearest" if is_classes else "cubic", shift)
@@ -303,7 +303,7 @@ class UnitMaker:
             shared = common(part.box, box)
             if shared is None:
                 continue
-            numbers = self.reader.warp(item, key, moved_grid(part.cell.geobox(FINE), shift), method)
+            numbers = self.reader.warp(item, key, where_it_lies(part.cell.geobox(FINE), shift), method)
             if pixels is None:
                 nothing = 0 if numbers.dtype.kind == "u" else NO_NUMBER
                 pixels = np.full((box[1] - box[0], box[3] - box[2]), nothing, numbers.dtype)
