@@ -23,7 +23,7 @@ All distances in EnMAP pixels of 30 m, of accepted measurements where not said o
 - p95_px_<class>: match_p95_px by thousands of usable EnMAP pixels
 - correlation_gain_min, correlation_gain_min_far, correlation_gain_median: what correction adds to the correlation with
   Sentinel-2 at 30 m, the mean of a detector's bands; far: shifts over 0.2 pixels; near_dates: references within 80 days
-- correlation_lost: detectors whose correlation falls (crops of other seasons: boundaries fit, contrasts are opposite);
+- correlation_lost: detectors whose correlation falls (the planted shift loses as much: correlation_short_of_truth_max);
   correlation_short_of_truth_max: how far it stays below what the planted shift gives, at most
 - recipe30_*: gradients at 30 m and OpenCV's masked ECC instead; skimage_*: scikit-image's masked cross-correlation of
   the same boundaries, where it is installed; of all cases, VNIR
