@@ -118,7 +118,7 @@ def sealed_season(finished: FinishedSeason, parts: Sequence[SeasonPlan]) -> Seal
     faults: dict[str, list[str]] = {}
     for source, _ in used_sources(parts[-1].recipe):
         for kind, column in source.faults.items():
-            faults[kind] = [*faults.get(kind, []), *named_in(finished.samples, column)]
+            faults[kind] = sorted({*faults.get(kind, []), *named_in(finished.samples, column)})
     return SealedSeason(
         samples=len(finished.released),
         bytes=sum(file["bytes"] for file in finished.files),

@@ -39,8 +39,9 @@ DETECTORS = ("vnir", "swir")
 MATCH_REPORTED, OF_DATATAKE = "reported", "datatake"
 MATCH_DECISIONS = (APPLIED, NOT_NEEDED, MATCH_REPORTED, OF_DATATAKE, "rejected", "not_measured")
 MATCH_TRUSTED = MATCH_DECISIONS[:3]
-#: The column of windows.
+#: The columns of windows, and of scenes that a match lacks.
 MATCH_WINDOWS = "enmap_windows"
+REFERENCE_GAPS = "enmap_reference_gaps"
 #: What a match says of one detector: name, what it is, unit.
 FIGURES = (
     ("east", "how far east content lay of where it belongs, against Sentinel-2", "m"),
@@ -82,6 +83,7 @@ MATCH_COLUMNS = (
         "correlation, pixels of 15 m",
     ),
     later("enmap_reference", "texts", "the dates of Sentinel-2 that its scene was matched with"),
+    later(REFERENCE_GAPS, "texts", "Sentinel-2 scenes that could not be read for that"),
     later("enmap_reference_aligned", "number", "of these, dates whose own shift is known"),
     later("enmap_reference_sd", "number", "standard deviation along an axis of where their median lies", "m"),
 )

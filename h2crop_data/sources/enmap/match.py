@@ -1,7 +1,7 @@
 """Units of work that match a scene with Sentinel-2, and what becomes of the shift.
 
 The result of a unit is JSON: `detectors` (name -> figures and windows, in metres; `reason` says why its shift is not to
-be trusted), `reference` (dates, aligned, frame_sd).
+be trusted), `reference` (dates, aligned, frame_sd, gaps).
 """
 
 from __future__ import annotations
@@ -31,7 +31,14 @@ from h2crop_data.errors import SceneError
 from h2crop_data.grid import ProcessingTile
 from h2crop_data.recipe.enmap import EnmapSettings
 from h2crop_data.shift import APPLIED, NO_SHIFT, NOT_NEEDED, Shift
-from h2crop_data.sources.enmap.format import DETECTORS, FIGURES, MATCH_REPORTED, MATCH_WINDOWS, OF_DATATAKE
+from h2crop_data.sources.enmap.format import (
+    DETECTORS,
+    FIGURES,
+    MATCH_REPORTED,
+    MATCH_WINDOWS,
+    OF_DATATAKE,
+    REFERENCE_GAPS,
+)
 from h2crop_data.sources.enmap.layers import read_flags
 from h2crop_data.sources.enmap.scene import image_of, metadata_of
 from h2crop_data.sources.scenes import kept_identity
@@ -84,25 +91,28 @@ def match_scene(task: MatchTask, needs: Sequence[Path]) -> bytes:
     """How far a scene lies off its references, as JSON; provisional where these are. Raises SceneError, ReadError."""
     item = task.scene
     grid = raster_geobox(item.assets["image"].href, "int16")
+    gaps = gaps_of(needs)
     try:
         mosaic = mosaic_of(grid, task.tiles, needs)
         view = scene_view(item, grid, mosaic.window)
     except UnmatchableError as error:
-        return as_result(match_as_json({}, {}, str(error)), needs)
+        result = match_as_json({}, {"gaps": gaps}, str(error))
+        return ProvisionalResult(result) if gaps else result
     origin = grid[mosaic.window.toslices()]
     matches = coregister(view, ReferenceView(mosaic.bands, mosaic.dates, mosaic.frame_sd))
     found: dict[str, Any] = {name: figures_of(match, origin) for name, match in matches.items()}
-    facts = {"dates": mosaic.days, "aligned": mosaic.aligned, "frame_sd": round(mosaic.frame_sd, 2)}
-    return as_result(match_as_json(found, facts, ""), needs)
+    facts = {"dates": mosaic.days, "aligned": mosaic.aligned, "frame_sd": round(mosaic.frame_sd, 2), "gaps": gaps}
+    result = match_as_json(found, facts, "")
+    return ProvisionalResult(result) if gaps else result
 
 
-def as_result(result: bytes, references: Sequence[Path]) -> bytes:
-    """A result of a match; provisional where a scene could not be read for one of the references."""
+def gaps_of(references: Sequence[Path]) -> list[str]:
+    """The scenes that could not be read for some references."""
+    found: set[str] = set()
     for file in references:
         with np.load(file) as archive:
-            if reference_facts(archive)["gaps"]:
-                return ProvisionalResult(result)
-    return result
+            found |= set(reference_facts(archive)["gaps"])
+    return sorted(found)
 
 
 def reference_facts(archive: Mapping[str, NDArray[Any]]) -> dict[str, Any]:
@@ -253,7 +263,7 @@ class SceneMatch:
 
     #: Detector -> figures: `reason`, which is empty where its shift is to be trusted, those of FIGURES, `windows`.
     detectors: Mapping[str, Mapping[str, Any]]
-    #: `dates`, `aligned`, `frame_sd`.
+    #: `dates`, `aligned`, `frame_sd`, `gaps`.
     reference: Mapping[str, Any]
     #: Why nothing was matched; empty where something was.
     reason: str = ""
@@ -335,6 +345,7 @@ def match_columns(match: SceneMatch, decision: MatchDecision) -> dict[str, Any]:
     return columns | {
         MATCH_WINDOWS: windows,
         "enmap_reference": list(match.reference.get("dates", [])),
+        REFERENCE_GAPS: list(match.reference.get("gaps", [])),
         "enmap_reference_aligned": as_float(match.reference.get("aligned")),
         "enmap_reference_sd": as_float(match.reference.get("frame_sd")),
     }

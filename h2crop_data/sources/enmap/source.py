@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, ClassVar
 
 import geopandas as gpd
 
@@ -17,7 +17,7 @@ from h2crop_data.errors import H2cropError, MissingFileError, SceneError
 from h2crop_data.grid import Cell, ProcessingTile, tiles_of
 from h2crop_data.recipe.model import EnmapSettings
 from h2crop_data.sources.enmap.assemble import EnmapTask, enmap_block, read_scene_into
-from h2crop_data.sources.enmap.format import enmap_format
+from h2crop_data.sources.enmap.format import REFERENCE_GAPS, enmap_format
 from h2crop_data.sources.enmap.match import (
     MATCH_STEP,
     NOT_MATCHED,
@@ -70,6 +70,7 @@ class Enmap(Source):
     algorithm = CUBE_ALGORITHM
     settings = EnmapSettings
     words = EnmapWords()
+    faults: ClassVar = {"gaps": REFERENCE_GAPS}
     #: These choose scenes and cells; what is chosen is part of the input hash itself.
     not_identity = frozenset(
         {

@@ -2,7 +2,7 @@
 
 The result is a NumPy archive: `bands` (6, 1024, 1024) int16, reflectance x 10000 of REFERENCE_BANDS in pixels of 15 m;
 `dates` (1024, 1024) uint8, how many dates show a pixel; `facts`, JSON: `dates` (the days), `aligned` (of these, whose
-shift is made good or small), `frame_sd` (m along an axis), `gaps` (whether a scene could not be read).
+shift is made good or small), `frame_sd` (m along an axis), `gaps` (scenes that could not be read).
 """
 
 from __future__ import annotations
@@ -100,7 +100,7 @@ def make_reference(task: ReferenceTask, needs: Sequence[Path]) -> bytes:
     """
     masks = TileMasks(needs[0], task.alignment)
     known = [known_date(row, task) for row in masks.dates]
-    unreadable: set[int] = set()
+    unreadable: dict[int, str] = {}
     with GranuleReader(task.tile.settings.connections) as reader:
         while True:
             usable = [place for place in range(len(known)) if place not in unreadable]
@@ -112,12 +112,12 @@ def make_reference(task: ReferenceTask, needs: Sequence[Path]) -> bytes:
             except UnreadableDateError as failure:
                 if task.tile.settings.gaps == "fail":
                     raise failure.error from failure
-                unreadable.add(failure.place)
+                unreadable[failure.place] = failure.item
     of_taken = [known[place] for place in taken]
     facts = {
         "dates": [masks.dates[place]["time"] for place in taken],
         "aligned": sum(date.sd is not None for date in of_taken),
-        "gaps": bool(unreadable or masks.gaps),
+        "gaps": sorted({*unreadable.values(), *masks.gaps}),
         "frame_sd": frame_sd(of_taken, sum(date.sd is not None for date in known)),
     }
     buffer = io.BytesIO()
@@ -145,9 +145,9 @@ def known_date(row: dict[str, Any], task: ReferenceTask) -> KnownDate:
 class UnreadableDateError(Exception):
     """A date cannot be read."""
 
-    def __init__(self, place: int, error: ReadError | SceneError) -> None:
+    def __init__(self, place: int, item: str, error: ReadError | SceneError) -> None:
         super().__init__(str(error))
-        self.place, self.error = place, error
+        self.place, self.item, self.error = place, item, error
 
 
 class ReferenceMaker:
@@ -188,7 +188,7 @@ class ReferenceMaker:
             try:
                 found = self.of_item(name, band, shift)
             except (ReadError, SceneError) as error:
-                raise UnreadableDateError(place, error) from error
+                raise UnreadableDateError(place, name, error) from error
             if whole is None:
                 whole = found
             else:
