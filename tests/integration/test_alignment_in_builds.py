@@ -15,6 +15,7 @@ import pandas as pd
 import pytest
 import rasterio
 import yaml
+from changed_recipes import kept_recipe, recipe_document
 from checked_store import sign
 from numpy.typing import NDArray
 
@@ -70,12 +71,10 @@ def recipe_of(simulated: Path) -> RecipeOf:
     """Makes recipes of the region; keywords are settings of Sentinel-2, `recipe` others."""
 
     def make(**changes: Any) -> Recipe:
-        document = yaml.safe_load((simulated / "recipe.yaml").read_text(encoding="utf-8"))
+        document = recipe_document(simulated)
         document |= {"enmap": "none", "store": {"block_capacity": 2}, **changes.pop("recipe", {})}
         document["sentinel2"] |= {"bands": BANDS, "alignment": "apply", "alignment_limit": LIMIT, **changes}
-        path = simulated / f"recipe-{len(list(simulated.glob('recipe-*')))}.yaml"
-        path.write_text(yaml.safe_dump(document), encoding="utf-8")
-        return load_recipe(path)
+        return kept_recipe(simulated, document)
 
     return make
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -9,17 +10,25 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pystac
 import pytest
 import rasterio
-import yaml
 import zarr
+from changed_recipes import kept_recipe, recipe_document
+from numpy.typing import NDArray
+from rasterio.windows import Window
 
+from h2crop_data.catalog.access import raster_geobox
+from h2crop_data.catalog.search import read_item_collection
 from h2crop_data.cube.reading import read_index
-from h2crop_data.grid import Cell
+from h2crop_data.grid import Cell, home_tile
+from h2crop_data.maintenance.retract import retract_from_store
 from h2crop_data.pipeline.build import BuildError, build_store
-from h2crop_data.recipe.model import Recipe, load_recipe
+from h2crop_data.pipeline.extension import plan_extensions
+from h2crop_data.recipe.model import Recipe
 from h2crop_data.simulate.region import simulate_region
 from h2crop_data.simulate.settings import load_settings
+from h2crop_data.sources.enmap.match import scene_view
 from h2crop_data.validation.validate import validate_store
 
 #: Nine cells of 1920 m, two passes that lie off by more than half a pixel, dates of Sentinel-2 that lie off too.
@@ -27,6 +36,8 @@ SHIFTS = [(17.0, -9.0), (-21.0, 6.0)]
 SETTINGS: dict[str, Any] = {
     "seed": 11,
     "cells": 9,
+    # A row of cells lies in another processing tile.
+    "place": {"south": 5_374_080},
     "truth_reflectance": True,
     "enmap.scenes": 2,
     "enmap.months": [6, 7],
@@ -55,16 +66,14 @@ def recipe_of(simulated: Path) -> RecipeOf:
     """Makes recipes of the region; keywords are settings of EnMAP, `sentinel2` those of Sentinel-2."""
 
     def make(sentinel2: dict[str, Any] | str | None = None, **changes: Any) -> Recipe:
-        document = yaml.safe_load((simulated / "recipe.yaml").read_text(encoding="utf-8"))
+        document = recipe_document(simulated)
         document |= {"store": {"block_capacity": 4}}
         document["enmap"] |= {"max_flagged_share": 1, "max_cloud_cover": 100, **changes}
         if sentinel2 == "none":
             document["sentinel2"] = "none"
         else:
             document["sentinel2"] |= {"bands": ["B04", "B08"], **(sentinel2 or {})}
-        path = simulated / f"recipe-{len(list(simulated.glob('recipe-*')))}.yaml"
-        path.write_text(yaml.safe_dump(document), encoding="utf-8")
-        return load_recipe(path)
+        return kept_recipe(simulated, document)
 
     return make
 
@@ -174,3 +183,128 @@ def test_a_scene_that_cannot_be_matched_is_refused_or_used(recipe_of: RecipeOf, 
     samples = read_index(tmp_path / "used", "samples-2022")
     assert samples["enmap_match"].str.startswith("not_measured: no clear date of Sentinel-2").all()
     assert samples["enmap_vnir_east"].isna().all()
+
+
+def rows_of(store: Path) -> pd.DataFrame:
+    """The samples of a store in order of slot."""
+    return read_index(store, "samples-2022").sort_values("slot")
+
+
+def test_windows_say_where_they_lie_and_what_they_found(simulated: Path, stores: dict[str, Path]) -> None:
+    """In the first sample of every block, inside the scene; most of them near the planted shift."""
+    samples = rows_of(stores["apply"])
+    truth = pd.read_parquet(simulated / "truth/scenes.parquet").set_index("scene")
+    first = ~samples["block"].duplicated()
+    assert (samples["enmap_windows"].map(len) > 0).tolist() == first.tolist()
+    west, north = samples["x0"].min(), samples["y0"].max()
+    east, south = samples["x0"].max() + 1920, samples["y0"].min() - 1920
+    for _, row in samples[first].iterrows():
+        planted = truth.loc[row["scene"]]
+        for detector in ("vnir", "swir"):
+            told = [text.split()[1:] for text in row["enmap_windows"] if text.startswith(detector)]
+            x, y, shift_east, shift_north, correlation, pixels = np.array(told, float).T
+            assert (west - 100 < x).all()
+            assert (x < east + 100).all()
+            assert (south - 100 < y).all()
+            assert (y < north + 100).all()
+            assert len(set(zip(x, y, strict=True))) == len(told) > 5
+            assert np.median(shift_east) == pytest.approx(planted["shift_east"], abs=2)
+            assert np.median(shift_north) == pytest.approx(planted["shift_north"], abs=2)
+            assert np.abs(correlation).max() <= 1
+            assert pixels.min() >= 300
+
+
+def test_what_stands_beside_a_shift(simulated: Path, stores: dict[str, Path]) -> None:
+    truth = pd.read_parquet(simulated / "truth/scenes.parquet").set_index("scene")
+    for _, row in rows_of(stores["apply"]).drop_duplicates("scene").iterrows():
+        planted = truth.loc[row["scene"]]
+        for detector in ("vnir", "swir"):
+            for axis in ("east", "north"):
+                assert row[f"enmap_{detector}_check_{axis}"] == pytest.approx(planted[f"shift_{axis}"], abs=4.5)
+                match, total = (row[f"enmap_{detector}_{name}_{axis}"] for name in ("match_sd", "sd"))
+                assert total == pytest.approx(math.hypot(match, row["enmap_reference_sd"]), abs=0.05)
+            assert 0.3 <= row[f"enmap_{detector}_correlation"] <= 1
+            assert 0.05 <= row[f"enmap_{detector}_clear"] <= 1
+        days = [pd.Timestamp(day) for day in row["enmap_reference"]]
+        assert all(abs(day - row["scene_time"]).days < 183 for day in days)
+
+
+def test_unaligned_dates_are_used_as_they_lie_and_told(
+    recipe_of: RecipeOf, stores: dict[str, Path], tmp_path: Path
+) -> None:
+    build_store(recipe_of({"alignment": "none"}), tmp_path / "store", workers=1)
+    unaligned, aligned = (rows_of(store).drop_duplicates("scene") for store in (tmp_path / "store", stores["apply"]))
+    assert (unaligned["enmap_reference_aligned"] == 0).all()
+    assert (unaligned["enmap_reference_sd"].to_numpy() > 1.2 * aligned["enmap_reference_sd"].to_numpy()).all()
+    assert set(unaligned["enmap_match"]) == {"applied"}
+
+
+def plain_layer(item: pystac.Item, key: str) -> NDArray[Any]:
+    """A quality layer as its file has it, (y, x)."""
+    with rasterio.open(item.assets[key].href) as raster:
+        return np.asarray(raster.read(1))
+
+
+def test_cloud_and_water_of_a_scene_are_not_compared(simulated: Path) -> None:
+    """Against the codes of the layers."""
+    items = read_item_collection(simulated / "catalog/enmap.json")
+    cloudy = 0
+    for item in items:
+        grid = raster_geobox(item.assets["image"].href)
+        view = scene_view(item, grid, Window(0, 0, grid.shape[1], grid.shape[0]))
+        classes = plain_layer(item, "quality_classes")
+        hidden = (classes != 1) & (classes != 2)
+        hidden |= plain_layer(item, "quality_cirrus") >= 2
+        for key in ("quality_cloud", "quality_cloud_shadow", "quality_snow"):
+            hidden |= plain_layer(item, key) == 1
+        np.testing.assert_array_equal(view.clear, ~hidden & (plain_layer(item, "quality_testflags") & 3 != 3))
+        np.testing.assert_array_equal(view.water, classes == 2)
+        cloudy += int((hidden & (classes == 1)).sum())
+        assert view.bands.shape == (6, *classes.shape)
+        assert (classes == 2).any()
+    assert cloudy > 0
+
+
+def test_a_date_that_cannot_be_read_fails_the_match_or_is_left_out(
+    simulated: Path, recipe_of: RecipeOf, tmp_path: Path
+) -> None:
+    """B12, which only a match needs, of a date near both passes; a later build with the whole file matches anew."""
+    items = read_item_collection(simulated / "catalog/sentinel-2-c1-l2a.json")
+    (item,) = [one for one in items if "20220716" in one.id]
+    damaged = Path(item.assets["swir22"].href)
+    whole = damaged.read_bytes()
+    try:
+        damaged.write_bytes(whole[: len(whole) // 3])
+        with pytest.raises(BuildError, match=f"{item.id} asset swir22"):
+            build_store(recipe_of(), tmp_path / "store", workers=1)
+        report = build_store(recipe_of({"gaps": "record"}), tmp_path / "recorded", workers=1)
+    finally:
+        damaged.write_bytes(whole)
+    assert report.gaps == [item.id]
+    told = rows_of(tmp_path / "recorded").drop_duplicates("scene")
+    assert (told["enmap_match"] == "applied").all()
+    assert not any("2022-07-16" in day for days in told["enmap_reference"] for day in days)
+    assert [list(names) for names in told["enmap_reference_gaps"]] == [[item.id]] * 2
+    # What lacks a date holds for one build.
+    assert not list((tmp_path / "recorded/.build/work/enmap-match").glob("*.json"))
+    assert not validate_store(tmp_path / "recorded").errors
+    build_store(recipe_of(), tmp_path / "store", workers=1)
+    told = rows_of(tmp_path / "store").drop_duplicates("scene")
+    assert all(any("2022-07-16" in day for day in days) for days in told["enmap_reference"])
+    assert len(list((tmp_path / "store/.build/work/enmap-match").glob("*.json"))) == 2
+
+
+def test_what_is_left_of_a_scene_counts_as_built_from_the_same(recipe_of: RecipeOf, tmp_path: Path) -> None:
+    """The blocks of one tile are retracted: those of the other were matched on its ground too, and did not change."""
+    recipe = recipe_of()
+    one_by_one = recipe.changed(recipe, store=recipe.store.model_copy(update={"block_capacity": 1}))
+    store = tmp_path / "store"
+    build_store(one_by_one, store, workers=1)
+    samples = rows_of(store)
+    tiles = samples["cell"].map(lambda name: home_tile(Cell.parse(name)))
+    assert tiles.nunique() == 2
+    gone = samples["block"][tiles == tiles.value_counts().index[-1]].tolist()
+    retract_from_store(store, {2022: gone}, [], "a test")
+    (found,) = plan_extensions(one_by_one, str(store))
+    assert found.not_compared == len(gone)
+    assert found.changed == []

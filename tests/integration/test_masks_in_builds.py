@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import rasterio
-import yaml
+from changed_recipes import kept_recipe, recipe_document
 from checked_store import sign
 from numpy.typing import NDArray
 
@@ -27,7 +27,7 @@ from h2crop_data.pipeline.build import build_store
 from h2crop_data.pipeline.engine import BuildError
 from h2crop_data.pipeline.estimate import estimate
 from h2crop_data.pipeline.planning import make_plan
-from h2crop_data.recipe.model import Recipe, load_recipe
+from h2crop_data.recipe.model import Recipe
 from h2crop_data.sentinel2.clouds import MASK_PIXEL
 from h2crop_data.sentinel2.tile_masks import MaskCode, MaskRules
 from h2crop_data.simulate.region import simulate_region
@@ -73,12 +73,10 @@ def recipe_of(simulated: Path, tmp_path: Path) -> RecipeOf:
     """Makes recipes of the region; keywords are settings of Sentinel-2, `clouds` those of its masks."""
 
     def make(folder: Path = simulated, **changes: Any) -> Recipe:
-        document = yaml.safe_load((simulated / "recipe.yaml").read_text(encoding="utf-8"))
+        document = recipe_document(simulated)
         document |= {"enmap": "none", "store": {"block_capacity": 2}, **changes.pop("recipe", {})}
         document["sentinel2"] |= {"bands": ["B02", "B08", "B11"], "clouds": STEPS, "alignment": "none", **changes}
-        path = folder / f"recipe-{len(list(folder.glob('recipe-*')))}.yaml"
-        path.write_text(yaml.safe_dump(document), encoding="utf-8")
-        return load_recipe(path)
+        return kept_recipe(folder, document)
 
     return make
 

@@ -3,28 +3,48 @@
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import Sequence
+from datetime import UTC, datetime
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import pandas as pd
+import pystac
 import pytest
 from affine import Affine
 from hypothesis import given
 from hypothesis import strategies as st
 from odc.geo.geobox import GeoBox
 
-from h2crop_data.grid import TILE_SIZE, ProcessingTile
+from h2crop_data.constants import COARSE, ENMAP_FLAGS
+from h2crop_data.enmap.boundaries import REFERENCE_FINER
+from h2crop_data.enmap.coregistration import DATES_OF_FRAME
+from h2crop_data.enmap.quality import flags_of_layers
+from h2crop_data.enmap.sentinel2_response import COMPARED_BANDS
+from h2crop_data.errors import SceneError
+from h2crop_data.grid import TILE_SIZE, Cell, ProcessingTile
 from h2crop_data.recipe.model import EnmapSettings
+from h2crop_data.sentinel2.reference import FEWEST_SHOWN, REFERENCE_BANDS, REFERENCE_PIXEL
 from h2crop_data.shift import NO_SHIFT, Shift
 from h2crop_data.sources.enmap.match import (
     SceneMatch,
     UnmatchableError,
     common_part,
     decided,
+    match_as_json,
     match_columns,
     mosaic_of,
     seen_by_sentinel2,
 )
+from h2crop_data.sources.enmap.scene import EnmapScenes
+from h2crop_data.sources.enmap.source import Enmap
+from h2crop_data.sources.enmap.words import matched_scenes
+from h2crop_data.sources.source import GroundNear, PlannedBlock
+from h2crop_data.sources.units import Unit, UnitResult
+from h2crop_data.validation.checks.enmap import FLAGS_OF_LAYERS
 
 FILL = -32768
 SIDE = TILE_SIZE // 15
@@ -102,7 +122,7 @@ def reference(folder: Path, name: str, value: int, dates: int = 4) -> Path:
     bands = np.full((6, SIDE, SIDE), value, np.int16)
     bands[:, 0, 0] = value + 1
     facts = {"dates": ["2022-06-01"] if dates else [], "aligned": dates, "frame_sd": 1.0 if dates else None}
-    facts["gaps"] = False
+    facts["gaps"] = []
     path = folder / name
     with path.open("wb") as file:
         counts = np.full((SIDE, SIDE), dates, np.uint8)
@@ -157,3 +177,111 @@ def test_means_of_bands_need_all_of_them() -> None:
     values = np.array([[[100, 200]], [[300, FILL]], [[7, FILL]]], np.int16)
     weights = np.array([[0.25, 0.75, 0], [1.0, 0, 0]])
     assert seen_by_sentinel2(values, weights).tolist() == [[[250, FILL]], [[100, 200]]]
+
+
+def scene_name(datatake: int, tile: int) -> str:
+    """The name of a product."""
+    return f"ENMAP01-____L2A-DT{datatake:010d}_20220724T104526Z_{tile:03d}_V010302_20230628T165614Z"
+
+
+def scenes_with(folder: Path, matches: dict[str, SceneMatch]) -> EnmapScenes:
+    """Scenes of a plan after they were matched."""
+    folder.mkdir(exist_ok=True)
+    items, results = [], {}
+    for name, found in matches.items():
+        item = pystac.Item(name, None, None, datetime(2022, 7, 24, 10, 45, tzinfo=UTC), {})
+        item.properties |= {"enmap:overallQuality": "0", "eo:cloud_cover": 0, "enmap:sunElevationAngle": 60.0}
+        items.append(item)
+        path = folder / f"{name}.json"
+        path.write_bytes(match_as_json(found.detectors, found.reference, found.reason))
+        results[name] = UnitResult(path)
+    return EnmapScenes(items, matches=results)
+
+
+def test_only_tiles_of_the_same_datatake_lend_theirs(tmp_path: Path) -> None:
+    doubtful, own, other = match(0, 0, reason="water"), match(10, 1), match(40, 40)
+    names = [scene_name(7, 1), scene_name(7, 2), scene_name(7, 3), scene_name(8, 1), scene_name(8, 2)]
+    pinned = scenes_with(tmp_path, dict(zip(names, [doubtful, own, own, other, other], strict=True)))
+    _, decision = Enmap().match(settings(unmatched="datatake"), pinned, names[0])
+    assert decision.text.startswith("datatake: ")
+    assert set(decision.shifts.values()) == {Shift(10, 1)}
+    alone = scenes_with(tmp_path, dict(zip(names[:2] + names[3:], [doubtful, own, other, other], strict=True)))
+    assert Enmap().match(settings(unmatched="datatake"), alone, names[0])[1].text.startswith("rejected: ")
+
+
+def test_a_recipe_refuses_what_cannot_be_matched(tmp_path: Path) -> None:
+    name = scene_name(7, 1)
+    pinned = scenes_with(tmp_path, {name: match(0, 0, reason="water")})
+    with pytest.raises(SceneError, match=r"rejected: swir: water.*enmap\.unmatched"):
+        Enmap().match(settings(unmatched="refuse"), pinned, name)
+    task = Enmap().task(settings(unmatched="refuse"), pinned, planned(0, name))
+    assert task is not None
+    assert isinstance(task.reading, SceneError)
+
+
+def planned(number: int, scene: str, cell: str = "32632_1920_0240_2800") -> PlannedBlock:
+    """A block of one cell."""
+    one = Cell.parse(cell)
+    return PlannedBlock(number, 2022, "train", scene, [one], [one.outline], {}, "")
+
+
+@pytest.mark.parametrize("unmatched", ["unshifted", "datatake"])
+def test_blocks_wait_for_the_scenes_that_may_lend_them_a_shift(tmp_path: Path, unmatched: str) -> None:
+    """A scene is matched on the tiles of all of its blocks, for its own moment."""
+    names = [scene_name(7, 1), scene_name(7, 2), scene_name(8, 1)]
+    pinned = scenes_with(tmp_path, {name: match(1, 1) for name in names})
+    asked: list[GroundNear] = []
+
+    def references(wanted: Sequence[GroundNear]) -> list[list[Unit]]:
+        asked.extend(wanted)
+        return [[] for _ in wanted]
+
+    # The third block lies one processing tile east of the others.
+    cells = ["32632_1920_0240_2800", "32632_1920_0240_2800", "32632_1920_0248_2800", "32632_1920_0240_2800"]
+    scenes = [names[0], names[1], names[0], names[2]]
+    blocks = [planned(i, scene, cell) for i, (scene, cell) in enumerate(zip(scenes, cells, strict=True))]
+    units = Enmap().matching_units(settings(unmatched=unmatched), pinned, blocks, references)
+    own = [{unit.name for unit in of_block} for of_block in units]
+    together = {names[0], names[1]}
+    assert own == ([together, together, together, {names[2]}] if unmatched == "datatake" else [{one} for one in scenes])
+    assert sorted(len(tiles) for tiles, _ in asked) == [1, 1, 2]
+    assert {moment for _, moment in asked} == {datetime(2022, 7, 24, 10, 45, tzinfo=UTC)}
+    nothing = [[], [], [], []]
+    assert Enmap().matching_units(settings(coregistration="none"), pinned, blocks, references) == nothing
+    assert Enmap().matching_units(settings(), pinned, blocks, None) == nothing
+
+
+def test_the_datasheet_tells_how_far_tiles_of_a_datatake_differ() -> None:
+    """Two tiles of one, 2 m apart to the east; a third of another on the same day does not count with them."""
+    scenes = [(scene_name(7, 1), 10.0), (scene_name(7, 2), 12.0), (scene_name(8, 1), 50.0)]
+    rows: list[dict[str, Any]] = []
+    for name, east in scenes:
+        row: dict[str, Any] = {"scene": name, "enmap_match": "applied"}
+        for detector in ("vnir", "swir"):
+            row |= {f"enmap_{detector}_east": east, f"enmap_{detector}_north": 0.0}
+            row |= {f"enmap_{detector}_sd_east": 1.0, f"enmap_{detector}_sd_north": 1.0}
+        rows.append(row)
+    tables: Any = SimpleNamespace(samples={2022: pd.DataFrame(rows)})
+    text = "\n".join(matched_scenes(tables))
+    for detector in ("VNIR", "SWIR"):
+        assert f"| 2022 | {detector} | 12.0 m | 46.2 m | 50.0 m | 1.0 m | 2.0 m | 3 |" in text
+
+
+def test_what_both_sensors_say_of_a_match_agrees() -> None:
+    """Bands are joined by their place, pixels by their size; both must know for how many dates a frame is stated."""
+    assert tuple(COMPARED_BANDS) == REFERENCE_BANDS
+    assert REFERENCE_PIXEL * REFERENCE_FINER == COARSE
+    assert FEWEST_SHOWN == DATES_OF_FRAME
+
+
+def test_flags_of_a_layer_are_what_validation_takes_them_for() -> None:
+    for layer, names in FLAGS_OF_LAYERS.items():
+        assert flags_of_layers([layer]) == sum(ENMAP_FLAGS[name] for name in names)
+
+
+def test_the_page_on_enmap_has_the_bits_of_the_flags() -> None:
+    page = (Path(__file__).parents[2] / "docs/enmap.md").read_text(encoding="utf-8")
+    told = {}
+    for bits, names in re.findall(r"^\| ([\d, ]+) \| ((?:`\w+`(?:, )?)+) \|", page, re.MULTILINE):
+        told |= dict(zip(re.findall(r"\w+", names), map(int, bits.split(",")), strict=True))
+    assert told == ENMAP_FLAGS
