@@ -21,14 +21,17 @@ from rasterio.windows import Window
 from h2crop_data.catalog.access import raster_geobox
 from h2crop_data.catalog.search import read_item_collection
 from h2crop_data.cube.reading import read_index
-from h2crop_data.grid import Cell, home_tile
+from h2crop_data.grid import Cell, home_tile, to_crs
 from h2crop_data.maintenance.retract import retract_from_store
 from h2crop_data.pipeline.build import BuildError, build_store
 from h2crop_data.pipeline.extension import plan_extensions
+from h2crop_data.pipeline.planning import make_plan
+from h2crop_data.pipeline.survey import area_of
 from h2crop_data.recipe.model import Recipe
 from h2crop_data.simulate.region import simulate_region
 from h2crop_data.simulate.settings import load_settings
 from h2crop_data.sources.enmap.match import scene_view
+from h2crop_data.sources.enmap.search import search_enmap
 from h2crop_data.validation.validate import validate_store
 
 #: Nine cells of 1920 m, two passes that lie off by more than half a pixel, dates of Sentinel-2 that lie off too.
@@ -308,3 +311,33 @@ def test_what_is_left_of_a_scene_counts_as_built_from_the_same(recipe_of: Recipe
     (found,) = plan_extensions(one_by_one, str(store))
     assert found.not_compared == len(gone)
     assert found.changed == []
+
+
+def test_samples_keep_how_their_scene_was_seen_and_processed(simulated: Path, stores: dict[str, Path]) -> None:
+    """METADATA.XML and the item of a scene say the same; the item's `view:sun_azimuth` is 180 degrees off."""
+    items = {item.id: item for item in read_item_collection(simulated / "catalog/enmap.json")}
+    for _, row in rows_of(stores["apply"]).iterrows():
+        stated = items[row["scene"]].properties
+        assert row["enmap_sun_azimuth"] == pytest.approx(stated["enmap:sunAzimuthAngle"], abs=1e-4)
+        assert row["enmap_sun_zenith"] == pytest.approx(90 - stated["enmap:sunElevationAngle"], abs=1e-4)
+        across, along = (stated[f"enmap:{name}OffNadirAngle"] for name in ("across", "along"))
+        assert row["enmap_across_off_nadir"] == pytest.approx(across, abs=1e-4)
+        assert row["enmap_along_off_nadir"] == pytest.approx(along, abs=1e-4)
+        # From an orbit the ground is seen lower than from the satellite.
+        assert math.hypot(across, along) < row["enmap_view_zenith"] < 1.2 * math.hypot(across, along)
+        assert row["enmap_version"] == stated["enmap:archivedVersion"]
+        assert row["enmap_day_of_year"] == row["scene_time"].day_of_year
+        told = dict(text.split("=", 1) for text in row["enmap_processing"])
+        assert {"correctionType", "terrainCorrection", "cirrusHazeRemoval"} <= told.keys()
+
+
+def test_a_search_judges_as_a_plan_does(simulated: Path, recipe_of: RecipeOf) -> None:
+    """One of the passes is cloudy."""
+    recipe = recipe_of(max_cloud_cover=20)
+    plan = make_plan(recipe, 2022)
+    ground = to_crs(*area_of(recipe.area, recipe.locate), "OGC:CRS84")
+    found = search_enmap(recipe.enmap, recipe.locate_catalog(recipe.enmap.catalog), ground, [2022])
+    planned = {scene.id: (scene.taken, scene.reason) for scene in plan.scenes if scene.sensor == "enmap"}
+    assert {taken for taken, _ in planned.values()} == {True, False}
+    assert {scene.id: scene.taken for scene in found.scenes} == {name: taken for name, (taken, _) in planned.items()}
+    assert all(scene.reason == planned[scene.id][1] for scene in found.scenes if not scene.taken)

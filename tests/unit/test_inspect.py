@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from PIL import Image
 from store_factory import (
     CUT_MONTH,
@@ -354,6 +356,24 @@ class TestLayers:
         few = np.array([0.04, 0.08, 0.05, 0.45, 0.25, 0.12])
         assert layers.spectra_range([few]) == (0.04, 0.45)
         assert layers.spectra_range([]) == layers.spectra_range([np.full(9, np.nan)]) == (0.0, 1.0)
+
+    def test_the_drawing_of_spectra_has_that_range_and_a_line_a_detector(self) -> None:
+        centres, widths = enmap_bands()
+        spectrum = (0.2 + 0.1 * np.sin(centres / 300)).astype(np.float32)
+        spectrum[163] = 1.7
+        parts = {
+            "wavelength": centres,
+            "fwhm": widths,
+            "enmap": np.broadcast_to(spectrum[:, None, None], (224, 6, 6)),
+            "enmap_quality": np.zeros((6, 6), np.uint16),
+        }
+        sample: Any = SimpleNamespace(layer=parts.__getitem__)
+        axes = Figure().add_subplot()
+        entries = picture.draw_spectra(axes, sample)
+        assert axes.get_ylim()[0] == 0
+        assert 0.3 < axes.get_ylim()[1] < 0.4
+        assert len(axes.lines) == 2 * len(entries) > 0
+        assert sorted(np.isfinite(line.get_ydata()).sum() for line in axes.lines[:2]) == [91, 133]
 
     def test_monthly_means_leave_out_months_without_a_pixel(self) -> None:
         index = np.full((3, 1, 2), np.nan, np.float32)
