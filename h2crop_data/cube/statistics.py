@@ -18,6 +18,7 @@ import numpy as np
 from numcodecs import Zstd
 from numpy.typing import NDArray
 
+from h2crop_data.array_archive import read_arrays
 from h2crop_data.constants import MONTHS, REFLECTANCE_SCALE, TIERS, UNKNOWN
 from h2crop_data.cube.schema import ArraySpec
 
@@ -144,8 +145,7 @@ class BlockSums:
     def decode(cls, data: bytes) -> BlockSums:
         """The sums that `encode` gave. Raises ValueError for anything else."""
         try:
-            with np.load(io.BytesIO(Zstd().decode(data)), allow_pickle=False) as stored:
-                arrays = dict(stored)
+            arrays = read_arrays(io.BytesIO(Zstd().decode(data)))
             ends = accumulate(arrays["length"].tolist())
             parts = np.split(arrays["counts"], list(ends)[:-1])
             flat = iter([Histogram(first, part) for first, part in zip(arrays["first"].tolist(), parts, strict=False)])

@@ -116,8 +116,13 @@ def test_a_second_builder_is_told_who_holds_the_store(shared: Path, tmp_path: Pa
     while not (lock.exists() and lock.read_text()):
         assert first.poll() is None
         time.sleep(0.01)
-    second = build("flanders_2018", store, shared)
-    output, _ = second.communicate(timeout=60)
+    # It holds the store for as long as the second takes to start.
+    first.send_signal(signal.SIGSTOP)
+    try:
+        second = build("flanders_2018", store, shared)
+        output, _ = second.communicate(timeout=60)
+    finally:
+        first.send_signal(signal.SIGCONT)
     assert second.returncode == 1
     assert f"held by another builder (process {first.pid})" in " ".join(output.split())
     assert "Traceback" not in output

@@ -14,9 +14,11 @@ import h2crop_data
 from h2crop_data.sources.formats import known_formats
 
 PACKAGE = Path(h2crop_data.__file__).parent
-PURE = {"bounded_map", "constants", "errors", "grid", "matching", "mgrs", "progress", "published_ids", "shift", ""}
+PURE = {"array_archive", "bounded_map", "constants", "errors", "grid", "matching", "mgrs", "progress", "published_ids"}
+PURE |= {"shift", ""}
 BASE = PURE | {"plugins", "recipe"}
 MAY_IMPORT = {
+    "array_archive": set(),
     "bounded_map": set(),
     "constants": set(),
     "errors": set(),

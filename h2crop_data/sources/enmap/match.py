@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 from rasterio.windows import Window
 
+from h2crop_data.array_archive import read_arrays
 from h2crop_data.catalog.access import file_stamp, raster_geobox, read_window
 from h2crop_data.constants import ENMAP_FLAGS, REFLECTANCE_FILL
 from h2crop_data.enmap.boundaries import REFERENCE_FINER
@@ -110,8 +111,7 @@ def gaps_of(references: Sequence[Path]) -> list[str]:
     """The scenes that could not be read for some references."""
     found: set[str] = set()
     for file in references:
-        with np.load(file) as archive:
-            found |= set(reference_facts(archive)["gaps"])
+        found |= set(reference_facts(read_arrays(file))["gaps"])
     return sorted(found)
 
 
@@ -148,20 +148,20 @@ def mosaic_of(grid: GeoBox, tiles: Sequence[ProcessingTile], files: Sequence[Pat
     days: set[str] = set()
     variances, aligned = [], 0
     for tile, file in own:
-        with np.load(file) as archive:
-            facts = reference_facts(archive)
-            if not facts["dates"]:
-                continue
-            west, _, _, north = tile.bounds
-            left, top = (west - grid.affine.c) / pixel, (grid.affine.f - north) / pixel
-            if left % 1 or top % 1:
-                raise UnmatchableError(
-                    f"its pixels begin at {grid.affine.c:g}, {grid.affine.f:g}, which is no multiple of {pixel:g} m: "
-                    "it cannot be matched with Sentinel-2"
-                )
-            target, source = common_part(shape, archive["dates"].shape, (int(top), int(left)))
-            dates[target] = archive["dates"][source]
-            bands[:, *target] = archive["bands"][:, *source]
+        archive = read_arrays(file)
+        facts = reference_facts(archive)
+        if not facts["dates"]:
+            continue
+        west, _, _, north = tile.bounds
+        left, top = (west - grid.affine.c) / pixel, (grid.affine.f - north) / pixel
+        if left % 1 or top % 1:
+            raise UnmatchableError(
+                f"its pixels begin at {grid.affine.c:g}, {grid.affine.f:g}, which is no multiple of {pixel:g} m: "
+                "it cannot be matched with Sentinel-2"
+            )
+        target, source = common_part(shape, archive["dates"].shape, (int(top), int(left)))
+        dates[target] = archive["dates"][source]
+        bands[:, *target] = archive["bands"][:, *source]
         days |= set(facts["dates"])
         variances.append(facts["frame_sd"] ** 2)
         aligned = max(aligned, facts["aligned"])
