@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from h2crop_data.sentinel2.neighbours import dilated, without_narrow
+from h2crop_data.disks import dilated, without_narrow
 
 #: Below this elevation in degrees a sun is taken to stand at it: shadows would be longer than any tile.
 LOWEST_CAST_SUN = 10.0
