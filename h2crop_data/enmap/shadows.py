@@ -1,0 +1,150 @@
+"""Shadows of clouds in one EnMAP scene: dark ground at the place where clouds of one height would cast them.
+
+Whole clouds are moved along the sun's rays (Zhu & Woodcock 2012, Remote Sensing of Environment 118). The height at
+which most of a scene's clouds lie on ground that is darker than its surroundings in near and short-wave infrared is
+theirs; woods and fields that are dark by themselves do not lie under all of them. A cloud is not seen above the ground
+under it but along the line of sight, so that the way from a cloud to its shadow depends on where the satellite stands.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from h2crop_data.cast_shadows import LOWEST_CAST_SUN, matched_height, moved_along, under_clouds
+from h2crop_data.disks import dilated, without_narrow
+from h2crop_data.enmap.clouds import Layer, Mask, MaskBands
+
+#: Azimuth and elevation, or azimuth and zenith angle, in degrees; azimuth from north over east.
+Direction = tuple[float, float]
+#: Inclination of EnMAP's orbit in degrees (mission's page on the orbit).
+INCLINATION = 97.96
+#: Reflectance below which ground is not compared with its surroundings: darker ones count as this dark.
+DARKEST_USUAL = 0.05
+#: Limits of darkness, as a share of the usual reflectance.
+DARKNESS_LIMITS = (-0.5, 0.8)
+
+
+@dataclass(frozen=True)
+class ShadowRules:
+    """What is called shadow. Chosen on simulated scenes of seeds 1 to 3 (tests/benchmarks/bench_enmap_masks.py)."""
+
+    #: Lowest and highest clouds, metres above ground.
+    heights: tuple[float, float] = (200.0, 4000.0)
+    #: Pixels of a square whose median, with that of its neighbours, is what ground usually reflects.
+    surroundings: int = 15
+    #: A height is believed where ground under moved clouds is darker than other ground by this share, and so many
+    #: standard deviations more than at other heights. Clouds of another scene give 0.08 in one of sixty.
+    matched: float = 0.08
+    distinct: float = 1.0
+    #: Moved clouds are this many pixels wider; ground under them is shadow unless brighter than usual by this share.
+    shape_margin: float = 1.0
+    brighter: float = 0.2
+    #: Clouds lie up to this share lower and higher: ground under them is shadow where it is darker than usual by this
+    #: share, half of it in each band.
+    height_range: float = 0.3
+    darker: float = 0.2
+    #: Without a height: ground under clouds of any height that is darker in each band by this share.
+    much_darker: float = 0.45
+    #: What is found by darkness is no shadow where no disk of this radius fits, in pixels.
+    smallest: float = 1.0
+
+
+@dataclass(frozen=True)
+class Shadows:
+    """What was found of a scene's shadows."""
+
+    #: (y, x).
+    mask: Mask
+    #: The height of its clouds, metres above ground; None where no height was found.
+    height: float | None
+
+
+def apparent_sun(sun: Direction, view: Direction) -> Direction:
+    """The sun that would cast a cloud's shadow from where the cloud is seen.
+
+    sun: azimuth and elevation. view: azimuth of the satellite as the ground sees it, and its zenith angle. A cloud
+    appears moved away from the satellite by height x tan(zenith), its shadow lies height / tan(elevation) from the sun.
+    """
+    length = 1 / math.tan(math.radians(max(sun[1], LOWEST_CAST_SUN)))
+    aside = math.tan(math.radians(view[1]))
+    azimuth, satellite = math.radians(sun[0]), math.radians(view[0])
+    east = length * math.sin(azimuth) - aside * math.sin(satellite)
+    north = length * math.cos(azimuth) - aside * math.cos(satellite)
+    return math.degrees(math.atan2(east, north)) % 360, math.degrees(math.atan2(1, math.hypot(east, north)))
+
+
+def satellite_azimuths(latitude: float) -> tuple[float, float]:
+    """Where the satellite may stand when it looks across its descending orbit: left and right of it, in degrees."""
+    turn = math.cos(math.radians(INCLINATION)) / max(math.cos(math.radians(latitude)), 0.15)
+    heading = 180 - math.degrees(math.asin(max(-1.0, turn)))
+    return (heading - 90) % 360, (heading + 90) % 360
+
+
+def find_shadows(
+    bands: MaskBands,
+    imaged: Mask,
+    cloud: Mask,
+    suns: Sequence[Direction],
+    pixel: float,
+    rules: ShadowRules = ShadowRules(),
+) -> Shadows:
+    """The shadows of clouds (y, x), without ground under clouds and without water.
+
+    suns: apparent ones; of several the one whose shadows are darkest. pixel: its size in metres.
+    """
+    nothing = Shadows(np.zeros(cloud.shape, bool), None)
+    if not cloud.any():
+        return nothing
+    water = (bands.green > bands.infrared) & (bands.infrared < 0.15)
+    usable = imaged & ~cloud & ~water
+    if not usable.any():
+        return nothing
+    layers = [darkness(layer, usable, rules.surroundings) for layer in (bands.infrared, bands.swir)]
+    least, mean = np.minimum(*layers), (layers[0] + layers[1]) / 2
+    told = np.where(usable, mean, np.float32(np.nan))
+    found = [(sun, matched_height(cloud, told, sun, rules.heights, pixel)) for sun in suns]
+    matches = [(match, sun) for sun, match in found if match is not None]
+    best, sun = max(matches, key=lambda one: one[0].darkness, default=(None, suns[0]))
+    if best is None or best.darkness <= rules.matched or best.distinct <= rules.distinct:
+        large = without_narrow(cloud, rules.smallest)
+        under = np.logical_or.reduce([under_clouds(large, one, rules.heights, pixel, beyond=False) for one in suns])
+        return Shadows(without_narrow(under & usable & (least > rules.much_darker), rules.smallest), None)
+    shape = dilated(moved_along(cloud, sun, best.height, pixel), rules.shape_margin) & (mean > -rules.brighter)
+    span = (best.height * (1 - rules.height_range), best.height * (1 + rules.height_range))
+    near = dilated(under_clouds(cloud, sun, span, pixel, beyond=False), rules.shape_margin)
+    dark = near & usable & (mean > rules.darker) & (least > rules.darker / 2)
+    return Shadows((shape | without_narrow(dark, rules.smallest)) & usable, best.height)
+
+
+def darkness(layer: Layer, usable: Mask, side: int) -> Layer:
+    """How much darker pixels (y, x) are than usable ground around them, as a share, within DARKNESS_LIMITS."""
+    usual = np.maximum(usual_reflectance(layer, usable, side), np.float32(DARKEST_USUAL))
+    return np.clip(1 - layer / usual, *DARKNESS_LIMITS).astype(np.float32)
+
+
+def usual_reflectance(layer: Layer, usable: Mask, side: int) -> Layer:
+    """The median (y, x) of usable pixels around each: of squares of `side` pixels and their eight neighbours.
+
+    Between the middles of squares it is interpolated. Squares around which a quarter of a square is not usable have the
+    median of the others; some pixel must be usable.
+    """
+    rows, columns = layer.shape
+    down, across = -(-rows // side), -(-columns // side)
+    padded = np.full(((down + 2) * side, (across + 2) * side), np.nan, np.float32)
+    padded[side : side + rows, side : side + columns] = np.where(usable, layer, np.float32(np.nan))
+    squares = padded.reshape(down + 2, side, across + 2, side).swapaxes(1, 2).reshape(down + 2, across + 2, -1)
+    around = np.concatenate([squares[y : y + down, x : x + across] for y in range(3) for x in range(3)], axis=-1)
+    with warnings.catch_warnings():
+        # Squares without any usable pixel have no median.
+        warnings.simplefilter("ignore", RuntimeWarning)
+        medians = np.nanmedian(around, axis=-1).astype(np.float32)
+    few = 4 * (~np.isnan(around)).sum(axis=-1) < side * side
+    medians[few] = np.nanmedian(medians[~few]) if not few.all() else np.median(layer[usable])
+    usual = cv2.resize(medians, (across * side, down * side), interpolation=cv2.INTER_LINEAR)
+    return np.asarray(usual[:rows, :columns], np.float32)
