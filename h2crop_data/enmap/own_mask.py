@@ -8,10 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from h2crop_data.cast_shadows import Direction
 from h2crop_data.constants import ENMAP_MASK_FLAGS
 from h2crop_data.enmap.clouds import MASK_WAVELENGTHS, MaskBands, find_clouds
 from h2crop_data.enmap.product import Band
-from h2crop_data.enmap.shadows import Direction, find_shadows
+from h2crop_data.enmap.shadows import find_shadows
 from h2crop_data.errors import SceneError
 
 #: A band this far in nm from the wanted wavelength stands for it.
@@ -47,7 +48,7 @@ def own_mask(
     """The mask of a scene.
 
     reflectance: (band, y, x) 0..1 of `bands_for_mask`. imaged: (y, x), where all of them have a value. suns: where the
-    sun may seem to stand (`shadows.apparent_sun`). pixel: its size in metres.
+    sun may seem to stand (`cast_shadows.apparent_sun`). pixel: its size in metres.
     """
     bands = MaskBands(*np.where(imaged, reflectance, np.float32(0)))
     cloud = find_clouds(bands, imaged)

@@ -9,19 +9,16 @@ under it but along the line of sight, so that the way from a cloud to its shadow
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import cv2
 import numpy as np
 
-from h2crop_data.cast_shadows import LOWEST_CAST_SUN, matched_height, moved_along, under_clouds
+from h2crop_data.cast_shadows import Direction, matched_height, moved_along, under_clouds
 from h2crop_data.disks import dilated, without_narrow
 from h2crop_data.enmap.clouds import Layer, Mask, MaskBands
 
-#: Azimuth and elevation, or azimuth and zenith angle, in degrees; azimuth from north over east.
-Direction = tuple[float, float]
 #: Inclination of EnMAP's orbit in degrees (mission's page on the orbit).
 INCLINATION = 97.96
 #: Reflectance below which ground is not compared with its surroundings: darker ones count as this dark.
@@ -63,20 +60,6 @@ class Shadows:
     mask: Mask
     #: The height of its clouds, metres above ground; None where no height was found.
     height: float | None
-
-
-def apparent_sun(sun: Direction, view: Direction) -> Direction:
-    """The sun that would cast a cloud's shadow from where the cloud is seen.
-
-    sun: azimuth and elevation. view: azimuth of the satellite as the ground sees it, and its zenith angle. A cloud
-    appears moved away from the satellite by height x tan(zenith), its shadow lies height / tan(elevation) from the sun.
-    """
-    length = 1 / math.tan(math.radians(max(sun[1], LOWEST_CAST_SUN)))
-    aside = math.tan(math.radians(view[1]))
-    azimuth, satellite = math.radians(sun[0]), math.radians(view[0])
-    east = length * math.sin(azimuth) - aside * math.sin(satellite)
-    north = length * math.cos(azimuth) - aside * math.cos(satellite)
-    return math.degrees(math.atan2(east, north)) % 360, math.degrees(math.atan2(1, math.hypot(east, north)))
 
 
 def satellite_azimuths(latitude: float) -> tuple[float, float]:
@@ -136,15 +119,17 @@ def usual_reflectance(layer: Layer, usable: Mask, side: int) -> Layer:
     """
     rows, columns = layer.shape
     down, across = -(-rows // side), -(-columns // side)
-    padded = np.full(((down + 2) * side, (across + 2) * side), np.nan, np.float32)
-    padded[side : side + rows, side : side + columns] = np.where(usable, layer, np.float32(np.nan))
-    squares = padded.reshape(down + 2, side, across + 2, side).swapaxes(1, 2).reshape(down + 2, across + 2, -1)
-    around = np.concatenate([squares[y : y + down, x : x + across] for y in range(3) for x in range(3)], axis=-1)
-    with warnings.catch_warnings():
-        # Squares without any usable pixel have no median.
-        warnings.simplefilter("ignore", RuntimeWarning)
-        medians = np.nanmedian(around, axis=-1).astype(np.float32)
-    few = 4 * (~np.isnan(around)).sum(axis=-1) < side * side
-    medians[few] = np.nanmedian(medians[~few]) if not few.all() else np.median(layer[usable])
+    medians = np.full((down, across), np.nan, np.float32)
+    for y in range(down):
+        for x in range(across):
+            around = (
+                slice(max(0, (y - 1) * side), (y + 2) * side),
+                slice(max(0, (x - 1) * side), (x + 2) * side),
+            )
+            values = layer[around][usable[around]]
+            if 4 * values.size >= side * side:
+                medians[y, x] = np.median(values)
+    few = np.isnan(medians)
+    medians[few] = np.median(layer[usable]) if few.all() else np.median(medians[~few])
     usual = cv2.resize(medians, (across * side, down * side), interpolation=cv2.INTER_LINEAR)
     return np.asarray(usual[:rows, :columns], np.float32)

@@ -156,12 +156,16 @@ class EnmapArchive(Part):
     """Weather; passes are chosen on fair days."""
     layer_errors: LayerErrors | None = None
     """Errors of the quality layers; without it they are the truth by thresholds."""
+    parallax: bool = False
+    """Whether clouds are seen aside of the ground under them where the satellite looks from the side, so that their
+    shadows lie elsewhere; the truth of clouds is where they are seen."""
 
     @model_serializer(mode="wrap")
-    def without_right_layers(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """As plain data; `layer_errors` is left out where it is None, as older versions wrote settings."""
+    def without_what_came_later(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """As plain data; what came later is left out where it changes nothing, as older versions wrote settings."""
+        later = {"layer_errors", "parallax"}
         written: dict[str, Any] = serialize(self)
-        return {name: value for name, value in written.items() if name != "layer_errors" or value is not None}
+        return {name: value for name, value in written.items() if name not in later or value not in (None, False)}
 
     @model_validator(mode="after")
     def tiles_go_on(self) -> Self:

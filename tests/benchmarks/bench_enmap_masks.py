@@ -45,11 +45,11 @@ from bench_clouds import rounded
 from enmap_mask_scenes import SKIES, MaskScene, mask_scenes
 from numpy.typing import NDArray
 
-from h2crop_data.cast_shadows import moved_along
+from h2crop_data.cast_shadows import apparent_sun, moved_along
 from h2crop_data.constants import COARSE, ENMAP_MASK_FLAGS
 from h2crop_data.disks import dilated
 from h2crop_data.enmap.own_mask import OwnMask, own_mask
-from h2crop_data.enmap.shadows import apparent_sun, satellite_azimuths
+from h2crop_data.enmap.shadows import satellite_azimuths
 from h2crop_data.simulate.sky.clouds import FORMS
 
 REPORTED = (100, 101, 102)

@@ -15,9 +15,10 @@ import numpy as np
 from coregistration_scenes import bounds_of, centres
 from numpy.typing import NDArray
 
+from h2crop_data.cast_shadows import apparent_sun
 from h2crop_data.constants import COARSE
 from h2crop_data.enmap.clouds import MASK_WAVELENGTHS
-from h2crop_data.enmap.shadows import apparent_sun, satellite_azimuths
+from h2crop_data.enmap.shadows import satellite_azimuths
 from h2crop_data.progress import silent
 from h2crop_data.simulate.enmap.bands import enmap_bands, enmap_response
 from h2crop_data.simulate.enmap.layer_errors import ERRORS_REACH, missed_layers, widened
