@@ -64,7 +64,7 @@ class Shadows:
 
 def satellite_azimuths(latitude: float) -> tuple[float, float]:
     """Where the satellite may stand when it looks across its descending orbit: left and right of it, in degrees."""
-    turn = math.cos(math.radians(INCLINATION)) / max(math.cos(math.radians(latitude)), 0.15)
+    turn = math.cos(math.radians(INCLINATION)) / max(math.cos(math.radians(latitude)), 1e-6)
     heading = 180 - math.degrees(math.asin(max(-1.0, turn)))
     return (heading - 90) % 360, (heading + 90) % 360
 

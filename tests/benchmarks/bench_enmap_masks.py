@@ -21,7 +21,8 @@ Figures of each mask <m> (dlr, own, both: either of them), as shares of pixels o
   ground with more than 0.16 in blue; on_haze_<m>, on_cirrus_<m>: of ground with haze (above 0.3), with cirrus (opacity
   above 0.1) and nothing else
 - false_shadow_<m>: of clear ground, what is called shadow; away_<m>: the same more than 90 m from any shadow
-- false_without_<m>: of clear ground of scenes without clouds, what is called either
+- false_without_<m>, bright_without_<m>: of clear ground of scenes without clouds, and of that ground with more than
+  0.16 in blue, what is called either
 - snow.*: the same of scenes with snow; on_snow_<m>: of clear snow, what is called cloud
 
 Besides: heights_found: of scenes in which 1 % and more is cloud of one height those whose height is found,
@@ -57,7 +58,7 @@ REPORTED = (100, 101, 102)
 LATITUDE, HECTARE = 48.6, 10_000 / COARSE**2
 #: Bounds of the figures: those of hits below, of false ones above.
 AT_LEAST = {"cloud_own": 0.97, "small_own": 0.8, "inside_own": 0.85, "shadow_own": 0.7}
-AT_MOST = {"false_cloud_own": 0.005, "false_without_own": 0.005, "away_own": 0.01, "on_bright_own": 0.06}
+AT_MOST = {"false_cloud_own": 0.005, "false_without_own": 0.005, "away_own": 0.01, "bright_without_own": 0.02}
 
 Mask = NDArray[np.bool_]
 
@@ -175,6 +176,7 @@ def judge(shares: Shares, scene: MaskScene, own: OwnMask) -> None:
         shares.add(f"away_{name}", away, dark)
         if not kinds:
             shares.add(f"false_without_{name}", clear, either)
+            shares.add(f"bright_without_{name}", clear & bright & (sky.snow < 0.02), either)
 
 
 if __name__ == "__main__":
