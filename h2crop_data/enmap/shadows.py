@@ -15,12 +15,14 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from h2crop_data.cast_shadows import Direction, matched_height, moved_along, under_clouds
+from h2crop_data.cast_shadows import LOWEST_CAST_SUN, Direction, matched_height, moved_along, under_clouds
 from h2crop_data.disks import dilated, without_narrow
 from h2crop_data.enmap.clouds import Layer, Mask, MaskBands
 
 #: Inclination of EnMAP's orbit in degrees (mission's page on the orbit).
 INCLINATION = 97.96
+#: Clouds of so many heights are looked for in a scene; a cloud is held to have another one only by so many pixels.
+MOST_HEIGHTS, FEWEST_TOLD = 3, 4
 #: Reflectance below which ground is not compared with its surroundings: darker ones count as this dark.
 DARKEST_USUAL = 0.05
 #: Limits of darkness, as a share of the usual reflectance.
@@ -58,7 +60,7 @@ class Shadows:
 
     #: (y, x).
     mask: Mask
-    #: The height of its clouds, metres above ground; None where no height was found.
+    #: The height of most of its clouds, metres above ground; None where no height was found.
     height: float | None
 
 
@@ -91,18 +93,57 @@ def find_shadows(
     layers = [darkness(layer, usable, rules.surroundings) for layer in (bands.infrared, bands.swir)]
     least, mean = np.minimum(*layers), (layers[0] + layers[1]) / 2
     told = np.where(usable, mean, np.float32(np.nan))
-    found = [(sun, matched_height(cloud, told, sun, rules.heights, pixel)) for sun in suns]
-    matches = [(match, sun) for sun, match in found if match is not None]
-    best, sun = max(matches, key=lambda one: one[0].darkness, default=(None, suns[0]))
-    if best is None or best.darkness <= rules.matched or best.distinct <= rules.distinct:
+    shadow, height, left = np.zeros(cloud.shape, bool), None, cloud
+    for _ in range(MOST_HEIGHTS):
+        found = height_of(left, told, suns, pixel, rules)
+        if found is None:
+            break
+        match, sun = found
+        height = match if height is None else height
+        shape = dilated(moved_along(left, sun, match, pixel), rules.shape_margin) & (mean > -rules.brighter)
+        span = (match * (1 - rules.height_range), match * (1 + rules.height_range))
+        near = dilated(under_clouds(left, sun, span, pixel, beyond=False), rules.shape_margin)
+        dark = near & (mean > rules.darker) & (least > rules.darker / 2)
+        shadow |= (shape | without_narrow(dark & usable, rules.smallest)) & usable
+        left = without_shadow(left, told, sun, match, pixel, rules)
+    if height is None:
         large = without_narrow(cloud, rules.smallest)
-        under = np.logical_or.reduce([under_clouds(large, one, rules.heights, pixel, beyond=False) for one in suns])
-        return Shadows(without_narrow(under & usable & (least > rules.much_darker), rules.smallest), None)
-    shape = dilated(moved_along(cloud, sun, best.height, pixel), rules.shape_margin) & (mean > -rules.brighter)
-    span = (best.height * (1 - rules.height_range), best.height * (1 + rules.height_range))
-    near = dilated(under_clouds(cloud, sun, span, pixel, beyond=False), rules.shape_margin)
-    dark = near & usable & (mean > rules.darker) & (least > rules.darker / 2)
-    return Shadows((shape | without_narrow(dark, rules.smallest)) & usable, best.height)
+        under = np.logical_or.reduce([under_clouds(large, sun, rules.heights, pixel, beyond=False) for sun in suns])
+        shadow = without_narrow(under & usable & (least > rules.much_darker), rules.smallest)
+    return Shadows(shadow, height)
+
+
+def height_of(
+    cloud: Mask, told: Layer, suns: Sequence[Direction], pixel: float, rules: ShadowRules
+) -> tuple[float, Direction] | None:
+    """The height at which clouds lie best on dark ground, and under which sun; None where none is to be believed.
+
+    told: darkness (y, x), NaN where it does not count.
+    """
+    found = [(matched_height(cloud, told, sun, rules.heights, pixel), sun) for sun in suns]
+    matches = [(match, sun) for match, sun in found if match is not None]
+    if not matches:
+        return None
+    best, sun = max(matches, key=lambda one: one[0].darkness)
+    believed = best.darkness > rules.matched and best.distinct > rules.distinct
+    return (best.height, sun) if believed else None
+
+
+def without_shadow(cloud: Mask, told: Layer, sun: Direction, height: float, pixel: float, rules: ShadowRules) -> Mask:
+    """The clouds (y, x), each a connected part, whose shadow at a height would lie on ground that is not dark."""
+    count, parts = cv2.connectedComponents(cloud.view(np.uint8), connectivity=8)
+    azimuth, elevation = (math.radians(angle) for angle in (sun[0], max(sun[1], LOWEST_CAST_SUN)))
+    length = height / math.tan(elevation) / pixel
+    y, x = np.nonzero(cloud)
+    down, right = y + round(length * math.cos(azimuth)), x - round(length * math.sin(azimuth))
+    inside = (down >= 0) & (down < cloud.shape[0]) & (right >= 0) & (right < cloud.shape[1])
+    part, dark = parts[y[inside], x[inside]], told[down[inside], right[inside]]
+    known = ~np.isnan(dark)
+    number = np.bincount(part[known], minlength=count)
+    sums = np.bincount(part[known], weights=dark[known], minlength=count)
+    lit = (number >= FEWEST_TOLD) & (sums < rules.darker / 2 * number)
+    lit[0] = False
+    return np.asarray(lit[parts])
 
 
 def darkness(layer: Layer, usable: Mask, side: int) -> Layer:

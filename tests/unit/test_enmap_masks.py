@@ -186,6 +186,21 @@ def test_planted_shadows_and_their_height_are_found(sun: tuple[float, float], he
     assert found.mask[200:240, 40:120][~wide[200:240, 40:120]].mean() < 0.15, "woods are no shadow"
 
 
+def test_clouds_of_two_heights_have_theirs() -> None:
+    sun = (155.0, 55.0)
+    low, cloud, shadow = ground_with_clouds(sun, 600)
+    high, others, further = ground_with_clouds(sun, 2500, seed=4)
+    # The right half has the higher clouds, the left one the lower.
+    right = np.arange(cloud.shape[1]) >= 150
+    bands = MaskBands(*np.where(right, np.stack(list(vars(high).values())), np.stack(list(vars(low).values()))))
+    both, shaded = np.where(right, others, cloud), np.where(right, further, shadow)
+    found = find_shadows(bands, everywhere(cloud.shape), both, [sun], 30)
+    land = np.asarray(bands.infrared) > 0.05
+    # Beside the line shadows are cast by clouds of the other half.
+    for part in (slice(0, 100), slice(200, 300)):
+        assert found.mask[:, part][(shaded & land)[:, part]].mean() > 0.85
+
+
 def test_without_clouds_there_are_no_shadows_and_clouds_of_another_place_have_no_height() -> None:
     bands, cloud, _ = ground_with_clouds((155.0, 55.0), 1200, cover=0.0001)
     nothing = np.zeros(cloud.shape, bool)

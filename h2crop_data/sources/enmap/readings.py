@@ -25,6 +25,16 @@ NUMBER_BYTES, FLAG_BYTES, MASK_BYTES = 2, 2, 1
 
 
 @dataclass(frozen=True)
+class MaskOfScene:
+    """The mask of a scene."""
+
+    #: Of the unit that makes it.
+    id: str
+    #: Its result; None where it was not run, because nothing is to be built of the scene.
+    file: Path | None
+
+
+@dataclass(frozen=True)
 class EnmapReading:
     """A scene over some cells, and what has to be known of it."""
 
@@ -35,8 +45,8 @@ class EnmapReading:
     stamps: Mapping[str, list[int] | None]
     #: Number of a band -> how far its image lies off; those without one lie where the product says.
     shifts: Mapping[int, Shift] = field(default_factory=dict)
-    #: The result of the unit that made its mask, and the unit's id; none where the recipe wants none.
-    mask: tuple[Path, str] | None = None
+    #: Its mask; None where the recipe wants none.
+    mask: MaskOfScene | None = None
 
     @property
     def id(self) -> str:
@@ -48,7 +58,7 @@ class EnmapReading:
             [asdict(band) for band in self.facts.bands],
             [[shift.east, shift.north] for shift in self.shifts_of_bands],
             [cell.id for cell in self.cells],
-            *([] if self.mask is None else [self.mask[1]]),
+            *([] if self.mask is None else [self.mask.id]),
         ]
         return hashlib.sha256(json.dumps(plain).encode()).hexdigest()
 
@@ -67,7 +77,7 @@ def scene_reading(
     facts: SceneFacts,
     cells: Sequence[Cell],
     shifts: Mapping[int, Shift] | None = None,
-    mask: tuple[Path, str] | None = None,
+    mask: MaskOfScene | None = None,
 ) -> EnmapReading:
     """The reading of a scene over some cells, in the order of these."""
     stamps = {key: file_stamp(asset.href) for key, asset in sorted(scene.assets.items())}

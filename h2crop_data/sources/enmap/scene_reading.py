@@ -103,7 +103,7 @@ def read_cells(reading: EnmapReading, watch: Stopwatch) -> Iterator[CellOfScene]
     image, numbers = scene.assets["image"].href, [band.number for band in bands]
     with watch.step("read EnMAP"):
         grid, tile = raster_geobox(image, "int16"), tile_shape(image)
-        own = None if reading.mask is None else mask_on(grid, reading.mask[0])
+        own = None if reading.mask is None else mask_on(grid, reading.mask.file)
     boxes = {cell: cell_box(grid, cell, reading.shifts_of_bands) for cell in reading.cells}
     begun: dict[Cell, CellInFile] = {}
     for box, cells in boxes_to_read(boxes, grid, tile):
@@ -122,8 +122,10 @@ def read_cells(reading: EnmapReading, watch: Stopwatch) -> Iterator[CellOfScene]
             yield whole
 
 
-def mask_on(grid: GeoBox, file: Path) -> NDArray[np.uint8]:
-    """The mask (y, x) of a whole scene. Raises SceneError where it is that of an image of another size."""
+def mask_on(grid: GeoBox, file: Path | None) -> NDArray[np.uint8]:
+    """The mask (y, x) of a whole scene. Raises SceneError without one, and for that of an image of another size."""
+    if file is None:
+        raise SceneError("nobody looked for its clouds")
     mask = mask_in(file)
     if mask.shape != tuple(grid.shape):
         raise SceneError(f"its mask has {mask.shape} pixels, its image {tuple(grid.shape)}: the image was replaced")

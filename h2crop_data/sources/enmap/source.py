@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any, ClassVar
 
 import geopandas as gpd
@@ -32,7 +31,13 @@ from h2crop_data.sources.enmap.match import (
     match_unit,
     scene_match,
 )
-from h2crop_data.sources.enmap.readings import CUBE_ALGORITHM, EnmapReading, as_enmap_reading, scene_reading
+from h2crop_data.sources.enmap.readings import (
+    CUBE_ALGORITHM,
+    EnmapReading,
+    MaskOfScene,
+    as_enmap_reading,
+    scene_reading,
+)
 from h2crop_data.sources.enmap.scene import (
     EnmapScenes,
     SceneFacts,
@@ -57,7 +62,7 @@ from h2crop_data.sources.source import (
     SourceBlock,
 )
 from h2crop_data.sources.timing import Stopwatch
-from h2crop_data.sources.units import Results, Unit
+from h2crop_data.sources.units import Results, Unit, UnitResult
 from h2crop_data.splits.lists import ListedPatch, patch_outline, published_patch
 
 #: Files read of a scene: image and quality layers.
@@ -228,22 +233,18 @@ class Enmap(Source):
                 shifts = {band.number: decision.shifts[band.detector] for band in facts.bands}
         except H2cropError as error:
             return EnmapTask(settings, error)
-        if mask is not None:
-            columns |= scene_mask_columns(mask_facts(mask[0]))
+        if mask is not None and mask.file is not None:
+            columns |= scene_mask_columns(mask_facts(mask.file))
         return EnmapTask(settings, scene_reading(scene, facts, cells, shifts, mask), columns=columns)
 
-    def mask(self, settings: EnmapSettings, pinned: EnmapScenes, scene: str) -> tuple[Path, str] | None:
-        """The file with the mask of a scene, and the id of the unit that made it; None where a recipe wants none.
-
-        Raises the error of the unit.
-        """
+    def mask(self, settings: EnmapSettings, pinned: EnmapScenes, scene: str) -> MaskOfScene | None:
+        """What is known of the mask of a scene; None where a recipe wants none. Raises the error of its unit."""
         if settings.mask == "none":
             return None
-        result = pinned.masks[scene]
+        result = pinned.masks.get(scene, UnitResult())
         if result.error is not None:
             raise result.error
-        assert result.file is not None, "a unit gives a file or an error"
-        return result.file, mask_unit(pinned.by_id[scene]).id
+        return MaskOfScene(mask_unit(pinned.by_id[scene]).id, result.file)
 
     def match(self, settings: EnmapSettings, pinned: EnmapScenes, scene: str) -> tuple[SceneMatch, MatchDecision]:
         """What was found of a scene's shift and what becomes of it.
