@@ -18,7 +18,7 @@ from rasterio.transform import from_origin
 from tiny_region import TinyRegion
 
 import h2crop_data
-from h2crop_data.constants import COARSE, ENMAP_FLAGS
+from h2crop_data.constants import COARSE, ENMAP_FLAGS, ENMAP_MASK_FLAGS
 from h2crop_data.enmap.product import Band
 from h2crop_data.enmap.quality import footprint_or
 from h2crop_data.enmap.resample import resample_cubic
@@ -32,7 +32,8 @@ from h2crop_data.recipe.model import EnmapSettings
 from h2crop_data.shift import NO_SHIFT, Shift
 from h2crop_data.sources.enmap import scene_reading as reading_module
 from h2crop_data.sources.enmap.assemble import EnmapTask, enmap_block, read_scene_into
-from h2crop_data.sources.enmap.readings import EnmapReading, scene_reading
+from h2crop_data.sources.enmap.mask_result import MaskFacts, mask_archive
+from h2crop_data.sources.enmap.readings import EnmapReading, MaskOfScene, scene_reading
 from h2crop_data.sources.enmap.scene import SceneFacts
 from h2crop_data.sources.enmap.scene_reading import read_cells
 from h2crop_data.sources.readings import Reading
@@ -182,6 +183,30 @@ def test_each_detector_has_its_own_shift_and_flags_count_for_both(tmp_path: Path
         np.testing.assert_array_equal(values[:2], alone[0][:2])
         assert (values[2:] != alone[0][2:]).any()
         assert (quality & ~alone[1]).any(), "flags of one footprint only"
+
+
+def test_a_mask_lies_where_its_scene_is_read(tmp_path: Path) -> None:
+    """Its bits count under the footprints of both detectors, and those of pixels that nobody looked at too."""
+    scene, grid = make_scene(tmp_path), geobox((WEST, NORTH - 30 * ROWS, WEST + 30 * COLUMNS, NORTH), EPSG, 30)
+    mask = np.random.default_rng(2).choice([0, 1, 2, 4], (ROWS, COLUMNS), p=[0.97, 0.01, 0.01, 0.01]).astype(np.uint8)
+    file = tmp_path / "mask.npz"
+    file.write_bytes(mask_archive(mask, MaskFacts(1200.0, "")))
+    vnir, swir = Shift(40, -20), Shift(-35, 28)
+    plain = scene.reading(CELLS[1:3], {3: vnir, 1: vnir, 5: swir, 2: swir})
+    reading = replace(plain, mask=MaskOfScene("of this scene", file))
+    assert reading.id != plain.id
+    assert reading.id != replace(plain, mask=MaskOfScene("of another", file)).id
+    for one in read_cells(reading, Stopwatch()):
+        target = one.cell.geobox(COARSE)
+        of_shifts = [footprint_or(mask, grid, target, ENMAP_MASK_FLAGS["unseen"], shift) for shift in (vnir, swir)]
+        assert one.mask is not None
+        np.testing.assert_array_equal(one.mask, of_shifts[0] | of_shifts[1])
+        assert (one.mask != footprint_or(mask, grid, target, ENMAP_MASK_FLAGS["unseen"])).any()
+        np.testing.assert_array_equal(one.quality, scene.expected(one.cell, dict(reading.shifts))[1])
+    assert all(one.mask is None for one in read_cells(plain, Stopwatch()))
+    file.write_bytes(mask_archive(mask[1:], MaskFacts(None, "")))
+    with pytest.raises(SceneError, match="the image was replaced"):
+        list(read_cells(reading, Stopwatch()))
 
 
 def test_a_cell_of_the_neighbouring_zone_is_that_of_the_whole_image(tmp_path: Path) -> None:

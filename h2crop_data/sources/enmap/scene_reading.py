@@ -11,6 +11,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from math import ceil, floor
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,7 +20,7 @@ from odc.geo.geobox import GeoBox
 from rasterio.windows import Window
 
 from h2crop_data.catalog.access import raster_geobox, read_window, tile_shape
-from h2crop_data.constants import COARSE, ENMAP_FLAGS, REFLECTANCE_FILL
+from h2crop_data.constants import COARSE, ENMAP_FLAGS, ENMAP_MASK_FLAGS, REFLECTANCE_FILL
 from h2crop_data.enmap.product import Band, enmap_reflectance
 from h2crop_data.enmap.quality import footprint_or
 from h2crop_data.enmap.resample import resample_cubic
@@ -27,6 +28,7 @@ from h2crop_data.errors import SceneError
 from h2crop_data.grid import Cell, transformer
 from h2crop_data.shift import Shift
 from h2crop_data.sources.enmap.layers import read_flags
+from h2crop_data.sources.enmap.mask_result import mask_in
 from h2crop_data.sources.enmap.readings import EnmapReading
 from h2crop_data.sources.timing import Stopwatch
 
@@ -70,6 +72,13 @@ class CellOfScene:
     values: NDArray[np.int16]
     #: (y, x) uint16, as ENMAP_FLAGS.
     quality: NDArray[np.uint16]
+    #: (y, x) uint8, as ENMAP_MASK_FLAGS; None where the recipe wants none.
+    mask: NDArray[np.uint8] | None = None
+
+    @property
+    def arrays(self) -> tuple[NDArray[Any], ...]:
+        """What is stored of it, in the order of the format's arrays."""
+        return (self.values, self.quality) if self.mask is None else (self.values, self.quality, self.mask)
 
 
 @dataclass
@@ -94,6 +103,7 @@ def read_cells(reading: EnmapReading, watch: Stopwatch) -> Iterator[CellOfScene]
     image, numbers = scene.assets["image"].href, [band.number for band in bands]
     with watch.step("read EnMAP"):
         grid, tile = raster_geobox(image, "int16"), tile_shape(image)
+        own = None if reading.mask is None else mask_on(grid, reading.mask.file)
     boxes = {cell: cell_box(grid, cell, reading.shifts_of_bands) for cell in reading.cells}
     begun: dict[Cell, CellInFile] = {}
     for box, cells in boxes_to_read(boxes, grid, tile):
@@ -108,8 +118,18 @@ def read_cells(reading: EnmapReading, watch: Stopwatch) -> Iterator[CellOfScene]
         del pixels
         for cell in [cell for cell in cells if begun[cell].to_come == 0]:
             with watch.step("resample EnMAP"):
-                whole = on_lattice(begun.pop(cell), grid, bands, reading.shifts_of_bands, reading.facts.nodata)
+                whole = on_lattice(begun.pop(cell), grid, bands, reading.shifts_of_bands, reading.facts.nodata, own)
             yield whole
+
+
+def mask_on(grid: GeoBox, file: Path | None) -> NDArray[np.uint8]:
+    """The mask (y, x) of a whole scene. Raises SceneError without one, and for that of an image of another size."""
+    if file is None:
+        raise SceneError("nobody looked for its clouds")
+    mask = mask_in(file)
+    if mask.shape != tuple(grid.shape):
+        raise SceneError(f"its mask has {mask.shape} pixels, its image {tuple(grid.shape)}: the image was replaced")
+    return mask
 
 
 def cell_box(grid: GeoBox, cell: Cell, shifts: Sequence[Shift]) -> PixelBox:
@@ -170,20 +190,32 @@ def put_in(part: CellInFile, box: PixelBox, numbers: NDArray[np.int16], flags: N
 
 
 def on_lattice(
-    part: CellInFile, grid: GeoBox, bands: Sequence[Band], shifts: Sequence[Shift], nodata: int
+    part: CellInFile,
+    grid: GeoBox,
+    bands: Sequence[Band],
+    shifts: Sequence[Shift],
+    nodata: int,
+    own: NDArray[np.uint8] | None = None,
 ) -> CellOfScene:
-    """A cell's stored pixels. shifts: of each band. A flag counts where any band's footprint meets it."""
+    """A cell's stored pixels. shifts: of each band. A flag counts where any band's footprint meets it.
+
+    own: the mask (y, x) of the whole scene, whose bits count in the same way.
+    """
     box, target = part.box, part.cell.geobox(COARSE)
     source = grid[box.top : box.bottom, box.left : box.right]
     reflectance = enmap_reflectance(part.numbers, bands, nodata)
     values = np.empty((len(bands), *target.shape), np.int16)
     quality = np.zeros(target.shape, np.uint16)
+    of_cell = None if own is None else own[box.top : box.bottom, box.left : box.right]
+    mask = None if own is None else np.zeros(target.shape, np.uint8)
     for shift in sorted(set(shifts)):
         of_shift = places_of(shift, shifts)
         values[of_shift] = resample_cubic(reflectance[of_shift], source, target, shift)
         quality |= footprint_or(part.flags, source, target, ENMAP_FLAGS["outside"], shift)
+        if mask is not None and of_cell is not None:
+            mask |= footprint_or(of_cell, source, target, ENMAP_MASK_FLAGS["unseen"], shift)
     quality[(values == REFLECTANCE_FILL).all(axis=0)] |= ENMAP_FLAGS["outside"]
-    return CellOfScene(part.cell, values, quality)
+    return CellOfScene(part.cell, values, quality, mask)
 
 
 def places_of(shift: Shift, shifts: Sequence[Shift]) -> Any:
