@@ -41,7 +41,7 @@ from h2crop_data.sources.scratch import Scratch
 from h2crop_data.sources.source import BlockGround
 from h2crop_data.sources.timing import Stopwatch
 
-FILL, EPSG, TILE, CELL = -32768, 32633, 64, 960
+FILL, EPSG, TILE, STRIP, CELL = -32768, 32633, 64, 8, 960
 WEST, NORTH = 599_985, 5_807_085
 ROWS, COLUMNS, BANDS = 210, 170, 5
 #: In order of wavelength; in the file the bands stand otherwise, and one of them is not stored.
@@ -49,7 +49,7 @@ ORDER = (3, 1, 5, 2)
 LAYOUTS: dict[str, dict[str, Any]] = {
     "tiles": {"tiled": True, "blockxsize": TILE, "blockysize": TILE, "interleave": "pixel"},
     "bands": {"tiled": True, "blockxsize": TILE, "blockysize": TILE, "interleave": "band"},
-    "strips": {"blockysize": 8, "interleave": "pixel"},
+    "strips": {"blockysize": STRIP, "interleave": "pixel"},
 }
 #: Columns and rows of the lattice: cells that lie in one tile, across two and four, and far from the others.
 CELLS = tuple(Cell(EPSG, CELL, column, row) for column, row in ((625, 6047), (626, 6047), (627, 6046), (628, 6043)))
@@ -118,8 +118,9 @@ def make_scene(folder: Path, layout: str = "tiles") -> MadeScene:
 
 @pytest.fixture(autouse=True)
 def small_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Tiles are read one by one."""
+    """Tiles are read one by one, strips by two."""
     monkeypatch.setattr(reading_module, "READ_SIDE", TILE)
+    monkeypatch.setattr(reading_module, "READ_ROWS", 2 * STRIP)
 
 
 @pytest.fixture
@@ -167,6 +168,24 @@ def test_each_tile_under_a_cell_is_read_once_and_no_other(tmp_path: Path, window
     assert set(read.values()) == {1}
     assert set(read) == tiles_of_cells(CELLS)
     assert len(read) < 4 * 3, "the scene has more tiles than its cells need"
+
+
+def test_strips_are_read_once_a_few_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows: list[tuple[int, int]] = []
+    plain = reading_module.read_window
+
+    def noted(href: str, window: Any, bands: Any) -> Any:
+        rows.append(window.toranges()[0])
+        return plain(href, window, bands)
+
+    monkeypatch.setattr(reading_module, "read_window", noted)
+    list(read_cells(make_scene(tmp_path, "strips").reading(), Stopwatch()))
+    strips = [range(top // STRIP, (bottom - 1) // STRIP + 1) for top, bottom in rows]
+    read = Counter(strip for some in strips for strip in some)
+    assert set(read.values()) == {1}
+    assert max(map(len, strips)) == 2
+    under = {(row, column) for row, column in tiles_of_cells(CELLS) if row * TILE < ROWS}
+    assert {strip * STRIP // TILE for strip in read} == {row for row, _ in under}
 
 
 def test_each_detector_has_its_own_shift_and_flags_count_for_both(tmp_path: Path) -> None:

@@ -34,8 +34,9 @@ from h2crop_data.sources.timing import Stopwatch
 
 #: Source pixels around a cell, for the kernel of cubic convolution.
 CUBIC_MARGIN = 3
-#: Small tiles are read together, so many pixels along a side, at least half of it.
-READ_SIDE = 512
+#: Small tiles are read together, so many pixels along a side, at least half of it; of these so many rows at once: the
+#: layers have larger tiles than the image may have, and what is read at once should fit into a processor's cache.
+READ_SIDE, READ_ROWS = 512, 64
 
 
 class PixelBox(NamedTuple):
@@ -47,13 +48,21 @@ class PixelBox(NamedTuple):
     right: int
 
     def common(self, other: PixelBox) -> PixelBox:
-        """The pixels of both; empty where bottom or right is not beyond top or left."""
+        """The pixels of both; false where there are none."""
         return PixelBox(
             max(self.top, other.top),
             min(self.bottom, other.bottom),
             max(self.left, other.left),
             min(self.right, other.right),
         )
+
+    def __bool__(self) -> bool:
+        return self.bottom > self.top and self.right > self.left
+
+    @property
+    def window(self) -> Window:
+        """Its pixels as rasterio reads them."""
+        return Window(self.left, self.top, self.right - self.left, self.bottom - self.top)
 
     def within(self, outer: PixelBox) -> tuple[slice, slice]:
         """Its rows and columns in an array of the pixels of `outer`."""
@@ -107,19 +116,21 @@ def read_cells(reading: EnmapReading, watch: Stopwatch) -> Iterator[CellOfScene]
     boxes = {cell: cell_box(grid, cell, reading.shifts_of_bands) for cell in reading.cells}
     begun: dict[Cell, CellInFile] = {}
     for box, cells in boxes_to_read(boxes, grid, tile):
-        window = Window(box.left, box.top, box.right - box.left, box.bottom - box.top)
         with watch.step("read EnMAP"):
-            pixels, _ = read_window(image, window, numbers)
-            flags = read_flags(scene, grid, window, numbers)
-        with watch.step("resample EnMAP"):
-            for cell in cells:
-                part = begun.setdefault(cell, nothing_read(cell, boxes[cell], len(bands)))
-                put_in(part, box, pixels, flags)
-        del pixels
-        for cell in [cell for cell in cells if begun[cell].to_come == 0]:
+            flags = read_flags(scene, grid, box.window, numbers)
+        for rows in strips_of(box, tile[0]):
+            with watch.step("read EnMAP"):
+                pixels, _ = read_window(image, rows.window, numbers)
+            touched = [cell for cell in cells if boxes[cell].common(rows)]
             with watch.step("resample EnMAP"):
-                whole = on_lattice(begun.pop(cell), grid, bands, reading.shifts_of_bands, reading.facts.nodata, own)
-            yield whole
+                for cell in touched:
+                    part = begun.setdefault(cell, nothing_read(cell, boxes[cell], len(bands)))
+                    put_in(part, rows, pixels, flags[rows.within(box)])
+            del pixels
+            for cell in [cell for cell in touched if begun[cell].to_come == 0]:
+                with watch.step("resample EnMAP"):
+                    whole = on_lattice(begun.pop(cell), grid, bands, reading.shifts_of_bands, reading.facts.nodata, own)
+                yield whole
 
 
 def mask_on(grid: GeoBox, file: Path | None) -> NDArray[np.uint8]:
@@ -149,7 +160,7 @@ def cell_box(grid: GeoBox, cell: Cell, shifts: Sequence[Shift]) -> PixelBox:
         floor(row.min()) - margin, ceil(row.max()) + margin, floor(column.min()) - margin, ceil(column.max()) + margin
     )
     box = around.common(PixelBox(0, height, 0, width))
-    if box.bottom <= box.top or box.right <= box.left:
+    if not box:
         raise SceneError(f"the scene does not reach the cell {cell.id}")
     return box
 
@@ -172,6 +183,13 @@ def boxes_to_read(
         parts = np.array([boxes[cell].common(of_tile) for cell in cells])
         (top, left), (bottom, right) = parts[:, [0, 2]].min(axis=0).tolist(), parts[:, [1, 3]].max(axis=0).tolist()
         yield PixelBox(top, bottom, left, right), cells
+
+
+def strips_of(box: PixelBox, tile_rows: int) -> Iterator[PixelBox]:
+    """A box in parts of whole rows of the file's internal tiles, from north to south."""
+    height = tile_rows * max(1, READ_ROWS // tile_rows)
+    for top in range(box.top - box.top % height, box.bottom, height):
+        yield box._replace(top=max(box.top, top), bottom=min(box.bottom, top + height))
 
 
 def nothing_read(cell: Cell, box: PixelBox, bands: int) -> CellInFile:
