@@ -18,8 +18,8 @@ from shapely.geometry.base import BaseGeometry
 
 from h2crop_data.catalog.access import is_remote
 from h2crop_data.catalog.inventory import items_from_parquet, items_to_parquet
+from h2crop_data.catalog.item_facts import baseline
 from h2crop_data.catalog.items import acquired, shared_id
-from h2crop_data.catalog.providers import baseline
 from h2crop_data.cube.retraction import SCENE_REASON
 
 #: Seconds to open and read one asset over one block: from a local disk, and from an object store, one after the other.

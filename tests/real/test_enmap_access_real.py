@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import shapely
 
-from h2crop_data.catalog.providers import enmap_scene
+from h2crop_data.catalog.item_facts import enmap_scene
 from h2crop_data.catalog.search import read_item_collection
 from h2crop_data.recipe.enmap import EnmapSettings
 from h2crop_data.sources.enmap.added import add_products

@@ -14,7 +14,7 @@ import pystac
 import pytest
 import rasterio
 
-from h2crop_data.catalog.providers import enmap_scene
+from h2crop_data.catalog.item_facts import enmap_scene
 from h2crop_data.enmap.detectors import enmap_detectors
 from h2crop_data.enmap.product import Band, enmap_reflectance, parse_metadata, select_bands
 from h2crop_data.errors import SceneError

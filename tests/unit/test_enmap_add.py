@@ -19,7 +19,7 @@ from enmap_products import BOX, EPSG, PRODUCT, TO_LONLAT, product_of, write_prod
 from shapely.geometry import shape
 from typer.testing import CliRunner
 
-from h2crop_data.catalog.providers import enmap_scene
+from h2crop_data.catalog.item_facts import enmap_scene
 from h2crop_data.catalog.search import read_item_collection
 from h2crop_data.cli.main import app
 from h2crop_data.enmap.properties import stated_properties

@@ -11,8 +11,8 @@ import pystac
 import shapely
 from shapely.geometry.base import BaseGeometry
 
+from h2crop_data.catalog.item_facts import ENMAP_NAME, enmap_scene, processing_version
 from h2crop_data.catalog.items import acquired, footprint
-from h2crop_data.catalog.providers import ENMAP_NAME, enmap_scene, processing_version
 from h2crop_data.errors import SceneError
 from h2crop_data.grid import LONLAT, to_crs
 from h2crop_data.progress import Progress, silent

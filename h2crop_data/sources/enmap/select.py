@@ -9,12 +9,12 @@ from dataclasses import dataclass
 import pystac
 from shapely.geometry.base import BaseGeometry
 
-from h2crop_data.catalog.items import updated
-from h2crop_data.catalog.providers import (
+from h2crop_data.catalog.item_facts import (
     EnmapScene,
     enmap_scene,
     newest_products,
 )
+from h2crop_data.catalog.items import updated
 from h2crop_data.catalog.search import find_items
 from h2crop_data.errors import H2cropError, PlanError, SceneError
 from h2crop_data.grid import LONLAT, Cell, cells_of_area, to_crs

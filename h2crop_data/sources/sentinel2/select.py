@@ -8,8 +8,8 @@ from dataclasses import dataclass, field, replace
 import pystac
 from shapely.geometry.base import BaseGeometry
 
+from h2crop_data.catalog.item_facts import asset_of_band, datastrip_asset, offset_evidence, sentinel2_asset
 from h2crop_data.catalog.items import number_of
-from h2crop_data.catalog.providers import asset_of_band, datastrip_asset, offset_evidence, sentinel2_asset
 from h2crop_data.errors import PlanError, SceneError
 from h2crop_data.recipe.model import Sentinel2Settings
 from h2crop_data.sentinel2.reference import REFERENCE_BANDS

@@ -9,7 +9,7 @@ import pystac
 from shapely.geometry.base import BaseGeometry
 
 from h2crop_data.catalog.acquisitions import l1c_of_items
-from h2crop_data.catalog.providers import offset_evidence, sentinel2_asset
+from h2crop_data.catalog.item_facts import offset_evidence, sentinel2_asset
 from h2crop_data.errors import PlanError, SceneError
 from h2crop_data.recipe.model import Clouds
 from h2crop_data.sentinel2.reflectance import decide_offset
