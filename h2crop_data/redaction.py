@@ -20,7 +20,7 @@ SECRET_PARAMETERS = frozenset(
 )
 #: In a text: the account of an address; a query, of an address or of a path (errors of connections show these alone).
 ACCOUNT = re.compile(r"(\b[a-zA-Z][a-zA-Z0-9+.-]*://)[^\s/\"'<>?#]*@")
-QUERY = re.compile(r"\?[^\s\"'<>#)]+")
+QUERY = re.compile(r"\?[^\s\"'<>#)]*[^\s\"'<>#):;,.]")
 
 
 def without_secrets(text: str) -> str:

@@ -55,9 +55,7 @@ def aws_profiles() -> configparser.ConfigParser:
     try:
         profiles.read(path, encoding="utf-8")
     except (configparser.Error, UnicodeDecodeError):
-        raise AccountError(
-            f"{path} is not a file of AWS profiles: [name] and below it aws_access_key_id = ..."
-        ) from None
+        raise AccountError(f"{path} is damaged: expected [name], and below it aws_access_key_id = ...") from None
     return profiles
 
 
