@@ -117,6 +117,26 @@ def newest_products(items: list[pystac.Item]) -> tuple[list[pystac.Item], dict[s
     return sorted(newest.values(), key=lambda item: item.id), replaced
 
 
+def first_products(lists: Sequence[Sequence[pystac.Item]]) -> tuple[list[pystac.Item], dict[str, str]]:
+    """One EnMAP product for each (datatake, tile) of several catalogs: the newest of the first catalog that has one.
+
+    lists: of each catalog, in order. Gives them and {left out: what stands for it}.
+    """
+    kept: dict[tuple[str, str], pystac.Item] = {}
+    replaced: dict[str, str] = {}
+    for items in lists:
+        own, older = newest_products(list(items))
+        replaced |= older
+        for item in own:
+            match = ENMAP_NAME.match(item.id)
+            first = kept.setdefault((match["datatake"], match["tile"]) if match else (item.id, ""), item)
+            if first.id != item.id:
+                replaced[item.id] = first.id
+    names = {item.id for item in kept.values()}
+    left_out = {name: other for name, other in replaced.items() if name not in names}
+    return sorted(kept.values(), key=lambda item: item.id), left_out
+
+
 @dataclass(frozen=True)
 class EnmapScene:
     """What decides whether and how an EnMAP scene is used."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from functools import cached_property
 from typing import Any
@@ -90,6 +90,8 @@ class SceneDecision:
     offset: int | None = None
     #: What to look at although the scene was taken; empty where there is nothing.
     warning: str = ""
+    #: The catalog that listed it, as the recipe calls it; empty where an older h2crop planned.
+    catalog: str = ""
 
 
 def year_range(season: int) -> tuple[datetime, datetime]:
@@ -145,6 +147,11 @@ def decision(
     )
 
 
+def with_catalogs(decisions: Sequence[SceneDecision], served: Mapping[str, str]) -> list[SceneDecision]:
+    """The decisions with the catalog that each scene comes from. served: scene -> catalog."""
+    return [replace(one, catalog=served.get(one.id, one.catalog)) for one in decisions]
+
+
 def items_over(items: Sequence[pystac.Item], places: Sequence[BaseGeometry]) -> list[list[str]]:
     """For each place (longitude, latitude) the ids of the items that meet it, in order of id."""
     tree = shapely.STRtree([shape(item.geometry) for item in items])
@@ -160,7 +167,7 @@ def scenes_table(scenes: list[SceneDecision]) -> pd.DataFrame:
     columns = list(SceneDecision.__dataclass_fields__)
     table = pd.DataFrame([asdict(scene) for scene in scenes], columns=columns)
     table["time"] = pd.to_datetime(table["time"], utc=True).dt.as_unit("us")
-    texts = dict.fromkeys(("id", "sensor", "collection", "baseline", "reason", "warning"), "str")
+    texts = dict.fromkeys(("id", "sensor", "collection", "baseline", "reason", "warning", "catalog"), "str")
     return table.astype({"taken": "bool", "offset": "Int32", **texts})
 
 

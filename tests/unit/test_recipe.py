@@ -23,7 +23,7 @@ from h2crop_data.recipe.model import Recipe, load_recipe, parse_recipe, shipped_
 FRANCE = "h2crop-france.yaml"
 SECTIONS = {
     *("Area", "EnmapSettings", "EnmapBands", "Sentinel2Settings", "Clouds", "L1cSource", "Parcels"),
-    *("ParcelSource", "CropTable", "TaxonomySettings", "Split", "StoreOptions"),
+    *("ParcelSource", "CropTable", "TaxonomySettings", "Split", "StoreOptions", "CatalogChoice"),
 }
 
 Document = dict[str, Any]
