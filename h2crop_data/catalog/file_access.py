@@ -128,11 +128,11 @@ def object_pieces(href: str, s3: S3Access, keys: S3Keys, size: int, timeout: flo
     from obstore.store import S3Store
 
     bucket, _, key = href.removeprefix("s3://").partition("/")
-    config: dict[str, Any] = {"access_key_id": keys.key_id, "secret_access_key": keys.secret}
+    config: Any = {"access_key_id": keys.key_id, "secret_access_key": keys.secret}
     config |= {"session_token": keys.token} if keys.token else {}
     config |= {"endpoint": f"http{'s' if s3.https else ''}://{s3.endpoint}"} if s3.endpoint else {}
     config |= {"region": s3.region or "us-east-1", "request_payer": s3.requester_pays}
-    client: dict[str, Any] = {"timeout": f"{timeout:g}s", "allow_http": not s3.https}
+    client: Any = {"timeout": f"{timeout:g}s", "allow_http": not s3.https}
     try:
         store = S3Store(bucket, config=config, client_options=client, retry_config={"max_retries": 2})
         for piece in obstore.get(store, key).stream(min_chunk_size=size):

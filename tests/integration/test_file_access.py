@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
-import sys
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -17,6 +15,7 @@ import pystac
 import pytest
 import rasterio
 from affine import Affine
+from lender_provider import lender_installed, without_accounts
 from odc.geo.geobox import GeoBox
 from pyproj import Transformer
 from rasterio.windows import Window
@@ -24,7 +23,7 @@ from s3_server import BUCKET, Proxy, put_plainly, s3_proxy, s3_server
 from signing_server import MARK, Lender, lending
 from stac_items import item_of
 
-from h2crop_data.catalog import access, registry
+from h2crop_data.catalog import access
 from h2crop_data.catalog.access import load_placed, raster_geobox, read_beginning, read_text, read_window
 from h2crop_data.catalog.accounts import s3_keys
 from h2crop_data.catalog.file_access import access_to, connections_of
@@ -33,9 +32,7 @@ from h2crop_data.errors import AccountError, ReadError
 from h2crop_data.grid import geobox
 from h2crop_data.redaction import has_secrets, redacted, without_secrets
 
-PLUGIN = Path(__file__).resolve().parents[1] / "plugins" / "lender"
 WEST, NORTH, SIDE = 699_960, 5_600_040, 512
-CACHES = ("known_providers", "assets_of_bands", "datastrip_assets")
 KEY_ID, SECRET = "PLANTEDKEYID", "planted/secret+key"
 
 
@@ -43,10 +40,7 @@ KEY_ID, SECRET = "PLANTEDKEYID", "planted/secret+key"
 def no_accounts(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """No account of whoever runs the tests counts; gives the home that they have instead."""
     home = tmp_path / "home"
-    home.mkdir()
-    for name in [name for name in os.environ if name.startswith("AWS_")] + ["NETRC"]:
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("HOME", str(home))
+    without_accounts(monkeypatch, home)
     return home
 
 
@@ -83,19 +77,11 @@ def in_zone_32() -> GeoBox:
     return geobox((west, south, west + 600, south + 600), 32632, 10)
 
 
-def forget_providers() -> None:
-    for name in CACHES:
-        getattr(registry, name).cache_clear()
-
-
 @pytest.fixture
 def installed(monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]:
-    """The package of the lender, as if it were installed: once its place is known."""
-    monkeypatch.syspath_prepend(str(PLUGIN))
-    forget_providers()
-    yield monkeypatch
-    sys.modules.pop("h2crop_lender", None)
-    forget_providers()
+    """The package of the lender, once its place is known."""
+    with lender_installed():
+        yield monkeypatch
 
 
 @pytest.fixture

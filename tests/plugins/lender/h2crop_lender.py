@@ -37,5 +37,5 @@ LENDER = Provider(
             netrc="members.lender.example",
         ),
     ),
-    band_assets={"B02": ("blau",)},
+    band_assets={"B02": ("blue", "blau"), "SCL": ("scl",)},
 )
