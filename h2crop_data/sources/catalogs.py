@@ -11,9 +11,10 @@ from shapely.geometry.base import BaseGeometry
 
 from h2crop_data.catalog.items import each_once, identity
 from h2crop_data.catalog.search import find_items
+from h2crop_data.errors import CatalogError
 from h2crop_data.progress import Progress
 from h2crop_data.recipe.catalogs import CatalogPlace
-from h2crop_data.redaction import redacted
+from h2crop_data.redaction import redacted, redacted_errors
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,9 @@ def search_in_order(
         refused: list[tuple[pystac.Item, str]] = []
         for done, place in enumerate(places):
             progress(number * len(places) + done, len(catalogs) * len(places), f"searching {title}")
-            here = find_items(catalog.place, catalog.collection, place, start, end)
+            # Errors of connections show whole addresses, those of further pages have tokens.
+            with redacted_errors(CatalogError):
+                here = find_items(catalog.place, catalog.collection, place, start, end)
             items += here.items
             refused += here.refused
         lost = {identity(item): (item, reason) for item, reason in refused}
