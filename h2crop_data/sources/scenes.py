@@ -163,11 +163,17 @@ def items_over(items: Sequence[pystac.Item], places: Sequence[BaseGeometry]) -> 
 
 
 def scenes_table(scenes: list[SceneDecision]) -> pd.DataFrame:
-    """The decisions on scenes as a table with the same columns and types whatever is in it."""
+    """The decisions on scenes as a table with the same columns and types whatever is in it.
+
+    But for the catalogs of a plan of an older h2crop, which did not say: its tables stay as they are, to the byte.
+    """
     columns = list(SceneDecision.__dataclass_fields__)
+    if scenes and not any(scene.catalog for scene in scenes):
+        columns.remove("catalog")
     table = pd.DataFrame([asdict(scene) for scene in scenes], columns=columns)
     table["time"] = pd.to_datetime(table["time"], utc=True).dt.as_unit("us")
-    texts = dict.fromkeys(("id", "sensor", "collection", "baseline", "reason", "warning", "catalog"), "str")
+    named = ("id", "sensor", "collection", "baseline", "reason", "warning", "catalog")
+    texts = {name: "str" for name in named if name in table}
     return table.astype({"taken": "bool", "offset": "Int32", **texts})
 
 
