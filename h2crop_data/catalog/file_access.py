@@ -6,6 +6,7 @@ Nothing of it is kept: an address in a plan or a store has no signature, and a s
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -81,7 +82,9 @@ def access_to(href: str) -> FileAccess:
         return FileAccess(href, opened, place.options, BucketSession(bucket_options(place.s3, keys)), place.s3, keys)
     with redacted_errors(*READING_ERRORS):
         address = href if place.sign is None else place.sign(href)
-    return FileAccess(address, address, place.options)
+    # requests looks there by itself.
+    own = {"GDAL_HTTP_NETRC_FILE": os.environ["NETRC"]} if place.netrc and os.environ.get("NETRC") else {}
+    return FileAccess(address, address, {**own, **place.options})
 
 
 def bucket_options(s3: S3Access, keys: S3Keys) -> dict[str, str]:

@@ -19,6 +19,7 @@ from h2crop_data.cube.reading import read_index
 from h2crop_data.errors import CatalogError, PlanError
 from h2crop_data.pipeline.build import build_store
 from h2crop_data.pipeline.engine import BuildError
+from h2crop_data.pipeline.estimate import estimate
 from h2crop_data.pipeline.plan import load_plans, save_plan
 from h2crop_data.pipeline.planning import make_plan
 from h2crop_data.recipe.enmap import EnmapSettings
@@ -125,6 +126,18 @@ def granule(name: str, box: tuple[float, float, float, float] = WHOLE, baseline:
         "s2__processing_baseline": baseline,
     }
     return item_of(name, time="2022-05-10T10:51:41Z", box=box, **{**stated, **facts})
+
+
+def test_a_plan_shows_how_many_scenes_came_from_each(region: TinyRegion) -> None:
+    assert estimate(make_plan(in_order(region, "first", "second"), 2022)).catalogs == {
+        "first.json": 1,
+        "second.json": 1,
+    }
+    assert estimate(make_plan(in_order(region, "second", "first"), 2022)).catalogs == {
+        "first.json": 0,
+        "second.json": 2,
+    }
+    assert estimate(make_plan(region.recipe(sentinel2={"collection": "other"}), 2022)).catalogs == {}
 
 
 class TestAcquisitionsInOrder:

@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 from lender_provider import lender_installed, without_accounts
+from obstore.store import S3Store
+from s3_server import Fault, put_plainly, s3_proxy, s3_server
 from signing_server import MARK, Lender, lending
 from stac_api import stac_api
 from stac_items import item_of
@@ -207,3 +209,59 @@ class TestBuilds:
         written = [path for name in ("plan", "store") for path in (tmp_path / name).rglob("*") if path.is_file()]
         assert len(written) > 10
         assert not [path for path in written if MARK.encode() in path.read_bytes()]
+
+    @pytest.mark.parametrize("allowed", [True, False])
+    def test_keys_of_a_bucket_are_written_nowhere(
+        self,
+        region: TinyRegion,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        capfd: pytest.CaptureFixture[str],
+        allowed: bool,
+    ) -> None:
+        """Planted in the environment and in profiles: in a build that works, and in one whose keys are refused."""
+        monkeypatch.setattr("h2crop_data.catalog.access.retried.__kwdefaults__", {"pauses": ()})
+        planted = ["PLANTEDKEYID", "planted/secret+key", "planted-session-token", "planted-password", "planted-cookie"]
+        monkeypatch.setenv("AWS_ACCESS_KEY_ID", planted[0])
+        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", planted[1])
+        monkeypatch.setenv("AWS_SESSION_TOKEN", planted[2])
+        monkeypatch.setenv("H2CROP_DOWNLOAD_COOKIE", f"session={planted[4]}")
+        netrc = Path.home() / ".netrc"
+        netrc.write_text(f"machine 127.0.0.1 login me password {planted[3]}\n")
+        netrc.chmod(0o600)
+        for item in region.sentinel2:
+            for key, asset in item["assets"].items():
+                asset["href"] = f"s3://lent/{item['id']}/{key}.tif"
+        with s3_server() as server, s3_proxy(server) as proxy:
+            put_plainly(server, "lent")
+            config = {"access_key_id": "maker", "secret_access_key": "maker", "region": "us-east-1", "endpoint": server}
+            bucket = S3Store("lent", config=config, client_options={"allow_http": True})
+            for item in region.sentinel2:
+                for key in item["assets"]:
+                    path = region.folder / "sentinel2" / item["id"] / f"{key}.tif"
+                    bucket.put(f"{item['id']}/{key}.tif", path.read_bytes())
+            monkeypatch.setenv("LENDER_S3", proxy.url.removeprefix("http://"))
+            if not allowed:
+                proxy.fault = lambda request: Fault(status=403, code="InvalidAccessKeyId")
+            with lender_installed():
+                planned = CliRunner().invoke(app, ["plan", str(recipe_file(region)), "--out", str(tmp_path / "plan")])
+                assert planned.exit_code == 0, planned.stderr
+                store = tmp_path / "store"
+                result = CliRunner().invoke(app, ["build", str(recipe_file(region)), "--out", str(store)])
+                assert result.exit_code == (0 if allowed else 1), result.stderr
+                if allowed:
+                    season = h2crop_data.open(store, 2022).load()
+                    assert (season.s2.sel(month=7)[:, 0] == 2000).all()
+            assert any(planted[0] in request.headers.get("authorization", "") for request in proxy.requests)
+        shown = "".join([planned.output, result.output, repr(result.exception), *capfd.readouterr()])
+        written = [path for path in tmp_path.rglob("*") if path.is_file() and path != netrc]
+        assert written
+        for secret in planted:
+            assert secret not in shown
+            assert not [path for path in written if secret.encode() in path.read_bytes()]
+
+
+def recipe_file(region: TinyRegion) -> Path:
+    """The recipe, written beside its files."""
+    region.recipe()
+    return region.folder / "recipe.yaml"
