@@ -23,7 +23,7 @@ from h2crop_data.catalog.item_facts import asset_of_band
 from h2crop_data.catalog.registry import known_providers, provider_of
 from h2crop_data.cli.main import app
 from h2crop_data.cube.reading import read_index
-from h2crop_data.errors import PluginError
+from h2crop_data.errors import H2cropError, PluginError
 from h2crop_data.pipeline.build import build_store
 from h2crop_data.pipeline.plan import save_plan
 from h2crop_data.pipeline.planning import make_plan
@@ -265,3 +265,14 @@ def recipe_file(region: TinyRegion) -> Path:
     """The recipe, written beside its files."""
     region.recipe()
     return region.folder / "recipe.yaml"
+
+
+@pytest.mark.parametrize("clouds", [{}, {"dilation": "default", "cast_shadows": True, "second_look": True}])
+def test_a_missing_account_is_never_a_gap(region: TinyRegion, tmp_path: Path, clouds: dict[str, Any]) -> None:
+    for item in region.sentinel2:
+        for key in (*item["assets"], "nir08"):
+            item["assets"][key] = {"href": f"s3://eodata/{item['id']}/{key}.tif"}
+    recipe = region.recipe(sentinel2={"gaps": "record", **({"clouds": clouds} if clouds else {})})
+    with pytest.raises(H2cropError, match=r"Copernicus Data Space Ecosystem: no S3 keys.*AWS_ACCESS_KEY_ID"):
+        build_store(recipe, tmp_path / "store", workers=1)
+    assert not (tmp_path / "store" / "zarr.json").exists()
