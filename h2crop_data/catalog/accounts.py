@@ -6,14 +6,62 @@ import configparser
 import netrc
 import os
 from dataclasses import dataclass, field
+from http.cookies import CookieError, SimpleCookie
 from importlib.util import find_spec
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from h2crop_data.catalog.provider import FilePlace, Provider
-from h2crop_data.errors import AccountError
+from h2crop_data.errors import AccountError, UsageError
 
 KEY_ID, SECRET_KEY, SESSION_TOKEN = "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"
 PROFILE, CREDENTIALS_FILE = "AWS_PROFILE", "AWS_SHARED_CREDENTIALS_FILE"
+
+
+#: Environment variables with an account at an archive; `.netrc` works without them.
+HOST, USER, PASSWORD, COOKIE = (f"H2CROP_DOWNLOAD_{name}" for name in ("HOST", "USER", "PASSWORD", "COOKIE"))
+#: The host that an account is for, where H2CROP_DOWNLOAD_HOST does not say.
+ACCOUNT_HOST = "download.geoservice.dlr.de"
+
+
+@dataclass(frozen=True)
+class Account:
+    """An account at the host of an archive; nothing of it is sent to another host, or printed."""
+
+    host: str = ACCOUNT_HOST
+    user: str = field(default="", repr=False)
+    password: str = field(default="", repr=False)
+    #: `name=value; name=value`, as a browser shows the cookies of a session.
+    cookie: str = field(default="", repr=False)
+
+    @classmethod
+    def from_environment(cls) -> Account:
+        """The account that the environment states. Raises UsageError for one that is half there."""
+        user, password = os.environ.get(USER, ""), os.environ.get(PASSWORD, "")
+        if bool(user) != bool(password):
+            raise UsageError(f"set both {USER} and {PASSWORD}, or neither")
+        return cls(os.environ.get(HOST, ACCOUNT_HOST), user, password, os.environ.get(COOKIE, ""))
+
+    def cookies(self) -> dict[str, str]:
+        """The cookies by name. Raises UsageError for a damaged one."""
+        try:
+            morsels = SimpleCookie(self.cookie).items()
+        except CookieError:
+            morsels = {}.items()
+        if self.cookie and not morsels:
+            # The parser's own error would show it.
+            raise UsageError(f"{COOKIE} is not of the form `name=value; name=value`")
+        return {name: morsel.coded_value for name, morsel in morsels}
+
+    def auth(self, url: str) -> tuple[str, str] | None:
+        """What to log in with at an address; None elsewhere, and where `.netrc` or a cookie is to do it."""
+        own = urlsplit(url).hostname == self.host
+        return (self.user, self.password) if own and self.user else None
+
+    def headers(self, url: str) -> dict[str, str]:
+        """The request headers that send the session of a browser to an address; none elsewhere."""
+        cookies = self.cookies() if urlsplit(url).hostname == self.host else {}
+        return {"Cookie": "; ".join(f"{name}={value}" for name, value in cookies.items())} if cookies else {}
 
 
 @dataclass(frozen=True)
@@ -78,8 +126,14 @@ def check_account(provider: Provider, place: FilePlace) -> str:
     Raises AccountError that names what is missing.
     """
     if place.netrc is not None:
+        account = Account.from_environment()
+        if account.host == place.netrc and (account.user or account.cookie):
+            return USER if account.user else COOKIE
         if not netrc_has(place.netrc):
-            raise AccountError(f"{provider.title}: ~/.netrc has no account for {place.netrc}; {place.remedy}")
+            raise AccountError(
+                f"{provider.title}: ~/.netrc has no account for {place.netrc}, nor have {USER} and {PASSWORD}; "
+                f"{place.remedy}"
+            )
         return f"~/.netrc, {place.netrc}"
     if place.s3 is not None:
         return keys_for(provider, place).found

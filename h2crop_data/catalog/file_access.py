@@ -17,7 +17,7 @@ import requests
 from rasterio.errors import RasterioError
 from rasterio.session import Session
 
-from h2crop_data.catalog.accounts import S3Keys, check_account, keys_for
+from h2crop_data.catalog.accounts import Account, S3Keys, check_account, keys_for
 from h2crop_data.catalog.provider import FilePlace, S3Access
 from h2crop_data.catalog.registry import files_at
 from h2crop_data.errors import H2cropError
@@ -55,11 +55,14 @@ class FileAccess:
     address: str = field(repr=False)
     #: What GDAL opens.
     opened: str = field(repr=False)
-    options: Mapping[str, str] = field(default_factory=dict)
+    options: Mapping[str, str] = field(default_factory=dict, repr=False)
     session: BucketSession | None = field(default=None, repr=False)
     #: Of a file in a bucket that a provider describes.
     s3: S3Access | None = None
     keys: S3Keys | None = field(default=None, repr=False)
+    #: User and password, and headers, of an account in the environment.
+    auth: tuple[str, str] | None = field(default=None, repr=False)
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     def environment(self, options: Mapping[str, Any]) -> rasterio.Env:
         """GDAL with some options and those of this file."""
@@ -82,9 +85,15 @@ def access_to(href: str) -> FileAccess:
         return FileAccess(href, opened, place.options, BucketSession(bucket_options(place.s3, keys)), place.s3, keys)
     with redacted_errors(*READING_ERRORS):
         address = href if place.sign is None else place.sign(href)
-    # requests looks there by itself.
-    own = {"GDAL_HTTP_NETRC_FILE": os.environ["NETRC"]} if place.netrc and os.environ.get("NETRC") else {}
-    return FileAccess(address, address, {**own, **place.options})
+    if place.netrc is None:
+        return FileAccess(address, address, place.options)
+    account = Account.from_environment()
+    auth, headers = account.auth(href), account.headers(href)
+    # GDAL sends neither to another host, where a server leads to one; requests looks for the file by itself.
+    own = {"GDAL_HTTP_USERPWD": ":".join(auth)} if auth else {}
+    own |= {"GDAL_HTTP_HEADERS": f"Cookie: {headers['Cookie']}"} if headers else {}
+    own |= {"GDAL_HTTP_NETRC_FILE": os.environ["NETRC"]} if os.environ.get("NETRC") else {}
+    return FileAccess(address, address, {**own, **place.options}, auth=auth, headers=headers)
 
 
 def bucket_options(s3: S3Access, keys: S3Keys) -> dict[str, str]:
@@ -118,7 +127,8 @@ def pieces_of(href: str, size: int, timeout: float) -> Iterator[bytes]:
         if access.s3 is not None and access.keys is not None:
             yield from object_pieces(href, access.s3, access.keys, size, timeout)
             return
-        with requests.get(access.address, timeout=timeout, stream=True) as answer:
+        settings: Any = {"auth": access.auth, "headers": dict(access.headers), "timeout": timeout}
+        with requests.get(access.address, **settings, stream=True) as answer:
             answer.raise_for_status()
             yield from answer.iter_content(size)
 

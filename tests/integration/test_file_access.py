@@ -15,6 +15,7 @@ import pystac
 import pytest
 import rasterio
 from affine import Affine
+from download_server import COOKIE, PASSWORD, USER, Archive, archive_server
 from lender_provider import lender_installed, without_accounts
 from odc.geo.geobox import GeoBox
 from pyproj import Transformer
@@ -299,6 +300,86 @@ class TestBucket:
             shown += str(caught.getrepr(style="native"))
         assert SECRET not in shown + caplog.text
         assert KEY_ID not in shown
+
+
+@pytest.fixture
+def members(installed: pytest.MonkeyPatch, folder: Path) -> Iterator[Archive]:
+    """An archive that wants an account, whose host the environment names."""
+    archive = Archive({f"/{name}": (folder / name).read_bytes() for name in ("B02.tif", "about.xml")})
+    with archive_server(archive):
+        installed.setenv("LENDER_MEMBERS", archive.url)
+        installed.setenv("H2CROP_DOWNLOAD_HOST", "127.0.0.1")
+        installed.setattr("h2crop_data.catalog.access.retried.__kwdefaults__", {"pauses": ()})
+        yield archive
+
+
+class TestAccounts:
+    @pytest.mark.parametrize("way", ["variables", "cookie", "netrc", "netrc elsewhere"])
+    def test_each_way_opens_rasters_and_texts(
+        self, way: str, members: Archive, folder: Path, no_accounts: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        members.protection = "cookie" if way == "cookie" else "basic"
+        with pytest.raises(AccountError, match=r"no account for 127\.0\.0\.1, nor have H2CROP_DOWNLOAD_USER"):
+            read_text(f"{members.url}/about.xml")
+        assert members.asked == []
+        if way == "variables":
+            monkeypatch.setenv("H2CROP_DOWNLOAD_USER", USER)
+            monkeypatch.setenv("H2CROP_DOWNLOAD_PASSWORD", PASSWORD)
+        elif way == "cookie":
+            monkeypatch.setenv("H2CROP_DOWNLOAD_COOKIE", COOKIE)
+        else:
+            path = no_accounts / (".netrc" if way == "netrc" else "accounts")
+            path.write_text(f'machine 127.0.0.1 login {USER} password "{PASSWORD}"\n')
+            path.chmod(0o600)
+            if way == "netrc elsewhere":
+                monkeypatch.setenv("NETRC", str(path))
+        assert read_text(f"{members.url}/about.xml").startswith("<about>")
+        window, _ = read_window(f"{members.url}/B02.tif")
+        np.testing.assert_array_equal(window[0], pixels(folder))
+        grid = in_zone_32()
+        placed = load_placed(item_at(f"{members.url}/B02.tif"), "B02", grid, "nearest")
+        np.testing.assert_array_equal(placed, load_placed(item_at(str(folder / "B02.tif")), "B02", grid, "nearest"))
+        assert PASSWORD not in repr(access_to(f"{members.url}/B02.tif"))
+        assert COOKIE not in repr(access_to(f"{members.url}/B02.tif"))
+
+    def test_an_account_is_not_sent_to_where_a_server_leads(
+        self, members: Archive, installed: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch = installed
+        monkeypatch.setenv("H2CROP_DOWNLOAD_USER", USER)
+        monkeypatch.setenv("H2CROP_DOWNLOAD_PASSWORD", PASSWORD)
+        monkeypatch.setenv("H2CROP_DOWNLOAD_COOKIE", COOKIE)
+        asked = []
+
+        class Leads(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                asked.append(
+                    (self.headers["Host"].split(":")[0], self.headers["Authorization"], self.headers["Cookie"])
+                )
+                own = self.headers["Host"].startswith("127")
+                self.send_response(302 if own else 404)
+                if own:
+                    self.send_header("Location", f"http://localhost:{self.server.server_port}{self.path}")
+                self.send_header("Content-Length", "0")
+                self.end_headers()
+
+            do_HEAD = do_GET  # noqa: N815
+
+            def log_message(self, *arguments: object) -> None:
+                """Keep the test's output clean."""
+
+        server = ThreadingHTTPServer(("127.0.0.1", 0), Leads)
+        Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
+        monkeypatch.setenv("LENDER_MEMBERS", f"http://127.0.0.1:{server.server_port}")
+        try:
+            for read in (read_window, read_text):
+                with pytest.raises(ReadError):
+                    read(f"http://127.0.0.1:{server.server_port}/{read.__name__}.tif")
+        finally:
+            server.shutdown()
+            server.server_close()
+        assert {host for host, _, _ in asked} == {"127.0.0.1", "localhost"}
+        assert all((bool(login), bool(cookie)) == (host == "127.0.0.1",) * 2 for host, login, cookie in asked)
 
 
 class TestPlanetaryComputer:

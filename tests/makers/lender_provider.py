@@ -40,6 +40,6 @@ def lender_installed() -> Iterator[None]:
 def without_accounts(monkeypatch: pytest.MonkeyPatch, home: Path) -> None:
     """No account of whoever runs the tests counts; they have an empty home instead."""
     home.mkdir()
-    for name in [name for name in os.environ if name.startswith("AWS_")] + ["NETRC"]:
+    for name in [name for name in os.environ if name.startswith(("AWS_", "H2CROP_DOWNLOAD_"))] + ["NETRC"]:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HOME", str(home))

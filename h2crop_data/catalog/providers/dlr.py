@@ -12,11 +12,10 @@ PROVIDER = Provider(
     files=(
         FilePlace(
             ("https://download.geoservice.dlr.de/*",),
-            needs="an account (free) in ~/.netrc",
+            needs="an account (free) in ~/.netrc or in H2CROP_DOWNLOAD_USER and H2CROP_DOWNLOAD_PASSWORD",
             remedy=(
                 "register at https://geoservice.dlr.de and write `machine download.geoservice.dlr.de login NAME "
-                "password SECRET` into ~/.netrc, or download scenes first with `h2crop enmap fetch`, which knows other "
-                "ways (docs/getting-enmap.md)"
+                "password SECRET` into ~/.netrc (docs/getting-enmap.md has other ways)"
             ),
             netrc="download.geoservice.dlr.de",
         ),

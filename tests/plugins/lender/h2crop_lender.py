@@ -1,6 +1,7 @@
 """An archive that lends its files: each address is signed, and a signature soon ends."""
 
 import os
+from urllib.parse import urlsplit
 
 import requests
 
@@ -8,6 +9,7 @@ from h2crop_data.catalog.provider import FilePlace, OfferedCollection, Provider,
 
 #: Where it listens; tests start it anywhere.
 ROOT = os.environ.get("LENDER_URL", "https://lender.example")
+MEMBERS = os.environ.get("LENDER_MEMBERS", "https://members.lender.example")
 
 
 def signed(address: str) -> str:
@@ -31,10 +33,10 @@ LENDER = Provider(
             s3=S3Access(os.environ.get("LENDER_S3", "s3.lender.example"), https=False),
         ),
         FilePlace(
-            ("https://members.lender.example/*",),
+            (f"{MEMBERS}/*",),
             needs="an account",
             remedy="become a member",
-            netrc="members.lender.example",
+            netrc=urlsplit(MEMBERS).hostname,
         ),
     ),
     band_assets={"B02": ("blue", "blau"), "SCL": ("scl",)},
