@@ -30,6 +30,13 @@ class ReadError(H2cropError, OSError):
     """An asset of a scene could not be read after every retry."""
 
 
+class AccountError(H2cropError, RuntimeError):
+    """An account, keys or library that an archive wants are not there: names them and what to do.
+
+    No read error: no other try helps, and it is never recorded as a gap.
+    """
+
+
 class ParcelError(H2cropError, ValueError):
     """A parcel file or crop table cannot be used."""
 

@@ -1,4 +1,4 @@
-"""Sources that other packages bring: found by the entry point `h2crop.sources`, so that every process sees them."""
+"""Sources and providers that other packages bring: found by entry points, so that every process sees them."""
 
 from __future__ import annotations
 
@@ -9,15 +9,21 @@ from typing import Any
 from h2crop_data.errors import PluginError
 
 GROUP = "h2crop.sources"
+PROVIDERS = "h2crop.providers"
+
+
+def entry_points_of(group: str) -> list[EntryPoint]:
+    """The entry points of a group, each once."""
+    return list({(point.name, point.value): point for point in entry_points(group=group)}.values())
 
 
 @cache
 def installed_sources() -> dict[str, tuple[EntryPoint, ...]]:
     """The entry points of sources by name, which is the section of the recipe; several where packages clash."""
-    found: dict[str, dict[str, EntryPoint]] = {}
-    for point in entry_points(group=GROUP):
-        found.setdefault(point.name, {})[point.value] = point
-    return {name: tuple(points.values()) for name, points in found.items()}
+    found: dict[str, list[EntryPoint]] = {}
+    for point in entry_points_of(GROUP):
+        found.setdefault(point.name, []).append(point)
+    return {name: tuple(points) for name, points in found.items()}
 
 
 @cache

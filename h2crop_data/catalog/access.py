@@ -14,7 +14,6 @@ import numpy as np
 import odc.stac
 import pystac
 import rasterio
-import requests
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 from rasterio.enums import Resampling
@@ -22,9 +21,11 @@ from rasterio.errors import RasterioError
 from rasterio.warp import reproject
 from rasterio.windows import Window
 
+from h2crop_data.catalog.file_access import READING_ERRORS, access_to, opened_raster, pieces_of
 from h2crop_data.catalog.items import acquired
 from h2crop_data.errors import ReadError, SceneError
 from h2crop_data.grid import LONLAT
+from h2crop_data.redaction import redacted_errors, without_secrets
 from h2crop_data.sentinel2.reflectance import NO_NUMBER, WRAPPED
 
 Result = TypeVar("Result")
@@ -67,8 +68,9 @@ def retried(read: Callable[[], Result], what: str, *, remote: bool, pauses: Sequ
                 return read()
         except (RasterioError, OSError) as error:
             if pause is None:
+                told = without_secrets(str(error))
                 hint = " (a login page? check the account)" if "not recognized as being in" in str(error) else ""
-                raise ReadError(f"cannot read {what}: {error}{hint}") from error
+                raise ReadError(f"cannot read {what}: {told}{hint}") from (error if told == str(error) else None)
             time.sleep(pause)
     raise AssertionError("unreachable")
 
@@ -89,8 +91,8 @@ def file_stamp(href: str) -> list[int] | None:
 
 @contextmanager
 def opened(href: str) -> Iterator[rasterio.DatasetReader]:
-    """A raster, opened with the options above."""
-    with rasterio.Env(**GDAL_OPTIONS), rasterio.open(href) as dataset:
+    """A raster, opened with the options above and as its provider wants it."""
+    with opened_raster(href, GDAL_OPTIONS) as dataset:
         yield dataset
 
 
@@ -166,14 +168,12 @@ def in_words(grid: GeoBox) -> str:
 
 
 def read_text(href: str) -> str:
-    """A text file. Login comes from ~/.netrc. Raises ReadError."""
+    """A text file. Raises ReadError."""
 
     def read() -> str:
         if not is_remote(href):
             return Path(href).read_text(encoding="utf-8")
-        answer = requests.get(href, timeout=TIMEOUT)
-        answer.raise_for_status()
-        return answer.text
+        return b"".join(pieces_of(href, PIECE_BYTES, TIMEOUT)).decode("utf-8", errors="replace")
 
     return retried(read, href, remote=is_remote(href))
 
@@ -189,9 +189,7 @@ def read_beginning(href: str, end: bytes) -> bytes:
             with Path(href).open("rb") as file:
                 yield from iter(lambda: file.read(PIECE_BYTES), b"")
             return
-        with requests.get(href, timeout=SHORT_TIMEOUT, stream=True) as answer:
-            answer.raise_for_status()
-            yield from answer.iter_content(PIECE_BYTES)
+        yield from pieces_of(href, PIECE_BYTES, SHORT_TIMEOUT)
 
     def read() -> bytes:
         found = b""
@@ -363,19 +361,21 @@ def load_warped(item: pystac.Item, key: str, geobox: GeoBox) -> NDArray[Any]:
     with opened(href) as dataset:
         dtype, nodata = number_type(dataset), dataset.nodata or 0
     odc.stac.configure_rio(cloud_defaults=True, **GDAL_OPTIONS)
-    data = odc.stac.load(
-        [placed_by_its_file(item, key, geobox)],
-        bands=[key],
-        geobox=geobox,
-        resampling="nearest",
-        stac_cfg={PLACED: {"assets": {key: {"data_type": dtype, "nodata": nodata}}}},
-        fail_on_error=True,
-    )
+    access = access_to(href)
+    with redacted_errors(*READING_ERRORS), access.environment(GDAL_OPTIONS):
+        data = odc.stac.load(
+            [placed_by_its_file(item, key, geobox, access.opened)],
+            bands=[key],
+            geobox=geobox,
+            resampling="nearest",
+            stac_cfg={PLACED: {"assets": {key: {"data_type": dtype, "nodata": nodata}}}},
+            fail_on_error=True,
+        )
     return as_numbers(data[key].values[0], nodata)
 
 
-def placed_by_its_file(item: pystac.Item, key: str, geobox: GeoBox) -> pystac.Item:
-    """An item of one asset over a pixel grid that says nothing of its own grid.
+def placed_by_its_file(item: pystac.Item, key: str, geobox: GeoBox, address: str) -> pystac.Item:
+    """An item of one asset over a pixel grid that says nothing of its own grid. address: what GDAL opens now.
 
     odc-stac places pixels by what an item says (`proj:`), and leaves out an item whose footprint misses the grid. Of
     where the pixels lie the file knows better.
@@ -384,5 +384,5 @@ def placed_by_its_file(item: pystac.Item, key: str, geobox: GeoBox) -> pystac.It
     bounds = list(ground.boundingbox)
     placed = pystac.Item(item.id, ground.json, bounds, acquired(item), {}, collection=PLACED)
     own = item.assets[key]
-    placed.add_asset(key, pystac.Asset(own.href, media_type=own.media_type, roles=own.roles))
+    placed.add_asset(key, pystac.Asset(address, media_type=own.media_type, roles=own.roles))
     return placed

@@ -11,8 +11,8 @@ from datetime import UTC, datetime, timedelta
 import pystac
 import shapely
 
+from h2crop_data.catalog.item_facts import baseline, sentinel2_tile
 from h2crop_data.catalog.items import acquired, footprint, updated
-from h2crop_data.catalog.providers import baseline, sentinel2_tile
 from h2crop_data.constants import LONGEST_DATATAKE
 
 #: Share of an item's ground that another must show to stand for it.

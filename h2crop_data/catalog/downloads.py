@@ -18,8 +18,7 @@ import re
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
-from http.cookies import CookieError, SimpleCookie
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -29,6 +28,7 @@ from requests.exceptions import RequestException
 from urllib3.exceptions import HTTPError
 
 from h2crop_data.catalog.access import PAUSES, TIMEOUT
+from h2crop_data.catalog.accounts import COOKIE, PASSWORD, USER, Account
 from h2crop_data.catalog.drafts import draft_of
 from h2crop_data.catalog.whole_files import (
     BEGINNING,
@@ -38,12 +38,8 @@ from h2crop_data.catalog.whole_files import (
     check_whole,
     refuse_beginning,
 )
-from h2crop_data.errors import ReadError, UsageError
+from h2crop_data.errors import ReadError
 
-#: Environment variables with an account at an archive; `.netrc` works without them.
-HOST, USER, PASSWORD, COOKIE = (f"H2CROP_DOWNLOAD_{name}" for name in ("HOST", "USER", "PASSWORD", "COOKIE"))
-#: The host that an account is for, where H2CROP_DOWNLOAD_HOST does not say.
-ACCOUNT_HOST = "download.geoservice.dlr.de"
 #: Bytes that are written at a time.
 WRITTEN_BYTES = 2**20
 #: Answers that are worth another try.
@@ -54,45 +50,6 @@ Downloaded = Callable[[int, int | None], None]
 
 class BrokenDownloadError(Exception):
     """A download stopped in a way that another try may mend."""
-
-
-@dataclass(frozen=True)
-class Account:
-    """An account at the host of an archive; nothing of it is sent to another host, or printed."""
-
-    host: str = ACCOUNT_HOST
-    user: str = field(default="", repr=False)
-    password: str = field(default="", repr=False)
-    #: `name=value; name=value`, as a browser shows the cookies of a session.
-    cookie: str = field(default="", repr=False)
-
-    @classmethod
-    def from_environment(cls) -> Account:
-        """The account that the environment states. Raises UsageError for one that is half there."""
-        user, password = os.environ.get(USER, ""), os.environ.get(PASSWORD, "")
-        if bool(user) != bool(password):
-            raise UsageError(f"set both {USER} and {PASSWORD}, or neither")
-        return cls(os.environ.get(HOST, ACCOUNT_HOST), user, password, os.environ.get(COOKIE, ""))
-
-    def session(self) -> requests.Session:
-        """A session that sends the account to its host. Raises UsageError for a damaged cookie."""
-        session = requests.Session()
-        # Lengths and ranges are of the file, not of a packed copy of it.
-        session.headers["Accept-Encoding"] = "identity"
-        try:
-            morsels = SimpleCookie(self.cookie).items()
-        except CookieError as error:
-            raise UsageError(f"{COOKIE} is not of the form `name=value; name=value`") from error
-        if self.cookie and not morsels:
-            raise UsageError(f"{COOKIE} is not of the form `name=value; name=value`")
-        for name, morsel in morsels:
-            session.cookies.set(name, morsel.coded_value, domain=self.host, path="/")
-        return session
-
-    def auth(self, url: str) -> tuple[str, str] | None:
-        """What to log in with at an address; None elsewhere, and where `.netrc` or a cookie is to do it."""
-        own = urlsplit(url).hostname == self.host
-        return (self.user, self.password) if own and self.user else None
 
 
 @dataclass(frozen=True)
@@ -135,7 +92,7 @@ class FileCache:
         """account: by default that of the environment. pauses: in seconds, before further tries."""
         self.folder = folder.resolve()
         self.account = account or Account.from_environment()
-        self.session = self.account.session()
+        self.session = account_session(self.account)
         self.pauses = pauses
 
     def fetch(self, url: str, downloaded: Downloaded = lambda done, total: None) -> CachedFile:
@@ -242,6 +199,16 @@ class FileCache:
                 write_json(part.with_suffix(".json"), asdict(stated))
             receive(answer, name_in_address(url), part, have, stated, downloaded)
         return stated
+
+
+def account_session(account: Account) -> requests.Session:
+    """A session that sends an account to its host."""
+    session = requests.Session()
+    # Lengths and ranges are of the file, not of a packed copy of it.
+    session.headers["Accept-Encoding"] = "identity"
+    for name, value in account.cookies().items():
+        session.cookies.set(name, value, domain=account.host, path="/")
+    return session
 
 
 def receive(

@@ -6,6 +6,7 @@ import os
 import threading
 from collections.abc import Callable, Collection, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
 from urllib.parse import urlsplit
@@ -30,13 +31,23 @@ from h2crop_data.catalog.access import (
     repeated,
     retried,
 )
+from h2crop_data.catalog.file_access import READING_ERRORS, FileAccess, access_to, connections_of
 from h2crop_data.constants import SHARING_PROCESSES
+from h2crop_data.redaction import redacted_errors
 
 #: Pixels of a grid along a pixel of a file that are given as the file has them: 20 m over 10 m.
 KEPT_TIMES = 2
 #: The threads of each provider.
 POOLS: dict[tuple[str, int], ThreadPoolExecutor] = {}
 POOLS_LOCK = threading.Lock()
+
+
+@dataclass(frozen=True)
+class OpenFile:
+    """A file that stays open, and what it is read with."""
+
+    dataset: rasterio.DatasetReader
+    access: FileAccess
 
 
 class GranuleReader:
@@ -48,8 +59,9 @@ class GranuleReader:
         given_up: items (ids) that were tried for long enough: their files are tried once.
         """
         self._given_up = given_up
-        self.connections = max(1, connections // int(os.environ.get(SHARING_PROCESSES, "1")))
-        self._files: dict[str, tuple[threading.Lock, list[rasterio.DatasetReader]]] = {}
+        self._sharing = int(os.environ.get(SHARING_PROCESSES, "1"))
+        self._wanted, self.connections = connections, max(1, connections // self._sharing)
+        self._files: dict[str, tuple[threading.Lock, list[OpenFile]]] = {}
         self._lock = threading.Lock()
         self._begun: set[Future[NDArray[Any]]] = set()
         #: Internal tiles that were decoded, and their bytes as the files state them (0 where they do not).
@@ -68,18 +80,22 @@ class GranuleReader:
             future.cancel()
         wait(begun)
         for _, opened in self._files.values():
-            for dataset in opened:
-                dataset.close()
+            for file in opened:
+                file.dataset.close()
         self._files.clear()
 
     def begin(self, work: Callable[[], NDArray[Any]], href: str) -> Callable[[], NDArray[Any]]:
         """Begin to read a file, where it is remote; gives what waits for the result."""
         if not is_remote(href):
             return work
-        future: Future[NDArray[Any]] = connections_to(urlsplit(href).netloc, self.connections).submit(work)
+        future: Future[NDArray[Any]] = connections_to(urlsplit(href).netloc, self.connections_for(href)).submit(work)
         self._begun.add(future)
         future.add_done_callback(self._begun.discard)
         return future.result
+
+    def connections_for(self, href: str) -> int:
+        """Connections of this process to the archive of a file: its share of what recipe and archive allow."""
+        return max(1, connections_of(href, self._wanted) // self._sharing)
 
     def close(self, hrefs: Iterable[str]) -> None:
         """Close files that are not read any more."""
@@ -88,7 +104,7 @@ class GranuleReader:
                 lock, files = self._files.pop(href, (threading.Lock(), []))
             with lock:
                 while files:
-                    files.pop().close()
+                    files.pop().dataset.close()
 
     def read(self, item: pystac.Item, key: str, grid: GeoBox, resampling: ResamplingName) -> NDArray[Any] | None:
         """The numbers of an asset, as `as_numbers`: (y, x) of the grid, or, of a 20 m file that lies on it, half of it.
@@ -124,17 +140,21 @@ class GranuleReader:
             lock, opened = self._files.setdefault(href, (threading.Lock(), []))
 
         def work() -> Any:
-            with rasterio.Env(**GDAL_OPTIONS):
-                is_new = not opened
-                if is_new:
-                    opened.append(rasterio.open(href))
+            is_new = not opened
+            if is_new:
+                # Signed now; where its signature ends while it is open, reading fails and it is opened again.
+                access = access_to(href)
+                with redacted_errors(*READING_ERRORS), access.environment(GDAL_OPTIONS):
+                    opened.append(OpenFile(rasterio.open(access.opened), access))
+            file = opened[0]
+            with redacted_errors(*READING_ERRORS), file.access.environment(GDAL_OPTIONS):
                 try:
                     if is_new:
-                        grid_of(opened[0])
-                        number_type(opened[0])
-                    return use(opened[0])
+                        grid_of(file.dataset)
+                        number_type(file.dataset)
+                    return use(file.dataset)
                 except Exception:
-                    opened.pop().close()
+                    opened.pop().dataset.close()
                     raise
 
         what, remote = asset_in_words(item, key), is_remote(href)

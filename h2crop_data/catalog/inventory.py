@@ -48,8 +48,13 @@ def items_to_parquet(items: list[pystac.Item]) -> bytes:
 
 def items_from_parquet(data: bytes) -> list[pystac.Item]:
     """The items of a stac-geoparquet file, in its order."""
+    return [pystac.Item.from_dict(feature, migrate=False) for feature in features_from_parquet(data)]
+
+
+def features_from_parquet(data: bytes) -> list[dict[str, Any]]:
+    """The same as JSON."""
     found = stac_table_to_items(pq.read_table(io.BytesIO(data)))
-    return [pystac.Item.from_dict(unpacked(without_nulls(item)), migrate=False) for item in found]
+    return [unpacked(without_nulls(item)) for item in found]
 
 
 def is_box(bbox: Any) -> bool:

@@ -24,6 +24,8 @@ from shapely.geometry.base import BaseGeometry
 from urllib3.util.retry import Retry
 
 from h2crop_data.catalog.items import acquired, each_once, footprint, identity
+from h2crop_data.catalog.local_catalogs import features_of, file_beside
+from h2crop_data.catalog.registry import provider_of
 from h2crop_data.errors import CatalogError, SceneError
 
 #: Seconds to wait for a catalog; tries and the growing pause between them.
@@ -61,7 +63,7 @@ def find_items(
 ) -> Found:
     """The items of a collection that meet an area and were acquired in start <= time < end.
 
-    source: URL of a STAC API or path of a local ItemCollection, whose relative hrefs become absolute paths.
+    source: URL of a STAC API or path of a local catalog, whose relative hrefs become absolute paths.
     area: longitude and latitude. Servers have been seen to ignore parts of a query, so everything is tested again here.
     Raises CatalogError naming the catalog, or the item that is damaged.
     """
@@ -101,6 +103,7 @@ def search_api(
 ) -> list[pystac.Item]:
     """Items of a STAC API search. Raises CatalogError where it gives fewer than it promises."""
     # Servers refuse large geometries; what a simpler one finds too much is left out by the caller.
+    provider = provider_of(url)
     asked = area if shapely.get_num_coordinates(area) <= MOST_VERTICES else shapely.box(*area.bounds)
     try:
         reader = StacApiIO(max_retries=retries, timeout=SEARCH_TIMEOUT)
@@ -109,7 +112,7 @@ def search_api(
             collections=[collection],
             intersects=json.loads(json.dumps(mapping(asked))),
             datetime=(start, end),
-            limit=PAGE_SIZE,
+            limit=PAGE_SIZE if provider is None else provider.page_size,
         )
         listed: list[pystac.Item] = []
         given: set[tuple[str, str, str]] = set()
@@ -194,22 +197,12 @@ def item_of(feature: Any, otherwise: str, *, migrate: bool = True) -> pystac.Ite
 
 
 def read_item_collection(path: Path) -> Iterator[pystac.Item]:
-    """Items of a local ItemCollection; relative hrefs start from its folder."""
-    try:
-        document: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        features = document["features"]
-    except OSError as error:
-        raise CatalogError(f"cannot read the ItemCollection {path}: {error.strerror or error}") from error
-    except (ValueError, KeyError, TypeError) as error:
-        raise CatalogError(f"{path} is not a STAC ItemCollection (JSON with features): {error}") from error
-    if not isinstance(features, list):
-        raise CatalogError(f"{path} is not a STAC ItemCollection: its features are no list")
-    for number, feature in enumerate(features):
+    """Items of a local catalog (`features_of`); relative hrefs start from the file that an item stands in."""
+    for number, (feature, place) in enumerate(features_of(path)):
         try:
             item = item_of(feature, f"feature {number}", migrate=False)
         except ValueError as error:
-            raise CatalogError(f"{path}: {error}") from error
+            raise CatalogError(f"{place}: {error}") from error
         for asset in item.assets.values():
-            if "://" not in asset.href and not asset.href.startswith("/"):
-                asset.href = str((path.parent / asset.href).resolve())
+            asset.href = file_beside(asset.href, place) or asset.href
         yield item

@@ -163,9 +163,8 @@ def searched(recipe: Recipe, *, quiet: bool) -> SearchedArea:
 
     assert recipe.enmap is not None
     ground = to_crs(*area_of(recipe.area, recipe.locate), LONLAT)
-    catalog = recipe.locate_catalog(recipe.enmap.catalog)
     with progress_line(quiet=quiet) as progress:
-        return search_enmap(recipe.enmap, catalog, ground, recipe.seasons, progress)
+        return search_enmap(recipe.enmap, recipe.locate_catalog, ground, recipe.seasons, progress)
 
 
 def show_scenes(found: SearchedArea) -> None:

@@ -20,6 +20,7 @@ from h2crop_data.cli import (
     inspect,
     migrate,
     plan,
+    providers,
     recipe,
     relabel,
     retract,
@@ -28,6 +29,7 @@ from h2crop_data.cli import (
 )
 from h2crop_data.cli.console import Exit, console
 from h2crop_data.errors import H2cropError, RecipeError, StoreWarning, UsageError
+from h2crop_data.redaction import without_secrets
 
 app = typer.Typer(
     name="h2crop",
@@ -39,6 +41,7 @@ app = typer.Typer(
 app.add_typer(recipe.app, name="recipe")
 app.add_typer(plan.app, name="plan")
 app.add_typer(enmap.app, name="enmap")
+app.add_typer(providers.app, name="providers")
 app.command("build")(build.build)
 app.command("inspect")(inspect.inspect)
 app.command("validate")(validate.validate)
@@ -102,7 +105,7 @@ def show_warning(
 def tell(error: H2cropError, code: Exit) -> Exit:
     """Print an error; gives the exit code."""
     console.print("[red]error:[/] ", end="")
-    console.print(str(error), markup=False, soft_wrap=True)
+    console.print(without_secrets(str(error)), markup=False, soft_wrap=True)
     return code
 
 

@@ -96,6 +96,7 @@ def show_plans(plans: list[SeasonPlan], as_json: bool, notes: list[str]) -> None
         return
     for plan, summary in zip(plans, summaries, strict=True):
         rows = [[name.replace("_", " "), str(value)] for name, value in summary.counts.items()]
+        rows += [[f"scenes from {name}", str(count)] for name, count in summary.catalogs.items()]
         rows.append(["size", f"about {megabytes(summary.bytes)} ({megabytes(summary.raw_bytes)} raw)"])
         read = summary.to_read
         if read.tiles:

@@ -142,6 +142,7 @@ SCENES = (
     Column("reason", "text", "why it was left out, or how its offset was decided"),
     Column("offset", "nullable integer", "added to its numbers; null where none is"),
     Column("warning", "text", "what needs a look although it was taken; empty where nothing does", always=False),
+    Column("catalog", "text", "that listed it, as the recipe calls it", always=False),
 )
 PARCELS = (
     Column("number", "integer", "as in the array `parcel`", filled=True),

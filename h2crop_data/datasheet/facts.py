@@ -101,15 +101,40 @@ def parcels_drawn(tables: IndexTables, season: int, split: str | None = None) ->
 
 
 def found_in(tables: IndexTables, source: str) -> str:
-    """The catalogs a source was found in, as the recipes name them."""
+    """The catalogs a source was found in, as the recipes name them; of several, how many scenes came from each."""
     told = []
     for section in recipe_sections(tables, source):
-        if section.get("catalog"):
-            place = code(section["catalog"])
-            if "://" not in str(section["catalog"]):
-                place = f"a local list of scenes, {place}, which does not say whose they are"
-            told.append(place + (f", collection {code(section['collection'])}" if section.get("collection") else ""))
+        catalogs = catalogs_of(section)
+        for name, collection in catalogs:
+            place = f"a local list of scenes, {code(name)}, which does not say whose they are"
+            place = place if is_local(name) else code(name)
+            place += f", collection {code(collection)}" if collection else ""
+            told.append(place + (f" ({scenes_from(tables, source, name)} used)" if len(catalogs) > 1 else ""))
     return f" from {'; '.join(dict.fromkeys(told))}" if told else ""
+
+
+def catalogs_of(section: dict[str, Any]) -> list[tuple[str, str | None]]:
+    """The catalogs of a section of a recipe in order, with the collection searched in each."""
+    stated = section.get("catalog") or []
+    entries = stated if isinstance(stated, list) else [stated]
+    own = section.get("collection")
+    return [
+        (one["catalog"], one.get("collection") or own) if isinstance(one, dict) else (str(one), own) for one in entries
+    ]
+
+
+def is_local(catalog: str) -> bool:
+    """Whether a catalog is a path: neither a URL, nor the name of a provider, which has no suffix and no folder."""
+    return "://" not in catalog and ("." in catalog or "/" in catalog)
+
+
+def scenes_from(tables: IndexTables, source: str, catalog: str) -> str:
+    """How many scenes of a source that are used came from a catalog, in words."""
+    scenes = tables.scenes
+    if "catalog" not in scenes:
+        return "an unknown number of scenes"
+    count = int((scenes["taken"] & (scenes["sensor"] == source) & (scenes["catalog"] == catalog)).sum())
+    return f"{count} scene{'' if count == 1 else 's'}"
 
 
 def median_of(counts: dict[str, int]) -> int | None:

@@ -25,6 +25,7 @@ from h2crop_data.cube.writer import StoreBuilder
 from h2crop_data.errors import H2cropError, StoreError
 from h2crop_data.pipeline.block import BlockTask, assemble_block
 from h2crop_data.pipeline.schedule import Schedule
+from h2crop_data.redaction import without_secrets
 from h2crop_data.sources.readings import ReadCounts, Reading
 from h2crop_data.sources.registry import source_of
 from h2crop_data.sources.scratch import Scratch
@@ -121,8 +122,9 @@ def unexpected(storage: Storage, name: str, error: Exception) -> BuildError:
     """An error nobody foresaw, with its stack trace kept beside the store."""
     log = f"{BUILD_FOLDER}/logs/{name}.txt"
     with suppress(StoreError):
-        storage.write(log, ["".join(traceback.format_exception(error)).encode()])
-    return BuildError(f"{type(error).__name__}: {error} (a bug? the stack trace is in {storage.where(log)})")
+        storage.write(log, [without_secrets("".join(traceback.format_exception(error))).encode()])
+    told = without_secrets(f"{type(error).__name__}: {error}")
+    return BuildError(f"{told} (a bug? the stack trace is in {storage.where(log)})")
 
 
 def run_job(

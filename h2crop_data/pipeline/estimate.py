@@ -27,7 +27,8 @@ class Estimate:
     counts: samples, cells, blocks, and what its sources count. raw_bytes, bytes: of all arrays, before and (about)
     after compression. to_read: tiles and bytes of files for composites, and requests to servers, at most (clouds make
     it less). seconds: of one worker, roughly. left_out: reason -> scenes. months_without_scenes: 1..12.
-    split_problems: in words, what the split does not meet. sources: what was read (`source_facts`).
+    split_problems: in words, what the split does not meet. sources: what was read (`source_facts`). catalogs: as the
+    recipe calls them -> scenes used; nothing where all come from one.
     """
 
     counts: dict[str, int]
@@ -39,6 +40,7 @@ class Estimate:
     months_without_scenes: list[int]
     split_problems: list[str]
     sources: dict[str, Any]
+    catalogs: dict[str, int]
 
 
 def estimate(plan: SeasonPlan) -> Estimate:
@@ -63,6 +65,8 @@ def estimate(plan: SeasonPlan) -> Estimate:
         counts |= source.counts(plan.pinned[source.name])
     # Reasons carry the figures of each scene; without them they can be counted.
     reasons = Counter(without_figures(one.reason) for one in plan.scenes if not one.taken)
+    served = Counter(one.catalog for one in plan.scenes)
+    used = Counter(one.catalog for one in plan.scenes if one.taken)
     return Estimate(
         counts=counts,
         raw_bytes=raw,
@@ -73,6 +77,7 @@ def estimate(plan: SeasonPlan) -> Estimate:
         months_without_scenes=empty_months(plan),
         split_problems=plan.split_problems,
         sources=source_facts(plan),
+        catalogs={name: used[name] for name in served} if len(served) > 1 else {},
     )
 
 

@@ -24,7 +24,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from h2crop_data.errors import H2cropError, StoreError
+from h2crop_data.errors import AccountError, H2cropError, StoreError
 from h2crop_data.progress import Progress, silent
 from h2crop_data.sources.units import ProvisionalResult, RunUnits, Unit, UnitResult
 from h2crop_data.storage.local import LocalStorage
@@ -190,8 +190,8 @@ def run_units(
 
     A unit that fails leaves nothing, so that it is tried again the next time; its error stands in its result and in
     those of units that need it. Other errors than `tolerated` end the run and are raised; StoreError always is, where a
-    result cannot be written. needed: units (ids) whose results must stay besides. progress: called with (done, total,
-    name of a unit).
+    result cannot be written, and AccountError, which others would meet too. needed: units (ids) whose results must stay
+    besides. progress: called with (done, total, name of a unit).
     """
     wanted = {unit.id: unit for unit in units}
     results, waiting = what_is_there(work, list(wanted.values()))
@@ -252,7 +252,7 @@ def result_of(future: Future[tuple[Path, float]], tolerated: type[H2cropError]) 
         file, seconds = future.result()
         return UnitResult(file, seconds=seconds)
     except tolerated as error:
-        if isinstance(error, StoreError):
+        if isinstance(error, StoreError | AccountError):
             raise
         return UnitResult(error=error)
 

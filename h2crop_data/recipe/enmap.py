@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BeforeValidator, Field, model_validator
 
 from h2crop_data.constants import ENMAP_FLAGS, OBSCURED_BY_OWN
+from h2crop_data.recipe.catalogs import Catalog
 from h2crop_data.recipe.section import Neutral, Percent, Section, Share
 
 Wavelengths = tuple[float, float]
@@ -48,8 +49,9 @@ def bands_of_set(value: Any) -> Any:
 class EnmapSettings(Section):
     """Where EnMAP L2A scenes come from and which of them are used."""
 
-    catalog: str
-    """URL of a STAC API, or path of a local ItemCollection (JSON)."""
+    catalog: Catalog
+    """Name of a provider (`h2crop providers`), URL of a STAC API, or path of a static catalog, an ItemCollection (JSON)
+    or a stac-geoparquet file; or several in a list: what the first lacks comes from the next."""
     collection: str = "ENMAP_HSI_L2A"
     """Collection to search."""
     months: list[Month] = Field(default=list(range(1, 13)))

@@ -26,10 +26,12 @@ from pydantic import (
 from pyproj import CRS
 from pyproj.exceptions import CRSError
 
+from h2crop_data.catalog.registry import api_of
 from h2crop_data.constants import SENTINEL2_BANDS, Sentinel2Band
 from h2crop_data.errors import PluginError, RecipeError
 from h2crop_data.grid import CELL_STEP, LONLAT, CellRule, geojson_polygons, split_of_square
 from h2crop_data.plugins import installed_sources, load_installed
+from h2crop_data.recipe.catalogs import Catalog
 from h2crop_data.recipe.enmap import EnmapBands as EnmapBands
 from h2crop_data.recipe.enmap import EnmapSettings as EnmapSettings
 from h2crop_data.recipe.problems import check_years, explain, read_mapping
@@ -104,8 +106,10 @@ class Area(Section):
 class L1cSource(Section):
     """Where Sentinel-2 L1C scenes come from, for methods that find clouds at the top of the atmosphere."""
 
-    catalog: str
-    """URL of a STAC API, or path of a local ItemCollection (JSON)."""
+    catalog: Catalog
+    """Name of a provider (`h2crop providers`), URL of a STAC API, or path of a static catalog, an ItemCollection (JSON)
+    or a stac-geoparquet file; or a list of these, each with its own `collection` if need be: what the first lacks comes
+    from the next. docs/catalogs.md says how."""
     collection: str = "sentinel-2-l1c"
     """Collection to search."""
     offset: Literal["auto", 0, -1000] = "auto"
@@ -169,8 +173,10 @@ class Clouds(Section):
 class Sentinel2Settings(Section):
     """Where Sentinel-2 scenes come from and how they become monthly composites."""
 
-    catalog: str
-    """URL of a STAC API, or path of a local ItemCollection (JSON)."""
+    catalog: Catalog
+    """Name of a provider (`h2crop providers`), URL of a STAC API, or path of a static catalog, an ItemCollection (JSON)
+    or a stac-geoparquet file; or a list of these, each with its own `collection` if need be: what the first lacks comes
+    from the next. docs/catalogs.md says how."""
     collection: str = "sentinel-2-l2a"
     """Collection to search."""
     bands: list[Sentinel2Band] = Field(default=list(SENTINEL2_BANDS), min_length=1)
@@ -379,8 +385,9 @@ class Recipe(Section):
         return (self._folder / Path(re.sub(r"\$\{(\w+)\}", variable, path)).expanduser()).resolve()
 
     def locate_catalog(self, catalog: str) -> str:
-        """A catalog's URL as it is, or the absolute path of a local ItemCollection."""
-        return catalog if re.match(r"https?://", catalog) else str(self.locate(catalog))
+        """The URL of a catalog that is named or given, or the absolute path of a local one."""
+        place = api_of(catalog)
+        return place if re.match(r"https?://", place) else str(self.locate(place))
 
     @property
     def other_sources(self) -> list[str]:

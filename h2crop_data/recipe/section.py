@@ -48,7 +48,8 @@ DOCSTRING_WIDTH = 100
 class Section(BaseModel):
     """A part of the recipe: unknown keys are errors, and the text under each field is its documentation."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    # A traceback would show what a recipe says, also what is refused because it is secret.
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, hide_input_in_errors=True)
     #: The docstring as it was written, without the texts of the fields.
     _written_docstring: ClassVar[str]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from functools import cached_property
 from typing import Any
@@ -18,8 +18,8 @@ from shapely.geometry.base import BaseGeometry
 
 from h2crop_data.catalog.access import is_remote
 from h2crop_data.catalog.inventory import items_from_parquet, items_to_parquet
+from h2crop_data.catalog.item_facts import baseline
 from h2crop_data.catalog.items import acquired, shared_id
-from h2crop_data.catalog.providers import baseline
 from h2crop_data.cube.retraction import SCENE_REASON
 
 #: Seconds to open and read one asset over one block: from a local disk, and from an object store, one after the other.
@@ -90,6 +90,8 @@ class SceneDecision:
     offset: int | None = None
     #: What to look at although the scene was taken; empty where there is nothing.
     warning: str = ""
+    #: The catalog that listed it, as the recipe calls it; empty where an older h2crop planned.
+    catalog: str = ""
 
 
 def year_range(season: int) -> tuple[datetime, datetime]:
@@ -145,6 +147,11 @@ def decision(
     )
 
 
+def with_catalogs(decisions: Sequence[SceneDecision], served: Mapping[str, str]) -> list[SceneDecision]:
+    """The decisions with the catalog that each scene comes from. served: scene -> catalog."""
+    return [replace(one, catalog=served.get(one.id, one.catalog)) for one in decisions]
+
+
 def items_over(items: Sequence[pystac.Item], places: Sequence[BaseGeometry]) -> list[list[str]]:
     """For each place (longitude, latitude) the ids of the items that meet it, in order of id."""
     tree = shapely.STRtree([shape(item.geometry) for item in items])
@@ -156,11 +163,17 @@ def items_over(items: Sequence[pystac.Item], places: Sequence[BaseGeometry]) -> 
 
 
 def scenes_table(scenes: list[SceneDecision]) -> pd.DataFrame:
-    """The decisions on scenes as a table with the same columns and types whatever is in it."""
+    """The decisions on scenes as a table with the same columns and types whatever is in it.
+
+    But for the catalogs of a plan of an older h2crop, which did not say: its tables stay as they are, to the byte.
+    """
     columns = list(SceneDecision.__dataclass_fields__)
+    if scenes and not any(scene.catalog for scene in scenes):
+        columns.remove("catalog")
     table = pd.DataFrame([asdict(scene) for scene in scenes], columns=columns)
     table["time"] = pd.to_datetime(table["time"], utc=True).dt.as_unit("us")
-    texts = dict.fromkeys(("id", "sensor", "collection", "baseline", "reason", "warning"), "str")
+    named = ("id", "sensor", "collection", "baseline", "reason", "warning", "catalog")
+    texts = {name: "str" for name in named if name in table}
     return table.astype({"taken": "bool", "offset": "Int32", **texts})
 
 

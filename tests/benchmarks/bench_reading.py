@@ -68,7 +68,7 @@ from reading_before import composites_of_block
 from reading_tiles import CLEAR, Archive, Needs, TiledFile, counting_decoded, dates_of, pixels_of, touched
 
 from h2crop_data.catalog.access import GDAL_OPTIONS
-from h2crop_data.catalog.providers import sentinel2_tile
+from h2crop_data.catalog.item_facts import sentinel2_tile
 from h2crop_data.constants import FINE, REFLECTANCE_FILL, SENTINEL2_BANDS
 from h2crop_data.grid import Cell, blocks_of_cells, geobox
 from h2crop_data.recipe.model import Sentinel2Settings

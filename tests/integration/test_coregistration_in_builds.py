@@ -349,7 +349,7 @@ def test_a_search_judges_as_a_plan_does(simulated: Path, recipe_of: RecipeOf) ->
     recipe = recipe_of(max_cloud_cover=20)
     plan = make_plan(recipe, 2022)
     ground = to_crs(*area_of(recipe.area, recipe.locate), "OGC:CRS84")
-    found = search_enmap(recipe.enmap, recipe.locate_catalog(recipe.enmap.catalog), ground, [2022])
+    found = search_enmap(recipe.enmap, recipe.locate_catalog, ground, [2022])
     planned = {scene.id: (scene.taken, scene.reason) for scene in plan.scenes if scene.sensor == "enmap"}
     assert {taken for taken, _ in planned.values()} == {True, False}
     assert {scene.id: scene.taken for scene in found.scenes} == {name: taken for name, (taken, _) in planned.items()}

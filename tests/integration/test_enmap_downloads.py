@@ -19,7 +19,7 @@ from typer.testing import CliRunner
 
 from h2crop_data.catalog.access import read_text, read_window, retried
 from h2crop_data.catalog.downloads import Account, FileCache
-from h2crop_data.catalog.providers import enmap_scene
+from h2crop_data.catalog.item_facts import enmap_scene
 from h2crop_data.catalog.search import read_item_collection
 from h2crop_data.cli.main import app
 from h2crop_data.errors import ReadError, UsageError

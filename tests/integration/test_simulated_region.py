@@ -229,7 +229,7 @@ def test_archives_differ_in_what_they_did_to_the_offset(tmp_path: Path) -> None:
         # As in the archive: the flag says removed, the bands' metadata say it is still there.
         from pystac import Item
 
-        from h2crop_data.catalog.providers import offset_evidence
+        from h2crop_data.catalog.item_facts import offset_evidence
         from h2crop_data.errors import SceneError
 
         evidence = offset_evidence(Item.from_dict(item))

@@ -23,7 +23,7 @@ from rasterio.warp import reproject
 from shapely.geometry import shape
 
 from h2crop_data.catalog.acquisitions import Look, looks_of
-from h2crop_data.catalog.providers import sentinel2_asset, sentinel2_tile
+from h2crop_data.catalog.item_facts import sentinel2_asset, sentinel2_tile
 from h2crop_data.errors import ReadError
 from h2crop_data.grid import Cell
 

@@ -16,14 +16,14 @@ import yaml
 import h2crop_data
 from h2crop_data.catalog.acquisitions import datatake_time, l1c_of_items, newest_of_each_acquisition
 from h2crop_data.catalog.inventory import items_from_parquet, items_to_parquet
-from h2crop_data.catalog.items import acquired, item_epsg
-from h2crop_data.catalog.providers import (
+from h2crop_data.catalog.item_facts import (
     baseline,
     enmap_scene,
     offset_evidence,
     sentinel2_asset,
     sentinel2_tile,
 )
+from h2crop_data.catalog.items import acquired, item_epsg
 from h2crop_data.catalog.search import find_items
 from h2crop_data.constants import SENTINEL2_BANDS
 from h2crop_data.enmap.product import Product, parse_metadata, select_bands

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import shapely
 
-from h2crop_data.catalog.providers import enmap_scene
+from h2crop_data.catalog.item_facts import enmap_scene
 from h2crop_data.catalog.search import read_item_collection
 from h2crop_data.recipe.enmap import EnmapSettings
 from h2crop_data.sources.enmap.added import add_products
@@ -20,7 +20,7 @@ EUROPE = shapely.box(-15, 35, 30, 65)
 def test_the_recorded_scenes_are_judged_with_reasons(shared: Path) -> None:
     """One clear, one wholly cloudy, one at night without sun elevation, one 90 % cloudy."""
     catalog = str(shared / "stac" / "dlr_enmap_l2a_items.json")
-    strict = search_enmap(EnmapSettings(catalog=catalog), catalog, EUROPE, [2023])
+    strict = search_enmap(EnmapSettings(catalog=catalog), str, EUROPE, [2023])
     assert {(scene.datatake, scene.taken) for scene in strict.scenes} == {
         ("0000024647", True),
         ("0000011875", False),
@@ -28,7 +28,7 @@ def test_the_recorded_scenes_are_judged_with_reasons(shared: Path) -> None:
         ("0000009229", False),
     }
     tolerant = EnmapSettings(catalog=catalog, max_quality=2)
-    reasons = {scene.datatake: scene.reason for scene in search_enmap(tolerant, catalog, EUROPE, [2023]).scenes}
+    reasons = {scene.datatake: scene.reason for scene in search_enmap(tolerant, str, EUROPE, [2023]).scenes}
     assert reasons == {
         "0000024647": "",
         "0000011875": "cloud cover 100 % is above enmap.max_cloud_cover 20",

@@ -16,7 +16,7 @@ import pytest
 import rasterio
 
 from h2crop_data.array_archive import read_arrays
-from h2crop_data.catalog.providers import enmap_scene
+from h2crop_data.catalog.item_facts import enmap_scene
 from h2crop_data.constants import ENMAP_MASK_FLAGS
 from h2crop_data.enmap.detectors import enmap_detectors
 from h2crop_data.enmap.product import Band, enmap_reflectance, parse_metadata, select_bands

@@ -15,7 +15,7 @@ from h2crop_data.sources.formats import known_formats
 
 PACKAGE = Path(h2crop_data.__file__).parent
 PURE = {"array_archive", "bounded_map", "constants", "errors", "grid", "matching", "mgrs", "progress", "published_ids"}
-PURE |= {"cast_shadows", "disks", "shift", ""}
+PURE |= {"cast_shadows", "disks", "redaction", "shift", ""}
 BASE = PURE | {"plugins", "recipe"}
 MAY_IMPORT = {
     "array_archive": set(),
@@ -29,15 +29,17 @@ MAY_IMPORT = {
     "mgrs": {"grid"},
     "published_ids": {"mgrs"},
     "plugins": {"errors"},
-    "recipe": {"constants", "errors", "grid", "plugins"},
+    # Of the catalogs the names of their providers, which are data.
+    "recipe": {"catalog", "constants", "errors", "grid", "plugins", "redaction"},
     "progress": set(),
+    "redaction": set(),
     "shift": set(),
     "splits": {"constants", "errors", "grid", "published_ids"},
     # The science knows arrays and values; no recipe, no store, no catalog.
     "sentinel2": PURE,
     "enmap": PURE,
     "parcels": PURE,
-    "catalog": PURE | {"sentinel2"},
+    "catalog": PURE | {"plugins", "sentinel2"},
     "storage": {"errors"},
     # A store knows no recipe and no sensor.
     "cube": PURE | {"splits", "storage"},
@@ -199,6 +201,7 @@ SHARED_NAMES = {
     "NAME": "each source's `format.py` states its own; nothing imports it",
     "COLUMNS": "each source's `format.py` states its own; nothing imports it",
     "NAMED": "how many names one message lists, the number each message's own",
+    "PROVIDER": "each module of `catalog/providers` states its own; the registry finds it there",
     "app": "where typer finds the commands of a group",
     "main": "where Python enters: the command line, and a training step",
     "Bands": "reflectance by band of the simulated sky, and of one reading; to be renamed in the next change of either",

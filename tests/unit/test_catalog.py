@@ -14,8 +14,7 @@ from stac_items import item_json, item_of
 
 from h2crop_data.catalog.acquisitions import datatake_time, newest_of_each_acquisition
 from h2crop_data.catalog.inventory import items_from_parquet, items_to_parquet
-from h2crop_data.catalog.items import acquired, item_epsg
-from h2crop_data.catalog.providers import (
+from h2crop_data.catalog.item_facts import (
     EnmapScene,
     baseline,
     enmap_scene,
@@ -23,6 +22,7 @@ from h2crop_data.catalog.providers import (
     sentinel2_asset,
     sentinel2_tile,
 )
+from h2crop_data.catalog.items import acquired, item_epsg
 from h2crop_data.catalog.search import find_items
 from h2crop_data.constants import SENTINEL2_BANDS
 from h2crop_data.errors import CatalogError, SceneError

@@ -19,7 +19,7 @@ from enmap_products import BOX, EPSG, PRODUCT, TO_LONLAT, product_of, write_prod
 from shapely.geometry import shape
 from typer.testing import CliRunner
 
-from h2crop_data.catalog.providers import enmap_scene
+from h2crop_data.catalog.item_facts import enmap_scene
 from h2crop_data.catalog.search import read_item_collection
 from h2crop_data.cli.main import app
 from h2crop_data.enmap.properties import stated_properties
@@ -305,7 +305,7 @@ class TestCommand:
         assert f"added: {NAME}" in done.stderr
         assert (tmp_path / "mine_products" / NAME).is_dir()
         ground = shapely.transform(BOX, TO_LONLAT, interleaved=False)
-        found = search_enmap(EnmapSettings(catalog=str(items)), str(items), ground, [2023])
+        found = search_enmap(EnmapSettings(catalog=str(items)), str, ground, [2023])
         assert [(scene.id, scene.taken) for scene in found.scenes] == [(NAME, True)]
         assert found.covered[2023] == pytest.approx(1, abs=1e-3)
 

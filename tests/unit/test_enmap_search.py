@@ -46,7 +46,7 @@ def searched(folder: Path, features: list[Any], **settings: Any) -> SearchedArea
     """A search for 2022 over GROUND, two degrees wide, in a catalog of some items."""
     path = folder / "items.json"
     path.write_text(json.dumps({"type": "FeatureCollection", "features": features}), encoding="utf-8")
-    return search_enmap(EnmapSettings(catalog=str(path), **settings), str(path), GROUND, [2022])
+    return search_enmap(EnmapSettings(catalog=str(path), **settings), str, GROUND, [2022])
 
 
 def only(found: SearchedArea) -> SceneSighting:
@@ -71,6 +71,7 @@ def test_what_is_told_of_a_scene(tmp_path: Path) -> None:
         "taken": True,
         "reason": "",
         "warning": "",
+        "catalog": str(tmp_path / "items.json"),
     }
 
 
@@ -162,7 +163,7 @@ class TestCommand:
         assert [item.id for item in found] == [name_of(1), name_of(2)]
         # Their files are where they were.
         assert found[0].assets["image"].href == str(tmp_path / "image.tif")
-        again = search_enmap(EnmapSettings(catalog=str(out)), str(out), GROUND, [2022])
+        again = search_enmap(EnmapSettings(catalog=str(out)), str, GROUND, [2022])
         assert [scene.taken for scene in again.scenes] == [True, False]
 
     def test_a_recipe_without_enmap_is_wrong_use(

@@ -18,12 +18,13 @@ from typer.testing import CliRunner
 from h2crop_data.cli import recipe as recipe_verbs
 from h2crop_data.constants import ENMAP_FLAGS, SENTINEL2_BANDS
 from h2crop_data.errors import RecipeError
+from h2crop_data.recipe.catalogs import catalogs_in_order
 from h2crop_data.recipe.model import Recipe, load_recipe, parse_recipe, shipped_recipes
 
 FRANCE = "h2crop-france.yaml"
 SECTIONS = {
     *("Area", "EnmapSettings", "EnmapBands", "Sentinel2Settings", "Clouds", "L1cSource", "Parcels"),
-    *("ParcelSource", "CropTable", "TaxonomySettings", "Split", "StoreOptions"),
+    *("ParcelSource", "CropTable", "TaxonomySettings", "Split", "StoreOptions", "CatalogChoice"),
 }
 
 Document = dict[str, Any]
@@ -589,3 +590,65 @@ def test_a_value_of_another_type_is_refused_not_converted(change: dict[str, Any]
     parse_recipe(document, Path(), "fits")
     with pytest.raises(RecipeError, match=f"(?m)^  {place}: "):
         parse_recipe({**document, **change}, Path(), "does not")
+
+
+class TestCatalogs:
+    """One catalog, or several in order."""
+
+    @staticmethod
+    def recipe_of(catalog: Any, folder: Path, **context: Any) -> Recipe:
+        document = {"name": "a", "area": {"bbox": [1, 1, 2, 2]}, "seasons": [2022], "sentinel2": {"catalog": catalog}}
+        return parse_recipe(document, folder, "a.yaml", **context)
+
+    def test_one_stays_as_it_was_written(self, tmp_path: Path) -> None:
+        recipe = self.recipe_of("https://a.example/v1", tmp_path)
+        assert recipe.as_written()["sentinel2"]["catalog"] == "https://a.example/v1"
+        # As version 0.1 hashed it.
+        assert load_recipe("h2crop-france.yaml").hash.startswith("c44c60dae1e4245a")
+
+    def test_several_are_in_order_each_with_its_collection(self, tmp_path: Path) -> None:
+        entries = ["earth-search", {"catalog": "mine/items.json"}, {"catalog": "copernicus", "collection": "other"}]
+        recipe = self.recipe_of(entries, tmp_path)
+        assert recipe.sentinel2 is not None
+        places = catalogs_in_order(recipe.sentinel2, recipe.locate_catalog)
+        assert [(one.name, one.place, one.collection) for one in places] == [
+            ("earth-search", "https://earth-search.aws.element84.com/v1", "sentinel-2-l2a"),
+            ("mine/items.json", str(tmp_path / "mine/items.json"), "sentinel-2-l2a"),
+            ("copernicus", "https://stac.dataspace.copernicus.eu/v1", "other"),
+        ]
+        assert recipe.as_written()["sentinel2"]["catalog"] == entries
+        again = parse_recipe(recipe.complete(), tmp_path, "again")
+        assert again.hash == recipe.hash
+        assert again.sentinel2 == recipe.sentinel2
+
+    @pytest.mark.parametrize(
+        ("catalog", "said"),
+        [
+            ([], "sentinel2.catalog: []:"),
+            ("", 'sentinel2.catalog: "":'),
+            (["a", 3], "sentinel2.catalog[1]: 3:"),
+            ([{"collection": "x"}], "sentinel2.catalog[0].catalog: Field required"),
+            ([{"catalog": "a", "colection": "x"}], "did you mean collection?"),
+        ],
+    )
+    def test_what_is_wrong_is_told_by_its_place(self, catalog: Any, said: str, tmp_path: Path) -> None:
+        with pytest.raises(RecipeError) as caught:
+            self.recipe_of(catalog, tmp_path)
+        assert said in str(caught.value)
+        assert "in 1 place" in str(caught.value)
+
+    @pytest.mark.parametrize(
+        "address",
+        [
+            "https://me:planted@a.example/v1",
+            "https://a.example/v1?apikey=planted",
+            "https://a.example/v1?X-Amz-Signature=planted",
+        ],
+    )
+    @pytest.mark.parametrize("form", [lambda one: one, lambda one: [one], lambda one: [{"catalog": one}]])
+    def test_an_account_does_not_belong_into_a_recipe(self, address: str, form: Any, tmp_path: Path) -> None:
+        with pytest.raises(RecipeError, match=r"~/\.netrc") as caught:
+            self.recipe_of(form(address), tmp_path)
+        assert "planted" not in str(caught.getrepr(style="native"))
+        # Recipes of stores that were planned before this was asked are read.
+        assert self.recipe_of(form(address), tmp_path, stored=True)

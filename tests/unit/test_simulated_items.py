@@ -15,8 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from h2crop_data.catalog.acquisitions import datatake_time, newest_of_each_acquisition
-from h2crop_data.catalog.items import item_epsg
-from h2crop_data.catalog.providers import (
+from h2crop_data.catalog.item_facts import (
     ENMAP_NAME,
     baseline,
     enmap_scene,
@@ -25,6 +24,7 @@ from h2crop_data.catalog.providers import (
     sentinel2_asset,
     sentinel2_tile,
 )
+from h2crop_data.catalog.items import item_epsg
 from h2crop_data.constants import SENTINEL2_BANDS
 from h2crop_data.enmap.product import PROCESSING_TAGS, Angles, Band, parse_metadata
 from h2crop_data.enmap.quality import LAYERS

@@ -14,7 +14,7 @@ from odc.geo.geobox import GeoBox
 
 from h2crop_data.catalog.access import grid_of, opened, read_text
 from h2crop_data.catalog.collections import add_items
-from h2crop_data.catalog.providers import ENMAP_NAME, enmap_scene, version_in_name
+from h2crop_data.catalog.item_facts import ENMAP_NAME, enmap_scene, version_in_name
 from h2crop_data.catalog.whole_files import check_whole
 from h2crop_data.enmap.product import Band, parse_metadata
 from h2crop_data.enmap.properties import stated_properties

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -11,8 +11,8 @@ import pystac
 import shapely
 from shapely.geometry.base import BaseGeometry
 
+from h2crop_data.catalog.item_facts import ENMAP_NAME, enmap_scene, processing_version
 from h2crop_data.catalog.items import acquired, footprint
-from h2crop_data.catalog.providers import ENMAP_NAME, enmap_scene, processing_version
 from h2crop_data.errors import SceneError
 from h2crop_data.grid import LONLAT, to_crs
 from h2crop_data.progress import Progress, silent
@@ -45,6 +45,8 @@ class SceneSighting:
     taken: bool
     reason: str
     warning: str
+    #: As the recipe calls it.
+    catalog: str
     item: pystac.Item = field(repr=False, compare=False)
 
     def row(self) -> dict[str, Any]:
@@ -55,7 +57,7 @@ class SceneSighting:
 
 @dataclass(frozen=True)
 class SearchedArea:
-    """What a catalog has over an area."""
+    """What the catalogs have over an area."""
 
     #: In order of season, time and id.
     scenes: list[SceneSighting]
@@ -64,31 +66,31 @@ class SearchedArea:
 
 
 def search_enmap(
-    source: EnmapSettings, catalog: str, ground: BaseGeometry, seasons: Sequence[int], progress: Progress = silent
+    source: EnmapSettings,
+    locate: Callable[[str], str],
+    ground: BaseGeometry,
+    seasons: Sequence[int],
+    progress: Progress = silent,
 ) -> SearchedArea:
     """The scenes over some ground (longitude, latitude) in some seasons; a build refuses some when it opens them.
 
-    catalog: URL of a STAC API, or absolute path of an ItemCollection. Raises CatalogError.
+    locate: gives the URL or the absolute path of a catalog. Raises CatalogError.
     """
     area = to_crs(ground, LONLAT, EQUAL_AREA)
     scenes: list[SceneSighting] = []
     covered: dict[int, float] = {}
     for number, season in enumerate(sorted(seasons)):
         progress(number, len(seasons), f"search {source.collection}, {season}")
-        found = sightings_of(source, catalog, ground, season)
+        listed = listed_scenes(source, locate, ground, season, {})
+        # Those too that an older or lost product keeps out.
+        found = [*listed.scenes, *listed.replaced, *listed.lost]
         places = {one.item.id: equal_area_ground(one.item) for one in found}
-        of_season = [listed_sighting(one, season, area, places[one.item.id]) for one in found]
+        of_season = [listed_sighting(one, season, area, places[one.item.id], listed.served) for one in found]
         taken = [places[one.id] for one in of_season if one.taken]
         covered[season] = share_of(area, shapely.union_all([place for place in taken if place is not None]))
         scenes += sorted(of_season, key=lambda one: (one.time, one.id))
     progress(len(seasons), len(seasons), "searched")
     return SearchedArea(scenes, covered)
-
-
-def sightings_of(source: EnmapSettings, catalog: str, ground: BaseGeometry, season: int) -> list[ListedScene]:
-    """Every scene of a season, those too that an older or lost product keeps out."""
-    listed = listed_scenes(source, catalog, ground, season, {})
-    return [*listed.scenes, *listed.replaced, *listed.lost]
 
 
 def equal_area_ground(item: pystac.Item) -> BaseGeometry | None:
@@ -104,8 +106,10 @@ def share_of(area: BaseGeometry, place: BaseGeometry) -> float:
     return round(float(shapely.area(shapely.intersection(area, place)) / shapely.area(area)), 6)
 
 
-def listed_sighting(scene: ListedScene, season: int, area: BaseGeometry, place: BaseGeometry | None) -> SceneSighting:
-    """What is told of a scene; what its item does not state is None."""
+def listed_sighting(
+    scene: ListedScene, season: int, area: BaseGeometry, place: BaseGeometry | None, served: Mapping[str, str]
+) -> SceneSighting:
+    """What is told of a scene; what its item does not state is None. served: scene -> its catalog."""
     item = scene.item
     name = ENMAP_NAME.match(item.id)
     return SceneSighting(
@@ -120,6 +124,7 @@ def listed_sighting(scene: ListedScene, season: int, area: BaseGeometry, place: 
         taken=scene.refusal is None,
         reason="" if scene.refusal is None else scene.refusal,
         warning=scene.warning,
+        catalog=served[item.id],
         item=item,
     )
 

@@ -3,25 +3,27 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import pystac
 from shapely.geometry.base import BaseGeometry
 
-from h2crop_data.catalog.items import updated
-from h2crop_data.catalog.providers import (
+from h2crop_data.catalog.item_facts import (
     EnmapScene,
     enmap_scene,
-    newest_products,
+    first_products,
 )
-from h2crop_data.catalog.search import find_items
+from h2crop_data.catalog.items import updated
 from h2crop_data.errors import H2cropError, PlanError, SceneError
 from h2crop_data.grid import LONLAT, Cell, cells_of_area, to_crs
+from h2crop_data.progress import silent
+from h2crop_data.recipe.catalogs import catalogs_in_order
 from h2crop_data.recipe.model import EnmapSettings
+from h2crop_data.sources.catalogs import search_in_order
 from h2crop_data.sources.enmap.masks import mask_unit
 from h2crop_data.sources.enmap.scene import EnmapScenes, SceneFacts, scene_cells, scene_facts, scene_unit
-from h2crop_data.sources.scenes import SceneDecision, decision, unplaced, without_retracted, year_range
+from h2crop_data.sources.scenes import SceneDecision, decision, unplaced, with_catalogs, without_retracted, year_range
 from h2crop_data.sources.source import Candidate, Observed, Request, Scene
 
 #: The quality layer without which no cloud is flagged.
@@ -41,7 +43,7 @@ class ListedScene:
 
 @dataclass(frozen=True)
 class ListedScenes:
-    """What a catalog has over some ground in a season."""
+    """What the catalogs have over some ground in a season."""
 
     #: One for each datatake and tile.
     scenes: list[ListedScene]
@@ -51,6 +53,8 @@ class ListedScenes:
     lost: list[ListedScene]
     #: Those that were retracted.
     retracted: list[SceneDecision]
+    #: Scene -> the catalog that it comes from, as the recipe calls it.
+    served: dict[str, str]
 
 
 def choose_enmap(source: EnmapSettings, request: Request) -> Observed:
@@ -60,7 +64,7 @@ def choose_enmap(source: EnmapSettings, request: Request) -> Observed:
     """
     listed = listed_scenes(
         source,
-        request.locate_catalog(source.catalog),
+        request.locate_catalog,
         to_crs(request.area, request.crs, LONLAT),
         request.season,
         request.retracted,
@@ -109,7 +113,7 @@ def choose_enmap(source: EnmapSettings, request: Request) -> Observed:
             key = (scene.datatake, cell)
             best[key] = min(best.get(key, candidate), candidate, key=lambda one: one[:2])
     chosen = [candidate for _, _, candidate in sorted(best.values(), key=lambda one: (one[1], one[2].cell))]
-    decisions.sort(key=lambda one: one.id)
+    decisions = sorted(with_catalogs(decisions, listed.served), key=lambda one: one.id)
     if not chosen:
         raise PlanError(f"{request.season}: no EnMAP scene gives a cell. {why_none(decisions)}")
     used = {name for _, name, _ in best.values()}
@@ -118,25 +122,42 @@ def choose_enmap(source: EnmapSettings, request: Request) -> Observed:
 
 
 def listed_scenes(
-    source: EnmapSettings, catalog: str, ground: BaseGeometry, season: int, retracted: Mapping[str, str]
+    source: EnmapSettings,
+    locate: Callable[[str], str],
+    ground: BaseGeometry,
+    season: int,
+    retracted: Mapping[str, str],
 ) -> ListedScenes:
-    """The scenes that a catalog has over some ground (longitude, latitude) in a season, judged without opening files.
+    """The scenes that the catalogs have over some ground (longitude, latitude) in a season, without opening files.
 
-    retracted: scenes that must not be used again, and why. Raises CatalogError.
+    locate: gives the URL or the absolute path of a catalog. retracted: scenes that must not be used again, and why.
+    Raises CatalogError.
     """
-    found = find_items(catalog, source.collection, ground, *year_range(season))
+    catalogs = catalogs_in_order(source, locate)
+    found = search_in_order(catalogs, [ground], *year_range(season), silent, "EnMAP")
     # An EnMAP item has the name of its product, whatever else a catalog says of it; the one updated last counts.
-    by_name = {item.id: item for item in sorted(found.items, key=updated)}
-    listed, decisions = without_retracted(list(by_name.values()), "enmap", retracted)
-    lost = {item.id: ListedScene(item, reason) for item, reason in found.refused if item.id not in by_name}
-    products, newer = newest_products(listed)
-    replaced = [
-        ListedScene(item, f"the same tile as {newer[item.id]}, which was processed later")
-        for item in listed
-        if item.id in newer
-    ]
+    names = [{item.id: item for item in sorted(one.items, key=updated)} for one in found]
+    usable, decisions = [], []
+    for by_name in names:
+        items, gone = without_retracted(list(by_name.values()), "enmap", retracted)
+        usable.append(items)
+        decisions += gone
+    served = {item.id: one.catalog for one in reversed(found) for item, _ in one.refused}
+    served |= {name: one.catalog for one, by_name in reversed(list(zip(found, names, strict=True))) for name in by_name}
+    known = {item.id: item for items in reversed(usable) for item in items}
+    placed = {name for by_name in names for name in by_name}
+    refused = [pair for one in reversed(found) for pair in one.refused]
+    lost = {item.id: ListedScene(item, reason) for item, reason in refused if item.id not in placed}
+    products, instead = first_products(usable)
+    replaced = []
+    for name, stands in instead.items():
+        own = served[stands] == served[name]
+        why = "which was processed later" if own else f"which {served[stands]} has, an earlier catalog of the recipe"
+        replaced.append(ListedScene(known[name], f"the same tile as {stands}, {why}"))
     scenes = [ListedScene(item, *promise_of(item, source)) for item in products]
-    return ListedScenes(scenes, replaced, list(lost.values()), decisions)
+    return ListedScenes(
+        scenes, replaced, list(lost.values()), list({one.id: one for one in decisions}.values()), served
+    )
 
 
 def promise_of(item: pystac.Item, source: EnmapSettings) -> tuple[str | None, str]:

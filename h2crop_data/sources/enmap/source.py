@@ -10,8 +10,8 @@ from typing import Any, ClassVar
 import geopandas as gpd
 
 from h2crop_data.catalog.access import raster_geobox
+from h2crop_data.catalog.item_facts import enmap_scene
 from h2crop_data.catalog.items import acquired
-from h2crop_data.catalog.providers import enmap_scene
 from h2crop_data.cube.schema import SourceFormat
 from h2crop_data.errors import H2cropError, MissingFileError, SceneError
 from h2crop_data.grid import Cell, ProcessingTile, tiles_of

@@ -17,8 +17,8 @@ from pathlib import Path
 import pystac
 
 from h2crop_data.catalog.access import file_stamp, grid_of, is_remote, opened, retried
+from h2crop_data.catalog.item_facts import sentinel2_asset, sentinel2_tile
 from h2crop_data.catalog.items import item_epsg
-from h2crop_data.catalog.providers import sentinel2_asset, sentinel2_tile
 from h2crop_data.constants import FINE, FINE_BANDS
 from h2crop_data.errors import H2cropError, ReadError, SceneError
 from h2crop_data.grid import Cell

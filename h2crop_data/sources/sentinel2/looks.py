@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from h2crop_data.catalog.acquisitions import Look
-from h2crop_data.catalog.providers import sentinel2_tile
+from h2crop_data.catalog.item_facts import sentinel2_tile
 from h2crop_data.sources.sentinel2.granules import GranuleGrid, epsg_of
 
 

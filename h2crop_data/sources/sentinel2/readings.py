@@ -14,7 +14,7 @@ from shapely.geometry.base import BaseGeometry
 
 from h2crop_data.catalog.access import file_stamp
 from h2crop_data.catalog.acquisitions import looks_of
-from h2crop_data.catalog.providers import sentinel2_tile
+from h2crop_data.catalog.item_facts import sentinel2_tile
 from h2crop_data.constants import FINE_BANDS
 from h2crop_data.grid import Cell, ProcessingTile, tiles_of
 from h2crop_data.recipe.model import Sentinel2Settings

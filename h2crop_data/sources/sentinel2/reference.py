@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from h2crop_data.catalog.access import file_stamp, repeated
 from h2crop_data.catalog.granule_reader import GranuleReader
-from h2crop_data.catalog.providers import asset_of_band, sentinel2_asset
+from h2crop_data.catalog.item_facts import asset_of_band, sentinel2_asset
 from h2crop_data.constants import FINE, REFLECTANCE_FILL
 from h2crop_data.errors import ReadError, SceneError
 from h2crop_data.grid import TILE_SIZE, geobox

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 import pystac
 
 from h2crop_data.catalog.access import read_beginning
-from h2crop_data.catalog.providers import datastrip_asset
+from h2crop_data.catalog.item_facts import datastrip_asset
 from h2crop_data.errors import ReadError
 
 #: What the metadata of a datastrip say (`Image_Refining`), and our words.

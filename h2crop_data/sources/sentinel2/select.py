@@ -8,13 +8,14 @@ from dataclasses import dataclass, field, replace
 import pystac
 from shapely.geometry.base import BaseGeometry
 
+from h2crop_data.catalog.item_facts import asset_of_band, datastrip_asset, offset_evidence, sentinel2_asset
 from h2crop_data.catalog.items import number_of
-from h2crop_data.catalog.providers import asset_of_band, datastrip_asset, offset_evidence, sentinel2_asset
 from h2crop_data.errors import PlanError, SceneError
+from h2crop_data.recipe.catalogs import none_found
 from h2crop_data.recipe.model import Sentinel2Settings
 from h2crop_data.sentinel2.reference import REFERENCE_BANDS
 from h2crop_data.sentinel2.reflectance import decide_offset
-from h2crop_data.sources.scenes import PinnedItems, SceneDecision, decision
+from h2crop_data.sources.scenes import PinnedItems, SceneDecision, decision, with_catalogs
 from h2crop_data.sources.sentinel2.detectors import l2a_bands
 from h2crop_data.sources.sentinel2.found import find_scenes
 from h2crop_data.sources.sentinel2.granules import GranuleGrid
@@ -56,7 +57,7 @@ def choose_sentinel2(
     if found.is_empty:
         named = "".join(f"\n  {line}" for line in found.unplaced[:5])
         raise PlanError(
-            f"{source.catalog} has no scene of collection {source.collection!r} over the cells in {request.season}; "
+            f"{none_found(source)} over the cells in {request.season}; "
             f"check sentinel2.catalog and sentinel2.collection{named}"
         )
     kept, decisions = found.kept, list(found.decisions)
@@ -92,7 +93,7 @@ def choose_sentinel2(
             f"{len(undecided)} of {len(kept.items)} Sentinel-2 scenes cannot be used:\n  {shown}\n"
             "Do what the reasons say, or leave such scenes out with `sentinel2.gaps: record`."
         )
-    decisions = with_filler_warnings(decisions, kept.fillers)
+    decisions = with_catalogs(with_filler_warnings(decisions, kept.fillers), found.served)
     l1c = L1cScenes() if source.clouds.l1c is None else choose_l1c(source.clouds, request, places, taken)
     decisions = [*with_missing(decisions, l1c), *l1c.decisions]
     decisions = sorted(decisions, key=lambda one: one.id)

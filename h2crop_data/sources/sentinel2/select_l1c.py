@@ -9,11 +9,11 @@ import pystac
 from shapely.geometry.base import BaseGeometry
 
 from h2crop_data.catalog.acquisitions import l1c_of_items
-from h2crop_data.catalog.providers import offset_evidence, sentinel2_asset
+from h2crop_data.catalog.item_facts import offset_evidence, sentinel2_asset
 from h2crop_data.errors import PlanError, SceneError
 from h2crop_data.recipe.model import Clouds
 from h2crop_data.sentinel2.reflectance import decide_offset
-from h2crop_data.sources.scenes import SceneDecision, decision
+from h2crop_data.sources.scenes import SceneDecision, decision, with_catalogs
 from h2crop_data.sources.sentinel2.detectors import l1c_bands
 from h2crop_data.sources.sentinel2.found import find_scenes
 from h2crop_data.sources.source import Request
@@ -68,7 +68,7 @@ def choose_l1c(
     missing = missing_l1c(used, taken, kept.items, refused)
     if clouds.missing == "fail":
         check_l1c(missing)
-    return L1cScenes(taken, decisions, missing)
+    return L1cScenes(taken, with_catalogs(decisions, found.served), missing)
 
 
 def missing_l1c(

@@ -11,8 +11,8 @@ import pystac
 from shapely.geometry.base import BaseGeometry
 
 from h2crop_data.catalog.acquisitions import looks_of
+from h2crop_data.catalog.item_facts import sentinel2_tile
 from h2crop_data.catalog.items import acquired
-from h2crop_data.catalog.providers import sentinel2_tile
 from h2crop_data.constants import MONTHS
 from h2crop_data.cube.schema import SourceFormat
 from h2crop_data.grid import Cell, ProcessingTile, tiles_of

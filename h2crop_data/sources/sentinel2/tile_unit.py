@@ -13,7 +13,7 @@ from shapely.geometry.base import BaseGeometry
 
 from h2crop_data.catalog.access import file_stamp
 from h2crop_data.catalog.acquisitions import l1c_of_items, looks_of
-from h2crop_data.catalog.providers import sentinel2_asset, sentinel2_tile
+from h2crop_data.catalog.item_facts import sentinel2_asset, sentinel2_tile
 from h2crop_data.grid import LONLAT, TILE_SIZE, Cell, ProcessingTile, tiles_of, transformer
 from h2crop_data.recipe.model import Clouds, Sentinel2Settings
 from h2crop_data.sentinel2.tile_masks import MaskRules

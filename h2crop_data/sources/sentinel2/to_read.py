@@ -8,7 +8,7 @@ from dataclasses import replace
 import pystac
 
 from h2crop_data.catalog.access import file_stamp, is_remote
-from h2crop_data.catalog.providers import sentinel2_asset
+from h2crop_data.catalog.item_facts import sentinel2_asset
 from h2crop_data.constants import FINE_BANDS
 from h2crop_data.sentinel2.clouds import MASK_PIXEL
 from h2crop_data.sources.readings import ToRead

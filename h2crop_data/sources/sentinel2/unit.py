@@ -18,7 +18,7 @@ from odc.geo.geobox import GeoBox
 
 from h2crop_data.catalog.access import ResamplingName, as_classes, repeated
 from h2crop_data.catalog.granule_reader import GranuleReader
-from h2crop_data.catalog.providers import sentinel2_asset
+from h2crop_data.catalog.item_facts import sentinel2_asset
 from h2crop_data.constants import FINE, FINE_BANDS, REFLECTANCE_FILL
 from h2crop_data.errors import H2cropError, ReadError, SceneError
 from h2crop_data.grid import Cell, geobox

@@ -11,29 +11,11 @@ from typing import Any
 import pystac
 
 from h2crop_data.catalog.items import finite_number, number_of
+from h2crop_data.catalog.registry import assets_of_bands, datastrip_assets
 from h2crop_data.constants import SENTINEL2_BANDS
 from h2crop_data.errors import SceneError
 from h2crop_data.sentinel2.reflectance import OffsetEvidence
 
-#: Asset keys of a band: Earth Search; Planetary Computer; Copernicus Data Space.
-SENTINEL2_ASSETS: dict[str, tuple[str, ...]] = {
-    "B01": ("coastal", "B01", "B01_60m"),
-    "B02": ("blue", "B02", "B02_10m"),
-    "B03": ("green", "B03", "B03_10m"),
-    "B04": ("red", "B04", "B04_10m"),
-    "B05": ("rededge1", "B05", "B05_20m"),
-    "B06": ("rededge2", "B06", "B06_20m"),
-    "B07": ("rededge3", "B07", "B07_20m"),
-    "B08": ("nir", "B08", "B08_10m"),
-    "B8A": ("nir08", "B8A", "B8A_20m"),
-    "B09": ("nir09", "B09", "B09_60m"),
-    "B10": ("cirrus", "B10"),
-    "B11": ("swir16", "B11", "B11_20m"),
-    "B12": ("swir22", "B12", "B12_20m"),
-    "SCL": ("scl", "SCL", "SCL_20m"),
-}
-#: Asset keys of the metadata of a datastrip: Copernicus Data Space; Planetary Computer.
-DATASTRIP_METADATA = ("datastrip_metadata", "datastrip-metadata")
 MGRS_TILE = re.compile(r"(?:^|[-_T])(\d{2}[C-X][A-Z]{2})(?:_|$)")
 ENMAP_NAME = re.compile(
     r"ENMAP01-____L2A-DT(?P<datatake>\d{10})_(?P<time>\d{8}T\d{6})Z_(?P<tile>\d{3})_(V(?P<version>\d{6})_)?"
@@ -42,7 +24,7 @@ ENMAP_NAME = re.compile(
 
 def asset_of_band(item: pystac.Item, band: str) -> str | None:
     """The key of a band's asset; None where the item has none."""
-    return next((key for key in SENTINEL2_ASSETS[band] if key in item.assets), None)
+    return next((key for key in assets_of_bands()[band] if key in item.assets), None)
 
 
 def sentinel2_asset(item: pystac.Item, band: str) -> str:
@@ -50,12 +32,12 @@ def sentinel2_asset(item: pystac.Item, band: str) -> str:
     key = asset_of_band(item, band)
     if key is not None:
         return key
-    raise SceneError(f"{item.id} has no asset for {band} (looked for {', '.join(SENTINEL2_ASSETS[band])})")
+    raise SceneError(f"{item.id} has no asset for {band} (looked for {', '.join(assets_of_bands()[band])})")
 
 
 def datastrip_asset(item: pystac.Item) -> str | None:
     """The key of the metadata of an item's datastrip (MTD_DS.xml); None where the catalog does not list them."""
-    return next((key for key in DATASTRIP_METADATA if key in item.assets), None)
+    return next((key for key in datastrip_assets() if key in item.assets), None)
 
 
 def baseline(item: pystac.Item) -> str | None:
@@ -71,11 +53,7 @@ def offset_evidence(item: pystac.Item, bands: Sequence[str] = SENTINEL2_BANDS) -
 
     Raises SceneError where what it says cannot be read.
     """
-    assets = {
-        band: item.assets[key]
-        for band in bands
-        if (key := next((key for key in SENTINEL2_ASSETS[band] if key in item.assets), None))
-    }
+    assets = {band: item.assets[key] for band in bands if (key := asset_of_band(item, band))}
     stated = {band: stated_offset(asset) for band, asset in assets.items()}
     return OffsetEvidence(
         baseline(item),
@@ -137,6 +115,26 @@ def newest_products(items: list[pystac.Item]) -> tuple[list[pystac.Item], dict[s
         if newest.setdefault(key, item) is not item:
             replaced[item.id] = newest[key].id
     return sorted(newest.values(), key=lambda item: item.id), replaced
+
+
+def first_products(lists: Sequence[Sequence[pystac.Item]]) -> tuple[list[pystac.Item], dict[str, str]]:
+    """One EnMAP product for each (datatake, tile) of several catalogs: the newest of the first catalog that has one.
+
+    lists: of each catalog, in order. Gives them and {left out: what stands for it}.
+    """
+    kept: dict[tuple[str, str], pystac.Item] = {}
+    replaced: dict[str, str] = {}
+    for items in lists:
+        own, older = newest_products(list(items))
+        replaced |= older
+        for item in own:
+            match = ENMAP_NAME.match(item.id)
+            first = kept.setdefault((match["datatake"], match["tile"]) if match else (item.id, ""), item)
+            if first.id != item.id:
+                replaced[item.id] = first.id
+    names = {item.id for item in kept.values()}
+    left_out = {name: other for name, other in replaced.items() if name not in names}
+    return sorted(kept.values(), key=lambda item: item.id), left_out
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,153 @@
+"""Accounts at archives, from the environment, ~/.netrc and AWS profiles: read here, sent to whom they are for alone."""
+
+from __future__ import annotations
+
+import configparser
+import netrc
+import os
+from dataclasses import dataclass, field
+from http.cookies import CookieError, SimpleCookie
+from importlib.util import find_spec
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from h2crop_data.catalog.provider import FilePlace, Provider
+from h2crop_data.errors import AccountError, UsageError
+
+KEY_ID, SECRET_KEY, SESSION_TOKEN = "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"
+PROFILE, CREDENTIALS_FILE = "AWS_PROFILE", "AWS_SHARED_CREDENTIALS_FILE"
+
+
+#: Environment variables with an account at an archive; `.netrc` works without them.
+HOST, USER, PASSWORD, COOKIE = (f"H2CROP_DOWNLOAD_{name}" for name in ("HOST", "USER", "PASSWORD", "COOKIE"))
+#: The host that an account is for, where H2CROP_DOWNLOAD_HOST does not say.
+ACCOUNT_HOST = "download.geoservice.dlr.de"
+
+
+@dataclass(frozen=True)
+class Account:
+    """An account at the host of an archive; nothing of it is sent to another host, or printed."""
+
+    host: str = ACCOUNT_HOST
+    user: str = field(default="", repr=False)
+    password: str = field(default="", repr=False)
+    #: `name=value; name=value`, as a browser shows the cookies of a session.
+    cookie: str = field(default="", repr=False)
+
+    @classmethod
+    def from_environment(cls) -> Account:
+        """The account that the environment states. Raises UsageError for one that is half there."""
+        user, password = os.environ.get(USER, ""), os.environ.get(PASSWORD, "")
+        if bool(user) != bool(password):
+            raise UsageError(f"set both {USER} and {PASSWORD}, or neither")
+        return cls(os.environ.get(HOST, ACCOUNT_HOST), user, password, os.environ.get(COOKIE, ""))
+
+    def cookies(self) -> dict[str, str]:
+        """The cookies by name. Raises UsageError for a damaged one."""
+        try:
+            morsels = SimpleCookie(self.cookie).items()
+        except CookieError:
+            morsels = {}.items()
+        if self.cookie and not morsels:
+            # The parser's own error would show it.
+            raise UsageError(f"{COOKIE} is not of the form `name=value; name=value`")
+        return {name: morsel.coded_value for name, morsel in morsels}
+
+    def auth(self, url: str) -> tuple[str, str] | None:
+        """What to log in with at an address; None elsewhere, and where `.netrc` or a cookie is to do it."""
+        own = urlsplit(url).hostname == self.host
+        return (self.user, self.password) if own and self.user else None
+
+    def headers(self, url: str) -> dict[str, str]:
+        """The request headers that send the session of a browser to an address; none elsewhere."""
+        cookies = self.cookies() if urlsplit(url).hostname == self.host else {}
+        return {"Cookie": "; ".join(f"{name}={value}" for name, value in cookies.items())} if cookies else {}
+
+
+@dataclass(frozen=True)
+class S3Keys:
+    """Keys of an account at a bucket."""
+
+    key_id: str = field(repr=False)
+    secret: str = field(repr=False)
+    token: str = field(default="", repr=False)
+    #: Where they were found, in words.
+    found: str = ""
+
+
+def s3_keys(provider: str) -> S3Keys | None:
+    """The keys for the buckets of a provider; None where there are none.
+
+    Those of the environment, else of a profile in ~/.aws/credentials: the one that AWS_PROFILE names, or that of the
+    provider's name, or `default`.
+    """
+    key_id, secret = os.environ.get(KEY_ID, ""), os.environ.get(SECRET_KEY, "")
+    if key_id and secret:
+        return S3Keys(key_id, secret, os.environ.get(SESSION_TOKEN, ""), f"{KEY_ID} and {SECRET_KEY}")
+    profiles = aws_profiles()
+    asked = os.environ.get(PROFILE)
+    for name in [asked] if asked else [provider, "default"]:
+        if profiles.has_section(name):
+            section = profiles[name]
+            key_id, secret = section.get("aws_access_key_id", ""), section.get("aws_secret_access_key", "")
+            if key_id and secret:
+                return S3Keys(key_id, secret, section.get("aws_session_token", ""), f"profile {name}")
+    return None
+
+
+def aws_profiles() -> configparser.ConfigParser:
+    """The profiles of AWS on this machine; none where there is no file of them. Raises AccountError."""
+    path = Path(os.environ.get(CREDENTIALS_FILE) or "~/.aws/credentials").expanduser()
+    # `default` is a profile like others, keys may have a percent sign, and errors show lines of the file.
+    profiles = configparser.ConfigParser(default_section="", interpolation=None)
+    try:
+        profiles.read(path, encoding="utf-8")
+    except (configparser.Error, UnicodeDecodeError):
+        raise AccountError(f"{path} is damaged: expected [name], and below it aws_access_key_id = ...") from None
+    return profiles
+
+
+def netrc_has(host: str) -> bool:
+    """Whether ~/.netrc has an account for a host. Raises AccountError for a damaged file."""
+    path = Path(os.environ.get("NETRC") or "~/.netrc").expanduser()
+    try:
+        return netrc.netrc(path).authenticators(host) is not None
+    except FileNotFoundError:
+        return False
+    except (netrc.NetrcParseError, OSError) as error:
+        # The error of the parser would show a word of the file.
+        what = error.strerror if isinstance(error, OSError) else "it is damaged, or others may read it (chmod 600)"
+        raise AccountError(f"cannot read {path}: {what}") from None
+
+
+def check_account(provider: Provider, place: FilePlace) -> str:
+    """Where the account for some files was found, in words; empty where none is needed.
+
+    Raises AccountError that names what is missing.
+    """
+    if place.netrc is not None:
+        account = Account.from_environment()
+        if account.host == place.netrc and (account.user or account.cookie):
+            return USER if account.user else COOKIE
+        if not netrc_has(place.netrc):
+            raise AccountError(
+                f"{provider.title}: ~/.netrc has no account for {place.netrc}, nor have {USER} and {PASSWORD}; "
+                f"{place.remedy}"
+            )
+        return f"~/.netrc, {place.netrc}"
+    if place.s3 is not None:
+        return keys_for(provider, place).found
+    if place.library and find_spec(place.library) is None:
+        raise AccountError(f"{provider.title}: the package {place.library} is not installed; {place.remedy}")
+    return ""
+
+
+def keys_for(provider: Provider, place: FilePlace) -> S3Keys:
+    """The keys for the buckets of a provider. Raises AccountError that names what is missing."""
+    keys = s3_keys(provider.name)
+    if keys is None:
+        raise AccountError(
+            f"{provider.title}: no S3 keys; {place.remedy}, and set {KEY_ID} and {SECRET_KEY}, or write a profile "
+            f"[{provider.name}] into ~/.aws/credentials ({PROFILE} names another one)"
+        )
+    return keys

@@ -1,0 +1,161 @@
+"""How a file is read now, by what its provider says: signed right before, with the keys of its bucket, and options.
+
+Nothing of it is kept: an address in a plan or a store has no signature, and a signature ends.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import rasterio
+import requests
+from rasterio.errors import RasterioError
+from rasterio.session import Session
+
+from h2crop_data.catalog.accounts import Account, S3Keys, check_account, keys_for
+from h2crop_data.catalog.provider import FilePlace, S3Access
+from h2crop_data.catalog.registry import files_at
+from h2crop_data.errors import H2cropError
+from h2crop_data.redaction import RedactingFilter, redacted_errors
+
+#: What is raised when a file is read, and may name its address.
+READING_ERRORS = (RasterioError, H2cropError, OSError)
+#: Loggers of libraries that name addresses of files.
+for name in ("odc.loader._rio", "rasterio._env", "rasterio._err", "rasterio._base", "urllib3.connectionpool"):
+    logging.getLogger(name).addFilter(RedactingFilter())
+
+
+class BucketSession(Session):  # type: ignore[misc]
+    """GDAL's options for a bucket: rasterio takes keys only from a session, and its own needs another package."""
+
+    def __init__(self, options: Mapping[str, str]) -> None:
+        """options: of GDAL, with the keys."""
+        self._options = dict(options)
+
+    @classmethod
+    def hascreds(cls, config: Mapping[str, Any]) -> bool:
+        """Whether options have keys already."""
+        return "AWS_ACCESS_KEY_ID" in config
+
+    def get_credential_options(self) -> dict[str, str]:
+        """GDAL's options."""
+        return self._options
+
+
+@dataclass(frozen=True)
+class FileAccess:
+    """What a file is read with."""
+
+    #: Its address, signed where its provider wants that; for GDAL too, but for buckets.
+    address: str = field(repr=False)
+    #: What GDAL opens.
+    opened: str = field(repr=False)
+    options: Mapping[str, str] = field(default_factory=dict, repr=False)
+    session: BucketSession | None = field(default=None, repr=False)
+    #: Of a file in a bucket that a provider describes.
+    s3: S3Access | None = None
+    keys: S3Keys | None = field(default=None, repr=False)
+    #: User and password, and headers, of an account in the environment.
+    auth: tuple[str, str] | None = field(default=None, repr=False)
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+
+    def environment(self, options: Mapping[str, Any]) -> rasterio.Env:
+        """GDAL with some options and those of this file."""
+        return rasterio.Env(session=self.session, **{**options, **self.options})
+
+
+def access_to(href: str) -> FileAccess:
+    """How a file is read now.
+
+    Raises AccountError where an account, keys or a library are missing, and what its signer does.
+    """
+    found = files_at(href)
+    if found is None:
+        return FileAccess(href, href)
+    provider, place = found
+    check_account(provider, place)
+    if place.s3 is not None:
+        keys = keys_for(provider, place)
+        opened = f"/vsis3/{href.removeprefix('s3://')}"
+        return FileAccess(href, opened, place.options, BucketSession(bucket_options(place.s3, keys)), place.s3, keys)
+    with redacted_errors(*READING_ERRORS):
+        address = href if place.sign is None else place.sign(href)
+    if place.netrc is None:
+        return FileAccess(address, address, place.options)
+    account = Account.from_environment()
+    auth, headers = account.auth(href), account.headers(href)
+    # GDAL sends neither to another host, where a server leads to one; requests looks for the file by itself.
+    own = {"GDAL_HTTP_USERPWD": ":".join(auth)} if auth else {}
+    own |= {"GDAL_HTTP_HEADERS": f"Cookie: {headers['Cookie']}"} if headers else {}
+    own |= {"GDAL_HTTP_NETRC_FILE": os.environ["NETRC"]} if os.environ.get("NETRC") else {}
+    return FileAccess(address, address, {**own, **place.options}, auth=auth, headers=headers)
+
+
+def bucket_options(s3: S3Access, keys: S3Keys) -> dict[str, str]:
+    """GDAL's options for a bucket."""
+    options = {
+        "AWS_ACCESS_KEY_ID": keys.key_id,
+        "AWS_SECRET_ACCESS_KEY": keys.secret,
+        "AWS_SESSION_TOKEN": keys.token,
+        "AWS_S3_ENDPOINT": s3.endpoint,
+        "AWS_REGION": s3.region,
+        "AWS_REQUEST_PAYER": "requester" if s3.requester_pays else "",
+    }
+    given = {name: value for name, value in options.items() if value}
+    # The bucket stands in the path: endpoints of others than Amazon have no host for each.
+    own = {"AWS_VIRTUAL_HOSTING": "FALSE", "AWS_HTTPS": "YES" if s3.https else "NO"} if s3.endpoint else {}
+    return {**given, **own}
+
+
+@contextmanager
+def opened_raster(href: str, options: Mapping[str, Any]) -> Iterator[rasterio.DatasetReader]:
+    """A raster, opened with options of GDAL and those of its provider; errors do not show how it is signed."""
+    access = access_to(href)
+    with redacted_errors(*READING_ERRORS), access.environment(options), rasterio.open(access.opened) as dataset:
+        yield dataset
+
+
+def pieces_of(href: str, size: int, timeout: float) -> Iterator[bytes]:
+    """The bytes of a remote file, some `size` at a time, as they come. Raises OSError; AccountError as `access_to`."""
+    access = access_to(href)
+    with redacted_errors(*READING_ERRORS):
+        if access.s3 is not None and access.keys is not None:
+            yield from object_pieces(href, access.s3, access.keys, size, timeout)
+            return
+        settings: Any = {"auth": access.auth, "headers": dict(access.headers), "timeout": timeout}
+        with requests.get(access.address, **settings, stream=True) as answer:
+            answer.raise_for_status()
+            yield from answer.iter_content(size)
+
+
+def object_pieces(href: str, s3: S3Access, keys: S3Keys, size: int, timeout: float) -> Iterator[bytes]:
+    """The bytes of a file in a bucket. Raises OSError."""
+    # Imported where it is needed: it takes a while, and most files lie elsewhere.
+    import obstore
+    from obstore.exceptions import BaseError
+    from obstore.store import S3Store
+
+    bucket, _, key = href.removeprefix("s3://").partition("/")
+    config: Any = {"access_key_id": keys.key_id, "secret_access_key": keys.secret}
+    config |= {"session_token": keys.token} if keys.token else {}
+    config |= {"endpoint": f"http{'s' if s3.https else ''}://{s3.endpoint}"} if s3.endpoint else {}
+    config |= {"region": s3.region or "us-east-1", "request_payer": s3.requester_pays}
+    client: Any = {"timeout": f"{timeout:g}s", "allow_http": not s3.https}
+    try:
+        store = S3Store(bucket, config=config, client_options=client, retry_config={"max_retries": 2})
+        for piece in obstore.get(store, key).stream(min_chunk_size=size):
+            yield bytes(piece)
+    except (BaseError, FileNotFoundError) as error:
+        raise OSError(f"{type(error).__name__}: {str(error).partition(chr(10))[0]}") from None
+
+
+def connections_of(href: str, wanted: int) -> int:
+    """Connections to the archive of a file, of all workers together: as many as wanted, at most what it allows."""
+    found: tuple[Any, FilePlace] | None = files_at(href)
+    limit = None if found is None else found[1].connections
+    return wanted if limit is None else min(wanted, limit)

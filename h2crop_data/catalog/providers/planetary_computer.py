@@ -1,0 +1,40 @@
+"""Microsoft's Planetary Computer: Sentinel-2 L2A in Azure, under addresses that are signed for 45 minutes."""
+
+from __future__ import annotations
+
+from h2crop_data.catalog.provider import FilePlace, OfferedCollection, Provider
+
+
+def signed_for_azure(address: str) -> str:
+    """An address with a signature that is valid for some minutes yet. Raises requests' errors, ModuleNotFoundError.
+
+    The library keeps a signature for all files of a container until it is about to end.
+    """
+    # Imported when something is read: who searches needs no library, nor who reads from others.
+    from planetary_computer import sign_url
+
+    return str(sign_url(address))
+
+
+PROVIDER = Provider(
+    name="planetary-computer",
+    title="Microsoft Planetary Computer",
+    api="https://planetarycomputer.microsoft.com/api/stac/v1",
+    collections=(OfferedCollection("sentinel-2-l2a", "sentinel2", "L2A", "COG", "kept"),),
+    files=(
+        FilePlace(
+            ("https://*.blob.core.windows.net/*",),
+            needs="the package planetary-computer, which signs addresses; no account",
+            remedy="pip install 'h2crop-data[build]' brings it",
+            sign=signed_for_azure,
+            library="planetary_computer",
+        ),
+    ),
+    band_assets={
+        **{f"B{number:02}": (f"B{number:02}",) for number in (1, 2, 3, 4, 5, 6, 7, 8, 9, 11, 12)},
+        **{"B8A": ("B8A",), "SCL": ("SCL",)},
+    },
+    datastrip_asset="datastrip-metadata",
+    about="https://planetarycomputer.microsoft.com/docs/quickstarts/reading-stac/",
+    rank=2,
+)

@@ -1,0 +1,98 @@
+"""The catalogs of a recipe: one, or several in order, of which the next gives what those before it lack."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Annotated, Any, Protocol
+
+from pydantic import BeforeValidator, Discriminator, Field, Tag, ValidationInfo
+
+from h2crop_data.recipe.section import Neutral, Section
+from h2crop_data.redaction import has_secrets
+
+
+def without_account(value: Any, info: ValidationInfo) -> Any:
+    """Refuse an address that says an account or a key: recipes are kept in plans and stores, and given away."""
+    kept = isinstance(info.context, dict) and info.context.get("stored")
+    if not kept and isinstance(value, str) and has_secrets(value):
+        raise ValueError(
+            "an address with an account or a key in it does not belong into a recipe; write the account into ~/.netrc "
+            "(machine HOST login NAME password SECRET), and the address without it"
+        )
+    return value
+
+
+Address = Annotated[str, Field(min_length=1), BeforeValidator(without_account)]
+
+
+class CatalogChoice(Section):
+    """One of several catalogs, with its own collection."""
+
+    catalog: Address
+    """Name of a provider, URL or path."""
+    collection: Annotated[str | None, Neutral(None)] = None
+    """Collection to search there; that of the section by default."""
+
+
+def form_of_entry(value: Any) -> str:
+    """How one of several catalogs is written."""
+    return "choice" if isinstance(value, dict | CatalogChoice) else "address"
+
+
+def form_of_catalog(value: Any) -> str:
+    """Whether one catalog is given, or several."""
+    return "several" if isinstance(value, list) else "one"
+
+
+Entry = Annotated[
+    Annotated[Address, Tag("address")] | Annotated[CatalogChoice, Tag("choice")], Discriminator(form_of_entry)
+]
+Catalog = Annotated[
+    Annotated[Address, Tag("one")] | Annotated[list[Entry], Field(min_length=1), Tag("several")],
+    Discriminator(form_of_catalog),
+]
+
+
+@dataclass(frozen=True)
+class CatalogPlace:
+    """A catalog to search."""
+
+    #: As the recipe calls it.
+    name: str
+    #: URL, or absolute path.
+    place: str
+    collection: str
+
+
+class SearchedSection(Protocol):
+    """What of a section of a recipe says where its scenes come from."""
+
+    @property
+    def catalog(self) -> Any:
+        """As in the recipe."""
+
+    @property
+    def collection(self) -> str:
+        """To be searched where a catalog names none."""
+
+
+def choices_of(section: SearchedSection) -> list[tuple[str, str]]:
+    """The catalogs of a section in order, as the recipe calls them, and the collection that is searched in each."""
+    entries = section.catalog if isinstance(section.catalog, list) else [section.catalog]
+    return [
+        (one.catalog, one.collection or section.collection)
+        if isinstance(one, CatalogChoice)
+        else (one, section.collection)
+        for one in entries
+    ]
+
+
+def catalogs_in_order(section: SearchedSection, locate: Callable[[str], str]) -> list[CatalogPlace]:
+    """The catalogs of a section in order. locate: gives the URL or the absolute path of one. Raises RecipeError."""
+    return [CatalogPlace(name, locate(name), collection) for name, collection in choices_of(section)]
+
+
+def none_found(section: SearchedSection) -> str:
+    """That no catalog of a section has a scene, for errors."""
+    return ", ".join(f"{name} has no scene of collection {collection!r}" for name, collection in choices_of(section))

@@ -1,0 +1,75 @@
+"""Searching the catalogs of a recipe in order."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+import pystac
+from shapely.geometry.base import BaseGeometry
+
+from h2crop_data.catalog.items import each_once, identity
+from h2crop_data.catalog.search import find_items
+from h2crop_data.errors import CatalogError
+from h2crop_data.progress import Progress
+from h2crop_data.recipe.catalogs import CatalogPlace
+from h2crop_data.redaction import redacted, redacted_errors
+
+
+@dataclass(frozen=True)
+class Listed:
+    """What one catalog has over some places."""
+
+    #: Its name in the recipe.
+    catalog: str
+    #: Each item once, none with a signature or an account in it.
+    items: list[pystac.Item]
+    #: Items of which nobody can say where they lie, with the reason.
+    refused: list[tuple[pystac.Item, str]]
+
+
+def search_in_order(
+    catalogs: Sequence[CatalogPlace],
+    places: Sequence[BaseGeometry],
+    start: datetime,
+    end: datetime,
+    progress: Progress,
+    title: str,
+) -> list[Listed]:
+    """What each catalog has over some places (longitude, latitude) in start <= time < end.
+
+    title: of what is searched for, for progress. Raises CatalogError where one of them does not answer: what it has is
+    not to be missed without a word.
+    """
+    found = []
+    for number, catalog in enumerate(catalogs):
+        items: list[pystac.Item] = []
+        refused: list[tuple[pystac.Item, str]] = []
+        for done, place in enumerate(places):
+            progress(number * len(places) + done, len(catalogs) * len(places), f"searching {title}")
+            # Errors of connections show whole addresses, those of further pages have tokens.
+            with redacted_errors(CatalogError):
+                here = find_items(catalog.place, catalog.collection, place, start, end)
+            items += here.items
+            refused += here.refused
+        lost = {identity(item): (item, reason) for item, reason in refused}
+        found.append(
+            Listed(
+                catalog.name,
+                [without_signatures(item) for item in each_once(items)],
+                [(without_signatures(item), reason) for item, reason in lost.values()],
+            )
+        )
+    return found
+
+
+def without_signatures(item: pystac.Item) -> pystac.Item:
+    """The item, changed: its addresses have no signatures and accounts, which are never kept."""
+    for asset in item.assets.values():
+        asset.href, asset.extra_fields = redacted(asset.href), redacted(asset.extra_fields)
+    for link in item.links:
+        if isinstance(link.target, str):
+            link.target = redacted(link.target)
+    item.properties, item.extra_fields = redacted(item.properties), redacted(item.extra_fields)
+    return item
