@@ -4,16 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 import pystac
 from shapely.geometry.base import BaseGeometry
 
-from h2crop_data.catalog.acquisitions import KeptItems, newest_of_each_acquisition
+from h2crop_data.catalog.acquisitions import KeptItems, acquisitions_listed, items_of_span, newest_of_each_acquisition
+from h2crop_data.catalog.expected_acquisitions import Sighting
 from h2crop_data.catalog.items import each_once, identity, name_twins
 from h2crop_data.catalog.search import find_items
+from h2crop_data.constants import LONGEST_DATATAKE
 from h2crop_data.recipe.model import L1cSource, Sentinel2Settings
 from h2crop_data.sources.scenes import SceneDecision, decision, unplaced, without_retracted, year_range
 from h2crop_data.sources.source import Request
+
+#: Months of other seasons that are looked at for what satellites show there: the sun is high enough everywhere.
+SAMPLED_MONTHS = (3, 9)
 
 
 @dataclass(frozen=True)
@@ -29,6 +35,8 @@ class FoundScenes:
     #: Whether the catalog listed anything that can be placed, and what it listed besides, in words.
     is_empty: bool
     unplaced: list[str]
+    #: The acquisitions that it lists, whether they can be used or not.
+    sightings: list[Sighting]
 
 
 def find_scenes(
@@ -40,11 +48,14 @@ def find_scenes(
     for done, place in enumerate(places):
         request.progress(done, len(places), f"searching {title}")
         catalog = request.locate_catalog(source.catalog)
-        found = find_items(catalog, source.collection, place, *year_range(request.season))
-        listed += found.items
-        refused += found.refused
+        start, end = year_range(request.season)
+        # A datatake over midnight belongs to the year in which it began.
+        found = find_items(catalog, source.collection, place, start - LONGEST_DATATAKE, end + LONGEST_DATATAKE)
+        listed += items_of_span(found.items, start, end)
+        refused += [one for one in found.refused if items_of_span([one[0]], start, end)]
     items = each_once(listed)
     lost = list({identity(item): (item, reason) for item, reason in refused}.values())
+    sightings = acquisitions_listed([*items, *(item for item, _ in lost)])
     twins = name_twins(items, [item for item, _ in lost])
     by_name = {item.id: item for item in items}
     usable, decisions = without_retracted([by_name[name] for name in sorted(by_name)], "sentinel2", request.retracted)
@@ -54,4 +65,26 @@ def find_scenes(
         decision(by_name[left_out], "sentinel2", f"the same acquisition as {newest}, which is newer or listed last")
         for left_out, newest in sorted(kept.replaced.items())
     ]
-    return FoundScenes(kept, decisions, twins, not items, [f"{item.id}: {reason}" for item, reason in lost])
+    return FoundScenes(kept, decisions, twins, not items, [f"{item.id}: {reason}" for item, reason in lost], sightings)
+
+
+def sightings_of_other_seasons(
+    source: Sentinel2Settings | L1cSource, request: Request, places: Sequence[BaseGeometry]
+) -> list[Sighting]:
+    """Acquisitions over some places in the other seasons of a recipe, in the months that are looked at."""
+    catalog = request.locate_catalog(source.catalog)
+    return [
+        sighting
+        for season in request.other_seasons
+        for month in SAMPLED_MONTHS
+        for place in places
+        for sighting in acquisitions_listed(
+            find_items(
+                catalog,
+                source.collection,
+                place,
+                datetime(season, month, 1, tzinfo=UTC),
+                datetime(season, month + 1, 1, tzinfo=UTC),
+            ).items
+        )
+    ]
