@@ -12,7 +12,8 @@ import pystac
 import shapely
 
 from h2crop_data.catalog.expected_acquisitions import ORBITS_A_CYCLE, Sighting
-from h2crop_data.catalog.items import PRODUCT_NAMES, acquired, footprint, updated
+from h2crop_data.catalog.footprints import footprint
+from h2crop_data.catalog.items import PRODUCT_NAMES, acquired, updated
 from h2crop_data.catalog.providers import baseline, sentinel2_tile
 from h2crop_data.constants import LONGEST_DATATAKE
 from h2crop_data.mgrs import TILE

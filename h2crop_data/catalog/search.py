@@ -18,12 +18,12 @@ from pystac_client.exceptions import APIError
 from pystac_client.stac_api_io import StacApiIO
 from pystac_client.warnings import PystacClientWarning
 from requests.exceptions import RequestException
-from shapely.affinity import translate
-from shapely.geometry import mapping
+from shapely.geometry import mapping, shape
 from shapely.geometry.base import BaseGeometry
 from urllib3.util.retry import Retry
 
-from h2crop_data.catalog.items import acquired, each_once, footprint, identity
+from h2crop_data.catalog.footprints import place_item
+from h2crop_data.catalog.items import acquired, acquired_if_stated, each_once, identity
 from h2crop_data.errors import CatalogError, SceneError
 
 #: Seconds to wait for a catalog; tries and the growing pause between them.
@@ -52,8 +52,10 @@ class Found:
 
     #: Each item once, in order of id, ground and product.
     items: list[pystac.Item]
-    #: Items of that collection and time of which nobody can say where they lie, each with the reason.
+    #: Items of that collection of which nobody can say where they lie or when they were acquired, with the reason.
     refused: list[tuple[pystac.Item, str]]
+    #: Those of `items` whose footprint is not the stated one, with what is wrong with that.
+    corrected: list[tuple[pystac.Item, str]]
 
 
 def find_items(
@@ -63,37 +65,34 @@ def find_items(
 
     source: URL of a STAC API or path of a local ItemCollection, whose relative hrefs become absolute paths.
     area: longitude and latitude. Servers have been seen to ignore parts of a query, so everything is tested again here.
-    Raises CatalogError naming the catalog, or the item that is damaged.
+    The footprint of each item becomes the ground it means. Raises CatalogError naming the catalog, or the item that is
+    damaged.
     """
     if source.startswith(("http://", "https://")):
         listed = search_api(source, collection, area, start, end, retries)
     else:
         listed = list(read_item_collection(Path(source)))
     shapely.prepare(area)
-    kept, refused = [], []
+    kept: list[pystac.Item] = []
+    refused: list[tuple[pystac.Item, str]] = []
+    corrected: list[tuple[pystac.Item, str]] = []
     for item in each_once(listed):
-        if item.collection_id not in (collection, None) or not start <= acquired(item) < end:
+        moment = acquired_if_stated(item)
+        if item.collection_id not in (collection, None) or (moment and not start <= moment < end):
             continue
         try:
-            if meets(area, footprint(item)):
-                kept.append(item)
+            wrong = place_item(item)
+            if not shapely.intersects(area, shape(item.geometry)):
+                continue
+            # An item that does not say when it was acquired may belong here or not.
+            acquired(item)
         except SceneError as error:
             refused.append((item, str(error)))
-    return Found(kept, refused)
-
-
-def meets(area: BaseGeometry, ground: BaseGeometry) -> bool:
-    """Whether an area and the ground of an item meet, both in longitude and latitude.
-
-    Raises SceneError for ground that meets the area only where longitudes beyond 180 degrees count as those they mean.
-    """
-    if shapely.intersects(area, ground):
-        return True
-    west, _, east, _ = ground.bounds
-    meant = [translate(ground, turn) for turn in (360, -360)] if west < -180 or east > 180 else []
-    if any(shapely.intersects(area, other) for other in meant):
-        raise SceneError(f"its footprint reaches from longitude {west:g} to {east:g}, beyond 180 degrees")
-    return False
+            continue
+        kept.append(item)
+        if wrong:
+            corrected.append((item, wrong))
+    return Found(kept, refused, corrected)
 
 
 def search_api(
@@ -185,12 +184,20 @@ def item_of(feature: Any, otherwise: str, *, migrate: bool = True) -> pystac.Ite
     """
     name = feature.get("id") if isinstance(feature, dict) else None
     try:
-        item = pystac.Item.from_dict(feature, preserve_dict=False, migrate=migrate)
+        item = pystac.Item.from_dict(with_range(feature), preserve_dict=False, migrate=migrate)
         if not isinstance(item.id, str):
             raise TypeError(f"its id is {item.id!r}, expected text")
     except NOT_STAC as error:
         raise ValueError(f"{name or otherwise} is not a STAC item: {error}") from error
     return item
+
+
+def with_range(feature: dict[str, Any]) -> dict[str, Any]:
+    """A feature that states no time as one of a range of time, open on sides it does not state: pystac wants both."""
+    facts = feature["properties"]
+    if facts.get("datetime") is not None:
+        return feature
+    return {**feature, "properties": {"datetime": None, "start_datetime": None, "end_datetime": None, **facts}}
 
 
 def read_item_collection(path: Path) -> Iterator[pystac.Item]:

@@ -22,8 +22,9 @@ from h2crop_data.catalog.acquisitions import (
     strip_start,
 )
 from h2crop_data.catalog.expected_acquisitions import Sighting
+from h2crop_data.catalog.footprints import footprint
 from h2crop_data.catalog.inventory import items_from_parquet, items_to_parquet
-from h2crop_data.catalog.items import each_once, footprint, name_twins, number_of, shared_id
+from h2crop_data.catalog.items import each_once, name_twins, number_of, shared_id
 from h2crop_data.errors import SceneError
 
 DATATAKE = "GS2A_20220510T105031_035950_N05.11"

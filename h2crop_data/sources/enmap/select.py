@@ -130,7 +130,11 @@ def listed_scenes(
         for item in listed
         if item.id in newer
     ]
-    scenes = [ListedScene(item, *promise_of(item, source)) for item in products]
+    corrected = {item.id: wrong for item, wrong in found.corrected}
+    scenes = []
+    for item in products:
+        refusal, warning = promise_of(item, source)
+        scenes.append(ListedScene(item, refusal, "; ".join(filter(None, [warning, corrected.get(item.id)]))))
     return ListedScenes(scenes, replaced, list(lost.values()), decisions)
 
 

@@ -11,7 +11,7 @@ from shapely.geometry.base import BaseGeometry
 
 from h2crop_data.catalog.acquisitions import KeptItems, acquisitions_listed, items_of_span, newest_of_each_acquisition
 from h2crop_data.catalog.expected_acquisitions import Sighting
-from h2crop_data.catalog.items import each_once, identity, name_twins
+from h2crop_data.catalog.items import acquired_if_stated, each_once, identity, name_twins
 from h2crop_data.catalog.search import find_items
 from h2crop_data.constants import LONGEST_DATATAKE
 from h2crop_data.recipe.model import L1cSource, Sentinel2Settings
@@ -32,6 +32,8 @@ class FoundScenes:
     decisions: list[SceneDecision]
     #: Items that share an id with another one, by the id they have now -> the id they share.
     twins: dict[str, str]
+    #: Items whose footprint is not the one they state -> what is wrong with that.
+    corrected: dict[str, str]
     #: Whether the catalog listed anything that can be placed, and what it listed besides, in words.
     is_empty: bool
     unplaced: list[str]
@@ -45,6 +47,7 @@ def find_scenes(
     """The items of a season over some places (longitude, latitude). title: of the level, for progress."""
     listed: list[pystac.Item] = []
     refused: list[tuple[pystac.Item, str]] = []
+    corrected: list[tuple[pystac.Item, str]] = []
     for done, place in enumerate(places):
         request.progress(done, len(places), f"searching {title}")
         catalog = request.locate_catalog(source.catalog)
@@ -52,10 +55,13 @@ def find_scenes(
         # A datatake over midnight belongs to the year in which it began.
         found = find_items(catalog, source.collection, place, start - LONGEST_DATATAKE, end + LONGEST_DATATAKE)
         listed += items_of_span(found.items, start, end)
-        refused += [one for one in found.refused if items_of_span([one[0]], start, end)]
+        corrected += found.corrected
+        refused += [one for one in found.refused if may_begin_in(one[0], start, end)]
     items = each_once(listed)
     lost = list({identity(item): (item, reason) for item, reason in refused}.values())
-    sightings = acquisitions_listed([*items, *(item for item, _ in lost)])
+    sightings = acquisitions_listed([*items, *(item for item, _ in lost if acquired_if_stated(item) is not None)])
+    wrong = {identity(item): reason for item, reason in corrected}
+    placed = [(item, wrong[identity(item)]) for item in items if identity(item) in wrong]
     twins = name_twins(items, [item for item, _ in lost])
     by_name = {item.id: item for item in items}
     usable, decisions = without_retracted([by_name[name] for name in sorted(by_name)], "sentinel2", request.retracted)
@@ -65,7 +71,20 @@ def find_scenes(
         decision(by_name[left_out], "sentinel2", f"the same acquisition as {newest}, which is newer or listed last")
         for left_out, newest in sorted(kept.replaced.items())
     ]
-    return FoundScenes(kept, decisions, twins, not items, [f"{item.id}: {reason}" for item, reason in lost], sightings)
+    return FoundScenes(
+        kept=kept,
+        decisions=decisions,
+        twins=twins,
+        corrected={item.id: reason for item, reason in placed},
+        is_empty=not items,
+        unplaced=[f"{item.id}: {reason}" for item, reason in lost],
+        sightings=sightings,
+    )
+
+
+def may_begin_in(item: pystac.Item, start: datetime, end: datetime) -> bool:
+    """Whether the look that an item shows may begin in start <= time < end; an item may not say when."""
+    return acquired_if_stated(item) is None or bool(items_of_span([item], start, end))
 
 
 def sightings_of_other_seasons(

@@ -90,7 +90,8 @@ def choose_sentinel2(
             decisions.append(decision(item, "sentinel2", reason))
             undecided.append(f"{item.id}: {reason}")
             continue
-        warning = "; ".join(filter(None, [offset.warning, twin_warning(item, found.twins)]))
+        notes = [offset.warning, twin_warning(item, found.twins), found.corrected.get(item.id, "")]
+        warning = "; ".join(filter(None, notes))
         decisions.append(decision(item, "sentinel2", None, offset.offset, offset.reason, warning))
         # A plan over a country holds many thousands of items: only what the build reads is kept of each.
         item.assets = {key: item.assets[key] for key in keys}
