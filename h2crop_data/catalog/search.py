@@ -15,26 +15,17 @@ import shapely
 from pystac_client import Client
 from pystac_client.errors import ClientTypeError
 from pystac_client.exceptions import APIError
-from pystac_client.stac_api_io import StacApiIO
 from pystac_client.warnings import PystacClientWarning
 from requests.exceptions import RequestException
 from shapely.geometry import mapping, shape
 from shapely.geometry.base import BaseGeometry
 from urllib3.util.retry import Retry
 
+from h2crop_data.catalog.api_reader import RETRIES, ApiReader
 from h2crop_data.catalog.footprints import place_item
 from h2crop_data.catalog.items import acquired, acquired_if_stated, each_once, identity
 from h2crop_data.errors import CatalogError, SceneError
 
-#: Seconds to wait for a catalog; tries and the growing pause between them.
-SEARCH_TIMEOUT = 60
-RETRIES = Retry(
-    total=5,
-    backoff_factor=1,
-    status_forcelist=(429, 500, 502, 503, 504),
-    allowed_methods=None,
-    respect_retry_after_header=True,
-)
 PAGE_SIZE = 250
 #: Pages without an item, one after the other, after which a search is given up.
 MOST_EMPTY_PAGES = 20
@@ -44,6 +35,10 @@ AGAIN = "Run it again; if it stays so, report it to whoever runs the catalog, or
 MOST_VERTICES = 500
 #: What pystac raises for JSON that is not what it should be.
 NOT_STAC = (pystac.STACError, pystac.STACTypeError, AttributeError, KeyError, TypeError, ValueError)
+
+
+class IncompleteSearchError(CatalogError):
+    """A search whose pages do not hold what the catalog promises."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +51,8 @@ class Found:
     refused: list[tuple[pystac.Item, str]]
     #: Those of `items` whose footprint is not the stated one, with what is wrong with that.
     corrected: list[tuple[pystac.Item, str]]
+    #: What is strange about the search as a whole, though nothing is missing.
+    notes: list[str]
 
 
 def find_items(
@@ -68,8 +65,9 @@ def find_items(
     The footprint of each item becomes the ground it means. Raises CatalogError naming the catalog, or the item that is
     damaged.
     """
+    notes: list[str] = []
     if source.startswith(("http://", "https://")):
-        listed = search_api(source, collection, area, start, end, retries)
+        listed, notes = search_api(source, collection, area, start, end, retries)
     else:
         listed = list(read_item_collection(Path(source)))
     shapely.prepare(area)
@@ -92,17 +90,31 @@ def find_items(
         kept.append(item)
         if wrong:
             corrected.append((item, wrong))
-    return Found(kept, refused, corrected)
+    return Found(kept, refused, corrected, notes)
 
 
 def search_api(
     url: str, collection: str, area: BaseGeometry, start: datetime, end: datetime, retries: Retry
-) -> list[pystac.Item]:
-    """Items of a STAC API search. Raises CatalogError where it gives fewer than it promises."""
+) -> tuple[list[pystac.Item], list[str]]:
+    """Items of a STAC API search, and what is strange about it.
+
+    Raises CatalogError where it gives fewer than it promises, also when it is asked a second time.
+    """
+    try:
+        return search_once(url, collection, area, start, end, retries)
+    except IncompleteSearchError:
+        # A catalog that is being written to loses its place between two pages.
+        return search_once(url, collection, area, start, end, retries)
+
+
+def search_once(
+    url: str, collection: str, area: BaseGeometry, start: datetime, end: datetime, retries: Retry
+) -> tuple[list[pystac.Item], list[str]]:
+    """The same, asked once. Raises IncompleteSearchError where it gives fewer than it promises."""
     # Servers refuse large geometries; what a simpler one finds too much is left out by the caller.
     asked = area if shapely.get_num_coordinates(area) <= MOST_VERTICES else shapely.box(*area.bounds)
     try:
-        reader = StacApiIO(max_retries=retries, timeout=SEARCH_TIMEOUT)
+        reader = ApiReader(retries)
         client = Client.open(url, stac_io=reader)
         search = client.search(
             collections=[collection],
@@ -121,7 +133,7 @@ def search_api(
                 break
             new = {identity(item) for item in items} - given
             if items and not new:
-                raise CatalogError(
+                raise IncompleteSearchError(
                     f"{url} gives a page of the search a second time, so what is missing cannot be known. {AGAIN}"
                 )
             listed += items
@@ -136,14 +148,16 @@ def search_api(
         raise CatalogError(f"{url} did not answer as a STAC API: {type(error).__name__}: {error}") from error
     # While a catalog grows its later pages promise more than the first.
     if promised and len(given) < min(promised):
-        raise CatalogError(
+        raise IncompleteSearchError(
             f"{url} says that {min(promised)} items of {collection} match the search and gave {len(given)}: some are "
             f"missing. {AGAIN}"
         )
-    return listed
+    more = promised and len(given) > max(promised)
+    note = f"{url} says that {max(promised)} items of {collection} match a search and gave {len(given)}" if more else ""
+    return listed, [note] if note else []
 
 
-def pages_of(url: str, reader: StacApiIO, search: Any) -> Iterator[dict[str, Any]]:
+def pages_of(url: str, reader: ApiReader, search: Any) -> Iterator[dict[str, Any]]:
     """Every page of a search, those without an item too: some servers give one with a link to more.
 
     (pystac-client ends a search at an empty page.) Raises CatalogError where empty pages do not end.

@@ -39,6 +39,8 @@ class FoundScenes:
     unplaced: list[str]
     #: The acquisitions that it lists, whether they can be used or not.
     sightings: list[Sighting]
+    #: What is strange about the search as a whole.
+    notes: list[str]
 
 
 def find_scenes(
@@ -48,6 +50,7 @@ def find_scenes(
     listed: list[pystac.Item] = []
     refused: list[tuple[pystac.Item, str]] = []
     corrected: list[tuple[pystac.Item, str]] = []
+    notes: list[str] = []
     for done, place in enumerate(places):
         request.progress(done, len(places), f"searching {title}")
         catalog = request.locate_catalog(source.catalog)
@@ -56,6 +59,7 @@ def find_scenes(
         found = find_items(catalog, source.collection, place, start - LONGEST_DATATAKE, end + LONGEST_DATATAKE)
         listed += items_of_span(found.items, start, end)
         corrected += found.corrected
+        notes += found.notes
         refused += [one for one in found.refused if may_begin_in(one[0], start, end)]
     items = each_once(listed)
     lost = list({identity(item): (item, reason) for item, reason in refused}.values())
@@ -79,6 +83,7 @@ def find_scenes(
         is_empty=not items,
         unplaced=[f"{item.id}: {reason}" for item, reason in lost],
         sightings=sightings,
+        notes=list(dict.fromkeys(notes)),
     )
 
 

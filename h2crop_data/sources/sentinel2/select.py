@@ -39,6 +39,8 @@ class Sentinel2Scenes(PinnedItems):
     masks: Mapping[str, UnitResult] = field(default_factory=dict)
     #: By tile, the acquisitions that the catalog lists, and those that it lacks.
     acquisitions: Acquisitions = field(default_factory=dict)
+    #: What is strange about the searches.
+    notes: list[str] = field(default_factory=list)
 
     @classmethod
     def of(
@@ -47,11 +49,12 @@ class Sentinel2Scenes(PinnedItems):
         decisions: Sequence[SceneDecision],
         l1c: Sequence[pystac.Item] = (),
         acquisitions: Acquisitions | None = None,
+        notes: Sequence[str] = (),
     ) -> Sentinel2Scenes:
         """Items with the offsets that were decided on."""
         taken = {one.id: one.offset for one in decisions if one.sensor == "sentinel2" and one.taken}
         offsets = {name: offset for name, offset in taken.items() if offset is not None}
-        return cls(items, offsets, list(l1c), acquisitions=acquisitions or {})
+        return cls(items, offsets, list(l1c), acquisitions=acquisitions or {}, notes=list(notes))
 
 
 def choose_sentinel2(
@@ -110,7 +113,7 @@ def choose_sentinel2(
     acquisitions = as_plain(acquisition_series(found.sightings, elsewhere, *year_range(request.season)))
     check_missing(acquisitions, source.max_missing_acquisitions, request.season)
     decisions = sorted(decisions, key=lambda one: one.id)
-    return Sentinel2Scenes.of(taken, decisions, l1c.items, acquisitions), decisions
+    return Sentinel2Scenes.of(taken, decisions, l1c.items, acquisitions, [*found.notes, *l1c.notes]), decisions
 
 
 def reference_assets(item: pystac.Item) -> list[str]:

@@ -30,6 +30,7 @@ class L1cScenes:
     missing: dict[str, str] = field(default_factory=dict)
     #: The acquisitions that their catalog lists.
     sightings: list[Sighting] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
 
 def choose_l1c(
@@ -71,7 +72,7 @@ def choose_l1c(
     missing = missing_l1c(used, taken, kept.items, refused)
     if clouds.missing == "fail":
         check_l1c(missing)
-    return L1cScenes(taken, decisions, missing, found.sightings)
+    return L1cScenes(taken, decisions, missing, found.sightings, found.notes)
 
 
 def missing_l1c(

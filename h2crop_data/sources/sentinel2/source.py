@@ -103,14 +103,15 @@ class Sentinel2(Source):
 
     def facts(self, pinned: Sentinel2Scenes) -> dict[str, Any]:
         items = {self.name: len(pinned.items), **({L1C_FILE: len(pinned.l1c)} if pinned.l1c else {})}
-        return {"items": items, "acquisitions": pinned.acquisitions}
+        return {"items": items, "acquisitions": pinned.acquisitions, "notes": {self.name: pinned.notes}}
 
     def load(
         self, facts: Mapping[str, Any], read: ReadFile, scenes: Sequence[SceneDecision], *, whole: bool
     ) -> Sentinel2Scenes:
         l1c = read_items(L1C_FILE, facts, read) if L1C_FILE in facts["items"] else []
         # Plans of earlier versions do not compare.
-        return Sentinel2Scenes.of(read_items(self.name, facts, read), scenes, l1c, facts.get("acquisitions"))
+        acquisitions, notes = facts.get("acquisitions"), facts.get("notes", {}).get(self.name, [])
+        return Sentinel2Scenes.of(read_items(self.name, facts, read), scenes, l1c, acquisitions, notes)
 
     def counts(self, pinned: Sentinel2Scenes) -> dict[str, int]:
         return {"sentinel2_scenes": len(pinned.items)}
@@ -188,7 +189,7 @@ class Sentinel2(Source):
         return [month for month in range(1, MONTHS + 1) if month not in months]
 
     def what_was_read(self, pinned: Sentinel2Scenes) -> tuple[dict[str, Any], list[str]]:
-        return {"acquisitions": pinned.acquisitions} if pinned.acquisitions else {}, []
+        return {"acquisitions": pinned.acquisitions} if pinned.acquisitions else {}, pinned.notes
 
     def explain(self, facts: Mapping[str, Any]) -> list[str]:
         return explain_acquisitions(facts.get("acquisitions", {}))
