@@ -35,6 +35,9 @@ ONE_LOOK = timedelta(minutes=30)
 #: L1C and L2A of one granule state its acquisition within so much.
 ONE_GRANULE = timedelta(seconds=60)
 TIME = "%Y%m%dT%H%M%S"
+BASELINE = re.compile(r"N?(\d{1,2})\.?(\d{2})")
+#: Baselines from here on are not ESA's: whoever runs the processor alone gets `99.99`.
+FIRST_PRIVATE_BASELINE = 99
 
 
 @dataclass(frozen=True)
@@ -117,9 +120,18 @@ def acquisitions_listed(items: Iterable[pystac.Item]) -> list[Sighting]:
     return found
 
 
-def age(item: pystac.Item) -> tuple[str, str, str]:
+def age(item: pystac.Item) -> tuple[tuple[int, int, int], str, str]:
     """What orders the products of one acquisition from old to new: baseline, id, time of the last change."""
-    return baseline(item) or "", item.id, updated(item)
+    return baseline_order(baseline(item)), item.id, updated(item)
+
+
+def baseline_order(stated: str | None) -> tuple[int, int, int]:
+    """What orders baselines (`05.11`, `N0511`) from old to new: none or unknown, others' own (`99.99`), then ESA's."""
+    match = BASELINE.fullmatch(str(stated or ""))
+    if match is None:
+        return 0, 0, 0
+    major, minor = int(match[1]), int(match[2])
+    return (1 if major >= FIRST_PRIVATE_BASELINE else 2), major, minor
 
 
 def newest_of_each_acquisition(items: Sequence[pystac.Item]) -> KeptItems:

@@ -100,7 +100,7 @@ class ApiReader(StacApiIO):
         until = time.monotonic() + ANSWER_TIME
         try:
             prepared = self.session.prepare_request(request)
-            ways = self.session.merge_environment_settings(prepared.url, {}, True, None, None)
+            ways = self.session.merge_environment_settings(str(prepared.url), {}, True, None, None)
             with closing(self.session.send(prepared, timeout=self.timeout, **ways)) as response:
                 text = whole_text(response, until)
                 return ApiAnswer(response.status_code, text, response.headers.get("Retry-After"))

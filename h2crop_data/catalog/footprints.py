@@ -142,8 +142,10 @@ def unwrapped(polygon: shapely.Polygon) -> shapely.Polygon | None:
 
 def continuous(points: NDArray[np.float64]) -> NDArray[np.float64]:
     """Points (n, 2) whose longitudes never change by more than half a turn from one to the next."""
-    turns = np.round(np.diff(points[:, 0]) / TURN)
-    return points - np.column_stack([np.concatenate([[0], np.cumsum(turns) * TURN]), np.zeros(len(points))])
+    steps = np.diff(points[:, 0], prepend=points[0, 0])
+    unturned: NDArray[np.float64] = points.copy()
+    unturned[:, 0] -= np.cumsum(np.round(steps / TURN)) * TURN
+    return unturned
 
 
 def width(polygon: BaseGeometry) -> float:

@@ -81,19 +81,19 @@ def item_epsg(item: pystac.Item) -> int | None:
     return None
 
 
-def identity(item: pystac.Item) -> tuple[str, str, str]:
-    """What makes an item the one it is: id, ground, and product; catalogs give several items one id.
+def identity(item: pystac.Item) -> tuple[str, str, str, str]:
+    """What makes an item the one it is: id, ground, product and collection; catalogs give several items one id.
 
     The product is the name an item states, else the addresses of its files without what signs them.
     """
     names = [str(item.properties[key]) for key in PRODUCT_NAMES if item.properties.get(key)]
     product = names or sorted(asset.href.partition("?")[0] for asset in item.assets.values())
-    return item.id, json.dumps(item.geometry, sort_keys=True), "\n".join(product)
+    return item.id, json.dumps(item.geometry, sort_keys=True), "\n".join(product), item.collection_id or ""
 
 
 def each_once(items: Sequence[pystac.Item]) -> list[pystac.Item]:
     """The items without those listed again, in order of identity: of these the one updated last, else listed last."""
-    kept: dict[tuple[str, str, str], pystac.Item] = {}
+    kept: dict[tuple[str, str, str, str], pystac.Item] = {}
     for item in items:
         key = identity(item)
         if key not in kept or updated(item) >= updated(kept[key]):

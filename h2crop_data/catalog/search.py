@@ -123,7 +123,7 @@ def search_once(
             limit=PAGE_SIZE,
         )
         listed: list[pystac.Item] = []
-        given: set[tuple[str, str, str]] = set()
+        given: set[tuple[str, str, str, str]] = set()
         promised: list[int] = []
         for page in pages_of(url, reader, search):
             items = [item_of(feature, f"feature {number}") for number, feature in enumerate(page["features"])]

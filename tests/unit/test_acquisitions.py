@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from datetime import UTC, datetime
+from itertools import pairwise
 from typing import Any
 
 import pystac
@@ -13,6 +14,7 @@ from stac_items import item_of
 
 from h2crop_data.catalog.acquisitions import (
     acquisitions_listed,
+    age,
     items_of_span,
     l1c_of_items,
     looks_of,
@@ -387,3 +389,26 @@ def test_looks_of_a_span_begin_in_it() -> None:
     items = [before, after, own]
     assert items_of_span(items, new_year, datetime(2023, 1, 1, tzinfo=UTC)) == [own]
     assert items_of_span(items, datetime(2021, 1, 1, tzinfo=UTC), new_year) == [after, before]
+
+
+@pytest.mark.parametrize(
+    "old_to_new",
+    [
+        [None, "99.99", "02.14", "04.00", "05.09", "05.10", "05.11", "05.12", "06.00", "10.01"],
+        ["", "N9999", "N0400", "N0512"],
+        ["unknown", "99.99", "5.09", "05.10"],
+    ],
+)
+def test_baselines_are_ordered_and_a_private_one_is_not_newer_than_esas(old_to_new: list[str | None]) -> None:
+    items = [item(f"{9 - place}", s2__processing_baseline=stated) for place, stated in enumerate(old_to_new)]
+    strip = {"s2:datatake_id": DATATAKE, "s2:datastrip_id": STRIP, "s2:mgrs_tile": "31UDQ"}
+    for one in items:
+        one.properties |= strip
+    for older, newer in pairwise(items):
+        assert age(older)[0] < age(newer)[0]
+        assert names(newest_of_each_acquisition([newer, older]).items) == [newer.id]
+
+
+def test_items_of_two_collections_are_two_items() -> None:
+    one, other = item("a", collection="sentinel-2-l2a"), item("a", collection="sentinel-2-l1c")
+    assert len(each_once([one, other])) == 2
