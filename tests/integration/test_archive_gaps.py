@@ -25,6 +25,8 @@ FIRST = datetime(2022, 1, 5, 10, 50, 31, tzinfo=UTC)
 DATES = [FIRST + turn * timedelta(days=10) for turn in range(36)]
 #: What the archive lost: two dates of March, one of August.
 LOST = [date for date in DATES if f"{date:%m-%d}" in ("03-06", "03-16", "08-13")]
+#: Assets of L1C that s2cloudless looks at.
+L1C_ASSETS = ("coastal", "red", "rededge1", "nir", "nir08", "nir09", "cirrus", "swir16", "swir22")
 
 
 def region_with(folder: Path, dates: Sequence[datetime]) -> TinyRegion:
@@ -161,3 +163,18 @@ def test_a_datatake_over_new_year_belongs_to_the_year_in_which_it_began(tmp_path
     region.add_sentinel2("later", "2022-06-01T10:50:31Z")
     seasons = {season: {scene.id for scene in make_plan(region.recipe(), season).scenes} for season in (2021, 2022)}
     assert seasons == {2021: {"before", "after"}, 2022: {"later"}}
+
+
+def test_a_catalog_of_l1c_shows_what_to_expect(tmp_path: Path) -> None:
+    """L2A of 2B lacks as a whole, its L1C is listed."""
+    pytest.importorskip("s2cloudless")
+    region = region_with(tmp_path, DATES)
+    other = [date + timedelta(days=5) for date in DATES]
+    l1c = items_at(region.sentinel2[0], DATES) + items_at(region.sentinel2[0], other, "S2B")
+    for item in l1c:
+        item["id"], item["collection"] = item["id"].replace("L2A", "L1C"), "sentinel-2-l1c"
+        item["assets"] |= dict.fromkeys(L1C_ASSETS, item["assets"]["blue"])
+    (tmp_path / "l1c.json").write_text(json.dumps({"type": "FeatureCollection", "features": l1c}))
+    clouds = {"method": "s2cloudless", "l1c": {"catalog": "l1c.json"}, "cast_shadows": False, "second_look": False}
+    plan = make_plan(region.recipe(sentinel2={"clouds": clouds}), 2022)
+    assert missing_of(plan) == {"31UDS S2B R051": [f"{date:%Y-%m-%dT%H:%M:%SZ}" for date in other]}
