@@ -423,6 +423,7 @@ def test_the_hash_knows_everything_else(france: Document) -> None:
         "sentinel2/offset": 0,
         "sentinel2/resampling": "cubic",
         "sentinel2/gaps": "record",
+        "sentinel2/max_missing_acquisitions": 1,
         "parcels/prior": "none",
         "parcels/season/0/country": "at",
         "store/codec": "zstd",

@@ -154,7 +154,11 @@ def listed_scenes(
         own = served[stands] == served[name]
         why = "which was processed later" if own else f"which {served[stands]} has, an earlier catalog of the recipe"
         replaced.append(ListedScene(known[name], f"the same tile as {stands}, {why}"))
-    scenes = [ListedScene(item, *promise_of(item, source)) for item in products]
+    corrected = {item.id: wrong for one in reversed(found) for item, wrong in one.corrected}
+    scenes = []
+    for item in products:
+        refusal, warning = promise_of(item, source)
+        scenes.append(ListedScene(item, refusal, "; ".join(filter(None, [warning, corrected.get(item.id)]))))
     return ListedScenes(
         scenes, replaced, list(lost.values()), list({one.id: one for one in decisions}.values()), served
     )
