@@ -170,6 +170,8 @@ def show_sample(facts: dict[str, Any], samples: int) -> None:
         "labelled at tier 4": (facts.get("class_share") or [None])[-1],
         "clear Sentinel-2 pixels": mean(facts.get("s2_clear_share")),
         "EnMAP flagged": facts.get("enmap_flagged_share"),
+        "EnMAP cloud by our own mask": facts.get("enmap_own_cloud_share"),
+        "shadow by it": facts.get("enmap_own_shadow_share"),
         "EnMAP fill": facts.get("enmap_fill_share"),
     }
     say("  " + ", ".join(f"{name} {share:.1%}" for name, share in shares.items() if share is not None))

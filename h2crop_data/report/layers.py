@@ -11,7 +11,7 @@ from matplotlib.colors import to_hex, to_rgba
 from numpy.typing import NDArray
 from PIL import Image
 
-from h2crop_data.constants import ENMAP_FLAGS, UNKNOWN
+from h2crop_data.constants import ENMAP_FLAGS, ENMAP_MASK_FLAGS, UNKNOWN
 from h2crop_data.enmap.detectors import enmap_detectors
 from h2crop_data.errors import SceneError
 
@@ -37,6 +37,9 @@ LEAST_PIXELS = 5
 SPIKE_BANDS, MANY_BANDS = 7, 70
 #: Flags whose pixels are kept out of the mean spectra.
 OBSCURED = tuple(name for name in ENMAP_FLAGS if name not in ("water", "interpolated", "reduced_quality"))
+
+#: What our own mask alone says: paler than the same of the quality layers.
+OWN_COLOURS: dict[str, Color] = {"cloud_shadow": "#b9a6d3", "cloud": "#f2a7c0"}
 
 #: Class colours in order of use: strong ones first, then their light partners; no grey, which means background.
 CLASS_COLOURS: tuple[Color, ...] = (
@@ -166,6 +169,22 @@ def flags_present(quality: NDArray[np.uint16]) -> list[tuple[str, float]]:
     """The flags set anywhere in (y, x) and the share of the pixels that have each, in the order of FLAG_COLOURS."""
     shares = [(name, float(((quality & ENMAP_FLAGS[name]) != 0).mean())) for name in FLAG_COLOURS]
     return [(name, share) for name, share in shares if share > 0]
+
+
+def own_alone(mask: NDArray[np.uint8], quality: NDArray[np.uint16]) -> dict[str, NDArray[np.bool_]]:
+    """Pixels (y, x) that `enmap_mask` calls cloud, and shadow, and that DLR's layers call neither, by flag."""
+    free = (quality & (ENMAP_FLAGS["cloud"] | ENMAP_FLAGS["cloud_shadow"])) == 0
+    return {name: free & ((mask & ENMAP_MASK_FLAGS[name]) != 0) for name in OWN_COLOURS}
+
+
+def with_own_mask(
+    image: NDArray[np.float32], mask: NDArray[np.uint8], quality: NDArray[np.uint16]
+) -> NDArray[np.float32]:
+    """A map of flags (y, x, RGBA), of `flag_map`, with what our own mask alone calls cloud or shadow."""
+    shown = image.copy()
+    for name, pixels in own_alone(mask, quality).items():
+        shown[pixels] = to_rgba(OWN_COLOURS[name])
+    return shown
 
 
 def flag_map(quality: NDArray[np.uint16], unflagged: Color) -> NDArray[np.float32]:

@@ -243,11 +243,24 @@ def flag_entries(quality: NDArray[np.uint16]) -> list[Entry]:
     return [*entries, Entry(f"{percent(float((quality == 0).mean()))}  no flag", {"facecolor": NO_FLAG})]
 
 
+def own_mask_entries(mask: NDArray[np.uint8], quality: NDArray[np.uint16]) -> list[Entry]:
+    """The legend of what our own mask calls cloud or shadow and DLR's layers do not."""
+    return [
+        Entry(
+            f"{percent(float(pixels.mean()))}  {name.replace('_', ' ')} by our mask alone",
+            {"facecolor": layers.OWN_COLOURS[name]},
+        )
+        for name, pixels in layers.own_alone(mask, quality).items()
+        if pixels.any()
+    ]
+
+
 def enmap_section(sample: Sample) -> PageSection:
     """EnMAP in false colour, its flags, where it lay, and mean spectra."""
     side = SIDE if "s2" in sample or "label" in sample or sample.shifts else LARGE_SIDE
     quality = sample.layer("enmap_quality")
-    entries = flag_entries(quality)
+    mask = sample.layer("enmap_mask") if "enmap_mask" in sample else None
+    entries = flag_entries(quality) + ([] if mask is None else own_mask_entries(mask, quality))
     below = max(TICKS + (SHIFT_LEGEND if sample.shifts else 0), 0.08 + legend_height(entries))
 
     def draw(page: Page, top: float) -> None:
@@ -263,7 +276,8 @@ def enmap_section(sample: Sample) -> PageSection:
         axes = page.map_axes(column(0, side), top, side, sample.cell_size, "False colour", FILL_HATCH, first=True)
         show_image(axes, image)
         axes = page.map_axes(column(1, side), top, side, sample.cell_size, "Quality flags", FILL_HATCH, first=False)
-        show_image(axes, layers.flag_map(quality, NO_FLAG))
+        flags = layers.flag_map(quality, NO_FLAG)
+        show_image(axes, flags if mask is None else layers.with_own_mask(flags, mask, quality))
         page.legend(column(1, side), top + side + 0.08, entries)
         if sample.shifts:
             # Tick labels stand to the left of the panel.

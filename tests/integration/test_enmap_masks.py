@@ -13,7 +13,9 @@ import rasterio
 import zarr
 from changed_recipes import kept_recipe, recipe_document
 from numpy.typing import NDArray
+from typer.testing import CliRunner
 
+from h2crop_data.cli.main import app
 from h2crop_data.cube.reading import read_index
 from h2crop_data.grid import Cell
 from h2crop_data.pipeline.build import build_store
@@ -197,3 +199,15 @@ def test_cells_over_the_limit_are_left_out_by_our_mask(recipe_of: RecipeOf) -> N
 def test_stores_are_valid(stores: dict[str, Path], mode: str) -> None:
     report = validate_store(stores[mode])
     assert not report.findings, report.findings
+
+
+def test_datasheets_and_pages_tell_of_it(stores: dict[str, Path], tmp_path: Path) -> None:
+    sheets = {mode: (store / "DATASHEET.md").read_text(encoding="utf-8") for mode, store in stores.items()}
+    assert "layers miss small clouds" not in sheets["none"]
+    assert "it was not counted as flagged" in sheets["report"]
+    assert "it counts as flagged" in sheets["apply"]
+    assert "pixels that `enmap_mask` calls cloud" in sheets["report"].replace("\\", "")
+    page = tmp_path / "page.png"
+    outcome = CliRunner().invoke(app, ["inspect", str(stores["report"]), "--plot", str(page)])
+    assert outcome.exit_code == 0, outcome.output
+    assert page.stat().st_size > 10_000

@@ -164,6 +164,7 @@ OTHERS: dict[str, dict[str, Any]] = {
         "flagged": ["cloud"],
         "max_flagged_share": 0.5,
         "cloud_layer": "optional",
+        "mask": "apply",
         "coregistration": "report",
         "coregistration_limit": 2.0,
         "unmatched": "datatake",

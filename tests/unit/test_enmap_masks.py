@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from matplotlib.colors import to_rgba_array
 from numpy.typing import NDArray
 
 from h2crop_data.cast_shadows import apparent_sun
@@ -22,6 +23,7 @@ from h2crop_data.enmap.own_mask import bands_for_mask, own_mask
 from h2crop_data.enmap.product import Band
 from h2crop_data.enmap.shadows import find_shadows, satellite_azimuths, usual_reflectance
 from h2crop_data.errors import SceneError
+from h2crop_data.report.layers import FLAG_COLOURS, OWN_COLOURS, flag_map, own_alone, with_own_mask
 from h2crop_data.sources.enmap.columns import mask_columns
 
 #: Reflectance at MASK_WAVELENGTHS: 443, 490, 560, 665, 865, 1610, 2200 nm. Vegetation, soil, water, concrete and snow
@@ -278,3 +280,15 @@ def test_pixels_of_a_further_array_of_flags_are_kept_out_of_statistics() -> None
     assert counted(more=6) == [1, 4]
     del arrays["more"], specs["more"]
     assert counted(flags=1, more=2) == [2, 3, 4]
+
+
+def test_pictures_show_what_our_mask_alone_says() -> None:
+    mask = np.array([[1, 2, 1, 4, 0, 2]], np.uint8)
+    quality = np.array([[4, 8, 2, 0, 4, 0]], np.uint16)
+    alone = own_alone(mask, quality)
+    assert alone["cloud"].tolist() == [[False, False, True, False, False, False]]
+    assert alone["cloud_shadow"].tolist() == [[False, False, False, False, False, True]]
+    shown = with_own_mask(flag_map(quality, "white"), mask, quality)
+    expected = [FLAG_COLOURS["cloud"], FLAG_COLOURS["cloud_shadow"], OWN_COLOURS["cloud"], "white"]
+    expected += [FLAG_COLOURS["cloud"], OWN_COLOURS["cloud_shadow"]]
+    np.testing.assert_allclose(shown[0], to_rgba_array(expected), atol=1e-6)

@@ -435,6 +435,7 @@ def test_the_hash_knows_everything_else(france: Document) -> None:
         "cell_size": 960,
         "enmap/flagged/0": "water",
         "enmap/cloud_layer": "optional",
+        "enmap/mask": "apply",
         "enmap/coregistration": "report",
         "enmap/unmatched": "refuse",
     }

@@ -130,7 +130,7 @@ def enmap_format(bands: int, cell_size: int, *, mask: bool = False) -> SourceFor
     """
     side = cell_size // COARSE
     flags = {"flag_masks": list(ENMAP_FLAGS.values()), "flag_meanings": " ".join(ENMAP_FLAGS)}
-    arrays = (
+    arrays: tuple[ArraySpec, ...] = (
         ArraySpec(
             "enmap",
             "enmap",

@@ -51,7 +51,8 @@ class EnmapWords(SourceWords):
     def limits(self, source: SourceFormat, tables: IndexTables) -> list[str]:
         limits = ["Flagged EnMAP pixels keep their values: `enmap_quality` says which to leave out."]
         limits += sorted({limit_of_matches(section) for section in recipe_sections(tables, source.name)})
-        limits += unknown_flags(tables) + useless_bands(tables)
+        limits += sorted({limit_of_masks(section) for section in recipe_sections(tables, source.name)} - {""})
+        limits += unknown_flags(tables) + unseen_scenes(tables) + useless_bands(tables)
         samples = sum(len(one) for one in tables.samples.values())
         cells = sum(cells_of(one) for one in tables.samples.values())
         if 0 < cells < samples:
@@ -77,6 +78,31 @@ def limit_of_matches(section: Mapping[str, Any]) -> str:
         else "is not measured: usually below a pixel, not always"
     )
     return f"EnMAP lies where its product says, {once}. Its shift against Sentinel-2 {measured}."
+
+
+def limit_of_masks(section: Mapping[str, Any]) -> str:
+    """What a user must know of our own mask; empty without one. section: of EnMAP in a recipe that was kept."""
+    mask = section.get("mask", "none")
+    if mask == "none":
+        return ""
+    counted = "counts as flagged" if mask == "apply" else "was not counted as flagged"
+    return (
+        "DLR's layers miss small clouds and shadows. `enmap_mask` says what the scene's own bands show; it "
+        f"{counted}. It takes some pale roofs for cloud, finds half of the cloud over snow and no shadow of clouds "
+        "beyond the scene. `enmap_mask_disagreement` is the share of pixels on which the two differ."
+    )
+
+
+def unseen_scenes(tables: IndexTables) -> list[str]:
+    """Which samples have a mask that looked at nothing."""
+    doubts: Counter[str] = Counter()
+    for samples in tables.samples.values():
+        if "enmap_mask_doubt" in samples:
+            doubts.update(text for text in samples["enmap_mask_doubt"].dropna() if text)
+    return [
+        f"Clouds could not be looked for in the scenes of {count(number)} samples ({text}): `enmap_mask` says `unseen`."
+        for text, number in sorted(doubts.items())
+    ]
 
 
 def matched_scenes(tables: IndexTables) -> list[str]:
