@@ -23,8 +23,8 @@ from shapely.geometry import mapping
 from shapely.geometry.base import BaseGeometry
 from urllib3.util.retry import Retry
 
+from h2crop_data.catalog.catalog_files import address_beside, features_of, is_file_of_items
 from h2crop_data.catalog.items import acquired, each_once, footprint, identity
-from h2crop_data.catalog.local_catalogs import features_of, file_beside
 from h2crop_data.catalog.registry import provider_of
 from h2crop_data.errors import CatalogError, SceneError
 
@@ -63,14 +63,14 @@ def find_items(
 ) -> Found:
     """The items of a collection that meet an area and were acquired in start <= time < end.
 
-    source: URL of a STAC API or path of a local catalog, whose relative hrefs become absolute paths.
+    source: URL of a STAC API, or path or URL of a catalog in files, whose relative hrefs become absolute.
     area: longitude and latitude. Servers have been seen to ignore parts of a query, so everything is tested again here.
     Raises CatalogError naming the catalog, or the item that is damaged.
     """
-    if source.startswith(("http://", "https://")):
-        listed = search_api(source, collection, area, start, end, retries)
+    if is_file_of_items(source):
+        listed = list(read_item_collection(source))
     else:
-        listed = list(read_item_collection(Path(source)))
+        listed = search_api(source, collection, area, start, end, retries)
     shapely.prepare(area)
     kept, refused = [], []
     for item in each_once(listed):
@@ -196,13 +196,13 @@ def item_of(feature: Any, otherwise: str, *, migrate: bool = True) -> pystac.Ite
     return item
 
 
-def read_item_collection(path: Path) -> Iterator[pystac.Item]:
-    """Items of a local catalog (`features_of`); relative hrefs start from the file that an item stands in."""
-    for number, (feature, place) in enumerate(features_of(path)):
+def read_item_collection(catalog: Path | str) -> Iterator[pystac.Item]:
+    """Items of a catalog in files (`features_of`); relative hrefs start from the file that an item stands in."""
+    for number, (feature, place) in enumerate(features_of(str(catalog))):
         try:
             item = item_of(feature, f"feature {number}", migrate=False)
         except ValueError as error:
             raise CatalogError(f"{place}: {error}") from error
         for asset in item.assets.values():
-            asset.href = file_beside(asset.href, place) or asset.href
+            asset.href = address_beside(asset.href, place)
         yield item

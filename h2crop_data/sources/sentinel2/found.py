@@ -14,7 +14,7 @@ from h2crop_data.catalog.in_order import first_of_each_acquisition
 from h2crop_data.catalog.items import name_twins
 from h2crop_data.recipe.catalogs import catalogs_in_order
 from h2crop_data.recipe.model import L1cSource, Sentinel2Settings
-from h2crop_data.sources.catalogs import Listed, search_in_order
+from h2crop_data.sources.catalogs import CatalogListing, search_in_order
 from h2crop_data.sources.scenes import SceneDecision, decision, unplaced, without_retracted, year_range
 from h2crop_data.sources.source import Request
 
@@ -67,7 +67,7 @@ def find_scenes(
     )
 
 
-def named_apart(listed: Sequence[Listed]) -> tuple[dict[str, str], dict[str, str]]:
+def named_apart(listed: Sequence[CatalogListing]) -> tuple[dict[str, str], dict[str, str]]:
     """Give items that share an id ids of their own, those of later catalogs too.
 
     Gives those that share one within a catalog, new id -> the id they share, and every id -> its catalog.
