@@ -234,6 +234,27 @@ class TestKeys:
         assert s3_keys("copernicus").key_id == "of-environment"
         assert SECRET not in repr(s3_keys("copernicus"))
 
+    def test_each_bucket_has_its_endpoint_and_who_pays(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("AWS_ACCESS_KEY_ID", "id")
+        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+        keys = {"AWS_ACCESS_KEY_ID": "id", "AWS_SECRET_ACCESS_KEY": "secret"}
+        amazon = access_to("s3://sentinel-s2-l1c/tiles/20/E/PT/2025/7/31/0/B02.jp2")
+        assert amazon.opened == "/vsis3/sentinel-s2-l1c/tiles/20/E/PT/2025/7/31/0/B02.jp2"
+        assert amazon.session is not None
+        assert amazon.session.get_credential_options() == {
+            **keys,
+            "AWS_REGION": "eu-central-1",
+            "AWS_REQUEST_PAYER": "requester",
+        }
+        copernicus = access_to("s3://eodata/Sentinel-2/B02.jp2")
+        assert copernicus.session is not None
+        assert copernicus.session.get_credential_options() == {
+            **keys,
+            "AWS_S3_ENDPOINT": "eodata.dataspace.copernicus.eu",
+            "AWS_VIRTUAL_HOSTING": "FALSE",
+            "AWS_HTTPS": "YES",
+        }
+
 
 @pytest.fixture(scope="module")
 def s3() -> Iterator[str]:
