@@ -22,3 +22,10 @@ def read_arrays(file: Path | IO[bytes]) -> dict[str, NDArray[Any]]:
     """
     with READING, np.load(file, allow_pickle=False) as archive:
         return dict(archive)
+
+
+def read_array(file: Path | IO[bytes], name: str) -> NDArray[Any]:
+    """One array of an npz file; the others are not read. Raises as `read_arrays`, and KeyError without it."""
+    with READING, np.load(file, allow_pickle=False) as archive:
+        array: NDArray[Any] = archive[name]
+        return array

@@ -51,6 +51,10 @@ ENMAP_FLAGS: dict[str, int] = {
     "low_quality": 8192,
     "defective": 16384,
 }
+#: Bits of `enmap_mask`, set in the same way: cloud and shadow that the scene's own bands show, and no value to look at.
+ENMAP_MASK_FLAGS: dict[str, int] = {"cloud": 1, "cloud_shadow": 2, "unseen": 4}
+#: Those that say that something hides the ground.
+OBSCURED_BY_OWN = ENMAP_MASK_FLAGS["cloud"] | ENMAP_MASK_FLAGS["cloud_shadow"]
 
 #: The splits, in the order they are named.
 SPLITS = ("train", "val", "test")

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 import pystac
 import shapely
 
+from h2crop_data.catalog.expected_acquisitions import ORBITS_A_CYCLE, Sighting
+from h2crop_data.catalog.footprints import footprint
 from h2crop_data.catalog.item_facts import baseline, sentinel2_tile
-from h2crop_data.catalog.items import acquired, footprint, updated
+from h2crop_data.catalog.items import PRODUCT_NAMES, acquired, updated
 from h2crop_data.constants import LONGEST_DATATAKE
+from h2crop_data.mgrs import TILE
 
 #: Share of an item's ground that another must show to stand for it.
 SAME_GROUND = 0.95
@@ -23,6 +26,8 @@ STRIP_START = re.compile(r"_S(\d{8}T\d{6})(?:_|$)")
 #: The beginnings of one datastrip in two processings are at most so far apart; two strips are, a tile takes 15 s.
 SAME_STRIP = timedelta(seconds=5)
 SATELLITE = re.compile(r"(?:sentinel-?|S)(2[A-Z])", re.IGNORECASE)
+#: The relative orbit in the name of a product.
+ORBIT_IN_NAME = re.compile(r"_R(\d{3})_")
 #: Catalogs round: an acquisition may be stated that much before the beginning of its datatake.
 CLOCK_SLACK = timedelta(minutes=1)
 #: Acquisitions of one satellite nearer than that are one look, where no datatake is named; an orbit takes 100 minutes.
@@ -30,6 +35,9 @@ ONE_LOOK = timedelta(minutes=30)
 #: L1C and L2A of one granule state its acquisition within so much.
 ONE_GRANULE = timedelta(seconds=60)
 TIME = "%Y%m%dT%H%M%S"
+BASELINE = re.compile(r"N?(\d{1,2})\.?(\d{2})")
+#: Baselines from here on are not ESA's: whoever runs the processor alone gets `99.99`.
+FIRST_PRIVATE_BASELINE = 99
 
 
 @dataclass(frozen=True)
@@ -92,9 +100,38 @@ def satellite(item: pystac.Item) -> str:
     return match[1].upper() if match else ""
 
 
-def age(item: pystac.Item) -> tuple[str, str, str]:
+def relative_orbit(item: pystac.Item) -> int | None:
+    """The relative orbit, 1..143, as the item states it, else of its name or its product's; None where none tells."""
+    names = (str(item.properties.get(key) or "") for key in PRODUCT_NAMES)
+    stated = [str(item.properties.get("sat:relative_orbit", "")).removesuffix(".0")]
+    stated += [match[1] for name in (item.id, *names) if (match := ORBIT_IN_NAME.search(name))]
+    numbers = (int(text) for text in stated if text.isdecimal())
+    return next((number for number in numbers if 1 <= number <= ORBITS_A_CYCLE), None)
+
+
+def acquisitions_listed(items: Iterable[pystac.Item]) -> list[Sighting]:
+    """The acquisitions that some items tell of, each dated as looks are; none of items that name no tile."""
+    found = []
+    for item in items:
+        tile, named = sentinel2_tile(item), datatake_start(item)
+        if TILE.fullmatch(tile):
+            moment = named[1] if named else acquired(item)
+            found.append(Sighting(tile, satellite(item), relative_orbit(item), moment))
+    return found
+
+
+def age(item: pystac.Item) -> tuple[tuple[int, int, int], str, str]:
     """What orders the products of one acquisition from old to new: baseline, id, time of the last change."""
-    return baseline(item) or "", item.id, updated(item)
+    return baseline_order(baseline(item)), item.id, updated(item)
+
+
+def baseline_order(stated: str | None) -> tuple[int, int, int]:
+    """What orders baselines (`05.11`, `N0511`) from old to new: none or unknown, others' own (`99.99`), then ESA's."""
+    match = BASELINE.fullmatch(str(stated or ""))
+    if match is None:
+        return 0, 0, 0
+    major, minor = int(match[1]), int(match[2])
+    return (1 if major >= FIRST_PRIVATE_BASELINE else 2), major, minor
 
 
 def newest_of_each_acquisition(items: Sequence[pystac.Item]) -> KeptItems:
@@ -131,8 +168,10 @@ def same_strip(one: pystac.Item, other: pystac.Item) -> bool:
     return first is not None and second is not None and abs(first - second) <= SAME_STRIP
 
 
-def looks_of(items: Sequence[pystac.Item], season: int) -> list[Look]:
-    """The looks that some items of a season show, in order of time.
+def looks_of(items: Sequence[pystac.Item], season: int | None = None) -> list[Look]:
+    """The looks that some items show, in order of time.
+
+    season: date those that began in the year before to its beginning; plans of earlier versions have such items.
 
     A look is dated by the beginning of its datatake, on whichever side of midnight (UTC) its scenes lie; where items
     name no datatake, by the first of those that one satellite acquired in a row. An item that names none beside others
@@ -152,7 +191,7 @@ def looks_of(items: Sequence[pystac.Item], season: int) -> list[Look]:
         own, moment = satellite(item), acquired(item)
         before = [key for key in begun if key[0] == f"S{own}" and key[1] <= moment <= key[1] + LONGEST_DATATAKE]
         (named[before[-1]] if before else others[own]).append(item)
-    new_year = datetime(season, 1, 1, tzinfo=UTC)
+    new_year = datetime.min.replace(tzinfo=UTC) if season is None else datetime(season, 1, 1, tzinfo=UTC)
     looks = [Look(max(start, new_year), by_tile(group)) for (_, start), group in named.items()]
     for group in others.values():
         group.sort(key=acquired)
@@ -164,6 +203,15 @@ def looks_of(items: Sequence[pystac.Item], season: int) -> list[Look]:
                 rows.append([item])
         looks += [Look(acquired(row[0]), by_tile(row)) for row in rows]
     return sorted(looks, key=lambda look: (look.moment, look.tiles[0][0].id))
+
+
+def items_of_span(items: Sequence[pystac.Item], start: datetime, end: datetime) -> list[pystac.Item]:
+    """The items of the looks that begin in start <= time < end, so that no look is in two seasons.
+
+    items: of the span and of `LONGEST_DATATAKE` before and after it.
+    """
+    looks = (look for look in looks_of(items) if start <= look.moment < end)
+    return [item for look in looks for granules in look.tiles for item in granules]
 
 
 def by_tile(items: Sequence[pystac.Item]) -> list[list[pystac.Item]]:

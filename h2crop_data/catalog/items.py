@@ -1,4 +1,4 @@
-"""What an item says of itself whatever it shows: time, pixels' CRS, footprint, and what makes it the one it is."""
+"""What an item says of itself whatever it shows: time, pixels' CRS, and what makes it the one it is."""
 
 from __future__ import annotations
 
@@ -10,37 +10,41 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-import numpy as np
 import pystac
-import shapely
-from shapely.errors import ShapelyError
-from shapely.geometry import shape
-from shapely.geometry.base import BaseGeometry
 
-from h2crop_data.errors import CatalogError, SceneError
+from h2crop_data.errors import SceneError
 
 #: Properties that name the product an item was made from.
 PRODUCT_NAMES = ("s2:product_uri",)
-#: EPSG codes of the UTM zones on WGS 84, north and south.
-UTM = re.compile(r"32[67](0[1-9]|[1-5]\d|60)")
-#: Degrees of longitude between the middle of a footprint and that of its UTM zone, at most. A zone is 6 degrees wide,
-#: 12 around Svalbard, and a tile that begins in it may end in the next.
-ZONE_REACH = 15.0
+#: Where items without a time come in an order of time.
+LAST = datetime.max.replace(tzinfo=UTC)
 #: What stands between the id of an item and the number of those with the same id.
 TWIN_MARK = "~"
 TWIN_NUMBER = re.compile(rf"{TWIN_MARK}\d+$")
 
 
 def acquired(item: pystac.Item) -> datetime:
-    """When a scene was acquired, in UTC. Raises CatalogError where the item does not say."""
+    """When a scene was acquired, in UTC: its time, else the beginning of its range, else the end of an open one.
+
+    Raises SceneError where the item does not say.
+    """
+    facts = item.common_metadata
     try:
-        moment = item.datetime or item.common_metadata.start_datetime
+        moment = item.datetime or facts.start_datetime or facts.end_datetime
     except (TypeError, ValueError) as error:
-        stated = item.properties.get("start_datetime")
-        raise CatalogError(f"item {item.id}: its start_datetime is {stated!r}, expected a time ({error})") from error
+        stated = item.properties.get("start_datetime"), item.properties.get("end_datetime")
+        raise SceneError(f"its range of time is {stated[0]!r} to {stated[1]!r}, expected times") from error
     if moment is None:
-        raise CatalogError(f"item {item.id} states no time of acquisition")
+        raise SceneError("it states no time of acquisition")
     return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+
+
+def acquired_if_stated(item: pystac.Item) -> datetime | None:
+    """When a scene was acquired, in UTC; None where the item does not say."""
+    try:
+        return acquired(item)
+    except SceneError:
+        return None
 
 
 def number_of(item: pystac.Item, name: str) -> float | None:
@@ -77,19 +81,19 @@ def item_epsg(item: pystac.Item) -> int | None:
     return None
 
 
-def identity(item: pystac.Item) -> tuple[str, str, str]:
-    """What makes an item the one it is: id, ground, and product; catalogs give several items one id.
+def identity(item: pystac.Item) -> tuple[str, str, str, str]:
+    """What makes an item the one it is: id, ground, product and collection; catalogs give several items one id.
 
     The product is the name an item states, else the addresses of its files without what signs them.
     """
     names = [str(item.properties[key]) for key in PRODUCT_NAMES if item.properties.get(key)]
     product = names or sorted(asset.href.partition("?")[0] for asset in item.assets.values())
-    return item.id, json.dumps(item.geometry, sort_keys=True), "\n".join(product)
+    return item.id, json.dumps(item.geometry, sort_keys=True), "\n".join(product), item.collection_id or ""
 
 
 def each_once(items: Sequence[pystac.Item]) -> list[pystac.Item]:
     """The items without those listed again, in order of identity: of these the one updated last, else listed last."""
-    kept: dict[tuple[str, str, str], pystac.Item] = {}
+    kept: dict[tuple[str, str, str, str], pystac.Item] = {}
     for item in items:
         key = identity(item)
         if key not in kept or updated(item) >= updated(kept[key]):
@@ -105,13 +109,14 @@ def updated(item: pystac.Item) -> str:
 def name_twins(*lists: Sequence[pystac.Item]) -> dict[str, str]:
     """Give items that share an id an id of their own, `<id>~2` and so on; {new id: the id they share}.
 
-    The first by time of acquisition keeps the id; items of a later list come after those of the earlier ones.
+    The first by time of acquisition keeps the id (those that state none come last); items of a later list come after
+    those of the earlier ones.
     """
     taken: set[str] = set()
     stated = {item.id for items in lists for item in items}
     renamed = {}
     for items in lists:
-        for item in sorted(items, key=lambda item: (acquired(item), identity(item))):
+        for item in sorted(items, key=lambda item: (acquired_if_stated(item) or LAST, identity(item))):
             name = item.id
             if name in taken:
                 free = (f"{name}{TWIN_MARK}{number}" for number in itertools.count(2))
@@ -124,41 +129,3 @@ def name_twins(*lists: Sequence[pystac.Item]) -> dict[str, str]:
 def shared_id(name: str) -> str:
     """The id that a catalog gave, also where `name_twins` gave another."""
     return TWIN_NUMBER.sub("", name)
-
-
-def footprint(item: pystac.Item) -> BaseGeometry:
-    """The ground of an item in longitude and latitude. Raises SceneError where it has none or one that cannot be."""
-    if item.geometry is None:
-        raise SceneError("it states no footprint (`geometry`)")
-    try:
-        # A coordinate that is no number is refused below.
-        with np.errstate(invalid="ignore"):
-            ground = shape(item.geometry)
-    except (AttributeError, KeyError, TypeError, ValueError, ShapelyError) as error:
-        raise SceneError(f"its footprint is damaged: {error}") from error
-    if ground.geom_type not in ("Polygon", "MultiPolygon"):
-        raise SceneError(f"its footprint is a {ground.geom_type}, expected a Polygon or MultiPolygon")
-    if ground.is_empty or not np.isfinite(shapely.get_coordinates(ground)).all():
-        raise SceneError("its footprint is empty or not finite")
-    check_zone(ground, item_epsg(item))
-    return ground
-
-
-def check_zone(ground: BaseGeometry, epsg: int | None) -> None:
-    """Refuse a footprint (longitude, latitude) far from the UTM zone of its pixels. Raises SceneError."""
-    zone = UTM.fullmatch(str(epsg))
-    if zone is None:
-        return
-    middle = int(zone[1]) * 6 - 183
-
-    def away(longitude: float) -> float:
-        return abs((longitude - middle + 180) % 360 - 180)
-
-    # Ground over 180 degrees is cut in two there, and the middle of both parts is on the other side of the Earth.
-    centres = [shapely.centroid(part) for part in shapely.get_parts(ground)]
-    if any(away(centre.x) <= ZONE_REACH for centre in centres):
-        return
-    centre = centres[0]
-    where = f"its footprint lies at longitude {centre.x:.1f}, latitude {centre.y:.1f}, its pixels in UTM zone {zone[1]}"
-    likely = "longitude and latitude are swapped" if away(centre.y) <= ZONE_REACH else "one of the two is wrong"
-    raise SceneError(f"{where} (EPSG:{epsg}): {likely}")

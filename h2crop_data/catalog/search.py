@@ -15,28 +15,19 @@ import shapely
 from pystac_client import Client
 from pystac_client.errors import ClientTypeError
 from pystac_client.exceptions import APIError
-from pystac_client.stac_api_io import StacApiIO
 from pystac_client.warnings import PystacClientWarning
 from requests.exceptions import RequestException
-from shapely.affinity import translate
-from shapely.geometry import mapping
+from shapely.geometry import mapping, shape
 from shapely.geometry.base import BaseGeometry
 from urllib3.util.retry import Retry
 
+from h2crop_data.catalog.api_reader import RETRIES, ApiReader
 from h2crop_data.catalog.catalog_files import address_beside, features_of, is_file_of_items
-from h2crop_data.catalog.items import acquired, each_once, footprint, identity
+from h2crop_data.catalog.footprints import place_item
+from h2crop_data.catalog.items import acquired, acquired_if_stated, each_once, identity
 from h2crop_data.catalog.registry import provider_of
 from h2crop_data.errors import CatalogError, SceneError
 
-#: Seconds to wait for a catalog; tries and the growing pause between them.
-SEARCH_TIMEOUT = 60
-RETRIES = Retry(
-    total=5,
-    backoff_factor=1,
-    status_forcelist=(429, 500, 502, 503, 504),
-    allowed_methods=None,
-    respect_retry_after_header=True,
-)
 PAGE_SIZE = 250
 #: Pages without an item, one after the other, after which a search is given up.
 MOST_EMPTY_PAGES = 20
@@ -48,14 +39,22 @@ MOST_VERTICES = 500
 NOT_STAC = (pystac.STACError, pystac.STACTypeError, AttributeError, KeyError, TypeError, ValueError)
 
 
+class IncompleteSearchError(CatalogError):
+    """A search whose pages do not hold what the catalog promises."""
+
+
 @dataclass(frozen=True)
 class Found:
     """What a catalog has of a collection over an area in a span of time."""
 
     #: Each item once, in order of id, ground and product.
     items: list[pystac.Item]
-    #: Items of that collection and time of which nobody can say where they lie, each with the reason.
+    #: Items of that collection of which nobody can say where they lie or when they were acquired, with the reason.
     refused: list[tuple[pystac.Item, str]]
+    #: Those of `items` whose footprint is not the stated one, with what is wrong with that.
+    corrected: list[tuple[pystac.Item, str]]
+    #: What is strange about the search as a whole, though nothing is missing.
+    notes: list[str]
 
 
 def find_items(
@@ -65,48 +64,60 @@ def find_items(
 
     source: URL of a STAC API, or path or URL of a catalog in files, whose relative hrefs become absolute.
     area: longitude and latitude. Servers have been seen to ignore parts of a query, so everything is tested again here.
-    Raises CatalogError naming the catalog, or the item that is damaged.
+    The footprint of each item becomes the ground it means. Raises CatalogError naming the catalog, or the item that is
+    damaged.
     """
+    notes: list[str] = []
     if is_file_of_items(source):
         listed = list(read_item_collection(source))
     else:
-        listed = search_api(source, collection, area, start, end, retries)
+        listed, notes = search_api(source, collection, area, start, end, retries)
     shapely.prepare(area)
-    kept, refused = [], []
+    kept: list[pystac.Item] = []
+    refused: list[tuple[pystac.Item, str]] = []
+    corrected: list[tuple[pystac.Item, str]] = []
     for item in each_once(listed):
-        if item.collection_id not in (collection, None) or not start <= acquired(item) < end:
+        moment = acquired_if_stated(item)
+        if item.collection_id not in (collection, None) or (moment and not start <= moment < end):
             continue
         try:
-            if meets(area, footprint(item)):
-                kept.append(item)
+            wrong = place_item(item)
+            if not shapely.intersects(area, shape(item.geometry)):
+                continue
+            # An item that does not say when it was acquired may belong here or not.
+            acquired(item)
         except SceneError as error:
             refused.append((item, str(error)))
-    return Found(kept, refused)
-
-
-def meets(area: BaseGeometry, ground: BaseGeometry) -> bool:
-    """Whether an area and the ground of an item meet, both in longitude and latitude.
-
-    Raises SceneError for ground that meets the area only where longitudes beyond 180 degrees count as those they mean.
-    """
-    if shapely.intersects(area, ground):
-        return True
-    west, _, east, _ = ground.bounds
-    meant = [translate(ground, turn) for turn in (360, -360)] if west < -180 or east > 180 else []
-    if any(shapely.intersects(area, other) for other in meant):
-        raise SceneError(f"its footprint reaches from longitude {west:g} to {east:g}, beyond 180 degrees")
-    return False
+            continue
+        kept.append(item)
+        if wrong:
+            corrected.append((item, wrong))
+    return Found(kept, refused, corrected, notes)
 
 
 def search_api(
     url: str, collection: str, area: BaseGeometry, start: datetime, end: datetime, retries: Retry
-) -> list[pystac.Item]:
-    """Items of a STAC API search. Raises CatalogError where it gives fewer than it promises."""
+) -> tuple[list[pystac.Item], list[str]]:
+    """Items of a STAC API search, and what is strange about it.
+
+    Raises CatalogError where it gives fewer than it promises, also when it is asked a second time.
+    """
+    try:
+        return search_once(url, collection, area, start, end, retries)
+    except IncompleteSearchError:
+        # A catalog that is being written to loses its place between two pages.
+        return search_once(url, collection, area, start, end, retries)
+
+
+def search_once(
+    url: str, collection: str, area: BaseGeometry, start: datetime, end: datetime, retries: Retry
+) -> tuple[list[pystac.Item], list[str]]:
+    """The same, asked once. Raises IncompleteSearchError where it gives fewer than it promises."""
     # Servers refuse large geometries; what a simpler one finds too much is left out by the caller.
     provider = provider_of(url)
     asked = area if shapely.get_num_coordinates(area) <= MOST_VERTICES else shapely.box(*area.bounds)
     try:
-        reader = StacApiIO(max_retries=retries, timeout=SEARCH_TIMEOUT)
+        reader = ApiReader(retries)
         client = Client.open(url, stac_io=reader)
         search = client.search(
             collections=[collection],
@@ -115,7 +126,7 @@ def search_api(
             limit=PAGE_SIZE if provider is None else provider.page_size,
         )
         listed: list[pystac.Item] = []
-        given: set[tuple[str, str, str]] = set()
+        given: set[tuple[str, str, str, str]] = set()
         promised: list[int] = []
         for page in pages_of(url, reader, search):
             items = [item_of(feature, f"feature {number}") for number, feature in enumerate(page["features"])]
@@ -125,7 +136,7 @@ def search_api(
                 break
             new = {identity(item) for item in items} - given
             if items and not new:
-                raise CatalogError(
+                raise IncompleteSearchError(
                     f"{url} gives a page of the search a second time, so what is missing cannot be known. {AGAIN}"
                 )
             listed += items
@@ -140,14 +151,16 @@ def search_api(
         raise CatalogError(f"{url} did not answer as a STAC API: {type(error).__name__}: {error}") from error
     # While a catalog grows its later pages promise more than the first.
     if promised and len(given) < min(promised):
-        raise CatalogError(
+        raise IncompleteSearchError(
             f"{url} says that {min(promised)} items of {collection} match the search and gave {len(given)}: some are "
             f"missing. {AGAIN}"
         )
-    return listed
+    more = promised and len(given) > max(promised)
+    note = f"{url} says that {max(promised)} items of {collection} match a search and gave {len(given)}" if more else ""
+    return listed, [note] if note else []
 
 
-def pages_of(url: str, reader: StacApiIO, search: Any) -> Iterator[dict[str, Any]]:
+def pages_of(url: str, reader: ApiReader, search: Any) -> Iterator[dict[str, Any]]:
     """Every page of a search, those without an item too: some servers give one with a link to more.
 
     (pystac-client ends a search at an empty page.) Raises CatalogError where empty pages do not end.
@@ -188,12 +201,20 @@ def item_of(feature: Any, otherwise: str, *, migrate: bool = True) -> pystac.Ite
     """
     name = feature.get("id") if isinstance(feature, dict) else None
     try:
-        item = pystac.Item.from_dict(feature, preserve_dict=False, migrate=migrate)
+        item = pystac.Item.from_dict(with_range(feature), preserve_dict=False, migrate=migrate)
         if not isinstance(item.id, str):
             raise TypeError(f"its id is {item.id!r}, expected text")
     except NOT_STAC as error:
         raise ValueError(f"{name or otherwise} is not a STAC item: {error}") from error
     return item
+
+
+def with_range(feature: dict[str, Any]) -> dict[str, Any]:
+    """A feature that states no time as one of a range of time, open on sides it does not state: pystac wants both."""
+    facts = feature["properties"]
+    if facts.get("datetime") is not None:
+        return feature
+    return {**feature, "properties": {"datetime": None, "start_datetime": None, "end_datetime": None, **facts}}
 
 
 def read_item_collection(catalog: Path | str) -> Iterator[pystac.Item]:

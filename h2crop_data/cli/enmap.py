@@ -193,7 +193,7 @@ def scene_row(scene: SceneSighting) -> list[str]:
     """A scene in a table; `-` for what its item does not state."""
     return [
         short_name(scene),
-        f"{scene.time:%Y-%m-%d}",
+        f"{scene.time:%Y-%m-%d}" if scene.time else "not stated",
         scene.version or "-",
         *(
             "-" if value is None else f"{value:.{digits}f}"

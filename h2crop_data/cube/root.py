@@ -43,6 +43,8 @@ class LayoutAttributes(TypedDict):
     s2_bands: list[str]
     enmap_bands: int
     labels: bool
+    #: Whether there is a mask of EnMAP's clouds of our own; where it is missing there is none.
+    enmap_mask: NotRequired[bool]
     #: Name -> what `cube.schema.stated_source` says of a source of another package.
     sources: NotRequired[dict[str, dict[str, Any]]]
 

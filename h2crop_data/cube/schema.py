@@ -71,6 +71,8 @@ class ArrayStatistics:
     #: The bits of `by` that keep a pixel out of `values`. None: the recipe says which; validation then recomputes the
     #: statistics of a release only if it knows how (`SourceChecks.flag_masks`).
     flags: int | None = None
+    #: Another array of flags, as `by`; it counts where a store has it.
+    also: str | None = None
     #: Its key in `statistics.json`, where that is not its name.
     key: str | None = None
 
@@ -334,6 +336,9 @@ class StoreLayout:
             "enmap_bands": known["enmap_bands"],
             "labels": known["labels"],
         }
+        if known.get("enmap_mask"):
+            # As earlier versions wrote it where there is none.
+            attributes["enmap_mask"] = True
         if stated:
             attributes["sources"] = stated
         return attributes
@@ -348,6 +353,8 @@ def stated_source(source: SourceFormat) -> dict[str, Any]:
             del spec["rules"]
         if spec["statistics"] and spec["statistics"]["flags"] is None:
             del spec["statistics"]["flags"]
+        if spec["statistics"] and spec["statistics"]["also"] is None:
+            del spec["statistics"]["also"]
     del facts["attributes"]
     if not source.date_columns:
         # As earlier versions stated it.

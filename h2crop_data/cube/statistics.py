@@ -204,6 +204,9 @@ def block_sums(
             if statistics.by is not None:
                 mask = flag_masks.get(statistics.by, 0) if statistics.flags is None else statistics.flags
                 usable = (arrays[statistics.by] & mask) == 0
+            if statistics.also in arrays:
+                further = (arrays[statistics.also] & flag_masks.get(statistics.also, 0)) == 0
+                usable = further if usable is None else usable & further
             values[name] = [
                 measured(array[(slice(None), *place)], specs[name].fill, usable)
                 for place in np.ndindex(array.shape[1:-2])

@@ -56,7 +56,11 @@ def layer_flags(layer: str, codes: NDArray[Any]) -> NDArray[np.uint16]:
         flags[where] |= np.uint16(ENMAP_FLAGS[name])
 
     if layer == "defective_pixel_mask":
-        mark("defective", (codes == 1).any(axis=0))
+        # Band by band: a mask of all would be as large as the layer.
+        defective = np.zeros(codes.shape[1:], bool)
+        for of_band in codes:
+            defective |= of_band == 1
+        mark("defective", defective)
         return flags
     code = codes[0]
     if layer == "quality_classes":

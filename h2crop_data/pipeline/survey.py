@@ -122,6 +122,7 @@ def survey_season(recipe: Recipe, season: int, known: Known, work: WorkFolder, p
         locate_catalog=recipe.locate_catalog,
         retracted=known.retracted,
         run_units=running_in(work, progress),
+        other_seasons=tuple(sorted(set(recipe.seasons) - {season})),
         progress=progress,
     )
     observed = observations(used, request)

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from h2crop_data.constants import ENMAP_FLAGS
+from h2crop_data.constants import ENMAP_FLAGS, OBSCURED_BY_OWN
 from h2crop_data.recipe.catalogs import Catalog
 from h2crop_data.recipe.section import Neutral, Percent, Section, Share
 
@@ -74,6 +74,10 @@ class EnmapSettings(Section):
     """Whether a scene without the quality layer `quality_cloud` is refused; a scene that is taken without it has no
     cloud flagged, and plan, index and datasheet say so."""
 
+    mask: Annotated[Literal["none", "report", "apply"], Neutral("none")] = "report"
+    """Whether clouds and their shadows are looked for in every scene by its own bands, which find small ones that
+    DLR's layers miss: stored as `enmap_mask` (`report`), and counted as flagged (`apply`). A store has it from the
+    start or never. docs/enmap.md says what it finds."""
     coregistration: Annotated[Literal["none", "report", "apply"], Neutral("none")] = "apply"
     """Whether the shift of every scene against Sentinel-2 is measured (`report`) and made good (`apply`): visible and
     near infrared apart from short wave infrared. It needs `sentinel2`. docs/coregistration.md says how."""
@@ -95,3 +99,8 @@ class EnmapSettings(Section):
     def flag_mask(self) -> int:
         """The bits of the flags in `flagged`."""
         return sum(ENMAP_FLAGS[flag] for flag in set(self.flagged))
+
+    @property
+    def own_flag_mask(self) -> int:
+        """The bits of `enmap_mask` that count as flagged."""
+        return OBSCURED_BY_OWN if self.mask == "apply" else 0

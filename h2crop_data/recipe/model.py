@@ -103,6 +103,9 @@ class Area(Section):
         return self
 
 
+MissingCount = Annotated[int, Field(ge=0, strict=True)]
+
+
 class L1cSource(Section):
     """Where Sentinel-2 L1C scenes come from, for methods that find clouds at the top of the atmosphere."""
 
@@ -202,6 +205,10 @@ class Sentinel2Settings(Section):
     memory: Annotated[float, Neutral(1.5), Field(ge=0.25)] = 1.5
     """GiB that a worker may take to read scenes. Where whole units of files would take more, their pieces are read one
     by one, and tiles of 20 m bands several times."""
+    max_missing_acquisitions: Annotated[MissingCount | None, NoneWord, NoneInSchema, Neutral(None)] = None
+    """Most acquisitions that the catalog may lack in a month of a tile, by the ten-day cycle of the satellites; where
+    it lacks more, the plan fails and says where. `none`: gaps are only reported. docs/catalogs.md says how they are
+    counted."""
     connections: Annotated[int, Neutral(24), Field(ge=1, le=256)] = 24
     """Connections to one archive at a time, of all workers together."""
 

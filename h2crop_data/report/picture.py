@@ -5,12 +5,13 @@ from __future__ import annotations
 import calendar
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import pandas as pd
 from matplotlib.axes import Axes
 from numpy.typing import NDArray
 
@@ -39,14 +40,19 @@ from h2crop_data.report.page import (
     show_image,
     show_lines,
 )
+from h2crop_data.report.scene_shift import DrawnShift, draw_shifts, drawn_shifts, match_lines
 from h2crop_data.report.summary import find_sample, read_of_bands, sample_facts
 
 #: Colours of the images: of the twelve months where they have so many pixels together, else, and of EnMAP.
 MANY_PIXELS, FEW_COLOURS, MORE_COLOURS = 200_000, 48, 128
 #: Side of EnMAP's maps in inches where they are the only ones.
 LARGE_SIDE = 2.88
+#: Inches: a line of the header.
+HEADER_LINE = 0.18
 #: Inches: height of a chart, and room for the labels of its axis to its left.
 CHART, CHART_LABELS = 2.1, 0.55
+#: Inches: room for the legend of the shifts of two detectors.
+SHIFT_LEGEND = 0.34
 LEGEND_CLASSES = 12
 #: Classes whose NDVI is drawn.
 CURVES = 3
@@ -71,6 +77,8 @@ class Sample:
     cell_size: int
     #: Names of the Sentinel-2 bands.
     s2_bands: list[str]
+    #: Detector -> how far the EnMAP scene lay from Sentinel-2, where that was measured.
+    shifts: Mapping[str, DrawnShift] = field(default_factory=dict)
 
     def __contains__(self, name: str) -> bool:
         return name in self.arrays
@@ -145,7 +153,17 @@ def read_sample(store: str | Path, season: int, sample: int | str | None) -> Sam
             read[coordinate] = values
     facts |= {"store": Path(str(store)).name, "release": attributes["release"], "season": season, "of": len(index)}
     names = json.loads(read_file(store, index_path(store, attributes, "classes")))
-    return Sample(read, facts, names, attributes["layout"]["cell_size"], attributes["layout"]["s2_bands"])
+    layout = attributes["layout"]
+    shifts = drawn_shifts(facts, windows_of_block(index, facts["block"]))
+    return Sample(read, facts, names, layout["cell_size"], layout["s2_bands"], shifts)
+
+
+def windows_of_block(index: pd.DataFrame, block: int) -> list[str]:
+    """What the windows of a block's scene say of its shift; they stand with the first sample of the block."""
+    if "enmap_windows" not in index:
+        return []
+    told = index.loc[index["block"] == block, "enmap_windows"]
+    return [window for of_sample in told if of_sample is not None for window in of_sample]
 
 
 def header(sample: Sample) -> PageSection:
@@ -165,13 +183,14 @@ def header(sample: Sample) -> PageSection:
         f"EPSG:{facts['epsg']}, {corner} (longitude {west:.4f}°, latitude {north:.4f}°)  ·  "
         f"cell {size} m × {size} m  ·  {',  '.join(pixels)}",
         scene_line(facts),
+        *match_lines(facts),
     ]
 
     def draw(page: Page, top: float) -> None:
         page.text(LEFT, top + 0.2, facts["sample"], size=15, weight="bold")
         page.text(LEFT, top + 0.52, "\n".join(lines), size=8.5, color=QUIET, linespacing=1.5)
 
-    return PageSection(1.22, draw)
+    return PageSection(0.68 + HEADER_LINE * len(lines), draw)
 
 
 def scene_line(facts: dict[str, Any]) -> str:
@@ -225,11 +244,11 @@ def flag_entries(quality: NDArray[np.uint16]) -> list[Entry]:
 
 
 def enmap_section(sample: Sample) -> PageSection:
-    """EnMAP in false colour, its flags, and mean spectra."""
-    side = SIDE if "s2" in sample or "label" in sample else LARGE_SIDE
+    """EnMAP in false colour, its flags, where it lay, and mean spectra."""
+    side = SIDE if "s2" in sample or "label" in sample or sample.shifts else LARGE_SIDE
     quality = sample.layer("enmap_quality")
     entries = flag_entries(quality)
-    below = max(TICKS, 0.08 + legend_height(entries))
+    below = max(TICKS + (SHIFT_LEGEND if sample.shifts else 0), 0.08 + legend_height(entries))
 
     def draw(page: Page, top: float) -> None:
         shown, image = sample.false_colour
@@ -246,11 +265,22 @@ def enmap_section(sample: Sample) -> PageSection:
         axes = page.map_axes(column(1, side), top, side, sample.cell_size, "Quality flags", FILL_HATCH, first=False)
         show_image(axes, layers.flag_map(quality, NO_FLAG))
         page.legend(column(1, side), top + side + 0.08, entries)
-        left, right = column(2, side) + CHART_LABELS - GAP, column(PAGE_COLUMNS - 1)
+        if sample.shifts:
+            # Tick labels stand to the left of the panel.
+            panel = page.axes(column(2, side) + GAP, top, side - GAP, side - GAP)
+            page.legend(
+                column(2, side), top + side + TICKS - GAP, draw_shifts(panel, sample.shifts, is_trusted(sample))
+            )
+        left, right = column(3 if sample.shifts else 2, side) + CHART_LABELS - GAP, column(PAGE_COLUMNS - 1)
         kinds = draw_spectra(page.axes(left, top, right - GAP - left, side), sample)
         page.legend(right, top + 0.05, kinds)
 
     return PageSection(HEADING + TITLE + side + below + AFTER, draw)
+
+
+def is_trusted(sample: Sample) -> bool:
+    """Whether the shift of the EnMAP scene was not rejected."""
+    return not str(sample.facts.get("enmap_match")).startswith(("rejected", "datatake"))
 
 
 def draw_spectra(axes: Axes, sample: Sample) -> list[Entry]:

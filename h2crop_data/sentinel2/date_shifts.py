@@ -14,10 +14,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from h2crop_data.disks import disk
 from h2crop_data.matching import finer
 from h2crop_data.sentinel2.edge_matching import CommonEdges
 from h2crop_data.sentinel2.edges import UNKNOWN_EDGE, common_edges
-from h2crop_data.sentinel2.neighbours import disk
 from h2crop_data.shift import what_becomes_of
 
 #: Metres around ground that is not clear which are not compared either: their edges are those of clouds.

@@ -9,12 +9,13 @@ from enum import IntEnum
 import numpy as np
 from numpy.typing import NDArray
 
+from h2crop_data.cast_shadows import matched_height, moved_along, under_clouds, without_specks
+from h2crop_data.disks import dilated, without_narrow
 from h2crop_data.sentinel2.clear import clear_pixels
 from h2crop_data.sentinel2.clouds import MASK_PIXEL
 from h2crop_data.sentinel2.date_levels import date_levels, levelled
-from h2crop_data.sentinel2.neighbours import dilated, nearest_clear, without_narrow
+from h2crop_data.sentinel2.neighbours import nearest_clear
 from h2crop_data.sentinel2.second_look import LookLimits, second_look
-from h2crop_data.sentinel2.shadows import matched_height, moved_along, under_clouds, without_specks
 
 
 class MaskCode(IntEnum):

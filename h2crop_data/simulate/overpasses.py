@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import calendar
+import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
 
 import numpy as np
 
+from h2crop_data.cast_shadows import apparent_sun
 from h2crop_data.simulate.randomness import generator
 from h2crop_data.simulate.settings import Simulation
 from h2crop_data.simulate.sky.clouds import Sun
@@ -18,6 +20,8 @@ from h2crop_data.simulate.sky.weather import Sky, draw_sky, sun_position
 REPEAT_DAYS = 5
 #: Relative orbits whose swaths overlap over the region; the second is the one whose edge may cross it.
 ORBITS = (8, 51)
+#: Sine of the zenith angle at the ground by that of the angle off nadir, from 653 km over a sphere.
+ZENITH_OF_OFF_NADIR = (6371.0 + 653.0) / 6371.0
 #: First day of each baseline in the archive (ESA, Sentinel-2 processing baselines).
 BASELINES = (
     (date(2015, 6, 23), "02.01"),
@@ -148,20 +152,34 @@ def enmap_passes(simulation: Simulation, season: int, centre: tuple[float, float
             east, north = chance.normal(0, settings.shift_sd, 2).round(2).tolist()
         else:
             east, north = settings.shifts[number % len(settings.shifts)]
+        sky = draw_sky(
+            simulation.seed,
+            f"enmap/{season}/{number}",
+            settings.sky,
+            month,
+            sun,
+            natural=simulation.natural is not None,
+        )
+        # A pass over a wide region takes up to a hundred numbers.
+        datatake = 10_000 * (season - 1950) + 200 * number + int(chance.integers(0, 100))
+        across = float(chance.uniform(-20, 20).__round__(3))
         yield EnmapPass(
             moment=moment.replace(microsecond=0),
-            # A pass over a wide region takes up to a hundred numbers.
-            datatake=10_000 * (season - 1950) + 200 * number + int(chance.integers(0, 100)),
+            datatake=datatake,
             sun=sun,
-            sky=draw_sky(
-                simulation.seed,
-                f"enmap/{season}/{number}",
-                settings.sky,
-                month,
-                sun,
-                natural=simulation.natural is not None,
-            ),
+            sky=replace(sky, sun=sun_of_seen_clouds(sun, across, settings.tilt)) if settings.parallax else sky,
             shift=(east, north),
             coverage=settings.coverage[number % len(settings.coverage)],
-            across_off_nadir=float(chance.uniform(-20, 20).__round__(3)),
+            across_off_nadir=across,
         )
+
+
+def sun_of_seen_clouds(sun: Sun, across_off_nadir: float, tilt: float) -> Sun:
+    """Where the sun would stand that casts shadows from where clouds are seen.
+
+    across_off_nadir: degrees to the right of the direction of flight, southwards, `tilt` degrees from north.
+    """
+    # The ground right of the track sees the satellite to the left of it.
+    side = (180 + tilt - math.copysign(90, across_off_nadir)) % 360
+    zenith = math.degrees(math.asin(math.sin(math.radians(abs(across_off_nadir))) * ZENITH_OF_OFF_NADIR))
+    return Sun(*apparent_sun((sun.azimuth, sun.elevation), (side, zenith)))

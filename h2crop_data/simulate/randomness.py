@@ -8,6 +8,7 @@ function of coordinates.
 from __future__ import annotations
 
 import hashlib
+from statistics import NormalDist
 from typing import Any
 
 import numpy as np
@@ -84,3 +85,8 @@ def spline_weights(places: NDArray[Any], scale: float) -> tuple[NDArray[np.float
 def spline_pieces(t: NDArray[np.float64]) -> tuple[NDArray[np.float64], ...]:
     """The four pieces of the uniform cubic B-spline at t in [0, 1)."""
     return ((1 - t) ** 3 / 6, (3 * t**3 - 6 * t**2 + 4) / 6, (-3 * t**3 + 3 * t**2 + 3 * t + 1) / 6, t**3 / 6)
+
+
+def quantile(share: float) -> float:
+    """What a share of standard normal values lies below."""
+    return NormalDist().inv_cdf(min(max(share, 1e-9), 1 - 1e-9))

@@ -115,6 +115,17 @@ class Sentinel2Archive(Part):
         return {name: value for name, value in written.items() if name != "geometry" or value is not None}
 
 
+class LayerErrors(Part):
+    """How DLR's layers of cloud and cloud shadow go wrong: always in the same way, as users of the archive report."""
+
+    thin_cloud: Share = 0.45
+    """Cloud is missed up to about this opacity (from place to place by a tenth more or less): thin ones and edges."""
+    small_cloud: float = Field(default=150, ge=0, le=1000)
+    """Metres; parts of clouds that no disk of this width fits into are missed."""
+    missed_shadow: Share = 0.4
+    """Share of cloud shadow that is missed, in pieces of some hundred metres."""
+
+
 class EnmapArchive(Part):
     """EnMAP scenes."""
 
@@ -143,6 +154,18 @@ class EnmapArchive(Part):
     """Factor on the noise of the instrument."""
     sky: SkySettings = SkySettings(cloudiness=0.05, cirrus=0.5, haze=0.3)
     """Weather; passes are chosen on fair days."""
+    layer_errors: LayerErrors | None = None
+    """Errors of the quality layers; without it they are the truth by thresholds."""
+    parallax: bool = False
+    """Whether clouds are seen aside of the ground under them where the satellite looks from the side, so that their
+    shadows lie elsewhere; the truth of clouds is where they are seen."""
+
+    @model_serializer(mode="wrap")
+    def without_what_came_later(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """As plain data; what came later is left out where it changes nothing, as older versions wrote settings."""
+        later = {"layer_errors", "parallax"}
+        written: dict[str, Any] = serialize(self)
+        return {name: value for name, value in written.items() if name not in later or value not in (None, False)}
 
     @model_validator(mode="after")
     def tiles_go_on(self) -> Self:

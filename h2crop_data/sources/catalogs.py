@@ -25,8 +25,12 @@ class CatalogListing:
     catalog: str
     #: Each item once, none with a signature or an account in it.
     items: list[pystac.Item]
-    #: Items of which nobody can say where they lie, with the reason.
+    #: Items of which nobody can say where they lie or when they were acquired, with the reason.
     refused: list[tuple[pystac.Item, str]]
+    #: Those of `items` whose footprint is not the stated one, with what is wrong with that.
+    corrected: list[tuple[pystac.Item, str]]
+    #: What is strange about the searches as a whole, though nothing is missing.
+    notes: list[str]
 
 
 def search_in_order(
@@ -46,6 +50,8 @@ def search_in_order(
     for number, catalog in enumerate(catalogs):
         items: list[pystac.Item] = []
         refused: list[tuple[pystac.Item, str]] = []
+        corrected: list[tuple[pystac.Item, str]] = []
+        notes: list[str] = []
         for done, place in enumerate(places):
             progress(number * len(places) + done, len(catalogs) * len(places), f"searching {title}")
             # Errors of connections show whole addresses, those of further pages have tokens.
@@ -53,12 +59,16 @@ def search_in_order(
                 here = find_items(catalog.place, catalog.collection, place, start, end)
             items += here.items
             refused += here.refused
+            corrected += here.corrected
+            notes += here.notes
         lost = {identity(item): (item, reason) for item, reason in refused}
         found.append(
             CatalogListing(
                 catalog.name,
                 [without_signatures(item) for item in each_once(items)],
                 [(without_signatures(item), reason) for item, reason in lost.values()],
+                [(without_signatures(item), reason) for item, reason in corrected],
+                list(dict.fromkeys(redacted(notes))),
             )
         )
     return found

@@ -13,12 +13,12 @@ from h2crop_data.sources.sentinel2.format import sentinel2_format
 
 
 def known_formats(
-    cell_size: int, *, s2_bands: Sequence[str] = (), enmap_bands: int = 0, labels: bool = True
+    cell_size: int, *, s2_bands: Sequence[str] = (), enmap_bands: int = 0, enmap_mask: bool = False, labels: bool = True
 ) -> tuple[SourceFormat, ...]:
     """What a store holds of the sources that come with h2crop, by what format 1 says of them."""
     formats = []
     if enmap_bands:
-        formats.append(enmap_format(enmap_bands, cell_size))
+        formats.append(enmap_format(enmap_bands, cell_size, mask=enmap_mask))
     if s2_bands:
         formats.append(sentinel2_format(s2_bands, cell_size))
     if labels:
@@ -38,6 +38,7 @@ def layout_of_root(attributes: SealedAttributes) -> StoreLayout:
         layout["cell_size"],
         s2_bands=layout["s2_bands"],
         enmap_bands=layout["enmap_bands"],
+        enmap_mask=layout.get("enmap_mask", False),
         labels=layout["labels"],
     )
     stated = [parsed_source(facts) for facts in layout.get("sources", {}).values()]

@@ -19,7 +19,7 @@ from shapely.geometry.base import BaseGeometry
 from h2crop_data.catalog.access import is_remote
 from h2crop_data.catalog.inventory import items_from_parquet, items_to_parquet
 from h2crop_data.catalog.item_facts import baseline
-from h2crop_data.catalog.items import acquired, shared_id
+from h2crop_data.catalog.items import acquired, acquired_if_stated, shared_id
 from h2crop_data.cube.retraction import SCENE_REASON
 
 #: Seconds to open and read one asset over one block: from a local disk, and from an object store, one after the other.
@@ -82,7 +82,8 @@ class SceneDecision:
     id: str
     sensor: str
     collection: str
-    time: datetime
+    #: None where the item does not say.
+    time: datetime | None
     baseline: str | None
     taken: bool
     reason: str
@@ -121,7 +122,7 @@ def without_retracted(
 
 
 def unplaced(item: pystac.Item, sensor: str, reason: str) -> SceneDecision:
-    """The row of a scene of which nobody can say where it lies."""
+    """The row of a scene of which nobody can say where it lies, or when it was acquired."""
     return decision(item, sensor, reason, warning=f"left out, and it may lie over the cells: {reason}")
 
 
@@ -138,7 +139,7 @@ def decision(
         id=item.id,
         sensor=sensor,
         collection=item.collection_id or "",
-        time=acquired(item),
+        time=acquired_if_stated(item),
         baseline=baseline(item),
         taken=refusal is None,
         reason=reason if refusal is None else refusal,
@@ -181,4 +182,4 @@ def scene_decisions(table: pd.DataFrame) -> list[SceneDecision]:
     """The rows of such a table."""
     known = table.astype(object).where(table.notna(), None)
     rows: list[dict[str, Any]] = [{str(key): value for key, value in row.items()} for row in known.to_dict("records")]
-    return [SceneDecision(**{**row, "time": row["time"].to_pydatetime()}) for row in rows]
+    return [SceneDecision(**{**row, "time": row["time"] and row["time"].to_pydatetime()}) for row in rows]

@@ -93,6 +93,8 @@ class Request:
     retracted: Mapping[str, str]
     #: Runs units of work that a source needs to choose by.
     run_units: RunUnits
+    #: The other seasons of the recipe.
+    other_seasons: tuple[int, ...]
     #: Called with (done, total, text).
     progress: Progress
 

@@ -106,7 +106,7 @@ def masks_of_sources(
             return None
         masks |= of_source
     counted = [spec.statistics for spec in specs.values() if spec.statistics and spec.statistics.kind == "values"]
-    needed = {statistics.by for statistics in counted if statistics.flags is None}
+    needed = {array for statistics in counted if statistics.flags is None for array in (statistics.by, statistics.also)}
     return None if needed - {None} - set(masks) else masks
 
 

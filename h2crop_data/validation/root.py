@@ -54,6 +54,7 @@ class LayoutFacts(Facts):
     s2_bands: list[str]
     enmap_bands: int = Field(ge=0)
     labels: bool
+    enmap_mask: bool = False
 
 
 class SeasonFacts(Facts):

@@ -23,6 +23,8 @@ All distances in EnMAP pixels of 30 m, of accepted measurements where not said o
 - p95_px_<class>: match_p95_px by thousands of usable EnMAP pixels
 - correlation_gain_min, correlation_gain_min_far, correlation_gain_median: what correction adds to the correlation with
   Sentinel-2 at 30 m, the mean of a detector's bands; far: shifts over 0.2 pixels; near_dates: references within 80 days
+- day_gain_min, day_gain_min_far, day_gain_median, day_lost: the same with Sentinel-2 of the scene's own day, which saw
+  the same crops; stored_gain_*, stored_lost: with that, on a store's pixels, for which scenes are resampled anyway
 - correlation_lost: detectors whose correlation falls (the planted shift loses as much: correlation_short_of_truth_max);
   correlation_short_of_truth_max: how far it stays below what the planted shift gives, at most
 - recipe30_*: gradients at 30 m and OpenCV's masked ECC instead; skimage_*: scikit-image's masked cross-correlation of
@@ -48,19 +50,18 @@ from typing import Any
 import cv2
 import numpy as np
 from bench_clouds import rounded
+from coregistration_gain import FAR, Gain, gain_of, gains_of
 from coregistration_scenes import REFERENCES, SCENES, Drawn, drawn_references, reference_of, scene_of
 from numpy.typing import NDArray
 
 from h2crop_data.constants import COARSE, REFLECTANCE_FILL
-from h2crop_data.enmap.boundaries import cubic_kernel
 from h2crop_data.enmap.coregistration import BoundaryPair, DetectorShift, ReferenceView, SceneView, coregister
+from h2crop_data.enmap.detectors import Detector
 from h2crop_data.enmap.sentinel2_response import DETECTOR_BANDS
 
 COVERS, NOISES, MISSED = (0.0, 0.15, 0.3, 0.5), (0.0, 0.005, 0.01), (0.03, 0.1, 0.3)
 #: Thousands of usable pixels.
 CLASSES = ((0, 20), (20, 40), (40, 100))
-#: Pixels of a shift from which correction must help.
-FAR = 0.2
 #: Days within which crops look much alike.
 NEAR = 80
 AT_MOST = {
@@ -84,6 +85,8 @@ AT_LEAST = {
     "within_two": 0.9,
     "correlation_gain_min": -0.002,
     "correlation_gain_min_far": 0.0,
+    "day_gain_min": -0.002,
+    "day_gain_min_far": 0.0,
 }
 
 
@@ -91,7 +94,7 @@ AT_LEAST = {
 class Measured:
     """One detector of one case; errors in EnMAP pixels east and north."""
 
-    detector: str
+    detector: Detector
     result: DetectorShift
     frame_error: NDArray[np.float64]
     truth_error: NDArray[np.float64]
@@ -101,19 +104,6 @@ class Measured:
     def accepted(self) -> bool:
         """Whether it is said to be trusted."""
         return not self.result.reason
-
-
-@dataclass(frozen=True)
-class Gain:
-    """What a correction does to the correlation with Sentinel-2 at 30 m."""
-
-    #: Length of the shift in pixels.
-    length: float
-    gain: float
-    #: How far it stays below what the planted shift gives.
-    short: float
-    #: Days to the farthest date.
-    gap: int
 
 
 @dataclass
@@ -149,7 +139,11 @@ def judge_case(findings: Findings, drawn: Drawn, number: int, chance: np.random.
     found = measured(drawn, number, scene, reference, frame)
     findings.seconds.append(time.process_time() - start)
     findings.right += found
-    findings.gains += [gain_of(one, scene, reference, drawn.gap) for one in found if one.accepted]
+    findings.gains += [
+        gain_of(one.detector, one.result.shift, one.frame_error, scene, reference, drawn)
+        for one in found
+        if one.accepted
+    ]
     missed = MISSED[len(findings.seconds) % len(MISSED)]
     clouded = scene_of(drawn, number, float(chance.choice(COVERS[1:])), noise, chance, missed)
     findings.missed[missed] += measured(drawn, number, clouded, reference, frame)
@@ -214,25 +208,6 @@ def moved_west(reference: ReferenceView, pixels: int) -> ReferenceView:
     end = slice(-pixels, None) if pixels > 0 else slice(0, -pixels)
     bands[:, :, end], dates[:, end] = REFLECTANCE_FILL, 0
     return replace(reference, bands=bands, dates=dates)
-
-
-def gain_of(one: Measured, scene: SceneView, reference: ReferenceView, gap: int) -> Gain:
-    """What correcting one detector's shift adds to its mean correlation with Sentinel-2 at 30 m."""
-    part = slice(0, 4) if one.detector == "vnir" else slice(4, 6)
-    rows, columns = scene.clear.shape
-    fine = reference.bands[part].astype(np.float32).reshape(-1, rows, 2, columns, 2).mean(axis=(2, 4))
-    seen = (reference.bands != REFLECTANCE_FILL).all(axis=0).reshape(rows, 2, columns, 2).all(axis=(1, 3))
-    used = cv2.erode((scene.clear & ~scene.water & seen).view(np.uint8), np.ones((11, 11)), borderValue=0) > 0
-
-    def correlation(shift: NDArray[np.float64]) -> float:
-        across, down = cubic_kernel(shift[0]), cubic_kernel(-shift[1])
-        moved = [cv2.sepFilter2D(band.astype(np.float32), cv2.CV_32F, across, down) for band in scene.bands[part]]
-        pairs = zip(moved, fine, strict=True)
-        return float(np.mean([np.corrcoef(ours[used], theirs[used])[0, 1] for ours, theirs in pairs]))
-
-    shift = np.array([one.result.shift.east, one.result.shift.north]) / COARSE
-    before, after, best = (correlation(by) for by in (np.zeros(2), shift, shift - one.frame_error))
-    return Gain(float(np.hypot(*shift)), after - before, best - after, gap)
 
 
 def other_ways(scene: SceneView, reference: ReferenceView) -> dict[str, NDArray[np.float64]]:
@@ -302,6 +277,8 @@ def figures_of(findings: Findings) -> dict[str, Any]:
         "correlation_gain_min_near_dates": min(one.gain for one in findings.gains if one.gap < NEAR),
         "correlation_gain_median": np.median([one.gain for one in findings.gains]),
         "correlation_lost": sum(one.gain < 0 for one in findings.gains),
+        **gains_of([(one.length, one.day) for one in findings.gains], "day"),
+        **gains_of([(one.length, one.stored) for one in findings.gains], "stored"),
         "correlation_short_of_truth_max": max(one.short for one in findings.gains),
         "cases": len(findings.seconds),
         "references": findings.references,

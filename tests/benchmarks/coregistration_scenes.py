@@ -56,6 +56,8 @@ class Drawn:
     #: x 10000: (d, 6, 2y, 2x) and (s, 6, y, x) int16.
     dates: NDArray[np.int16]
     scenes: NDArray[np.int16]
+    #: Sentinel-2 on the day of the scenes, where it belongs, (6, 2y, 2x).
+    same_day: NDArray[np.int16]
     water: NDArray[np.bool_]
     #: Where content lies, metres east and north: of each date, of both detectors of each scene.
     jitter: NDArray[np.float64]
@@ -120,7 +122,8 @@ def drawn_reference(
     dates = [date_at_15_metres(ground, layout, sensors["sentinel2"], one, bounds, tuple(by), chance)
              for one, by in zip(days, jitter.tolist(), strict=True)]  # fmt: skip
     scenes, water = scenes_of_day(ground, layout, sensors["enmap"], day, bounds, planted)
-    return Drawn(np.stack(dates), scenes, water, jitter, planted, largest, int(np.abs(gaps).max()))
+    same_day = date_at_15_metres(ground, layout, sensors["sentinel2"], day, bounds, (0.0, 0.0), chance)
+    return Drawn(np.stack(dates), scenes, same_day, water, jitter, planted, largest, int(np.abs(gaps).max()))
 
 
 def kept_in_year(day: datetime, gap: int) -> datetime:

@@ -28,6 +28,7 @@ from h2crop_data.pipeline.extension import plan_extensions
 from h2crop_data.pipeline.planning import make_plan
 from h2crop_data.pipeline.survey import area_of
 from h2crop_data.recipe.model import Recipe
+from h2crop_data.report.picture import draw_sample, read_sample
 from h2crop_data.simulate.region import simulate_region
 from h2crop_data.simulate.settings import load_settings
 from h2crop_data.sources.enmap.match import scene_view
@@ -140,6 +141,18 @@ def test_the_cube_lies_where_it_belongs(simulated: Path, stores: dict[str, Path]
     table = pd.DataFrame(errors, columns=["stage", "band", "error"])
     means = table.groupby(["band", "stage"])["error"].median().unstack()
     assert (means["after"] < 0.7 * means["before"]).all(), means
+
+
+def test_the_picture_of_a_sample_shows_what_was_measured(stores: dict[str, Path], tmp_path: Path) -> None:
+    for place, (_, row) in enumerate(read_index(stores["apply"], "samples-2022").iterrows()):
+        shifts = read_sample(stores["apply"], 2022, place).shifts
+        assert list(shifts) == ["vnir", "swir"]
+        for name, one in shifts.items():
+            assert one.shift == pytest.approx((row[f"enmap_{name}_east"], row[f"enmap_{name}_north"]))
+            assert len(one.windows) > 3
+            assert np.abs(np.median(one.windows, axis=0) - one.shift).max() < 6
+    assert read_sample(stores["none"], 2022, 0).shifts == {}
+    assert draw_sample(stores["apply"], 2022, 0, tmp_path / "sample.png").stat().st_size > 50_000
 
 
 def test_a_report_changes_no_pixel(stores: dict[str, Path]) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import rasterio
 import xarray as xr
@@ -66,10 +67,10 @@ def west_half(pixels: NDArray[Any], value: int) -> NDArray[Any]:
     return changed
 
 
-def built(recipe: Recipe, folder: Path) -> tuple[xr.Dataset, BuildReport]:
+def built(recipe: Recipe, folder: Path, year: int = 2022) -> tuple[xr.Dataset, BuildReport]:
     """The season of a store, and the report of building it."""
     report = build_store(recipe, folder, workers=1)
-    season = h2crop_data.open(folder, 2022).load()
+    season = h2crop_data.open(folder, year).load()
     assert validate_store(folder).findings == []
     return season, report
 
@@ -247,6 +248,7 @@ class TestWhereFilesLie:
         if geometry == "swapped":
             ring = item["geometry"]["coordinates"][0]
             geometry = {"type": "Polygon", "coordinates": [[[y, x] for x, y in ring]]}
+            del item["properties"]["grid:code"]
         item["geometry"] = geometry
         season, report = built(region.recipe(), tmp_path / "store")
         assert (season.s2.sel(month=7)[:, 0] == 900).all()
@@ -257,6 +259,30 @@ class TestWhereFilesLie:
         assert reason in warning
         assert "lost" in warning
         assert "left out, and it may lie over the cells" in (tmp_path / "store/DATASHEET.md").read_text()
+
+    def test_swapped_coordinates_are_understood_where_the_tile_is_named(
+        self, region: TinyRegion, tmp_path: Path
+    ) -> None:
+        region.add_sentinel2("swapped", "2022-07-01T10:50:00Z", 900)
+        item = region.sentinel2[-1]
+        item["geometry"]["coordinates"] = [[[y, x] for x, y in item["geometry"]["coordinates"][0]]]
+        season, report = built(region.recipe(), tmp_path / "store")
+        assert (season.s2.sel(month=7)[:, 0] == 900).all()
+        (warning,) = report.sources[2022]["2022"]["warnings"]
+        assert "longitude and latitude of its footprint are swapped" in warning
+        assert "(swapped)" in warning
+
+    def test_a_scene_without_a_time_is_named_as_refused(self, region: TinyRegion, tmp_path: Path) -> None:
+        region.add_sentinel2("good", "2022-07-11T10:50:00Z", 900)
+        region.add_sentinel2("timeless", "2022-07-01T10:50:00Z", 3000)
+        region.sentinel2[-1]["properties"]["datetime"] = None
+        season, report = built(region.recipe(), tmp_path / "store")
+        assert (season.s2.sel(month=7)[:, 0] == 900).all()
+        scene = read_index(tmp_path / "store", "scenes").set_index("id").loc["timeless"]
+        assert not scene["taken"]
+        assert pd.isna(scene["time"])
+        assert scene["reason"] == "it states no time of acquisition"
+        assert "timeless" in report.sources[2022]["2022"]["warnings"][0]
 
     def test_one_that_shares_its_id_with_another_scene_is_named_too(self, region: TinyRegion, tmp_path: Path) -> None:
         region.add_sentinel2("scene", "2022-07-01T10:50:00Z", 900)
@@ -378,7 +404,7 @@ class TestAcquisitions:
         assert [item.id for item in plan.pinned["sentinel2"].items] == ["a", "b"]
 
     def test_a_datatake_over_midnight_is_one_look(self, region: TinyRegion, tmp_path: Path) -> None:
-        """Of the year's last day too: what was seen after its midnight belongs to the next season."""
+        """Of the year's last day too: what was seen after its midnight belongs to the season in which it began."""
         datatake = "20220731T234900"
         region.add_sentinel2("before", "2022-07-31T23:59:50Z", 500, datatake=datatake, tile="01KAB")
         region.add_sentinel2("after", "2022-08-01T00:00:05Z", 500, datatake=datatake, tile="01KAC")
@@ -387,9 +413,11 @@ class TestAcquisitions:
         assert (season.s2_clear.sel(month=7) == 1).all()
         assert (season.s2_day.sel(month=7) == 212).all()
         assert (season.s2_clear.sel(month=8) == 0).all()
-        assert (season.s2_day.sel(month=1) == 1).all()
-        assert (season.s2.sel(month=1)[:, 0] == 700).all()
+        assert (season.s2_clear.sel(month=1) == 0).all()
         assert (season.s2_clear.sel(month=12) == 0).all()
+        before, _ = built(region.recipe(seasons=[2021]), tmp_path / "before", 2021)
+        assert (before.s2_day.sel(month=12) == 365).all()
+        assert (before.s2.sel(month=12)[:, 0] == 700).all()
 
     def test_a_month_whose_only_look_began_in_the_month_before_is_told_as_empty(self, region: TinyRegion) -> None:
         region.add_sentinel2("before", "2022-07-31T23:59:50Z", 500, datatake="20220731T234900")

@@ -18,7 +18,7 @@ from rasterio.transform import from_origin
 from tiny_region import TinyRegion
 
 import h2crop_data
-from h2crop_data.constants import COARSE, ENMAP_FLAGS
+from h2crop_data.constants import COARSE, ENMAP_FLAGS, ENMAP_MASK_FLAGS
 from h2crop_data.enmap.product import Band
 from h2crop_data.enmap.quality import footprint_or
 from h2crop_data.enmap.resample import resample_cubic
@@ -32,7 +32,8 @@ from h2crop_data.recipe.model import EnmapSettings
 from h2crop_data.shift import NO_SHIFT, Shift
 from h2crop_data.sources.enmap import scene_reading as reading_module
 from h2crop_data.sources.enmap.assemble import EnmapTask, enmap_block, read_scene_into
-from h2crop_data.sources.enmap.readings import EnmapReading, scene_reading
+from h2crop_data.sources.enmap.mask_result import MaskFacts, mask_archive
+from h2crop_data.sources.enmap.readings import EnmapReading, MaskOfScene, scene_reading
 from h2crop_data.sources.enmap.scene import SceneFacts
 from h2crop_data.sources.enmap.scene_reading import read_cells
 from h2crop_data.sources.readings import Reading
@@ -40,7 +41,7 @@ from h2crop_data.sources.scratch import Scratch
 from h2crop_data.sources.source import BlockGround
 from h2crop_data.sources.timing import Stopwatch
 
-FILL, EPSG, TILE, CELL = -32768, 32633, 64, 960
+FILL, EPSG, TILE, STRIP, CELL = -32768, 32633, 64, 8, 960
 WEST, NORTH = 599_985, 5_807_085
 ROWS, COLUMNS, BANDS = 210, 170, 5
 #: In order of wavelength; in the file the bands stand otherwise, and one of them is not stored.
@@ -48,7 +49,7 @@ ORDER = (3, 1, 5, 2)
 LAYOUTS: dict[str, dict[str, Any]] = {
     "tiles": {"tiled": True, "blockxsize": TILE, "blockysize": TILE, "interleave": "pixel"},
     "bands": {"tiled": True, "blockxsize": TILE, "blockysize": TILE, "interleave": "band"},
-    "strips": {"blockysize": 8, "interleave": "pixel"},
+    "strips": {"blockysize": STRIP, "interleave": "pixel"},
 }
 #: Columns and rows of the lattice: cells that lie in one tile, across two and four, and far from the others.
 CELLS = tuple(Cell(EPSG, CELL, column, row) for column, row in ((625, 6047), (626, 6047), (627, 6046), (628, 6043)))
@@ -117,8 +118,9 @@ def make_scene(folder: Path, layout: str = "tiles") -> MadeScene:
 
 @pytest.fixture(autouse=True)
 def small_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Tiles are read one by one."""
+    """Tiles are read one by one, strips by two."""
     monkeypatch.setattr(reading_module, "READ_SIDE", TILE)
+    monkeypatch.setattr(reading_module, "READ_ROWS", 2 * STRIP)
 
 
 @pytest.fixture
@@ -168,6 +170,24 @@ def test_each_tile_under_a_cell_is_read_once_and_no_other(tmp_path: Path, window
     assert len(read) < 4 * 3, "the scene has more tiles than its cells need"
 
 
+def test_strips_are_read_once_a_few_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows: list[tuple[int, int]] = []
+    plain = reading_module.read_window
+
+    def noted(href: str, window: Any, bands: Any) -> Any:
+        rows.append(window.toranges()[0])
+        return plain(href, window, bands)
+
+    monkeypatch.setattr(reading_module, "read_window", noted)
+    list(read_cells(make_scene(tmp_path, "strips").reading(), Stopwatch()))
+    strips = [range(top // STRIP, (bottom - 1) // STRIP + 1) for top, bottom in rows]
+    read = Counter(strip for some in strips for strip in some)
+    assert set(read.values()) == {1}
+    assert max(map(len, strips)) == 2
+    under = {(row, column) for row, column in tiles_of_cells(CELLS) if row * TILE < ROWS}
+    assert {strip * STRIP // TILE for strip in read} == {row for row, _ in under}
+
+
 def test_each_detector_has_its_own_shift_and_flags_count_for_both(tmp_path: Path) -> None:
     scene = make_scene(tmp_path)
     vnir, swir = Shift(40, -20), Shift(-35, 28)
@@ -182,6 +202,30 @@ def test_each_detector_has_its_own_shift_and_flags_count_for_both(tmp_path: Path
         np.testing.assert_array_equal(values[:2], alone[0][:2])
         assert (values[2:] != alone[0][2:]).any()
         assert (quality & ~alone[1]).any(), "flags of one footprint only"
+
+
+def test_a_mask_lies_where_its_scene_is_read(tmp_path: Path) -> None:
+    """Its bits count under the footprints of both detectors, and those of pixels that nobody looked at too."""
+    scene, grid = make_scene(tmp_path), geobox((WEST, NORTH - 30 * ROWS, WEST + 30 * COLUMNS, NORTH), EPSG, 30)
+    mask = np.random.default_rng(2).choice([0, 1, 2, 4], (ROWS, COLUMNS), p=[0.97, 0.01, 0.01, 0.01]).astype(np.uint8)
+    file = tmp_path / "mask.npz"
+    file.write_bytes(mask_archive(mask, MaskFacts(1200.0, "")))
+    vnir, swir = Shift(40, -20), Shift(-35, 28)
+    plain = scene.reading(CELLS[1:3], {3: vnir, 1: vnir, 5: swir, 2: swir})
+    reading = replace(plain, mask=MaskOfScene("of this scene", file))
+    assert reading.id != plain.id
+    assert reading.id != replace(plain, mask=MaskOfScene("of another", file)).id
+    for one in read_cells(reading, Stopwatch()):
+        target = one.cell.geobox(COARSE)
+        of_shifts = [footprint_or(mask, grid, target, ENMAP_MASK_FLAGS["unseen"], shift) for shift in (vnir, swir)]
+        assert one.mask is not None
+        np.testing.assert_array_equal(one.mask, of_shifts[0] | of_shifts[1])
+        assert (one.mask != footprint_or(mask, grid, target, ENMAP_MASK_FLAGS["unseen"])).any()
+        np.testing.assert_array_equal(one.quality, scene.expected(one.cell, dict(reading.shifts))[1])
+    assert all(one.mask is None for one in read_cells(plain, Stopwatch()))
+    file.write_bytes(mask_archive(mask[1:], MaskFacts(None, "")))
+    with pytest.raises(SceneError, match="the image was replaced"):
+        list(read_cells(reading, Stopwatch()))
 
 
 def test_a_cell_of_the_neighbouring_zone_is_that_of_the_whole_image(tmp_path: Path) -> None:

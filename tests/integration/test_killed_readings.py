@@ -40,6 +40,11 @@ def build(recipe: Path, store: Path, log: Path) -> None:
     build_store(load_recipe(recipe), store, workers=2)
 
 
+def noted_in(log: Path) -> int:
+    """How many readings a log holds."""
+    return log.read_text(encoding="utf-8").count("\n") if log.exists() else 0
+
+
 def test_twenty_kills_cost_no_finished_reading_and_change_no_byte(tmp_path: Path) -> None:
     region = TinyRegion(tmp_path / "region")
     rng = np.random.default_rng(3)
@@ -57,11 +62,9 @@ def test_twenty_kills_cost_no_finished_reading_and_change_no_byte(tmp_path: Path
         process.start()
         return process
 
-    begun = time.monotonic()
     whole = start("whole", "whole.log")
     whole.join(120)
     assert whole.exitcode == 0
-    seconds = time.monotonic() - begun
     readings = (tmp_path / "whole.log").read_text(encoding="utf-8").split()
     # Cells of 24 pixels lie in two units each way; what is read of a unit and month is read once.
     assert len(readings) == len(set(readings)) >= 9 * 12
@@ -70,14 +73,13 @@ def test_twenty_kills_cost_no_finished_reading_and_change_no_byte(tmp_path: Path
     kills, log = 0, tmp_path / "killed.log"
     while kills < KILLS:
         process = start("killed", "killed.log")
-        noted = log.stat().st_size if log.exists() else 0
-        # Some time after it has begun to read again, so that every run gets a little further.
+        # Some readings after it has begun to read again, so that every run gets a little further.
+        wanted = noted_in(log) + draw.randint(1, len(readings) // (2 * KILLS))
         deadline = time.monotonic() + 60
-        while process.is_alive() and time.monotonic() < deadline:
-            if log.exists() and log.stat().st_size > noted:
-                break
+        while process.is_alive() and time.monotonic() < deadline and noted_in(log) < wanted:
             time.sleep(0.002)
-        time.sleep(draw.random() * seconds / KILLS)
+        # A part of the next one: about as long as a test of whether it is there.
+        time.sleep(draw.random() * 0.02)
         assert process.exitcode is None, "the build ended before it was killed often enough"
         os.kill(process.pid or 0, signal.SIGKILL)
         process.join(60)

@@ -182,6 +182,7 @@ OTHERS: dict[str, dict[str, Any]] = {
         "resampling": "cubic",
         "gaps": "record",
         "memory": 3.0,
+        "max_missing_acquisitions": 1,
         "connections": 4,
     },
     "Clouds": {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import json
 import re
 from functools import partial
@@ -14,12 +15,15 @@ import pystac
 import pytest
 import rasterio
 
+from h2crop_data.array_archive import read_arrays
 from h2crop_data.catalog.item_facts import enmap_scene
+from h2crop_data.constants import ENMAP_MASK_FLAGS
 from h2crop_data.enmap.detectors import enmap_detectors
 from h2crop_data.enmap.product import Band, enmap_reflectance, parse_metadata, select_bands
 from h2crop_data.errors import SceneError
 from h2crop_data.recipe.enmap import EnmapSettings
 from h2crop_data.sources.enmap.item_bands import item_differences
+from h2crop_data.sources.enmap.masks import mask_scene
 from h2crop_data.sources.enmap.scene import look_at_scene, scene_facts
 from h2crop_data.sources.enmap.select import enmap_refusal
 
@@ -234,6 +238,22 @@ def test_detectors_agree_where_both_see_and_neither_has_a_comb(spectra: Spectra,
     apart = per_detector["swir"] - per_detector["vnir"]
     assert 0.005 < apart.mean() < 0.1 * per_detector["vnir"].mean()
     assert np.ptp(apart) < 0.01
+
+
+def test_the_clear_real_scene_is_clear_to_our_mask(shared: Path) -> None:
+    """The cloud of its layer is made: nothing is there. What is called cloud are pale roofs, far apart."""
+    item = next(iter(pystac.ItemCollection.from_file(str(shared / "potsdam_2022/items.json"))))
+    for asset in item.assets.values():
+        asset.href = str(shared / "potsdam_2022" / asset.href)
+    archive = read_arrays(io.BytesIO(mask_scene(item, [])))
+    mask = archive["mask"]
+    assert mask.shape == (64, 128)
+    assert not (mask & ENMAP_MASK_FLAGS["unseen"]).any()
+    assert 0 < ((mask & ENMAP_MASK_FLAGS["cloud"]) != 0).mean() < 0.01
+    assert ((mask & ENMAP_MASK_FLAGS["cloud_shadow"]) != 0).mean() < 0.002
+    # The made cloud, and the lakes.
+    assert not mask[6:16, 60:70].any()
+    assert not mask[34:52, 26:60].any()
 
 
 def test_bands_of_noise_are_found_in_the_real_scene(shared: Path) -> None:

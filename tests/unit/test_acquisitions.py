@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from datetime import UTC, datetime
+from itertools import pairwise
 from typing import Any
 
 import pystac
@@ -12,14 +13,20 @@ import shapely
 from stac_items import item_of
 
 from h2crop_data.catalog.acquisitions import (
+    acquisitions_listed,
+    age,
+    items_of_span,
     l1c_of_items,
     looks_of,
     newest_of_each_acquisition,
+    relative_orbit,
     satellite,
     strip_start,
 )
+from h2crop_data.catalog.expected_acquisitions import Sighting
+from h2crop_data.catalog.footprints import footprint
 from h2crop_data.catalog.inventory import items_from_parquet, items_to_parquet
-from h2crop_data.catalog.items import each_once, footprint, name_twins, number_of, shared_id
+from h2crop_data.catalog.items import each_once, name_twins, number_of, shared_id
 from h2crop_data.errors import SceneError
 
 DATATAKE = "GS2A_20220510T105031_035950_N05.11"
@@ -345,3 +352,63 @@ class TestL1c:
             for name, baseline in (("z", "04.00"), ("a", "05.00"))
         )
         assert names(l1c_of_items([self.l2a()], [old, new])["S2A_31UDP_L2A"]) == ["S2A_a", "S2A_z"]
+
+
+class TestRelativeOrbit:
+    @pytest.mark.parametrize(
+        ("stated", "name", "product", "orbit"),
+        [
+            (51, "any", None, 51),
+            ("51", "any", None, 51),
+            (51.0, "any", None, 51),
+            (None, "S2A_MSIL2A_20220510T105031_R051_T31UDS_20220510T120000", None, 51),
+            (None, "S2A_31UDS_20220510_0_L2A", "S2A_MSIL2A_20220510T105031_N0400_R051_T31UDS_20220510T120000.SAFE", 51),
+            (0, "S2A_MSIL2A_20220510T105031_R008_T31UDS_20220510T120000", None, 8),
+            ("many", "any", None, None),
+            (144, "any", None, None),
+            (None, "S2A_31UDS_20220510_0_L2A", None, None),
+        ],
+    )
+    def test_it_is_read_where_it_is_stated(
+        self, stated: Any, name: str, product: str | None, orbit: int | None
+    ) -> None:
+        assert relative_orbit(item_of(name, sat__relative_orbit=stated, s2__product_uri=product)) == orbit
+
+    def test_an_item_that_names_no_tile_tells_of_no_acquisition(self) -> None:
+        assert acquisitions_listed([item_of("scene")]) == []
+        (told,) = acquisitions_listed([item_of("S2C_31UDS_20250510_0_L2A", time="2025-05-10T10:50:31Z")])
+        assert told == Sighting("31UDS", "2C", None, datetime(2025, 5, 10, 10, 50, 31, tzinfo=UTC))
+
+
+def test_looks_of_a_span_begin_in_it() -> None:
+    """Also where an item names no datatake and was acquired on the other side of midnight."""
+    before = item_of("S2A_01WCV_1", time="2021-12-31T23:59:50Z")
+    after = item_of("S2A_01WCU_2", time="2022-01-01T00:00:05Z")
+    own = item_of("S2A_01WCU_3", time="2022-01-01T01:40:00Z")
+    new_year = datetime(2022, 1, 1, tzinfo=UTC)
+    items = [before, after, own]
+    assert items_of_span(items, new_year, datetime(2023, 1, 1, tzinfo=UTC)) == [own]
+    assert items_of_span(items, datetime(2021, 1, 1, tzinfo=UTC), new_year) == [after, before]
+
+
+@pytest.mark.parametrize(
+    "old_to_new",
+    [
+        [None, "99.99", "02.14", "04.00", "05.09", "05.10", "05.11", "05.12", "06.00", "10.01"],
+        ["", "N9999", "N0400", "N0512"],
+        ["unknown", "99.99", "5.09", "05.10"],
+    ],
+)
+def test_baselines_are_ordered_and_a_private_one_is_not_newer_than_esas(old_to_new: list[str | None]) -> None:
+    items = [item(f"{9 - place}", s2__processing_baseline=stated) for place, stated in enumerate(old_to_new)]
+    strip = {"s2:datatake_id": DATATAKE, "s2:datastrip_id": STRIP, "s2:mgrs_tile": "31UDQ"}
+    for one in items:
+        one.properties |= strip
+    for older, newer in pairwise(items):
+        assert age(older)[0] < age(newer)[0]
+        assert names(newest_of_each_acquisition([newer, older]).items) == [newer.id]
+
+
+def test_items_of_two_collections_are_two_items() -> None:
+    one, other = item("a", collection="sentinel-2-l2a"), item("a", collection="sentinel-2-l1c")
+    assert len(each_once([one, other])) == 2

@@ -15,12 +15,14 @@ from h2crop_data.sources.formats import known_formats
 
 PACKAGE = Path(h2crop_data.__file__).parent
 PURE = {"array_archive", "bounded_map", "constants", "errors", "grid", "matching", "mgrs", "progress", "published_ids"}
-PURE |= {"redaction", "shift", ""}
+PURE |= {"cast_shadows", "disks", "redaction", "shift", ""}
 BASE = PURE | {"plugins", "recipe"}
 MAY_IMPORT = {
     "array_archive": set(),
     "bounded_map": set(),
+    "cast_shadows": {"disks"},
     "constants": set(),
+    "disks": set(),
     "errors": set(),
     "grid": {"constants", "errors"},
     "matching": set(),

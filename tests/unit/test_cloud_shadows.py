@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from h2crop_data.sentinel2.shadows import under_clouds, without_specks
+from h2crop_data.cast_shadows import under_clouds, without_specks
 
 PIXEL = 20
 SIDE = 201

@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.ndimage import binary_dilation, gaussian_filter
 
+from h2crop_data.cast_shadows import matched_height, moved_along
 from h2crop_data.constants import REFLECTANCE_FILL
 from h2crop_data.sentinel2 import tile_masks
-from h2crop_data.sentinel2.shadows import matched_height, moved_along
 from h2crop_data.sentinel2.tile_masks import MaskCode, MaskRules, TileDates, mask_tile
 
 PLAIN = MaskRules((4, 5, 6), uses_classes=True, dilation=0, cast_shadows=False, second_look=False)

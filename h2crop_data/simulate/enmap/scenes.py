@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from h2crop_data.constants import COARSE, REFLECTANCE_FILL
 from h2crop_data.simulate.enmap.bands import enmap_bands, enmap_response
+from h2crop_data.simulate.enmap.layer_errors import ERRORS_REACH, missed_layers, widened
 from h2crop_data.simulate.files import CogWriter
 from h2crop_data.simulate.ground import Bounds, RegionGround, layers_on_ground
 from h2crop_data.simulate.optics import margin, sample, sampling
@@ -280,7 +281,12 @@ def piece_layers(
     image[:, ~inside] = REFLECTANCE_FILL
     mask = dead.astype(np.uint8)
     mask[:, ~inside] = 255
-    return {"image": image, "defective_pixel_mask": mask, **quality_layers(weather, seen.water, inside)}
+    layers = quality_layers(weather, seen.water, inside)
+    if settings.layer_errors is not None:
+        wide_x, wide_y = widened(x, ERRORS_REACH), widened(y, -ERRORS_REACH)
+        wide = wide_x - place.east(wide_x), wide_y - place.north(wide_y)
+        layers |= missed_layers(layers, weather.shadow, tile.look.sky, wide, settings.layer_errors)
+    return {"image": image, "defective_pixel_mask": mask, **layers}
 
 
 def seen_by(

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import NDArray
 
-from h2crop_data.simulate.randomness import key_of, noise_grid
+from h2crop_data.simulate.randomness import key_of, noise_grid, quantile
 from h2crop_data.simulate.settings import ClassificationErrors
 from h2crop_data.simulate.sky.atmosphere import HAZE
 from h2crop_data.simulate.sky.clouds import blurred, soft_cover
@@ -156,8 +155,3 @@ def near_clouds(
         return widened & (blurred(found, x, y, width / NEAR_WIDTHS) > NEAR)
 
     return near(0, errors.unclassified_width), near(1, errors.cirrus_width)
-
-
-def quantile(share: float) -> float:
-    """What a share of standard normal values lies below."""
-    return NormalDist().inv_cdf(min(max(share, 1e-9), 1 - 1e-9))

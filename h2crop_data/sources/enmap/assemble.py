@@ -20,8 +20,10 @@ from h2crop_data.sources.scratch import Part, Scratch
 from h2crop_data.sources.source import BlockGround, SourceBlock
 from h2crop_data.sources.timing import Stopwatch
 
-#: Values (band, y, x) and flags (y, x) of a cell.
-CellArrays = tuple[NDArray[np.int16], NDArray[np.uint16]]
+#: Values (band, y, x), flags (y, x), and where there is one the mask (y, x) of a cell.
+CellArrays = tuple[NDArray[Any], ...]
+#: The arrays of a block in that order.
+ARRAYS = ("enmap", "enmap_quality", "enmap_mask")
 
 
 @dataclass(frozen=True)
@@ -41,11 +43,11 @@ def read_scene_into(scratch: Scratch, name: str, reading: EnmapReading, watch: S
     """Keep what a reading gives of its cells. name: its id. Raises ReadError, SceneError, StoreError."""
     for one in read_cells(reading, watch):
         with watch.step("scratch"):
-            scratch.write(one.cell, name, Part({}, (one.values, one.quality)))
+            scratch.write(one.cell, name, Part({}, one.arrays))
 
 
 def enmap_block(task: EnmapTask, ground: BlockGround, watch: Stopwatch) -> SourceBlock:
-    """`enmap` and `enmap_quality` of a block, its wavelengths and FWHM in nm, and the columns of each sample.
+    """`enmap`, `enmap_quality`, `enmap_mask` of a block, its wavelengths and FWHM in nm, and the columns of samples.
 
     Cells that are not in the scratch folder are read for this block alone.
     """
@@ -55,16 +57,20 @@ def enmap_block(task: EnmapTask, ground: BlockGround, watch: Stopwatch) -> Sourc
     found = kept_cells(task.name, reading, ground, watch)
     missing = set(reading.cells) - found.keys()
     if missing:
-        found |= {one.cell: (one.values, one.quality) for one in read_cells(reading.only(missing), watch)}
+        found |= {one.cell: one.arrays for one in read_cells(reading.only(missing), watch)}
     with watch.step("assemble EnMAP"):
-        cube, quality = (np.stack([found[cell][place] for cell in ground.cells]) for place in range(2))
+        number = 2 if reading.mask is None else 3
+        arrays = [np.stack([found[cell][place] for cell in ground.cells]) for place in range(number)]
     rows = [
-        {**sample_columns(reading.scene, reading.facts, settings, cube[i], quality[i]), **scene_columns(task, i)}
+        {
+            **sample_columns(reading.scene, reading.facts, settings, *(array[i] for array in arrays)),
+            **scene_columns(task, i),
+        }
         for i in range(len(ground.cells))
     ]
     bands = reading.facts.bands
     spectrum = {"wavelength": [band.wavelength for band in bands], "fwhm": [band.fwhm for band in bands]}
-    return SourceBlock({"enmap": cube, "enmap_quality": quality}, rows, spectrum)
+    return SourceBlock(dict(zip(ARRAYS, arrays, strict=False)), rows, spectrum)
 
 
 def scene_columns(task: EnmapTask, place: int) -> dict[str, Any]:
@@ -81,6 +87,5 @@ def kept_cells(name: str, reading: EnmapReading, ground: BlockGround, watch: Sto
         with watch.step("scratch"):
             part = ground.scratch.read(cell, name)
         if part is not None:
-            values, quality = part.arrays
-            found[cell] = values, quality
+            found[cell] = part.arrays
     return found

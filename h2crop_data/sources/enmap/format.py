@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from h2crop_data.constants import COARSE, ENMAP_FLAGS, REFLECTANCE_FILL
+from h2crop_data.constants import COARSE, ENMAP_FLAGS, ENMAP_MASK_FLAGS, REFLECTANCE_FILL
 from h2crop_data.cube.columns import Column, Dtype
 from h2crop_data.cube.schema import (
     BAND_COORDINATE_CHUNK,
@@ -105,8 +105,29 @@ SCENE_COLUMNS = (
 COLUMNS = SHARE_COLUMNS + SCENE_COLUMNS
 
 
-def enmap_format(bands: int, cell_size: int) -> SourceFormat:
-    """EnMAP reflectance (sample, band, y30, x30) int16 and its flags (sample, y30, x30) uint16."""
+#: What samples say of the mask of our own, where a recipe has it made. Shares are of the pixels that it looked at; null
+#: where it looked at none.
+MASK_COLUMNS = (
+    later("enmap_own_cloud_share", "number", "pixels that `enmap_mask` calls cloud, of those it looked at", "share"),
+    later("enmap_own_shadow_share", "number", "pixels that it calls cloud shadow, of those", "share"),
+    later(
+        "enmap_mask_disagreement",
+        "number",
+        "pixels that `enmap_mask` calls cloud or shadow and DLR's layers do not (flags `cloud`, `cloud_shadow`), or "
+        "the other way round, of those it looked at; null without these layers",
+        "share",
+    ),
+    later("enmap_mask_alone", "number", "of these, pixels that only `enmap_mask` calls so", "share"),
+    later("enmap_cloud_height", "number", "of its scene's clouds above ground, from where their shadows lie", "m"),
+    later("enmap_mask_doubt", "text", "why clouds could not be looked for in its scene; empty where they were"),
+)
+
+
+def enmap_format(bands: int, cell_size: int, *, mask: bool = False) -> SourceFormat:
+    """EnMAP reflectance (sample, band, y30, x30) int16 and its flags (sample, y30, x30) uint16.
+
+    mask: whether there is a mask of our own, (sample, y30, x30) uint8.
+    """
     side = cell_size // COARSE
     flags = {"flag_masks": list(ENMAP_FLAGS.values()), "flag_meanings": " ".join(ENMAP_FLAGS)}
     arrays = (
@@ -121,7 +142,7 @@ def enmap_format(bands: int, cell_size: int) -> SourceFormat:
             reflectance_attributes("EnMAP L2A surface reflectance, bands in order of wavelength"),
             "reflectance x 10000",
             quantity=True,
-            statistics=ArrayStatistics("values", by="enmap_quality"),
+            statistics=ArrayStatistics("values", by="enmap_quality", also="enmap_mask" if mask else None),
             # Bands near 1940 nm are mostly noise.
             rules=ValueRules(plausible=(-20000, 30000)),
         ),
@@ -138,13 +159,31 @@ def enmap_format(bands: int, cell_size: int) -> SourceFormat:
             rules=ValueRules(flags=sum(ENMAP_FLAGS.values())),
         ),
     )
+    if mask:
+        arrays = (*arrays, mask_array(side))
     coordinates = tuple(
         CoordinateSpec(
             name, ("sample", "band"), "float32", 0.0, BAND_COORDINATE_CHUNK, {"units": "nm"}, lengths=(bands,)
         )
         for name in ("wavelength", "fwhm")
     )
-    columns = (*COLUMNS, *MATCH_COLUMNS)
-    return SourceFormat(
-        NAME, "EnMAP", "enmap", arrays, coordinates, {"enmap_bands": bands}, columns, makes_samples=True
+    columns = (*COLUMNS, *MATCH_COLUMNS, *MASK_COLUMNS)
+    attributes = {"enmap_bands": bands, **({"enmap_mask": True} if mask else {})}
+    return SourceFormat(NAME, "EnMAP", "enmap", arrays, coordinates, attributes, columns, makes_samples=True)
+
+
+def mask_array(side: int) -> ArraySpec:
+    """The array `enmap_mask`. side: pixels of a sample along a side."""
+    flags = {"flag_masks": list(ENMAP_MASK_FLAGS.values()), "flag_meanings": " ".join(ENMAP_MASK_FLAGS)}
+    return ArraySpec(
+        "enmap_mask",
+        "enmap",
+        ("sample", "y30", "x30"),
+        (side, side),
+        (1, side, side),
+        np.dtype("uint8"),
+        ENMAP_MASK_FLAGS["unseen"],
+        {"long_name": "clouds and shadows by EnMAP's own bands", **flags},
+        "bit flags",
+        rules=ValueRules(flags=sum(ENMAP_MASK_FLAGS.values())),
     )

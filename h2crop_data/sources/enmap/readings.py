@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
 
 import pystac
 
@@ -19,8 +20,18 @@ from h2crop_data.sources.scenes import kept_identity
 
 #: Raised whenever the numbers that cells get from the same scene change: the version of EnMAP's arrays.
 CUBE_ALGORITHM = 2
-#: Bytes of a number of a band, and of a pixel's flags.
-NUMBER_BYTES, FLAG_BYTES = 2, 2
+#: Bytes of a number of a band, of a pixel's flags, and of its mask.
+NUMBER_BYTES, FLAG_BYTES, MASK_BYTES = 2, 2, 1
+
+
+@dataclass(frozen=True)
+class MaskOfScene:
+    """The mask of a scene."""
+
+    #: Of the unit that makes it.
+    id: str
+    #: Its result; None where it was not run, because nothing is to be built of the scene.
+    file: Path | None
 
 
 @dataclass(frozen=True)
@@ -34,6 +45,8 @@ class EnmapReading:
     stamps: Mapping[str, list[int] | None]
     #: Number of a band -> how far its image lies off; those without one lie where the product says.
     shifts: Mapping[int, Shift] = field(default_factory=dict)
+    #: Its mask; None where the recipe wants none.
+    mask: MaskOfScene | None = None
 
     @property
     def id(self) -> str:
@@ -45,6 +58,7 @@ class EnmapReading:
             [asdict(band) for band in self.facts.bands],
             [[shift.east, shift.north] for shift in self.shifts_of_bands],
             [cell.id for cell in self.cells],
+            *([] if self.mask is None else [self.mask.id]),
         ]
         return hashlib.sha256(json.dumps(plain).encode()).hexdigest()
 
@@ -59,15 +73,19 @@ class EnmapReading:
 
 
 def scene_reading(
-    scene: pystac.Item, facts: SceneFacts, cells: Sequence[Cell], shifts: Mapping[int, Shift] | None = None
+    scene: pystac.Item,
+    facts: SceneFacts,
+    cells: Sequence[Cell],
+    shifts: Mapping[int, Shift] | None = None,
+    mask: MaskOfScene | None = None,
 ) -> EnmapReading:
     """The reading of a scene over some cells, in the order of these."""
     stamps = {key: file_stamp(asset.href) for key, asset in sorted(scene.assets.items())}
-    return EnmapReading(scene, facts, tuple(sorted(cells)), stamps, shifts or {})
+    return EnmapReading(scene, facts, tuple(sorted(cells)), stamps, shifts or {}, mask)
 
 
 def as_enmap_reading(reading: EnmapReading, season: int) -> Reading:
     """A reading as the pipeline knows it."""
     pixels = sum((cell.size // COARSE) ** 2 for cell in reading.cells)
-    size = pixels * (NUMBER_BYTES * len(reading.facts.bands) + FLAG_BYTES)
+    size = pixels * (NUMBER_BYTES * len(reading.facts.bands) + FLAG_BYTES + (MASK_BYTES if reading.mask else 0))
     return Reading("enmap", reading.id, season, reading.cells, size, reading, reading.scene.id)

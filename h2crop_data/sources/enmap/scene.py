@@ -31,6 +31,7 @@ from h2crop_data.grid import Cell, cells_of_area
 from h2crop_data.recipe.model import EnmapSettings
 from h2crop_data.sources.enmap.item_bands import item_differences
 from h2crop_data.sources.enmap.layers import flags_on, layers_elsewhere, read_layers
+from h2crop_data.sources.enmap.mask_result import mask_facts, mask_in
 from h2crop_data.sources.scenes import PinnedItems, kept_identity
 from h2crop_data.sources.units import ProvisionalResult, Unit, UnitResult
 
@@ -68,6 +69,8 @@ class EnmapScenes(PinnedItems):
     facts: Mapping[str, SceneFacts | H2cropError] = field(default_factory=dict)
     #: Scene -> the result of the unit that matched it; empty before they were run.
     matches: Mapping[str, UnitResult] = field(default_factory=dict)
+    #: Scene -> the result of the unit that made its mask; empty before they were run.
+    masks: Mapping[str, UnitResult] = field(default_factory=dict)
 
     def only(self, wanted: set[str]) -> EnmapScenes:
         """Some of the scenes."""
@@ -79,9 +82,13 @@ class EnmapScenes(PinnedItems):
         return replace(self, facts={**self.facts, **facts})
 
 
-def scene_unit(item: pystac.Item, source: EnmapSettings, cell_size: int) -> Unit:
-    """The unit of work that looks at a scene. What it finds follows from the item, which the input hash has."""
+def scene_unit(item: pystac.Item, source: EnmapSettings, cell_size: int, mask: Unit) -> Unit:
+    """The unit of work that looks at a scene. What it finds follows from the item, which the input hash has.
+
+    mask: the unit that makes its mask, which is needed where its pixels count as flagged.
+    """
     bands = source.bands.model_dump(mode="json")
+    applied = source.own_flag_mask != 0
     return Unit(
         kind="scene",
         step="enmap cells",
@@ -91,6 +98,7 @@ def scene_unit(item: pystac.Item, source: EnmapSettings, cell_size: int) -> Unit
         inputs=[kept_identity(item), {key: file_stamp(asset.href) for key, asset in item.assets.items()}],
         settings={"cell_size": cell_size, "bands": bands, "flagged": sorted(set(source.flagged))},
         compute=partial(look_at_scene, item, source, cell_size),
+        needs=(mask,) if applied else (),
         implied=True,
     )
 
@@ -98,6 +106,7 @@ def scene_unit(item: pystac.Item, source: EnmapSettings, cell_size: int) -> Unit
 def look_at_scene(item: pystac.Item, source: EnmapSettings, cell_size: int, needs: Sequence[Path]) -> bytes:
     """Facts and cells of a scene as JSON. Raises SceneError for one that cannot be used, ReadError.
 
+    needs: the result of the unit that makes its mask, where its pixels count as flagged.
     Provisional where no pixel of its image could be read: that costs the blocks of the scene when they are built.
     """
     product = metadata_of(item)
@@ -123,10 +132,19 @@ def look_at_scene(item: pystac.Item, source: EnmapSettings, cell_size: int, need
         noisy_nm=tuple(bands[i].wavelength for i in findings.noisy),
         notes=tuple(notes),
     )
-    cells = imaged_cells(flags, image.grid, cell_size, source.flag_mask)
+    own = [hidden_by_own(file, source.own_flag_mask) for file in needs]
+    cells = imaged_cells(flags, image.grid, cell_size, source.flag_mask, own[0] if own else None)
     document = {"facts": asdict(facts), "cells": {cell.id: flagged for cell, flagged in cells.items()}}
     result = json.dumps(document).encode()
     return ProvisionalResult(result) if unread else result
+
+
+def hidden_by_own(file: Path, bits: int) -> NDArray[np.bool_]:
+    """The pixels (y, x) of a scene with some bits of its mask. Raises SceneError where clouds were not looked for."""
+    facts = mask_facts(file)
+    if facts.reason:
+        raise SceneError(f"its clouds are unknown: {facts.reason}; `enmap.mask: report` takes the scene")
+    return np.asarray((mask_in(file) & bits) != 0)
 
 
 def scene_facts(result: bytes) -> SceneFacts:
@@ -234,14 +252,23 @@ def examine_sample(image: Image, flags: NDArray[np.uint16], bands: Sequence[Band
     return examine_bands(values[:, inside if inside.any() else slice(None)] * REFLECTANCE_SCALE, bands)
 
 
-def imaged_cells(flags: NDArray[np.uint16], grid: GeoBox, cell_size: int, flag_mask: int) -> dict[Cell, float]:
+def imaged_cells(
+    flags: NDArray[np.uint16],
+    grid: GeoBox,
+    cell_size: int,
+    flag_mask: int,
+    further: NDArray[np.bool_] | None = None,
+) -> dict[Cell, float]:
     """The cells that a scene imaged wholly, and the share of their pixels with a flag of `flag_mask`.
 
-    flags: (y, x) of the whole image, whose grid is `grid`.
+    flags: (y, x) of the whole image, whose grid is `grid`. further: pixels (y, x) that count as flagged besides.
     """
     found = {}
     for cell in cells_of_area(shapely.box(*grid.boundingbox.bbox), str(grid.crs), cell_size, "inside"):
         under = footprint_or(flags, grid, cell.geobox(COARSE), outside=ENMAP_FLAGS["outside"])
         if not (under & ENMAP_FLAGS["outside"]).any():
-            found[cell] = float(((under & flag_mask) != 0).mean())
+            flagged = (under & flag_mask) != 0
+            if further is not None:
+                flagged |= footprint_or(further, grid, cell.geobox(COARSE), outside=True)
+            found[cell] = float(flagged.mean())
     return found

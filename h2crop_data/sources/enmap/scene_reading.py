@@ -11,6 +11,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from math import ceil, floor
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,7 +20,7 @@ from odc.geo.geobox import GeoBox
 from rasterio.windows import Window
 
 from h2crop_data.catalog.access import raster_geobox, read_window, tile_shape
-from h2crop_data.constants import COARSE, ENMAP_FLAGS, REFLECTANCE_FILL
+from h2crop_data.constants import COARSE, ENMAP_FLAGS, ENMAP_MASK_FLAGS, REFLECTANCE_FILL
 from h2crop_data.enmap.product import Band, enmap_reflectance
 from h2crop_data.enmap.quality import footprint_or
 from h2crop_data.enmap.resample import resample_cubic
@@ -27,13 +28,15 @@ from h2crop_data.errors import SceneError
 from h2crop_data.grid import Cell, transformer
 from h2crop_data.shift import Shift
 from h2crop_data.sources.enmap.layers import read_flags
+from h2crop_data.sources.enmap.mask_result import mask_in
 from h2crop_data.sources.enmap.readings import EnmapReading
 from h2crop_data.sources.timing import Stopwatch
 
 #: Source pixels around a cell, for the kernel of cubic convolution.
 CUBIC_MARGIN = 3
-#: Small tiles are read together, so many pixels along a side, at least half of it.
-READ_SIDE = 512
+#: Small tiles are read together, so many pixels along a side, at least half of it; of these so many rows at once: the
+#: layers have larger tiles than the image may have, and what is read at once should fit into a processor's cache.
+READ_SIDE, READ_ROWS = 512, 64
 
 
 class PixelBox(NamedTuple):
@@ -45,13 +48,21 @@ class PixelBox(NamedTuple):
     right: int
 
     def common(self, other: PixelBox) -> PixelBox:
-        """The pixels of both; empty where bottom or right is not beyond top or left."""
+        """The pixels of both; false where there are none."""
         return PixelBox(
             max(self.top, other.top),
             min(self.bottom, other.bottom),
             max(self.left, other.left),
             min(self.right, other.right),
         )
+
+    def __bool__(self) -> bool:
+        return self.bottom > self.top and self.right > self.left
+
+    @property
+    def window(self) -> Window:
+        """Its pixels as rasterio reads them."""
+        return Window(self.left, self.top, self.right - self.left, self.bottom - self.top)
 
     def within(self, outer: PixelBox) -> tuple[slice, slice]:
         """Its rows and columns in an array of the pixels of `outer`."""
@@ -70,6 +81,13 @@ class CellOfScene:
     values: NDArray[np.int16]
     #: (y, x) uint16, as ENMAP_FLAGS.
     quality: NDArray[np.uint16]
+    #: (y, x) uint8, as ENMAP_MASK_FLAGS; None where the recipe wants none.
+    mask: NDArray[np.uint8] | None = None
+
+    @property
+    def arrays(self) -> tuple[NDArray[Any], ...]:
+        """What is stored of it, in the order of the format's arrays."""
+        return (self.values, self.quality) if self.mask is None else (self.values, self.quality, self.mask)
 
 
 @dataclass
@@ -94,22 +112,35 @@ def read_cells(reading: EnmapReading, watch: Stopwatch) -> Iterator[CellOfScene]
     image, numbers = scene.assets["image"].href, [band.number for band in bands]
     with watch.step("read EnMAP"):
         grid, tile = raster_geobox(image, "int16"), tile_shape(image)
+        own = None if reading.mask is None else mask_on(grid, reading.mask.file)
     boxes = {cell: cell_box(grid, cell, reading.shifts_of_bands) for cell in reading.cells}
     begun: dict[Cell, CellInFile] = {}
     for box, cells in boxes_to_read(boxes, grid, tile):
-        window = Window(box.left, box.top, box.right - box.left, box.bottom - box.top)
         with watch.step("read EnMAP"):
-            pixels, _ = read_window(image, window, numbers)
-            flags = read_flags(scene, grid, window, numbers)
-        with watch.step("resample EnMAP"):
-            for cell in cells:
-                part = begun.setdefault(cell, nothing_read(cell, boxes[cell], len(bands)))
-                put_in(part, box, pixels, flags)
-        del pixels
-        for cell in [cell for cell in cells if begun[cell].to_come == 0]:
+            flags = read_flags(scene, grid, box.window, numbers)
+        for rows in strips_of(box, tile[0]):
+            with watch.step("read EnMAP"):
+                pixels, _ = read_window(image, rows.window, numbers)
+            touched = [cell for cell in cells if boxes[cell].common(rows)]
             with watch.step("resample EnMAP"):
-                whole = on_lattice(begun.pop(cell), grid, bands, reading.shifts_of_bands, reading.facts.nodata)
-            yield whole
+                for cell in touched:
+                    part = begun.setdefault(cell, nothing_read(cell, boxes[cell], len(bands)))
+                    put_in(part, rows, pixels, flags[rows.within(box)])
+            del pixels
+            for cell in [cell for cell in touched if begun[cell].to_come == 0]:
+                with watch.step("resample EnMAP"):
+                    whole = on_lattice(begun.pop(cell), grid, bands, reading.shifts_of_bands, reading.facts.nodata, own)
+                yield whole
+
+
+def mask_on(grid: GeoBox, file: Path | None) -> NDArray[np.uint8]:
+    """The mask (y, x) of a whole scene. Raises SceneError without one, and for that of an image of another size."""
+    if file is None:
+        raise SceneError("nobody looked for its clouds")
+    mask = mask_in(file)
+    if mask.shape != tuple(grid.shape):
+        raise SceneError(f"its mask has {mask.shape} pixels, its image {tuple(grid.shape)}: the image was replaced")
+    return mask
 
 
 def cell_box(grid: GeoBox, cell: Cell, shifts: Sequence[Shift]) -> PixelBox:
@@ -129,7 +160,7 @@ def cell_box(grid: GeoBox, cell: Cell, shifts: Sequence[Shift]) -> PixelBox:
         floor(row.min()) - margin, ceil(row.max()) + margin, floor(column.min()) - margin, ceil(column.max()) + margin
     )
     box = around.common(PixelBox(0, height, 0, width))
-    if box.bottom <= box.top or box.right <= box.left:
+    if not box:
         raise SceneError(f"the scene does not reach the cell {cell.id}")
     return box
 
@@ -154,6 +185,13 @@ def boxes_to_read(
         yield PixelBox(top, bottom, left, right), cells
 
 
+def strips_of(box: PixelBox, tile_rows: int) -> Iterator[PixelBox]:
+    """A box in parts of whole rows of the file's internal tiles, from north to south."""
+    height = tile_rows * max(1, READ_ROWS // tile_rows)
+    for top in range(box.top - box.top % height, box.bottom, height):
+        yield box._replace(top=max(box.top, top), bottom=min(box.bottom, top + height))
+
+
 def nothing_read(cell: Cell, box: PixelBox, bands: int) -> CellInFile:
     """A cell of which nothing is read."""
     shape = (box.bottom - box.top, box.right - box.left)
@@ -170,20 +208,32 @@ def put_in(part: CellInFile, box: PixelBox, numbers: NDArray[np.int16], flags: N
 
 
 def on_lattice(
-    part: CellInFile, grid: GeoBox, bands: Sequence[Band], shifts: Sequence[Shift], nodata: int
+    part: CellInFile,
+    grid: GeoBox,
+    bands: Sequence[Band],
+    shifts: Sequence[Shift],
+    nodata: int,
+    own: NDArray[np.uint8] | None = None,
 ) -> CellOfScene:
-    """A cell's stored pixels. shifts: of each band. A flag counts where any band's footprint meets it."""
+    """A cell's stored pixels. shifts: of each band. A flag counts where any band's footprint meets it.
+
+    own: the mask (y, x) of the whole scene, whose bits count in the same way.
+    """
     box, target = part.box, part.cell.geobox(COARSE)
     source = grid[box.top : box.bottom, box.left : box.right]
     reflectance = enmap_reflectance(part.numbers, bands, nodata)
     values = np.empty((len(bands), *target.shape), np.int16)
     quality = np.zeros(target.shape, np.uint16)
+    of_cell = None if own is None else own[box.top : box.bottom, box.left : box.right]
+    mask = None if own is None else np.zeros(target.shape, np.uint8)
     for shift in sorted(set(shifts)):
         of_shift = places_of(shift, shifts)
         values[of_shift] = resample_cubic(reflectance[of_shift], source, target, shift)
         quality |= footprint_or(part.flags, source, target, ENMAP_FLAGS["outside"], shift)
+        if mask is not None and of_cell is not None:
+            mask |= footprint_or(of_cell, source, target, ENMAP_MASK_FLAGS["unseen"], shift)
     quality[(values == REFLECTANCE_FILL).all(axis=0)] |= ENMAP_FLAGS["outside"]
-    return CellOfScene(part.cell, values, quality)
+    return CellOfScene(part.cell, values, quality, mask)
 
 
 def places_of(shift: Shift, shifts: Sequence[Shift]) -> Any:

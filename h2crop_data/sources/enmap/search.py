@@ -11,8 +11,9 @@ import pystac
 import shapely
 from shapely.geometry.base import BaseGeometry
 
+from h2crop_data.catalog.footprints import footprint
 from h2crop_data.catalog.item_facts import ENMAP_NAME, enmap_scene, processing_version
-from h2crop_data.catalog.items import acquired, footprint
+from h2crop_data.catalog.items import LAST, acquired_if_stated
 from h2crop_data.errors import SceneError
 from h2crop_data.grid import LONLAT, to_crs
 from h2crop_data.progress import Progress, silent
@@ -29,7 +30,8 @@ class SceneSighting:
 
     id: str
     season: int
-    time: datetime
+    #: None where the item does not state it.
+    time: datetime | None
     #: Ten digits, and three; empty where the name is no product's.
     datatake: str
     tile: str
@@ -52,7 +54,7 @@ class SceneSighting:
     def row(self) -> dict[str, Any]:
         """The scene as JSON, without its item."""
         values = {name: getattr(self, name) for name in self.__dataclass_fields__ if name != "item"}
-        return {**values, "time": self.time.isoformat()}
+        return {**values, "time": self.time and self.time.isoformat()}
 
 
 @dataclass(frozen=True)
@@ -88,7 +90,7 @@ def search_enmap(
         of_season = [listed_sighting(one, season, area, places[one.item.id], listed.served) for one in found]
         taken = [places[one.id] for one in of_season if one.taken]
         covered[season] = share_of(area, shapely.union_all([place for place in taken if place is not None]))
-        scenes += sorted(of_season, key=lambda one: (one.time, one.id))
+        scenes += sorted(of_season, key=lambda one: (one.time or LAST, one.id))
     progress(len(seasons), len(seasons), "searched")
     return SearchedArea(scenes, covered)
 
@@ -115,7 +117,7 @@ def listed_sighting(
     return SceneSighting(
         id=item.id,
         season=season,
-        time=acquired(item),
+        time=acquired_if_stated(item),
         datatake=name["datatake"] if name else "",
         tile=name["tile"] if name else "",
         version=processing_version(item),

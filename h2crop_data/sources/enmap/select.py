@@ -21,6 +21,7 @@ from h2crop_data.progress import silent
 from h2crop_data.recipe.catalogs import catalogs_in_order
 from h2crop_data.recipe.model import EnmapSettings
 from h2crop_data.sources.catalogs import search_in_order
+from h2crop_data.sources.enmap.masks import mask_unit
 from h2crop_data.sources.enmap.scene import EnmapScenes, SceneFacts, scene_cells, scene_facts, scene_unit
 from h2crop_data.sources.scenes import SceneDecision, decision, unplaced, with_catalogs, without_retracted, year_range
 from h2crop_data.sources.source import Candidate, Observed, Request, Scene
@@ -75,7 +76,11 @@ def choose_enmap(source: EnmapSettings, request: Request) -> Observed:
     allowed = set(cells_of_area(request.area, request.crs, request.cell_size, request.cell_rule))
     best: dict[tuple[str, Cell], tuple[float, str, Candidate]] = {}
     usable: dict[str, pystac.Item] = {}
-    units = {item.id: scene_unit(item, source, request.cell_size) for item, refusal, _ in promising if refusal is None}
+    units = {
+        item.id: scene_unit(item, source, request.cell_size, mask_unit(item))
+        for item, refusal, _ in promising
+        if refusal is None
+    }
     looked_at = request.run_units(list(units.values()), SceneError)
     facts: dict[str, SceneFacts | H2cropError] = {}
     for item, reason, warning in promising:
@@ -149,7 +154,11 @@ def listed_scenes(
         own = served[stands] == served[name]
         why = "which was processed later" if own else f"which {served[stands]} has, an earlier catalog of the recipe"
         replaced.append(ListedScene(known[name], f"the same tile as {stands}, {why}"))
-    scenes = [ListedScene(item, *promise_of(item, source)) for item in products]
+    corrected = {item.id: wrong for one in reversed(found) for item, wrong in one.corrected}
+    scenes = []
+    for item in products:
+        refusal, warning = promise_of(item, source)
+        scenes.append(ListedScene(item, refusal, "; ".join(filter(None, [warning, corrected.get(item.id)]))))
     return ListedScenes(
         scenes, replaced, list(lost.values()), list({one.id: one for one in decisions}.values()), served
     )

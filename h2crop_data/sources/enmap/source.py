@@ -17,7 +17,10 @@ from h2crop_data.errors import H2cropError, MissingFileError, SceneError
 from h2crop_data.grid import Cell, ProcessingTile, tiles_of
 from h2crop_data.recipe.model import EnmapSettings
 from h2crop_data.sources.enmap.assemble import EnmapTask, enmap_block, read_scene_into
+from h2crop_data.sources.enmap.columns import scene_mask_columns
 from h2crop_data.sources.enmap.format import REFERENCE_GAPS, enmap_format
+from h2crop_data.sources.enmap.mask_result import mask_facts
+from h2crop_data.sources.enmap.masks import MASK_STEP, mask_unit
 from h2crop_data.sources.enmap.match import (
     MATCH_STEP,
     NOT_MATCHED,
@@ -28,7 +31,13 @@ from h2crop_data.sources.enmap.match import (
     match_unit,
     scene_match,
 )
-from h2crop_data.sources.enmap.readings import CUBE_ALGORITHM, EnmapReading, as_enmap_reading, scene_reading
+from h2crop_data.sources.enmap.readings import (
+    CUBE_ALGORITHM,
+    EnmapReading,
+    MaskOfScene,
+    as_enmap_reading,
+    scene_reading,
+)
 from h2crop_data.sources.enmap.scene import (
     EnmapScenes,
     SceneFacts,
@@ -53,7 +62,7 @@ from h2crop_data.sources.source import (
     SourceBlock,
 )
 from h2crop_data.sources.timing import Stopwatch
-from h2crop_data.sources.units import Results, Unit
+from h2crop_data.sources.units import Results, Unit, UnitResult
 from h2crop_data.splits.lists import ListedPatch, patch_outline, published_patch
 
 #: Files read of a scene: image and quality layers.
@@ -80,7 +89,7 @@ class Enmap(Source):
     )
 
     def format(self, settings: EnmapSettings, cell_size: int) -> SourceFormat:
-        return enmap_format(settings.bands.count, cell_size)
+        return enmap_format(settings.bands.count, cell_size, mask=settings.mask != "none")
 
     def observe(self, settings: EnmapSettings, request: Request) -> Observed:
         return choose_enmap(settings, request)
@@ -101,11 +110,13 @@ class Enmap(Source):
     def units(self, settings: EnmapSettings, pinned: EnmapScenes, blocks: Sequence[PlannedBlock]) -> list[list[Unit]]:
         # What they give is in the plan already, but in one of an earlier h2crop.
         cell_size = {block.scene: block.cells[0].size for block in blocks}
-        units = {
-            name: [scene_unit(pinned.by_id[name], settings, size)]
-            for name, size in cell_size.items()
-            if name in pinned.by_id and name not in pinned.facts
-        }
+        units: dict[str, list[Unit]] = defaultdict(list)
+        for name in cell_size.keys() & pinned.by_id.keys():
+            mask = mask_unit(pinned.by_id[name])
+            if name not in pinned.facts:
+                units[name].append(scene_unit(pinned.by_id[name], settings, cell_size[name], mask))
+            if settings.mask != "none":
+                units[name].append(mask)
         return [units.get(block.scene, []) for block in blocks]
 
     def matching_units(
@@ -137,11 +148,14 @@ class Enmap(Source):
 
     def with_results(self, pinned: EnmapScenes, units: Sequence[Unit], results: Results) -> EnmapScenes:
         known = [(unit, results[unit.id]) for unit in units]
-        looked_at = {unit.name: result for unit, result in known if unit.step != MATCH_STEP}
-        matched = {unit.name: result for unit, result in known if unit.step == MATCH_STEP}
+        matched, masked = (
+            {unit.name: result for unit, result in known if unit.step == step} for step in (MATCH_STEP, MASK_STEP)
+        )
+        looked_at = {unit.name: result for unit, result in known if unit.step not in (MATCH_STEP, MASK_STEP)}
         return replace(
             pinned.with_facts({name: result.error or scene_facts(result.read()) for name, result in looked_at.items()}),
             matches={**pinned.matches, **matched},
+            masks={**pinned.masks, **masked},
         )
 
     def files(self, pinned: EnmapScenes) -> dict[str, bytes]:
@@ -179,7 +193,7 @@ class Enmap(Source):
         return patches
 
     def flag_masks(self, settings: EnmapSettings) -> dict[str, int]:
-        return {"enmap_quality": settings.flag_mask}
+        return {"enmap_quality": settings.flag_mask, "enmap_mask": settings.own_flag_mask}
 
     def counts(self, pinned: EnmapScenes) -> dict[str, int]:
         return {"enmap_scenes": len(pinned.items)}
@@ -210,14 +224,27 @@ class Enmap(Source):
         facts = pinned.facts.get(name, unknown)
         if isinstance(facts, H2cropError):
             return EnmapTask(settings, facts)
-        if settings.coregistration == "none":
-            return EnmapTask(settings, scene_reading(scene, facts, cells))
+        columns, shifts = {}, {}
         try:
-            match, decision = self.match(settings, pinned, name)
+            mask = self.mask(settings, pinned, name)
+            if settings.coregistration != "none":
+                match, decision = self.match(settings, pinned, name)
+                columns = match_columns(match, decision)
+                shifts = {band.number: decision.shifts[band.detector] for band in facts.bands}
         except H2cropError as error:
             return EnmapTask(settings, error)
-        shifts = {band.number: decision.shifts[band.detector] for band in facts.bands}
-        return EnmapTask(settings, scene_reading(scene, facts, cells, shifts), columns=match_columns(match, decision))
+        if mask is not None and mask.file is not None:
+            columns |= scene_mask_columns(mask_facts(mask.file))
+        return EnmapTask(settings, scene_reading(scene, facts, cells, shifts, mask), columns=columns)
+
+    def mask(self, settings: EnmapSettings, pinned: EnmapScenes, scene: str) -> MaskOfScene | None:
+        """What is known of the mask of a scene; None where a recipe wants none. Raises the error of its unit."""
+        if settings.mask == "none":
+            return None
+        result = pinned.masks.get(scene, UnitResult())
+        if result.error is not None:
+            raise result.error
+        return MaskOfScene(mask_unit(pinned.by_id[scene]).id, result.file)
 
     def match(self, settings: EnmapSettings, pinned: EnmapScenes, scene: str) -> tuple[SceneMatch, MatchDecision]:
         """What was found of a scene's shift and what becomes of it.

@@ -30,7 +30,7 @@ ALGORITHM = 3
 #: Top, bottom, left, right in pixels of 10 m of a granule's grid: first row, row after the last, and so on.
 Box = tuple[int, int, int, int]
 #: Settings that change no pixel.
-NO_PIXELS = frozenset({"catalog", "memory", "connections", "clouds.l1c"})
+NO_PIXELS = frozenset({"catalog", "memory", "connections", "clouds.l1c", "max_missing_acquisitions"})
 #: Bytes of a pixel of a part: two a band, one for the clear looks, two for the day.
 PIXEL_BYTES = 3
 #: MiB that a worker takes to read a unit beside its pixels (264 are GDAL's caches), and for each connection: estimated,

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 import pystac
 from shapely.geometry.base import BaseGeometry
 
+from h2crop_data.catalog.expected_acquisitions import acquisition_series
 from h2crop_data.catalog.item_facts import asset_of_band, datastrip_asset, offset_evidence, sentinel2_asset
 from h2crop_data.catalog.items import number_of
 from h2crop_data.errors import PlanError, SceneError
@@ -15,9 +16,10 @@ from h2crop_data.recipe.catalogs import none_found
 from h2crop_data.recipe.model import Sentinel2Settings
 from h2crop_data.sentinel2.reference import REFERENCE_BANDS
 from h2crop_data.sentinel2.reflectance import decide_offset
-from h2crop_data.sources.scenes import PinnedItems, SceneDecision, decision, with_catalogs
+from h2crop_data.sources.scenes import PinnedItems, SceneDecision, decision, with_catalogs, year_range
+from h2crop_data.sources.sentinel2.archive import Acquisitions, as_plain, check_missing
 from h2crop_data.sources.sentinel2.detectors import l2a_bands
-from h2crop_data.sources.sentinel2.found import find_scenes
+from h2crop_data.sources.sentinel2.found import find_scenes, sightings_of_other_seasons
 from h2crop_data.sources.sentinel2.granules import GranuleGrid
 from h2crop_data.sources.sentinel2.select_l1c import L1cScenes, choose_l1c, with_missing
 from h2crop_data.sources.source import Request
@@ -36,14 +38,24 @@ class Sentinel2Scenes(PinnedItems):
     grids: Mapping[str, GranuleGrid] = field(default_factory=dict)
     #: Unit of work -> the masks that it gave, or its error, as far as they were made.
     masks: Mapping[str, UnitResult] = field(default_factory=dict)
+    #: By tile, the acquisitions that the catalog lists, and those that it lacks.
+    acquisitions: Acquisitions = field(default_factory=dict)
+    #: What is strange about the searches.
+    notes: list[str] = field(default_factory=list)
 
     @classmethod
     def of(
-        cls, items: list[pystac.Item], decisions: Sequence[SceneDecision], l1c: Sequence[pystac.Item] = ()
+        cls,
+        items: list[pystac.Item],
+        decisions: Sequence[SceneDecision],
+        l1c: Sequence[pystac.Item] = (),
+        acquisitions: Acquisitions | None = None,
+        notes: Sequence[str] = (),
     ) -> Sentinel2Scenes:
         """Items with the offsets that were decided on."""
         taken = {one.id: one.offset for one in decisions if one.sensor == "sentinel2" and one.taken}
-        return cls(items, {name: offset for name, offset in taken.items() if offset is not None}, list(l1c))
+        offsets = {name: offset for name, offset in taken.items() if offset is not None}
+        return cls(items, offsets, list(l1c), acquisitions=acquisitions or {}, notes=list(notes))
 
 
 def choose_sentinel2(
@@ -51,7 +63,8 @@ def choose_sentinel2(
 ) -> tuple[Sentinel2Scenes, list[SceneDecision]]:
     """The Sentinel-2 items of a season over some places (longitude, latitude), and the decision on each found.
 
-    Raises PlanError listing the scenes whose offset cannot be decided, unless the recipe records gaps.
+    Raises PlanError listing the scenes whose offset cannot be decided, unless the recipe records gaps, and where more
+    acquisitions lack than the recipe allows.
     """
     found = find_scenes(source, request, places, "Sentinel-2")
     if found.is_empty:
@@ -81,7 +94,8 @@ def choose_sentinel2(
             decisions.append(decision(item, "sentinel2", reason))
             undecided.append(f"{item.id}: {reason}")
             continue
-        warning = "; ".join(filter(None, [offset.warning, twin_warning(item, found.twins)]))
+        notes = [offset.warning, twin_warning(item, found.twins), found.corrected.get(item.id, "")]
+        warning = "; ".join(filter(None, notes))
         decisions.append(decision(item, "sentinel2", None, offset.offset, offset.reason, warning))
         # A plan over a country holds many thousands of items: only what the build reads is kept of each.
         item.assets = {key: item.assets[key] for key in keys}
@@ -96,8 +110,11 @@ def choose_sentinel2(
     decisions = with_catalogs(with_filler_warnings(decisions, kept.fillers), found.served)
     l1c = L1cScenes() if source.clouds.l1c is None else choose_l1c(source.clouds, request, places, taken)
     decisions = [*with_missing(decisions, l1c), *l1c.decisions]
+    elsewhere = [*l1c.sightings, *sightings_of_other_seasons(source, request, places)]
+    acquisitions = as_plain(acquisition_series(found.sightings, elsewhere, *year_range(request.season)))
+    check_missing(acquisitions, source.max_missing_acquisitions, request.season)
     decisions = sorted(decisions, key=lambda one: one.id)
-    return Sentinel2Scenes.of(taken, decisions, l1c.items), decisions
+    return Sentinel2Scenes.of(taken, decisions, l1c.items, acquisitions, [*found.notes, *l1c.notes]), decisions
 
 
 def reference_assets(item: pystac.Item) -> list[str]:

@@ -9,6 +9,7 @@ import pystac
 from shapely.geometry.base import BaseGeometry
 
 from h2crop_data.catalog.acquisitions import l1c_of_items
+from h2crop_data.catalog.expected_acquisitions import Sighting
 from h2crop_data.catalog.item_facts import offset_evidence, sentinel2_asset
 from h2crop_data.errors import PlanError, SceneError
 from h2crop_data.recipe.model import Clouds
@@ -27,6 +28,9 @@ class L1cScenes:
     decisions: list[SceneDecision] = field(default_factory=list)
     #: L2A items that are used -> why there is no L1C of them.
     missing: dict[str, str] = field(default_factory=dict)
+    #: The acquisitions that their catalog lists.
+    sightings: list[Sighting] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
 
 def choose_l1c(
@@ -68,7 +72,7 @@ def choose_l1c(
     missing = missing_l1c(used, taken, kept.items, refused)
     if clouds.missing == "fail":
         check_l1c(missing)
-    return L1cScenes(taken, with_catalogs(decisions, found.served), missing)
+    return L1cScenes(taken, with_catalogs(decisions, found.served), missing, found.sightings, found.notes)
 
 
 def missing_l1c(

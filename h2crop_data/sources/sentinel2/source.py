@@ -21,6 +21,7 @@ from h2crop_data.sources.readings import ReadCounts, Reading, ToRead
 from h2crop_data.sources.scenes import PinnedItems, SceneDecision, item_identity, items_over, read_items
 from h2crop_data.sources.scratch import Scratch
 from h2crop_data.sources.sentinel2.alignment import alignment_of
+from h2crop_data.sources.sentinel2.archive import explain_acquisitions
 from h2crop_data.sources.sentinel2.assemble import Sentinel2Task, read_into, sentinel2_block
 from h2crop_data.sources.sentinel2.format import sentinel2_format
 from h2crop_data.sources.sentinel2.granules import grid_from_result, grid_unit
@@ -101,13 +102,16 @@ class Sentinel2(Source):
         return {**pinned.files(self.name), **PinnedItems(pinned.l1c).files(L1C_FILE)}
 
     def facts(self, pinned: Sentinel2Scenes) -> dict[str, Any]:
-        return {"items": {self.name: len(pinned.items), **({L1C_FILE: len(pinned.l1c)} if pinned.l1c else {})}}
+        items = {self.name: len(pinned.items), **({L1C_FILE: len(pinned.l1c)} if pinned.l1c else {})}
+        return {"items": items, "acquisitions": pinned.acquisitions, "notes": {self.name: pinned.notes}}
 
     def load(
         self, facts: Mapping[str, Any], read: ReadFile, scenes: Sequence[SceneDecision], *, whole: bool
     ) -> Sentinel2Scenes:
         l1c = read_items(L1C_FILE, facts, read) if L1C_FILE in facts["items"] else []
-        return Sentinel2Scenes.of(read_items(self.name, facts, read), scenes, l1c)
+        # Plans of earlier versions do not compare.
+        acquisitions, notes = facts.get("acquisitions"), facts.get("notes", {}).get(self.name, [])
+        return Sentinel2Scenes.of(read_items(self.name, facts, read), scenes, l1c, acquisitions, notes)
 
     def counts(self, pinned: Sentinel2Scenes) -> dict[str, int]:
         return {"sentinel2_scenes": len(pinned.items)}
@@ -183,6 +187,12 @@ class Sentinel2(Source):
     def months_without(self, pinned: Sentinel2Scenes, season: int) -> list[int]:
         months = {look.moment.month for look in looks_of(pinned.items, season)}
         return [month for month in range(1, MONTHS + 1) if month not in months]
+
+    def what_was_read(self, pinned: Sentinel2Scenes) -> tuple[dict[str, Any], list[str]]:
+        return {"acquisitions": pinned.acquisitions} if pinned.acquisitions else {}, pinned.notes
+
+    def explain(self, facts: Mapping[str, Any]) -> list[str]:
+        return explain_acquisitions(facts.get("acquisitions", {}))
 
     def dates(self, settings: Sentinel2Settings, pinned: Sentinel2Scenes) -> dict[str, list[dict[str, Any]]]:
         found = [

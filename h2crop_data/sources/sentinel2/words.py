@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from h2crop_data.constants import FINE_BANDS, MONTHS
 from h2crop_data.cube.index import IndexTables
@@ -15,6 +16,7 @@ from h2crop_data.datasheet.markdown import code, count, listing, plain, plural, 
 from h2crop_data.datasheet.quality import NAMED, band_row
 from h2crop_data.datasheet.words import Coordinates, SourceWords
 from h2crop_data.recipe.model import Clouds, Sentinel2Settings
+from h2crop_data.sources.sentinel2.archive import Acquisitions, counts_of
 from h2crop_data.sources.sentinel2.format import DECISIONS, REFINEMENT_WORDS, TRUSTED
 
 #: Columns of the samples index that name scenes, and what is wrong with these.
@@ -51,6 +53,7 @@ class Sentinel2Words(SourceWords):
             found.append(masked_dates(tables))
         if any("alignment" in dates for dates in tables.dates.values()):
             found.append(shifted_dates(tables))
+        found += [listed] if (listed := listed_acquisitions(tables)) else []
         return found
 
     def faults(self, source: SourceFormat, tables: IndexTables) -> list[str]:
@@ -90,6 +93,11 @@ class Sentinel2Words(SourceWords):
             if shares is not None:
                 empty = [name for name, most in zip(MONTH_NAMES, shares.max(axis=0), strict=True) if most == 0]
                 limits += [f"{season}: no Sentinel-2 at all in {', '.join(empty)}."] if empty else []
+        if listed_acquisitions(tables):
+            limits.append(
+                "Gaps of the archive are counted by series of acquisitions that are seen at other times; a series that "
+                "the catalogs lack as a whole is not known to be missing."
+            )
         samples = everything(tables)
         if "s2_offset" in samples:
             offsets = sorted({int(number) for number in samples["s2_offset"].dropna()} - {0})
@@ -173,6 +181,37 @@ def shifted_dates(tables: IndexTables) -> list[str]:
         *(one.replace("_", " ") for one in (*DECISIONS, *REFINEMENT_WORDS)),
     ]
     return table(columns, rows)
+
+
+def listed_acquisitions(tables: IndexTables) -> list[str]:
+    """Month by month, the acquisitions that catalogs list, of those that the ten-day cycle gives, over all tiles."""
+    seasons = {}
+    for season, parts in tables.sources.items():
+        counts = season_counts([facts["acquisitions"] for facts in parts.values() if "acquisitions" in facts])
+        if counts:
+            seasons[season] = counts
+    rows = []
+    for month in range(MONTHS):
+        cells = []
+        for counts in seasons.values():
+            found, missing = np.sum(list(counts.values()), axis=0)[:, month]
+            tiles = sum(bool(of_tile[1, month]) for of_tile in counts.values())
+            lacking = f" ({plural(tiles, 'tile')} with gaps)" if tiles else ""
+            cells.append(f"{count(int(found))} of {count(int(found + missing))}{lacking}")
+        rows.append([MONTH_NAMES[month], *cells])
+    columns = ["month", *(f"acquisitions listed, of those by the ten-day cycle, {season}" for season in seasons)]
+    return table(columns, rows) if seasons else []
+
+
+def season_counts(parts: Sequence[Acquisitions]) -> dict[str, NDArray[np.int64]]:
+    """By tile (found or missing, month), of a season's parts; the one that saw most of a tile counts."""
+    counts: dict[str, NDArray[np.int64]] = {}
+    for acquisitions in parts:
+        for tile, series in acquisitions.items():
+            own = counts_of(series)
+            if tile not in counts or own.sum() > counts[tile].sum():
+                counts[tile] = own
+    return counts
 
 
 def band_names(source: SourceFormat) -> Sequence[str]:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from h2crop_data.constants import ENMAP_FLAGS, REFLECTANCE_FILL
+from h2crop_data.constants import ENMAP_FLAGS, ENMAP_MASK_FLAGS, OBSCURED_BY_OWN, REFLECTANCE_FILL
 from h2crop_data.validation.checks.source_checks import Arrays, BlockValues, DerivedColumn, SourceChecks, ValueCheck
 from h2crop_data.validation.release import IMPORTED
 from h2crop_data.validation.values import Problem, wrong_samples
@@ -23,6 +23,8 @@ FLAGS_OF_LAYERS = {
     "quality_testflags": ("interpolated", "saturated", "artefact", "reduced_quality", "low_quality"),
     "defective_pixel_mask": ("defective",),
 }
+#: The flags that our own mask is held against.
+LAYERS_COMPARED = ENMAP_FLAGS["cloud"] | ENMAP_FLAGS["cloud_shadow"]
 
 
 class EnmapChecks(SourceChecks[None]):
@@ -46,7 +48,8 @@ class EnmapChecks(SourceChecks[None]):
         flagged = settings.get("flagged")
         if not isinstance(flagged, list) or not all(isinstance(flag, str) and flag in ENMAP_FLAGS for flag in flagged):
             return None
-        return {"enmap_quality": sum(ENMAP_FLAGS[flag] for flag in set(flagged))}
+        own = OBSCURED_BY_OWN if settings.get("mask") == "apply" else 0
+        return {"enmap_quality": sum(ENMAP_FLAGS[flag] for flag in set(flagged)), "enmap_mask": own}
 
     def check_values(self, block: BlockValues) -> ValueCheck[None]:
         """Flags against reflectance."""
@@ -60,7 +63,10 @@ class EnmapChecks(SourceChecks[None]):
         bits = sum(ENMAP_FLAGS[flag] for flag in lost)
         counted = (self.flag_masks(season) or {"enmap_quality": 0})["enmap_quality"]
         shares = {"enmap_cloud_share": ENMAP_FLAGS["cloud"], "enmap_flagged_share": counted}
-        return frozenset(column for column, mask in shares.items() if mask & bits)
+        unknown = {column for column, mask in shares.items() if mask & bits}
+        if bits & LAYERS_COMPARED:
+            unknown |= {"enmap_mask_disagreement", "enmap_mask_alone"}
+        return frozenset(unknown)
 
     def derived_columns(self, season: int, arrays: Arrays, *, imported: bool) -> Iterator[DerivedColumn]:
         """Shares of fill, of clouds and of flagged pixels."""
@@ -70,14 +76,36 @@ class EnmapChecks(SourceChecks[None]):
             quality = arrays["enmap_quality"]
             yield DerivedColumn("enmap_cloud_share", "enmap_quality", share_with(quality, ENMAP_FLAGS["cloud"]))
             masks = self.flag_masks(season)
+            mask = arrays.get("enmap_mask")
             if masks is not None:
-                flagged = share_with(quality, masks["enmap_quality"])
-                yield DerivedColumn("enmap_flagged_share", "enmap_quality", flagged)
+                flagged = (quality & masks["enmap_quality"]) != 0
+                if mask is not None:
+                    flagged = flagged | ((mask & masks["enmap_mask"]) != 0)
+                yield DerivedColumn("enmap_flagged_share", "enmap_quality", float(flagged.mean()))
+            if mask is not None:
+                yield from mask_shares(mask, quality)
 
 
 def share_with(quality: NDArray[np.uint16], mask: int) -> float:
     """The share of pixels with one of some flags."""
     return float(((quality & mask) != 0).mean())
+
+
+def mask_shares(mask: NDArray[np.uint8], quality: NDArray[np.uint16]) -> Iterator[DerivedColumn]:
+    """Shares of what `enmap_mask` (y30, x30) says, of the pixels it looked at; none where it looked at none."""
+    seen = (mask & ENMAP_MASK_FLAGS["unseen"]) == 0
+    if not seen.any():
+        return
+    mask, quality = mask[seen], quality[seen]
+    own, theirs = (mask & OBSCURED_BY_OWN) != 0, (quality & LAYERS_COMPARED) != 0
+    shares = {
+        "enmap_own_cloud_share": (mask & ENMAP_MASK_FLAGS["cloud"]) != 0,
+        "enmap_own_shadow_share": (mask & ENMAP_MASK_FLAGS["cloud_shadow"]) != 0,
+        "enmap_mask_disagreement": own ^ theirs,
+        "enmap_mask_alone": own & ~theirs,
+    }
+    for column, found in shares.items():
+        yield DerivedColumn(column, "enmap_mask", float(found.mean()))
 
 
 def flag_problems(arrays: Arrays) -> Iterator[Problem]:

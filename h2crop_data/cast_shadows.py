@@ -14,12 +14,28 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from h2crop_data.sentinel2.neighbours import dilated, without_narrow
+from h2crop_data.disks import dilated, without_narrow
 
+#: Azimuth and elevation, or azimuth and zenith angle, in degrees; azimuth from north over east.
+Direction = tuple[float, float]
 #: Below this elevation in degrees a sun is taken to stand at it: shadows would be longer than any tile.
 LOWEST_CAST_SUN = 10.0
 #: Pixels in and out of a shadow that must tell at least.
 FEWEST_MATCHED = 100
+
+
+def apparent_sun(sun: Direction, view: Direction) -> Direction:
+    """The sun that would cast a cloud's shadow from where the cloud is seen.
+
+    sun: azimuth and elevation. view: azimuth of the satellite as the ground sees it, and its zenith angle. A cloud
+    appears moved away from the satellite by height x tan(zenith), its shadow lies height / tan(elevation) from the sun.
+    """
+    length = 1 / math.tan(math.radians(max(sun[1], LOWEST_CAST_SUN)))
+    aside = math.tan(math.radians(view[1]))
+    azimuth, satellite = math.radians(sun[0]), math.radians(view[0])
+    east = length * math.sin(azimuth) - aside * math.sin(satellite)
+    north = length * math.cos(azimuth) - aside * math.cos(satellite)
+    return math.degrees(math.atan2(east, north)) % 360, math.degrees(math.atan2(1, math.hypot(east, north)))
 
 
 def under_clouds(

@@ -1,0 +1,145 @@
+"""Answers of STAC APIs: each is whole, or asked for again, or an error; none is waited for without end."""
+
+from __future__ import annotations
+
+import json
+import random
+import time
+from contextlib import closing
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import Any
+
+from pystac_client.exceptions import APIError
+from pystac_client.stac_api_io import StacApiIO
+from requests import Request, Response
+from requests.exceptions import ChunkedEncodingError, RequestException, Timeout
+from requests.exceptions import ConnectionError as LostConnectionError
+from urllib3.exceptions import HTTPError
+from urllib3.util.retry import Retry
+
+#: Seconds to wait for a connection or the next bytes, and for a whole answer.
+SEARCH_TIMEOUT, ANSWER_TIME = 60.0, 300.0
+#: What is tried again, how often, with pauses that grow, and seconds that a server may ask to wait (`Retry-After`).
+RETRIES = Retry(
+    total=5,
+    backoff_factor=1,
+    status_forcelist=(429, 500, 502, 503, 504),
+    allowed_methods=None,
+    respect_retry_after_header=True,
+    retry_after_max=300,
+)
+READ_BYTES = 65536
+#: A pause is so much shorter or longer by chance, that workers who were refused together do not come back together.
+PAUSE_JITTER = 0.5
+#: Methods whose parameters are a body.
+WITH_BODY = ("POST", "PUT", "PATCH")
+#: Characters of a refusal that an error quotes.
+QUOTED = 500
+
+
+class LostAnswerError(Exception):
+    """An answer that did not come whole."""
+
+
+@dataclass(frozen=True)
+class ApiAnswer:
+    """What a server sent."""
+
+    status: int
+    text: str
+    #: `Retry-After`, as it is written.
+    retry_after: str | None
+
+
+class ApiReader(StacApiIO):
+    """Reads a STAC API; `Client` of pystac-client reads through it."""
+
+    def __init__(self, retries: Retry = RETRIES) -> None:
+        super().__init__(timeout=SEARCH_TIMEOUT, max_retries=None)
+        self.retries = retries
+
+    def request(
+        self,
+        href: str,
+        method: str | None = None,
+        headers: dict[str, str] | None = None,
+        parameters: dict[str, Any] | None = None,
+    ) -> str:
+        """The text of an answer. Raises APIError, with the status of a refusal, without one after the last try.
+
+        (pystac-client tries again only until the head of an answer is there, and waits for its body without end.)
+        """
+        verb = (method or "GET").upper()
+        sent = {"json": parameters} if verb in WITH_BODY else {"params": parameters or {}}
+        request = Request(verb, href, headers=headers, **sent)
+        tries = int(self.retries.total or 0) + 1
+        for attempt in range(tries):
+            asked = None
+            try:
+                answer = self.answer_to(request)
+            except LostAnswerError as error:
+                reason = str(error)
+            else:
+                if 200 <= answer.status < 300:
+                    return answer.text
+                reason, asked = f"HTTP {answer.status}", seconds_asked(answer.retry_after)
+                if answer.status not in self.retries.status_forcelist:
+                    refusal = APIError(answer.text[:QUOTED])
+                    refusal.status_code = answer.status
+                    raise refusal
+                if asked is not None and asked > self.retries.retry_after_max:
+                    raise APIError(f"{reason}, try again in {asked:.0f} seconds")
+            if attempt + 1 < tries:
+                time.sleep(self.pause_after(attempt) if asked is None else asked)
+        raise APIError(f"{reason} (tried {tries} times)")
+
+    def answer_to(self, request: Request) -> ApiAnswer:
+        """The answer to a request. Raises LostAnswerError for one that is not whole, APIError where nothing is sent."""
+        until = time.monotonic() + ANSWER_TIME
+        try:
+            prepared = self.session.prepare_request(request)
+            ways = self.session.merge_environment_settings(str(prepared.url), {}, True, None, None)
+            with closing(self.session.send(prepared, timeout=self.timeout, **ways)) as response:
+                text = whole_text(response, until)
+                return ApiAnswer(response.status_code, text, response.headers.get("Retry-After"))
+        except (LostConnectionError, Timeout, ChunkedEncodingError, HTTPError) as error:
+            raise LostAnswerError(f"{type(error).__name__}: {error}") from error
+        except RequestException as error:
+            raise APIError(str(error)) from error
+
+    def pause_after(self, attempt: int) -> float:
+        """Seconds to wait after a try (from 0)."""
+        grown = self.retries.backoff_factor * 2.0**attempt
+        return float(min(grown, self.retries.backoff_max) * random.uniform(1 - PAUSE_JITTER, 1 + PAUSE_JITTER))
+
+
+def whole_text(response: Response, until: float) -> str:
+    """The body of an answer. until: on the clock of `time.monotonic`. Raises LostAnswerError where it is not whole."""
+    parts: list[bytes] = []
+    while part := response.raw.read1(READ_BYTES, decode_content=True):
+        parts.append(part)
+        if time.monotonic() > until:
+            raise LostAnswerError(f"its answer did not end within {ANSWER_TIME:g} s")
+    text = b"".join(parts).decode("utf-8", errors="replace")
+    if response.ok and text.lstrip().startswith("{"):
+        try:
+            json.loads(text)
+        except ValueError as error:
+            raise LostAnswerError(f"its answer was cut off: {error}") from error
+    return text
+
+
+def seconds_asked(retry_after: str | None) -> float | None:
+    """How long a server asks to wait: seconds, or until a date; None where it does not, or cannot be understood."""
+    if retry_after is None:
+        return None
+    if retry_after.strip().isdecimal():
+        return float(retry_after)
+    try:
+        moment = parsedate_to_datetime(retry_after)
+    except ValueError:
+        return None
+    until = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment
+    return max(0.0, (until - datetime.now(UTC)).total_seconds())

@@ -1,0 +1,82 @@
+"""The unit of work that looks for clouds in a scene by its own bands, once a scene."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pystac
+from odc.geo.geobox import GeoBox
+from rasterio.windows import Window
+
+from h2crop_data.cast_shadows import Direction, apparent_sun
+from h2crop_data.catalog.access import file_stamp, read_window
+from h2crop_data.catalog.items import acquired
+from h2crop_data.constants import ENMAP_MASK_FLAGS, REFLECTANCE_FILL, REFLECTANCE_SCALE
+from h2crop_data.enmap.own_mask import bands_for_mask, own_mask
+from h2crop_data.enmap.product import Angles, enmap_reflectance
+from h2crop_data.enmap.shadows import satellite_azimuths
+from h2crop_data.errors import SceneError
+from h2crop_data.grid import LONLAT, transformer
+from h2crop_data.sentinel2.sun import sun_angles
+from h2crop_data.sources.enmap.mask_result import MaskFacts, mask_archive
+from h2crop_data.sources.enmap.scene import image_of, metadata_of
+from h2crop_data.sources.scenes import kept_identity
+from h2crop_data.sources.units import Unit
+
+#: Raised whenever the same scene gives another mask.
+MASK_ALGORITHM = 1
+MASK_STEP = "enmap mask"
+
+
+def mask_unit(item: pystac.Item) -> Unit:
+    """The unit of work that looks for clouds and shadows in a scene."""
+    stamp = {key: file_stamp(asset.href) for key, asset in sorted(item.assets.items())}
+    return Unit(
+        kind="scene",
+        step=MASK_STEP,
+        name=item.id,
+        algorithm=MASK_ALGORITHM,
+        inputs=[kept_identity(item)],
+        settings={},
+        compute=partial(mask_scene, item),
+        stamp=stamp if any(value is not None for value in stamp.values()) else None,
+    )
+
+
+def mask_scene(item: pystac.Item, needs: Sequence[Path]) -> bytes:
+    """The mask of a scene as an archive of arrays. Raises SceneError for a scene that cannot be used, ReadError."""
+    product = metadata_of(item)
+    image = image_of(item, product)
+    height, width = image.grid.shape
+    try:
+        bands = bands_for_mask(product.bands)
+    except SceneError as error:
+        unseen = np.full((height, width), ENMAP_MASK_FLAGS["unseen"], np.uint8)
+        return mask_archive(unseen, MaskFacts(None, str(error)))
+    numbers, _ = read_window(image.href, Window(0, 0, width, height), [band.number for band in bands])
+    values = enmap_reflectance(numbers, bands, image.nodata)
+    del numbers
+    imaged = (values != REFLECTANCE_FILL).all(axis=0)
+    reflectance = values.astype(np.float32) * np.float32(REFLECTANCE_SCALE)
+    found = own_mask(reflectance, imaged, suns_of(item, product.angles, image.grid), image.grid.affine.a)
+    return mask_archive(found.bits, MaskFacts(found.height, ""))
+
+
+def suns_of(item: pystac.Item, angles: Angles, grid: GeoBox) -> list[Direction]:
+    """Where the sun may seem to stand for the clouds of a scene: for a satellite on either side of its track.
+
+    The sun's angles are those of METADATA.XML; what it does not say is computed from time and place. Without off-nadir
+    angles the satellite stands overhead.
+    """
+    x, y = grid.affine @ (grid.shape[1] / 2, grid.shape[0] / 2)
+    longitude, latitude = transformer(str(grid.crs), LONLAT).transform(x, y)
+    azimuth, elevation = sun_angles(acquired(item), longitude, latitude)
+    sun = (
+        azimuth if angles.sun_azimuth is None else angles.sun_azimuth,
+        elevation if angles.sun_elevation is None else angles.sun_elevation,
+    )
+    zenith = angles.view_zenith or 0.0
+    return [apparent_sun(sun, (side, zenith)) for side in satellite_azimuths(latitude)]

@@ -1,0 +1,178 @@
+"""A STAC API that misbehaves in the middle of a search: asked again where it helps, then an error; never a hole."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+import shapely
+from misbehaving_api import FAULTS, MisbehavingApi, misbehaving_api, send, status
+from stac_items import item_json
+from tiny_region import TinyRegion
+from urllib3.util.retry import Retry
+
+from h2crop_data.catalog import api_reader
+from h2crop_data.catalog.api_reader import RETRIES, ApiReader, seconds_asked
+from h2crop_data.catalog.search import find_items
+from h2crop_data.errors import CatalogError
+from h2crop_data.pipeline.plan import plan_files
+from h2crop_data.pipeline.planning import make_plan
+
+AREA = shapely.box(5.2, 50.2, 5.3, 50.3)
+SPAN = (datetime(2022, 6, 1, tzinfo=UTC), datetime(2022, 7, 1, tzinfo=UTC))
+TRIES = 3
+QUICK = Retry(
+    total=TRIES - 1,
+    backoff_factor=0.01,
+    status_forcelist=RETRIES.status_forcelist,
+    allowed_methods=None,
+    retry_after_max=10,
+)
+IDS = [f"scene-{number}" for number in range(8)]
+
+
+@pytest.fixture
+def api(monkeypatch: pytest.MonkeyPatch) -> Iterator[MisbehavingApi]:
+    """Eight items that match in three pages, and one that does not; whoever asks is patient for a second."""
+    monkeypatch.setattr(api_reader, "SEARCH_TIMEOUT", 0.5)
+    monkeypatch.setattr(api_reader, "ANSWER_TIME", 1.0)
+    with misbehaving_api([*map(item_json, IDS), item_json("far", box=(70, 50, 71, 51))]) as running:
+        yield running
+
+
+@pytest.fixture
+def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The pauses between tries, which are not waited for."""
+    waited: list[float] = []
+    monkeypatch.setattr(api_reader.time, "sleep", waited.append)
+    return waited
+
+
+def found(api: MisbehavingApi, retries: Retry = QUICK) -> list[str]:
+    """The ids that a search finds."""
+    return [item.id for item in find_items(api.url, "sentinel-2-l2a", AREA, *SPAN, retries=retries).items]
+
+
+def test_a_healthy_one_gives_every_page_once(api: MisbehavingApi) -> None:
+    assert found(api) == IDS
+    assert api.asked == ["0", "3", "6"]
+
+
+@pytest.mark.parametrize("page", ["0", "3", "6"])
+@pytest.mark.parametrize("fault", FAULTS)
+def test_what_passes_is_asked_for_again(api: MisbehavingApi, fault: str, page: str) -> None:
+    api.faults[page] = [FAULTS[fault]]
+    assert found(api) == IDS
+    assert sorted(api.asked) == sorted(["0", "3", "6", page])
+
+
+@pytest.mark.parametrize("fault", sorted(set(FAULTS) - {"429, come back at a date", "429, come back in seconds"}))
+def test_what_stays_is_an_error_that_names_the_catalog(api: MisbehavingApi, fault: str) -> None:
+    api.faults["3"] = [FAULTS[fault]] * 50
+    with pytest.raises(CatalogError, match=f"{api.url} does not answer.*tried {TRIES} times"):
+        found(api)
+    assert api.asked == ["0", *["3"] * TRIES]
+
+
+def test_a_page_in_html_is_an_error_at_once(api: MisbehavingApi) -> None:
+    api.faults["3"] = [lambda handler, page: send(handler, b"<!doctype html><html>Please sign in</html>")]
+    with pytest.raises(CatalogError, match=f"{api.url} did not answer as a STAC API"):
+        found(api)
+    assert api.asked == ["0", "3"]
+
+
+class TestPauses:
+    def test_a_server_that_says_when_to_come_back_is_obeyed(self, api: MisbehavingApi, pauses: list[float]) -> None:
+        api.faults["3"] = [status(429, Retry_After="7"), status(503, Retry_After="2")]
+        assert found(api) == IDS
+        assert pauses == [7, 2]
+
+    def test_also_where_it_gives_a_date(self, api: MisbehavingApi, pauses: list[float]) -> None:
+        api.faults["3"] = [FAULTS["429, come back at a date"]]
+        assert found(api) == IDS
+        (pause,) = pauses
+        # Dates have whole seconds.
+        assert 0.5 < pause <= 2
+
+    @pytest.mark.parametrize("page", ["0", "6"])
+    def test_one_that_wants_to_be_left_alone_for_long_is_an_error(
+        self, api: MisbehavingApi, pauses: list[float], page: str
+    ) -> None:
+        api.faults[page] = [status(429, Retry_After="86400")] * 9
+        with pytest.raises(CatalogError, match=f"{api.url} does not answer: HTTP 429, try again in 86400 seconds"):
+            found(api)
+        assert pauses == []
+        assert api.asked.count(page) == 1
+
+    def test_else_pauses_grow_and_differ(self, api: MisbehavingApi, pauses: list[float]) -> None:
+        api.faults["3"] = [status(503)] * 4
+        retries = QUICK.new(total=4, backoff_factor=1)
+        assert found(api, retries) == IDS
+        for pause, middle in zip(pauses, (1, 2, 4, 8), strict=True):
+            assert middle / 2 <= pause <= middle * 1.5
+        random.seed(1)
+        reader = ApiReader()
+        same = [reader.pause_after(2) for _ in range(100)]
+        assert len(set(same)) == 100
+        assert max(reader.pause_after(60) for _ in range(100)) <= 1.5 * RETRIES.backoff_max
+
+    @pytest.mark.parametrize(
+        ("text", "seconds"),
+        [(None, None), ("3", 3), (" 12 ", 12), ("soon", None), ("", None), ("Wed, 21 Oct 2015 07:28:00 GMT", 0)],
+    )
+    def test_what_is_asked_for(self, text: str | None, seconds: float | None) -> None:
+        assert seconds_asked(text) == seconds
+
+
+class TestPromises:
+    def test_a_search_that_lost_items_is_made_again(self, api: MisbehavingApi) -> None:
+        """A catalog that is written to loses its place between two pages."""
+
+        def lost_once(page: dict[str, Any], token: str) -> dict[str, Any]:
+            return page | {"links": []} if token == "3" and api.asked.count("3") == 1 else page
+
+        api.change = lost_once
+        assert found(api) == IDS
+        assert api.asked == ["0", "3", "0", "3", "6"]
+
+    def test_one_that_loses_them_again_is_an_error(self, api: MisbehavingApi) -> None:
+        api.change = lambda page, token: page | {"links": []}
+        with pytest.raises(CatalogError, match=r"says that 8 items .* and gave 3: some are missing"):
+            found(api)
+        assert api.asked == ["0", "0"]
+
+    def test_more_items_than_promised_are_a_note(self, api: MisbehavingApi) -> None:
+        """The number may be an estimate."""
+        api.change = lambda page, token: page | {"numberMatched": 5}
+        result = find_items(api.url, "sentinel-2-l2a", AREA, *SPAN, retries=QUICK)
+        assert [item.id for item in result.items] == IDS
+        assert result.notes == [f"{api.url} says that 5 items of sentinel-2-l2a match a search and gave 8"]
+
+
+def test_a_plan_from_a_server_that_misbehaves_has_the_same_bytes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And what is strange about the catalog stands in the plan."""
+    monkeypatch.setattr(api_reader, "SEARCH_TIMEOUT", 0.5)
+    monkeypatch.setattr(ApiReader, "pause_after", lambda reader, attempt: 0.01)
+    region = TinyRegion(tmp_path)
+    for number in range(5):
+        region.add_sentinel2(f"scene-{number}", f"2022-0{number + 3}-05T10:50:31Z")
+    region.recipe()
+    for item in region.sentinel2:
+        for asset in item["assets"].values():
+            asset["href"] = str((tmp_path / asset["href"]).resolve())
+    with misbehaving_api(region.sentinel2, page_size=2) as api:
+        recipe = region.recipe(sentinel2={"catalog": api.url})
+        healthy = plan_files(make_plan(recipe, 2022))
+        for name in ("closed early", "reset in the body", "500", "wrong length"):
+            api.faults = {page: [FAULTS[name]] for page in ("0", "2", "4")}
+            assert plan_files(make_plan(recipe, 2022)) == healthy
+            assert not any(api.faults.values())
+        api.change = lambda page, token: page | {"numberMatched": 4}
+        (note,) = make_plan(recipe, 2022).pinned["sentinel2"].notes
+        assert "says that 4 items of sentinel-2-l2a match a search and gave 5" in note
