@@ -301,6 +301,19 @@ class TestBucket:
         assert all(f"Credential={KEY_ID}/" in header for header in signed)
         assert SECRET not in caplog.text
 
+    @pytest.mark.parametrize("profile", [True, False])
+    def test_it_needs_no_package_of_amazon(
+        self, bucket: Proxy, folder: Path, no_accounts: Path, monkeypatch: pytest.MonkeyPatch, profile: bool
+    ) -> None:
+        """The extra `build` does not bring boto3, by which rasterio looks for keys."""
+        monkeypatch.setattr("rasterio.session.boto3", None)
+        if not profile:
+            (no_accounts / ".aws/credentials").unlink()
+            monkeypatch.setenv("AWS_ACCESS_KEY_ID", KEY_ID)
+            monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
+        window, _ = read_window("s3://lent/a/B02.tif", Window(0, 0, 200, 300))
+        np.testing.assert_array_equal(window[0], pixels(folder)[:300, :200])
+
     def test_keys_do_not_reach_other_buckets(self, bucket: Proxy, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("h2crop_data.catalog.access.retried.__kwdefaults__", {"pauses": ()})
         asked = len(bucket.requests)
