@@ -21,7 +21,7 @@ from rasterio.errors import RasterioError
 from rasterio.warp import reproject
 from rasterio.windows import Window
 
-from h2crop_data.catalog.file_access import READING_ERRORS, access_to, opened_raster, pieces_of
+from h2crop_data.catalog.file_access import READING_ERRORS, access_to, opened_raster, remote_pieces
 from h2crop_data.catalog.items import acquired
 from h2crop_data.errors import ReadError, SceneError
 from h2crop_data.grid import LONLAT
@@ -173,7 +173,7 @@ def read_text(href: str) -> str:
     def read() -> str:
         if not is_remote(href):
             return Path(href).read_text(encoding="utf-8")
-        return b"".join(pieces_of(href, PIECE_BYTES, TIMEOUT)).decode("utf-8", errors="replace")
+        return b"".join(remote_pieces(href, PIECE_BYTES, TIMEOUT)).decode("utf-8", errors="replace")
 
     return retried(read, href, remote=is_remote(href))
 
@@ -189,7 +189,7 @@ def read_beginning(href: str, end: bytes) -> bytes:
             with Path(href).open("rb") as file:
                 yield from iter(lambda: file.read(PIECE_BYTES), b"")
             return
-        yield from pieces_of(href, PIECE_BYTES, SHORT_TIMEOUT)
+        yield from remote_pieces(href, PIECE_BYTES, SHORT_TIMEOUT)
 
     def read() -> bytes:
         found = b""

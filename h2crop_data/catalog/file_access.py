@@ -120,7 +120,7 @@ def opened_raster(href: str, options: Mapping[str, Any]) -> Iterator[rasterio.Da
         yield dataset
 
 
-def pieces_of(href: str, size: int, timeout: float) -> Iterator[bytes]:
+def remote_pieces(href: str, size: int, timeout: float) -> Iterator[bytes]:
     """The bytes of a remote file, some `size` at a time, as they come. Raises OSError; AccountError as `access_to`."""
     access = access_to(href)
     with redacted_errors(*READING_ERRORS):

@@ -9,6 +9,7 @@ import pystac
 
 from h2crop_data.catalog.acquisitions import (
     KeptItems,
+    age,
     covers,
     datatake_time,
     newest_of_each_acquisition,
@@ -41,7 +42,9 @@ def first_of_each_acquisition(lists: Sequence[Sequence[pystac.Item]]) -> KeptIte
                 fillers.pop(item.id, None)
                 continue
             if covering:
-                fillers[item.id] = covering[0].id
+                # Looks are put together newest first, whoever listed what (`looks_of`).
+                older, newer = sorted((item, covering[0]), key=age)
+                fillers[older.id] = newer.id
             added.append(item)
         for item in added:
             earlier[datatake_time(item), sentinel2_tile(item)].append(item)

@@ -22,9 +22,9 @@ from shapely.geometry.base import BaseGeometry
 from urllib3.util.retry import Retry
 
 from h2crop_data.catalog.api_reader import RETRIES, ApiReader
+from h2crop_data.catalog.catalog_files import address_beside, features_of, is_file_of_items
 from h2crop_data.catalog.footprints import place_item
 from h2crop_data.catalog.items import acquired, acquired_if_stated, each_once, identity
-from h2crop_data.catalog.local_catalogs import features_of, file_beside
 from h2crop_data.catalog.registry import provider_of
 from h2crop_data.errors import CatalogError, SceneError
 
@@ -62,16 +62,16 @@ def find_items(
 ) -> Found:
     """The items of a collection that meet an area and were acquired in start <= time < end.
 
-    source: URL of a STAC API or path of a local catalog, whose relative hrefs become absolute paths.
+    source: URL of a STAC API, or path or URL of a catalog in files, whose relative hrefs become absolute.
     area: longitude and latitude. Servers have been seen to ignore parts of a query, so everything is tested again here.
     The footprint of each item becomes the ground it means. Raises CatalogError naming the catalog, or the item that is
     damaged.
     """
     notes: list[str] = []
-    if source.startswith(("http://", "https://")):
-        listed, notes = search_api(source, collection, area, start, end, retries)
+    if is_file_of_items(source):
+        listed = list(read_item_collection(source))
     else:
-        listed = list(read_item_collection(Path(source)))
+        listed, notes = search_api(source, collection, area, start, end, retries)
     shapely.prepare(area)
     kept: list[pystac.Item] = []
     refused: list[tuple[pystac.Item, str]] = []
@@ -217,13 +217,13 @@ def with_range(feature: dict[str, Any]) -> dict[str, Any]:
     return {**feature, "properties": {"datetime": None, "start_datetime": None, "end_datetime": None, **facts}}
 
 
-def read_item_collection(path: Path) -> Iterator[pystac.Item]:
-    """Items of a local catalog (`features_of`); relative hrefs start from the file that an item stands in."""
-    for number, (feature, place) in enumerate(features_of(path)):
+def read_item_collection(catalog: Path | str) -> Iterator[pystac.Item]:
+    """Items of a catalog in files (`features_of`); relative hrefs start from the file that an item stands in."""
+    for number, (feature, place) in enumerate(features_of(str(catalog))):
         try:
             item = item_of(feature, f"feature {number}", migrate=False)
         except ValueError as error:
             raise CatalogError(f"{place}: {error}") from error
         for asset in item.assets.values():
-            asset.href = file_beside(asset.href, place) or asset.href
+            asset.href = address_beside(asset.href, place)
         yield item

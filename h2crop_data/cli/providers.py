@@ -16,11 +16,11 @@ if TYPE_CHECKING:
 
 app = typer.Typer(help="List the providers of scenes, and check whether they can be used from here.")
 
-JsonOption = Annotated[bool, typer.Option("--json", help="Print the report as JSON.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the report as JSON.")]
 
 
 @app.callback(invoke_without_command=True)
-def providers(context: typer.Context, as_json: JsonOption = False) -> None:
+def providers(context: typer.Context, as_json: AsJson = False) -> None:
     """List the providers that `catalog` in a recipe may name, one a line, with what each needs."""
     if context.invoked_subcommand is not None:
         return
@@ -34,10 +34,10 @@ def providers(context: typer.Context, as_json: JsonOption = False) -> None:
         say(f"{provider.name:{width}}  {provider.title}: {collections}; needs {provider.needs}")
 
 
-@app.command()
-def check(
+@app.command("check")
+def check_providers(
     name: Annotated[str | None, typer.Argument(help="Name of a provider; all by default.")] = None,
-    as_json: JsonOption = False,
+    as_json: AsJson = False,
 ) -> None:
     """Try search, account and one small read of each collection. Exit code 1 where something fails, and what to do."""
     from h2crop_data.catalog.provider_check import check_provider

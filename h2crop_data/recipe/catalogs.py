@@ -45,11 +45,11 @@ def form_of_catalog(value: Any) -> str:
     return "several" if isinstance(value, list) else "one"
 
 
-Entry = Annotated[
+CatalogEntry = Annotated[
     Annotated[Address, Tag("address")] | Annotated[CatalogChoice, Tag("choice")], Discriminator(form_of_entry)
 ]
 Catalog = Annotated[
-    Annotated[Address, Tag("one")] | Annotated[list[Entry], Field(min_length=1), Tag("several")],
+    Annotated[Address, Tag("one")] | Annotated[list[CatalogEntry], Field(min_length=1), Tag("several")],
     Discriminator(form_of_catalog),
 ]
 

@@ -18,7 +18,7 @@ from h2crop_data.redaction import redacted, redacted_errors
 
 
 @dataclass(frozen=True)
-class Listed:
+class CatalogListing:
     """What one catalog has over some places."""
 
     #: Its name in the recipe.
@@ -40,7 +40,7 @@ def search_in_order(
     end: datetime,
     progress: Progress,
     title: str,
-) -> list[Listed]:
+) -> list[CatalogListing]:
     """What each catalog has over some places (longitude, latitude) in start <= time < end.
 
     title: of what is searched for, for progress. Raises CatalogError where one of them does not answer: what it has is
@@ -63,7 +63,7 @@ def search_in_order(
             notes += here.notes
         lost = {identity(item): (item, reason) for item, reason in refused}
         found.append(
-            Listed(
+            CatalogListing(
                 catalog.name,
                 [without_signatures(item) for item in each_once(items)],
                 [(without_signatures(item), reason) for item, reason in lost.values()],

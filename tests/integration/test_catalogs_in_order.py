@@ -14,6 +14,7 @@ from stac_items import item_json, item_of
 from tiny_region import TinyRegion
 
 import h2crop_data
+from h2crop_data.catalog.acquisitions import looks_of
 from h2crop_data.catalog.in_order import first_of_each_acquisition
 from h2crop_data.cube.reading import read_index
 from h2crop_data.errors import CatalogError, PlanError
@@ -174,10 +175,16 @@ class TestAcquisitionsInOrder:
         assert [item.id for item in found.items] == kept
         assert found.replaced == replaced
 
-    def test_where_no_datastrip_proves_it_the_first_is_used_before_the_other(self) -> None:
-        first, other = granule("first"), granule("other", s2__datastrip_id=None)
+    @pytest.mark.parametrize(("baseline", "fillers"), [("05.11", {"first": "other"}), ("04.00", {"other": "first"})])
+    def test_where_no_datastrip_proves_it_both_are_used_the_newer_first(
+        self, baseline: str, fillers: dict[str, str]
+    ) -> None:
+        first, other = granule("first"), granule("other", baseline=baseline, s2__datastrip_id=None)
         found = first_of_each_acquisition([[first], [other]])
-        assert found.fillers == {"other": "first"}
+        assert [item.id for item in found.items] == ["first", "other"]
+        assert found.fillers == fillers
+        looks = looks_of(found.items, 2022)
+        assert [item.id for item in looks[0].tiles[0]] == [*fillers.values(), *fillers]
 
 
 def enmap_name(tile: int, processed: str) -> str:

@@ -234,6 +234,27 @@ class TestKeys:
         assert s3_keys("copernicus").key_id == "of-environment"
         assert SECRET not in repr(s3_keys("copernicus"))
 
+    def test_each_bucket_has_its_endpoint_and_who_pays(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("AWS_ACCESS_KEY_ID", "id")
+        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+        keys = {"AWS_ACCESS_KEY_ID": "id", "AWS_SECRET_ACCESS_KEY": "secret"}
+        amazon = access_to("s3://sentinel-s2-l1c/tiles/20/E/PT/2025/7/31/0/B02.jp2")
+        assert amazon.opened == "/vsis3/sentinel-s2-l1c/tiles/20/E/PT/2025/7/31/0/B02.jp2"
+        assert amazon.session is not None
+        assert amazon.session.get_credential_options() == {
+            **keys,
+            "AWS_REGION": "eu-central-1",
+            "AWS_REQUEST_PAYER": "requester",
+        }
+        copernicus = access_to("s3://eodata/Sentinel-2/B02.jp2")
+        assert copernicus.session is not None
+        assert copernicus.session.get_credential_options() == {
+            **keys,
+            "AWS_S3_ENDPOINT": "eodata.dataspace.copernicus.eu",
+            "AWS_VIRTUAL_HOSTING": "FALSE",
+            "AWS_HTTPS": "YES",
+        }
+
 
 @pytest.fixture(scope="module")
 def s3() -> Iterator[str]:
@@ -279,6 +300,19 @@ class TestBucket:
         assert len(signed) >= 5
         assert all(f"Credential={KEY_ID}/" in header for header in signed)
         assert SECRET not in caplog.text
+
+    @pytest.mark.parametrize("profile", [True, False])
+    def test_it_needs_no_package_of_amazon(
+        self, bucket: Proxy, folder: Path, no_accounts: Path, monkeypatch: pytest.MonkeyPatch, profile: bool
+    ) -> None:
+        """The extra `build` does not bring boto3, by which rasterio looks for keys."""
+        monkeypatch.setattr("rasterio.session.boto3", None)
+        if not profile:
+            (no_accounts / ".aws/credentials").unlink()
+            monkeypatch.setenv("AWS_ACCESS_KEY_ID", KEY_ID)
+            monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
+        window, _ = read_window("s3://lent/a/B02.tif", Window(0, 0, 200, 300))
+        np.testing.assert_array_equal(window[0], pixels(folder)[:300, :200])
 
     def test_keys_do_not_reach_other_buckets(self, bucket: Proxy, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("h2crop_data.catalog.access.retried.__kwdefaults__", {"pauses": ()})

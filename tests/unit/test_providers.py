@@ -10,6 +10,7 @@ import pystac
 import pytest
 
 from h2crop_data.catalog.acquisitions import datatake_start, satellite, strip_start
+from h2crop_data.catalog.footprints import footprint
 from h2crop_data.catalog.item_facts import (
     asset_of_band,
     baseline,
@@ -18,7 +19,7 @@ from h2crop_data.catalog.item_facts import (
     offset_evidence,
     sentinel2_tile,
 )
-from h2crop_data.catalog.items import footprint, item_epsg
+from h2crop_data.catalog.items import item_epsg
 from h2crop_data.catalog.provider import Provider
 from h2crop_data.catalog.provider_check import small_file
 from h2crop_data.catalog.registry import files_at, known_providers

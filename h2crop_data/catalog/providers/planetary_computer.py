@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+from urllib.parse import urlsplit
+
 from h2crop_data.catalog.provider import FilePlace, OfferedCollection, Provider
+
+#: How often a signature is asked for again before an address counts as not signed.
+SIGNING_RETRIES = 2
 
 
 def signed_for_azure(address: str) -> str:
-    """An address with a signature that is valid for some minutes yet. Raises requests' errors, ModuleNotFoundError.
+    """An address with a signature that is valid for some minutes yet. Raises requests' errors.
 
     The library keeps a signature for all files of a container until it is about to end.
     """
     # Imported when something is read: who searches needs no library, nor who reads from others.
-    from planetary_computer import sign_url
+    from planetary_computer.sas import get_token
+    from planetary_computer.utils import parse_blob_url
 
-    return str(sign_url(address))
+    # By itself the library tries ten times, for minutes; a read that fails is tried again as a whole.
+    token = get_token(*parse_blob_url(urlsplit(address)), retry_total=SIGNING_RETRIES)
+    return str(token.sign(address).href)
 
 
 PROVIDER = Provider(

@@ -18,7 +18,7 @@ from h2crop_data.constants import LONGEST_DATATAKE
 from h2crop_data.progress import silent
 from h2crop_data.recipe.catalogs import catalogs_in_order
 from h2crop_data.recipe.model import L1cSource, Sentinel2Settings
-from h2crop_data.sources.catalogs import Listed, search_in_order
+from h2crop_data.sources.catalogs import CatalogListing, search_in_order
 from h2crop_data.sources.scenes import SceneDecision, decision, unplaced, without_retracted, year_range
 from h2crop_data.sources.source import Request
 
@@ -92,7 +92,7 @@ def find_scenes(
     )
 
 
-def of_season(found: Listed, start: datetime, end: datetime) -> Listed:
+def of_season(found: CatalogListing, start: datetime, end: datetime) -> CatalogListing:
     """Of what a catalog listed, the looks that begin in start <= time < end, and what does not say when."""
     items = items_of_span(found.items, start, end)
     kept = {identity(item) for item in items}
@@ -109,7 +109,7 @@ def may_begin_in(item: pystac.Item, start: datetime, end: datetime) -> bool:
     return acquired_if_stated(item) is None or bool(items_of_span([item], start, end))
 
 
-def named_apart(listed: Sequence[Listed]) -> tuple[dict[str, str], dict[str, str]]:
+def named_apart(listed: Sequence[CatalogListing]) -> tuple[dict[str, str], dict[str, str]]:
     """Give items that share an id ids of their own, those of later catalogs too.
 
     Gives those that share one within a catalog, new id -> the id they share, and every id -> its catalog.

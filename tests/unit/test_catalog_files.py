@@ -14,7 +14,9 @@ import pytest
 import rustac
 import shapely
 from stac_items import item_json
+from web_server import served
 
+from h2crop_data.catalog.access import retried
 from h2crop_data.catalog.inventory import items_to_parquet
 from h2crop_data.catalog.search import find_items, read_item_collection
 from h2crop_data.errors import CatalogError
@@ -53,10 +55,15 @@ def expected(folder: Path) -> dict[str, str]:
     }
 
 
-def found(path: Path) -> dict[str, str]:
+def found_at(source: str) -> dict[str, str]:
     """What a search over the area gives: item -> where its file lies."""
-    items = find_items(str(path), "sentinel-2-l2a", AREA, START, END).items
+    items = find_items(source, "sentinel-2-l2a", AREA, START, END).items
     return {item.id: item.assets["blue"].href for item in items}
+
+
+def found(path: Path) -> dict[str, str]:
+    """The same of a file."""
+    return found_at(str(path))
 
 
 def static_catalog(folder: Path) -> Path:
@@ -163,3 +170,31 @@ def test_a_table_of_something_else_is_named(tmp_path: Path) -> None:
 def test_a_name_that_is_no_provider_s_is_told_those_there_are(tmp_path: Path) -> None:
     with pytest.raises(CatalogError, match=r"earth-serach.*nor is it the name of a provider: earth-search, planetary"):
         found(tmp_path / "earth-serach")
+
+
+class TestOnAWebServer:
+    def test_they_are_read_there_too_with_files_beside_them(self, tmp_path: Path) -> None:
+        archive = tmp_path / "archive"
+        static_catalog(archive)
+        (archive / "items.json").write_text(json.dumps({"type": "FeatureCollection", "features": features()}))
+        items = [pystac.Item.from_dict(feature, migrate=False) for feature in features()]
+        (archive / "items.parquet").write_bytes(items_to_parquet(items))
+        # Links by absolute path mean nothing on a server.
+        for name in ("a", "b"):
+            path = archive / f"2022/{name}.json"
+            path.write_text(path.read_text().replace(str(archive / "2022"), "."))
+        with served(tmp_path) as (url, _):
+            for name, folder in (("items.json", ""), ("items.parquet", ""), ("catalog.json", "2022/items/")):
+                here = f"{url}/archive/{folder}"
+                assert found_at(f"{url}/archive/{name}") == {
+                    **expected(tmp_path),
+                    "beside": f"{here}files/blue.tif",
+                    "above": f"{url}/{'archive/2022/' if folder else ''}elsewhere/blue.tif",
+                    "plain": f"{here}blue.tif",
+                    "absolute": f"{url}/data/blue.tif",
+                }
+
+    def test_what_is_not_there_is_named(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setitem(retried.__kwdefaults__, "pauses", ())
+        with served(tmp_path) as (url, _), pytest.raises(CatalogError, match=rf"cannot read {url}/items\.json: .*404"):
+            found_at(f"{url}/items.json")
