@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
-from collections.abc import Sequence
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -32,12 +35,45 @@ def write_items(path: Path, items: Sequence[pystac.Item]) -> None:
 def add_items(path: Path, items: Sequence[pystac.Item]) -> set[str]:
     """Add items to an ItemCollection, which is begun where there is none; gives the ids that it had already.
 
-    An item of an id that is there takes its place. Raises CatalogError for a file that is no ItemCollection.
+    An item of an id that is there takes its place. Processes that add to one file at once wait for each other. Raises
+    CatalogError for a file that is no ItemCollection.
     """
-    there = {item.id: item for item in read_item_collection(path)} if path.exists() else {}
-    replaced = {item.id for item in items} & there.keys()
-    write_items(path, list({**there, **{item.id: item for item in items}}.values()))
+    with locked(path):
+        there = {item.id: item for item in read_item_collection(path)} if path.exists() else {}
+        replaced = {item.id for item in items} & there.keys()
+        write_items(path, list({**there, **{item.id: item for item in items}}.values()))
     return replaced
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """No other process is at a file, by a hidden one beside it meanwhile. Raises CatalogError where none can be."""
+    beside = path.with_name(f".{path.name}.lock")
+    while True:
+        try:
+            beside.parent.mkdir(parents=True, exist_ok=True)
+            # The folder itself would not do: network file systems lock only what is opened for writing.
+            lock = beside.open("w")
+        except OSError as error:
+            raise CatalogError(f"cannot write the ItemCollection {path}: {error.strerror or error}") from error
+        with lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            # Whoever had it before may have deleted it: then others lock a new one.
+            if not is_still(beside, os.fstat(lock.fileno())):
+                continue
+            try:
+                yield
+            finally:
+                beside.unlink()
+            return
+
+
+def is_still(path: Path, opened: os.stat_result) -> bool:
+    """Whether a path is the file that was opened there."""
+    try:
+        return os.path.samestat(path.stat(), opened)
+    except FileNotFoundError:
+        return False
 
 
 def feature(item: pystac.Item, folder: Path) -> dict[str, Any]:

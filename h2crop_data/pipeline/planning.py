@@ -217,10 +217,10 @@ def with_unit_results(
     pinned = {
         source.name: source.with_results(plan.pinned[source.name], own, results) for source, own in units.items() if own
     }
-    steps = {unit.id: unit.step for unit in chain.from_iterable(units.values())}
     seconds: dict[str, float] = defaultdict(float)
-    for name, result in results.items():
-        seconds[steps[name]] += result.seconds
+    for result in results.values():
+        for step, spent in result.steps.items():
+            seconds[step] += spent
     return replace(plan, pinned={**plan.pinned, **pinned}), dict(seconds)
 
 

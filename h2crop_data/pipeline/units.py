@@ -15,10 +15,11 @@ from __future__ import annotations
 import hashlib
 import os
 import time
-from collections.abc import Collection, Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -218,7 +219,25 @@ def run_units(
                     held = work.shrink({*needed, *wanted} | {need.id for unit in pending for need in unit.needs})
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
-    return {name: results[name] for name in wanted}
+    return {name: replace(results[name], steps=steps) for name, steps in seconds_by_step(wanted, results).items()}
+
+
+def seconds_by_step(units: Mapping[str, Unit], results: Mapping[str, UnitResult]) -> dict[str, dict[str, float]]:
+    """Seconds by step of each unit (by id) and what was run for it; what several need counts with the first."""
+    counted = set(units)
+    found: dict[str, dict[str, float]] = {}
+    for name, unit in units.items():
+        steps: dict[str, float] = defaultdict(float)
+        of_unit = [unit]
+        while of_unit:
+            one = of_unit.pop()
+            if results[one.id].seconds:
+                steps[one.step] += results[one.id].seconds
+            more = [need for need in one.needs if need.id in results and need.id not in counted]
+            counted |= {need.id for need in more}
+            of_unit += more
+        found[name] = dict(steps)
+    return found
 
 
 def what_is_there(work: WorkFolder, units: Sequence[Unit]) -> tuple[dict[str, UnitResult], dict[str, Unit]]:

@@ -67,6 +67,8 @@ class UnitResult:
     error: H2cropError | None = None
     #: Seconds it took; 0 where it was there.
     seconds: float = 0.0
+    #: The same by step, with those of what was run for it alone or, where several need that, for the first of them.
+    steps: Mapping[str, float] = field(default_factory=dict)
 
     def read(self) -> bytes:
         """The result. Raises the error of the unit, or of one it needs."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -191,6 +193,24 @@ class TestItemCollections:
         found = list(read_item_collection(path))
         assert [(item.id, item.properties.get("state")) for item in found] == [("a", None), ("b", "new"), ("c", None)]
         assert [path.name for path in tmp_path.iterdir()] == ["items.json"]
+
+    def test_processes_that_add_at_once_lose_nothing(self, tmp_path: Path) -> None:
+        """Three of them begin together: without waiting for each other they overwrite what others added."""
+        script = (
+            "import sys, time; from datetime import UTC, datetime; from pathlib import Path; import pystac\n"
+            "from h2crop_data.catalog.collections import add_items\n"
+            "folder, name = Path(sys.argv[1]), sys.argv[2]\n"
+            "(folder / name).touch()\n"
+            "while len(list(folder.glob('[abc]'))) < 3: time.sleep(0.001)\n"
+            "for number in range(25):\n"
+            "    item = pystac.Item(f'{name}{number}', None, None, datetime(2022, 7, 1, tzinfo=UTC), {})\n"
+            "    add_items(folder / 'new/items.json', [item])\n"
+        )
+        running = [subprocess.Popen([sys.executable, "-c", script, str(tmp_path), name]) for name in "abc"]
+        assert [one.wait() for one in running] == [0] * 3
+        found = {item.id for item in read_item_collection(tmp_path / "new/items.json")}
+        assert found == {f"{name}{number}" for name in "abc" for number in range(25)}
+        assert [path.name for path in (tmp_path / "new").iterdir()] == ["items.json"]
 
     def test_files_below_the_collection_move_with_it(self, tmp_path: Path) -> None:
         path = tmp_path / "one" / "items.json"

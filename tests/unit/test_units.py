@@ -103,6 +103,24 @@ class TestRuns:
         assert run_units(work, [scene])[scene.id].read() == b"<west><east><scene>"
         assert ran(log) == []
 
+    def test_what_is_needed_counts_once_under_its_own_step(self, log: Path, work: WorkFolder) -> None:
+        mask = unit(log, "mask", step="mask")
+        west, east = (unit(log, name, mask, step="picture") for name in ("west", "east"))
+        first, second = unit(log, "first", west, step="match"), unit(log, "second", west, east, step="match")
+        found = run_units(work, [first, second])
+        assert set(found[first.id].steps) == {"match", "picture", "mask"}
+        assert set(found[second.id].steps) == {"match", "picture"}
+        assert found[second.id].steps["match"] == found[second.id].seconds > 0
+        again = run_units(work, [first, unit(log, "third", east, step="match")])
+        assert [set(result.steps) for result in again.values()] == [set(), {"match"}]
+
+    def test_a_unit_that_is_asked_for_itself_counts_for_itself(self, log: Path, work: WorkFolder) -> None:
+        mask = unit(log, "mask", step="mask")
+        picture = unit(log, "picture", mask, step="picture")
+        found = run_units(work, [picture, mask])
+        assert set(found[picture.id].steps) == {"picture"}
+        assert set(found[mask.id].steps) == {"mask"}
+
     def test_the_marker_tells_what_the_result_is_of(self, log: Path, work: WorkFolder) -> None:
         scene = scene_against_tiles(log)
         file = run_units(work, [scene])[scene.id].file
