@@ -148,6 +148,22 @@ def read_window(
     return retried(read, href, remote=is_remote(href))
 
 
+def read_coarsely(href: str, side: int, *, pauses: Sequence[float] = PAUSES) -> tuple[NDArray[Any], GeoBox]:
+    """The first band of a raster in at most `side` x `side` pixels, from its overviews where it has some, and its grid.
+
+    As `as_numbers`. Raises ReadError, SceneError.
+    """
+
+    def read() -> tuple[NDArray[Any], GeoBox]:
+        with opened(href) as dataset:
+            grid = grid_of(dataset)
+            number_type(dataset)
+            shape = (min(side, dataset.height), min(side, dataset.width))
+            return as_numbers(dataset.read(1, out_shape=shape), dataset.nodata), grid
+
+    return retried(read, href, remote=is_remote(href), pauses=pauses)
+
+
 def same_grid(one: GeoBox, other: GeoBox) -> bool:
     """Whether two pixel grids are one: CRS, size, and corners to a hundredth of a pixel."""
     if one.shape != other.shape or one.crs != other.crs:

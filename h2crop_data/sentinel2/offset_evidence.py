@@ -265,8 +265,10 @@ def step_of_alike(own: BandNumbers, others: BandNumbers) -> Step | None:
     glint of the sun is one, so dark ground is left out.
     """
     near = next((band for band in NEAR_INFRARED_BANDS if band in own and band in others), None)
+    if near is None:
+        return None
     bands = [band for band in ("B04", near, *SHORTWAVE_BANDS) if band in own and band in others]
-    if near is None or len(bands) < 3:
+    if len(bands) < 3:
         return None
     pixels, other_pixels = (np.stack([one[band] for band in bands]) for one in (own, others))
     differences = pixels - other_pixels

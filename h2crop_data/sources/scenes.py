@@ -90,6 +90,8 @@ class SceneDecision:
     offset: int | None = None
     #: What to look at although the scene was taken; empty where there is nothing.
     warning: str = ""
+    #: Sentinel-2: what the pixels showed, with figures, where they were asked for the offset.
+    evidence: str = ""
 
 
 def year_range(season: int) -> tuple[datetime, datetime]:
@@ -130,6 +132,7 @@ def decision(
     offset: int | None = None,
     reason: str = "taken",
     warning: str = "",
+    evidence: str = "",
 ) -> SceneDecision:
     """The row of a scene in the index."""
     return SceneDecision(
@@ -142,6 +145,7 @@ def decision(
         reason=reason if refusal is None else refusal,
         offset=offset,
         warning=warning,
+        evidence=evidence,
     )
 
 
@@ -160,7 +164,7 @@ def scenes_table(scenes: list[SceneDecision]) -> pd.DataFrame:
     columns = list(SceneDecision.__dataclass_fields__)
     table = pd.DataFrame([asdict(scene) for scene in scenes], columns=columns)
     table["time"] = pd.to_datetime(table["time"], utc=True).dt.as_unit("us")
-    texts = dict.fromkeys(("id", "sensor", "collection", "baseline", "reason", "warning"), "str")
+    texts = dict.fromkeys(("id", "sensor", "collection", "baseline", "reason", "warning", "evidence"), "str")
     return table.astype({"taken": "bool", "offset": "Int32", **texts})
 
 
