@@ -114,10 +114,10 @@ def sample_of_declared(items: Sequence[pystac.Item]) -> list[pystac.Item]:
 def picture_unit(item: pystac.Item) -> Unit:
     """The unit of work that looks at a scene coarsely."""
     keys = {band: asset_of_band(item, band) for band in EVIDENCE_BANDS}
-    files = {band: item.assets[key].href for band, key in keys.items() if key is not None}
+    files = {band: item.assets[key] for band, key in keys.items() if key is not None}
     if "B8A" in files:
         files.pop("B08", None)
-    classes = item.assets[sentinel2_asset(item, "SCL")].href
+    classes = item.assets[sentinel2_asset(item, "SCL")]
     return Unit(
         kind="scene",
         step="sentinel2 offset",
@@ -127,11 +127,11 @@ def picture_unit(item: pystac.Item) -> Unit:
         settings={"side": PICTURE_SIDE},
         compute=partial(look_coarsely, files, classes),
         implied=True,
-        stamp=[file_stamp(href) for href in (*files.values(), classes)],
+        stamp=[file_stamp(asset.href) for asset in (*files.values(), classes)],
     )
 
 
-def look_coarsely(files: Mapping[str, str], classes: str, needs: Sequence[Path]) -> bytes:
+def look_coarsely(files: Mapping[str, pystac.Asset], classes: pystac.Asset, needs: Sequence[Path]) -> bytes:
     """A coarse picture as a NumPy archive: `classes`, each band, `ground`.
 
     files: of bands. Bands whose files cover other ground than the classification are left out. Raises ReadError,
@@ -139,8 +139,8 @@ def look_coarsely(files: Mapping[str, str], classes: str, needs: Sequence[Path])
     """
     shown, grid = read_coarsely(classes, PICTURE_SIDE, pauses=PICTURE_PAUSES)
     bands = {}
-    for band, href in files.items():
-        numbers, own = read_coarsely(href, max(shown.shape), pauses=PICTURE_PAUSES)
+    for band, asset in files.items():
+        numbers, own = read_coarsely(asset, max(shown.shape), pauses=PICTURE_PAUSES)
         if own.extent == grid.extent and numbers.shape == shown.shape:
             nothing = 0 if numbers.dtype.kind == "u" else NO_NUMBER
             bands[band] = np.where(numbers == nothing, np.int32(NO_NUMBER), numbers.astype(np.int32))
