@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import ceil, floor
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -22,7 +22,7 @@ from rasterio.warp import reproject
 from rasterio.windows import Window
 
 from h2crop_data.catalog.file_access import READING_ERRORS, access_to, opened_raster, remote_pieces
-from h2crop_data.catalog.items import acquired
+from h2crop_data.catalog.items import acquired, finite_number
 from h2crop_data.errors import ReadError, SceneError
 from h2crop_data.grid import LONLAT
 from h2crop_data.redaction import redacted_errors, without_secrets
@@ -34,7 +34,9 @@ TIMEOUT = 60
 #: Seconds for what is asked for once and can be missed.
 SHORT_TIMEOUT = 10
 #: Types of the numbers in Sentinel-2 files.
-UNSIGNED, SIGNED = ("uint8", "uint16"), ("int8", "int16")
+UNSIGNED, SIGNED, FLOATING = ("uint8", "uint16"), ("int8", "int16"), ("float32", "float64")
+#: Numbers of files for a reflectance of 1, without the offset.
+NUMBERS_OF_ONE = 10_000
 #: Collection of the items that odc-stac is given.
 PLACED = "placed"
 #: Source pixels read around a grid that a raster is resampled to.
@@ -150,6 +152,23 @@ def read_window(
     return retried(read, href, remote=is_remote(href))
 
 
+def read_coarsely(asset: pystac.Asset, side: int, *, pauses: Sequence[float] = PAUSES) -> tuple[NDArray[Any], GeoBox]:
+    """An asset in at most `side` x `side` pixels, from its overviews where it has some, and its grid.
+
+    As `as_numbers`. Raises ReadError, SceneError.
+    """
+    href, scale = asset.href, stated_scale(asset)
+
+    def read() -> tuple[NDArray[Any], GeoBox]:
+        with opened(href) as dataset:
+            grid = grid_of(dataset)
+            form = number_format(dataset, scale)
+            shape = (min(side, dataset.height), min(side, dataset.width))
+            return as_numbers(dataset.read(1, out_shape=shape), form), grid
+
+    return retried(read, href, remote=is_remote(href), pauses=pauses)
+
+
 def same_grid(one: GeoBox, other: GeoBox) -> bool:
     """Whether two pixel grids are one: CRS, size, and corners to a hundredth of a pixel."""
     if one.shape != other.shape or one.crs != other.crs:
@@ -214,7 +233,8 @@ def load_placed(item: pystac.Item, key: str, geobox: GeoBox, resampling: Resampl
     href, what = item.assets[key].href, asset_in_words(item, key)
     with named(item, key):
         if resampling != "nearest":
-            return retried(lambda: read_resampled(href, geobox, resampling), what, remote=is_remote(href))
+            scale = stated_scale(item.assets[key])
+            return retried(lambda: read_resampled(href, geobox, resampling, scale), what, remote=is_remote(href))
         return retried(lambda: load_warped(item, key, geobox), what, remote=is_remote(href))
 
 
@@ -232,26 +252,81 @@ def named(item: pystac.Item, key: str) -> Iterator[None]:
         raise SceneError(f"{item.id} asset {key}: {error}") from error
 
 
-def number_type(dataset: rasterio.DatasetReader) -> str:
-    """The type of an open raster's numbers. Raises SceneError for those that reflectance x 10000 does not come in."""
+@dataclass(frozen=True)
+class NumberFormat:
+    """How a raster of one band holds 10000 x reflectance, or classes."""
+
+    dtype: str
+    nodata: float | None
+    #: What floating point numbers are multiplied with; None for whole numbers, which are taken as they are.
+    factor: float | None = None
+
+    @property
+    def is_signed(self) -> bool:
+        """Whether numbers may be negative: they are read as int32."""
+        return self.dtype not in UNSIGNED
+
+
+def number_format(dataset: rasterio.DatasetReader, scale: float | None) -> NumberFormat:
+    """How an open raster holds its numbers. scale: that of floating point numbers as the item states it.
+
+    Raises SceneError for numbers that reflectance x 10000 does not come in, and for several bands.
+    """
     dtype: str = dataset.dtypes[0]
+    if dataset.count != 1:
+        raise SceneError(f"{dataset.name} has {dataset.count} bands, expected one; leave the scene out")
+    if dtype in FLOATING:
+        return NumberFormat(dtype, dataset.nodata, scale_of_floats(dataset, scale) * NUMBERS_OF_ONE)
     if dtype not in (*UNSIGNED, *SIGNED):
         raise SceneError(
             f"{dataset.name} holds {dtype} numbers; expected whole numbers of at most 16 bits, reflectance x 10000: "
             "convert the file, or leave such scenes out with `sentinel2.gaps: record`"
         )
-    return dtype
+    return NumberFormat(dtype, dataset.nodata)
 
 
-def as_numbers(pixels: NDArray[Any], nodata: float | None) -> NDArray[Any]:
+def scale_of_floats(dataset: rasterio.DatasetReader, stated: float | None) -> float:
+    """The factor from floating point numbers to reflectance, of the file or its item. Raises SceneError."""
+    own = float(dataset.scales[0])
+    # GDAL gives 1 where the file states nothing.
+    known = {scale for scale in (stated, None if own == 1 else own) if scale is not None}
+    if len(known) == 1:
+        return known.pop()
+    if known:
+        raise SceneError(f"{dataset.name} states the scale {own:g}, its item {stated:g}; leave the scene out")
+    raise SceneError(
+        f"{dataset.name} holds {dataset.dtypes[0]} numbers, and neither it nor its item states their scale: write it "
+        "into the item (`raster:bands`, `scale`), convert the file to whole numbers of at most 16 bits, reflectance x "
+        "10000, or leave such scenes out with `sentinel2.gaps: record`"
+    )
+
+
+def stated_scale(asset: pystac.Asset) -> float | None:
+    """The scale that an asset states for its band; None where it states none. Raises SceneError for no number."""
+    facts = asset.extra_fields
+    bands = facts.get("raster:bands") or facts.get("bands")
+    first: dict[str, Any] = bands[0] if isinstance(bands, list) and bands and isinstance(bands[0], dict) else {}
+    return finite_number(
+        facts.get("raster:scale", first.get("scale", first.get("raster:scale"))), f"{asset.href}: its scale"
+    )
+
+
+def as_numbers(pixels: NDArray[Any], form: NumberFormat) -> NDArray[Any]:
     """The pixels of a file: uint8 or uint16 with 0 for nodata, or int32 with NO_NUMBER where they have a sign.
 
-    nodata: as the file states it; 0 is nodata besides in files without a sign (the archives' rule), and in those with a
-    sign that state none.
+    0 is nodata besides what the file states in files without a sign (the archives' rule), and in those with a sign that
+    state none. Floating point numbers become whole ones, reflectance x 10000.
     """
-    if pixels.dtype in UNSIGNED:
+    nodata = form.nodata
+    if not form.is_signed:
         return np.where(pixels == nodata, pixels.dtype.type(0), pixels) if nodata else pixels
-    return np.where(pixels == (nodata or 0), np.int32(NO_NUMBER), pixels.astype(np.int32))
+    nothing = pixels == (nodata or 0)
+    if form.factor is None:
+        return np.where(nothing, np.int32(NO_NUMBER), pixels.astype(np.int32))
+    # What no reflectance comes near stays far above the brightest, and in the type.
+    scaled = np.clip(pixels.astype(np.float64) * form.factor, -(2**30), 2**30)
+    nothing |= ~np.isfinite(pixels)
+    return np.where(nothing, np.int32(NO_NUMBER), np.rint(np.where(nothing, 0, scaled)).astype(np.int32))
 
 
 def as_classes(numbers: NDArray[Any]) -> NDArray[np.uint8]:
@@ -299,16 +374,21 @@ def aligned_window(dataset: rasterio.DatasetReader, geobox: GeoBox, resampling: 
     return AlignedWindow(round(across), round(down), round(width), round(height), round(factor))
 
 
-def read_aligned_window(dataset: rasterio.DatasetReader, window: AlignedWindow) -> NDArray[Any]:
-    """The first band of an open raster in a window, (rows, columns), as `as_numbers`, nodata beyond its edge."""
-    dtype, shape = number_type(dataset), (window.rows, window.columns)
+def read_aligned_window(
+    dataset: rasterio.DatasetReader, window: AlignedWindow, scale: float | None = None
+) -> NDArray[Any]:
+    """The band of an open raster in a window, (rows, columns), as `as_numbers`, nodata beyond its edge.
+
+    scale: as for `number_format`.
+    """
+    form, shape = number_format(dataset, scale), (window.rows, window.columns)
     inside = window.inside(dataset)
     if (inside.height, inside.width) == shape:
-        return as_numbers(dataset.read(1, window=inside), dataset.nodata)
-    pixels = np.full(shape, NO_NUMBER, np.int32) if dtype in SIGNED else np.zeros(shape, dtype)
+        return as_numbers(dataset.read(1, window=inside), form)
+    pixels = np.full(shape, NO_NUMBER, np.int32) if form.is_signed else np.zeros(shape, form.dtype)
     if inside.height > 0 and inside.width > 0:
         y, x = inside.row_off - window.top, inside.col_off - window.left
-        numbers = as_numbers(dataset.read(1, window=inside), dataset.nodata)
+        numbers = as_numbers(dataset.read(1, window=inside), form)
         pixels[y : y + inside.height, x : x + inside.width] = numbers
     return pixels
 
@@ -318,14 +398,15 @@ def repeated(pixels: NDArray[Any], times: int) -> NDArray[Any]:
     return pixels if times == 1 else pixels.repeat(times, axis=-2).repeat(times, axis=-1)
 
 
-def read_resampled(href: str, geobox: GeoBox, resampling: ResamplingName) -> NDArray[Any]:
-    """A raster's first band resampled to a pixel grid, (y, x), as `as_numbers`.
+def read_resampled(href: str, geobox: GeoBox, resampling: ResamplingName, scale: float | None = None) -> NDArray[Any]:
+    """A raster resampled to a pixel grid, (y, x), as `as_numbers`. scale: as for `number_format`.
 
     Unsigned numbers from WRAPPED on count as nodata: mixed with their neighbours they would look like ground.
     """
     with opened(href) as dataset:
         source = grid_of(dataset)
-        signed = number_type(dataset) in SIGNED
+        form = number_format(dataset, scale)
+        signed = form.is_signed
         west, south, east, north = geobox.extent.to_crs(str(source.crs)).boundingbox
         column, row = ~source.affine @ (np.array([west, east, west, east]), np.array([south, south, north, north]))
         inside = Window.from_slices(
@@ -335,7 +416,7 @@ def read_resampled(href: str, geobox: GeoBox, resampling: ResamplingName) -> NDA
         resampled = np.full(geobox.shape, nothing, np.int32 if signed else np.uint16)
         if not (inside.height > 0 and inside.width > 0):
             return resampled
-        numbers = as_numbers(dataset.read(1, window=inside), dataset.nodata)
+        numbers = as_numbers(dataset.read(1, window=inside), form)
         reproject(
             numbers if signed else np.where(numbers >= WRAPPED, np.uint16(0), numbers),
             resampled,
@@ -359,7 +440,7 @@ def load_warped(item: pystac.Item, key: str, geobox: GeoBox) -> NDArray[Any]:
     """One asset on a pixel grid of another UTM zone, by odc-stac, the nearest pixels, (y, x), as `as_numbers`."""
     href = item.assets[key].href
     with opened(href) as dataset:
-        dtype, nodata = number_type(dataset), dataset.nodata or 0
+        form = number_format(dataset, stated_scale(item.assets[key]))
     odc.stac.configure_rio(cloud_defaults=True, **GDAL_OPTIONS)
     access = access_to(href)
     with redacted_errors(*READING_ERRORS), access.environment(GDAL_OPTIONS):
@@ -368,10 +449,10 @@ def load_warped(item: pystac.Item, key: str, geobox: GeoBox) -> NDArray[Any]:
             bands=[key],
             geobox=geobox,
             resampling="nearest",
-            stac_cfg={PLACED: {"assets": {key: {"data_type": dtype, "nodata": nodata}}}},
+            stac_cfg={PLACED: {"assets": {key: {"data_type": form.dtype, "nodata": form.nodata or 0}}}},
             fail_on_error=True,
         )
-    return as_numbers(data[key].values[0], nodata)
+    return as_numbers(data[key].values[0], replace(form, nodata=form.nodata or 0))
 
 
 def placed_by_its_file(item: pystac.Item, key: str, geobox: GeoBox, address: str) -> pystac.Item:

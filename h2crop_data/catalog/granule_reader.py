@@ -11,6 +11,7 @@ from types import TracebackType
 from typing import Any, Self
 from urllib.parse import urlsplit
 
+import numpy as np
 import pystac
 import rasterio
 from numpy.typing import NDArray
@@ -23,20 +24,25 @@ from h2crop_data.catalog.access import (
     aligned_window,
     asset_in_words,
     grid_of,
+    in_words,
     is_remote,
     load_placed,
     named,
-    number_type,
+    number_format,
     read_aligned_window,
     repeated,
     retried,
+    stated_scale,
 )
 from h2crop_data.catalog.file_access import READING_ERRORS, FileAccess, access_to, connections_of
 from h2crop_data.constants import SHARING_PROCESSES
+from h2crop_data.errors import SceneError
 from h2crop_data.redaction import redacted_errors
 
 #: Pixels of a grid along a pixel of a file that are given as the file has them: 20 m over 10 m.
 KEPT_TIMES = 2
+#: Metres by which files of one granule may end apart: a pixel of its coarsest bands.
+COARSEST_PIXEL = 60
 #: The threads of each provider.
 POOLS: dict[tuple[str, int], ThreadPoolExecutor] = {}
 POOLS_LOCK = threading.Lock()
@@ -62,6 +68,8 @@ class GranuleReader:
         self._sharing = int(os.environ.get(SHARING_PROCESSES, "1"))
         self._wanted, self.connections = connections, max(1, connections // self._sharing)
         self._files: dict[str, tuple[threading.Lock, list[OpenFile]]] = {}
+        #: Item -> the first of its files that was opened, and its grid.
+        self._ground: dict[str, tuple[str, GeoBox]] = {}
         self._lock = threading.Lock()
         self._begun: set[Future[NDArray[Any]]] = set()
         #: Internal tiles that were decoded, and their bytes as the files state them (0 where they do not).
@@ -116,7 +124,7 @@ class GranuleReader:
             window = aligned_window(dataset, grid, resampling)
             if window is None:
                 return bool(dataset.crs == grid.crs)
-            pixels = read_aligned_window(dataset, window)
+            pixels = read_aligned_window(dataset, window, stated_scale(item.assets[key]))
             self._count(dataset, window)
             return pixels if window.times in (1, KEPT_TIMES) else repeated(pixels, window.times)
 
@@ -150,8 +158,8 @@ class GranuleReader:
             with redacted_errors(*READING_ERRORS), file.access.environment(GDAL_OPTIONS):
                 try:
                     if is_new:
-                        grid_of(file.dataset)
-                        number_type(file.dataset)
+                        self._check(item, file.dataset)
+                        number_format(file.dataset, stated_scale(item.assets[key]))
                     return use(file.dataset)
                 except Exception:
                     opened.pop().dataset.close()
@@ -162,6 +170,21 @@ class GranuleReader:
             if item.id in self._given_up:
                 return retried(work, what, remote=remote, pauses=())
             return retried(work, what, remote=remote)
+
+    def _check(self, item: pystac.Item, dataset: rasterio.DatasetReader) -> None:
+        """Raise SceneError for a file that says not where it lies, or covers other ground than others of its item."""
+        grid = grid_of(dataset)
+        if dataset.transform.b or dataset.transform.d:
+            return
+        bounds = np.array(grid.extent.boundingbox)
+        with self._lock:
+            name, other = self._ground.setdefault(item.id, (dataset.name, grid))
+        apart = np.abs(bounds - np.array(other.extent.boundingbox)).max()
+        if grid.crs != other.crs or (dataset.crs.is_projected and apart > COARSEST_PIXEL):
+            raise SceneError(
+                f"{dataset.name} covers {in_words(grid)}, other ground than {name} of the same scene; leave the scene "
+                "out with `sentinel2.gaps: record`"
+            )
 
     def _count(self, dataset: rasterio.DatasetReader, window: AlignedWindow) -> None:
         """Count the internal tiles under a window."""

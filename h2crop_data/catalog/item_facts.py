@@ -17,6 +17,7 @@ from h2crop_data.errors import SceneError
 from h2crop_data.sentinel2.reflectance import OffsetEvidence
 
 MGRS_TILE = re.compile(r"(?:^|[-_T])(\d{2}[C-X][A-Z]{2})(?:_|$)")
+PRODUCT_BASELINE = re.compile(r"S2[A-Z]_MSIL[12][A-C]_\d{8}T\d{6}_N(\d{2})(\d{2})_")
 ENMAP_NAME = re.compile(
     r"ENMAP01-____L2A-DT(?P<datatake>\d{10})_(?P<time>\d{8}T\d{6})Z_(?P<tile>\d{3})_(V(?P<version>\d{6})_)?"
 )
@@ -61,7 +62,17 @@ def offset_evidence(item: pystac.Item, bands: Sequence[str] = SENTINEL2_BANDS) -
         {band: offset for band, offset in stated.items() if offset is not None},
         frozenset(band for band, asset in assets.items() if is_jpeg2000(asset)),
         frozenset(assets),
+        baseline_in_name(item),
     )
+
+
+def baseline_in_name(item: pystac.Item) -> str | None:
+    """The processing baseline in the name of an item's product, `05.11` of `S2B_MSIL2A_..._N0511_R095_...`."""
+    for name in (item.properties.get("s2:product_uri"), item.id):
+        found = PRODUCT_BASELINE.match(str(name))
+        if found:
+            return f"{found[1]}.{found[2]}"
+    return None
 
 
 def offset_removed(item: pystac.Item) -> bool | None:

@@ -143,6 +143,7 @@ SCENES = (
     Column("offset", "nullable integer", "added to its numbers; null where none is"),
     Column("warning", "text", "what needs a look although it was taken; empty where nothing does", always=False),
     Column("catalog", "text", "that listed it, as the recipe calls it", always=False),
+    Column("evidence", "text", "what its pixels showed, where they were asked for its offset", always=False),
 )
 PARCELS = (
     Column("number", "integer", "as in the array `parcel`", filled=True),

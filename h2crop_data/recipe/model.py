@@ -116,7 +116,7 @@ class L1cSource(Section):
     collection: str = "sentinel-2-l1c"
     """Collection to search."""
     offset: Literal["auto", 0, -1000] = "auto"
-    """What to add to the numbers of the files, as `sentinel2.offset`."""
+    """What to add to the numbers of the files, as `sentinel2.offset`; pixels are not asked."""
 
 
 #: Metres by which what is masked grows, by default: where s2cloudless takes part, and elsewhere.
@@ -185,8 +185,8 @@ class Sentinel2Settings(Section):
     bands: list[Sentinel2Band] = Field(default=list(SENTINEL2_BANDS), min_length=1)
     """Bands to store, in this order."""
     offset: Literal["auto", 0, -1000] = "auto"
-    """What to add to the numbers of the files: `auto` decides each scene by its processing baseline and flags, and
-    refuses what cannot be decided; 0 or -1000 declare it for the whole source."""
+    """What to add to the numbers of the files: `auto` decides each scene by what its item says, else by its pixels, and
+    refuses what cannot be decided; 0 or -1000 declare it for the whole source. docs/offsets.md says how."""
     max_cloud_cover: Percent = 100
     """Scenes with more `eo:cloud_cover` in percent are not read."""
     clouds: Clouds = Clouds()

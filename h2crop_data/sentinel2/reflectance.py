@@ -20,10 +20,23 @@ from h2crop_data.errors import SceneError
 #: What files since baseline 04.00 carry: DN = 10000 x reflectance + 1000.
 OFFSET = -1000
 OFFSET_SINCE = (4, 0)
+#: Baselines from this one on are none of ESA's: private processings call theirs 99.99.
+PRIVATE_FROM = (50, 0)
+#: The settings that declare the offset of L2A and of L1C.
+L2A_OFFSET, L1C_OFFSET = "sentinel2.offset", "sentinel2.clouds.l1c.offset"
 #: Unsigned numbers from here to 65535 are -1000 to -1 counted from the other end, or saturated.
 WRAPPED = 2**16 - 1000
 #: What stands for no number where numbers have a sign.
 NO_NUMBER = int(np.iinfo(np.int32).min)
+
+
+class UndecidedOffsetError(SceneError):
+    """An item says nothing about its offset, or contradicts itself; its pixels may tell."""
+
+    def __init__(self, statement: str, setting: str) -> None:
+        """statement: what the item says. setting: the place in the recipe that may declare the offset."""
+        super().__init__(f"{statement}; look at a dark pixel, then declare `{setting}: 0` or `-1000` in the recipe")
+        self.statement = statement
 
 
 @dataclass(frozen=True)
@@ -40,6 +53,8 @@ class OffsetEvidence:
     jpeg2000: frozenset[str] = frozenset()
     #: Every band that was looked at.
     bands: frozenset[str] = frozenset()
+    #: The baseline in the name of its product, `05.11` of `..._N0511_...`.
+    named: str | None = None
 
 
 @dataclass(frozen=True)
@@ -48,31 +63,36 @@ class OffsetDecision:
 
     offset: int
     reason: str
-    #: What the item says against a declared offset; empty where it says nothing against it.
+    #: What item or pixels say against a declared offset; empty where they say nothing against it.
     warning: str = ""
+    #: What the pixels showed, with figures, where they were looked at.
+    evidence: str = ""
 
 
-def decide_offset(declared: Literal["auto", 0, -1000], evidence: OffsetEvidence) -> OffsetDecision:
-    """What to add to the numbers of one scene.
+def decide_offset(
+    declared: Literal["auto", 0, -1000], evidence: OffsetEvidence, setting: str = L2A_OFFSET
+) -> OffsetDecision:
+    """What to add to the numbers of one scene, by what its item says.
 
-    A declared offset holds, with a warning where the item says otherwise. Raises SceneError where the offset is not
-    declared and the item does not say enough or contradicts itself.
+    setting: the place in the recipe that may declare it. A declared offset holds, with a warning where the item says
+    otherwise. Raises UndecidedOffsetError where the offset is not declared and the item does not say enough or
+    contradicts itself, SceneError where its files differ.
     """
     if declared == "auto":
-        return offset_of_item(evidence)
+        return offset_of_item(evidence, setting)
     reason = "declared in the recipe"
     try:
         own = offset_of_item(evidence)
     except SceneError:
         # It says nothing, or one thing and another: that is what declaring is for.
-        return OffsetDecision(declared, reason, bands_against(declared, evidence))
+        return OffsetDecision(declared, reason, bands_against(declared, evidence, setting))
     if own.offset == declared:
         return OffsetDecision(declared, reason)
-    contradiction = f"`sentinel2.offset: {declared}` is declared, the item says {own.offset} ({own.reason})"
+    contradiction = f"`{setting}: {declared}` is declared, the item says {own.offset} ({own.reason})"
     return OffsetDecision(declared, reason, contradiction)
 
 
-def bands_against(declared: int, evidence: OffsetEvidence) -> str:
+def bands_against(declared: int, evidence: OffsetEvidence, setting: str) -> str:
     """What the metadata of the bands say against a declared offset of an item that leaves it open; empty: nothing.
 
     Bands that agree with each other contradict a declaration only where there is no baseline: else the archive's flag
@@ -81,20 +101,18 @@ def bands_against(declared: int, evidence: OffsetEvidence) -> str:
     stated = sorted({round(value * 10000) for value in evidence.stated.values()})
     if len(stated) > 1 or (stated and evidence.baseline is None and stated != [declared]):
         said = ", ".join(map(str, stated))
-        return f"`sentinel2.offset: {declared}` is declared, the metadata of the bands say {said}"
+        return f"`{setting}: {declared}` is declared, the metadata of the bands say {said}"
     return ""
 
 
-def offset_of_item(evidence: OffsetEvidence) -> OffsetDecision:
-    """What to add by what an item says. Raises SceneError where it does not say enough or contradicts itself."""
-    if evidence.baseline is None:
-        raise SceneError("no processing baseline: declare `sentinel2.offset: 0` or `-1000` in the recipe")
-    try:
-        major, minor = (int(part) for part in evidence.baseline.lstrip("N").split("."))
-    except ValueError as error:
-        raise SceneError(f"processing baseline {evidence.baseline!r} is not like 05.11") from error
-    if (major, minor) < OFFSET_SINCE:
-        offset, reason = 0, f"baseline {evidence.baseline}, before 04.00"
+def offset_of_item(evidence: OffsetEvidence, setting: str = L2A_OFFSET) -> OffsetDecision:
+    """What to add by what an item says.
+
+    Raises UndecidedOffsetError where it does not say enough or contradicts itself, SceneError where its files differ.
+    """
+    baseline, has_offset = baseline_of_item(evidence, setting)
+    if not has_offset:
+        offset, reason = 0, f"baseline {baseline}, before 04.00"
     elif evidence.removed and evidence.jpeg2000:
         if evidence.jpeg2000 != evidence.bands:
             raise SceneError(
@@ -102,22 +120,52 @@ def offset_of_item(evidence: OffsetEvidence) -> OffsetDecision:
                 f"{', '.join(sorted(evidence.jpeg2000))} are in JPEG 2000, others are not; leave the scene out"
             )
         offset = OFFSET
-        reason = f"baseline {evidence.baseline}; the files are JPEG 2000, of which “offset removed” is not true"
+        reason = f"baseline {baseline}; the files are JPEG 2000, of which “offset removed” is not true"
     elif evidence.removed:
-        offset, reason = 0, f"baseline {evidence.baseline}, the archive says it removed the offset"
+        offset, reason = 0, f"baseline {baseline}, the archive says it removed the offset"
     else:
-        offset, reason = OFFSET, f"baseline {evidence.baseline}"
+        offset, reason = OFFSET, f"baseline {baseline}"
     others = {band: value for band, value in evidence.stated.items() if round(value * 10000) != offset}
     if others:
         values = ", ".join(f"{value * 10000:.0f}" for value in sorted(set(others.values())))
         which = (
             "the bands' metadata" if len(others) == len(evidence.stated) else f"those of {', '.join(sorted(others))}"
         )
-        raise SceneError(
-            f"contradiction: {reason} gives offset {offset}, {which} say {values}; "
-            "look at a dark pixel, then declare `sentinel2.offset` in the recipe"
-        )
+        raise UndecidedOffsetError(f"contradiction: {reason} gives offset {offset}, {which} say {values}", setting)
     return OffsetDecision(offset, reason)
+
+
+def baseline_of_item(evidence: OffsetEvidence, setting: str) -> tuple[str, bool]:
+    """The processing baseline of an item, and whether products of that baseline have the offset.
+
+    Raises UndecidedOffsetError where it states none of ESA's, or another one than the name of its product on the other
+    side of 04.00.
+    """
+    numbers = {text: number_of_baseline(text) for text in (evidence.baseline, evidence.named) if text is not None}
+    usable = {text: number for text, number in numbers.items() if number is not None and number < PRIVATE_FROM}
+    if not numbers:
+        raise UndecidedOffsetError("no processing baseline", setting)
+    if not usable:
+        text, number = next(iter(numbers.items()))
+        raise UndecidedOffsetError(
+            f"processing baseline {text!r} is {'not like 05.11' if number is None else 'none of ESA'}", setting
+        )
+    since = {text: number >= OFFSET_SINCE for text, number in usable.items()}
+    if len(set(since.values())) > 1:
+        raise UndecidedOffsetError(
+            f"contradiction: baseline {evidence.baseline} is stated, the name of the product says {evidence.named}",
+            setting,
+        )
+    return next(iter(since.items()))
+
+
+def number_of_baseline(text: str) -> tuple[int, int] | None:
+    """A processing baseline, `05.11`, as two numbers; None for other text."""
+    try:
+        major, minor = (int(part) for part in text.lstrip("N").split("."))
+    except ValueError:
+        return None
+    return major, minor
 
 
 def sentinel2_reflectance(numbers: NDArray[np.uint16] | NDArray[np.int32], offset: int) -> NDArray[np.int16]:

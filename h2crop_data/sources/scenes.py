@@ -91,6 +91,8 @@ class SceneDecision:
     offset: int | None = None
     #: What to look at although the scene was taken; empty where there is nothing.
     warning: str = ""
+    #: Sentinel-2: what the pixels showed, with figures, where they were asked for the offset.
+    evidence: str = ""
     #: The catalog that listed it, as the recipe calls it; empty where an older h2crop planned.
     catalog: str = ""
 
@@ -133,6 +135,7 @@ def decision(
     offset: int | None = None,
     reason: str = "taken",
     warning: str = "",
+    evidence: str = "",
 ) -> SceneDecision:
     """The row of a scene in the index."""
     return SceneDecision(
@@ -145,6 +148,7 @@ def decision(
         reason=reason if refusal is None else refusal,
         offset=offset,
         warning=warning,
+        evidence=evidence,
     )
 
 
@@ -166,14 +170,14 @@ def items_over(items: Sequence[pystac.Item], places: Sequence[BaseGeometry]) -> 
 def scenes_table(scenes: list[SceneDecision]) -> pd.DataFrame:
     """The decisions on scenes as a table with the same columns and types whatever is in it.
 
-    But for the catalogs of a plan of an older h2crop, which did not say: its tables stay as they are, to the byte.
+    But for catalogs and evidence of a plan of an older h2crop, which did not say: its tables stay as they are, to the byte.
     """
     columns = list(SceneDecision.__dataclass_fields__)
     if scenes and not any(scene.catalog for scene in scenes):
-        columns.remove("catalog")
+        columns = [name for name in columns if name not in ("catalog", "evidence")]
     table = pd.DataFrame([asdict(scene) for scene in scenes], columns=columns)
     table["time"] = pd.to_datetime(table["time"], utc=True).dt.as_unit("us")
-    named = ("id", "sensor", "collection", "baseline", "reason", "warning", "catalog")
+    named = ("id", "sensor", "collection", "baseline", "reason", "warning", "catalog", "evidence")
     texts = {name: "str" for name in named if name in table}
     return table.astype({"taken": "bool", "offset": "Int32", **texts})
 

@@ -161,16 +161,96 @@ class TestNumbers:
         folder = region.add_sentinel2("float", "2022-07-01T10:50:00Z", 900)
         rewrite(folder / "nir.tif", lambda pixels: pixels.astype(np.float32) / 10000)
         with pytest.raises(
-            BuildError, match=r"float asset nir: .*nir\.tif holds float32 numbers; expected whole numbers"
+            BuildError, match=r"float asset nir: .*nir\.tif holds float32 numbers, and neither it nor its item states"
         ):
             build_store(region.recipe(), tmp_path / "store", workers=1)
         season, report = built(region.recipe(sentinel2={"gaps": "record"}), tmp_path / "recorded")
         assert report.gaps == ["float"]
         assert (season.s2_clear.sel(month=7) == 1).all()
 
+    @pytest.mark.parametrize("zone", ["own", "other"])
+    @pytest.mark.parametrize("resampling", ["nearest", "bilinear"])
+    @pytest.mark.parametrize(
+        ("stated", "scale", "dtype"),
+        [("by the item", 1.0, np.float32), ("by the item", 0.01, np.float64), ("by the file", 0.01, np.float32)],
+    )
+    def test_floating_point_files_whose_scale_is_stated(
+        self,
+        region: TinyRegion,
+        tmp_path: Path,
+        zone: str,
+        resampling: str,
+        stated: str,
+        scale: float,
+        dtype: type[np.floating[Any]],
+    ) -> None:
+        folder = region.add_sentinel2("float", "2022-07-01T10:50:00Z", 1200, offset=0)
+        region.sentinel2[-1]["properties"]["earthsearch:boa_offset_applied"] = True
 
-def move_to_zone_32(folder: Path) -> None:
-    """Warp every raster of a scene to the next UTM zone, at its own pixel size, nearest pixels."""
+        def floats(pixels: NDArray[Any]) -> NDArray[Any]:
+            numbers = west_half(pixels.astype(np.float64), -60) / 10000 / scale
+            numbers[:, -pixels.shape[1] // 6 :] = np.nan
+            return numbers.astype(dtype)
+
+        for key in BANDS.values():
+            path = folder / f"{key}.tif"
+            rewrite(path, floats, nodata=None)
+            if stated == "by the item":
+                region.sentinel2[-1]["assets"][key]["raster:bands"] = [{"scale": scale}]
+        if zone == "other":
+            move_to_zone_32(folder, nodata=np.nan)
+        if stated == "by the file":
+            for key in BANDS.values():
+                with rasterio.open(folder / f"{key}.tif", "r+") as raster:
+                    raster.scales = (scale,)
+        recipe = region.recipe(sentinel2={"resampling": resampling})
+        season, _ = built(recipe, tmp_path / "store")
+        july, west = season.sel(month=7), in_west(season)
+        southern = season.y0.values <= SOUTH + 240
+        for sample in range(4):
+            inside = july.s2.values[sample][0, 4:-12, 4:-4]
+            assert (inside == (-60 if west[sample] else 1200)).all()
+            if southern[sample]:
+                assert (july.s2.values[sample][:, -3:] == FILL).all()
+
+    def test_scales_of_file_and_item_that_differ_are_refused(self, region: TinyRegion, tmp_path: Path) -> None:
+        folder = region.add_sentinel2("float", "2022-07-01T10:50:00Z", 900)
+        rewrite(folder / "nir.tif", lambda pixels: pixels.astype(np.float32) / 10)
+        with rasterio.open(folder / "nir.tif", "r+") as raster:
+            raster.scales = (0.001,)
+        region.sentinel2[-1]["assets"]["nir"]["raster:bands"] = [{"scale": 0.0001}]
+        with pytest.raises(BuildError, match=r"nir\.tif states the scale 0\.001, its item 0\.0001"):
+            build_store(region.recipe(), tmp_path / "store", workers=1)
+
+    def test_several_bands_in_a_file_are_refused_by_name_or_a_gap(self, region: TinyRegion, tmp_path: Path) -> None:
+        region.add_sentinel2("good", "2022-07-11T10:50:00Z", 900)
+        folder = region.add_sentinel2("stack", "2022-07-01T10:50:00Z", 3000)
+        rewrite(folder / "nir.tif", lambda pixels: pixels.repeat(3, axis=0))
+        with pytest.raises(BuildError, match=r"stack asset nir: .*nir\.tif has 3 bands, expected one"):
+            build_store(region.recipe(), tmp_path / "store", workers=1)
+        season, report = built(region.recipe(sentinel2={"gaps": "record"}), tmp_path / "recorded")
+        assert report.gaps == ["stack"]
+        assert (season.s2.sel(month=7)[:, 0] == 900).all()
+
+    def test_a_file_of_other_ground_than_its_scene_is_refused_by_name_or_a_gap(
+        self, region: TinyRegion, tmp_path: Path
+    ) -> None:
+        region.add_sentinel2("good", "2022-07-11T10:50:00Z", 900)
+        folder = region.add_sentinel2("moved", "2022-07-01T10:50:00Z", 3000)
+        # As the file of a neighbouring granule in the place of its own.
+        rewrite(folder / "nir.tif", transform=Affine(10, 0, WEST + 180, 0, -10, NORTH + 60))
+        with pytest.raises(BuildError, match=r"moved asset nir: .*nir\.tif covers 60 x 60 pixels .*other ground than"):
+            build_store(region.recipe(), tmp_path / "store", workers=1)
+        season, report = built(region.recipe(sentinel2={"gaps": "record"}), tmp_path / "recorded")
+        assert report.gaps == ["moved"]
+        assert (season.s2.sel(month=7)[:, 1] == 901).all()
+
+
+def move_to_zone_32(folder: Path, nodata: float | None = None) -> None:
+    """Warp every raster of a scene to the next UTM zone, at its own pixel size, nearest pixels.
+
+    nodata: what rasters hold that state none.
+    """
     to_east = Transformer.from_crs("EPSG:32631", "EPSG:32632", always_xy=True)
     for path in folder.glob("*.tif"):
         with rasterio.open(path) as raster:
@@ -184,7 +264,8 @@ def move_to_zone_32(folder: Path) -> None:
         column = np.floor((x - (WEST - 60)) / size).astype(int)
         row = np.floor(((NORTH + 60) - y) / size).astype(int)
         inside = (column >= 0) & (column < pixels.shape[1]) & (row >= 0) & (row < pixels.shape[0])
-        warped = np.full((height, width), profile["nodata"], pixels.dtype)
+        nothing = nodata if profile["nodata"] is None else profile["nodata"]
+        warped = np.full((height, width), nothing, pixels.dtype)
         warped[inside] = pixels[row[inside], column[inside]]
         grid = {"crs": "EPSG:32632", "transform": Affine(size, 0, west, 0, -size, north)}
         rewrite(path, lambda _, warped=warped: warped[None], **grid)

@@ -387,7 +387,7 @@ class TestProviders:
             ),
             (planetary_item(version="02.12"), OffsetEvidence("02.12", None, bands=ALL)),
             # As ESA made them: JPEG 2000.
-            (copernicus_item(version="05.10"), OffsetEvidence("05.10", None, ALL_STATE, ALL, ALL)),
+            (copernicus_item(version="05.10"), OffsetEvidence("05.10", None, ALL_STATE, ALL, ALL, "05.10")),
             (item_of("bare"), OffsetEvidence(None, bands=frozenset({"B02"}))),
             (
                 item_of("v1.1", assets={"B04": {"href": "/b.tif", "bands": [{"raster:offset": -0.1}]}}),

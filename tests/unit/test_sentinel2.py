@@ -72,7 +72,7 @@ class TestOffset:
     def test_contradiction_with_the_stated_offset_is_refused(
         self, baseline: str, removed: bool | None, stated: float
     ) -> None:
-        with pytest.raises(SceneError, match=r"contradiction.*declare `sentinel2\.offset`"):
+        with pytest.raises(SceneError, match=r"contradiction.*declare `sentinel2\.offset: 0` or `-1000`"):
             decide_offset("auto", OffsetEvidence(baseline, removed, bands_stating(stated)))
 
     def test_missing_baseline_is_refused_with_advice(self) -> None:

@@ -14,13 +14,15 @@ from h2crop_data.catalog.items import number_of
 from h2crop_data.errors import PlanError, SceneError
 from h2crop_data.recipe.catalogs import none_found
 from h2crop_data.recipe.model import Sentinel2Settings
+from h2crop_data.sentinel2.offset_evidence import NO_GROUND_SEEN, PixelVerdict
 from h2crop_data.sentinel2.reference import REFERENCE_BANDS
-from h2crop_data.sentinel2.reflectance import decide_offset
+from h2crop_data.sentinel2.reflectance import L2A_OFFSET, OffsetDecision, UndecidedOffsetError, decide_offset
 from h2crop_data.sources.scenes import PinnedItems, SceneDecision, decision, with_catalogs, year_range
 from h2crop_data.sources.sentinel2.archive import Acquisitions, as_plain, check_missing
 from h2crop_data.sources.sentinel2.detectors import l2a_bands
 from h2crop_data.sources.sentinel2.found import find_scenes, sightings_of_other_seasons
 from h2crop_data.sources.sentinel2.granules import GranuleGrid
+from h2crop_data.sources.sentinel2.offsets import offsets_by_pixels, sample_of_declared
 from h2crop_data.sources.sentinel2.select_l1c import L1cScenes, choose_l1c, with_missing
 from h2crop_data.sources.source import Request
 from h2crop_data.sources.units import UnitResult
@@ -75,7 +77,8 @@ def choose_sentinel2(
         )
     kept, decisions = found.kept, list(found.decisions)
     of_masks = l2a_bands(source)
-    taken, undecided = [], []
+    usable: list[UsableItem] = []
+    refused: list[tuple[pystac.Item, str]] = []
     for item in kept.items:
         try:
             cover = number_of(item, "eo:cloud_cover")
@@ -83,28 +86,28 @@ def choose_sentinel2(
                 refusal = f"cloud cover {cover:g} % is above sentinel2.max_cloud_cover {source.max_cloud_cover:g}"
                 decisions.append(decision(item, "sentinel2", refusal))
                 continue
-            keys = [sentinel2_asset(item, band) for band in (*source.bands, "SCL")]
-            keys += mask_assets(item, [band for band in of_masks if band not in source.bands])
-            keys += [] if source.alignment == "none" else filter(None, [datastrip_asset(item)])
-            keys += reference_assets(item)
-            bands = list(dict.fromkeys([*source.bands, *of_masks]))
-            offset = decide_offset(source.offset, offset_evidence(item, bands))
+            usable.append(usable_item(source, item, of_masks))
         except SceneError as error:
-            reason = str(error).removeprefix(f"{item.id}: ")
-            decisions.append(decision(item, "sentinel2", reason))
-            undecided.append(f"{item.id}: {reason}")
-            continue
-        notes = [offset.warning, twin_warning(item, found.twins), found.corrected.get(item.id, "")]
+            refused.append((item, str(error).removeprefix(f"{item.id}: ")))
+    decided, unseen, undecided = with_pixels(source, usable, request)
+    refused += undecided
+    taken = []
+    for one in decided:
+        assert one.offset is not None, "it was decided on"
+        notes = [one.offset.warning, twin_warning(one.item, found.twins), found.corrected.get(one.item.id, "")]
         warning = "; ".join(filter(None, notes))
-        decisions.append(decision(item, "sentinel2", None, offset.offset, offset.reason, warning))
+        offset = one.offset
+        decisions.append(decision(one.item, "sentinel2", None, offset.offset, offset.reason, warning, offset.evidence))
         # A plan over a country holds many thousands of items: only what the build reads is kept of each.
-        item.assets = {key: item.assets[key] for key in keys}
-        item.clear_links()
-        taken.append(item)
-    if undecided and source.gaps == "fail":
-        shown = "\n  ".join(undecided[:5])
+        one.item.assets = {key: one.item.assets[key] for key in one.keys}
+        one.item.clear_links()
+        taken.append(one.item)
+    decisions += [decision(item, "sentinel2", reason) for item, reason in refused]
+    decisions += [decision(item, "sentinel2", reason, warning=f"left out: {reason}") for item, reason in unseen]
+    if refused and source.gaps == "fail":
+        shown = "\n  ".join(f"{item.id}: {reason}" for item, reason in refused[:5])
         raise PlanError(
-            f"{len(undecided)} of {len(kept.items)} Sentinel-2 scenes cannot be used:\n  {shown}\n"
+            f"{len(refused)} of {len(kept.items)} Sentinel-2 scenes cannot be used:\n  {shown}\n"
             "Do what the reasons say, or leave such scenes out with `sentinel2.gaps: record`."
         )
     decisions = with_catalogs(with_filler_warnings(decisions, kept.fillers), found.served)
@@ -115,6 +118,78 @@ def choose_sentinel2(
     check_missing(acquisitions, source.max_missing_acquisitions, request.season)
     decisions = sorted(decisions, key=lambda one: one.id)
     return Sentinel2Scenes.of(taken, decisions, l1c.items, acquisitions, [*found.notes, *l1c.notes]), decisions
+
+
+@dataclass(frozen=True)
+class UsableItem:
+    """An item that has what is needed, and what it says of its offset."""
+
+    item: pystac.Item
+    #: Of the assets that the build reads.
+    keys: list[str]
+    #: None where the item does not say, and then why.
+    offset: OffsetDecision | None
+    undecided: str = ""
+
+
+def usable_item(source: Sentinel2Settings, item: pystac.Item, of_masks: Sequence[str]) -> UsableItem:
+    """An item with the assets that are read of it. of_masks: bands for masks. Raises SceneError where it lacks some."""
+    keys = [sentinel2_asset(item, band) for band in (*source.bands, "SCL")]
+    keys += mask_assets(item, [band for band in of_masks if band not in source.bands])
+    keys += [] if source.alignment == "none" else filter(None, [datastrip_asset(item)])
+    keys += reference_assets(item)
+    evidence = offset_evidence(item, list(dict.fromkeys([*source.bands, *of_masks])))
+    try:
+        return UsableItem(item, keys, decide_offset(source.offset, evidence))
+    except UndecidedOffsetError as error:
+        return UsableItem(item, keys, None, error.statement)
+
+
+def with_pixels(
+    source: Sentinel2Settings, usable: Sequence[UsableItem], request: Request
+) -> tuple[list[UsableItem], list[tuple[pystac.Item, str]], list[tuple[pystac.Item, str]]]:
+    """Items with their offsets, by pixels where the items do not say them; and those left out, with reasons.
+
+    First those left out that show hardly any ground, with which nothing is lost, then the others. Where the recipe
+    declares the offset, some scenes are looked at, and those whose pixels say otherwise have a warning.
+    """
+    items = [one.item for one in usable]
+    stated = {one.item.id: one.offset.offset for one in usable if one.offset is not None}
+    if source.offset == "auto":
+        asked = [one.item for one in usable if one.offset is None]
+    else:
+        asked, stated = sample_of_declared(items), {}
+    verdicts = offsets_by_pixels(asked, stated, items, request.run_units) if asked else {}
+    decided, unseen, undecided = [], [], []
+    for one in usable:
+        verdict = verdicts.get(one.item.id)
+        if verdict is None:
+            decided.append(one)
+        elif one.offset is not None:
+            decided.append(replace(one, offset=against_pixels(one.offset, verdict)))
+        elif verdict.offset is not None:
+            reason = f"{one.undecided}; decided by its pixels: {verdict.reason}"
+            decided.append(replace(one, offset=OffsetDecision(verdict.offset, reason, evidence=verdict.evidence)))
+        else:
+            told = f"{one.undecided}; its pixels do not tell: {verdict.reason} ({verdict.evidence})"
+            if verdict.reason == NO_GROUND_SEEN:
+                unseen.append((one.item, told))
+            else:
+                advice = f"look at a dark pixel, then declare `{L2A_OFFSET}: 0` or `-1000` in the recipe"
+                undecided.append((one.item, f"{told}; {advice}"))
+    return decided, unseen, undecided
+
+
+def against_pixels(declared: OffsetDecision, verdict: PixelVerdict) -> OffsetDecision:
+    """A declared offset, with a warning where the pixels say another one."""
+    if verdict.offset in (None, declared.offset):
+        return replace(declared, evidence=verdict.evidence)
+    contradiction = (
+        f"`{L2A_OFFSET}: {declared.offset}` is declared, the pixels say {verdict.offset} ({verdict.reason}): every "
+        "value of it may be off by 0.1"
+    )
+    warning = "; ".join(filter(None, [declared.warning, contradiction]))
+    return replace(declared, warning=warning, evidence=verdict.evidence)
 
 
 def reference_assets(item: pystac.Item) -> list[str]:

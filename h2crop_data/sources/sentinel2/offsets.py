@@ -1,0 +1,157 @@
+"""Offsets of scenes whose items do not say them, by their pixels; and whether pixels bear out what a recipe declares.
+
+A scene is looked at coarsely, by a unit of work: another plan of the store does not read it again. Scenes of a tile are
+compared with each other, and with some whose items state their offset beyond doubt.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pystac
+
+from h2crop_data.catalog.access import as_classes, file_stamp, read_coarsely
+from h2crop_data.catalog.item_facts import asset_of_band, offset_evidence, sentinel2_asset, sentinel2_tile
+from h2crop_data.catalog.items import number_of
+from h2crop_data.errors import H2cropError, SceneError
+from h2crop_data.sentinel2.offset_evidence import EVIDENCE_BANDS, CoarsePicture, PixelVerdict, decide_by_pixels
+from h2crop_data.sentinel2.reflectance import NO_NUMBER, offset_of_item
+from h2crop_data.sources.scenes import kept_identity
+from h2crop_data.sources.units import RunUnits, Unit, UnitResult
+
+#: Raised whenever the same files give another picture.
+PICTURE_ALGORITHM = 1
+#: Pixels along a picture.
+PICTURE_SIDE = 128
+#: Scenes of a tile whose items state their offset that others are compared with, and scenes of a tile and statement
+#: that are looked at where a recipe declares the offset: those with the fewest clouds.
+COMPARED_WITH, LOOKED_AT = 6, 3
+#: Pauses in seconds before another try.
+PICTURE_PAUSES = (1.0, 4.0)
+
+
+@dataclass(frozen=True)
+class PlacedPicture:
+    """A coarse picture, and what ground it shows, in words."""
+
+    picture: CoarsePicture
+    ground: str
+
+
+def offsets_by_pixels(
+    asked: Sequence[pystac.Item], stated: Mapping[str, int], items: Sequence[pystac.Item], run_units: RunUnits
+) -> dict[str, PixelVerdict]:
+    """What pixels say of the offsets of some items.
+
+    stated: the offsets of those of `items` that state them. Only tiles with an item that is asked are looked at.
+    """
+    of_tiles = items_of_tiles(asked)
+    with_offset = items_of_tiles([item for item in items if item.id in stated])
+    looked_at = {
+        tile: [*of_tile, *fewest_clouds(with_offset.get(tile, []), COMPARED_WITH)] for tile, of_tile in of_tiles.items()
+    }
+    units = {item.id: picture_unit(item) for of_tile in looked_at.values() for item in of_tile}
+    results = run_units(list(units.values()), H2cropError)
+    verdicts: dict[str, PixelVerdict] = {}
+    for of_tile in looked_at.values():
+        seen: dict[str, dict[str, CoarsePicture]] = defaultdict(dict)
+        for item in of_tile:
+            found = picture_or_why_not(results[units[item.id].id])
+            if isinstance(found, PixelVerdict):
+                verdicts[item.id] = found
+            else:
+                seen[found.ground][item.id] = found.picture
+        for pictures in seen.values():
+            verdicts |= decide_by_pixels(pictures, stated)
+    return {item.id: verdicts[item.id] for item in asked}
+
+
+def picture_or_why_not(result: UnitResult) -> PlacedPicture | PixelVerdict:
+    """The picture that a unit gave; a verdict that says why there is none where it could not be read."""
+    try:
+        return picture_from(result.read())
+    except H2cropError as error:
+        return PixelVerdict(None, "its pixels cannot be looked at", str(error))
+
+
+def items_of_tiles(items: Sequence[pystac.Item]) -> dict[str, list[pystac.Item]]:
+    """Items by MGRS tile, in order."""
+    found: dict[str, list[pystac.Item]] = defaultdict(list)
+    for item in items:
+        found[sentinel2_tile(item)].append(item)
+    return dict(found)
+
+
+def fewest_clouds(items: Sequence[pystac.Item], number: int) -> list[pystac.Item]:
+    """So many items, those with the fewest clouds first; those that do not say come last."""
+
+    def clouds(item: pystac.Item) -> tuple[float, str]:
+        cover = number_of(item, "eo:cloud_cover")
+        return (101.0 if cover is None else cover, item.id)
+
+    return sorted(items, key=clouds)[:number]
+
+
+def sample_of_declared(items: Sequence[pystac.Item]) -> list[pystac.Item]:
+    """Some items of each tile and statement on the offset, to see whether what a recipe declares is borne out."""
+    alike: dict[tuple[str, str], list[pystac.Item]] = defaultdict(list)
+    for item in items:
+        try:
+            statement = offset_of_item(offset_evidence(item)).reason
+        except SceneError as error:
+            statement = str(error)
+        alike[sentinel2_tile(item), statement].append(item)
+    return [item for group in alike.values() for item in fewest_clouds(group, LOOKED_AT)]
+
+
+def picture_unit(item: pystac.Item) -> Unit:
+    """The unit of work that looks at a scene coarsely."""
+    keys = {band: asset_of_band(item, band) for band in EVIDENCE_BANDS}
+    files = {band: item.assets[key] for band, key in keys.items() if key is not None}
+    if "B8A" in files:
+        files.pop("B08", None)
+    classes = item.assets[sentinel2_asset(item, "SCL")]
+    return Unit(
+        kind="scene",
+        step="sentinel2 offset",
+        name=f"offset of {item.id}",
+        algorithm=PICTURE_ALGORITHM,
+        inputs=[kept_identity(item), sorted(files)],
+        settings={"side": PICTURE_SIDE},
+        compute=partial(look_coarsely, files, classes),
+        implied=True,
+        stamp=[file_stamp(asset.href) for asset in (*files.values(), classes)],
+    )
+
+
+def look_coarsely(files: Mapping[str, pystac.Asset], classes: pystac.Asset, needs: Sequence[Path]) -> bytes:
+    """A coarse picture as a NumPy archive: `classes`, each band, `ground`.
+
+    files: of bands. Bands whose files cover other ground than the classification are left out. Raises ReadError,
+    SceneError.
+    """
+    shown, grid = read_coarsely(classes, PICTURE_SIDE, pauses=PICTURE_PAUSES)
+    bands = {}
+    for band, asset in files.items():
+        numbers, own = read_coarsely(asset, max(shown.shape), pauses=PICTURE_PAUSES)
+        if own.extent == grid.extent and numbers.shape == shown.shape:
+            nothing = 0 if numbers.dtype.kind == "u" else NO_NUMBER
+            bands[band] = np.where(numbers == nothing, np.int32(NO_NUMBER), numbers.astype(np.int32))
+    buffer = io.BytesIO()
+    ground = json.dumps([str(grid.crs), *map(float, grid.extent.boundingbox)])
+    np.savez_compressed(buffer, allow_pickle=False, classes=as_classes(shown), ground=np.array(ground), **bands)
+    return buffer.getvalue()
+
+
+def picture_from(result: bytes) -> PlacedPicture:
+    """What `look_coarsely` gave."""
+    with np.load(io.BytesIO(result)) as archive:
+        bands = {band: archive[band] for band in EVIDENCE_BANDS if band in archive}
+        return PlacedPicture(CoarsePicture(bands, archive["classes"]), str(archive["ground"]))
