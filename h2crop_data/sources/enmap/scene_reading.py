@@ -191,7 +191,7 @@ def put_in(part: CellInFile, box: PixelBox, numbers: NDArray[np.int16], flags: N
 def on_lattice(
     part: CellInFile, grid: GeoBox, bands: Sequence[Band], shifts: Mapping[Shift, Any], nodata: int
 ) -> CellOfScene:
-    """A cell's stored pixels. shifts: each with its bands' places. A flag counts where any band's footprint meets it."""
+    """A cell's stored pixels. shifts: each with its bands' places. A flag counts where a band's footprint meets it."""
     box, target = part.box, part.cell.geobox(COARSE)
     source = grid[box.top : box.bottom, box.left : box.right]
     reflectance = enmap_reflectance(part.numbers, bands, nodata)
