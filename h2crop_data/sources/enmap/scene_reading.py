@@ -8,7 +8,7 @@ The quality layers are read over the same windows.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import ceil, floor
 from pathlib import Path
@@ -113,7 +113,8 @@ def read_cells(reading: EnmapReading, watch: Stopwatch) -> Iterator[CellOfScene]
     with watch.step("read EnMAP"):
         grid, tile = raster_geobox(image, "int16"), tile_shape(image)
         own = None if reading.mask is None else mask_on(grid, reading.mask.file)
-    boxes = {cell: cell_box(grid, cell, reading.shifts_of_bands) for cell in reading.cells}
+    shifts = places_of_shifts(reading.shifts_of_bands)
+    boxes = {cell: cell_box(grid, cell, list(shifts)) for cell in reading.cells}
     begun: dict[Cell, CellInFile] = {}
     for box, cells in boxes_to_read(boxes, grid, tile):
         with watch.step("read EnMAP"):
@@ -129,7 +130,7 @@ def read_cells(reading: EnmapReading, watch: Stopwatch) -> Iterator[CellOfScene]
             del pixels
             for cell in [cell for cell in touched if begun[cell].to_come == 0]:
                 with watch.step("resample EnMAP"):
-                    whole = on_lattice(begun.pop(cell), grid, bands, reading.shifts_of_bands, reading.facts.nodata, own)
+                    whole = on_lattice(begun.pop(cell), grid, bands, shifts, reading.facts.nodata, own)
                 yield whole
 
 
@@ -153,7 +154,7 @@ def cell_box(grid: GeoBox, cell: Cell, shifts: Sequence[Shift]) -> PixelBox:
     if str(grid.crs) != cell.crs:
         x, y = transformer(cell.crs, str(grid.crs)).transform(x, y)
     column, row = ~grid.affine @ (x, y)
-    farthest = max((abs(metres) for shift in set(shifts) for metres in (shift.east, shift.north)), default=0)
+    farthest = max((abs(metres) for shift in shifts for metres in (shift.east, shift.north)), default=0)
     margin = CUBIC_MARGIN + ceil(farthest / COARSE)
     height, width = grid.shape
     around = PixelBox(
@@ -211,11 +212,11 @@ def on_lattice(
     part: CellInFile,
     grid: GeoBox,
     bands: Sequence[Band],
-    shifts: Sequence[Shift],
+    shifts: Mapping[Shift, Any],
     nodata: int,
     own: NDArray[np.uint8] | None = None,
 ) -> CellOfScene:
-    """A cell's stored pixels. shifts: of each band. A flag counts where any band's footprint meets it.
+    """A cell's stored pixels. shifts: each with its bands' places. A flag counts where a band's footprint meets it.
 
     own: the mask (y, x) of the whole scene, whose bits count in the same way.
     """
@@ -226,8 +227,7 @@ def on_lattice(
     quality = np.zeros(target.shape, np.uint16)
     of_cell = None if own is None else own[box.top : box.bottom, box.left : box.right]
     mask = None if own is None else np.zeros(target.shape, np.uint8)
-    for shift in sorted(set(shifts)):
-        of_shift = places_of(shift, shifts)
+    for shift, of_shift in shifts.items():
         values[of_shift] = resample_cubic(reflectance[of_shift], source, target, shift)
         quality |= footprint_or(part.flags, source, target, ENMAP_FLAGS["outside"], shift)
         if mask is not None and of_cell is not None:
@@ -236,7 +236,7 @@ def on_lattice(
     return CellOfScene(part.cell, values, quality, mask)
 
 
-def places_of(shift: Shift, shifts: Sequence[Shift]) -> Any:
-    """The places of a shift among those of all bands, as an index."""
-    own = [place for place, other in enumerate(shifts) if other == shift]
-    return slice(None) if len(own) == len(shifts) else own
+def places_of_shifts(shifts: Sequence[Shift]) -> dict[Shift, Any]:
+    """Each shift with its places among those of all bands, as an index."""
+    places = {shift: [i for i, other in enumerate(shifts) if other == shift] for shift in sorted(set(shifts))}
+    return places if len(places) > 1 else dict.fromkeys(places, slice(None))

@@ -21,7 +21,7 @@ from h2crop_data.progress import silent
 from h2crop_data.recipe.catalogs import catalogs_in_order
 from h2crop_data.recipe.model import EnmapSettings
 from h2crop_data.sources.catalogs import search_in_order
-from h2crop_data.sources.enmap.masks import mask_unit
+from h2crop_data.sources.enmap.masks import own_mask_unit
 from h2crop_data.sources.enmap.scene import EnmapScenes, SceneFacts, scene_cells, scene_facts, scene_unit
 from h2crop_data.sources.scenes import SceneDecision, decision, unplaced, with_catalogs, without_retracted, year_range
 from h2crop_data.sources.source import Candidate, Observed, Request, Scene
@@ -77,7 +77,7 @@ def choose_enmap(source: EnmapSettings, request: Request) -> Observed:
     best: dict[tuple[str, Cell], tuple[float, str, Candidate]] = {}
     usable: dict[str, pystac.Item] = {}
     units = {
-        item.id: scene_unit(item, source, request.cell_size, mask_unit(item))
+        item.id: scene_unit(item, source, request.cell_size, own_mask_unit(item))
         for item, refusal, _ in promising
         if refusal is None
     }
