@@ -21,18 +21,18 @@ LEAST_REACH = COARSE
 #: Characters of a line of the page's header.
 LINE_CHARACTERS = 185
 
-Metres = tuple[float, float]
+Displacement = tuple[float, float]
 
 
 @dataclass(frozen=True)
 class DrawnShift:
     """What the index says of one detector of a scene, in metres east and north."""
 
-    shift: Metres
+    shift: Displacement
     #: One standard deviation along each axis, with that of where Sentinel-2 lies.
-    sd: Metres
+    sd: Displacement
     #: What windows say alone.
-    windows: Sequence[Metres]
+    windows: Sequence[Displacement]
 
 
 def drawn_shifts(facts: Mapping[str, Any], windows: Sequence[str]) -> dict[str, DrawnShift]:
@@ -75,7 +75,7 @@ def shift_in_words(shift: DrawnShift, certain: bool) -> str:
 
 
 def reach_of(shifts: Mapping[str, DrawnShift]) -> int:
-    """Metres that a panel must reach either way to hold all arrows and their uncertainty: whole pixels."""
+    """Displacement that a panel must reach either way to hold all arrows and their uncertainty: whole pixels."""
     farthest = max(
         abs(metres) + 2 * sd for one in shifts.values() for metres, sd in zip(one.shift, one.sd, strict=True)
     )
