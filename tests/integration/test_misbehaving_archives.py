@@ -133,10 +133,13 @@ def of_archive(region: TinyRegion, archive: FailingArchive) -> None:
             asset["href"] = f"{archive.url}/{asset['href'].removeprefix('./')}"
 
 
-FAULTS = ("429", "503", "404", "login page", "truncated", "reset", "wrong length", "slow bytes")
+CUT_SHORT = "got .* bytes, expected 7200 .cut short"
+#: What goes wrong -> what is said of it.
+FAULTS = {"429": "429", "503": "503", "404": "404", "login page": "a login page", "truncated": CUT_SHORT}
+FAULTS |= {"reset": CUT_SHORT, "wrong length": CUT_SHORT, "slow bytes": "no answer in time"}
 
 
-@pytest.mark.parametrize("how", FAULTS)
+@pytest.mark.parametrize("how", list(FAULTS))
 def test_what_passes_is_no_failure(region: TinyRegion, archive: FailingArchive, tmp_path: Path, how: str) -> None:
     of_archive(region, archive)
     archive.wrong, archive.how, archive.times = r"july/nir\.tif", how, 2
@@ -147,13 +150,13 @@ def test_what_passes_is_no_failure(region: TinyRegion, archive: FailingArchive, 
     assert (season.s2.sel(month=7, s2_band="B08") == 901).all()
 
 
-@pytest.mark.parametrize("how", FAULTS)
+@pytest.mark.parametrize("how", list(FAULTS))
 def test_what_stays_is_an_error_or_a_recorded_gap_and_the_same_bytes_afterwards(
     region: TinyRegion, archive: FailingArchive, tmp_path: Path, how: str
 ) -> None:
     of_archive(region, archive)
     archive.wrong, archive.how, archive.times = r"july/nir\.tif", how, 10**9
-    with pytest.raises(BuildError, match=rf"july asset nir \({archive.url}/sentinel2/july/nir\.tif\)"):
+    with pytest.raises(BuildError, match=rf"july asset nir .{archive.url}/sentinel2/july/nir\.tif.: .*{FAULTS[how]}"):
         build_store(region.recipe(), tmp_path / "store", workers=1)
     recorded = region.recipe(sentinel2={"gaps": "record"})
     report = build_store(recorded, tmp_path / "recorded", workers=1)
