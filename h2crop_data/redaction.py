@@ -65,11 +65,15 @@ class RedactingFilter(logging.Filter):
 
 @contextmanager
 def redacted_errors(*kinds: type[Exception]) -> Iterator[None]:
-    """Raise errors of some kinds without the secrets in their texts, and without the error that had them."""
+    """Raise errors of some kinds without the secrets in their texts, and in those of what caused them."""
     try:
         yield
     except kinds as error:
-        text = without_secrets(str(error))
-        if text == str(error):
+        causes: list[BaseException] = [error]
+        while causes[-1].__cause__ is not None:
+            causes.append(causes[-1].__cause__)
+        texts = [str(one) for one in causes]
+        shown = [without_secrets(text) for text in texts]
+        if shown == texts:
             raise
-        raise type(error)(text) from None
+        raise type(error)(shown[0]) from (Exception(": ".join(shown[1:])) if shown[1:] else None)

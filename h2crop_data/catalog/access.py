@@ -45,6 +45,14 @@ KERNEL_MARGIN = 4
 PIECE_BYTES = 2**18
 #: Pauses in seconds before another try at a remote file.
 PAUSES = (1.0, 4.0, 15.0)
+#: What rasterio says instead of what GDAL said.
+SEE_BEFORE = "See previous exception for details."
+#: What GDAL says -> what it may mean.
+MEANINGS = {
+    "not recognized as being in": "a login page, or no answer in time? check the account, then try again",
+    "TIFFReadEncoded": "cut short? the file, or what the server sent of it, is incomplete or damaged",
+    "TIFFFillTile": "cut short? the file, or what the server sent of it, is incomplete or damaged",
+}
 #: Basic authentication comes from ~/.netrc; GDAL repeats failed requests itself, below our own tries.
 GDAL_OPTIONS: dict[str, Any] = {
     "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",
@@ -70,11 +78,24 @@ def retried(read: Callable[[], Result], what: str, *, remote: bool, pauses: Sequ
                 return read()
         except (RasterioError, OSError) as error:
             if pause is None:
-                told = without_secrets(str(error))
-                hint = " (a login page? check the account)" if "not recognized as being in" in str(error) else ""
-                raise ReadError(f"cannot read {what}: {told}{hint}") from (error if told == str(error) else None)
+                told = failure_in_words(error)
+                shown = without_secrets(told)
+                raise ReadError(f"cannot read {what}: {shown}") from (error if shown == told else None)
             time.sleep(pause)
     raise AssertionError("unreachable")
+
+
+def failure_in_words(error: BaseException) -> str:
+    """What went wrong, from GDAL's last word to its first, and what that may mean."""
+    found: list[str] = []
+    cause: BaseException | None = error
+    while cause is not None:
+        text = str(cause).removesuffix(SEE_BEFORE).strip().removesuffix(".")
+        if text and not any(text in other for other in found):
+            found.append(text)
+        cause = cause.__cause__
+    words = ": ".join(found)
+    return words + next((f" ({meaning})" for sign, meaning in MEANINGS.items() if sign in words), "")
 
 
 def is_remote(href: str) -> bool:
