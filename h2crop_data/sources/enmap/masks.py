@@ -27,18 +27,18 @@ from h2crop_data.sources.scenes import kept_identity
 from h2crop_data.sources.units import Unit
 
 #: Raised whenever the same scene gives another mask.
-MASK_ALGORITHM = 1
-MASK_STEP = "enmap mask"
+OWN_MASK_ALGORITHM = 1
+OWN_MASK_STEP = "enmap mask"
 
 
-def mask_unit(item: pystac.Item) -> Unit:
+def own_mask_unit(item: pystac.Item) -> Unit:
     """The unit of work that looks for clouds and shadows in a scene."""
     stamp = {key: file_stamp(asset.href) for key, asset in sorted(item.assets.items())}
     return Unit(
         kind="scene",
-        step=MASK_STEP,
+        step=OWN_MASK_STEP,
         name=item.id,
-        algorithm=MASK_ALGORITHM,
+        algorithm=OWN_MASK_ALGORITHM,
         inputs=[kept_identity(item)],
         settings={},
         compute=partial(mask_scene, item),

@@ -19,7 +19,7 @@ from h2crop_data.catalog.search import find_items
 from h2crop_data.errors import H2cropError, PlanError, SceneError
 from h2crop_data.grid import LONLAT, Cell, cells_of_area, to_crs
 from h2crop_data.recipe.model import EnmapSettings
-from h2crop_data.sources.enmap.masks import mask_unit
+from h2crop_data.sources.enmap.masks import own_mask_unit
 from h2crop_data.sources.enmap.scene import EnmapScenes, SceneFacts, scene_cells, scene_facts, scene_unit
 from h2crop_data.sources.scenes import SceneDecision, decision, unplaced, without_retracted, year_range
 from h2crop_data.sources.source import Candidate, Observed, Request, Scene
@@ -73,7 +73,7 @@ def choose_enmap(source: EnmapSettings, request: Request) -> Observed:
     best: dict[tuple[str, Cell], tuple[float, str, Candidate]] = {}
     usable: dict[str, pystac.Item] = {}
     units = {
-        item.id: scene_unit(item, source, request.cell_size, mask_unit(item))
+        item.id: scene_unit(item, source, request.cell_size, own_mask_unit(item))
         for item, refusal, _ in promising
         if refusal is None
     }

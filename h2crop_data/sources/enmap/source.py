@@ -20,7 +20,7 @@ from h2crop_data.sources.enmap.assemble import EnmapTask, enmap_block, read_scen
 from h2crop_data.sources.enmap.columns import scene_mask_columns
 from h2crop_data.sources.enmap.format import REFERENCE_GAPS, enmap_format
 from h2crop_data.sources.enmap.mask_result import mask_facts
-from h2crop_data.sources.enmap.masks import MASK_STEP, mask_unit
+from h2crop_data.sources.enmap.masks import OWN_MASK_STEP, own_mask_unit
 from h2crop_data.sources.enmap.match import (
     MATCH_STEP,
     NOT_MATCHED,
@@ -112,7 +112,7 @@ class Enmap(Source):
         cell_size = {block.scene: block.cells[0].size for block in blocks}
         units: dict[str, list[Unit]] = defaultdict(list)
         for name in cell_size.keys() & pinned.by_id.keys():
-            mask = mask_unit(pinned.by_id[name])
+            mask = own_mask_unit(pinned.by_id[name])
             if name not in pinned.facts:
                 units[name].append(scene_unit(pinned.by_id[name], settings, cell_size[name], mask))
             if settings.mask != "none":
@@ -149,9 +149,9 @@ class Enmap(Source):
     def with_results(self, pinned: EnmapScenes, units: Sequence[Unit], results: Results) -> EnmapScenes:
         known = [(unit, results[unit.id]) for unit in units]
         matched, masked = (
-            {unit.name: result for unit, result in known if unit.step == step} for step in (MATCH_STEP, MASK_STEP)
+            {unit.name: result for unit, result in known if unit.step == step} for step in (MATCH_STEP, OWN_MASK_STEP)
         )
-        looked_at = {unit.name: result for unit, result in known if unit.step not in (MATCH_STEP, MASK_STEP)}
+        looked_at = {unit.name: result for unit, result in known if unit.step not in (MATCH_STEP, OWN_MASK_STEP)}
         return replace(
             pinned.with_facts({name: result.error or scene_facts(result.read()) for name, result in looked_at.items()}),
             matches={**pinned.matches, **matched},
@@ -244,7 +244,7 @@ class Enmap(Source):
         result = pinned.masks.get(scene, UnitResult())
         if result.error is not None:
             raise result.error
-        return MaskOfScene(mask_unit(pinned.by_id[scene]).id, result.file)
+        return MaskOfScene(own_mask_unit(pinned.by_id[scene]).id, result.file)
 
     def match(self, settings: EnmapSettings, pinned: EnmapScenes, scene: str) -> tuple[SceneMatch, MatchDecision]:
         """What was found of a scene's shift and what becomes of it.

@@ -51,7 +51,7 @@ class EnmapWords(SourceWords):
     def limits(self, source: SourceFormat, tables: IndexTables) -> list[str]:
         limits = ["Flagged EnMAP pixels keep their values: `enmap_quality` says which to leave out."]
         limits += sorted({limit_of_matches(section) for section in recipe_sections(tables, source.name)})
-        limits += sorted({limit_of_masks(section) for section in recipe_sections(tables, source.name)} - {""})
+        limits += sorted({limit_of_own_mask(section) for section in recipe_sections(tables, source.name)} - {""})
         limits += unknown_flags(tables) + unseen_scenes(tables) + useless_bands(tables)
         samples = sum(len(one) for one in tables.samples.values())
         cells = sum(cells_of(one) for one in tables.samples.values())
@@ -80,7 +80,7 @@ def limit_of_matches(section: Mapping[str, Any]) -> str:
     return f"EnMAP lies where its product says, {once}. Its shift against Sentinel-2 {measured}."
 
 
-def limit_of_masks(section: Mapping[str, Any]) -> str:
+def limit_of_own_mask(section: Mapping[str, Any]) -> str:
     """What a user must know of our own mask; empty without one. section: of EnMAP in a recipe that was kept."""
     mask = section.get("mask", "none")
     if mask == "none":
