@@ -21,18 +21,18 @@ LEAST_REACH = COARSE
 #: Characters of a line of the page's header.
 LINE_CHARACTERS = 185
 
-Displacement = tuple[float, float]
+MetresEastNorth = tuple[float, float]
 
 
 @dataclass(frozen=True)
 class DrawnShift:
     """What the index says of one detector of a scene, in metres east and north."""
 
-    shift: Displacement
+    shift: MetresEastNorth
     #: One standard deviation along each axis, with that of where Sentinel-2 lies.
-    sd: Displacement
+    sd: MetresEastNorth
     #: What windows say alone.
-    windows: Sequence[Displacement]
+    windows: Sequence[MetresEastNorth]
 
 
 def drawn_shifts(facts: Mapping[str, Any], windows: Sequence[str]) -> dict[str, DrawnShift]:
@@ -75,7 +75,7 @@ def shift_in_words(shift: DrawnShift, certain: bool) -> str:
 
 
 def reach_of(shifts: Mapping[str, DrawnShift]) -> int:
-    """Displacement that a panel must reach either way to hold all arrows and their uncertainty: whole pixels."""
+    """MetresEastNorth that a panel must reach either way to hold all arrows and their uncertainty: whole pixels."""
     farthest = max(
         abs(metres) + 2 * sd for one in shifts.values() for metres, sd in zip(one.shift, one.sd, strict=True)
     )

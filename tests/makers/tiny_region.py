@@ -199,7 +199,11 @@ class TinyRegion:
         if self.sentinel2:
             document["sentinel2"] |= {"bands": list(BANDS), "clouds": CLASSES_ALONE, "alignment": "none"}
         if self.enmap:
-            document["enmap"] |= {"bands": {"exclude_nm": [[1325, 1395]], "count": 3}, "coregistration": "none"}
+            document["enmap"] |= {
+                "bands": {"exclude_nm": [[1325, 1395]], "count": 3},
+                "coregistration": "none",
+                "mask": "none",
+            }
         if any(self.folder.glob("RPG_*.gpkg")):
             years = sorted(int(path.stem[4:]) for path in self.folder.glob("RPG_*.gpkg"))
             source = {"path": "RPG_{year}.gpkg", "country": "fr", "code_field": "CODE_CULTU", "years": years}

@@ -23,7 +23,7 @@ from h2crop_data.sources.timing import Stopwatch
 #: Values (band, y, x), flags (y, x), and where there is one the mask (y, x) of a cell.
 CellArrays = tuple[NDArray[Any], ...]
 #: The arrays of a block in that order.
-STORED_ARRAYS = ("enmap", "enmap_quality", "enmap_mask")
+CELL_ARRAYS = ("enmap", "enmap_quality", "enmap_mask")
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ def enmap_block(task: EnmapTask, ground: BlockGround, watch: Stopwatch) -> Sourc
     ]
     bands = reading.facts.bands
     spectrum = {"wavelength": [band.wavelength for band in bands], "fwhm": [band.fwhm for band in bands]}
-    return SourceBlock(dict(zip(STORED_ARRAYS, arrays, strict=False)), rows, spectrum)
+    return SourceBlock(dict(zip(CELL_ARRAYS, arrays, strict=False)), rows, spectrum)
 
 
 def scene_columns(task: EnmapTask, place: int) -> dict[str, Any]:
