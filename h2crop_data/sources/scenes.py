@@ -170,7 +170,7 @@ def items_over(items: Sequence[pystac.Item], places: Sequence[BaseGeometry]) -> 
 def scenes_table(scenes: list[SceneDecision]) -> pd.DataFrame:
     """The decisions on scenes as a table with the same columns and types whatever is in it.
 
-    But for catalogs and evidence of a plan of an older h2crop, which did not say: its tables stay as they are, to the byte.
+    But for catalogs and evidence of a plan of an older h2crop, which did not say: its tables stay, to the byte.
     """
     columns = list(SceneDecision.__dataclass_fields__)
     if scenes and not any(scene.catalog for scene in scenes):
