@@ -58,7 +58,8 @@ def find_scenes(
     # A datatake over midnight belongs to the year in which it began.
     around = start - LONGEST_DATATAKE, end + LONGEST_DATATAKE
     listed = [
-        of_span(found, start, end) for found in search_in_order(catalogs, places, *around, request.progress, title)
+        begun_in_season(found, start, end)
+        for found in search_in_order(catalogs, places, *around, request.progress, title)
     ]
     wrong = {identity(item): reason for found in listed for item, reason in found.corrected}
     placed = [(item, wrong[identity(item)]) for found in listed for item in found.items if identity(item) in wrong]
@@ -92,7 +93,7 @@ def find_scenes(
     )
 
 
-def of_span(found: CatalogListing, start: datetime, end: datetime) -> CatalogListing:
+def begun_in_season(found: CatalogListing, start: datetime, end: datetime) -> CatalogListing:
     """Of what a catalog listed, the looks that begin in start <= time < end, and what does not say when."""
     items = items_of_span(found.items, start, end)
     kept = {identity(item) for item in items}
