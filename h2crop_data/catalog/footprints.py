@@ -91,7 +91,7 @@ def stated_polygons(geometry: Any) -> BaseGeometry:
         # A coordinate that is no number is refused below.
         with np.errstate(invalid="ignore"):
             ground = shapely.force_2d(shape(geometry))
-    except (AttributeError, KeyError, TypeError, ValueError, ShapelyError) as error:
+    except (AttributeError, LookupError, TypeError, ValueError, ShapelyError) as error:
         raise SceneError(f"its footprint is damaged: {error}") from error
     polygons = list(polygons_in(ground))
     if not polygons and not ground.is_empty:

@@ -59,7 +59,8 @@ def features_from_parquet(data: bytes) -> list[dict[str, Any]]:
 
 def is_box(bbox: Any) -> bool:
     """Whether a bounding box is one of longitude and latitude: four numbers."""
-    return isinstance(bbox, list) and len(bbox) == 4 and all(isinstance(number, int | float) for number in bbox)
+    numbers = isinstance(bbox, list) and all(type(number) in (int, float) for number in bbox)
+    return numbers and len(bbox) == 4
 
 
 def pack_mixed(objects: Sequence[dict[str, Any]]) -> None:

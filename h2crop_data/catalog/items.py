@@ -88,7 +88,7 @@ def identity(item: pystac.Item) -> tuple[str, str, str, str]:
     """
     names = [str(item.properties[key]) for key in PRODUCT_NAMES if item.properties.get(key)]
     product = names or sorted(asset.href.partition("?")[0] for asset in item.assets.values())
-    return item.id, json.dumps(item.geometry, sort_keys=True), "\n".join(product), item.collection_id or ""
+    return item.id, json.dumps(item.geometry, sort_keys=True), "\n".join(product), str(item.collection_id or "")
 
 
 def each_once(items: Sequence[pystac.Item]) -> list[pystac.Item]:

@@ -193,6 +193,37 @@ class TestLocalSearch:
         assert [item.id for item in result.items] == ["open"]
         assert acquired(result.items[0]) == datetime(2022, 6, 15, 10, 50, 31, tzinfo=UTC)
 
+    @pytest.mark.parametrize("value", [None, [], {}, "", "x", 5, True, [None], [1, "a"], {"a": None}], ids=repr)
+    @pytest.mark.parametrize(
+        "member",
+        [
+            *("geometry", "geometry.type", "geometry.coordinates", "bbox", "collection", "properties", "links"),
+            *("properties.datetime", "properties.proj:epsg", "properties.proj:bbox", "properties.s2:mgrs_tile"),
+            *("assets", "assets.blue"),
+        ],
+    )
+    def test_an_odd_member_is_understood_or_a_reason_or_an_error_that_names_the_item(
+        self, tmp_path: Path, member: str, value: Any
+    ) -> None:
+        odd = item_json("odd")
+        *inside, name = member.split(".")
+        place = odd
+        for key in inside:
+            place = place[key]
+        place[name] = value
+        path = collection_file(tmp_path, item_json("good"), odd)
+        try:
+            result = find_items(str(path), "sentinel-2-l2a", AREA, *JUNE)
+        except CatalogError as error:
+            named = str(error).split()
+        else:
+            kept = [item.id for item in result.items]
+            assert "good" in kept
+            assert [item.id for item in items_from_parquet(items_to_parquet(result.items))] == kept
+            named = kept + [item.id for item, reason in result.refused if reason]
+        # Items of another collection are none that were asked for.
+        assert "odd" in named or member == "collection"
+
     @pytest.mark.parametrize(("west", "east"), [(-180.3, -179.9), (179.9, 180.3)])
     def test_ground_beyond_180_degrees_is_used(self, tmp_path: Path, west: float, east: float) -> None:
         ground = json.loads(shapely.to_geojson(shapely.box(west, -17, east, -16)))
