@@ -21,18 +21,18 @@ LEAST_REACH = COARSE
 #: Characters of a line of the page's header.
 LINE_CHARACTERS = 185
 
-Offset = tuple[float, float]
+MetresOff = tuple[float, float]
 
 
 @dataclass(frozen=True)
 class DrawnShift:
     """What the index says of one detector of a scene, in metres east and north."""
 
-    shift: Offset
+    shift: MetresOff
     #: One standard deviation along each axis, with that of where Sentinel-2 lies.
-    sd: Offset
+    sd: MetresOff
     #: What windows say alone.
-    windows: Sequence[Offset]
+    windows: Sequence[MetresOff]
 
 
 def drawn_shifts(facts: Mapping[str, Any], windows: Sequence[str]) -> dict[str, DrawnShift]:
