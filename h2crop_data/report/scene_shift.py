@@ -21,18 +21,18 @@ LEAST_REACH = COARSE
 #: Characters of a line of the page's header.
 LINE_CHARACTERS = 185
 
-MetresEastNorth = tuple[float, float]
+MetresOff = tuple[float, float]
 
 
 @dataclass(frozen=True)
 class DrawnShift:
     """What the index says of one detector of a scene, in metres east and north."""
 
-    shift: MetresEastNorth
+    shift: MetresOff
     #: One standard deviation along each axis, with that of where Sentinel-2 lies.
-    sd: MetresEastNorth
+    sd: MetresOff
     #: What windows say alone.
-    windows: Sequence[MetresEastNorth]
+    windows: Sequence[MetresOff]
 
 
 def drawn_shifts(facts: Mapping[str, Any], windows: Sequence[str]) -> dict[str, DrawnShift]:
@@ -58,14 +58,14 @@ def match_lines(facts: Mapping[str, Any]) -> list[str]:
         return []
     told = [f"EnMAP against Sentinel-2: {decision}"]
     for name, one in drawn_shifts(facts, ()).items():
-        told.append(f"{name.upper()} lay {shift_in_words(one, certain=True)}")
+        told.append(f"{name.upper()} lay {words_of_shift(one, certain=True)}")
     dates = facts.get("enmap_reference") or []
     if dates:
         told.append(f"median of {len(dates)} date{'s' if len(dates) != 1 else ''}")
     return textwrap.wrap("  ·  ".join(told), LINE_CHARACTERS)
 
 
-def shift_in_words(shift: DrawnShift, certain: bool) -> str:
+def words_of_shift(shift: DrawnShift, certain: bool) -> str:
     """A shift; certain: with its standard deviations."""
     parts = []
     for metres, sd, (above, below) in zip(shift.shift, shift.sd, (("east", "west"), ("north", "south")), strict=True):
@@ -75,7 +75,7 @@ def shift_in_words(shift: DrawnShift, certain: bool) -> str:
 
 
 def reach_of(shifts: Mapping[str, DrawnShift]) -> int:
-    """MetresEastNorth that a panel must reach either way to hold all arrows and their uncertainty: whole pixels."""
+    """Metres that a panel must reach either way to hold all arrows and their uncertainty: whole pixels."""
     farthest = max(
         abs(metres) + 2 * sd for one in shifts.values() for metres, sd in zip(one.shift, one.sd, strict=True)
     )
@@ -114,5 +114,5 @@ def draw_shifts(axes: Axes, shifts: Mapping[str, DrawnShift], trusted: bool) -> 
                 "shrinkB": 0,
             },
         )
-        entries.append(Entry(f"{name.upper()} {shift_in_words(one, certain=False)}", {"facecolor": color}))
+        entries.append(Entry(f"{name.upper()} {words_of_shift(one, certain=False)}", {"facecolor": color}))
     return entries
