@@ -60,7 +60,7 @@ LIT = 2500
 LEVEL_TOLERANCE, FEWEST_SCENES = 250, 2
 #: Of lines through the pixels of two dates: fewest pixels, least spread along them, least correlation, and how far what
 #: they cross the axis at may be from 0 or 1000: light that differs by a fifth moves the offset itself by 200.
-FEWEST_ON_LINE, LINE_SPREAD, ON_LINE, LINE_TOLERANCE = 500, 150, 0.97, 300
+FEWEST_ON_LINE, LINE_SPREAD, ON_LINE, LINE_TOLERANCE = 300, 150, 0.95, 300
 #: One scene is enough where this share of the ground is alike, and the middle half of its differences within so much.
 SURE_SHARE, SURE_SPREAD = 0.05, 200
 #: Why pixels do not tell where clouds or the end of the swath cover everything: then nothing is lost with the scene.

@@ -1,6 +1,6 @@
-"""Offsets of Sentinel-2 scenes told from pixels alone: how many of 200 simulated scenes are decided, how many wrongly.
+"""Offsets of Sentinel-2 told from pixels alone: how many of 1000 simulated scenes are decided, and how many wrongly.
 
-    python tests/benchmarks/bench_offset_decision.py [--seeds 0 ...]
+    python tests/benchmarks/bench_offset_decision.py [--seeds 100 ...]
 
 Twenty tiles a seed, of fields, dark woods, open water with and without glint, bright soil, dry grass and snow, each
 with ten scenes by chance clear, hazy, under a veil that the scene classification misses, under broken clouds, overcast
@@ -11,7 +11,9 @@ second tile three other scenes state theirs.
 - decided: share of the scenes that were decided; wrong: scenes decided wrongly
 - with_ground: of scenes that surely show ground in 50 pixels of 16384, the share decided
 - <kind>: the same share for a kind of ground or sky
-- least_decided: the share in the seed with the fewest decided
+- least_decided: the share of the 200 scenes of the seed with the fewest decided
+
+The limits were chosen on seeds 0 to 9 and with 100 to 102 in view; 103 and 104 are held out.
 """
 
 from __future__ import annotations
@@ -34,7 +36,7 @@ TILES = 20
 def main() -> None:
     """Decide, count, print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--seeds", type=int, nargs="+", default=[100, 101, 102, 103, 104])
     decided: dict[str, list[bool]] = defaultdict(list)
     wrong, shares = 0, []
     seeds = parser.parse_args().seeds
