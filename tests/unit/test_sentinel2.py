@@ -16,7 +16,14 @@ from h2crop_data.errors import SceneError
 from h2crop_data.recipe.model import Clouds
 from h2crop_data.sentinel2.clear import clear_pixels, has_value, too_bright
 from h2crop_data.sentinel2.composite import Observation, median_composite, median_values, sort_layers, sorting_network
-from h2crop_data.sentinel2.reflectance import NO_NUMBER, OffsetEvidence, decide_offset, sentinel2_reflectance
+from h2crop_data.sentinel2.reflectance import (
+    L1C_OFFSET,
+    NO_NUMBER,
+    OffsetEvidence,
+    UndecidedOffsetError,
+    decide_offset,
+    sentinel2_reflectance,
+)
 
 FILL = -32768
 economical = settings(deadline=None, max_examples=60)
@@ -78,6 +85,29 @@ class TestOffset:
     def test_missing_baseline_is_refused_with_advice(self) -> None:
         with pytest.raises(SceneError, match=r"no processing baseline.*`sentinel2\.offset: 0` or `-1000`"):
             decide_offset("auto", OffsetEvidence(None, True, bands_stating(-0.1)))
+
+    def test_the_advice_names_the_setting_of_the_level(self) -> None:
+        with pytest.raises(SceneError, match=r"declare `sentinel2\.clouds\.l1c\.offset: 0` or `-1000`"):
+            decide_offset("auto", OffsetEvidence(None), L1C_OFFSET)
+
+    @pytest.mark.parametrize(
+        ("stated", "named", "offset"),
+        [(None, "05.11", -1000), (None, "02.12", 0), ("99.99", "05.11", -1000), ("05.10", "04.00", -1000)],
+    )
+    def test_the_baseline_of_the_products_name(self, stated: str | None, named: str, offset: int) -> None:
+        assert decide_offset("auto", OffsetEvidence(stated, named=named)).offset == offset
+
+    @pytest.mark.parametrize(
+        ("stated", "named", "said"),
+        [
+            ("03.01", "05.00", "baseline 03.01 is stated, the name of the product says 05.00"),
+            ("99.99", None, "'99.99' is none of ESA"),
+            (None, "99.99", "'99.99' is none of ESA"),
+        ],
+    )
+    def test_baselines_that_decide_nothing(self, stated: str | None, named: str | None, said: str) -> None:
+        with pytest.raises(UndecidedOffsetError, match=said):
+            decide_offset("auto", OffsetEvidence(stated, named=named))
 
     @pytest.mark.parametrize("baseline", ["0511", "latest", "05.11.2", "5", ""])
     def test_damaged_baseline_is_refused(self, baseline: str) -> None:
