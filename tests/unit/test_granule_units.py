@@ -11,13 +11,14 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from stac_items import item_of
 
 from h2crop_data.catalog.granule_reader import GranuleReader, connections_to
 from h2crop_data.constants import SHARING_PROCESSES
 from h2crop_data.grid import Cell
 from h2crop_data.mgrs import tile_bounds
 from h2crop_data.recipe.model import Sentinel2Settings
-from h2crop_data.sources.sentinel2.granules import GranuleGrid, home_of, lattice_grid, unit_shape
+from h2crop_data.sources.sentinel2.granules import GranuleGrid, grid_doubt, home_of, lattice_grid, unit_shape
 from h2crop_data.sources.sentinel2.readings import units_of, within_memory
 from h2crop_data.sources.sentinel2.unit import pieces_of
 
@@ -148,3 +149,17 @@ def test_all_readers_of_a_process_have_one_pool_of_connections_to_an_archive() -
     assert connections_to("other.example", 3) not in pools
     threads = Counter(pools.pop().map(lambda _: threading.get_ident(), range(200)))
     assert len(threads) <= 3
+
+
+def test_an_item_that_places_its_pixels_elsewhere_than_its_tile_is_doubted() -> None:
+    def doubt(epsg: int | None = None, west: float = 399960, north: float = 5700000, side: int = 10980) -> str:
+        place = {} if epsg is None else {"proj:transform": [10, 0, west, 0, -10, north], "proj:shape": [side, side]}
+        facts = {"grid:code": "MGRS-31UDS", "proj:epsg": epsg, **place}
+        return grid_doubt(item_of("S2B_31UDS_20220510_0_L2A", **facts))
+
+    assert doubt() == ""
+    assert doubt(32631) == ""
+    # A part of a tile, as sample data have it.
+    assert doubt(32631, 501360, 5629680, 64) == ""
+    assert "EPSG:32632 for its pixels, its tile 31UDS lies in EPSG:32631" in doubt(32632)
+    assert "beyond its tile 31UDS" in doubt(32631, 399960 + 109800)

@@ -17,6 +17,7 @@ from pathlib import Path
 import pystac
 
 from h2crop_data.catalog.access import file_stamp, grid_of, is_remote, opened, retried
+from h2crop_data.catalog.footprints import grid_box
 from h2crop_data.catalog.item_facts import sentinel2_asset, sentinel2_tile
 from h2crop_data.catalog.items import item_epsg
 from h2crop_data.constants import FINE, FINE_BANDS
@@ -104,6 +105,26 @@ def expected_grid(item: pystac.Item) -> GranuleGrid | None:
     except ValueError:
         return None
     return GranuleGrid(epsg, tile, west, north, MGRS_TILE_SIZE // FINE, MGRS_TILE_SIZE // FINE)
+
+
+def grid_doubt(item: pystac.Item) -> str:
+    """Where an item says that its pixels lie elsewhere than in its tile; empty where it does not."""
+    tile = sentinel2_tile(item)
+    try:
+        expected, west, south, east, north = tile_bounds(tile)
+    except ValueError:
+        return ""
+    stated = item_epsg(item)
+    if stated not in (None, expected):
+        return f"it states EPSG:{stated} for its pixels, its tile {tile} lies in EPSG:{expected}: the files decide"
+    for facts in (item.properties, *(asset.extra_fields for asset in item.assets.values())):
+        box = grid_box(facts)
+        if box is None:
+            continue
+        left, bottom, right, top = box.bounds
+        if left < west - FINE or bottom < south - FINE or right > east + FINE or top > north + FINE:
+            return f"its `proj:` fields place its pixels beyond its tile {tile}: the files decide"
+    return ""
 
 
 def grid_unit(items: Sequence[pystac.Item], settings: Sentinel2Settings) -> Unit:

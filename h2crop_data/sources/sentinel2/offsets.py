@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 import pystac
 
+from h2crop_data.array_archive import read_arrays
 from h2crop_data.catalog.access import as_classes, file_stamp, read_coarsely
 from h2crop_data.catalog.item_facts import asset_of_band, offset_evidence, sentinel2_asset, sentinel2_tile
 from h2crop_data.catalog.items import number_of
@@ -152,6 +153,6 @@ def look_coarsely(files: Mapping[str, pystac.Asset], classes: pystac.Asset, need
 
 def picture_from(result: bytes) -> PlacedPicture:
     """What `look_coarsely` gave."""
-    with np.load(io.BytesIO(result)) as archive:
-        bands = {band: archive[band] for band in EVIDENCE_BANDS if band in archive}
-        return PlacedPicture(CoarsePicture(bands, archive["classes"]), str(archive["ground"]))
+    archive = read_arrays(io.BytesIO(result))
+    bands = {band: archive[band] for band in EVIDENCE_BANDS if band in archive}
+    return PlacedPicture(CoarsePicture(bands, archive["classes"]), str(archive["ground"]))

@@ -21,7 +21,7 @@ from h2crop_data.sources.scenes import PinnedItems, SceneDecision, decision, wit
 from h2crop_data.sources.sentinel2.archive import Acquisitions, as_plain, check_missing
 from h2crop_data.sources.sentinel2.detectors import l2a_bands
 from h2crop_data.sources.sentinel2.found import find_scenes, sightings_of_other_seasons
-from h2crop_data.sources.sentinel2.granules import GranuleGrid
+from h2crop_data.sources.sentinel2.granules import GranuleGrid, grid_doubt
 from h2crop_data.sources.sentinel2.offsets import offsets_by_pixels, sample_of_declared
 from h2crop_data.sources.sentinel2.select_l1c import L1cScenes, choose_l1c, with_missing
 from h2crop_data.sources.source import Request
@@ -94,7 +94,8 @@ def choose_sentinel2(
     taken = []
     for one in decided:
         assert one.offset is not None, "it was decided on"
-        notes = [one.offset.warning, twin_warning(one.item, found.twins), found.corrected.get(one.item.id, "")]
+        doubts = (found.corrected.get(one.item.id, ""), grid_doubt(one.item))
+        notes = [one.offset.warning, twin_warning(one.item, found.twins), *doubts]
         warning = "; ".join(filter(None, notes))
         offset = one.offset
         decisions.append(decision(one.item, "sentinel2", None, offset.offset, offset.reason, warning, offset.evidence))
