@@ -60,7 +60,7 @@ GDAL_OPTIONS: dict[str, Any] = {
     "GDAL_HTTP_MAX_RETRY": "3",
     "GDAL_HTTP_RETRY_DELAY": "1",
     "GDAL_HTTP_TIMEOUT": str(TIMEOUT),
-    # Less than so many bytes a second, for so many seconds, is no answer: else each piece that drips takes the whole time.
+    # Fewer bytes a second than that, for so many seconds, are no answer.
     "GDAL_HTTP_LOW_SPEED_LIMIT": "1000",
     "GDAL_HTTP_LOW_SPEED_TIME": "20",
     # Bytes of decoded tiles: of those of scenes each is used once.
