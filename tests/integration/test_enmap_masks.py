@@ -169,7 +169,7 @@ def test_what_is_applied_counts_as_flagged(stores: dict[str, Path]) -> None:
     flagged = 4 | 8 | 16 | 64 | 128 | 256
     masks, quality = stored(stores["apply"], "enmap_mask"), stored(stores["apply"], "enmap_quality")
     for name, mask in masks.items():
-        expected = (((quality[name] & flagged) != 0) | ((mask & (CLOUD | SHADOW)) != 0)).mean()
+        expected = (((quality[name] & flagged) != 0) | ((mask & (CLOUD | SHADOW | UNSEEN)) != 0)).mean()
         assert index["apply"].loc[name, "enmap_flagged_share"] == pytest.approx(expected)
         assert index["apply"].loc[name, "flagged_share"] == pytest.approx(expected)
         assert expected > index["report"].loc[name, "flagged_share"]
@@ -193,6 +193,24 @@ def test_cells_over_the_limit_are_left_out_by_our_mask(recipe_of: RecipeOf) -> N
     recipe = recipe_of(mask="apply", max_flagged_share=limit)
     left = set(make_plan(recipe, 2022).samples["sample"])
     assert left == {name for name, share in applied.items() if share <= limit} != set(report)
+
+
+def test_a_scene_whose_image_is_cut_is_told_of_and_the_others_are_planned(simulated: Path, recipe_of: RecipeOf) -> None:
+    """Of a transfer that broke off its header is there, and most of its pixels."""
+    image = sorted((simulated / "enmap").rglob("*SPECTRAL_IMAGE*"))[0]
+    whole = image.read_bytes()
+    everything = make_plan(recipe_of(mask="apply"), 2022)
+    try:
+        image.write_bytes(whole[: int(0.6 * len(whole))])
+        plan = make_plan(recipe_of(mask="apply"), 2022)
+    finally:
+        image.write_bytes(whole)
+    name = image.name.split("-SPECTRAL")[0]
+    reasons = {scene.id: scene.reason for scene in plan.scenes if scene.source == "enmap"}
+    assert reasons[name].startswith("clouds cannot be looked for: ")
+    assert image.name in reasons[name]
+    planned = set(everything.samples.loc[everything.samples["scene"] != name, "sample"])
+    assert set(plan.samples["sample"]) == planned != set()
 
 
 @pytest.mark.parametrize("mode", ["none", "report", "apply"])
