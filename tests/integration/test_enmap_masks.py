@@ -197,7 +197,7 @@ def test_cells_over_the_limit_are_left_out_by_our_mask(recipe_of: RecipeOf) -> N
 
 def test_a_scene_whose_image_is_cut_is_told_of_and_the_others_are_planned(simulated: Path, recipe_of: RecipeOf) -> None:
     """Of a transfer that broke off its header is there, and most of its pixels."""
-    image = sorted((simulated / "enmap").rglob("*SPECTRAL_IMAGE*"))[0]
+    image = sorted((simulated / "products/enmap").rglob("*SPECTRAL_IMAGE*"))[0]
     whole = image.read_bytes()
     everything = make_plan(recipe_of(mask="apply"), 2022)
     try:
@@ -206,7 +206,7 @@ def test_a_scene_whose_image_is_cut_is_told_of_and_the_others_are_planned(simula
     finally:
         image.write_bytes(whole)
     name = image.name.split("-SPECTRAL")[0]
-    reasons = {scene.id: scene.reason for scene in plan.scenes if scene.source == "enmap"}
+    reasons = {scene.id: scene.reason for scene in plan.scenes if scene.sensor == "enmap"}
     assert reasons[name].startswith("clouds cannot be looked for: ")
     assert image.name in reasons[name]
     planned = set(everything.samples.loc[everything.samples["scene"] != name, "sample"])

@@ -163,16 +163,21 @@ class Enmap(Source):
         return {**pinned.files(self.name), **({FACTS: facts_to_parquet(facts)} if facts else {})}
 
     def facts(self, pinned: EnmapScenes) -> dict[str, Any]:
-        return {"items": {self.name: len(pinned.items)}}
+        notes = {"notes": {self.name: list(pinned.notes)}} if pinned.notes else {}
+        return {"items": {self.name: len(pinned.items)}, **notes}
 
     def load(
         self, facts: Mapping[str, Any], read: ReadFile, scenes: Sequence[SceneDecision], *, whole: bool
     ) -> EnmapScenes:
         items = read_items(self.name, facts, read)
+        scenes = EnmapScenes(items, notes=tuple(facts.get("notes", {}).get(self.name, ())))
         try:
-            return EnmapScenes(items, facts_from_parquet(read(FACTS)) if items and whole else {})
+            return scenes.with_facts(facts_from_parquet(read(FACTS)) if items and whole else {})
         except MissingFileError:
-            return EnmapScenes(items)
+            return scenes
+
+    def what_was_read(self, pinned: EnmapScenes) -> tuple[dict[str, Any], list[str]]:
+        return {}, list(pinned.notes)
 
     def datatakes(self, pinned: EnmapScenes) -> dict[str, str]:
         return {item.id: enmap_scene(item).datatake for item in pinned.items}
