@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Literal
 
 import cv2
 import numpy as np
@@ -27,9 +27,12 @@ from h2crop_data.enmap.product import Angles, Band
 from h2crop_data.enmap.shadows import find_shadows, satellite_azimuths, usual_reflectance
 from h2crop_data.errors import SceneError
 from h2crop_data.grid import LONLAT, geobox, transformer
-from h2crop_data.report.layers import FLAG_COLOURS, OWN_COLOURS, flag_map, own_alone, with_own_mask
+from h2crop_data.recipe.enmap import EnmapSettings
+from h2crop_data.report.layers import FLAG_COLOURS, OWN_COLOURS, flag_map, land_kinds, own_alone, with_own_mask
 from h2crop_data.sources.enmap.columns import mask_columns
 from h2crop_data.sources.enmap.masks import suns_of
+from h2crop_data.sources.enmap.scene import EnmapScenes
+from h2crop_data.sources.enmap.source import Enmap
 
 #: Reflectance at MASK_WAVELENGTHS: 443, 490, 560, 665, 865, 1610, 2200 nm. Vegetation, soil, water, concrete and snow
 #: as spectral libraries have them, rounded; cloud as clouds.py says of L2A.
@@ -339,3 +342,28 @@ def test_pictures_show_what_our_mask_alone_says() -> None:
     expected = [FLAG_COLOURS["cloud"], FLAG_COLOURS["cloud_shadow"], OWN_COLOURS["cloud"], "white"]
     expected += [FLAG_COLOURS["cloud"], OWN_COLOURS["cloud_shadow"]]
     np.testing.assert_allclose(shown[0], to_rgba_array(expected), atol=1e-6)
+
+
+def test_mean_spectra_leave_out_what_our_mask_hides() -> None:
+    """Half of a field is under cloud or shadow that no layer flags; what was not looked at may be drawn."""
+    wavelengths = np.array(MASK_WAVELENGTHS)
+    reflectance = spread("vegetation", 6).astype(np.float32)
+    quality = np.zeros((6, 6), np.uint16)
+    quality[0] = ENMAP_FLAGS["cloud"]
+    mask = np.zeros((6, 6), np.uint8)
+    mask[1], mask[2], mask[3] = (ENMAP_MASK_FLAGS[name] for name in ("cloud", "cloud_shadow", "unseen"))
+    kinds = {"whole cell", "vegetation (NDVI > 0.5)"}
+    by_layers, by_both = (land_kinds(reflectance, wavelengths, quality, one) for one in (None, mask))
+    assert set(by_layers) == set(by_both) == kinds
+    for kind in kinds:
+        assert by_layers[kind].all(axis=1).tolist() == [False, True, True, True, True, True]
+        assert by_both[kind].any(axis=1).tolist() == [False, False, False, True, True, True]
+
+
+@pytest.mark.parametrize("mode", ["none", "report", "apply"])
+def test_what_the_mask_reads_is_part_of_the_estimate(mode: Literal["none", "report", "apply"]) -> None:
+    """A scene has an image and seven layers, and its image is read a second time for the mask."""
+    scenes = EnmapScenes([pystac.Item("a", None, None, datetime(2022, 7, 24, tzinfo=UTC), {})])
+    blocks = [{"scene": name} for name in ("a", "a", "b")]
+    seconds = Enmap().seconds_to_read(EnmapSettings(catalog="x", mask=mode), scenes, blocks)
+    assert seconds == pytest.approx(2 * (8 if mode == "none" else 9) * scenes.seconds_a_read)

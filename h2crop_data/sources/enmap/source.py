@@ -65,8 +65,8 @@ from h2crop_data.sources.timing import Stopwatch
 from h2crop_data.sources.units import Results, Unit, UnitResult
 from h2crop_data.splits.lists import ListedPatch, patch_outline, published_patch
 
-#: Files read of a scene: image and quality layers.
-FILES_A_SCENE = 8
+#: Files read of a scene: image and quality layers; and its image again where its own mask is made.
+FILES_A_SCENE, FILES_OF_MASK = 8, 1
 #: The file of a plan with the facts of its scenes.
 FACTS = "enmap-facts.parquet"
 
@@ -206,7 +206,8 @@ class Enmap(Source):
     def seconds_to_read(
         self, settings: EnmapSettings, pinned: EnmapScenes, blocks: Collection[Mapping[str, Any]]
     ) -> float:
-        return len({block["scene"] for block in blocks}) * FILES_A_SCENE * pinned.seconds_a_read
+        files = FILES_A_SCENE + (FILES_OF_MASK if settings.mask != "none" else 0)
+        return len({block["scene"] for block in blocks}) * files * pinned.seconds_a_read
 
     def readings(self, settings: EnmapSettings, pinned: EnmapScenes, blocks: Sequence[PlannedBlock]) -> list[Reading]:
         cells: dict[str, list[Cell]] = defaultdict(list)
