@@ -55,6 +55,8 @@ ENMAP_FLAGS: dict[str, int] = {
 ENMAP_MASK_FLAGS: dict[str, int] = {"cloud": 1, "cloud_shadow": 2, "unseen": 4}
 #: Those that say that something hides the ground.
 OBSCURED_BY_OWN = ENMAP_MASK_FLAGS["cloud"] | ENMAP_MASK_FLAGS["cloud_shadow"]
+#: Those that count as flagged where a recipe applies the mask: what nobody could look at is not taken for clear.
+EXCLUDED_BY_OWN = OBSCURED_BY_OWN | ENMAP_MASK_FLAGS["unseen"]
 
 #: The splits, in the order they are named.
 SPLITS = ("train", "val", "test")

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import shapely
 from numpy.typing import NDArray
-from pyproj import CRS, Transformer
+from pyproj import CRS, Proj, Transformer
 from shapely.geometry import shape
 from shapely.geometry.base import BaseGeometry
 
@@ -49,6 +49,14 @@ CellRule = Literal["centre", "inside", "touching"]
 def transformer(source: str, target: str) -> Transformer:
     """A cached transformer with x (or longitude) first on both sides."""
     return Transformer.from_crs(source, target, always_xy=True)
+
+
+def meridian_convergence(crs: str, longitude: float, latitude: float) -> float:
+    """How far the grid's north lies clockwise of true north at a place, in degrees.
+
+    An azimuth from true north less this is one from the grid's north.
+    """
+    return float(Proj(crs).get_factors(longitude, latitude).meridian_convergence)
 
 
 @dataclass(frozen=True, order=True)

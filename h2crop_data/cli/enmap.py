@@ -43,7 +43,7 @@ def search(
         write_items(items, [scene.item for scene in found.scenes])
     if as_json:
         covered = {str(year): share for year, share in found.covered.items()}
-        print_json({"scenes": [scene.row() for scene in found.scenes], "covered": covered})
+        print_json({"scenes": [scene.row() for scene in found.scenes], "covered": covered, "notes": found.notes})
         return
     show_scenes(found)
     if items:
@@ -182,6 +182,8 @@ def show_scenes(found: SearchedArea) -> None:
             if not scene.taken or scene.warning:
                 say(f"  {short_name(scene)}: {scene.warning if scene.taken else scene.reason}")
         say(f"season {season}: {len(scenes)} scene(s), {taken} to take; those cover {covered:.1%} of the area")
+    for note in found.notes:
+        say(f"warning: {note}")
 
 
 def short_name(scene: SceneSighting) -> str:

@@ -192,7 +192,10 @@ def check_same_layout(store: str, existing: StoreLayout, wanted: StoreLayout) ->
         if old.get(key) != new.get(key)
     ]
     if differing:
-        raise PlanError(f"{store} has another layout ({'; '.join(differing)}); build into a new store")
+        raise PlanError(
+            f"{store} has another layout ({'; '.join(differing)}); build into a new store, or "
+            "set the recipe so that it makes the arrays of the store"
+        )
 
 
 def in_short(value: Any) -> str:

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from h2crop_data.constants import ENMAP_FLAGS, OBSCURED_BY_OWN
+from h2crop_data.constants import ENMAP_FLAGS, EXCLUDED_BY_OWN
 from h2crop_data.recipe.catalogs import Catalog
 from h2crop_data.recipe.section import Neutral, Percent, Section, Share
 
@@ -76,8 +76,8 @@ class EnmapSettings(Section):
 
     mask: Annotated[Literal["none", "report", "apply"], Neutral("none")] = "report"
     """Whether clouds and their shadows are looked for in every scene by its own bands, which find small ones that
-    DLR's layers miss: stored as `enmap_mask` (`report`), and counted as flagged (`apply`). A store has it from the
-    start or never. docs/enmap.md says what it finds."""
+    DLR's layers miss: stored as `enmap_mask` (`report`), and counted as flagged (`apply`), with what could not be
+    looked at. A store has it from the start or never. docs/enmap.md says what it finds."""
     coregistration: Annotated[Literal["none", "report", "apply"], Neutral("none")] = "apply"
     """Whether the shift of every scene against Sentinel-2 is measured (`report`) and made good (`apply`): visible and
     near infrared apart from short wave infrared. It needs `sentinel2`. docs/coregistration.md says how."""
@@ -103,4 +103,4 @@ class EnmapSettings(Section):
     @property
     def own_flag_mask(self) -> int:
         """The bits of `enmap_mask` that count as flagged."""
-        return OBSCURED_BY_OWN if self.mask == "apply" else 0
+        return EXCLUDED_BY_OWN if self.mask == "apply" else 0

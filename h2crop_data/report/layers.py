@@ -11,7 +11,7 @@ from matplotlib.colors import to_hex, to_rgba
 from numpy.typing import NDArray
 from PIL import Image
 
-from h2crop_data.constants import ENMAP_FLAGS, ENMAP_MASK_FLAGS, UNKNOWN
+from h2crop_data.constants import ENMAP_FLAGS, ENMAP_MASK_FLAGS, OBSCURED_BY_OWN, UNKNOWN
 from h2crop_data.enmap.detectors import enmap_detectors
 from h2crop_data.errors import SceneError
 
@@ -221,15 +221,21 @@ def ratio(one: NDArray[np.float32], other: NDArray[np.float32]) -> NDArray[np.fl
 
 
 def land_kinds(
-    reflectance: NDArray[np.float32], wavelengths: NDArray[Any], quality: NDArray[np.uint16]
+    reflectance: NDArray[np.float32],
+    wavelengths: NDArray[Any],
+    quality: NDArray[np.uint16],
+    mask: NDArray[np.uint8] | None = None,
 ) -> dict[str, NDArray[np.bool_]]:
-    """Pixels (y, x) of simple kinds of land, of those that no flag obscures.
+    """Pixels (y, x) of simple kinds of land, of those that no flag obscures, nor cloud or shadow of our own mask.
 
-    reflectance: (band, y, x). Vegetation: NDVI above 0.5; bare or built: NDVI 0.05 to 0.3; water: McFeeters' NDWI above
-    0.1 (Int. J. Remote Sensing 17, 1996). Kinds with fewer than five pixels are left out.
+    reflectance: (band, y, x). mask: (y, x), as ENMAP_MASK_FLAGS, if there is one. Vegetation: NDVI above 0.5; bare or
+    built: NDVI 0.05 to 0.3; water: McFeeters' NDWI above 0.1 (Int. J. Remote Sensing 17, 1996). Kinds with fewer than
+    five pixels are left out.
     """
     green, red, infrared = (reflectance[band] for band in nearest_bands(wavelengths, (GREEN, RED, NEAR_INFRARED)))
     seen = np.isfinite(reflectance).any(axis=0) & ((quality & sum(ENMAP_FLAGS[name] for name in OBSCURED)) == 0)
+    if mask is not None:
+        seen &= (mask & OBSCURED_BY_OWN) == 0
     ndvi, ndwi = ratio(infrared, red), ratio(green, infrared)
     found = (seen, seen & (ndvi > 0.5), seen & (ndvi > 0.05) & (ndvi < 0.3) & (ndwi <= 0.1), seen & (ndwi > 0.1))
     return {kind: pixels for kind, pixels in zip(LAND_KINDS, found, strict=True) if pixels.sum() >= LEAST_PIXELS}

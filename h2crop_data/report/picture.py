@@ -319,7 +319,9 @@ def draw_spectra(axes: Axes, sample: Sample) -> list[Entry]:
         )
     lines = layers.bands_of_lines(wavelengths, sample.layer("fwhm"))
     entries, spectra = [], []
-    for kind, pixels in layers.land_kinds(reflectance, wavelengths, sample.layer("enmap_quality")).items():
+    mask = sample.layer("enmap_mask") if "enmap_mask" in sample else None
+    kinds = layers.land_kinds(reflectance, wavelengths, sample.layer("enmap_quality"), mask)
+    for kind, pixels in kinds.items():
         color = KIND_COLOURS[kind]
         for bands in lines:
             x, y = layers.mean_spectrum(reflectance[bands], wavelengths[bands], pixels)

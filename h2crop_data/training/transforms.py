@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from h2crop_data.constants import ENMAP_FLAGS, IMAGES, MONTHS
+from h2crop_data.constants import ENMAP_FLAGS, ENMAP_MASK_FLAGS, IMAGES, MONTHS
 from h2crop_data.errors import UsageError
 from h2crop_data.training.augmentation import (
     Augmentation,
@@ -39,13 +39,20 @@ class Masks:
     last_month: int = MONTHS
     #: `enmap` where any of these flags is set (names of docs/store-format.md); needs `enmap_quality` in the batch.
     enmap_flags: tuple[str, ...] = ()
+    #: `enmap` where our own mask has any of these flags (`cloud`, `cloud_shadow`, `unseen`); needs `enmap_mask` in the
+    #: batch.
+    enmap_mask_flags: tuple[str, ...] = ()
     #: `s2` where a pixel has fewer clear looks in a month; more than 1 needs `s2_clear` in the batch.
     least_clear: int = 1
 
     def __post_init__(self) -> None:
-        unknown = [flag for flag in self.enmap_flags if flag not in ENMAP_FLAGS]
-        if unknown:
-            raise UsageError(f"masks: unknown EnMAP flag {unknown[0]!r}; the flags are {', '.join(ENMAP_FLAGS)}")
+        for given, known, what in (
+            (self.enmap_flags, ENMAP_FLAGS, "EnMAP flag"),
+            (self.enmap_mask_flags, ENMAP_MASK_FLAGS, "flag of enmap_mask"),
+        ):
+            unknown = [flag for flag in given if flag not in known]
+            if unknown:
+                raise UsageError(f"masks: unknown {what} {unknown[0]!r}; the flags are {', '.join(known)}")
         if not 1 <= self.last_month <= MONTHS:
             raise UsageError(f"masks: last_month is {self.last_month}; expected 1..{MONTHS}")
 
@@ -53,6 +60,11 @@ class Masks:
     def enmap_bits(self) -> int:
         """The flags as bits of `enmap_quality`."""
         return sum(ENMAP_FLAGS[flag] for flag in set(self.enmap_flags))
+
+    @property
+    def enmap_mask_bits(self) -> int:
+        """The flags as bits of `enmap_mask`."""
+        return sum(ENMAP_MASK_FLAGS[flag] for flag in set(self.enmap_mask_flags))
 
 
 class BatchTransforms:
@@ -175,6 +187,9 @@ class BatchTransforms:
         if "enmap" in batch and self.masks.enmap_bits:
             quality = needed(batch, "enmap_quality", "enmap_flags")
             batch["enmap"].masked_fill_(((quality & self.masks.enmap_bits) != 0)[:, None], 0)
+        if "enmap" in batch and self.masks.enmap_mask_bits:
+            own = needed(batch, "enmap_mask", "enmap_mask_flags")
+            batch["enmap"].masked_fill_(((own & self.masks.enmap_mask_bits) != 0)[:, None], 0)
 
 
 def needed(batch: Mapping[str, Any], array: str, setting: str) -> Tensor:

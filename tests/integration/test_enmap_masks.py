@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -55,11 +56,11 @@ def simulated(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def recipe_of(simulated: Path) -> RecipeOf:
-    """Makes recipes of the region; keywords are settings of EnMAP."""
+    """Makes recipes of the region; keywords are settings of EnMAP, and the section on Sentinel-2."""
 
-    def make(**changes: Any) -> Recipe:
+    def make(sentinel2: Any = "none", **changes: Any) -> Recipe:
         document = recipe_document(simulated)
-        document["sentinel2"] = "none"
+        document["sentinel2"] = sentinel2
         document["enmap"] |= {"max_flagged_share": 1, "max_cloud_cover": 100, "coregistration": "none", **changes}
         return kept_recipe(simulated, document)
 
@@ -100,6 +101,18 @@ def moved(layer: NDArray[Any], east: int, south: int) -> NDArray[Any]:
     return layer[2 - south : rows - 2 - south, 2 - east : columns - 2 - east]
 
 
+def cloud_overlap(
+    simulated: Path, store: Path, masks: dict[str, NDArray[Any]], names: list[str], step: tuple[int, int]
+) -> float:
+    """Pixels of cloud in the masks of samples and in their true sky moved by some pixels (east, south), of either's."""
+    both = either = 0
+    for name in names:
+        cloud = moved(true_sky(simulated, store, name)["cloud"], *step) > 0.25
+        own = (masks[name] & CLOUD) != 0
+        both, either = both + int((cloud & own).sum()), either + int((cloud | own).sum())
+    return both / either
+
+
 def of_scene(store: Path, number: int) -> list[str]:
     """The samples of the first or second scene, in order of time."""
     samples = read_index(store, "samples-2022")
@@ -129,17 +142,38 @@ def test_clouds_that_layers_miss_are_where_the_simulator_put_them(simulated: Pat
     assert (mask[clear] == 0).mean() > 0.97
 
 
+def test_a_measured_shift_moves_the_mask(
+    simulated: Path, recipe_of: RecipeOf, stores: dict[str, Path], tmp_path: Path
+) -> None:
+    """With what the build itself measured against Sentinel-2, the mask of the second scene lies on the ground."""
+    document = recipe_document(simulated)
+    recipe = recipe_of(mask="report", coregistration="apply", sentinel2=document["sentinel2"])
+    build_store(recipe, tmp_path / "store", workers=1)
+    names = of_scene(tmp_path / "store", 1)
+    samples = read_index(tmp_path / "store", "samples-2022").set_index("sample").loc[names]
+    assert (samples["enmap_match"] == "applied").all()
+    for detector in ("vnir", "swir"):
+        assert samples[f"enmap_{detector}_east"].unique() == pytest.approx([45], abs=3)
+        assert samples[f"enmap_{detector}_north"].unique() == pytest.approx([-30], abs=3)
+    overlaps = {}
+    for name, store in (("moved", tmp_path / "store"), ("as it lies", stores["report"])):
+        masks = stored(store, "enmap_mask")
+        for step in product(range(-2, 3), repeat=2):
+            overlaps[name, step] = cloud_overlap(simulated, store, masks, names, step)
+    best = {name: max((value, step) for (of, step), value in overlaps.items() if of == name) for name, _ in overlaps}
+    assert best["moved"][1] == (0, 0), overlaps
+    assert best["as it lies"][1] in ((1, 1), (2, 1)), overlaps
+    assert overlaps["moved", (0, 0)] > 0.1 + overlaps["as it lies", (0, 0)], overlaps
+
+
 def test_the_mask_lies_on_the_image(simulated: Path, stores: dict[str, Path]) -> None:
     """The second scene is shown 45 m east and 30 m south of where it belongs, and so is its mask."""
     masks = stored(stores["report"], "enmap_mask")
-    overlap = {}
-    for east, south in ((0, 0), (1, 1), (2, 1), (-1, -1), (1, -1)):
-        both = either = 0
-        for name in of_scene(stores["report"], 1):
-            cloud = moved(true_sky(simulated, stores["report"], name)["cloud"], east, south) > 0.25
-            own = (masks[name] & CLOUD) != 0
-            both, either = both + int((cloud & own).sum()), either + int((cloud | own).sum())
-        overlap[east, south] = both / either
+    names = of_scene(stores["report"], 1)
+    overlap = {
+        step: cloud_overlap(simulated, stores["report"], masks, names, step)
+        for step in ((0, 0), (1, 1), (2, 1), (-1, -1), (1, -1))
+    }
     assert max(overlap[1, 1], overlap[2, 1]) > 0.5
     assert min(overlap[1, 1], overlap[2, 1]) > max(overlap[0, 0], overlap[-1, -1], overlap[1, -1]), overlap
 
@@ -169,7 +203,7 @@ def test_what_is_applied_counts_as_flagged(stores: dict[str, Path]) -> None:
     flagged = 4 | 8 | 16 | 64 | 128 | 256
     masks, quality = stored(stores["apply"], "enmap_mask"), stored(stores["apply"], "enmap_quality")
     for name, mask in masks.items():
-        expected = (((quality[name] & flagged) != 0) | ((mask & (CLOUD | SHADOW)) != 0)).mean()
+        expected = (((quality[name] & flagged) != 0) | ((mask & (CLOUD | SHADOW | UNSEEN)) != 0)).mean()
         assert index["apply"].loc[name, "enmap_flagged_share"] == pytest.approx(expected)
         assert index["apply"].loc[name, "flagged_share"] == pytest.approx(expected)
         assert expected > index["report"].loc[name, "flagged_share"]
@@ -195,6 +229,24 @@ def test_cells_over_the_limit_are_left_out_by_our_mask(recipe_of: RecipeOf) -> N
     assert left == {name for name, share in applied.items() if share <= limit} != set(report)
 
 
+def test_a_scene_whose_image_is_cut_is_told_of_and_the_others_are_planned(simulated: Path, recipe_of: RecipeOf) -> None:
+    """Of a transfer that broke off its header is there, and most of its pixels."""
+    image = sorted((simulated / "products/enmap").rglob("*SPECTRAL_IMAGE*"))[0]
+    whole = image.read_bytes()
+    everything = make_plan(recipe_of(mask="apply"), 2022)
+    try:
+        image.write_bytes(whole[: int(0.6 * len(whole))])
+        plan = make_plan(recipe_of(mask="apply"), 2022)
+    finally:
+        image.write_bytes(whole)
+    name = image.name.split("-SPECTRAL")[0]
+    reasons = {scene.id: scene.reason for scene in plan.scenes if scene.sensor == "enmap"}
+    assert reasons[name].startswith("clouds cannot be looked for: ")
+    assert image.name in reasons[name]
+    planned = set(everything.samples.loc[everything.samples["scene"] != name, "sample"])
+    assert set(plan.samples["sample"]) == planned != set()
+
+
 @pytest.mark.parametrize("mode", ["none", "report", "apply"])
 def test_stores_are_valid(stores: dict[str, Path], mode: str) -> None:
     report = validate_store(stores[mode])
@@ -204,6 +256,9 @@ def test_stores_are_valid(stores: dict[str, Path], mode: str) -> None:
 def test_datasheets_and_pages_tell_of_it(stores: dict[str, Path], tmp_path: Path) -> None:
     sheets = {mode: (store / "DATASHEET.md").read_text(encoding="utf-8") for mode, store in stores.items()}
     assert "layers miss small clouds" not in sheets["none"]
+    plain = {mode: sheet.replace("\\", "") for mode, sheet in sheets.items()}
+    assert "`enmap_quality` says which to leave out" in plain["none"]
+    assert "`enmap_quality` and `enmap_mask` say which to leave out" in plain["apply"]
     assert "it was not counted as flagged" in sheets["report"]
     assert "it counts as flagged" in sheets["apply"]
     assert "pixels that `enmap_mask` calls cloud" in sheets["report"].replace("\\", "")

@@ -19,8 +19,9 @@ from h2crop_data.catalog import api_reader
 from h2crop_data.catalog.api_reader import RETRIES, ApiReader, seconds_asked
 from h2crop_data.catalog.search import find_items
 from h2crop_data.errors import CatalogError
-from h2crop_data.pipeline.plan import plan_files
+from h2crop_data.pipeline.plan import load_plans, plan_files, save_plan
 from h2crop_data.pipeline.planning import make_plan
+from h2crop_data.pipeline.source_facts import explain_sources, source_facts
 
 AREA = shapely.box(5.2, 50.2, 5.3, 50.3)
 SPAN = (datetime(2022, 6, 1, tzinfo=UTC), datetime(2022, 7, 1, tzinfo=UTC))
@@ -176,3 +177,23 @@ def test_a_plan_from_a_server_that_misbehaves_has_the_same_bytes(
         api.change = lambda page, token: page | {"numberMatched": 4}
         (note,) = make_plan(recipe, 2022).pinned["sentinel2"].notes
         assert "says that 4 items of sentinel-2-l2a match a search and gave 5" in note
+
+
+def test_what_is_strange_about_the_catalog_of_enmap_stands_in_the_plan_too(tmp_path: Path) -> None:
+    """And it is kept with it, and told with the other warnings."""
+    region = TinyRegion(tmp_path)
+    for tile in (1, 2, 3):
+        region.add_enmap(tile, datatake=1866 + tile)
+    region.recipe()
+    for item in region.enmap:
+        for asset in item["assets"].values():
+            asset["href"] = str((tmp_path / asset["href"]).resolve())
+    with misbehaving_api(region.enmap) as api:
+        api.change = lambda page, token: page | {"numberMatched": 2}
+        plan = make_plan(region.recipe(enmap={"catalog": api.url}), 2022)
+    note = f"{api.url} says that 2 items of ENMAP_HSI_L2A match a search and gave 3"
+    assert source_facts(plan)["warnings"] == [note]
+    save_plan(plan, tmp_path / "plan")
+    (kept,) = load_plans(tmp_path / "plan")
+    assert source_facts(kept)["warnings"] == [note]
+    assert explain_sources(source_facts(kept)) == [f"warning: {note}"]

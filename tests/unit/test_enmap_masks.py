@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from typing import Any
+from datetime import UTC, datetime
+from typing import Any, Literal
 
 import cv2
 import numpy as np
+import pystac
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from matplotlib.colors import to_rgba_array
 from numpy.typing import NDArray
+from odc.geo.geobox import GeoBox
 
 from h2crop_data.cast_shadows import apparent_sun
 from h2crop_data.constants import ENMAP_FLAGS, ENMAP_MASK_FLAGS
@@ -20,11 +23,16 @@ from h2crop_data.cube.schema import ArraySpec, ArrayStatistics
 from h2crop_data.cube.statistics import block_sums
 from h2crop_data.enmap.clouds import MASK_WAVELENGTHS, MaskBands, find_clouds
 from h2crop_data.enmap.own_mask import bands_for_mask, own_mask
-from h2crop_data.enmap.product import Band
+from h2crop_data.enmap.product import Angles, Band
 from h2crop_data.enmap.shadows import find_shadows, satellite_azimuths, usual_reflectance
 from h2crop_data.errors import SceneError
-from h2crop_data.report.layers import FLAG_COLOURS, OWN_COLOURS, flag_map, own_alone, with_own_mask
+from h2crop_data.grid import LONLAT, geobox, transformer
+from h2crop_data.recipe.enmap import EnmapSettings
+from h2crop_data.report.layers import FLAG_COLOURS, OWN_COLOURS, flag_map, land_kinds, own_alone, with_own_mask
 from h2crop_data.sources.enmap.columns import mask_columns
+from h2crop_data.sources.enmap.masks import suns_of
+from h2crop_data.sources.enmap.scene import EnmapScenes
+from h2crop_data.sources.enmap.source import Enmap
 
 #: Reflectance at MASK_WAVELENGTHS: 443, 490, 560, 665, 865, 1610, 2200 nm. Vegetation, soil, water, concrete and snow
 #: as spectral libraries have them, rounded; cloud as clouds.py says of L2A.
@@ -188,6 +196,48 @@ def test_planted_shadows_and_their_height_are_found(sun: tuple[float, float], he
     assert found.mask[200:240, 40:120][~wide[200:240, 40:120]].mean() < 0.15, "woods are no shadow"
 
 
+def grid_azimuth(crs: str, x: float, y: float, azimuth: float) -> float:
+    """A direction from true north as one from the grid's, by a short way along the ground."""
+    longitude, latitude = transformer(crs, LONLAT).transform(x, y)
+    north, east = math.cos(math.radians(azimuth)), math.sin(math.radians(azimuth))
+    step = 1e-4
+    onto = transformer(LONLAT, crs)
+    there = onto.transform(longitude + step * east / math.cos(math.radians(latitude)), latitude + step * north)
+    here = onto.transform(longitude, latitude)
+    return math.degrees(math.atan2(there[0] - here[0], there[1] - here[1])) % 360
+
+
+def scene_grid(west: int) -> GeoBox:
+    """300 x 300 pixels of zone 32, whose central meridian is 500 km from its origin."""
+    return geobox((west, 5_700_000, west + 9_000, 5_709_000), 32632, 30)
+
+
+@pytest.mark.parametrize("west", [180_000, 495_500, 810_000])
+def test_the_sun_and_the_satellite_count_from_the_north_of_rows(west: int) -> None:
+    """At the borders of a zone that lies 3.6 degrees off true north."""
+    item = pystac.Item("scene", None, None, datetime(2022, 7, 24, 10, 45, tzinfo=UTC), {})
+    place = ("EPSG:32632", west + 4_500, 5_704_500)
+    for angles in (Angles(sun_azimuth=155.0, sun_elevation=38.0), Angles(38.0, 155.0, 20.0, 0.0)):
+        on_meridian = suns_of(item, angles, scene_grid(495_500))
+        expected = [grid_azimuth(*place, azimuth) for azimuth, _ in on_meridian]
+        found = suns_of(item, angles, scene_grid(west))
+        assert [azimuth for azimuth, _ in found] == pytest.approx(expected, abs=0.1)
+        assert [elevation for _, elevation in found] == pytest.approx([one for _, one in on_meridian], abs=0.1)
+
+
+@pytest.mark.parametrize("west", [180_000, 495_500, 810_000])
+def test_planted_shadows_are_found_at_the_borders_of_a_zone_too(west: int) -> None:
+    sun = (155.0, 38.0)
+    item = pystac.Item("scene", None, None, datetime(2022, 7, 24, 10, 45, tzinfo=UTC), {})
+    on_rows = (grid_azimuth("EPSG:32632", west + 4_500, 5_704_500, sun[0]), sun[1])
+    bands, cloud, shadow = ground_with_clouds(on_rows, 2500)
+    suns = suns_of(item, Angles(sun_azimuth=sun[0], sun_elevation=sun[1]), scene_grid(west))
+    found = find_shadows(bands, everywhere(cloud.shape), cloud, suns, 30)
+    assert found.height == pytest.approx(2500, abs=50)
+    land = np.asarray(bands.infrared) > 0.05
+    assert found.mask[shadow & land].mean() > 0.95
+
+
 def test_clouds_of_two_heights_have_theirs() -> None:
     sun = (155.0, 55.0)
     low, cloud, shadow = ground_with_clouds(sun, 600)
@@ -292,3 +342,28 @@ def test_pictures_show_what_our_mask_alone_says() -> None:
     expected = [FLAG_COLOURS["cloud"], FLAG_COLOURS["cloud_shadow"], OWN_COLOURS["cloud"], "white"]
     expected += [FLAG_COLOURS["cloud"], OWN_COLOURS["cloud_shadow"]]
     np.testing.assert_allclose(shown[0], to_rgba_array(expected), atol=1e-6)
+
+
+def test_mean_spectra_leave_out_what_our_mask_hides() -> None:
+    """Half of a field is under cloud or shadow that no layer flags; what was not looked at may be drawn."""
+    wavelengths = np.array(MASK_WAVELENGTHS)
+    reflectance = spread("vegetation", 6).astype(np.float32)
+    quality = np.zeros((6, 6), np.uint16)
+    quality[0] = ENMAP_FLAGS["cloud"]
+    mask = np.zeros((6, 6), np.uint8)
+    mask[1], mask[2], mask[3] = (ENMAP_MASK_FLAGS[name] for name in ("cloud", "cloud_shadow", "unseen"))
+    kinds = {"whole cell", "vegetation (NDVI > 0.5)"}
+    by_layers, by_both = (land_kinds(reflectance, wavelengths, quality, one) for one in (None, mask))
+    assert set(by_layers) == set(by_both) == kinds
+    for kind in kinds:
+        assert by_layers[kind].all(axis=1).tolist() == [False, True, True, True, True, True]
+        assert by_both[kind].any(axis=1).tolist() == [False, False, False, True, True, True]
+
+
+@pytest.mark.parametrize("mode", ["none", "report", "apply"])
+def test_what_the_mask_reads_is_part_of_the_estimate(mode: Literal["none", "report", "apply"]) -> None:
+    """A scene has an image and seven layers, and its image is read a second time for the mask."""
+    scenes = EnmapScenes([pystac.Item("a", None, None, datetime(2022, 7, 24, tzinfo=UTC), {})])
+    blocks = [{"scene": name} for name in ("a", "a", "b")]
+    seconds = Enmap().seconds_to_read(EnmapSettings(catalog="x", mask=mode), scenes, blocks)
+    assert seconds == pytest.approx(2 * (8 if mode == "none" else 9) * scenes.seconds_a_read)

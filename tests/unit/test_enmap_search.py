@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import subprocess
 import sys
@@ -12,6 +13,8 @@ import pystac
 import pytest
 import shapely
 import yaml
+from misbehaving_api import misbehaving_api
+from pyproj import Transformer
 from stac_items import item_json, item_of
 from typer.testing import CliRunner
 
@@ -131,6 +134,38 @@ def test_a_scene_without_a_footprint_is_listed_and_left(tmp_path: Path) -> None:
     assert "footprint" in scene.reason
 
 
+def with_footprint_the_wrong_way_round(feature: Any) -> Any:
+    """The same with latitude before longitude; its image says where it lies."""
+    x, y = Transformer.from_crs("OGC:CRS84", "EPSG:32632").transform(10, 51)
+    swapped = copy.deepcopy(feature)
+    swapped["properties"] |= {
+        "proj:code": "EPSG:32632",
+        "proj:epsg": 32632,
+        "proj:shape": [3700, 2330],
+        "proj:transform": [30, 0, x, 0, -30, y],
+    }
+    swapped["geometry"]["coordinates"] = [[corner[::-1] for corner in feature["geometry"]["coordinates"][0]]]
+    west, south, east, north = feature["bbox"]
+    swapped["bbox"] = [south, west, north, east]
+    return swapped
+
+
+def test_a_warning_is_that_of_the_item_that_is_taken(tmp_path: Path) -> None:
+    """Two catalogs list one product, one of them with its footprint the wrong way round."""
+    right = scene_json(name_of(8))
+    for name, feature in (("right", right), ("wrong", with_footprint_the_wrong_way_round(right))):
+        collection = {"type": "FeatureCollection", "features": [feature]}
+        (tmp_path / f"{name}.json").write_text(json.dumps(collection), encoding="utf-8")
+
+    def warning(*order: str) -> str:
+        catalogs = [str(tmp_path / f"{name}.json") for name in order]
+        return only(search_enmap(EnmapSettings(catalog=catalogs), str, GROUND, [2022])).warning
+
+    assert "longitude and latitude of its footprint are swapped" in warning("wrong")
+    assert "longitude and latitude of its footprint are swapped" in warning("wrong", "right")
+    assert warning("right", "wrong") == warning("right") == ""
+
+
 class TestCommand:
     @pytest.fixture
     def recipe(self, tmp_path: Path) -> Path:
@@ -156,6 +191,20 @@ class TestCommand:
         report = json.loads(done.stdout)
         assert [scene["taken"] for scene in report["scenes"]] == [True, False]
         assert report["covered"] == {"2022": pytest.approx(0.5, abs=1e-5)}
+
+    def test_what_is_strange_about_a_catalog_is_said(self, recipe: Path) -> None:
+        """Once, whatever the number of seasons."""
+        document = yaml.safe_load(recipe.read_text(encoding="utf-8"))
+        features = [scene_json(name_of(number)) for number in (1, 2, 3)]
+        with misbehaving_api(features) as api:
+            api.change = lambda page, token: page | {"numberMatched": min(2, len(page["features"]))}
+            document["enmap"]["catalog"] = api.url
+            recipe.write_text(yaml.safe_dump(document), encoding="utf-8")
+            told = CliRunner().invoke(app, ["enmap", "search", str(recipe)])
+            as_json = CliRunner().invoke(app, ["enmap", "search", str(recipe), "--json"])
+        note = f"{api.url} says that 2 items of ENMAP_HSI_L2A match a search and gave 3"
+        assert told.stderr.count(f"warning: {note}") == 1
+        assert json.loads(as_json.stdout)["notes"] == [note]
 
     def test_the_items_are_a_catalog_for_a_recipe(self, recipe: Path, tmp_path: Path) -> None:
         out = tmp_path / "found" / "scenes.json"

@@ -13,7 +13,7 @@ from store_factory import make_store
 from torch import Tensor
 from torch.utils.data import default_collate
 
-from h2crop_data.constants import ENMAP_FLAGS
+from h2crop_data.constants import ENMAP_FLAGS, ENMAP_MASK_FLAGS
 from h2crop_data.errors import UsageError
 from h2crop_data.training.augmentation import (
     Augmentation,
@@ -270,6 +270,27 @@ def test_masked_months_pixels_and_flags_are_zero_and_nothing_else() -> None:
     hidden = torch.zeros((2, COARSE_SIDE, COARSE_SIDE), dtype=torch.bool)
     hidden[0, 2, 3] = True
     assert torch.equal(found["enmap"], torch.where(hidden[:, None], 0, whole["enmap"]))
+
+
+def test_our_own_mask_of_enmap_masks_too() -> None:
+    batch = numbered_batch(2)
+    batch["enmap"] = batch["enmap"] + 1
+    batch["enmap_mask"] = torch.zeros((2, COARSE_SIDE, COARSE_SIDE), dtype=torch.uint8)
+    batch["enmap_mask"][0, 2, 3] = ENMAP_MASK_FLAGS["cloud"]
+    batch["enmap_mask"][1, 1, 0] = ENMAP_MASK_FLAGS["cloud_shadow"]
+    batch["enmap_mask"][1, 0, 1] = ENMAP_MASK_FLAGS["unseen"]
+    whole = BatchTransforms(numbers_of(2))(batch)["enmap"]
+    assert (whole != 0).all()
+    for flags, places in {("cloud",): [(0, 2, 3)], ("cloud_shadow", "unseen"): [(1, 1, 0), (1, 0, 1)]}.items():
+        found = BatchTransforms(numbers_of(2), masks=Masks(enmap_mask_flags=flags))(batch)["enmap"]
+        hidden = torch.zeros((2, COARSE_SIDE, COARSE_SIDE), dtype=torch.bool)
+        for place in places:
+            hidden[place] = True
+        assert torch.equal(found, torch.where(hidden[:, None], 0, whole))
+    with pytest.raises(UsageError, match="enmap_mask_flags needs the array enmap_mask"):
+        BatchTransforms(numbers_of(2), masks=Masks(enmap_mask_flags=("cloud",)))({"enmap": batch["enmap"]})
+    with pytest.raises(UsageError, match="unknown flag of enmap_mask 'haze'; the flags are cloud, cloud_shadow"):
+        Masks(enmap_mask_flags=("haze",))
 
 
 def test_dropped_months_are_zero_sample_by_sample() -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pystac
+from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 from rasterio.windows import Window
 
@@ -16,10 +17,10 @@ from h2crop_data.catalog.access import file_stamp, read_window
 from h2crop_data.catalog.items import acquired
 from h2crop_data.constants import ENMAP_MASK_FLAGS, REFLECTANCE_FILL, REFLECTANCE_SCALE
 from h2crop_data.enmap.own_mask import bands_for_mask, own_mask
-from h2crop_data.enmap.product import Angles, enmap_reflectance
+from h2crop_data.enmap.product import Angles, Band, enmap_reflectance
 from h2crop_data.enmap.shadows import satellite_azimuths
-from h2crop_data.errors import SceneError
-from h2crop_data.grid import LONLAT, transformer
+from h2crop_data.errors import ReadError, SceneError
+from h2crop_data.grid import LONLAT, meridian_convergence, transformer
 from h2crop_data.sentinel2.sun import sun_angles
 from h2crop_data.sources.enmap.mask_result import MaskFacts, mask_archive
 from h2crop_data.sources.enmap.scene import image_of, metadata_of
@@ -27,8 +28,10 @@ from h2crop_data.sources.scenes import kept_identity
 from h2crop_data.sources.units import Unit
 
 #: Raised whenever the same scene gives another mask.
-OWN_MASK_ALGORITHM = 1
+OWN_MASK_ALGORITHM = 2
 OWN_MASK_STEP = "enmap mask"
+#: A scene is not looked at where fewer of its pixels than this share have a value in all bands of the mask.
+LEAST_SEEN = 0.5
 
 
 def own_mask_unit(item: pystac.Item) -> Unit:
@@ -47,36 +50,70 @@ def own_mask_unit(item: pystac.Item) -> Unit:
 
 
 def mask_scene(item: pystac.Item, needs: Sequence[Path]) -> bytes:
-    """The mask of a scene as an archive of arrays. Raises SceneError for a scene that cannot be used, ReadError."""
+    """The mask of a scene as an archive of arrays. Raises SceneError for a scene that cannot be used, ReadError.
+
+    An image whose pixels cannot be read is one that cannot be used.
+    """
     product = metadata_of(item)
     image = image_of(item, product)
     height, width = image.grid.shape
     try:
         bands = bands_for_mask(product.bands)
     except SceneError as error:
-        unseen = np.full((height, width), ENMAP_MASK_FLAGS["unseen"], np.uint8)
-        return mask_archive(unseen, MaskFacts(None, str(error)))
-    numbers, _ = read_window(image.href, Window(0, 0, width, height), [band.number for band in bands])
+        return unseen_scene((height, width), str(error))
+    try:
+        numbers, _ = read_window(image.href, Window(0, 0, width, height), [band.number for band in bands])
+    except ReadError as error:
+        raise SceneError(f"clouds cannot be looked for: {error}") from error
     values = enmap_reflectance(numbers, bands, image.nodata)
     del numbers
-    imaged = (values != REFLECTANCE_FILL).all(axis=0)
+    measured = values != REFLECTANCE_FILL
+    reason = why_unseen(measured, bands)
+    if reason:
+        return unseen_scene((height, width), reason)
+    imaged = measured.all(axis=0)
     reflectance = values.astype(np.float32) * np.float32(REFLECTANCE_SCALE)
     found = own_mask(reflectance, imaged, suns_of(item, product.angles, image.grid), image.grid.affine.a)
     return mask_archive(found.bits, MaskFacts(found.height, ""))
 
 
+def unseen_scene(shape: tuple[int, int], reason: str) -> bytes:
+    """The archive of a scene that was not looked at."""
+    return mask_archive(np.full(shape, ENMAP_MASK_FLAGS["unseen"], np.uint8), MaskFacts(None, reason))
+
+
+def why_unseen(measured: NDArray[np.bool_], bands: Sequence[Band]) -> str:
+    """Why clouds cannot be looked for in a scene; empty where they can.
+
+    measured: (band, y, x), where `bands` have a value.
+    """
+    imaged = measured.any(axis=0)
+    if not imaged.any():
+        return "none of the bands that show clouds has a value anywhere: clouds cannot be looked for"
+    if measured.all(axis=0).sum() >= LEAST_SEEN * imaged.sum():
+        return ""
+    shares = measured[:, imaged].mean(axis=1)
+    worst = int(shares.argmin())
+    return (
+        f"the band at {bands[worst].wavelength:.0f} nm has a value in {shares[worst]:.0%} of the pixels that others "
+        "imaged: clouds cannot be looked for"
+    )
+
+
 def suns_of(item: pystac.Item, angles: Angles, grid: GeoBox) -> list[Direction]:
     """Where the sun may seem to stand for the clouds of a scene: for a satellite on either side of its track.
 
-    The sun's angles are those of METADATA.XML; what it does not say is computed from time and place. Without off-nadir
-    angles the satellite stands overhead.
+    Azimuths count from the grid's north, along which rows follow each other. The sun's angles are those of
+    METADATA.XML; what it does not say is computed from time and place. Without off-nadir angles the satellite stands
+    overhead.
     """
     x, y = grid.affine @ (grid.shape[1] / 2, grid.shape[0] / 2)
     longitude, latitude = transformer(str(grid.crs), LONLAT).transform(x, y)
     azimuth, elevation = sun_angles(acquired(item), longitude, latitude)
+    turn = meridian_convergence(str(grid.crs), longitude, latitude)
     sun = (
-        azimuth if angles.sun_azimuth is None else angles.sun_azimuth,
+        (azimuth if angles.sun_azimuth is None else angles.sun_azimuth) - turn,
         elevation if angles.sun_elevation is None else angles.sun_elevation,
     )
     zenith = angles.view_zenith or 0.0
-    return [apparent_sun(sun, (side, zenith)) for side in satellite_azimuths(latitude)]
+    return [apparent_sun(sun, (side - turn, zenith)) for side in satellite_azimuths(latitude)]

@@ -71,11 +71,13 @@ class EnmapScenes(PinnedItems):
     matches: Mapping[str, UnitResult] = field(default_factory=dict)
     #: Scene -> the result of the unit that made its mask; empty before they were run.
     masks: Mapping[str, UnitResult] = field(default_factory=dict)
+    #: What is strange about the searches that found them.
+    notes: tuple[str, ...] = ()
 
     def only(self, wanted: set[str]) -> EnmapScenes:
         """Some of the scenes."""
         facts = {name: found for name, found in self.facts.items() if name in wanted}
-        return EnmapScenes([item for item in self.items if item.id in wanted], facts)
+        return EnmapScenes([item for item in self.items if item.id in wanted], facts, notes=self.notes)
 
     def with_facts(self, facts: Mapping[str, SceneFacts | H2cropError]) -> EnmapScenes:
         """The scenes with further facts, or why there are none."""

@@ -65,6 +65,8 @@ class SearchedArea:
     scenes: list[SceneSighting]
     #: Season -> share of the area that the scenes to be taken cover together.
     covered: dict[int, float]
+    #: What is strange about the searches as a whole.
+    notes: list[str]
 
 
 def search_enmap(
@@ -81,6 +83,7 @@ def search_enmap(
     area = to_crs(ground, LONLAT, EQUAL_AREA)
     scenes: list[SceneSighting] = []
     covered: dict[int, float] = {}
+    notes: list[str] = []
     for number, season in enumerate(sorted(seasons)):
         progress(number, len(seasons), f"search {source.collection}, {season}")
         listed = listed_scenes(source, locate, ground, season, {})
@@ -90,9 +93,10 @@ def search_enmap(
         of_season = [listed_sighting(one, season, area, places[one.item.id], listed.served) for one in found]
         taken = [places[one.id] for one in of_season if one.taken]
         covered[season] = share_of(area, shapely.union_all([place for place in taken if place is not None]))
+        notes += listed.notes
         scenes += sorted(of_season, key=lambda one: (one.time or LAST, one.id))
     progress(len(seasons), len(seasons), "searched")
-    return SearchedArea(scenes, covered)
+    return SearchedArea(scenes, covered, list(dict.fromkeys(notes)))
 
 
 def equal_area_ground(item: pystac.Item) -> BaseGeometry | None:

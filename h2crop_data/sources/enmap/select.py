@@ -14,7 +14,7 @@ from h2crop_data.catalog.item_facts import (
     enmap_scene,
     first_products,
 )
-from h2crop_data.catalog.items import updated
+from h2crop_data.catalog.items import identity, updated
 from h2crop_data.errors import H2cropError, PlanError, SceneError
 from h2crop_data.grid import LONLAT, Cell, cells_of_area, to_crs
 from h2crop_data.progress import silent
@@ -55,6 +55,8 @@ class ListedScenes:
     retracted: list[SceneDecision]
     #: Scene -> the catalog that it comes from, as the recipe calls it.
     served: dict[str, str]
+    #: What is strange about the searches as a whole, each with its catalog.
+    notes: list[str]
 
 
 def choose_enmap(source: EnmapSettings, request: Request) -> Observed:
@@ -117,7 +119,9 @@ def choose_enmap(source: EnmapSettings, request: Request) -> Observed:
     if not chosen:
         raise PlanError(f"{request.season}: no EnMAP scene gives a cell. {why_none(decisions)}")
     used = {name for _, name, _ in best.values()}
-    pinned = EnmapScenes([usable[name] for name in sorted(used)], {name: facts[name] for name in sorted(used)})
+    pinned = EnmapScenes(
+        [usable[name] for name in sorted(used)], {name: facts[name] for name in sorted(used)}, notes=tuple(listed.notes)
+    )
     return Observed(chosen, pinned, decisions)
 
 
@@ -154,14 +158,15 @@ def listed_scenes(
         own = served[stands] == served[name]
         why = "which was processed later" if own else f"which {served[stands]} has, an earlier catalog of the recipe"
         replaced.append(ListedScene(known[name], f"the same tile as {stands}, {why}"))
-    corrected = {item.id: wrong for one in reversed(found) for item, wrong in one.corrected}
+    corrected = {(one.catalog, identity(item)): wrong for one in found for item, wrong in one.corrected}
     scenes = []
     for item in products:
         refusal, warning = promise_of(item, source)
-        scenes.append(ListedScene(item, refusal, "; ".join(filter(None, [warning, corrected.get(item.id)]))))
-    return ListedScenes(
-        scenes, replaced, list(lost.values()), list({one.id: one for one in decisions}.values()), served
-    )
+        wrong = corrected.get((served[item.id], identity(item)))
+        scenes.append(ListedScene(item, refusal, "; ".join(filter(None, [warning, wrong]))))
+    gone = list({one.id: one for one in decisions}.values())
+    notes = list(dict.fromkeys(note for one in found for note in one.notes))
+    return ListedScenes(scenes, replaced, list(lost.values()), gone, served, notes)
 
 
 def promise_of(item: pystac.Item, source: EnmapSettings) -> tuple[str | None, str]:

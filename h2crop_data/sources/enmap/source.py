@@ -65,8 +65,8 @@ from h2crop_data.sources.timing import Stopwatch
 from h2crop_data.sources.units import Results, Unit, UnitResult
 from h2crop_data.splits.lists import ListedPatch, patch_outline, published_patch
 
-#: Files read of a scene: image and quality layers.
-FILES_A_SCENE = 8
+#: Files read of a scene: image and quality layers; and its image again where its own mask is made.
+FILES_A_SCENE, FILES_OF_MASK = 8, 1
 #: The file of a plan with the facts of its scenes.
 FACTS = "enmap-facts.parquet"
 
@@ -163,16 +163,21 @@ class Enmap(Source):
         return {**pinned.files(self.name), **({FACTS: facts_to_parquet(facts)} if facts else {})}
 
     def facts(self, pinned: EnmapScenes) -> dict[str, Any]:
-        return {"items": {self.name: len(pinned.items)}}
+        notes = {"notes": {self.name: list(pinned.notes)}} if pinned.notes else {}
+        return {"items": {self.name: len(pinned.items)}, **notes}
 
     def load(
         self, facts: Mapping[str, Any], read: ReadFile, scenes: Sequence[SceneDecision], *, whole: bool
     ) -> EnmapScenes:
         items = read_items(self.name, facts, read)
+        scenes = EnmapScenes(items, notes=tuple(facts.get("notes", {}).get(self.name, ())))
         try:
-            return EnmapScenes(items, facts_from_parquet(read(FACTS)) if items and whole else {})
+            return scenes.with_facts(facts_from_parquet(read(FACTS)) if items and whole else {})
         except MissingFileError:
-            return EnmapScenes(items)
+            return scenes
+
+    def what_was_read(self, pinned: EnmapScenes) -> tuple[dict[str, Any], list[str]]:
+        return {}, list(pinned.notes)
 
     def datatakes(self, pinned: EnmapScenes) -> dict[str, str]:
         return {item.id: enmap_scene(item).datatake for item in pinned.items}
@@ -201,7 +206,8 @@ class Enmap(Source):
     def seconds_to_read(
         self, settings: EnmapSettings, pinned: EnmapScenes, blocks: Collection[Mapping[str, Any]]
     ) -> float:
-        return len({block["scene"] for block in blocks}) * FILES_A_SCENE * pinned.seconds_a_read
+        files = FILES_A_SCENE + (FILES_OF_MASK if settings.mask != "none" else 0)
+        return len({block["scene"] for block in blocks}) * files * pinned.seconds_a_read
 
     def readings(self, settings: EnmapSettings, pinned: EnmapScenes, blocks: Sequence[PlannedBlock]) -> list[Reading]:
         cells: dict[str, list[Cell]] = defaultdict(list)

@@ -42,14 +42,17 @@ class EnmapWords(SourceWords):
         return [band_row(name, bands[place]) for name, place in shown_bands(len(bands), coordinates.get("wavelength"))]
 
     def pixels(self, source: SourceFormat) -> str:
-        return "of EnMAP those without a flag that the recipe counts"
+        own = any(array.name == "enmap_mask" for array in source.arrays)
+        return f"of EnMAP those without a flag that the recipe counts{', of either array of flags' if own else ''}"
 
     def quality(self, source: SourceFormat, tables: IndexTables) -> list[list[str]]:
         matched = any("enmap_match" in samples for samples in tables.samples.values())
         return [*super().quality(source, tables), *([matched_scenes(tables)] if matched else [])]
 
     def limits(self, source: SourceFormat, tables: IndexTables) -> list[str]:
-        limits = ["Flagged EnMAP pixels keep their values: `enmap_quality` says which to leave out."]
+        own = any(array.name == "enmap_mask" for array in source.arrays)
+        named = "`enmap_quality` and `enmap_mask` say" if own else "`enmap_quality` says"
+        limits = [f"Flagged EnMAP pixels keep their values: {named} which to leave out."]
         limits += sorted({limit_of_matches(section) for section in recipe_sections(tables, source.name)})
         limits += sorted({limit_of_own_mask(section) for section in recipe_sections(tables, source.name)} - {""})
         limits += unknown_flags(tables) + unseen_scenes(tables) + useless_bands(tables)
@@ -85,7 +88,8 @@ def limit_of_own_mask(section: Mapping[str, Any]) -> str:
     mask = section.get("mask", "none")
     if mask == "none":
         return ""
-    counted = "counts as flagged" if mask == "apply" else "was not counted as flagged"
+    applied = "counts as flagged, with what could not be looked at"
+    counted = applied if mask == "apply" else "was not counted as flagged"
     return (
         "DLR's layers miss small clouds and shadows. `enmap_mask` says what the scene's own bands show; it "
         f"{counted}. It takes some pale roofs for cloud, finds half of the cloud over snow and no shadow of clouds "

@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 import pystac
 from numpy.typing import NDArray
-from pyproj import Proj
 
 from h2crop_data.catalog.access import as_classes, repeated
 from h2crop_data.catalog.granule_reader import GranuleReader
@@ -23,7 +22,7 @@ from h2crop_data.catalog.item_facts import sentinel2_asset
 from h2crop_data.catalog.items import acquired
 from h2crop_data.constants import FINE, REFLECTANCE_FILL
 from h2crop_data.errors import PluginError, ReadError, SceneError
-from h2crop_data.grid import LONLAT, TILE_MARGIN, ProcessingTile, geobox, transformer
+from h2crop_data.grid import LONLAT, TILE_MARGIN, ProcessingTile, geobox, meridian_convergence, transformer
 from h2crop_data.recipe.model import Sentinel2Settings
 from h2crop_data.sentinel2.clouds import MASK_PIXEL, CloudMethod, Detection, to_20_metres
 from h2crop_data.sentinel2.date_shifts import measure_shifts
@@ -359,8 +358,7 @@ class TileMaker:
         longitude, latitude = transformer(crs, LONLAT).transform((west + east) / 2, (south + north) / 2)
         # A datatake takes up to 40 minutes: the time of the granule, not of its beginning.
         azimuth, elevation = sun_angles(acquired(self.task.items[one.look.items[0]]), longitude, latitude)
-        convergence = Proj(crs).get_factors(longitude, latitude).meridian_convergence
-        return (azimuth - convergence) % 360, elevation
+        return (azimuth - meridian_convergence(crs, longitude, latitude)) % 360, elevation
 
     def row(self, one: LookOnTile, codes: NDArray[np.uint8], sun: Sequence[float]) -> dict[str, Any]:
         """A row of the table of dates. codes: of the tile."""

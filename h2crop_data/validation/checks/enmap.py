@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from h2crop_data.constants import ENMAP_FLAGS, ENMAP_MASK_FLAGS, OBSCURED_BY_OWN, REFLECTANCE_FILL
+from h2crop_data.constants import ENMAP_FLAGS, ENMAP_MASK_FLAGS, EXCLUDED_BY_OWN, OBSCURED_BY_OWN, REFLECTANCE_FILL
 from h2crop_data.validation.checks.source_checks import Arrays, BlockValues, DerivedColumn, SourceChecks, ValueCheck
 from h2crop_data.validation.release import IMPORTED
 from h2crop_data.validation.values import Problem, wrong_samples
@@ -48,7 +48,7 @@ class EnmapChecks(SourceChecks[None]):
         flagged = settings.get("flagged")
         if not isinstance(flagged, list) or not all(isinstance(flag, str) and flag in ENMAP_FLAGS for flag in flagged):
             return None
-        own = OBSCURED_BY_OWN if settings.get("mask") == "apply" else 0
+        own = EXCLUDED_BY_OWN if settings.get("mask") == "apply" else 0
         return {"enmap_quality": sum(ENMAP_FLAGS[flag] for flag in set(flagged)), "enmap_mask": own}
 
     def check_values(self, block: BlockValues) -> ValueCheck[None]:
