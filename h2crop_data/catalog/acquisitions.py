@@ -17,6 +17,7 @@ from h2crop_data.catalog.item_facts import baseline, sentinel2_tile
 from h2crop_data.catalog.items import PRODUCT_NAMES, acquired, updated
 from h2crop_data.constants import LONGEST_DATATAKE
 from h2crop_data.mgrs import TILE
+from h2crop_data.sentinel2.reflectance import PRIVATE_FROM
 
 #: Share of an item's ground that another must show to stand for it.
 SAME_GROUND = 0.95
@@ -40,8 +41,6 @@ DATATAKE_OF_COPY, PLATFORM_OF_COPY = "h2crop:datatake", "h2crop:platform"
 #: How many catalogs before an item's own have items of its acquisition, which count first; not stated for none.
 CATALOGS_BEFORE = "h2crop:catalogs_before"
 BASELINE = re.compile(r"N?(\d{1,2})\.?(\d{2})")
-#: Baselines from here on are not ESA's: whoever runs the processor alone gets `99.99`.
-FIRST_PRIVATE_BASELINE = 99
 
 
 @dataclass(frozen=True)
@@ -146,7 +145,7 @@ def baseline_order(stated: str | None) -> tuple[int, int, int]:
     if match is None:
         return 0, 0, 0
     major, minor = int(match[1]), int(match[2])
-    return (1 if major >= FIRST_PRIVATE_BASELINE else 2), major, minor
+    return (1 if (major, minor) >= PRIVATE_FROM else 2), major, minor
 
 
 def newest_of_each_acquisition(items: Sequence[pystac.Item]) -> KeptItems:
