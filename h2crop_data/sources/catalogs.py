@@ -23,6 +23,8 @@ class CatalogListing:
 
     #: Its name in the recipe.
     catalog: str
+    #: The collection that was searched.
+    collection: str
     #: Each item once, none with a signature or an account in it.
     items: list[pystac.Item]
     #: Items of which nobody can say where they lie or when they were acquired, with the reason.
@@ -65,6 +67,7 @@ def search_in_order(
         found.append(
             CatalogListing(
                 catalog.name,
+                catalog.collection,
                 [without_signatures(item) for item in each_once(items)],
                 [(without_signatures(item), reason) for item, reason in lost.values()],
                 [(without_signatures(item), reason) for item, reason in corrected],

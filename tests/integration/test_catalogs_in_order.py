@@ -86,6 +86,20 @@ class TestSentinel2:
         scenes = read_index(tmp_path / "store", "scenes").set_index("id")
         assert scenes["taken"].to_dict() == {"first-may": False, "second-july": True, "second-may": True}
 
+    def test_two_collections_of_one_catalog_are_told_apart(self, region: TinyRegion, tmp_path: Path) -> None:
+        entries = [{"catalog": "sentinel2.json", "collection": name} for name in ("sentinel-2-l2a", "other")]
+        region.add_sentinel2("second-august", reflectance=2000, date="2022-08-10T10:51:40Z")
+        region.sentinel2[-1]["collection"] = "other"
+        recipe = region.recipe(sentinel2={"catalog": entries})
+        plan = make_plan(recipe, 2022)
+        said = "the same acquisition as first-may, which sentinel2.json (sentinel-2-l2a) has, an earlier catalog of "
+        assert {one.id: one.reason for one in plan.scenes if not one.taken} == {"second-may": f"{said}the recipe"}
+        assert estimate(plan).catalogs == {"sentinel2.json, sentinel-2-l2a": 1, "sentinel2.json, other": 2}
+        build_store(recipe, tmp_path / "store", workers=1)
+        sheet = (tmp_path / "store/DATASHEET.md").read_text(encoding="utf-8")
+        assert re.search(r"collection `sentinel-2-l2a` \(1 scene used\)", sheet)
+        assert re.search(r"collection `other` \(2 scenes used\)", sheet)
+
     @pytest.mark.parametrize("platform", ["sentinel-2a", None])
     def test_a_copy_whose_catalog_names_no_datatake_counts_once_and_last(
         self, region: TinyRegion, tmp_path: Path, platform: str | None
