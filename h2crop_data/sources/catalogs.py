@@ -78,10 +78,12 @@ def search_in_order(
 
 
 def without_signatures(item: pystac.Item) -> pystac.Item:
-    """The item, changed: its addresses have no signatures and accounts, which are never kept."""
+    """The item, changed: its addresses and texts have no signatures and accounts, which are never kept."""
     for asset in item.assets.values():
         asset.href, asset.extra_fields = redacted(asset.href), redacted(asset.extra_fields)
+        asset.title, asset.description = redacted(asset.title), redacted(asset.description)
     for link in item.links:
+        link.title, link.extra_fields = redacted(link.title), redacted(link.extra_fields)
         if isinstance(link.target, str):
             link.target = redacted(link.target)
     item.properties, item.extra_fields = redacted(item.properties), redacted(item.extra_fields)

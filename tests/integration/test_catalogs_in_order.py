@@ -367,6 +367,8 @@ def test_no_signature_of_a_catalog_is_kept_anywhere(
         for item in region.sentinel2:
             for asset in item["assets"].values():
                 asset["href"] = f"{archive.url}/files/{asset['href'].removeprefix('./')}?se=2030&sig={archive.sign()}"
+                asset["title"] = f"a file at https://a.example/x.tif?api-key={MARK}"
+                asset["description"] = f"https://me:{MARK}@b.example/x.tif"
                 asset["alternate"] = {"other": {"href": f"https://me:{MARK}@b.example/x.tif"}}
             item["links"] = [{"rel": "self", "href": f"https://a.example/items/1?token={MARK}"}]
         recipe = in_order(region, "first", "second")
