@@ -7,40 +7,54 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import unquote
 
-#: Parameters of addresses that let whoever has them in, in lower case: signed addresses of Azure, S3 and Google Cloud,
-#: and what services call their keys.
-SECRET_PARAMETERS = frozenset(
-    {
-        *("sig", "signature", "x-amz-signature", "x-amz-credential", "x-amz-security-token", "x-goog-signature"),
-        *("awsaccesskeyid", "token", "access_token", "id_token", "auth", "authorization", "key", "apikey", "api_key"),
-        *("subscription-key", "password", "passwd", "secret", "client_secret"),
-    }
+#: In the name of a parameter, its words apart: that its value lets whoever has it in. Signed addresses of Azure, S3 and
+#: Google Cloud, and what services call their keys; but neither `keyword` nor `author` nor `design`.
+SECRET_NAME = re.compile(
+    r"token|secret|passw|signature|credential|ticket|jwt|hmac|authori[sz]|key(id)?$|auth$"
+    r"|(?<![a-z])(key|sig|sas|auth|pwd)(?![a-z])",
+    re.IGNORECASE,
 )
-#: In a text: the account of an address; a query, of an address or of a path (errors of connections show these alone).
-ACCOUNT = re.compile(r"(\b[a-zA-Z][a-zA-Z0-9+.-]*://)[^\s/\"'<>?#]*@")
-QUERY = re.compile(r"\?[^\s\"'<>#)]*[^\s\"'<>#):;,.]")
+WORD_BEGINS = re.compile(r"(?<=[a-z])(?=[A-Z])")
+#: The account of an address in a text; a password that holds a slash is told from a port by what follows the colon.
+ACCOUNT = re.compile(
+    r"(\b[a-zA-Z][a-zA-Z0-9+.-]*://)"
+    r"(?:[^\s/\"'<>?#]*@|[^\s/\"'<>?#:@\[]*:(?!\d*(?:[/?#\s]|$))[^\s\"'<>@]*@)"
+)
+#: A query in a text, of an address or of a path (errors of connections show these alone), and what ends a sentence.
+QUERY = re.compile(r"(?:\?|%3F)[^\s\"<>]*", re.IGNORECASE)
+SENTENCE_END = re.compile(r"['):;,.\]}]*$")
+#: The name of a parameter, in a query that is not encoded.
+PARAMETER = re.compile(r"(?:^|[?&;#])(?:amp;)?([^=&;?#\s]+)=")
+#: A parameter anywhere else: of a path, of a fragment, behind a quote.
+LONE_PARAMETER = re.compile(r"(?:[&;#]|%26|%3B|%23)([\w.$-]+)(?:=|%3D)[^\s\"'<>&;#)]*", re.IGNORECASE)
 
 
 def without_secrets(text: str) -> str:
     """A text whose addresses say neither account nor signature: `user:password@` and signed queries are left out."""
     if "@" in text:
         text = ACCOUNT.sub(r"\1", text)
-    if "?" in text:
-        text = QUERY.sub(lambda found: "" if is_secret_query(found[0]) else found[0], text)
-    return text
+    text = QUERY.sub(lambda found: without_secret_query(found[0]), text)
+    return LONE_PARAMETER.sub(lambda found: "" if is_secret_name(found[1]) else found[0], text)
 
 
-def is_secret_query(query: str) -> bool:
-    """Whether a query has a parameter that is a key."""
-    return any(name.lower() in SECRET_PARAMETERS for name, _ in parse_qsl(query.lstrip("?"), keep_blank_values=True))
+def without_secret_query(query: str) -> str:
+    """A query with what follows it up to a space; of one that has a key only what ends a sentence is left."""
+    if not any(is_secret_name(name) for name in PARAMETER.findall(unquote(query))):
+        return query
+    end = SENTENCE_END.search(query)
+    return end[0] if end else ""
+
+
+def is_secret_name(name: str) -> bool:
+    """Whether a parameter of such a name is a key."""
+    return bool(SECRET_NAME.search(WORD_BEGINS.sub("-", name)))
 
 
 def has_secrets(address: str) -> bool:
-    """Whether an address says an account, or has a query that is a key."""
-    parts = urlsplit(address)
-    return "@" in parts.netloc or is_secret_query(parts.query)
+    """Whether an address says an account, or has a parameter that is a key."""
+    return without_secrets(address) != address
 
 
 def redacted(value: Any) -> Any:

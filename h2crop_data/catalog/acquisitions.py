@@ -17,6 +17,7 @@ from h2crop_data.catalog.item_facts import baseline, sentinel2_tile
 from h2crop_data.catalog.items import PRODUCT_NAMES, acquired, updated
 from h2crop_data.constants import LONGEST_DATATAKE
 from h2crop_data.mgrs import TILE
+from h2crop_data.sentinel2.reflectance import PRIVATE_FROM
 
 #: Share of an item's ground that another must show to stand for it.
 SAME_GROUND = 0.95
@@ -35,9 +36,11 @@ ONE_LOOK = timedelta(minutes=30)
 #: L1C and L2A of one granule state its acquisition within so much.
 ONE_GRANULE = timedelta(seconds=60)
 TIME = "%Y%m%dT%H%M%S"
+#: Facts that items of several catalogs get (`in_order`): the datatake and platform of an item of the same acquisition.
+DATATAKE_OF_COPY, PLATFORM_OF_COPY = "h2crop:datatake", "h2crop:platform"
+#: How many catalogs before an item's own have items of its acquisition, which count first; not stated for none.
+CATALOGS_BEFORE = "h2crop:catalogs_before"
 BASELINE = re.compile(r"N?(\d{1,2})\.?(\d{2})")
-#: Baselines from here on are not ESA's: whoever runs the processor alone gets `99.99`.
-FIRST_PRIVATE_BASELINE = 99
 
 
 @dataclass(frozen=True)
@@ -46,9 +49,9 @@ class KeptItems:
 
     #: In order of id.
     items: list[pystac.Item]
-    #: Items that are not needed -> the newer one that shows the same.
+    #: Items that are not needed -> the one that shows the same: newer, or of an earlier catalog.
     replaced: dict[str, str]
-    #: Items of a datatake and tile of which there is a newer one, where nothing proves that it shows the same -> that.
+    #: Items of a datatake and tile of which there is such a one, where nothing proves that it shows the same -> that.
     fillers: dict[str, str]
 
 
@@ -57,13 +60,13 @@ class Look:
     """What a satellite saw in one datatake: one observation of the ground, however many items show it."""
 
     moment: datetime
-    #: Granules of one tile, the newest first: an older one counts only where the newer have no data.
+    #: Granules of one tile, `first_to_last`: each counts only where those before it have no data.
     tiles: list[list[pystac.Item]]
 
 
 def datatake_start(item: pystac.Item) -> tuple[str, datetime] | None:
     """Satellite and beginning of the datatake that an item names; None where it names none that can be."""
-    for key in ("s2:datatake_id", "eopf:datatake_id"):
+    for key in ("s2:datatake_id", "eopf:datatake_id", DATATAKE_OF_COPY):
         match = DATATAKE.search(str(item.properties.get(key, "")))
         start = time_of(match[2]) if match else None
         if match and start is not None and -CLOCK_SLACK <= acquired(item) - start <= LONGEST_DATATAKE:
@@ -96,7 +99,8 @@ def time_of(text: str) -> datetime | None:
 
 def satellite(item: pystac.Item) -> str:
     """The satellite, `2A`; empty where neither the item nor its id tells."""
-    match = SATELLITE.match(str(item.properties.get("platform") or "")) or SATELLITE.match(item.id)
+    texts = (item.properties.get("platform"), item.id, item.properties.get(PLATFORM_OF_COPY))
+    match = next(filter(None, (SATELLITE.match(str(text or "")) for text in texts)), None)
     return match[1].upper() if match else ""
 
 
@@ -125,13 +129,23 @@ def age(item: pystac.Item) -> tuple[tuple[int, int, int], str, str]:
     return baseline_order(baseline(item)), item.id, updated(item)
 
 
+def catalogs_before(item: pystac.Item) -> int:
+    """How many catalogs of the recipe have items of its acquisition and tile that count before it."""
+    return int(item.properties.get(CATALOGS_BEFORE) or 0)
+
+
+def first_to_last(items: Iterable[pystac.Item]) -> list[pystac.Item]:
+    """Items of one acquisition in the order in which they count: by catalog, those of each the newest first."""
+    return sorted(sorted(items, key=age, reverse=True), key=catalogs_before)
+
+
 def baseline_order(stated: str | None) -> tuple[int, int, int]:
     """What orders baselines (`05.11`, `N0511`) from old to new: none or unknown, others' own (`99.99`), then ESA's."""
     match = BASELINE.fullmatch(str(stated or ""))
     if match is None:
         return 0, 0, 0
     major, minor = int(match[1]), int(match[2])
-    return (1 if major >= FIRST_PRIVATE_BASELINE else 2), major, minor
+    return (1 if (major, minor) >= PRIVATE_FROM else 2), major, minor
 
 
 def newest_of_each_acquisition(items: Sequence[pystac.Item]) -> KeptItems:
@@ -215,15 +229,15 @@ def items_of_span(items: Sequence[pystac.Item], start: datetime, end: datetime) 
 
 
 def by_tile(items: Sequence[pystac.Item]) -> list[list[pystac.Item]]:
-    """The items of a look by tile, in order of the newest's id; those of a tile the newest first."""
+    """The items of a look by tile, in order of the first one's id; those of a tile `first_to_last`."""
     tiles: dict[str, list[pystac.Item]] = defaultdict(list)
-    for item in sorted(items, key=age, reverse=True):
+    for item in first_to_last(items):
         tiles[sentinel2_tile(item)].append(item)
     return sorted(tiles.values(), key=lambda granules: granules[0].id)
 
 
 def l1c_of_items(items: Sequence[pystac.Item], l1c: Sequence[pystac.Item]) -> dict[str, list[pystac.Item]]:
-    """L2A item -> the L1C items of the same granule, the newest first.
+    """L2A item -> the L1C items of the same granule, `first_to_last`.
 
     They are of its tile and satellite, and of its datatake where both name one; else acquired within a minute of it.
     """
@@ -233,7 +247,7 @@ def l1c_of_items(items: Sequence[pystac.Item], l1c: Sequence[pystac.Item]) -> di
     found = {}
     for item in items:
         same = listed.get((sentinel2_tile(item), satellite(item)), [])
-        found[item.id] = sorted((other for other in same if is_same_granule(item, other)), key=age, reverse=True)
+        found[item.id] = first_to_last(other for other in same if is_same_granule(item, other))
     return found
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -105,11 +106,16 @@ def found_in(tables: IndexTables, source: str) -> str:
     told = []
     for section in recipe_sections(tables, source):
         catalogs = catalogs_of(section)
-        for name, collection in catalogs:
+        for number, (name, collection) in enumerate(catalogs):
             place = f"a local list of scenes, {code(name)}, which does not say whose they are"
             place = place if is_local(name) else code(name)
             place += f", collection {code(collection)}" if collection else ""
-            told.append(place + (f" ({scenes_from(tables, source, name)} used)" if len(catalogs) > 1 else ""))
+            before = [of for other, of in catalogs[:number] if other == name]
+            others = [*before, *(of for other, of in catalogs[number + 1 :] if other == name)]
+            # Items that state no collection are of the first.
+            others += [""] if before else []
+            used = f" ({scenes_from(tables, source, name, others)} used)" if len(catalogs) > 1 else ""
+            told.append(place + used)
     return f" from {'; '.join(dict.fromkeys(told))}" if told else ""
 
 
@@ -128,12 +134,16 @@ def is_local(catalog: str) -> bool:
     return "://" not in catalog and ("." in catalog or "/" in catalog)
 
 
-def scenes_from(tables: IndexTables, source: str, catalog: str) -> str:
-    """How many scenes of a source that are used came from a catalog, in words."""
+def scenes_from(tables: IndexTables, source: str, catalog: str, others: Sequence[str | None]) -> str:
+    """How many scenes of a source that are used came from a catalog, in words.
+
+    others: collections of the same catalog that are told of by themselves.
+    """
     scenes = tables.scenes
     if "catalog" not in scenes:
         return "an unknown number of scenes"
-    count = int((scenes["taken"] & (scenes["sensor"] == source) & (scenes["catalog"] == catalog)).sum())
+    own = (scenes["sensor"] == source) & (scenes["catalog"] == catalog) & ~scenes["collection"].isin(others)
+    count = int((scenes["taken"] & own).sum())
     return f"{count} scene{'' if count == 1 else 's'}"
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +14,7 @@ from h2crop_data.pipeline.planning import PlannedBlocks
 from h2crop_data.pipeline.source_facts import source_facts, without_figures
 from h2crop_data.sources.readings import ToRead
 from h2crop_data.sources.registry import sources_of, used_sources
+from h2crop_data.sources.scenes import SceneDecision
 
 #: Stored over raw bytes of full-size cells, as measured (docs/benchmarks.md); cloudy years are smaller.
 COMPRESSION = {"lz4": 0.66, "zstd": 0.58}
@@ -27,8 +29,8 @@ class Estimate:
     counts: samples, cells, blocks, and what its sources count. raw_bytes, bytes: of all arrays, before and (about)
     after compression. to_read: tiles and bytes of files for composites, and requests to servers, at most (clouds make
     it less). seconds: of one worker, roughly. left_out: reason -> scenes. months_without_scenes: 1..12.
-    split_problems: in words, what the split does not meet. sources: what was read (`source_facts`). catalogs: as the
-    recipe calls them -> scenes used; nothing where all come from one.
+    split_problems: in words, what the split does not meet. sources: what was read (`source_facts`). catalogs: scenes
+    used of each (`scenes_of_catalogs`).
     """
 
     counts: dict[str, int]
@@ -65,8 +67,6 @@ def estimate(plan: SeasonPlan) -> Estimate:
         counts |= source.counts(plan.pinned[source.name])
     # Reasons carry the figures of each scene; without them they can be counted.
     reasons = Counter(without_figures(one.reason) for one in plan.scenes if not one.taken)
-    served = Counter(one.catalog for one in plan.scenes)
-    used = Counter(one.catalog for one in plan.scenes if one.taken)
     return Estimate(
         counts=counts,
         raw_bytes=raw,
@@ -77,8 +77,20 @@ def estimate(plan: SeasonPlan) -> Estimate:
         months_without_scenes=empty_months(plan),
         split_problems=plan.split_problems,
         sources=source_facts(plan),
-        catalogs={name: used[name] for name in served} if len(served) > 1 else {},
+        catalogs=scenes_of_catalogs(plan.scenes),
     )
+
+
+def scenes_of_catalogs(scenes: Sequence[SceneDecision]) -> dict[str, int]:
+    """Scenes used by catalog, by `catalog, collection` where it gave several; nothing where all are of one."""
+    collections: dict[str, set[str]] = defaultdict(set)
+    for one in scenes:
+        collections[one.catalog].add(one.collection)
+    used: dict[str, int] = {}
+    for one in scenes:
+        name = f"{one.catalog}, {one.collection}" if len(collections[one.catalog]) > 1 else one.catalog
+        used[name] = used.get(name, 0) + one.taken
+    return used if len(used) > 1 else {}
 
 
 def empty_months(plan: SeasonPlan) -> list[int]:

@@ -23,6 +23,8 @@ class CatalogListing:
 
     #: Its name in the recipe.
     catalog: str
+    #: The collection that was searched.
+    collection: str
     #: Each item once, none with a signature or an account in it.
     items: list[pystac.Item]
     #: Items of which nobody can say where they lie or when they were acquired, with the reason.
@@ -65,6 +67,7 @@ def search_in_order(
         found.append(
             CatalogListing(
                 catalog.name,
+                catalog.collection,
                 [without_signatures(item) for item in each_once(items)],
                 [(without_signatures(item), reason) for item, reason in lost.values()],
                 [(without_signatures(item), reason) for item, reason in corrected],
@@ -75,10 +78,12 @@ def search_in_order(
 
 
 def without_signatures(item: pystac.Item) -> pystac.Item:
-    """The item, changed: its addresses have no signatures and accounts, which are never kept."""
+    """The item, changed: its addresses and texts have no signatures and accounts, which are never kept."""
     for asset in item.assets.values():
         asset.href, asset.extra_fields = redacted(asset.href), redacted(asset.extra_fields)
+        asset.title, asset.description = redacted(asset.title), redacted(asset.description)
     for link in item.links:
+        link.title, link.extra_fields = redacted(link.title), redacted(link.extra_fields)
         if isinstance(link.target, str):
             link.target = redacted(link.target)
     item.properties, item.extra_fields = redacted(item.properties), redacted(item.extra_fields)

@@ -17,6 +17,7 @@ from shapely.geometry import shape
 from shapely.geometry.base import BaseGeometry
 
 from h2crop_data.catalog.access import is_remote
+from h2crop_data.catalog.acquisitions import catalogs_before
 from h2crop_data.catalog.inventory import items_from_parquet, items_to_parquet
 from h2crop_data.catalog.item_facts import baseline
 from h2crop_data.catalog.items import acquired, acquired_if_stated, shared_id
@@ -58,8 +59,10 @@ def read_items(name: str, facts: Mapping[str, Any], read: Callable[[str], bytes]
 
 
 def item_identity(item: pystac.Item) -> list[Any]:
-    """What makes an item the one it is, without where its files lie."""
-    return [item.collection_id, item.id, acquired(item).isoformat(), baseline(item), item.properties.get("updated")]
+    """What makes an item the one it is, without where its files lie; with its place after items of other catalogs."""
+    place = [before] if (before := catalogs_before(item)) else []
+    moment = acquired(item).isoformat()
+    return [item.collection_id, item.id, moment, baseline(item), *place, item.properties.get("updated")]
 
 
 def kept_identity(item: pystac.Item) -> list[Any]:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import pystac
 import pytest
 import shapely
 from signing_server import MARK, lending
@@ -16,6 +19,7 @@ from tiny_region import TinyRegion
 import h2crop_data
 from h2crop_data.catalog.acquisitions import looks_of
 from h2crop_data.catalog.in_order import first_of_each_acquisition
+from h2crop_data.catalog.inventory import items_from_parquet, items_to_parquet
 from h2crop_data.cube.reading import read_index
 from h2crop_data.errors import CatalogError, PlanError
 from h2crop_data.pipeline.build import build_store
@@ -26,6 +30,7 @@ from h2crop_data.pipeline.planning import make_plan
 from h2crop_data.recipe.enmap import EnmapSettings
 from h2crop_data.recipe.model import Recipe
 from h2crop_data.sources.enmap.search import search_enmap
+from h2crop_data.sources.scenes import item_identity
 
 MAY = {"datatake": "20220510T105031", "strip": "20220510T105130", "date": "2022-05-10T10:51:40Z"}
 JULY = {"datatake": "20220709T105031", "strip": "20220709T105130", "date": "2022-07-09T10:51:40Z"}
@@ -81,6 +86,35 @@ class TestSentinel2:
         scenes = read_index(tmp_path / "store", "scenes").set_index("id")
         assert scenes["taken"].to_dict() == {"first-may": False, "second-july": True, "second-may": True}
 
+    def test_two_collections_of_one_catalog_are_told_apart(self, region: TinyRegion, tmp_path: Path) -> None:
+        entries = [{"catalog": "sentinel2.json", "collection": name} for name in ("sentinel-2-l2a", "other")]
+        region.add_sentinel2("second-august", reflectance=2000, date="2022-08-10T10:51:40Z")
+        region.sentinel2[-1]["collection"] = "other"
+        recipe = region.recipe(sentinel2={"catalog": entries})
+        plan = make_plan(recipe, 2022)
+        said = "the same acquisition as first-may, which sentinel2.json (sentinel-2-l2a) has, an earlier catalog of "
+        assert {one.id: one.reason for one in plan.scenes if not one.taken} == {"second-may": f"{said}the recipe"}
+        assert estimate(plan).catalogs == {"sentinel2.json, sentinel-2-l2a": 1, "sentinel2.json, other": 2}
+        build_store(recipe, tmp_path / "store", workers=1)
+        sheet = (tmp_path / "store/DATASHEET.md").read_text(encoding="utf-8")
+        assert re.search(r"collection `sentinel-2-l2a` \(1 scene used\)", sheet)
+        assert re.search(r"collection `other` \(2 scenes used\)", sheet)
+
+    @pytest.mark.parametrize("platform", ["sentinel-2a", None])
+    def test_a_copy_whose_catalog_names_no_datatake_counts_once_and_last(
+        self, region: TinyRegion, tmp_path: Path, platform: str | None
+    ) -> None:
+        properties = region.sentinel2[1]["properties"]
+        del properties["s2:datatake_id"], properties["s2:datastrip_id"]
+        properties["platform"] = platform
+        build_store(in_order(region, "first", "second"), tmp_path / "store", workers=1)
+        season = h2crop_data.open(tmp_path / "store", 2022).load()
+        assert (season.s2.sel(month=5)[:, 0] == 1000).all()
+        assert set(season.s2_clear.sel(month=5).values.ravel().tolist()) == {1}
+        warnings = read_index(tmp_path / "store", "scenes").set_index("id")["warning"]
+        assert warnings["first-may"] == ""
+        assert warnings["second-may"].startswith("first-may, newer or of an earlier catalog, is of its datatake")
+
     def test_one_id_in_both_is_one_acquisition_and_no_reason_to_warn(self, region: TinyRegion) -> None:
         region.sentinel2[1]["id"] = "first-may"
         plan = make_plan(in_order(region, "first", "second"), 2022)
@@ -126,7 +160,7 @@ def granule(name: str, box: tuple[float, float, float, float] = WHOLE, baseline:
         "s2__mgrs_tile": "31UDP",
         "s2__processing_baseline": baseline,
     }
-    return item_of(name, time="2022-05-10T10:51:41Z", box=box, **{**stated, **facts})
+    return item_of(name, **{"time": "2022-05-10T10:51:40Z", "box": box, **stated, **facts})
 
 
 def test_a_plan_shows_how_many_scenes_came_from_each(region: TinyRegion) -> None:
@@ -175,16 +209,94 @@ class TestAcquisitionsInOrder:
         assert [item.id for item in found.items] == kept
         assert found.replaced == replaced
 
-    @pytest.mark.parametrize(("baseline", "fillers"), [("05.11", {"first": "other"}), ("04.00", {"other": "first"})])
-    def test_where_no_datastrip_proves_it_both_are_used_the_newer_first(
-        self, baseline: str, fillers: dict[str, str]
+    @pytest.mark.parametrize("baseline", ["05.11", "04.00"])
+    def test_where_no_datastrip_proves_it_both_are_used_the_earlier_catalogs_first(self, baseline: str) -> None:
+        assert_first_counts_first(granule("first"), granule("other", baseline=baseline, s2__datastrip_id=None))
+
+    @pytest.mark.parametrize("platforms", [("sentinel-2a", "sentinel-2a"), ("sentinel-2a", None), (None, None)])
+    @pytest.mark.parametrize("seconds", ["40", "41"])
+    @pytest.mark.parametrize("named", [(True, False), (False, True), (False, False)])
+    def test_an_acquisition_is_one_also_where_a_catalog_names_no_datatake(
+        self, named: tuple[bool, bool], seconds: str, platforms: tuple[str | None, str | None]
     ) -> None:
-        first, other = granule("first"), granule("other", baseline=baseline, s2__datastrip_id=None)
+        first, other = (
+            granule(name, platform=platform, baseline=baseline, **({} if is_named else NO_DATATAKE))
+            for name, platform, baseline, is_named in zip(
+                ("first", "other"), platforms, ("05.00", "05.11"), named, strict=True
+            )
+        )
+        other.datetime = datetime.fromisoformat(f"2022-05-10T10:51:{seconds}Z")
+        assert_first_counts_first(first, other)
+
+    def test_a_catalog_that_dates_items_by_their_datatake_has_the_same_acquisition(self) -> None:
+        first, other = granule("first"), granule("other", baseline="05.11", **NO_DATATAKE)
+        first.datetime = datetime(2022, 5, 10, 11, 10, tzinfo=UTC)
+        other.datetime = datetime(2022, 5, 10, 10, 50, 31, tzinfo=UTC)
+        assert_first_counts_first(first, other)
+
+    def test_a_datastrip_proves_it_whatever_the_datatake_is(self) -> None:
+        first, other = granule("first"), granule("other", baseline="05.11", s2__datatake_id=None)
         found = first_of_each_acquisition([[first], [other]])
-        assert [item.id for item in found.items] == ["first", "other"]
-        assert found.fillers == fillers
-        looks = looks_of(found.items, 2022)
-        assert [item.id for item in looks[0].tiles[0]] == [*fillers.values(), *fillers]
+        assert (names(found.items), found.replaced, found.fillers) == (["first"], {"other": "first"}, {})
+
+    @pytest.mark.parametrize(
+        "facts",
+        [
+            {"platform": "sentinel-2b"},
+            {"time": "2022-05-10T12:31:40Z", "platform": "sentinel-2a"},
+            {"time": "2022-05-10T10:54:00Z"},
+            {"s2__mgrs_tile": "31UDQ"},
+        ],
+        ids=["satellite", "orbit", "time, of an unknown satellite", "tile"],
+    )
+    def test_other_acquisitions_are_no_copies(self, facts: dict[str, Any]) -> None:
+        other = granule("other", **NO_DATATAKE, **facts)
+        found = first_of_each_acquisition([[granule("first", platform="sentinel-2a")], [other]])
+        assert (names(found.items), found.replaced, found.fillers) == (["first", "other"], {}, {})
+        assert item_identity(other) == item_identity(granule("other", **NO_DATATAKE, **facts))
+
+    def test_half_a_granule_of_the_first_catalog_counts_before_the_newer_whole_of_the_next(self) -> None:
+        found = first_of_each_acquisition([[granule("east", EAST)], [granule("whole", baseline="05.11")]])
+        (look,) = looks_of(found.items, 2022)
+        assert names(look.tiles[0]) == ["east", "whole"]
+
+    def test_the_order_of_three_catalogs_is_kept_in_a_plan(self) -> None:
+        versions = {"c": "04.00", "b": "05.10", "a": "05.11"}
+        lists = [[granule(name, baseline=version, **NO_DATATAKE)] for name, version in versions.items()]
+        found = first_of_each_acquisition(lists)
+        for items in (found.items, items_from_parquet(items_to_parquet(found.items))):
+            (look,) = looks_of(items, 2022)
+            assert names(look.tiles[0]) == ["c", "b", "a"]
+
+    def test_blocks_are_named_by_the_order_of_copies_but_not_by_catalogs_without_any(self) -> None:
+        def identities(*order: str) -> list[Any]:
+            items = {"a": [granule("a", **NO_DATATAKE)], "b": [granule("b", **NO_DATATAKE)], "none": []}
+            return [item_identity(item) for item in first_of_each_acquisition([items[name] for name in order]).items]
+
+        assert identities("a", "b") != identities("b", "a")
+        assert identities("none", "a", "none", "b") == identities("a", "b")
+
+    def test_facts_made_for_other_catalogs_are_forgotten(self) -> None:
+        first, other = granule("first"), granule("other", **NO_DATATAKE)
+        first_of_each_acquisition([[first], [other]])
+        (alone,) = first_of_each_acquisition([[other]]).items
+        assert item_identity(alone) == item_identity(granule("other", **NO_DATATAKE))
+        assert not [name for name in alone.properties if name.startswith("h2crop:")]
+
+
+NO_DATATAKE = {"s2__datatake_id": None, "s2__datastrip_id": None}
+
+
+def names(items: Sequence[pystac.Item]) -> list[str]:
+    return [item.id for item in items]
+
+
+def assert_first_counts_first(first: pystac.Item, other: pystac.Item) -> None:
+    """Two copies that nothing proves to be some are one look, in which the first catalog's counts first."""
+    found = first_of_each_acquisition([[first], [other]])
+    assert (names(found.items), found.replaced, found.fillers) == (["first", "other"], {}, {"other": "first"})
+    (look,) = looks_of(found.items, 2022)
+    assert [names(tile) for tile in look.tiles] == [["first", "other"]]
 
 
 def enmap_name(tile: int, processed: str) -> str:
@@ -255,6 +367,8 @@ def test_no_signature_of_a_catalog_is_kept_anywhere(
         for item in region.sentinel2:
             for asset in item["assets"].values():
                 asset["href"] = f"{archive.url}/files/{asset['href'].removeprefix('./')}?se=2030&sig={archive.sign()}"
+                asset["title"] = f"a file at https://a.example/x.tif?api-key={MARK}"
+                asset["description"] = f"https://me:{MARK}@b.example/x.tif"
                 asset["alternate"] = {"other": {"href": f"https://me:{MARK}@b.example/x.tif"}}
             item["links"] = [{"rel": "self", "href": f"https://a.example/items/1?token={MARK}"}]
         recipe = in_order(region, "first", "second")

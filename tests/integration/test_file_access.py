@@ -475,11 +475,49 @@ class TestRedaction:
             ("https://a.example/search?page=2", "https://a.example/search?page=2"),
             ("is it /a/b? no: me@a.example", "is it /a/b? no: me@a.example"),
             ("https://a.example/me@home/b.tif", "https://a.example/me@home/b.tif"),
+            ("(https://a.example/b.tif?q=(1)&sig=abc).", "(https://a.example/b.tif)."),
+            ("https://a.example/b.tif?name='b'&sig=abc", "https://a.example/b.tif"),
+            ('https://a.example/b.tif?name="b"&sig=abc', 'https://a.example/b.tif?name="b"'),
+            ("https://a.example/b.tif?a=1&amp;X-Amz-Signature=abc", "https://a.example/b.tif"),
+            ("https://a.example/b.tif?sr=b;sig=abc", "https://a.example/b.tif"),
+            ("https://a.example/b.tif;token=abc", "https://a.example/b.tif"),
+            ("https://a.example/b.tif#access_token=abc", "https://a.example/b.tif"),
+            ("https://a.example/b.tif%3Fsig%3Dabc", "https://a.example/b.tif"),
+            ("https://t.example/tiles?url=https%3A%2F%2Fa.example%2Fb.tif%3Fsig%3Dabc", "https://t.example/tiles"),
+            ("see https://me:a/b@c.example/stac", "see https://c.example/stac"),
+            ("https://a.example:8080/me@home/b.tif", "https://a.example:8080/me@home/b.tif"),
+            ("http://[::1]:8080/me@home/b.tif", "http://[::1]:8080/me@home/b.tif"),
+            (
+                "https://a.example/?keyword=a&author=b&design=c#part",
+                "https://a.example/?keyword=a&author=b&design=c#part",
+            ),
+            ("which one? token=abc", "which one? token=abc"),
         ],
     )
     def test_what_is_left_of_a_text(self, text: str, shown: str) -> None:
         assert without_secrets(text) == shown
         assert redacted({"a": [text, 1, None]}) == {"a": [shown, 1, None]}
+
+    @pytest.mark.parametrize(
+        "name",
+        [
+            *("api-key", "x-api-key", "apikey", "api_key", "apiKey", "subscription-key", "key", "AWSAccessKeyId"),
+            *(
+                "Key-Pair-Id",
+                "sas",
+                "sig",
+                "jwt",
+                "ticket",
+                "auth",
+                "authorization",
+                "access_token",
+                "X-Amz-Credential",
+            ),
+            *("X-Goog-Signature", "client_secret", "password", "passwd", "userToken"),
+        ],
+    )
+    def test_names_of_keys(self, name: str) -> None:
+        assert without_secrets(f"https://a.example/b.tif?a=1&{name}=abc&b=2 x") == "https://a.example/b.tif x"
 
     @pytest.mark.parametrize(
         "address", ["https://me:a@b.example/", "https://b.example/?apikey=1", "s3://b/?Signature=1"]

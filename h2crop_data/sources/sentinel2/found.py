@@ -63,7 +63,7 @@ def find_scenes(
     ]
     wrong = {identity(item): reason for found in listed for item, reason in found.corrected}
     placed = [(item, wrong[identity(item)]) for found in listed for item in found.items if identity(item) in wrong]
-    twins, served = named_apart(listed)
+    twins, listings = named_apart(listed)
     usable = []
     decisions: list[SceneDecision] = []
     for found in listed:
@@ -74,9 +74,7 @@ def find_scenes(
     kept = first_of_each_acquisition(usable)
     by_name = {item.id: item for items in usable for item in items}
     for left_out, stands in sorted(kept.replaced.items()):
-        why = "which is newer or listed last"
-        if served[stands] != served[left_out]:
-            why = f"which {served[stands]} has, an earlier catalog of the recipe"
+        why = why_left_out(listings[left_out], listings[stands])
         decisions.append(decision(by_name[left_out], "sentinel2", f"the same acquisition as {stands}, {why}"))
     lost = [(item, reason) for found in listed for item, reason in found.refused]
     dated = [item for item, _ in lost if acquired_if_stated(item) is not None]
@@ -84,7 +82,7 @@ def find_scenes(
         kept=kept,
         decisions=decisions,
         twins=twins,
-        served=served,
+        served={name: listing.catalog for name, listing in listings.items()},
         corrected={item.id: reason for item, reason in placed},
         is_empty=not any(found.items for found in listed),
         unplaced=[f"{item.id}: {reason}" for item, reason in lost],
@@ -110,21 +108,30 @@ def may_begin_in(item: pystac.Item, start: datetime, end: datetime) -> bool:
     return acquired_if_stated(item) is None or bool(items_of_span([item], start, end))
 
 
-def named_apart(listed: Sequence[CatalogListing]) -> tuple[dict[str, str], dict[str, str]]:
+def why_left_out(own: CatalogListing, other: CatalogListing) -> str:
+    """Why an item of one listing is left out for one of another (or the same) that shows the same, in words."""
+    if other is own:
+        return "which is newer or listed last"
+    # A recipe may name a catalog twice, with two collections.
+    named = other.catalog if other.catalog != own.catalog else f"{other.catalog} ({other.collection})"
+    return f"which {named} has, an earlier catalog of the recipe"
+
+
+def named_apart(listed: Sequence[CatalogListing]) -> tuple[dict[str, str], dict[str, CatalogListing]]:
     """Give items that share an id ids of their own, those of later catalogs too.
 
-    Gives those that share one within a catalog, new id -> the id they share, and every id -> its catalog.
+    Gives those that share one within a catalog, new id -> the id they share, and every id -> what it was listed in.
     """
     lost = [[item for item, _ in found.refused] for found in listed]
     counts = [Counter(item.id for item in (*found.items, *others)) for found, others in zip(listed, lost, strict=True)]
     renamed = name_twins(*(found.items for found in listed), *lost)
-    twins, served = {}, {}
+    twins, listings = {}, {}
     for found, others, count in zip(listed, lost, counts, strict=True):
         for item in (*found.items, *others):
-            served[item.id] = found.catalog
+            listings[item.id] = found
             if item.id in renamed and count[renamed[item.id]] > 1:
                 twins[item.id] = renamed[item.id]
-    return twins, served
+    return twins, listings
 
 
 def by_id(items: Sequence[pystac.Item]) -> list[pystac.Item]:

@@ -215,18 +215,18 @@ def twin_warning(item: pystac.Item, twins: Mapping[str, str]) -> str:
 
 
 def with_filler_warnings(decisions: Sequence[SceneDecision], fillers: Mapping[str, str]) -> list[SceneDecision]:
-    """The decisions, with a warning for scenes taken beside a newer one that is not proved to show the same.
+    """The decisions, with a warning for scenes taken beside one that counts first and may show the same.
 
-    fillers: older scene -> newer scene.
+    fillers: scene -> a newer one, or one of an earlier catalog.
     """
     taken = {one.id for one in decisions if one.taken}
     result = []
     for one in decisions:
-        newer = fillers.get(one.id)
-        if one.taken and newer in taken:
+        first = fillers.get(one.id)
+        if one.taken and first in taken:
             warning = (
-                f"{newer} is a newer item of its datatake and tile, but no datastrip proves that it shows the same "
-                "ground: this one is used where the newer has no data"
+                f"{first}, newer or of an earlier catalog, is of its datatake and tile, but no datastrip proves that "
+                "it shows the same ground: this one is used where that has no data"
             )
             one = replace(one, warning="; ".join(filter(None, [one.warning, warning])))
         result.append(one)
