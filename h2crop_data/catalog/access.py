@@ -22,6 +22,7 @@ from rasterio.warp import reproject
 from rasterio.windows import Window
 
 from h2crop_data.catalog.file_access import READING_ERRORS, access_to, opened_raster, remote_pieces
+from h2crop_data.catalog.item_facts import stated_offset
 from h2crop_data.catalog.items import acquired, finite_number
 from h2crop_data.errors import ReadError, SceneError
 from h2crop_data.grid import LONLAT
@@ -37,6 +38,9 @@ SHORT_TIMEOUT = 10
 UNSIGNED, SIGNED, FLOATING = ("uint8", "uint16"), ("int8", "int16"), ("float32", "float64")
 #: Numbers of files for a reflectance of 1, without the offset.
 NUMBERS_OF_ONE = 10_000
+#: The scale of whole numbers, which are taken as they are; 1 is stated where nothing is meant.
+SCALE_OF_NUMBERS = 1 / NUMBERS_OF_ONE
+WHOLE_NUMBER_SCALES = (1.0, SCALE_OF_NUMBERS)
 #: Collection of the items that odc-stac is given.
 PLACED = "placed"
 #: Source pixels read around a grid that a raster is resampled to.
@@ -187,6 +191,7 @@ def read_coarsely(asset: pystac.Asset, side: int, *, pauses: Sequence[float] = P
         with opened(href) as dataset:
             grid = grid_of(dataset)
             form = number_format(dataset, scale)
+            check_file_offset(dataset, asset)
             shape = (min(side, dataset.height), min(side, dataset.width))
             return as_numbers(dataset.read(1, out_shape=shape), form), grid
 
@@ -292,7 +297,7 @@ class NumberFormat:
 
 
 def number_format(dataset: rasterio.DatasetReader, scale: float | None) -> NumberFormat:
-    """How an open raster holds its numbers. scale: that of floating point numbers as the item states it.
+    """How an open raster holds its numbers. scale: that of the numbers as the item states it.
 
     Raises SceneError for numbers that reflectance x 10000 does not come in, and for several bands.
     """
@@ -306,7 +311,36 @@ def number_format(dataset: rasterio.DatasetReader, scale: float | None) -> Numbe
             f"{dataset.name} holds {dtype} numbers; expected whole numbers of at most 16 bits, reflectance x 10000: "
             "convert the file, or leave such scenes out with `sentinel2.gaps: record`"
         )
+    check_scale_of_whole(dataset, scale)
     return NumberFormat(dtype, dataset.nodata)
+
+
+def check_scale_of_whole(dataset: rasterio.DatasetReader, stated: float | None) -> None:
+    """Raise SceneError for a file of whole numbers that are not reflectance x 10000, as it or its item states."""
+    for who, scale in (("it", float(dataset.scales[0])), ("its item", stated)):
+        if scale is not None and not np.isclose(scale, WHOLE_NUMBER_SCALES, rtol=1e-6, atol=0).any():
+            raise SceneError(
+                f"{dataset.name} holds {dataset.dtypes[0]} numbers, and {who} states the scale {scale:g}; expected "
+                "0.0001, reflectance x 10000: correct the scale where it is wrong, convert the file where it is right, "
+                "or leave such scenes out with `sentinel2.gaps: record`"
+            )
+
+
+def check_file_offset(dataset: rasterio.DatasetReader, asset: pystac.Asset) -> None:
+    """Raise SceneError for a file that states another offset of its numbers than its item, by which it is decided.
+
+    A file that states 0 may as well state nothing: GDAL gives 0 for both.
+    """
+    own = float(dataset.offsets[0])
+    # In reflectance, or in numbers.
+    own = own if abs(own) < 1 else own / NUMBERS_OF_ONE
+    stated = stated_offset(asset)
+    if own and (stated is None or not np.isclose(own, stated, rtol=0, atol=1e-6)):
+        said = "none" if stated is None else f"{stated:g}"
+        raise SceneError(
+            f"{dataset.name} states the offset {own:g} (in reflectance), its item {said}: correct the one that is "
+            "wrong (the item in `raster:bands`, `offset`), or leave such scenes out with `sentinel2.gaps: record`"
+        )
 
 
 def scale_of_floats(dataset: rasterio.DatasetReader, stated: float | None) -> float:

@@ -23,6 +23,7 @@ from h2crop_data.catalog.access import (
     ResamplingName,
     aligned_window,
     asset_in_words,
+    check_file_offset,
     grid_of,
     in_words,
     is_remote,
@@ -160,6 +161,7 @@ class GranuleReader:
                     if is_new:
                         self._check(item, file.dataset)
                         number_format(file.dataset, stated_scale(item.assets[key]))
+                        check_file_offset(file.dataset, item.assets[key])
                     return use(file.dataset)
                 except Exception:
                     opened.pop().dataset.close()

@@ -8,7 +8,7 @@ the offset out again and say so in a flag.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
@@ -55,6 +55,10 @@ class OffsetEvidence:
     bands: frozenset[str] = frozenset()
     #: The baseline in the name of its product, `05.11` of `..._N0511_...`.
     named: str | None = None
+    #: Why items of its collection are not to be believed since baseline 04.00; empty where they are.
+    doubt: str = ""
+    #: Bands whose numbers are not those that ESA wrote: floating point, or of another scale than 0.0001.
+    rescaled: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -82,7 +86,7 @@ def decide_offset(
         return offset_of_item(evidence, setting)
     reason = "declared in the recipe"
     try:
-        own = offset_of_item(evidence)
+        own = offset_of_item(replace(evidence, doubt=""))
     except SceneError:
         # It says nothing, or one thing and another: that is what declaring is for.
         return OffsetDecision(declared, reason, bands_against(declared, evidence, setting))
@@ -132,7 +136,25 @@ def offset_of_item(evidence: OffsetEvidence, setting: str = L2A_OFFSET) -> Offse
             "the bands' metadata" if len(others) == len(evidence.stated) else f"those of {', '.join(sorted(others))}"
         )
         raise UndecidedOffsetError(f"contradiction: {reason} gives offset {offset}, {which} say {values}", setting)
+    if has_offset:
+        check_believable(evidence, reason, setting)
     return OffsetDecision(offset, reason)
+
+
+def check_believable(evidence: OffsetEvidence, reason: str, setting: str) -> None:
+    """Raise UndecidedOffsetError where what an item says since baseline 04.00 is no proof. reason: what it says.
+
+    Files that are all JPEG 2000 are as ESA made them, whatever is wrong with other items of the collection.
+    """
+    if evidence.doubt and (not evidence.bands or evidence.jpeg2000 != evidence.bands):
+        raise UndecidedOffsetError(f"{reason}, but {evidence.doubt}", setting)
+    silent = sorted(evidence.rescaled - evidence.stated.keys())
+    if silent and not evidence.removed:
+        raise UndecidedOffsetError(
+            f"{reason}, but the numbers of {', '.join(silent)} are not those that ESA wrote (another scale, or "
+            "floating point), and their metadata state no offset",
+            setting,
+        )
 
 
 def baseline_of_item(evidence: OffsetEvidence, setting: str) -> tuple[str, bool]:
@@ -168,12 +190,14 @@ def number_of_baseline(text: str) -> tuple[int, int] | None:
     return major, minor
 
 
-def sentinel2_reflectance(numbers: NDArray[np.uint16] | NDArray[np.int32], offset: int) -> NDArray[np.int16]:
+def sentinel2_reflectance(
+    numbers: NDArray[np.uint8] | NDArray[np.uint16] | NDArray[np.int32], offset: int
+) -> NDArray[np.int16]:
     """Reflectance x 10000 of the numbers in a file, same shape, int16; what is no number becomes -32768.
 
-    numbers: uint16, 0 where there is none; or, of files with a sign, int32, NO_NUMBER where there is none. Nothing is
-    clamped below (reflectance may be slightly negative); above, the type ends at 32767, so that numbers near 65535
-    (negative reflectance of an archive that took the offset out in unsigned numbers, or saturation) are far above
+    numbers: uint8 or uint16, 0 where there is none; or, of files with a sign, int32, NO_NUMBER where there is none.
+    Nothing is clamped below (reflectance may be slightly negative); above, the type ends at 32767, so that numbers near
+    65535 (negative reflectance of an archive that took the offset out in unsigned numbers, or saturation) are far above
     BRIGHTEST and never clear.
     """
     if numbers.dtype == np.uint16 and -np.iinfo(np.int16).max <= offset <= 0:
@@ -186,5 +210,5 @@ def sentinel2_reflectance(numbers: NDArray[np.uint16] | NDArray[np.int32], offse
     # At least one above the fill, whatever stands in a file with a sign.
     shifted = np.clip(numbers.astype(np.int32), REFLECTANCE_FILL + 1 - offset, np.iinfo(np.int16).max - offset)
     shifted += offset
-    shifted[numbers == (0 if numbers.dtype == np.uint16 else NO_NUMBER)] = REFLECTANCE_FILL
+    shifted[numbers == (0 if numbers.dtype.kind == "u" else NO_NUMBER)] = REFLECTANCE_FILL
     return shifted.astype(np.int16)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,13 @@ from numpy.typing import NDArray
 from tiny_region import BANDS, NORTH, WEST, TinyRegion, write_raster
 
 import h2crop_data
+from h2crop_data.catalog.access import read_coarsely
+from h2crop_data.catalog.providers.earth_search import PROVIDER as EARTH_SEARCH
+from h2crop_data.catalog.providers.planetary_computer import PROVIDER as PLANETARY_COMPUTER
 from h2crop_data.cube.reading import read_index
 from h2crop_data.errors import PlanError
 from h2crop_data.pipeline.build import build_store
+from h2crop_data.pipeline.engine import BuildError
 from h2crop_data.pipeline.estimate import estimate
 from h2crop_data.pipeline.planning import make_plan
 from h2crop_data.validation.validate import validate_store
@@ -130,12 +135,142 @@ class TestPixelsDecide:
         with pytest.raises(PlanError, match=r"(?s)lost: .*its pixels cannot be looked at.*swir22\.tif"):
             make_plan(region.recipe(), 2022)
 
-    def test_items_that_say_it_plainly_are_not_looked_at(
+    @pytest.mark.parametrize("in_numbers", [0, 1000])
+    def test_items_of_collections_that_are_known_to_be_wrong(
+        self, region: TinyRegion, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, in_numbers: int
+    ) -> None:
+        # Flag and metadata agree with each other, whatever the numbers hold.
+        add_scene(region, "scene", "2022-07-01T10:50:00Z", LEAVES, in_numbers=in_numbers, removed=False, stated=-0.1)
+        monkeypatch.setattr("h2crop_data.sources.sentinel2.offsets.provider_of", lambda _: EARTH_SEARCH)
+        build_store(region.recipe(), tmp_path / "store", workers=1)
+        july = blue_of(tmp_path / "store", 7)
+        assert (july.min(), july.max()) == (270, 330)
+        (row,) = read_index(tmp_path / "store", "scenes").to_dict("records")
+        assert row["reason"].startswith(
+            "baseline 05.11, but items of sentinel-2-l2a of earth-search are known to be wrong; decided by its pixels"
+        )
+
+    @pytest.mark.parametrize("in_numbers", [0, 1000])
+    def test_floating_point_numbers_of_which_no_offset_is_stated(
+        self, region: TinyRegion, tmp_path: Path, in_numbers: int
+    ) -> None:
+        folder = add_scene(region, "float", "2022-07-01T10:50:00Z", LEAVES, in_numbers=in_numbers)
+        for key, asset in region.sentinel2[-1]["assets"].items():
+            if key != "scl":
+                path = folder / f"{key}.tif"
+                with rasterio.open(path) as raster:
+                    numbers, profile = raster.read(), raster.profile
+                with rasterio.open(path, "w", **{**profile, "dtype": "float32", "nodata": np.nan}) as raster:
+                    raster.write((numbers / 10000).astype(np.float32))
+                asset["raster:bands"] = [{"scale": 1.0}]
+        build_store(region.recipe(), tmp_path / "store", workers=1)
+        july = blue_of(tmp_path / "store", 7)
+        assert (july.min(), july.max()) == (270, 330)
+        (row,) = read_index(tmp_path / "store", "scenes").to_dict("records")
+        assert "are not those that ESA wrote" in row["reason"]
+
+
+class TestItemsDecide:
+    @pytest.mark.parametrize(
+        ("in_numbers", "said", "offset"),
+        [
+            (0, {"removed": False, "stated": -0.1}, -1000),
+            (0, {}, -1000),
+            (1000, {"removed": True}, 0),
+            (1000, {"removed": True, "stated": 0}, 0),
+            (1000, {"baseline": "03.01"}, 0),
+        ],
+    )
+    def test_pixels_that_say_otherwise_are_told_everywhere(
+        self, region: TinyRegion, tmp_path: Path, in_numbers: int, said: dict[str, Any], offset: int
+    ) -> None:
+        add_scene(region, "scene", "2022-07-01T10:50:00Z", LEAVES, in_numbers=in_numbers, **said)
+        told = f"its item says the offset is {offset}"
+        (warning,) = estimate(make_plan(region.recipe(), 2022)).sources["warnings"]
+        assert told in warning
+        assert f"its pixels say {-in_numbers}" in warning
+        build_store(region.recipe(), tmp_path / "store", workers=1)
+        assert told in (tmp_path / "store/DATASHEET.md").read_text()
+        (row,) = read_index(tmp_path / "store", "scenes").to_dict("records")
+        assert row["offset"] == offset
+        assert f"B02 {271 + in_numbers}" in row["evidence"]
+
+    def test_the_warning_names_a_collection_that_is_known_to_keep_the_offset(
         self, region: TinyRegion, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        add_scene(region, "plain", "2022-07-01T10:50:00Z", LEAVES, in_numbers=1000, stated=-0.1)
+        add_scene(region, "scene", "2022-07-01T10:50:00Z", LEAVES, in_numbers=0, stated=-0.1)
+        monkeypatch.setattr("h2crop_data.sources.sentinel2.offsets.provider_of", lambda _: PLANETARY_COMPUTER)
+        (scene,) = make_plan(region.recipe(), 2022).scenes
+        assert "although sentinel-2-l2a of planetary-computer keeps it as far as is known" in scene.warning
+
+    def test_pixels_that_bear_it_out_change_nothing(self, region: TinyRegion) -> None:
+        add_scene(region, "scene", "2022-07-01T10:50:00Z", LEAVES, in_numbers=1000, stated=-0.1)
+        (scene,) = make_plan(region.recipe(), 2022).scenes
+        assert (scene.offset, scene.warning, scene.evidence) == (-1000, "", "")
+
+    def test_three_scenes_of_a_tile_and_statement_are_looked_at(
+        self, region: TinyRegion, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        for day in range(1, 8):
+            add_scene(region, f"{day}", f"2022-07-0{day}T10:50:00Z", LEAVES, in_numbers=1000, cloud_cover=90.0 - day)
+        looked_at = []
+        monkeypatch.setattr(
+            "h2crop_data.sources.sentinel2.offsets.read_coarsely",
+            lambda asset, *given, **options: looked_at.append(asset.href) or read_coarsely(asset, *given, **options),
+        )
+        make_plan(region.recipe(), 2022)
+        assert {Path(href).parent.name for href in looked_at} == {"5", "6", "7"}
+        assert len(looked_at) == 3 * 6
+
+    def test_jpeg_2000_is_not_looked_at(self, region: TinyRegion, monkeypatch: pytest.MonkeyPatch) -> None:
+        add_scene(region, "esa", "2022-07-01T10:50:00Z", LEAVES, in_numbers=1000)
+        for asset in region.sentinel2[-1]["assets"].values():
+            asset["type"] = "image/jp2"
         monkeypatch.delattr("h2crop_data.sources.sentinel2.offsets.read_coarsely")
         assert [scene.offset for scene in make_plan(region.recipe(), 2022).scenes] == [-1000]
+
+
+class TestNumbersThatAreNoReflectance:
+    @pytest.mark.parametrize("who", ["it", "its item"])
+    def test_whole_numbers_of_another_scale_are_refused(self, region: TinyRegion, tmp_path: Path, who: str) -> None:
+        folder = add_scene(region, "scene", "2022-07-01T10:50:00Z", LEAVES, in_numbers=0, baseline="02.14")
+        if who == "it":
+            with rasterio.open(folder / "blue.tif", "r+") as raster:
+                raster.scales = (0.001,)
+        else:
+            region.sentinel2[-1]["assets"]["blue"]["raster:bands"] = [{"scale": 0.001}]
+        told = rf"blue\.tif holds uint16 numbers, and {who} states the scale 0\.001; expected 0\.0001"
+        (scene,) = make_plan(region.recipe(), 2022).scenes
+        assert re.search(told, scene.warning)
+        with pytest.raises(BuildError, match=f"scene asset blue: .*{told}"):
+            build_store(region.recipe(), tmp_path / "store", workers=1)
+
+    @pytest.mark.parametrize("scale", [1, 0.0001])
+    def test_whole_numbers_of_the_usual_scales_are_read(self, region: TinyRegion, tmp_path: Path, scale: float) -> None:
+        folder = add_scene(region, "scene", "2022-07-01T10:50:00Z", LEAVES, in_numbers=0, baseline="02.14")
+        region.sentinel2[-1]["assets"]["blue"]["raster:bands"] = [{"scale": scale}]
+        with rasterio.open(folder / "blue.tif", "r+") as raster:
+            raster.scales = (0.0001,)
+        build_store(region.recipe(), tmp_path / "store", workers=1)
+        assert blue_of(tmp_path / "store", 7).max() == 330
+
+    @pytest.mark.parametrize(("stated", "said"), [(None, "none"), (0, "0")])
+    @pytest.mark.parametrize("of_file", [-0.1, -1000])
+    def test_an_offset_of_the_file_that_its_item_does_not_state_is_refused(
+        self, region: TinyRegion, tmp_path: Path, stated: float | None, said: str, of_file: float
+    ) -> None:
+        folder = add_scene(region, "scene", "2022-07-01T10:50:00Z", LEAVES, in_numbers=0, removed=True, stated=stated)
+        with rasterio.open(folder / "blue.tif", "r+") as raster:
+            raster.offsets = (of_file,)
+        with pytest.raises(BuildError, match=rf"blue\.tif states the offset -0\.1 .*its item {said}: correct"):
+            build_store(region.recipe(), tmp_path / "store", workers=1)
+
+    def test_an_offset_that_file_and_item_state_alike_is_read(self, region: TinyRegion, tmp_path: Path) -> None:
+        folder = add_scene(region, "scene", "2022-07-01T10:50:00Z", LEAVES, in_numbers=1000, stated=-0.1)
+        with rasterio.open(folder / "blue.tif", "r+") as raster:
+            raster.scales, raster.offsets = (0.0001,), (-0.1,)
+        build_store(region.recipe(), tmp_path / "store", workers=1)
+        assert blue_of(tmp_path / "store", 7).max() == 330
 
 
 class TestDeclared:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any, Literal
 
 import numpy as np
@@ -61,6 +62,49 @@ class TestOffset:
         decision = decide_offset("auto", OffsetEvidence(baseline, removed, bands_stating(stated)))
         assert decision.offset == offset
         assert baseline in decision.reason
+
+    @pytest.mark.parametrize(
+        ("evidence", "offset"),
+        [
+            (OffsetEvidence("05.11", False, bands_stating(-0.1)), None),
+            (OffsetEvidence("05.11", True, bands_stating(0)), None),
+            (OffsetEvidence("04.00"), None),
+            (OffsetEvidence("05.11", bands=frozenset({"B02", "B04"}), jpeg2000=frozenset({"B02"})), None),
+            # There was none before, and ESA's files have it.
+            (OffsetEvidence("03.01", True), 0),
+            (OffsetEvidence("05.11", True, bands=frozenset({"B02"}), jpeg2000=frozenset({"B02"})), -1000),
+        ],
+    )
+    def test_items_that_are_known_to_be_wrong_do_not_decide(self, evidence: OffsetEvidence, offset: int | None) -> None:
+        doubted = replace(evidence, doubt="nobody believes it")
+        if offset is None:
+            with pytest.raises(UndecidedOffsetError, match=r"baseline 0.*, but nobody believes it; look at a dark"):
+                decide_offset("auto", doubted)
+        else:
+            assert decide_offset("auto", doubted).offset == offset
+        # What it says is still said against a declaration.
+        assert decide_offset(0, doubted).warning == decide_offset(0, evidence).warning
+
+    @pytest.mark.parametrize(
+        ("evidence", "offset"),
+        [
+            (OffsetEvidence("05.11"), None),
+            (OffsetEvidence("05.11", False), None),
+            (OffsetEvidence("05.11", None, {"B04": -0.1}), None),
+            (OffsetEvidence("05.11", None, {"B02": -0.1}), -1000),
+            (OffsetEvidence("05.11", True), 0),
+            (OffsetEvidence("03.01"), 0),
+        ],
+    )
+    def test_the_baseline_alone_does_not_decide_on_rescaled_numbers(
+        self, evidence: OffsetEvidence, offset: int | None
+    ) -> None:
+        rescaled = replace(evidence, rescaled=frozenset({"B02"}))
+        if offset is None:
+            with pytest.raises(UndecidedOffsetError, match=r"numbers of B02 are not those that ESA wrote"):
+                decide_offset("auto", rescaled)
+        else:
+            assert decide_offset("auto", rescaled).offset == offset
 
     def test_reason_names_the_flag_it_followed(self) -> None:
         assert "removed" in decide_offset("auto", OffsetEvidence("05.11", True)).reason
@@ -226,6 +270,12 @@ class TestReflectance:
         reflectance = np.array([1, 200, 9000], np.uint16)
         old, new = sentinel2_reflectance(reflectance, 0), sentinel2_reflectance(reflectance + np.uint16(1000), -1000)
         assert old.tolist() == new.tolist() == [1, 200, 9000]
+
+    @pytest.mark.parametrize("offset", [0, -1000])
+    def test_numbers_of_8_bits_are_those_of_16(self, offset: int) -> None:
+        numbers = np.arange(256, dtype=np.uint8)
+        found = sentinel2_reflectance(numbers, offset)
+        assert found.tolist() == [FILL, *range(1 + offset, 256 + offset)]
 
 
 class TestClearPixels:

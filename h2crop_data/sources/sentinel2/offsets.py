@@ -10,7 +10,7 @@ import io
 import json
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -18,12 +18,14 @@ import numpy as np
 import pystac
 
 from h2crop_data.array_archive import read_arrays
-from h2crop_data.catalog.access import as_classes, file_stamp, read_coarsely
+from h2crop_data.catalog.access import FLOATING, SCALE_OF_NUMBERS, as_classes, file_stamp, read_coarsely, stated_scale
 from h2crop_data.catalog.item_facts import asset_of_band, offset_evidence, sentinel2_asset, sentinel2_tile
 from h2crop_data.catalog.items import number_of
+from h2crop_data.catalog.provider import OffsetRule, Provider
+from h2crop_data.catalog.registry import files_at, provider_of
 from h2crop_data.errors import H2cropError, SceneError
 from h2crop_data.sentinel2.offset_evidence import EVIDENCE_BANDS, CoarsePicture, PixelVerdict, decide_by_pixels
-from h2crop_data.sentinel2.reflectance import NO_NUMBER, offset_of_item
+from h2crop_data.sentinel2.reflectance import NO_NUMBER, OffsetEvidence, offset_of_item
 from h2crop_data.sources.scenes import kept_identity
 from h2crop_data.sources.units import RunUnits, Unit, UnitResult
 
@@ -32,8 +34,10 @@ PICTURE_ALGORITHM = 1
 #: Pixels along a picture.
 PICTURE_SIDE = 128
 #: Scenes of a tile whose items state their offset that others are compared with, and scenes of a tile and statement
-#: that are looked at where a recipe declares the offset: those with the fewest clouds.
+#: that are looked at although a recipe or their items decide: those with the fewest clouds.
 COMPARED_WITH, LOOKED_AT = 6, 3
+#: Why pixels do not tell where files hold something else than they should.
+UNUSABLE_FILES = "its files do not hold what they should"
 #: Pauses in seconds before another try.
 PICTURE_PAUSES = (1.0, 4.0)
 
@@ -51,13 +55,17 @@ def offsets_by_pixels(
 ) -> dict[str, PixelVerdict]:
     """What pixels say of the offsets of some items.
 
-    stated: the offsets of those of `items` that state them. Only tiles with an item that is asked are looked at.
+    stated: the offsets of those of `items` that state them; some of these may be asked too. Only tiles with an item
+    that is asked are looked at.
     """
     of_tiles = items_of_tiles(asked)
     with_offset = items_of_tiles([item for item in items if item.id in stated])
-    looked_at = {
-        tile: [*of_tile, *fewest_clouds(with_offset.get(tile, []), COMPARED_WITH)] for tile, of_tile in of_tiles.items()
-    }
+    looked_at = {}
+    for tile, of_tile in of_tiles.items():
+        # Where all state theirs, they are asked to see whether it is true: no others are read for that.
+        has_open = any(item.id not in stated for item in of_tile)
+        others = fewest_clouds(with_offset.get(tile, []), COMPARED_WITH) if has_open else []
+        looked_at[tile] = [*of_tile, *others]
     units = {item.id: picture_unit(item) for of_tile in looked_at.values() for item in of_tile}
     results = run_units(list(units.values()), H2cropError)
     verdicts: dict[str, PixelVerdict] = {}
@@ -78,6 +86,8 @@ def picture_or_why_not(result: UnitResult) -> PlacedPicture | PixelVerdict:
     """The picture that a unit gave; a verdict that says why there is none where it could not be read."""
     try:
         return picture_from(result.read())
+    except SceneError as error:
+        return PixelVerdict(None, UNUSABLE_FILES, str(error))
     except H2cropError as error:
         return PixelVerdict(None, "its pixels cannot be looked at", str(error))
 
@@ -100,8 +110,51 @@ def fewest_clouds(items: Sequence[pystac.Item], number: int) -> list[pystac.Item
     return sorted(items, key=clouds)[:number]
 
 
-def sample_of_declared(items: Sequence[pystac.Item]) -> list[pystac.Item]:
-    """Some items of each tile and statement on the offset, to see whether what a recipe declares is borne out."""
+def evidence_of(item: pystac.Item, bands: Sequence[str], catalog: str) -> OffsetEvidence:
+    """What an item says about its offset, and whether that is to be believed.
+
+    catalog: the one that listed it, as the recipe calls it. Raises SceneError where what it says cannot be read.
+    """
+    evidence = offset_evidence(item, bands)
+    of_bands = {band: item.assets[key] for band in bands if (key := asset_of_band(item, band)) is not None}
+    rescaled = frozenset(band for band, asset in of_bands.items() if is_rescaled(asset))
+    return replace(evidence, doubt=doubt_by_rule(item, list(of_bands.values()), catalog), rescaled=rescaled)
+
+
+def is_rescaled(asset: pystac.Asset) -> bool:
+    """Whether an asset states that its numbers are not whole ones of 0.0001. Raises SceneError for no number."""
+    facts = asset.extra_fields
+    listed = facts.get("raster:bands") or facts.get("bands")
+    first = listed[0] if isinstance(listed, list) and listed and isinstance(listed[0], dict) else {}
+    scale = stated_scale(asset)
+    is_other = scale is not None and not np.isclose(scale, SCALE_OF_NUMBERS, rtol=1e-6, atol=0)
+    return is_other or facts.get("data_type", first.get("data_type")) in FLOATING
+
+
+def doubt_by_rule(item: pystac.Item, files: Sequence[pystac.Asset], catalog: str) -> str:
+    """Why what an item says of its offset is no proof, by what is known of its collection; empty where it is."""
+    provider, rule = rule_of_item(item, files, catalog)
+    return f"items of {item.collection_id} of {provider} are known to be wrong" if rule == "removed, see flags" else ""
+
+
+def rule_of_item(item: pystac.Item, files: Sequence[pystac.Asset], catalog: str) -> tuple[str, OffsetRule]:
+    """The provider of an item, and what is known of the offset in its collection: `none` where nothing is."""
+    provider = provider_of_item(files, catalog)
+    if provider is None:
+        return "", "none"
+    rules = (one.offset for one in provider.collections if one.name == item.collection_id)
+    return provider.name, next(rules, "none")
+
+
+def provider_of_item(files: Sequence[pystac.Asset], catalog: str) -> Provider | None:
+    """Who provides an item: by its catalog, or, of copies of items in files and other APIs, by where its files lie."""
+    provider = provider_of(catalog)
+    places = (files_at(asset.href) for asset in files) if provider is None else ()
+    return next((place[0] for place in places if place is not None), provider)
+
+
+def sample_of_statements(items: Sequence[pystac.Item]) -> list[pystac.Item]:
+    """Some items of each tile and statement on the offset, to see whether what items or a recipe say is borne out."""
     alike: dict[tuple[str, str], list[pystac.Item]] = defaultdict(list)
     for item in items:
         try:

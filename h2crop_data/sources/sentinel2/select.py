@@ -9,7 +9,7 @@ import pystac
 from shapely.geometry.base import BaseGeometry
 
 from h2crop_data.catalog.expected_acquisitions import acquisition_series
-from h2crop_data.catalog.item_facts import asset_of_band, datastrip_asset, offset_evidence, sentinel2_asset
+from h2crop_data.catalog.item_facts import asset_of_band, datastrip_asset, is_jpeg2000, sentinel2_asset
 from h2crop_data.catalog.items import number_of
 from h2crop_data.errors import PlanError, SceneError
 from h2crop_data.recipe.catalogs import none_found
@@ -22,7 +22,13 @@ from h2crop_data.sources.sentinel2.archive import Acquisitions, as_plain, check_
 from h2crop_data.sources.sentinel2.detectors import l2a_bands
 from h2crop_data.sources.sentinel2.found import find_scenes, sightings_of_other_seasons
 from h2crop_data.sources.sentinel2.granules import GranuleGrid, grid_doubt
-from h2crop_data.sources.sentinel2.offsets import offsets_by_pixels, sample_of_declared
+from h2crop_data.sources.sentinel2.offsets import (
+    UNUSABLE_FILES,
+    evidence_of,
+    offsets_by_pixels,
+    rule_of_item,
+    sample_of_statements,
+)
 from h2crop_data.sources.sentinel2.select_l1c import L1cScenes, choose_l1c, with_missing
 from h2crop_data.sources.source import Request
 from h2crop_data.sources.units import UnitResult
@@ -86,7 +92,7 @@ def choose_sentinel2(
                 refusal = f"cloud cover {cover:g} % is above sentinel2.max_cloud_cover {source.max_cloud_cover:g}"
                 decisions.append(decision(item, "sentinel2", refusal))
                 continue
-            usable.append(usable_item(source, item, of_masks))
+            usable.append(usable_item(source, item, of_masks, found.served.get(item.id, "")))
         except SceneError as error:
             refused.append((item, str(error).removeprefix(f"{item.id}: ")))
     decided, unseen, undecided = with_pixels(source, usable, request)
@@ -131,19 +137,29 @@ class UsableItem:
     #: None where the item does not say, and then why.
     offset: OffsetDecision | None
     undecided: str = ""
+    #: The catalog that listed it, as the recipe calls it.
+    catalog: str = ""
+
+    @property
+    def files(self) -> list[pystac.Asset]:
+        """The assets that the build reads."""
+        return [self.item.assets[key] for key in self.keys]
 
 
-def usable_item(source: Sentinel2Settings, item: pystac.Item, of_masks: Sequence[str]) -> UsableItem:
-    """An item with the assets that are read of it. of_masks: bands for masks. Raises SceneError where it lacks some."""
+def usable_item(source: Sentinel2Settings, item: pystac.Item, of_masks: Sequence[str], catalog: str) -> UsableItem:
+    """An item with the assets that are read of it. of_masks: bands for masks. catalog: the one that listed it.
+
+    Raises SceneError where it lacks some.
+    """
     keys = [sentinel2_asset(item, band) for band in (*source.bands, "SCL")]
     keys += mask_assets(item, [band for band in of_masks if band not in source.bands])
     keys += [] if source.alignment == "none" else filter(None, [datastrip_asset(item)])
     keys += reference_assets(item)
-    evidence = offset_evidence(item, list(dict.fromkeys([*source.bands, *of_masks])))
+    evidence = evidence_of(item, list(dict.fromkeys([*source.bands, *of_masks])), catalog)
     try:
-        return UsableItem(item, keys, decide_offset(source.offset, evidence))
+        return UsableItem(item, keys, decide_offset(source.offset, evidence), catalog=catalog)
     except UndecidedOffsetError as error:
-        return UsableItem(item, keys, None, error.statement)
+        return UsableItem(item, keys, None, error.statement, catalog)
 
 
 def with_pixels(
@@ -152,14 +168,16 @@ def with_pixels(
     """Items with their offsets, by pixels where the items do not say them; and those left out, with reasons.
 
     First those left out that show hardly any ground, with which nothing is lost, then the others. Where the recipe
-    declares the offset, some scenes are looked at, and those whose pixels say otherwise have a warning.
+    or the items decide, some scenes are looked at, and those whose pixels say otherwise have a warning.
     """
     items = [one.item for one in usable]
     stated = {one.item.id: one.offset.offset for one in usable if one.offset is not None}
     if source.offset == "auto":
-        asked = [one.item for one in usable if one.offset is None]
+        # JPEG 2000 is as ESA made it, and would be read whole.
+        to_check = [one.item for one in usable if one.offset is not None and not any(map(is_jpeg2000, one.files))]
+        asked = [*(one.item for one in usable if one.offset is None), *sample_of_statements(to_check)]
     else:
-        asked, stated = sample_of_declared(items), {}
+        asked, stated = sample_of_statements(items), {}
     verdicts = offsets_by_pixels(asked, stated, items, request.run_units) if asked else {}
     decided, unseen, undecided = [], [], []
     for one in usable:
@@ -167,7 +185,9 @@ def with_pixels(
         if verdict is None:
             decided.append(one)
         elif one.offset is not None:
-            decided.append(replace(one, offset=against_pixels(one.offset, verdict)))
+            is_auto = source.offset == "auto"
+            checked = item_against_pixels(one, verdict) if is_auto else against_pixels(one.offset, verdict)
+            decided.append(replace(one, offset=checked))
         elif verdict.offset is not None:
             reason = f"{one.undecided}; decided by its pixels: {verdict.reason}"
             decided.append(replace(one, offset=OffsetDecision(verdict.offset, reason, evidence=verdict.evidence)))
@@ -179,6 +199,24 @@ def with_pixels(
                 advice = f"look at a dark pixel, then declare `{L2A_OFFSET}: 0` or `-1000` in the recipe"
                 undecided.append((one.item, f"{told}; {advice}"))
     return decided, unseen, undecided
+
+
+def item_against_pixels(one: UsableItem, verdict: PixelVerdict) -> OffsetDecision:
+    """What an item decides, with a warning where its pixels say another offset."""
+    offset = one.offset
+    assert offset is not None, "its item decides"
+    if verdict.reason == UNUSABLE_FILES:
+        return replace(offset, warning=f"{verdict.reason}: {verdict.evidence}")
+    if verdict.offset in (None, offset.offset):
+        return offset
+    provider, rule = rule_of_item(one.item, one.files, one.catalog)
+    known = f", although {one.item.collection_id} of {provider} keeps it as far as is known" if rule == "kept" else ""
+    warning = (
+        f"its item says the offset is {offset.offset} ({offset.reason}), its pixels say {verdict.offset} "
+        f"({verdict.reason}){known}: every value of it may be off by 0.1, and of others of its tile whose items say "
+        f"the same; look at a dark pixel, then declare `{L2A_OFFSET}: 0` or `-1000` in the recipe, or leave them out"
+    )
+    return replace(offset, warning=warning, evidence=verdict.evidence)
 
 
 def against_pixels(declared: OffsetDecision, verdict: PixelVerdict) -> OffsetDecision:

@@ -10,13 +10,14 @@ from shapely.geometry.base import BaseGeometry
 
 from h2crop_data.catalog.acquisitions import l1c_of_items
 from h2crop_data.catalog.expected_acquisitions import Sighting
-from h2crop_data.catalog.item_facts import offset_evidence, sentinel2_asset
+from h2crop_data.catalog.item_facts import sentinel2_asset
 from h2crop_data.errors import PlanError, SceneError
 from h2crop_data.recipe.model import Clouds
 from h2crop_data.sentinel2.reflectance import L1C_OFFSET, decide_offset
 from h2crop_data.sources.scenes import SceneDecision, decision, with_catalogs
 from h2crop_data.sources.sentinel2.detectors import l1c_bands
 from h2crop_data.sources.sentinel2.found import find_scenes
+from h2crop_data.sources.sentinel2.offsets import evidence_of
 from h2crop_data.sources.source import Request
 
 
@@ -60,7 +61,8 @@ def choose_l1c(
             continue
         try:
             keys = [sentinel2_asset(item, band) for band in bands]
-            offset = decide_offset(clouds.l1c.offset, offset_evidence(item, bands), L1C_OFFSET)
+            evidence = evidence_of(item, bands, found.served.get(item.id, ""))
+            offset = decide_offset(clouds.l1c.offset, evidence, L1C_OFFSET)
         except SceneError as error:
             refused[item.id] = str(error).removeprefix(f"{item.id}: ")
             decisions.append(decision(item, "sentinel2", refused[item.id]))
