@@ -194,7 +194,7 @@ def check_same_layout(store: str, existing: StoreLayout, wanted: StoreLayout) ->
     if differing:
         raise PlanError(
             f"{store} has another layout ({'; '.join(differing)}); build into a new store, or "
-            "set the recipe so that it makes the arrays of the store"
+            "set the recipe so that it has the layout of the store"
         )
 
 

@@ -286,7 +286,7 @@ def enmap_section(sample: Sample) -> PageSection:
                 column(2, side), top + side + TICKS - GAP, draw_shifts(panel, sample.shifts, is_trusted(sample))
             )
         left, right = column(3 if sample.shifts else 2, side) + CHART_LABELS - GAP, column(PAGE_COLUMNS - 1)
-        kinds = draw_spectra(page.axes(left, top, right - GAP - left, side), sample)
+        kinds = draw_spectra(page.axes(left, top, right - GAP - left, side), sample, mask)
         page.legend(right, top + 0.05, kinds)
 
     return PageSection(HEADING + TITLE + side + below + AFTER, draw)
@@ -297,10 +297,10 @@ def is_trusted(sample: Sample) -> bool:
     return not str(sample.facts.get("enmap_match")).startswith(("rejected", "datatake"))
 
 
-def draw_spectra(axes: Axes, sample: Sample) -> list[Entry]:
+def draw_spectra(axes: Axes, sample: Sample, mask: NDArray[np.uint8] | None = None) -> list[Entry]:
     """Mean spectra of the cell and of simple kinds of land, each detector a line, with gaps where there are no bands.
 
-    Gives the legend.
+    mask: (y, x), as ENMAP_MASK_FLAGS; its clouds and shadows are left out. Gives the legend.
     """
     wavelengths, reflectance = sample.layer("wavelength"), sample.layer("enmap")
     for before, after in layers.gap_places(wavelengths):
@@ -319,7 +319,6 @@ def draw_spectra(axes: Axes, sample: Sample) -> list[Entry]:
         )
     lines = layers.bands_of_lines(wavelengths, sample.layer("fwhm"))
     entries, spectra = [], []
-    mask = sample.layer("enmap_mask") if "enmap_mask" in sample else None
     kinds = layers.land_kinds(reflectance, wavelengths, sample.layer("enmap_quality"), mask)
     for kind, pixels in kinds.items():
         color = KIND_COLOURS[kind]

@@ -75,7 +75,7 @@ def words_of_shift(shift: DrawnShift, certain: bool) -> str:
 
 
 def reach_of(shifts: Mapping[str, DrawnShift]) -> int:
-    """Metres that a panel must reach either way to hold all arrows and their uncertainty: whole pixels."""
+    """Metres that a panel reaches either way, in whole pixels, to hold every arrow and two sd beyond its end."""
     farthest = max(
         abs(metres) + 2 * sd for one in shifts.values() for metres, sd in zip(one.shift, one.sd, strict=True)
     )

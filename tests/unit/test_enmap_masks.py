@@ -214,7 +214,7 @@ def scene_grid(west: int) -> GeoBox:
 
 @pytest.mark.parametrize("west", [180_000, 495_500, 810_000])
 def test_the_sun_and_the_satellite_count_from_the_north_of_rows(west: int) -> None:
-    """At the borders of a zone that lies 3.6 degrees off true north."""
+    """Beyond the borders of a zone the grid's north lies up to 3.6 degrees off true north."""
     item = pystac.Item("scene", None, None, datetime(2022, 7, 24, 10, 45, tzinfo=UTC), {})
     place = ("EPSG:32632", west + 4_500, 5_704_500)
     for angles in (Angles(sun_azimuth=155.0, sun_elevation=38.0), Angles(38.0, 155.0, 20.0, 0.0)):

@@ -374,6 +374,11 @@ class TestLayers:
         assert 0.3 < axes.get_ylim()[1] < 0.4
         assert len(axes.lines) == 2 * len(entries) > 0
         assert sorted(np.isfinite(line.get_ydata()).sum() for line in axes.lines[:2]) == [91, 133]
+        assert {entry.label.split(", ")[-1] for entry in entries} == {"36 px"}
+        mask = np.zeros((6, 6), np.uint8)
+        mask[:2] = [[1], [2]]
+        entries = picture.draw_spectra(Figure().add_subplot(), sample, mask)
+        assert {entry.label.split(", ")[-1] for entry in entries} == {"24 px"}
 
     def test_monthly_means_leave_out_months_without_a_pixel(self) -> None:
         index = np.full((3, 1, 2), np.nan, np.float32)

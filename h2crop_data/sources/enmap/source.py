@@ -170,11 +170,11 @@ class Enmap(Source):
         self, facts: Mapping[str, Any], read: ReadFile, scenes: Sequence[SceneDecision], *, whole: bool
     ) -> EnmapScenes:
         items = read_items(self.name, facts, read)
-        scenes = EnmapScenes(items, notes=tuple(facts.get("notes", {}).get(self.name, ())))
+        pinned = EnmapScenes(items, notes=tuple(facts.get("notes", {}).get(self.name, ())))
         try:
-            return scenes.with_facts(facts_from_parquet(read(FACTS)) if items and whole else {})
+            return pinned.with_facts(facts_from_parquet(read(FACTS)) if items and whole else {})
         except MissingFileError:
-            return scenes
+            return pinned
 
     def what_was_read(self, pinned: EnmapScenes) -> tuple[dict[str, Any], list[str]]:
         return {}, list(pinned.notes)
