@@ -55,7 +55,7 @@ class FilePlace:
     library: str = ""
     #: Options that GDAL is given besides.
     options: Mapping[str, str] = field(default_factory=dict)
-    #: Most connections at a time, of all workers together; None: as many as the recipe says.
+    #: Most files read at a time, by all that a user runs on a machine; None: as many as the recipe says.
     connections: int | None = None
 
     def has(self, address: str) -> bool:
