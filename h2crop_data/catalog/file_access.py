@@ -8,8 +8,8 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import rasterio
@@ -18,8 +18,9 @@ from rasterio.errors import RasterioError
 from rasterio.session import Session
 
 from h2crop_data.catalog.accounts import Account, S3Keys, check_account, keys_for
-from h2crop_data.catalog.provider import FilePlace, S3Access
+from h2crop_data.catalog.provider import FilePlace, Provider, S3Access
 from h2crop_data.catalog.registry import files_at
+from h2crop_data.catalog.shared_connections import SharedConnections
 from h2crop_data.errors import H2cropError
 from h2crop_data.redaction import RedactingFilter, redacted_errors
 
@@ -64,9 +65,18 @@ class FileAccess:
     auth: tuple[str, str] | None = field(default=None, repr=False)
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
 
-    def environment(self, options: Mapping[str, Any]) -> rasterio.Env:
-        """GDAL with some options and those of this file."""
-        return rasterio.Env(session=self.session, **{**options, **self.options})
+    #: Where its archive allows few connections: those, of which each read takes one.
+    connections: SharedConnections | None = None
+
+    def connection(self) -> AbstractContextManager[None]:
+        """A connection to its archive, for one read; waits for it where all that are allowed are taken."""
+        return nullcontext() if self.connections is None else self.connections.one()
+
+    @contextmanager
+    def environment(self, options: Mapping[str, Any]) -> Iterator[None]:
+        """GDAL with some options and those of this file, and a `connection`."""
+        with self.connection(), rasterio.Env(session=self.session, **{**options, **self.options}):
+            yield
 
 
 def access_to(href: str) -> FileAccess:
@@ -78,6 +88,15 @@ def access_to(href: str) -> FileAccess:
     if found is None:
         return FileAccess(href, href)
     provider, place = found
+    access = access_at(provider, place, href)
+    if place.connections is None:
+        return access
+    number = provider.files.index(place)
+    return replace(access, connections=SharedConnections(f"{provider.name}-{number}", place.connections))
+
+
+def access_at(provider: Provider, place: FilePlace, href: str) -> FileAccess:
+    """How a file of a provider's place is read now. Raises as `access_to`."""
     check_account(provider, place)
     if place.s3 is not None:
         keys = keys_for(provider, place)
@@ -123,7 +142,7 @@ def opened_raster(href: str, options: Mapping[str, Any]) -> Iterator[rasterio.Da
 def remote_pieces(href: str, size: int, timeout: float) -> Iterator[bytes]:
     """The bytes of a remote file, some `size` at a time, as they come. Raises OSError; AccountError as `access_to`."""
     access = access_to(href)
-    with redacted_errors(*READING_ERRORS):
+    with redacted_errors(*READING_ERRORS), access.connection():
         if access.s3 is not None and access.keys is not None:
             yield from object_pieces(href, access.s3, access.keys, size, timeout)
             return

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import Literal
+from urllib.parse import urlsplit
 
 #: What `OfferedCollection.offset` says of the offset that ESA adds to the numbers of Sentinel-2 since baseline 04.00.
 OffsetRule = Literal["kept", "removed, see flags", "none"]
@@ -39,7 +40,7 @@ class S3Access:
 class FilePlace:
     """Where some files of a provider lie, and what reading them takes."""
 
-    #: Patterns of their addresses, `s3://eodata/*`.
+    #: Patterns of their addresses, `s3://eodata/*`; scheme, host (or bucket) and path are matched apart.
     addresses: tuple[str, ...]
     #: What has to be there, in a few words; empty where nothing has.
     needs: str = ""
@@ -54,12 +55,22 @@ class FilePlace:
     library: str = ""
     #: Options that GDAL is given besides.
     options: Mapping[str, str] = field(default_factory=dict)
-    #: Most connections at a time, of all workers together; None: as many as the recipe says.
+    #: Most files read at a time, by all that a user runs on a machine; None: as many as the recipe says.
     connections: int | None = None
 
     def has(self, address: str) -> bool:
         """Whether a file lies here."""
-        return any(fnmatchcase(address, pattern) for pattern in self.addresses)
+        return any(is_at(address, pattern) for pattern in self.addresses)
+
+
+def is_at(address: str, pattern: str) -> bool:
+    """Whether an address is of a pattern, part by part: what stands for a path is not taken for a host."""
+    try:
+        one, other = urlsplit(address), urlsplit(pattern)
+    except ValueError:
+        return False
+    parts = zip((one.scheme, one.netloc.lower(), one.path), (other.scheme, other.netloc, other.path), strict=True)
+    return all(fnmatchcase(part, wanted) for part, wanted in parts)
 
 
 @dataclass(frozen=True)

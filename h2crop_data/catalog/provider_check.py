@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 import pystac
@@ -13,16 +14,20 @@ from rasterio.windows import Window
 from requests.exceptions import RequestException
 from urllib3.util.retry import Retry
 
-from h2crop_data.catalog.access import opened
+from h2crop_data.catalog.access import failure_in_words, opened
 from h2crop_data.catalog.accounts import check_account
 from h2crop_data.catalog.provider import OfferedCollection, Provider
 from h2crop_data.catalog.registry import files_at
 from h2crop_data.catalog.search import NOT_STAC
-from h2crop_data.errors import AccountError, ReadError
+from h2crop_data.errors import AccountError, H2cropError, UsageError
 from h2crop_data.redaction import without_secrets
 
 #: Seconds to wait for an answer to a small question, and how often it is asked again.
 CHECK_TIMEOUT, CHECK_RETRIES = 20, 1
+#: Answers of servers to whom they do not let in, and to who asks for what they do not have.
+REFUSED, GONE = (401, 403), 404
+#: The answer of a server in an error of GDAL, requests or obstore.
+HTTP_STATUS = re.compile(r"(?:HTTP(?: response code| error code)?:?|status(?: code)?:?|^)\s*([45]\d\d)\b")
 #: What is read of an item: the smallest files first.
 SMALL_BANDS = ("SCL", "B01", "B09", "B10", "B02")
 SMALL_LAYERS = ("quality_classes", "image")
@@ -54,9 +59,7 @@ def check_collection(provider: Provider, collection: OfferedCollection) -> list[
     try:
         item = one_item(provider.api, collection.name)
     except (APIError, RequestException, *NOT_STAC) as error:
-        told = str(error).partition("\n")[0][:200]
-        remedy = f"is this machine online, behind a proxy (HTTPS_PROXY)? Try again later, or see {provider.about}"
-        return [step("search", False, f"{provider.api} does not answer: {type(error).__name__}: {told}. {remedy}")]
+        return [step("search", False, search_failure(provider, error))]
     if item is None:
         return [step("search", False, f"it lists no item of {collection.name}; has the collection another name now?")]
     steps = [step("search", True, item.id)]
@@ -70,16 +73,50 @@ def check_collection(provider: Provider, collection: OfferedCollection) -> list[
     if place is not None:
         try:
             account = check_account(*place)
-        except AccountError as error:
+        except (AccountError, UsageError) as error:
             return [*steps, step("account", False, str(error))]
         steps.append(step("account", True, account or "none needed"))
     try:
         with opened(href) as dataset:
             dataset.read(1, window=Window(0, 0, 1, 1))
-    except (RasterioError, ReadError, OSError) as error:
-        account = f"; is the account valid? {remedy}" if remedy else ""
-        return [*steps, step("read", False, f"cannot read {href}: {error}{account}")]
+    except (RasterioError, H2cropError, OSError) as error:
+        told = f"cannot read {href}: {failure_in_words(error)}. {read_remedy(provider, error, remedy)}"
+        return [*steps, step("read", False, told)]
     return [*steps, step("read", True, f"{dataset.width} x {dataset.height} pixels, {dataset.driver}")]
+
+
+def search_failure(provider: Provider, error: Exception) -> str:
+    """What is wrong with a search, and what to do."""
+    told = str(error).partition("\n")[0][:200]
+    status = getattr(error, "status_code", None)
+    if status is not None:
+        told = f"{provider.api} answers HTTP {status}: {told}"
+        if status in REFUSED:
+            return f"{told}. It refuses this machine or asks for an account: see {provider.about}"
+        if status == GONE:
+            return f"{told}. Has the catalog another address now, or the collection another name? See {provider.about}"
+        return f"{told}. Try again later, or see {provider.about}"
+    if isinstance(error, (APIError, RequestException)):
+        return f"{provider.api} does not answer: {type(error).__name__}: {told}. {online(provider)}"
+    return f"{provider.api} is no STAC API, or damaged: {type(error).__name__}: {told}. See {provider.about}"
+
+
+def read_remedy(provider: Provider, error: Exception, remedy: str) -> str:
+    """What to do about a file that cannot be read. remedy: of its place; empty where it takes nothing."""
+    found = HTTP_STATUS.search(failure_in_words(error))
+    status = int(found[1]) if found else None
+    if status == GONE:
+        return f"The catalog lists a file that is not there: try again later, or report it ({provider.about})"
+    if remedy:
+        return f"Is the account valid? {remedy}. If it is, {online(provider)}"
+    if status in REFUSED:
+        return f"The archive refuses this machine: see {provider.about}"
+    return online(provider)
+
+
+def online(provider: Provider) -> str:
+    """What to do where no server answers."""
+    return f"is this machine online, behind a proxy (HTTPS_PROXY)? Try again later, or see {provider.about}"
 
 
 def one_item(api: str, collection: str) -> pystac.Item | None:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import logging
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
+from typing import Any
 
 import numpy as np
 import pystac
@@ -111,6 +114,42 @@ class TestSigning:
         np.testing.assert_array_equal(placed, load_placed(item_at(str(folder / "B02.tif")), "B02", grid, "nearest"))
         assert (placed > 0).all()
         assert lender.refused == 0
+
+    @pytest.mark.parametrize("way", ["open reader", "window", "text", "other zone"])
+    def test_every_way_of_reading_waits_for_a_connection_that_the_archive_allows(
+        self, lender: Lender, way: str
+    ) -> None:
+        raster, text = f"{lender.url}/files/B02.tif", f"{lender.url}/files/about.xml"
+
+        def read_by_reader() -> None:
+            with GranuleReader(connections=24) as reader:
+                item = item_at(raster)
+                reader.begin(lambda: reader.read(item, "B02", own_grid(0, 0, 128), "nearest"), raster)()
+
+        ways: dict[str, Callable[[], Any]] = {
+            "open reader": read_by_reader,
+            "window": lambda: read_window(raster, Window(0, 0, 10, 10)),
+            "text": lambda: read_text(text),
+            "other zone": lambda: load_placed(item_at(raster), "B02", in_zone_32(), "nearest"),
+        }
+        allowed = access_to(raster).connections
+        assert allowed is not None
+        taken, done = threading.Barrier(allowed.number + 1), threading.Event()
+
+        def hold() -> None:
+            with allowed.one():
+                taken.wait(10)
+                done.wait(10)
+
+        with ThreadPoolExecutor(allowed.number + 1) as threads:
+            for _ in range(allowed.number):
+                threads.submit(hold)
+            taken.wait(10)
+            reading = threads.submit(ways[way])
+            with pytest.raises(TimeoutError):
+                reading.result(0.4)
+            done.set()
+            reading.result(20)
 
     def test_an_unsigned_address_gives_nothing(self, lender: Lender) -> None:
         with rasterio.Env(), pytest.raises(rasterio.RasterioIOError):

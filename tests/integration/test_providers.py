@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import numpy as np
@@ -61,6 +65,29 @@ def lender(region: TinyRegion, monkeypatch: pytest.MonkeyPatch) -> Iterator[Lend
 
 def lent(region: TinyRegion) -> Recipe:
     return region.recipe(sentinel2={"catalog": "lender"})
+
+
+@contextmanager
+def answering(status: int) -> Iterator[str]:
+    """The URL of a server that answers everything with one status."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(status)
+            self.send_header("Content-Length", "2")
+            self.end_headers()
+            self.wfile.write(b"no")
+
+        def log_message(self, *arguments: object) -> None:
+            """Keep the test's output clean."""
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        server.server_close()
 
 
 def run(*arguments: str) -> Any:
@@ -153,6 +180,9 @@ class TestCheck:
             ("read", False),
         ]
         assert "scl.tif" in steps[-1]["text"]
+        assert "404" in steps[-1]["text"]
+        assert "The catalog lists a file that is not there" in steps[-1]["text"]
+        assert "online" not in steps[-1]["text"]
         assert MARK not in result.stdout
 
     def test_an_account_that_is_missing(
@@ -168,6 +198,60 @@ class TestCheck:
             result = run("check", "lender")
         assert result.exit_code == 1
         assert "lender sentinel-2-l2a: account FAILED: The lender: no S3 keys; ask the lender" in result.stderr
+
+    def test_half_an_account_fails_one_step_and_the_next_provider_is_tried(
+        self, region: TinyRegion, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ) -> None:
+        monkeypatch.setenv("H2CROP_DOWNLOAD_USER", "me")
+        for item in region.sentinel2:
+            for key, asset in item["assets"].items():
+                asset["href"] = f"https://members.lender.example/{item['id']}/{key}.tif"
+        path = tmp_path / "lent.json"
+        path.write_text(json.dumps({"type": "FeatureCollection", "features": region.sentinel2}))
+        with stac_api(path) as api, lender_installed():
+            monkeypatch.setenv("LENDER_API", api)
+            lent_by = known_providers()["lender"]
+            both = {"lender": lent_by, "next": replace(lent_by, name="next")}
+            monkeypatch.setattr("h2crop_data.cli.providers.known_providers", lambda: both)
+            result = run("check", "--json")
+        said = "set both H2CROP_DOWNLOAD_USER and H2CROP_DOWNLOAD_PASSWORD, or neither"
+        checked = json.loads(result.stdout)
+        assert [steps[-1]["text"] for steps in checked.values()] == [said, said]
+        assert [steps[-1]["step"] for steps in checked.values()] == ["account", "account"]
+
+    def test_a_file_of_an_archive_that_does_not_answer_has_a_remedy(
+        self, region: TinyRegion, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ) -> None:
+        for item in region.sentinel2:
+            for key, asset in item["assets"].items():
+                asset["href"] = f"http://127.0.0.1:9/{item['id']}/{key}.tif"
+        path = tmp_path / "lent.json"
+        path.write_text(json.dumps({"type": "FeatureCollection", "features": region.sentinel2}))
+        with stac_api(path) as api, lender_installed():
+            monkeypatch.setenv("LENDER_API", api)
+            result = run("check", "lender")
+        assert result.exit_code == 1
+        assert "read FAILED" in result.stderr
+        assert "is this machine online, behind a proxy" in result.stderr
+
+    @pytest.mark.parametrize(
+        ("status", "said"),
+        [
+            (403, "refuses this machine or asks for an account"),
+            (404, "Has the catalog another address now"),
+            (500, "answers HTTP 500"),
+        ],
+    )
+    def test_a_catalog_that_refuses_is_not_told_to_be_out_of_reach(
+        self, monkeypatch: pytest.MonkeyPatch, status: int, said: str
+    ) -> None:
+        with answering(status) as url, lender_installed():
+            monkeypatch.setenv("LENDER_API", url)
+            result = run("check", "lender")
+        assert result.exit_code == 1
+        assert f"answers HTTP {status}" in result.stderr
+        assert said in result.stderr
+        assert "online" not in result.stderr
 
     def test_a_catalog_that_does_not_answer(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("h2crop_data.catalog.provider_check.CHECK_RETRIES", 0)

@@ -20,7 +20,7 @@ from h2crop_data.catalog.item_facts import (
     sentinel2_tile,
 )
 from h2crop_data.catalog.items import item_epsg
-from h2crop_data.catalog.provider import Provider
+from h2crop_data.catalog.provider import FilePlace, Provider
 from h2crop_data.catalog.provider_check import small_file
 from h2crop_data.catalog.registry import files_at, known_providers
 from h2crop_data.constants import SENTINEL2_BANDS
@@ -84,6 +84,33 @@ class TestEachProvider:
             assert place.netrc is None or place.netrc in page
             assert place.s3 is None or ("AWS_SECRET_ACCESS_KEY" in page and f"[{provider.name}]" in page)
             assert place.connections is None or f"{place.connections} connections" in page
+
+
+@pytest.mark.parametrize(
+    ("address", "name"),
+    [
+        ("https://sentinel2l2a01.blob.core.windows.net/sentinel2-l2/60/V/B02.tif", "planetary-computer"),
+        ("https://Sentinel2L2A01.blob.core.windows.net/sentinel2-l2/60/V/B02.tif", "planetary-computer"),
+        ("https://myown.blob.core.windows.net/c/a.tif", None),
+        ("https://sentinel2l2a01.evil.example/sentinel2-l2/.blob.core.windows.net/x.tif", None),
+        ("https://sentinel2l2a01.blob.core.windows.net@evil.example/x.tif", None),
+        ("https://sentinel2l2a01.blob.core.windows.net.evil.example/x.tif", None),
+        ("http://sentinel2l2a01.blob.core.windows.net/x.tif", None),
+        ("https://[evil/x.tif", None),
+        ("s3://eodata/Sentinel-2/a.jp2", "copernicus"),
+        ("s3://eodata-of-others/a.jp2", None),
+        ("/eodata/a.jp2", None),
+    ],
+)
+def test_a_file_is_a_provider_s_by_its_host(address: str, name: str | None) -> None:
+    found = files_at(address)
+    assert (found and found[0].name) == name
+
+
+def test_a_part_of_a_pattern_stands_for_no_other_part() -> None:
+    place = FilePlace(("https://*.archive.example/files/*",))
+    assert place.has("https://a.archive.example/files/b/c.tif?d=1")
+    assert not place.has("https://evil.example/.archive.example/files/c.tif")
 
 
 def test_a_page_of_a_search_has_at_most_500_items() -> None:

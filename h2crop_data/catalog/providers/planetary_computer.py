@@ -31,7 +31,8 @@ PROVIDER = Provider(
     collections=(OfferedCollection("sentinel-2-l2a", "sentinel2", "L2A", "COG", "kept"),),
     files=(
         FilePlace(
-            ("https://*.blob.core.windows.net/*",),
+            # Its account of Sentinel-2; others of Azure are not its own.
+            ("https://sentinel2l2a01.blob.core.windows.net/*",),
             needs="the package planetary-computer, which signs addresses; no account",
             remedy="pip install 'h2crop-data[build]' brings it",
             sign=signed_for_azure,
