@@ -89,7 +89,7 @@ def parquet_features(place: str) -> list[Any]:
     """The features of a stac-geoparquet file. Raises CatalogError."""
     try:
         return features_from_parquet(content_of(place))
-    except (pa.ArrowException, KeyError, TypeError, ValueError) as error:
+    except (pa.ArrowException, AssertionError, AttributeError, LookupError, TypeError, ValueError) as error:
         raise CatalogError(f"{place} is not a stac-geoparquet file: {type(error).__name__}: {error}") from error
 
 
@@ -99,10 +99,8 @@ def linked_features(document: dict[str, Any], place: str) -> Iterator[tuple[Any,
     waiting = [(document, place)]
     while waiting:
         parent, own = waiting.pop()
-        for link in parent.get("links") or []:
-            if link.get("rel") not in LINKED_PARTS:
-                continue
-            part = address_beside(str(link.get("href")), own)
+        for href in linked_parts(parent, own):
+            part = address_beside(href, own)
             if part in seen:
                 continue
             seen.add(part)
@@ -119,6 +117,19 @@ def linked_features(document: dict[str, Any], place: str) -> Iterator[tuple[Any,
                 raise CatalogError(f"{part}, which {own} links to, is neither a STAC item nor a catalog")
     if not found:
         raise CatalogError(f"{place} is a static catalog that links to no item")
+
+
+def linked_parts(document: dict[str, Any], place: str) -> Iterator[str]:
+    """The addresses of the parts of a static catalog, as they stand in its file. Raises CatalogError for odd links."""
+    links = document.get("links") or []
+    if not isinstance(links, list) or not all(isinstance(link, dict) for link in links):
+        raise CatalogError(f"{place}: its links are {links!r:.60}, expected a list of objects with `rel` and `href`")
+    for link in links:
+        if link.get("rel") not in LINKED_PARTS:
+            continue
+        if not isinstance(link.get("href"), str):
+            raise CatalogError(f"{place} has a link to a part ({link['rel']}) without an address (`href`)")
+        yield link["href"]
 
 
 def address_beside(href: str, place: str) -> str:

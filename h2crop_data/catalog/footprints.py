@@ -53,7 +53,7 @@ def footprint(item: pystac.Item) -> BaseGeometry:
 def understood_footprint(item: pystac.Item) -> tuple[BaseGeometry, str]:
     """The ground of an item like `footprint`, and what is wrong with what the item states; empty where nothing is."""
     if item.geometry is None:
-        raise SceneError("it states no footprint (`geometry`)")
+        return pixels_instead(item, "it states no footprint (`geometry`)")
     stated = stated_polygons(item.geometry)
     ground = on_globe(stated)
     if ground is not None and shows_pixels(item, ground):
@@ -68,6 +68,11 @@ def understood_footprint(item: pystac.Item) -> tuple[BaseGeometry, str]:
     wrong = f"its footprint reaches from longitude {west:g} to {east:g}, around the Earth"
     if south < -90 or north > 90:
         wrong = f"its footprint reaches from latitude {south:g} to {north:g}, which is no latitude"
+    return pixels_instead(item, wrong)
+
+
+def pixels_instead(item: pystac.Item, wrong: str) -> tuple[BaseGeometry, str]:
+    """The ground of an item's pixels instead of the stated one, and what is wrong with that. Raises SceneError."""
     pixels = next(grounds_of_pixels(item), None)
     if pixels is None:
         raise SceneError(f"{wrong}, and neither a tile nor `proj:` fields say where its pixels are")
@@ -80,7 +85,7 @@ def place_item(item: pystac.Item) -> str:
     Raises SceneError like `footprint`.
     """
     ground, wrong = understood_footprint(item)
-    if not shapely.equals_exact(shapely.force_2d(shape(item.geometry)), ground):
+    if item.geometry is None or not shapely.equals_exact(shapely.force_2d(shape(item.geometry)), ground):
         item.geometry, item.bbox = json.loads(json.dumps(mapping(ground))), list(ground.bounds)
     return wrong
 

@@ -16,9 +16,9 @@ from urllib3.util.retry import Retry
 
 from h2crop_data.catalog.access import failure_in_words, opened
 from h2crop_data.catalog.accounts import check_account
+from h2crop_data.catalog.features import NOT_STAC
 from h2crop_data.catalog.provider import OfferedCollection, Provider
 from h2crop_data.catalog.registry import files_at
-from h2crop_data.catalog.search import NOT_STAC
 from h2crop_data.errors import AccountError, H2cropError, UsageError
 from h2crop_data.redaction import without_secrets
 

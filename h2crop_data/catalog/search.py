@@ -22,7 +22,8 @@ from shapely.geometry.base import BaseGeometry
 from urllib3.util.retry import Retry
 
 from h2crop_data.catalog.api_reader import RETRIES, ApiReader
-from h2crop_data.catalog.catalog_files import address_beside, features_of, is_file_of_items
+from h2crop_data.catalog.catalog_files import features_of, is_file_of_items
+from h2crop_data.catalog.features import NOT_STAC, Listing, item_of
 from h2crop_data.catalog.footprints import place_item
 from h2crop_data.catalog.items import acquired, acquired_if_stated, each_once, identity
 from h2crop_data.catalog.registry import provider_of
@@ -35,12 +36,18 @@ MOST_EMPTY_PAGES = 20
 AGAIN = "Run it again; if it stays so, report it to whoever runs the catalog, or search a smaller area"
 #: Vertices of the largest geometry a server is asked with.
 MOST_VERTICES = 500
-#: What pystac raises for JSON that is not what it should be.
-NOT_STAC = (pystac.STACError, pystac.STACTypeError, AttributeError, KeyError, TypeError, ValueError)
 
 
 class IncompleteSearchError(CatalogError):
     """A search whose pages do not hold what the catalog promises."""
+
+
+class RepeatedPageError(IncompleteSearchError):
+    """A search of which a page came a second time."""
+
+
+class EndlessSearchError(IncompleteSearchError):
+    """A search that goes on with pages without an item."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +56,8 @@ class Found:
 
     #: Each item once, in order of id, ground and product.
     items: list[pystac.Item]
-    #: Items of that collection of which nobody can say where they lie or when they were acquired, with the reason.
+    #: Items of that collection that are damaged, or of which nobody can say where they lie or when they were acquired,
+    #: with the reason.
     refused: list[tuple[pystac.Item, str]]
     #: Those of `items` whose footprint is not the stated one, with what is wrong with that.
     corrected: list[tuple[pystac.Item, str]]
@@ -64,19 +72,19 @@ def find_items(
 
     source: URL of a STAC API, or path or URL of a catalog in files, whose relative hrefs become absolute.
     area: longitude and latitude. Servers have been seen to ignore parts of a query, so everything is tested again here.
-    The footprint of each item becomes the ground it means. Raises CatalogError naming the catalog, or the item that is
-    damaged.
+    The footprint of each item becomes the ground it means. Raises CatalogError naming the catalog.
     """
-    notes: list[str] = []
-    if is_file_of_items(source):
-        listed = list(read_item_collection(source))
-    else:
-        listed, notes = search_api(source, collection, area, start, end, retries)
+    listing = (
+        listed_in_files(source)
+        if is_file_of_items(source)
+        else search_api(source, collection, area, start, end, retries)
+    )
     shapely.prepare(area)
     kept: list[pystac.Item] = []
     refused: list[tuple[pystac.Item, str]] = []
     corrected: list[tuple[pystac.Item, str]] = []
-    for item in each_once(listed):
+    known = [(item, "") for item in each_once(listing.items)]
+    for item, damage in known + list({identity(item): (item, why) for item, why in listing.damaged}.values()):
         moment = acquired_if_stated(item)
         if item.collection_id not in (collection, None) or (moment and not start <= moment < end):
             continue
@@ -87,35 +95,72 @@ def find_items(
             # An item that does not say when it was acquired may belong here or not.
             acquired(item)
         except SceneError as error:
-            refused.append((item, str(error)))
+            refused.append((item, damage or str(error)))
+            continue
+        if damage:
+            refused.append((item, damage))
             continue
         kept.append(item)
         if wrong:
             corrected.append((item, wrong))
-    return Found(kept, refused, corrected, notes)
+    return Found(kept, refused, corrected, listing.notes)
+
+
+@dataclass(frozen=True)
+class Pages:
+    """All pages of a search."""
+
+    listing: Listing
+    #: Of each item that was given, in order, what makes it the one it is.
+    given: list[tuple[str, str, str, str]]
+    #: How many the pages say there are.
+    promised: list[int]
+
+    @property
+    def different(self) -> int:
+        """How many items were given, each counted once."""
+        return len(set(self.given))
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether it holds what it promises: while a catalog grows its later pages promise more than the first."""
+        return not self.promised or self.different >= min(self.promised)
 
 
 def search_api(
     url: str, collection: str, area: BaseGeometry, start: datetime, end: datetime, retries: Retry
-) -> tuple[list[pystac.Item], list[str]]:
+) -> Listing:
     """Items of a STAC API search, and what is strange about it.
 
     Raises CatalogError where it gives fewer than it promises, also when it is asked a second time.
     """
     try:
-        return search_once(url, collection, area, start, end, retries)
-    except IncompleteSearchError:
-        # A catalog that is being written to loses its place between two pages.
-        return search_once(url, collection, area, start, end, retries)
+        first = search_once(url, collection, area, start, end, retries)
+    except RepeatedPageError:
+        first = None
+    # A catalog that is being written to loses its place between two pages.
+    pages = first if first and first.is_whole else search_once(url, collection, area, start, end, retries)
+    told = f"{url} says that {{}} items of {collection} match {{}} search and gave {pages.different}"
+    if not pages.is_whole:
+        fewest = min(pages.promised)
+        if first is None or len(pages.given) < fewest or pages.given != first.given:
+            raise IncompleteSearchError(f"{told.format(fewest, 'the')}: some are missing. {AGAIN}")
+        repeated = len(pages.given) - pages.different
+        pages.listing.notes.append(
+            f"{told.format(fewest, 'a')}, {repeated} of them more than once, and the same when asked again: it counts "
+            "items twice that it has twice, or gives them in the place of others"
+        )
+    elif pages.promised and pages.different > max(pages.promised):
+        pages.listing.notes.append(told.format(max(pages.promised), "a"))
+    return pages.listing
 
 
-def search_once(
-    url: str, collection: str, area: BaseGeometry, start: datetime, end: datetime, retries: Retry
-) -> tuple[list[pystac.Item], list[str]]:
-    """The same, asked once. Raises IncompleteSearchError where it gives fewer than it promises."""
+def search_once(url: str, collection: str, area: BaseGeometry, start: datetime, end: datetime, retries: Retry) -> Pages:
+    """The same, asked once. Raises RepeatedPageError where a page comes again, CatalogError."""
     # Servers refuse large geometries; what a simpler one finds too much is left out by the caller.
     provider = provider_of(url)
     asked = area if shapely.get_num_coordinates(area) <= MOST_VERTICES else shapely.box(*area.bounds)
+    found = Pages(Listing(), [], [])
     try:
         reader = ApiReader(retries)
         client = Client.open(url, stac_io=reader)
@@ -125,22 +170,20 @@ def search_once(
             datetime=(start, end),
             limit=PAGE_SIZE if provider is None else provider.page_size,
         )
-        listed: list[pystac.Item] = []
-        given: set[tuple[str, str, str, str]] = set()
-        promised: list[int] = []
         for page in pages_of(url, reader, search):
-            items = [item_of(feature, f"feature {number}") for number, feature in enumerate(page["features"])]
-            promised += matched(page)
-            if not items and promised and len(given) >= max(promised):
-                # Some servers always link to another page.
-                break
-            new = {identity(item) for item in items} - given
-            if items and not new:
-                raise IncompleteSearchError(
+            before = set(found.given)
+            first = len(found.given)
+            for number, feature in enumerate(page["features"], first):
+                found.given.append(identity(found.listing.add(feature, f"feature {number}")))
+            found.promised.extend(matched(page))
+            if page["features"] and before.issuperset(found.given[first:]):
+                raise RepeatedPageError(
                     f"{url} gives a page of the search a second time, so what is missing cannot be known. {AGAIN}"
                 )
-            listed += items
-            given |= new
+    except EndlessSearchError:
+        # Some servers always link to another page.
+        if not found.promised or found.different < max(found.promised):
+            raise
     except APIError as error:
         # It has a status only where an answer came: not after the last retry, nor without a connection.
         status = getattr(error, "status_code", None)
@@ -149,21 +192,13 @@ def search_once(
         raise CatalogError(f"{url} refused the search for {collection} (HTTP {status}): {error}") from error
     except (RequestException, ClientTypeError, PystacClientWarning, *NOT_STAC) as error:
         raise CatalogError(f"{url} did not answer as a STAC API: {type(error).__name__}: {error}") from error
-    # While a catalog grows its later pages promise more than the first.
-    if promised and len(given) < min(promised):
-        raise IncompleteSearchError(
-            f"{url} says that {min(promised)} items of {collection} match the search and gave {len(given)}: some are "
-            f"missing. {AGAIN}"
-        )
-    more = promised and len(given) > max(promised)
-    note = f"{url} says that {max(promised)} items of {collection} match a search and gave {len(given)}" if more else ""
-    return listed, [note] if note else []
+    return found
 
 
 def pages_of(url: str, reader: ApiReader, search: Any) -> Iterator[dict[str, Any]]:
     """Every page of a search, those without an item too: some servers give one with a link to more.
 
-    (pystac-client ends a search at an empty page.) Raises CatalogError where empty pages do not end.
+    (pystac-client ends a search at an empty page.) Raises EndlessSearchError where empty pages do not end.
     """
     page = reader.read_json(search.url, method=search.method, parameters=search.get_parameters())
     empty = 0
@@ -174,7 +209,7 @@ def pages_of(url: str, reader: ApiReader, search: Any) -> Iterator[dict[str, Any
         if link is None:
             return
         if empty >= MOST_EMPTY_PAGES:
-            raise CatalogError(
+            raise EndlessSearchError(
                 f"{url} gave {empty} pages without an item, one after the other, each with a link to more. {AGAIN}"
             )
         method = str(link.get("method", "GET")).upper()
@@ -194,36 +229,24 @@ def matched(page: dict[str, Any]) -> list[int]:
     return [int(number)] if number.isdecimal() and int(number) else []
 
 
-def item_of(feature: Any, otherwise: str, *, migrate: bool = True) -> pystac.Item:
-    """The item of a feature. Raises one of NOT_STAC, naming it by its id, or as `otherwise` where it has none.
-
-    migrate: read older versions of STAC as the newest.
-    """
-    name = feature.get("id") if isinstance(feature, dict) else None
-    try:
-        item = pystac.Item.from_dict(with_range(feature), preserve_dict=False, migrate=migrate)
-        if not isinstance(item.id, str):
-            raise TypeError(f"its id is {item.id!r}, expected text")
-    except NOT_STAC as error:
-        raise ValueError(f"{name or otherwise} is not a STAC item: {error}") from error
-    return item
-
-
-def with_range(feature: dict[str, Any]) -> dict[str, Any]:
-    """A feature that states no time as one of a range of time, open on sides it does not state: pystac wants both."""
-    facts = feature["properties"]
-    if facts.get("datetime") is not None:
-        return feature
-    return {**feature, "properties": {"datetime": None, "start_datetime": None, "end_datetime": None, **facts}}
-
-
 def read_item_collection(catalog: Path | str) -> Iterator[pystac.Item]:
-    """Items of a catalog in files (`features_of`); relative hrefs start from the file that an item stands in."""
+    """Items of a catalog in files (`features_of`); relative hrefs start from the file that an item stands in.
+
+    Raises CatalogError for a damaged one.
+    """
     for number, (feature, place) in enumerate(features_of(str(catalog))):
         try:
-            item = item_of(feature, f"feature {number}", migrate=False)
+            yield item_of(feature, f"feature {number}", place)
         except ValueError as error:
             raise CatalogError(f"{place}: {error}") from error
-        for asset in item.assets.values():
-            asset.href = address_beside(asset.href, place)
-        yield item
+
+
+def listed_in_files(catalog: str) -> Listing:
+    """The same, damaged items apart. Raises CatalogError for what is no item at all."""
+    listing = Listing()
+    for number, (feature, place) in enumerate(features_of(catalog)):
+        try:
+            listing.add(feature, f"feature {number}", place)
+        except ValueError as error:
+            raise CatalogError(f"{place}: {error}") from error
+    return listing

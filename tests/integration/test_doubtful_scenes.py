@@ -329,7 +329,7 @@ class TestWhereFilesLie:
         if geometry == "swapped":
             ring = item["geometry"]["coordinates"][0]
             geometry = {"type": "Polygon", "coordinates": [[[y, x] for x, y in ring]]}
-            del item["properties"]["grid:code"]
+        del item["properties"]["grid:code"]
         item["geometry"] = geometry
         season, report = built(region.recipe(), tmp_path / "store")
         assert (season.s2.sel(month=7)[:, 0] == 900).all()
@@ -353,6 +353,38 @@ class TestWhereFilesLie:
         assert "longitude and latitude of its footprint are swapped" in warning
         assert "(swapped)" in warning
 
+    def test_a_scene_without_a_footprint_lies_where_its_tile_does(self, region: TinyRegion, tmp_path: Path) -> None:
+        region.add_sentinel2("bare", "2022-07-01T10:50:00Z", 900)
+        region.sentinel2[-1]["geometry"] = None
+        season, report = built(region.recipe(), tmp_path / "store")
+        assert (season.s2.sel(month=7)[:, 0] == 900).all()
+        (warning,) = report.sources[2022]["2022"]["warnings"]
+        assert "it states no footprint (`geometry`); the ground of its pixels is taken instead" in warning
+        assert "(bare)" in warning
+
+    @pytest.mark.parametrize(
+        ("damage", "reason"),
+        [
+            ({"properties": None}, "its properties are None"),
+            ({"assets": None}, "its assets are None"),
+            ({"assets": {"blue": {"title": "a file"}}}, "its asset blue has no address"),
+        ],
+    )
+    def test_a_damaged_item_does_not_hide_the_others(
+        self, region: TinyRegion, tmp_path: Path, damage: dict[str, Any], reason: str
+    ) -> None:
+        region.add_sentinel2("good", "2022-07-11T10:50:00Z", 900)
+        region.add_sentinel2("odd", "2022-07-01T10:50:00Z", 3000)
+        region.sentinel2[-1] |= damage
+        season, report = built(region.recipe(), tmp_path / "store")
+        assert (season.s2.sel(month=7)[:, 0] == 900).all()
+        scene = read_index(tmp_path / "store", "scenes").set_index("id").loc["odd"]
+        assert not scene["taken"]
+        assert reason in scene["reason"]
+        (warning,) = report.sources[2022]["2022"]["warnings"]
+        assert reason in warning
+        assert "(odd)" in warning
+
     def test_a_scene_without_a_time_is_named_as_refused(self, region: TinyRegion, tmp_path: Path) -> None:
         region.add_sentinel2("good", "2022-07-11T10:50:00Z", 900)
         region.add_sentinel2("timeless", "2022-07-01T10:50:00Z", 3000)
@@ -369,15 +401,17 @@ class TestWhereFilesLie:
         region.add_sentinel2("scene", "2022-07-01T10:50:00Z", 900)
         region.add_sentinel2("lost", "2022-07-01T10:50:00Z", 900)
         region.sentinel2[-1] |= {"id": "scene", "geometry": None}
+        del region.sentinel2[-1]["properties"]["grid:code"]
         season, report = built(region.recipe(), tmp_path / "store")
         assert (season.s2.sel(month=7)[:, 0] == 900).all()
         scenes = read_index(tmp_path / "store", "scenes").set_index("id")
         assert scenes["taken"].to_dict() == {"scene": True, "scene~2": False}
-        assert "it states no footprint (`geometry`) (scene~2)" in report.sources[2022]["2022"]["warnings"][0]
+        assert "say where its pixels are (scene~2)" in report.sources[2022]["2022"]["warnings"][0]
 
     def test_when_only_such_scenes_are_there_they_are_named(self, region: TinyRegion) -> None:
         region.add_sentinel2("lost", "2022-07-01T10:50:00Z", 3000)
         region.sentinel2[-1]["geometry"] = None
+        del region.sentinel2[-1]["properties"]["grid:code"]
         with pytest.raises(PlanError, match=r"(?s)has no scene of collection.*lost: it states no footprint"):
             make_plan(region.recipe(), 2022)
 

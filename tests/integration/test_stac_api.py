@@ -17,7 +17,7 @@ import shapely
 from stac_api import stac_api
 from urllib3.util.retry import Retry
 
-from h2crop_data.catalog.search import PAGE_SIZE, RETRIES, find_items
+from h2crop_data.catalog.search import MOST_EMPTY_PAGES, PAGE_SIZE, RETRIES, find_items
 from h2crop_data.errors import CatalogError
 
 START = datetime(2022, 6, 1, tzinfo=UTC)
@@ -349,7 +349,47 @@ class TestPages:
     def test_a_link_behind_all_that_was_promised_is_not_followed_for_ever(self, promising: FakeApi) -> None:
         self.change_pages(promising, lambda page, token: page | {"links": link_to(promising, str(int(token) + 1))})
         assert len(found(promising.url)) == 3
-        assert len(promising.requests) == 1 + 4
+        assert len(promising.requests) <= 1 + 3 + MOST_EMPTY_PAGES
+
+    def test_items_after_an_empty_page_count_though_the_promise_is_met(self, promising: FakeApi) -> None:
+        """The number may be an estimate."""
+        promising.items.insert(2, None)
+        self.change_pages(
+            promising,
+            lambda page, token: page | {"features": [one for one in page["features"] if one], "numberMatched": 2},
+        )
+        assert len(found(promising.url)) == 3
+
+    def test_an_item_that_a_catalog_has_twice_is_noted(self, promising: FakeApi) -> None:
+        """It counts it twice too."""
+        promising.page_size = 2
+        promising.items.insert(2, promising.items[1])
+        self.change_pages(promising, lambda page, token: page | {"numberMatched": 4})
+        result = find_items(promising.url, COLLECTION, AREA, START, END, retries=QUICK)
+        assert ids(result.items) == [item_json(number)["id"] for number in (2, 4, 6)]
+        (note,) = result.notes
+        assert "says that 4 items of sentinel-2-l2a match a search and gave 3, 1 of them more than once" in note
+
+    def test_one_that_comes_twice_in_only_one_of_two_searches_is_an_error(self, promising: FakeApi) -> None:
+        promising.page_size = 2
+        promising.items.append(item_json(8))
+        shown = iter([item_json(4), item_json(2)])
+
+        def shifted(page: Any, token: str) -> Any:
+            return page | ({"features": [next(shown), item_json(6)]} if token == "2" else {}) | {"numberMatched": 4}
+
+        self.change_pages(promising, shifted)
+        with pytest.raises(CatalogError, match=r"says that 4 items .* gave 3: some are missing"):
+            found(promising.url)
+
+    def test_a_damaged_item_is_listed_and_counts(self, promising: FakeApi) -> None:
+        promising.items[1]["properties"]["datetime"] = "garbage"
+        result = find_items(promising.url, COLLECTION, AREA, START, END, retries=QUICK)
+        assert ids(result.items) == [item_json(number)["id"] for number in (2, 6)]
+        ((item, reason),) = result.refused
+        assert item.id == item_json(4)["id"]
+        assert "its time (`datetime`) is 'garbage'" in reason
+        assert result.notes == []
 
     def test_a_link_may_be_relative(self, promising: FakeApi) -> None:
         self.change_pages(

@@ -13,6 +13,7 @@ import shapely
 from stac_items import item_json, item_of
 
 from h2crop_data.catalog.acquisitions import datatake_time, newest_of_each_acquisition
+from h2crop_data.catalog.collections import add_items
 from h2crop_data.catalog.inventory import items_from_parquet, items_to_parquet
 from h2crop_data.catalog.item_facts import (
     EnmapScene,
@@ -145,17 +146,54 @@ class TestLocalSearch:
             found(path)
 
     @pytest.mark.parametrize(
-        "damage",
+        ("damage", "reason"),
         [
-            {"properties": {"datetime": "yesterday"}},
-            {"assets": {"blue": {}}},
-            {"assets": {"blue": {"href": None}}},
+            (
+                {"properties": {"datetime": "yesterday"}},
+                "its time (`datetime`) is 'yesterday', expected a time as text",
+            ),
+            ({"properties": {"datetime": "9" * 30}}, "expected a time as text"),
+            ({"properties": {"datetime": 20220615}}, "its time (`datetime`) is 20220615, expected a time as text"),
+            ({"properties": None}, "its properties are None, expected an object"),
+            ({"assets": None}, "its assets are None, expected an object"),
+            ({"assets": {"blue": {}}}, "its asset blue has no address (`href`)"),
+            ({"assets": {"blue": {"href": None}}}, "its asset blue has no address (`href`)"),
+            ({"assets": {"blue": None}}, "its asset blue has no address (`href`)"),
+            ({"links": None}, "its links are None, expected a list"),
+            ({"links": ["x"]}, "is not a STAC item"),
+            ({"stac_version": None}, "is not a STAC item"),
+            ({"id": 7}, "its id is 7, expected text"),
+            ({"id": None}, "its id is None, expected text"),
         ],
     )
-    def test_a_damaged_item_is_an_error_that_names_it(self, tmp_path: Path, damage: dict[str, Any]) -> None:
-        path = collection_file(tmp_path, item_json("good"), {**item_json("S2_broken"), **damage})
-        with pytest.raises(CatalogError, match="S2_broken"):
-            found(path)
+    def test_a_damaged_item_is_listed_with_the_reason_and_hides_no_other(
+        self, tmp_path: Path, damage: dict[str, Any], reason: str
+    ) -> None:
+        broken = {**item_json("S2_broken"), **damage}
+        away = {**item_json("away", box=(-70, -10, -69, -9)), **{k: v for k, v in damage.items() if k != "id"}}
+        other = {**broken, "collection": "sentinel-2-l1c"}
+        path = collection_file(tmp_path, item_json("good"), broken, broken, away, other)
+        result = find_items(str(path), "sentinel-2-l2a", AREA, *JUNE)
+        assert [item.id for item in result.items] == ["good"]
+        found_broken = [(item.id, told) for item, told in result.refused]
+        name = {7: "7", None: "feature 1"}[damage["id"]] if "id" in damage else "S2_broken"
+        assert found_broken[0][0] == name
+        # Without an id two are two.
+        assert len(found_broken) == (2 if damage == {"id": None} else 1)
+        assert all(reason in told for _, told in found_broken)
+
+    def test_a_damaged_item_of_another_time_is_none_that_was_asked_for(self, tmp_path: Path) -> None:
+        late = {**item_json("late", time="2023-06-15T10:30:00Z"), "assets": None}
+        result = find_items(str(collection_file(tmp_path, item_json("good"), late)), "sentinel-2-l2a", AREA, *JUNE)
+        assert [item.id for item in result.items] == ["good"]
+        assert result.refused == []
+
+    def test_a_list_that_grows_is_not_written_without_its_damaged_items(self, tmp_path: Path) -> None:
+        path = collection_file(tmp_path, item_json("good"), {**item_json("S2_broken"), "assets": None})
+        before = path.read_bytes()
+        with pytest.raises(CatalogError, match="S2_broken is not a STAC item: its assets are None"):
+            add_items(path, [item_of("new")])
+        assert path.read_bytes() == before
 
     @pytest.mark.parametrize(
         "times",
@@ -235,12 +273,6 @@ class TestLocalSearch:
         nowhere = find_items(str(path), "sentinel-2-l2a", shapely.box(0, -16.9, 1, -16.8), *JUNE)
         assert (nowhere.items, nowhere.refused) == ([], [])
 
-    @pytest.mark.parametrize(("name", "told"), [(7, "7 is not a STAC item"), (None, "feature 1 is not a STAC item")])
-    def test_an_id_that_is_no_text_is_an_error_that_names_the_item(self, tmp_path: Path, name: Any, told: str) -> None:
-        path = collection_file(tmp_path, item_json("good"), {**item_json("x"), "id": name})
-        with pytest.raises(CatalogError, match=told):
-            found(path)
-
     def test_a_missing_file_is_an_error_that_names_it(self, tmp_path: Path) -> None:
         with pytest.raises(CatalogError, match=r"none\.json: No such file"):
             found(tmp_path / "none.json")
@@ -294,6 +326,17 @@ class TestInventory:
         back = items_from_parquet(items_to_parquet(items))
         assert [as_json(item) for item in back] == [as_json(item) for item in items]
         assert offset_evidence(back[1]).stated == {"B02": -0.1}
+
+    def test_outlines_of_grids_come_back_where_only_some_items_have_one(self) -> None:
+        ground = item_json("x")["geometry"]
+        items = [
+            item_of("a", proj__geometry=ground),
+            item_of("b"),
+            item_of("c", assets={"blue": {"href": "/c.tif", "proj:geometry": ground}}),
+            item_of("d", assets={"red": {"href": "/d.tif"}}),
+        ]
+        back = items_from_parquet(items_to_parquet(items))
+        assert [as_json(item) for item in back] == [as_json(item) for item in items]
 
     def test_an_item_with_a_range_keeps_its_datetime_null(self, tmp_path: Path) -> None:
         span = {"start_datetime": "2022-06-01T10:00:00Z", "end_datetime": "2022-06-01T10:00:05Z"}

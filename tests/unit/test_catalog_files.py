@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pystac
 import pytest
 import rustac
@@ -151,6 +153,65 @@ def test_a_part_that_is_lost_or_damaged_is_named(tmp_path: Path, damage: Any, sa
     damage(root)
     with pytest.raises(CatalogError, match=said):
         found(root)
+
+
+@pytest.mark.parametrize(
+    ("links", "said"),
+    [
+        ('"items.json"', "its links are 'items.json', expected a list"),
+        ('{"rel": "item"}', "its links are"),
+        ('["items.json"]', "its links are"),
+        ('[{"rel": "item"}]', r"a link to a part \(item\) without an address"),
+        ('[{"rel": "child", "href": null}]', r"a link to a part \(child\) without an address"),
+    ],
+)
+def test_odd_links_are_named_with_their_file(tmp_path: Path, links: str, said: str) -> None:
+    root = tmp_path / "catalog.json"
+    root.write_text(f'{{"type": "Catalog", "links": {links}}}')
+    with pytest.raises(CatalogError, match=rf"catalog\.json.*{said}"):
+        found(root)
+
+
+class TestTablesWithGaps:
+    """Rows of stac-geoparquet without a member that others have."""
+
+    def table(self, folder: Path, member: str) -> Path:
+        """Three items, of which the second lacks a member."""
+        ground = item_json("x")["geometry"]
+        names = ("a", "b", "c")
+        items = [pystac.Item.from_dict(item_json(name, proj__geometry=ground), migrate=False) for name in names]
+        path = folder / "items.parquet"
+        path.write_bytes(items_to_parquet(items))
+        table = pq.read_table(path)
+        place = table.schema.get_field_index(member)
+        values = table.column(place).to_pylist()
+        values[1] = None
+        field = table.schema.field(place).with_nullable(True)
+        pq.write_table(table.set_column(place, field, pa.array(values, field.type)), path)
+        return path
+
+    @pytest.mark.parametrize("member", ["bbox", "links", "assets", "proj:geometry", "stac_extensions"])
+    def test_what_can_be_missing_is_missed(self, tmp_path: Path, member: str) -> None:
+        result = find_items(str(self.table(tmp_path, member)), "sentinel-2-l2a", AREA, START, END)
+        assert [item.id for item in result.items] == ["a", "b", "c"]
+        assert result.refused == []
+        assert [len(item.assets) for item in result.items] == [1, 0 if member == "assets" else 1, 1]
+        assert [item.bbox is None for item in result.items] == [False, member == "bbox", False]
+        stated = ["proj:geometry" in item.properties for item in result.items]
+        assert stated == [True, member != "proj:geometry", True]
+
+    @pytest.mark.parametrize(("member", "reason"), [("geometry", "no footprint"), ("datetime", "no time")])
+    def test_what_cannot_is_the_reason_of_that_item(self, tmp_path: Path, member: str, reason: str) -> None:
+        result = find_items(str(self.table(tmp_path, member)), "sentinel-2-l2a", AREA, START, END)
+        assert [item.id for item in result.items] == ["a", "c"]
+        ((item, told),) = result.refused
+        assert item.id == "b"
+        assert reason in told
+
+    def test_a_table_without_boxes_is_read(self, tmp_path: Path) -> None:
+        path = self.table(tmp_path, "bbox")
+        pq.write_table(pq.read_table(path).drop_columns(["bbox"]), path)
+        assert sorted(found(path)) == ["a", "b", "c"]
 
 
 @pytest.mark.parametrize("content", [b"", b"PAR1", b"{}", b"PAR1" * 100])

@@ -159,3 +159,19 @@ def test_what_needs_no_change_stays_as_it_was_written() -> None:
         before = json.dumps(item.geometry)
         assert place_item(item) == ""
         assert json.dumps(item.geometry) == before
+
+
+@pytest.mark.parametrize(
+    "facts",
+    [
+        {"grid__code": f"MGRS-{TILE}"},
+        {"proj__epsg": EPSG, "proj__bbox": [CORNER[0], CORNER[1] - 109_800, CORNER[0] + 109_800, CORNER[1]]},
+    ],
+)
+def test_without_a_footprint_the_ground_of_the_pixels_is_taken_and_told(facts: dict[str, Any]) -> None:
+    item = item_with(None, **facts)
+    assert place_item(item) == "it states no footprint (`geometry`); the ground of its pixels is taken instead"
+    assert same_ground(shapely.geometry.shape(item.geometry), halves(ring_of(EPSG, *CORNER)))
+    assert item.bbox is not None
+    with pytest.raises(SceneError, match=r"it states no footprint.*neither a tile nor"):
+        place_item(item_with(None))
