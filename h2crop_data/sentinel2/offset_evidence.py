@@ -16,9 +16,11 @@ like an offset, and say nothing elsewhere. A scene whose pixels do not tell is n
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from bisect import bisect_left
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import combinations
+from functools import cached_property
+from heapq import nsmallest
 
 import numpy as np
 from numpy.typing import NDArray
@@ -56,6 +58,8 @@ ALIKE = 150
 CONTRAST = 0.6
 #: And whose brightest band has at least so much: over water the glint of the sun is a step, too.
 LIT = 2500
+#: Scenes that one is compared with: so many of those whose offset is known otherwise, and of the others.
+COMPARED_IN_TIME = 12
 #: How far the difference of numbers may be from 0 or 1000, and how many scenes must say the same.
 LEVEL_TOLERANCE, FEWEST_SCENES = 250, 2
 #: Of lines through the pixels of two dates: fewest pixels, least spread along them, least correlation, and how far what
@@ -78,8 +82,10 @@ class CoarsePicture:
     numbers: Mapping[str, NDArray[np.int32]]
     #: Scene classification, uint8.
     classes: NDArray[np.uint8]
+    #: When it was taken, in days from any day.
+    day: float = 0.0
 
-    @property
+    @cached_property
     def ground(self) -> NDArray[np.bool_]:
         """Pixels with a number in every band, and no cloud in the scene classification."""
         shown = ~np.isin(self.classes, NO_GROUND)
@@ -121,7 +127,8 @@ def decide_by_pixels(pictures: Mapping[str, CoarsePicture], stated: Mapping[str,
     are compared with, unless their own pixels say otherwise.
     """
     own = with_doubt({name: told_by_itself(picture) for name, picture in pictures.items()})
-    steps = steps_between(pictures)
+    told = {name for name, verdict in own.items() if verdict.offset is not None}
+    steps = steps_between(pictures, told | stated.keys())
     verdicts = own
     while True:
         known = {name: offset for name, offset in stated.items() if name in pictures}
@@ -149,14 +156,35 @@ def with_doubt(own: Mapping[str, PixelVerdict]) -> dict[str, PixelVerdict]:
     }
 
 
-def steps_between(pictures: Mapping[str, CoarsePicture]) -> dict[str, dict[str, Step]]:
-    """For each scene the others that show ground that looks alike, and how much higher its numbers are there."""
+def steps_between(pictures: Mapping[str, CoarsePicture], known: Container[str]) -> dict[str, dict[str, Step]]:
+    """For each scene some others that show ground that looks alike, and how much higher its numbers are there.
+
+    Those nearest in time, which ground and light have changed least between: of known ones and of others. A pair costs
+    milliseconds, and a tile has a hundred scenes a season.
+    """
     steps: dict[str, dict[str, Step]] = {name: {} for name in pictures}
-    for one, other in combinations(sorted(pictures), 2):
+    names = sorted(name for name, picture in pictures.items() if picture.ground.sum() >= FEWEST_GROUND)
+    of_known, of_others = [name for name in names if name in known], [name for name in names if name not in known]
+    pairs: set[tuple[str, str]] = set()
+    for name in names:
+        near = [nearest_in_time(name, among, pictures) for among in (of_known, of_others)]
+        pairs |= {(min(name, other), max(name, other)) for others in near for other in others}
+    for one, other in sorted(pairs):
         step = step_between(pictures[one], pictures[other])
         if step is not None:
             steps[one][other], steps[other][one] = step, Step(-step.numbers, step.is_sure)
     return steps
+
+
+def nearest_in_time(name: str, among: Sequence[str], pictures: Mapping[str, CoarsePicture]) -> list[str]:
+    """The scenes nearest to one in time; of those that are as near, the nearest by name. among: in order of name."""
+    day, place = pictures[name].day, bisect_left(among, name)
+    others = [
+        (abs(pictures[other].day - day), abs(number - place), other)
+        for number, other in enumerate(among)
+        if other != name
+    ]
+    return [other for *_, other in nsmallest(COMPARED_IN_TIME, others)]
 
 
 def offset_by(other: str, step: Step, known: Mapping[str, int]) -> int | None:

@@ -13,6 +13,7 @@ from h2crop_data.sentinel2.offset_evidence import (
     EVIDENCE_BANDS,
     NO_GROUND_SEEN,
     CoarsePicture,
+    Step,
     decide_by_pixels,
     step_between,
     told_by_itself,
@@ -121,6 +122,24 @@ class TestOfSeveralScenes:
 
     def test_other_ground_is_not_compared(self) -> None:
         assert step_between(picture(SAND, offset=0), picture(LEAVES, offset=0)) is None
+
+    def test_scenes_are_compared_with_the_nearest_in_time_and_decide_each_other(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        pairs: list[tuple[float, float]] = []
+
+        def counted(one: CoarsePicture, other: CoarsePicture) -> Step | None:
+            pairs.append((one.day, other.day))
+            return step_between(one, other)
+
+        monkeypatch.setattr("h2crop_data.sentinel2.offset_evidence.step_between", counted)
+        sand = picture(SAND, offset=-1000, side=30)
+        pictures = {f"{day * 37 % 80}": replace(sand, day=float(day)) for day in range(80)}
+        verdicts = decide_by_pixels(pictures, {"0": -1000, "37": -1000})
+        assert {verdict.offset for verdict in verdicts.values()} == {-1000}
+        assert len(pairs) == len(set(pairs)) < 80 * 79 / 4
+        days = {day: {abs(day - other) for pair in pairs if day in pair for other in pair} for day in range(80)}
+        assert all({1.0, 2.0, 3.0, 4.0, 5.0, 6.0} <= apart for apart in days.values())
 
     def test_the_order_of_scenes_does_not_matter(self) -> None:
         scenes = tile_of_scenes(5, "dry grass", ["clear", "hazy", "clear", "veiled"], [0, -1000, -1000, 0])

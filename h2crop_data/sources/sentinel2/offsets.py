@@ -20,7 +20,7 @@ import pystac
 from h2crop_data.array_archive import read_arrays
 from h2crop_data.catalog.access import FLOATING, SCALE_OF_NUMBERS, as_classes, file_stamp, read_coarsely, stated_scale
 from h2crop_data.catalog.item_facts import asset_of_band, offset_evidence, sentinel2_asset, sentinel2_tile
-from h2crop_data.catalog.items import number_of
+from h2crop_data.catalog.items import acquired, number_of
 from h2crop_data.catalog.provider import OffsetRule, Provider
 from h2crop_data.catalog.registry import files_at, provider_of
 from h2crop_data.errors import H2cropError, SceneError
@@ -76,7 +76,7 @@ def offsets_by_pixels(
             if isinstance(found, PixelVerdict):
                 verdicts[item.id] = found
             else:
-                seen[found.ground][item.id] = found.picture
+                seen[found.ground][item.id] = replace(found.picture, day=acquired(item).timestamp() / 86_400)
         for pictures in seen.values():
             verdicts |= decide_by_pixels(pictures, stated)
     return {item.id: verdicts[item.id] for item in asked}
