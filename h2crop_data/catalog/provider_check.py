@@ -25,7 +25,7 @@ from h2crop_data.redaction import without_secrets
 #: Seconds to wait for an answer to a small question, and how often it is asked again.
 CHECK_TIMEOUT, CHECK_RETRIES = 20, 1
 #: Answers of servers to whom they do not let in, and to who asks for what they do not have.
-REFUSED, GONE = (401, 403), 404
+NOT_LET_IN, NOT_THERE = (401, 403), 404
 #: The answer of a server in an error of GDAL, requests or obstore.
 HTTP_STATUS = re.compile(r"(?:HTTP(?: response code| error code)?:?|status(?: code)?:?|^)\s*([45]\d\d)\b")
 #: What is read of an item: the smallest files first.
@@ -91,9 +91,9 @@ def search_failure(provider: Provider, error: Exception) -> str:
     status = getattr(error, "status_code", None)
     if status is not None:
         told = f"{provider.api} answers HTTP {status}: {told}"
-        if status in REFUSED:
+        if status in NOT_LET_IN:
             return f"{told}. It refuses this machine or asks for an account: see {provider.about}"
-        if status == GONE:
+        if status == NOT_THERE:
             return f"{told}. Has the catalog another address now, or the collection another name? See {provider.about}"
         return f"{told}. Try again later, or see {provider.about}"
     if isinstance(error, (APIError, RequestException)):
@@ -105,11 +105,11 @@ def read_remedy(provider: Provider, error: Exception, remedy: str) -> str:
     """What to do about a file that cannot be read. remedy: of its place; empty where it takes nothing."""
     found = HTTP_STATUS.search(failure_in_words(error))
     status = int(found[1]) if found else None
-    if status == GONE:
+    if status == NOT_THERE:
         return f"The catalog lists a file that is not there: try again later, or report it ({provider.about})"
     if remedy:
         return f"Is the account valid? {remedy}. If it is, {online(provider)}"
-    if status in REFUSED:
+    if status in NOT_LET_IN:
         return f"The archive refuses this machine: see {provider.about}"
     return online(provider)
 
