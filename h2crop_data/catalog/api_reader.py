@@ -19,6 +19,8 @@ from requests.exceptions import ConnectionError as LostConnectionError
 from urllib3.exceptions import HTTPError
 from urllib3.util.retry import Retry
 
+from h2crop_data.catalog.answers import LateAnswerError, begun_by, pieces_by
+
 #: Seconds to wait for a connection or the next bytes, and for a whole answer.
 SEARCH_TIMEOUT, ANSWER_TIME = 60.0, 300.0
 #: What is tried again, how often, with pauses that grow, and seconds that a server may ask to wait (`Retry-After`).
@@ -30,7 +32,6 @@ RETRIES = Retry(
     respect_retry_after_header=True,
     retry_after_max=300,
 )
-READ_BYTES = 65536
 #: A pause is so much shorter or longer by chance, that workers who were refused together do not come back together.
 PAUSE_JITTER = 0.5
 #: Methods whose parameters are a body.
@@ -101,9 +102,12 @@ class ApiReader(StacApiIO):
         try:
             prepared = self.session.prepare_request(request)
             ways = self.session.merge_environment_settings(str(prepared.url), {}, True, None, None)
-            with closing(self.session.send(prepared, timeout=self.timeout, **ways)) as response:
+            begun = begun_by(until, lambda: self.session.send(prepared, timeout=self.timeout, **ways))
+            with closing(begun) as response:
                 text = whole_text(response, until)
                 return ApiAnswer(response.status_code, text, response.headers.get("Retry-After"))
+        except LateAnswerError as error:
+            raise LostAnswerError(f"{error} ({ANSWER_TIME:g} s)") from error
         except (LostConnectionError, Timeout, ChunkedEncodingError, HTTPError) as error:
             raise LostAnswerError(f"{type(error).__name__}: {error}") from error
         except RequestException as error:
@@ -116,13 +120,11 @@ class ApiReader(StacApiIO):
 
 
 def whole_text(response: Response, until: float) -> str:
-    """The body of an answer. until: on the clock of `time.monotonic`. Raises LostAnswerError where it is not whole."""
-    parts: list[bytes] = []
-    while part := response.raw.read1(READ_BYTES, decode_content=True):
-        parts.append(part)
-        if time.monotonic() > until:
-            raise LostAnswerError(f"its answer did not end within {ANSWER_TIME:g} s")
-    text = b"".join(parts).decode("utf-8", errors="replace")
+    """The body of an answer. until: on the clock of `time.monotonic`.
+
+    Raises LostAnswerError where it is cut off, and like `pieces_by`.
+    """
+    text = b"".join(pieces_by(until, response)).decode("utf-8", errors="replace")
     if response.ok and text.lstrip().startswith("{"):
         try:
             json.loads(text)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import os
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
@@ -16,8 +17,10 @@ import rasterio
 import requests
 from rasterio.errors import RasterioError
 from rasterio.session import Session
+from urllib3.exceptions import HTTPError
 
 from h2crop_data.catalog.accounts import Account, S3Keys, check_account, keys_for
+from h2crop_data.catalog.answers import begun_by, pieces_by
 from h2crop_data.catalog.provider import FilePlace, Provider, S3Access
 from h2crop_data.catalog.registry import files_at
 from h2crop_data.catalog.shared_connections import SharedConnections
@@ -26,6 +29,9 @@ from h2crop_data.redaction import RedactingFilter, redacted_errors
 
 #: What is raised when a file is read, and may name its address.
 READING_ERRORS = (RasterioError, H2cropError, OSError)
+#: How many times the time for the next bytes a whole file may take, without what its bytes add at the least speed, in
+#: bytes a second.
+WHOLE_ANSWER, LEAST_SPEED = 5.0, 20_000.0
 #: Loggers of libraries that name addresses of files.
 for name in ("odc.loader._rio", "rasterio._env", "rasterio._err", "rasterio._base", "urllib3.connectionpool"):
     logging.getLogger(name).addFilter(RedactingFilter())
@@ -140,16 +146,36 @@ def opened_raster(href: str, options: Mapping[str, Any]) -> Iterator[rasterio.Da
 
 
 def remote_pieces(href: str, size: int, timeout: float) -> Iterator[bytes]:
-    """The bytes of a remote file, some `size` at a time, as they come. Raises OSError; AccountError as `access_to`."""
+    """The bytes of a remote file, some `size` at a time, as they come. Raises OSError; AccountError as `access_to`.
+
+    timeout: seconds to wait for the next bytes; the whole file may take `WHOLE_ANSWER` times as many, and more where it
+    comes faster than `LEAST_SPEED`.
+    """
     access = access_to(href)
     with redacted_errors(*READING_ERRORS), access.connection():
         if access.s3 is not None and access.keys is not None:
             yield from object_pieces(href, access.s3, access.keys, size, timeout)
             return
-        settings: Any = {"auth": access.auth, "headers": dict(access.headers), "timeout": timeout}
-        with requests.get(access.address, **settings, stream=True) as answer:
-            answer.raise_for_status()
-            yield from answer.iter_content(size)
+        settings: Any = {"auth": access.auth, "headers": dict(access.headers), "timeout": timeout, "stream": True}
+        until = time.monotonic() + WHOLE_ANSWER * timeout
+        try:
+            with begun_by(until, lambda: requests.get(access.address, **settings)) as answer:
+                answer.raise_for_status()
+                yield from gathered(pieces_by(until, answer, 1 / LEAST_SPEED), size)
+        except HTTPError as error:
+            raise OSError(f"{type(error).__name__}: {error}") from error
+
+
+def gathered(pieces: Iterator[bytes], size: int) -> Iterator[bytes]:
+    """Bytes in pieces of at least `size`, but for the last."""
+    parts: list[bytes] = []
+    for piece in pieces:
+        parts.append(piece)
+        if sum(map(len, parts)) >= size:
+            yield b"".join(parts)
+            parts = []
+    if parts:
+        yield b"".join(parts)
 
 
 def object_pieces(href: str, s3: S3Access, keys: S3Keys, size: int, timeout: float) -> Iterator[bytes]:

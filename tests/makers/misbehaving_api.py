@@ -201,6 +201,17 @@ def slow_bytes(handler: BaseHTTPRequestHandler, page: bytes) -> None:
     handler.close_connection = True
 
 
+def slow_head(handler: BaseHTTPRequestHandler, page: bytes) -> None:
+    """The same of what comes before an answer."""
+    handler.wfile.write(b"HTTP/1.1 200 OK\r\nX-Slow: ")
+    for _ in range(60):
+        handler.wfile.write(b"x")
+        handler.wfile.flush()
+        # Not by `time.sleep`: whoever asked is gone before it ends, and the next test may replace that.
+        threading.Event().wait(0.05)
+    handler.close_connection = True
+
+
 FAULTS: dict[str, Fault] = {
     "429": status(429),
     "429, come back in seconds": status(429, Retry_After="1"),
@@ -216,4 +227,5 @@ FAULTS: dict[str, Fault] = {
     "damaged gzip": damaged_gzip,
     "silence": silence,
     "slow bytes": slow_bytes,
+    "slow head": slow_head,
 }

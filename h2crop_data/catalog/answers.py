@@ -1,0 +1,64 @@
+"""Answers of web servers: none is waited for without end, however slowly its bytes come.
+
+The timeout of requests is one between two pieces, of the head of an answer as of its body: a server that sends a byte
+now and then holds whoever asked for ever.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from queue import Empty, SimpleQueue
+from threading import Event, Thread
+
+from requests import Response
+from requests.exceptions import RequestException
+
+READ_BYTES = 65536
+
+
+class LateAnswerError(OSError):
+    """An answer that did not come in time."""
+
+
+def begun_by(until: float, ask: Callable[[], Response]) -> Response:
+    """An answer whose head is there in time. Raises LateAnswerError, and what asking for it does.
+
+    until: on the clock of `time.monotonic`. Nothing but its server ends a head that is late: it is waited for beside.
+    """
+    came: SimpleQueue[Response | Exception] = SimpleQueue()
+    given_up = Event()
+
+    def wait() -> None:
+        try:
+            answer = ask()
+        except Exception as error:  # noqa: BLE001 -- whoever waits raises it
+            came.put(error)
+            return
+        came.put(answer)
+        if given_up.is_set():
+            with suppress(OSError, RequestException):
+                answer.close()
+
+    Thread(target=wait, name="answer", daemon=True).start()
+    try:
+        answer = came.get(timeout=max(0.0, until - time.monotonic()))
+    except Empty:
+        given_up.set()
+        raise LateAnswerError("no answer began in time") from None
+    if isinstance(answer, Exception):
+        raise answer
+    return answer
+
+
+def pieces_by(until: float, response: Response, seconds_a_byte: float = 0.0) -> Iterator[bytes]:
+    """The body of an answer as it comes. Raises LateAnswerError where it does not end in time, HTTPError of urllib3.
+
+    until: on the clock of `time.monotonic`; each byte that came moves it by `seconds_a_byte`.
+    """
+    while piece := response.raw.read1(READ_BYTES, decode_content=True):
+        until += len(piece) * seconds_a_byte
+        if time.monotonic() > until:
+            raise LateAnswerError("its answer did not end in time")
+        yield piece
