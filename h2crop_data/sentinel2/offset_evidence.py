@@ -67,7 +67,7 @@ LEVEL_TOLERANCE, FEWEST_SCENES = 250, 2
 FEWEST_ON_LINE, LINE_SPREAD, ON_LINE, LINE_TOLERANCE = 300, 150, 0.95, 300
 #: One scene is enough where this share of the ground is alike, and the middle half of its differences within so much.
 SURE_SHARE, SURE_SPREAD = 0.05, 200
-#: Why pixels do not tell where clouds or the end of the swath cover everything: then nothing is lost with the scene.
+#: Why pixels do not tell where clouds or the end of the swath cover nearly everything.
 NO_GROUND_SEEN = "hardly any ground is seen"
 
 #: Band -> numbers (n,) of some pixels.

@@ -129,6 +129,24 @@ class TestPixelsDecide:
         assert "left out" in warning
         assert "hardly any ground is seen (0 of 900 pixels surely show ground) (closed)" in warning
 
+    def test_a_sliver_of_clear_ground_is_not_left_out_in_silence(self, region: TinyRegion) -> None:
+        # The end of a swath: 40 pixels, all of them clear.
+        sliver = np.zeros((30, 30), np.uint8)
+        sliver[:20, :2] = 4
+        add_scene(region, "sliver", "2022-07-06T10:50:00Z", LEAVES, in_numbers=0, removed=True, stated=-0.1, scl=sliver)
+        add_scene(region, "clear", "2022-07-01T10:50:00Z", LEAVES, in_numbers=0, removed=True, stated=-0.1)
+        with pytest.raises(PlanError, match=r"(?s)sliver: .*too little ground.* of 40 .* 40 can be clear.*declare"):
+            make_plan(region.recipe(), 2022)
+        plan = make_plan(region.recipe(sentinel2={"gaps": "record"}), 2022)
+        assert {scene.id: scene.taken for scene in plan.scenes} == {"clear": True, "sliver": False}
+
+    def test_what_the_classification_calls_cloud_may_be_clear_by_another_method(self, region: TinyRegion) -> None:
+        add_scene(region, "clear", "2022-07-01T10:50:00Z", LEAVES, in_numbers=0, removed=True, stated=-0.1)
+        add_scene(region, "bright", "2022-07-06T10:50:00Z", SAND, in_numbers=0, removed=True, stated=-0.1, scl=9)
+        recipe = region.recipe(sentinel2={"clouds": {"method": "scl", "clear": [4, 5, 6, 9]}})
+        with pytest.raises(PlanError, match=r"(?s)bright: .*too little ground.* of 900 .* 900 can be clear"):
+            make_plan(recipe, 2022)
+
     def test_a_scene_that_cannot_be_looked_at_is_refused(self, region: TinyRegion) -> None:
         folder = add_scene(region, "lost", "2022-07-01T10:50:00Z", LEAVES, in_numbers=0, removed=True, stated=-0.1)
         (folder / "swir22.tif").unlink()
@@ -220,7 +238,8 @@ class TestItemsDecide:
         )
         make_plan(region.recipe(), 2022)
         assert {Path(href).parent.name for href in looked_at} == {"5", "6", "7"}
-        assert len(looked_at) == 3 * 6
+        # B02, B04, B8A, B11, B12, and the scene classification twice.
+        assert len(looked_at) == 3 * 7
 
     def test_jpeg_2000_is_not_looked_at(self, region: TinyRegion, monkeypatch: pytest.MonkeyPatch) -> None:
         add_scene(region, "esa", "2022-07-01T10:50:00Z", LEAVES, in_numbers=1000)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 from stac_items import item_of
 
-from h2crop_data.sources.sentinel2.offsets import evidence_of, rule_of_item
+from h2crop_data.sentinel2.offset_evidence import NO_GROUND_SEEN, PixelVerdict
+from h2crop_data.sources.sentinel2.offsets import LITTLE_GROUND_SEEN, evidence_of, rule_of_item, unless_clear
 
 COGS = "https://sentinel-cogs.s3.us-west-2.amazonaws.com/sentinel-s2-l2a-cogs/31/U/DS/2022/7/S2A_31UDS_20220701_0_L2A"
 COLLECTION_1 = "https://e84-earth-search-sentinel-data.s3.us-west-2.amazonaws.com/sentinel-2-c1-l2a/31/U/DS/2022/7"
@@ -63,3 +65,26 @@ def test_other_catalogs_keep_the_offset_in_a_collection_of_that_name(catalog: st
 def test_numbers_that_are_not_those_of_esa(facts: dict[str, Any], rescaled: bool) -> None:
     item = item_of("scene", assets={"blue": {"href": "/B02.tif", **facts}, "red": {"href": "/B04.tif"}})
     assert evidence_of(item, ["B02", "B04"], "").rescaled == ({"B02"} if rescaled else set())
+
+
+@pytest.mark.parametrize(
+    ("imaged", "shown", "scl", "reason"),
+    [
+        (512, 0, 4, NO_GROUND_SEEN),
+        (512, 52, 4, NO_GROUND_SEEN),
+        (512, 53, 5, LITTLE_GROUND_SEEN),
+        (512, 500, 7, NO_GROUND_SEEN),
+        # Of a strip one pixel is enough.
+        (4, 0, 4, NO_GROUND_SEEN),
+        (4, 1, 6, LITTLE_GROUND_SEEN),
+    ],
+)
+def test_a_scene_is_unseen_where_almost_nothing_is_clear(imaged: int, shown: int, scl: int, reason: str) -> None:
+    classes = np.zeros((512, 512), np.uint8)
+    classes[:, :imaged] = 9
+    rows, columns = np.divmod(np.arange(shown), imaged)
+    classes[rows, columns] = scl
+    unseen = PixelVerdict(None, NO_GROUND_SEEN, "few pixels")
+    assert unless_clear(unseen, classes, [4, 5, 6]).reason == reason
+    decided = PixelVerdict(0, "too dark for an offset", "")
+    assert unless_clear(decided, classes, [4, 5, 6]) == decided

@@ -9,13 +9,14 @@ from __future__ import annotations
 import io
 import json
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pystac
+from numpy.typing import NDArray
 
 from h2crop_data.array_archive import read_arrays
 from h2crop_data.catalog.access import FLOATING, SCALE_OF_NUMBERS, as_classes, file_stamp, read_coarsely, stated_scale
@@ -24,15 +25,25 @@ from h2crop_data.catalog.items import acquired, number_of
 from h2crop_data.catalog.provider import OffsetRule, Provider
 from h2crop_data.catalog.registry import files_at, provider_of
 from h2crop_data.errors import H2cropError, SceneError
-from h2crop_data.sentinel2.offset_evidence import EVIDENCE_BANDS, CoarsePicture, PixelVerdict, decide_by_pixels
+from h2crop_data.sentinel2.offset_evidence import (
+    EVIDENCE_BANDS,
+    NO_GROUND_SEEN,
+    CoarsePicture,
+    PixelVerdict,
+    decide_by_pixels,
+)
 from h2crop_data.sentinel2.reflectance import NO_NUMBER, OffsetEvidence, offset_of_item
 from h2crop_data.sources.scenes import kept_identity
 from h2crop_data.sources.units import RunUnits, Unit, UnitResult
 
 #: Raised whenever the same files give another picture.
-PICTURE_ALGORITHM = 1
-#: Pixels along a picture.
-PICTURE_SIDE = 128
+PICTURE_ALGORITHM = 2
+#: Pixels along a picture, and along its scene classification alone, where it is asked whether anything clear shows.
+PICTURE_SIDE, FINER_SIDE = 128, 512
+#: A scene may be left out where a smaller share of what it imaged is clear: of a whole granule 2.4 km2.
+UNSEEN_SHARE = 0.0002
+#: Why pixels do not tell where too few of them are clear for that, but not too few to be missed.
+LITTLE_GROUND_SEEN = "too little ground is seen to tell, but some that is clear"
 #: Scenes of a tile whose items state their offset that others are compared with, and scenes of a tile and statement
 #: that are looked at although a recipe or their items decide: those with the fewest clouds.
 COMPARED_WITH, LOOKED_AT = 6, 3
@@ -48,15 +59,21 @@ class PlacedPicture:
 
     picture: CoarsePicture
     ground: str
+    #: Scene classification in more pixels, uint8.
+    finer: NDArray[np.uint8]
 
 
 def offsets_by_pixels(
-    asked: Sequence[pystac.Item], stated: Mapping[str, int], items: Sequence[pystac.Item], run_units: RunUnits
+    asked: Sequence[pystac.Item],
+    stated: Mapping[str, int],
+    items: Sequence[pystac.Item],
+    clear: Collection[int],
+    run_units: RunUnits,
 ) -> dict[str, PixelVerdict]:
     """What pixels say of the offsets of some items.
 
     stated: the offsets of those of `items` that state them; some of these may be asked too. Only tiles with an item
-    that is asked are looked at.
+    that is asked are looked at. clear: the classes of the scene classification that can become clear pixels.
     """
     of_tiles = items_of_tiles(asked)
     with_offset = items_of_tiles([item for item in items if item.id in stated])
@@ -71,15 +88,33 @@ def offsets_by_pixels(
     verdicts: dict[str, PixelVerdict] = {}
     for of_tile in looked_at.values():
         seen: dict[str, dict[str, CoarsePicture]] = defaultdict(dict)
+        finer = {}
         for item in of_tile:
             found = picture_or_why_not(results[units[item.id].id])
             if isinstance(found, PixelVerdict):
                 verdicts[item.id] = found
             else:
+                finer[item.id] = found.finer
                 seen[found.ground][item.id] = replace(found.picture, day=acquired(item).timestamp() / 86_400)
         for pictures in seen.values():
-            verdicts |= decide_by_pixels(pictures, stated)
+            told = decide_by_pixels(pictures, stated)
+            verdicts |= {name: unless_clear(verdict, finer[name], clear) for name, verdict in told.items()}
     return {item.id: verdicts[item.id] for item in asked}
+
+
+def unless_clear(verdict: PixelVerdict, classes: NDArray[np.uint8], clear: Collection[int]) -> PixelVerdict:
+    """A verdict; where it is that hardly any ground is seen, another one if some of that would be clear pixels.
+
+    classes: scene classification (y, x). clear: those that can become clear pixels.
+    """
+    imaged, shown = int((classes != 0).sum()), int(np.isin(classes, list(clear)).sum())
+    if verdict.reason != NO_GROUND_SEEN or shown <= UNSEEN_SHARE * imaged:
+        return verdict
+    return replace(
+        verdict,
+        reason=LITTLE_GROUND_SEEN,
+        evidence=f"{verdict.evidence}; of {imaged} of its scene classification {shown} can be clear",
+    )
 
 
 def picture_or_why_not(result: UnitResult) -> PlacedPicture | PixelVerdict:
@@ -178,7 +213,7 @@ def picture_unit(item: pystac.Item) -> Unit:
         name=f"offset of {item.id}",
         algorithm=PICTURE_ALGORITHM,
         inputs=[kept_identity(item), sorted(files)],
-        settings={"side": PICTURE_SIDE},
+        settings={"side": PICTURE_SIDE, "finer": FINER_SIDE},
         compute=partial(look_coarsely, files, classes),
         implied=True,
         stamp=[file_stamp(asset.href) for asset in (*files.values(), classes)],
@@ -186,12 +221,13 @@ def picture_unit(item: pystac.Item) -> Unit:
 
 
 def look_coarsely(files: Mapping[str, pystac.Asset], classes: pystac.Asset, needs: Sequence[Path]) -> bytes:
-    """A coarse picture as a NumPy archive: `classes`, each band, `ground`.
+    """A coarse picture as a NumPy archive: `classes`, each band, `ground`, and `finer`, classes in more pixels.
 
     files: of bands. Bands whose files cover other ground than the classification are left out. Raises ReadError,
     SceneError.
     """
     shown, grid = read_coarsely(classes, PICTURE_SIDE, pauses=PICTURE_PAUSES)
+    finer, _ = read_coarsely(classes, FINER_SIDE, pauses=PICTURE_PAUSES)
     bands = {}
     for band, asset in files.items():
         numbers, own = read_coarsely(asset, max(shown.shape), pauses=PICTURE_PAUSES)
@@ -200,7 +236,8 @@ def look_coarsely(files: Mapping[str, pystac.Asset], classes: pystac.Asset, need
             bands[band] = np.where(numbers == nothing, np.int32(NO_NUMBER), numbers.astype(np.int32))
     buffer = io.BytesIO()
     ground = json.dumps([str(grid.crs), *map(float, grid.extent.boundingbox)])
-    np.savez_compressed(buffer, allow_pickle=False, classes=as_classes(shown), ground=np.array(ground), **bands)
+    told = {"classes": as_classes(shown), "finer": as_classes(finer), "ground": np.array(ground)}
+    np.savez_compressed(buffer, allow_pickle=False, **told, **bands)
     return buffer.getvalue()
 
 
@@ -208,4 +245,4 @@ def picture_from(result: bytes) -> PlacedPicture:
     """What `look_coarsely` gave."""
     archive = read_arrays(io.BytesIO(result))
     bands = {band: archive[band] for band in EVIDENCE_BANDS if band in archive}
-    return PlacedPicture(CoarsePicture(bands, archive["classes"]), str(archive["ground"]))
+    return PlacedPicture(CoarsePicture(bands, archive["classes"]), str(archive["ground"]), archive["finer"])

@@ -178,7 +178,9 @@ def with_pixels(
         asked = [*(one.item for one in usable if one.offset is None), *sample_of_statements(to_check)]
     else:
         asked, stated = sample_of_statements(items), {}
-    verdicts = offsets_by_pixels(asked, stated, items, request.run_units) if asked else {}
+    # Where other methods alone look for clouds, any class can be clear.
+    clear = source.clouds.clear if "scl" in source.clouds.methods else range(1, 12)
+    verdicts = offsets_by_pixels(asked, stated, items, clear, request.run_units) if asked else {}
     decided, unseen, undecided = [], [], []
     for one in usable:
         verdict = verdicts.get(one.item.id)
