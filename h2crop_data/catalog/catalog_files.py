@@ -47,7 +47,12 @@ def features_of(catalog: str) -> Iterator[tuple[Any, str]]:
     catalog: path or URL.
     """
     if not is_web(catalog) and Path(catalog).is_dir():
-        catalog = next((str(Path(catalog) / name) for name in ROOTS if (Path(catalog) / name).exists()), catalog)
+        root = next((str(Path(catalog) / name) for name in ROOTS if (Path(catalog) / name).exists()), None)
+        if root is None:
+            raise CatalogError(
+                f"the folder {catalog} has no {' or '.join(ROOTS)}: name the file in it that lists items"
+            )
+        catalog = root
     if suffix_of(catalog) in PARQUET:
         yield from ((feature, catalog) for feature in parquet_features(catalog))
         return

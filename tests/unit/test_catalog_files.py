@@ -233,6 +233,12 @@ def test_a_name_that_is_no_provider_s_is_told_those_there_are(tmp_path: Path) ->
         found(tmp_path / "earth-serach")
 
 
+def test_a_folder_without_a_catalog_is_told_as_a_folder(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    with pytest.raises(CatalogError, match=r"the folder .*/data has no catalog\.json or collection\.json"):
+        found(tmp_path / "data")
+
+
 class TestOnAWebServer:
     def test_they_are_read_there_too_with_files_beside_them(self, tmp_path: Path) -> None:
         archive = tmp_path / "archive"
