@@ -19,7 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from odc.geo.geobox import GeoBox
 
-from h2crop_data.constants import COARSE, ENMAP_FLAGS
+from h2crop_data.constants import COARSE, ENMAP_FLAGS, ENMAP_MASK_FLAGS
 from h2crop_data.enmap.boundaries import REFERENCE_FINER
 from h2crop_data.enmap.coregistration import DATES_OF_FRAME
 from h2crop_data.enmap.quality import flags_of_layers
