@@ -40,7 +40,7 @@ def test_one_thread_reads_headers_at_a_time(monkeypatch: pytest.MonkeyPatch) -> 
             with counting:
                 reading -= 1
 
-    monkeypatch.setattr("numpy.lib._format_impl.read_array", counted)
+    monkeypatch.setattr("numpy.lib.format.read_array", counted)
     with ThreadPoolExecutor(8) as pool:
         read = list(pool.map(lambda _: read_arrays(io.BytesIO(data)), range(40)))
     assert all(list(arrays) == list(ARRAYS) for arrays in read)
