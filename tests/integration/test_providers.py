@@ -160,6 +160,19 @@ class TestList:
         known_providers.cache_clear()
 
 
+@contextmanager
+def files_lent_at(place: str, region: TinyRegion, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The lender is installed, and its catalog says that the files of a region lie at a place."""
+    for item in region.sentinel2:
+        for key, asset in item["assets"].items():
+            asset["href"] = f"{place}/{item['id']}/{key}.tif"
+    path = region.folder / "lent.json"
+    path.write_text(json.dumps({"type": "FeatureCollection", "features": region.sentinel2}))
+    with stac_api(path) as api, lender_installed():
+        monkeypatch.setenv("LENDER_API", api)
+        yield
+
+
 class TestCheck:
     def test_one_that_works(self, lender: Lender) -> None:
         result = run("check", "lender")
@@ -185,31 +198,17 @@ class TestCheck:
         assert "online" not in steps[-1]["text"]
         assert MARK not in result.stdout
 
-    def test_an_account_that_is_missing(
-        self, region: TinyRegion, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-    ) -> None:
-        for item in region.sentinel2:
-            for key, asset in item["assets"].items():
-                asset["href"] = f"s3://lent/{item['id']}/{key}.tif"
-        path = tmp_path / "lent.json"
-        path.write_text(json.dumps({"type": "FeatureCollection", "features": region.sentinel2}))
-        with stac_api(path) as api, lender_installed():
-            monkeypatch.setenv("LENDER_API", api)
+    def test_an_account_that_is_missing(self, region: TinyRegion, monkeypatch: pytest.MonkeyPatch) -> None:
+        with files_lent_at("s3://lent", region, monkeypatch):
             result = run("check", "lender")
         assert result.exit_code == 1
         assert "lender sentinel-2-l2a: account FAILED: The lender: no S3 keys; ask the lender" in result.stderr
 
     def test_half_an_account_fails_one_step_and_the_next_provider_is_tried(
-        self, region: TinyRegion, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+        self, region: TinyRegion, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setenv("H2CROP_DOWNLOAD_USER", "me")
-        for item in region.sentinel2:
-            for key, asset in item["assets"].items():
-                asset["href"] = f"https://members.lender.example/{item['id']}/{key}.tif"
-        path = tmp_path / "lent.json"
-        path.write_text(json.dumps({"type": "FeatureCollection", "features": region.sentinel2}))
-        with stac_api(path) as api, lender_installed():
-            monkeypatch.setenv("LENDER_API", api)
+        with files_lent_at("https://members.lender.example", region, monkeypatch):
             lent_by = known_providers()["lender"]
             both = {"lender": lent_by, "next": replace(lent_by, name="next")}
             monkeypatch.setattr("h2crop_data.cli.providers.known_providers", lambda: both)
@@ -220,15 +219,9 @@ class TestCheck:
         assert [steps[-1]["step"] for steps in checked.values()] == ["account", "account"]
 
     def test_a_file_of_an_archive_that_does_not_answer_has_a_remedy(
-        self, region: TinyRegion, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+        self, region: TinyRegion, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        for item in region.sentinel2:
-            for key, asset in item["assets"].items():
-                asset["href"] = f"http://127.0.0.1:9/{item['id']}/{key}.tif"
-        path = tmp_path / "lent.json"
-        path.write_text(json.dumps({"type": "FeatureCollection", "features": region.sentinel2}))
-        with stac_api(path) as api, lender_installed():
-            monkeypatch.setenv("LENDER_API", api)
+        with files_lent_at("http://127.0.0.1:9", region, monkeypatch):
             result = run("check", "lender")
         assert result.exit_code == 1
         assert "read FAILED" in result.stderr
