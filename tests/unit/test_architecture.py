@@ -72,6 +72,7 @@ HEAVY = {
     "torch",
     "safetensors",
     "prefect",
+    "distributed",
     "requests",
 }
 
