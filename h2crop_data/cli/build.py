@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -37,6 +38,7 @@ def build(
 ) -> None:
     """Build a store from a recipe or a plan."""
     from h2crop_data.pipeline.build import build_store
+    from h2crop_data.pipeline.engine import Workers
 
     given: Recipe | Path
     if names_a_folder(source):
@@ -57,8 +59,7 @@ def build(
             given,
             out,
             extend=extend,
-            workers=workers,
-            kind="processes" if processes else "threads",
+            workers=Workers(workers or os.cpu_count() or 1, "processes" if processes else "threads"),
             scratch=scratch,
             scratch_bytes=int(scratch_gb * 1e9),
             progress=progress,

@@ -9,20 +9,20 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import AbstractContextManager, suppress
-from dataclasses import dataclass
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Literal
 
 from h2crop_data import __version__
-from h2crop_data.bounded_map import as_done_of, worker_processes, worker_threads
+from h2crop_data.bounded_map import Ahead, as_done_of, worker_processes, worker_threads
 from h2crop_data.constants import SHARING_PROCESSES
 from h2crop_data.cube.marker import Marker
 from h2crop_data.cube.writer import StoreBuilder
-from h2crop_data.errors import H2cropError, StoreError
+from h2crop_data.errors import H2cropError, StoreError, UsageError
 from h2crop_data.pipeline.block import BlockTask, assemble_block
 from h2crop_data.pipeline.schedule import Schedule
 from h2crop_data.redaction import without_secrets
@@ -32,13 +32,55 @@ from h2crop_data.sources.scratch import Scratch
 from h2crop_data.sources.timing import Stopwatch
 from h2crop_data.storage.storage import BUILD_FOLDER, Storage
 
-WorkerKind = Literal["threads", "processes"]
+WorkerKind = Literal["threads", "processes", "dask"]
 #: Linux: the signal a process gets when its parent dies.
 PR_SET_PDEATHSIG = 1
 
 
+@dataclass(frozen=True)
+class Workers:
+    """Who builds."""
+
+    #: How many work at a time on this machine; those of a cluster are as many as it has.
+    number: int
+    kind: WorkerKind = "threads"
+    #: Address of a Dask scheduler, `tcp://host:port`; only of workers of this kind.
+    scheduler: str = ""
+
+    def __post_init__(self) -> None:
+        if self.number < 1:
+            raise UsageError(f"workers: {self.number}; give 1 or more")
+        if (self.kind == "dask") != bool(self.scheduler):
+            raise UsageError(
+                f"workers of kind {self.kind} with scheduler {self.scheduler or 'none'}: an address goes with dask only"
+            )
+
+    @classmethod
+    def of(cls, given: Workers | int | None) -> Workers:
+        """Those that were given; of a number so many threads, of none one thread a core."""
+        return given if isinstance(given, Workers) else cls(given or os.cpu_count() or 1)
+
+    def at_most(self, number: int) -> Workers:
+        """As many as there are things to work on."""
+        return replace(self, number=min(self.number, number))
+
+
+@dataclass(frozen=True)
+class WorkerPool:
+    """Workers that are ready."""
+
+    executor: Executor
+    #: How many pieces of work may be begun whose results were not taken: two a worker.
+    ahead: Ahead
+    #: Threads with which a piece of work may compress and hash.
+    threads: int
+
+
 class BuildError(H2cropError, RuntimeError):
     """Some blocks could not be built; the finished ones are kept."""
+
+    #: All of these blocks; the text has the first ones.
+    failed: Sequence[BlockOutcome] = ()
 
 
 @dataclass(frozen=True)
@@ -137,33 +179,44 @@ def run_job(
 
 
 def run_blocks(
-    storage: Storage, schedule: Schedule, scratch: Scratch, workers: int, kind: WorkerKind
+    storage: Storage, schedule: Schedule, scratch: Scratch, pool: WorkerPool
 ) -> Iterator[BlockOutcome | ReadingOutcome]:
     """Read and build in the order of a schedule, giving each outcome as it comes. At most two tasks a worker wait.
 
     What fails does not stop the others; a store or a scratch folder that cannot be written does: raises StoreError.
     """
-    threads = max(1, (os.cpu_count() or 1) // workers)
-    work = partial(run_job, storage, scratch, threads=threads)
-    with executor(workers, kind) as pool:
-        try:
-            for job, outcome in as_done_of(pool, work, schedule, 2 * workers):
-                if isinstance(outcome.error, StoreError):
-                    raise outcome.error
-                if isinstance(job, Reading):
-                    schedule.note_reading(job)
-                elif isinstance(job, BlockTask):
-                    schedule.note_block(job, built=outcome.error is None)
-                yield outcome
-        except BrokenProcessPool as error:
-            raise BuildError("a worker process died (out of memory? use fewer --workers)") from error
+    work = partial(run_job, storage, scratch, threads=pool.threads)
+    try:
+        for job, outcome in as_done_of(pool.executor, work, schedule, pool.ahead):
+            if isinstance(outcome.error, StoreError):
+                raise outcome.error
+            if isinstance(job, Reading):
+                schedule.note_reading(job)
+            elif isinstance(job, BlockTask):
+                schedule.note_block(job, built=outcome.error is None)
+            yield outcome
+    except BrokenProcessPool as error:
+        raise worker_died() from error
 
 
-def executor(workers: int, kind: WorkerKind) -> AbstractContextManager[Executor]:
+def worker_died() -> BuildError:
+    """The error to raise where the operating system ended a worker process of this machine."""
+    return BuildError("a worker process died (out of memory? use fewer --workers)")
+
+
+@contextmanager
+def open_pool(workers: Workers) -> Iterator[WorkerPool]:
     """A pool of workers, ended with the block."""
-    if kind == "threads":
-        return worker_threads(workers, "block")
-    return worker_processes(workers, begin_process, (os.getpid(), workers))
+    threads = max(1, (os.cpu_count() or 1) // workers.number)
+    ahead = 2 * workers.number
+    if workers.kind == "dask":
+        raise UsageError("this h2crop builds in threads or processes only")
+    if workers.kind == "threads":
+        with worker_threads(workers.number, "block") as executor:
+            yield WorkerPool(executor, ahead, threads)
+    else:
+        with worker_processes(workers.number, begin_process, (os.getpid(), workers.number)) as executor:
+            yield WorkerPool(executor, ahead, threads)
 
 
 def begin_process(parent: int, workers: int) -> None:
