@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
 from contextlib import contextmanager
+from dataclasses import dataclass
 from itertools import islice
 from typing import Any, TypeVar
 
@@ -23,6 +24,17 @@ Result = TypeVar("Result")
 Ahead = int | Callable[[], int]
 #: Seconds after which a number that may change is asked for again.
 LOOK_AGAIN = 1.0
+
+
+@dataclass(frozen=True)
+class WorkerPool:
+    """Workers that are ready, of this machine or others."""
+
+    executor: Executor
+    #: How many things may be begun whose results were not taken: two a worker.
+    ahead: Ahead
+    #: Threads with which a worker may compress and hash.
+    threads: int = 1
 
 
 def in_order(
@@ -50,13 +62,23 @@ def in_order_of(
         yield begun.popleft().result()
 
 
+def raise_error(item: Any, error: Exception) -> Any:
+    """No error of an item is tolerated."""
+    raise error
+
+
 def as_done_of(
-    pool: Executor, work: Callable[[Item], Result], items: Iterable[Item | None], ahead: Ahead
+    pool: Executor,
+    work: Callable[[Item], Result],
+    items: Iterable[Item | None],
+    ahead: Ahead,
+    failed: Callable[[Any, Exception], Result] = raise_error,
 ) -> Iterator[tuple[Item, Result]]:
     """Each item and its result as they are done, by a pool that is there already; the first error is raised.
 
     items: may give None where the next item depends on what is being worked on: it is asked again after a result.
-    ahead: the most items begun whose results were not taken; at least one is begun.
+    ahead: the most items begun whose results were not taken; at least one is begun. failed: gives the result of an item
+    at which the pool failed, instead of its error.
     """
     queue = iter(items)
     running: dict[Future[Result], Item] = {}
@@ -69,7 +91,14 @@ def as_done_of(
             return
         done, _ = wait(running, LOOK_AGAIN if callable(ahead) else None, FIRST_COMPLETED)
         for future in done:
-            yield running.pop(future), future.result()
+            item = running.pop(future)
+            error = future.exception()
+            if error is None:
+                yield item, future.result()
+            elif isinstance(error, Exception):
+                yield item, failed(item, error)
+            else:
+                raise error
 
 
 def allowed_by(ahead: Ahead) -> int:

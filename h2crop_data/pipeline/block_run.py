@@ -11,6 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from h2crop_data.bounded_map import WorkerPool
 from h2crop_data.cube.marker import Marker
 from h2crop_data.cube.retraction import Retractions
 from h2crop_data.cube.writer import StoreBuilder
@@ -23,7 +24,6 @@ from h2crop_data.pipeline.engine import (
     BlockOutcome,
     BuildError,
     ReadingOutcome,
-    WorkerPool,
     Workers,
     changed_groups,
     open_pool,
@@ -87,7 +87,9 @@ class BlockRun:
         more.
         """
         self.builder, self.workers, self.progress = builder, workers, progress
-        self._scratch, self._scratch_bytes = Scratch(scratch_folder(builder.location, scratch)), scratch_bytes
+        self._work = work_folder(builder.location)
+        self._scratch = Scratch(scratch_folder(builder.location, scratch).absolute())
+        self._scratch_bytes = scratch_bytes
         self._pending = pending_blocks(builder, plans)
         self._plan_of = {(plan.season, block): plan for plan, blocks in self._pending for block in blocks}
         self.total = sum(len(plan.blocks) for plan in plans)
@@ -155,7 +157,8 @@ class BlockRun:
         """Build some of the pending blocks, in their order; gives what became of each that this run has not built yet.
 
         A block that fails does not stop the others: its outcome has the error. on_block: called with each outcome.
-        Raises StoreError where the store or the scratch folder cannot be written, BuildError where workers died.
+        Raises StoreError where the store or the scratch folder cannot be written, BuildError where a worker process of
+        this machine died, ClusterError where the cluster was lost.
         """
         unknown = [block for block in batch if block not in self._plan_of]
         if unknown:
@@ -185,7 +188,7 @@ class BlockRun:
     def pool(self) -> WorkerPool:
         """The workers, who are called when they are needed first."""
         if self._pool is None:
-            self._pool = self._stack.enter_context(open_pool(self.workers))
+            self._pool = self._stack.enter_context(open_pool(self.workers, self.builder.location, self._scratch.folder))
         return self._pool
 
     @property
@@ -224,8 +227,9 @@ class BlockRun:
             ready, spent = with_unit_results(
                 plan,
                 left,
-                work_folder(self.builder.location),
+                self._work,
                 workers=self.workers.number,
+                pool=self.pool if self.workers.kind == "dask" else None,
                 needed=self._needed,
                 progress=self.progress,
             )

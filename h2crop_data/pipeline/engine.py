@@ -1,4 +1,4 @@
-"""Running blocks: in threads or in processes, each block written by the worker that computed it."""
+"""Running blocks: in threads, in processes or on a cluster, each block written by the worker that computed it."""
 
 from __future__ import annotations
 
@@ -9,27 +9,30 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Iterator, Sequence
-from concurrent.futures import Executor
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 from typing import Literal
 
 from h2crop_data import __version__
-from h2crop_data.bounded_map import Ahead, as_done_of, worker_processes, worker_threads
+from h2crop_data.bounded_map import WorkerPool, as_done_of, worker_processes, worker_threads
 from h2crop_data.constants import SHARING_PROCESSES
 from h2crop_data.cube.marker import Marker
 from h2crop_data.cube.writer import StoreBuilder
 from h2crop_data.errors import H2cropError, StoreError, UsageError
 from h2crop_data.pipeline.block import BlockTask, assemble_block
+from h2crop_data.pipeline.cluster import LostWorkError, open_cluster
 from h2crop_data.pipeline.schedule import Schedule
+from h2crop_data.pipeline.units import work_folder
 from h2crop_data.redaction import without_secrets
 from h2crop_data.sources.readings import ReadCounts, Reading
 from h2crop_data.sources.registry import source_of
 from h2crop_data.sources.scratch import Scratch
 from h2crop_data.sources.timing import Stopwatch
+from h2crop_data.storage.location import is_folder
 from h2crop_data.storage.storage import BUILD_FOLDER, Storage
 
 WorkerKind = Literal["threads", "processes", "dask"]
@@ -63,17 +66,6 @@ class Workers:
     def at_most(self, number: int) -> Workers:
         """As many as there are things to work on."""
         return replace(self, number=min(self.number, number))
-
-
-@dataclass(frozen=True)
-class WorkerPool:
-    """Workers that are ready."""
-
-    executor: Executor
-    #: How many pieces of work may be begun whose results were not taken: two a worker.
-    ahead: Ahead
-    #: Threads with which a piece of work may compress and hash.
-    threads: int
 
 
 class BuildError(H2cropError, RuntimeError):
@@ -183,11 +175,13 @@ def run_blocks(
 ) -> Iterator[BlockOutcome | ReadingOutcome]:
     """Read and build in the order of a schedule, giving each outcome as it comes. At most two tasks a worker wait.
 
-    What fails does not stop the others; a store or a scratch folder that cannot be written does: raises StoreError.
+    What fails does not stop the others; a store or a scratch folder that cannot be written does: raises StoreError. So
+    does a lost cluster: raises ClusterError.
     """
+    work: Callable[[BlockTask | Reading], BlockOutcome | ReadingOutcome]
     work = partial(run_job, storage, scratch, threads=pool.threads)
     try:
-        for job, outcome in as_done_of(pool.executor, work, schedule, pool.ahead):
+        for job, outcome in as_done_of(pool.executor, work, schedule, pool.ahead, outcome_of_lost):
             if isinstance(outcome.error, StoreError):
                 raise outcome.error
             if isinstance(job, Reading):
@@ -204,19 +198,38 @@ def worker_died() -> BuildError:
     return BuildError("a worker process died (out of memory? use fewer --workers)")
 
 
+def outcome_of_lost(job: BlockTask | Reading, error: Exception) -> BlockOutcome | ReadingOutcome:
+    """What became of a job at which workers of a cluster died. Raises every other error."""
+    if not isinstance(error, LostWorkError):
+        raise error
+    if isinstance(job, Reading):
+        return ReadingOutcome(ReadCounts(), {}, error)
+    return BlockOutcome(job.season, job.block, job.samples, 0, {}, error)
+
+
 @contextmanager
-def open_pool(workers: Workers) -> Iterator[WorkerPool]:
-    """A pool of workers, ended with the block."""
-    threads = max(1, (os.cpu_count() or 1) // workers.number)
-    ahead = 2 * workers.number
+def open_pool(workers: Workers, store: str, scratch: Path | None = None) -> Iterator[WorkerPool]:
+    """A pool of workers, ended with the block.
+
+    store: what they work for, a folder or URL. scratch: the folder of parts of cells. Workers of a cluster must see
+    both, and the work folder of the store: raises ClusterError.
+    """
     if workers.kind == "dask":
-        raise UsageError("this h2crop builds in threads or processes only")
-    if workers.kind == "threads":
-        with worker_threads(workers.number, "block") as executor:
-            yield WorkerPool(executor, ahead, threads)
-    else:
-        with worker_processes(workers.number, begin_process, (os.getpid(), workers.number)) as executor:
-            yield WorkerPool(executor, ahead, threads)
+        work = work_folder(store)
+        folders = {} if scratch is None else {"scratch folder": scratch}
+        if is_folder(store):
+            folders = {"store": Path(store) / BUILD_FOLDER, **folders}
+        with open_cluster(workers.scheduler, work.files.folder / work.prefix, folders) as pool:
+            yield pool
+        return
+    threads = max(1, (os.cpu_count() or 1) // workers.number)
+    made = (
+        worker_threads(workers.number, "block")
+        if workers.kind == "threads"
+        else worker_processes(workers.number, begin_process, (os.getpid(), workers.number))
+    )
+    with made as executor:
+        yield WorkerPool(executor, 2 * workers.number, threads)
 
 
 def begin_process(parent: int, workers: int) -> None:

@@ -215,7 +215,7 @@ def table_of_frames(
     missing = [place for place, name in enumerate(names) if not files.exists(name)]
     if missing:
         try:
-            with open_pool(workers.at_most(len(missing))) as pool:
+            with open_pool(workers.at_most(len(missing)), files.location) as pool:
                 # Parcels of a few tiles are held at a time.
                 found = in_order_of(pool.executor, measured_frame, map(tiles.task, missing), pool.ahead)
                 for done, (place, rows) in enumerate(zip(missing, found, strict=True), 1):
