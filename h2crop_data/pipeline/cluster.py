@@ -23,7 +23,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import Executor, Future
+from concurrent.futures import CancelledError, Executor, Future
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache, partial
@@ -38,7 +38,6 @@ from h2crop_data.plugins import GROUP, PROVIDERS, entry_points_of
 
 if TYPE_CHECKING:
     from distributed import Client
-    from distributed import Future as RemoteFuture
 
 Outcome = TypeVar("Outcome")
 #: How addresses of schedulers begin.
@@ -101,21 +100,27 @@ def open_cluster(address: str, work: Path, shared: Mapping[str, Path]) -> Iterat
     """
     if not address.startswith(SCHEMES):
         raise UsageError(f"--dask {address}: an address of a Dask scheduler begins with {' or '.join(SCHEMES)}")
-    client = connect(address)
-    try:
-        with open_session(work, shared) as session:
+    with connected(address) as client, open_session(work, shared) as session:
+        try:
             refuse_unfit(address, ask_workers(client, session))
             executor = ClusterExecutor(client, address, session)
-            try:
-                yield WorkerPool(executor, executor.ahead, threads=1)
-            finally:
-                executor.shutdown()
-    finally:
-        with suppress(Exception):
-            client.close(timeout=LEAVE_WITHIN)
+        except (OSError, CancelledError) as error:
+            raise lost_cluster(address) from error
+        try:
+            yield WorkerPool(executor, executor.ahead, threads=1)
+        finally:
+            executor.shutdown()
 
 
-def connect(address: str) -> Client:
+def lost_cluster(address: str, what: str = "lost") -> ClusterError:
+    """The error to raise for a cluster that is lost."""
+    return ClusterError(
+        f"the cluster at {address} was {what}: finished blocks are kept; start it again and run the same command"
+    )
+
+
+@contextmanager
+def connected(address: str) -> Iterator[Client]:
     """A client of a scheduler. Raises ClusterError where none answers, UsageError without the package."""
     try:
         from distributed import Client
@@ -123,12 +128,19 @@ def connect(address: str) -> Client:
         raise UsageError(
             f"--dask needs more than a build on one machine: pip install 'h2crop-data[cluster]' ({error})"
         ) from error
+    # What it would log with stack traces, and go on logging after it was closed, is reported here as an error.
+    logging.getLogger("distributed.client").setLevel(logging.CRITICAL)
     try:
-        return Client(address, timeout=CONNECT_WITHIN, set_as_default=False, name="h2crop")
+        client = Client(address, timeout=CONNECT_WITHIN, set_as_default=False, name="h2crop")
     except (OSError, ValueError) as error:
         raise ClusterError(
             f"no Dask scheduler answers at {address} ({error}): start one (`dask scheduler`), or correct the address"
         ) from error
+    try:
+        yield client
+    finally:
+        with suppress(Exception):
+            client.close(timeout=LEAVE_WITHIN)
 
 
 @contextmanager
@@ -346,15 +358,16 @@ class ClusterExecutor(Executor):
     """Gives tasks to a cluster, and ends all of them with ClusterError when the cluster is lost."""
 
     def __init__(self, client: Client, address: str, session: Session) -> None:
+        """Raises OSError where the scheduler is silent."""
         self._client, self._address, self._session = client, address, session
-        self._running: dict[Future[Any], RemoteFuture[Any]] = {}
+        self._executor = client.get_executor(pure=False)
+        self._waiting: set[Future[Any]] = set()
         self._changing = threading.Lock()
         #: Why nothing can be done any more.
         self._lost: ClusterError | None = None
-        self._threads: dict[str, int] = {}
+        self._threads = threads_of(client)
         self._ended = threading.Event()
         self._number = 0
-        self._look()
         self._watcher = threading.Thread(target=self._watch, name="cluster", daemon=True)
         self._watcher.start()
 
@@ -369,55 +382,41 @@ class ClusterExecutor(Executor):
         self._number += 1
         task = f"{self._number:08d}"
         call = partial(do_task, self._session, task, max(1, len(self._threads)), work, *arguments, **options)
-        local: Future[Outcome] = Future()
-        local.set_running_or_notify_cancel()
-        remote = self._client.submit(call, key=f"h2crop-{self._session.name}-{task}", pure=False)
+        waiting: Future[Outcome] = Future()
+        waiting.set_running_or_notify_cancel()
         with self._changing:
-            self._running[local] = remote
-        remote.add_done_callback(partial(self._take, local))
-        return local
+            self._waiting.add(waiting)
+        given = self._executor.submit(call, key=f"h2crop-{self._session.name}-{task}")
+        given.add_done_callback(partial(self._take, waiting))
+        return waiting
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-        """Drop what the cluster was given; what its workers are at, they end by themselves."""
+        """Drop what the cluster was given. What its workers are at they end by themselves, and nobody takes it."""
         self._ended.set()
         with self._changing:
-            remaining = list(self._running.values())
-            self._running.clear()
+            remaining = len(self._waiting)
+            self._waiting.clear()
         if remaining and self._lost is None:
             with suppress(Exception):
-                self._client.cancel(remaining, asynchronous=False, force=True)
+                self._executor.shutdown(wait=False)
         self._watcher.join(LEAVE_WITHIN)
 
-    def _take(self, local: Future[Any], remote: RemoteFuture[Any]) -> None:
+    def _take(self, waiting: Future[Any], given: Future[Any]) -> None:
         """Take what became of a task."""
-        try:
-            result, error = remote.result(timeout=ANSWER_WITHIN), None
-        except BaseException as raised:  # noqa: BLE001 -- whatever it is, who waits for the task must see it
-            result, error = None, self._explained(raised)
+        error = self._lost_with() if given.cancelled() else given.exception()
         with self._changing:
-            if self._running.pop(local, None) is None:
+            if waiting not in self._waiting:
                 return
+            self._waiting.remove(waiting)
         if error is None:
-            local.set_result(result)
+            waiting.set_result(given.result())
         else:
-            local.set_exception(error)
+            waiting.set_exception(explained(error))
 
-    def _explained(self, error: BaseException) -> BaseException:
-        """The error to raise for one that Dask gives."""
-        from distributed import CancelledError, KilledWorker
-
-        if isinstance(error, KilledWorker):
-            return LostWorkError(f"its worker died, and those before ({error.last_worker.address}), out of memory?")
-        if isinstance(error, CancelledError | TimeoutError):
-            return self._lost or self._loss("lost")
-        return error
-
-    def _loss(self, what: str) -> ClusterError:
-        """The error of a cluster that is lost."""
-        return ClusterError(
-            f"the cluster at {self._address} was {what}: finished blocks are kept; start it again and run the same "
-            "command"
-        )
+    def _lost_with(self) -> ClusterError:
+        """The error of a cluster that dropped tasks: its scheduler is gone."""
+        self._lost = self._lost or lost_cluster(self._address)
+        return self._lost
 
     def _watch(self) -> None:
         """Look at the cluster again and again, until it is lost or not needed any more."""
@@ -425,26 +424,32 @@ class ClusterExecutor(Executor):
         while not self._ended.wait(LOOK_EVERY):
             lost: ClusterError | None = None
             try:
-                self._look()
-            except Exception as error:  # noqa: BLE001 -- whatever keeps it from answering
-                logging.getLogger(__name__).debug("no answer of %s: %s", self._address, error)
-                lost = self._loss("lost")
+                self._threads = threads_of(self._client)
+            except Exception:  # noqa: BLE001 -- whatever keeps it from answering
+                lost = lost_cluster(self._address)
             alone_since = None if self._threads else alone_since or time.monotonic()
             if alone_since and time.monotonic() - alone_since > WORKERS_WITHIN:
-                lost = self._loss(f"without any worker for {WORKERS_WITHIN:.0f} s")
+                lost = lost_cluster(self._address, f"without any worker for {WORKERS_WITHIN:.0f} s")
             if lost is not None and not self._ended.is_set():
                 self._give_up(lost)
                 return
-
-    def _look(self) -> None:
-        """See how many threads there are, by worker."""
-        self._threads = threads_of(self._client)
 
     def _give_up(self, error: ClusterError) -> None:
         """End all tasks with an error."""
         self._lost = error
         with self._changing:
-            waiting = list(self._running)
-            self._running.clear()
-        for local in waiting:
-            local.set_exception(error)
+            waiting = list(self._waiting)
+            self._waiting.clear()
+        for one in waiting:
+            one.set_exception(error)
+
+
+def explained(error: BaseException) -> BaseException:
+    """The error to raise for one that a task ended with."""
+    from distributed import KilledWorker
+
+    if isinstance(error, KilledWorker):
+        return LostWorkError(
+            f"workers died while they had it ({error.last_worker.address} was the last), out of memory?"
+        )
+    return error

@@ -19,6 +19,8 @@ import h2crop_data
 PATIENCE = 60.0
 #: Where this package lies: workers run elsewhere, and must find the one that is tested.
 CHECKOUT = Path(h2crop_data.__file__).parents[1]
+#: What workers load first.
+FAULTS = Path(__file__).with_name("faulty_worker.py")
 #: Scheduler and workers notice soon what in production takes minutes.
 QUICK = {
     "DASK_DISTRIBUTED__SCHEDULER__WORKER_TTL": "3s",
@@ -46,6 +48,13 @@ class Node:
     def text(self) -> str:
         """What it has said."""
         return self.log.read_text(encoding="utf-8", errors="replace")
+
+    @property
+    def address(self) -> str:
+        """Where it listens."""
+        match = re.search(r"Listening to:\s+(tcp://127\.0\.0\.1:\d+)", self.text)
+        assert match is not None, self.text
+        return match.group(1)
 
     def send(self, number: signal.Signals) -> None:
         """Send it a signal."""
@@ -87,13 +96,23 @@ class DaskCluster:
         assert match is not None
         self.address = match.group(1)
 
-    def start_worker(self, threads: int = 1, environment: Mapping[str, str] | None = None) -> Node:
-        """Start a worker, in another working folder than the tests'; gives it when the scheduler knows it."""
+    def start_workers(self, *environments: Mapping[str, str]) -> list[Node]:
+        """Start workers with these variables; gives them when the scheduler knows them."""
+        nodes = [self.start_worker(environment) for environment in environments]
+        for node in nodes:
+            self.wait_for(node)
+        return nodes
+
+    def wait_for(self, worker: Node) -> None:
+        """Wait until the scheduler knows a worker."""
+        wait_until(lambda: "Starting established connection" in worker.text, lambda: f"the worker said {worker.text}")
+
+    def start_worker(self, environment: Mapping[str, str], threads: int = 1) -> Node:
+        """Start a worker, in another working folder than the tests'."""
         size = ("--nthreads", str(threads), "--memory-limit", "0")
-        options = ("--no-nanny", "--no-dashboard", "--host", "127.0.0.1", "--local-directory", str(self.folder))
-        node = self.start("dask_worker", self.address, *size, *options, environment=environment)
-        wait_until(lambda: "Starting established connection" in node.text, lambda: f"the worker said {node.text}")
-        return node
+        place = ("--host", "127.0.0.1", "--local-directory", str(self.folder), "--preload", str(FAULTS))
+        options = ("--no-nanny", "--no-dashboard", *place)
+        return self.start("dask_worker", self.address, *size, *options, environment=environment)
 
     def start(self, program: str, *arguments: str, environment: Mapping[str, str] | None = None) -> Node:
         """Start a program of Dask's."""
@@ -120,8 +139,7 @@ def dask_cluster(folder: Path, workers: int = 2, environment: Mapping[str, str] 
     cluster = DaskCluster(folder)
     try:
         cluster.start_scheduler()
-        for _ in range(workers):
-            cluster.start_worker(environment=environment)
+        cluster.start_workers(*[environment or {}] * workers)
         yield cluster
     finally:
         cluster.end()
