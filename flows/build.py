@@ -18,8 +18,9 @@ from prefect.cache_policies import NO_CACHE
 
 from h2crop_data.cube.writer import StoreBuilder, hold_store
 from h2crop_data.errors import CatalogError, ReadError
-from h2crop_data.pipeline.build import BuildReport, BuiltBlocks, RecordedPlans, build_blocks, recorded_plans
-from h2crop_data.pipeline.engine import BlockOutcome, BuildError
+from h2crop_data.pipeline.block_run import BuiltBlocks, build_blocks
+from h2crop_data.pipeline.build import BuildReport, RecordedPlans, recorded_plans
+from h2crop_data.pipeline.engine import BlockOutcome, BuildError, Workers
 from h2crop_data.pipeline.plan import SeasonPlan
 from h2crop_data.pipeline.sealing import seal_store
 from h2crop_data.recipe.model import Recipe, load_recipe
@@ -47,7 +48,7 @@ def build_missing_blocks(builder: StoreBuilder, plans: list[SeasonPlan], workers
         else:
             logger.info("%s/%s season %s block %s", done, total, outcome.season, outcome.block)
 
-    return build_blocks(builder, plans, workers, "processes" if processes else "threads", log)
+    return build_blocks(builder, plans, Workers(workers, "processes" if processes else "threads"), log)
 
 
 @task(cache_policy=NO_CACHE)
@@ -56,7 +57,7 @@ def seal_release(
 ) -> BuildReport:
     """Make the release and publish a summary of the build as an artifact."""
     report = BuildReport.of(
-        store, planned, blocks, seal_store(builder, workers, "processes" if processes else "threads")
+        store, planned, blocks, seal_store(builder, Workers(workers, "processes" if processes else "threads"))
     )
     steps = "\n".join(f"| {step} | {seconds:.1f} |" for step, seconds in sorted(report.seconds.items()))
     gaps = "\n".join(f"- {gap}" for gap in report.gaps) or "none"

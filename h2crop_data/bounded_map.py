@@ -12,11 +12,29 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
 from contextlib import contextmanager
+from dataclasses import dataclass
 from itertools import islice
 from typing import Any, TypeVar
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+
+
+#: How many things may be begun whose results were not taken: a number, or what gives the number of the moment.
+Ahead = int | Callable[[], int]
+#: Seconds after which a number that may change is asked for again.
+LOOK_AGAIN = 1.0
+
+
+@dataclass(frozen=True)
+class WorkerPool:
+    """Workers that are ready, of this machine or others."""
+
+    executor: Executor
+    #: How many things may be begun whose results were not taken: two a worker.
+    ahead: Ahead
+    #: Threads with which a worker may compress and hash.
+    threads: int = 1
 
 
 def in_order(
@@ -31,37 +49,61 @@ def in_order(
         yield from in_order_of(pool, work, items, ahead or 2 * workers)
 
 
-def in_order_of(pool: Executor, work: Callable[[Item], Result], items: Iterable[Item], ahead: int) -> Iterator[Result]:
+def in_order_of(
+    pool: Executor, work: Callable[[Item], Result], items: Iterable[Item], ahead: Ahead
+) -> Iterator[Result]:
     """The same by a pool that is there already; with processes `work` and items must be picklable."""
     begun: deque[Future[Result]] = deque()
     for item in items:
         begun.append(pool.submit(work, item))
-        if len(begun) >= ahead:
+        while begun and len(begun) >= allowed_by(ahead):
             yield begun.popleft().result()
     while begun:
         yield begun.popleft().result()
 
 
+def raise_error(item: Any, error: Exception) -> Any:
+    """No error of an item is tolerated."""
+    raise error
+
+
 def as_done_of(
-    pool: Executor, work: Callable[[Item], Result], items: Iterable[Item | None], ahead: int
+    pool: Executor,
+    work: Callable[[Item], Result],
+    items: Iterable[Item | None],
+    ahead: Ahead,
+    failed: Callable[[Any, Exception], Result] = raise_error,
 ) -> Iterator[tuple[Item, Result]]:
     """Each item and its result as they are done, by a pool that is there already; the first error is raised.
 
     items: may give None where the next item depends on what is being worked on: it is asked again after a result.
-    ahead: the most items begun whose results were not taken.
+    ahead: the most items begun whose results were not taken; at least one is begun. failed: gives the result of an item
+    at which the pool failed, instead of its error.
     """
     queue = iter(items)
     running: dict[Future[Result], Item] = {}
     while True:
-        for item in islice(queue, ahead - len(running)):
+        for item in islice(queue, max(0 if running else 1, allowed_by(ahead) - len(running))):
             if item is None:
                 break
             running[pool.submit(work, item)] = item
         if not running:
             return
-        done, _ = wait(running, return_when=FIRST_COMPLETED)
+        done, _ = wait(running, LOOK_AGAIN if callable(ahead) else None, FIRST_COMPLETED)
         for future in done:
-            yield running.pop(future), future.result()
+            item = running.pop(future)
+            error = future.exception()
+            if error is None:
+                yield item, future.result()
+            elif isinstance(error, Exception):
+                yield item, failed(item, error)
+            else:
+                raise error
+
+
+def allowed_by(ahead: Ahead) -> int:
+    """How many things may be begun now."""
+    return ahead() if callable(ahead) else ahead
 
 
 @contextmanager

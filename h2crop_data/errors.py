@@ -65,5 +65,9 @@ class PluginError(H2cropError, ImportError):
     """A source that another package brings cannot be used, or is not installed."""
 
 
+class ClusterError(H2cropError, RuntimeError):
+    """A Dask cluster does not answer, has workers unlike this machine, or was lost; what is finished is kept."""
+
+
 class StoreWarning(UserWarning):
     """A store can be read, but not as well as it could; the command line prints it in one line."""

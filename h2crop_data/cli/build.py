@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -14,7 +15,7 @@ from h2crop_data.recipe.model import Recipe, load_recipe
 
 if TYPE_CHECKING:
     from h2crop_data.pipeline.build import BuildReport
-    from h2crop_data.pipeline.engine import BlockOutcome
+    from h2crop_data.pipeline.engine import BlockOutcome, Workers
 
 
 def build(
@@ -28,6 +29,9 @@ def build(
     ] = False,
     workers: Annotated[int | None, typer.Option(min=1, help="Blocks at a time (default: one a core).")] = None,
     processes: Annotated[bool, typer.Option("--processes", help="Workers are processes instead of threads.")] = False,
+    dask: Annotated[
+        str | None, typer.Option("--dask", help="Address of a Dask scheduler (tcp://host:port): its workers build.")
+    ] = None,
     scratch: Annotated[
         Path | None,
         typer.Option(help="Folder for composites that wait for their block (default: in the store's work folder)."),
@@ -57,8 +61,7 @@ def build(
             given,
             out,
             extend=extend,
-            workers=workers,
-            kind="processes" if processes else "threads",
+            workers=chosen_workers(workers, processes, dask),
             scratch=scratch,
             scratch_bytes=int(scratch_gb * 1e9),
             progress=progress,
@@ -70,6 +73,17 @@ def build(
         show_build(report)
     if report.gaps:
         raise typer.Exit(Exit.GAPS)
+
+
+def chosen_workers(number: int | None, processes: bool, scheduler: str | None) -> Workers:
+    """Who builds, by the options. Raises UsageError for options that exclude each other."""
+    from h2crop_data.pipeline.engine import Workers
+
+    if scheduler is None:
+        return Workers(number or os.cpu_count() or 1, "processes" if processes else "threads")
+    if number is not None or processes:
+        raise UsageError("--dask cannot be combined with --workers or --processes: the cluster has its own workers")
+    return Workers(os.cpu_count() or 1, "dask", scheduler)
 
 
 def names_a_folder(source: str) -> bool:

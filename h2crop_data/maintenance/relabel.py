@@ -25,6 +25,7 @@ from h2crop_data.grid import Cell
 from h2crop_data.parcels.taxonomy import Taxonomy, hcat3_codes, load_crop_table, tier_table, unmapped
 from h2crop_data.pipeline.block import BlockTasks
 from h2crop_data.pipeline.dates import DATES_FOLDER
+from h2crop_data.pipeline.engine import Workers
 from h2crop_data.pipeline.extension import kept_plans
 from h2crop_data.pipeline.frames import FRAMES_FOLDER
 from h2crop_data.pipeline.plan import SeasonPlan, keep_plan
@@ -125,7 +126,7 @@ def relabel_store(
             blocks[kind] += 1
             written += size
             progress(done, len(work), "blocks")
-        sealed = seal_store(builder, workers, progress=progress)
+        sealed = seal_store(builder, Workers(workers), progress)
     return RelabelReport(
         store=str(target),
         source=str(source),

@@ -2,51 +2,30 @@
 
 from __future__ import annotations
 
-import os
-from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from itertools import groupby
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from h2crop_data.cube.marker import Marker
 from h2crop_data.cube.retraction import Retractions, complete_retractions
 from h2crop_data.cube.writer import StoreBuilder, check_same_layout, hold_store
 from h2crop_data.errors import PlanError, UsageError
-from h2crop_data.grid import Cell
-from h2crop_data.parcels.taxonomy import Taxonomy
-from h2crop_data.pipeline.block import BlockTask, BlockTasks
-from h2crop_data.pipeline.dates import keep_dates
-from h2crop_data.pipeline.engine import (
-    BlockOutcome,
-    BuildError,
-    ReadingOutcome,
-    WorkerKind,
-    changed_groups,
-    run_blocks,
-)
+from h2crop_data.pipeline.block_run import BuiltBlocks, OnBlock, build_blocks, ignore_outcome
+from h2crop_data.pipeline.engine import Workers
 from h2crop_data.pipeline.extension import explain_changes, extend_season, kept_plans, known_of
 from h2crop_data.pipeline.plan import SeasonPlan, keep_plan, load_plans
-from h2crop_data.pipeline.planning import plan_of, with_unit_results
-from h2crop_data.pipeline.schedule import SCRATCH_BYTES, Schedule, SeasonCell
+from h2crop_data.pipeline.planning import plan_of
+from h2crop_data.pipeline.schedule import SCRATCH_BYTES
 from h2crop_data.pipeline.sealing import SealedRelease, seal_store
 from h2crop_data.pipeline.survey import survey_season
-from h2crop_data.pipeline.units import scratch_folder, work_folder
+from h2crop_data.pipeline.units import work_folder
 from h2crop_data.progress import Progress, silent
 from h2crop_data.recipe.model import Recipe, load_recipe
-from h2crop_data.sources.readings import ReadCounts, Reading
 from h2crop_data.sources.registry import algorithms
-from h2crop_data.sources.scratch import Scratch
 from h2crop_data.storage.storage import BUILD_FOLDER
 
 #: What an import of published files keeps of itself.
 IMPORT_RECORD = f"{BUILD_FOLDER}/import.json"
-OnBlock = Callable[[BlockOutcome, int, int], None]
-
-
-def ignore_outcome(outcome: BlockOutcome, done: int, total: int) -> None:
-    """Nobody watches."""
 
 
 @dataclass(frozen=True)
@@ -120,25 +99,12 @@ class RecordedPlans:
     changes: list[str]
 
 
-@dataclass(frozen=True)
-class BuiltBlocks:
-    """How many blocks were built."""
-
-    built: int
-    already_done: int
-    #: Seconds of work by step, summed over the workers.
-    seconds: dict[str, float]
-    #: What was read for composites.
-    read: ReadCounts = field(default_factory=ReadCounts)
-
-
 def build_store(
     source: Recipe | SeasonPlan | Path | str,
     store: str | Path,
     *,
     extend: bool = False,
-    workers: int | None = None,
-    kind: WorkerKind = "threads",
+    workers: Workers | int | None = None,
     scratch: Path | None = None,
     scratch_bytes: int = SCRATCH_BYTES,
     progress: Progress = silent,
@@ -147,22 +113,21 @@ def build_store(
     """Build the seasons of a recipe or of a plan into a store, resuming what is there, and seal it.
 
     source: a recipe, a plan, the folder of plans, a recipe file or the name of a shipped recipe. store: folder or
-    `s3://` URL. extend: search again for seasons the store has, and add what is new. scratch: a folder on this machine
-    for composites that wait for the rest of their block, by default in the store's work folder; scratch_bytes: how much
-    it may hold, about. progress: called with (done, total, text) while a season is planned, and with the blocks that
-    are done and what was read of scenes.
+    `s3://` URL. extend: search again for seasons the store has, and add what is new. workers: who builds; a number
+    means so many threads, None one a core. scratch: a folder for composites that wait for the rest of their block, by
+    default in the store's work folder; scratch_bytes: how much it may hold, about. progress: called with (done, total,
+    text) while a season is planned, and with the blocks that are done and what was read of scenes.
     Raises UsageError for another kind of source, PlanError where the store was begun from other inputs, BuildError
     when blocks failed, StoreError when the store cannot be written or another builder has locked it. Whatever is
     finished is kept in every case.
     """
-    workers = workers or os.cpu_count() or 1
+    workers = Workers.of(workers)
     with hold_store(store) as builder:
         planned = recorded_plans(builder, source, extend=extend, progress=progress)
         blocks = build_blocks(
             builder,
             planned.plans,
             workers,
-            kind,
             on_block,
             progress=progress,
             scratch=scratch,
@@ -170,7 +135,7 @@ def build_store(
         )
         # Plans hold a country's parcels: they are let go before sealing reads its own.
         planned = replace(planned, plans=[])
-        return BuildReport.of(str(store), planned, blocks, seal_store(builder, workers, kind, progress))
+        return BuildReport.of(str(store), planned, blocks, seal_store(builder, workers, progress))
 
 
 def plans_or_recipe(source: Recipe | SeasonPlan | Path | str) -> list[SeasonPlan] | Recipe:
@@ -312,126 +277,3 @@ def older_algorithms(plan: SeasonPlan) -> list[str]:
     return [
         f"season {plan.season}: this h2crop computes {', '.join(groups)} otherwise; its blocks are kept as they are"
     ]
-
-
-def check_versions(plan: SeasonPlan) -> None:
-    """Refuse to build blocks of a plan of another version of the classes or the algorithm. Raises PlanError."""
-    if plan.taxonomy_hash != Taxonomy.load().hash:
-        raise PlanError(f"{plan.season} was planned with other crop classes than this h2crop has; build a new store")
-    if plan.algorithm != algorithms(plan.recipe):
-        raise PlanError(f"{plan.season} was planned by an h2crop that computes otherwise; build a new store")
-
-
-def build_blocks(
-    builder: StoreBuilder,
-    plans: Sequence[SeasonPlan],
-    workers: int,
-    kind: WorkerKind = "threads",
-    on_block: OnBlock = ignore_outcome,
-    *,
-    progress: Progress = silent,
-    scratch: Path | None = None,
-    scratch_bytes: int = SCRATCH_BYTES,
-) -> BuiltBlocks:
-    """Build the blocks that have no marker yet. Raises BuildError naming those that failed.
-
-    progress, scratch, scratch_bytes: as for `build_store`. What is in the scratch folder of an interrupted build is
-    used; all of it is deleted at the end, but for what failed blocks may need.
-    """
-    pending = pending_blocks(builder, plans)
-    total = sum(len(plan.blocks) for plan in plans)
-    missing = sum(len(blocks) for _, blocks in pending)
-    already_done = total - missing
-    seconds: dict[str, float] = defaultdict(float)
-    failed: list[BlockOutcome] = []
-
-    read = ReadCounts()
-    done = already_done
-    uses: Counter[SeasonCell] = Counter()
-    for plan, blocks in pending:
-        of_pending = plan.samples["cell"][plan.samples["block"].isin(blocks)]
-        uses.update((plan.season, Cell.parse(name)) for name in of_pending)
-
-    needed: set[str] = set()
-
-    def tasks() -> Iterator[tuple[BlockTask, tuple[Reading, ...]]]:
-        for plan, blocks in pending:
-            if blocks:
-                work = work_folder(builder.location)
-                ready, spent = with_unit_results(
-                    plan, set(blocks), work, workers=workers, needed=needed, progress=progress
-                )
-                for step, of_step in spent.items():
-                    seconds[step] += of_step
-                keep_dates(builder.storage, ready)
-                made = BlockTasks(ready)
-                yield from ((made.task(number), made.readings(number)) for number in by_ground(plan, blocks))
-
-    parts = Scratch(scratch_folder(builder.location, scratch))
-    schedule = Schedule(tasks(), uses, parts, scratch_bytes)
-    for outcome in run_blocks(builder.storage, schedule, parts, workers, kind):
-        for step, spent in outcome.seconds.items():
-            seconds[step] += spent
-        if isinstance(outcome, ReadingOutcome):
-            read += outcome.counts
-            progress(done, total, f"blocks; read {read.bytes / 1e6:,.0f} MB in {read.tiles:,} tiles of scenes")
-            continue
-        done += 1
-        if outcome.error is not None:
-            failed.append(outcome)
-        on_block(outcome, done, total)
-    if failed:
-        shown = "\n  ".join(f"season {one.season} block {one.block}: {one.error}" for one in failed[:5])
-        raise BuildError(
-            f"{len(failed)} of {missing} blocks failed:\n  {shown}\n"
-            "The finished blocks are kept; fix the cause and run the same command again."
-        )
-    parts.delete()
-    return BuiltBlocks(missing, already_done, dict(seconds), read)
-
-
-def by_ground(plan: SeasonPlan, blocks: Collection[int]) -> list[int]:
-    """Some blocks of a plan in order of their ground: all scenes over a split square together, so that parts of cells
-    need not wait long for the last block that holds them."""
-    chosen = plan.blocks[plan.blocks["block"].isin(blocks)]
-    squares = [tuple(map(int, square.split("_"))) for square in chosen["square"]]
-    keys = zip(chosen["epsg"].tolist(), squares, chosen["block"].tolist(), strict=True)
-    return [block for *_, block in sorted(keys)]
-
-
-def pending_blocks(builder: StoreBuilder, plans: Sequence[SeasonPlan]) -> list[tuple[SeasonPlan, list[int]]]:
-    """The blocks of each plan without a marker, or whose files are not all there.
-
-    Raises PlanError for a finished block whose inputs are not those of the plan, or one that cannot be built any more.
-    """
-    pending = []
-    for season, of_season in groupby(plans, key=lambda plan: plan.season):
-        sizes = builder.sizes(season)
-        gone = Retractions.read(builder.storage).blocks.get(season, {})
-        for plan in of_season:
-            rows = [row for row in plan.blocks.to_dict("records") if row["block"] not in gone]
-            markers = builder.read_markers(season, [row["block"] for row in rows])
-            missing = [
-                row["block"]
-                for row, marker in zip(rows, markers, strict=True)
-                if not is_finished(builder.location, plan, row, marker, sizes)
-            ]
-            if missing:
-                check_versions(plan)
-            pending.append((plan, missing))
-    return pending
-
-
-def is_finished(
-    store: str, plan: SeasonPlan, row: Mapping[Any, Any], marker: Marker | None, sizes: dict[str, int]
-) -> bool:
-    """Whether a block has its marker and all its files. Raises PlanError where it was built from other inputs."""
-    if marker is None or any(sizes.get(file["path"]) != file["bytes"] for file in marker["files"]):
-        return False
-    changed = changed_groups(marker, {group: row[f"hash_{group}"] for group in plan.algorithm})
-    if changed:
-        raise PlanError(
-            f"block {row['block']} of {plan.season} in {store} was built from other inputs ({', '.join(changed)}); "
-            "build into a new store"
-        )
-    return True

@@ -1,4 +1,4 @@
-"""Running blocks: in threads or in processes, each block written by the worker that computed it."""
+"""Running blocks: in threads, in processes or on a cluster, each block written by the worker that computed it."""
 
 from __future__ import annotations
 
@@ -9,36 +9,70 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Iterator
-from concurrent.futures import Executor
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import AbstractContextManager, suppress
-from dataclasses import dataclass
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 from typing import Literal
 
 from h2crop_data import __version__
-from h2crop_data.bounded_map import as_done_of, worker_processes, worker_threads
+from h2crop_data.bounded_map import WorkerPool, as_done_of, worker_processes, worker_threads
 from h2crop_data.constants import SHARING_PROCESSES
 from h2crop_data.cube.marker import Marker
 from h2crop_data.cube.writer import StoreBuilder
-from h2crop_data.errors import H2cropError, StoreError
+from h2crop_data.errors import H2cropError, StoreError, UsageError
 from h2crop_data.pipeline.block import BlockTask, assemble_block
+from h2crop_data.pipeline.cluster import LostWorkError, open_cluster
 from h2crop_data.pipeline.schedule import Schedule
+from h2crop_data.pipeline.units import work_folder
 from h2crop_data.redaction import without_secrets
 from h2crop_data.sources.readings import ReadCounts, Reading
 from h2crop_data.sources.registry import source_of
 from h2crop_data.sources.scratch import Scratch
 from h2crop_data.sources.timing import Stopwatch
+from h2crop_data.storage.location import is_folder
 from h2crop_data.storage.storage import BUILD_FOLDER, Storage
 
-WorkerKind = Literal["threads", "processes"]
+WorkerKind = Literal["threads", "processes", "dask"]
 #: Linux: the signal a process gets when its parent dies.
 PR_SET_PDEATHSIG = 1
 
 
+@dataclass(frozen=True)
+class Workers:
+    """Who builds."""
+
+    #: How many work at a time on this machine; those of a cluster are as many as it has.
+    number: int
+    kind: WorkerKind = "threads"
+    #: Address of a Dask scheduler, `tcp://host:port`; only of workers of this kind.
+    scheduler: str = ""
+
+    def __post_init__(self) -> None:
+        if self.number < 1:
+            raise UsageError(f"workers: {self.number}; give 1 or more")
+        if (self.kind == "dask") != bool(self.scheduler):
+            raise UsageError(
+                f"workers of kind {self.kind} with scheduler {self.scheduler or 'none'}: an address goes with dask only"
+            )
+
+    @classmethod
+    def of(cls, given: Workers | int | None) -> Workers:
+        """Those that were given; of a number so many threads, of none one thread a core."""
+        return given if isinstance(given, Workers) else cls(given or os.cpu_count() or 1)
+
+    def at_most(self, number: int) -> Workers:
+        """As many as there are things to work on."""
+        return replace(self, number=min(self.number, number))
+
+
 class BuildError(H2cropError, RuntimeError):
     """Some blocks could not be built; the finished ones are kept."""
+
+    #: All of these blocks; the text has the first ones.
+    failed: Sequence[BlockOutcome] = ()
 
 
 @dataclass(frozen=True)
@@ -137,33 +171,65 @@ def run_job(
 
 
 def run_blocks(
-    storage: Storage, schedule: Schedule, scratch: Scratch, workers: int, kind: WorkerKind
+    storage: Storage, schedule: Schedule, scratch: Scratch, pool: WorkerPool
 ) -> Iterator[BlockOutcome | ReadingOutcome]:
     """Read and build in the order of a schedule, giving each outcome as it comes. At most two tasks a worker wait.
 
-    What fails does not stop the others; a store or a scratch folder that cannot be written does: raises StoreError.
+    What fails does not stop the others; a store or a scratch folder that cannot be written does: raises StoreError. So
+    does a lost cluster: raises ClusterError.
     """
-    threads = max(1, (os.cpu_count() or 1) // workers)
-    work = partial(run_job, storage, scratch, threads=threads)
-    with executor(workers, kind) as pool:
-        try:
-            for job, outcome in as_done_of(pool, work, schedule, 2 * workers):
-                if isinstance(outcome.error, StoreError):
-                    raise outcome.error
-                if isinstance(job, Reading):
-                    schedule.note_reading(job)
-                elif isinstance(job, BlockTask):
-                    schedule.note_block(job, built=outcome.error is None)
-                yield outcome
-        except BrokenProcessPool as error:
-            raise BuildError("a worker process died (out of memory? use fewer --workers)") from error
+    work: Callable[[BlockTask | Reading], BlockOutcome | ReadingOutcome]
+    work = partial(run_job, storage, scratch, threads=pool.threads)
+    try:
+        for job, outcome in as_done_of(pool.executor, work, schedule, pool.ahead, outcome_of_lost):
+            if isinstance(outcome.error, StoreError):
+                raise outcome.error
+            if isinstance(job, Reading):
+                schedule.note_reading(job)
+            elif isinstance(job, BlockTask):
+                schedule.note_block(job, built=outcome.error is None)
+            yield outcome
+    except BrokenProcessPool as error:
+        raise worker_died() from error
 
 
-def executor(workers: int, kind: WorkerKind) -> AbstractContextManager[Executor]:
-    """A pool of workers, ended with the block."""
-    if kind == "threads":
-        return worker_threads(workers, "block")
-    return worker_processes(workers, begin_process, (os.getpid(), workers))
+def worker_died() -> BuildError:
+    """The error to raise where the operating system ended a worker process of this machine."""
+    return BuildError("a worker process died (out of memory? use fewer --workers)")
+
+
+def outcome_of_lost(job: BlockTask | Reading, error: Exception) -> BlockOutcome | ReadingOutcome:
+    """What became of a job at which workers of a cluster died. Raises every other error."""
+    if not isinstance(error, LostWorkError):
+        raise error
+    if isinstance(job, Reading):
+        return ReadingOutcome(ReadCounts(), {}, error)
+    return BlockOutcome(job.season, job.block, job.samples, 0, {}, error)
+
+
+@contextmanager
+def open_pool(workers: Workers, store: str, scratch: Path | None = None) -> Iterator[WorkerPool]:
+    """A pool of workers, ended with the block.
+
+    store: what they work for, a folder or URL. scratch: the folder of parts of cells. Workers of a cluster must see
+    both, and the work folder of the store: raises ClusterError.
+    """
+    if workers.kind == "dask":
+        work = work_folder(store)
+        folders = {} if scratch is None else {"scratch folder": scratch}
+        if is_folder(store):
+            folders = {"store": Path(store) / BUILD_FOLDER, **folders}
+        with open_cluster(workers.scheduler, work.files.folder / work.prefix, folders) as pool:
+            yield pool
+        return
+    threads = max(1, (os.cpu_count() or 1) // workers.number)
+    made = (
+        worker_threads(workers.number, "block")
+        if workers.kind == "threads"
+        else worker_processes(workers.number, begin_process, (os.getpid(), workers.number))
+    )
+    with made as executor:
+        yield WorkerPool(executor, 2 * workers.number, threads)
 
 
 def begin_process(parent: int, workers: int) -> None:

@@ -28,7 +28,7 @@ from h2crop_data.cube.schema import StoreLayout
 from h2crop_data.cube.shard import ShardReader
 from h2crop_data.grid import LONLAT, Cell, ProcessingTile, home_tile, transformer
 from h2crop_data.parcels.frame import FRAME_WINDOW, CellImages, FrameShift, frame_of_tile, warning_of
-from h2crop_data.pipeline.engine import BuildError, WorkerKind, executor
+from h2crop_data.pipeline.engine import Workers, open_pool, worker_died
 from h2crop_data.pipeline.plan import SeasonPlan
 from h2crop_data.progress import Progress, silent
 from h2crop_data.sources.registry import used_sources
@@ -125,8 +125,7 @@ def frames_of_season(
     blocks: pd.DataFrame,
     samples: pd.DataFrame,
     parcels: gpd.GeoDataFrame | None,
-    workers: int = 1,
-    kind: WorkerKind = "threads",
+    workers: Workers = Workers(1),  # noqa: B008 -- it cannot be changed
     progress: Progress = silent,
 ) -> pd.DataFrame | None:
     """Where the images of a season lie against its parcels; None where a recipe has neither both nor the wish.
@@ -138,7 +137,7 @@ def frames_of_season(
     if matched is None or parcels is None:
         return None
     tiles = MatchedTiles.of(files, plan.season, plan.layout, blocks, samples, parcels, matched)
-    return table_of_frames(files, tiles, workers, kind, progress)
+    return table_of_frames(files, tiles, workers, progress)
 
 
 def frame_warnings(frames: pd.DataFrame) -> list[str]:
@@ -205,8 +204,7 @@ class MatchedTiles:
 def table_of_frames(
     files: Storage,
     tiles: MatchedTiles,
-    workers: int = 1,
-    kind: WorkerKind = "threads",
+    workers: Workers = Workers(1),  # noqa: B008 -- it cannot be changed
     progress: Progress = silent,
 ) -> pd.DataFrame | None:
     """The frames of some tiles as a table, measured where they are not known; None without tiles.
@@ -217,14 +215,14 @@ def table_of_frames(
     missing = [place for place, name in enumerate(names) if not files.exists(name)]
     if missing:
         try:
-            with executor(min(workers, len(missing)), kind) as pool:
+            with open_pool(workers.at_most(len(missing)), files.location) as pool:
                 # Parcels of a few tiles are held at a time.
-                found = in_order_of(pool, measured_frame, map(tiles.task, missing), 2 * workers)
+                found = in_order_of(pool.executor, measured_frame, map(tiles.task, missing), pool.ahead)
                 for done, (place, rows) in enumerate(zip(missing, found, strict=True), 1):
                     files.replace(names[place], [canonical_json(rows).encode()])
                     progress(done, len(missing), f"where images of {tiles.season} lie against parcels")
         except BrokenProcessPool as error:
-            raise BuildError("a worker process died (out of memory? use fewer --workers)") from error
+            raise worker_died() from error
     rows = [row for name in names for row in files.read_json(name)]
     if not rows:
         return None

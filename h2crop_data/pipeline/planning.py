@@ -17,6 +17,7 @@ import pandas as pd
 import shapely
 from shapely.geometry.base import BaseGeometry
 
+from h2crop_data.bounded_map import WorkerPool
 from h2crop_data.constants import NONE
 from h2crop_data.cube.columns import in_declared_order, with_nullable_integers
 from h2crop_data.errors import PlanError
@@ -193,13 +194,14 @@ def with_unit_results(
     work: WorkFolder,
     *,
     workers: int,
+    pool: WorkerPool | None = None,
     needed: set[str],
     progress: Progress = silent,
 ) -> tuple[SeasonPlan, dict[str, float]]:
     """A plan whose sources have the results of the units that some of its blocks use; those that are lost are run.
 
-    Gives the seconds of work besides, by step, summed over the workers. needed: units whose results are used until the
-    build ends; those of this plan are added.
+    Gives the seconds of work besides, by step, summed over the workers. workers: threads that run units, where there is
+    no pool. needed: units whose results are used until the build ends; those of this plan are added.
 
     Implied units are run for all blocks: they say how scenes are read, which must not depend on what is done already.
     A unit that fails costs the blocks that use it, no others. Raises StoreError where a result cannot be written.
@@ -212,7 +214,7 @@ def with_unit_results(
         of_blocks = zip(blocks, units_of_blocks(plan, source, blocks), strict=True)
         units[source] = [unit for block, own in of_blocks for unit in own if unit.implied or block.number in wanted]
     asked = list(chain.from_iterable(units.values()))
-    results = run_units(work, asked, workers=workers, needed=needed, progress=progress)
+    results = run_units(work, asked, workers=workers, pool=pool, needed=needed, progress=progress)
     needed |= results.keys()
     pinned = {
         source.name: source.with_results(plan.pinned[source.name], own, results) for source, own in units.items() if own

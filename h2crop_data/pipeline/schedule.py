@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict, deque
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
 
 from h2crop_data.grid import Cell
 from h2crop_data.pipeline.block import BlockTask
@@ -26,6 +26,27 @@ class Waiting:
     needs: set[str]
 
 
+@dataclass
+class WaitingParts:
+    """Parts of cells that wait for blocks. Schedules of one run share it: what a later batch needs is not deleted."""
+
+    #: In how many blocks that are not built yet each cell is.
+    uses: Counter[SeasonCell]
+    #: Bytes in the scratch folder by cell.
+    held: Counter[SeasonCell] = field(default_factory=Counter)
+    #: Readings (ids) whose bytes were added.
+    counted: set[str] = field(default_factory=set)
+
+    def hold(self, reading: Reading) -> None:
+        """Count the parts that a reading gives, once."""
+        if reading.id in self.counted:
+            return
+        self.counted.add(reading.id)
+        for cell in reading.cells:
+            if self.uses[reading.season, cell] > 0:
+                self.held[reading.season, cell] += reading.bytes // len(reading.cells)
+
+
 class Schedule(Iterator[BlockTask | Reading | None]):
     """What is to be worked on next: a block whose readings are done, else a reading for one of the next blocks.
 
@@ -36,24 +57,21 @@ class Schedule(Iterator[BlockTask | Reading | None]):
     def __init__(
         self,
         tasks: Iterator[tuple[BlockTask, tuple[Reading, ...]]],
-        uses: Mapping[SeasonCell, int],
+        parts: WaitingParts,
         scratch: Scratch,
         bound: int = SCRATCH_BYTES,
     ) -> None:
-        """tasks: the blocks in order, with their readings. uses: in how many of them each cell is.
+        """tasks: the blocks in order, with their readings. parts: of these blocks, and of those of later schedules.
 
         bound: bytes beyond which no reading is begun, unless nothing else can be done.
         """
-        self._tasks, self._scratch, self._bound = tasks, scratch, bound
-        self._uses = Counter(uses)
+        self._tasks, self._parts, self._scratch, self._bound = tasks, parts, scratch, bound
         self._done: set[str] = set()
         self._begun: set[str] = set()
         self._to_read: deque[Reading] = deque()
         self._ready: deque[BlockTask] = deque()
         self._waiting: dict[str, list[Waiting]] = defaultdict(list)
         self._running = 0
-        #: Bytes in the scratch folder by cell.
-        self._held: Counter[SeasonCell] = Counter()
 
     def __next__(self) -> BlockTask | Reading | None:
         """What is next. Raises StopIteration when everything was begun."""
@@ -62,7 +80,7 @@ class Schedule(Iterator[BlockTask | Reading | None]):
         if self._ready:
             self._running += 1
             return self._ready.popleft()
-        if self._to_read and (self._running == 0 or self._held.total() < self._bound):
+        if self._to_read and (self._running == 0 or self._parts.held.total() < self._bound):
             self._running += 1
             return self._to_read.popleft()
         if self._to_read or any(self._waiting.values()):
@@ -83,9 +101,8 @@ class Schedule(Iterator[BlockTask | Reading | None]):
                 self._begun.add(reading.id)
                 # Other cells are in blocks that were built before.
                 season = reading.season
-                wanted = tuple(cell for cell in reading.cells if self._uses[season, cell] > 0)
-                for cell in wanted:
-                    self._held[season, cell] += reading.bytes // len(reading.cells)
+                wanted = tuple(cell for cell in reading.cells if self._parts.uses[season, cell] > 0)
+                self._parts.hold(reading)
                 if self._scratch.of_season(season).has(wanted, reading.id):
                     self._done.add(reading.id)
                     continue
@@ -109,7 +126,7 @@ class Schedule(Iterator[BlockTask | Reading | None]):
         """A block has ended; the parts of one that failed are kept for the next try."""
         self._running -= 1
         for cell in task.ground.cells:
-            self._uses[task.season, cell] -= 1
-            if built and self._uses[task.season, cell] <= 0:
-                self._held.pop((task.season, cell), None)
+            self._parts.uses[task.season, cell] -= 1
+            if built and self._parts.uses[task.season, cell] <= 0:
+                self._parts.held.pop((task.season, cell), None)
                 self._scratch.of_season(task.season).forget(cell)

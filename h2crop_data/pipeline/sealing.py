@@ -21,7 +21,7 @@ from h2crop_data.cube.writer import StoreBuilder
 from h2crop_data.errors import PlanError
 from h2crop_data.parcels.taxonomy import Taxonomy
 from h2crop_data.pipeline.dates import table_of_dates
-from h2crop_data.pipeline.engine import WorkerKind
+from h2crop_data.pipeline.engine import Workers
 from h2crop_data.pipeline.estimate import empty_months
 from h2crop_data.pipeline.frames import frame_warnings, frames_of_season
 from h2crop_data.pipeline.plan import PLAN_FOLDER, SeasonPlan, kept_parts, load_plan, season_of_part
@@ -60,11 +60,13 @@ class SealedRelease:
 
 
 def seal_store(
-    builder: StoreBuilder, workers: int = 1, kind: WorkerKind = "threads", progress: Progress = silent
+    builder: StoreBuilder,
+    workers: Workers = Workers(1),  # noqa: B008 -- it cannot be changed
+    progress: Progress = silent,
 ) -> SealedRelease:
     """Make a release of every season of the store as far as its blocks are done.
 
-    workers, kind: of those that look where images lie against parcels. Raises PlanError where nothing is done, or a
+    workers: those that look where images lie against parcels. Raises PlanError where nothing is done, or a
     block of the current release lost its marker, StoreError where the release would bring back what was retracted.
     """
     retractions = complete_retractions(builder.storage)
@@ -82,7 +84,7 @@ def seal_store(
             )
         if not parts:
             continue
-        finished.append(finished_season(builder, parts, retractions, workers, kind, progress))
+        finished.append(finished_season(builder, parts, retractions, workers, progress))
         seasons[season] = sealed_season(finished[-1], parts)
         layout = parts[0].layout
     if layout is None:
@@ -137,8 +139,7 @@ def finished_season(
     builder: StoreBuilder,
     parts: Sequence[SeasonPlan],
     retractions: Retractions,
-    workers: int = 1,
-    kind: WorkerKind = "threads",
+    workers: Workers,
     progress: Progress = silent,
 ) -> FinishedSeason:
     """What sealing needs of a season, from its plans and the markers of its blocks, read one after the other."""
@@ -177,7 +178,7 @@ def finished_season(
     digests = chain.from_iterable(filter(None, kept.get("dates", [])))
     parcels = merged_parcels(parts)
     released = samples[samples["block"].isin(kept["block"])]
-    frames = frames_of_season(builder.storage, parts[-1], blocks, released, parcels, workers, kind, progress)
+    frames = frames_of_season(builder.storage, parts[-1], blocks, released, parcels, workers, progress)
     sources = {plan.part: source_facts(plan) for plan in parts}
     if frames is not None:
         of_last = sources[parts[-1].part]

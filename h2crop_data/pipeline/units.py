@@ -16,7 +16,7 @@ import hashlib
 import os
 import time
 from collections import defaultdict
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -25,7 +25,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from h2crop_data.errors import AccountError, H2cropError, StoreError
+from h2crop_data.bounded_map import LOOK_AGAIN, WorkerPool, allowed_by
+from h2crop_data.errors import AccountError, ClusterError, H2cropError, StoreError
 from h2crop_data.progress import Progress, silent
 from h2crop_data.sources.units import ProvisionalResult, RunUnits, Unit, UnitResult
 from h2crop_data.storage.local import LocalStorage
@@ -69,18 +70,18 @@ class WorkFolder:
             os.utime(path)
         return path
 
-    def keep(self, unit: Unit, result: bytes) -> Path:
-        """Write the result of a unit, then its marker, each whole or not at all. Raises StoreError."""
-        name = self.name_of(unit)
+    def keep(self, name: str, result: bytes, marker: Mapping[str, Any]) -> Path:
+        """Write the result of a unit, then its marker, each whole or not at all; gives the file. Raises StoreError.
+
+        name: of its files, without their ending. marker: what it says of the unit.
+        """
         self.files.write(name + RESULT, [result])
         if isinstance(result, ProvisionalResult):
             # Without a marker it is computed again by the next build.
             self.delete(name + MARKER)
             return self.files.folder / f"{name}{RESULT}"
-        marker = {**described(unit), "bytes": len(result), "sha256": hashlib.sha256(result).hexdigest()}
-        if unit.stamp is not None:
-            marker["stamp"] = unit.stamp
-        self.files.write(name + MARKER, [canonical_json(marker).encode()])
+        whole = {**marker, "bytes": len(result), "sha256": hashlib.sha256(result).hexdigest()}
+        self.files.write(name + MARKER, [canonical_json(whole).encode()])
         return self.files.folder / f"{name}{RESULT}"
 
     def sizes(self) -> dict[str, int]:
@@ -184,33 +185,38 @@ def run_units(
     tolerated: type[H2cropError] = H2cropError,
     *,
     workers: int = WORKERS,
+    pool: WorkerPool | None = None,
     needed: Collection[str] = (),
     progress: Progress = silent,
 ) -> dict[str, UnitResult]:
     """The results of units by id. Those that are there are not computed again, nor is what they needed.
 
     A unit that fails leaves nothing, so that it is tried again the next time; its error stands in its result and in
-    those of units that need it. Other errors than `tolerated` end the run and are raised; StoreError always is, where a
-    result cannot be written, and AccountError, which others would meet too. needed: units (ids) whose results must stay
-    besides. progress: called with (done, total, name of a unit).
+    those of units that need it. Other errors than `tolerated` end the run and are raised; so are StoreError, where a
+    result cannot be written, and what others would meet too, AccountError and ClusterError. workers: threads that run
+    units, where there is no pool. needed: units (ids) whose results must stay besides. progress: called with (done,
+    total, name of a unit).
     """
     wanted = {unit.id: unit for unit in units}
     results, waiting = what_is_there(work, list(wanted.values()))
     total = len(waiting)
     held = sum(work.sizes().values()) if waiting else 0
     running: dict[Future[tuple[Path, float]], Unit] = {}
-    with ThreadPoolExecutor(workers, thread_name_prefix="unit") as pool:
+    with ThreadPoolExecutor(workers, thread_name_prefix="unit") as threads:
+        executor, ahead = (pool.executor, pool.ahead) if pool else (threads, workers)
         try:
             while waiting or running:
                 for unit in [one for one in waiting.values() if all(need.id in results for need in one.needs)]:
+                    if running and len(running) >= allowed_by(ahead):
+                        break
                     del waiting[unit.id]
                     failed = next((need.id for need in unit.needs if results[need.id].error is not None), None)
                     if failed is not None:
                         results[unit.id] = results[failed]
                     else:
                         progress(total - len(waiting) - len(running) - 1, total, unit.name)
-                        running[pool.submit(computed, work, unit, results)] = unit
-                done, _ = wait(running, return_when=FIRST_COMPLETED)
+                        running[executor.submit(computed, work, order_of(work, unit, results))] = unit
+                done, _ = wait(running, LOOK_AGAIN if callable(ahead) else None, FIRST_COMPLETED)
                 for future in done:
                     result = results[running.pop(future).id] = result_of(future, tolerated)
                     held += 0 if result.file is None else result.file.stat().st_size
@@ -218,7 +224,7 @@ def run_units(
                     pending = [*waiting.values(), *running.values()]
                     held = work.shrink({*needed, *wanted} | {need.id for unit in pending for need in unit.needs})
         finally:
-            pool.shutdown(wait=True, cancel_futures=True)
+            threads.shutdown(wait=True, cancel_futures=True)
     return {name: replace(results[name], steps=steps) for name, steps in seconds_by_step(wanted, results).items()}
 
 
@@ -258,11 +264,28 @@ def what_is_there(work: WorkFolder, units: Sequence[Unit]) -> tuple[dict[str, Un
     return results, dict(sorted(missing.items(), key=lambda one: one[1].name))
 
 
-def computed(work: WorkFolder, unit: Unit, results: dict[str, UnitResult]) -> tuple[Path, float]:
+@dataclass(frozen=True)
+class UnitOrder:
+    """What it takes to compute a unit whose needs are there, small enough to send to another process."""
+
+    #: Of the files of its result, without their ending.
+    name: str
+    compute: Callable[[Sequence[Path]], bytes]
+    #: The results of what it needs, in order.
+    files: tuple[Path, ...]
+    marker: Mapping[str, Any]
+
+
+def order_of(work: WorkFolder, unit: Unit, results: Mapping[str, UnitResult]) -> UnitOrder:
+    """The order to compute a unit."""
+    files = tuple(file for need in unit.needs if (file := results[need.id].file) is not None)
+    return UnitOrder(work.name_of(unit), unit.compute, files, described(unit))
+
+
+def computed(work: WorkFolder, order: UnitOrder) -> tuple[Path, float]:
     """Compute and keep the result of a unit; gives its file, and the seconds it took."""
     begun = time.perf_counter()
-    files = [file for need in unit.needs if (file := results[need.id].file) is not None]
-    return work.keep(unit, unit.compute(files)), time.perf_counter() - begun
+    return work.keep(order.name, order.compute(order.files), order.marker), time.perf_counter() - begun
 
 
 def result_of(future: Future[tuple[Path, float]], tolerated: type[H2cropError]) -> UnitResult:
@@ -271,13 +294,14 @@ def result_of(future: Future[tuple[Path, float]], tolerated: type[H2cropError]) 
         file, seconds = future.result()
         return UnitResult(file, seconds=seconds)
     except tolerated as error:
-        if isinstance(error, StoreError | AccountError):
+        if isinstance(error, StoreError | AccountError | ClusterError):
             raise
         return UnitResult(error=error)
 
 
 def described(unit: Unit) -> dict[str, Any]:
     """What a marker says of a unit."""
+    stamp = {} if unit.stamp is None else {"stamp": unit.stamp}
     return {
         "kind": unit.kind,
         "step": unit.step,
@@ -286,4 +310,5 @@ def described(unit: Unit) -> dict[str, Any]:
         "inputs": unit.inputs,
         "settings": unit.settings,
         "needs": [need.id for need in unit.needs],
+        **stamp,
     }

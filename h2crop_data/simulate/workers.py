@@ -16,7 +16,7 @@ Result = TypeVar("Result")
 CALLS_AHEAD = 3
 
 
-class Workers:
+class Simulators:
     """Calls a function for many arguments, in this process (one worker) or in others."""
 
     def __init__(self, number: int, pool: Executor | None) -> None:
@@ -46,13 +46,13 @@ def with_arguments(work: Callable[..., Result], call: tuple[Any, ...]) -> Result
 
 
 @contextmanager
-def started(number: int) -> Iterator[Workers]:
+def started(number: int) -> Iterator[Simulators]:
     """Workers, ended with the block; what was not begun is not begun then."""
     if number == 1:
-        yield Workers(1, None)
+        yield Simulators(1, None)
         return
     with one_thread_each(), worker_processes(number) as pool:
-        yield Workers(number, pool)
+        yield Simulators(number, pool)
 
 
 @contextmanager

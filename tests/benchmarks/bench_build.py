@@ -37,7 +37,7 @@ from typing import Any
 from bench_simulate import SEASON, run_watched
 
 from h2crop_data.pipeline.build import build_store
-from h2crop_data.pipeline.engine import WorkerKind, executor
+from h2crop_data.pipeline.engine import WorkerKind, Workers, open_pool
 from h2crop_data.pipeline.plan import save_plan
 from h2crop_data.pipeline.planning import make_plan
 from h2crop_data.recipe.model import load_recipe
@@ -64,8 +64,8 @@ VARIANTS: dict[str, tuple[WorkerKind, bool]] = {
 def seconds_to_start(workers: int) -> float:
     """How long processes take until all of them can work."""
     start = time.perf_counter()
-    with executor(workers, "processes") as pool:
-        wait([pool.submit(time.sleep, 0.05) for _ in range(2 * workers)])
+    with open_pool(Workers(workers, "processes"), "nowhere") as pool:
+        wait([pool.executor.submit(time.sleep, 0.05) for _ in range(2 * workers)])
         return time.perf_counter() - start
 
 
@@ -88,7 +88,7 @@ def build(folder: Path, variant: str, workers: int) -> dict[str, Any]:
     """Build the planned region into a fresh store; the report, with the seconds in all."""
     kind, alone = VARIANTS[variant]
     start = time.perf_counter()
-    report = build_store(folder / "plan", folder / variant, workers=1 if alone else workers, kind=kind)
+    report = build_store(folder / "plan", folder / variant, workers=Workers(1 if alone else workers, kind))
     return {**asdict(report), "wall": time.perf_counter() - start}
 
 

@@ -26,6 +26,7 @@ from h2crop_data.maintenance.retract import retract_from_store
 from h2crop_data.parcels.frame import FrameRules, frame_of_tile
 from h2crop_data.pipeline import frames
 from h2crop_data.pipeline.build import build_store
+from h2crop_data.pipeline.engine import Workers
 from h2crop_data.pipeline.frames import MatchedTiles, measured_frame
 from h2crop_data.recipe.model import Recipe, load_recipe
 from h2crop_data.sentinel2.tile_masks import MaskCode
@@ -284,7 +285,7 @@ def test_what_a_cell_gets_does_not_depend_on_its_neighbours(
     first = shards(store)
     alone = h2crop_data.open(store, 2022)["s2"].isel(sample=0).to_numpy()
     assert np.array_equal(alone, h2crop_data.open(stores["apply"], 2022)["s2"].isel(sample=0).to_numpy())
-    build_store(recipe_of(), store, workers=2, kind="processes", extend=True)
+    build_store(recipe_of(), store, workers=Workers(2, "processes"), extend=True)
     assert first.items() <= shards(store).items()
     cells = read_index(store, "samples-2022").sort_values("slot")["cell"]
     data = h2crop_data.open(store, 2022)["s2"]

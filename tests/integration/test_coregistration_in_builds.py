@@ -23,7 +23,8 @@ from h2crop_data.catalog.search import read_item_collection
 from h2crop_data.cube.reading import read_index
 from h2crop_data.grid import Cell, home_tile, to_crs
 from h2crop_data.maintenance.retract import retract_from_store
-from h2crop_data.pipeline.build import BuildError, build_store
+from h2crop_data.pipeline.build import build_store
+from h2crop_data.pipeline.engine import BuildError
 from h2crop_data.pipeline.extension import plan_extensions
 from h2crop_data.pipeline.planning import make_plan
 from h2crop_data.pipeline.survey import area_of

@@ -26,7 +26,8 @@ from h2crop_data.errors import ReadError, SceneError
 from h2crop_data.grid import Cell, geobox
 from h2crop_data.pipeline import engine
 from h2crop_data.pipeline.block import BlockTasks
-from h2crop_data.pipeline.build import BuildError, build_store
+from h2crop_data.pipeline.build import build_store
+from h2crop_data.pipeline.engine import BuildError
 from h2crop_data.pipeline.planning import make_plan
 from h2crop_data.recipe.model import EnmapSettings
 from h2crop_data.shift import NO_SHIFT, Shift

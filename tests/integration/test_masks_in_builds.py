@@ -24,7 +24,7 @@ from h2crop_data.maintenance.relabel import relabel_store
 from h2crop_data.maintenance.retract import find_retraction, retract_from_store
 from h2crop_data.pipeline import units
 from h2crop_data.pipeline.build import build_store
-from h2crop_data.pipeline.engine import BuildError
+from h2crop_data.pipeline.engine import BuildError, Workers
 from h2crop_data.pipeline.estimate import estimate
 from h2crop_data.pipeline.planning import make_plan
 from h2crop_data.recipe.model import Recipe
@@ -444,7 +444,7 @@ def test_a_plan_shows_what_masking_takes(recipe_of: RecipeOf) -> None:
 def test_processes_build_the_same(recipe_of: RecipeOf, tmp_path: Path) -> None:
     one, other = tmp_path / "threads", tmp_path / "processes"
     build_store(recipe_of(), one, workers=1)
-    build_store(recipe_of(), other, workers=2, kind="processes")
+    build_store(recipe_of(), other, workers=Workers(2, "processes"))
     assert (
         read_index(one, "blocks")["sha256"].map(list).tolist()
         == read_index(other, "blocks")["sha256"].map(list).tolist()

@@ -31,7 +31,7 @@ from h2crop_data.errors import MissingFileError, StoreError
 from h2crop_data.maintenance.migrate import migrate_store
 from h2crop_data.maintenance.retract import retract_from_store
 from h2crop_data.pipeline.build import build_store
-from h2crop_data.pipeline.engine import WorkerKind
+from h2crop_data.pipeline.engine import WorkerKind, Workers
 from h2crop_data.recipe.model import Recipe
 from h2crop_data.storage import s3 as object_storage
 from h2crop_data.storage.lease import Lock
@@ -957,7 +957,7 @@ def test_a_store_built_in_a_bucket_that_fails_every_tenth_request_is_the_one_bui
 ) -> None:
     build_store(recipe, tmp_path / "folder")
     proxy.fail_every(10, Fault(status=500))
-    report = build_store(recipe, storage.location, workers=2, kind=kind)
+    report = build_store(recipe, storage.location, workers=Workers(2, kind))
     proxy.heal()
     assert report.built == 2
     assert published(storage) == published(LocalStorage(tmp_path / "folder"))

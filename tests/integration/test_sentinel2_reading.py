@@ -19,7 +19,7 @@ from h2crop_data.catalog.search import read_item_collection
 from h2crop_data.cube.reading import read_index
 from h2crop_data.grid import Cell
 from h2crop_data.pipeline.build import build_store
-from h2crop_data.pipeline.engine import BuildError
+from h2crop_data.pipeline.engine import BuildError, Workers
 from h2crop_data.pipeline.estimate import estimate
 from h2crop_data.pipeline.planning import make_plan
 from h2crop_data.recipe.model import Recipe
@@ -271,7 +271,7 @@ class TestOverlappingTiles:
     ) -> None:
         for grid, day in ((LEFT, DAYS[0]), (RIGHT, DAYS[0]), (RIGHT, DAYS[1]), (LEFT, DAYS[2])):
             archive.add(grid, day)
-        samples = compare(archive.recipe(WIDE_AREA), tmp_path / "store", workers=2, kind="processes")
+        samples = compare(archive.recipe(WIDE_AREA), tmp_path / "store", workers=Workers(2, "processes"))
         for home, other in ((LEFT.tile, RIGHT.tile), (RIGHT.tile, LEFT.tile)):
             assert any(clear_by_tile(sample)[other] > 500 for sample in samples if sample.held and sample.home == home)
 

@@ -25,7 +25,7 @@ from h2crop_data.cube.reading import read_index
 from h2crop_data.errors import ReadError
 from h2crop_data.grid import tiles_of
 from h2crop_data.pipeline.build import build_store
-from h2crop_data.pipeline.engine import BuildError
+from h2crop_data.pipeline.engine import BuildError, Workers
 from h2crop_data.pipeline.plan import SeasonPlan, load_plans, save_plan
 from h2crop_data.pipeline.planning import make_plan
 from h2crop_data.recipe.model import Recipe, load_recipe
@@ -69,7 +69,7 @@ class TestEnmap:
     def test_metadata_of_a_scene_are_read_once_whatever_grows_and_goes_on(self, reads: Reads, tmp_path: Path) -> None:
         store = tmp_path / "store"
         once = Counter(reads.scenes)
-        build_store(reads.region.recipe(area=WEST_HALF, **SMALL_BLOCKS), store, workers=2, kind="processes")
+        build_store(reads.region.recipe(area=WEST_HALF, **SMALL_BLOCKS), store, workers=Workers(2, "processes"))
         assert reads.since() == once
         whole = reads.region.recipe(**SMALL_BLOCKS)
         report = build_store(whole, store, workers=2, extend=True)

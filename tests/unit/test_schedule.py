@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 
 from h2crop_data.grid import Cell
 from h2crop_data.pipeline.block import BlockTask
-from h2crop_data.pipeline.build import by_ground
-from h2crop_data.pipeline.schedule import Schedule
+from h2crop_data.pipeline.block_run import by_ground
+from h2crop_data.pipeline.schedule import Schedule, WaitingParts
 from h2crop_data.sources.readings import Reading
 from h2crop_data.sources.scratch import Part, Scratch
 from h2crop_data.sources.source import BlockGround
@@ -45,7 +45,8 @@ class MadeSchedule:
             for name, cells in readings.items()
         }
         uses = Counter((task.season, one) for task in self.tasks for one in task.ground.cells)
-        self.schedule = Schedule(iter([(task, self.needs(task)) for task in self.tasks]), uses, Scratch(folder), bound)
+        tasks = iter([(task, self.needs(task)) for task in self.tasks])
+        self.schedule = Schedule(tasks, WaitingParts(uses), Scratch(folder), bound)
         self.done: list[str | int] = []
         #: Blocks that fail.
         self.failing: set[int] = set()
@@ -148,8 +149,8 @@ def test_the_bound_stops_reading_ahead_but_not_what_the_next_block_needs(tmp_pat
 def test_a_cell_of_two_seasons_is_two(tmp_path: Path) -> None:
     scratch, first, second = Scratch(tmp_path), block(0, [0], 2022), block(0, [0], 2023)
     readings = [Reading("made", f"{year}", year, (cell(0),), 100, None) for year in (2022, 2023)]
-    uses = {(2022, cell(0)): 1, (2023, cell(0)): 1}
-    schedule = Schedule(iter([(first, (readings[0],)), (second, (readings[1],))]), uses, scratch)
+    parts = WaitingParts(Counter({(2022, cell(0)): 1, (2023, cell(0)): 1}))
+    schedule = Schedule(iter([(first, (readings[0],)), (second, (readings[1],))]), parts, scratch)
     for task, reading in ((first, readings[0]), (second, readings[1])):
         assert next(schedule) == reading
         scratch.of_season(reading.season).write(cell(0), reading.id, Part({}))

@@ -22,13 +22,13 @@ from h2crop_data.simulate.land.objects import land_of_square, squares_of_bounds
 from h2crop_data.simulate.land.rotation import catch_crops, crop_of
 from h2crop_data.simulate.layout import Layout
 from h2crop_data.simulate.optics import FINE_GROUND
-from h2crop_data.simulate.workers import Workers
+from h2crop_data.simulate.workers import Simulators
 
 #: What the truth keeps of an object; `number` 1..n is its value in the rasters.
 OBJECT_COLUMNS = ("number", "kind", "x", "y", "area_ha", "variant", "soil", "shift_days", "vigour", "crop_region")
 
 
-def write_landscape(layout: Layout, folder: Path, workers: Workers, progress: Progress) -> int:
+def write_landscape(layout: Layout, folder: Path, workers: Simulators, progress: Progress) -> int:
     """Make the land of a region, square by square, and write all of it; gives the number of declared parcels.
 
     Below `truth`: `land/<column>_<row>.parquet` (objects with geometry, GeoParquet), `objects.parquet` (all of them,
@@ -45,7 +45,7 @@ def write_landscape(layout: Layout, folder: Path, workers: Workers, progress: Pr
     return parcels
 
 
-def write_land(layout: Layout, truth: Path, workers: Workers, progress: Progress) -> list[Path]:
+def write_land(layout: Layout, truth: Path, workers: Simulators, progress: Progress) -> list[Path]:
     """The objects of the region's land, numbered from 1; gives the file of each land square."""
     (truth / "land").mkdir(parents=True, exist_ok=True)
     squares = list(squares_of_bounds(layout.land_bounds))
@@ -72,7 +72,7 @@ def write_land(layout: Layout, truth: Path, workers: Workers, progress: Progress
     return files
 
 
-def write_year(layout: Layout, folder: Path, squares: list[Path], year: int, workers: Workers) -> int:
+def write_year(layout: Layout, folder: Path, squares: list[Path], year: int, workers: Simulators) -> int:
     """What grows in a year and what is declared of it; gives the number of declared fields."""
     truth = folder / "truth"
     grown: list[pd.DataFrame] = []

@@ -1,0 +1,262 @@
+"""Builds on a real Dask cluster: processes of this machine that speak over TCP, and what becomes of them."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import time
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from dask_cluster import CHECKOUT, PATIENCE, DaskCluster, Node, dask_cluster, wait_until
+from killed_builds import contents, differences, small_region
+
+from h2crop_data import __version__
+from h2crop_data.errors import ClusterError, UsageError
+from h2crop_data.pipeline.build import BuildReport, build_store
+from h2crop_data.pipeline.engine import BuildError, Workers
+from h2crop_data.recipe.model import Recipe, load_recipe
+
+BLOCKS = 8
+#: Seconds that blocks take longer in builds that are disturbed.
+SLOW = {"H2CROP_TEST_SECONDS": "0.7"}
+#: A text of the package, and what another one has there.
+OTHER_VERSION = (f'__version__ = "{__version__}"', '__version__ = "9.9"')
+
+
+@pytest.fixture(scope="module")
+def region(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("region")
+    small_region(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def recipe(region: Path) -> Recipe:
+    return load_recipe(region / "recipe.yaml")
+
+
+@pytest.fixture(scope="module")
+def reference(recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same store, built by threads of this process."""
+    store = tmp_path_factory.mktemp("reference") / "store"
+    assert build_store(recipe, store, workers=1).built == BLOCKS
+    return store
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DaskCluster]:
+    with dask_cluster(tmp_path_factory.mktemp("cluster")) as cluster:
+        yield cluster
+
+
+def on(cluster: DaskCluster) -> Workers:
+    return Workers(1, "dask", cluster.address)
+
+
+@contextmanager
+def building(recipe: Recipe, store: Path, cluster: DaskCluster) -> Iterator[Future[BuildReport]]:
+    """A build that goes on while it is disturbed."""
+    with ThreadPoolExecutor(1) as thread:
+        yield thread.submit(build_store, recipe, store, workers=on(cluster))
+
+
+def wait_for_blocks(store: Path, number: int, build: Future[BuildReport]) -> None:
+    """Wait until so many blocks are done."""
+    wait_until(
+        lambda: build.done() or len(list(store.glob(".build/20*/*.json"))) >= number,
+        lambda: f"{len(list(store.glob('.build/20*/*.json')))} blocks of {store}",
+    )
+    assert not build.done(), build.exception() or "the build is done already"
+
+
+def wait_for_task(store: Path, worker: Node) -> None:
+    """Wait until a worker is at a block."""
+    notes = [*store.glob(".build/work/cluster/*/0*-*")]
+
+    def is_busy() -> bool:
+        nonlocal notes
+        notes = [*store.glob(".build/work/cluster/*/0*-*")]
+        return any(text_of(note) == worker.address for note in notes)
+
+    wait_until(is_busy, lambda: f"{worker.address} has none of {notes}")
+    # A block takes long; a reading does not.
+    time.sleep(0.2)
+
+
+def text_of(note: Path) -> str:
+    try:
+        return note.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return ""
+
+
+def test_a_cluster_builds_byte_for_byte_what_one_thread_builds(
+    cluster: DaskCluster, recipe: Recipe, reference: Path, tmp_path: Path
+) -> None:
+    assert build_store(recipe, tmp_path / "store", workers=on(cluster)).built == BLOCKS
+    assert differences(tmp_path / "store", reference) == []
+    # Every block was built by a worker, none here.
+    assert all("/cluster" not in str(path) for path in tmp_path.rglob("*"))
+
+
+def test_a_build_by_relative_paths_is_the_same(
+    cluster: DaskCluster, recipe: Recipe, reference: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Workers run in folders of their own."""
+    monkeypatch.chdir(tmp_path)
+    build_store(recipe, "store", workers=on(cluster), scratch=Path("scratch"))
+    assert differences(tmp_path / "store", reference) == []
+    assert not any(cluster.folder.glob("store*"))
+
+
+def test_what_a_killed_worker_was_at_is_built_by_another(recipe: Recipe, reference: Path, tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    with dask_cluster(tmp_path / "cluster", environment=SLOW) as cluster, building(recipe, store, cluster) as build:
+        wait_for_blocks(store, 1, build)
+        victim = cluster.workers[0]
+        wait_for_task(store, victim)
+        victim.kill()
+        assert build.result(PATIENCE).built == BLOCKS
+        assert f"Remove worker addr: {victim.address}" in cluster.scheduler.text
+    assert differences(store, reference) == []
+
+
+@pytest.mark.parametrize("until", ["soon", "the end"])
+def test_a_worker_that_is_stopped_for_a_while_loses_nothing(
+    recipe: Recipe, reference: Path, tmp_path: Path, until: str
+) -> None:
+    store = tmp_path / "store"
+    with dask_cluster(tmp_path / "cluster", environment=SLOW) as cluster, building(recipe, store, cluster) as build:
+        wait_for_blocks(store, 1, build)
+        victim = cluster.workers[0]
+        wait_for_task(store, victim)
+        victim.send(signal.SIGSTOP)
+        if until == "soon":
+            time.sleep(1.5)
+            victim.send(signal.SIGCONT)
+        assert build.result(PATIENCE).built == BLOCKS
+        assert (f"Remove worker addr: {victim.address}" in cluster.scheduler.text) == (until == "the end")
+        assert differences(store, reference) == []
+        # What it goes on with now must change nothing.
+        victim.send(signal.SIGCONT)
+        time.sleep(2)
+    assert differences(store, reference) == []
+
+
+def test_a_lost_scheduler_ends_the_build_and_nothing_is_written_after(
+    recipe: Recipe, reference: Path, tmp_path: Path
+) -> None:
+    store = tmp_path / "store"
+    with dask_cluster(tmp_path / "cluster", environment={"H2CROP_TEST_SECONDS": "3"}) as cluster:
+        with building(recipe, store, cluster) as build:
+            wait_for_blocks(store, 1, build)
+            for worker in cluster.workers:
+                wait_for_task(store, worker)
+            cluster.scheduler.kill()
+            with pytest.raises(ClusterError, match=r"cluster at tcp://\S+ was lost: finished blocks are kept; start"):
+                build.result(PATIENCE)
+        left = contents(store)
+        time.sleep(8)
+        assert contents(store) == left
+    with dask_cluster(tmp_path / "another") as another:
+        report = build_store(recipe, store, workers=on(another))
+        assert 0 < report.already_done < BLOCKS
+        assert report.built + report.already_done == BLOCKS
+    assert differences(store, reference) == []
+
+
+def another_checkout(folder: Path, change: tuple[str, str]) -> dict[str, str]:
+    """Variables of a worker that has another h2crop: the package with a text of its first module replaced."""
+    shutil.copytree(CHECKOUT / "h2crop_data", folder / "h2crop_data", ignore=shutil.ignore_patterns("__pycache__"))
+    (folder / "taxonomy").symlink_to(CHECKOUT / "taxonomy")
+    module = folder / "h2crop_data/__init__.py"
+    text = module.read_text(encoding="utf-8")
+    assert change[0] in text
+    module.write_text(text.replace(*change), encoding="utf-8")
+    return {"PYTHONPATH": str(folder)}
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (
+            (f'__version__ = "{__version__}"', '__version__ = "9.9"'),
+            rf"h2crop-data is 9\.9, here {__version__}.*install",
+        ),
+        (("__version__", "__version__"), None),
+        (("from __future__", "# Changed.\nfrom __future__"), r"the code of h2crop-data is \w+, here \w+: install"),
+    ],
+)
+def test_a_worker_with_another_h2crop_is_refused(
+    recipe: Recipe, tmp_path: Path, change: tuple[str, str], words: str | None
+) -> None:
+    other = another_checkout(tmp_path / "other", change)
+    with dask_cluster(tmp_path / "cluster", workers=1) as cluster:
+        [worker] = cluster.start_workers(other)
+        if words is None:
+            assert build_store(recipe, tmp_path / "store", workers=on(cluster)).built == BLOCKS
+            return
+        with pytest.raises(ClusterError, match=rf"worker {worker.address} of the cluster .* cannot build: .*{words}"):
+            build_store(recipe, tmp_path / "store", workers=on(cluster))
+    assert not list((tmp_path / "store").glob(".build/20*/*.json"))
+
+
+def test_a_worker_that_joins_later_is_checked_before_its_first_task(recipe: Recipe, tmp_path: Path) -> None:
+    other = another_checkout(tmp_path / "other", OTHER_VERSION)
+    store = tmp_path / "store"
+    with (
+        dask_cluster(tmp_path / "cluster", workers=1, environment=SLOW) as cluster,
+        building(recipe, store, cluster) as build,
+    ):
+        wait_for_blocks(store, 1, build)
+        [late] = cluster.start_workers(other)
+        with pytest.raises(ClusterError, match=rf"worker {late.address} cannot build: .*h2crop-data is 9\.9"):
+            build.result(PATIENCE)
+
+
+def test_a_worker_that_joins_later_takes_its_part(recipe: Recipe, reference: Path, tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    with dask_cluster(tmp_path / "cluster", workers=0) as cluster, building(recipe, store, cluster) as build:
+        wait_until(lambda: any(store.glob(".build/work/cluster/*/session.json")), lambda: "no session")
+        time.sleep(1)
+        cluster.start_workers({})
+        assert build.result(PATIENCE).built == BLOCKS
+    assert differences(store, reference) == []
+
+
+def test_blocks_that_fail_or_kill_workers_are_listed_and_the_others_built(
+    recipe: Recipe, reference: Path, tmp_path: Path
+) -> None:
+    faults = {"H2CROP_TEST_FAILING": "2022-1", "H2CROP_TEST_DEADLY": "2023-2"}
+    store = tmp_path / "store"
+    with dask_cluster(tmp_path / "cluster", workers=4, environment=faults) as cluster:
+        with pytest.raises(BuildError, match=r"2 of 8 blocks failed") as caught:
+            build_store(recipe, store, workers=on(cluster))
+        assert sum(worker.process.poll() == -signal.SIGKILL for worker in cluster.workers) == 3
+    failed = {(outcome.season, outcome.block): str(outcome.error) for outcome in caught.value.failed}
+    assert failed.keys() == {(2022, 1), (2023, 2)}
+    assert failed[2022, 1] == "cannot read what block 2022-1 needs"
+    assert "3 workers died while they worked on it (tcp://127.0.0.1:" in failed[2023, 2]
+    assert len(list(store.glob(".build/20*/*.json"))) == BLOCKS - 2
+    assert build_store(recipe, store, workers=1).built == 2
+    assert differences(store, reference) == []
+
+
+def test_a_folder_that_workers_do_not_see_is_refused(
+    cluster: DaskCluster, recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By this path every process has a folder of its own."""
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ClusterError, match=r"cannot build: it cannot read .*session\.json .*put it on shared storage"):
+        build_store(recipe, "/proc/self/cwd/store", workers=on(cluster))
+    with pytest.raises(ClusterError, match=r"its /proc/self/cwd/\S+ is not the scratch folder of this build: put it"):
+        build_store(recipe, tmp_path / "store", workers=on(cluster), scratch=Path("/proc/self/cwd"))
+
+
+def test_a_cluster_that_does_not_answer_is_named(recipe: Recipe, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"--dask localhost:8786: an address .* begins with tcp:// or tls://"):
+        build_store(recipe, tmp_path / "store", workers=Workers(1, "dask", "localhost:8786"))
