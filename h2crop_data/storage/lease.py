@@ -12,6 +12,8 @@ the number of the hold. Every state of it is unlike every other, so its ETag nam
 
 A builder that was stopped for a while and goes on sees by its clock that it cannot rely on the lease, and asks the
 server by renewing it. Either nobody took over meanwhile, and it goes on, or it learns who did, and ends.
+
+Worker processes have no lease. They know the `id` of their builder's hold and look at the lock before each write.
 """
 
 from __future__ import annotations
@@ -99,8 +101,8 @@ class FoundLock:
     modified: datetime
 
 
-class Lease:
-    """One hold on a store. Used by the threads of one process."""
+class StoreLock:
+    """The lock of a store, as the server has it."""
 
     def __init__(self, location: str, bucket: str, server: str | None, folder: str, patience: Patience) -> None:
         """location: the store as the user calls it. folder: what the keys of its `.build/` begin with."""
@@ -111,6 +113,85 @@ class Lease:
         quickly = replace(patience, connect=min(patience.connect, self.quick), request=self.quick)
         self.store = connect(bucket, server, quickly, retrying=False)
         self.key, self.clock_key = f"{folder}lock", f"{folder}clock"
+        self.changing = threading.Lock()
+
+    def look(self) -> FoundLock | None:
+        """The lock, None where there is none. Raises StoreError where it cannot be understood, RequestError."""
+        try:
+            found = obstore.get(self.store, self.key)
+            data, meta = found.bytes().to_bytes(), found.meta
+        except FileNotFoundError:
+            return None
+        try:
+            return FoundLock(Lock.decode(data), meta["e_tag"] or "", meta["last_modified"])
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise StoreError(
+                f"the lock of {self.location} ({self.key}) is damaged: {error}; delete it if no builder is at work"
+            ) from error
+
+    def age(self, found: FoundLock) -> float:
+        """Seconds since a state of the lock was written, by the server's clock, which has whole seconds."""
+        obstore.put(self.store, self.clock_key, b"", use_multipart=False)
+        now = obstore.head(self.store, self.clock_key)["last_modified"]
+        return (now - found.modified).total_seconds()
+
+
+class WatchedLease(StoreLock):
+    """The hold of a builder, as its worker processes see it: the server is asked before each write."""
+
+    def __init__(
+        self, location: str, bucket: str, server: str | None, folder: str, patience: Patience, hold: str
+    ) -> None:
+        """hold: the id of the hold."""
+        super().__init__(location, bucket, server, folder, patience)
+        self.hold = hold
+        #: The state of the lock at the last look, and when that was, by `moment()`.
+        self.seen: FoundLock | None = None
+        self.looked = 0.0
+        #: The state was not written before this, by `moment()`.
+        self.written_after = 0.0
+
+    def check(self) -> None:
+        """Return where the builder had the lease when this was called. Raises StoreError else, or RequestError."""
+        try:
+            patiently(self.try_to_check, self.quick)
+        except ConflictError as error:
+            raise self.over(str(error)) from error
+
+    def try_to_check(self) -> None:
+        """One look. Raises ConflictError where the lease is not renewed in time, which may pass."""
+        start = moment()
+        found = self.look()
+        if found is None:
+            raise self.over("its lock was deleted")
+        if found.lock.id != self.hold:
+            raise self.over(f"another builder ({found.lock.holder}) took over")
+        if found.lock.released:
+            raise self.over("it gave up its lock")
+        with self.changing:
+            if self.seen is None or found.etag != self.seen.etag:
+                # A new state was written after the last look.
+                self.written_after = self.looked
+            self.seen, self.looked = found, start
+            if moment() - self.written_after > found.lock.seconds:
+                self.written_after = moment() - self.age(found)
+            if moment() - self.written_after > found.lock.seconds:
+                raise ConflictError(f"its builder did not renew its lock for {found.lock.seconds:g} s (dead, cut off?)")
+
+    def over(self, reason: str) -> StoreError:
+        """The error of a process that would write for a hold that is over."""
+        return StoreError(
+            f"nothing is written to {self.location}: the build that this process works for is over ({reason}); "
+            "run the build again if it did not finish"
+        )
+
+
+class Lease(StoreLock):
+    """One hold on a store. Used by the threads of one process."""
+
+    def __init__(self, location: str, bucket: str, server: str | None, folder: str, patience: Patience) -> None:
+        """As of `StoreLock`."""
+        super().__init__(location, bucket, server, folder, patience)
         now = iso_now()
         self.lock = Lock(socket.gethostname(), os.getpid(), uuid.uuid4().hex, 0, patience.lease, now, now)
         self.etag: str | None = None
@@ -118,7 +199,6 @@ class Lease:
         self.relied_on_until = 0.0
         #: The error of a hold that somebody else has now.
         self.lost: StoreError | None = None
-        self.changing = threading.Lock()
         self.ended = threading.Event()
         self.renewer = threading.Thread(target=self.keep, name="lease", daemon=True)
 
@@ -153,8 +233,7 @@ class Lease:
         """Raise StoreError where a builder has the lease and its time is not over by the server's clock."""
         if found.lock.released:
             return
-        age = (self.server_time() - found.modified).total_seconds()
-        left = found.lock.seconds + CLOCK_STEPS - age
+        left = found.lock.seconds + CLOCK_STEPS - self.age(found)
         if left > 0:
             raise StoreError(
                 f"{self.location} is held by another builder ({found.lock.holder}); wait for it or end it "
@@ -237,25 +316,6 @@ class Lease:
         self.etag = put_if(self.store, self.key, lock.encode(), etag)
         self.lock = lock
         self.relied_on_until = start + RELIED_ON * lock.seconds
-
-    def look(self) -> FoundLock | None:
-        """The lock, None where there is none. Raises StoreError where it cannot be understood, RequestError."""
-        try:
-            found = obstore.get(self.store, self.key)
-            data, meta = found.bytes().to_bytes(), found.meta
-        except FileNotFoundError:
-            return None
-        try:
-            return FoundLock(Lock.decode(data), meta["e_tag"] or "", meta["last_modified"])
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise StoreError(
-                f"the lock of {self.location} ({self.key}) is damaged: {error}; delete it if no builder is at work"
-            ) from error
-
-    def server_time(self) -> datetime:
-        """The time by the server's clock, in whole seconds."""
-        obstore.put(self.store, self.clock_key, b"", use_multipart=False)
-        return obstore.head(self.store, self.clock_key)["last_modified"]
 
     def taken_over(self, found: FoundLock | None) -> StoreError:
         """The error of a builder that lost its hold."""

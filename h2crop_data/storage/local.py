@@ -1,26 +1,56 @@
-"""A store in a folder: temporary name, fsync, rename, fsync of the folder; the lock is the operating system's."""
+"""A store in a folder: temporary name, fsync, rename, fsync of the folder; the lock is the operating system's.
+
+**Nothing is written after a build gave up its lock, by whichever process.** Every hold has a folder of its own for
+temporary files, `.build/tmp/<token>`, and a storage that was held, or pickled while it was, makes its files there. Who
+gives up the lock, or takes it up after a builder that died, deletes that folder first. A file gets its name by a rename
+out of the folder: either that happens before, or the file and its folder are gone and the rename fails, however long
+its writer was stopped in between. Nobody waits for anybody.
+
+A builder that died deletes nothing. So before each rename a worker also looks whether somebody has the lock of
+`.build/tmp/<token>/holder`, which ends with the builder's process.
+"""
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import hashlib
 import os
 import shutil
+import time
 import uuid
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from h2crop_data.errors import MissingFileError, StoreError
 from h2crop_data.storage.storage import BUILD_FOLDER, LOCK, TEMPORARY, FileRecord, Storage
+
+#: In the folder of a hold: the file whose lock its builder has.
+HOLDER = "holder"
+#: What a folder that is being deleted is called, after its own name.
+OVER = ".over"
+#: Seconds after which a folder that cannot be emptied is given up.
+PATIENCE = 5.0
+#: Errors of a path of which a folder is gone, on this machine or on the server it lies on.
+GONE = (errno.ENOENT, errno.ESTALE)
 
 
 class LocalStorage(Storage):
     """A store in a folder."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, token: str = "") -> None:
+        """token: of the hold that files are written for; empty where they are written for none."""
         self.folder = Path(folder)
         self.location = str(folder)
+        self.token = token
+        #: Whether the hold is this object's own, and lasts.
+        self.is_holder = False
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Pickled with the token, without the hold."""
+        return {**self.__dict__, "is_holder": False}
 
     def read(self, name: str) -> bytes:
         try:
@@ -62,20 +92,32 @@ class LocalStorage(Storage):
         yield from files_below(str(self.folder / prefix), prefix)
 
     def write(self, name: str, parts: Iterable[bytes]) -> None:
+        with self.new_file(name) as partial, partial.open("wb") as file:
+            file.writelines(parts)
+            file.flush()
+            os.fsync(file.fileno())
+
+    @contextmanager
+    def new_file(self, name: str) -> Iterator[Path]:
+        """A temporary name: the file that is made there gets its own when the block ends. Raises StoreError."""
         target = self.folder / name
-        partial = self.partial_of(target)
+        partial = self.temporary_name(target)
         try:
+            if not self.token:
+                self.make_folder(partial.parent)
+            yield partial
+            self.check_hold()
             self.make_folder(target.parent)
-            self.make_folder(partial.parent)
-            with partial.open("wb") as file:
-                file.writelines(parts)
-                file.flush()
-                os.fsync(file.fileno())
             partial.replace(target)
+            # Where both names were the same file already, replacing did nothing.
+            partial.unlink(missing_ok=True)
             sync(target.parent)
-        except OSError as error:
+        except (OSError, StoreError) as error:
             with suppress(OSError):
                 partial.unlink(missing_ok=True)
+            if isinstance(error, StoreError):
+                raise
+            self.refuse_lost_folder(partial.parent, error)
             raise StoreError(
                 f"cannot write {target}: {error.strerror or error}; finished blocks are kept; fix it and run again"
             ) from error
@@ -84,7 +126,7 @@ class LocalStorage(Storage):
         path = self.folder / name
         try:
             self.refuse_links(*reversed(path.relative_to(self.folder).parents[:-1]))
-            path.unlink(missing_ok=True)
+            self.unlink(path)
             for parent in path.relative_to(self.folder).parents:
                 # A folder without files is no trace worth keeping.
                 if str(parent) not in (".", BUILD_FOLDER) and not any((self.folder / parent).iterdir()):
@@ -95,6 +137,20 @@ class LocalStorage(Storage):
             raise
         except OSError as error:
             raise self.cannot("delete", name, error) from error
+
+    def unlink(self, path: Path) -> None:
+        """Delete a file, for a hold by way of its folder: not after the hold is over. Raises OSError, StoreError."""
+        if not self.token or (path.is_dir() and not path.is_symlink()):
+            path.unlink(missing_ok=True)
+            return
+        self.check_hold()
+        aside = self.temporary_name(path)
+        try:
+            path.replace(aside)
+        except OSError as error:
+            self.refuse_lost_folder(aside.parent, error)
+            raise
+        aside.unlink(missing_ok=True)
 
     def describe(self, name: str) -> FileRecord:
         try:
@@ -109,24 +165,14 @@ class LocalStorage(Storage):
         if not isinstance(source, LocalStorage):
             self.write(name, [source.read(name)])
             return
-        target = self.folder / name
-        partial = self.partial_of(target)
-        try:
-            self.make_folder(target.parent)
-            self.make_folder(partial.parent)
+        with self.new_file(name) as partial:
             try:
                 os.link(source.folder / name, partial)
-            except OSError:
+            except OSError as error:
+                if isinstance(error, FileNotFoundError) and not source.exists(name):
+                    raise source.cannot("read", name, error) from error
                 shutil.copyfile(source.folder / name, partial)
                 sync(partial)
-            partial.replace(target)
-            # Where both names were the same file already, replacing did nothing.
-            partial.unlink(missing_ok=True)
-            sync(target.parent)
-        except OSError as error:
-            with suppress(OSError):
-                partial.unlink(missing_ok=True)
-            raise self.cannot("write", name, error) from error
 
     @contextmanager
     def hold(self) -> Iterator[None]:
@@ -157,12 +203,79 @@ class LocalStorage(Storage):
             lock.write(f"{os.getpid()}\n")
             lock.flush()
             self.remove_temporary()
-            yield
+            with self.folder_of_hold():
+                yield
+
+    @contextmanager
+    def folder_of_hold(self) -> Iterator[None]:
+        """Have a folder for the temporary files of a new hold, and the lock that shows that its builder lives."""
+        token = uuid.uuid4().hex
+        folder = self.folder / TEMPORARY / token
+        try:
+            folder.mkdir()
+            holder = (folder / HOLDER).open("x", encoding="utf-8")
+            fcntl.flock(holder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise StoreError(f"cannot write in {folder}: {error.strerror or error}") from error
+        try:
+            with holder:
+                self.token, self.is_holder = token, True
+                try:
+                    yield
+                finally:
+                    self.is_holder = False
+                    # While the lock lasts: workers would take its end for the death of their builder.
+                    with suppress(OSError):
+                        folder.rename(name_of_deleted(folder))
+        finally:
+            # What cannot be deleted now the next builder deletes; for workers the hold ended with its lock.
+            with suppress(OSError, StoreError):
+                remove_folder(folder)
+
+    def check_hold(self) -> None:
+        """Raise StoreError where files are written for a hold that is over, or whose builder died."""
+        if not self.token or self.is_holder:
+            return
+        holder = self.folder / TEMPORARY / self.token / HOLDER
+        try:
+            with holder.open("rb") as file:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return
+        except OSError as error:
+            if error.errno not in GONE:
+                raise
+            raise self.hold_is_over() from error
+        if not holder.exists():
+            raise self.hold_is_over()
+        raise StoreError(
+            f"nothing is written to {self.location}: the builder that this process works for died; run the build again "
+            "(if it is alive on another machine, flock does not work between the two: mount the file system so that "
+            "it does)"
+        )
+
+    def refuse_lost_folder(self, folder: Path, error: OSError) -> None:
+        """Raise StoreError where an error of a path came of the folder of a hold that is gone."""
+        if self.token and error.errno in GONE and not folder.is_dir():
+            raise self.hold_is_over() from error
+
+    def hold_is_over(self) -> StoreError:
+        """The error of a process that would write for a hold that was given up."""
+        return StoreError(
+            f"nothing is written to {self.location}: the build that this process works for is over (it gave up its "
+            "lock, or another builder took over); run the build again if it did not finish"
+        )
 
     def remove_temporary(self) -> None:
-        """Delete what dead attempts left under temporary names."""
-        for path in (self.folder / TEMPORARY).glob("*"):
-            shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink(missing_ok=True)
+        """Delete what dead attempts left under temporary names, and end holds whose builders died.
+
+        Raises StoreError where that cannot be done.
+        """
+        for path in list((self.folder / TEMPORARY).glob("*")):
+            if path.is_dir() and not path.is_symlink():
+                remove_folder(path)
+            else:
+                path.unlink(missing_ok=True)
 
     def refuse_links(self, *names: str | Path) -> None:
         """Refuse a symbolic link where files are deleted or emptied: they may be another store's. Raises StoreError."""
@@ -173,9 +286,9 @@ class LocalStorage(Storage):
                     "those it points to; replace the link by a folder or file of the store's own and run again"
                 )
 
-    def partial_of(self, target: Path) -> Path:
-        """A temporary name for a file being written."""
-        return self.folder / TEMPORARY / f"{target.name}.{uuid.uuid4().hex}.tmp"
+    def temporary_name(self, target: Path) -> Path:
+        """A temporary name for a file being written, in the folder of the hold."""
+        return self.folder / TEMPORARY / self.token / f"{target.name}.{uuid.uuid4().hex}.tmp"
 
     def make_folder(self, folder: Path) -> None:
         """Make a folder of the store, and its parents, durably."""
@@ -189,6 +302,37 @@ class LocalStorage(Storage):
         """The error to raise for one of the operating system."""
         kind = MissingFileError if isinstance(error, FileNotFoundError | NotADirectoryError) else StoreError
         return kind(f"cannot {verb} {self.where(name)}: {error.strerror or error}")
+
+
+def name_of_deleted(folder: Path) -> Path:
+    """What a folder is called while it is deleted."""
+    return folder if folder.suffix == OVER else folder.with_name(f"{folder.name}{OVER}")
+
+
+def remove_folder(folder: Path) -> None:
+    """Delete a folder in which others may be at work: once it is gone, none of its files can get another name.
+
+    Raises StoreError where it cannot be emptied.
+    """
+    # Who asks for the folder by its name finds it no more; what was begun before ends in a moment.
+    over = name_of_deleted(folder)
+    with suppress(FileNotFoundError):
+        folder.rename(over)
+    until = time.monotonic() + PATIENCE
+    while True:
+        try:
+            shutil.rmtree(over)
+        except OSError as error:
+            if not over.exists():
+                return
+            if time.monotonic() > until:
+                raise StoreError(
+                    f"cannot delete {over}: {error.strerror or error}; a process that was stopped may have a file open "
+                    f"there: find it with `lsof +D {over}`, end it and run again"
+                ) from error
+            time.sleep(0.01)
+        else:
+            return
 
 
 def sync(path: Path) -> None:

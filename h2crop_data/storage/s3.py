@@ -10,7 +10,8 @@ lost its hold between (2) and (3) ends there, even where its successor has not c
 does, it replaces what it finds. Equal bytes have equal ETags: writing a file as it was counts as not writing it.
 
 **`write` has no condition.** It is for files that say the same whoever writes them: the shards, sums and markers of a
-block. Worker processes, which have no lease, write nothing else.
+block. Worker processes, which have no lease, write nothing else. They look at the lock right before each write, and
+write nothing more once the builder that sent them gave it up, lost it or died.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from zarr.core.buffer import Buffer, BufferPrototype
 from zarr.storage import ObjectStore
 
 from h2crop_data.errors import MissingFileError, StoreError
-from h2crop_data.storage.lease import Lease
+from h2crop_data.storage.lease import Lease, WatchedLease
 from h2crop_data.storage.requests import (
     ConflictError,
     Patience,
@@ -68,8 +69,11 @@ def split_location(location: str) -> tuple[str, str]:
 class ObjectStorage(Storage):
     """A store below a prefix of an S3 bucket."""
 
-    def __init__(self, location: str, patience: Patience | None = None) -> None:
-        """Nothing is asked of the server yet. Raises StoreError for a URL or settings that make no sense."""
+    def __init__(self, location: str, patience: Patience | None = None, hold_id: str = "") -> None:
+        """Nothing is asked of the server yet. Raises StoreError for a URL or settings that make no sense.
+
+        hold_id: of the hold that files are written for; empty where they are written for none.
+        """
         self.location = location
         self.patience = patience or Patience()
         self.bucket, prefix = split_location(location)
@@ -77,12 +81,15 @@ class ObjectStorage(Storage):
         self.server = server_of_environment()
         self.store = connect(self.bucket, self.server, self.patience)
         self.lease: Lease | None = None
+        self.hold_id = hold_id
+        #: The hold that files are written for, where another process has it.
+        self.watched_lease: WatchedLease | None = None
         self.digests: dict[str, FileRecord] = {}
         self.keeping_digests = threading.Lock()
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Pickled without the lease: another process cannot hold the store."""
-        return ObjectStorage, (self.location, self.patience)
+        """Pickled without the lease: another process cannot hold the store, but see whether it is held."""
+        return ObjectStorage, (self.location, self.patience, self.hold_id)
 
     @cached_property
     def single_store(self) -> S3Store:
@@ -247,9 +254,16 @@ class ObjectStorage(Storage):
         self.ask(f"copy {source.where(name)} to", name, request)
 
     def check_lease(self) -> None:
-        """Raise StoreError where this object holds the store and cannot rely on that any more."""
+        """Raise StoreError where files are written for a hold, of this object or another process, that is over."""
         if self.lease is not None:
             self.lease.check()
+        elif self.hold_id:
+            if self.watched_lease is None:
+                build = self.key(f"{BUILD_FOLDER}/")
+                self.watched_lease = WatchedLease(
+                    self.location, self.bucket, self.server, build, self.patience, self.hold_id
+                )
+            self.watched_lease.check()
 
     @contextmanager
     def hold(self) -> Iterator[None]:
@@ -260,7 +274,7 @@ class ObjectStorage(Storage):
             )
         lease = Lease(self.location, self.bucket, self.server, self.key(f"{BUILD_FOLDER}/"), self.patience)
         lease.acquire()
-        self.lease = lease
+        self.lease, self.hold_id, self.watched_lease = lease, lease.lock.id, None
         try:
             yield
         finally:

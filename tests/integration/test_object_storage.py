@@ -12,6 +12,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -632,6 +633,75 @@ def test_a_builder_that_cannot_renew_is_told_why_and_goes_on_when_it_can(proxy: 
     assert storage.read("zarr.json") == CHANGED
 
 
+def test_a_worker_writes_nothing_after_its_build_gave_up_the_lock_lost_it_or_died(url: str) -> None:
+    storage = ObjectStorage(url)
+    ObjectStorage(f"{url}-other").write("2022/c.1", [b"of another store"])
+
+    def refuses(worker: ObjectStorage, why: str) -> None:
+        for act in (
+            lambda: worker.write("2022/c.1", [b"late"]),
+            lambda: worker.share("2022/c.1", ObjectStorage(f"{url}-other")),
+            lambda: worker.delete("2022/c.0"),
+        ):
+            with pytest.raises(StoreError, match=rf"nothing is written to {url}: .* is over \({why}"):
+                act()
+        assert ObjectStorage(url).exists("2022/c.0")
+        assert not ObjectStorage(url).exists("2022/c.1")
+
+    with storage.hold():
+        worker = pickle.loads(pickle.dumps(storage))
+        worker.write("2022/c.0", [b"x"])
+    early = pickle.loads(pickle.dumps(storage))
+    for late in (worker, early, storage):
+        refuses(late, "it gave up its lock")
+    with other_builder(url, lease=2) as builder:
+        # As the builder would have pickled its storage.
+        workers = [ObjectStorage(url, SHORT, lock_of(storage)["holder"]["id"]) for _ in range(3)]
+        for worker in workers[1:]:
+            worker.write("2022/c.0", [b"x"])
+        refuses(early, "another builder")
+        builder.kill()
+        builder.wait(60)
+        # Until its lease ran out nobody can tell that it died.
+        with pytest.raises(StoreError, match="did not renew its lock"):
+            go_on(lambda: workers[1].write("2022/c.0", [b"x"]))
+        for worker in workers:
+            refuses(worker, "its builder did not renew its lock for 2 s")
+        with hold_when_free(ObjectStorage(url)):
+            for worker in workers:
+                refuses(worker, rf"another builder \({lock_of(storage)['holder']['host']} process {os.getpid()}")
+    ObjectStorage(url).delete(LOCK)
+    refuses(workers[0], "its lock was deleted")
+
+
+def test_a_worker_asks_for_the_lock_once_a_file_and_seldom_for_the_clock(proxy: Proxy, url: str) -> None:
+    storage = ObjectStorage(url)
+    with storage.hold():
+        worker = pickle.loads(pickle.dumps(storage))
+        before = len(proxy.requests)
+        for number in range(8):
+            worker.write(f"2022/c.{number}", [b"x"])
+        asked = Counter((request.method, request.key.rpartition("/")[2]) for request in proxy.requests[before:])
+        assert asked["GET", "lock"] == 8
+        assert asked["PUT", "clock"] == asked["HEAD", "clock"] == 1
+        assert sum(count for (method, key), count in asked.items() if key.startswith("c.")) == 8
+        assert asked.total() == 18
+
+
+def test_a_worker_goes_on_for_longer_than_a_lease_while_its_builder_lives(url: str) -> None:
+    storage = ObjectStorage(url, SHORT)
+    with storage.hold():
+        worker, idle = (pickle.loads(pickle.dumps(storage)) for _ in range(2))
+        idle.write("2022/c.idle", [b"x"])
+        start, number = moment(), 0
+        while moment() - start < 5 or lock_of(storage)["renewals"] < 4:
+            assert moment() - start < 60, "the lease is not renewed"
+            worker.write(f"2022/c.{number}", [b"x"])
+            number += 1
+        idle.write("2022/c.idle", [b"y"])
+    assert ObjectStorage(url).read("2022/c.idle") == b"y"
+
+
 def test_a_process_that_does_not_hold_the_store_replaces_nothing(url: str) -> None:
     storage = ObjectStorage(url, Patience(lease=30, retry=20))
     with storage.hold():
@@ -754,8 +824,9 @@ def test_nothing_is_noticed_of_a_server_that_fails_every_tenth_request(proxy: Pr
             assert fresh.describe(name)["sha256"] == hashlib.sha256(shard).hexdigest()
             assert fresh.size(name) == 20_000
     assert first.read("zarr.json") == max(shards, key=lambda name: int(name.split(".")[1])).encode()
-    for name in shards:
-        second.delete(name)
+    with second.hold():
+        for name in shards:
+            second.delete(name)
     assert list(second.names("2022/")) == []
     assert len(proxy.requests) > 100
 

@@ -211,11 +211,11 @@ def state_of(store: Path) -> str:
 
 
 def contents(store: Path) -> dict[str, str]:
-    """Every file of a store and its hash; of markers without what the clock says, of the lock nothing."""
+    """Every file of a store and its hash; of markers without what the clock says, of locks nothing."""
     return {
         str(path.relative_to(store)): hashlib.sha256(steady(path)).hexdigest()
         for path in store.rglob("*")
-        if path.is_file() and path.name != "lock"
+        if path.is_file() and path.name not in ("lock", "holder")
     }
 
 

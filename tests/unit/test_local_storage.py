@@ -17,6 +17,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from small_disk import SMALL_DISK, mounted
+from temporary_files import unfinished
 
 from h2crop_data.errors import MissingFileError, StoreError
 from h2crop_data.storage.local import LocalStorage
@@ -38,12 +39,6 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of SMALL_DISK bytes."""
     with mounted(tmp_path / "disk") as folder:
         yield folder
-
-
-def unfinished(storage: LocalStorage) -> list[Path]:
-    """What lies under temporary names."""
-    folder = storage.folder / ".build/tmp"
-    return list(folder.iterdir()) if folder.is_dir() else []
 
 
 # Files
@@ -107,7 +102,7 @@ def test_folders_in_the_way_are_told(storage: LocalStorage) -> None:
         storage.write("2022/s2", [b"x"])
     with pytest.raises(StoreError, match="cannot write"):
         storage.write("2022/s2/c.0/below", [b"x"])
-    assert unfinished(storage) == []
+    assert unfinished(storage.folder) == []
     assert list(storage.names("2022/")) == [("2022/s2/c.0", 1)]
 
 
@@ -148,7 +143,7 @@ def test_deleting_leaves_no_empty_folder_and_touches_nothing_else(storage: Local
         storage.delete("zarr.json")
         storage.delete("zarr.json")
         storage.delete("no/such/folder")
-        assert [name for name, _ in storage.names()] == [".build/lock"]
+        assert [name for name, _ in storage.names() if name != f".build/tmp/{storage.token}/holder"] == [".build/lock"]
         storage.write("zarr.json", [b"again"])
 
 
@@ -180,7 +175,7 @@ def test_a_shared_file_is_one_file_on_disk(tmp_path: Path) -> None:
         second.share("2022/s2/c.0", first)
         assert (first.folder / "2022/s2/c.0").samefile(second.folder / "2022/s2/c.0")
         assert (first.folder / "2022/s2/c.0").stat().st_nlink == 2
-        assert unfinished(second) == []
+        assert unfinished(second.folder) == []
 
 
 def test_a_file_of_another_disk_is_copied(tmp_path: Path) -> None:
@@ -193,7 +188,7 @@ def test_a_file_of_another_disk_is_copied(tmp_path: Path) -> None:
         second.share("2022/s2/c.0", first)
         assert second.read("2022/s2/c.0") == b"pixels"
         assert (second.folder / "2022/s2/c.0").stat().st_nlink == 1
-        assert unfinished(second) == []
+        assert unfinished(second.folder) == []
     finally:
         subprocess.run(["rm", "-r", str(memory)], check=True)
 
@@ -236,13 +231,13 @@ def test_the_lock_says_which_process_holds_the_store_and_ends_with_it(storage: L
             with pytest.raises(StoreError, match=rf"held by another builder \(process {holder.pid}\)"), storage.hold():
                 pytest.fail("two builders hold one store")
             assert storage.read(".build/lock") == f"{holder.pid}\n".encode(), "the refused builder changed the lock"
-            assert len(unfinished(storage)) == 1, "the refused builder removed the other's file"
+            assert len(unfinished(storage.folder)) == 1, "the refused builder removed the other's file"
         finally:
             holder.kill()
         assert holder.wait(timeout=60) == -signal.SIGKILL
     with storage.hold():
         assert storage.read(".build/lock") == f"{os.getpid()}\n".encode()
-        assert unfinished(storage) == []
+        assert unfinished(storage.folder) == []
 
 
 def test_what_a_bug_left_half_written_is_gone_with_the_next_hold(storage: LocalStorage) -> None:
@@ -256,7 +251,7 @@ def test_what_a_bug_left_half_written_is_gone_with_the_next_hold(storage: LocalS
         (storage.folder / ".build/tmp/folder").mkdir()
         (storage.folder / ".build/tmp/folder/file").touch()
     with storage.hold():
-        assert unfinished(storage) == []
+        assert unfinished(storage.folder) == []
         assert not storage.exists("2022/c.0")
 
 
@@ -283,7 +278,7 @@ def test_a_link_in_the_place_of_what_the_builder_deletes_is_refused(
     link.unlink()
     (storage.folder / ".build").mkdir(exist_ok=True)
     with storage.hold():
-        assert unfinished(storage) == []
+        assert unfinished(storage.folder) == []
 
 
 def test_a_link_among_temporary_files_is_removed_and_what_it_points_to_stays(
@@ -299,7 +294,7 @@ def test_a_link_among_temporary_files_is_removed_and_what_it_points_to_stays(
         (temporary / "inside").mkdir()
         (temporary / "inside/folder").symlink_to(tmp_path / "other")
     with storage.hold():
-        assert unfinished(storage) == []
+        assert unfinished(storage.folder) == []
     assert (tmp_path / "other/thesis.tex").read_text(encoding="utf-8") == "dear diary"
 
 
@@ -332,7 +327,7 @@ def test_a_full_disk_leaves_what_was_there(small_disk: Path, tmp_path: Path) -> 
         ):
             with pytest.raises(StoreError, match=r"cannot write .*No space left on device"):
                 fill()
-            assert unfinished(storage) == []
+            assert unfinished(storage.folder) == []
         assert storage.read("2022/c.0") == b"old"
         assert not storage.exists("2022/c.1")
         storage.write("2022/c.1", [b"small"])
@@ -351,7 +346,7 @@ def test_a_file_larger_than_a_quota_is_told_and_leaves_nothing(storage: LocalSto
             resource.setrlimit(resource.RLIMIT_FSIZE, limits)
             signal.signal(signal.SIGXFSZ, ignored)
         assert storage.read("2022/c.0") == b"old"
-        assert unfinished(storage) == []
+        assert unfinished(storage.folder) == []
         storage.write("2022/c.0", [b"x" * 1200])
         assert storage.describe("2022/c.0")["sha256"] == hashlib.sha256(b"x" * 1200).hexdigest()
 

@@ -18,10 +18,11 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from small_disk import SMALL_DISK, mounted
+from temporary_files import unfinished
 
 from h2crop_data.cube.marker import REQUIRED as MARKER_KEYS
 from h2crop_data.cube.statistics import block_sums
-from h2crop_data.cube.writer import StoreBuilder, check_same_layout, hold_store
+from h2crop_data.cube.writer import check_same_layout, hold_store
 from h2crop_data.errors import PlanError, StoreError
 from h2crop_data.sources.formats import known_layout, layout_of_root
 from h2crop_data.storage.storage import canonical_json
@@ -39,11 +40,6 @@ with hold_store(Path(sys.argv[1])) as builder:
     print("held", flush=True)
     time.sleep(600)
 """
-
-
-def temporary(builder: StoreBuilder) -> Path:
-    """Where a local store keeps what is not finished."""
-    return Path(builder.location) / ".build/tmp"
 
 
 @contextmanager
@@ -86,7 +82,7 @@ def test_after_a_builder_was_killed_its_store_can_be_held_and_its_leftovers_are_
         assert holder.wait(timeout=60) == -signal.SIGKILL
     assert list((folder / ".build" / "tmp").iterdir())
     with hold_store(folder) as builder:
-        assert list(temporary(builder).iterdir()) == []
+        assert unfinished(Path(builder.location)) == []
         assert (folder / ".build" / "lock").read_text(encoding="utf-8").strip() == str(os.getpid())
 
 
@@ -127,7 +123,7 @@ def test_a_root_that_is_not_one_of_a_store_is_refused_and_left_alone(tmp_path: P
 def test_an_empty_folder_and_a_folder_that_is_not_there_become_stores(tmp_path: Path) -> None:
     for folder in (tmp_path, tmp_path / "deep" / "down"):
         with hold_store(folder) as builder:
-            assert temporary(builder).is_dir()
+            assert (Path(builder.location) / ".build/tmp").is_dir()
 
 
 def test_a_path_that_is_a_file_is_refused(tmp_path: Path) -> None:
@@ -144,7 +140,7 @@ def test_a_written_file_is_described_by_its_name_size_and_sha256(tmp_path: Path)
         entry = builder.describe(builder.write("2022/label/c.0", [b"ab", b"", b"cd"]))
         assert (tmp_path / "2022/label/c.0").read_bytes() == b"abcd"
         assert entry == {"path": "2022/label/c.0", "bytes": 4, "sha256": hashlib.sha256(b"abcd").hexdigest()}
-        assert list(temporary(builder).iterdir()) == []
+        assert unfinished(Path(builder.location)) == []
 
 
 def test_a_file_is_replaced_whole(tmp_path: Path) -> None:
@@ -166,7 +162,7 @@ def test_parts_that_fail_midway_leave_no_file(tmp_path: Path) -> None:
         with pytest.raises(StoreError, match=r"cannot write .*Input/output error"):
             builder.write("2022/label/c.0", parts())
         assert not (tmp_path / "2022/label/c.0").exists()
-        assert list(temporary(builder).iterdir()) == []
+        assert unfinished(Path(builder.location)) == []
 
 
 def test_a_block_is_one_file_an_array_and_the_same_bytes_every_time(tmp_path: Path) -> None:
@@ -207,7 +203,7 @@ def test_a_full_disk_is_told_and_leaves_nothing_of_the_file(small_disk: Path) ->
             builder.write("2022/label/c.0", [b"x" * (SMALL_DISK // 2)] * 4)
         assert str(small_disk / "store/2022/label/c.0") in str(raised.value)
         assert not (small_disk / "store/2022/label/c.0").exists()
-        assert list(temporary(builder).iterdir()) == []
+        assert unfinished(Path(builder.location)) == []
         assert (small_disk / "store/fits").stat().st_size == SMALL_DISK // 4
         builder.write("also fits", [b"x" * (SMALL_DISK // 4)])
 
@@ -222,7 +218,7 @@ def test_a_block_that_does_not_fit_is_told_and_can_be_written_once_there_is_room
     with hold_store(small_disk / "store") as builder, ThreadPoolExecutor(2) as pool:
         with pytest.raises(StoreError, match="No space left on device"):
             builder.write_block(2022, 0, arrays, layout, pool)
-        assert list(temporary(builder).iterdir()) == []
+        assert unfinished(Path(builder.location)) == []
         subprocess.run(["mount", "-o", "remount,size=8m", str(small_disk)], check=True)
         for name in builder.write_block(2022, 0, arrays, layout, pool):
             spec = layout.arrays()[name.split("/")[1]]
@@ -295,7 +291,8 @@ def test_garbage_is_removed(tmp_path: Path) -> None:
         (tmp_path / ".build/tmp/folder").mkdir()
         (tmp_path / ".build/tmp/folder/file").touch()
     with hold_store(tmp_path):
-        assert not list((tmp_path / ".build/tmp").iterdir())
+        assert unfinished(tmp_path) == []
+    assert list((tmp_path / ".build/tmp").iterdir()) == []
 
 
 def test_a_store_of_another_layout_is_refused_by_what_differs(tmp_path: Path) -> None:
