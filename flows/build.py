@@ -18,9 +18,10 @@ from prefect.cache_policies import NO_CACHE
 
 from h2crop_data.cube.writer import StoreBuilder, hold_store
 from h2crop_data.errors import CatalogError, ReadError
-from h2crop_data.pipeline.build import BuildReport, BuiltBlocks, RecordedPlans, build_blocks, recorded_plans
+from h2crop_data.pipeline.build import BuildReport, BuiltBlocks, build_blocks
 from h2crop_data.pipeline.engine import BlockOutcome, BuildError
 from h2crop_data.pipeline.plan import SeasonPlan
+from h2crop_data.pipeline.recording import RecordedPlans, recorded_plans
 from h2crop_data.pipeline.sealing import seal_store
 from h2crop_data.recipe.model import Recipe, load_recipe
 

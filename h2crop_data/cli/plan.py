@@ -43,7 +43,8 @@ def make(
     as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
 ) -> None:
     """Search the catalogs, choose scenes, cells and parcels, pin them, and show counts, bytes and time."""
-    from h2crop_data.pipeline.extension import explain_changes, plan_extensions
+    from h2crop_data.pipeline.changes import explain_changes
+    from h2crop_data.pipeline.extension import plan_extensions
     from h2crop_data.pipeline.plan import save_plan
     from h2crop_data.pipeline.planning import make_plan
 
