@@ -22,8 +22,9 @@ from h2crop_data.pipeline.planning import (
 )
 from h2crop_data.pipeline.survey import Survey
 from h2crop_data.recipe.model import Recipe
+from h2crop_data.sources.changes import ChangeKind, InputChange
 from h2crop_data.sources.registry import sources_of, used_sources
-from h2crop_data.sources.source import BlockInputs, ChangeKind, InputChange, Source
+from h2crop_data.sources.source import BlockInputs, Source
 from h2crop_data.storage.storage import Storage
 
 #: What to do about finished blocks whose inputs have changed: list them, or build their samples anew in new blocks.

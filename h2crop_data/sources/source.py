@@ -37,6 +37,7 @@ from h2crop_data.datasheet.words import SourceWords
 from h2crop_data.grid import Cell, CellRule, ProcessingTile
 from h2crop_data.progress import Progress
 from h2crop_data.recipe.model import Section, Split
+from h2crop_data.sources.changes import InputChange
 from h2crop_data.sources.readings import ReadCounts, Reading, ToRead
 from h2crop_data.sources.scenes import SceneDecision
 from h2crop_data.sources.scratch import Scratch
@@ -220,24 +221,6 @@ class MatchedBands:
     array: str
     red: int
     infrared: int
-
-
-#: Why a block would come out differently: scenes that are there now and were not when it was planned, or had not been
-#: acquired then; products that were processed again (`A -> B` where the name changed); scenes that are not used any
-#: more; other content, such as parcels, other settings, or a new version of the algorithm; what its scenes are matched with; scenes that could
-#: not be read when it was built; and what no source can say.
-ChangeKind = Literal[
-    "added", "acquired since", "reprocessed", "gone", "content", "settings", "algorithm", "matching", "unread", "other"
-]
-
-
-@dataclass(frozen=True)
-class InputChange:
-    """One way in which the inputs of a block differ from those it was built from."""
-
-    kind: ChangeKind
-    #: The scenes it is about, by id.
-    scenes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
