@@ -33,6 +33,8 @@ Changed = Literal["report", "rebuild"]
 NAMED = 10
 #: Why a block is built anew whose own inputs did not change.
 MATCHED_TOGETHER = "its scene is matched as a whole, and other blocks of it have other inputs"
+#: Why a block is kept although its inputs changed.
+LOST = "samples of it cannot be made today: their scene or labels are gone, or do not meet the recipe's limits any more"
 #: What a line calls each kind of change, before the scenes.
 WORDS: dict[ChangeKind, str] = {
     "added": "scenes that are there now and were not",
@@ -219,16 +221,8 @@ def unread_blocks(
 def lost_samples(plan: SeasonPlan, survey: Survey) -> dict[int, str]:
     """The blocks of a plan with samples that could not be made today, each with the reason to keep it."""
     candidates = {sighting(candidate) for candidate in survey.candidates}
-    lost: dict[int, list[str]] = defaultdict(list)
-    rows = zip(plan.samples["block"].tolist(), plan.samples["sample"], planned_sightings(plan), strict=True)
-    for block, sample, seen in rows:
-        if seen not in candidates:
-            lost[int(block)].append(sample)
-    return {
-        block: f"{len(samples)} of its samples cannot be made today, as their scene or labels are gone or do not meet "
-        f"the recipe's limits any more ({listing(samples, NAMED)})"
-        for block, samples in lost.items()
-    }
+    seen = zip(plan.samples["block"].tolist(), planned_sightings(plan), strict=True)
+    return {int(block): LOST for block, sample in seen if sample not in candidates}
 
 
 def built_together(plans: Sequence[SeasonPlan], survey: Survey, gone: Collection[int]) -> list[set[int]]:

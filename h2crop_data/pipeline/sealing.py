@@ -14,6 +14,7 @@ from h2crop_data import __version__
 from h2crop_data.cube.columns import in_declared_order, with_nullable_integers
 from h2crop_data.cube.release_numbers import current_attributes
 from h2crop_data.cube.retraction import REBUILT, SCENE_REASON, Retractions, complete_retractions
+from h2crop_data.cube.schema import StoreLayout
 from h2crop_data.cube.seal import seal
 from h2crop_data.cube.season import FinishedSeason, stacked_coordinates
 from h2crop_data.cube.statistics import total
@@ -155,7 +156,6 @@ def finished_season(
     """What sealing needs of a season, from its plans and the markers of its blocks, read one after the other."""
     season = parts[0].season
     retracted = with_replaced(retractions, parts).blocks.get(season, {})
-    current = current_parts(parts, retracted)
     blocks = pd.concat([blocks_of_part(plan) for plan in parts], ignore_index=True)
     numbers = blocks["block"].tolist()
     provenance: list[dict[str, Any]] = []
@@ -187,6 +187,8 @@ def finished_season(
     blocks = blocks.assign(**facts, retracted=[retracted.get(block, "") for block in numbers])
     kept = blocks[blocks["retracted"] == ""]
     digests = chain.from_iterable(filter(None, kept.get("dates", [])))
+    table = table_of_dates(builder.storage, digests, parts[-1].layout)
+    current = current_parts(parts, retracted, scenes_of_dates(table, parts[-1].layout))
     parcels = merged_parcels(current)
     released = samples[samples["block"].isin(kept["block"])]
     frames = frames_of_season(builder.storage, parts[-1], blocks, released, parcels, workers, kind, progress)
@@ -206,7 +208,7 @@ def finished_season(
             for split, of_split in kept.groupby("split", sort=True)
         },
         files=files,
-        dates=table_of_dates(builder.storage, digests, parts[-1].layout),
+        dates=table,
         frames=frames,
         recipe=parts[-1].recipe.as_written(),
         sources=sources,
@@ -220,10 +222,19 @@ def blocks_of_part(plan: SeasonPlan) -> pd.DataFrame:
     )
 
 
-def current_parts(parts: Sequence[SeasonPlan], retracted: Mapping[int, str]) -> list[SeasonPlan]:
+def scenes_of_dates(table: pd.DataFrame | None, layout: StoreLayout) -> set[str]:
+    """The scenes that a table of dates names."""
+    if table is None:
+        return set()
+    columns = [column.name for column in layout.date_columns() if column.scenes and column.name in table]
+    return {name for column in columns for names in table[column].dropna() for name in names}
+
+
+def current_parts(parts: Sequence[SeasonPlan], retracted: Mapping[int, str], of_dates: set[str]) -> list[SeasonPlan]:
     """The plans of a season without what only blocks needed that were rebuilt: scenes, parcels, what was read.
 
-    Plans none of whose blocks were rebuilt are as they were recorded, and so are all where no block is left.
+    of_dates: scenes that dates of the release were seen on. Plans none of whose blocks were rebuilt are as they were
+    recorded, and so are all where no block is left.
     """
     found = []
     for plan in parts:
@@ -233,11 +244,11 @@ def current_parts(parts: Sequence[SeasonPlan], retracted: Mapping[int, str]) -> 
         if not rebuilt:
             found.append(plan)
         elif live:
-            found.append(without_blocks(plan, live))
+            found.append(without_blocks(plan, live, of_dates))
     return found or list(parts)
 
 
-def without_blocks(plan: SeasonPlan, live: set[int]) -> SeasonPlan:
+def without_blocks(plan: SeasonPlan, live: set[int], of_dates: set[str]) -> SeasonPlan:
     """A plan with what its live blocks need alone: a scene that only others used is not taken."""
     samples = plan.samples[plan.samples["block"].isin(live)]
     pinned = {
@@ -245,9 +256,9 @@ def without_blocks(plan: SeasonPlan, live: set[int]) -> SeasonPlan:
         for source, _ in used_sources(plan.recipe)
     }
     used, dropped = (scenes_of_blocks(plan, blocks) for blocks in (live, set(plan.blocks["block"]) - live))
+    lost = dropped - used - of_dates
     scenes = [
-        replace(one, taken=False, reason=NOT_USED) if one.taken and one.id in dropped - used else one
-        for one in plan.scenes
+        replace(one, taken=False, reason=NOT_USED) if one.taken and one.id in lost else one for one in plan.scenes
     ]
     return replace(plan, samples=samples, pinned={**plan.pinned, **pinned}, scenes=scenes)
 

@@ -211,13 +211,14 @@ def test_samples_whose_scene_is_gone_today_are_kept(finished: TinyRegion, tmp_pa
     finished.add_sentinel2("S2_2022_9", "2022-09-05T10:50:00Z", 1500)
     recipe = finished.recipe(seasons=[2022])
     told = reported(recipe, store)
-    assert f"scenes that are not there or not used any more ({gone}) in 2 of them" in told or (
-        f"scenes that are not there or not used any more ({gone})" in told
+    assert (
+        f"enmap: other inputs today for 2 block(s) (2, 3): scenes that are not there or not used any more ({gone})"
+        in (told)
     )
     report = rebuild(recipe, store)
     assert (report.release, report.built) == (2, 2)
     assert "2 rebuilt, 2 kept" in "\n".join(report.changes)
-    assert "2 block(s) (2, 3) kept as they are: 2 of its samples cannot be made today" in "\n".join(report.changes)
+    assert "2 block(s) (2, 3) kept as they are: samples of it cannot be made today" in "\n".join(report.changes)
     new = values_of(store, 2022)
     assert new.keys() == old.keys()
     for name, sample in new.items():
@@ -382,7 +383,8 @@ def test_a_rebuild_killed_anywhere_is_completed_and_no_release_lacks_samples(
     assert read_index(store, "samples-2022")["sample"].is_unique
     finished_by_then = step.startswith(("write index", "write zarr", "delete"))
     assert_same_samples(released, new if finished_by_then else old)
-    assert validated(store) == []
+    left = [what for what in validated(store) if "of a release that is not finished" not in what]
+    assert left == []
     report = refresh_store(recipe, store, changed="rebuild", workers=1)
     assert report.release == between.release + (0 if finished_by_then else 1)
     assert_same_samples(values_of(store, 2022), new)
