@@ -19,9 +19,10 @@ from prefect.cache_policies import NO_CACHE
 from h2crop_data.cube.writer import StoreBuilder, hold_store
 from h2crop_data.errors import CatalogError, ReadError
 from h2crop_data.pipeline.block_run import BuiltBlocks, build_blocks
-from h2crop_data.pipeline.build import BuildReport, RecordedPlans, recorded_plans
+from h2crop_data.pipeline.build import BuildReport
 from h2crop_data.pipeline.engine import BlockOutcome, BuildError, Workers
 from h2crop_data.pipeline.plan import SeasonPlan
+from h2crop_data.pipeline.recording import RecordedPlans, recorded_plans
 from h2crop_data.pipeline.sealing import seal_store
 from h2crop_data.recipe.model import Recipe, load_recipe
 

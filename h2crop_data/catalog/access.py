@@ -19,13 +19,14 @@ from odc.geo.geobox import GeoBox
 from rasterio.enums import Resampling
 from rasterio.errors import RasterioError
 from rasterio.warp import reproject
-from rasterio.windows import Window
+from rasterio.windows import Window, intersect
+from shapely.geometry.base import BaseGeometry
 
 from h2crop_data.catalog.file_access import READING_ERRORS, access_to, opened_raster, remote_pieces
 from h2crop_data.catalog.item_facts import stated_offset
 from h2crop_data.catalog.items import acquired, finite_number
 from h2crop_data.errors import ReadError, SceneError
-from h2crop_data.grid import LONLAT
+from h2crop_data.grid import LONLAT, to_crs
 from h2crop_data.redaction import redacted_errors, without_secrets
 from h2crop_data.sentinel2.reflectance import NO_NUMBER, WRAPPED
 
@@ -178,6 +179,28 @@ def read_window(
             return dataset.read(list(bands) if bands else None, window=window), dataset.nodata
 
     return retried(read, href, remote=is_remote(href))
+
+
+def try_file(href: str, place: BaseGeometry) -> None:
+    """Read what a file has of a place (longitude, latitude), or one of its tiles where that is none of it.
+
+    Of a file that is no raster all is read. Raises ReadError or SceneError where that fails.
+    """
+    if href.lower().endswith((".xml", ".json")):
+        read_text(href)
+        return
+
+    def read() -> None:
+        with opened(href) as dataset:
+            grid = grid_of(dataset)
+            bounds = to_crs(place, LONLAT, str(grid.crs)).bounds
+            rows, columns = dataset.block_shapes[0]
+            tile = Window(0, 0, min(columns, dataset.width), min(rows, dataset.height))
+            whole = Window(0, 0, dataset.width, dataset.height)
+            wanted = dataset.window(*bounds).round_offsets().round_lengths()
+            dataset.read(window=wanted.intersection(whole) if intersect(wanted, whole) else tile)
+
+    retried(read, href, remote=is_remote(href))
 
 
 def read_coarsely(asset: pystac.Asset, side: int, *, pauses: Sequence[float] = PAUSES) -> tuple[NDArray[Any], GeoBox]:

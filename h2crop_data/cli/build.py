@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -27,6 +27,10 @@ def build(
     extend: Annotated[
         bool, typer.Option("--extend", help="Search again for seasons the store has, and add what is new.")
     ] = False,
+    changed: Annotated[
+        Literal["report", "rebuild"],
+        typer.Option(help="Blocks with other inputs today: list them, or build their samples anew (--extend)."),
+    ] = "report",
     workers: Annotated[int | None, typer.Option(min=1, help="Blocks at a time (default: one a core).")] = None,
     processes: Annotated[bool, typer.Option("--processes", help="Workers are processes instead of threads.")] = False,
     dask: Annotated[
@@ -45,8 +49,8 @@ def build(
     given: Recipe | Path
     if names_a_folder(source):
         given = Path(source)
-        if season or extend:
-            raise UsageError("--season and --extend go with a recipe; a plan has its seasons and samples")
+        if season or extend or changed == "rebuild":
+            raise UsageError("--season, --extend and --changed go with a recipe; a plan has its seasons and samples")
     else:
         given = load_recipe(source)
         if season:
@@ -61,6 +65,7 @@ def build(
             given,
             out,
             extend=extend,
+            changed=changed,
             workers=chosen_workers(workers, processes, dask),
             scratch=scratch,
             scratch_bytes=int(scratch_gb * 1e9),

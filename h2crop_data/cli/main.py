@@ -22,6 +22,7 @@ from h2crop_data.cli import (
     plan,
     providers,
     recipe,
+    refresh,
     relabel,
     retract,
     simulate,
@@ -43,6 +44,7 @@ app.add_typer(plan.app, name="plan")
 app.add_typer(enmap.app, name="enmap")
 app.add_typer(providers.app, name="providers")
 app.command("build")(build.build)
+app.command("refresh")(refresh.refresh)
 app.command("inspect")(inspect.inspect)
 app.command("validate")(validate.validate)
 app.command("compare")(compare.compare)

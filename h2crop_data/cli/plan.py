@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from typer.core import TyperGroup
@@ -40,10 +40,15 @@ def make(
     extend: Annotated[
         str | None, typer.Option(help="A store: plan only what it does not have, and report what has changed since.")
     ] = None,
+    changed: Annotated[
+        Literal["report", "rebuild"],
+        typer.Option(help="With --extend: list blocks with other inputs today, or plan their samples anew."),
+    ] = "report",
     as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
 ) -> None:
     """Search the catalogs, choose scenes, cells and parcels, pin them, and show counts, bytes and time."""
-    from h2crop_data.pipeline.extension import explain_changes, plan_extensions
+    from h2crop_data.pipeline.changes import explain_changes
+    from h2crop_data.pipeline.extension import plan_extensions
     from h2crop_data.pipeline.plan import save_plan
     from h2crop_data.pipeline.planning import make_plan
 
@@ -52,16 +57,18 @@ def make(
         chosen = chosen.for_seasons(season)
     if out is None and extend is None:
         raise UsageError("give --out PLAN, or --extend STORE to look at what would be added")
+    if changed == "rebuild" and extend is None:
+        raise UsageError("--changed goes with --extend STORE")
     notes: list[str] = []
     plans = []
     with progress_line(quiet=as_json) as progress:
         if extend is None:
             plans = [make_plan(chosen, year, progress) for year in sorted(chosen.seasons)]
         else:
-            for found in plan_extensions(chosen, extend, progress):
+            for found in plan_extensions(chosen, extend, progress, changed=changed):
                 plans += [found.plan] if found.plan else []
                 lines = [] if found.plan else ["the store has every sample of the recipe; nothing to add"]
-                lines += explain_changes(chosen, found.changed, extend)
+                lines += explain_changes(chosen, found.changed, extend, changed)
                 if found.not_compared:
                     lines.append(f"{found.not_compared} block(s) lie on ground the recipe leaves out: not compared")
                 notes += [f"season {found.season}: {line}" for line in lines]

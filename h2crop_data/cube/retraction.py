@@ -17,6 +17,8 @@ from h2crop_data.storage.storage import BUILD_FOLDER, Storage, canonical_json
 RETRACTED = f"{BUILD_FOLDER}/retracted.json"
 #: What the reason of a retracted scene begins with in the scenes index.
 SCENE_REASON = "retracted: "
+#: What the reason of a block begins with whose samples were built anew in others: the plan of those says so itself.
+REBUILT = "rebuilt as block"
 #: Of so many lost retractions an error names each.
 NAMED = 10
 
@@ -91,13 +93,16 @@ def complete_retractions(files: Storage) -> Retractions:
 
 
 def released_retractions(files: Storage) -> Retractions:
-    """What the newest release of a store keeps out, by its index; nothing before the first."""
+    """What was retracted from the newest release of a store, by its index; nothing before the first.
+
+    Blocks that were rebuilt are not among them: plans say which these are.
+    """
     found = Retractions()
     attributes = current_attributes(files)
     if attributes is None:
         return found
     for season, block, reason in index_rows(files, attributes, "blocks", ["season", "block", "retracted"]):
-        if reason:
+        if reason and not reason.startswith(REBUILT):
             found.blocks.setdefault(season, {})[block] = reason
     for scene, reason in index_rows(files, attributes, "scenes", ["id", "reason"]):
         if reason.startswith(SCENE_REASON):

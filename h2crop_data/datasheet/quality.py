@@ -8,6 +8,7 @@ from typing import Any
 
 from h2crop_data.constants import BACKGROUND, TIERS, UNKNOWN
 from h2crop_data.cube.index import IndexTables
+from h2crop_data.cube.retraction import REBUILT
 from h2crop_data.cube.schema import StoreLayout
 from h2crop_data.datasheet.facts import (
     class_names,
@@ -132,11 +133,16 @@ def with_reasons(counts: dict[str, int], words: dict[str, str]) -> str:
     return f"{total} ({', '.join(reasons)})" if reasons else total
 
 
+def without_block(reason: str) -> str:
+    """Why a block is kept out; of one that was rebuilt without the numbers of the new blocks, which differ."""
+    return f"rebuilt: {reason.split(': ', 1)[-1]}" if reason.startswith(REBUILT) else reason
+
+
 def kept_out(tables: IndexTables) -> list[str]:
-    """Retracted blocks."""
+    """Retracted blocks, and those that were rebuilt."""
     places: dict[str, list[str]] = defaultdict(list)
     for row in tables.blocks[is_retracted(tables.blocks)].to_dict("records"):
-        places[str(row["retracted"])].append(f"block {row['block']} of {row['season']}")
+        places[without_block(str(row["retracted"]))].append(f"block {row['block']} of {row['season']}")
     total = sum(map(len, places.values()))
     lines = [
         f"Blocks retracted after they were built, and no part of this release: {count(total) if total else 'none'}."

@@ -10,11 +10,11 @@ import pandas as pd
 
 from h2crop_data.cube.reading import read_index, store_attributes
 from h2crop_data.cube.release_numbers import current_attributes, index_files_by_release
-from h2crop_data.cube.retraction import Retractions
+from h2crop_data.cube.retraction import REBUILT, Retractions
 from h2crop_data.cube.writer import StoreBuilder, hold_store
 from h2crop_data.errors import PlanError
 from h2crop_data.pipeline.extension import kept_plans
-from h2crop_data.pipeline.plan import SeasonPlan
+from h2crop_data.pipeline.plan import SeasonPlan, with_replaced
 from h2crop_data.pipeline.sealing import seal_store
 from h2crop_data.sources.formats import layout_of_root
 from h2crop_data.storage.location import open_storage
@@ -53,9 +53,14 @@ def find_retraction(store: str | Path, blocks: Mapping[int, Sequence[int]], scen
     Raises PlanError for a block or scene the store does not have.
     """
     files = open_storage(store)
-    return retraction_in(
-        kept_plans(files, ()), Retractions.read(files), str(store), blocks, scenes, scenes_of_masks(store)
-    )
+    plans = kept_plans(files, ())
+    gone = with_replaced(Retractions.read(files), finished_plans(StoreBuilder(files), plans))
+    return retraction_in(plans, gone, str(store), blocks, scenes, scenes_of_masks(store))
+
+
+def finished_plans(builder: StoreBuilder, plans: Sequence[SeasonPlan]) -> list[SeasonPlan]:
+    """The plans all of whose blocks are done: what the others replace is still in the release."""
+    return [plan for plan in plans if builder.has_markers(plan.season, plan.blocks["block"].tolist())]
 
 
 def scenes_of_masks(store: str | Path) -> dict[str, set[tuple[int, int]]]:
@@ -129,10 +134,14 @@ def retract_from_store(
     """
     if not reason.strip():
         raise PlanError("give a reason: it is stored permanently in the index")
+    if reason.startswith(REBUILT):
+        raise PlanError(f"a reason must not begin with {REBUILT!r}: these are blocks that `--changed rebuild` replaced")
     with hold_store(store) as builder:
         retractions = Retractions.read(builder.storage)
         of_masks = scenes_of_masks(store)
-        found = retraction_in(kept_plans(builder.storage, ()), retractions, str(store), blocks, scenes, of_masks)
+        plans = kept_plans(builder.storage, ())
+        gone = with_replaced(retractions, finished_plans(builder, plans))
+        found = retraction_in(plans, gone, str(store), blocks, scenes, of_masks)
         for season, numbers in found.blocks.items():
             if not builder.has_markers(season, numbers):
                 raise PlanError(f"{store}: not all of these blocks of {season} are done; finish the build first")
@@ -149,8 +158,8 @@ def retract_from_store(
 def prune_store(store: str | Path, keep: Sequence[int]) -> PruneReport:
     """Delete every release but the newest and those to keep, and the shards that only they needed.
 
-    Such shards are those of retracted blocks; nothing else of a store ever falls out of use. May be interrupted and
-    run again. Raises PlanError for a release to keep that is not there.
+    Such shards are those of retracted and of rebuilt blocks; nothing else of a store ever falls out of use. May be
+    interrupted and run again. Raises PlanError for a release to keep that is not there.
     """
     with hold_store(store) as builder:
         newest = int(store_attributes(store)["release"])
@@ -173,10 +182,11 @@ def prune_store(store: str | Path, keep: Sequence[int]) -> PruneReport:
 
 
 def unneeded_shards(builder: StoreBuilder, store: str | Path, kept: Sequence[int]) -> list[tuple[str, int]]:
-    """The shards of retracted blocks that no kept release has, with their sizes."""
+    """The shards of retracted and of rebuilt blocks that no kept release has, with their sizes."""
     needed = {path for release in kept for path in read_index(store, "manifest", release)["path"]}
     shards = []
-    for season, blocks in Retractions.read(builder.storage).blocks.items():
+    gone = with_replaced(Retractions.read(builder.storage), kept_plans(builder.storage, ()))
+    for season, blocks in gone.blocks.items():
         sizes = builder.sizes(season)
         for marker in builder.read_markers(season, sorted(blocks)):
             paths = [file["path"] for file in marker["files"]] if marker else []

@@ -29,7 +29,7 @@ from h2crop_data.pipeline.engine import (
     open_pool,
     run_blocks,
 )
-from h2crop_data.pipeline.plan import SeasonPlan
+from h2crop_data.pipeline.plan import SeasonPlan, with_replaced
 from h2crop_data.pipeline.planning import with_unit_results
 from h2crop_data.pipeline.schedule import SCRATCH_BYTES, Schedule, SeasonCell, WaitingParts
 from h2crop_data.pipeline.units import scratch_folder, work_folder
@@ -304,9 +304,10 @@ def pending_blocks(builder: StoreBuilder, plans: Sequence[SeasonPlan]) -> list[t
     Raises PlanError for a finished block whose inputs are not those of the plan, or one that cannot be built any more.
     """
     pending = []
+    retractions = with_replaced(Retractions.read(builder.storage), plans)
     for season, of_season in groupby(plans, key=lambda plan: plan.season):
         sizes = builder.sizes(season)
-        gone = Retractions.read(builder.storage).blocks.get(season, {})
+        gone = retractions.blocks.get(season, {})
         for plan in of_season:
             rows = [row for row in plan.blocks.to_dict("records") if row["block"] not in gone]
             markers = builder.read_markers(season, [row["block"] for row in rows])

@@ -1,47 +1,47 @@
-"""Growing a store: what it holds already, what a recipe would add, and what has changed since."""
+"""Growing a store: what it holds already, and what a recipe would add or build anew."""
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
+from datetime import date
 from typing import Any
 
-from h2crop_data.constants import NONE
-from h2crop_data.cube.retraction import Retractions, complete_retractions
+from h2crop_data.cube.retraction import REBUILT, Retractions, complete_retractions
 from h2crop_data.errors import PlanError
-from h2crop_data.pipeline.plan import PLAN_FOLDER, SeasonPlan, kept_parts, load_plan, season_of_part
-from h2crop_data.pipeline.planning import NothingNewError, block_places, plan_of, with_hashes, with_source_columns
-from h2crop_data.pipeline.survey import Known, Survey, survey_season
+from h2crop_data.pipeline.changes import Changed, ChangedBlock, built_together, find_changes
+from h2crop_data.pipeline.plan import (
+    PLAN_FOLDER,
+    SeasonPlan,
+    kept_parts,
+    load_plan,
+    season_of_part,
+    with_replaced,
+)
+from h2crop_data.pipeline.planning import NothingNewError, plan_of, planned_sightings
+from h2crop_data.pipeline.seasons import check_season, planning_date, today_utc
+from h2crop_data.pipeline.survey import Known, survey_season
 from h2crop_data.pipeline.units import WorkFolder, temporary_work
 from h2crop_data.progress import Progress, silent
 from h2crop_data.recipe.model import Recipe
-from h2crop_data.sources.registry import sources_of, used_sources
 from h2crop_data.storage.location import open_storage
 from h2crop_data.storage.storage import Storage
 
 
 @dataclass(frozen=True)
-class ChangedBlock:
-    """A block whose inputs are not those any more that it was built from."""
-
-    season: int
-    block: int
-    #: Array groups that would come out differently.
-    groups: tuple[str, ...]
-
-
-@dataclass(frozen=True)
 class Extension:
-    """What a recipe would add to a season of a store."""
+    """What a recipe would add to a season of a store, and build anew."""
 
     season: int
     #: None where there is nothing to add.
     plan: SeasonPlan | None
-    #: Blocks of the store whose inputs have changed; nothing is done about them unless it is asked for.
+    #: Blocks of the store that would come out differently today; what the plan replaces is built anew.
     changed: list[ChangedBlock]
     #: Blocks of the store on ground the recipe did not look at, so that nothing can be said of them.
     not_compared: int
+    #: Samples of the plan that the store does not have.
+    new_samples: int = 0
 
 
 def kept_plans(files: Storage, declared: Collection[int] | None = None) -> list[SeasonPlan]:
@@ -53,11 +53,10 @@ def kept_plans(files: Storage, declared: Collection[int] | None = None) -> list[
 
 
 def known_of(kept: Sequence[SeasonPlan], season: int, retractions: Retractions) -> Known:
-    """What the plans of a store say that a further plan of a season must agree with."""
+    """What the plans of a store say that a further plan of a season must agree with, but for its samples."""
     own = [plan for plan in kept if plan.season == season]
     return Known(
         squares={square: split for plan in kept for square, split in plan.squares.items()},
-        seen=frozenset(seen for plan in own for seen in sightings(plan, retractions.blocks.get(season, {}))),
         first_block=sum(len(plan.blocks) for plan in own),
         pinned=pinned_by_source(own),
         retracted=dict(retractions.scenes),
@@ -73,13 +72,21 @@ def pinned_by_source(plans: Sequence[SeasonPlan]) -> dict[str, list[Any]]:
     return by_source
 
 
-def sightings(plan: SeasonPlan, retracted: Mapping[int, str]) -> set[tuple[str, str]]:
-    """Cell and datatake of every sample of a plan whose block was not retracted."""
-    datatakes = {NONE: ""}
-    for source in sources_of(plan.recipe):
-        datatakes |= source.datatakes(plan.pinned[source.name])
-    samples = plan.samples[~plan.samples["block"].isin(list(retracted))]
-    return {(cell, datatakes[scene]) for cell, scene in zip(samples["cell"], samples["scene"], strict=True)}
+def seen_samples(
+    own: Sequence[SeasonPlan], gone: Collection[int], replaced: Collection[int], *, bring_back: bool
+) -> frozenset[tuple[str, str]]:
+    """Cell and datatake of the samples that must not be planned again.
+
+    own: the plans of a season. gone: blocks that were retracted or replaced; bring_back: whether their samples may be
+    planned again. replaced: blocks to build anew.
+    """
+    live: set[tuple[str, str]] = set()
+    retracted: set[tuple[str, str]] = set()
+    again: set[tuple[str, str]] = set()
+    for plan in own:
+        for block, seen in zip(plan.samples["block"].tolist(), planned_sightings(plan), strict=True):
+            (again if block in replaced else retracted if block in gone else live).add(seen)
+    return frozenset(live if bring_back else live | (retracted - again))
 
 
 def extend_season(
@@ -87,86 +94,74 @@ def extend_season(
     season: int,
     kept: Sequence[SeasonPlan],
     retractions: Retractions,
+    files: Storage,
     work: WorkFolder,
+    *,
+    changed: Changed = "report",
+    today: date,
+    bring_back: bool = True,
     progress: Progress = silent,
 ) -> Extension:
-    """What a recipe would add to a season, beside the plans a store keeps. Raises PlanError as planning does."""
+    """What a recipe would add to a season, beside the plans a store keeps. Raises PlanError as planning does.
+
+    retractions: as the store records them. changed: whether blocks with other inputs are planned anew. bring_back:
+    whether samples of blocks that were retracted are planned again.
+    """
+    own = [plan for plan in kept if plan.season == season]
+    gone = with_replaced(retractions, own).blocks.get(season, {})
     known = known_of(kept, season, retractions)
     survey = survey_season(recipe, season, known, work, progress)
-    own = [plan for plan in kept if plan.season == season]
-    changed: list[ChangedBlock] = []
-    not_compared = 0
-    for plan in own:
-        comparable = blocks_on(plan, survey, retractions.blocks.get(season, {}))
-        not_compared += len(plan.blocks) - len(comparable)
-        changed += changed_blocks(plan, comparable, survey)
+    found = find_changes(own, survey, gone, files, probe=changed == "rebuild")
+    replaced: dict[int, str] = {}
+    if changed == "rebuild" and any(not one.kept for one in found.changed):
+        replaced = found.rebuilt(built_together(own, survey, gone))
+    known = replace(known, seen=seen_samples(own, gone.keys(), replaced.keys(), bring_back=bring_back))
     try:
-        return Extension(season, plan_of(survey, known), changed, not_compared)
+        plan = plan_of(survey, known, planned=planning_date(season, today))
     except NothingNewError:
-        return Extension(season, None, changed, not_compared)
+        return Extension(season, None, found.changed, found.not_compared)
+    before = sum(int(part.samples["block"].isin(list(replaced)).sum()) for part in own)
+    plan = replace(plan, replaces=reasons_in_index(plan, own, replaced))
+    return Extension(season, plan, found.changed, found.not_compared, len(plan.samples) - before)
 
 
-def plan_extensions(recipe: Recipe, store: str, progress: Progress = silent) -> list[Extension]:
+def reasons_in_index(plan: SeasonPlan, own: Sequence[SeasonPlan], replaced: dict[int, str]) -> dict[int, str]:
+    """The blocks that a plan replaces, with the reason that the index gives: where their samples are, and why."""
+    new = dict(zip(plan.samples["sample"], plan.samples["block"].tolist(), strict=True))
+    reasons = {}
+    for part in own:
+        samples = part.samples[part.samples["block"].isin(list(replaced))]
+        for block, names in samples.groupby("block")["sample"]:
+            numbers = sorted({new[name] for name in names})
+            reasons[int(block)] = f"{REBUILT} {', '.join(map(str, numbers))}: {replaced[int(block)]}"
+    return reasons
+
+
+def plan_extensions(
+    recipe: Recipe,
+    store: str,
+    progress: Progress = silent,
+    *,
+    changed: Changed = "report",
+    today: date | None = None,
+) -> list[Extension]:
     """What a recipe would add to each of its seasons of a store, which is only looked at.
 
-    Raises PlanError as planning does, StoreError where the record of what was retracted is lost.
+    changed, today: as for `build_store`. Raises PlanError as planning does, StoreError where the record of what was
+    retracted is lost.
     """
-    files = open_storage(store)
+    files, day = open_storage(store), today or today_utc()
     kept = kept_plans(files, recipe.seasons)
     if not kept:
         raise PlanError(f"{store} has no plans of its own ({PLAN_FOLDER}/): only a store that was built here can grow")
     retractions = complete_retractions(files)
+    found = []
     with temporary_work() as work:
-        return [extend_season(recipe, season, kept, retractions, work, progress) for season in sorted(recipe.seasons)]
-
-
-def blocks_on(plan: SeasonPlan, survey: Survey, retracted: Mapping[int, str]) -> set[int]:
-    """The blocks of a plan all of whose cells the survey looked at."""
-    looked_at = {cell.id for cell in survey.squares}
-    missed = set(plan.samples["block"][~plan.samples["cell"].isin(looked_at)])
-    return set(plan.blocks["block"]) - missed - set(retracted)
-
-
-def changed_blocks(plan: SeasonPlan, blocks: set[int], survey: Survey) -> list[ChangedBlock]:
-    """Those of some blocks of a plan that would be built from other inputs today."""
-    # Retracted ones too: what a scene is matched with follows from all blocks of the plan.
-    seen = blocks | blocks_on(plan, survey, {})
-    samples = plan.samples[plan.samples["block"].isin(seen)]
-    rows = plan.blocks[plan.blocks["block"].isin(seen)].reset_index(drop=True)
-    if not blocks:
-        return []
-    # With the sources of the survey; of those the plan has more, what it pinned.
-    pinned = {**plan.pinned, **survey.pinned}
-    today = with_source_columns(used_sources(survey.recipe), pinned, rows, block_places(samples))
-    again = with_hashes(
-        replace(
-            plan,
-            recipe=survey.recipe,
-            samples=samples,
-            blocks=today,
-            scenes=survey.scenes,
-            pinned=pinned,
-            taxonomy_hash=survey.taxonomy.hash,
-        )
-    )
-    groups = [source.group for source in sources_of(survey.recipe)]
-    changed = []
-    for old, new in zip(rows.to_dict("records"), again.to_dict("records"), strict=True):
-        differing = tuple(group for group in groups if old.get(f"hash_{group}") != new[f"hash_{group}"])
-        if differing and old["block"] in blocks:
-            changed.append(ChangedBlock(plan.season, int(old["block"]), differing))
-    return changed
-
-
-def explain_changes(recipe: Recipe, changed: Sequence[ChangedBlock], store: str) -> list[str]:
-    """What changed, by array group, and what can be asked for."""
-    lines = []
-    for source in sources_of(recipe):
-        blocks = [block.block for block in changed if source.group in block.groups]
-        if blocks:
-            shown = ", ".join(map(str, blocks[:5])) + (", …" if len(blocks) > 5 else "")
-            lines.append(
-                f"{source.group}: other inputs today for {len(blocks)} block(s) ({shown}); kept as they are; "
-                f"{source.remedy.format(store=store)}"
+        for season in sorted(recipe.seasons):
+            check_season(recipe, season, day)
+            found.append(
+                extend_season(
+                    recipe, season, kept, retractions, files, work, changed=changed, today=day, progress=progress
+                )
             )
-    return lines
+    return found

@@ -11,13 +11,16 @@ from __future__ import annotations
 import io
 import shutil
 import uuid
+from collections.abc import Iterable
 from dataclasses import dataclass, field
+from datetime import date
 from pathlib import Path
 from typing import Any
 
 import geopandas as gpd
 import pandas as pd
 
+from h2crop_data.cube.retraction import Retractions
 from h2crop_data.cube.schema import StoreLayout
 from h2crop_data.errors import PlanError
 from h2crop_data.recipe.model import Recipe, parse_recipe
@@ -46,6 +49,9 @@ class SeasonPlan:
     algorithm: version of the algorithm of each array group that the input hashes were made for.
     squares: the split of every square this plan decided on.
     split_problems: in words, what the split of the samples could not be made to meet.
+    replaces: blocks of earlier parts of the season whose samples are planned anew here, each with the reason. They
+    leave the release in which all blocks of this part are.
+    planned: when it was made, of a season that was not complete then; None for others.
     """
 
     season: int
@@ -59,6 +65,8 @@ class SeasonPlan:
     algorithm: dict[str, int]
     squares: dict[tuple[int, int], str]
     split_problems: list[str] = field(default_factory=list)
+    replaces: dict[int, str] = field(default_factory=dict)
+    planned: date | None = None
 
     @property
     def first_block(self) -> int:
@@ -85,6 +93,11 @@ class SeasonPlan:
             "algorithm": self.algorithm,
             "split_problems": self.split_problems,
         }
+        # Plans without these say what they said before there were any.
+        if self.replaces:
+            facts["replaces"] = {str(block): reason for block, reason in sorted(self.replaces.items())}
+        if self.planned is not None:
+            facts["planned"] = self.planned.isoformat()
         for source in sources_of(self.recipe):
             for name, value in source.facts(self.pinned[source.name]).items():
                 facts[name] = {**facts.get(name, {}), **value}
@@ -195,11 +208,26 @@ def load_plan(files: Storage, folder: str, *, whole: bool = True) -> SeasonPlan:
             algorithm=facts["algorithm"],
             squares=pinned_squares(table("squares")) if facts["plan_version"] > 1 else squares_of(samples),
             split_problems=facts.get("split_problems", []),
+            replaces={int(block): reason for block, reason in facts.get("replaces", {}).items()},
+            planned=date.fromisoformat(facts["planned"]) if "planned" in facts else None,
         )
     except (OSError, ValueError, KeyError) as error:
         if isinstance(error, PlanError):
             raise
         raise PlanError(f"{where} is damaged ({type(error).__name__}: {error}); delete it and plan again") from error
+
+
+def with_replaced(retractions: Retractions, plans: Iterable[SeasonPlan]) -> Retractions:
+    """The retractions of a store, and with them the blocks that some of its plans replace.
+
+    Of unfinished parts too, unless `plans` are without them: what they replace is still in the release, but is neither
+    compared nor planned again.
+    """
+    together = Retractions({season: dict(blocks) for season, blocks in retractions.blocks.items()}, retractions.scenes)
+    for plan in plans:
+        if plan.replaces:
+            together.add(Retractions({plan.season: plan.replaces}))
+    return together
 
 
 def row_dictionaries(table: pd.DataFrame) -> list[dict[str, Any]]:

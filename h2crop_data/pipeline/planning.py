@@ -7,6 +7,7 @@ import json
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
+from datetime import date
 from functools import partial
 from itertools import chain
 from typing import Any
@@ -23,6 +24,7 @@ from h2crop_data.cube.columns import in_declared_order, with_nullable_integers
 from h2crop_data.errors import PlanError
 from h2crop_data.grid import LONLAT, Cell, blocks_of_cells
 from h2crop_data.pipeline.plan import SeasonPlan, row_dictionaries
+from h2crop_data.pipeline.seasons import check_season, planning_date, today_utc
 from h2crop_data.pipeline.survey import Known, Survey, survey_season
 from h2crop_data.pipeline.units import WorkFolder, run_units, temporary_work
 from h2crop_data.progress import Progress, silent
@@ -36,19 +38,27 @@ class NothingNewError(PlanError):
     """A store has every sample of a recipe."""
 
 
-def make_plan(recipe: Recipe, season: int, progress: Progress = silent) -> SeasonPlan:
+def make_plan(recipe: Recipe, season: int, progress: Progress = silent, today: date | None = None) -> SeasonPlan:
     """Search the catalogs, choose scenes, cells and parcels, and pin them for one season.
 
-    progress: called with (done, total, text). Raises PlanError when nothing is left to build, and says at which step.
+    progress: called with (done, total, text). today: a date in UTC, by default that of the day.
+    Raises PlanError when the season cannot be built yet or nothing is left to build, and says at which step.
     """
+    day = today or today_utc()
+    check_season(recipe, season, day)
     with temporary_work() as work:
-        return plan_of(survey_season(recipe, season, Known(), work, progress))
+        return plan_of(survey_season(recipe, season, Known(), work, progress), planned=planning_date(season, day))
 
 
-def plan_of(survey: Survey, known: Known = Known()) -> SeasonPlan:  # noqa: B008 -- it cannot be changed
+def plan_of(
+    survey: Survey,
+    known: Known = Known(),  # noqa: B008 -- it cannot be changed
+    *,
+    planned: date | None = None,
+) -> SeasonPlan:
     """The plan of what a survey found and the store does not have, its blocks numbered after those of the store.
 
-    Raises PlanError where that is nothing.
+    planned: as `SeasonPlan` has it. Raises PlanError where there is nothing to plan.
     """
     new = [candidate for candidate in survey.candidates if sighting(candidate) not in known.seen]
     if not new:
@@ -71,6 +81,7 @@ def plan_of(survey: Survey, known: Known = Known()) -> SeasonPlan:  # noqa: B008
         algorithm=algorithms(survey.recipe),
         squares={square: name for square, name in survey.splits.fixed.items() if square not in known.squares},
         split_problems=survey.split_problems,
+        planned=planned,
     )
     return replace(plan, blocks=with_hashes(plan))
 
@@ -88,6 +99,14 @@ def with_source_columns(
 def sighting(candidate: Candidate) -> tuple[str, str]:
     """What a season holds once: a cell and the datatake that saw it."""
     return candidate.cell.id, candidate.scene.datatake if candidate.scene else ""
+
+
+def planned_sightings(plan: SeasonPlan) -> list[tuple[str, str]]:
+    """The same for every sample of a plan, in its order."""
+    datatakes = {NONE: ""}
+    for source in sources_of(plan.recipe):
+        datatakes |= source.datatakes(plan.pinned[source.name])
+    return [(cell, datatakes[scene]) for cell, scene in zip(plan.samples["cell"], plan.samples["scene"], strict=True)]
 
 
 def sample_table(survey: Survey, chosen: Sequence[Candidate], first_block: int) -> gpd.GeoDataFrame:
@@ -178,6 +197,16 @@ def units_of_blocks(plan: SeasonPlan, source: Source, blocks: Sequence[PlannedBl
     own = source.units(settings, pinned, blocks)
     matching = source.matching_units(settings, pinned, blocks, reference_of(plan))
     return [[*units, *more] for units, more in zip(own, matching, strict=True)]
+
+
+def matching_units(plan: SeasonPlan) -> list[list[Unit]]:
+    """For each block of a plan the units of work that match its scenes with others, of all sources."""
+    blocks, reference = list(PlannedBlocks(plan)), reference_of(plan)
+    of_sources = [
+        source.matching_units(settings, plan.pinned[source.name], blocks, reference)
+        for source, settings in used_sources(plan.recipe)
+    ]
+    return [list(chain.from_iterable(of_block)) for of_block in zip(*of_sources, strict=True)]
 
 
 def reference_of(plan: SeasonPlan) -> Reference | None:

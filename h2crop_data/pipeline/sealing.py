@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from typing import Any
 
@@ -13,7 +13,8 @@ import pandas as pd
 from h2crop_data import __version__
 from h2crop_data.cube.columns import in_declared_order, with_nullable_integers
 from h2crop_data.cube.release_numbers import current_attributes
-from h2crop_data.cube.retraction import SCENE_REASON, Retractions, complete_retractions
+from h2crop_data.cube.retraction import REBUILT, SCENE_REASON, Retractions, complete_retractions
+from h2crop_data.cube.schema import StoreLayout
 from h2crop_data.cube.seal import seal
 from h2crop_data.cube.season import FinishedSeason, stacked_coordinates
 from h2crop_data.cube.statistics import total
@@ -24,7 +25,7 @@ from h2crop_data.pipeline.dates import table_of_dates
 from h2crop_data.pipeline.engine import Workers
 from h2crop_data.pipeline.estimate import empty_months
 from h2crop_data.pipeline.frames import frame_warnings, frames_of_season
-from h2crop_data.pipeline.plan import PLAN_FOLDER, SeasonPlan, kept_parts, load_plan, season_of_part
+from h2crop_data.pipeline.plan import PLAN_FOLDER, SeasonPlan, kept_parts, load_plan, season_of_part, with_replaced
 from h2crop_data.pipeline.source_facts import source_facts
 from h2crop_data.progress import Progress, silent
 from h2crop_data.sources.describe import describe_release
@@ -32,6 +33,8 @@ from h2crop_data.sources.registry import used_sources
 from h2crop_data.sources.scenes import scenes_table
 from h2crop_data.storage.storage import BUILD_FOLDER, FileRecord
 
+#: Why a scene is not used that blocks were made of which have been rebuilt.
+NOT_USED = "not used any more: the blocks made of it were rebuilt"
 #: The release another store was relabelled from.
 ORIGIN = f"{BUILD_FOLDER}/origin.json"
 
@@ -66,6 +69,8 @@ def seal_store(
 ) -> SealedRelease:
     """Make a release of every season of the store as far as its blocks are done.
 
+    Blocks that a finished part of a plan replaces leave the release in which the blocks of that part are: one follows
+    from the other, so that a release has the old ones or the new ones, whenever it is made.
     workers: those that look where images lie against parcels. Raises PlanError where nothing is done, or a
     block of the current release lost its marker, StoreError where the release would bring back what was retracted.
     """
@@ -117,17 +122,24 @@ def plan_folders(builder: StoreBuilder) -> dict[int, list[str]]:
 
 def sealed_season(finished: FinishedSeason, parts: Sequence[SeasonPlan]) -> SealedSeason:
     """The figures of a season. parts: its plans."""
+    live = set(finished.released["block"])
     faults: dict[str, list[str]] = {}
     for source, _ in used_sources(parts[-1].recipe):
         for kind, column in source.faults.items():
-            faults[kind] = sorted({*faults.get(kind, []), *named_in(finished.samples, column)})
+            faults[kind] = sorted({*faults.get(kind, []), *named_in(finished.released, column)})
     return SealedSeason(
         samples=len(finished.released),
         bytes=sum(file["bytes"] for file in finished.files),
         faults=faults,
-        empty_months=sorted(set.intersection(*(set(empty_months(plan)) for plan in parts))),
+        empty_months=months_empty_in_all([plan for plan in parts if live & set(plan.blocks["block"])]),
         sources=finished.sources,
     )
+
+
+def months_empty_in_all(parts: Sequence[SeasonPlan]) -> list[int]:
+    """The months (1..12) for which a source has nothing in any of some plans; none without plans."""
+    months = [set(empty_months(plan)) for plan in parts]
+    return sorted(set.intersection(*months)) if months else []
 
 
 def named_in(samples: pd.DataFrame, column: str) -> list[str]:
@@ -144,7 +156,7 @@ def finished_season(
 ) -> FinishedSeason:
     """What sealing needs of a season, from its plans and the markers of its blocks, read one after the other."""
     season = parts[0].season
-    retracted = retractions.blocks.get(season, {})
+    retracted = with_replaced(retractions, parts).blocks.get(season, {})
     blocks = pd.concat([blocks_of_part(plan) for plan in parts], ignore_index=True)
     numbers = blocks["block"].tolist()
     provenance: list[dict[str, Any]] = []
@@ -176,18 +188,20 @@ def finished_season(
     blocks = blocks.assign(**facts, retracted=[retracted.get(block, "") for block in numbers])
     kept = blocks[blocks["retracted"] == ""]
     digests = chain.from_iterable(filter(None, kept.get("dates", [])))
-    parcels = merged_parcels(parts)
+    table = table_of_dates(builder.storage, digests, parts[-1].layout)
+    current = current_parts(parts, retracted, scenes_of_dates(table, parts[-1].layout))
+    parcels = merged_parcels(current)
     released = samples[samples["block"].isin(kept["block"])]
     frames = frames_of_season(builder.storage, parts[-1], blocks, released, parcels, workers, progress)
-    sources = {plan.part: source_facts(plan) for plan in parts}
+    sources = {plan.part: source_facts(plan) for plan in current}
     if frames is not None:
-        of_last = sources[parts[-1].part]
+        of_last = sources[current[-1].part]
         of_last["warnings"] = [*of_last["warnings"], *frame_warnings(frames)]
     return FinishedSeason(
         season=season,
         samples=samples,
         blocks=blocks,
-        scenes=merged_scenes([scenes_table(plan.scenes) for plan in parts], retractions.scenes),
+        scenes=merged_scenes([scenes_table(plan.scenes) for plan in current], retractions.scenes),
         parcels=parcels,
         by_block=stacked_coordinates(coordinates),
         sums={
@@ -195,7 +209,7 @@ def finished_season(
             for split, of_split in kept.groupby("split", sort=True)
         },
         files=files,
-        dates=table_of_dates(builder.storage, digests, parts[-1].layout),
+        dates=table,
         frames=frames,
         recipe=parts[-1].recipe.as_written(),
         sources=sources,
@@ -207,6 +221,54 @@ def blocks_of_part(plan: SeasonPlan) -> pd.DataFrame:
     return plan.blocks.assign(
         part=plan.part, recipe=plan.recipe.hash, taxonomy=f"{plan.taxonomy_version} {plan.taxonomy_hash}"
     )
+
+
+def scenes_of_dates(table: pd.DataFrame | None, layout: StoreLayout) -> set[str]:
+    """The scenes that a table of dates names."""
+    if table is None:
+        return set()
+    columns = [column.name for column in layout.date_columns() if column.scenes and column.name in table]
+    return {name for column in columns for names in table[column].dropna() for name in names}
+
+
+def current_parts(parts: Sequence[SeasonPlan], retracted: Mapping[int, str], of_dates: set[str]) -> list[SeasonPlan]:
+    """The plans of a season without what only blocks needed that were rebuilt: scenes, parcels, what was read.
+
+    of_dates: scenes that dates of the release were seen on. Plans none of whose blocks were rebuilt are as they were
+    recorded, and so are all where no block is left.
+    """
+    found = []
+    for plan in parts:
+        numbers = set(plan.blocks["block"])
+        rebuilt = {block for block in numbers & retracted.keys() if retracted[block].startswith(REBUILT)}
+        live = numbers - retracted.keys()
+        if not rebuilt:
+            found.append(plan)
+        elif live:
+            found.append(without_blocks(plan, live, of_dates))
+    return found or list(parts)
+
+
+def without_blocks(plan: SeasonPlan, live: set[int], of_dates: set[str]) -> SeasonPlan:
+    """A plan with what its live blocks need alone: a scene that only others used is not taken."""
+    samples = plan.samples[plan.samples["block"].isin(live)]
+    pinned = {
+        source.name: source.for_samples(plan.pinned[source.name], samples, further=True)
+        for source, _ in used_sources(plan.recipe)
+    }
+    used, dropped = (scenes_of_blocks(plan, blocks) for blocks in (live, set(plan.blocks["block"]) - live))
+    lost = dropped - used - of_dates
+    scenes = [
+        replace(one, taken=False, reason=NOT_USED) if one.taken and one.id in lost else one for one in plan.scenes
+    ]
+    return replace(plan, samples=samples, pinned={**plan.pinned, **pinned}, scenes=scenes)
+
+
+def scenes_of_blocks(plan: SeasonPlan, blocks: set[int]) -> set[str]:
+    """The scenes that some blocks of a plan were made of."""
+    rows = plan.blocks[plan.blocks["block"].isin(blocks)]
+    lists = [column.name for column in plan.layout.block_columns() if column.scenes]
+    return {*rows["scene"], *(name for column in lists for names in rows[column] for name in names)}
 
 
 def merged_scenes(tables: Sequence[pd.DataFrame], retracted: Mapping[str, str]) -> pd.DataFrame:

@@ -8,6 +8,7 @@ from typing import Any
 
 from h2crop_data.datasheet.markdown import listing
 from h2crop_data.pipeline.plan import SeasonPlan
+from h2crop_data.pipeline.seasons import missing_months
 from h2crop_data.plugins import installed_sources
 from h2crop_data.sources.registry import BUILT_IN, source_of, used_sources
 from h2crop_data.sources.scenes import SceneDecision
@@ -24,6 +25,8 @@ def source_facts(plan: SeasonPlan) -> dict[str, Any]:
         more, notes = source.what_was_read(plan.pinned[source.name])
         facts |= more
         warnings += notes
+    if plan.planned is not None:
+        warnings.insert(0, missing_months(plan.season, plan.planned))
     return {**facts, "warnings": warnings}
 
 

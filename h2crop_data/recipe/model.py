@@ -333,6 +333,9 @@ class Recipe(Section):
     """Where."""
     seasons: list[Year] = Field(min_length=1)
     """Calendar years of the Sentinel-2 series and of the parcels."""
+    in_season: Annotated[bool, Neutral(False)] = False
+    """Whether a season is built before its year is over, with the months to come empty; else `build` refuses it and
+    `refresh` waits for it."""
     cell_size: int = Field(default=1920, ge=CELL_STEP, le=19200, multiple_of=CELL_STEP, strict=True)
     """Side of a cell in metres, a multiple of 60."""
     enmap: Annotated[EnmapSettings | None, NoneWord, NoneInSchema] = None

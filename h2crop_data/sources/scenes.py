@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from functools import cached_property
 from typing import Any
 
@@ -16,12 +16,14 @@ import shapely
 from shapely.geometry import shape
 from shapely.geometry.base import BaseGeometry
 
-from h2crop_data.catalog.access import is_remote
+from h2crop_data.catalog.access import is_remote, try_file
 from h2crop_data.catalog.acquisitions import catalogs_before
 from h2crop_data.catalog.inventory import items_from_parquet, items_to_parquet
 from h2crop_data.catalog.item_facts import baseline
 from h2crop_data.catalog.items import acquired, acquired_if_stated, shared_id
 from h2crop_data.cube.retraction import SCENE_REASON
+from h2crop_data.errors import H2cropError
+from h2crop_data.sources.changes import ChangeKind, InputChange
 
 #: Seconds to open and read one asset over one block: from a local disk, and from an object store, one after the other.
 SECONDS_A_READ = {False: 0.003, True: 0.35}
@@ -168,6 +170,49 @@ def items_over(items: Sequence[pystac.Item], places: Sequence[BaseGeometry]) -> 
     for place, item in zip(places_found.tolist(), items_found.tolist(), strict=True):
         over[place].append(items[item].id)
     return [sorted(over[place]) for place in range(len(places))]
+
+
+def item_changes(
+    before: Sequence[pystac.Item],
+    now: Sequence[pystac.Item],
+    is_same: Callable[[pystac.Item, pystac.Item], bool],
+    planned: date | None,
+) -> list[InputChange]:
+    """How the items that a block is made of differ from those it was made of.
+
+    is_same: whether two items are products of one acquisition. planned: when the block was planned, where its season
+    was not complete then: what was acquired later could not be there.
+    """
+    old, new = ({item.id: item for item in items} for items in (before, now))
+    processed = [name for name in old.keys() & new.keys() if kept_identity(old[name]) != kept_identity(new[name])]
+    gone = {name: old[name] for name in sorted(old.keys() - new.keys())}
+    added: list[str] = []
+    later: list[str] = []
+    for name in sorted(new.keys() - old.keys()):
+        earlier = next((other for other, item in gone.items() if is_same(item, new[name])), None)
+        if earlier is not None:
+            del gone[earlier]
+            processed.append(f"{earlier} -> {name}")
+        elif planned is not None and acquired(new[name]).date() >= planned:
+            later.append(name)
+        else:
+            added.append(name)
+    found = {"added": added, "acquired since": later, "reprocessed": sorted(processed), "gone": list(gone)}
+    kinds: list[ChangeKind] = ["added", "acquired since", "reprocessed", "gone"]
+    return [InputChange(kind, tuple(found[kind])) for kind in kinds if found[kind]]
+
+
+def unreadable_items(items: Iterable[pystac.Item], place: BaseGeometry) -> dict[str, str]:
+    """For some items why their files cannot be read over a place (longitude, latitude); empty text where they can."""
+    found = {}
+    for item in items:
+        try:
+            for asset in item.assets.values():
+                try_file(asset.href, place)
+            found[item.id] = ""
+        except H2cropError as error:
+            found[item.id] = str(error)
+    return found
 
 
 def scenes_table(scenes: list[SceneDecision]) -> pd.DataFrame:

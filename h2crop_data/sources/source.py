@@ -22,7 +22,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import date, datetime
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Protocol
@@ -37,6 +37,7 @@ from h2crop_data.datasheet.words import SourceWords
 from h2crop_data.grid import Cell, CellRule, ProcessingTile
 from h2crop_data.progress import Progress
 from h2crop_data.recipe.model import Section, Split
+from h2crop_data.sources.changes import InputChange
 from h2crop_data.sources.readings import ReadCounts, Reading, ToRead
 from h2crop_data.sources.scenes import SceneDecision
 from h2crop_data.sources.scratch import Scratch
@@ -222,6 +223,17 @@ class MatchedBands:
     infrared: int
 
 
+@dataclass(frozen=True)
+class BlockInputs:
+    """A block, and what a source pinned for it: as it was built, or as a plan of today would have it."""
+
+    settings: Any
+    pinned: Any
+    block: PlannedBlock
+    #: When it was planned, where its season was not complete then.
+    planned: date | None = None
+
+
 class Source(ABC):
     """One source. A recipe asks for it by a section of its name, whose content is `settings`."""
 
@@ -237,7 +249,7 @@ class Source(ABC):
     #: source's section; every other one is part of the input hash.
     not_identity: ClassVar[frozenset[str]] = frozenset()
     #: What can be done about blocks whose inputs have changed; `{store}` stands for the store.
-    remedy: ClassVar[str] = "`h2crop retract {store}`, then build with --extend, makes the samples anew"
+    remedy: ClassVar[str] = "`h2crop build RECIPE --extend --changed rebuild --out {store}` makes their samples anew"
     #: What a datasheet says of it.
     words: ClassVar[SourceWords] = SourceWords()
     #: Whether others can be matched with it: `reference_units`.
@@ -303,6 +315,21 @@ class Source(ABC):
     def inputs(self, settings: Any, pinned: Any, blocks: Sequence[PlannedBlock]) -> list[list[Any]]:
         """For each block what makes its arrays, as plain data: settings and content, wherever files lie."""
         return [[self.identity(settings)] for _ in blocks]
+
+    def input_changes(self, before: BlockInputs, now: BlockInputs) -> list[InputChange]:
+        """What of its scenes or content for a block differs, beside its settings and its algorithm."""
+        return []
+
+    def unreadable(self, settings: Any, pinned: Any, scenes: Collection[str], place: BaseGeometry) -> dict[str, str]:
+        """Of some scenes those that it pinned: why they cannot be read over a place (longitude, latitude) now.
+
+        Empty text for a scene whose files can be read.
+        """
+        return {}
+
+    def missing_files(self, settings: Any, season: int, locate: Callable[[str], Path]) -> list[str]:
+        """Files of a season's year that are not there yet, in words; those without a year in their path are none."""
+        return []
 
     def units(self, settings: Any, pinned: Any, blocks: Sequence[PlannedBlock]) -> list[list[Unit]]:
         """For each block the units of work it uses. Their ids enter its input hash, but for those that are implied."""

@@ -74,7 +74,7 @@ def check_recipe(release: Release, season: int, blocks: pd.DataFrame) -> Finding
 def check_scenes(
     release: Release, sources: Sequence[SourceChecks[Any]], season: int, blocks: pd.DataFrame, scenes: pd.DataFrame
 ) -> Findings:
-    """The scenes blocks and samples name were taken, and what sources say of scenes fits those."""
+    """The scenes that blocks of the release and samples name were taken, and what sources say of scenes fits those."""
     taken = scenes[scenes["taken"]]
     names = {sensor: set(of_sensor) for sensor, of_sensor in taken.groupby("sensor")["id"]}
     titles = {source.name: source.title for source in release.layout.sources}
@@ -86,8 +86,9 @@ def check_scenes(
     if not release.is_imported(season):
         listed = [column for column in release.layout.block_columns() if column.scenes]
         columns |= {column.name: column.source for column in listed}
+    released = blocks[blocks["retracted"] == ""]
     for column, sensor in columns.items():
-        named = {scene for scenes in blocks[column] for scene in ([scenes] if isinstance(scenes, str) else scenes)}
+        named = {scene for scenes in released[column] for scene in ([scenes] if isinstance(scenes, str) else scenes)}
         lost = sorted(named - names.get(sensor, set()))
         if lost:
             told = (

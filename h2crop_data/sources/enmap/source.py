@@ -10,12 +10,13 @@ from typing import Any, ClassVar
 import geopandas as gpd
 
 from h2crop_data.catalog.access import raster_geobox
-from h2crop_data.catalog.item_facts import enmap_scene
+from h2crop_data.catalog.item_facts import EnmapScene, enmap_scene
 from h2crop_data.catalog.items import acquired
 from h2crop_data.cube.schema import SourceFormat
 from h2crop_data.errors import H2cropError, MissingFileError, SceneError
 from h2crop_data.grid import Cell, ProcessingTile, tiles_of
 from h2crop_data.recipe.model import EnmapSettings
+from h2crop_data.sources.changes import InputChange
 from h2crop_data.sources.enmap.assemble import EnmapTask, enmap_block, read_scene_into
 from h2crop_data.sources.enmap.columns import scene_mask_columns
 from h2crop_data.sources.enmap.format import REFERENCE_GAPS, enmap_format
@@ -49,10 +50,11 @@ from h2crop_data.sources.enmap.scene import (
 from h2crop_data.sources.enmap.select import choose_enmap
 from h2crop_data.sources.enmap.words import EnmapWords
 from h2crop_data.sources.readings import ReadCounts, Reading
-from h2crop_data.sources.scenes import SceneDecision, item_identity, read_items
+from h2crop_data.sources.scenes import SceneDecision, item_changes, item_identity, read_items
 from h2crop_data.sources.scratch import Scratch
 from h2crop_data.sources.source import (
     BlockGround,
+    BlockInputs,
     Observed,
     PlannedBlock,
     ReadFile,
@@ -106,6 +108,17 @@ class Enmap(Source):
         items = {item.id: item_identity(item) for item in pinned.items}
         identity = self.identity(settings)
         return [[identity, items.get(block.scene)] for block in blocks]
+
+    def input_changes(self, before: BlockInputs, now: BlockInputs) -> list[InputChange]:
+        old = before.pinned.by_id.get(before.block.scene)
+        if old is None:
+            return []
+        scene = enmap_scene(old)
+        new = [item for item in now.pinned.items if is_of_tile(enmap_scene(item), scene)]
+        changes = item_changes([old], new, lambda one, other: True, before.planned)
+        if not changes and now.settings.coregistration != "none":
+            return [InputChange("matching")]
+        return changes
 
     def units(self, settings: EnmapSettings, pinned: EnmapScenes, blocks: Sequence[PlannedBlock]) -> list[list[Unit]]:
         # What they give is in the plan already, but in one of an earlier h2crop.
@@ -287,3 +300,8 @@ class Enmap(Source):
 
     def assemble(self, task: EnmapTask, ground: BlockGround, watch: Stopwatch) -> SourceBlock:
         return enmap_block(task, ground, watch)
+
+
+def is_of_tile(one: EnmapScene, other: EnmapScene) -> bool:
+    """Whether two products show one tile of one datatake."""
+    return (one.datatake, one.tile) == (other.datatake, other.tile)

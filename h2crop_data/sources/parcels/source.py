@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import io
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import geopandas as gpd
@@ -18,6 +19,7 @@ from h2crop_data.errors import PlanError
 from h2crop_data.grid import LONLAT, Cell
 from h2crop_data.parcels.taxonomy import Taxonomy
 from h2crop_data.recipe.model import Parcels
+from h2crop_data.sources.changes import InputChange
 from h2crop_data.sources.parcels.assemble import label_block
 from h2crop_data.sources.parcels.declarations import (
     ROLES,
@@ -41,6 +43,7 @@ from h2crop_data.sources.parcels.words import ParcelWords
 from h2crop_data.sources.scenes import SceneDecision
 from h2crop_data.sources.source import (
     BlockGround,
+    BlockInputs,
     Described,
     GroundSplits,
     PlannedBlock,
@@ -117,6 +120,21 @@ class DeclaredParcels(Source):
             [[block.taxonomy_hash, block.split, [digests[i] for digests in declared]], *drawn]
             for i, block in enumerate(blocks)
         ]
+
+    def input_changes(self, before: BlockInputs, now: BlockInputs) -> list[InputChange]:
+        same = all(
+            digests_near(before.pinned.of(role), [before.block.place])
+            == digests_near(now.pinned.of(role), [now.block.place])
+            for role in ROLES
+        )
+        return [] if same else [InputChange("content")]
+
+    def missing_files(self, settings: Parcels, season: int, locate: Callable[[str], Path]) -> list[str]:
+        lines = []
+        for role, files in season_files(settings, locate, season).items():
+            of_year = [files.path(source) for source in files.sources if "{year}" in source.path]
+            lines += [f"{DECLARED[role]}: {path} is not there" for path in of_year if not path.exists()]
+        return lines
 
     def files(self, pinned: Declared) -> dict[str, bytes]:
         coverage = {role: pinned.of(role).coverage or shapely.Polygon() for role in ROLES}

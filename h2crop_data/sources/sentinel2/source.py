@@ -3,22 +3,32 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar
 
 import pystac
+import shapely
 from shapely.geometry.base import BaseGeometry
 
-from h2crop_data.catalog.acquisitions import looks_of
+from h2crop_data.catalog.acquisitions import is_same_granule, looks_of
 from h2crop_data.catalog.item_facts import sentinel2_tile
 from h2crop_data.catalog.items import acquired
 from h2crop_data.constants import MONTHS
 from h2crop_data.cube.schema import SourceFormat
 from h2crop_data.grid import Cell, ProcessingTile, tiles_of
 from h2crop_data.recipe.model import Sentinel2Settings
+from h2crop_data.sources.changes import InputChange
 from h2crop_data.sources.readings import ReadCounts, Reading, ToRead
-from h2crop_data.sources.scenes import PinnedItems, SceneDecision, item_identity, items_over, read_items
+from h2crop_data.sources.scenes import (
+    PinnedItems,
+    SceneDecision,
+    item_changes,
+    item_identity,
+    items_over,
+    read_items,
+    unreadable_items,
+)
 from h2crop_data.sources.scratch import Scratch
 from h2crop_data.sources.sentinel2.alignment import alignment_of
 from h2crop_data.sources.sentinel2.archive import explain_acquisitions
@@ -41,6 +51,7 @@ from h2crop_data.sources.sentinel2.to_read import masks_to_read, sentinel2_to_re
 from h2crop_data.sources.sentinel2.words import Sentinel2Words
 from h2crop_data.sources.source import (
     BlockGround,
+    BlockInputs,
     GroundNear,
     MatchedBands,
     PlannedBlock,
@@ -97,6 +108,23 @@ class Sentinel2(Source):
             [identity, [[items[name], pinned.offsets[name]] for name in (block.row["s2_items"] if settings else [])]]
             for block in blocks
         ]
+
+    def input_changes(self, before: BlockInputs, now: BlockInputs) -> list[InputChange]:
+        cells = now.block.cells
+        # Masks and shifts look at all dates of the tiles under a block.
+        place = shapely.union_all(mask_ground(cells)) if now.settings.looks_at_tiles else now.block.place
+        old, new = (items_on(inputs.pinned, place) for inputs in (before, now))
+        changes = item_changes(old, new, is_one_acquisition, before.planned)
+        known = before.pinned.offsets
+        other = [item.id for item in new if known.get(item.id, 0) != now.pinned.offsets.get(item.id, 0)]
+        decided = [name for name in other if name in known]
+        return changes if changes or not decided else [InputChange("reprocessed", tuple(decided))]
+
+    def unreadable(
+        self, settings: Sentinel2Settings, pinned: Sentinel2Scenes, scenes: Collection[str], place: BaseGeometry
+    ) -> dict[str, str]:
+        items = [item for item in (*pinned.items, *pinned.l1c) if item.id in scenes]
+        return unreadable_items(items, place)
 
     def files(self, pinned: Sentinel2Scenes) -> dict[str, bytes]:
         return {**pinned.files(self.name), **PinnedItems(pinned.l1c).files(L1C_FILE)}
@@ -215,6 +243,17 @@ class Sentinel2(Source):
 
     def assemble(self, task: Sentinel2Task, ground: BlockGround, watch: Stopwatch) -> SourceBlock:
         return sentinel2_block(task, ground, watch)
+
+
+def items_on(pinned: Sentinel2Scenes, place: BaseGeometry) -> list[pystac.Item]:
+    """The items that meet a place (longitude, latitude)."""
+    (names,) = items_over(pinned.items, [place]) if pinned.items else ([],)
+    return [pinned.by_id[name] for name in names]
+
+
+def is_one_acquisition(one: pystac.Item, other: pystac.Item) -> bool:
+    """Whether two items are products of one granule."""
+    return sentinel2_tile(one) == sentinel2_tile(other) and is_same_granule(one, other)
 
 
 def tiles_under(blocks: Sequence[PlannedBlock]) -> list[ProcessingTile]:

@@ -1,0 +1,76 @@
+"""`h2crop refresh`: keep a store up to date; search what is new, build only that."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from h2crop_data.cli.build import chosen_workers
+from h2crop_data.cli.console import Exit, print_json, progress_line, say
+from h2crop_data.recipe.model import load_recipe
+
+if TYPE_CHECKING:
+    from h2crop_data.pipeline.engine import BlockOutcome
+    from h2crop_data.pipeline.refresh import RefreshReport
+
+
+def refresh(
+    recipe: Annotated[str, typer.Argument(help="Recipe file, or the name of a shipped one.")],
+    out: Annotated[str, typer.Option("--out", help="Folder or s3:// URL of the store; made where there is none.")],
+    changed: Annotated[
+        Literal["report", "rebuild"],
+        typer.Option(help="Blocks with other inputs today: list them, or build their samples anew."),
+    ] = "report",
+    workers: Annotated[int | None, typer.Option(min=1, help="Blocks at a time (default: one a core).")] = None,
+    processes: Annotated[bool, typer.Option("--processes", help="Workers are processes instead of threads.")] = False,
+    dask: Annotated[
+        str | None, typer.Option("--dask", help="Address of a Dask scheduler (tcp://host:port): its workers build.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
+) -> None:
+    """Add what is new since the last run, in scenes, seasons and parcels; do nothing where nothing is new."""
+    from h2crop_data.pipeline.refresh import refresh_store
+
+    chosen = load_recipe(recipe)
+    with progress_line(quiet=as_json) as progress:
+
+        def on_block(outcome: BlockOutcome, done: int, total: int) -> None:
+            failed = f", FAILED: {outcome.error}" if outcome.error else ""
+            progress(done, total, f"blocks, season {outcome.season} block {outcome.block}{failed}")
+
+        report = refresh_store(
+            chosen,
+            out,
+            changed=changed,
+            workers=chosen_workers(workers, processes, dask),
+            progress=progress,
+            on_block=on_block,
+        )
+    if as_json:
+        print_json(asdict(report))
+    else:
+        show_refresh(report)
+    if report.gaps:
+        raise typer.Exit(Exit.GAPS)
+
+
+def show_refresh(report: RefreshReport) -> None:
+    """What is new, what changed and what waits."""
+    if report.nothing_new:
+        say(f"{report.store}: nothing new; release {report.release} is as it was")
+    else:
+        seasons = sorted({*report.new_samples, *report.rebuilt})
+        parts = [
+            f"season {season}: {report.new_samples.get(season, 0)} new sample(s), "
+            f"{len(report.rebuilt.get(season, []))} block(s) rebuilt"
+            for season in seasons
+        ]
+        say("; ".join([f"{report.store}: release {report.release}", *parts, f"{report.built} block(s) built"]))
+    for line in report.changes:
+        say(f"  changed: {line}")
+    for line in report.waiting:
+        say(f"  waiting: {line}")
+    for gap in report.gaps:
+        say(f"  gap: {gap} could not be read and was left out")

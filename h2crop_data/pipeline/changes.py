@@ -1,0 +1,296 @@
+"""What changed since finished blocks were built: which would come out differently today, and why."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from h2crop_data.cube.release_numbers import current_attributes
+from h2crop_data.cube.retraction import index_rows
+from h2crop_data.datasheet.markdown import listing
+from h2crop_data.pipeline.plan import SeasonPlan
+from h2crop_data.pipeline.planning import (
+    PlannedBlocks,
+    block_places,
+    matching_units,
+    planned_sightings,
+    sighting,
+    with_hashes,
+    with_source_columns,
+)
+from h2crop_data.pipeline.survey import Survey
+from h2crop_data.recipe.model import Recipe
+from h2crop_data.sources.changes import ChangeKind, InputChange
+from h2crop_data.sources.registry import sources_of, used_sources
+from h2crop_data.sources.source import BlockInputs, Source
+from h2crop_data.storage.storage import Storage
+
+#: What to do about finished blocks whose inputs have changed: list them, or build their samples anew in new blocks.
+Changed = Literal["report", "rebuild"]
+#: Blocks, scenes that a line names.
+NAMED = 10
+#: Why a block is built anew whose own inputs did not change.
+MATCHED_TOGETHER = "its scene is matched as a whole, and other blocks of it have other inputs"
+#: Why a block is kept although its inputs changed.
+LOST = "samples of it cannot be made today: their scene or labels are gone, or do not meet the recipe's limits any more"
+#: What a line calls each kind of change, before the scenes.
+WORDS: dict[ChangeKind, str] = {
+    "added": "scenes that are there now and were not",
+    "acquired since": "scenes of months that had not happened yet",
+    "reprocessed": "products that were processed again",
+    "gone": "scenes that are not there or not used any more",
+    "content": "other parcels or crop codes",
+    "settings": "other settings in the recipe",
+    "algorithm": "this h2crop computes it otherwise",
+    "matching": "other scenes that its scene is matched with",
+    "unread": "scenes that could not be read then",
+    "other": "other inputs",
+}
+
+
+@dataclass(frozen=True)
+class ChangedBlock:
+    """A block whose inputs are not those any more that it was built from, or that lacks scenes it can have now."""
+
+    season: int
+    block: int
+    #: Array groups that would come out differently; none where scenes could not be read.
+    groups: tuple[str, ...]
+    #: Why, by the name of the source.
+    causes: Mapping[str, tuple[InputChange, ...]]
+    #: Why it cannot be built anew; empty where it can.
+    kept: str = ""
+
+    @property
+    def reason(self) -> str:
+        """Why it is built anew, in short, for the index."""
+        if not self.groups:
+            return "scenes can be read that could not be read then"
+        return f"{' and '.join(self.causes)} {'has' if len(self.causes) == 1 else 'have'} other inputs"
+
+
+@dataclass(frozen=True)
+class SeasonChanges:
+    """What changed for the finished blocks of a season."""
+
+    changed: list[ChangedBlock]
+    #: Blocks on ground that was not looked at, so that nothing can be said of them.
+    not_compared: int
+
+    def rebuilt(self, together: Sequence[set[int]]) -> dict[int, str]:
+        """The blocks to build anew, each with the reason. together: blocks that are built anew if one of them is."""
+        reasons = {one.block: one.reason for one in self.changed if not one.kept}
+        for group in together:
+            if group & reasons.keys():
+                reasons |= dict.fromkeys(sorted(group - reasons.keys()), MATCHED_TOGETHER)
+        return reasons
+
+
+def find_changes(
+    own: Sequence[SeasonPlan], survey: Survey, gone: Collection[int], files: Storage, *, probe: bool
+) -> SeasonChanges:
+    """Which blocks of a season's plans would come out differently today.
+
+    gone: blocks that were retracted or are being replaced. probe: whether files that could not be read are tried.
+    """
+    changed: list[ChangedBlock] = []
+    not_compared = 0
+    unread = unread_scenes(files, own)
+    for plan in own:
+        on_ground = blocks_on(plan, survey)
+        comparable = on_ground - set(gone)
+        not_compared += len(set(plan.blocks["block"]) - on_ground - set(gone))
+        of_plan = changed_blocks(plan, comparable, survey)
+        rest = comparable - {one.block for one in of_plan}
+        lacking = {block: scenes for block, scenes in unread.items() if block in rest}
+        of_plan += unread_blocks(plan, lacking, survey, probe=probe)
+        lost = lost_samples(plan, survey)
+        changed += [one if one.block not in lost else replace(one, kept=lost[one.block]) for one in of_plan]
+    return SeasonChanges(sorted(changed, key=lambda one: one.block), not_compared)
+
+
+def blocks_on(plan: SeasonPlan, survey: Survey) -> set[int]:
+    """The blocks of a plan all of whose cells the survey looked at."""
+    looked_at = {cell.id for cell in survey.squares}
+    missed = set(plan.samples["block"][~plan.samples["cell"].isin(looked_at)])
+    return set(plan.blocks["block"]) - missed
+
+
+def changed_blocks(plan: SeasonPlan, blocks: set[int], survey: Survey) -> list[ChangedBlock]:
+    """Those of some blocks of a plan that would be built from other inputs today."""
+    if not blocks:
+        return []
+    again = planned_today(plan, survey)
+    seen = set(again.blocks["block"])
+    groups = {source.group: source for source in sources_of(survey.recipe)}
+    rows = plan.blocks[plan.blocks["block"].isin(seen)]
+    old, new = PlannedBlocks(plan), PlannedBlocks(again)
+    changed = []
+    for before, now in zip(rows.to_dict("records"), again.blocks.to_dict("records"), strict=True):
+        block = int(before["block"])
+        differing = [name for name in groups if before.get(f"hash_{name}") != now[f"hash_{name}"]]
+        if differing and block in blocks:
+            causes = {}
+            for source in map(groups.__getitem__, differing):
+                inputs = BlockInputs(
+                    plan.recipe.settings_of(source.name), plan.pinned.get(source.name), old.block(block), plan.planned
+                )
+                today = BlockInputs(survey.recipe.settings_of(source.name), again.pinned[source.name], new.block(block))
+                causes[source.name] = tuple(causes_of(source, plan, inputs, today))
+            changed.append(ChangedBlock(plan.season, block, tuple(differing), causes))
+    return changed
+
+
+def planned_today(plan: SeasonPlan, survey: Survey) -> SeasonPlan:
+    """The blocks of a plan on ground that a survey looked at, with the inputs and hashes that they would have today.
+
+    Those that are not part of the release any more too: what a scene is matched with follows from all blocks.
+    """
+    seen = blocks_on(plan, survey)
+    samples = plan.samples[plan.samples["block"].isin(seen)]
+    rows = plan.blocks[plan.blocks["block"].isin(seen)].reset_index(drop=True)
+    # With the sources of the survey; of those the plan has more, what it pinned.
+    pinned = {**plan.pinned, **survey.pinned}
+    today = replace(
+        plan,
+        recipe=survey.recipe,
+        samples=samples,
+        blocks=with_source_columns(used_sources(survey.recipe), pinned, rows, block_places(samples)),
+        scenes=survey.scenes,
+        pinned=pinned,
+        taxonomy_hash=survey.taxonomy.hash,
+    )
+    return replace(today, blocks=with_hashes(today))
+
+
+def causes_of(source: Source, plan: SeasonPlan, before: BlockInputs, now: BlockInputs) -> list[InputChange]:
+    """Why a source would make something else of a block of a plan; never empty."""
+    causes: list[InputChange] = []
+    if plan.algorithm.get(source.group) != source.algorithm:
+        causes.append(InputChange("algorithm"))
+    if source.identity(before.settings) != source.identity(now.settings):
+        causes.append(InputChange("settings"))
+    if before.settings is not None and now.settings is not None:
+        causes += source.input_changes(before, now)
+    return causes or [InputChange("other")]
+
+
+def unread_scenes(files: Storage, own: Sequence[SeasonPlan]) -> dict[int, dict[str, set[str]]]:
+    """By block of the newest release and source, the scenes that could not be read when it was built."""
+    found: dict[int, dict[str, set[str]]] = defaultdict(lambda: defaultdict(set))
+    attributes = current_attributes(files)
+    table = f"samples-{own[0].season}"
+    if attributes is None or table not in attributes["index"]:
+        return found
+    sources = {source.name: source for plan in own for source, _ in used_sources(plan.recipe)}
+    columns = {name: source.faults["gaps"] for name, source in sources.items() if "gaps" in source.faults}
+    for name, column in columns.items():
+        for block, scenes in index_rows(files, attributes, table, ["block", column]):
+            if scenes:
+                found[block][name] |= set(scenes)
+    return found
+
+
+def unread_blocks(
+    plan: SeasonPlan, lacking: Mapping[int, Mapping[str, set[str]]], survey: Survey, *, probe: bool
+) -> list[ChangedBlock]:
+    """Blocks of a plan that lack scenes which could not be read when they were built; the inputs are as before.
+
+    lacking: those scenes by block and source. probe: whether their files are tried; a block none of whose scenes can be
+    read is kept.
+    """
+    planned = PlannedBlocks(plan)
+    changed = []
+    for block, by_source in sorted(lacking.items()):
+        causes = {name: (InputChange("unread", tuple(sorted(scenes))),) for name, scenes in by_source.items()}
+        kept = ""
+        if probe:
+            scenes = set().union(*by_source.values())
+            tried: dict[str, str] = dict.fromkeys(sorted(scenes), "it is not used any more")
+            for source, settings in used_sources(survey.recipe):
+                pinned = survey.pinned[source.name]
+                tried |= source.unreadable(settings, pinned, scenes, planned.block(block).place)
+            if all(tried.values()):
+                kept = "; ".join(f"{scene}: {reason}" for scene, reason in list(tried.items())[:NAMED])
+        changed.append(ChangedBlock(plan.season, block, (), causes, kept))
+    return changed
+
+
+def lost_samples(plan: SeasonPlan, survey: Survey) -> dict[int, str]:
+    """The blocks of a plan with samples that could not be made today, each with the reason to keep it."""
+    candidates = {sighting(candidate) for candidate in survey.candidates}
+    seen = zip(plan.samples["block"].tolist(), planned_sightings(plan), strict=True)
+    return {int(block): LOST for block, sample in seen if sample not in candidates}
+
+
+def built_together(plans: Sequence[SeasonPlan], survey: Survey, gone: Collection[int]) -> list[set[int]]:
+    """Blocks of a season whose scenes are matched as a whole: samples of one scene must not have several shifts.
+
+    gone: blocks that are not part of it. Blocks with samples that cannot be made today are left out.
+    """
+    groups: list[tuple[set[str], set[int]]] = []
+    for plan in plans:
+        today = planned_today(plan, survey)
+        left_out = set(gone) | lost_samples(plan, survey).keys()
+        for block, units in zip(PlannedBlocks(today), matching_units(today), strict=True):
+            if not units:
+                continue
+            keys, blocks = {block.scene, *(unit.id for unit in units)}, {block.number} - left_out
+            touching = [group for group in groups if group[0] & keys]
+            groups = [group for group in groups if not group[0] & keys]
+            groups.append(
+                (keys.union(*(one for one, _ in touching)), blocks.union(*(numbers for _, numbers in touching)))
+            )
+    return [blocks for _, blocks in groups if len(blocks) > 1]
+
+
+def explain_changes(recipe: Recipe, changed: Sequence[ChangedBlock], store: str, mode: Changed = "report") -> list[str]:
+    """What changed, by array group, and what became of it or can be asked for, a line each."""
+    lines = []
+    for source in sources_of(recipe):
+        of_source = [one for one in changed if source.name in one.causes]
+        differing = [one for one in of_source if one.groups]
+        unread = [one for one in of_source if not one.groups]
+        if differing:
+            what = f"{source.group}: other inputs today for {blocks_in_words(differing)}: {in_words(differing, source)}"
+            lines += what_became(what, differing, mode, source.remedy.format(store=store))
+        if unread:
+            what = f"{source.group}: {blocks_in_words(unread)} lack {in_words(unread, source)}"
+            remedy = f"`h2crop build RECIPE --extend --changed rebuild --out {store}` tries them again"
+            lines += what_became(what, unread, mode, remedy)
+    return lines
+
+
+def what_became(what: str, blocks: Sequence[ChangedBlock], mode: Changed, remedy: str) -> list[str]:
+    """Lines on some changed blocks of a source. what: how they changed."""
+    if mode == "report":
+        return [f"{what}; kept as they are; {remedy}"]
+    kept = [one for one in blocks if one.kept]
+    lines = [f"{what}; {'rebuilt' if not kept else f'{len(blocks) - len(kept)} rebuilt, {len(kept)} kept'}"]
+    alike: dict[str, list[ChangedBlock]] = defaultdict(list)
+    for one in kept:
+        alike[one.kept].append(one)
+    return lines + [f"{blocks_in_words(of_reason)} kept as they are: {reason}" for reason, of_reason in alike.items()]
+
+
+def blocks_in_words(blocks: Sequence[ChangedBlock]) -> str:
+    """How many blocks, and some of their numbers."""
+    return f"{len(blocks)} block(s) ({listing([str(one.block) for one in blocks], NAMED)})"
+
+
+def in_words(blocks: Sequence[ChangedBlock], source: Source) -> str:
+    """The kinds of change of a source's inputs, with the scenes and how many blocks each concerns."""
+    scenes: dict[ChangeKind, dict[str, None]] = defaultdict(dict)
+    counts: Counter[ChangeKind] = Counter()
+    for one in blocks:
+        for cause in one.causes[source.name]:
+            scenes[cause.kind] |= dict.fromkeys(cause.scenes)
+        counts.update({cause.kind for cause in one.causes[source.name]})
+    texts = []
+    for kind in (kind for kind in WORDS if counts[kind]):
+        named = f" ({listing(sorted(scenes[kind]), NAMED)})" if scenes[kind] else ""
+        share = f" in {counts[kind]} of them" if counts[kind] < len(blocks) else ""
+        texts.append(f"{WORDS[kind]}{named}{share}")
+    return ", ".join(texts)

@@ -1,0 +1,251 @@
+"""Keeping the plans of a build in its store: what is planned anew, what is there already, and what fits it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import date
+from pathlib import Path
+
+from h2crop_data.cube.retraction import Retractions, complete_retractions
+from h2crop_data.cube.writer import StoreBuilder, check_same_layout
+from h2crop_data.errors import PlanError, UsageError
+from h2crop_data.pipeline.changes import Changed, explain_changes
+from h2crop_data.pipeline.extension import Extension, extend_season, kept_plans, known_of
+from h2crop_data.pipeline.plan import SeasonPlan, keep_plan, load_plans, with_replaced
+from h2crop_data.pipeline.planning import plan_of
+from h2crop_data.pipeline.seasons import check_season, planning_date, today_utc
+from h2crop_data.pipeline.survey import survey_season
+from h2crop_data.pipeline.units import work_folder
+from h2crop_data.progress import Progress, silent
+from h2crop_data.recipe.model import Recipe, load_recipe
+from h2crop_data.sources.registry import algorithms
+from h2crop_data.storage.storage import BUILD_FOLDER
+
+#: What an import of published files keeps of itself.
+IMPORT_RECORD = f"{BUILD_FOLDER}/import.json"
+
+
+@dataclass(frozen=True)
+class RecordedPlans:
+    """The plans to build, kept in the store."""
+
+    #: In order of season and block; empty once they were let go.
+    plans: list[SeasonPlan]
+    seasons: list[int]
+    #: Inputs that are not those any more that finished blocks were built from, and what can be done.
+    changes: list[str]
+    #: Seasons of the recipe that are not planned yet, each with the reason.
+    waiting: list[str] = field(default_factory=list)
+    #: By season, how many samples this run planned that the store did not have.
+    new_samples: dict[int, int] = field(default_factory=dict)
+    #: By season, the blocks of the store whose samples this run planned anew.
+    rebuilt: dict[int, list[int]] = field(default_factory=dict)
+
+    @property
+    def nothing_new(self) -> bool:
+        """Whether this run planned nothing; blocks of plans that were kept before may still have to be built."""
+        return not self.new_samples and not self.rebuilt
+
+
+def plans_or_recipe(source: Recipe | SeasonPlan | Path | str) -> list[SeasonPlan] | Recipe:
+    """The plans that a source gives, or the recipe to plan. Raises UsageError for anything else."""
+    if isinstance(source, Recipe):
+        return source
+    if isinstance(source, SeasonPlan):
+        return [source]
+    if not isinstance(source, str | Path):
+        raise UsageError(f"a recipe, a plan or the path of one is needed to build, not {type(source).__name__}")
+    return load_plans(Path(source)) if Path(source).is_dir() else load_recipe(source)
+
+
+def recorded_plans(
+    builder: StoreBuilder,
+    source: Recipe | SeasonPlan | Path | str,
+    *,
+    extend: bool = False,
+    changed: Changed = "report",
+    today: date | None = None,
+    progress: Progress = silent,
+) -> RecordedPlans:
+    """The plans to build, kept in the store; a season planned before is planned again only to extend it.
+
+    changed, today: as for `build_store`. Raises PlanError where the store was begun from other inputs or a season
+    cannot be built yet, StoreError where the record of what was retracted is lost: planning and building would take it
+    again.
+    """
+    check_growable(builder)
+    day = today or today_utc()
+    asked = plans_or_recipe(source)
+    given = [] if isinstance(asked, Recipe) else asked
+    if changed == "rebuild" and not extend:
+        raise UsageError("changed: rebuild goes with extend: without it nothing is searched again")
+    seasons = sorted(set(asked.seasons) if isinstance(asked, Recipe) else {plan.season for plan in given})
+    plans = kept_plans(builder.storage, seasons)
+    changes = [line for plan in plans if plan.season in seasons for line in older_algorithms(plan)]
+    new_samples: dict[int, int] = {}
+    rebuilt: dict[int, list[int]] = {}
+    if isinstance(asked, Recipe):
+        for season in seasons:
+            # Each is kept before the next is planned, which must agree with it.
+            own = [plan for plan in plans if plan.season == season]
+            if own and not extend:
+                check_same_recipe(builder.location, own, asked)
+                continue
+            check_season(asked, season, day)
+            found = plan_season(builder, asked, season, plans, changed=changed, today=day, progress=progress)
+            changes += changes_of(asked, found, builder.location, changed)
+            if found.plan is not None:
+                plans.append(record_plan(builder, plans, found.plan))
+                new_samples[season], rebuilt[season] = found.new_samples, sorted(found.plan.replaces)
+    for plan in given:
+        if all(other.part != plan.part for other in plans) and plan.planned is None:
+            check_season(plan.recipe, plan.season, day)
+        recorded = record_plan(builder, plans, plan)
+        plans = [*(other for other in plans if other.part != recorded.part), recorded]
+    wanted = [plan for plan in plans if plan.season in seasons]
+    return RecordedPlans(
+        sorted(wanted, key=lambda plan: (plan.season, plan.first_block)),
+        seasons,
+        changes,
+        new_samples={season: samples for season, samples in new_samples.items() if samples},
+        rebuilt={season: blocks for season, blocks in rebuilt.items() if blocks},
+    )
+
+
+def check_growable(builder: StoreBuilder) -> None:
+    """Refuse a store that was imported, or whose record of what was retracted is lost. Raises PlanError, StoreError."""
+    complete_retractions(builder.storage)
+    if builder.storage.exists(IMPORT_RECORD):
+        raise PlanError(f"{builder.location} was imported from published files; build into a store of its own")
+
+
+def plan_season(
+    builder: StoreBuilder,
+    recipe: Recipe,
+    season: int,
+    kept: Sequence[SeasonPlan],
+    *,
+    changed: Changed,
+    today: date,
+    bring_back: bool = True,
+    progress: Progress = silent,
+) -> Extension:
+    """The plan of a season the store has none of, or of what a recipe adds to it; and what has changed beside it.
+
+    kept: every plan of the store. bring_back: whether samples of retracted blocks are planned again. Raises PlanError.
+    """
+    retractions, work = Retractions.read(builder.storage), work_folder(builder.location)
+    if any(plan.season == season for plan in kept):
+        return extend_season(
+            recipe,
+            season,
+            kept,
+            retractions,
+            builder.storage,
+            work,
+            changed=changed,
+            today=today,
+            bring_back=bring_back,
+            progress=progress,
+        )
+    known = known_of(kept, season, retractions)
+    plan = plan_of(survey_season(recipe, season, known, work, progress), known, planned=planning_date(season, today))
+    return Extension(season, plan, [], 0, len(plan.samples))
+
+
+def changes_of(recipe: Recipe, found: Extension, store: str, changed: Changed) -> list[str]:
+    """What changed for finished blocks of a season, a line each."""
+    return [f"season {found.season}: {line}" for line in explain_changes(recipe, found.changed, store, changed)]
+
+
+def check_same_recipe(store: str, parts: Sequence[SeasonPlan], recipe: Recipe) -> None:
+    """Refuse to go on with another recipe than the parts of a season were planned with. Raises PlanError."""
+    differences = [differing_keys(plan.recipe, recipe) for plan in parts]
+    if all(differences):
+        raise PlanError(
+            f"{store} was begun with another recipe for {parts[0].season} (it differs in "
+            f"{', '.join(differences[-1])}). To add what the new recipe has more, ask for it with --extend "
+            f"(`h2crop plan RECIPE --extend {store}` shows it first); for other labels, `h2crop relabel`; for anything "
+            "else build into a new store, or go back to the first recipe"
+        )
+
+
+def differing_keys(one: Recipe, other: Recipe) -> list[str]:
+    """The parts of two recipes that differ and say something about the data of a season."""
+    old, new = one.in_force(), other.in_force()
+    told = ("name", "description", "seasons", "in_season")
+    return [key for key in {**old, **new} if key not in told and old.get(key) != new.get(key)]
+
+
+def record_plan(builder: StoreBuilder, kept: Sequence[SeasonPlan], plan: SeasonPlan) -> SeasonPlan:
+    """Keep a plan in the store; gives the one to build, which may be there already.
+
+    Raises PlanError where it does not fit what is there.
+    """
+    parts = [other for other in kept if other.season == plan.season]
+    same = next((other for other in parts if other.first_block == plan.first_block), None)
+    if same is not None:
+        columns = [*(f"hash_{group}" for group in plan.algorithm), "samples"]
+        is_same = same.algorithm.keys() == plan.algorithm.keys() and same.replaces.keys() == plan.replaces.keys()
+        if not is_same or not same.blocks[columns].equals(plan.blocks[columns]):
+            raise PlanError(
+                f"{builder.location} was begun with another plan for {plan.season}; build into a new store, or make a "
+                f"plan of what is new with `h2crop plan RECIPE --extend {builder.location}`"
+            )
+        return same
+    free = sum(len(other.blocks) for other in parts)
+    if plan.first_block != free:
+        raise PlanError(
+            f"the plan numbers the blocks of {plan.season} from {plan.first_block}, {builder.location} has {free}: it "
+            f"grew since; make the plan again with `h2crop plan RECIPE --extend {builder.location}`"
+        )
+    for other in kept:
+        check_fits(builder.location, other, plan)
+    check_replaces(builder, parts, plan)
+    keep_plan(plan, builder.storage)
+    return plan
+
+
+def check_replaces(builder: StoreBuilder, parts: Sequence[SeasonPlan], plan: SeasonPlan) -> None:
+    """Refuse a plan whose blocks replace some that are gone, or that lacks samples of those. Raises PlanError."""
+    gone = with_replaced(Retractions.read(builder.storage), parts).blocks.get(plan.season, {})
+    here = {block for other in parts for block in other.blocks["block"]} - gone.keys()
+    unknown = sorted(plan.replaces.keys() - here)
+    replaced = [other.samples["sample"][other.samples["block"].isin(list(plan.replaces))] for other in parts]
+    lacking = sorted({name for names in replaced for name in names} - set(plan.samples["sample"]))
+    if unknown or lacking:
+        what = f"blocks {unknown} that are not there" if unknown else f"blocks without their sample {lacking[0]}"
+        raise PlanError(
+            f"the plan of {plan.season} replaces {what} in {builder.location}; make the plan again with "
+            f"`h2crop plan RECIPE --extend {builder.location} --changed rebuild`"
+        )
+
+
+def check_fits(store: str, other: SeasonPlan, plan: SeasonPlan) -> None:
+    """Refuse a plan that does not fit another one of the store: layout, classes, split. Raises PlanError."""
+    check_same_layout(store, other.layout, plan.layout)
+    known = dict(zip(other.samples["cell"], other.samples["split"], strict=True))
+    disputed = [square for square, split in plan.squares.items() if other.squares.get(square, split) != split]
+    disputed += [
+        cell
+        for cell, split in zip(plan.samples["cell"], plan.samples["split"], strict=True)
+        if known.get(cell, split) != split
+    ]
+    if other.recipe.split != plan.recipe.split or disputed:
+        raise PlanError(
+            f"{store} has another split since {other.season}: the same ground must be in the same split in every "
+            "season. Give the recipe the split of the first season, or build into a new store"
+        )
+    if other.taxonomy_hash != plan.taxonomy_hash:
+        raise PlanError(f"{store} has other crop classes since {other.season}; build into a new store")
+
+
+def older_algorithms(plan: SeasonPlan) -> list[str]:
+    """What of a kept plan is computed otherwise by this h2crop."""
+    groups = [group for group, version in algorithms(plan.recipe).items() if plan.algorithm.get(group) != version]
+    if not groups:
+        return []
+    return [
+        f"season {plan.season}: this h2crop computes {', '.join(groups)} otherwise; its blocks are kept as they are"
+    ]
