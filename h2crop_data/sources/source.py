@@ -242,8 +242,8 @@ class Source(ABC):
     words: ClassVar[SourceWords] = SourceWords()
     #: Whether others can be matched with it: `reference_units`.
     gives_reference: ClassVar[bool] = False
-    #: Derived columns that name scenes at fault, by the field of the build's report that lists them.
-    faults: ClassVar[Mapping[Literal["gaps", "impossible"], str]] = {}
+    #: Derived columns that name scenes at fault, or say what is, by the field of the build's report that lists them.
+    faults: ClassVar[Mapping[Literal["gaps", "impossible", "differences"], str]] = {}
 
     @abstractmethod
     def format(self, settings: Any, cell_size: int) -> SourceFormat:

@@ -71,7 +71,7 @@ class Sentinel2(Source):
     words = Sentinel2Words()
     not_identity = NO_PIXELS
     gives_reference = True
-    faults: ClassVar = {"gaps": "s2_gaps", "impossible": "s2_impossible"}
+    faults: ClassVar = {"gaps": "s2_gaps", "impossible": "s2_impossible", "differences": "s2_differences"}
 
     def format(self, settings: Sentinel2Settings, cell_size: int) -> SourceFormat:
         return sentinel2_format(settings.bands, cell_size)
