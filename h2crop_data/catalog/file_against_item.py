@@ -23,7 +23,7 @@ Difference = tuple[str, str, str]
 Contradiction = tuple[str, str, str]
 #: Pixels by which a file may lie elsewhere than stated, and metres where a statement is of the whole scene: a pixel of
 #: the coarsest bands.
-SAME_PLACE, SAME_GROUND = 0.01, 60
+PIXELS_APART, METRES_APART = 0.01, 60
 
 
 def file_against_item(item: pystac.Item, key: str, dataset: rasterio.DatasetReader, size: int | None = None) -> str:
@@ -38,7 +38,7 @@ def file_against_item(item: pystac.Item, key: str, dataset: rasterio.DatasetRead
         *grid_against(item.properties, of_asset, dataset),
         *numbers_against(of_asset, dataset),
     ]
-    stated = numbers([of_asset.get("file:size")])
+    stated = stated_numbers([of_asset.get("file:size")])
     if stated and size is not None and stated[0] != size:
         found.append(("file:size", f"{stated[0]:.0f}", str(size)))
     return ", ".join(f"`{name}` says {said}, the file has {own}" for name, said, own in found)
@@ -68,17 +68,17 @@ def grid_against(
 
     What an item says for all its assets is meant of one resolution: of that only the ground is compared.
     """
-    shape, transform, box = (numbers(of_asset.get(f"proj:{name}")) for name in ("shape", "transform", "bbox"))
-    tolerance = SAME_PLACE * abs(dataset.transform.a)
+    shape, transform, box = (stated_numbers(of_asset.get(f"proj:{name}")) for name in ("shape", "transform", "bbox"))
+    tolerance = PIXELS_APART * abs(dataset.transform.a)
     if len(shape) == 2 and tuple(shape) != dataset.shape:
-        yield "proj:shape", in_words(shape), in_words(dataset.shape)
+        yield "proj:shape", numbers_in_words(shape), numbers_in_words(dataset.shape)
     if len(transform) >= 6 and not lies_as(Affine(*transform[:6]), dataset, tolerance):
-        yield "proj:transform", in_words(transform[:6]), in_words(list(dataset.transform)[:6])
+        yield "proj:transform", numbers_in_words(transform[:6]), numbers_in_words(list(dataset.transform)[:6])
     if not (shape or transform or box):
         ground = grid_box(dict(of_item))
-        box, tolerance = list(ground.bounds) if ground is not None else [], SAME_GROUND
+        box, tolerance = list(ground.bounds) if ground is not None else [], METRES_APART
     if len(box) == 4 and np.abs(np.subtract(box, dataset.bounds)).max() > tolerance:
-        yield "proj:bbox", in_words(box), in_words(dataset.bounds)
+        yield "proj:bbox", numbers_in_words(box), numbers_in_words(dataset.bounds)
 
 
 def lies_as(stated: Affine, dataset: rasterio.DatasetReader, tolerance: float) -> bool:
@@ -95,16 +95,19 @@ def numbers_against(of_asset: Mapping[str, Any], dataset: rasterio.DatasetReader
     dtype = band.get("data_type")
     if dtype is not None and str(dtype) != dataset.dtypes[0]:
         yield "data_type", str(dtype), dataset.dtypes[0]
-    nodata = numbers([band.get("nodata")])
+    nodata = stated_numbers([band.get("nodata")])
     if nodata and dataset.nodata is not None and not np.array_equal(nodata, [dataset.nodata], equal_nan=True):
-        yield "nodata", in_words(nodata), in_words([dataset.nodata])
-    scale, own = numbers([of_asset.get("raster:scale", band.get("scale", band.get("raster:scale")))]), dataset.scales[0]
+        yield "nodata", numbers_in_words(nodata), numbers_in_words([dataset.nodata])
+    scale, own = (
+        stated_numbers([of_asset.get("raster:scale", band.get("scale", band.get("raster:scale")))]),
+        dataset.scales[0],
+    )
     # GDAL gives 1 where the file states nothing.
     if scale and own != 1 and not math.isclose(scale[0], own, rel_tol=1e-6):
-        yield "scale", in_words(scale), in_words([own])
+        yield "scale", numbers_in_words(scale), numbers_in_words([own])
 
 
-def numbers(stated: Any) -> list[float]:
+def stated_numbers(stated: Any) -> list[float]:
     """Stated numbers, also where they are written as text; none where it is anything else."""
     try:
         return [float(number) for number in stated]
@@ -112,7 +115,7 @@ def numbers(stated: Any) -> list[float]:
         return []
 
 
-def in_words(stated: Iterable[float]) -> str:
+def numbers_in_words(stated: Iterable[float]) -> str:
     """Numbers with a space between them."""
     return " ".join(f"{number:.10g}" for number in stated)
 

@@ -451,8 +451,7 @@ class TestWhatItemsSayOfTheirFiles:
             ({"proj:shape": [10980, 10980]}, "`proj:shape` says 10980 10980, the file has 60 60"),
             (
                 {"proj:transform": [10, 0, WEST, 0, -10, NORTH, 0, 0, 1]},
-                f"`proj:transform` says 10 0 {WEST} 0 -10 {NORTH}, "
-                f"the file has 10 0 {WEST - 60} 0 -10 {NORTH + 60}",
+                f"`proj:transform` says 10 0 {WEST} 0 -10 {NORTH}, the file has 10 0 {WEST - 60} 0 -10 {NORTH + 60}",
             ),
             (
                 {"proj:bbox": [WEST - 60, SOUTH, EAST, NORTH + 60]},
