@@ -37,6 +37,7 @@ from h2crop_data.catalog.access import (
 )
 from h2crop_data.catalog.file_access import READING_ERRORS, FileAccess, access_to, connections_of
 from h2crop_data.catalog.file_against_item import Difference, file_against_item
+from h2crop_data.catalog.file_versions import VERSIONS
 from h2crop_data.constants import SHARING_PROCESSES
 from h2crop_data.errors import SceneError
 from h2crop_data.redaction import redacted_errors
@@ -162,9 +163,13 @@ class GranuleReader:
             is_new = not opened
             if is_new:
                 # Signed now; where its signature ends while it is open, reading fails and it is opened again.
-                access = access_to(href)
+                access = VERSIONS.access(href, access_to(href))
                 with redacted_errors(*READING_ERRORS), access.environment(GDAL_OPTIONS):
-                    opened.append(OpenFile(rasterio.open(access.opened), access))
+                    try:
+                        opened.append(OpenFile(rasterio.open(access.opened), access))
+                    except READING_ERRORS:
+                        VERSIONS.check(href, access)
+                        raise
             file = opened[0]
             with redacted_errors(*READING_ERRORS), file.access.environment(GDAL_OPTIONS):
                 try:
@@ -173,8 +178,15 @@ class GranuleReader:
                         number_format(file.dataset, stated_scale(item.assets[key]))
                         check_file_offset(file.dataset, item.assets[key])
                     if (item.id, key) not in self._differences:
-                        self._differences[item.id, key] = file_against_item(item, key, file.dataset)
+                        self._differences[item.id, key] = file_against_item(
+                            item, key, file.dataset, VERSIONS.size(href)
+                        )
                     return use(file.dataset)
+                except READING_ERRORS:
+                    # A version that is there no more cannot be read.
+                    opened.pop().dataset.close()
+                    VERSIONS.check(href, file.access)
+                    raise
                 except Exception:
                     opened.pop().dataset.close()
                     raise

@@ -10,6 +10,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+from h2crop_data.catalog.file_versions import VERSIONS
 from h2crop_data.cube.marker import Marker
 from h2crop_data.cube.retraction import Retractions, complete_retractions
 from h2crop_data.cube.writer import StoreBuilder, check_same_layout, hold_store
@@ -342,6 +343,7 @@ def build_blocks(
     progress, scratch, scratch_bytes: as for `build_store`. What is in the scratch folder of an interrupted build is
     used; all of it is deleted at the end, but for what failed blocks may need.
     """
+    VERSIONS.forget()
     pending = pending_blocks(builder, plans)
     total = sum(len(plan.blocks) for plan in plans)
     missing = sum(len(blocks) for _, blocks in pending)
