@@ -23,7 +23,7 @@ PATIENCE = 10
 FIRST_BYTE = {"Range": "bytes=0-0", "Accept-Encoding": "identity"}
 TOTAL = re.compile(r"bytes \d+-\d+/(\d+)")
 #: An ETag that no file has.
-NO_ETAG = '"h2crop-no-version"'
+ETAG_OF_NO_FILE = '"h2crop-no-version"'
 PRECONDITION_FAILED = 412
 #: What separates headers for GDAL.
 LINE_END = "\r\n"
@@ -133,7 +133,7 @@ class FileVersions:
         if not version.etag.startswith('"'):
             return version
         if host.netloc not in self._heeds:
-            refused = first_byte(access, {"If-Match": NO_ETAG})
+            refused = first_byte(access, {"If-Match": ETAG_OF_NO_FILE})
             self._heeds[host.netloc] = refused.status_code == PRECONDITION_FAILED
         return replace(version, can_be_asked_for=self._heeds[host.netloc])
 

@@ -10,7 +10,6 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from h2crop_data.catalog.file_versions import VERSIONS
 from h2crop_data.cube.marker import Marker
 from h2crop_data.cube.retraction import Retractions, complete_retractions
 from h2crop_data.cube.writer import StoreBuilder, check_same_layout, hold_store
@@ -37,7 +36,7 @@ from h2crop_data.pipeline.units import scratch_folder, work_folder
 from h2crop_data.progress import Progress, silent
 from h2crop_data.recipe.model import Recipe, load_recipe
 from h2crop_data.sources.readings import ReadCounts, Reading
-from h2crop_data.sources.registry import algorithms
+from h2crop_data.sources.registry import algorithms, used_sources
 from h2crop_data.sources.scratch import Scratch
 from h2crop_data.storage.storage import BUILD_FOLDER
 
@@ -343,7 +342,9 @@ def build_blocks(
     progress, scratch, scratch_bytes: as for `build_store`. What is in the scratch folder of an interrupted build is
     used; all of it is deleted at the end, but for what failed blocks may need.
     """
-    VERSIONS.forget()
+    for plan in plans:
+        for source, _ in used_sources(plan.recipe):
+            source.begin_build()
     pending = pending_blocks(builder, plans)
     total = sum(len(plan.blocks) for plan in plans)
     missing = sum(len(blocks) for _, blocks in pending)

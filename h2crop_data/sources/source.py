@@ -249,6 +249,9 @@ class Source(ABC):
     def format(self, settings: Any, cell_size: int) -> SourceFormat:
         """What a store holds of it."""
 
+    def begin_build(self) -> None:  # noqa: B027 -- most sources keep nothing
+        """Blocks are built from now on: forget what this process kept of files that it read for another build."""
+
     @abstractmethod
     def task(self, settings: Any, pinned: Any, block: PlannedBlock) -> Any:
         """What one block needs, small enough to send to another process."""

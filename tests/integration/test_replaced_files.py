@@ -262,3 +262,13 @@ def test_a_scene_replaced_between_masks_and_composites_fails_its_block_or_is_a_g
         season = h2crop_data.open(tmp_path / "recorded", 2022).load()
         assert (season.s2_clear.sel(month=7) == 0).all()
         assert (season.s2.sel(month=8, s2_band="B08") == 1901).all()
+
+
+def test_the_next_build_takes_the_file_that_is_there_now(region: TinyRegion, tmp_path: Path) -> None:
+    region.add_sentinel2("july", "2022-07-01T10:50:00Z", 900)
+    build_store(region.recipe(), tmp_path / "first", workers=1)
+    region.add_sentinel2("july", "2022-07-01T10:50:00Z", 1500)
+    del region.sentinel2[-1]
+    build_store(region.recipe(), tmp_path / "second", workers=1)
+    season = h2crop_data.open(tmp_path / "second", 2022).load()
+    assert (season.s2.sel(month=7, s2_band="B02") == 1500).all()

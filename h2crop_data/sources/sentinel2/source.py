@@ -11,6 +11,7 @@ import pystac
 from shapely.geometry.base import BaseGeometry
 
 from h2crop_data.catalog.acquisitions import looks_of
+from h2crop_data.catalog.file_versions import VERSIONS
 from h2crop_data.catalog.item_facts import sentinel2_tile
 from h2crop_data.catalog.items import acquired
 from h2crop_data.constants import MONTHS
@@ -75,6 +76,9 @@ class Sentinel2(Source):
 
     def format(self, settings: Sentinel2Settings, cell_size: int) -> SourceFormat:
         return sentinel2_format(settings.bands, cell_size)
+
+    def begin_build(self) -> None:
+        VERSIONS.forget()
 
     def ground(self, settings: Sentinel2Settings, cells: Sequence[Cell]) -> list[BaseGeometry]:
         return mask_ground(cells) if settings.looks_at_tiles else super().ground(settings, cells)
