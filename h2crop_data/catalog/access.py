@@ -23,7 +23,7 @@ from rasterio.windows import Window, intersect
 from shapely.geometry.base import BaseGeometry
 
 from h2crop_data.catalog.file_access import READING_ERRORS, access_to, opened_raster, remote_pieces
-from h2crop_data.catalog.item_facts import stated_offset
+from h2crop_data.catalog.item_facts import first_band, stated_offset
 from h2crop_data.catalog.items import acquired, finite_number
 from h2crop_data.errors import ReadError, SceneError
 from h2crop_data.grid import LONLAT, to_crs
@@ -384,11 +384,9 @@ def scale_of_floats(dataset: rasterio.DatasetReader, stated: float | None) -> fl
 
 def stated_scale(asset: pystac.Asset) -> float | None:
     """The scale that an asset states for its band; None where it states none. Raises SceneError for no number."""
-    facts = asset.extra_fields
-    bands = facts.get("raster:bands") or facts.get("bands")
-    first: dict[str, Any] = bands[0] if isinstance(bands, list) and bands and isinstance(bands[0], dict) else {}
+    facts, band = asset.extra_fields, first_band(asset.extra_fields)
     return finite_number(
-        facts.get("raster:scale", first.get("scale", first.get("raster:scale"))), f"{asset.href}: its scale"
+        facts.get("raster:scale", band.get("scale", band.get("raster:scale"))), f"{asset.href}: its scale"
     )
 
 

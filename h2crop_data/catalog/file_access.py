@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import rasterio
 import requests
@@ -26,6 +26,9 @@ from h2crop_data.catalog.registry import files_at
 from h2crop_data.catalog.shared_connections import SharedConnections
 from h2crop_data.errors import H2cropError
 from h2crop_data.redaction import RedactingFilter, redacted_errors
+
+if TYPE_CHECKING:
+    from obstore.store import S3Store
 
 #: What is raised when a file is read, and may name its address.
 READING_ERRORS = (RasterioError, H2cropError, OSError)
@@ -183,6 +186,17 @@ def object_pieces(href: str, s3: S3Access, keys: S3Keys, size: int, timeout: flo
     # Imported where it is needed: it takes a while, and most files lie elsewhere.
     import obstore
     from obstore.exceptions import BaseError
+
+    try:
+        store, key = object_store(href, s3, keys, timeout)
+        for piece in obstore.get(store, key).stream(min_chunk_size=size):
+            yield bytes(piece)
+    except (BaseError, FileNotFoundError) as error:
+        raise OSError(f"{type(error).__name__}: {str(error).partition(chr(10))[0]}") from None
+
+
+def object_store(href: str, s3: S3Access, keys: S3Keys, timeout: float) -> tuple[S3Store, str]:
+    """The bucket of a file, and the file's key in it. timeout: seconds for an answer. Raises obstore's BaseError."""
     from obstore.store import S3Store
 
     bucket, _, key = href.removeprefix("s3://").partition("/")
@@ -191,12 +205,7 @@ def object_pieces(href: str, s3: S3Access, keys: S3Keys, size: int, timeout: flo
     config |= {"endpoint": f"http{'s' if s3.https else ''}://{s3.endpoint}"} if s3.endpoint else {}
     config |= {"region": s3.region or "us-east-1", "request_payer": s3.requester_pays}
     client: Any = {"timeout": f"{timeout:g}s", "allow_http": not s3.https}
-    try:
-        store = S3Store(bucket, config=config, client_options=client, retry_config={"max_retries": 2})
-        for piece in obstore.get(store, key).stream(min_chunk_size=size):
-            yield bytes(piece)
-    except (BaseError, FileNotFoundError) as error:
-        raise OSError(f"{type(error).__name__}: {str(error).partition(chr(10))[0]}") from None
+    return S3Store(bucket, config=config, client_options=client, retry_config={"max_retries": 2}), key
 
 
 def connections_of(href: str, wanted: int) -> int:

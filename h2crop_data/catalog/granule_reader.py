@@ -36,6 +36,8 @@ from h2crop_data.catalog.access import (
     stated_scale,
 )
 from h2crop_data.catalog.file_access import READING_ERRORS, FileAccess, access_to, connections_of
+from h2crop_data.catalog.file_against_item import Difference, file_against_item
+from h2crop_data.catalog.file_versions import VERSIONS
 from h2crop_data.constants import SHARING_PROCESSES
 from h2crop_data.errors import SceneError
 from h2crop_data.redaction import redacted_errors
@@ -71,6 +73,8 @@ class GranuleReader:
         self._files: dict[str, tuple[threading.Lock, list[OpenFile]]] = {}
         #: Item -> the first of its files that was opened, and its grid.
         self._ground: dict[str, tuple[str, GeoBox]] = {}
+        #: Item and asset -> where the item says something else of its file than that has; empty for nowhere.
+        self._differences: dict[tuple[str, str], str] = {}
         self._lock = threading.Lock()
         self._begun: set[Future[NDArray[Any]]] = set()
         #: Internal tiles that were decoded, and their bytes as the files state them (0 where they do not).
@@ -140,7 +144,14 @@ class GranuleReader:
 
         GDAL approximates where pixels lie, so they depend a little on the grid: take one that depends on nothing else.
         """
+        if (item.id, key) not in self._differences:
+            self._with_file(item, key, lambda dataset: None)
         return load_placed(item, key, grid, resampling)
+
+    def differences(self, item: pystac.Item, keys: Iterable[str]) -> set[Difference]:
+        """Where an item says something else of its files than these have, of those of some assets that were read."""
+        found = ((key, self._differences.get((item.id, key))) for key in keys)
+        return {(item.id, key, what) for key, what in found if what}
 
     def _with_file(self, item: pystac.Item, key: str, use: Callable[[rasterio.DatasetReader], Any]) -> Any:
         """What `use` makes of the open file of an asset, which is opened again for another try."""
@@ -152,9 +163,13 @@ class GranuleReader:
             is_new = not opened
             if is_new:
                 # Signed now; where its signature ends while it is open, reading fails and it is opened again.
-                access = access_to(href)
+                access = VERSIONS.access(href, access_to(href))
                 with redacted_errors(*READING_ERRORS), access.environment(GDAL_OPTIONS):
-                    opened.append(OpenFile(rasterio.open(access.opened), access))
+                    try:
+                        opened.append(OpenFile(rasterio.open(access.opened), access))
+                    except READING_ERRORS:
+                        VERSIONS.check(href, access)
+                        raise
             file = opened[0]
             with redacted_errors(*READING_ERRORS), file.access.environment(GDAL_OPTIONS):
                 try:
@@ -162,7 +177,16 @@ class GranuleReader:
                         self._check(item, file.dataset)
                         number_format(file.dataset, stated_scale(item.assets[key]))
                         check_file_offset(file.dataset, item.assets[key])
+                    if (item.id, key) not in self._differences:
+                        self._differences[item.id, key] = file_against_item(
+                            item, key, file.dataset, VERSIONS.size(href)
+                        )
                     return use(file.dataset)
+                except READING_ERRORS:
+                    # A version that is there no more cannot be read.
+                    opened.pop().dataset.close()
+                    VERSIONS.check(href, file.access)
+                    raise
                 except Exception:
                     opened.pop().dataset.close()
                     raise

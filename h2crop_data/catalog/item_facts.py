@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -89,11 +89,15 @@ def stated_offset(asset: pystac.Asset) -> float | None:
 
     Raises SceneError for one that is no number.
     """
-    facts = asset.extra_fields
-    bands = facts.get("raster:bands") or facts.get("bands")
-    first: dict[str, Any] = bands[0] if isinstance(bands, list) and bands and isinstance(bands[0], dict) else {}
-    stated = facts.get("raster:offset", first.get("offset", first.get("raster:offset")))
+    facts, band = asset.extra_fields, first_band(asset.extra_fields)
+    stated = facts.get("raster:offset", band.get("offset", band.get("raster:offset")))
     return finite_number(stated, f"{asset.href}: its offset")
+
+
+def first_band(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """What the fields of an asset say of its only band; empty where they say nothing of bands."""
+    bands = facts.get("raster:bands") or facts.get("bands")
+    return bands[0] if isinstance(bands, list) and bands and isinstance(bands[0], dict) else {}
 
 
 def is_jpeg2000(asset: pystac.Asset) -> bool:

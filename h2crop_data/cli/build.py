@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from h2crop_data.pipeline.build import BuildReport
     from h2crop_data.pipeline.engine import BlockOutcome, Workers
 
+#: Statements that are shown of many.
+NAMED_AT_MOST = 5
+
 
 def build(
     source: Annotated[str, typer.Argument(help="Recipe file, the name of a shipped one, or the folder of a plan.")],
@@ -125,12 +128,23 @@ def show_build(report: BuildReport) -> None:
     for change in report.changes:
         console.print(f"  changed: {change}", markup=False, soft_wrap=True)
     if report.impossible:
-        named = ", ".join(report.impossible[:5]) + (", …" if len(report.impossible) > 5 else "")
+        named = ", ".join(report.impossible[:NAMED_AT_MOST]) + (", …" if len(report.impossible) > NAMED_AT_MOST else "")
         console.print(
             f"  {len(report.impossible)} scene(s) call clear some pixels above reflectance 2 (wrapped numbers, "
             f"saturation, glint), which were left out: {named}",
             markup=False,
             soft_wrap=True,
         )
+    if report.differences:
+        scenes = len({line.partition(":")[0] for line in report.differences})
+        console.print(
+            f"  {scenes} item(s) say something else of their files than these have; the files were used:",
+            soft_wrap=True,
+        )
+        for line in report.differences[:NAMED_AT_MOST]:
+            console.print(f"    {line}", markup=False, soft_wrap=True)
+        if len(report.differences) > NAMED_AT_MOST:
+            more = len(report.differences) - NAMED_AT_MOST
+            console.print(f"    and {more} more: column s2_differences of the samples index", soft_wrap=True)
     for gap in report.gaps:
         console.print(f"  gap: {gap} could not be read and was left out", markup=False)

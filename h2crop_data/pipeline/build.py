@@ -31,6 +31,8 @@ class BuildReport:
     seconds: of work by step, summed over the workers.
     gaps: scenes that could not be read and were left out, as the recipe allows.
     impossible: scenes that call clear some pixels whose numbers no ground has; these pixels were left out.
+    differences: what items say of their files where these have something else, `scene: what (assets)`; the files were
+    used.
     empty_months: by season, months (1..12) that stay empty because a source has no scene in them.
     changes: inputs that are not those any more that finished blocks were built from, and what can be done.
     sources: by season and part of its plan, what was read: counts, unmapped crop codes, warnings.
@@ -48,6 +50,7 @@ class BuildReport:
     seconds: dict[str, float]
     gaps: list[str]
     impossible: list[str]
+    differences: list[str]
     empty_months: dict[int, list[int]]
     changes: list[str]
     sources: dict[int, dict[str, Any]]
@@ -58,7 +61,7 @@ class BuildReport:
         seasons = {season: sealed.seasons[season] for season in planned.seasons if season in sealed.seasons}
         faults = {
             kind: [scene for season in seasons.values() for scene in season.faults.get(kind, [])]
-            for kind in ("gaps", "impossible")
+            for kind in ("gaps", "impossible", "differences")
         }
         return cls(
             store=store,
@@ -73,6 +76,7 @@ class BuildReport:
             seconds=blocks.seconds,
             gaps=faults["gaps"],
             impossible=faults["impossible"],
+            differences=faults["differences"],
             empty_months={number: season.empty_months for number, season in seasons.items() if season.empty_months},
             changes=planned.changes,
             sources={number: season.sources for number, season in seasons.items()},

@@ -46,7 +46,7 @@ class SealedSeason:
     samples: int
     #: Of its shards.
     bytes: int
-    #: Scenes at fault by kind, as the report of a build calls them: `gaps`, `impossible`.
+    #: Scenes at fault, or what is, by kind, as the report of a build calls them: `gaps`, `impossible`, `differences`.
     faults: dict[str, list[str]]
     #: Months (1..12) for which a source has nothing.
     empty_months: list[int]
@@ -143,7 +143,7 @@ def months_empty_in_all(parts: Sequence[SeasonPlan]) -> list[int]:
 
 
 def named_in(samples: pd.DataFrame, column: str) -> list[str]:
-    """The scenes that a column of the samples names, each once; none where an older h2crop did not note them."""
+    """What a column of the samples lists, scenes for instance, each once; nothing where the table lacks it."""
     return sorted({name for names in samples[column].dropna() for name in names}) if column in samples else []
 
 

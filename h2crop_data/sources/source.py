@@ -254,12 +254,15 @@ class Source(ABC):
     words: ClassVar[SourceWords] = SourceWords()
     #: Whether others can be matched with it: `reference_units`.
     gives_reference: ClassVar[bool] = False
-    #: Derived columns that name scenes at fault, by the field of the build's report that lists them.
-    faults: ClassVar[Mapping[Literal["gaps", "impossible"], str]] = {}
+    #: Derived columns that name scenes at fault, or say what is, by the field of the build's report that lists them.
+    faults: ClassVar[Mapping[Literal["gaps", "impossible", "differences"], str]] = {}
 
     @abstractmethod
     def format(self, settings: Any, cell_size: int) -> SourceFormat:
         """What a store holds of it."""
+
+    def begin_build(self) -> None:  # noqa: B027 -- most sources keep nothing
+        """Blocks are built from now on: forget what this process kept of files that it read for another build."""
 
     @abstractmethod
     def task(self, settings: Any, pinned: Any, block: PlannedBlock) -> Any:

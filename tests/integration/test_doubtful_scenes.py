@@ -15,7 +15,7 @@ import xarray as xr
 from affine import Affine
 from numpy.typing import NDArray
 from pyproj import Transformer
-from tiny_region import BANDS, EAST, NORTH, SOUTH, WEST, TinyRegion
+from tiny_region import BANDS, CLASSES_ALONE, EAST, NORTH, SOUTH, WEST, TinyRegion
 from typer.testing import CliRunner
 
 import h2crop_data
@@ -71,7 +71,9 @@ def built(recipe: Recipe, folder: Path, year: int = 2022) -> tuple[xr.Dataset, B
     """The season of a store, and the report of building it."""
     report = build_store(recipe, folder, workers=1)
     season = h2crop_data.open(folder, year).load()
-    assert validate_store(folder).findings == []
+    # What items say of their files is told by whoever looks, and nothing else is wrong.
+    told = [finding.what.partition(":")[0] for finding in validate_store(folder).findings]
+    assert told == (["items say something else of their files than these have"] if report.differences else [])
     return season, report
 
 
@@ -294,7 +296,8 @@ class TestWhereFilesLie:
         item["properties"] |= {key: value for key, value in lie.items() if key == "proj:epsg"}
         for asset in item["assets"].values():
             asset |= {key: value for key, value in lie.items() if key != "proj:epsg"}
-        season, _ = built(region.recipe(), tmp_path / "store")
+        season, report = built(region.recipe(), tmp_path / "store")
+        assert bool(report.differences) == any(lie.values()), report.differences
         july, west = season.sel(month=7), in_west(season)
         # A pixel or two at the middle of the region may fall to either side.
         assert (july.s2.values[west][:, 0, :, :-3] == 2000).all()
@@ -434,6 +437,108 @@ def test_properties_of_mixed_types_are_read(region: TinyRegion, tmp_path: Path) 
     assert "eo:cloud_cover is 'cloudy', expected a number" in scenes.loc["c", "reason"]
     with pytest.raises(PlanError, match=r"  c: eo:cloud_cover is 'cloudy'"):
         make_plan(region.recipe(sentinel2={"max_cloud_cover": 50}), 2022)
+
+
+class TestWhatItemsSayOfTheirFiles:
+    """The files are used; where an item says something else, the release says so to everyone who looks."""
+
+    @pytest.mark.parametrize(
+        ("lie", "told"),
+        [
+            ({"proj:code": "EPSG:32632"}, "`proj:code` says EPSG:32632, the file has EPSG:32631"),
+            ({"proj:epsg": "32632"}, "`proj:epsg` says EPSG:32632, the file has EPSG:32631"),
+            ({"proj:code": "EPSG:999999"}, "`proj:code` says EPSG:999999, the file has EPSG:32631"),
+            ({"proj:shape": [10980, 10980]}, "`proj:shape` says 10980 10980, the file has 60 60"),
+            (
+                {"proj:transform": [10, 0, WEST, 0, -10, NORTH, 0, 0, 1]},
+                f"`proj:transform` says 10 0 {WEST} 0 -10 {NORTH}, the file has 10 0 {WEST - 60} 0 -10 {NORTH + 60}",
+            ),
+            (
+                {"proj:bbox": [WEST - 60, SOUTH, EAST, NORTH + 60]},
+                f"`proj:bbox` says {WEST - 60} {SOUTH} {EAST} {NORTH + 60}, "
+                f"the file has {WEST - 60} {SOUTH - 60} {EAST + 60} {NORTH + 60}",
+            ),
+            ({"raster:bands": [{"data_type": "int16"}]}, "`data_type` says int16, the file has uint16"),
+            ({"data_type": "uint8"}, "`data_type` says uint8, the file has uint16"),
+            ({"bands": [{"nodata": 65535}]}, "`nodata` says 65535, the file has 0"),
+            ({"raster:bands": [{"nodata": "nan"}]}, "`nodata` says nan, the file has 0"),
+        ],
+    )
+    def test_each_statement_is_held_against_the_file(
+        self, region: TinyRegion, tmp_path: Path, lie: dict[str, Any], told: str
+    ) -> None:
+        region.add_sentinel2("odd", "2022-07-01T10:50:00Z", 900)
+        region.sentinel2[-1]["assets"]["nir"] |= lie
+        season, report = built(region.recipe(), tmp_path / "store")
+        assert (season.s2.sel(month=7) == np.array([900, 901, 902])[:, None, None]).all()
+        assert report.differences == [f"odd: {told} (nir)"]
+        named = read_index(tmp_path / "store", "samples-2022")["s2_differences"]
+        assert [list(texts) for texts in named] == [report.differences] * 4
+        sheet = (tmp_path / "store/DATASHEET.md").read_text()
+        line = next(line for line in sheet.splitlines() if "What items say of their files" in line)
+        assert "(the files were used): 1, over 4 samples: odd: " in line
+        (finding,) = validate_store(tmp_path / "store").findings
+        assert (finding.severity, finding.check) == ("warning", "provenance")
+        assert report.differences[0] in finding.what
+
+    def test_the_command_says_it(self, region: TinyRegion, tmp_path: Path) -> None:
+        region.add_sentinel2("odd", "2022-07-01T10:50:00Z", 900)
+        region.sentinel2[-1]["properties"]["proj:epsg"] = 32632
+        region.recipe()
+        asked = ["build", str(region.folder / "recipe.yaml"), "--out", str(tmp_path / "store")]
+        done = CliRunner().invoke(app, asked)
+        assert done.exit_code == 0, done.output
+        assert "1 item(s) say something else of their files than these have; the files were used:" in done.output
+        assert "odd: `proj:epsg` says EPSG:32632, the file has EPSG:32631 (blue, nir, scl, swir16)" in done.output
+
+    def test_what_is_stated_truly_or_not_at_all_is_no_difference(self, region: TinyRegion, tmp_path: Path) -> None:
+        region.add_sentinel2("plain", "2022-07-01T10:50:00Z", 900)
+        region.add_sentinel2("true", "2022-07-11T10:50:00Z", 900)
+        item = region.sentinel2[-1]
+        item["properties"]["proj:epsg"] = 32631
+        for key, asset in item["assets"].items():
+            with rasterio.open(region.folder / asset["href"]) as raster:
+                asset |= {"proj:code": "EPSG:32631", "proj:shape": list(raster.shape), "proj:bbox": list(raster.bounds)}
+                asset["proj:transform"] = list(raster.transform)
+                asset["raster:bands"] = [{"data_type": raster.dtypes[0], "nodata": "0", "offset": None}]
+                if key != "scl":
+                    asset["raster:bands"][0] |= {"scale": 0.0001}
+        region.add_sentinel2("unreadable", "2022-07-21T10:50:00Z", 900)
+        region.sentinel2[-1]["assets"]["nir"] |= {"proj:shape": "wide", "proj:transform": [1, 2], "nodata": "no"}
+        # Of one resolution, and of the same ground as all files.
+        region.sentinel2[-1]["properties"] |= {
+            "proj:shape": [10, 10],
+            "proj:transform": [60, 0, WEST - 60, 0, -60, NORTH + 60],
+        }
+        _, report = built(region.recipe(), tmp_path / "store")
+        assert report.differences == []
+        assert "s2_differences" not in read_index(tmp_path / "store", "samples-2022")
+        assert "What items say of their files" not in (tmp_path / "store/DATASHEET.md").read_text()
+
+    def test_a_scale_that_both_state_and_both_of_which_are_usual(self, region: TinyRegion, tmp_path: Path) -> None:
+        folder = region.add_sentinel2("odd", "2022-07-01T10:50:00Z", 900)
+        region.sentinel2[-1]["assets"]["nir"]["raster:bands"] = [{"scale": 1, "offset": 0}]
+        with rasterio.open(folder / "nir.tif", "r+") as raster:
+            raster.scales = (0.0001,)
+        recipe = region.recipe(sentinel2={"offset": -1000})
+        season, report = built(recipe, tmp_path / "store")
+        assert (season.s2.sel(month=7, s2_band="B08") == 901).all()
+        assert report.differences == ["odd: `scale` says 1, the file has 0.0001 (nir)"]
+
+    @pytest.mark.parametrize("masked", ["by classes", "by masks of tiles"])
+    def test_a_scene_whose_files_lie_elsewhere_does_not_vanish_in_silence(
+        self, region: TinyRegion, tmp_path: Path, masked: str
+    ) -> None:
+        region.add_sentinel2("good", "2022-07-11T10:50:00Z", 900)
+        folder = region.add_sentinel2("away", "2022-07-01T10:50:00Z", 3000)
+        region.sentinel2[-1]["properties"]["proj:epsg"] = 32631
+        for path in folder.glob("*.tif"):
+            rewrite(path, crs="EPSG:32637")
+        changes = {} if masked == "by classes" else {"clouds": {**CLASSES_ALONE, "dilation": 20}}
+        season, report = built(region.recipe(sentinel2=changes), tmp_path / "store")
+        assert (season.s2.sel(month=7)[:, 0] == 900).all()
+        assert (season.s2_clear.sel(month=7) == 1).all()
+        assert report.differences == ["away: `proj:epsg` says EPSG:32631, the file has EPSG:32637 (scl)"]
 
 
 class TestAcquisitions:

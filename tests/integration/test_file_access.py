@@ -160,7 +160,8 @@ class TestSigning:
         self, lender: Lender, folder: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr("h2crop_data.catalog.access.retried.__kwdefaults__", {"pauses": (0.0, 0.0, 0.0)})
-        lender.uses = 4
+        # One is for the version of the file.
+        lender.uses = 5
         item = item_at(f"{lender.url}/files/B02.tif")
         expected = pixels(folder)
         with GranuleReader(connections=2) as reader:

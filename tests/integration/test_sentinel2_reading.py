@@ -92,6 +92,26 @@ def compare(recipe: Recipe, store: Path, **options: Any) -> list[SlowSample]:
     return samples
 
 
+def with_lies(archive: Archive) -> None:
+    """Let every item say something false of its classification and of one of its bands."""
+    for item in archive.items:
+        item["assets"]["scl"]["proj:shape"] = [1, 1]
+        item["assets"]["nir"]["data_type"] = "uint8"
+
+
+def differences_in(store: Path) -> list[tuple[set[str], set[str]]]:
+    """Of each sample the scenes whose classification, and whose band, is not as their item says."""
+    index = read_index(store, "samples-2022")
+    told = index.get("s2_differences", [None] * len(index))
+    found = []
+    for texts in told:
+        of_files: dict[str, set[str]] = {"scl": set(), "nir": set()}
+        for text in [] if texts is None else texts:
+            of_files[text.rpartition("(")[2].rstrip(")")].add(text.partition(":")[0])
+        found.append((of_files["scl"], of_files["nir"]))
+    return found
+
+
 def counts(samples: Sequence[SlowSample]) -> set[int]:
     """The numbers of clear looks that some pixel has in some month."""
     return {int(count) for sample in samples for count in np.unique(sample.s2_clear)}
@@ -257,6 +277,7 @@ class TestOverlappingTiles:
             archive.add(upper, day, data=upper.north_of(0.75))
         for grid in (LEFT, RIGHT, upper):
             archive.add(grid, DAYS[2])
+        with_lies(archive)
         samples = compare(archive.recipe((501_120, 5_627_520, 502_560, 5_629_920)), tmp_path / "store")
         assert {sample.home for sample in samples} == {LEFT.tile, RIGHT.tile, upper.tile}
         first_day = [
@@ -265,6 +286,10 @@ class TestOverlappingTiles:
         upper_one, newest, older = (f"{name}_20220605T104619" for name in ("31UDT", "31UES", "31UES"))
         assert any(home == LEFT.tile and {upper_one, f"{older}_old"} <= names for home, names in first_day)
         assert any({upper_one, f"{newest}_new", f"{older}_old"} <= names for _, names in first_day)
+        # What items say of their files is held against those that a cell needs, whatever its neighbours need.
+        assert differences_in(tmp_path / "store") == [(sample.asked, sample.shown) for sample in samples]
+        assert len({frozenset(sample.asked) for sample in samples}) > 2
+        assert any(sample.shown < sample.asked for sample in samples)
 
     def test_a_granule_that_is_missing_on_a_date_by_workers_in_other_processes(
         self, archive: Archive, tmp_path: Path

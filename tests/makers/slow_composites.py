@@ -117,6 +117,9 @@ class Observed:
     impossible: list[str]
     #: Granule -> its clear pixels in this look.
     clear_from: dict[str, int]
+    #: Granules that were asked, and those that show a pixel whose class is clear.
+    asked: list[str]
+    shown: list[str]
 
 
 @dataclass(frozen=True)
@@ -135,6 +138,9 @@ class SlowSample:
     held: bool
     #: Granule -> its clear pixels in all looks.
     clear_from: Counter[str]
+    #: Granules that were asked, and those that show a pixel whose class is clear.
+    asked: set[str]
+    shown: set[str]
 
 
 @dataclass
@@ -167,6 +173,8 @@ class SlowPass:
             home,
             home is not None and shapely.covers(grids[home], cell.polygon),
             sum((Counter(seen.clear_from) for seen in looks), Counter()),
+            {name for seen in looks for name in seen.asked},
+            {name for seen in looks for name in seen.shown},
         )
 
     def observe(self, look: Look, cell: Cell, home: str | None) -> Observed:
@@ -177,6 +185,8 @@ class SlowPass:
         gaps: list[str] = []
         impossible: list[str] = []
         clear_from: dict[str, int] = {}
+        asked: list[str] = []
+        shown: list[str] = []
         for item in in_order(look, cell, home):
             if not unseen.any():
                 break
@@ -188,13 +198,15 @@ class SlowPass:
             if not view.has_bands and (first & view.by_class).any():
                 gaps.append(item.id)
                 continue
+            asked.append(item.id)
+            shown += [item.id] if (first & view.by_class).any() else []
             values[:, first] = view.values[:, first]
             clear[first] = view.clear[first]
             clear_from[item.id] = int((first & view.clear).sum())
             if (first & view.bright).any():
                 impossible.append(item.id)
             unseen &= ~first
-        return Observed(look, values, clear, gaps, impossible, clear_from)
+        return Observed(look, values, clear, gaps, impossible, clear_from, asked, shown)
 
     def view(self, item: pystac.Item, cell: Cell) -> View | None:
         """What a granule shows of a cell; None where its classification cannot be read."""

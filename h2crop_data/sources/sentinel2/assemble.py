@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from h2crop_data.catalog.file_against_item import in_sentences
 from h2crop_data.constants import FINE, MONTHS, REFLECTANCE_FILL
 from h2crop_data.grid import Cell, tiles_of
 from h2crop_data.recipe.model import Sentinel2Settings
@@ -47,6 +48,7 @@ def as_part(reading: Sentinel2Reading, made: MadePart) -> Part:
         "moments": sorted(made.moments),
         "gaps": sorted(made.gaps),
         "impossible": sorted(made.impossible),
+        "differences": sorted(made.differences),
     }
     if reading.masks:
         facts["masks"] = masks_under(reading, made.part.cell)
@@ -118,8 +120,11 @@ def masks_under(reading: Sentinel2Reading, cell: Cell) -> list[str]:
 def facts_of_cell(parts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """The columns that the facts of a cell's parts add up to, but for the shares of clear pixels."""
     moments = sorted({moment for part in parts for moment in part["moments"]})
+    # Parts that an older h2crop left in the scratch folder do not tell.
+    differences = in_sentences(difference for part in parts for difference in part.get("differences", []))
     return {
         "s2_dates": [moment[:10] for moment in moments],
         "s2_gaps": sorted({name for part in parts for name in part["gaps"]}),
         "s2_impossible": sorted({name for part in parts for name in part["impossible"]}),
+        **({"s2_differences": differences} if differences else {}),
     }

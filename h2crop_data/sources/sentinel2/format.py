@@ -34,6 +34,15 @@ COLUMNS = (
         known="derived",
         always=False,
     ),
+    Column(
+        "s2_differences",
+        "texts",
+        "what items of scenes over it say of their files, where the files have something else, `scene: what (assets)`; "
+        "the files were used; null where there is nothing, no column where no sample has anything",
+        source=NAME,
+        known="derived",
+        always=False,
+    ),
 )
 BLOCK_COLUMNS = (Column("s2_items", "texts", "scenes over the block", source=NAME, filled=True, scenes=True),)
 #: What `alignment` says of dates whose shift is known, and all it says; the last two are followed by why.

@@ -10,7 +10,7 @@ import hashlib
 import io
 import json
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from h2crop_data.catalog.file_against_item import Difference
 from h2crop_data.errors import H2cropError
 from h2crop_data.grid import TILE_SIZE, ProcessingTile
 from h2crop_data.sentinel2.clouds import MASK_PIXEL
@@ -67,6 +68,7 @@ class TileMasks:
         self.tile = ProcessingTile(*document["tile"])
         #: Rows of the table of dates.
         self.dates: list[dict[str, Any]] = [alignment.decided(row) for row in document["dates"]]
+        self._differences: list[Difference] = [(name, key, what) for name, key, what in document.get("differences", [])]
         # Whether a datastrip's metadata could be read just then changes no pixel.
         told = [{name: value for name, value in row.items() if name != "refined"} for row in self.dates]
         #: What blocks call the rows: SHA-256 of them as they are written.
@@ -86,6 +88,13 @@ class TileMasks:
     def gaps(self) -> set[str]:
         """Items that could not be read for the masks."""
         return {name for row in self.dates for name in row["gaps"]}
+
+    def differences_in(self, names: Collection[str]) -> set[Difference]:
+        """Where some items, and the L1C of their dates, say something else of their files than these have."""
+        if not self._differences:
+            return set()
+        known = {*names, *(other for row in self.dates if {*names} & {*row["items"]} for other in row["l1c"])}
+        return {found for found in self._differences if found[0] in known}
 
     def codes(self, place: int) -> NDArray[np.uint8]:
         """What a date shows, (y, x) codes at 20 m."""
@@ -122,9 +131,12 @@ def opened_masks(path: Path, alignment: Alignment, stamp: tuple[int, ...]) -> Ti
     return TileMasks(path, alignment)
 
 
-def as_written(tile: ProcessingTile, rows: Sequence[Mapping[str, Any]]) -> bytes:
-    """The rows of a tile as they are written."""
-    document = {"tile": [tile.epsg, tile.column, tile.row], "dates": list(rows)}
+def as_written(
+    tile: ProcessingTile, rows: Sequence[Mapping[str, Any]], differences: Sequence[Difference] = ()
+) -> bytes:
+    """The rows of a tile as they are written, and what was met that is no row."""
+    document: dict[str, Any] = {"tile": [tile.epsg, tile.column, tile.row], "dates": list(rows)}
+    document |= {"differences": differences} if differences else {}
     return json.dumps(document, sort_keys=True).encode()
 
 
@@ -134,12 +146,18 @@ def member(place: int) -> str:
 
 
 def masks_as_bytes(
-    tile: ProcessingTile, rows: Sequence[Mapping[str, Any]], codes: Sequence[NDArray[np.uint8]]
+    tile: ProcessingTile,
+    rows: Sequence[Mapping[str, Any]],
+    codes: Sequence[NDArray[np.uint8]],
+    differences: Iterable[Difference] = (),
 ) -> bytes:
-    """The file of a tile's masks. rows: of the table of dates; codes: of each of them, (y, x) at 20 m."""
+    """The file of a tile's masks. rows: of the table of dates; codes: of each of them, (y, x) at 20 m.
+
+    differences: where items say something else of the files that were read than these have.
+    """
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED, compresslevel=6) as archive:
-        archive.writestr(zipfile.ZipInfo(DATES_MEMBER, NO_TIME), as_written(tile, rows))
+        archive.writestr(zipfile.ZipInfo(DATES_MEMBER, NO_TIME), as_written(tile, rows, sorted(differences)))
         for place, of_date in enumerate(codes):
             info = zipfile.ZipInfo(member(place), NO_TIME)
             info.compress_type = zipfile.ZIP_DEFLATED

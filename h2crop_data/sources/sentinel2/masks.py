@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from h2crop_data.catalog.access import repeated
+from h2crop_data.catalog.file_against_item import Difference
 from h2crop_data.constants import FINE
 from h2crop_data.grid import TILE_SIZE, Cell, tiles_of
 from h2crop_data.sentinel2.clear import clear_pixels
@@ -46,6 +47,9 @@ class ClearOf(Protocol):
     def gaps(self, part: CellPart) -> set[str]:
         """Items of a part's looks that could not be read when its ground was masked."""
 
+    def differences(self, part: CellPart) -> set[Difference]:
+        """Where items that were read when its ground was masked say something else of their files than these have."""
+
 
 @dataclass(frozen=True)
 class ClearClasses:
@@ -62,6 +66,10 @@ class ClearClasses:
         return clear_pixels(classes, self.classes)
 
     def gaps(self, part: CellPart) -> set[str]:
+        """Nothing was read before."""
+        return set()
+
+    def differences(self, part: CellPart) -> set[Difference]:
         """Nothing was read before."""
         return set()
 
@@ -89,6 +97,12 @@ class ClearByMasks:
         tiles = tiles_of(part.cell)
         lost = {name for masks in self.masks if masks.tile in tiles for name in masks.gaps}
         return {name for look in part.looks for name in look.items if name in lost}
+
+    def differences(self, part: CellPart) -> set[Difference]:
+        """What the tiles under it met in the items of its looks, and in the L1C of these."""
+        tiles = tiles_of(part.cell)
+        names = {name for look in part.looks for name in look.items}
+        return set().union(*(masks.differences_in(names) for masks in self.masks if masks.tile in tiles))
 
     def of_item(self, name: str, times: int) -> NDArray[np.bool_]:
         """Where the date that an item shows is clear, in pixels of `times` x 10 m over the box."""
@@ -145,8 +159,11 @@ class UnitMasks:
     box: Box
     times: int
     looks: dict[CellLook, LookMask]
-    #: The items that were asked for a cell and could not be read.
+    #: The items that were asked for a cell and could not be read, and those whose classification was read for it.
     gaps: dict[Cell, set[str]]
+    asked: dict[Cell, set[str]]
+    #: What was met when the ground of a cell was masked.
+    differences: dict[Cell, set[Difference]]
 
     def places(self, box: Box) -> tuple[slice, slice]:
         """Rows and columns of the masks that hold a box of 10 m pixels."""
@@ -214,8 +231,11 @@ def masks_of_pixels(
         for look in part.looks:
             members[look].append(part)
     gaps: dict[Cell, set[str]] = defaultdict(set)
+    asked: dict[Cell, set[str]] = defaultdict(set)
+    differences: dict[Cell, set[Difference]] = defaultdict(set)
     for part in parts:
         gaps[part.cell] |= clear_of.gaps(part)
+        differences[part.cell] |= clear_of.differences(part)
     masks = {}
     for look, shown_in in members.items():
         unseen = np.zeros((rows, columns), bool)
@@ -232,6 +252,10 @@ def masks_of_pixels(
                 for part in needing:
                     gaps[part.cell].add(name)
                 continue
+            for part in needing:
+                # What is said of a cell must not depend on what its neighbours need.
+                if clear_of.may_be(look, [part]):
+                    asked[part.cell].add(name)
             if len(classes) < rows:
                 classes = repeated(classes, rows // len(classes))
             elif len(classes) > rows:
@@ -242,4 +266,4 @@ def masks_of_pixels(
             unseen &= ~seen
         sources = tuple(np.unique(source[clear]).tolist())
         masks[look] = LookMask(look, clear, source, sources)
-    return UnitMasks(box, times, masks, dict(gaps))
+    return UnitMasks(box, times, masks, dict(gaps), dict(asked), dict(differences))

@@ -12,6 +12,7 @@ import shapely
 from shapely.geometry.base import BaseGeometry
 
 from h2crop_data.catalog.acquisitions import is_same_granule, looks_of
+from h2crop_data.catalog.file_versions import VERSIONS
 from h2crop_data.catalog.item_facts import sentinel2_tile
 from h2crop_data.catalog.items import acquired
 from h2crop_data.constants import MONTHS
@@ -82,10 +83,13 @@ class Sentinel2(Source):
     words = Sentinel2Words()
     not_identity = NO_PIXELS
     gives_reference = True
-    faults: ClassVar = {"gaps": "s2_gaps", "impossible": "s2_impossible"}
+    faults: ClassVar = {"gaps": "s2_gaps", "impossible": "s2_impossible", "differences": "s2_differences"}
 
     def format(self, settings: Sentinel2Settings, cell_size: int) -> SourceFormat:
         return sentinel2_format(settings.bands, cell_size)
+
+    def begin_build(self) -> None:
+        VERSIONS.forget()
 
     def ground(self, settings: Sentinel2Settings, cells: Sequence[Cell]) -> list[BaseGeometry]:
         return mask_ground(cells) if settings.looks_at_tiles else super().ground(settings, cells)

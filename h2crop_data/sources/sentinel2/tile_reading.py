@@ -17,6 +17,7 @@ import pystac
 from numpy.typing import NDArray
 
 from h2crop_data.catalog.access import as_classes, repeated
+from h2crop_data.catalog.file_against_item import Difference
 from h2crop_data.catalog.granule_reader import GranuleReader
 from h2crop_data.catalog.item_facts import sentinel2_asset
 from h2crop_data.catalog.items import acquired
@@ -159,7 +160,12 @@ class TileMaker:
                 {**row, **of_date, "refined": refinement_of(self.task.items[name] for name in one.look.items)}
                 for row, of_date, one in zip(rows, shifts, looks, strict=True)
             ]
-        return masks_as_bytes(self.task.tile, rows, list(inner))
+        return masks_as_bytes(self.task.tile, rows, list(inner), self.differences())
+
+    def differences(self) -> set[Difference]:
+        """Where items say something else of their files that were read than these have."""
+        items = [*self.task.items.values(), *self.task.l1c_items.values()]
+        return set().union(*(self.reader.differences(item, item.assets) for item in items))
 
     def shifts(self, clear: NDArray[np.bool_]) -> list[dict[str, Any]]:
         """How far off each date lies, as columns of the table of dates. clear: (n, y, x) at 20 m, of the tile."""

@@ -7,7 +7,7 @@ one of theirs. While one piece is composited the next is read.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 
 from h2crop_data.catalog.access import ResamplingName, as_classes, repeated
+from h2crop_data.catalog.file_against_item import Difference
 from h2crop_data.catalog.granule_reader import GranuleReader
 from h2crop_data.catalog.item_facts import sentinel2_asset
 from h2crop_data.constants import FINE, FINE_BANDS, REFLECTANCE_FILL
@@ -66,6 +67,8 @@ class MadePart:
     #: Items that were asked for it and could not be read, and items with clear pixels that are too bright.
     gaps: set[str] = field(default_factory=set)
     impossible: set[str] = field(default_factory=set)
+    #: Where items that were looked at for it say something else of their files than these have.
+    differences: set[Difference] = field(default_factory=set)
 
     @classmethod
     def empty(cls, part: CellPart, bands: int) -> MadePart:
@@ -169,6 +172,8 @@ class UnitMaker:
         made = [MadePart.empty(part, len(self.reading.settings.bands)) for part in self.reading.parts]
         for one in made:
             one.gaps |= masks.gaps.get(one.part.cell, set())
+            one.differences |= masks.differences.get(one.part.cell, set())
+            one.differences |= self.differences(masks.asked.get(one.part.cell, ()), ["SCL"])
         pieces = [(piece, self.clear_parts(masks, piece)) for piece in pieces_of(self.reading.grid.piece, self.box)]
         # From last to first: where a file is read onwards, GDAL reads ahead and fetches the next tile twice.
         pieces = [(piece, items) for piece, items in reversed(pieces) if items]
@@ -196,7 +201,17 @@ class UnitMaker:
                     box = common(one.part.box, piece)
                     if box is not None:
                         self.composite(one, box, SeenPiece(masks, fine, coarse))
+        for one in made:
+            names = masks.clear_items(one.part.box, one.part.looks)
+            one.differences |= self.differences(names, self.reading.settings.bands)
         return made
+
+    def differences(self, names: Iterable[str], bands: Sequence[str]) -> set[Difference]:
+        """Where some items say something else of the files of some bands, which were read, than these have."""
+        found: set[Difference] = set()
+        for item in map(self.reading.items.__getitem__, names):
+            found |= self.reader.differences(item, [sentinel2_asset(item, band) for band in bands])
+        return found
 
     def masks(self) -> UnitMasks:
         """Which pixels each look shows clear."""

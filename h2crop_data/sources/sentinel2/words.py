@@ -68,6 +68,13 @@ class Sentinel2Words(SourceWords):
                     touched = sum(bool(names) for names in named)
                     told = f"{count(len(scenes))}, over {plural(touched, 'sample')}: {listing(scenes, NAMED)}"
                 lines.append(f"{words}: {told}.")
+        if "s2_differences" in samples:
+            named = [list(found) for found in samples["s2_differences"].dropna()]
+            found = [plain(one) for one in sorted({one for of_sample in named for one in of_sample})]
+            lines.append(
+                f"What items say of their files where these have something else (the files were used): "
+                f"{count(len(found))}, over {plural(len(named), 'sample')}: {listing(found, NAMED)}."
+            )
         return lines
 
     def limits(self, source: SourceFormat, tables: IndexTables) -> list[str]:

@@ -31,6 +31,7 @@ class Sentinel2Checks(SourceChecks[None]):
         if not self.release.is_imported(season):
             yield from self.check_dates(season, blocks, taken)
             yield from self.check_frames(season)
+            yield from self.check_differences(season)
         samples = self.release.samples(season)
         if "s2_items" not in blocks or self.release.is_imported(season):
             return
@@ -49,6 +50,18 @@ class Sentinel2Checks(SourceChecks[None]):
             if strange:
                 what = f"names days or gaps of no scene over its block: {first(strange)}"
                 yield error("provenance", f"{path}, sample {row['sample']}", what, remedy)
+
+    def check_differences(self, season: int) -> Findings:
+        """What items say of their files where these have something else, as the release says itself."""
+        samples = self.release.samples(season)
+        if samples is None or "s2_differences" not in samples:
+            return
+        told = {text for texts in samples["s2_differences"].dropna() for text in texts}
+        if told:
+            path = self.release.index_path(f"samples-{season}")
+            what = f"items say something else of their files than these have: {first(sorted(told))}"
+            remedy = "the files were used: look whether these are the scenes, and tell the catalog"
+            yield warning("provenance", path, what, remedy)
 
     def check_dates(self, season: int, blocks: pd.DataFrame, taken: pd.DataFrame) -> Findings:
         """What was masked date by date adds up, is of scenes that are used, and has the days that samples name."""

@@ -1,0 +1,163 @@
+"""Which version of a file a build reads: the first it opened. One that is replaced meanwhile is never mixed with it.
+
+The version of a remote file is what its server says: ETag, length, time of change. Where the server heeds
+`If-Match`, it is asked once, and GDAL asks for that version alone; elsewhere it is asked whenever a file is opened.
+"""
+
+from __future__ import annotations
+
+import re
+import threading
+from dataclasses import dataclass, replace
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import requests
+
+from h2crop_data.catalog.file_access import FileAccess, object_store
+from h2crop_data.errors import SceneError
+
+#: Seconds to wait for an answer.
+PATIENCE = 10
+#: The first byte of a file, as it is stored.
+FIRST_BYTE = {"Range": "bytes=0-0", "Accept-Encoding": "identity"}
+TOTAL = re.compile(r"bytes \d+-\d+/(\d+)")
+#: An ETag that no file has.
+ETAG_OF_NO_FILE = '"h2crop-no-version"'
+PRECONDITION_FAILED = 412
+#: What separates headers for GDAL.
+LINE_END = "\r\n"
+
+
+@dataclass(frozen=True)
+class FileVersion:
+    """What tells a file from the one that takes its place."""
+
+    #: Bytes; None where it is not known.
+    size: int | None
+    #: As the server writes them; of a file on this machine, its time of change.
+    etag: str
+    changed: str
+    #: Whether reads that ask for this version alone are refused when there is another one.
+    can_be_asked_for: bool = False
+
+    def in_words(self) -> str:
+        """It in a sentence."""
+        told = [f"{self.size} bytes"] if self.size is not None else []
+        told += [f"ETag {self.etag}"] if self.etag else []
+        told += [f"changed {self.changed}"] if self.changed else []
+        return ", ".join(told)
+
+
+class FileVersions:
+    """The versions of the files of a build, in whichever thread they are opened."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._known: dict[str, FileVersion] = {}
+        self._heeds: dict[str, bool] = {}
+
+    def forget(self) -> None:
+        """Take files as they are from now on: another build begins."""
+        with self._lock:
+            self._known.clear()
+            self._heeds.clear()
+
+    def size(self, href: str) -> int | None:
+        """The bytes of a file that was opened; None where they are not known."""
+        known = self._known.get(href)
+        return None if known is None else known.size
+
+    def access(self, href: str, access: FileAccess) -> FileAccess:
+        """How the version of a file is read that was opened first. access: how the file is read now.
+
+        Raises SceneError where another one is there.
+        """
+        known = self._known.get(href)
+        if known is None or not known.can_be_asked_for:
+            self.check(href, access)
+        known = self._known.get(href)
+        if known is None or not known.can_be_asked_for:
+            return access
+        condition = f"If-Match: {known.etag}"
+        headers = LINE_END.join(filter(None, [access.options.get("GDAL_HTTP_HEADERS", ""), condition]))
+        return replace(access, options={**access.options, "GDAL_HTTP_HEADERS": f"{headers}{LINE_END}"})
+
+    def check(self, href: str, access: FileAccess) -> None:
+        """Raise SceneError where a file is another than the one that was opened first."""
+        now = self._asked(href, access)
+        if now is None:
+            return
+        with self._lock:
+            first = self._known.setdefault(href, now)
+        if now != first:
+            raise SceneError(
+                f"{href} was replaced while it was read: it was {first.in_words()}, now it is {now.in_words()}; build "
+                "again for the new one, or leave the scene out with `sentinel2.gaps: record`"
+            )
+
+    def _asked(self, href: str, access: FileAccess) -> FileVersion | None:
+        """The version of a file as it is now; None where that is not told. Reading it says what is wrong with it."""
+        if "://" not in href:
+            try:
+                found = Path(href).stat()
+            except OSError:
+                return None
+            return FileVersion(found.st_size, "", f"{found.st_mtime_ns} ns")
+        with access.connection():
+            try:
+                if access.s3 is not None and access.keys is not None:
+                    return object_version(href, access)
+                return self._asked_of_server(href, access)
+            except (requests.RequestException, OSError):
+                return None
+
+    def _asked_of_server(self, href: str, access: FileAccess) -> FileVersion | None:
+        """The same of a web server. Raises RequestException."""
+        host = urlsplit(href)
+        if host.scheme not in ("http", "https"):
+            return None
+        answer = first_byte(access, {})
+        if not answer.ok:
+            return None
+        total = TOTAL.fullmatch(answer.headers.get("Content-Range", ""))
+        size = total[1] if total else answer.headers.get("Content-Length", "") if answer.status_code == 200 else ""
+        version = FileVersion(
+            int(size) if size.isdecimal() else None,
+            answer.headers.get("ETag", ""),
+            answer.headers.get("Last-Modified", ""),
+        )
+        if version == FileVersion(None, "", ""):
+            return None
+        # A weak ETag is never the same by `If-Match`.
+        if not version.etag.startswith('"'):
+            return version
+        if host.netloc not in self._heeds:
+            refused = first_byte(access, {"If-Match": ETAG_OF_NO_FILE})
+            self._heeds[host.netloc] = refused.status_code == PRECONDITION_FAILED
+        return replace(version, can_be_asked_for=self._heeds[host.netloc])
+
+
+def first_byte(access: FileAccess, headers: dict[str, str]) -> requests.Response:
+    """A server's answer to the wish for the first byte of a file, without what it sends. Raises RequestException."""
+    wanted = {**access.headers, **FIRST_BYTE, **headers}
+    with requests.get(access.address, headers=wanted, auth=access.auth, timeout=PATIENCE, stream=True) as answer:
+        return answer
+
+
+def object_version(href: str, access: FileAccess) -> FileVersion:
+    """The version of a file in a bucket. Raises OSError."""
+    from obstore.exceptions import BaseError
+
+    assert access.s3 is not None, "it lies in a bucket"
+    assert access.keys is not None, "its bucket is read with keys"
+    try:
+        store, key = object_store(href, access.s3, access.keys, PATIENCE)
+        found = store.head(key)
+    except (BaseError, FileNotFoundError) as error:
+        raise OSError(str(error)) from None
+    return FileVersion(found["size"], found["e_tag"] or "", f"{found['last_modified']:%Y-%m-%dT%H:%M:%SZ}")
+
+
+#: Those of the build that runs in this process.
+VERSIONS = FileVersions()

@@ -1,0 +1,274 @@
+"""Files that are replaced while a build reads them: never a mix of two, but an error or a recorded gap."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pystac
+import pytest
+import rasterio
+from affine import Affine
+from tiny_region import CLASSES_ALONE, TinyRegion
+
+import h2crop_data
+from h2crop_data.catalog import access
+from h2crop_data.catalog.file_versions import VERSIONS
+from h2crop_data.catalog.granule_reader import GranuleReader
+from h2crop_data.errors import SceneError
+from h2crop_data.grid import geobox
+from h2crop_data.pipeline import build as building
+from h2crop_data.pipeline.build import build_store
+from h2crop_data.pipeline.engine import BuildError
+
+#: What a server says of its files, and whether it refuses those of another ETag than is asked for.
+SERVERS = {
+    "strong ETag": ("strong", True),
+    "strong ETag, not heeded": ("strong", False),
+    "weak ETag": ("weak", True),
+    "no ETag": ("none", True),
+}
+REPLACED = r"was replaced while it was read: it was \d+ bytes.*, now it is \d+ bytes"
+
+
+@dataclass
+class Archive:
+    """A folder over HTTP with ranges of bytes, that tells versions of its files."""
+
+    folder: Path
+    etags: str
+    heeds: bool
+    url: str = ""
+    #: Path and headers of each request, and how it was answered.
+    asked: list[tuple[str, dict[str, str], int]] = field(default_factory=list)
+    #: Path -> how often it was replaced: its time of change.
+    replaced: dict[str, int] = field(default_factory=dict)
+
+    def replace(self, path: Path, change: Any) -> None:
+        """Put another file in the place of one."""
+        change(path)
+        name = path.relative_to(self.folder).as_posix()
+        self.replaced[f"/{name}"] = self.replaced.get(f"/{name}", 0) + 1
+
+
+class Handler(BaseHTTPRequestHandler):
+    """Answers of such an archive."""
+
+    archive: Archive
+    protocol_version = "HTTP/1.1"
+
+    def handle(self) -> None:
+        """Whoever asked may be gone."""
+        with suppress(ConnectionError):
+            super().handle()
+
+    def do_HEAD(self) -> None:
+        """The same without the body."""
+        self.do_GET()
+
+    def do_GET(self) -> None:
+        """A range of a file, or a refusal."""
+        content = (self.archive.folder / self.path.lstrip("/")).read_bytes()
+        etag = f'"{hashlib.sha256(content).hexdigest()[:16]}"'
+        wanted = self.headers.get("If-Match")
+        if self.archive.heeds and wanted is not None and wanted != etag:
+            self.answer(412, b"", {})
+            return
+        known = {"strong": {"ETag": etag}, "weak": {"ETag": f"W/{etag}"}, "none": {}}[self.archive.etags]
+        known |= {"Last-Modified": f"Wed, 01 Jun 2022 00:00:0{self.archive.replaced.get(self.path, 0)} GMT"}
+        first, _, last = self.headers.get("Range", "").removeprefix("bytes=").partition("-")
+        if not first:
+            self.answer(200, content, {**known, "Accept-Ranges": "bytes"})
+            return
+        part = content[int(first) : int(last) + 1 if last else None]
+        span = f"bytes {first}-{int(first) + len(part) - 1}/{len(content)}"
+        self.answer(206 if part else 416, part, {**known, "Content-Range": span})
+
+    def answer(self, status: int, body: bytes, headers: dict[str, str]) -> None:
+        """An answer, noted."""
+        self.archive.asked.append((self.path, dict(self.headers), status))
+        self.send_response(status)
+        for name, value in {**headers, "Content-Length": str(len(body))}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(body)
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Tests run quietly."""
+
+
+@contextmanager
+def serving(folder: Path, kind: str) -> Iterator[Archive]:
+    archive = Archive(folder, *SERVERS[kind])
+    handler = type("OfArchive", (Handler,), {"archive": archive})
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        server.daemon_threads = True
+        archive.url = f"http://127.0.0.1:{server.server_port}"
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        try:
+            yield archive
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+@pytest.fixture(autouse=True)
+def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tries follow each other at once, and a file is new in each test."""
+    monkeypatch.setitem(access.retried.__kwdefaults__, "pauses", (0.0, 0.0))
+    monkeypatch.setitem(access.GDAL_OPTIONS, "GDAL_HTTP_MAX_RETRY", "0")
+    VERSIONS.forget()
+
+
+def write_large(path: Path, number: int) -> None:
+    """2000 x 2000 pixels of one number, without compression: any part of any version can be decoded."""
+    path.parent.mkdir(exist_ok=True)
+    profile = {"width": 2000, "height": 2000, "count": 1, "dtype": "uint16", "tiled": True, "nodata": 0}
+    with rasterio.open(
+        path, "w", driver="GTiff", crs="EPSG:32631", transform=Affine(10, 0, 500_000, 0, -10, 5_620_000), **profile
+    ) as raster:
+        raster.write(np.full((1, 2000, 2000), number, np.uint16))
+
+
+def large_item(address: str, **facts: Any) -> pystac.Item:
+    """An item of such a file."""
+    item = pystac.Item("large", None, None, None, {"start_datetime": "2022-07-01", "end_datetime": "2022-07-02"})
+    item.add_asset("nir", pystac.Asset(address, extra_fields=facts))
+    return item
+
+
+def rows_of(reader: GranuleReader, item: pystac.Item, first: int) -> set[int]:
+    """The numbers in 256 rows of the file."""
+    north = 5_620_000 - 10 * first
+    found = reader.read(item, "nir", geobox((500_000, north - 2560, 502_560, north), 32631, 10), "nearest")
+    assert found is not None
+    return set(np.unique(found).tolist())
+
+
+def test_the_parts_of_a_file_that_stays_open_are_of_one_version(tmp_path: Path) -> None:
+    path = tmp_path / "files/nir.tif"
+    write_large(path, 1000)
+    with serving(tmp_path / "files", "strong ETag") as archive, GranuleReader(1) as reader:
+        item = large_item(f"{archive.url}/nir.tif")
+        assert rows_of(reader, item, 0) == {1000}
+        archive.replace(path, lambda path: write_large(path, 2000))
+        with pytest.raises(SceneError, match=rf"large asset nir: {archive.url}/nir.tif {REPLACED}"):
+            rows_of(reader, item, 1536)
+
+
+@pytest.mark.parametrize("kind", list(SERVERS))
+def test_a_file_that_is_opened_again_is_the_same_or_refused(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "files/nir.tif"
+    write_large(path, 1000)
+    with serving(tmp_path / "files", kind) as archive:
+        item = large_item(f"{archive.url}/nir.tif")
+        for first in (0, 512):
+            with GranuleReader(1) as reader:
+                assert rows_of(reader, item, first) == {1000}
+        archive.replace(path, lambda path: write_large(path, 2000))
+        with GranuleReader(1) as reader, pytest.raises(SceneError, match=REPLACED):
+            rows_of(reader, item, 1536)
+        # For the next build it is a file like any other.
+        VERSIONS.forget()
+        with GranuleReader(1) as reader:
+            assert rows_of(reader, item, 768) == {2000}
+
+
+def test_one_more_request_a_file_and_one_a_server(tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        write_large(tmp_path / f"files/{name}.tif", 1000)
+    with serving(tmp_path / "files", "strong ETag") as archive:
+        for name in ("one", "two", "one", "two"):
+            with GranuleReader(1) as reader:
+                rows_of(reader, large_item(f"{archive.url}/{name}.tif"), 0)
+    conditions = [headers.get("If-Match") for _, headers, _ in archive.asked]
+    assert conditions.count(None) == 2, "of each file, which version it has"
+    assert [status for _, _, status in archive.asked].count(412) == 1, "whether the server heeds it"
+
+
+def test_a_local_file_that_is_opened_again_is_the_same_or_refused(tmp_path: Path) -> None:
+    path = tmp_path / "files/nir.tif"
+    write_large(path, 1000)
+    with GranuleReader(1) as reader:
+        assert rows_of(reader, large_item(str(path)), 0) == {1000}
+    write_large(path, 2000)
+    with GranuleReader(1) as reader, pytest.raises(SceneError, match=REPLACED):
+        rows_of(reader, large_item(str(path)), 0)
+
+
+@pytest.mark.parametrize("place", ["here", "on a server"])
+def test_the_stated_length_is_held_against_the_file(tmp_path: Path, place: str) -> None:
+    path = tmp_path / "files/nir.tif"
+    write_large(path, 1000)
+    size = path.stat().st_size
+    with serving(tmp_path / "files", "no ETag") as archive, GranuleReader(1) as reader:
+        address = str(path) if place == "here" else f"{archive.url}/nir.tif"
+        wrong, right = large_item(address, **{"file:size": size + 1}), large_item(address, **{"file:size": size})
+        right.id = "right"
+        assert rows_of(reader, wrong, 0) == rows_of(reader, right, 0) == {1000}
+        told = f"`file:size` says {size + 1}, the file has {size}"
+        assert reader.differences(wrong, ["nir"]) == {("large", "nir", told)}
+        assert reader.differences(right, ["nir"]) == set()
+
+
+def region_in_archive(region: TinyRegion, archive: Archive) -> None:
+    """Scenes of July and August whose files lie in the archive."""
+    region.add_sentinel2("july", "2022-07-01T10:50:00Z", 900)
+    region.add_sentinel2("august", "2022-08-01T10:50:00Z", 1900)
+    for item in region.sentinel2:
+        for asset in item["assets"].values():
+            asset["href"] = f"{archive.url}/{asset['href'].removeprefix('./')}"
+
+
+def invert_classes(path: Path) -> None:
+    """Write a classification anew in which all is cloud."""
+    with rasterio.open(path) as raster:
+        pixels, profile = raster.read(), raster.profile
+    with rasterio.open(path, "w", **profile) as raster:
+        raster.write(np.full_like(pixels, 9))
+
+
+@pytest.mark.parametrize("kind", ["strong ETag, not heeded", "no ETag"])
+def test_a_scene_replaced_between_masks_and_composites_fails_its_block_or_is_a_gap(
+    region: TinyRegion, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    keep = building.keep_dates
+    with serving(region.folder, kind) as archive:
+        region_in_archive(region, archive)
+        path = region.folder / "sentinel2/july/scl.tif"
+
+        def keep_and_replace(*args: Any) -> None:
+            archive.replace(path, invert_classes)
+            keep(*args)
+
+        monkeypatch.setattr(building, "keep_dates", keep_and_replace)
+        clouds = {"clouds": {**CLASSES_ALONE, "dilation": 20}}
+        with pytest.raises(BuildError, match=rf"july asset scl: .*july/scl\.tif {REPLACED}"):
+            build_store(region.recipe(sentinel2=clouds), tmp_path / "store", workers=1)
+        archive.replace(path, lambda path: region.add_sentinel2("july", "2022-07-01T10:50:00Z", 900))
+        del region.sentinel2[-1]
+        recorded = region.recipe(sentinel2={**clouds, "gaps": "record"})
+        report = build_store(recorded, tmp_path / "recorded", workers=1)
+        assert report.gaps == ["july"]
+        season = h2crop_data.open(tmp_path / "recorded", 2022).load()
+        assert (season.s2_clear.sel(month=7) == 0).all()
+        assert (season.s2.sel(month=8, s2_band="B08") == 1901).all()
+
+
+def test_the_next_build_takes_the_file_that_is_there_now(region: TinyRegion, tmp_path: Path) -> None:
+    region.add_sentinel2("july", "2022-07-01T10:50:00Z", 900)
+    build_store(region.recipe(), tmp_path / "first", workers=1)
+    region.add_sentinel2("july", "2022-07-01T10:50:00Z", 1500)
+    del region.sentinel2[-1]
+    build_store(region.recipe(), tmp_path / "second", workers=1)
+    season = h2crop_data.open(tmp_path / "second", 2022).load()
+    assert (season.s2.sel(month=7, s2_band="B02") == 1500).all()
