@@ -24,6 +24,7 @@ BLOCKS = 8
 #: Seconds that blocks take longer in builds that are disturbed.
 SLOW = {"H2CROP_TEST_SECONDS": "0.7"}
 #: A text of the package, and what another one has there.
+OTHER_CODE = ("from __future__", "# Changed.\nfrom __future__")
 OTHER_VERSION = (f'__version__ = "{__version__}"', '__version__ = "9.9"')
 
 
@@ -51,6 +52,19 @@ def reference(recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DaskCluster]:
     with dask_cluster(tmp_path_factory.mktemp("cluster")) as cluster:
         yield cluster
+
+
+@pytest.fixture(scope="module")
+def disturbed_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DaskCluster]:
+    with dask_cluster(tmp_path_factory.mktemp("disturbed"), workers=0) as cluster:
+        yield cluster
+
+
+@pytest.fixture
+def slow_cluster(disturbed_cluster: DaskCluster) -> DaskCluster:
+    """Two workers that take their time; they may be killed."""
+    disturbed_cluster.renew_workers(2, SLOW)
+    return disturbed_cluster
 
 
 def on(cluster: DaskCluster) -> Workers:
@@ -113,59 +127,60 @@ def test_a_build_by_relative_paths_is_the_same(
     assert not any(cluster.folder.glob("store*"))
 
 
-def test_what_a_killed_worker_was_at_is_built_by_another(recipe: Recipe, reference: Path, tmp_path: Path) -> None:
+def test_what_a_killed_worker_was_at_is_built_by_another(
+    slow_cluster: DaskCluster, recipe: Recipe, reference: Path, tmp_path: Path
+) -> None:
     store = tmp_path / "store"
-    with dask_cluster(tmp_path / "cluster", environment=SLOW) as cluster, building(recipe, store, cluster) as build:
+    with building(recipe, store, slow_cluster) as build:
         wait_for_blocks(store, 1, build)
-        victim = cluster.workers[0]
+        victim = slow_cluster.workers[0]
         wait_for_task(store, victim)
         victim.kill()
         assert build.result(PATIENCE).built == BLOCKS
-        assert f"Remove worker addr: {victim.address}" in cluster.scheduler.text
+    assert f"Remove worker addr: {victim.address}" in slow_cluster.scheduler.text
     assert differences(store, reference) == []
 
 
 @pytest.mark.parametrize("until", ["soon", "the end"])
 def test_a_worker_that_is_stopped_for_a_while_loses_nothing(
-    recipe: Recipe, reference: Path, tmp_path: Path, until: str
+    slow_cluster: DaskCluster, recipe: Recipe, reference: Path, tmp_path: Path, until: str
 ) -> None:
     store = tmp_path / "store"
-    with dask_cluster(tmp_path / "cluster", environment=SLOW) as cluster, building(recipe, store, cluster) as build:
+    with building(recipe, store, slow_cluster) as build:
         wait_for_blocks(store, 1, build)
-        victim = cluster.workers[0]
+        victim = slow_cluster.workers[0]
         wait_for_task(store, victim)
         victim.send(signal.SIGSTOP)
         if until == "soon":
-            time.sleep(1.5)
+            time.sleep(1)
             victim.send(signal.SIGCONT)
         assert build.result(PATIENCE).built == BLOCKS
-        assert (f"Remove worker addr: {victim.address}" in cluster.scheduler.text) == (until == "the end")
-        assert differences(store, reference) == []
-        # What it goes on with now must change nothing.
-        victim.send(signal.SIGCONT)
-        time.sleep(2)
+    assert (f"Remove worker addr: {victim.address}" in slow_cluster.scheduler.text) == (until == "the end")
+    assert differences(store, reference) == []
+    # What it goes on with now must change nothing.
+    victim.send(signal.SIGCONT)
+    time.sleep(2)
     assert differences(store, reference) == []
 
 
 def test_a_lost_scheduler_ends_the_build_and_nothing_is_written_after(
-    recipe: Recipe, reference: Path, tmp_path: Path
+    cluster: DaskCluster, recipe: Recipe, reference: Path, tmp_path: Path
 ) -> None:
     store = tmp_path / "store"
-    with dask_cluster(tmp_path / "cluster", environment={"H2CROP_TEST_SECONDS": "3"}) as cluster:
-        with building(recipe, store, cluster) as build:
+    with dask_cluster(tmp_path / "killed", environment={"H2CROP_TEST_SECONDS": "3"}) as killed:
+        with building(recipe, store, killed) as build:
             wait_for_blocks(store, 1, build)
-            for worker in cluster.workers:
+            for worker in killed.workers:
                 wait_for_task(store, worker)
-            cluster.scheduler.kill()
+            killed.scheduler.kill()
             with pytest.raises(ClusterError, match=r"cluster at tcp://\S+ was lost: finished blocks are kept; start"):
                 build.result(PATIENCE)
         left = contents(store)
         time.sleep(8)
         assert contents(store) == left
-    with dask_cluster(tmp_path / "another") as another:
-        report = build_store(recipe, store, workers=on(another))
-        assert 0 < report.already_done < BLOCKS
-        assert report.built + report.already_done == BLOCKS
+    report = build_store(recipe, store, workers=on(cluster))
+    assert 0 < report.already_done < BLOCKS
+    assert report.built + report.already_done == BLOCKS
     assert differences(store, reference) == []
 
 
@@ -183,39 +198,39 @@ def another_checkout(folder: Path, change: tuple[str, str]) -> dict[str, str]:
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (
-            (f'__version__ = "{__version__}"', '__version__ = "9.9"'),
-            rf"h2crop-data is 9\.9, here {__version__}.*install",
-        ),
-        (("__version__", "__version__"), None),
-        (("from __future__", "# Changed.\nfrom __future__"), r"the code of h2crop-data is \w+, here \w+: install"),
+        (OTHER_VERSION, rf"h2crop-data is 9\.9, here {__version__}; the code of h2crop-data is \w+, here \w+: install"),
+        (OTHER_CODE, r"cannot build: the code of h2crop-data is \w+, here \w+: install the same versions there$"),
     ],
 )
 def test_a_worker_with_another_h2crop_is_refused(
-    recipe: Recipe, tmp_path: Path, change: tuple[str, str], words: str | None
+    cluster: DaskCluster, recipe: Recipe, tmp_path: Path, change: tuple[str, str], words: str
 ) -> None:
-    other = another_checkout(tmp_path / "other", change)
-    with dask_cluster(tmp_path / "cluster", workers=1) as cluster:
-        [worker] = cluster.start_workers(other)
-        if words is None:
-            assert build_store(recipe, tmp_path / "store", workers=on(cluster)).built == BLOCKS
-            return
+    [worker] = cluster.start_workers(another_checkout(tmp_path / "other", change))
+    try:
         with pytest.raises(ClusterError, match=rf"worker {worker.address} of the cluster .* cannot build: .*{words}"):
             build_store(recipe, tmp_path / "store", workers=on(cluster))
+    finally:
+        cluster.end_worker(worker)
     assert not list((tmp_path / "store").glob(".build/20*/*.json"))
 
 
-def test_a_worker_that_joins_later_is_checked_before_its_first_task(recipe: Recipe, tmp_path: Path) -> None:
-    other = another_checkout(tmp_path / "other", OTHER_VERSION)
-    store = tmp_path / "store"
-    with (
-        dask_cluster(tmp_path / "cluster", workers=1, environment=SLOW) as cluster,
-        building(recipe, store, cluster) as build,
-    ):
-        wait_for_blocks(store, 1, build)
-        [late] = cluster.start_workers(other)
-        with pytest.raises(ClusterError, match=rf"worker {late.address} cannot build: .*h2crop-data is 9\.9"):
-            build.result(PATIENCE)
+def test_a_worker_that_joins_later_is_checked_before_its_first_task(
+    slow_cluster: DaskCluster, recipe: Recipe, tmp_path: Path
+) -> None:
+    other, store = another_checkout(tmp_path / "other", OTHER_VERSION), tmp_path / "store"
+    late = slow_cluster.start_worker(other)
+    late.send(signal.SIGSTOP)
+    try:
+        with building(recipe, store, slow_cluster) as build:
+            wait_for_blocks(store, 1, build)
+            for worker in slow_cluster.workers[:2]:
+                worker.send(signal.SIGSTOP)
+            late.send(signal.SIGCONT)
+            slow_cluster.wait_for(late)
+            with pytest.raises(ClusterError, match=rf"worker {late.address} cannot build: .*h2crop-data is 9\.9"):
+                build.result(PATIENCE)
+    finally:
+        slow_cluster.end_worker(late)
 
 
 def test_a_worker_that_joins_later_takes_its_part(recipe: Recipe, reference: Path, tmp_path: Path) -> None:
