@@ -16,7 +16,7 @@ from pathlib import Path
 import h2crop_data
 
 #: Seconds that anything may take before a test fails.
-PATIENCE = 60.0
+PATIENCE = 120.0
 #: Where this package lies: workers run elsewhere, and must find the one that is tested.
 CHECKOUT = Path(h2crop_data.__file__).parents[1]
 #: What workers load first.
