@@ -262,8 +262,8 @@ def unfitness(session: Session) -> list[str]:
         found += folder_problems(kind, Path(folder), described["token"])
     if not sees_lock(session.folder / SESSION_FILE):
         found.append(
-            f"it does not see the locks of this machine in {session.folder.parent.parent}: mount the file system so that "
-            "flock works between machines"
+            f"it does not see the locks of this machine in {session.folder.parent.parent}: mount the file system so "
+            "that flock works between machines"
         )
     return found
 
