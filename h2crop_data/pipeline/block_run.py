@@ -87,7 +87,7 @@ class BlockRun:
         more.
         """
         self.builder, self.workers, self.progress = builder, workers, progress
-        self._work = work_folder(builder.location)
+        self._work = work_folder(builder.location, builder.storage)
         self._scratch = Scratch(scratch_folder(builder.location, scratch).absolute())
         self._scratch_bytes = scratch_bytes
         for plan in plans:
