@@ -34,7 +34,9 @@ NAMED = 10
 #: Why a block is built anew whose own inputs did not change.
 MATCHED_TOGETHER = "its scene is matched as a whole, and other blocks of it have other inputs"
 #: Why a block is kept although its inputs changed.
-LOST = "samples of it cannot be made today: their scene or labels are gone, or do not meet the recipe's limits any more"
+LOST = (
+    "samples of them cannot be made today: their scene or labels are gone, or do not meet the recipe's limits any more"
+)
 #: What a line calls each kind of change, before the scenes.
 KIND_WORDS: dict[ChangeKind, str] = {
     "added": "scenes that are there now and were not",
@@ -256,25 +258,26 @@ def explain_changes(recipe: Recipe, changed: Sequence[ChangedBlock], store: str,
         unread = [one for one in of_source if not one.groups]
         if differing:
             named = f"{blocks_in_words(differing)}: {kinds_in_words(differing, source)}"
-            what = f"{source.group}: other inputs today for {named}"
-            lines += what_became(what, differing, mode, source.remedy.format(store=store))
+            became = what_became(differing, mode, source.remedy.format(store=store))
+            lines.append(f"{source.group}: other inputs today for {named}; {became}")
         if unread:
-            what = f"{source.group}: {blocks_in_words(unread)} lack {kinds_in_words(unread, source)}"
+            named = f"{blocks_in_words(unread)} lack {kinds_in_words(unread, source)}"
             remedy = f"`h2crop build RECIPE --extend --changed rebuild --out {store}` tries them again"
-            lines += what_became(what, unread, mode, remedy)
-    return lines
-
-
-def what_became(what: str, blocks: Sequence[ChangedBlock], mode: Changed, remedy: str) -> list[str]:
-    """Lines on some changed blocks of a source. what: how they changed."""
-    if mode == "report":
-        return [f"{what}; kept as they are; {remedy}"]
-    kept = [one for one in blocks if one.kept]
-    lines = [f"{what}; {'rebuilt' if not kept else f'{len(blocks) - len(kept)} rebuilt, {len(kept)} kept'}"]
+            lines.append(f"{source.group}: {named}; {what_became(unread, mode, remedy)}")
     alike: dict[str, list[ChangedBlock]] = defaultdict(list)
-    for one in kept:
-        alike[one.kept].append(one)
-    return lines + [f"{blocks_in_words(of_reason)} kept as they are: {reason}" for reason, of_reason in alike.items()]
+    for one in changed:
+        if one.kept:
+            alike[one.kept].append(one)
+    verb = "are kept as they are" if mode == "rebuild" else "would be kept all the same"
+    return lines + [f"{blocks_in_words(of_reason)} {verb}: {reason}" for reason, of_reason in alike.items()]
+
+
+def what_became(blocks: Sequence[ChangedBlock], mode: Changed, remedy: str) -> str:
+    """What was done about some changed blocks, or can be done."""
+    if mode == "report":
+        return f"kept as they are; {remedy}"
+    kept = [one for one in blocks if one.kept]
+    return f"{len(blocks) - len(kept)} rebuilt, {len(kept)} kept" if kept else "rebuilt"
 
 
 def blocks_in_words(blocks: Sequence[ChangedBlock]) -> str:

@@ -19,6 +19,7 @@ import h2crop_data
 from h2crop_data.cli.main import app
 from h2crop_data.cube.reading import read_index, read_index_json, store_attributes
 from h2crop_data.errors import PlanError, UsageError
+from h2crop_data.maintenance.relabel import relabel_store
 from h2crop_data.maintenance.retract import prune_store, retract_from_store
 from h2crop_data.pipeline.build import BuildReport, build_store
 from h2crop_data.pipeline.refresh import refresh_store
@@ -164,6 +165,9 @@ def test_a_scene_that_fills_a_gap_is_reported_and_then_built_in(finished: TinyRe
     assert_same_samples(values_of(store, 2022), values_of(tmp_path / "later", 2022))
     assert build_store(recipe, store, workers=1).built == 0
     assert validated(store) == []
+    # Other labels of it need nothing of what is gone.
+    relabel_store(store, tmp_path / "relabelled", recipe=recipe)
+    assert_same_samples(values_of(tmp_path / "relabelled", 2022), values_of(tmp_path / "later", 2022))
 
 
 def validated(store: Path) -> list[str]:
@@ -219,10 +223,11 @@ def test_samples_whose_scene_is_gone_today_are_kept(finished: TinyRegion, tmp_pa
         f"enmap: other inputs today for 2 block(s) (2, 3): scenes that are not there or not used any more ({gone})"
         in (told)
     )
+    assert "2 block(s) (2, 3) would be kept all the same: samples of them cannot be made today" in told
     report = rebuild(recipe, store)
     assert (report.release, report.built) == (2, 2)
     assert "2 rebuilt, 2 kept" in "\n".join(report.changes)
-    assert "2 block(s) (2, 3) kept as they are: samples of it cannot be made today" in "\n".join(report.changes)
+    assert "2 block(s) (2, 3) are kept as they are: samples of them cannot be made today" in "\n".join(report.changes)
     new = values_of(store, 2022)
     assert new.keys() == old.keys()
     for name, sample in new.items():
@@ -277,7 +282,7 @@ def test_scenes_that_could_not_be_read_are_tried_again(finished: TinyRegion, tmp
     report = rebuild(recipe, store)
     assert (report.release, report.built) == (1, 0)
     assert "0 rebuilt, 2 kept" in "\n".join(report.changes)
-    assert "kept as they are: S2_2022_7: cannot read" in "\n".join(report.changes)
+    assert "are kept as they are: S2_2022_7: cannot read" in "\n".join(report.changes)
     # A header that can be read is not enough.
     file.write_bytes(whole[:-1000])
     assert rebuild(recipe, store).release == 1
