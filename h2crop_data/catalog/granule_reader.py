@@ -24,6 +24,7 @@ from h2crop_data.catalog.access import (
     aligned_window,
     asset_in_words,
     check_file_offset,
+    check_offset_of_floats,
     grid_of,
     in_words,
     is_remote,
@@ -62,12 +63,13 @@ class OpenFile:
 class GranuleReader:
     """Reads assets of Sentinel-2 items on grids of 10 m. To be used in a `with` block, which closes the files."""
 
-    def __init__(self, connections: int, given_up: Collection[str] = ()) -> None:
+    def __init__(self, connections: int, given_up: Collection[str] = (), offset_by_item: Collection[str] = ()) -> None:
         """connections: to one provider at a time, of all readers of this process and those it shares them with.
 
-        given_up: items (ids) that were tried for long enough: their files are tried once.
+        given_up: items (ids) that were tried for long enough: their files are tried once. offset_by_item: items whose
+        offset no recipe declares: what they say of it is held against the type of their numbers.
         """
-        self._given_up = given_up
+        self._given_up, self._offset_by_item = given_up, offset_by_item
         self._sharing = int(os.environ.get(SHARING_PROCESSES, "1"))
         self._wanted, self.connections = connections, max(1, connections // self._sharing)
         self._files: dict[str, tuple[threading.Lock, list[OpenFile]]] = {}
@@ -177,6 +179,8 @@ class GranuleReader:
                         self._check(item, file.dataset)
                         number_format(file.dataset, stated_scale(item.assets[key]))
                         check_file_offset(file.dataset, item.assets[key])
+                        if item.id in self._offset_by_item:
+                            check_offset_of_floats(file.dataset, item, key)
                     if (item.id, key) not in self._differences:
                         self._differences[item.id, key] = file_against_item(
                             item, key, file.dataset, VERSIONS.size(href)
