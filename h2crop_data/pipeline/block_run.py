@@ -87,7 +87,7 @@ class BlockRun:
         more.
         """
         self.builder, self.workers, self.progress = builder, workers, progress
-        self._work = work_folder(builder.location)
+        self._work = work_folder(builder.location, builder.storage)
         self._scratch = Scratch(scratch_folder(builder.location, scratch).absolute())
         self._scratch_bytes = scratch_bytes
         self._pending = pending_blocks(builder, plans)
@@ -134,24 +134,7 @@ class BlockRun:
 
         Blocks of one place are in one batch, where they are no more than its size; those of two plans never are.
         """
-        found: list[list[SeasonBlock]] = []
-        for plan, blocks in self._pending:
-            places = dict(
-                zip(plan.blocks["block"], zip(plan.blocks["epsg"], plan.blocks["square"], strict=True), strict=True)
-            )
-            batch: list[SeasonBlock] = []
-            for _, of_place in groupby(by_ground(plan, blocks), key=lambda block: places[block]):
-                here = [(plan.season, block) for block in of_place]
-                if batch and len(batch) + len(here) > size:
-                    found.append(batch)
-                    batch = []
-                batch += here
-                while len(batch) > size:
-                    found.append(batch[:size])
-                    batch = batch[size:]
-            if batch:
-                found.append(batch)
-        return found
+        return [batch for plan, blocks in self._pending for batch in batches_by_ground(plan, blocks, size)]
 
     def build(self, batch: Sequence[SeasonBlock], on_block: OnBlock = ignore_outcome) -> list[BlockOutcome]:
         """Build some of the pending blocks, in their order; gives what became of each that this run has not built yet.
@@ -286,6 +269,24 @@ def check_versions(plan: SeasonPlan) -> None:
         raise PlanError(f"{plan.season} was planned with other crop classes than this h2crop has; build a new store")
     if plan.algorithm != algorithms(plan.recipe):
         raise PlanError(f"{plan.season} was planned by an h2crop that computes otherwise; build a new store")
+
+
+def batches_by_ground(plan: SeasonPlan, blocks: Collection[int], size: int) -> list[list[SeasonBlock]]:
+    """Some blocks of a plan in order of their ground, at most so many in a batch, those of a square together."""
+    squares = list(zip(plan.blocks["epsg"], plan.blocks["square"], strict=True))
+    square_of = dict(zip(plan.blocks["block"], squares, strict=True))
+    found: list[list[SeasonBlock]] = []
+    batch: list[SeasonBlock] = []
+    for _, of_square in groupby(by_ground(plan, blocks), key=lambda block: square_of[block]):
+        here = [(plan.season, block) for block in of_square]
+        if batch and len(batch) + len(here) > size:
+            found.append(batch)
+            batch = []
+        batch += here
+        while len(batch) > size:
+            found.append(batch[:size])
+            batch = batch[size:]
+    return [*found, batch] if batch else found
 
 
 def by_ground(plan: SeasonPlan, blocks: Collection[int]) -> list[int]:

@@ -12,16 +12,19 @@ This module and `engine.py`, which opens the pool, are all that knows Dask.
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import importlib.metadata
 import json
 import logging
 import os
+import pickle
 import platform
 import shutil
 import threading
 import time
 import uuid
+import zlib
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import CancelledError, Executor, Future
 from contextlib import contextmanager, suppress
@@ -165,12 +168,31 @@ def open_session(work: Path, shared: Mapping[str, Path]) -> Iterator[Session]:
     except OSError as error:
         raise ClusterError(f"cannot write in {error.filename}: {error.strerror or error}") from error
     try:
-        yield session
+        with locked(session.folder / SESSION_FILE):
+            yield session
     finally:
         for folder in folders.values():
             with suppress(OSError):
                 (folder / token).unlink()
         shutil.rmtree(session.folder.parent, ignore_errors=True)
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Lock a file, for workers to see whether locks are shared between machines."""
+    with path.open("r+b") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def sees_lock(path: Path) -> bool:
+    """Whether this process sees that another one has locked a file. Raises OSError."""
+    with path.open("rb") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        return False
 
 
 def versions() -> dict[str, str]:
@@ -239,6 +261,11 @@ def unfitness(session: Session) -> list[str]:
         found[-1] += ": install the same versions there"
     for kind, folder in described["folders"].items():
         found += folder_problems(kind, Path(folder), described["token"])
+    if not sees_lock(session.folder / SESSION_FILE):
+        found.append(
+            f"it does not see the locks of this machine in {session.folder.parent.parent}: mount the file system so "
+            "that flock works between machines"
+        )
     return found
 
 
@@ -298,18 +325,25 @@ def refuse_unfit(address: str, found: Mapping[str, list[str] | BaseException]) -
         raise ClusterError(f"worker {worker} of the cluster at {address} cannot build: {'; '.join(problems)}{others}")
 
 
-def do_task(session: Session, task: str, sharing: int, work: Callable[..., Outcome], *arguments: Any) -> Outcome:
+def packed(work: Callable[..., Any], arguments: tuple[Any, ...], options: Mapping[str, Any]) -> bytes:
+    """A call as a task takes it along. Packed, what all blocks have in common takes little of it."""
+    return zlib.compress(pickle.dumps((work, arguments, options)), level=1)
+
+
+def do_task(session: Session, task: str, sharing: int, call: bytes) -> Any:
     """Work on a task, on a worker. task: its name in the session. sharing: worker processes of the cluster.
 
-    Raises ClusterError where this worker is unfit, LostWorkError where it is one at which workers die.
+    call: packed, so that it is read when this worker is known to have the same h2crop. Raises ClusterError where it has
+    not, LostWorkError where the task is one at which workers die.
     """
     become_fit(session)
     # Who opens files reads from it which part of the connections to an archive is this process's.
     os.environ[SHARING_PROCESSES] = str(sharing)
     begun = begin_task(session, task)
     try:
+        work, arguments, options = pickle.loads(zlib.decompress(call))
         with counted_by(ClusterConnections.of_this_worker().one):
-            return work(*arguments)
+            return work(*arguments, **options)
     finally:
         begun.unlink(missing_ok=True)
 
@@ -440,7 +474,7 @@ class ClusterExecutor(Executor):
             raise self._lost
         self._number += 1
         task = f"{self._number:08d}"
-        call = partial(do_task, self._session, task, max(1, len(self._threads)), work, *arguments, **options)
+        call = partial(do_task, self._session, task, max(1, len(self._threads)), packed(work, arguments, options))
         waiting: Future[Outcome] = Future()
         waiting.set_running_or_notify_cancel()
         with self._changing:

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from h2crop_data.grid import Cell
 from h2crop_data.pipeline.block import BlockTask
-from h2crop_data.pipeline.block_run import by_ground
+from h2crop_data.pipeline.block_run import batches_by_ground, by_ground
 from h2crop_data.pipeline.schedule import Schedule, WaitingParts
 from h2crop_data.sources.readings import Reading
 from h2crop_data.sources.scratch import Part, Scratch
@@ -162,19 +162,41 @@ def test_a_cell_of_two_seasons_is_two(tmp_path: Path) -> None:
         next(schedule)
 
 
-def test_blocks_are_taken_by_ground_all_scenes_over_a_square_together() -> None:
-    plan: Any = SimpleNamespace(
-        blocks=pd.DataFrame(
-            {
-                "block": [0, 1, 2, 3, 4, 5],
-                "epsg": [32631, 32631, 32632, 32631, 32631, 32631],
-                # Of the scenes of April, then of September.
-                "square": ["10_2", "9_3", "1_1", "9_3", "10_2", "9_12"],
-            }
-        )
-    )
+@pytest.fixture
+def plan() -> Any:
+    """Six blocks of the scenes of April, then of September."""
+    blocks = {
+        "block": [0, 1, 2, 3, 4, 5],
+        "epsg": [32631, 32631, 32632, 32631, 32631, 32631],
+        "square": ["10_2", "9_3", "1_1", "9_3", "10_2", "9_12"],
+    }
+    return SimpleNamespace(season=2022, blocks=pd.DataFrame(blocks))
+
+
+def test_blocks_are_taken_by_ground_all_scenes_over_a_square_together(plan: Any) -> None:
     assert by_ground(plan, [0, 1, 2, 3, 4, 5]) == [1, 3, 5, 0, 4, 2]
     assert by_ground(plan, [4, 3]) == [3, 4]
+
+
+@pytest.mark.parametrize(
+    ("size", "batches"),
+    [
+        (1, [[1], [3], [5], [0], [4], [2]]),
+        (2, [[1, 3], [5], [0, 4], [2]]),
+        (3, [[1, 3, 5], [0, 4, 2]]),
+        (4, [[1, 3, 5], [0, 4, 2]]),
+        (5, [[1, 3, 5, 0, 4], [2]]),
+        (9, [[1, 3, 5, 0, 4, 2]]),
+    ],
+)
+def test_blocks_of_a_square_are_in_one_batch(plan: Any, size: int, batches: list[list[int]]) -> None:
+    found = batches_by_ground(plan, [0, 1, 2, 3, 4, 5], size)
+    assert [[block for _, block in batch] for batch in found] == batches
+    assert {season for batch in found for season, _ in batch} == {2022}
+
+
+def test_there_is_no_batch_without_blocks(plan: Any) -> None:
+    assert batches_by_ground(plan, [], 3) == []
 
 
 def test_few_parts_wait_where_two_scenes_see_the_same_ground(tmp_path: Path) -> None:
