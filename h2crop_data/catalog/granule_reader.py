@@ -39,6 +39,7 @@ from h2crop_data.catalog.access import (
 from h2crop_data.catalog.file_access import READING_ERRORS, FileAccess, access_to, connections_of
 from h2crop_data.catalog.file_against_item import Difference, file_against_item
 from h2crop_data.catalog.file_versions import VERSIONS
+from h2crop_data.catalog.shared_connections import SharedConnections
 from h2crop_data.constants import SHARING_PROCESSES
 from h2crop_data.errors import SceneError
 from h2crop_data.redaction import redacted_errors
@@ -103,10 +104,20 @@ class GranuleReader:
         """Begin to read a file, where it is remote; gives what waits for the result."""
         if not is_remote(href):
             return work
-        future: Future[NDArray[Any]] = connections_to(urlsplit(href).netloc, self.connections_for(href)).submit(work)
+        archive = urlsplit(href).netloc
+        future: Future[NDArray[Any]] = connections_to(archive, self.connections_for(href)).submit(
+            self._in_turn, work, archive
+        )
         self._begun.add(future)
         future.add_done_callback(self._begun.discard)
         return future.result
+
+    def _in_turn(self, work: Callable[[], NDArray[Any]], archive: str) -> NDArray[Any]:
+        """Work with one of the connections to an archive, where each process having one would be too many."""
+        if self._sharing <= self._wanted:
+            return work()
+        with SharedConnections(f"{archive}-{self._wanted}", self._wanted).one():
+            return work()
 
     def connections_for(self, href: str) -> int:
         """Connections of this process to the archive of a file: its share of what recipe and archive allow."""

@@ -35,12 +35,13 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import h2crop_data
 from h2crop_data.bounded_map import WorkerPool
+from h2crop_data.catalog.shared_connections import counted_by
 from h2crop_data.constants import SHARING_PROCESSES
 from h2crop_data.errors import ClusterError, H2cropError, UsageError
 from h2crop_data.plugins import GROUP, PROVIDERS, entry_points_of
 
 if TYPE_CHECKING:
-    from distributed import Client
+    from distributed import Client, Semaphore, Worker
 
 Outcome = TypeVar("Outcome")
 #: How addresses of schedulers begin.
@@ -341,7 +342,8 @@ def do_task(session: Session, task: str, sharing: int, call: bytes) -> Any:
     begun = begin_task(session, task)
     try:
         work, arguments, options = pickle.loads(zlib.decompress(call))
-        return work(*arguments, **options)
+        with counted_by(ClusterConnections.of_this_worker().one):
+            return work(*arguments, **options)
     finally:
         begun.unlink(missing_ok=True)
 
@@ -386,6 +388,63 @@ def begin_task(session: Session, task: str) -> Path:
         f"{DEATHS} workers died while they worked on it ({workers}), out of memory? See their logs; give workers more "
         "memory or fewer threads"
     )
+
+
+class ClusterConnections:
+    """Connections to archives that all workers of a cluster share, counted by its scheduler.
+
+    It takes back those of a worker of which it has not heard for `distributed.scheduler.locks.lease-timeout` (30 s).
+    """
+
+    def __init__(self, worker: Worker) -> None:
+        self._worker = worker
+        self._semaphores: dict[str, Semaphore] = {}
+        self._making = threading.Lock()
+
+    @classmethod
+    def of_this_worker(cls) -> ClusterConnections:
+        """Those of the worker this thread works for; reads happen in threads that know no worker."""
+        from distributed import get_worker
+
+        worker = get_worker()
+        with CHECKING:
+            return CONNECTIONS.setdefault(worker.id, cls(worker))
+
+    @contextmanager
+    def one(self, archive: str, number: int) -> Iterator[None]:
+        """A connection to an archive that allows so many, as soon as one is free.
+
+        Raises ClusterError where the scheduler does not answer.
+        """
+        semaphore = self._semaphore(archive, number)
+        try:
+            semaphore.acquire()
+        except (OSError, RuntimeError) as error:
+            raise ClusterError(
+                f"no connection to {archive}: the scheduler, which counts those of all workers, does not answer "
+                f"({error})"
+            ) from error
+        try:
+            yield
+        finally:
+            # It is free again at the latest when the scheduler has not heard of it for a while.
+            with suppress(OSError, RuntimeError):
+                semaphore.release()
+
+    def _semaphore(self, archive: str, number: int) -> Semaphore:
+        """What counts the connections to an archive, by a name that is the same on all workers."""
+        from distributed import Semaphore
+
+        name = f"h2crop-{archive}-{number}"
+        with self._making:
+            if name not in self._semaphores:
+                worker = self._worker
+                self._semaphores[name] = Semaphore(number, name, scheduler_rpc=worker.scheduler, loop=worker.loop)
+            return self._semaphores[name]
+
+
+#: Of the workers that this process is, by their id.
+CONNECTIONS: dict[str, ClusterConnections] = {}
 
 
 class ClusterExecutor(Executor):

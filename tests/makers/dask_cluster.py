@@ -19,6 +19,8 @@ import h2crop_data
 PATIENCE = 120.0
 #: Where this package lies: workers run elsewhere, and must find the one that is tested.
 CHECKOUT = Path(h2crop_data.__file__).parents[1]
+#: What all of its processes find: the package, and the functions of tests.
+MODULES = os.pathsep.join([str(CHECKOUT), str(Path(__file__).parent)])
 #: What workers load first.
 FAULTS = Path(__file__).with_name("faulty_worker.py")
 #: Scheduler and workers notice soon what in production takes minutes.
@@ -136,7 +138,7 @@ class DaskCluster:
         self.started += 1
         log = self.folder / f"{self.started}-{program}.log"
         command = [sys.executable, "-m", f"distributed.cli.{program}", *arguments]
-        variables = {**os.environ, **QUICK, "PYTHONPATH": str(CHECKOUT), **(environment or {})}
+        variables = {**os.environ, **QUICK, "PYTHONPATH": MODULES, **(environment or {})}
         with log.open("wb") as file:
             process = subprocess.Popen(
                 command, stdout=file, stderr=subprocess.STDOUT, cwd=self.folder, env=variables, start_new_session=True
