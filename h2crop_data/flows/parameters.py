@@ -51,7 +51,8 @@ SchedulerAddress = Annotated[str, AfterValidator(known_cluster)]
 Seasons = Annotated[list[Annotated[int, Field(ge=1900, le=2200)]], Field(min_length=1)]
 WorkerCount = Annotated[int, Field(ge=1)]
 BatchSize = Annotated[int, Field(ge=1)]
-RetrySeconds = list[Annotated[float, Field(ge=0)]]
+#: Prefect takes no more than fifty.
+RetrySeconds = Annotated[list[Annotated[float, Field(ge=0)]], Field(max_length=50)]
 Hours = Annotated[float, Field(gt=0)]
 ReleaseCheck = Literal["none", "quick", "full"]
 

@@ -50,6 +50,7 @@ class TestParameters:
             ({"workers": 0}, "greater than or equal to 1"),
             ({"dask": "cluster:8786"}, "expected tcp://HOST:PORT"),
             ({"retry_seconds": [-1]}, "greater than or equal to 0"),
+            ({"retry_seconds": [1] * 51}, "at most 50 items"),
             ({"timeout_hours": 0}, "greater than 0"),
             ({"check": "some"}, "'none', 'quick' or 'full'"),
             ({"batch": 0}, "greater than or equal to 1"),
@@ -127,6 +128,24 @@ class TestLog:
         assert lines == ["odc.loader: retrying https://archive.invalid/scene.tif", f"slow server {SECRET[:-11]}"]
         logging.getLogger("odc.loader").warning("afterwards")
         assert not [record for record in caplog.records[2:] if record.name == "a-run" and "after" in record.message]
+
+    def test_what_prefect_logs_of_an_error_in_words_has_no_stack_trace(self, caplog: pytest.LogCaptureFixture) -> None:
+        tasks = logging.getLogger("prefect.task_runs")
+        tasks.propagate, before = True, tasks.propagate
+        try:
+            with library_lines(logging.getLogger("a-run")):
+                for error in (ReadError(f"cannot read {SECRET}"), KeyError("a bug")):
+                    try:
+                        raise error
+                    except (ReadError, KeyError):
+                        tasks.error("Task run failed with exception: %r", error, exc_info=True)
+        finally:
+            tasks.propagate = before
+        first, second = caplog.records
+        assert first.getMessage() == f"Task run failed with exception: ReadError('cannot read {SECRET[:-11]}')"
+        assert first.exc_info is None
+        # A bug keeps its trace.
+        assert second.exc_info is not None
 
 
 class TestArtifacts:
