@@ -1,111 +1,106 @@
-"""Prefect: the same steps as `h2crop build`, with retries, logs and a summary artifact.
-
-All blocks go to the engine in one task. The engine keeps its own markers, so a run that died is started again and goes
-on where it was; mapping over thousands of blocks would only load the orchestrator. Nothing here computes anything.
+"""`h2crop build` as a Prefect flow: plan, units of work, blocks in batches, seal, validate; docs/flows.md explains it.
 
     python flows/build.py RECIPE --out STORE [--season 2024] [--extend]
+
+runs it once, in this process. Nothing here computes anything: h2crop_data/flows/run.py calls what the command calls.
 """
 
 from __future__ import annotations
 
-from dataclasses import asdict
-from typing import Annotated, Any
+from datetime import date
+from typing import Annotated, Literal
 
 import typer
-from prefect import flow, get_run_logger, task
-from prefect.artifacts import create_markdown_artifact
-from prefect.cache_policies import NO_CACHE
+from prefect import flow
 
-from h2crop_data.cube.writer import StoreBuilder, hold_store
-from h2crop_data.errors import CatalogError, ReadError
-from h2crop_data.pipeline.block_run import BuiltBlocks, build_blocks
-from h2crop_data.pipeline.build import BuildReport
-from h2crop_data.pipeline.engine import BlockOutcome, BuildError, Workers
-from h2crop_data.pipeline.plan import SeasonPlan
+from h2crop_data.cube.writer import StoreBuilder
+from h2crop_data.flows import parameters
+from h2crop_data.flows.command import end_command
+from h2crop_data.flows.result import RunResult
+from h2crop_data.flows.run import run_to_store
+from h2crop_data.pipeline.changes import Changed
 from h2crop_data.pipeline.recording import RecordedPlans, recorded_plans
-from h2crop_data.pipeline.sealing import seal_store
-from h2crop_data.recipe.model import Recipe, load_recipe
+from h2crop_data.progress import Progress
+from h2crop_data.recipe.model import load_recipe
 
 
-def may_recover(_task: Any, _run: Any, state: Any) -> bool:
-    """Catalogs and archives recover, and failed blocks are tried alone; a wrong recipe or a full disk stays so."""
-    return isinstance(state.result(raise_on_failure=False), CatalogError | ReadError | BuildError)
-
-
-@task(cache_policy=NO_CACHE, retries=3, retry_delay_seconds=[30, 120, 600], retry_condition_fn=may_recover)
-def plan_seasons(builder: StoreBuilder, recipe: Recipe, extend: bool) -> RecordedPlans:
-    """Plan the seasons that are not planned yet, or what is new in them, and keep the plans in the store."""
-    return recorded_plans(builder, recipe, extend=extend)
-
-
-@task(cache_policy=NO_CACHE, retries=2, retry_delay_seconds=[60, 600], retry_condition_fn=may_recover)
-def build_missing_blocks(builder: StoreBuilder, plans: list[SeasonPlan], workers: int, processes: bool) -> BuiltBlocks:
-    """Build the blocks that are not done yet."""
-    logger = get_run_logger()
-
-    def log(outcome: BlockOutcome, done: int, total: int) -> None:
-        if outcome.error is not None:
-            logger.warning("season %s block %s failed: %s", outcome.season, outcome.block, outcome.error)
-        else:
-            logger.info("%s/%s season %s block %s", done, total, outcome.season, outcome.block)
-
-    return build_blocks(builder, plans, Workers(workers, "processes" if processes else "threads"), log)
-
-
-@task(cache_policy=NO_CACHE)
-def seal_release(
-    builder: StoreBuilder, store: str, planned: RecordedPlans, blocks: BuiltBlocks, workers: int, processes: bool
-) -> BuildReport:
-    """Make the release and publish a summary of the build as an artifact."""
-    report = BuildReport.of(
-        store, planned, blocks, seal_store(builder, Workers(workers, "processes" if processes else "threads"))
-    )
-    steps = "\n".join(f"| {step} | {seconds:.1f} |" for step, seconds in sorted(report.seconds.items()))
-    gaps = "\n".join(f"- {gap}" for gap in report.gaps) or "none"
-    create_markdown_artifact(
-        key="h2crop-build",
-        markdown=(
-            f"# {report.store}, release {report.release}\n\n{report.samples} samples, {report.bytes / 1e6:.1f} MB, "
-            f"{report.built} blocks built, {report.already_done} done before.\n\n"
-            f"| step | seconds |\n|---|---|\n{steps}\n\n## Gaps\n\n{gaps}\n"
-        ),
-    )
-    return report
-
-
-@flow(name="h2crop-build", log_prints=True)
+@flow(name="h2crop-build")
 def build_dataset(
-    recipe: str,
-    out: str,
-    seasons: list[int] | None = None,
-    workers: int = 2,
-    processes: bool = False,
+    recipe: parameters.RecipeName,
+    out: parameters.StorePlace,
+    seasons: parameters.Seasons | None = None,
     extend: bool = False,
-) -> dict[str, Any]:
-    """Build a recipe into a store: plan, build, seal. Gives the report of the build as plain data.
+    changed: Changed = "report",
+    workers: parameters.WorkerCount | None = None,
+    processes: bool = False,
+    dask: parameters.SchedulerAddress = "",
+    batch: parameters.BatchSize | None = None,
+    retry_seconds: parameters.RetrySeconds = parameters.RETRY_SECONDS,
+    timeout_hours: parameters.Hours | None = None,
+    check: parameters.ReleaseCheck = "quick",
+    today: date | None = None,
+) -> RunResult:
+    """Build a recipe into a store, go on where a run was interrupted, seal and validate.
 
-    recipe: a recipe file or the name of a shipped one. out: folder or s3:// URL. seasons: other ones than the recipe's.
-    extend: search again for seasons the store has, and add what is new.
+    Args:
+        recipe: A recipe file on the worker's machine, or the name of a shipped recipe.
+        out: Folder or s3:// URL of the store.
+        seasons: Other seasons than the recipe's.
+        extend: Search again for seasons the store has, and add what is new.
+        changed: With extend, what becomes of finished blocks whose inputs have changed: report them, or rebuild them.
+        workers: Blocks at a time; by default one a core.
+        processes: Workers are processes instead of threads.
+        dask: Address of a Dask scheduler whose workers build instead, tcp://host:port; empty for this machine.
+        batch: Blocks handed to the engine at a time; by default 64 or a fiftieth of all, whichever is more.
+        retry_seconds: How long to wait before each further try after an outage. An empty list: no further try.
+        timeout_hours: After that long the run ends; the next one goes on.
+        check: How the release is validated: none, quick (all but pixels) or full.
+        today: The day that decides which seasons are over; by default that of the run, in UTC.
     """
+    settings = parameters.RunSettings(
+        out=out,
+        workers=workers,
+        processes=processes,
+        dask=dask,
+        batch=batch,
+        retry_seconds=retry_seconds,
+        timeout_hours=timeout_hours,
+        check=check,
+    )
     chosen = load_recipe(recipe)
     if seasons:
         chosen = chosen.for_seasons(seasons)
-    with hold_store(out) as builder:
-        planned = plan_seasons(builder, chosen, extend)
-        blocks = build_missing_blocks(builder, planned.plans, workers, processes)
-        return asdict(seal_release(builder, out, planned, blocks, workers, processes))
+
+    def plan(builder: StoreBuilder, progress: Progress) -> RecordedPlans:
+        return recorded_plans(builder, chosen, extend=extend, changed=changed, today=today, progress=progress)
+
+    return run_to_store(settings, plan)
 
 
 def run(
     recipe: str,
     out: Annotated[str, typer.Option()],
     season: Annotated[list[int] | None, typer.Option()] = None,
-    workers: Annotated[int, typer.Option()] = 2,
+    workers: Annotated[int | None, typer.Option()] = None,
     processes: Annotated[bool, typer.Option()] = False,
+    dask: Annotated[str, typer.Option()] = "",
     extend: Annotated[bool, typer.Option()] = False,
+    changed: Annotated[Literal["report", "rebuild"], typer.Option()] = "report",
 ) -> None:
     """Run the flow once, in this process."""
-    typer.echo(build_dataset(recipe, out, season, workers, processes, extend))
+    end_command(
+        build_dataset(
+            recipe,
+            out,
+            seasons=season,
+            extend=extend,
+            changed=changed,
+            workers=workers,
+            processes=processes,
+            dask=dask,
+            return_state=True,
+        )
+    )
 
 
 if __name__ == "__main__":

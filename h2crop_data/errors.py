@@ -49,6 +49,10 @@ class StoreError(H2cropError, OSError):
     """A store is missing, damaged, or held by another builder."""
 
 
+class HeldStoreError(StoreError):
+    """A store is held by another builder: says by which. Nothing is wrong with it; wait, or end the other builder."""
+
+
 class MissingFileError(StoreError, FileNotFoundError):
     """A file of a store is not there."""
 

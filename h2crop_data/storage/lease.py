@@ -29,7 +29,7 @@ from datetime import UTC, datetime
 
 import obstore
 
-from h2crop_data.errors import StoreError
+from h2crop_data.errors import HeldStoreError, StoreError
 from h2crop_data.storage.requests import (
     ConflictError,
     Patience,
@@ -235,7 +235,7 @@ class Lease(StoreLock):
             return
         left = found.lock.seconds + CLOCK_STEPS - self.age(found)
         if left > 0:
-            raise StoreError(
+            raise HeldStoreError(
                 f"{self.location} is held by another builder ({found.lock.holder}); wait for it or end it "
                 f"(if it is dead already, its hold ends in {left:.0f} s)"
             )

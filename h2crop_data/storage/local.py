@@ -24,7 +24,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from h2crop_data.errors import MissingFileError, StoreError
+from h2crop_data.errors import HeldStoreError, MissingFileError, StoreError
 from h2crop_data.storage.storage import BUILD_FOLDER, LOCK, TEMPORARY, FileRecord, Storage
 
 #: In the folder of a hold: the file whose lock its builder has.
@@ -196,7 +196,7 @@ class LocalStorage(Storage):
             except BlockingIOError:
                 lock.seek(0)
                 holder = lock.read().strip() or "unknown"
-                raise StoreError(
+                raise HeldStoreError(
                     f"{self.folder} is held by another builder (process {holder}); wait for it or end it"
                 ) from None
             lock.truncate(0)

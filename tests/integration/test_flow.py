@@ -1,28 +1,50 @@
-"""The Prefect flow builds what the command builds."""
+"""The Prefect flows build what the commands build, in batches; what fails is tried again by its kind, and listed."""
 
 from __future__ import annotations
 
 import hashlib
 import importlib.util
+import time
+from collections import Counter
 from collections.abc import Iterator
+from datetime import date
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
-from prefect.states import Failed
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import (
+    ArtifactFilter,
+    ArtifactFilterFlowRunId,
+    FlowRunFilter,
+    FlowRunFilterId,
+    LogFilter,
+    LogFilterFlowRunId,
+)
+from prefect.exceptions import ParameterTypeError
+from prefect.states import State
 from prefect.testing.utilities import prefect_test_harness
 from tiny_region import EAST, NORTH, SOUTH, WEST, TinyRegion
 
-from h2crop_data.errors import CatalogError, PlanError, ReadError, RecipeError, StoreError, UsageError
+from h2crop_data.cube.writer import hold_store
+from h2crop_data.errors import PlanError
+from h2crop_data.flows import run as flow_run
+from h2crop_data.flows.result import TimeoutHoursError
+from h2crop_data.pipeline import engine
 from h2crop_data.pipeline.build import build_store
 from h2crop_data.pipeline.engine import BuildError
+from h2crop_data.pipeline.recording import recorded_plans
+from h2crop_data.recipe.model import Recipe
+from h2crop_data.validation.findings import error as error_finding
+from h2crop_data.validation.validate import Validation
 
-FLOW = Path(__file__).parents[2] / "flows/build.py"
+FLOWS = Path(__file__).parents[2] / "flows"
 
 
-@pytest.fixture(scope="module")
-def flow() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("flows_build", FLOW)
+def load_flow(name: str) -> ModuleType:
+    """A file of flows/, which is no package."""
+    spec = importlib.util.spec_from_file_location(f"flows_{name}", FLOWS / f"{name}.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -31,10 +53,35 @@ def flow() -> ModuleType:
 
 
 @pytest.fixture(scope="module")
+def build() -> Any:
+    return load_flow("build").build_dataset
+
+
+@pytest.fixture(scope="module")
+def refresh() -> Any:
+    return load_flow("refresh").refresh_dataset
+
+
+@pytest.fixture(scope="module", autouse=True)
 def server() -> Iterator[None]:
     """A Prefect server of this test's own, on this machine, with a database of its own."""
     with prefect_test_harness(server_startup_timeout=120):
         yield
+
+
+@pytest.fixture
+def recipe(region: TinyRegion) -> Recipe:
+    """Two blocks of Sentinel-2 and EnMAP with parcels."""
+    region.add_sentinel2("one", "2022-07-01T10:50:00Z", 1500)
+    region.add_enmap()
+    region.write_parcels(2022, [((WEST, SOUTH, EAST, NORTH), "BTH")])
+    return region.recipe()
+
+
+@pytest.fixture
+def path(region: TinyRegion, recipe: Recipe) -> str:
+    """The file of that recipe."""
+    return str(region.folder / "recipe.yaml")
 
 
 def contents(store: Path) -> dict[str, str]:
@@ -45,38 +92,202 @@ def contents(store: Path) -> dict[str, str]:
     }
 
 
-@pytest.mark.usefixtures("server")
-def test_the_flow_gives_the_same_bytes_as_the_command(flow: ModuleType, region: TinyRegion, tmp_path: Path) -> None:
-    region.add_sentinel2("one", "2022-07-01T10:50:00Z", 1500)
-    region.add_enmap()
-    region.write_parcels(2022, [((WEST, SOUTH, EAST, NORTH), "BTH")])
-    recipe = region.recipe()
+def tasks_of(state: State[Any]) -> Counter[str]:
+    """How many tasks of each name a run had."""
+    with get_client(sync_client=True) as client:
+        wanted = FlowRunFilter(id=FlowRunFilterId(any_=[run_id(state)]))
+        deadline = time.monotonic() + 20
+        while True:
+            # Events of tasks come to the server a moment later.
+            tasks = client.read_task_runs(flow_run_filter=wanted)
+            if (tasks and all(task.state and task.state.is_final() for task in tasks)) or time.monotonic() > deadline:
+                return Counter(task.name.rsplit("-", 1)[0] for task in tasks)
+            time.sleep(0.2)
+
+
+def run_id(state: State[Any]) -> Any:
+    assert state.state_details.flow_run_id is not None
+    return state.state_details.flow_run_id
+
+
+def lines_of(state: State[Any]) -> list[str]:
+    """The log of a run, once its last line is there."""
+    with get_client(sync_client=True) as client:
+        wanted = LogFilter(flow_run_id=LogFilterFlowRunId(any_=[run_id(state)]))
+        deadline = time.monotonic() + 20
+        while True:
+            lines = [log.message for log in client.read_logs(log_filter=wanted)]
+            if any(line.startswith("Finished in state") for line in lines) or time.monotonic() > deadline:
+                return lines
+            time.sleep(0.2)
+
+
+def artifact_of(state: State[Any], what: str) -> Any:
+    """The data of an artifact of a run."""
+    with get_client(sync_client=True) as client:
+        wanted = ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=[run_id(state)]))
+        found = client.read_artifacts(artifact_filter=wanted)
+    (artifact,) = [one for one in found if one.key and one.key.startswith(f"h2crop-{what}-")]
+    return artifact.data
+
+
+def test_the_flow_gives_the_same_bytes_as_the_command(build: Any, recipe: Recipe, path: str, tmp_path: Path) -> None:
     build_store(recipe, tmp_path / "command")
-    report = flow.build_dataset(str(region.folder / "recipe.yaml"), str(tmp_path / "flow"), workers=1)
-    assert (report["built"], report["release"], report["samples"]) == (2, 1, 4)
+    result = build(path, str(tmp_path / "flow"), workers=1)
+    assert result.outcome == "built"
+    assert (result.build.built, result.build.release, result.build.samples) == (2, 1, 4)
     assert contents(tmp_path / "flow") == contents(tmp_path / "command")
-    again = flow.build_dataset(str(region.folder / "recipe.yaml"), str(tmp_path / "flow"))
-    assert (again["built"], again["already_done"], again["release"]) == (0, 2, 1)
+    again = build(path, str(tmp_path / "flow"))
+    assert again.outcome == "nothing new"
+    assert (again.build.built, again.build.already_done, again.build.release) == (0, 2, 1)
 
 
-@pytest.mark.parametrize(
-    ("error", "again"),
-    [
-        (CatalogError("HTTP 503"), True),
-        (ReadError("cannot read"), True),
-        (BuildError("1 of 2 blocks failed"), True),
-        (RecipeError("wrong"), False),
-        (UsageError("wrong"), False),
-        (StoreError("No space left on device"), False),
-    ],
-)
-def test_only_what_may_recover_is_tried_again(flow: ModuleType, error: Exception, again: bool) -> None:
-    assert flow.may_recover(None, None, Failed(data=error)) is again
+def test_blocks_are_handed_over_in_batches(build: Any, path: str, tmp_path: Path) -> None:
+    state = build(path, str(tmp_path / "large"), return_state=True)
+    assert tasks_of(state) == {"plan": 1, "units of work": 1, "blocks": 1, "seal": 1, "validate": 1}
+    state = build(path, str(tmp_path / "small"), batch=1, check="none", return_state=True)
+    assert tasks_of(state) == {"plan": 1, "units of work": 1, "blocks": 2, "seal": 1}
+    assert contents(tmp_path / "small") == contents(tmp_path / "large")
 
 
-@pytest.mark.usefixtures("server")
-def test_what_cannot_recover_is_not_tried_again(flow: ModuleType, region: TinyRegion, tmp_path: Path) -> None:
+def test_wrong_parameters_end_a_run_at_once_in_words(build: Any, path: str, tmp_path: Path) -> None:
+    with pytest.raises(ParameterTypeError, match=r"recipe: .*no recipe file none.yaml \(shipped ones"):
+        build("none.yaml", str(tmp_path / "store"))
+    with pytest.raises(ParameterTypeError, match=r"out: .*a store lies in a folder or at s3://bucket/prefix"):
+        build(path, "ftp://host/store")
+    with pytest.raises(ParameterTypeError, match=r"workers: .*greater than or equal to 1"):
+        build(path, str(tmp_path / "store"), workers=0)
+    assert not (tmp_path / "store").exists()
+
+
+def test_what_cannot_recover_is_not_tried_again(build: Any, region: TinyRegion, tmp_path: Path) -> None:
     region.add_enmap(quality=2)
     region.recipe()
+    # The defaults would wait for minutes.
     with pytest.raises(PlanError, match="no EnMAP scene gives a cell"):
-        flow.build_dataset(str(region.folder / "recipe.yaml"), str(tmp_path / "store"))
+        build(str(region.folder / "recipe.yaml"), str(tmp_path / "store"))
+
+
+class TestFailedBlocks:
+    @pytest.fixture
+    def damaged(self, region: TinyRegion, recipe: Recipe, tmp_path: Path) -> tuple[Path, Path]:
+        """A store with a plan of two scenes, of which one has lost its image; and where that has gone."""
+        name = region.add_enmap(1, "20220809T104526", datatake=4711)
+        image, away = region.folder / "enmap" / name / "SPECTRAL_IMAGE.TIF", tmp_path / "away.tif"
+        store = tmp_path / "store"
+        with hold_store(store) as builder:
+            recorded_plans(builder, region.recipe())
+        image.rename(away)
+        return image, away
+
+    def test_they_do_not_stop_the_others_and_are_listed_one_by_one(
+        self, build: Any, path: str, damaged: tuple[Path, Path], tmp_path: Path
+    ) -> None:
+        store = tmp_path / "store"
+        state = build(path, str(store), retry_seconds=[], return_state=True)
+        assert (state.type.value, state.name) == ("FAILED", "Failed")
+        assert (state.message or "").startswith("blocks failed: 2 of 4 blocks failed")
+        assert len(list((store / ".build/2022").glob("*.json"))) == 2
+        # As on the command line there is no release.
+        assert not (store / "zarr.json").exists()
+        listed = [line for line in lines_of(state) if line.startswith("not built: season 2022 block ")]
+        assert len(listed) == 2
+        assert all("SPECTRAL_IMAGE.TIF" in line for line in listed)
+        assert artifact_of(state, "failed").count("SPECTRAL_IMAGE.TIF") == 2
+        with pytest.raises(BuildError, match="2 of 4 blocks failed"):
+            build(path, str(store), retry_seconds=[])
+        damaged[1].rename(damaged[0])
+        result = build(path, str(store), retry_seconds=[])
+        assert (result.build.built, result.build.already_done, result.build.release) == (2, 2, 1)
+
+    def test_they_are_tried_again_at_the_end_by_themselves(
+        self, build: Any, path: str, damaged: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        waited: list[float] = []
+
+        def wait(seconds: float) -> None:
+            waited.append(seconds)
+            if len(waited) == 2:
+                damaged[1].rename(damaged[0])
+
+        monkeypatch.setattr(flow_run, "sleep", wait)
+        store = tmp_path / "store"
+        state = build(path, str(store), retry_seconds=[5, 50, 500], return_state=True)
+        assert state.name == "Completed"
+        assert waited == [5, 50]
+        assert tasks_of(state)["failed blocks again"] == 2
+        monkeypatch.undo()
+        build_store(path, tmp_path / "command")
+        assert contents(store) == contents(tmp_path / "command")
+
+
+class TestTimeouts:
+    def test_no_step_is_begun_when_the_time_is_over(self, build: Any, path: str, tmp_path: Path) -> None:
+        with pytest.raises(TimeoutHoursError, match="longer than timeout_hours = 1e-09; what is finished is kept"):
+            build(path, str(tmp_path / "store"), timeout_hours=1e-9)
+
+    def test_a_step_is_ended_and_the_next_run_goes_on(
+        self, build: Any, path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        assemble = engine.assemble_block
+
+        def slowly(task: Any) -> Any:
+            if task.block == 1:
+                time.sleep(8)
+            return assemble(task)
+
+        monkeypatch.setattr(engine, "assemble_block", slowly)
+        store = tmp_path / "store"
+        state = build(path, str(store), workers=1, timeout_hours=6 / 3600, return_state=True)
+        assert (state.type.value, state.name) == ("FAILED", "TimedOut")
+        assert not (store / "zarr.json").exists()
+        monkeypatch.undo()
+        result = build(path, str(store))
+        assert result.build.release == 1
+        assert result.build.already_done >= 1
+
+
+def test_an_invalid_release_is_a_failure_that_names_the_first_error(
+    build: Any, path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def find_fault(store: str, **_: Any) -> Validation:
+        found = [error_finding("checksum", "2022/s2/c.0", "a byte differs", "copy it again")]
+        return Validation(store, "quick", 1, findings=found)
+
+    monkeypatch.setattr(flow_run, "validate_store", find_fault)
+    state = build(path, str(tmp_path / "store"), return_state=True)
+    assert (state.type.value, state.name) == ("FAILED", "Failed")
+    assert (state.message or "").startswith("invalid release: release 1 of ")
+    assert "checksum, 2022/s2/c.0: a byte differs -> copy it again" in (state.message or "")
+    assert "a byte differs" in artifact_of(state, "findings")
+
+
+class TestRefresh:
+    def test_it_builds_what_is_new_and_nothing_else(self, refresh: Any, region: TinyRegion, path: str) -> None:
+        store = region.folder.parent / "store"
+        first = refresh(path, str(store), return_state=True)
+        assert (first.name, first.result().build.built) == ("Completed", 2)
+        before = contents(store)
+        again = refresh(path, str(store), return_state=True)
+        assert again.name == "Nothing new"
+        assert "release 1 is as it was" in (again.message or "")
+        assert contents(store) == before
+        assert "validate" not in tasks_of(again)
+        region.add_enmap(1, "20220809T104526", datatake=4711)
+        region.recipe()
+        third = refresh(path, str(store))
+        assert (third.build.built, third.build.release) == (2, 2)
+
+    def test_a_season_that_is_not_over_waits(self, refresh: Any, path: str, tmp_path: Path) -> None:
+        state = refresh(path, str(tmp_path / "store"), today=date(2022, 8, 1), return_state=True)
+        assert state.name == "Nothing new"
+        assert "waiting: season 2022: 2022 is complete on " in (state.message or "")
+        assert "2022 is complete on" in artifact_of(state, "gaps")
+
+    def test_a_store_that_is_held_is_left_alone(self, refresh: Any, path: str, tmp_path: Path) -> None:
+        store = tmp_path / "store"
+        with hold_store(store):
+            state = refresh(path, str(store), return_state=True)
+        assert (state.type.value, state.name) == ("COMPLETED", "Skipped")
+        assert "is held by another builder (process " in (state.message or "")
+        assert state.result().outcome == "skipped"

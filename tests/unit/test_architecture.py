@@ -55,6 +55,8 @@ MAY_IMPORT = {
     "cli": BASE
     | {"catalog", "cube", "maintenance", "parcels", "pipeline", "published", "report", "simulate", "sources"}
     | {"storage", "training", "validation"},
+    # Steps of Prefect flows; which flows there are stands in flows/.
+    "flows": BASE | {"cube", "pipeline", "report", "storage", "validation"},
     "__main__": {"cli"},
     # The public face, each name loaded when it is asked for.
     "": {"cube", "errors", "maintenance", "pipeline", "recipe", "training", "validation"},

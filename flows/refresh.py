@@ -1,0 +1,100 @@
+"""`h2crop refresh` as a Prefect flow, for a schedule: search what is new since the last run, and build only that.
+
+    python flows/refresh.py RECIPE --out STORE [--changed rebuild]
+
+runs it once, in this process. Nothing here computes anything: h2crop_data/flows/run.py calls what the command calls.
+"""
+
+from __future__ import annotations
+
+from datetime import date
+from typing import Annotated, Literal
+
+import typer
+from prefect import flow
+
+from h2crop_data.cube.writer import StoreBuilder
+from h2crop_data.flows import parameters
+from h2crop_data.flows.command import end_command
+from h2crop_data.flows.result import RunResult
+from h2crop_data.flows.run import run_to_store
+from h2crop_data.pipeline.changes import Changed
+from h2crop_data.pipeline.recording import RecordedPlans
+from h2crop_data.pipeline.refresh import refresh_plans
+from h2crop_data.progress import Progress
+from h2crop_data.recipe.model import load_recipe
+
+
+@flow(name="h2crop-refresh")
+def refresh_dataset(
+    recipe: parameters.RecipeName,
+    out: parameters.StorePlace,
+    changed: Changed = "report",
+    workers: parameters.WorkerCount | None = None,
+    processes: bool = False,
+    dask: parameters.SchedulerAddress = "",
+    batch: parameters.BatchSize | None = None,
+    retry_seconds: parameters.RetrySeconds = parameters.RETRY_SECONDS,
+    timeout_hours: parameters.Hours | None = None,
+    check: parameters.ReleaseCheck = "quick",
+    today: date | None = None,
+) -> RunResult:
+    """Search what is new for a store in scenes, seasons and parcels; build only that, seal and validate.
+
+    Where nothing is new the run does nothing and says so.
+
+    Args:
+        recipe: A recipe file on the worker's machine, or the name of a shipped recipe.
+        out: Folder or s3:// URL of the store.
+        changed: What becomes of finished blocks whose inputs have changed: report them, or rebuild them.
+        workers: Blocks at a time; by default one a core.
+        processes: Workers are processes instead of threads.
+        dask: Address of a Dask scheduler whose workers build instead, tcp://host:port; empty for this machine.
+        batch: Blocks handed to the engine at a time; by default 64 or a fiftieth of all, whichever is more.
+        retry_seconds: How long to wait before each further try after an outage. An empty list: no further try.
+        timeout_hours: After that long the run ends; the next one goes on.
+        check: How the release is validated: none, quick (all but pixels) or full.
+        today: The day that decides which seasons are over; by default that of the run, in UTC.
+    """
+    settings = parameters.RunSettings(
+        out=out,
+        workers=workers,
+        processes=processes,
+        dask=dask,
+        batch=batch,
+        retry_seconds=retry_seconds,
+        timeout_hours=timeout_hours,
+        check=check,
+    )
+    chosen = load_recipe(recipe)
+
+    def plan(builder: StoreBuilder, progress: Progress) -> RecordedPlans:
+        return refresh_plans(builder, chosen, changed=changed, today=today, progress=progress)
+
+    return run_to_store(settings, plan)
+
+
+def run(
+    recipe: str,
+    out: Annotated[str, typer.Option()],
+    workers: Annotated[int | None, typer.Option()] = None,
+    processes: Annotated[bool, typer.Option()] = False,
+    dask: Annotated[str, typer.Option()] = "",
+    changed: Annotated[Literal["report", "rebuild"], typer.Option()] = "report",
+) -> None:
+    """Run the flow once, in this process."""
+    end_command(
+        refresh_dataset(
+            recipe,
+            out,
+            changed=changed,
+            workers=workers,
+            processes=processes,
+            dask=dask,
+            return_state=True,
+        )
+    )
+
+
+if __name__ == "__main__":
+    typer.run(run)

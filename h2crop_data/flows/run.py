@@ -1,0 +1,258 @@
+"""One run of a flow: hold the store, plan, build in batches, seal, validate, show what came.
+
+The steps are those of the command line; each is a Prefect task, and so is each batch of blocks. What is done is
+decided by the store's markers, never by Prefect's states.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from time import monotonic, sleep
+from typing import Any, TypeVar, cast
+
+import pandas as pd
+from prefect import get_run_logger, task
+from prefect.cache_policies import NO_CACHE
+from prefect.client.schemas.objects import State
+from prefect.task_engine import TaskRunTimeoutError
+
+from h2crop_data.cube.writer import StoreBuilder, hold_store
+from h2crop_data.errors import H2cropError, HeldStoreError
+from h2crop_data.flows import contents
+from h2crop_data.flows.artifacts import Artifacts
+from h2crop_data.flows.parameters import RunSettings
+from h2crop_data.flows.result import (
+    InvalidReleaseError,
+    RunResult,
+    TimeoutHoursError,
+    completed_state,
+    failed_state,
+    may_recover,
+    skipped_state,
+)
+from h2crop_data.flows.run_log import Logger, ProgressLines, library_lines
+from h2crop_data.pipeline.block_run import BlockRun, BuiltBlocks, SeasonBlock
+from h2crop_data.pipeline.build import BuildReport
+from h2crop_data.pipeline.engine import BlockOutcome, BuildError, Workers
+from h2crop_data.pipeline.plan import SeasonPlan
+from h2crop_data.pipeline.recording import RecordedPlans
+from h2crop_data.pipeline.refresh import newest_release
+from h2crop_data.pipeline.sealing import seal_store
+from h2crop_data.progress import Progress
+from h2crop_data.redaction import without_secrets
+from h2crop_data.report.cell_map import draw_cells
+from h2crop_data.validation.validate import Mode, validate_store
+
+Result = TypeVar("Result")
+#: Plans what is to be built, and keeps the plans in the store.
+PlanStep = Callable[[StoreBuilder, Progress], RecordedPlans]
+
+
+@dataclass
+class Watcher:
+    """Who is told how a run is going."""
+
+    logger: Logger
+    artifacts: Artifacts
+
+    def __post_init__(self) -> None:
+        self.lines = ProgressLines(self.logger)
+
+    def progress(self, done: int, total: int, text: str) -> None:
+        """Show how far work is, in the artifact and now and then in the log."""
+        self.artifacts.show_progress(done, total, text)
+        self.lines.show(done, total, text)
+
+    def note_block(self, outcome: BlockOutcome, done: int, total: int) -> None:
+        """Show that a block has ended; one that failed has a line of its own."""
+        if outcome.error is not None:
+            told = without_secrets(str(outcome.error))
+            self.logger.warning("season %s block %s failed: %s", outcome.season, outcome.block, told)
+        self.progress(done, total, f"blocks, season {outcome.season} block {outcome.block}")
+
+
+class Deadline:
+    """When a run has to end."""
+
+    def __init__(self, hours: float | None) -> None:
+        self._hours = hours
+        self._end = None if hours is None else monotonic() + hours * 3600
+
+    def seconds_left(self) -> float | None:
+        """Seconds until then, None where there is no end. Raises TimeoutHoursError where it has come."""
+        if self._end is None:
+            return None
+        left = self._end - monotonic()
+        if left <= 0:
+            raise self.passed()
+        return left
+
+    def at_most(self, seconds: float) -> float:
+        """So many seconds, or those that are left. Raises TimeoutHoursError where none are."""
+        left = self.seconds_left()
+        return seconds if left is None else min(seconds, left)
+
+    def passed(self) -> TimeoutHoursError:
+        """The error to raise."""
+        return TimeoutHoursError(
+            f"the run took longer than timeout_hours = {self._hours:g}; what is finished is kept, the next run goes on"
+        )
+
+
+def retry_step(_task: Any, _run: Any, state: State[Any]) -> bool:
+    """Whether Prefect may try a step again."""
+    error = state.data if isinstance(state.data, BaseException) else state.result(raise_on_failure=False)
+    return isinstance(error, Exception) and may_recover(error)
+
+
+@task(cache_policy=NO_CACHE, retry_condition_fn=retry_step)
+def do_step(work: Callable[[], Result]) -> Result:
+    """One step of a run. Its work is given as a function: Prefect would look through any other argument."""
+    return work()
+
+
+class Steps:
+    """Runs pieces of work as Prefect tasks, within the time a run has."""
+
+    def __init__(self, deadline: Deadline) -> None:
+        self.deadline = deadline
+
+    def run(self, name: str, work: Callable[[], Result], retry_seconds: Sequence[float] = ()) -> Result:
+        """Do some work under a name. retry_seconds: how long to wait before each further try of what may recover.
+
+        Raises TimeoutHoursError where the run has no time left, and whatever the work raises.
+        """
+        left = self.deadline.seconds_left()
+        step = do_step.with_options(
+            name=name,
+            retries=len(retry_seconds),
+            retry_delay_seconds=list(retry_seconds),
+            timeout_seconds=left,
+        )
+        try:
+            return step(work)
+        except TaskRunTimeoutError as error:
+            raise self.deadline.passed() from error
+
+
+def run_to_store(settings: RunSettings, plan: PlanStep) -> RunResult:
+    """Build what a step plans, seal and validate it. To be called by a flow, which returns what this gives.
+
+    That is the state in which the run ends: Prefect takes it for the run's own, and gives its result to who called the
+    flow, or raises its error.
+    """
+    logger = get_run_logger()
+    with library_lines(logger), Artifacts(settings.out, logger) as artifacts:
+        watcher, steps = Watcher(logger, artifacts), Steps(Deadline(settings.timeout_hours))
+        try:
+            workers = settings.engine_workers
+            with hold_store(settings.out) as builder:
+                result = build_release(builder, settings, workers, plan, steps, watcher)
+            # Readers may look at a release while others build on: the store is not held any more.
+            if result.outcome == "built" and settings.check != "none":
+                result = validated(result, settings.check, steps, watcher)
+            state = completed_state(result)
+            artifacts.show_progress(1, 1, "steps: the run is complete")
+        except HeldStoreError as error:
+            state = skipped_state(settings.out, error)
+        except H2cropError as error:
+            state = failed_state(error)
+    logger.log(logging.ERROR if state.is_failed() else logging.INFO, "%s: %s", state.name, state.message)
+    return cast(RunResult, state)
+
+
+def build_release(
+    builder: StoreBuilder, settings: RunSettings, workers: Workers, plan: PlanStep, steps: Steps, watcher: Watcher
+) -> RunResult:
+    """Plan, build and seal. Raises BuildError where blocks failed: then there is no release, as on the command line."""
+    artifacts = watcher.artifacts
+    before = newest_release(builder)
+    planned = steps.run("plan", lambda: plan(builder, watcher.progress), settings.retry_seconds)
+    report = None
+    if planned.plans:
+        with BlockRun(builder, planned.plans, workers, progress=watcher.progress) as run:
+            batches = run.batches(settings.batch_size(run.missing))
+            show_pending(artifacts, planned.plans, {block for batch in batches for block in batch})
+            blocks = build_blocks_of(run, batches, settings.retry_seconds, steps, watcher)
+        # Plans hold a country's parcels: they are let go before sealing reads its own.
+        planned = replace(planned, plans=[])
+        sealed = steps.run("seal", lambda: seal_store(builder, workers, watcher.progress))
+        report = BuildReport.of(settings.out, planned, blocks, sealed)
+    artifacts.show_markdown("gaps", contents.gaps_text(report, planned.waiting, planned.changes))
+    if report is None or (planned.nothing_new and not report.built and report.release == before):
+        return RunResult("nothing new", settings.out, report, planned.waiting, planned.changes)
+    artifacts.show_markdown("release", contents.release_text(report))
+    return RunResult("built", settings.out, report, planned.waiting, planned.changes)
+
+
+def build_blocks_of(
+    run: BlockRun,
+    batches: Sequence[Sequence[SeasonBlock]],
+    retry_seconds: Sequence[float],
+    steps: Steps,
+    watcher: Watcher,
+) -> BuiltBlocks:
+    """Build batch after batch, and at the end once more what failed for a reason that may pass.
+
+    Raises BuildError where blocks stay failed; the log and an artifact list each of them.
+    """
+    if batches:
+        steps.run("units of work", run.run_units)
+    failed = build_batches(run, batches, "blocks", steps, watcher)
+    for seconds in retry_seconds:
+        again = [(outcome.season, outcome.block) for outcome in failed if may_recover(outcome.error)]
+        if not again:
+            break
+        watcher.logger.warning("%s of %s failed block(s) are tried again in %g s", len(again), len(failed), seconds)
+        sleep(steps.deadline.at_most(seconds))
+        lasting = [outcome for outcome in failed if not may_recover(outcome.error)]
+        failed = lasting + build_batches(run, [again], "failed blocks again", steps, watcher)
+    try:
+        return run.finish()
+    except BuildError:
+        for outcome in failed:
+            told = without_secrets(str(outcome.error))
+            watcher.logger.error("not built: season %s block %s: %s", outcome.season, outcome.block, told)
+        watcher.artifacts.show_table("failed-blocks", contents.failed_rows(failed), "Blocks that could not be built.")
+        raise
+
+
+def build_batches(
+    run: BlockRun, batches: Sequence[Sequence[SeasonBlock]], name: str, steps: Steps, watcher: Watcher
+) -> list[BlockOutcome]:
+    """Build batches, each a step of the run; gives the outcomes of the blocks that failed."""
+    failed: list[BlockOutcome] = []
+    for batch in batches:
+        outcomes = steps.run(name, partial(run.build, batch, watcher.note_block))
+        failed += [outcome for outcome in outcomes if outcome.error is not None]
+    return failed
+
+
+def show_pending(artifacts: Artifacts, plans: Sequence[SeasonPlan], pending: Collection[SeasonBlock]) -> None:
+    """Show what is to be built, and where."""
+    if not pending:
+        return
+    artifacts.show_table("plan", contents.plan_rows(plans, pending), "What this run has to build.")
+    cells = pd.concat([plan.samples[["cell", "split", "geometry"]] for plan in plans])
+    artifacts.show_picture("cells", draw_cells(cells), contents.cells_text(cells))
+
+
+def validated(result: RunResult, mode: Mode, steps: Steps, watcher: Watcher) -> RunResult:
+    """A result with what validating its release found. Raises InvalidReleaseError where that is an error."""
+    found = steps.run("validate", lambda: validate_store(result.store, mode=mode, progress=watcher.progress))
+    for finding in found.findings:
+        level = logging.ERROR if finding.severity == "error" else logging.WARNING
+        line = without_secrets(f"{finding.check}: {finding.where}: {finding.what} -> {finding.remedy}")
+        watcher.logger.log(level, "%s", line)
+    text = f"{found.errors} error(s), {found.warnings} warning(s) in release {found.release} ({mode})."
+    watcher.artifacts.show_table("findings", contents.finding_rows(found.findings), text)
+    if found.errors:
+        first = next(finding for finding in found.findings if finding.severity == "error")
+        raise InvalidReleaseError(
+            f"release {found.release} of {result.store} has {found.errors} error(s), the first: {first.check}, "
+            f"{first.where}: {first.what} -> {first.remedy}; all are in the log and in the artifact about findings"
+        )
+    return replace(result, findings=found.findings)
