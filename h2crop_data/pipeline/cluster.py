@@ -39,6 +39,7 @@ from h2crop_data.catalog.shared_connections import counted_by
 from h2crop_data.constants import SHARING_PROCESSES
 from h2crop_data.errors import ClusterError, H2cropError, UsageError
 from h2crop_data.plugins import GROUP, PROVIDERS, entry_points_of
+from h2crop_data.sources.registry import forget_other_builds
 
 if TYPE_CHECKING:
     from distributed import Client, Semaphore, Worker
@@ -349,7 +350,7 @@ def do_task(session: Session, task: str, sharing: int, call: bytes) -> Any:
 
 
 def become_fit(session: Session) -> None:
-    """Check once what this process is like, and leave the threads of a worker to Dask. Raises ClusterError."""
+    """Check once what this process is like, leave its threads to Dask, and begin anew. Raises ClusterError."""
     with CHECKING:
         if session.name in FIT:
             return
@@ -360,6 +361,7 @@ def become_fit(session: Session) -> None:
             import cv2
 
             cv2.setNumThreads(1)
+        forget_other_builds()
         FIT.add(session.name)
 
 

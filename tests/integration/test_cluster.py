@@ -137,6 +137,18 @@ def test_a_build_by_relative_paths_is_the_same(
     assert not any(cluster.folder.glob("store*"))
 
 
+def test_workers_that_outlive_a_build_take_files_that_were_replaced_since(
+    region: Path, recipe: Recipe, reference: Path, cluster: DaskCluster, tmp_path: Path
+) -> None:
+    build_store(recipe, tmp_path / "before", workers=on(cluster))
+    for scene in region.rglob("*.tif"):
+        # The same file at another time: while a build goes on it is taken for another one.
+        os.utime(scene, (1, 1))
+    build_store(recipe, tmp_path / "after", workers=on(cluster))
+    # Results of units are kept with the time of the files they were computed from.
+    assert not [line for line in differences(tmp_path / "after", reference) if ".build/work/" not in line]
+
+
 def test_what_a_killed_worker_was_at_is_built_by_another(
     slow_cluster: DaskCluster, recipe: Recipe, reference: Path, tmp_path: Path
 ) -> None:
