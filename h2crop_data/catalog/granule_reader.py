@@ -39,10 +39,10 @@ from h2crop_data.catalog.access import (
 from h2crop_data.catalog.file_access import READING_ERRORS, FileAccess, access_to, connections_of
 from h2crop_data.catalog.file_against_item import Difference, file_against_item
 from h2crop_data.catalog.file_versions import VERSIONS
-from h2crop_data.catalog.shared_connections import SharedConnections
 from h2crop_data.constants import SHARING_PROCESSES
 from h2crop_data.errors import SceneError
 from h2crop_data.redaction import redacted_errors
+from h2crop_data.shared_connections import SharedConnections
 
 #: Pixels of a grid along a pixel of a file that are given as the file has them: 20 m over 10 m.
 KEPT_TIMES = 2

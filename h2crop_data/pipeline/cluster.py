@@ -35,10 +35,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import h2crop_data
 from h2crop_data.bounded_map import WorkerPool
-from h2crop_data.catalog.shared_connections import counted_by
 from h2crop_data.constants import SHARING_PROCESSES
 from h2crop_data.errors import ClusterError, H2cropError, UsageError
 from h2crop_data.plugins import GROUP, PROVIDERS, entry_points_of
+from h2crop_data.shared_connections import counted_by
 from h2crop_data.sources.registry import forget_other_builds
 
 if TYPE_CHECKING:

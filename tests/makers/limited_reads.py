@@ -10,7 +10,7 @@ from pathlib import Path
 
 from h2crop_data.catalog.file_access import FileAccess
 from h2crop_data.catalog.granule_reader import GranuleReader
-from h2crop_data.catalog.shared_connections import SharedConnections
+from h2crop_data.shared_connections import SharedConnections
 
 
 def get(url: str) -> bytes:
