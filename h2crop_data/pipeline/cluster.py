@@ -313,12 +313,7 @@ def refuse_unfit(address: str, found: Mapping[str, list[str] | BaseException]) -
 
     Raises ClusterError that names the first of them with what to do.
     """
-    told = {
-        worker: [f"it has no h2crop-data like this one ({answer}): install it"]
-        if isinstance(answer, BaseException)
-        else answer
-        for worker, answer in found.items()
-    }
+    told = {worker: unfitness_told(answer) for worker, answer in found.items()}
     unfit = {worker: problems for worker, problems in told.items() if problems}
     if unfit:
         worker, problems = next(iter(unfit.items()))
@@ -348,6 +343,13 @@ def call_anywhere(work: Callable[..., Any], *arguments: Any) -> Callable[[], Any
 def packed(work: Callable[..., Any], arguments: tuple[Any, ...], options: Mapping[str, Any]) -> bytes:
     """A call as a task takes it along. Packed, what all blocks have in common takes little of it."""
     return zlib.compress(pickle.dumps((work, arguments, options)), level=1)
+
+
+def unfitness_told(answer: list[str] | BaseException) -> list[str]:
+    """What is wrong with a worker, by its answer or the error that came of asking."""
+    if isinstance(answer, BaseException):
+        return [f"it has no h2crop-data like this one ({answer}): install the same version there"]
+    return answer
 
 
 def do_task(session: Session, task: str, sharing: int, call: bytes) -> Any:
@@ -508,7 +510,7 @@ def explained(error: BaseException, address: str) -> BaseException:
         return LostWorkError(f"workers died while they had it (the last: {error.last_worker.address}), out of memory?")
     if isinstance(error, ImportError | AttributeError) and not isinstance(error, H2cropError):
         return ClusterError(
-            f"a worker that joined the cluster at {address} has no h2crop-data like this one ({error}): install the same "
-            "version there"
+            f"a worker that joined the cluster at {address} has no h2crop-data like this one ({error}): install the "
+            "same version there"
         )
     return error
