@@ -168,7 +168,7 @@ def open_session(work: Path, shared: Mapping[str, Path]) -> Iterator[Session]:
     except OSError as error:
         raise ClusterError(f"cannot write in {error.filename}: {error.strerror or error}") from error
     try:
-        with locked(session.folder / SESSION_FILE):
+        with lock_held(session.folder / SESSION_FILE):
             yield session
     finally:
         for folder in folders.values():
@@ -178,7 +178,7 @@ def open_session(work: Path, shared: Mapping[str, Path]) -> Iterator[Session]:
 
 
 @contextmanager
-def locked(path: Path) -> Iterator[None]:
+def lock_held(path: Path) -> Iterator[None]:
     """Lock a file, for workers to see whether locks are shared between machines."""
     with path.open("r+b") as file:
         fcntl.flock(file, fcntl.LOCK_EX)

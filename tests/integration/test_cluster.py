@@ -288,7 +288,7 @@ def test_a_file_system_that_does_not_share_locks_is_refused(
     cluster: DaskCluster, recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As where each machine has locks of its own: workers see none of this one."""
-    monkeypatch.setattr("h2crop_data.pipeline.cluster.locked", lambda path: nullcontext())
+    monkeypatch.setattr("h2crop_data.pipeline.cluster.lock_held", lambda path: nullcontext())
     with pytest.raises(
         ClusterError, match=r"it does not see the locks of this machine in \S+: mount the file system so"
     ):
