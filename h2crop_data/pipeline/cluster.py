@@ -169,7 +169,7 @@ def open_session(work: Path, shared: Mapping[str, Path]) -> Iterator[Session]:
     except OSError as error:
         raise ClusterError(f"cannot write in {error.filename}: {error.strerror or error}") from error
     try:
-        with locked(session.folder / SESSION_FILE):
+        with lock_held(session.folder / SESSION_FILE):
             yield session
     finally:
         for folder in folders.values():
@@ -179,7 +179,7 @@ def open_session(work: Path, shared: Mapping[str, Path]) -> Iterator[Session]:
 
 
 @contextmanager
-def locked(path: Path) -> Iterator[None]:
+def lock_held(path: Path) -> Iterator[None]:
     """Lock a file, for workers to see whether locks are shared between machines."""
     with path.open("r+b") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
@@ -292,7 +292,7 @@ def ask_workers(client: Client, session: Session) -> dict[str, list[str] | BaseE
     Those that do not answer in time check themselves before their first task, as later ones do.
     """
     asked = {
-        worker: client.submit(unfitness, session, workers=[worker], priority=1, pure=False)
+        worker: client.submit(call_anywhere(unfitness, session), workers=[worker], priority=1, pure=False)
         for worker in threads_of(client)
     }
     found: dict[str, list[str] | BaseException] = {}
@@ -315,10 +315,7 @@ def refuse_unfit(address: str, found: Mapping[str, list[str] | BaseException]) -
 
     Raises ClusterError that names the first of them with what to do.
     """
-    told = {
-        worker: [f"it has no h2crop-data like this one ({answer})"] if isinstance(answer, BaseException) else answer
-        for worker, answer in found.items()
-    }
+    told = {worker: unfitness_told(answer) for worker, answer in found.items()}
     unfit = {worker: problems for worker, problems in told.items() if problems}
     if unfit:
         worker, problems = next(iter(unfit.items()))
@@ -326,9 +323,35 @@ def refuse_unfit(address: str, found: Mapping[str, list[str] | BaseException]) -
         raise ClusterError(f"worker {worker} of the cluster at {address} cannot build: {'; '.join(problems)}{others}")
 
 
+@dataclass(frozen=True)
+class CallWhenRead:
+    """A call that is made when this is unpickled, and is what that gives."""
+
+    work: Callable[..., Any]
+    arguments: tuple[Any, ...]
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return self.work, self.arguments
+
+
+def call_anywhere(work: Callable[..., Any], *arguments: Any) -> Callable[[], Any]:
+    """A call that any Dask worker can read, whether it has this package or not: without it the call fails.
+
+    A worker that cannot read what it is given ends, and takes what else it was at along.
+    """
+    return partial(pickle.loads, pickle.dumps(CallWhenRead(work, arguments)))
+
+
 def packed(work: Callable[..., Any], arguments: tuple[Any, ...], options: Mapping[str, Any]) -> bytes:
     """A call as a task takes it along. Packed, what all blocks have in common takes little of it."""
     return zlib.compress(pickle.dumps((work, arguments, options)), level=1)
+
+
+def unfitness_told(answer: list[str] | BaseException) -> list[str]:
+    """What is wrong with a worker, by its answer or the error that came of asking."""
+    if isinstance(answer, BaseException):
+        return [f"it has no h2crop-data like this one ({answer}): install the same version there"]
+    return answer
 
 
 def do_task(session: Session, task: str, sharing: int, call: bytes) -> Any:
@@ -476,7 +499,8 @@ class ClusterExecutor(Executor):
             raise self._lost
         self._number += 1
         task = f"{self._number:08d}"
-        call = partial(do_task, self._session, task, max(1, len(self._threads)), packed(work, arguments, options))
+        sharing = max(1, len(self._threads))
+        call = call_anywhere(do_task, self._session, task, sharing, packed(work, arguments, options))
         waiting: Future[Outcome] = Future()
         waiting.set_running_or_notify_cancel()
         with self._changing:
@@ -506,7 +530,7 @@ class ClusterExecutor(Executor):
         if error is None:
             waiting.set_result(given.result())
         else:
-            waiting.set_exception(explained(error))
+            waiting.set_exception(explained(error, self._address))
 
     def _lost_with(self) -> ClusterError:
         """The error of a cluster that dropped tasks: its scheduler is gone."""
@@ -539,12 +563,15 @@ class ClusterExecutor(Executor):
             one.set_exception(error)
 
 
-def explained(error: BaseException) -> BaseException:
-    """The error to raise for one that a task ended with."""
+def explained(error: BaseException, address: str) -> BaseException:
+    """The error to raise for one that a task ended with. address: of the scheduler."""
     from distributed import KilledWorker
 
     if isinstance(error, KilledWorker):
-        return LostWorkError(
-            f"workers died while they had it ({error.last_worker.address} was the last), out of memory?"
+        return LostWorkError(f"workers died while they had it (the last: {error.last_worker.address}), out of memory?")
+    if isinstance(error, ImportError | AttributeError) and not isinstance(error, H2cropError):
+        return ClusterError(
+            f"a worker that joined the cluster at {address} has no h2crop-data like this one ({error}): install the "
+            "same version there"
         )
     return error

@@ -199,6 +199,11 @@ class LocalStorage(Storage):
                 raise HeldStoreError(
                     f"{self.folder} is held by another builder (process {holder}); wait for it or end it"
                 ) from None
+            except OSError as error:
+                raise StoreError(
+                    f"cannot lock {self.folder / LOCK}: {error.strerror or error}; a store needs a file system with "
+                    "file locks (flock): mount it with them, or build in another folder"
+                ) from error
             lock.truncate(0)
             lock.write(f"{os.getpid()}\n")
             lock.flush()

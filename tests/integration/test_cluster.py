@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import pickle
 import shutil
@@ -299,7 +300,7 @@ def test_a_file_system_that_does_not_share_locks_is_refused(
     cluster: DaskCluster, recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As where each machine has locks of its own: workers see none of this one."""
-    monkeypatch.setattr("h2crop_data.pipeline.cluster.locked", lambda path: nullcontext())
+    monkeypatch.setattr("h2crop_data.pipeline.cluster.lock_held", lambda path: nullcontext())
     with pytest.raises(
         ClusterError, match=r"it does not see the locks of this machine in \S+: mount the file system so"
     ):
@@ -323,13 +324,40 @@ def test_tasks_are_small_and_hold_no_secret(
 
     monkeypatch.setattr(ClientExecutor, "submit", submit_noting)
     build_store(recipe, tmp_path / "store", workers=on(cluster))
-    calls = [zlib.decompress(pickle.loads(one).args[-1]) for one in sent]
+    calls = [zlib.decompress(call_of(one)) for one in sent]
     kinds = Counter(type(pickle.loads(call)[1][-1]).__name__ for call in calls)
     assert kinds["BlockTask"] == BLOCKS
     assert kinds["Reading"] > 0
     assert kinds["UnitOrder"] > 0
     assert max(map(len, sent)) < 10_000
     assert not any(secret.encode() in one for one in [*sent, *calls])
+
+
+def call_of(sent: bytes) -> bytes:
+    """The packed call of a task, read without making it."""
+
+    class Reader(pickle.Unpickler):
+        def find_class(self, module: str, name: str) -> Any:
+            return (lambda *arguments: arguments[-1]) if name == "do_task" else super().find_class(module, name)
+
+    return Reader(io.BytesIO(pickle.loads(sent).args[0])).load()
+
+
+def test_a_worker_without_h2crop_is_refused_and_lives(cluster: DaskCluster, recipe: Recipe, tmp_path: Path) -> None:
+    other = tmp_path / "other/h2crop_data"
+    other.mkdir(parents=True)
+    (other / "__init__.py").write_text('__version__ = "0.0.9"\n', encoding="utf-8")
+    worker = cluster.start_worker({"PYTHONPATH": str(other.parent)}, faults=False)
+    cluster.wait_for(worker)
+    told = (
+        rf"worker {worker.address} of the cluster .* it has no h2crop-data like this one \(No module named .*: install"
+    )
+    try:
+        with pytest.raises(ClusterError, match=told):
+            build_store(recipe, tmp_path / "store", workers=on(cluster))
+        assert worker.process.poll() is None
+    finally:
+        cluster.end_worker(worker)
 
 
 def test_a_build_that_is_interrupted_drops_what_waits_and_goes_on_later(

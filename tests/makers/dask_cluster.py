@@ -126,10 +126,11 @@ class DaskCluster:
         """Wait until the scheduler knows a worker."""
         wait_until(lambda: "Starting established connection" in worker.text, lambda: f"the worker said {worker.text}")
 
-    def start_worker(self, environment: Mapping[str, str], threads: int = 1) -> Node:
-        """Start a worker, in another working folder than the tests'."""
-        size = ("--nthreads", str(threads), "--memory-limit", "0")
-        place = ("--host", "127.0.0.1", "--local-directory", str(self.folder), "--preload", str(FAULTS))
+    def start_worker(self, environment: Mapping[str, str], faults: bool = True) -> Node:
+        """Start a worker, in another working folder than the tests'. faults: whether it can be told to have some."""
+        size = ("--nthreads", "1", "--memory-limit", "0")
+        place = ("--host", "127.0.0.1", "--local-directory", str(self.folder))
+        place = (*place, "--preload", str(FAULTS)) if faults else place
         options = ("--no-nanny", "--no-dashboard", *place)
         return self.start("dask_worker", self.address, *size, *options, environment=environment)
 

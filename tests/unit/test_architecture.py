@@ -201,6 +201,21 @@ def test_pools_are_made_in_one_place() -> None:
     assert makers <= MAKE_POOLS
 
 
+def test_one_module_knows_dask_and_one_opens_it() -> None:
+    importing = {module_name(path) for path in MODULES if "distributed" in outside_imports_of(path)}
+    opening = {module_name(path) for path in MODULES if "h2crop_data.pipeline.cluster" in imports_of(path)}
+    assert importing == {"h2crop_data.pipeline.cluster"}
+    assert opening == {"h2crop_data.pipeline.engine"}
+
+
+def outside_imports_of(path: Path) -> set[str]:
+    """The packages that a file imports, anywhere in it."""
+    nodes = list(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
+    names = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
+    names |= {node.module or "" for node in nodes if isinstance(node, ast.ImportFrom)}
+    return {name.split(".")[0] for name in names}
+
+
 #: Names that several modules define, and why that is no second meaning.
 SHARED_NAMES = {
     "NAME": "each source's `format.py` states its own; nothing imports it",

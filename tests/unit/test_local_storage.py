@@ -304,6 +304,15 @@ def test_a_path_that_is_a_file_is_refused(tmp_path: Path) -> None:
         pytest.fail("a file was taken for a store")
 
 
+def test_a_file_system_without_locks_is_refused(storage: LocalStorage, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_locks(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr("fcntl.flock", no_locks)
+    with pytest.raises(StoreError, match=r"cannot lock .*\.build/lock: No locks available.*flock"), storage.hold():
+        pytest.fail("a store was held that anybody else could hold, too")
+
+
 def test_a_storage_pickled_while_held_is_not_held_by_who_unpickles_it(storage: LocalStorage) -> None:
     with storage.hold():
         copy = pickle.loads(pickle.dumps(storage))
