@@ -39,7 +39,7 @@ class Extension:
     plan: SeasonPlan | None
     #: Blocks of the store that would come out differently today; what the plan replaces is built anew.
     changed: list[ChangedBlock]
-    #: Blocks of the store on ground the recipe did not look at, so that nothing can be said of them.
+    #: Blocks of the store that were retracted, or lie on ground the recipe did not look at: nothing is said of them.
     not_compared: int
     #: Samples of the plan that the store does not have.
     new_samples: int = 0
@@ -118,14 +118,15 @@ def extend_season(
     replaced: dict[int, str] = {}
     if changed == "rebuild" and any(not one.kept for one in found.changed):
         replaced = found.rebuilt(built_together(own, survey, aside))
+    not_compared = found.not_compared + len(retractions.blocks.get(season, {}))
     known = replace(known, seen=seen_samples(own, gone.keys(), replaced.keys(), bring_back=bring_back))
     try:
         plan = plan_of(survey, known, planned=planning_date(season, today))
     except NothingNewError:
-        return Extension(season, None, found.changed, found.not_compared)
+        return Extension(season, None, found.changed, not_compared)
     before = sum(int(part.samples["block"].isin(list(replaced)).sum()) for part in own)
     plan = replace(plan, replaces=reasons_in_index(plan, own, replaced))
-    return Extension(season, plan, found.changed, found.not_compared, len(plan.samples) - before)
+    return Extension(season, plan, found.changed, not_compared, len(plan.samples) - before)
 
 
 def unfinished_blocks(files: Storage, plans: Sequence[SeasonPlan]) -> set[int]:

@@ -30,6 +30,8 @@ from h2crop_data.storage.local import LocalStorage, sync
 from h2crop_data.storage.storage import BUILD_FOLDER, Storage, canonical_json
 
 PLAN_VERSION = 2
+#: Of a plan that replaces blocks: an older h2crop must not read it as one that only adds samples.
+REPLACING_VERSION = 3
 #: Where a store keeps its plans.
 PLAN_FOLDER = f"{BUILD_FOLDER}/plan"
 SQUARE_COLUMNS = ["column", "row", "split"]
@@ -86,7 +88,7 @@ class SeasonPlan:
     def facts(self) -> dict[str, Any]:
         """What `plan.json` says beside the tables."""
         facts: dict[str, Any] = {
-            "plan_version": PLAN_VERSION,
+            "plan_version": REPLACING_VERSION if self.replaces else PLAN_VERSION,
             "season": self.season,
             "recipe": self.recipe.as_written(),
             "taxonomy": {"version": self.taxonomy_version, "sha256": self.taxonomy_hash},
@@ -189,9 +191,9 @@ def load_plan(files: Storage, folder: str, *, whole: bool = True) -> SeasonPlan:
     where = files.where(folder.rstrip("/"))
     try:
         facts = files.read_json(f"{folder}plan.json")
-        if facts["plan_version"] not in (1, PLAN_VERSION):
+        if facts["plan_version"] not in (1, PLAN_VERSION, REPLACING_VERSION):
             raise PlanError(
-                f"{where} is a plan of version {facts['plan_version']}, this reads {PLAN_VERSION}; plan again"
+                f"{where} is a plan of version {facts['plan_version']}, this reads {REPLACING_VERSION}; plan again"
             )
         recipe = parse_recipe(facts["recipe"], Path(where), where, stored=True)
         samples = gpd.read_parquet(io.BytesIO(read("samples.parquet")))
