@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 
 import numpy as np
 import pytest
@@ -19,7 +21,9 @@ from h2crop_data.grid import Cell
 from h2crop_data.mgrs import tile_bounds
 from h2crop_data.recipe.model import Sentinel2Settings
 from h2crop_data.sources.sentinel2.granules import GranuleGrid, grid_doubt, home_of, lattice_grid, unit_shape
-from h2crop_data.sources.sentinel2.readings import units_of, within_memory
+from h2crop_data.sources.sentinel2.looks import CellLook
+from h2crop_data.sources.sentinel2.masks import ClearClasses, unit_masks
+from h2crop_data.sources.sentinel2.readings import CellPart, units_of, within_memory
 from h2crop_data.sources.sentinel2.unit import pieces_of
 
 
@@ -163,3 +167,33 @@ def test_an_item_that_places_its_pixels_elsewhere_than_its_tile_is_doubted() -> 
     assert doubt(32631, 501360, 5629680, 64) == ""
     assert "EPSG:32632 for its pixels, its tile 31UDS lies in EPSG:32631" in doubt(32632)
     assert "beyond its tile 31UDS" in doubt(32631, 399960 + 109800)
+
+
+@dataclass(frozen=True)
+class ClearInCells(ClearClasses):
+    """By the classification, of which it is known before that it shows nothing clear but in some cells."""
+
+    cells: set[Cell] = field(default_factory=set)
+
+    def may_be(self, look: CellLook, parts: Sequence[CellPart]) -> bool:
+        return any(part.cell in self.cells for part in parts)
+
+
+def test_which_items_are_asked_for_a_cell_does_not_depend_on_its_neighbours() -> None:
+    look = CellLook(datetime(2022, 7, 1, tzinfo=UTC), ("whole", "older"))
+    first, second = (
+        CellPart(cell_at(1920 * place, 0), (0, 192, 192 * place, 192 * place + 192), (look,)) for place in (0, 1)
+    )
+    read = []
+
+    def classes_of(name: str, needing: Sequence[CellPart]) -> np.ndarray:
+        read.append(name)
+        return np.full((96, 192), 4, np.uint8)
+
+    def asked(cells: set[Cell]) -> dict[Cell, set[str]]:
+        return unit_masks([first, second], (0, 192, 0, 384), classes_of, ClearInCells([4], cells)).asked
+
+    assert asked({first.cell}) == {first.cell: {"whole"}}
+    assert asked({first.cell, second.cell}) == {first.cell: {"whole"}, second.cell: {"whole"}}
+    assert read == ["whole", "whole"]
+    assert asked(set()) == {}

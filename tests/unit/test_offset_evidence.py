@@ -15,6 +15,7 @@ from h2crop_data.sentinel2.offset_evidence import (
     CoarsePicture,
     Step,
     decide_by_pixels,
+    level_of_densest,
     step_between,
     told_by_itself,
 )
@@ -142,6 +143,13 @@ class TestOfSeveralScenes:
         noise = {band: of + rng.normal(0, of.std(), of.shape).astype(np.int32) for band, of in narrow.items()}
         step = step_between(replace(other, numbers=noise), replace(other, numbers=narrow))
         assert step is None
+
+    @pytest.mark.parametrize("spread", [150, 300, 600])
+    def test_a_cloud_of_pixels_has_no_line(self, spread: int) -> None:
+        rng = np.random.default_rng(spread)
+        one, other = rng.normal(3000, spread, (2, 2000))
+        assert level_of_densest(one, other) is None
+        assert level_of_densest(0.9 * other + 1000, other) == pytest.approx(1000, abs=1) or spread < 200
 
     def test_other_ground_is_not_compared(self) -> None:
         assert step_between(picture(SAND, offset=0), picture(LEAVES, offset=0)) is None
