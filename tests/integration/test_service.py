@@ -284,6 +284,8 @@ def test_a_server_that_is_killed_in_mid_run_costs_nothing(
     service.start_server()
     kind, name, _ = service.ended(run)
     assert (kind, name) == ("COMPLETED", "Completed")
+    # A worker gives up after some tries; who keeps it running starts it again.
+    service.start_worker("h2crop")
     kind, name, _ = service.ended(service.trigger(REFRESH, out=str(store), **SHORT))
     assert (kind, name) == ("COMPLETED", "Nothing new")
     # Nothing was written late.
