@@ -29,12 +29,24 @@ SENTENCE_END = re.compile(r"['):;,.\]}]*$")
 PARAMETER = re.compile(r"(?:^|[?&;#])(?:amp;)?([^=&;?#\s]+)=")
 #: A parameter anywhere else: of a path, of a fragment, behind a quote.
 LONE_PARAMETER = re.compile(r"(?:[&;#]|%26|%3B|%23)([\w.$-]+)(?:=|%3D)[^\s\"'<>&;#)]*", re.IGNORECASE)
+#: A parameter of a header that says who asks, and its value.
+OF_HEADER = r"[^\s'\",;<>=]+(?:=(?:\"[^\"]*\"|[^\s'\",;<>]*))*"
+#: Such a header in a text, `Authorization: Bearer abc`, of which the name stays; a token is also known by its length.
+AUTHORIZATION = re.compile(
+    r"((?:authorization|auth-token|api-key|subscription-key)['\"]?\s*[:=]\s*b?['\"]?)"
+    r"(?:(?:bearer|basic|digest|token|api-?key|negotiate|sharedkey(?:lite)?|aws4-hmac-sha256)\s+"
+    rf"{OF_HEADER}(?:,\s*[\w-]+=(?:\"[^\"]*\"|[^\s'\",<>]+))*|[\w.~+/=-]{{16,}})",
+    re.IGNORECASE,
+)
+#: The same without the name of the header.
+BEARER = re.compile(r"\b(Bearer) [\w.~+/-]{16,}=*")
 
 
 def without_secrets(text: str) -> str:
-    """A text whose addresses say neither account nor signature: `user:password@` and signed queries are left out."""
+    """A text that says neither account nor signature: `user:password@`, signed queries and tokens are left out."""
     if "@" in text:
         text = ACCOUNT.sub(r"\1", text)
+    text = BEARER.sub(r"\1", AUTHORIZATION.sub(r"\1", text))
     text = QUERY.sub(lambda found: without_secret_query(found[0]), text)
     return LONE_PARAMETER.sub(lambda found: "" if is_secret_name(found[1]) else found[0], text)
 

@@ -23,12 +23,13 @@ from rasterio.windows import Window, intersect
 from shapely.geometry.base import BaseGeometry
 
 from h2crop_data.catalog.file_access import READING_ERRORS, access_to, opened_raster, remote_pieces
-from h2crop_data.catalog.item_facts import first_band, stated_offset
+from h2crop_data.catalog.item_facts import asset_of_band, first_band, offset_evidence, stated_offset
 from h2crop_data.catalog.items import acquired, finite_number
+from h2crop_data.constants import SENTINEL2_BANDS
 from h2crop_data.errors import ReadError, SceneError
 from h2crop_data.grid import LONLAT, to_crs
 from h2crop_data.redaction import redacted_errors, without_secrets
-from h2crop_data.sentinel2.reflectance import NO_NUMBER, WRAPPED
+from h2crop_data.sentinel2.reflectance import NO_NUMBER, WRAPPED, UndecidedOffsetError, offset_of_item
 
 Result = TypeVar("Result")
 ResamplingName = Literal["nearest", "bilinear", "cubic"]
@@ -388,6 +389,37 @@ def stated_scale(asset: pystac.Asset) -> float | None:
     return finite_number(
         facts.get("raster:scale", band.get("scale", band.get("raster:scale"))), f"{asset.href}: its scale"
     )
+
+
+def is_rescaled(asset: pystac.Asset) -> bool:
+    """Whether an asset states that its numbers are not whole ones of 0.0001. Raises SceneError for no number."""
+    facts, scale = asset.extra_fields, stated_scale(asset)
+    is_other = scale is not None and not np.isclose(scale, SCALE_OF_NUMBERS, rtol=1e-6, atol=0)
+    return is_other or facts.get("data_type", first_band(facts).get("data_type")) in FLOATING
+
+
+def check_offset_of_floats(dataset: rasterio.DatasetReader, item: pystac.Item, key: str) -> None:
+    """Raise SceneError for a file of floating point numbers of which its item does not speak when it tells the offset.
+
+    ESA wrote whole numbers: whoever made others of them may have taken the offset out.
+    """
+    if dataset.dtypes[0] not in FLOATING or is_rescaled(item.assets[key]):
+        return
+    evidence = offset_evidence(item)
+    bands = frozenset(band for band in SENTINEL2_BANDS if asset_of_band(item, band) == key)
+    try:
+        offset_of_item(evidence)
+    except SceneError:
+        # Then pixels of its files decided.
+        return
+    try:
+        offset_of_item(replace(evidence, rescaled=bands))
+    except UndecidedOffsetError as error:
+        raise SceneError(
+            f"{dataset.name} holds {dataset.dtypes[0]} numbers, of which its item does not speak: {error.statement}; "
+            "write `data_type`, `scale`, `offset` into the item (`raster:bands`), declare `sentinel2.offset` (of L1C "
+            "`sentinel2.clouds.l1c.offset`), or leave such scenes out with `sentinel2.gaps: record`"
+        ) from error
 
 
 def as_numbers(pixels: NDArray[Any], form: NumberFormat) -> NDArray[Any]:

@@ -11,23 +11,25 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from queue import Empty, SimpleQueue
 from threading import Event, Thread
+from typing import TypeVar
 
 from requests import Response
 from requests.exceptions import RequestException
 
 READ_BYTES = 65536
+Answer = TypeVar("Answer")
 
 
 class LateAnswerError(OSError):
     """An answer that did not come in time."""
 
 
-def begun_by(until: float, ask: Callable[[], Response]) -> Response:
-    """An answer whose head is there in time. Raises LateAnswerError, and what asking for it does.
+def begun_by(until: float, ask: Callable[[], Answer]) -> Answer:
+    """An answer whose head is there in time, or what a library makes of one. Raises LateAnswerError, and as `ask`.
 
     until: on the clock of `time.monotonic`. Nothing but its server ends a head that is late: it is waited for beside.
     """
-    came: SimpleQueue[Response | Exception] = SimpleQueue()
+    came: SimpleQueue[Answer | Exception] = SimpleQueue()
     given_up = Event()
 
     def wait() -> None:
@@ -37,7 +39,7 @@ def begun_by(until: float, ask: Callable[[], Response]) -> Response:
             came.put(error)
             return
         came.put(answer)
-        if given_up.is_set():
+        if given_up.is_set() and isinstance(answer, Response):
             with suppress(OSError, RequestException):
                 answer.close()
 

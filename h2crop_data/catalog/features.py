@@ -82,6 +82,8 @@ def check_members(feature: Any) -> None:
         raise TypeError(f"its id is {feature.get('id')!r}, expected text")
     if not isinstance(feature.get("properties"), dict):
         raise TypeError(f"its properties are {feature.get('properties')!r:.40}, expected an object")
+    if not isinstance(feature.get("collection"), str | None):
+        raise TypeError(f"its collection is {feature['collection']!r:.40}, expected text")
     for member, kind, word in (("assets", dict, "an object"), ("links", list, "a list")):
         if not isinstance(feature.get(member, kind()), kind):
             raise TypeError(f"its {member} are {feature[member]!r:.40}, expected {word}")

@@ -23,9 +23,9 @@ from h2crop_data.catalog.accounts import Account, S3Keys, check_account, keys_fo
 from h2crop_data.catalog.answers import begun_by, pieces_by
 from h2crop_data.catalog.provider import FilePlace, Provider, S3Access
 from h2crop_data.catalog.registry import files_at
-from h2crop_data.catalog.shared_connections import SharedConnections
 from h2crop_data.errors import H2cropError
 from h2crop_data.redaction import RedactingFilter, redacted_errors
+from h2crop_data.shared_connections import SharedConnections
 
 if TYPE_CHECKING:
     from obstore.store import S3Store

@@ -24,6 +24,7 @@ from h2crop_data.catalog.access import (
     aligned_window,
     asset_in_words,
     check_file_offset,
+    check_offset_of_floats,
     grid_of,
     in_words,
     is_remote,
@@ -41,6 +42,7 @@ from h2crop_data.catalog.file_versions import VERSIONS
 from h2crop_data.constants import SHARING_PROCESSES
 from h2crop_data.errors import SceneError
 from h2crop_data.redaction import redacted_errors
+from h2crop_data.shared_connections import SharedConnections
 
 #: Pixels of a grid along a pixel of a file that are given as the file has them: 20 m over 10 m.
 KEPT_TIMES = 2
@@ -62,12 +64,13 @@ class OpenFile:
 class GranuleReader:
     """Reads assets of Sentinel-2 items on grids of 10 m. To be used in a `with` block, which closes the files."""
 
-    def __init__(self, connections: int, given_up: Collection[str] = ()) -> None:
+    def __init__(self, connections: int, given_up: Collection[str] = (), offset_by_item: Collection[str] = ()) -> None:
         """connections: to one provider at a time, of all readers of this process and those it shares them with.
 
-        given_up: items (ids) that were tried for long enough: their files are tried once.
+        given_up: items (ids) that were tried for long enough: their files are tried once. offset_by_item: items whose
+        offset no recipe declares: what they say of it is held against the type of their numbers.
         """
-        self._given_up = given_up
+        self._given_up, self._offset_by_item = given_up, offset_by_item
         self._sharing = int(os.environ.get(SHARING_PROCESSES, "1"))
         self._wanted, self.connections = connections, max(1, connections // self._sharing)
         self._files: dict[str, tuple[threading.Lock, list[OpenFile]]] = {}
@@ -101,10 +104,20 @@ class GranuleReader:
         """Begin to read a file, where it is remote; gives what waits for the result."""
         if not is_remote(href):
             return work
-        future: Future[NDArray[Any]] = connections_to(urlsplit(href).netloc, self.connections_for(href)).submit(work)
+        archive = urlsplit(href).netloc
+        future: Future[NDArray[Any]] = connections_to(archive, self.connections_for(href)).submit(
+            self._in_turn, work, archive
+        )
         self._begun.add(future)
         future.add_done_callback(self._begun.discard)
         return future.result
+
+    def _in_turn(self, work: Callable[[], NDArray[Any]], archive: str) -> NDArray[Any]:
+        """Work with one of the connections to an archive, where each process having one would be too many."""
+        if self._sharing <= self._wanted:
+            return work()
+        with SharedConnections(f"{archive}-{self._wanted}", self._wanted).one():
+            return work()
 
     def connections_for(self, href: str) -> int:
         """Connections of this process to the archive of a file: its share of what recipe and archive allow."""
@@ -177,6 +190,8 @@ class GranuleReader:
                         self._check(item, file.dataset)
                         number_format(file.dataset, stated_scale(item.assets[key]))
                         check_file_offset(file.dataset, item.assets[key])
+                        if item.id in self._offset_by_item:
+                            check_offset_of_floats(file.dataset, item, key)
                     if (item.id, key) not in self._differences:
                         self._differences[item.id, key] = file_against_item(
                             item, key, file.dataset, VERSIONS.size(href)

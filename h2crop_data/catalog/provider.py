@@ -55,7 +55,8 @@ class FilePlace:
     library: str = ""
     #: Options that GDAL is given besides.
     options: Mapping[str, str] = field(default_factory=dict)
-    #: Most files read at a time, by all that a user runs on a machine; None: as many as the recipe says.
+    #: Most files read at a time, by all that a user runs on a machine, and by all workers of a cluster; None: as many
+    #: as the recipe says.
     connections: int | None = None
 
     def has(self, address: str) -> bool:

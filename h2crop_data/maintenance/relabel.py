@@ -28,7 +28,7 @@ from h2crop_data.pipeline.dates import DATES_FOLDER
 from h2crop_data.pipeline.engine import Workers
 from h2crop_data.pipeline.extension import kept_plans
 from h2crop_data.pipeline.frames import FRAMES_FOLDER
-from h2crop_data.pipeline.plan import SeasonPlan, keep_plan
+from h2crop_data.pipeline.plan import SeasonPlan, keep_plan, with_replaced
 from h2crop_data.pipeline.planning import with_hashes
 from h2crop_data.pipeline.sealing import ORIGIN, seal_store
 from h2crop_data.pipeline.survey import SplitTable, cells_by_square
@@ -118,11 +118,12 @@ def relabel_store(
         for folder in (DATES_FOLDER, FRAMES_FOLDER):
             for name, _ in files.names(f"{folder}/"):
                 builder.storage.share(name, files)
+        gone = with_replaced(retracted, plans)
         of_plans = map(BlockTasks, new_plans)
         work = [(tasks, block) for tasks in of_plans for block in tasks.blocks.places]
         blocks: Counter[str] = Counter()
         written = 0
-        for done, (kind, size) in enumerate(in_order(partial(relabel_block, files, builder), work, workers), 1):
+        for done, (kind, size) in enumerate(in_order(partial(relabel_block, files, builder, gone), work, workers), 1):
             blocks[kind] += 1
             written += size
             progress(done, len(work), "blocks")
@@ -311,9 +312,12 @@ def take_over_retractions(builder: StoreBuilder, retracted: Retractions) -> None
     complete_retractions(builder.storage)
 
 
-def relabel_block(files: Storage, builder: StoreBuilder, work: tuple[BlockTasks, int]) -> tuple[str, int]:
+def relabel_block(
+    files: Storage, builder: StoreBuilder, gone: Retractions, work: tuple[BlockTasks, int]
+) -> tuple[str, int]:
     """Share a block, with its labels made anew where their inputs changed.
 
+    gone: blocks that are in no new release; what `prune` deleted of them stays so.
     Gives what became of it (`redone`, `shared`, `already_done`), and the bytes of the label shards written.
     """
     tasks, block = work
@@ -324,6 +328,11 @@ def relabel_block(files: Storage, builder: StoreBuilder, work: tuple[BlockTasks,
     if marker is None:
         raise StoreError(f"{files.location}: block {block} of {season} is not done; finish the build first")
     labels = {name for name, spec in tasks.layout.arrays().items() if spec.group == LABELS.group}
+    is_gone = block in gone.blocks.get(season, {})
+    if is_gone and not all(files.exists(file["path"]) for file in marker["files"]):
+        builder.storage.share(f"{block_path(season, block)}.sums", files)
+        builder.write_marker(season, block, marker)
+        return "shared", 0
     unchanged = marker["hashes"][LABELS.group] == row[f"hash_{LABELS.group}"]
     redone = set() if unchanged else labels
     shared = [file for file in marker["files"] if file["path"].split("/")[1] not in redone]

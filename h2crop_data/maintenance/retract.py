@@ -142,6 +142,7 @@ def retract_from_store(
         plans = kept_plans(builder.storage, ())
         gone = with_replaced(retractions, finished_plans(builder, plans))
         found = retraction_in(plans, gone, str(store), blocks, scenes, of_masks)
+        check_not_replaced(str(store), plans, gone, found)
         for season, numbers in found.blocks.items():
             if not builder.has_markers(season, numbers):
                 raise PlanError(f"{store}: not all of these blocks of {season} are done; finish the build first")
@@ -153,6 +154,19 @@ def retract_from_store(
         retractions.write(builder.storage)
         sealed = seal_store(builder)
     return found, sealed.number
+
+
+def check_not_replaced(store: str, plans: Sequence[SeasonPlan], gone: Retractions, found: Retraction) -> None:
+    """Refuse to retract blocks that are being rebuilt: their samples would come back. Raises PlanError."""
+    for plan in plans:
+        begun = plan.replaces.keys() - gone.blocks.get(plan.season, {}).keys()
+        both = sorted(begun & set(found.blocks.get(plan.season, ())))
+        if both:
+            rebuilt = plan.replaces[both[0]].split(":")[0]
+            raise PlanError(
+                f"{store}: block {both[0]} of {plan.season} is being {rebuilt}; finish that build first, then retract "
+                "the new block"
+            )
 
 
 def prune_store(store: str | Path, keep: Sequence[int]) -> PruneReport:

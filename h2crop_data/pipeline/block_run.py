@@ -35,7 +35,7 @@ from h2crop_data.pipeline.schedule import SCRATCH_BYTES, Schedule, SeasonCell, W
 from h2crop_data.pipeline.units import scratch_folder, work_folder
 from h2crop_data.progress import Progress, silent
 from h2crop_data.sources.readings import ReadCounts, Reading
-from h2crop_data.sources.registry import algorithms, used_sources
+from h2crop_data.sources.registry import algorithms, forget_other_builds
 from h2crop_data.sources.scratch import Scratch
 
 #: Called with what became of a block, and how many of all blocks are done.
@@ -87,12 +87,10 @@ class BlockRun:
         more.
         """
         self.builder, self.workers, self.progress = builder, workers, progress
-        self._work = work_folder(builder.location)
+        self._work = work_folder(builder.location, builder.storage)
         self._scratch = Scratch(scratch_folder(builder.location, scratch).absolute())
         self._scratch_bytes = scratch_bytes
-        for plan in plans:
-            for source, _ in used_sources(plan.recipe):
-                source.begin_build()
+        forget_other_builds()
         self._pending = pending_blocks(builder, plans)
         self._plan_of = {(plan.season, block): plan for plan, blocks in self._pending for block in blocks}
         self.total = sum(len(plan.blocks) for plan in plans)

@@ -34,9 +34,11 @@ NAMED = 10
 #: Why a block is built anew whose own inputs did not change.
 MATCHED_TOGETHER = "its scene is matched as a whole, and other blocks of it have other inputs"
 #: Why a block is kept although its inputs changed.
-LOST = "samples of it cannot be made today: their scene or labels are gone, or do not meet the recipe's limits any more"
+LOST = (
+    "samples of them cannot be made today: their scene or labels are gone, or do not meet the recipe's limits any more"
+)
 #: What a line calls each kind of change, before the scenes.
-WORDS: dict[ChangeKind, str] = {
+KIND_WORDS: dict[ChangeKind, str] = {
     "added": "scenes that are there now and were not",
     "acquired since": "scenes of months that had not happened yet",
     "reprocessed": "products that were processed again",
@@ -93,7 +95,8 @@ def find_changes(
 ) -> SeasonChanges:
     """Which blocks of a season's plans would come out differently today.
 
-    gone: blocks that were retracted or are being replaced. probe: whether files that could not be read are tried.
+    gone: blocks that were retracted or are being replaced, and unfinished ones. probe: whether files that could not be
+    read are tried.
     """
     changed: list[ChangedBlock] = []
     not_compared = 0
@@ -123,6 +126,7 @@ def changed_blocks(plan: SeasonPlan, blocks: set[int], survey: Survey) -> list[C
     if not blocks:
         return []
     again = planned_today(plan, survey)
+    again = replace(again, blocks=with_hashes(again))
     seen = set(again.blocks["block"])
     groups = {source.group: source for source in sources_of(survey.recipe)}
     rows = plan.blocks[plan.blocks["block"].isin(seen)]
@@ -144,7 +148,7 @@ def changed_blocks(plan: SeasonPlan, blocks: set[int], survey: Survey) -> list[C
 
 
 def planned_today(plan: SeasonPlan, survey: Survey) -> SeasonPlan:
-    """The blocks of a plan on ground that a survey looked at, with the inputs and hashes that they would have today.
+    """The blocks of a plan on ground that a survey looked at, with the inputs that they would have today.
 
     Those that are not part of the release any more too: what a scene is matched with follows from all blocks.
     """
@@ -153,7 +157,7 @@ def planned_today(plan: SeasonPlan, survey: Survey) -> SeasonPlan:
     rows = plan.blocks[plan.blocks["block"].isin(seen)].reset_index(drop=True)
     # With the sources of the survey; of those the plan has more, what it pinned.
     pinned = {**plan.pinned, **survey.pinned}
-    today = replace(
+    return replace(
         plan,
         recipe=survey.recipe,
         samples=samples,
@@ -162,7 +166,6 @@ def planned_today(plan: SeasonPlan, survey: Survey) -> SeasonPlan:
         pinned=pinned,
         taxonomy_hash=survey.taxonomy.hash,
     )
-    return replace(today, blocks=with_hashes(today))
 
 
 def causes_of(source: Source, plan: SeasonPlan, before: BlockInputs, now: BlockInputs) -> list[InputChange]:
@@ -254,25 +257,27 @@ def explain_changes(recipe: Recipe, changed: Sequence[ChangedBlock], store: str,
         differing = [one for one in of_source if one.groups]
         unread = [one for one in of_source if not one.groups]
         if differing:
-            what = f"{source.group}: other inputs today for {blocks_in_words(differing)}: {in_words(differing, source)}"
-            lines += what_became(what, differing, mode, source.remedy.format(store=store))
+            named = f"{blocks_in_words(differing)}: {kinds_in_words(differing, source)}"
+            became = what_became(differing, mode, source.remedy.format(store=store))
+            lines.append(f"{source.group}: other inputs today for {named}; {became}")
         if unread:
-            what = f"{source.group}: {blocks_in_words(unread)} lack {in_words(unread, source)}"
+            named = f"{blocks_in_words(unread)} lack {kinds_in_words(unread, source)}"
             remedy = f"`h2crop build RECIPE --extend --changed rebuild --out {store}` tries them again"
-            lines += what_became(what, unread, mode, remedy)
-    return lines
-
-
-def what_became(what: str, blocks: Sequence[ChangedBlock], mode: Changed, remedy: str) -> list[str]:
-    """Lines on some changed blocks of a source. what: how they changed."""
-    if mode == "report":
-        return [f"{what}; kept as they are; {remedy}"]
-    kept = [one for one in blocks if one.kept]
-    lines = [f"{what}; {'rebuilt' if not kept else f'{len(blocks) - len(kept)} rebuilt, {len(kept)} kept'}"]
+            lines.append(f"{source.group}: {named}; {what_became(unread, mode, remedy)}")
     alike: dict[str, list[ChangedBlock]] = defaultdict(list)
-    for one in kept:
-        alike[one.kept].append(one)
-    return lines + [f"{blocks_in_words(of_reason)} kept as they are: {reason}" for reason, of_reason in alike.items()]
+    for one in changed:
+        if one.kept:
+            alike[one.kept].append(one)
+    verb = "are kept as they are" if mode == "rebuild" else "would be kept all the same"
+    return lines + [f"{blocks_in_words(of_reason)} {verb}: {reason}" for reason, of_reason in alike.items()]
+
+
+def what_became(blocks: Sequence[ChangedBlock], mode: Changed, remedy: str) -> str:
+    """What was done about some changed blocks, or can be done."""
+    if mode == "report":
+        return f"kept as they are; {remedy}"
+    kept = [one for one in blocks if one.kept]
+    return f"{len(blocks) - len(kept)} rebuilt, {len(kept)} kept" if kept else "rebuilt"
 
 
 def blocks_in_words(blocks: Sequence[ChangedBlock]) -> str:
@@ -280,7 +285,7 @@ def blocks_in_words(blocks: Sequence[ChangedBlock]) -> str:
     return f"{len(blocks)} block(s) ({listing([str(one.block) for one in blocks], NAMED)})"
 
 
-def in_words(blocks: Sequence[ChangedBlock], source: Source) -> str:
+def kinds_in_words(blocks: Sequence[ChangedBlock], source: Source) -> str:
     """The kinds of change of a source's inputs, with the scenes and how many blocks each concerns."""
     scenes: dict[ChangeKind, dict[str, None]] = defaultdict(dict)
     counts: Counter[ChangeKind] = Counter()
@@ -289,8 +294,8 @@ def in_words(blocks: Sequence[ChangedBlock], source: Source) -> str:
             scenes[cause.kind] |= dict.fromkeys(cause.scenes)
         counts.update({cause.kind for cause in one.causes[source.name]})
     texts = []
-    for kind in (kind for kind in WORDS if counts[kind]):
+    for kind in (kind for kind in KIND_WORDS if counts[kind]):
         named = f" ({listing(sorted(scenes[kind]), NAMED)})" if scenes[kind] else ""
         share = f" in {counts[kind]} of them" if counts[kind] < len(blocks) else ""
-        texts.append(f"{WORDS[kind]}{named}{share}")
+        texts.append(f"{KIND_WORDS[kind]}{named}{share}")
     return ", ".join(texts)

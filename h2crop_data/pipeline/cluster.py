@@ -12,16 +12,19 @@ This module and `engine.py`, which opens the pool, are all that knows Dask.
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import importlib.metadata
 import json
 import logging
 import os
+import pickle
 import platform
 import shutil
 import threading
 import time
 import uuid
+import zlib
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import CancelledError, Executor, Future
 from contextlib import contextmanager, suppress
@@ -35,9 +38,11 @@ from h2crop_data.bounded_map import WorkerPool
 from h2crop_data.constants import SHARING_PROCESSES
 from h2crop_data.errors import ClusterError, H2cropError, UsageError
 from h2crop_data.plugins import GROUP, PROVIDERS, entry_points_of
+from h2crop_data.shared_connections import counted_by
+from h2crop_data.sources.registry import forget_other_builds
 
 if TYPE_CHECKING:
-    from distributed import Client
+    from distributed import Client, Semaphore, Worker
 
 Outcome = TypeVar("Outcome")
 #: How addresses of schedulers begin.
@@ -164,12 +169,31 @@ def open_session(work: Path, shared: Mapping[str, Path]) -> Iterator[Session]:
     except OSError as error:
         raise ClusterError(f"cannot write in {error.filename}: {error.strerror or error}") from error
     try:
-        yield session
+        with locked(session.folder / SESSION_FILE):
+            yield session
     finally:
         for folder in folders.values():
             with suppress(OSError):
                 (folder / token).unlink()
         shutil.rmtree(session.folder.parent, ignore_errors=True)
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Lock a file, for workers to see whether locks are shared between machines."""
+    with path.open("r+b") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def sees_lock(path: Path) -> bool:
+    """Whether this process sees that another one has locked a file. Raises OSError."""
+    with path.open("rb") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        return False
 
 
 def versions() -> dict[str, str]:
@@ -238,6 +262,11 @@ def unfitness(session: Session) -> list[str]:
         found[-1] += ": install the same versions there"
     for kind, folder in described["folders"].items():
         found += folder_problems(kind, Path(folder), described["token"])
+    if not sees_lock(session.folder / SESSION_FILE):
+        found.append(
+            f"it does not see the locks of this machine in {session.folder.parent.parent}: mount the file system so "
+            "that flock works between machines"
+        )
     return found
 
 
@@ -297,23 +326,31 @@ def refuse_unfit(address: str, found: Mapping[str, list[str] | BaseException]) -
         raise ClusterError(f"worker {worker} of the cluster at {address} cannot build: {'; '.join(problems)}{others}")
 
 
-def do_task(session: Session, task: str, sharing: int, work: Callable[..., Outcome], *arguments: Any) -> Outcome:
+def packed(work: Callable[..., Any], arguments: tuple[Any, ...], options: Mapping[str, Any]) -> bytes:
+    """A call as a task takes it along. Packed, what all blocks have in common takes little of it."""
+    return zlib.compress(pickle.dumps((work, arguments, options)), level=1)
+
+
+def do_task(session: Session, task: str, sharing: int, call: bytes) -> Any:
     """Work on a task, on a worker. task: its name in the session. sharing: worker processes of the cluster.
 
-    Raises ClusterError where this worker is unfit, LostWorkError where it is one at which workers die.
+    call: packed, so that it is read when this worker is known to have the same h2crop. Raises ClusterError where it has
+    not, LostWorkError where the task is one at which workers die.
     """
     become_fit(session)
     # Who opens files reads from it which part of the connections to an archive is this process's.
     os.environ[SHARING_PROCESSES] = str(sharing)
     begun = begin_task(session, task)
     try:
-        return work(*arguments)
+        work, arguments, options = pickle.loads(zlib.decompress(call))
+        with counted_by(ClusterConnections.of_this_worker().one):
+            return work(*arguments, **options)
     finally:
         begun.unlink(missing_ok=True)
 
 
 def become_fit(session: Session) -> None:
-    """Check once what this process is like, and leave the threads of a worker to Dask. Raises ClusterError."""
+    """Check once what this process is like, leave its threads to Dask, and begin anew. Raises ClusterError."""
     with CHECKING:
         if session.name in FIT:
             return
@@ -324,6 +361,7 @@ def become_fit(session: Session) -> None:
             import cv2
 
             cv2.setNumThreads(1)
+        forget_other_builds()
         FIT.add(session.name)
 
 
@@ -354,6 +392,63 @@ def begin_task(session: Session, task: str) -> Path:
     )
 
 
+class ClusterConnections:
+    """Connections to archives that all workers of a cluster share, counted by its scheduler.
+
+    It takes back those of a worker of which it has not heard for `distributed.scheduler.locks.lease-timeout` (30 s).
+    """
+
+    def __init__(self, worker: Worker) -> None:
+        self._worker = worker
+        self._semaphores: dict[str, Semaphore] = {}
+        self._making = threading.Lock()
+
+    @classmethod
+    def of_this_worker(cls) -> ClusterConnections:
+        """Those of the worker this thread works for; reads happen in threads that know no worker."""
+        from distributed import get_worker
+
+        worker = get_worker()
+        with CHECKING:
+            return CONNECTIONS.setdefault(worker.id, cls(worker))
+
+    @contextmanager
+    def one(self, archive: str, number: int) -> Iterator[None]:
+        """A connection to an archive that allows so many, as soon as one is free.
+
+        Raises ClusterError where the scheduler does not answer.
+        """
+        semaphore = self._semaphore(archive, number)
+        try:
+            semaphore.acquire()
+        except (OSError, RuntimeError) as error:
+            raise ClusterError(
+                f"no connection to {archive}: the scheduler, which counts those of all workers, does not answer "
+                f"({error})"
+            ) from error
+        try:
+            yield
+        finally:
+            # It is free again at the latest when the scheduler has not heard of it for a while.
+            with suppress(OSError, RuntimeError):
+                semaphore.release()
+
+    def _semaphore(self, archive: str, number: int) -> Semaphore:
+        """What counts the connections to an archive, by a name that is the same on all workers."""
+        from distributed import Semaphore
+
+        name = f"h2crop-{archive}-{number}"
+        with self._making:
+            if name not in self._semaphores:
+                worker = self._worker
+                self._semaphores[name] = Semaphore(number, name, scheduler_rpc=worker.scheduler, loop=worker.loop)
+            return self._semaphores[name]
+
+
+#: Of the workers that this process is, by their id.
+CONNECTIONS: dict[str, ClusterConnections] = {}
+
+
 class ClusterExecutor(Executor):
     """Gives tasks to a cluster, and ends all of them with ClusterError when the cluster is lost."""
 
@@ -381,7 +476,7 @@ class ClusterExecutor(Executor):
             raise self._lost
         self._number += 1
         task = f"{self._number:08d}"
-        call = partial(do_task, self._session, task, max(1, len(self._threads)), work, *arguments, **options)
+        call = partial(do_task, self._session, task, max(1, len(self._threads)), packed(work, arguments, options))
         waiting: Future[Outcome] = Future()
         waiting.set_running_or_notify_cancel()
         with self._changing:

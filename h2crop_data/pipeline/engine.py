@@ -32,6 +32,7 @@ from h2crop_data.sources.readings import ReadCounts, Reading
 from h2crop_data.sources.registry import source_of
 from h2crop_data.sources.scratch import Scratch
 from h2crop_data.sources.timing import Stopwatch
+from h2crop_data.storage.local import LocalStorage
 from h2crop_data.storage.location import is_folder
 from h2crop_data.storage.storage import BUILD_FOLDER, Storage
 
@@ -165,6 +166,9 @@ def run_job(
     storage: Storage, scratch: Scratch, job: BlockTask | Reading, threads: int = 1
 ) -> BlockOutcome | ReadingOutcome:
     """Read, or build a block. threads: how many compress and hash."""
+    if isinstance(storage, LocalStorage):
+        # The scratch folder may lie in the store: like there, nothing is written for a build that is over.
+        scratch = replace(scratch, check=storage.check_hold)
     if isinstance(job, Reading):
         return run_reading(storage, scratch, job)
     return build_block(storage, job.with_scratch(scratch), threads)

@@ -9,6 +9,7 @@ from datetime import date
 from typing import Any
 
 from h2crop_data.cube.retraction import REBUILT, Retractions, complete_retractions
+from h2crop_data.cube.writer import block_path
 from h2crop_data.errors import PlanError
 from h2crop_data.pipeline.changes import Changed, ChangedBlock, built_together, find_changes
 from h2crop_data.pipeline.plan import (
@@ -26,7 +27,7 @@ from h2crop_data.pipeline.units import WorkFolder, temporary_work
 from h2crop_data.progress import Progress, silent
 from h2crop_data.recipe.model import Recipe
 from h2crop_data.storage.location import open_storage
-from h2crop_data.storage.storage import Storage
+from h2crop_data.storage.storage import BUILD_FOLDER, Storage
 
 
 @dataclass(frozen=True)
@@ -111,10 +112,12 @@ def extend_season(
     gone = with_replaced(retractions, own).blocks.get(season, {})
     known = known_of(kept, season, retractions)
     survey = survey_season(recipe, season, known, work, progress)
-    found = find_changes(own, survey, gone, files, probe=changed == "rebuild")
+    # What is not finished is built as it was planned.
+    aside = gone.keys() | unfinished_blocks(files, own)
+    found = find_changes(own, survey, aside, files, probe=changed == "rebuild")
     replaced: dict[int, str] = {}
     if changed == "rebuild" and any(not one.kept for one in found.changed):
-        replaced = found.rebuilt(built_together(own, survey, gone))
+        replaced = found.rebuilt(built_together(own, survey, aside))
     known = replace(known, seen=seen_samples(own, gone.keys(), replaced.keys(), bring_back=bring_back))
     try:
         plan = plan_of(survey, known, planned=planning_date(season, today))
@@ -125,16 +128,28 @@ def extend_season(
     return Extension(season, plan, found.changed, found.not_compared, len(plan.samples) - before)
 
 
+def unfinished_blocks(files: Storage, plans: Sequence[SeasonPlan]) -> set[int]:
+    """The blocks of a season's plans that have no marker."""
+    if not plans:
+        return set()
+    season = plans[0].season
+    names = {name for name, _ in files.names(f"{BUILD_FOLDER}/{season}/")}
+    numbers = (block for plan in plans for block in plan.blocks["block"].tolist())
+    return {block for block in numbers if f"{block_path(season, block)}.json" not in names}
+
+
 def reasons_in_index(plan: SeasonPlan, own: Sequence[SeasonPlan], replaced: dict[int, str]) -> dict[int, str]:
     """The blocks that a plan replaces, with the reason that the index gives: where their samples are, and why."""
-    new = dict(zip(plan.samples["sample"], plan.samples["block"].tolist(), strict=True))
-    reasons = {}
+    new = dict(zip(planned_sightings(plan), plan.samples["block"].tolist(), strict=True))
+    numbers: dict[int, set[int]] = defaultdict(set)
     for part in own:
-        samples = part.samples[part.samples["block"].isin(list(replaced))]
-        for block, names in samples.groupby("block")["sample"]:
-            numbers = sorted({new[name] for name in names})
-            reasons[int(block)] = f"{REBUILT} {', '.join(map(str, numbers))}: {replaced[int(block)]}"
-    return reasons
+        for block, seen in zip(part.samples["block"].tolist(), planned_sightings(part), strict=True):
+            if block in replaced:
+                numbers[block].add(new[seen])
+    return {
+        block: f"{REBUILT} {', '.join(map(str, sorted(found)))}: {replaced[block]}"
+        for block, found in sorted(numbers.items())
+    }
 
 
 def plan_extensions(

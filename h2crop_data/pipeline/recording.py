@@ -13,7 +13,7 @@ from h2crop_data.errors import PlanError, UsageError
 from h2crop_data.pipeline.changes import Changed, explain_changes
 from h2crop_data.pipeline.extension import Extension, extend_season, kept_plans, known_of
 from h2crop_data.pipeline.plan import SeasonPlan, keep_plan, load_plans, with_replaced
-from h2crop_data.pipeline.planning import plan_of
+from h2crop_data.pipeline.planning import plan_of, planned_sightings
 from h2crop_data.pipeline.seasons import check_season, planning_date, today_utc
 from h2crop_data.pipeline.survey import survey_season
 from h2crop_data.pipeline.units import work_folder
@@ -82,7 +82,7 @@ def recorded_plans(
         raise UsageError("changed: rebuild goes with extend: without it nothing is searched again")
     seasons = sorted(set(asked.seasons) if isinstance(asked, Recipe) else {plan.season for plan in given})
     plans = kept_plans(builder.storage, seasons)
-    changes = [line for plan in plans if plan.season in seasons for line in older_algorithms(plan)]
+    changes = older_algorithms(builder, plans, seasons) if changed == "report" else []
     new_samples: dict[int, int] = {}
     rebuilt: dict[int, list[int]] = {}
     if isinstance(asked, Recipe):
@@ -212,10 +212,19 @@ def check_replaces(builder: StoreBuilder, parts: Sequence[SeasonPlan], plan: Sea
     gone = with_replaced(Retractions.read(builder.storage), parts).blocks.get(plan.season, {})
     here = {block for other in parts for block in other.blocks["block"]} - gone.keys()
     unknown = sorted(plan.replaces.keys() - here)
-    replaced = [other.samples["sample"][other.samples["block"].isin(list(plan.replaces))] for other in parts]
-    lacking = sorted({name for names in replaced for name in names} - set(plan.samples["sample"]))
+    replaced = {
+        seen
+        for other in parts
+        for block, seen in zip(other.samples["block"].tolist(), planned_sightings(other), strict=True)
+        if block in plan.replaces
+    }
+    lacking = sorted(replaced - set(planned_sightings(plan)))
     if unknown or lacking:
-        what = f"blocks {unknown} that are not there" if unknown else f"blocks without their sample {lacking[0]}"
+        what = (
+            f"blocks {unknown} that are not there"
+            if unknown
+            else f"blocks without their sample on cell {lacking[0][0]}"
+        )
         raise PlanError(
             f"the plan of {plan.season} replaces {what} in {builder.location}; make the plan again with "
             f"`h2crop plan RECIPE --extend {builder.location} --changed rebuild`"
@@ -241,11 +250,17 @@ def check_fits(store: str, other: SeasonPlan, plan: SeasonPlan) -> None:
         raise PlanError(f"{store} has other crop classes since {other.season}; build into a new store")
 
 
-def older_algorithms(plan: SeasonPlan) -> list[str]:
-    """What of a kept plan is computed otherwise by this h2crop."""
-    groups = [group for group, version in algorithms(plan.recipe).items() if plan.algorithm.get(group) != version]
-    if not groups:
-        return []
-    return [
-        f"season {plan.season}: this h2crop computes {', '.join(groups)} otherwise; its blocks are kept as they are"
-    ]
+def older_algorithms(builder: StoreBuilder, plans: Sequence[SeasonPlan], seasons: Sequence[int]) -> list[str]:
+    """What of the kept plans of some seasons is computed otherwise by this h2crop, where blocks of them are left."""
+    gone = with_replaced(Retractions.read(builder.storage), plans).blocks
+    lines = []
+    for plan in plans:
+        current = algorithms(plan.recipe)
+        groups = [group for group, version in current.items() if plan.algorithm.get(group) != version]
+        is_left = not set(plan.blocks["block"]) <= gone.get(plan.season, {}).keys()
+        if plan.season in seasons and groups and is_left:
+            named = ", ".join(groups)
+            lines.append(
+                f"season {plan.season}: this h2crop computes {named} otherwise; its blocks are kept as they are"
+            )
+    return lines

@@ -116,7 +116,7 @@ def refresh_plans(
     day = today or today_utc()
     seasons = sorted(recipe.seasons)
     plans = kept_plans(builder.storage, seasons)
-    changes = [line for plan in plans if plan.season in seasons for line in older_algorithms(plan)]
+    changes = older_algorithms(builder, plans, seasons) if changed == "report" else []
     waiting: list[str] = []
     new_samples: dict[int, int] = {}
     rebuilt: dict[int, list[int]] = {}

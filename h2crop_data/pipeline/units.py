@@ -30,7 +30,7 @@ from h2crop_data.errors import AccountError, ClusterError, H2cropError, StoreErr
 from h2crop_data.progress import Progress, silent
 from h2crop_data.sources.units import ProvisionalResult, RunUnits, Unit, UnitResult
 from h2crop_data.storage.local import LocalStorage
-from h2crop_data.storage.storage import BUILD_FOLDER, TEMPORARY, canonical_json
+from h2crop_data.storage.storage import BUILD_FOLDER, TEMPORARY, Storage, canonical_json
 
 #: Where the work folders of all stores lie, instead of beside them: an environment variable.
 WORK_VARIABLE = "H2CROP_WORK"
@@ -64,7 +64,7 @@ class WorkFolder:
             return None
         if not isinstance(marker, dict) or found["sha256"] != marker.get("sha256") or marker.get("stamp") != unit.stamp:
             return None
-        path = self.files.folder / f"{name}{RESULT}"
+        path = self.path_of(name)
         with suppress(OSError):
             # The time of the file is that of its last use.
             os.utime(path)
@@ -79,10 +79,14 @@ class WorkFolder:
         if isinstance(result, ProvisionalResult):
             # Without a marker it is computed again by the next build.
             self.delete(name + MARKER)
-            return self.files.folder / f"{name}{RESULT}"
+            return self.path_of(name)
         whole = {**marker, "bytes": len(result), "sha256": hashlib.sha256(result).hexdigest()}
         self.files.write(name + MARKER, [canonical_json(whole).encode()])
-        return self.files.folder / f"{name}{RESULT}"
+        return self.path_of(name)
+
+    def path_of(self, name: str) -> Path:
+        """The file of a result, by a path that other processes know too."""
+        return (self.files.folder / f"{name}{RESULT}").absolute()
 
     def sizes(self) -> dict[str, int]:
         """The files of results and their bytes. Raises StoreError where the folder cannot be read."""
@@ -133,11 +137,12 @@ class WorkFolder:
         return f"{self.prefix}{unit.step.replace(' ', '-')}/{unit.id}"
 
 
-def work_folder(store: str) -> WorkFolder:
-    """The work folder of a store that is held."""
+def work_folder(store: str, held: Storage | None = None) -> WorkFolder:
+    """The work folder of a store that is held. held: its storage; what lies in the store is written for that hold."""
     chosen = os.environ.get(WORK_VARIABLE)
     if not chosen and "://" not in store:
-        return WorkFolder(LocalStorage(Path(store)), f"{BUILD_FOLDER}/work/")
+        files = held if isinstance(held, LocalStorage) else LocalStorage(Path(store))
+        return WorkFolder(files, f"{BUILD_FOLDER}/work/")
     root = Path(chosen) if chosen else cache_folder() / "h2crop" / "work"
     files = LocalStorage(root / name_of_store(store))
     files.refuse_links(BUILD_FOLDER, TEMPORARY)

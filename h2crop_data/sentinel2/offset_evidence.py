@@ -65,6 +65,12 @@ LEVEL_TOLERANCE, FEWEST_SCENES = 250, 2
 #: Of lines through the pixels of two dates: fewest pixels, least spread along them, least correlation, and how far what
 #: they cross the axis at may be from 0 or 1000: light that differs by a fifth moves the offset itself by 200.
 FEWEST_ON_LINE, LINE_SPREAD, ON_LINE, LINE_TOLERANCE = 300, 150, 0.95, 300
+#: Plants and bare soil. Of lines that most pixels that are such on two dates lie near: fewest pixels, the share of them
+#: near the line, how near, and least spread along it; how many pixels and pairs of pixels are looked at; and how much
+#: brighter the light of one date may be.
+LAND_CLASSES = (4, 5)
+FEWEST_NEAR_LINE, NEAR_LINE_SHARE, NEAR_LINE, NEAR_LINE_SPREAD = 100, 0.4, 80, 200
+LINE_PIXELS, LINE_PAIRS, MOST_LIGHT = 1000, 200, 2.0
 #: One scene is enough where this share of the ground is alike, and the middle half of its differences within so much.
 SURE_SHARE, SURE_SPREAD = 0.05, 200
 #: Why pixels do not tell where clouds or the end of the swath cover nearly everything.
@@ -282,7 +288,11 @@ def step_between(picture: CoarsePicture, other: CoarsePicture) -> Step | None:
     if both.sum() < FEWEST_GROUND:
         return None
     own, others = ({band: of[both] for band, of in one.numbers.items()} for one in (picture, other))
-    found = [step for step in (step_of_alike(own, others), step_of_lines(own, others)) if step is not None]
+    lines = step_of_lines(own, others)
+    if lines is None:
+        lit = both & np.isin(picture.classes, LAND_CLASSES) & np.isin(other.classes, LAND_CLASSES)
+        lines = step_of_densest(*({band: of[lit] for band, of in one.numbers.items()} for one in (picture, other)))
+    found = [step for step in (step_of_alike(own, others), lines) if step is not None]
     return found[0] if len({step.numbers for step in found}) == 1 else None
 
 
@@ -330,6 +340,45 @@ def step_of_lines(own: BandNumbers, others: BandNumbers) -> Step | None:
         found.add(nearest_step(one.mean() - slope * other.mean(), LINE_TOLERANCE))
     step = found.pop()
     return None if found or step is None else Step(step, is_sure=True)
+
+
+def step_of_densest(own: BandNumbers, others: BandNumbers) -> Step | None:
+    """The same where part of the pixels (n,) has changed: by the line that most of them lie near.
+
+    Shadows of clouds, and clouds that the classification misses, lie beside the line of the ground between them.
+    """
+    found = set()
+    for band in SHORTWAVE_BANDS:
+        if band not in own or band not in others or own[band].size < FEWEST_NEAR_LINE:
+            return None
+        level = level_of_densest(own[band].astype(np.float64), others[band].astype(np.float64))
+        found.add(None if level is None else nearest_step(level, LEVEL_TOLERANCE))
+    step = found.pop()
+    return None if found or step is None else Step(step, is_sure=False)
+
+
+def level_of_densest(one: NDArray[np.float64], other: NDArray[np.float64]) -> float | None:
+    """Where the line that most pixels (n,) of two dates lie near crosses the axis; None where too few lie near any."""
+    every = -(-one.size // LINE_PIXELS)
+    one, other = one[::every], other[::every]
+    # Lines through pairs of pixels, of which one is darker than half of them, the other brighter.
+    order = other.argsort(kind="stable")
+    half = order.size // 2
+    chosen = np.linspace(0, half - 1, LINE_PAIRS).astype(int)
+    dark, bright = order[chosen], order[chosen + half]
+    apart = other[bright] - other[dark]
+    slopes = (one[bright] - one[dark]) / np.where(apart > 0, apart, np.inf)
+    levels = one[dark] - slopes * other[dark]
+    possible = (slopes * MOST_LIGHT >= 1) & (slopes <= MOST_LIGHT)
+    if not possible.any():
+        return None
+    slopes, levels = slopes[possible, None], levels[possible, None]
+    near = np.abs(one - slopes * other - levels) <= NEAR_LINE
+    on_line = near[near.sum(axis=1).argmax()]
+    one, other = one[on_line], other[on_line]
+    if on_line.mean() < NEAR_LINE_SHARE or min(one.std(), other.std()) < NEAR_LINE_SPREAD:
+        return None
+    return float(one.mean() - one.std() / other.std() * other.mean())
 
 
 def nearest_step(level: float, tolerance: float) -> int | None:

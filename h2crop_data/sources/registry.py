@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from contextlib import suppress
 from typing import Any
 
 from h2crop_data.cube.schema import Codec, StoreLayout
@@ -33,6 +34,16 @@ def source_of(name: str) -> Source:
 
 #: Sources, each with its settings.
 UsedSources = list[tuple[Source, Any]]
+
+
+def forget_other_builds() -> None:
+    """Tell every source that a build begins in this process; a worker of a cluster outlives many."""
+    for source in BUILT_IN:
+        source.begin_build()
+    for name in installed_sources():
+        # One that cannot be loaded is refused where a recipe uses it.
+        with suppress(PluginError):
+            source_of(name).begin_build()
 
 
 def sources_of(recipe: Recipe) -> list[Source]:

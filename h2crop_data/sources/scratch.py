@@ -10,9 +10,9 @@ from __future__ import annotations
 import json
 import shutil
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -33,15 +33,21 @@ class Part:
     arrays: tuple[NDArray[Any], ...] = ()
 
 
+def allow() -> None:
+    """Anything may be written."""
+
+
 @dataclass(frozen=True)
 class Scratch:
-    """Parts of cells in a folder on this machine."""
+    """Parts of cells in a folder."""
 
     folder: Path
+    #: Called before a file gets its name. Raises StoreError where the build it would be for is over.
+    check: Callable[[], None] = allow
 
     def of_season(self, season: int) -> Scratch:
         """The parts of a season: cells have the same names in each."""
-        return Scratch(self.folder / str(season))
+        return replace(self, folder=self.folder / str(season))
 
     def path(self, cell: Cell, reading: str) -> Path:
         """The file of a part."""
@@ -62,15 +68,19 @@ class Scratch:
             "crc32": checksum_of(buffers),
         }
         line = json.dumps(described).encode()
+        self.check()
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             with partial.open("wb") as file:
                 file.write(b"%d %b\n" % (zlib.crc32(line), line))
                 file.writelines(buffers)
+            self.check()
             partial.replace(path)
         except OSError as error:
             with suppress(OSError):
                 partial.unlink(missing_ok=True)
+            if isinstance(error, StoreError):
+                raise
             raise StoreError(
                 f"cannot write {path}: {error.strerror or error}; make room there, or choose another folder with "
                 "--scratch, and run again"

@@ -49,8 +49,8 @@ class LocalStorage(Storage):
         self.is_holder = False
 
     def __getstate__(self) -> dict[str, Any]:
-        """Pickled with the token, without the hold."""
-        return {**self.__dict__, "is_holder": False}
+        """Pickled with the token, without the hold; the folder absolute, as processes differ in where they run."""
+        return {**self.__dict__, "folder": self.folder.absolute(), "is_holder": False}
 
     def read(self, name: str) -> bytes:
         try:

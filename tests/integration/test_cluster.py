@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
+import os
+import pickle
 import shutil
 import signal
+import subprocess
+import sys
 import time
+import zlib
+from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
+from typing import Any
 
 import pytest
 from dask_cluster import CHECKOUT, PATIENCE, DaskCluster, Node, dask_cluster, wait_until
+from distributed.cfexecutor import ClientExecutor
 from killed_builds import contents, differences, small_region
+from typer.testing import CliRunner
 
 from h2crop_data import __version__
+from h2crop_data.cli.main import app
 from h2crop_data.errors import ClusterError, UsageError
 from h2crop_data.pipeline.build import BuildReport, build_store
 from h2crop_data.pipeline.engine import BuildError, Workers
@@ -24,6 +34,7 @@ BLOCKS = 8
 #: Seconds that blocks take longer in builds that are disturbed.
 SLOW = {"H2CROP_TEST_SECONDS": "0.7"}
 #: A text of the package, and what another one has there.
+OTHER_CODE = ("from __future__", "# Changed.\nfrom __future__")
 OTHER_VERSION = (f'__version__ = "{__version__}"', '__version__ = "9.9"')
 
 
@@ -51,6 +62,19 @@ def reference(recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DaskCluster]:
     with dask_cluster(tmp_path_factory.mktemp("cluster")) as cluster:
         yield cluster
+
+
+@pytest.fixture(scope="module")
+def disturbed_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DaskCluster]:
+    with dask_cluster(tmp_path_factory.mktemp("disturbed"), workers=0) as cluster:
+        yield cluster
+
+
+@pytest.fixture
+def slow_cluster(disturbed_cluster: DaskCluster) -> DaskCluster:
+    """Two workers that take their time; they may be killed."""
+    disturbed_cluster.renew_workers(2, SLOW)
+    return disturbed_cluster
 
 
 def on(cluster: DaskCluster) -> Workers:
@@ -113,59 +137,72 @@ def test_a_build_by_relative_paths_is_the_same(
     assert not any(cluster.folder.glob("store*"))
 
 
-def test_what_a_killed_worker_was_at_is_built_by_another(recipe: Recipe, reference: Path, tmp_path: Path) -> None:
+def test_workers_that_outlive_a_build_take_files_that_were_replaced_since(
+    region: Path, recipe: Recipe, reference: Path, cluster: DaskCluster, tmp_path: Path
+) -> None:
+    build_store(recipe, tmp_path / "before", workers=on(cluster))
+    for scene in region.rglob("*.tif"):
+        # The same file at another time: while a build goes on it is taken for another one.
+        os.utime(scene, (1, 1))
+    build_store(recipe, tmp_path / "after", workers=on(cluster))
+    # Results of units are kept with the time of the files they were computed from.
+    assert not [line for line in differences(tmp_path / "after", reference) if ".build/work/" not in line]
+
+
+def test_what_a_killed_worker_was_at_is_built_by_another(
+    slow_cluster: DaskCluster, recipe: Recipe, reference: Path, tmp_path: Path
+) -> None:
     store = tmp_path / "store"
-    with dask_cluster(tmp_path / "cluster", environment=SLOW) as cluster, building(recipe, store, cluster) as build:
+    with building(recipe, store, slow_cluster) as build:
         wait_for_blocks(store, 1, build)
-        victim = cluster.workers[0]
+        victim = slow_cluster.workers[0]
         wait_for_task(store, victim)
         victim.kill()
         assert build.result(PATIENCE).built == BLOCKS
-        assert f"Remove worker addr: {victim.address}" in cluster.scheduler.text
+    assert f"Remove worker addr: {victim.address}" in slow_cluster.scheduler.text
     assert differences(store, reference) == []
 
 
 @pytest.mark.parametrize("until", ["soon", "the end"])
 def test_a_worker_that_is_stopped_for_a_while_loses_nothing(
-    recipe: Recipe, reference: Path, tmp_path: Path, until: str
+    slow_cluster: DaskCluster, recipe: Recipe, reference: Path, tmp_path: Path, until: str
 ) -> None:
     store = tmp_path / "store"
-    with dask_cluster(tmp_path / "cluster", environment=SLOW) as cluster, building(recipe, store, cluster) as build:
+    with building(recipe, store, slow_cluster) as build:
         wait_for_blocks(store, 1, build)
-        victim = cluster.workers[0]
+        victim = slow_cluster.workers[0]
         wait_for_task(store, victim)
         victim.send(signal.SIGSTOP)
         if until == "soon":
-            time.sleep(1.5)
+            time.sleep(1)
             victim.send(signal.SIGCONT)
         assert build.result(PATIENCE).built == BLOCKS
-        assert (f"Remove worker addr: {victim.address}" in cluster.scheduler.text) == (until == "the end")
-        assert differences(store, reference) == []
-        # What it goes on with now must change nothing.
-        victim.send(signal.SIGCONT)
-        time.sleep(2)
+    assert (f"Remove worker addr: {victim.address}" in slow_cluster.scheduler.text) == (until == "the end")
+    assert differences(store, reference) == []
+    # What it goes on with now must change nothing.
+    victim.send(signal.SIGCONT)
+    time.sleep(2)
     assert differences(store, reference) == []
 
 
 def test_a_lost_scheduler_ends_the_build_and_nothing_is_written_after(
-    recipe: Recipe, reference: Path, tmp_path: Path
+    cluster: DaskCluster, recipe: Recipe, reference: Path, tmp_path: Path
 ) -> None:
     store = tmp_path / "store"
-    with dask_cluster(tmp_path / "cluster", environment={"H2CROP_TEST_SECONDS": "3"}) as cluster:
-        with building(recipe, store, cluster) as build:
+    with dask_cluster(tmp_path / "killed", environment={"H2CROP_TEST_SECONDS": "3"}) as killed:
+        with building(recipe, store, killed) as build:
             wait_for_blocks(store, 1, build)
-            for worker in cluster.workers:
+            for worker in killed.workers:
                 wait_for_task(store, worker)
-            cluster.scheduler.kill()
+            killed.scheduler.kill()
             with pytest.raises(ClusterError, match=r"cluster at tcp://\S+ was lost: finished blocks are kept; start"):
                 build.result(PATIENCE)
         left = contents(store)
         time.sleep(8)
         assert contents(store) == left
-    with dask_cluster(tmp_path / "another") as another:
-        report = build_store(recipe, store, workers=on(another))
-        assert 0 < report.already_done < BLOCKS
-        assert report.built + report.already_done == BLOCKS
+    report = build_store(recipe, store, workers=on(cluster))
+    assert 0 < report.already_done < BLOCKS
+    assert report.built + report.already_done == BLOCKS
     assert differences(store, reference) == []
 
 
@@ -183,39 +220,40 @@ def another_checkout(folder: Path, change: tuple[str, str]) -> dict[str, str]:
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (
-            (f'__version__ = "{__version__}"', '__version__ = "9.9"'),
-            rf"h2crop-data is 9\.9, here {__version__}.*install",
-        ),
-        (("__version__", "__version__"), None),
-        (("from __future__", "# Changed.\nfrom __future__"), r"the code of h2crop-data is \w+, here \w+: install"),
+        (OTHER_VERSION, rf"h2crop-data is 9\.9, here {__version__}; the code of h2crop-data is \w+, here \w+: install"),
+        (OTHER_CODE, r"cannot build: the code of h2crop-data is \w+, here \w+: install the same versions there$"),
     ],
 )
 def test_a_worker_with_another_h2crop_is_refused(
-    recipe: Recipe, tmp_path: Path, change: tuple[str, str], words: str | None
+    cluster: DaskCluster, recipe: Recipe, tmp_path: Path, change: tuple[str, str], words: str
 ) -> None:
-    other = another_checkout(tmp_path / "other", change)
-    with dask_cluster(tmp_path / "cluster", workers=1) as cluster:
-        [worker] = cluster.start_workers(other)
-        if words is None:
-            assert build_store(recipe, tmp_path / "store", workers=on(cluster)).built == BLOCKS
-            return
-        with pytest.raises(ClusterError, match=rf"worker {worker.address} of the cluster .* cannot build: .*{words}"):
+    [worker] = cluster.start_workers(another_checkout(tmp_path / "other", change))
+    try:
+        with pytest.raises(ClusterError, match=words) as caught:
             build_store(recipe, tmp_path / "store", workers=on(cluster))
+        assert f"worker {worker.address} of the cluster at {cluster.address} cannot build" in str(caught.value)
+    finally:
+        cluster.end_worker(worker)
     assert not list((tmp_path / "store").glob(".build/20*/*.json"))
 
 
-def test_a_worker_that_joins_later_is_checked_before_its_first_task(recipe: Recipe, tmp_path: Path) -> None:
-    other = another_checkout(tmp_path / "other", OTHER_VERSION)
-    store = tmp_path / "store"
-    with (
-        dask_cluster(tmp_path / "cluster", workers=1, environment=SLOW) as cluster,
-        building(recipe, store, cluster) as build,
-    ):
-        wait_for_blocks(store, 1, build)
-        [late] = cluster.start_workers(other)
-        with pytest.raises(ClusterError, match=rf"worker {late.address} cannot build: .*h2crop-data is 9\.9"):
-            build.result(PATIENCE)
+def test_a_worker_that_joins_later_is_checked_before_its_first_task(
+    slow_cluster: DaskCluster, recipe: Recipe, tmp_path: Path
+) -> None:
+    other, store = another_checkout(tmp_path / "other", OTHER_VERSION), tmp_path / "store"
+    late = slow_cluster.start_worker(other)
+    late.send(signal.SIGSTOP)
+    try:
+        with building(recipe, store, slow_cluster) as build:
+            wait_for_blocks(store, 1, build)
+            for worker in slow_cluster.workers[:2]:
+                worker.send(signal.SIGSTOP)
+            late.send(signal.SIGCONT)
+            slow_cluster.wait_for(late)
+            with pytest.raises(ClusterError, match=rf"worker {late.address} cannot build: .*h2crop-data is 9\.9"):
+                build.result(PATIENCE)
+    finally:
+        slow_cluster.end_worker(late)
 
 
 def test_a_worker_that_joins_later_takes_its_part(recipe: Recipe, reference: Path, tmp_path: Path) -> None:
@@ -257,6 +295,92 @@ def test_a_folder_that_workers_do_not_see_is_refused(
         build_store(recipe, tmp_path / "store", workers=on(cluster), scratch=Path("/proc/self/cwd"))
 
 
-def test_a_cluster_that_does_not_answer_is_named(recipe: Recipe, tmp_path: Path) -> None:
+def test_a_file_system_that_does_not_share_locks_is_refused(
+    cluster: DaskCluster, recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where each machine has locks of its own: workers see none of this one."""
+    monkeypatch.setattr("h2crop_data.pipeline.cluster.locked", lambda path: nullcontext())
+    with pytest.raises(
+        ClusterError, match=r"it does not see the locks of this machine in \S+: mount the file system so"
+    ):
+        build_store(recipe, tmp_path / "store", workers=on(cluster))
+
+
+def test_tasks_are_small_and_hold_no_secret(
+    cluster: DaskCluster, recipe: Recipe, reference: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a real build gives to the cluster, as Dask sends it; workers have accounts of their own."""
+    secret = "s3cr3t-0f-th3-cl13nt"
+    names = ("AWS_SECRET_ACCESS_KEY", "AWS_ACCESS_KEY_ID", "PC_SDK_SUBSCRIPTION_KEY", "DLR_PASSWORD", "CDSE_PASSWORD")
+    for name in names:
+        monkeypatch.setenv(name, secret)
+    sent: list[bytes] = []
+    submit = ClientExecutor.submit
+
+    def submit_noting(self: ClientExecutor, call: Any, **options: Any) -> Any:
+        sent.append(pickle.dumps(call))
+        return submit(self, call, **options)
+
+    monkeypatch.setattr(ClientExecutor, "submit", submit_noting)
+    build_store(recipe, tmp_path / "store", workers=on(cluster))
+    calls = [zlib.decompress(pickle.loads(one).args[-1]) for one in sent]
+    kinds = Counter(type(pickle.loads(call)[1][-1]).__name__ for call in calls)
+    assert kinds["BlockTask"] == BLOCKS
+    assert kinds["Reading"] > 0
+    assert kinds["UnitOrder"] > 0
+    assert max(map(len, sent)) < 10_000
+    assert not any(secret.encode() in one for one in [*sent, *calls])
+
+
+def test_a_build_that_is_interrupted_drops_what_waits_and_goes_on_later(
+    slow_cluster: DaskCluster, region: Path, reference: Path, tmp_path: Path
+) -> None:
+    """Ctrl-C on the command line."""
+    store = tmp_path / "store"
+    options = ["--out", str(store), "--dask", slow_cluster.address]
+    command = [sys.executable, "-m", "h2crop_data", "build", str(region / "recipe.yaml"), *options]
+    environment = {**os.environ, "PYTHONPATH": str(CHECKOUT)}
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as build:
+        try:
+            wait_until(
+                lambda: build.poll() is not None or any(store.glob(".build/20*/*.json")), lambda: "no block is done"
+            )
+            build.send_signal(signal.SIGINT)
+            said, _ = build.communicate(timeout=PATIENCE)
+        finally:
+            build.kill()
+    assert build.returncode not in (0, None), said
+    assert b"Traceback" not in said
+    left = contents(store)
+    time.sleep(3)
+    assert contents(store) == left
+    assert len(list(store.glob(".build/20*/*.json"))) < BLOCKS
+    again = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=PATIENCE, check=False)
+    assert again.returncode == 0, again.stderr
+    assert differences(store, reference) == []
+
+
+@pytest.mark.parametrize("options", [["--workers", "2"], ["--processes"]])
+def test_a_cluster_has_its_own_workers(options: list[str], region: Path, tmp_path: Path) -> None:
+    asked = ["build", str(region / "recipe.yaml"), "--out", str(tmp_path / "store"), "--dask", "tcp://127.0.0.1:1"]
+    result = CliRunner().invoke(app, [*asked, *options])
+    assert isinstance(result.exception, UsageError)
+    assert "--dask cannot be combined with --workers or --processes" in str(result.exception)
+
+
+def test_without_the_package_the_extra_is_named(
+    recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "distributed", None)
+    with pytest.raises(UsageError, match=r"pip install 'h2crop-data\[cluster\]'"):
+        build_store(recipe, tmp_path / "store", workers=Workers(1, "dask", "tcp://127.0.0.1:1"))
+
+
+def test_a_cluster_that_does_not_answer_is_named(
+    recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with pytest.raises(UsageError, match=r"--dask localhost:8786: an address .* begins with tcp:// or tls://"):
         build_store(recipe, tmp_path / "store", workers=Workers(1, "dask", "localhost:8786"))
+    monkeypatch.setattr("h2crop_data.pipeline.cluster.CONNECT_WITHIN", 1)
+    with pytest.raises(ClusterError, match=r"no Dask scheduler answers at tcp://127\.0\.0\.1:1 .*start one"):
+        build_store(recipe, tmp_path / "store", workers=Workers(1, "dask", "tcp://127.0.0.1:1"))

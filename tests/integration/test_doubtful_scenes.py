@@ -215,6 +215,46 @@ class TestNumbers:
             if southern[sample]:
                 assert (july.s2.values[sample][:, -3:] == FILL).all()
 
+    @pytest.mark.parametrize("masked", ["by classes", "by masks of tiles"])
+    def test_floating_point_files_of_which_their_item_does_not_speak(
+        self, region: TinyRegion, tmp_path: Path, masked: str
+    ) -> None:
+        """Of whole numbers the baseline says that the offset is in; of others it says nothing."""
+        region.add_sentinel2("good", "2022-07-11T10:50:00Z", 1200)
+        folder = region.add_sentinel2("float", "2022-08-01T10:50:00Z", 1200, offset=0)
+        for key in BANDS.values():
+            rewrite(folder / f"{key}.tif", lambda pixels: pixels.astype(np.float32) / 100)
+            with rasterio.open(folder / f"{key}.tif", "r+") as raster:
+                raster.scales = (0.01,)
+        changes: dict[str, Any] = {}
+        if masked == "by masks of tiles":
+            # Shifts are measured in bands.
+            changes = {"clouds": {**CLASSES_ALONE, "dilation": 20}, "alignment": "report"}
+        with pytest.raises(
+            BuildError, match=r"float asset (?s:.*) holds float32 numbers, of which its item does not speak: baseline"
+        ):
+            build_store(region.recipe(sentinel2=changes), tmp_path / "store", workers=1)
+        season, report = built(region.recipe(sentinel2={**changes, "gaps": "record"}), tmp_path / "recorded")
+        assert report.gaps == ["float"]
+        assert (season.s2_clear.sel(month=8) == 0).all()
+        assert (season.s2.sel(month=7, s2_band="B02") == 1200).all()
+
+    @pytest.mark.parametrize("way", ["declared", "removed", "stated"])
+    def test_the_ways_out_of_that(self, region: TinyRegion, tmp_path: Path, way: str) -> None:
+        folder = region.add_sentinel2("float", "2022-07-01T10:50:00Z", 1200, offset=0)
+        item, changes = region.sentinel2[-1], {"offset": 0} if way == "declared" else {}
+        if way == "removed":
+            item["properties"]["earthsearch:boa_offset_applied"] = True
+        for key in BANDS.values():
+            rewrite(folder / f"{key}.tif", lambda pixels: pixels.astype(np.float32) / 100)
+            with rasterio.open(folder / f"{key}.tif", "r+") as raster:
+                raster.scales = (0.01,)
+            if way == "stated":
+                item["assets"][key]["raster:bands"] = [{"data_type": "float32", "scale": 0.01, "offset": -0.1}]
+                rewrite(folder / f"{key}.tif", lambda pixels: pixels + 10)
+        season, _ = built(region.recipe(sentinel2=changes), tmp_path / "store")
+        assert (season.s2.sel(month=7) == np.array([1200, 1201, 1202])[:, None, None]).all()
+
     def test_scales_of_file_and_item_that_differ_are_refused(self, region: TinyRegion, tmp_path: Path) -> None:
         folder = region.add_sentinel2("float", "2022-07-01T10:50:00Z", 900)
         rewrite(folder / "nir.tif", lambda pixels: pixels.astype(np.float32) / 10)

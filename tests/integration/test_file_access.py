@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -499,6 +500,27 @@ class TestPlanetaryComputer:
         assert found[-1].address == f"{href}?se=1&sig={MARK}{asked}"
         assert MARK not in repr(found)
 
+    @pytest.mark.filterwarnings("ignore:Support for class-based:DeprecationWarning")
+    def test_a_service_of_signatures_that_never_answers_is_given_up(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        pytest.importorskip("planetary_computer")
+        from planetary_computer import sas, settings
+
+        monkeypatch.setattr("h2crop_data.catalog.providers.planetary_computer.SIGNING_SECONDS", 0.3)
+        monkeypatch.setattr("h2crop_data.catalog.access.retried.__kwdefaults__", {"pauses": ()})
+        with socket.create_server(("127.0.0.1", 0)) as silent, ThreadPoolExecutor(1) as pool:
+            monkeypatch.setenv("PC_SDK_SAS_URL", f"http://127.0.0.1:{silent.getsockname()[1]}/token")
+            settings.Settings.get.cache_clear()
+            sas.TOKEN_CACHE.clear()
+            try:
+                reading = pool.submit(read_text, "https://sentinel2l2a01.blob.core.windows.net/sentinel2-l2/60/V/a.xml")
+                error = reading.exception(20)
+            finally:
+                # Ends what waits, too.
+                silent.close()
+                settings.Settings.get.cache_clear()
+        assert isinstance(error, ReadError)
+        assert "no answer began in time" in str(error)
+
 
 class TestRedaction:
     @pytest.mark.parametrize(
@@ -532,6 +554,19 @@ class TestRedaction:
                 "https://a.example/?keyword=a&author=b&design=c#part",
             ),
             ("which one? token=abc", "which one? token=abc"),
+            ("sent Authorization: Bearer abc.def-123== (Caused by 401)", "sent Authorization:  (Caused by 401)"),
+            ("{'Authorization': 'Basic bWU6c2VjcmV0', 'Accept': 'x'}", "{'Authorization': '', 'Accept': 'x'}"),
+            ("authorization=Token abc; next", "authorization=; next"),
+            ('Authorization: Digest username="me", nonce="a b", response="c" now', "Authorization:  now"),
+            (
+                "Authorization: AWS4-HMAC-SHA256 Credential=AK/2022/s3, SignedHeaders=host;date, Signature=abc",
+                "Authorization: ",
+            ),
+            ("b'authorization': b'0123456789abcdef0123'", "b'authorization': b''"),
+            ("X-Api-Key: 0123456789abcdef0123 sent", "X-Api-Key:  sent"),
+            ("refused Bearer eyJhbGciOiJIUzI1NiJ9.e30.x-y_z", "refused Bearer"),
+            ("authorization: see the documentation", "authorization: see the documentation"),
+            ("a Bearer token is wanted, no Authorization", "a Bearer token is wanted, no Authorization"),
         ],
     )
     def test_what_is_left_of_a_text(self, text: str, shown: str) -> None:

@@ -133,7 +133,7 @@ def of_archive(region: TinyRegion, archive: FailingArchive) -> None:
             asset["href"] = f"{archive.url}/{asset['href'].removeprefix('./')}"
 
 
-CUT_SHORT = "got .* bytes, expected 7200 .cut short"
+CUT_SHORT = r"got .* bytes, expected \d+ .cut short"
 #: What goes wrong -> what is said of it.
 FAULTS = {"429": "429", "503": "503", "404": "404", "login page": "a login page", "truncated": CUT_SHORT}
 FAULTS |= {"reset": CUT_SHORT, "wrong length": CUT_SHORT, "slow bytes": "no answer in time"}
@@ -171,6 +171,25 @@ def test_what_stays_is_an_error_or_a_recorded_gap_and_the_same_bytes_afterwards(
     build_store(region.recipe(), tmp_path / "healthy", workers=1)
     assert validate_store(tmp_path / "store").findings == []
     assert chunks_of(tmp_path / "store") == chunks_of(tmp_path / "healthy")
+
+
+@pytest.mark.parametrize(
+    ("name", "how"),
+    [("blue", "404"), ("blue", "truncated"), ("swir16", "login page"), ("scl", "reset"), ("scl", "truncated")],
+)
+def test_it_is_the_same_whichever_file_of_a_scene_fails(
+    region: TinyRegion, archive: FailingArchive, tmp_path: Path, name: str, how: str
+) -> None:
+    of_archive(region, archive)
+    archive.wrong, archive.how, archive.times = rf"july/{name}\.tif", how, 10**9
+    said = rf"july asset {name} .{archive.url}/sentinel2/july/{name}\.tif.: .*{FAULTS[how]}"
+    with pytest.raises(BuildError, match=said):
+        build_store(region.recipe(), tmp_path / "store", workers=1)
+    report = build_store(region.recipe(sentinel2={"gaps": "record"}), tmp_path / "recorded", workers=1)
+    assert report.gaps == ["july"]
+    season = h2crop_data.open(tmp_path / "recorded", 2022).load()
+    assert (season.s2_clear.sel(month=7) == 0).all()
+    assert (season.s2.sel(month=8, s2_band="B08") == 1901).all()
 
 
 def chunks_of(store: Path) -> dict[str, bytes]:

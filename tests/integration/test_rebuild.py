@@ -19,10 +19,15 @@ import h2crop_data
 from h2crop_data.cli.main import app
 from h2crop_data.cube.reading import read_index, read_index_json, store_attributes
 from h2crop_data.errors import PlanError, UsageError
+from h2crop_data.maintenance.relabel import relabel_store
 from h2crop_data.maintenance.retract import prune_store, retract_from_store
 from h2crop_data.pipeline.build import BuildReport, build_store
 from h2crop_data.pipeline.refresh import refresh_store
 from h2crop_data.recipe.model import Recipe, load_recipe
+from h2crop_data.sources.enmap.match import MATCH_STEP
+from h2crop_data.sources.enmap.source import Enmap
+from h2crop_data.sources.parcels.source import DeclaredParcels
+from h2crop_data.sources.units import Unit
 
 FIELDS = [
     ((WEST + 10, SOUTH + 20, WEST + 200, SOUTH + 200), "BTH"),
@@ -160,6 +165,9 @@ def test_a_scene_that_fills_a_gap_is_reported_and_then_built_in(finished: TinyRe
     assert_same_samples(values_of(store, 2022), values_of(tmp_path / "later", 2022))
     assert build_store(recipe, store, workers=1).built == 0
     assert validated(store) == []
+    # Other labels of it need nothing of what is gone.
+    relabel_store(store, tmp_path / "relabelled", recipe=recipe)
+    assert_same_samples(values_of(tmp_path / "relabelled", 2022), values_of(tmp_path / "later", 2022))
 
 
 def validated(store: Path) -> list[str]:
@@ -215,10 +223,11 @@ def test_samples_whose_scene_is_gone_today_are_kept(finished: TinyRegion, tmp_pa
         f"enmap: other inputs today for 2 block(s) (2, 3): scenes that are not there or not used any more ({gone})"
         in (told)
     )
+    assert "2 block(s) (2, 3) would be kept all the same: samples of them cannot be made today" in told
     report = rebuild(recipe, store)
     assert (report.release, report.built) == (2, 2)
     assert "2 rebuilt, 2 kept" in "\n".join(report.changes)
-    assert "2 block(s) (2, 3) kept as they are: samples of it cannot be made today" in "\n".join(report.changes)
+    assert "2 block(s) (2, 3) are kept as they are: samples of them cannot be made today" in "\n".join(report.changes)
     new = values_of(store, 2022)
     assert new.keys() == old.keys()
     for name, sample in new.items():
@@ -273,7 +282,7 @@ def test_scenes_that_could_not_be_read_are_tried_again(finished: TinyRegion, tmp
     report = rebuild(recipe, store)
     assert (report.release, report.built) == (1, 0)
     assert "0 rebuilt, 2 kept" in "\n".join(report.changes)
-    assert "kept as they are: S2_2022_7: cannot read" in "\n".join(report.changes)
+    assert "are kept as they are: S2_2022_7: cannot read" in "\n".join(report.changes)
     # A header that can be read is not enough.
     file.write_bytes(whole[:-1000])
     assert rebuild(recipe, store).release == 1
@@ -339,7 +348,57 @@ def test_rebuilding_without_searching_is_refused(finished: TinyRegion, tmp_path:
         build_store(finished.recipe(seasons=[2022]), store, changed="rebuild", workers=1)
 
 
+def test_blocks_of_an_older_algorithm_are_reported_and_rebuilt_by_choice(
+    finished: TinyRegion, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, recipe = tmp_path / "store", finished.recipe(seasons=[2022])
+    build_store(recipe, store, workers=1)
+    monkeypatch.setattr(DeclaredParcels, "algorithm", DeclaredParcels.algorithm + 1)
+    told = reported(recipe, store)
+    assert "season 2022: this h2crop computes labels otherwise; its blocks are kept as they are" in told
+    assert "labels: other inputs today for 2 block(s) (0, 1): this h2crop computes it otherwise" in told
+    assert rebuild(recipe, store).release == 2
+    assert reported(recipe, store) == ""
+    assert build_store(recipe, store, workers=1).built == 0
+
+
+def test_blocks_whose_scene_is_matched_as_a_whole_are_rebuilt_together(
+    finished: TinyRegion, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One scene has one shift, whichever of its blocks have other inputs."""
+
+    def matching_units(self: Enmap, settings: Any, pinned: Any, blocks: Any, reference: Any) -> list[list[Unit]]:
+        cells = sorted(cell.id for block in blocks for cell in block.cells)
+        unit = Unit("scene", MATCH_STEP, "scene", 1, cells, None, lambda files: b"", implied=True)
+        return [[unit] for _ in blocks]
+
+    stores = [tmp_path / "alone", tmp_path / "together"]
+    recipe = finished.recipe(seasons=[2022])
+    for store in stores:
+        build_store(recipe, store, workers=1)
+    # A parcel of the western cells alone.
+    fields = [(bounds, "ORH" if bounds[0] == WEST + 10 else code) for bounds, code in FIELDS]
+    finished.write_parcels(2022, fields)
+    recipe = finished.recipe(seasons=[2022])
+    assert refresh_store(recipe, stores[0], changed="rebuild", workers=1).rebuilt == {2022: [0]}
+    monkeypatch.setattr(Enmap, "matching_units", matching_units)
+    assert refresh_store(recipe, stores[1], changed="rebuild", workers=1).rebuilt == {2022: [0, 1]}
+    reasons = read_index(stores[1], "blocks")["retracted"].tolist()
+    assert reasons[0] == "rebuilt as block 2: parcels has other inputs"
+    assert reasons[1] == (
+        "rebuilt as block 3: its scene is matched as a whole, and other blocks of it have other inputs"
+    )
+
+
 # Killed anywhere
+
+
+def kill_refresh(recipe: Path, store: Path, step: str) -> None:
+    """Let a refresh die just before a step."""
+    child = multiprocessing.get_context("fork").Process(target=refresh_child, args=(recipe, store, step))
+    child.start()
+    child.join(120)
+    assert child.exitcode == -signal.SIGKILL
 
 
 def refresh_child(recipe: Path, store: Path, fatal: str) -> None:
@@ -370,10 +429,7 @@ def test_a_rebuild_killed_anywhere_is_completed_and_no_release_lacks_samples(
     first, old = files_of_release(store, 1), values_of(store, 2022)
     finished.add_sentinel2("S2_2022_9", "2022-09-05T10:50:00Z", 1500)
     recipe = finished.recipe(seasons=[2022])
-    child = multiprocessing.get_context("fork").Process(target=refresh_child, args=(path, store, step))
-    child.start()
-    child.join(120)
-    assert child.exitcode == -signal.SIGKILL
+    kill_refresh(path, store, step)
     anew = tmp_path / "anew"
     build_store(recipe, anew, workers=1)
     new = values_of(anew, 2022)
@@ -385,9 +441,32 @@ def test_a_rebuild_killed_anywhere_is_completed_and_no_release_lacks_samples(
     assert_same_samples(released, new if finished_by_then else old)
     left = [what for what in validated(store) if "of a release that is not finished" not in what]
     assert left == []
+    # An old block that is about to be replaced cannot be retracted: its samples would come back.
+    if "2022/00000" in step:
+        with pytest.raises(PlanError, match="block 0 of 2022 is being rebuilt as block 2; finish that build first"):
+            retract_from_store(store, {2022: [0]}, [], "haze")
     report = refresh_store(recipe, store, changed="rebuild", workers=1)
     assert report.release == between.release + (0 if finished_by_then else 1)
     assert_same_samples(values_of(store, 2022), new)
     assert files_of_release(store, 1) == first
     assert validated(store) == []
     assert refresh_store(recipe, store, changed="rebuild", workers=1).nothing_new
+
+
+def test_what_changes_while_a_rebuild_is_unfinished_comes_with_the_next_one(
+    finished: TinyRegion, tmp_path: Path
+) -> None:
+    store, path = tmp_path / "store", finished.folder / "recipe.yaml"
+    build_store(finished.recipe(seasons=[2022]), store, workers=1)
+    finished.add_sentinel2("S2_2022_9", "2022-09-05T10:50:00Z", 1500)
+    finished.recipe(seasons=[2022])
+    kill_refresh(path, store, "write .build/2022/000003.json")
+    finished.add_sentinel2("S2_2022_10", "2022-10-05T10:50:00Z", 1600)
+    recipe = finished.recipe(seasons=[2022])
+    # Block 2 is done and would come out differently: it is replaced in turn; 3 is built as it was planned.
+    for _ in range(3):
+        report = refresh_store(recipe, store, changed="rebuild", workers=1)
+    assert report.nothing_new
+    build_store(recipe, tmp_path / "anew", workers=1)
+    assert_same_samples(values_of(store, 2022), values_of(tmp_path / "anew", 2022))
+    assert validated(store) == []

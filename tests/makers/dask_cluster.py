@@ -16,9 +16,11 @@ from pathlib import Path
 import h2crop_data
 
 #: Seconds that anything may take before a test fails.
-PATIENCE = 60.0
+PATIENCE = 120.0
 #: Where this package lies: workers run elsewhere, and must find the one that is tested.
 CHECKOUT = Path(h2crop_data.__file__).parents[1]
+#: What all of its processes find: the package, and the functions of tests.
+MODULES = os.pathsep.join([str(CHECKOUT), str(Path(__file__).parent)])
 #: What workers load first.
 FAULTS = Path(__file__).with_name("faulty_worker.py")
 #: Scheduler and workers notice soon what in production takes minutes.
@@ -73,6 +75,8 @@ class DaskCluster:
     folder: Path
     nodes: list[Node] = field(default_factory=list)
     address: str = ""
+    #: How many processes were started.
+    started: int = 0
 
     @property
     def scheduler(self) -> Node:
@@ -103,6 +107,21 @@ class DaskCluster:
             self.wait_for(node)
         return nodes
 
+    def renew_workers(self, number: int, environment: Mapping[str, str]) -> None:
+        """Have so many workers that live and are known to the scheduler; the others are ended."""
+        for node in self.workers:
+            if node.process.poll() is not None or f"Remove worker addr: {node.address}" in self.scheduler.text:
+                node.kill()
+                self.nodes.remove(node)
+        self.start_workers(*[environment] * (number - len(self.workers)))
+
+    def end_worker(self, node: Node) -> None:
+        """End a worker; the scheduler takes note."""
+        node.kill()
+        self.nodes.remove(node)
+        text = f"Remove worker addr: {node.address}"
+        wait_until(lambda: text in self.scheduler.text, lambda: f"the scheduler said {self.scheduler.text}")
+
     def wait_for(self, worker: Node) -> None:
         """Wait until the scheduler knows a worker."""
         wait_until(lambda: "Starting established connection" in worker.text, lambda: f"the worker said {worker.text}")
@@ -116,9 +135,10 @@ class DaskCluster:
 
     def start(self, program: str, *arguments: str, environment: Mapping[str, str] | None = None) -> Node:
         """Start a program of Dask's."""
-        log = self.folder / f"{len(self.nodes)}-{program}.log"
+        self.started += 1
+        log = self.folder / f"{self.started}-{program}.log"
         command = [sys.executable, "-m", f"distributed.cli.{program}", *arguments]
-        variables = {**os.environ, **QUICK, "PYTHONPATH": str(CHECKOUT), **(environment or {})}
+        variables = {**os.environ, **QUICK, "PYTHONPATH": MODULES, **(environment or {})}
         with log.open("wb") as file:
             process = subprocess.Popen(
                 command, stdout=file, stderr=subprocess.STDOUT, cwd=self.folder, env=variables, start_new_session=True

@@ -33,13 +33,15 @@ MAY_IMPORT = {
     "recipe": {"catalog", "constants", "errors", "grid", "plugins", "redaction"},
     "progress": set(),
     "redaction": set(),
+    # Who reads takes connections, who runs workers counts them; the science knows none.
+    "shared_connections": {"errors"},
     "shift": set(),
     "splits": {"constants", "errors", "grid", "published_ids"},
     # The science knows arrays and values; no recipe, no store, no catalog.
     "sentinel2": PURE,
     "enmap": PURE,
     "parcels": PURE,
-    "catalog": PURE | {"plugins", "sentinel2"},
+    "catalog": PURE | {"plugins", "sentinel2", "shared_connections"},
     "storage": {"errors"},
     # A store knows no recipe and no sensor.
     "cube": PURE | {"splits", "storage"},
@@ -50,7 +52,7 @@ MAY_IMPORT = {
     "published": BASE | {"cube", "storage", "parcels", "sources"},
     "sources": BASE | {"sentinel2", "enmap", "parcels", "catalog", "cube", "datasheet", "splits"},
     "validation": BASE | {"cube", "storage", "splits", "sources"},
-    "pipeline": BASE | {"parcels", "cube", "datasheet", "sources", "storage", "splits"},
+    "pipeline": BASE | {"parcels", "cube", "datasheet", "shared_connections", "sources", "storage", "splits"},
     "maintenance": BASE | {"cube", "parcels", "pipeline", "sources", "storage"},
     "cli": BASE
     | {"catalog", "cube", "maintenance", "parcels", "pipeline", "published", "report", "simulate", "sources"}

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from h2crop_data.bounded_map import as_done_of, in_order, worker_processes, worker_threads
+from h2crop_data.bounded_map import as_done_of, in_order, in_order_of, worker_processes, worker_threads
 
 
 class Noted:
@@ -122,6 +122,39 @@ def test_nothing_more_is_begun_when_the_block_of_a_pool_is_left(error: type[Base
 def test_an_error_comes_out_of_what_is_done() -> None:
     with worker_threads(1, "test") as pool, pytest.raises(ValueError, match="broken"):
         list(as_done_of(pool, fail_at_one, range(5), 2))
+
+
+def test_a_thing_at_which_the_pool_failed_can_have_a_result_instead() -> None:
+    def told(number: int, error: Exception) -> int:
+        assert str(error) == "broken"
+        return -number
+
+    with worker_threads(1, "test") as pool:
+        assert list(as_done_of(pool, fail_at_one, range(3), 1, told)) == [(0, 0), (1, -1), (2, 2)]
+
+
+def test_more_is_begun_when_more_workers_come_without_waiting_for_a_result() -> None:
+    """Nothing ends before three things are at work; at first there is one worker."""
+    together = threading.Barrier(3)
+    answers = iter([1, 1])
+
+    def work(number: int) -> int:
+        together.wait(30)
+        return number
+
+    with worker_threads(3, "test") as pool:
+        results = dict(as_done_of(pool, work, range(3), lambda: next(answers, 3)))
+    assert results == {0: 0, 1: 1, 2: 2}
+
+
+def test_without_workers_one_thing_waits_for_the_first() -> None:
+    things = Noted(3)
+    with worker_threads(1, "test") as pool:
+        results = as_done_of(pool, square, things, lambda: 0)
+        assert next(results) == (0, 0)
+        assert things.begun == [0]
+        assert list(results) == [(1, 1), (2, 4)]
+        assert list(in_order_of(pool, square, Noted(3), lambda: 0)) == [0, 1, 4]
 
 
 def test_processes_are_others_and_start_with_what_they_are_given() -> None:

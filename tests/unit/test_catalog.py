@@ -162,6 +162,8 @@ class TestLocalSearch:
             ({"links": None}, "its links are None, expected a list"),
             ({"links": ["x"]}, "is not a STAC item"),
             ({"stac_version": None}, "is not a STAC item"),
+            ({"collection": 5}, "its collection is 5, expected text"),
+            ({"collection": ["a"]}, "its collection is ['a'], expected text"),
             ({"id": 7}, "its id is 7, expected text"),
             ({"id": None}, "its id is None, expected text"),
         ],

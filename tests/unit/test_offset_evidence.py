@@ -120,6 +120,29 @@ class TestOfSeveralScenes:
         step = step_between(lit, plain)
         assert step is None or step.numbers == 0
 
+    @pytest.mark.parametrize("step", [0, 1000, 500])
+    def test_ground_beside_shadows_of_clouds_tells(self, step: int) -> None:
+        """Numbers 500 higher are no offset: a veil, or other soil."""
+        plain = picture(SAND, offset=0, side=40)
+        light = np.where(np.arange(40) < 18, np.random.default_rng(1).uniform(0.2, 0.9, (40, 40)), 1.1)
+        numbers = {band: (of * light + step).astype(np.int32) for band, of in plain.numbers.items()}
+        found = step_between(replace(plain, numbers=numbers), plain)
+        assert found == (None if step == 500 else Step(step, is_sure=False))
+        back = step_between(plain, replace(plain, numbers=numbers))
+        assert back == (None if step == 500 else Step(-step, is_sure=False))
+
+    @pytest.mark.parametrize("seed", range(5))
+    def test_ground_that_has_changed_everywhere_tells_nothing(self, seed: int) -> None:
+        """Pixels that are as bright as before on average, but none by itself."""
+        rng, other = np.random.default_rng(seed), picture(SAND, offset=0, side=40)
+        mixed = {band: rng.permuted(of.ravel()).reshape(of.shape) for band, of in other.numbers.items()}
+        assert step_between(replace(other, numbers=mixed), other) is None
+        # A cloud of pixels no wider than the ground between shadows.
+        narrow = {band: (3000 + (of - of.mean()) / 2).astype(np.int32) for band, of in other.numbers.items()}
+        noise = {band: of + rng.normal(0, of.std(), of.shape).astype(np.int32) for band, of in narrow.items()}
+        step = step_between(replace(other, numbers=noise), replace(other, numbers=narrow))
+        assert step is None
+
     def test_other_ground_is_not_compared(self) -> None:
         assert step_between(picture(SAND, offset=0), picture(LEAVES, offset=0)) is None
 

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from h2crop_data.catalog.file_access import FileAccess
-from h2crop_data.catalog.shared_connections import SharedConnections, connections_folder
 from h2crop_data.errors import UsageError
+from h2crop_data.shared_connections import SharedConnections, connections_folder
 
 SPAWN = multiprocessing.get_context("spawn")
 

@@ -18,6 +18,8 @@ PROVIDER = Provider(
                 "password SECRET` into ~/.netrc (docs/getting-enmap.md has other ways)"
             ),
             netrc="download.geoservice.dlr.de",
+            # DLR states no limit. A guess at what a server of one institute bears beside its other users.
+            connections=8,
         ),
     ),
     page_size=100,

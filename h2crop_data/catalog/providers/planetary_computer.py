@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import time
 from urllib.parse import urlsplit
 
+from h2crop_data.catalog.answers import begun_by
 from h2crop_data.catalog.provider import FilePlace, OfferedCollection, Provider
 
 #: How often a signature is asked for again before an address counts as not signed.
 SIGNING_RETRIES = 2
+#: Seconds that all of these may take; the library itself waits for ever.
+SIGNING_SECONDS = 30.0
 
 
 def signed_for_azure(address: str) -> str:
-    """An address with a signature that is valid for some minutes yet. Raises requests' errors.
+    """An address with a signature that is valid for some minutes yet. Raises requests' errors, LateAnswerError.
 
     The library keeps a signature for all files of a container until it is about to end.
     """
@@ -20,7 +24,10 @@ def signed_for_azure(address: str) -> str:
     from planetary_computer.utils import parse_blob_url
 
     # By itself the library tries ten times, for minutes; a read that fails is tried again as a whole.
-    token = get_token(*parse_blob_url(urlsplit(address)), retry_total=SIGNING_RETRIES)
+    account, container = parse_blob_url(urlsplit(address))
+    token = begun_by(
+        time.monotonic() + SIGNING_SECONDS, lambda: get_token(account, container, retry_total=SIGNING_RETRIES)
+    )
     return str(token.sign(address).href)
 
 

@@ -19,7 +19,7 @@ import pystac
 from numpy.typing import NDArray
 
 from h2crop_data.array_archive import read_arrays
-from h2crop_data.catalog.access import FLOATING, SCALE_OF_NUMBERS, as_classes, file_stamp, read_coarsely, stated_scale
+from h2crop_data.catalog.access import as_classes, file_stamp, is_rescaled, read_coarsely
 from h2crop_data.catalog.item_facts import asset_of_band, offset_evidence, sentinel2_asset, sentinel2_tile
 from h2crop_data.catalog.items import acquired, number_of
 from h2crop_data.catalog.provider import OffsetRule, Provider
@@ -154,16 +154,6 @@ def evidence_of(item: pystac.Item, bands: Sequence[str], catalog: str) -> Offset
     of_bands = {band: item.assets[key] for band in bands if (key := asset_of_band(item, band)) is not None}
     rescaled = frozenset(band for band, asset in of_bands.items() if is_rescaled(asset))
     return replace(evidence, doubt=doubt_by_rule(item, list(of_bands.values()), catalog), rescaled=rescaled)
-
-
-def is_rescaled(asset: pystac.Asset) -> bool:
-    """Whether an asset states that its numbers are not whole ones of 0.0001. Raises SceneError for no number."""
-    facts = asset.extra_fields
-    listed = facts.get("raster:bands") or facts.get("bands")
-    first = listed[0] if isinstance(listed, list) and listed and isinstance(listed[0], dict) else {}
-    scale = stated_scale(asset)
-    is_other = scale is not None and not np.isclose(scale, SCALE_OF_NUMBERS, rtol=1e-6, atol=0)
-    return is_other or facts.get("data_type", first.get("data_type")) in FLOATING
 
 
 def doubt_by_rule(item: pystac.Item, files: Sequence[pystac.Asset], catalog: str) -> str:

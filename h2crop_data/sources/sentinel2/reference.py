@@ -101,7 +101,7 @@ def make_reference(task: ReferenceTask, needs: Sequence[Path]) -> bytes:
     masks = TileMasks(needs[0], task.alignment)
     known = [known_date(row, task) for row in masks.dates]
     unreadable: dict[int, str] = {}
-    with GranuleReader(task.tile.settings.connections) as reader:
+    with GranuleReader(task.tile.settings.connections, offset_by_item=task.tile.offset_by_item) as reader:
         while True:
             usable = [place for place in range(len(known)) if place not in unreadable]
             taken = [usable[place] for place in dates_to_take([known[place] for place in usable])]

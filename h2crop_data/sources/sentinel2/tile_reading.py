@@ -73,13 +73,20 @@ class TileTask:
     l1c: Mapping[str, tuple[str, ...]] | None = None
     l1c_items: Mapping[str, pystac.Item] = field(default_factory=dict)
 
+    @property
+    def offset_by_item(self) -> set[str]:
+        """The items whose offset the recipe does not declare."""
+        l1c = self.settings.clouds.l1c
+        of_l1c = self.l1c_items if l1c is not None and l1c.offset == "auto" else {}
+        return {*(self.items if self.settings.offset == "auto" else {}), *of_l1c}
+
 
 def make_masks(task: TileTask, needs: Sequence[Path]) -> bytes:
     """The masks of a tile, as `mask_file` keeps them; provisional where a scene could not be read.
 
     Raises ReadError, SceneError where gaps are not recorded.
     """
-    with GranuleReader(task.settings.connections) as reader:
+    with GranuleReader(task.settings.connections, offset_by_item=task.offset_by_item) as reader:
         maker = TileMaker(task, reader)
         masks = maker.masks()
     return ProvisionalResult(masks) if maker.has_gaps else masks

@@ -93,7 +93,8 @@ def read_unit(
     unreadable: set[str] = set()
     counts = ReadCounts()
     while True:
-        with GranuleReader(reading.settings.connections, given_up) as reader:
+        undeclared = reading.items if reading.settings.offset == "auto" else ()
+        with GranuleReader(reading.settings.connections, given_up, undeclared) as reader:
             try:
                 made = UnitMaker(reading, reader, unreadable, watch).parts()
                 return made, counts + ReadCounts(reader.tiles, reader.bytes)

@@ -1,6 +1,7 @@
-"""The few connections that an archive allows, shared by all threads and processes of a user on a machine.
+"""The few connections that an archive allows, shared by all threads and processes of a user on a machine, or beyond.
 
-A connection is a locked file of a folder; the system frees those of a process that dies.
+On a machine a connection is a locked file of a folder; the system frees those of a process that dies. Where workers of
+several machines build together, who runs them counts the connections of all (`counted_by`), besides these.
 """
 
 from __future__ import annotations
@@ -9,8 +10,8 @@ import fcntl
 import os
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import gettempdir
@@ -22,6 +23,20 @@ from h2crop_data.errors import UsageError
 PAUSE = 0.02
 #: What this thread has of each archive: who has a connection needs no other one.
 HELD = threading.local()
+#: Counts connections to an archive, of which there are so many, on several machines: gives one for a `with` block.
+Counter = Callable[[str, int], AbstractContextManager[None]]
+#: Those in force in this process; the newest counts.
+COUNTERS: list[Counter] = []
+
+
+@contextmanager
+def counted_by(counter: Counter) -> Iterator[None]:
+    """Have all connections that this process takes meanwhile, in whichever thread, counted on other machines too."""
+    COUNTERS.append(counter)
+    try:
+        yield
+    finally:
+        COUNTERS.remove(counter)
 
 
 @dataclass(frozen=True)
@@ -37,15 +52,21 @@ class SharedConnections:
         if getattr(HELD, self.archive, False):
             yield
             return
-        lock = self._wait()
-        setattr(HELD, self.archive, True)
-        try:
-            yield
-        finally:
-            setattr(HELD, self.archive, False)
-            # A process that was forked meanwhile has the file too: closing it is not enough.
-            fcntl.flock(lock, fcntl.LOCK_UN)
-            lock.close()
+        with self._beyond_this_machine():
+            lock = self._wait()
+            setattr(HELD, self.archive, True)
+            try:
+                yield
+            finally:
+                setattr(HELD, self.archive, False)
+                # A process that was forked meanwhile has the file too: closing it is not enough.
+                fcntl.flock(lock, fcntl.LOCK_UN)
+                lock.close()
+
+    def _beyond_this_machine(self) -> AbstractContextManager[None]:
+        """One of those that several machines share, where they do."""
+        counters = COUNTERS[-1:]
+        return counters[0](self.archive, self.number) if counters else nullcontext()
 
     def _wait(self) -> IO[bytes]:
         """The file of a connection, locked."""
