@@ -29,6 +29,8 @@ def known_place(location: str) -> str:
     """The place of a store, if a store can lie there. Raises ValueError."""
     if not location.strip():
         raise ValueError("the place of the store is empty; give a folder or s3://bucket/prefix")
+    if "{{" in location:
+        raise ValueError(f"the place of the store is {location!r}: its variable was not set when this was deployed")
     try:
         open_storage(location)
     except OSError as error:

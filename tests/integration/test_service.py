@@ -20,6 +20,7 @@ from h2crop_data.cube.reading import read_index, store_attributes
 from h2crop_data.cube.writer import hold_store
 from h2crop_data.errors import HeldStoreError
 from h2crop_data.pipeline.build import build_store
+from h2crop_data.pipeline.refresh import refresh_store
 from h2crop_data.recipe.model import load_recipe
 from h2crop_data.validation.validate import validate_store
 
@@ -269,7 +270,7 @@ def test_a_server_that_is_killed_in_mid_run_costs_nothing(
     service: PrefectService, archive: LivingArchive, tmp_path: Path
 ) -> None:
     store, command = tmp_path / "store", tmp_path / "command"
-    build_store(load_recipe(archive.recipe), command)
+    refresh_store(load_recipe(archive.recipe), command)
     with archive.held_back() as begun:
         run = service.trigger(REFRESH, out=str(store), **SHORT)
         wait_until("the run searches", lambda: begun() or None, RUN, lambda: service.log_of("worker"))
@@ -284,6 +285,8 @@ def test_a_server_that_is_killed_in_mid_run_costs_nothing(
     service.start_server()
     kind, name, _ = service.ended(run)
     assert (kind, name) == ("COMPLETED", "Completed")
+    # A worker gives up after some tries; who keeps it running starts it again.
+    service.start_worker("h2crop")
     kind, name, _ = service.ended(service.trigger(REFRESH, out=str(store), **SHORT))
     assert (kind, name) == ("COMPLETED", "Nothing new")
     # Nothing was written late.

@@ -131,8 +131,13 @@ class PrefectService:
         return done.stdout
 
     def ask(self, path: str, body: dict[str, Any] | None = None, method: str = "POST") -> Any:
-        """An answer of the API."""
-        answer = requests.request(method, f"{self.url}/{path}", json=body, timeout=120)
+        """An answer of the API; a server whose database is busy for a moment is asked again."""
+
+        def look() -> requests.Response | None:
+            answer = requests.request(method, f"{self.url}/{path}", json=body, timeout=120)
+            return answer if answer.status_code != 503 else None
+
+        answer = wait_until(f"{path} is answered", look, START, lambda: self.log_of("server"))
         assert answer.ok, f"{path}: {answer.status_code} {answer.text}"
         return answer.json() if answer.content else None
 
