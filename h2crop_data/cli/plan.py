@@ -71,7 +71,7 @@ def make(
                 lines += explain_changes(chosen, found.changed, extend, changed)
                 if found.not_compared:
                     lines.append(
-                        f"{found.not_compared} block(s) were retracted or lie on ground the recipe leaves out: not compared"
+                        f"{found.not_compared} block(s) not compared: retracted, or on ground the recipe leaves out"
                     )
                 notes += [f"season {found.season}: {line}" for line in lines]
     if out:
