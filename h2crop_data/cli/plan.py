@@ -70,9 +70,8 @@ def make(
                 lines = [] if found.plan else ["the store has every sample of the recipe; nothing to add"]
                 lines += explain_changes(chosen, found.changed, extend, changed)
                 if found.not_compared:
-                    lines.append(
-                        f"{found.not_compared} block(s) were retracted or lie on ground the recipe leaves out: not compared"
-                    )
+                    what = "were retracted or lie on ground the recipe leaves out"
+                    lines.append(f"{found.not_compared} block(s) {what}: not compared")
                 notes += [f"season {found.season}: {line}" for line in lines]
     if out:
         for plan in plans:
