@@ -18,7 +18,7 @@ from h2crop_data.catalog.file_access import FileAccess, object_store
 from h2crop_data.errors import SceneError
 
 #: Seconds to wait for an answer.
-PATIENCE = 10
+ANSWER_SECONDS = 10
 #: The first byte of a file, as it is stored.
 FIRST_BYTE = {"Range": "bytes=0-0", "Accept-Encoding": "identity"}
 TOTAL = re.compile(r"bytes \d+-\d+/(\d+)")
@@ -141,7 +141,7 @@ class FileVersions:
 def first_byte(access: FileAccess, headers: dict[str, str]) -> requests.Response:
     """A server's answer to the wish for the first byte of a file, without what it sends. Raises RequestException."""
     wanted = {**access.headers, **FIRST_BYTE, **headers}
-    with requests.get(access.address, headers=wanted, auth=access.auth, timeout=PATIENCE, stream=True) as answer:
+    with requests.get(access.address, headers=wanted, auth=access.auth, timeout=ANSWER_SECONDS, stream=True) as answer:
         return answer
 
 
@@ -152,7 +152,7 @@ def object_version(href: str, access: FileAccess) -> FileVersion:
     assert access.s3 is not None, "it lies in a bucket"
     assert access.keys is not None, "its bucket is read with keys"
     try:
-        store, key = object_store(href, access.s3, access.keys, PATIENCE)
+        store, key = object_store(href, access.s3, access.keys, ANSWER_SECONDS)
         found = store.head(key)
     except (BaseError, FileNotFoundError) as error:
         raise OSError(str(error)) from None
