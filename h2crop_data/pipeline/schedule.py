@@ -63,12 +63,15 @@ class Schedule(Iterator[BlockTask | Reading | None]):
     ) -> None:
         """tasks: the blocks in order, with their readings. parts: of these blocks, and of those of later schedules.
 
-        bound: bytes beyond which no reading is begun, unless nothing else can be done.
+        bound: bytes beyond which readings are begun for one block at a time, and only when nothing else can be done.
         """
         self._tasks, self._parts, self._scratch, self._bound = tasks, parts, scratch, bound
         self._done: set[str] = set()
         self._begun: set[str] = set()
-        self._to_read: deque[Reading] = deque()
+        #: Readings to begin, with the block that asked for each first.
+        self._to_read: deque[tuple[BlockTask, Reading]] = deque()
+        #: The block for which a reading was begun last.
+        self._read_for: BlockTask | None = None
         self._ready: deque[BlockTask] = deque()
         self._waiting: dict[str, list[Waiting]] = defaultdict(list)
         self._running = 0
@@ -80,12 +83,17 @@ class Schedule(Iterator[BlockTask | Reading | None]):
         if self._ready:
             self._running += 1
             return self._ready.popleft()
-        if self._to_read and (self._running == 0 or self._parts.held.total() < self._bound):
+        if self._to_read and self._may_read(self._to_read[0][0]):
             self._running += 1
-            return self._to_read.popleft()
+            self._read_for, reading = self._to_read.popleft()
+            return reading
         if self._to_read or any(self._waiting.values()):
             return None
         raise StopIteration
+
+    def _may_read(self, task: BlockTask) -> bool:
+        """Whether a reading of a block may be begun. Of one block all may: their parts were counted together."""
+        return task is self._read_for or self._running == 0 or self._parts.held.total() < self._bound
 
     def _take_block(self) -> bool:
         """Take the next block; False where there is none."""
@@ -106,7 +114,7 @@ class Schedule(Iterator[BlockTask | Reading | None]):
                 if self._scratch.of_season(season).has(wanted, reading.id):
                     self._done.add(reading.id)
                     continue
-                self._to_read.append(replace(reading, cells=wanted))
+                self._to_read.append((task, replace(reading, cells=wanted)))
             waiting.needs.add(reading.id)
             self._waiting[reading.id].append(waiting)
         if not waiting.needs:

@@ -146,6 +146,23 @@ def test_the_bound_stops_reading_ahead_but_not_what_the_next_block_needs(tmp_pat
     assert following.id == "b"
 
 
+def test_beyond_the_bound_all_readings_of_one_block_are_begun_together(tmp_path: Path) -> None:
+    made = MadeSchedule(tmp_path, [[0], [1]], {"a": [0], "b": [0], "c": [0], "d": [1]}, bound=1)
+    jobs = [next(made.schedule) for _ in range(4)]
+    assert [job.id if isinstance(job, Reading) else job for job in jobs] == ["a", "b", "c", None]
+    for job in jobs[:3]:
+        assert job is not None
+        made.end(job, set())
+    # Then the block, and nothing for another one beside it.
+    task = next(made.schedule)
+    assert isinstance(task, BlockTask)
+    assert next(made.schedule) is None
+    made.end(task, set())
+    following = next(made.schedule)
+    assert isinstance(following, Reading)
+    assert following.id == "d"
+
+
 def test_a_cell_of_two_seasons_is_two(tmp_path: Path) -> None:
     scratch, first, second = Scratch(tmp_path), block(0, [0], 2022), block(0, [0], 2023)
     readings = [Reading("made", f"{year}", year, (cell(0),), 100, None) for year in (2022, 2023)]
