@@ -2,17 +2,22 @@
 
     python docs/scale.py
 
-The figures and formulas are in scale_figures.py, beside this file.
+The figures and formulas are in scale_figures.py, beside this file. What clusters make of it is simulated first, by
+scale_runs.py (some minutes); `python docs/scale.py --kept` takes what was simulated last.
 """
 
 from __future__ import annotations
 
+import sys
 import textwrap
-from collections.abc import Callable, Sequence
-from math import floor, log10
+from collections.abc import Callable, Mapping, Sequence
+from math import floor, inf, log10
 from pathlib import Path
+from typing import Any
 
+import scale_cases
 import scale_figures as figures
+import scale_runs
 from scale_figures import CASES, EUROPE, FRANCE, WORKERS, Case
 
 PAGE = Path(__file__).parent / "scale.md"
@@ -25,7 +30,9 @@ Row = tuple[str, Callable[[Case], float | str]]
 
 
 def main() -> None:
-    """Write the page."""
+    """Simulate, and write the page."""
+    if sys.argv[1:] != ["--kept"]:
+        scale_runs.main()
     PAGE.write_text(page(figures.read_benchmarks()), encoding="utf-8")
     print(f"wrote {PAGE}")
 
@@ -188,6 +195,95 @@ def sensitivity(measured: dict[str, float]) -> str:
     return table(head, [[f"{latency:g} s", *(hours(latency, each) for each in BANDWIDTHS)] for latency in LATENCIES])
 
 
+#: What limits a build, in words.
+LIMITS = {
+    "archive": "connections to the archive",
+    "storage": "shared storage",
+    "client": "the client",
+    "order": "room in the scratch folder",
+    "plan and seal": "planning and sealing",
+    "workers": "workers",
+}
+Rows = Sequence[Mapping[str, Any]]
+
+
+def hours_of(rows: Rows, case: str, variant: str) -> dict[int, Mapping[str, Any]]:
+    """The simulated builds of a case, by workers."""
+    return {row["workers"]: row for row in rows if (row["case"], row["variant"]) == (case, variant)}
+
+
+def efficiencies(rows: Rows, case: str) -> str:
+    """Hours, efficiency and limit by workers, for both numbers of connections."""
+    lines = []
+    for workers in WORKERS:
+        line = [str(workers)]
+        for variant in ("24", "256"):
+            row = hours_of(rows, case, variant)[workers]
+            share = scale_runs.efficiency(rows, case, variant)[workers]
+            line += [short(row["hours"]), f"{share:.2f}", LIMITS[row["limit"]]]
+        lines.append(line)
+    head = ["workers", "24 connections, h", "efficiency", "limit", "256 connections, h", "efficiency", "limit"]
+    return table(head, lines)
+
+
+def parts_of(rows: Rows, case: str) -> str:
+    """Hours of each part of a build, with most connections."""
+    found = hours_of(rows, case, "256")
+    lines = [
+        [str(workers), *(short(found[workers][part]) for part in ("plan", "units", "blocks", "seal"))]
+        for workers in WORKERS
+    ]
+    return table(["workers", "planning, h", "units of work, h", "readings and blocks, h", "sealing, h"], lines)
+
+
+def bends(rows: Rows) -> str:
+    """Up to how many workers efficiency is at least 0.8 and 0.5."""
+    lines = []
+    for case in scale_runs.CASES:
+        for variant, name in (("24", "24"), ("256", "256"), ("none", "as many as are asked for")):
+            shares = scale_runs.efficiency(rows, case, variant)
+            found = [scale_runs.workers_down_to(shares, least) for least in (0.8, 0.5)]
+            lines.append([case, name, *("over 256" if at == inf else f"{at:.0f}" for at in found)])
+    return table(["", "connections", "workers at 0.8", "at 0.5"], lines)
+
+
+def what_if(rows: Rows) -> str:
+    """Efficiency of a year of France when one thing is otherwise."""
+    names = {
+        "12": "12 connections (half of 24)",
+        "24": "24 connections",
+        "48": "48 connections (double)",
+        "128": "128 connections (half of 256)",
+        "256": "256 connections",
+        "512": "512 connections (double; recipes allow 256)",
+        "none": "no limit of archives (200 GB of scratch)",
+        "storage half": "no limit, storage of half the bandwidth",
+        "storage double": "no limit, storage of double the bandwidth",
+        "scratch 20 GB": "no limit, 20 GB of scratch (the default)",
+        "scratch 50 GB": "no limit, 50 GB of scratch",
+        "scratch 100 GB": "no limit, 100 GB of scratch",
+    }
+    lines = []
+    for variant, name in names.items():
+        found = hours_of(rows, FRANCE.name, variant)
+        shares = scale_runs.efficiency(rows, FRANCE.name, variant)
+        lines.append([name, *(f"{short(found[at]['hours'])} ({shares[at]:.2f})" for at in scale_runs.SOME[1:])])
+    return table(["hours (efficiency)", *(f"{at} workers" for at in scale_runs.SOME[1:])], lines)
+
+
+def told_check() -> str:
+    """How the simulation compares with real builds."""
+    costs = scale_cases.read_costs()["figures"]
+    if "ratio" not in costs:
+        return ""
+    names = {"one": "one worker", "threads": "two threads", "processes": "two processes"}
+    told = ", ".join(
+        f"{name} {costs['real_s'][key]:.0f} s and {costs['simulated_s'][key]:.0f} ({costs['ratio'][key]:.2f})"
+        for key, name in names.items()
+    )
+    return f"The recorded build took and was simulated to take, with the ratio: {told}."
+
+
 def limits(measured: dict[str, float]) -> str:
     """What ends where, and what must change there."""
     seconds = figures.work(FRANCE, measured) + figures.waiting(FRANCE, measured)
@@ -223,7 +319,7 @@ def limits(measured: dict[str, float]) -> str:
         (
             "one builder, one machine",
             "the cores of that machine (more than two never measured)",
-            "Dask beside threads and processes in `pipeline/engine.py`",
+            "`--dask`: a cluster (up to 256 workers simulated, two measured)",
         ),
         (
             "sealing reads all sums again",
@@ -245,6 +341,7 @@ def page(measured: dict[str, float]) -> str:
     by_benchmark = FRANCE.samples / measured["build.samples_per_minute_threads"] * measured["cores"] / 60
     computing = figures.work(FRANCE, measured) / 3600
     a_day = figures.ENMAP_SWATH_KM * figures.ENMAP_KM_A_DAY
+    rows = scale_runs.read_runs()
     return wrapped(
         f"""
 # Scale
@@ -302,6 +399,51 @@ a bucket also waits for two objects a block. Masks of clouds come on top: for a 
 
 {sensitivity(measured)}
 
+## On a cluster
+
+`docs/scale_engine.py` simulates the engine task by task: the package's own schedule hands out readings before the
+blocks that need them, at most two tasks a worker are begun, units of work of all tiles come first, one client prepares
+every task ({figures.client_ms(measured, scale_cases.read_costs()["client_ms"]):.1f} ms each with Dask), connections to
+the archive and shared storage are divided among those who use them, and planning and sealing have one machine. What
+tasks cost varies as it did in a recorded build (`tests/benchmarks/build_costs.py`:
+{scale_cases.read_costs()["figures"]["blocks"]} blocks, {scale_cases.read_costs()["figures"]["readings"]} readings,
+{scale_cases.read_costs()["figures"]["units"]} units of work); masks, shifts of dates and matches of EnMAP are among it,
+so that one worker takes longer here than above. {told_check()} Efficiency is the hours of one worker over all hours of
+so many.
+
+![efficiency against workers](images/scale.png)
+
+A year of France:
+
+{efficiencies(rows, FRANCE.name)}
+
+{parts_of(rows, FRANCE.name)}
+
+A year of Europe:
+
+{efficiencies(rows, EUROPE.name)}
+
+{parts_of(rows, EUROPE.name)}
+
+Where efficiency falls:
+
+{bends(rows)}
+
+- **Connections first.** A recipe asks for 24 connections to one archive, of all workers together. Masks and composites
+  of a year of France ask {figures.asked_of_archive(FRANCE, measured) / 1e6:.0f} million times, {figures.LATENCY:g} s
+  each: {figures.asked_of_archive(FRANCE, measured) * figures.LATENCY / 24 / 3600:.0f} h through 24 connections, however
+  many workers wait. For more than a few workers set `sentinel2.connections` as high as the archive bears.
+- **Then the scratch folder.** Parts of cells wait along the whole height of the ground that is built. Beyond
+  `--scratch-gb` the readings of one block at a time are begun: the default of 20 GB is too little for France as a whole
+  on more than some workers, 50 GB do for 64. {figures.SCRATCH / 1e9:.0f} GB are assumed above.
+- **Then what one machine does alone.** Planning, and sealing with the match of images and parcels on
+  {figures.CLIENT_CORES} cores, take what they take; then shared storage, which has every part of a cell written and
+  read beside the store itself.
+
+What a year of France takes when one thing is otherwise:
+
+{what_if(rows)}
+
 ## What ends first
 
 {limits(measured)}
@@ -321,7 +463,10 @@ for one used.
 outlines of 16 points.
 - No cell is dropped. The shipped recipe drops those with less than a tenth of declared crops, and about 1 % lies across
 borders of UTM zones.
-- N workers are N times as fast as one.
+- In the tables of time N workers are N times as fast as one; on a cluster as simulated.
+- On a cluster storage gives {figures.STORAGE / 1e9:g} GB/s to all and {figures.STORAGE_EACH / 1e6:.0f} MB/s to one
+worker, archives {figures.BANDWIDTH / 1e6:.0f} MB/s to each, by at most {figures.CONNECTIONS} connections a worker.
+The latency of storage, and what matching EnMAP asks of archives, are not counted.
 
 ## Not known
 

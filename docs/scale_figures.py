@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from math import ceil, cos, prod, radians, sqrt
 from pathlib import Path
@@ -17,8 +18,12 @@ from h2crop_data.catalog.search import PAGE_SIZE
 from h2crop_data.constants import SENTINEL2_BANDS
 from h2crop_data.cube.schema import StoreLayout
 from h2crop_data.grid import TILE_SIZE
+from h2crop_data.pipeline.units import WORKERS as UNITS_AT_A_TIME
+from h2crop_data.recipe.model import load_recipe
 from h2crop_data.sources.formats import known_layout
 from h2crop_data.sources.scenes import SECONDS_A_READ
+from h2crop_data.sources.sentinel2.detectors import l2a_bands
+from h2crop_data.sources.sentinel2.to_read import OPENING, TILES_OF_FILE
 from h2crop_data.storage.s3 import PAGE
 
 DOCS = Path(__file__).parent
@@ -82,6 +87,14 @@ SECONDS_A_PARCEL_SEALED = 15e-6  # measured by hand: parcels and prior loaded, t
 SECONDS_A_SAMPLE_SEALED = 10 / 100_000  # measured by hand: bench_growth with rows like real ones
 SECONDS_A_TRAINING_BLOCK = 0.033  # measured by hand: its sums read, decoded and added
 WORKERS = (1, 4, 16, 64, 256)
+
+# A cluster (docs/scale_cases.py simulates it).
+#: Of the code: connections of all workers to one archive that a recipe asks for by default, and at most.
+RECIPE_CONNECTIONS, MOST_CONNECTIONS = 24, 256
+STORAGE, STORAGE_EACH = 1.25e9, 250e6  # assumed: bytes a second of shared storage, 10 Gbit/s; of one worker
+SCRATCH = 200e9  # assumed: bytes of the scratch folder on that storage (`--scratch-gb 200`; the default is 20)
+DASK_MS = 2.3  # measured by hand: of Dask's scheduler, over TCP, for a task
+CLIENT_CORES = 16  # assumed: of the client's machine, which alone looks where images lie against parcels
 
 # Memory of the builder, measured by hand: plan, build and seal 100,000 parcels more (and as many of the year before).
 BYTES_A_PARCEL, BYTES_A_PARCEL_MORE = 6_500, 1_600  # the first season; each season that is already there
@@ -322,6 +335,19 @@ def tiles(case: Case) -> float:
     return items(case) * KEPT_SCENES * touched(case) * (BANDS_10M * TILES_10M**2 * HOME_10M + coarse)
 
 
+def asked_of_masks(case: Case) -> float:
+    """Requests for masks and shifts of all tiles: each file of a date that is not too cloudy is opened, and read."""
+    sentinel2 = load_recipe("h2crop-france.yaml").sentinel2
+    assert sentinel2 is not None, "the shipped recipe has Sentinel-2"
+    files = 1 + len(l2a_bands(sentinel2))
+    return processing_tiles(case) * looks(case.latitude) * KEPT_SCENES * files * (OPENING + TILES_OF_FILE)
+
+
+def asked_of_archive(case: Case, measured: dict[str, float]) -> float:
+    """Requests for masks, shifts and composites of a season."""
+    return asked_of_masks(case) + tiles(case) / case.seasons * measured["reading.requests_per_tile"]
+
+
 def enmap_files(case: Case) -> float:
     """EnMAP files opened for all blocks."""
     return case.blocks * case.seasons * ENMAP_READS * case.enmap
@@ -334,10 +360,19 @@ def enmap_scenes(case: Case) -> float:
 
 def archive_bytes(case: Case, measured: dict[str, float]) -> float:
     """Bytes that come from the archives for all blocks."""
+    return sentinel2_bytes(case) + enmap_archive_bytes(case, measured)
+
+
+def sentinel2_bytes(case: Case) -> float:
+    """The same of Sentinel-2."""
+    return home_bytes(case, HOME_10M, HOME_20M) * touched(case)
+
+
+def enmap_archive_bytes(case: Case, measured: Mapping[str, float]) -> float:
+    """The same of EnMAP."""
     # As compressible as in a store; twice the block's ground, as tiles reach beyond it.
     ratio = STORED_SHARES["lz4"]["enmap"] * measured["store.lz4_mb"] * 1e6 / (ENMAP_BANDS * 64 * 64 * 2)
-    enmap = case.enmap * case.blocks * case.seasons * 2 * BLOCK_PIXELS_30M * ENMAP_BANDS * 2 * ratio
-    return home_bytes(case, HOME_10M, HOME_20M) * touched(case) + enmap
+    return case.enmap * case.blocks * case.seasons * 2 * BLOCK_PIXELS_30M * ENMAP_BANDS * 2 * ratio
 
 
 def granule_bytes(case: Case) -> float:
@@ -384,9 +419,9 @@ def building_hours(case: Case, workers: int, measured: dict[str, float], **netwo
 
 
 def planning_hours(case: Case) -> float:
-    """Hours of searching, looking at EnMAP's quality layers one scene after the other, and reading parcels."""
+    """Hours of searching, looking at EnMAP's quality layers some scenes at a time, and reading parcels."""
     searching = items(case) / PAGE_OF_SEARCH * SECONDS_A_SEARCH
-    looking = enmap_scenes(case) * ENMAP_TRIED * ENMAP_READS * LATENCY
+    looking = enmap_scenes(case) * ENMAP_TRIED * ENMAP_READS * LATENCY / UNITS_AT_A_TIME
     reading = case.seasons * 2 * case.parcels * SECONDS_A_PARCEL_READ
     return (searching + looking + reading) / 3600
 
@@ -405,6 +440,11 @@ def memory(case: Case) -> float:
     """Bytes the builder needs for its tables when the last season is built and sealed, workers aside."""
     parcels = case.parcels * (BYTES_A_PARCEL + (case.seasons - 1) * BYTES_A_PARCEL_MORE)
     return parcels + case.samples * case.seasons * BYTES_A_SAMPLE + items(case) / case.releases * BYTES_AN_ITEM
+
+
+def client_ms(measured: Mapping[str, float], recorded: float) -> float:
+    """Milliseconds of the client a task: what was recorded, and what a task costs on Dask."""
+    return recorded + max(0.0, measured.get("flows.dask_overhead_ms_per_block", DASK_MS))
 
 
 def epoch_hours(case: Case, measured: dict[str, float]) -> float:

@@ -160,7 +160,7 @@ def test_what_the_toy_takes(figures: ModuleType, toy: Any) -> None:
     assert figures.waiting(toy, RATES, latency=0.5, bandwidth=1e6) == pytest.approx(waited)
     hours = figures.building_hours(toy, 4, RATES, latency=0.5, bandwidth=1e6)
     assert hours == pytest.approx((computed + waited) / 4 / 3600)
-    planned = figures.items(toy) / 250 * 3 + 224 / 146 * 2 * 9 * figures.LATENCY + 2 * 2 * 1000 * 60e-6
+    planned = figures.items(toy) / 250 * 3 + 224 / 146 * 2 * 9 * figures.LATENCY / 4 + 2 * 2 * 1000 * 60e-6
     assert figures.planning_hours(toy) == pytest.approx(planned / 3600)
     sealed = 2 * (10 * 12_016 / 16_344 * 0.033 + 112 * 1e-4 + 1000 * 15e-6)
     assert figures.sealing_hours(toy) == pytest.approx(sealed / 3600)
