@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import numpy as np
-import odc.stac
 import pystac
 import rasterio
 from numpy.typing import NDArray
@@ -549,6 +548,9 @@ def span_inside(first: float, last: float, length: int) -> tuple[int, int]:
 
 def load_warped(item: pystac.Item, key: str, geobox: GeoBox) -> NDArray[Any]:
     """One asset on a pixel grid of another UTM zone, by odc-stac, the nearest pixels, (y, x), as `as_numbers`."""
+    # Here, because it takes a fifth of the start of every worker process, and few builds read other zones.
+    import odc.stac
+
     href = item.assets[key].href
     with opened(href) as dataset:
         form = number_format(dataset, stated_scale(item.assets[key]))
