@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import uuid
 import zlib
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -60,7 +61,8 @@ class Scratch:
     def write(self, cell: Cell, reading: str, part: Part) -> None:
         """Keep a part. Raises StoreError where it cannot be written."""
         path = self.path(cell, reading)
-        partial = path.with_suffix(PARTIAL)
+        # Of its own: a worker of a cluster that was taken for lost may be at the same part.
+        partial = path.with_suffix(f".{uuid.uuid4().hex}{PARTIAL}")
         buffers = [np.ascontiguousarray(array).reshape(-1).view(np.uint8).data for array in part.arrays]
         described = {
             "facts": part.facts,

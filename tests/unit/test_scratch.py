@@ -45,6 +45,20 @@ def test_what_was_kept_is_read(tmp_path: Path) -> None:
     assert not scratch.folder.exists()
 
 
+def test_two_workers_at_the_same_part_do_not_disturb_each_other(tmp_path: Path) -> None:
+    scratch = Scratch(tmp_path)
+    interrupted = iter([None, lambda: Scratch(tmp_path).write(CELL, "a", PART)])
+
+    def check() -> None:
+        # Just before the first writer's part gets its name, another one writes it from the beginning to the end.
+        if other := next(interrupted):
+            other()
+
+    Scratch(tmp_path, check).write(CELL, "a", PART)
+    assert same(scratch.read(CELL, "a"), PART)
+    assert [path.suffix for path in (tmp_path / CELL.id).iterdir()] == [".part"]
+
+
 def test_a_damaged_part_is_none(tmp_path: Path) -> None:
     scratch = Scratch(tmp_path)
     scratch.write(CELL, "a", PART)
