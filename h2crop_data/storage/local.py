@@ -35,6 +35,8 @@ OVER = ".over"
 PATIENCE = 5.0
 #: Errors of a path of which a folder is gone, on this machine or on the server it lies on.
 GONE = (errno.ENOENT, errno.ESTALE)
+#: Errors of a folder that is deleted while others still write there, or have a file of it open (NFS).
+USED = (errno.ENOTEMPTY, errno.EBUSY, errno.ENOENT)
 
 
 class LocalStorage(Storage):
@@ -277,10 +279,15 @@ class LocalStorage(Storage):
         Raises StoreError where that cannot be done.
         """
         for path in list((self.folder / TEMPORARY).glob("*")):
-            if path.is_dir() and not path.is_symlink():
-                remove_folder(path)
-            else:
-                path.unlink(missing_ok=True)
+            try:
+                if path.is_dir() and not path.is_symlink():
+                    remove_folder(path)
+                else:
+                    path.unlink(missing_ok=True)
+            except StoreError:
+                raise
+            except OSError as error:
+                raise self.cannot("delete", path.relative_to(self.folder).as_posix(), error) from error
 
     def refuse_links(self, *names: str | Path) -> None:
         """Refuse a symbolic link where files are deleted or emptied: they may be another store's. Raises StoreError."""
@@ -330,10 +337,12 @@ def remove_folder(folder: Path) -> None:
         except OSError as error:
             if not over.exists():
                 return
-            if time.monotonic() > until:
+            is_used = error.errno in USED
+            if not is_used or time.monotonic() > until:
+                remedy = f"a stopped process may have a file open there: find it with `lsof +D {over}` and end it"
                 raise StoreError(
-                    f"cannot delete {over}: {error.strerror or error}; a process that was stopped may have a file open "
-                    f"there: find it with `lsof +D {over}`, end it and run again"
+                    f"cannot delete {over}: {error.strerror or error}; "
+                    f"{remedy if is_used else 'give yourself the right to'}, and run again"
                 ) from error
             time.sleep(0.01)
         else:
