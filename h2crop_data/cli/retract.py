@@ -31,13 +31,18 @@ def retract(
     found = find_retraction(store, blocks, scene or [])
     numbers = "; ".join(f"{season}: {', '.join(map(str, of_season))}" for season, of_season in found.blocks.items())
     console.print(f"{found.samples} sample(s) in block(s) {numbers} will not be in the next release of {store}")
+    for season, never in found.never_built.items():
+        console.print(
+            f"not built, and never will be: block(s) {', '.join(map(str, never))} of {season}; `h2crop refresh` may "
+            "plan their samples again"
+        )
     if not yes and (as_json or not sys.stdin.isatty() or not typer.confirm("retract them?", err=True)):
         raise UsageError("nothing was retracted; add --yes to retract without being asked")
     found, release = retract_from_store(store, blocks, scene or [], reason)
     if as_json:
         print_json({**asdict(found), "release": release})
         return
-    console.print(f"{store}: release {release} is without them")
+    console.print(f"{store}: {f'release {release}' if release else 'the first release, to be built,'} is without them")
 
 
 def parse_blocks(entries: list[str]) -> dict[int, list[int]]:

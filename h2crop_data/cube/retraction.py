@@ -19,6 +19,9 @@ RETRACTED = f"{BUILD_FOLDER}/retracted.json"
 SCENE_REASON = "retracted: "
 #: What the reason of a block begins with whose samples were built anew in others: the plan of those says so itself.
 REBUILT = "rebuilt as block"
+#: What the reason of a block begins with that was retracted before it was built: it has no files, no release ever had
+#: it, and its samples may be planned again.
+NEVER_BUILT = "never built: "
 #: Of so many lost retractions an error names each.
 NAMED = 10
 
@@ -52,6 +55,10 @@ class Retractions:
         }
         files.replace(RETRACTED, [canonical_json({"blocks": blocks, "scenes": self.scenes}).encode()])
 
+    def never_built(self, season: int) -> set[int]:
+        """The blocks of a season that were retracted before they were built."""
+        return {block for block, reason in self.blocks.get(season, {}).items() if reason.startswith(NEVER_BUILT)}
+
     def add(self, others: Retractions) -> None:
         """Retract what others say as well; what is retracted already keeps its reason."""
         for season, blocks in others.blocks.items():
@@ -81,7 +88,7 @@ def complete_retractions(files: Storage) -> Retractions:
     more = f" and {len(lost) - NAMED} more" if len(lost) > NAMED else ""
     options: dict[str, list[str]] = {}
     for _, option, reason in lost[:NAMED]:
-        options.setdefault(reason, []).append(option)
+        options.setdefault(reason.removeprefix(NEVER_BUILT), []).append(option)
     commands = [
         f'`h2crop retract {files.location} {" ".join(given)} --reason "{reason}"`' for reason, given in options.items()
     ]

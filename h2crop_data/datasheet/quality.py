@@ -8,7 +8,7 @@ from typing import Any
 
 from h2crop_data.constants import BACKGROUND, TIERS, UNKNOWN
 from h2crop_data.cube.index import IndexTables
-from h2crop_data.cube.retraction import REBUILT
+from h2crop_data.cube.retraction import NEVER_BUILT, REBUILT
 from h2crop_data.cube.schema import StoreLayout
 from h2crop_data.datasheet.facts import (
     class_names,
@@ -139,14 +139,18 @@ def without_block(reason: str) -> str:
 
 
 def kept_out(tables: IndexTables) -> list[str]:
-    """Retracted blocks, and those that were rebuilt."""
-    places: dict[str, list[str]] = defaultdict(list)
-    for row in tables.blocks[is_retracted(tables.blocks)].to_dict("records"):
-        places[without_block(str(row["retracted"]))].append(f"block {row['block']} of {row['season']}")
-    total = sum(map(len, places.values()))
+    """Retracted blocks, those that were rebuilt, and those that were never built."""
+    rows = tables.blocks[is_retracted(tables.blocks)]
+    never = sum(str(reason).startswith(NEVER_BUILT) for reason in rows.get("retracted", []))
+    built = len(rows) - never
     lines = [
-        f"Blocks retracted after they were built, and no part of this release: {count(total) if total else 'none'}."
+        f"Blocks retracted after they were built, and no part of this release: {count(built) if built else 'none'}."
     ]
+    if never:
+        lines[0] += f" Blocks that were planned and never built: {count(never)}."
+    places: dict[str, list[str]] = defaultdict(list)
+    for row in rows.to_dict("records"):
+        places[without_block(str(row["retracted"]))].append(f"block {row['block']} of {row['season']}")
     lines += [""] if places else []
     lines += [f"- “{plain(reason)}”: {listing(places[reason], NAMED)}" for reason in sorted(places)]
     return lines

@@ -120,7 +120,12 @@ def relabel_store(
                 builder.storage.share(name, files)
         gone = with_replaced(retracted, plans)
         of_plans = map(BlockTasks, new_plans)
-        work = [(tasks, block) for tasks in of_plans for block in tasks.blocks.places]
+        work = [
+            (tasks, block)
+            for tasks in of_plans
+            for block in tasks.blocks.places
+            if block not in retracted.never_built(tasks.plan.season)
+        ]
         blocks: Counter[str] = Counter()
         written = 0
         for done, (kind, size) in enumerate(in_order(partial(relabel_block, files, builder, gone), work, workers), 1):

@@ -3,33 +3,37 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pandas as pd
 
 from h2crop_data.cube.reading import read_index, store_attributes
 from h2crop_data.cube.release_numbers import current_attributes, index_files_by_release
-from h2crop_data.cube.retraction import REBUILT, Retractions
+from h2crop_data.cube.retraction import NEVER_BUILT, REBUILT, Retractions, released_retractions
 from h2crop_data.cube.writer import StoreBuilder, hold_store
 from h2crop_data.errors import PlanError
 from h2crop_data.pipeline.extension import kept_plans
-from h2crop_data.pipeline.plan import SeasonPlan, with_replaced
-from h2crop_data.pipeline.sealing import seal_store
+from h2crop_data.pipeline.finished import finished_plans, left_with, unfinished_blocks
+from h2crop_data.pipeline.plan import SeasonPlan, replaced_by, with_replaced
+from h2crop_data.pipeline.sealing import NothingFinishedError, seal_store
 from h2crop_data.sources.formats import layout_of_root
 from h2crop_data.storage.location import open_storage
+from h2crop_data.storage.storage import Storage
 
 
 @dataclass(frozen=True)
 class Retraction:
     """What a retraction takes out.
 
-    blocks: season -> numbers of its blocks. scenes: ids. samples: how many these blocks have.
+    blocks: season -> numbers of its blocks. scenes: ids. samples: how many these blocks have. never_built: by season,
+    those of the blocks that are not built and never will be; their samples may be planned again.
     """
 
     blocks: dict[int, list[int]]
     scenes: list[str]
     samples: int
+    never_built: dict[int, list[int]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -50,17 +54,20 @@ class PruneReport:
 def find_retraction(store: str | Path, blocks: Mapping[int, Sequence[int]], scenes: Sequence[str]) -> Retraction:
     """What keeping some blocks (by season) and everything made from some scenes out of a store would take out.
 
-    Raises PlanError for a block or scene the store does not have.
+    Raises PlanError for a block or scene the store does not have, or a block that is being rebuilt.
     """
     files = open_storage(store)
+    return retraction_of(files, str(store), Retractions.read(files), blocks, scenes)
+
+
+def retraction_of(
+    files: Storage, store: str, retractions: Retractions, blocks: Mapping[int, Sequence[int]], scenes: Sequence[str]
+) -> Retraction:
+    """The same for the storage of a store. retractions: those before it."""
     plans = kept_plans(files, ())
-    gone = with_replaced(Retractions.read(files), finished_plans(StoreBuilder(files), plans))
-    return retraction_in(plans, gone, str(store), blocks, scenes, scenes_of_masks(store))
-
-
-def finished_plans(builder: StoreBuilder, plans: Sequence[SeasonPlan]) -> list[SeasonPlan]:
-    """The plans all of whose blocks are done: what the others replace is still in the release."""
-    return [plan for plan in plans if builder.has_markers(plan.season, plan.blocks["block"].tolist())]
+    gone = with_replaced(retractions, finished_plans(files, plans, retractions))
+    found = retraction_in(plans, gone, store, blocks, scenes, scenes_of_masks(store))
+    return with_unbuilt(files, store, plans, retractions, found)
 
 
 def scenes_of_masks(store: str | Path) -> dict[str, set[tuple[int, int]]]:
@@ -130,36 +137,62 @@ def retract_from_store(
     """Keep blocks, and everything made from some scenes, out of the next release, and make it; gives its number.
 
     The samples stay readable in the releases that have them. A scene is not taken again by `--extend`; the samples of
-    blocks may come back in new blocks. Raises PlanError for a block or scene the store does not have.
+    blocks may come back in new blocks. A block that is not built yet never will be, so that the release can be made
+    without it. The number is 0 where there is nothing to make a release of yet. Raises PlanError for a block or scene
+    the store does not have, or a block that is being rebuilt.
     """
     if not reason.strip():
         raise PlanError("give a reason: it is stored permanently in the index")
     if reason.startswith(REBUILT):
         raise PlanError(f"a reason must not begin with {REBUILT!r}: these are blocks that `--changed rebuild` replaced")
+    if reason.startswith(NEVER_BUILT):
+        raise PlanError(f"a reason must not begin with {NEVER_BUILT!r}: that is put before it where it is true")
     with hold_store(store) as builder:
         retractions = Retractions.read(builder.storage)
-        of_masks = scenes_of_masks(store)
-        plans = kept_plans(builder.storage, ())
-        gone = with_replaced(retractions, finished_plans(builder, plans))
-        found = retraction_in(plans, gone, str(store), blocks, scenes, of_masks)
-        check_not_replaced(str(store), plans, gone, found)
+        found = retraction_of(builder.storage, str(store), retractions, blocks, scenes)
         for season, numbers in found.blocks.items():
-            if not builder.has_markers(season, numbers):
-                raise PlanError(f"{store}: not all of these blocks of {season} are done; finish the build first")
-            of_season = retractions.blocks.setdefault(season, {})
+            of_season, never = retractions.blocks.setdefault(season, {}), found.never_built.get(season, ())
             for block in numbers:
-                of_season.setdefault(block, reason)
+                of_season[block] = f"{NEVER_BUILT}{reason}" if block in never else reason
         for scene in found.scenes:
             retractions.scenes.setdefault(scene, reason)
         retractions.write(builder.storage)
-        sealed = seal_store(builder)
-    return found, sealed.number
+        try:
+            return found, seal_store(builder).number
+        except NothingFinishedError:
+            return found, 0
 
 
-def check_not_replaced(store: str, plans: Sequence[SeasonPlan], gone: Retractions, found: Retraction) -> None:
-    """Refuse to retract blocks that are being rebuilt: their samples would come back. Raises PlanError."""
+def with_unbuilt(
+    files: Storage, store: str, plans: Sequence[SeasonPlan], retractions: Retractions, found: Retraction
+) -> Retraction:
+    """A retraction with what is said of blocks that are not built: they never will be.
+
+    retractions: those before it. Raises PlanError for a block of the newest release that lost its marker, and for one
+    that is being rebuilt: its samples would come back.
+    """
+    unbuilt: dict[int, set[int]] = {}
+    released = (current_attributes(files) or {"seasons": {}})["seasons"]
+    known = released_retractions(files)
+    for season, numbers in found.blocks.items():
+        missing = unfinished_blocks(files, [plan for plan in plans if plan.season == season]) & set(numbers)
+        count = released.get(str(season), {"blocks": 0})["blocks"]
+        lost = sorted(block for block in missing - known.never_built(season) if block < count)
+        if lost:
+            raise PlanError(f"{store}: block {lost[0]} of {season} lost its marker; run the build again first")
+        if missing:
+            unbuilt[season] = missing
+    never_built = left_with(plans, unbuilt)
+    after = Retractions({season: dict(blocks) for season, blocks in retractions.blocks.items()})
+    after.add(Retractions({season: dict.fromkeys(blocks, NEVER_BUILT) for season, blocks in never_built.items()}))
+    gone = with_replaced(after, finished_plans(files, plans, after))
+    sizes = {
+        (plan.season, int(block)): int(samples)
+        for plan in plans
+        for block, samples in zip(plan.blocks["block"], plan.blocks["samples"], strict=True)
+    }
     for plan in plans:
-        begun = plan.replaces.keys() - gone.blocks.get(plan.season, {}).keys()
+        begun = replaced_by(plan, after).keys() - gone.blocks.get(plan.season, {}).keys()
         both = sorted(begun & set(found.blocks.get(plan.season, ())))
         if both:
             rebuilt = plan.replaces[both[0]].split(":")[0]
@@ -167,6 +200,23 @@ def check_not_replaced(store: str, plans: Sequence[SeasonPlan], gone: Retraction
                 f"{store}: block {both[0]} of {plan.season} is being {rebuilt}; finish that build first, then retract "
                 "the new block"
             )
+    blocks = {
+        season: sorted(
+            {*found.blocks.get(season, ()), *never_built.get(season, ())} - retracted_of(retractions, season)
+        )
+        for season in sorted({*found.blocks, *never_built})
+    }
+    return Retraction(
+        blocks,
+        found.scenes,
+        sum(sizes[season, block] for season, numbers in blocks.items() for block in numbers),
+        {season: sorted(numbers) for season, numbers in sorted(never_built.items())},
+    )
+
+
+def retracted_of(retractions: Retractions, season: int) -> set[int]:
+    """The blocks of a season that were retracted."""
+    return set(retractions.blocks.get(season, ()))
 
 
 def prune_store(store: str | Path, keep: Sequence[int]) -> PruneReport:
@@ -199,7 +249,10 @@ def unneeded_shards(builder: StoreBuilder, store: str | Path, kept: Sequence[int
     """The shards of retracted and of rebuilt blocks that no kept release has, with their sizes."""
     needed = {path for release in kept for path in read_index(store, "manifest", release)["path"]}
     shards = []
-    gone = with_replaced(Retractions.read(builder.storage), kept_plans(builder.storage, ()))
+    retractions = Retractions.read(builder.storage)
+    # What an unfinished part replaces is in the next release too.
+    finished = finished_plans(builder.storage, kept_plans(builder.storage, ()), retractions)
+    gone = with_replaced(retractions, finished)
     for season, blocks in gone.blocks.items():
         sizes = builder.sizes(season)
         for marker in builder.read_markers(season, sorted(blocks)):

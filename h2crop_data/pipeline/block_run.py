@@ -15,6 +15,7 @@ from h2crop_data.bounded_map import WorkerPool
 from h2crop_data.cube.marker import Marker
 from h2crop_data.cube.retraction import Retractions
 from h2crop_data.cube.writer import StoreBuilder
+from h2crop_data.datasheet.markdown import listing
 from h2crop_data.errors import PlanError, UsageError
 from h2crop_data.grid import Cell
 from h2crop_data.parcels.taxonomy import Taxonomy
@@ -29,6 +30,7 @@ from h2crop_data.pipeline.engine import (
     open_pool,
     run_blocks,
 )
+from h2crop_data.pipeline.finished import finished_plans
 from h2crop_data.pipeline.plan import SeasonPlan, with_replaced
 from h2crop_data.pipeline.planning import with_unit_results
 from h2crop_data.pipeline.schedule import SCRATCH_BYTES, Schedule, SeasonCell, WaitingParts
@@ -189,7 +191,10 @@ class BlockRun:
             )
             error = BuildError(
                 f"{len(failed)} of {self.missing} blocks failed:\n  {shown}\n"
-                "The finished blocks are kept; fix the cause and run the same command again."
+                "The finished blocks are kept; fix the cause and run the same command again. Where it cannot be fixed, "
+                "because a scene is gone for good for instance, leave the block out: `h2crop retract "
+                f'{self.builder.location} --block {failed[0].season}:{failed[0].block} --reason "..."`; the next run '
+                "goes on without it."
             )
             error.failed = failed
             raise error
@@ -264,12 +269,17 @@ def build_blocks(
         return run.finish()
 
 
-def check_versions(plan: SeasonPlan) -> None:
+def check_versions(plan: SeasonPlan, store: str, missing: Sequence[int]) -> None:
     """Refuse to build blocks of a plan of another version of the classes or the algorithm. Raises PlanError."""
     if plan.taxonomy_hash != Taxonomy.load().hash:
         raise PlanError(f"{plan.season} was planned with other crop classes than this h2crop has; build a new store")
     if plan.algorithm != algorithms(plan.recipe):
-        raise PlanError(f"{plan.season} was planned by an h2crop that computes otherwise; build a new store")
+        raise PlanError(
+            f"{plan.season} was planned by an h2crop that computes otherwise, and {len(missing)} block(s) are not "
+            f"built ({listing([str(block) for block in missing], FAILURES_SHOWN)}); finish them with that h2crop, "
+            f"leave them out with `h2crop retract {store} --block {plan.season}:{missing[0]} --reason ...`, or build a "
+            "new store"
+        )
 
 
 def batches_by_ground(plan: SeasonPlan, blocks: Collection[int], size: int) -> list[list[SeasonBlock]]:
@@ -302,10 +312,12 @@ def by_ground(plan: SeasonPlan, blocks: Collection[int]) -> list[int]:
 def pending_blocks(builder: StoreBuilder, plans: Sequence[SeasonPlan]) -> list[tuple[SeasonPlan, list[int]]]:
     """The blocks of each plan without a marker, or whose files are not all there.
 
+    Not those that are retracted, or replaced by a part that is finished; what others replace is still released.
     Raises PlanError for a finished block whose inputs are not those of the plan, or one that cannot be built any more.
     """
     pending = []
-    retractions = with_replaced(Retractions.read(builder.storage), plans)
+    retracted = Retractions.read(builder.storage)
+    retractions = with_replaced(retracted, finished_plans(builder.storage, plans, retracted))
     for season, of_season in groupby(plans, key=lambda plan: plan.season):
         sizes = builder.sizes(season)
         gone = retractions.blocks.get(season, {})
@@ -318,7 +330,7 @@ def pending_blocks(builder: StoreBuilder, plans: Sequence[SeasonPlan]) -> list[t
                 if not is_finished(builder.location, plan, row, marker, sizes)
             ]
             if missing:
-                check_versions(plan)
+                check_versions(plan, builder.location, missing)
             pending.append((plan, missing))
     return pending
 

@@ -8,15 +8,16 @@ from dataclasses import dataclass, replace
 from datetime import date
 from typing import Any
 
-from h2crop_data.cube.retraction import REBUILT, Retractions, complete_retractions
-from h2crop_data.cube.writer import block_path
+from h2crop_data.cube.retraction import Retractions, complete_retractions
 from h2crop_data.errors import PlanError
 from h2crop_data.pipeline.changes import Changed, ChangedBlock, built_together, find_changes
+from h2crop_data.pipeline.finished import unfinished_blocks
 from h2crop_data.pipeline.plan import (
     PLAN_FOLDER,
     SeasonPlan,
     kept_parts,
     load_plan,
+    rebuilt_reason,
     season_of_part,
     with_replaced,
 )
@@ -27,7 +28,7 @@ from h2crop_data.pipeline.units import WorkFolder, temporary_work
 from h2crop_data.progress import Progress, silent
 from h2crop_data.recipe.model import Recipe
 from h2crop_data.storage.location import open_storage
-from h2crop_data.storage.storage import BUILD_FOLDER, Storage
+from h2crop_data.storage.storage import Storage
 
 
 @dataclass(frozen=True)
@@ -74,19 +75,26 @@ def pinned_by_source(plans: Sequence[SeasonPlan]) -> dict[str, list[Any]]:
 
 
 def seen_samples(
-    own: Sequence[SeasonPlan], gone: Collection[int], replaced: Collection[int], *, bring_back: bool
+    own: Sequence[SeasonPlan],
+    gone: Collection[int],
+    replaced: Collection[int],
+    never_built: Collection[int],
+    *,
+    bring_back: bool,
 ) -> frozenset[tuple[str, str]]:
     """Cell and datatake of the samples that must not be planned again.
 
     own: the plans of a season. gone: blocks that were retracted or replaced; bring_back: whether their samples may be
-    planned again. replaced: blocks to build anew.
+    planned again. replaced: blocks to build anew. never_built: blocks that no release will have: their samples may be
+    planned again in every case, and come without what could not be had then.
     """
     live: set[tuple[str, str]] = set()
     retracted: set[tuple[str, str]] = set()
     again: set[tuple[str, str]] = set()
     for plan in own:
         for block, seen in zip(plan.samples["block"].tolist(), planned_sightings(plan), strict=True):
-            (again if block in replaced else retracted if block in gone else live).add(seen)
+            if block not in never_built:
+                (again if block in replaced else retracted if block in gone else live).add(seen)
     return frozenset(live if bring_back else live | (retracted - again))
 
 
@@ -119,7 +127,9 @@ def extend_season(
     if changed == "rebuild" and any(not one.kept for one in found.changed):
         replaced = found.rebuilt(built_together(own, survey, aside))
     not_compared = found.not_compared + len(retractions.blocks.get(season, {}))
-    known = replace(known, seen=seen_samples(own, gone.keys(), replaced.keys(), bring_back=bring_back))
+    never_built = retractions.never_built(season)
+    seen = seen_samples(own, gone.keys(), replaced.keys(), never_built, bring_back=bring_back)
+    known = replace(known, seen=seen)
     try:
         plan = plan_of(survey, known, planned=planning_date(season, today))
     except NothingNewError:
@@ -127,16 +137,6 @@ def extend_season(
     before = sum(int(part.samples["block"].isin(list(replaced)).sum()) for part in own)
     plan = replace(plan, replaces=reasons_in_index(plan, own, replaced))
     return Extension(season, plan, found.changed, not_compared, len(plan.samples) - before)
-
-
-def unfinished_blocks(files: Storage, plans: Sequence[SeasonPlan]) -> set[int]:
-    """The blocks of a season's plans that have no marker."""
-    if not plans:
-        return set()
-    season = plans[0].season
-    names = {name for name, _ in files.names(f"{BUILD_FOLDER}/{season}/")}
-    numbers = (block for plan in plans for block in plan.blocks["block"].tolist())
-    return {block for block in numbers if f"{block_path(season, block)}.json" not in names}
 
 
 def reasons_in_index(plan: SeasonPlan, own: Sequence[SeasonPlan], replaced: dict[int, str]) -> dict[int, str]:
@@ -147,10 +147,7 @@ def reasons_in_index(plan: SeasonPlan, own: Sequence[SeasonPlan], replaced: dict
         for block, seen in zip(part.samples["block"].tolist(), planned_sightings(part), strict=True):
             if block in replaced:
                 numbers[block].add(new[seen])
-    return {
-        block: f"{REBUILT} {', '.join(map(str, sorted(found)))}: {replaced[block]}"
-        for block, found in sorted(numbers.items())
-    }
+    return {block: rebuilt_reason(found, replaced[block]) for block, found in sorted(numbers.items())}
 
 
 def plan_extensions(

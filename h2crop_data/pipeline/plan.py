@@ -20,7 +20,7 @@ from typing import Any
 import geopandas as gpd
 import pandas as pd
 
-from h2crop_data.cube.retraction import Retractions
+from h2crop_data.cube.retraction import REBUILT, Retractions
 from h2crop_data.cube.schema import StoreLayout
 from h2crop_data.errors import PlanError
 from h2crop_data.recipe.model import Recipe, parse_recipe
@@ -223,13 +223,29 @@ def with_replaced(retractions: Retractions, plans: Iterable[SeasonPlan]) -> Retr
     """The retractions of a store, and with them the blocks that some of its plans replace.
 
     Of unfinished parts too, unless `plans` are without them: what they replace is still in the release, but is neither
-    compared nor planned again.
+    compared nor planned again. What a block would have replaced that is never built stays.
     """
     together = Retractions({season: dict(blocks) for season, blocks in retractions.blocks.items()}, retractions.scenes)
     for plan in plans:
-        if plan.replaces:
-            together.add(Retractions({plan.season: plan.replaces}))
+        if replaced := replaced_by(plan, retractions):
+            together.add(Retractions({plan.season: replaced}))
     return together
+
+
+def replaced_by(plan: SeasonPlan, retractions: Retractions) -> dict[int, str]:
+    """The blocks that a plan replaces, with the reasons, without those whose new blocks are never built."""
+    never = retractions.never_built(plan.season)
+    return {block: reason for block, reason in plan.replaces.items() if not rebuilt_as(reason) & never}
+
+
+def rebuilt_reason(blocks: Iterable[int], why: str) -> str:
+    """The reason in the index of a block that was built anew: the blocks that have its samples now, and why."""
+    return f"{REBUILT} {', '.join(map(str, sorted(blocks)))}: {why}"
+
+
+def rebuilt_as(reason: str) -> set[int]:
+    """The blocks that such a reason names."""
+    return {int(block) for block in reason.removeprefix(REBUILT).partition(":")[0].split(",")}
 
 
 def row_dictionaries(table: pd.DataFrame) -> list[dict[str, Any]]:

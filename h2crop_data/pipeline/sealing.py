@@ -11,9 +11,10 @@ import geopandas as gpd
 import pandas as pd
 
 from h2crop_data import __version__
+from h2crop_data.constants import NONE
 from h2crop_data.cube.columns import in_declared_order, with_nullable_integers
 from h2crop_data.cube.release_numbers import current_attributes
-from h2crop_data.cube.retraction import REBUILT, SCENE_REASON, Retractions, complete_retractions
+from h2crop_data.cube.retraction import NEVER_BUILT, REBUILT, SCENE_REASON, Retractions, complete_retractions
 from h2crop_data.cube.schema import StoreLayout
 from h2crop_data.cube.seal import seal
 from h2crop_data.cube.season import FinishedSeason, stacked_coordinates
@@ -24,6 +25,7 @@ from h2crop_data.parcels.taxonomy import Taxonomy
 from h2crop_data.pipeline.dates import table_of_dates
 from h2crop_data.pipeline.engine import Workers
 from h2crop_data.pipeline.estimate import empty_months
+from h2crop_data.pipeline.finished import finished_parts
 from h2crop_data.pipeline.frames import frame_warnings, frames_of_season
 from h2crop_data.pipeline.plan import PLAN_FOLDER, SeasonPlan, kept_parts, load_plan, season_of_part, with_replaced
 from h2crop_data.pipeline.source_facts import source_facts
@@ -35,8 +37,14 @@ from h2crop_data.storage.storage import BUILD_FOLDER, FileRecord
 
 #: Why a scene is not used that blocks were made of which have been rebuilt.
 NOT_USED = "not used any more: the blocks made of it were rebuilt"
+#: The same of blocks that were retracted before they were built.
+NEVER_USED = "not used: the blocks that were planned with it were never built"
 #: The release another store was relabelled from.
 ORIGIN = f"{BUILD_FOLDER}/origin.json"
+
+
+class NothingFinishedError(PlanError):
+    """No season of a store has a finished plan: there is nothing to make a release of."""
 
 
 @dataclass(frozen=True)
@@ -71,8 +79,9 @@ def seal_store(
 
     Blocks that a finished part of a plan replaces leave the release in which the blocks of that part are: one follows
     from the other, so that a release has the old ones or the new ones, whenever it is made.
-    workers: those that look where images lie against parcels. Raises PlanError where nothing is done, or a
-    block of the current release lost its marker, StoreError where the release would bring back what was retracted.
+    workers: those that look where images lie against parcels. Raises NothingFinishedError where nothing is done,
+    PlanError where a block of the current release lost its marker, StoreError where the release would bring back what
+    was retracted.
     """
     retractions = complete_retractions(builder.storage)
     released = (current_attributes(builder.storage) or {"seasons": {}})["seasons"]
@@ -80,7 +89,8 @@ def seal_store(
     seasons: dict[int, SealedSeason] = {}
     layout = None
     for season, folders in plan_folders(builder).items():
-        parts = finished_parts(builder, season, folders)
+        plans = (load_plan(builder.storage, folder) for folder in folders)
+        parts = finished_parts(builder.storage, plans, retractions)
         lost = released.get(str(season), {"blocks": 0})["blocks"] - sum(len(plan.blocks) for plan in parts)
         if lost > 0:
             raise PlanError(
@@ -93,23 +103,12 @@ def seal_store(
         seasons[season] = sealed_season(finished[-1], parts)
         layout = parts[0].layout
     if layout is None:
-        raise PlanError(f"{builder.location} has no finished season to seal")
+        raise NothingFinishedError(f"{builder.location} has no finished season to seal")
     taxonomy = Taxonomy.load()
     classes = [taxonomy.names(tier) for tier in range(1, len(taxonomy.classes) + 1)]
     origin = builder.storage.read_json(ORIGIN) if builder.storage.exists(ORIGIN) else None
     number = seal(builder, layout, finished, classes, f"h2crop-data {__version__}", describe_release, origin)
     return SealedRelease(number, seasons)
-
-
-def finished_parts(builder: StoreBuilder, season: int, folders: Sequence[str]) -> list[SeasonPlan]:
-    """The plans of a season, in order, up to the first with a block that is not done."""
-    parts = []
-    for folder in folders:
-        plan = load_plan(builder.storage, folder)
-        if not builder.has_markers(season, plan.blocks["block"].tolist()):
-            break
-        parts.append(plan)
-    return parts
 
 
 def plan_folders(builder: StoreBuilder) -> dict[int, list[str]]:
@@ -163,9 +162,17 @@ def finished_season(
     facts: dict[str, list[Any]] = {"files": [], "sha256": [], "software": []}
     files: list[FileRecord] = []
     dates: list[list[str] | None] = []
-    coordinates: list[dict[str, list[float]]] = []
+    coordinates: list[dict[str, list[float]] | None] = []
+    unbuilt: set[int] = set()
     sums: dict[int, FileRecord] = {}
     for block, marker in zip(numbers, builder.read_markers(season, numbers), strict=True):
+        if marker is None and retracted.get(block, "").startswith(NEVER_BUILT):
+            unbuilt.add(block)
+            coordinates.append(None)
+            for values, nothing in ((facts["files"], []), (facts["sha256"], []), (facts["software"], NONE)):
+                values.append(nothing)
+            dates.append(None)
+            continue
         if marker is None:
             raise PlanError(f"block {block} of {season} lost its marker while sealing; run the build again")
         provenance += marker["provenance"]
@@ -178,6 +185,8 @@ def finished_season(
             files += marker["files"]
             sums[block] = marker["sums"]
     rows = pd.concat([plan.samples for plan in parts], ignore_index=True)
+    # What was never built has no values to derive columns from; its slots stay empty.
+    rows = rows[~rows["block"].isin(unbuilt)].reset_index(drop=True)
     derived = pd.DataFrame(provenance, index=rows.index)
     together = gpd.GeoDataFrame(pd.concat([rows.drop(columns="geometry"), derived], axis=1), geometry=rows.geometry)
     columns = parts[-1].layout.sample_columns()
@@ -203,7 +212,7 @@ def finished_season(
         blocks=blocks,
         scenes=merged_scenes([scenes_table(plan.scenes) for plan in current], retractions.scenes),
         parcels=parcels,
-        by_block=stacked_coordinates(coordinates),
+        by_block=stacked_coordinates(with_zeros(coordinates)),
         sums={
             str(split): total(builder.read_all_sums(season, {block: sums[block] for block in of_split["block"]}))
             for split, of_split in kept.groupby("split", sort=True)
@@ -214,6 +223,13 @@ def finished_season(
         recipe=parts[-1].recipe.as_written(),
         sources=sources,
     )
+
+
+def with_zeros(coordinates: Sequence[dict[str, list[float]] | None]) -> list[dict[str, list[float]]]:
+    """The coordinates of blocks, of those that were never built zeros."""
+    known = next(of_block for of_block in coordinates if of_block is not None)
+    zeros = {name: [0.0] * len(values) for name, values in known.items()}
+    return [zeros if of_block is None else of_block for of_block in coordinates]
 
 
 def blocks_of_part(plan: SeasonPlan) -> pd.DataFrame:
@@ -232,25 +248,26 @@ def scenes_of_dates(table: pd.DataFrame | None, layout: StoreLayout) -> set[str]
 
 
 def current_parts(parts: Sequence[SeasonPlan], retracted: Mapping[int, str], of_dates: set[str]) -> list[SeasonPlan]:
-    """The plans of a season without what only blocks needed that were rebuilt: scenes, parcels, what was read.
+    """The plans of a season without what only blocks needed that were rebuilt or never built: scenes, parcels, counts.
 
-    of_dates: scenes that dates of the release were seen on. Plans none of whose blocks were rebuilt are as they were
-    recorded, and so are all where no block is left.
+    of_dates: scenes that dates of the release were seen on. Plans without such blocks are as they were recorded, and
+    so are all where no block is left.
     """
     found = []
     for plan in parts:
         numbers = set(plan.blocks["block"])
-        rebuilt = {block for block in numbers & retracted.keys() if retracted[block].startswith(REBUILT)}
+        reasons = [retracted[block] for block in numbers & retracted.keys()]
         live = numbers - retracted.keys()
-        if not rebuilt:
+        if not any(reason.startswith((REBUILT, NEVER_BUILT)) for reason in reasons):
             found.append(plan)
         elif live:
-            found.append(without_blocks(plan, live, of_dates))
+            why = NOT_USED if any(reason.startswith(REBUILT) for reason in reasons) else NEVER_USED
+            found.append(without_blocks(plan, live, of_dates, why))
     return found or list(parts)
 
 
-def without_blocks(plan: SeasonPlan, live: set[int], of_dates: set[str]) -> SeasonPlan:
-    """A plan with what its live blocks need alone: a scene that only others used is not taken."""
+def without_blocks(plan: SeasonPlan, live: set[int], of_dates: set[str], why: str) -> SeasonPlan:
+    """A plan with what its live blocks need alone: a scene that only others used is not taken, and this is why."""
     samples = plan.samples[plan.samples["block"].isin(live)]
     pinned = {
         source.name: source.for_samples(plan.pinned[source.name], samples, further=True)
@@ -258,9 +275,7 @@ def without_blocks(plan: SeasonPlan, live: set[int], of_dates: set[str]) -> Seas
     }
     used, dropped = (scenes_of_blocks(plan, blocks) for blocks in (live, set(plan.blocks["block"]) - live))
     lost = dropped - used - of_dates
-    scenes = [
-        replace(one, taken=False, reason=NOT_USED) if one.taken and one.id in lost else one for one in plan.scenes
-    ]
+    scenes = [replace(one, taken=False, reason=why) if one.taken and one.id in lost else one for one in plan.scenes]
     return replace(plan, samples=samples, pinned={**plan.pinned, **pinned}, scenes=scenes)
 
 

@@ -1,0 +1,67 @@
+"""Which plans of a store are finished, so that the next release has them, and which blocks are never built."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import groupby, takewhile
+
+from h2crop_data.cube.retraction import Retractions
+from h2crop_data.cube.writer import block_path
+from h2crop_data.pipeline.plan import SeasonPlan, rebuilt_as
+from h2crop_data.storage.storage import BUILD_FOLDER, Storage
+
+
+def unfinished_blocks(files: Storage, plans: Sequence[SeasonPlan]) -> set[int]:
+    """The blocks of a season's plans that have no marker."""
+    if not plans:
+        return set()
+    season = plans[0].season
+    names = {name for name, _ in files.names(f"{BUILD_FOLDER}/{season}/")}
+    numbers = (block for plan in plans for block in plan.blocks["block"].tolist())
+    return {block for block in numbers if f"{block_path(season, block)}.json" not in names}
+
+
+def finished_parts(files: Storage, parts: Iterable[SeasonPlan], retractions: Retractions) -> list[SeasonPlan]:
+    """The plans of one season, in order, up to the first with a block that is neither done nor left unbuilt.
+
+    What the others add or replace is not in the next release. None where no block at all is done.
+    """
+
+    def is_finished(plan: SeasonPlan) -> bool:
+        return unfinished_blocks(files, [plan]) <= retractions.never_built(plan.season)
+
+    finished = list(takewhile(is_finished, parts))
+    blocks = sum(len(plan.blocks) for plan in finished)
+    return finished if len(unfinished_blocks(files, finished)) < blocks else []
+
+
+def finished_plans(files: Storage, plans: Sequence[SeasonPlan], retractions: Retractions) -> list[SeasonPlan]:
+    """The same for the plans of several seasons, in order of season and block."""
+    return [
+        plan
+        for _, of_season in groupby(plans, key=lambda plan: plan.season)
+        for plan in finished_parts(files, of_season, retractions)
+    ]
+
+
+def left_with(plans: Sequence[SeasonPlan], unbuilt: Mapping[int, set[int]]) -> dict[int, set[int]]:
+    """By season, the blocks that have to be left out with some that are not built.
+
+    A block that has samples of one that a plan replaces is left out with all others that have some: the old block stays
+    in the releases, and a sample must not be there twice. So is what replaces a block that is left out.
+    """
+    left = {season: set(blocks) for season, blocks in unbuilt.items()}
+    for season, blocks in left.items():
+        edges = [
+            (old, rebuilt_as(reason))
+            for plan in plans
+            if plan.season == season
+            for old, reason in plan.replaces.items()
+        ]
+        before = -1
+        while len(blocks) != before:
+            before = len(blocks)
+            for old, new in edges:
+                if old in blocks or new & blocks:
+                    blocks |= new
+    return left
