@@ -26,6 +26,14 @@ Ahead = int | Callable[[], int]
 LOOK_AGAIN = 1.0
 
 
+class AbandonedWorkError(BaseException):
+    """Raised to leave pools at once: what their threads are at is not waited for, processes are killed.
+
+    Whoever raises it sees to it that threads which go on can do no harm: a store refuses what is written for a hold
+    that is over.
+    """
+
+
 @dataclass(frozen=True)
 class WorkerPool:
     """Workers that are ready, of this machine or others."""
@@ -119,8 +127,14 @@ def worker_processes(
 ) -> Iterator[Executor]:
     """New processes that end with the block in the same way. initializer: called with `arguments` in each."""
     context = multiprocessing.get_context("spawn")
-    with ended(ProcessPoolExecutor(workers, context, initializer, arguments)) as pool:
-        yield pool
+    processes = ProcessPoolExecutor(workers, context, initializer, arguments)
+    with ended(processes) as pool:
+        try:
+            yield pool
+        except AbandonedWorkError:
+            for process in (processes._processes or {}).values():
+                process.kill()
+            raise
 
 
 @contextmanager
@@ -128,5 +142,10 @@ def ended(pool: Executor) -> Iterator[Executor]:
     """A pool that ends with the block."""
     try:
         yield pool
-    finally:
+    except AbandonedWorkError:
+        pool.shutdown(wait=False, cancel_futures=True)
+        raise
+    except BaseException:
         pool.shutdown(wait=True, cancel_futures=True)
+        raise
+    pool.shutdown(wait=True, cancel_futures=True)

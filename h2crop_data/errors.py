@@ -22,12 +22,20 @@ class CatalogError(H2cropError, RuntimeError):
     """A catalog did not answer, or answered with something that is not STAC."""
 
 
+class CatalogOutageError(CatalogError):
+    """A catalog did not answer in any try, or said that it is down or busy: it may be back later."""
+
+
 class SceneError(H2cropError, ValueError):
     """A scene cannot be used: undecidable offset, missing asset, wrong bands."""
 
 
 class ReadError(H2cropError, OSError):
     """An asset of a scene could not be read after every retry."""
+
+
+class ArchiveOutageError(ReadError):
+    """A file's server did not answer in any try, or said that it is down or busy: it may be back later."""
 
 
 class AccountError(H2cropError, RuntimeError):
@@ -47,6 +55,10 @@ class PlanError(H2cropError, ValueError):
 
 class StoreError(H2cropError, OSError):
     """A store is missing, damaged, or held by another builder."""
+
+
+class StoreOutageError(StoreError):
+    """The server of a store's bucket did not answer in any try, or said that it is down or busy."""
 
 
 class HeldStoreError(StoreError):

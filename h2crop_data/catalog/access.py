@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
@@ -19,13 +20,16 @@ from rasterio.enums import Resampling
 from rasterio.errors import RasterioError
 from rasterio.warp import reproject
 from rasterio.windows import Window, intersect
+from requests.exceptions import ConnectionError as LostConnectionError
+from requests.exceptions import Timeout
 from shapely.geometry.base import BaseGeometry
 
+from h2crop_data.catalog.answers import LateAnswerError, is_passing_status
 from h2crop_data.catalog.file_access import READING_ERRORS, access_to, opened_raster, remote_pieces
 from h2crop_data.catalog.item_facts import asset_of_band, first_band, offset_evidence, stated_offset
 from h2crop_data.catalog.items import acquired, finite_number
 from h2crop_data.constants import SENTINEL2_BANDS
-from h2crop_data.errors import ReadError, SceneError
+from h2crop_data.errors import ArchiveOutageError, ReadError, SceneError
 from h2crop_data.grid import LONLAT, to_crs
 from h2crop_data.redaction import redacted_errors, without_secrets
 from h2crop_data.sentinel2.reflectance import NO_NUMBER, WRAPPED, UndecidedOffsetError, offset_of_item
@@ -58,6 +62,11 @@ MEANINGS = {
     "TIFFReadEncoded": "cut short? the file, or what the server sent of it, is incomplete or damaged",
     "TIFFFillTile": "cut short? the file, or what the server sent of it, is incomplete or damaged",
 }
+#: The status of an answer, as GDAL, requests and obstore write it.
+STATUS = re.compile(r"(?:HTTP|code)[ :a-z]{0,20}(\d{3})\b|\b(\d{3}) (?:Client|Server) Error")
+#: What is raised, and what GDAL says, where no answer came.
+NO_ANSWER = (ConnectionError, TimeoutError, LateAnswerError, LostConnectionError, Timeout)
+SIGNS_OF_NO_ANSWER = ("CURL error", "timed out", "Connection refused", "Connection reset", "Could not resolve")
 #: Basic authentication comes from ~/.netrc; GDAL repeats failed requests itself, below our own tries.
 GDAL_OPTIONS: dict[str, Any] = {
     "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",
@@ -79,7 +88,10 @@ ASK_AGAIN = {"CPL_VSIL_CURL_NON_CACHED": "/vsi"}
 
 
 def retried(read: Callable[[], Result], what: str, *, remote: bool, pauses: Sequence[float] = PAUSES) -> Result:
-    """The result of `read`, tried again after each pause when a remote file fails. Raises ReadError naming `what`."""
+    """The result of `read`, tried again after each pause when a remote file fails.
+
+    Raises ReadError naming `what`, ArchiveOutageError where its server did not answer.
+    """
     for number, pause in enumerate([*(pauses if remote else ()), None]):
         try:
             with rasterio.Env(**ASK_AGAIN) if number else nullcontext():
@@ -88,9 +100,18 @@ def retried(read: Callable[[], Result], what: str, *, remote: bool, pauses: Sequ
             if pause is None:
                 told = failure_in_words(error)
                 shown = without_secrets(told)
-                raise ReadError(f"cannot read {what}: {shown}") from (error if shown == told else None)
+                kind = ArchiveOutageError if remote and is_outage(error, told) else ReadError
+                raise kind(f"cannot read {what}: {shown}") from (error if shown == told else None)
             time.sleep(pause)
     raise AssertionError("unreachable")
+
+
+def is_outage(error: BaseException, words: str) -> bool:
+    """Whether a file's server did not answer, or is down or busy. words: of the failure."""
+    status = STATUS.search(words)
+    if status is not None:
+        return is_passing_status(int(status[1] or status[2]))
+    return isinstance(error, NO_ANSWER) or any(sign in words for sign in SIGNS_OF_NO_ANSWER)
 
 
 def failure_in_words(error: BaseException) -> str:

@@ -17,11 +17,18 @@ from requests import Response
 from requests.exceptions import RequestException
 
 READ_BYTES = 65536
+#: Below 500, what a server answers that has no time for now.
+BUSY_STATUS = (408, 425, 429)
 Answer = TypeVar("Answer")
 
 
 class LateAnswerError(OSError):
     """An answer that did not come in time."""
+
+
+def is_passing_status(status: int) -> bool:
+    """Whether a refusal may be an answer later: of a server that is down or busy."""
+    return status in BUSY_STATUS or status >= 500
 
 
 def begun_by(until: float, ask: Callable[[], Answer]) -> Answer:

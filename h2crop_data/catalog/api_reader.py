@@ -44,6 +44,10 @@ class LostAnswerError(Exception):
     """An answer that did not come whole."""
 
 
+class NoAnswerError(APIError):
+    """A server did not answer in any try, or said that it is down or busy."""
+
+
 @dataclass(frozen=True)
 class ApiAnswer:
     """What a server sent."""
@@ -68,7 +72,7 @@ class ApiReader(StacApiIO):
         headers: dict[str, str] | None = None,
         parameters: dict[str, Any] | None = None,
     ) -> str:
-        """The text of an answer. Raises APIError, with the status of a refusal, without one after the last try.
+        """The text of an answer. Raises APIError, with the status of a refusal; NoAnswerError after the last try.
 
         (pystac-client tries again only until the head of an answer is there, and waits for its body without end.)
         """
@@ -91,10 +95,10 @@ class ApiReader(StacApiIO):
                     refusal.status_code = answer.status
                     raise refusal
                 if asked is not None and asked > self.retries.retry_after_max:
-                    raise APIError(f"{reason}, try again in {asked:.0f} seconds")
+                    raise NoAnswerError(f"{reason}, try again in {asked:.0f} seconds")
             if attempt + 1 < tries:
                 time.sleep(self.pause_after(attempt) if asked is None else asked)
-        raise APIError(f"{reason} (tried {tries} times)")
+        raise NoAnswerError(f"{reason} (tried {tries} times)")
 
     def answer_to(self, request: Request) -> ApiAnswer:
         """The answer to a request. Raises LostAnswerError for one that is not whole, APIError where nothing is sent."""

@@ -15,7 +15,7 @@ from h2crop_data.catalog.access import PIECE_BYTES, TIMEOUT, retried
 from h2crop_data.catalog.file_access import remote_pieces
 from h2crop_data.catalog.inventory import features_from_parquet
 from h2crop_data.catalog.registry import known_providers
-from h2crop_data.errors import CatalogError, ReadError
+from h2crop_data.errors import ArchiveOutageError, CatalogError, CatalogOutageError, ReadError
 
 PARQUET = (".parquet", ".geoparquet")
 #: What catalogs in files are called; any other address is that of an API.
@@ -76,7 +76,8 @@ def content_of(place: str) -> bytes:
             return retried(lambda: b"".join(remote_pieces(place, PIECE_BYTES, TIMEOUT)), place, remote=True)
         return Path(place).read_bytes()
     except ReadError as error:
-        raise CatalogError(str(error)) from error
+        kind = CatalogOutageError if isinstance(error, ArchiveOutageError) else CatalogError
+        raise kind(str(error)) from error
     except OSError as error:
         hint = "" if suffix_of(place) else f" (nor is it the name of a provider: {', '.join(known_providers())})"
         raise CatalogError(f"cannot read the ItemCollection {place}: {error.strerror or error}{hint}") from error

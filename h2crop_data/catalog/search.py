@@ -21,13 +21,14 @@ from shapely.geometry import mapping, shape
 from shapely.geometry.base import BaseGeometry
 from urllib3.util.retry import Retry
 
-from h2crop_data.catalog.api_reader import RETRIES, ApiReader
+from h2crop_data.catalog.answers import is_passing_status
+from h2crop_data.catalog.api_reader import RETRIES, ApiReader, NoAnswerError
 from h2crop_data.catalog.catalog_files import features_of, is_file_of_items
 from h2crop_data.catalog.features import NOT_STAC, Listing, item_of
 from h2crop_data.catalog.footprints import place_item
 from h2crop_data.catalog.items import acquired, acquired_if_stated, each_once, identity
 from h2crop_data.catalog.registry import provider_of
-from h2crop_data.errors import CatalogError, SceneError
+from h2crop_data.errors import CatalogError, CatalogOutageError, SceneError
 
 PAGE_SIZE = 250
 #: Pages without an item, one after the other, after which a search is given up.
@@ -72,7 +73,8 @@ def find_items(
 
     source: URL of a STAC API, or path or URL of a catalog in files, whose relative hrefs become absolute.
     area: longitude and latitude. Servers have been seen to ignore parts of a query, so everything is tested again here.
-    The footprint of each item becomes the ground it means. Raises CatalogError naming the catalog.
+    The footprint of each item becomes the ground it means. Raises CatalogError naming the catalog,
+    CatalogOutageError where it may answer later.
     """
     listing = (
         listed_in_files(source)
@@ -185,11 +187,14 @@ def search_once(url: str, collection: str, area: BaseGeometry, start: datetime, 
         if not found.promised or found.different < max(found.promised):
             raise
     except APIError as error:
-        # It has a status only where an answer came: not after the last retry, nor without a connection.
+        if isinstance(error, NoAnswerError):
+            raise CatalogOutageError(f"{url} does not answer: {error}") from error
+        # It has a status only where an answer came: an address that makes no sense is never asked.
         status = getattr(error, "status_code", None)
         if status is None:
-            raise CatalogError(f"{url} does not answer: {error}") from error
-        raise CatalogError(f"{url} refused the search for {collection} (HTTP {status}): {error}") from error
+            raise CatalogError(f"{url} cannot be asked: {error}") from error
+        kind = CatalogOutageError if is_passing_status(status) else CatalogError
+        raise kind(f"{url} refused the search for {collection} (HTTP {status}): {error}") from error
     except (RequestException, ClientTypeError, PystacClientWarning, *NOT_STAC) as error:
         raise CatalogError(f"{url} did not answer as a STAC API: {type(error).__name__}: {error}") from error
     return found

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from h2crop_data.errors import UsageError
+from h2crop_data.pipeline.cluster import SCHEMES
 from h2crop_data.pipeline.engine import Workers
 from h2crop_data.recipe.model import load_recipe
 from h2crop_data.storage.location import open_storage
@@ -16,7 +17,7 @@ from h2crop_data.storage.location import open_storage
 RETRY_SECONDS: list[float] = [60.0, 300.0, 900.0]
 #: Blocks of a batch, where the run is not so large that a fiftieth of it is more.
 BATCH_BLOCKS, BATCHES = 64, 50
-CLUSTER = re.compile(r"(tcp|tls|ws|wss|ucx)://[^\s/]+:\d+")
+CLUSTER = re.compile(rf"({'|'.join(SCHEMES)})[^\s/]+:\d+")
 
 
 def known_recipe(name: str) -> str:
@@ -42,7 +43,8 @@ def known_cluster(address: str) -> str:
     """The address of a Dask scheduler, or nothing. Raises ValueError."""
     if address and not CLUSTER.fullmatch(address):
         raise ValueError(
-            f"invalid address of a Dask scheduler {address!r}; expected tcp://HOST:PORT or tls://HOST:PORT"
+            f"invalid address of a Dask scheduler {address!r}; "
+            f"expected {' or '.join(f'{scheme}HOST:PORT' for scheme in SCHEMES)}"
         )
     return address
 

@@ -8,13 +8,27 @@ from typing import Literal
 from prefect.client.schemas.objects import State
 from prefect.states import Completed, Failed
 
-from h2crop_data.errors import CatalogError, H2cropError, HeldStoreError, ReadError
+from h2crop_data.catalog.search import IncompleteSearchError
+from h2crop_data.errors import (
+    ArchiveOutageError,
+    CatalogOutageError,
+    H2cropError,
+    HeldStoreError,
+    ReadError,
+    StoreOutageError,
+)
+from h2crop_data.flows.deadline import TimeoutHoursError
 from h2crop_data.pipeline.build import BuildReport
-from h2crop_data.pipeline.engine import BuildError
+from h2crop_data.pipeline.engine import BuildError, WorkerDiedError
 from h2crop_data.redaction import without_secrets
 from h2crop_data.validation.findings import Finding
 
 Outcome = Literal["built", "nothing new", "skipped"]
+#: A catalog, an archive or a bucket did not answer.
+OUTAGES = (CatalogOutageError, ArchiveOutageError, StoreOutageError)
+#: What may be otherwise a moment later: of an archive also a file that was refused or came damaged, of a catalog also
+#: pages that do not fit together, as it was written to meanwhile; of a block any fault that nobody foresaw.
+PASSING = (CatalogOutageError, IncompleteSearchError, ReadError, BuildError)
 
 
 @dataclass(frozen=True)
@@ -23,20 +37,20 @@ class RunResult:
 
     outcome: `built` a release (or found the newest to be complete), found `nothing new`, or was `skipped`, because
     another builder has the store. store: as it was given. build: None where the store was held, or has no plan yet.
-    waiting: seasons that cannot be built yet, and why. changes: inputs that are not those any more that finished
+    new_samples: by season, samples that this run planned and the store did not have. rebuilt: by season, blocks whose
+    samples it planned anew. waiting: seasons that cannot be built yet, and why. changes: inputs that are
+    not those any more that finished
     blocks were built from. findings: of validating the release.
     """
 
     outcome: Outcome
     store: str
     build: BuildReport | None = None
+    new_samples: dict[int, int] = field(default_factory=dict)
+    rebuilt: dict[int, list[int]] = field(default_factory=dict)
     waiting: list[str] = field(default_factory=list)
     changes: list[str] = field(default_factory=list)
     findings: list[Finding] = field(default_factory=list)
-
-
-class TimeoutHoursError(H2cropError, TimeoutError):
-    """A run took longer than it may; what is finished is kept."""
 
 
 class InvalidReleaseError(H2cropError, RuntimeError):
@@ -44,11 +58,19 @@ class InvalidReleaseError(H2cropError, RuntimeError):
 
 
 def may_recover(error: BaseException | None) -> bool:
-    """Whether it may help to try again: catalogs and archives recover, a failed block may have met a passing fault.
+    """Whether it may help to try again in the same run.
 
-    A wrong recipe, an account that is missing, a plan that does not fit and a full disk stay as they are.
+    A wrong recipe or catalog, an account that is missing, a plan that does not fit and a full disk stay as they are; a
+    bucket was asked for minutes before it was given up.
     """
-    return isinstance(error, CatalogError | ReadError | BuildError)
+    return isinstance(error, PASSING)
+
+
+def means_outage(error: BaseException | None) -> bool:
+    """Whether the only cause is that something did not answer; of failed blocks: for each of them."""
+    if isinstance(error, BuildError) and error.failed:
+        return all(isinstance(outcome.error, OUTAGES) for outcome in error.failed)
+    return isinstance(error, OUTAGES)
 
 
 def completed_state(result: RunResult) -> State[RunResult]:
@@ -62,12 +84,18 @@ def completed_state(result: RunResult) -> State[RunResult]:
         return Completed(name="Nothing new", message=f"nothing new for {store}{release}{rest}", data=result)
     text = (
         f"{store}: release {report.release}, {report.built} block(s) built, "
-        f"{report.already_done} done before, {report.samples} samples{rest}"
+        f"{report.already_done} done before, {report.samples} samples{in_words(result)}{rest}"
     )
     if report.gaps:
         text += f"; {len(report.gaps)} scene(s) could not be read and were left out: the artifact about gaps lists them"
         return Completed(name="Gaps", message=text, data=result)
     return Completed(message=text, data=result)
+
+
+def in_words(result: RunResult) -> str:
+    """What a run planned that is new."""
+    new, again = sum(result.new_samples.values()), sum(map(len, result.rebuilt.values()))
+    return (f", {new} of them new" if new else "") + (f"; {again} block(s) rebuilt" if again else "")
 
 
 def skipped_state(store: str, error: HeldStoreError) -> State[RunResult]:
@@ -83,12 +111,13 @@ def failed_state(error: Exception) -> State[RunResult]:
     The names are Prefect's own, Failed and TimedOut: automations that look for these must not miss any.
     """
     kinds: dict[type[Exception], str] = {
-        CatalogError: "outage: ",
-        ReadError: "outage: ",
+        WorkerDiedError: "worker died: ",
         BuildError: "blocks failed: ",
         InvalidReleaseError: "invalid release: ",
     }
     kind = next((words for of_kind, words in kinds.items() if isinstance(error, of_kind)), "")
-    after = "; what is finished is kept, the next run goes on" if kind == "outage: " else ""
+    after = ""
+    if means_outage(error):
+        kind, after = "outage: ", "; what is finished is kept, the next run goes on"
     name = "TimedOut" if isinstance(error, TimeoutHoursError) else "Failed"
     return Failed(name=name, message=f"{kind}{without_secrets(str(error))}{after}", data=error)

@@ -10,24 +10,22 @@ import logging
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from time import monotonic, sleep
-from typing import Any, TypeVar, cast
+from time import sleep
+from typing import TypeVar, cast
 
 import pandas as pd
 from prefect import get_run_logger, task
 from prefect.cache_policies import NO_CACHE
-from prefect.client.schemas.objects import State
-from prefect.task_engine import TaskRunTimeoutError
 
 from h2crop_data.cube.writer import StoreBuilder, hold_store
 from h2crop_data.errors import H2cropError, HeldStoreError
 from h2crop_data.flows import contents
 from h2crop_data.flows.artifacts import Artifacts
+from h2crop_data.flows.deadline import Deadline, TimeoutHoursError, end_process_later
 from h2crop_data.flows.parameters import RunSettings
 from h2crop_data.flows.result import (
     InvalidReleaseError,
     RunResult,
-    TimeoutHoursError,
     completed_state,
     failed_state,
     may_recover,
@@ -36,8 +34,8 @@ from h2crop_data.flows.result import (
 from h2crop_data.flows.run_log import Logger, ProgressLines, library_lines
 from h2crop_data.pipeline.block_run import BlockRun, BuiltBlocks, SeasonBlock
 from h2crop_data.pipeline.build import BuildReport
-from h2crop_data.pipeline.engine import BlockOutcome, BuildError, Workers
-from h2crop_data.pipeline.plan import SeasonPlan
+from h2crop_data.pipeline.engine import BlockOutcome, Workers
+from h2crop_data.pipeline.plan import PLAN_FOLDER, SeasonPlan, kept_parts
 from h2crop_data.pipeline.recording import RecordedPlans
 from h2crop_data.pipeline.refresh import newest_release
 from h2crop_data.pipeline.sealing import seal_store
@@ -74,41 +72,7 @@ class Watcher:
         self.progress(done, total, f"blocks, season {outcome.season} block {outcome.block}")
 
 
-class Deadline:
-    """When a run has to end."""
-
-    def __init__(self, hours: float | None) -> None:
-        self._hours = hours
-        self._end = None if hours is None else monotonic() + hours * 3600
-
-    def seconds_left(self) -> float | None:
-        """Seconds until then, None where there is no end. Raises TimeoutHoursError where it has come."""
-        if self._end is None:
-            return None
-        left = self._end - monotonic()
-        if left <= 0:
-            raise self.passed()
-        return left
-
-    def at_most(self, seconds: float) -> float:
-        """So many seconds, or those that are left. Raises TimeoutHoursError where none are."""
-        left = self.seconds_left()
-        return seconds if left is None else min(seconds, left)
-
-    def passed(self) -> TimeoutHoursError:
-        """The error to raise."""
-        return TimeoutHoursError(
-            f"the run took longer than timeout_hours = {self._hours:g}; what is finished is kept, the next run goes on"
-        )
-
-
-def retry_step(_task: Any, _run: Any, state: State[Any]) -> bool:
-    """Whether Prefect may try a step again."""
-    error = state.data if isinstance(state.data, BaseException) else state.result(raise_on_failure=False)
-    return isinstance(error, Exception) and may_recover(error)
-
-
-@task(cache_policy=NO_CACHE, retry_condition_fn=retry_step)
+@task(cache_policy=NO_CACHE)
 def do_step(work: Callable[[], Result]) -> Result:
     """One step of a run. Its work is given as a function: Prefect would look through any other argument."""
     return work()
@@ -117,25 +81,30 @@ def do_step(work: Callable[[], Result]) -> Result:
 class Steps:
     """Runs pieces of work as Prefect tasks, within the time a run has."""
 
-    def __init__(self, deadline: Deadline) -> None:
-        self.deadline = deadline
+    def __init__(self, deadline: Deadline, logger: Logger) -> None:
+        self.deadline, self.logger = deadline, logger
 
     def run(self, name: str, work: Callable[[], Result], retry_seconds: Sequence[float] = ()) -> Result:
         """Do some work under a name. retry_seconds: how long to wait before each further try of what may recover.
 
         Raises TimeoutHoursError where the run has no time left, and whatever the work raises.
         """
+        pauses = iter(retry_seconds)
+        while True:
+            try:
+                return do_step.with_options(name=name)(partial(self.deadline.keep, work))
+            except H2cropError as error:
+                if not may_recover(error) or not self.wait(next(pauses, None), f"{name} is tried again"):
+                    raise
+
+    def wait(self, seconds: float | None, what: str) -> bool:
+        """Wait before another try; False, at once, where there is none, or no time for it. what: to say in the log."""
         left = self.deadline.seconds_left()
-        step = do_step.with_options(
-            name=name,
-            retries=len(retry_seconds),
-            retry_delay_seconds=list(retry_seconds),
-            timeout_seconds=left,
-        )
-        try:
-            return step(work)
-        except TaskRunTimeoutError as error:
-            raise self.deadline.passed() from error
+        if seconds is None or (left is not None and left <= seconds):
+            return False
+        self.logger.warning("%s in %g s", what, seconds)
+        sleep(seconds)
+        return True
 
 
 def run_to_store(settings: RunSettings, plan: PlanStep) -> RunResult:
@@ -146,7 +115,7 @@ def run_to_store(settings: RunSettings, plan: PlanStep) -> RunResult:
     """
     logger = get_run_logger()
     with library_lines(logger), Artifacts(settings.out, logger) as artifacts:
-        watcher, steps = Watcher(logger, artifacts), Steps(Deadline(settings.timeout_hours))
+        watcher, steps = Watcher(logger, artifacts), Steps(Deadline(settings.timeout_hours), logger)
         try:
             workers = settings.engine_workers
             with hold_store(settings.out) as builder:
@@ -160,6 +129,8 @@ def run_to_store(settings: RunSettings, plan: PlanStep) -> RunResult:
             state = skipped_state(settings.out, error)
         except H2cropError as error:
             state = failed_state(error)
+            if isinstance(error, TimeoutHoursError):
+                end_process_later()
     logger.log(logging.ERROR if state.is_failed() else logging.INFO, "%s: %s", state.name, state.message)
     return cast(RunResult, state)
 
@@ -169,8 +140,9 @@ def build_release(
 ) -> RunResult:
     """Plan, build and seal. Raises BuildError where blocks failed: then there is no release, as on the command line."""
     artifacts = watcher.artifacts
-    before = newest_release(builder)
+    before, known = newest_release(builder), kept_parts(builder.storage, f"{PLAN_FOLDER}/")
     planned = steps.run("plan", lambda: plan(builder, watcher.progress), settings.retry_seconds)
+    new = new_in_plans(planned.plans, known)
     report = None
     if planned.plans:
         with BlockRun(builder, planned.plans, workers, progress=watcher.progress) as run:
@@ -182,10 +154,11 @@ def build_release(
         sealed = steps.run("seal", lambda: seal_store(builder, workers, watcher.progress))
         report = BuildReport.of(settings.out, planned, blocks, sealed)
     artifacts.show_markdown("gaps", contents.gaps_text(report, planned.waiting, planned.changes))
-    if report is None or (planned.nothing_new and not report.built and report.release == before):
-        return RunResult("nothing new", settings.out, report, planned.waiting, planned.changes)
+    result = RunResult("built", settings.out, report, *new, waiting=planned.waiting, changes=planned.changes)
+    if report is None or (not any(new) and not report.built and report.release == before):
+        return replace(result, outcome="nothing new")
     artifacts.show_markdown("release", contents.release_text(report))
-    return RunResult("built", settings.out, report, planned.waiting, planned.changes)
+    return result
 
 
 def build_blocks_of(
@@ -199,36 +172,58 @@ def build_blocks_of(
 
     Raises BuildError where blocks stay failed; the log and an artifact list each of them.
     """
-    if batches:
-        steps.run("units of work", run.run_units)
-    failed = build_batches(run, batches, "blocks", steps, watcher)
-    for seconds in retry_seconds:
-        again = [(outcome.season, outcome.block) for outcome in failed if may_recover(outcome.error)]
-        if not again:
-            break
-        watcher.logger.warning("%s of %s failed block(s) are tried again in %g s", len(again), len(failed), seconds)
-        sleep(steps.deadline.at_most(seconds))
-        lasting = [outcome for outcome in failed if not may_recover(outcome.error)]
-        failed = lasting + build_batches(run, [again], "failed blocks again", steps, watcher)
+    pauses = iter(retry_seconds)
     try:
+        if batches:
+            steps.run("units of work", run.run_units)
+        build_batches(run, batches, "blocks", steps, watcher)
+        while again := [(outcome.season, outcome.block) for outcome in run.failed if may_recover(outcome.error)]:
+            if not steps.wait(next(pauses, None), f"{len(again)} of {len(run.failed)} failed block(s) are tried again"):
+                break
+            build_batches(run, [again], "failed blocks again", steps, watcher)
         return run.finish()
-    except BuildError:
-        for outcome in failed:
-            told = without_secrets(str(outcome.error))
-            watcher.logger.error("not built: season %s block %s: %s", outcome.season, outcome.block, told)
-        watcher.artifacts.show_table("failed-blocks", contents.failed_rows(failed), "Blocks that could not be built.")
+    except H2cropError as error:
+        if isinstance(error, TimeoutHoursError):
+            run.abandon()
+        show_failed(run.failed, watcher)
         raise
+
+
+def show_failed(failed: Sequence[BlockOutcome], watcher: Watcher) -> None:
+    """List each failed block in the log and in an artifact."""
+    for outcome in failed:
+        told = without_secrets(str(outcome.error))
+        watcher.logger.error("not built: season %s block %s: %s", outcome.season, outcome.block, told)
+    if failed:
+        watcher.artifacts.show_table("failed-blocks", contents.failed_rows(failed), "Blocks that could not be built.")
 
 
 def build_batches(
     run: BlockRun, batches: Sequence[Sequence[SeasonBlock]], name: str, steps: Steps, watcher: Watcher
-) -> list[BlockOutcome]:
-    """Build batches, each a step of the run; gives the outcomes of the blocks that failed."""
-    failed: list[BlockOutcome] = []
+) -> None:
+    """Build batches, each a step of the run."""
     for batch in batches:
-        outcomes = steps.run(name, partial(run.build, batch, watcher.note_block))
-        failed += [outcome for outcome in outcomes if outcome.error is not None]
-    return failed
+        steps.run(name, partial(run.build, batch, watcher.note_block))
+
+
+def new_in_plans(plans: Sequence[SeasonPlan], known: Collection[str]) -> tuple[dict[int, int], dict[int, list[int]]]:
+    """By season, how many samples a run planned that were not there, and the blocks it planned anew.
+
+    known: folders of the parts that were there before. What a try planned that failed later is in it: it is kept.
+    """
+    names = {part.rstrip("/").rpartition("/")[2] for part in known}
+    samples: dict[int, int] = {}
+    rebuilt: dict[int, list[int]] = {}
+    for plan in plans:
+        if plan.part in names:
+            continue
+        before = {name for other in plans if other.part in names for name in other.samples["sample"]}
+        new = sum(name not in before for name in plan.samples["sample"])
+        if new:
+            samples[plan.season] = samples.get(plan.season, 0) + new
+        if plan.replaces:
+            rebuilt[plan.season] = sorted([*rebuilt.get(plan.season, []), *plan.replaces])
+    return samples, rebuilt
 
 
 def show_pending(artifacts: Artifacts, plans: Sequence[SeasonPlan], pending: Collection[SeasonBlock]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack
@@ -11,7 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from h2crop_data.bounded_map import WorkerPool
+from h2crop_data.bounded_map import AbandonedWorkError, WorkerPool
 from h2crop_data.cube.marker import Marker
 from h2crop_data.cube.retraction import Retractions
 from h2crop_data.cube.writer import StoreBuilder
@@ -25,6 +26,7 @@ from h2crop_data.pipeline.engine import (
     BlockOutcome,
     BuildError,
     ReadingOutcome,
+    WorkerDiedError,
     Workers,
     changed_groups,
     open_pool,
@@ -40,6 +42,7 @@ from h2crop_data.sources.readings import ReadCounts, Reading
 from h2crop_data.sources.registry import algorithms, forget_other_builds
 from h2crop_data.sources.scratch import Scratch
 
+log = logging.getLogger(__name__)
 #: Called with what became of a block, and how many of all blocks are done.
 OnBlock = Callable[[BlockOutcome, int, int], None]
 
@@ -50,6 +53,8 @@ def ignore_outcome(outcome: BlockOutcome, done: int, total: int) -> None:
 
 #: A block of a store: its season and its number there.
 SeasonBlock = tuple[int, int]
+#: Worker processes of this machine that may die in one run.
+WORKER_DEATHS = 3
 #: Failed blocks that the text of an error names.
 FAILURES_SHOWN = 5
 
@@ -101,6 +106,8 @@ class BlockRun:
         self.already_done = self.total - self.missing
         self._built: set[SeasonBlock] = set()
         self._failed: dict[SeasonBlock, BlockOutcome] = {}
+        #: How many worker processes have died.
+        self._deaths = 0
         self._seconds: dict[str, float] = defaultdict(float)
         self._read = ReadCounts()
         #: Units whose results are used until the run ends.
@@ -120,8 +127,20 @@ class BlockRun:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._close_pool()
+
+    def _close_pool(self) -> None:
+        """Part from the workers when they have finished what they are at."""
         self._pool = None
         self._stack.close()
+
+    def abandon(self) -> None:
+        """Part from the workers at once, whatever they are at: a read may hang without end.
+
+        What threads still do is for nothing: once the store is let go it refuses what they write.
+        """
+        self._pool = None
+        self._stack.pop_all().__exit__(AbandonedWorkError, AbandonedWorkError(), None)
 
     def run_units(self) -> None:
         """Run the units of work that pending blocks need; else `build` runs those of a plan before its first block.
@@ -143,8 +162,9 @@ class BlockRun:
         """Build some of the pending blocks, in their order; gives what became of each that this run has not built yet.
 
         A block that fails does not stop the others: its outcome has the error. on_block: called with each outcome.
-        Raises StoreError where the store or the scratch folder cannot be written, BuildError where a worker process of
-        this machine died, ClusterError where the cluster was lost.
+        Where a worker process of this machine dies, others go on with the blocks that are left. Raises StoreError where
+        the store or the scratch folder cannot be written, WorkerDiedError where processes die again and again,
+        ClusterError where the cluster was lost.
         """
         unknown = [block for block in batch if block not in self._plan_of]
         if unknown:
@@ -155,9 +175,28 @@ class BlockRun:
             self._parts.uses.update(cells_in_blocks(plan, [block[1]]))
             # Its units may have failed: their results are asked for again.
             self._tasks.pop(plan.part, None)
+        outcomes: list[BlockOutcome] = []
+        while wanted:
+            try:
+                for outcome in self._outcomes_of(wanted):
+                    outcomes.append(outcome)
+                    on_block(outcome, self.done, self.total)
+            except WorkerDiedError:
+                self._deaths += 1
+                self._close_pool()
+                if self._deaths >= WORKER_DEATHS:
+                    raise
+                log.warning("a worker process died (out of memory?); new ones go on with the blocks that are left")
+            else:
+                return outcomes
+            ended = {(outcome.season, outcome.block) for outcome in outcomes}
+            wanted = [block for block in wanted if block not in ended]
+        return outcomes
+
+    def _outcomes_of(self, wanted: Sequence[SeasonBlock]) -> Iterator[BlockOutcome]:
+        """Build some blocks, noting what became of each before it is given. Raises as `build`, at the first death."""
         schedule = Schedule(self._jobs(wanted), self._parts, self._scratch, self._scratch_bytes)
-        outcomes = []
-        for outcome in run_blocks(self.builder.storage, schedule, self._scratch, self.pool) if wanted else ():
+        for outcome in run_blocks(self.builder.storage, schedule, self._scratch, self.pool):
             for step, spent in outcome.seconds.items():
                 self._seconds[step] += spent
             if isinstance(outcome, ReadingOutcome):
@@ -166,9 +205,7 @@ class BlockRun:
                 self.progress(self.done, self.total, f"blocks; {read}")
                 continue
             self._note(outcome)
-            outcomes.append(outcome)
-            on_block(outcome, self.done, self.total)
-        return outcomes
+            yield outcome
 
     @property
     def pool(self) -> WorkerPool:
@@ -182,10 +219,15 @@ class BlockRun:
         """How many blocks have been built or have failed, those of earlier runs with them."""
         return self.already_done + len(self._built) + len(self._failed)
 
+    @property
+    def failed(self) -> list[BlockOutcome]:
+        """What became of the blocks that have failed and were not built since, in order."""
+        return [self._failed[block] for block in sorted(self._failed)]
+
     def finish(self) -> BuiltBlocks:
         """What was built; parts of cells are deleted where no block is left. Raises BuildError where blocks failed."""
         if self._failed:
-            failed = [self._failed[block] for block in sorted(self._failed)]
+            failed = self.failed
             shown = "\n  ".join(
                 f"season {one.season} block {one.block}: {one.error}" for one in failed[:FAILURES_SHOWN]
             )

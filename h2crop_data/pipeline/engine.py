@@ -76,6 +76,10 @@ class BuildError(H2cropError, RuntimeError):
     failed: Sequence[BlockOutcome] = ()
 
 
+class WorkerDiedError(BuildError):
+    """The operating system ended a worker process of this machine."""
+
+
 @dataclass(frozen=True)
 class BlockOutcome:
     """What became of one block."""
@@ -197,9 +201,9 @@ def run_blocks(
         raise worker_died() from error
 
 
-def worker_died() -> BuildError:
+def worker_died() -> WorkerDiedError:
     """The error to raise where the operating system ended a worker process of this machine."""
-    return BuildError("a worker process died (out of memory? use fewer --workers)")
+    return WorkerDiedError("a worker process died (out of memory? use fewer --workers)")
 
 
 def outcome_of_lost(job: BlockTask | Reading, error: Exception) -> BlockOutcome | ReadingOutcome:

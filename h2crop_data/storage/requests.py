@@ -25,7 +25,7 @@ from obstore.exceptions import (
 )
 from obstore.store import S3Store
 
-from h2crop_data.errors import MissingFileError, StoreError
+from h2crop_data.errors import MissingFileError, StoreError, StoreOutageError
 
 if TYPE_CHECKING:
     from obstore.store import ClientConfig, RetryConfig, S3Config
@@ -189,4 +189,5 @@ def request_error(verb: str, where: str, error: Exception) -> StoreError:
         return StoreError(f"{cause}; for a server without TLS set AWS_ALLOW_HTTP=true")
     if isinstance(error, ValueError):
         return StoreError(cause)
-    return StoreError(f"{cause}; finished blocks are kept; fix it and run again")
+    kind = StoreOutageError if may_pass(error) else StoreError
+    return kind(f"{cause}; finished blocks are kept; fix it and run again")

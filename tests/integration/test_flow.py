@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+import signal
+import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import date
 from pathlib import Path
 from types import ModuleType
@@ -27,8 +30,9 @@ from tiny_region import EAST, NORTH, SOUTH, WEST, TinyRegion
 
 from h2crop_data.cube.writer import hold_store
 from h2crop_data.errors import PlanError
+from h2crop_data.flows import deadline
 from h2crop_data.flows import run as flow_run
-from h2crop_data.flows.result import TimeoutHoursError
+from h2crop_data.flows.deadline import TimeoutHoursError, alarm
 from h2crop_data.pipeline import engine
 from h2crop_data.pipeline.build import build_store
 from h2crop_data.pipeline.engine import BuildError
@@ -213,6 +217,24 @@ class TestFailedBlocks:
         assert contents(store) == contents(tmp_path / "command")
 
 
+@contextmanager
+def alarm_after(event: threading.Event) -> Iterator[None]:
+    """The alarm of a run, which rings half a second after an event."""
+    over = threading.Event()
+
+    def ring() -> None:
+        if event.wait(120) and not over.wait(0.5):
+            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGALRM)
+
+    thread = threading.Thread(target=ring, daemon=True)
+    with alarm(600):
+        thread.start()
+        try:
+            yield
+        finally:
+            over.set()
+
+
 class TestTimeouts:
     def test_no_step_is_begun_when_the_time_is_over(self, build: Any, path: str, tmp_path: Path) -> None:
         with pytest.raises(TimeoutHoursError, match="longer than timeout_hours = 1e-09; what is finished is kept"):
@@ -223,16 +245,35 @@ class TestTimeouts:
     ) -> None:
         assemble = engine.assemble_block
 
-        def slowly(task: Any) -> Any:
+        begun, never = threading.Event(), threading.Event()
+        hung: list[threading.Thread] = []
+
+        def hang(task: Any) -> Any:
             if task.block == 1:
-                time.sleep(8)
+                hung.append(threading.current_thread())
+                begun.set()
+                never.wait(300)
             return assemble(task)
 
-        monkeypatch.setattr(engine, "assemble_block", slowly)
+        monkeypatch.setattr(engine, "assemble_block", hang)
         store = tmp_path / "store"
-        state = build(path, str(store), workers=1, timeout_hours=6 / 3600, return_state=True)
-        assert (state.type.value, state.name) == ("FAILED", "TimedOut")
-        assert not (store / "zarr.json").exists()
+        try:
+            # The time is over as soon as the block hangs.
+            monkeypatch.setattr(deadline, "alarm", lambda _: alarm_after(begun))
+            state = build(path, str(store), workers=1, timeout_hours=1, return_state=True)
+            assert begun.is_set()
+            assert (state.type.value, state.name) == ("FAILED", "TimedOut")
+            # It was not waited for, and the store is free.
+            assert hung[0].is_alive()
+            assert not (store / "zarr.json").exists()
+            with hold_store(store):
+                pass
+        finally:
+            never.set()
+        # What the thread does when it wakes up is refused.
+        hung[0].join(60)
+        assert not hung[0].is_alive()
+        assert not (store / ".build/2022/000001.json").exists()
         monkeypatch.undo()
         result = build(path, str(store))
         assert result.build.release == 1

@@ -16,9 +16,14 @@ import shapely
 from PIL import Image
 from pydantic import ValidationError
 
+from h2crop_data.catalog.search import IncompleteSearchError
 from h2crop_data.errors import (
     AccountError,
+    ArchiveOutageError,
     CatalogError,
+    CatalogOutageError,
+    ClusterError,
+    H2cropError,
     HeldStoreError,
     ParcelError,
     PlanError,
@@ -26,17 +31,27 @@ from h2crop_data.errors import (
     RecipeError,
     SceneError,
     StoreError,
+    StoreOutageError,
     StoreWarning,
     UsageError,
 )
 from h2crop_data.flows import artifacts
 from h2crop_data.flows.artifacts import Artifacts, slug_of
 from h2crop_data.flows.contents import failed_rows, gaps_text
+from h2crop_data.flows.deadline import TimeoutHoursError
 from h2crop_data.flows.parameters import RunSettings, known_recipe
-from h2crop_data.flows.result import TimeoutHoursError, failed_state, may_recover, skipped_state
+from h2crop_data.flows.result import failed_state, may_recover, skipped_state
 from h2crop_data.flows.run_log import library_lines
-from h2crop_data.pipeline.engine import BlockOutcome, BuildError, Workers
+from h2crop_data.pipeline.engine import BlockOutcome, BuildError, WorkerDiedError, Workers
 from h2crop_data.report.cell_map import SPLIT_COLOURS, draw_cells
+
+
+def blocks_failed(*errors: H2cropError) -> BuildError:
+    """The error of a build whose blocks failed so."""
+    error = BuildError(f"{len(errors)} of 9 blocks failed")
+    error.failed = [BlockOutcome(2022, number, 64, 0, {}, cause) for number, cause in enumerate(errors)]
+    return error
+
 
 SECRET = "https://archive.invalid/scene.tif?sig=abc123"
 
@@ -51,6 +66,9 @@ class TestParameters:
             ({"out": "ftp://host/store"}, "a store lies in a folder or at s3://bucket/prefix"),
             ({"workers": 0}, "greater than or equal to 1"),
             ({"dask": "cluster:8786"}, "expected tcp://HOST:PORT"),
+            # What the engine does not speak.
+            ({"dask": "ws://cluster:8786"}, "expected tcp://HOST:PORT or tls://HOST:PORT"),
+            ({"dask": "ucx://cluster:8786"}, "expected tcp://HOST:PORT or tls://HOST:PORT"),
             ({"retry_seconds": [-1]}, "greater than or equal to 0"),
             ({"retry_seconds": [1] * 51}, "at most 50 items"),
             ({"timeout_hours": 0}, "greater than 0"),
@@ -84,9 +102,17 @@ class TestStates:
     @pytest.mark.parametrize(
         ("error", "again", "kind"),
         [
-            (CatalogError("HTTP 503"), True, "outage: "),
-            (ReadError("cannot read"), True, "outage: "),
+            (CatalogOutageError("HTTP 503"), True, "outage: "),
+            (ArchiveOutageError("HTTP 503"), True, "outage: "),
+            (StoreOutageError("HTTP 503"), False, "outage: "),
+            (CatalogError("no such collection (HTTP 404)"), False, ""),
+            (IncompleteSearchError("some are missing"), True, ""),
+            (ReadError("HTTP 404"), True, ""),
             (BuildError("1 of 2 blocks failed"), True, "blocks failed: "),
+            (blocks_failed(ArchiveOutageError("HTTP 503"), ReadError("HTTP 404")), True, "blocks failed: "),
+            (blocks_failed(ArchiveOutageError("HTTP 503"), ArchiveOutageError("HTTP 502")), True, "outage: "),
+            (WorkerDiedError("a worker process died"), True, "worker died: "),
+            (ClusterError("no scheduler"), False, ""),
             (TimeoutHoursError("too long"), False, "TimedOut"),
             (AccountError("no account"), False, ""),
             (SceneError("no offset"), False, ""),

@@ -203,7 +203,7 @@ def metadata_of(item: pystac.Item) -> Product:
     try:
         return parse_metadata(read_text(item.assets["metadata"].href))
     except ReadError as error:
-        raise ReadError(f"{item.id}: {error}") from error
+        raise type(error)(f"{item.id}: {error}") from error
 
 
 @dataclass(frozen=True)
