@@ -24,7 +24,7 @@ from h2crop_data.catalog.file_versions import VERSIONS
 from h2crop_data.catalog.granule_reader import GranuleReader
 from h2crop_data.errors import SceneError
 from h2crop_data.grid import geobox
-from h2crop_data.pipeline import build as building
+from h2crop_data.pipeline import block_run
 from h2crop_data.pipeline.build import build_store
 from h2crop_data.pipeline.engine import BuildError
 
@@ -241,7 +241,7 @@ def invert_classes(path: Path) -> None:
 def test_a_scene_replaced_between_masks_and_composites_fails_its_block_or_is_a_gap(
     region: TinyRegion, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
-    keep = building.keep_dates
+    keep = block_run.keep_dates
     with serving(region.folder, kind) as archive:
         region_in_archive(region, archive)
         path = region.folder / "sentinel2/july/scl.tif"
@@ -250,7 +250,7 @@ def test_a_scene_replaced_between_masks_and_composites_fails_its_block_or_is_a_g
             archive.replace(path, invert_classes)
             keep(*args)
 
-        monkeypatch.setattr(building, "keep_dates", keep_and_replace)
+        monkeypatch.setattr(block_run, "keep_dates", keep_and_replace)
         clouds = {"clouds": {**CLASSES_ALONE, "dilation": 20}}
         with pytest.raises(BuildError, match=rf"july asset scl: .*july/scl\.tif {REPLACED}"):
             build_store(region.recipe(sentinel2=clouds), tmp_path / "store", workers=1)
