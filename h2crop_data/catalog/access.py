@@ -25,13 +25,14 @@ from requests.exceptions import Timeout
 from shapely.geometry.base import BaseGeometry
 
 from h2crop_data.catalog.answers import LateAnswerError, is_passing_status
-from h2crop_data.catalog.file_access import READING_ERRORS, access_to, opened_raster, remote_pieces
+from h2crop_data.catalog.file_access import ASK_AGAIN, opened_raster, remote_pieces
+from h2crop_data.catalog.file_versions import opened_version
 from h2crop_data.catalog.item_facts import asset_of_band, first_band, offset_evidence, stated_offset
 from h2crop_data.catalog.items import acquired, finite_number
 from h2crop_data.constants import SENTINEL2_BANDS
 from h2crop_data.errors import ArchiveOutageError, ReadError, SceneError
 from h2crop_data.grid import LONLAT, to_crs
-from h2crop_data.redaction import redacted_errors, without_secrets
+from h2crop_data.redaction import without_secrets
 from h2crop_data.sentinel2.reflectance import NO_NUMBER, WRAPPED, UndecidedOffsetError, offset_of_item
 
 Result = TypeVar("Result")
@@ -82,9 +83,6 @@ GDAL_OPTIONS: dict[str, Any] = {
     # Bytes of files as they come. With as many tiles under way as the default holds, parts are dropped and asked again.
     "CPL_VSIL_CURL_CACHE_SIZE": str(64 * 2**20),
 }
-
-#: GDAL remembers that a file failed: without this, another try fails from its cache and never asks the server.
-ASK_AGAIN = {"CPL_VSIL_CURL_NON_CACHED": "/vsi"}
 
 
 def retried(read: Callable[[], Result], what: str, *, remote: bool, pauses: Sequence[float] = PAUSES) -> Result:
@@ -301,7 +299,7 @@ def load_placed(item: pystac.Item, key: str, geobox: GeoBox, resampling: Resampl
     """An asset on a pixel grid that it does not lie on, (y, x), as `as_numbers`.
 
     Raises ReadError naming the item and the file when it cannot be read, SceneError when it holds something else than
-    whole numbers of at most 16 bits, or states no CRS.
+    whole numbers of at most 16 bits, states no CRS, or is another version than was opened first.
     """
     href, what = item.assets[key].href, asset_in_words(item, key)
     with named(item, key):
@@ -534,7 +532,7 @@ def read_resampled(href: str, geobox: GeoBox, resampling: ResamplingName, scale:
 
     Unsigned numbers from WRAPPED on count as nodata: mixed with their neighbours they would look like ground.
     """
-    with opened(href) as dataset:
+    with opened_version(href, GDAL_OPTIONS) as (dataset, _):
         source = grid_of(dataset)
         form = number_format(dataset, scale)
         signed = form.is_signed
@@ -573,11 +571,9 @@ def load_warped(item: pystac.Item, key: str, geobox: GeoBox) -> NDArray[Any]:
     import odc.stac
 
     href = item.assets[key].href
-    with opened(href) as dataset:
-        form = number_format(dataset, stated_scale(item.assets[key]))
     odc.stac.configure_rio(cloud_defaults=True, **GDAL_OPTIONS)
-    access = access_to(href)
-    with redacted_errors(*READING_ERRORS), access.environment(GDAL_OPTIONS):
+    with opened_version(href, GDAL_OPTIONS) as (dataset, access):
+        form = number_format(dataset, stated_scale(item.assets[key]))
         data = odc.stac.load(
             [placed_by_its_file(item, key, geobox, access.opened)],
             bands=[key],

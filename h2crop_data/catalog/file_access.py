@@ -32,6 +32,9 @@ if TYPE_CHECKING:
 
 #: What is raised when a file is read, and may name its address.
 READING_ERRORS = (RasterioError, H2cropError, OSError)
+#: GDAL's option by which a file is opened as if it never was: GDAL remembers what it read of an address, so that a file
+#: that was replaced is read old, and that an address failed, so that another try never asks the server.
+ASK_AGAIN = {"CPL_VSIL_CURL_NON_CACHED": "/vsi"}
 #: How many times the time for the next bytes a whole file may take, without what its bytes add at the least speed, in
 #: bytes a second.
 WHOLE_ANSWER, LEAST_SPEED = 5.0, 20_000.0

@@ -8,14 +8,19 @@ from __future__ import annotations
 
 import re
 import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
+import rasterio
 import requests
 
-from h2crop_data.catalog.file_access import FileAccess, object_store
+from h2crop_data.catalog.file_access import ASK_AGAIN, READING_ERRORS, FileAccess, access_to, object_store
 from h2crop_data.errors import SceneError
+from h2crop_data.redaction import redacted_errors
 
 #: Seconds to wait for an answer.
 ANSWER_SECONDS = 10
@@ -56,12 +61,20 @@ class FileVersions:
         self._lock = threading.Lock()
         self._known: dict[str, FileVersion] = {}
         self._heeds: dict[str, bool] = {}
+        #: Files of which GDAL remembers no other version than the known one.
+        self._opened: set[str] = set()
 
     def forget(self) -> None:
         """Take files as they are from now on: another build begins."""
         with self._lock:
             self._known.clear()
             self._heeds.clear()
+            self._opened.clear()
+
+    def note_opened(self, href: str) -> None:
+        """A file was opened with what `access` gave."""
+        with self._lock:
+            self._opened.add(href)
 
     def size(self, href: str) -> int | None:
         """The bytes of a file that was opened; None where they are not known."""
@@ -77,11 +90,12 @@ class FileVersions:
         if known is None or not known.can_be_asked_for:
             self.check(href, access)
         known = self._known.get(href)
-        if known is None or not known.can_be_asked_for:
-            return access
-        condition = f"If-Match: {known.etag}"
-        headers = LINE_END.join(filter(None, [access.options.get("GDAL_HTTP_HEADERS", ""), condition]))
-        return replace(access, options={**access.options, "GDAL_HTTP_HEADERS": f"{headers}{LINE_END}"})
+        options = {**access.options, **({} if href in self._opened else ASK_AGAIN)}
+        if known is not None and known.can_be_asked_for:
+            condition = f"If-Match: {known.etag}"
+            headers = LINE_END.join(filter(None, [options.get("GDAL_HTTP_HEADERS", ""), condition]))
+            options["GDAL_HTTP_HEADERS"] = f"{headers}{LINE_END}"
+        return replace(access, options=options)
 
     def check(self, href: str, access: FileAccess) -> None:
         """Raise SceneError where a file is another than the one that was opened first."""
@@ -161,3 +175,21 @@ def object_version(href: str, access: FileAccess) -> FileVersion:
 
 #: Those of the build that runs in this process.
 VERSIONS = FileVersions()
+
+
+@contextmanager
+def opened_version(href: str, options: Mapping[str, Any]) -> Iterator[tuple[rasterio.DatasetReader, FileAccess]]:
+    """A raster of the version that was opened first in this build, and what that version is read with.
+
+    options: of GDAL. Raises SceneError where another one is there.
+    """
+    access = VERSIONS.access(href, access_to(href))
+    with redacted_errors(*READING_ERRORS), access.environment(options):
+        try:
+            with rasterio.open(access.opened) as dataset:
+                VERSIONS.note_opened(href)
+                yield dataset, access
+        except READING_ERRORS:
+            # A version that is there no more cannot be read.
+            VERSIONS.check(href, access)
+            raise

@@ -180,6 +180,7 @@ class GranuleReader:
                 with redacted_errors(*READING_ERRORS), access.environment(GDAL_OPTIONS):
                     try:
                         opened.append(OpenFile(rasterio.open(access.opened), access))
+                        VERSIONS.note_opened(href)
                     except READING_ERRORS:
                         VERSIONS.check(href, access)
                         raise

@@ -16,15 +16,17 @@ import pystac
 import pytest
 import rasterio
 from affine import Affine
+from pyproj import Transformer
 from tiny_region import CLASSES_ALONE, TinyRegion
 
 import h2crop_data
 from h2crop_data.catalog import access
+from h2crop_data.catalog.file_access import access_to
 from h2crop_data.catalog.file_versions import VERSIONS
 from h2crop_data.catalog.granule_reader import GranuleReader
 from h2crop_data.errors import SceneError
 from h2crop_data.grid import geobox
-from h2crop_data.pipeline import build as building
+from h2crop_data.pipeline import block_run
 from h2crop_data.pipeline.build import build_store
 from h2crop_data.pipeline.engine import BuildError
 
@@ -154,6 +156,19 @@ def rows_of(reader: GranuleReader, item: pystac.Item, first: int) -> set[int]:
     return set(np.unique(found).tolist())
 
 
+def resampled(reader: GranuleReader, item: pystac.Item, way: str, first: int = 0) -> set[int]:
+    """The numbers in a square of the file that is read on pixels it does not have. first: a row of it."""
+    west, north = 502_005, 5_617_445 - 10 * first
+    if way == "bilinear":
+        found = reader.read(item, "nir", geobox((west, north - 1280, west + 1280, north), 32631, 10), "bilinear")
+    else:
+        to_32 = Transformer.from_crs("EPSG:32631", "EPSG:32632", always_xy=True)
+        west, north = (round(value, -1) for value in to_32.transform(west, north))
+        found = reader.warp(item, "nir", geobox((west, north - 1280, west + 1280, north), 32632, 10), "nearest")
+    assert found is not None
+    return set(np.unique(found).tolist())
+
+
 def test_the_parts_of_a_file_that_stays_open_are_of_one_version(tmp_path: Path) -> None:
     path = tmp_path / "files/nir.tif"
     write_large(path, 1000)
@@ -181,6 +196,44 @@ def test_a_file_that_is_opened_again_is_the_same_or_refused(tmp_path: Path, kind
         VERSIONS.forget()
         with GranuleReader(1) as reader:
             assert rows_of(reader, item, 768) == {2000}
+            # What the build before has read is not taken from GDAL's memory.
+            assert rows_of(reader, item, 0) == {2000}
+            assert rows_of(reader, item, 512) == {2000}
+
+
+@pytest.mark.parametrize("kind", list(SERVERS))
+def test_the_next_build_reads_a_file_anew_whoever_opens_it_first(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "files/nir.tif"
+    write_large(path, 1000)
+    with serving(tmp_path / "files", kind) as archive:
+        item = large_item(f"{archive.url}/nir.tif")
+        with GranuleReader(1) as reader:
+            assert rows_of(reader, item, 0) == {1000}
+        archive.replace(path, lambda path: write_large(path, 2000))
+        VERSIONS.forget()
+        # One thread knows its version, and has not opened it yet when another one does.
+        VERSIONS.access(item.assets["nir"].href, access_to(item.assets["nir"].href))
+        with GranuleReader(1) as reader:
+            assert rows_of(reader, item, 0) == {2000}
+
+
+@pytest.mark.parametrize("way", ["bilinear", "other zone"])
+@pytest.mark.parametrize("kind", list(SERVERS))
+def test_what_is_resampled_is_of_the_version_that_was_opened_first(tmp_path: Path, kind: str, way: str) -> None:
+    path = tmp_path / "files/nir.tif"
+    write_large(path, 1000)
+    with serving(tmp_path / "files", kind) as archive, GranuleReader(1) as reader:
+        item = large_item(f"{archive.url}/nir.tif")
+        assert resampled(reader, item, way) == {1000}
+        archive.replace(path, lambda path: write_large(path, 2000))
+        with GranuleReader(1) as second, pytest.raises(SceneError, match=rf"large asset nir: .* {REPLACED}"):
+            resampled(second, item, way)
+        # A file that stays open in a reader is opened anew to be resampled.
+        with pytest.raises(SceneError, match=rf"large asset nir: .* {REPLACED}"):
+            resampled(reader, item, way, first=1024)
+        VERSIONS.forget()
+        with GranuleReader(1) as third:
+            assert resampled(third, item, way) == {2000}
 
 
 def test_one_more_request_a_file_and_one_a_server(tmp_path: Path) -> None:
@@ -241,7 +294,7 @@ def invert_classes(path: Path) -> None:
 def test_a_scene_replaced_between_masks_and_composites_fails_its_block_or_is_a_gap(
     region: TinyRegion, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
-    keep = building.keep_dates
+    keep = block_run.keep_dates
     with serving(region.folder, kind) as archive:
         region_in_archive(region, archive)
         path = region.folder / "sentinel2/july/scl.tif"
@@ -250,7 +303,7 @@ def test_a_scene_replaced_between_masks_and_composites_fails_its_block_or_is_a_g
             archive.replace(path, invert_classes)
             keep(*args)
 
-        monkeypatch.setattr(building, "keep_dates", keep_and_replace)
+        monkeypatch.setattr(block_run, "keep_dates", keep_and_replace)
         clouds = {"clouds": {**CLASSES_ALONE, "dilation": 20}}
         with pytest.raises(BuildError, match=rf"july asset scl: .*july/scl\.tif {REPLACED}"):
             build_store(region.recipe(sentinel2=clouds), tmp_path / "store", workers=1)
