@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import contextvars
+import hashlib
 import queue
 import re
 import threading
@@ -129,6 +130,6 @@ class Artifacts:
 
 
 def slug_of(store: str) -> str:
-    """The last two parts of a store's place, as keys of artifacts allow them."""
+    """The last two parts of a store's place, as keys of artifacts allow them, and eight digits that no other has."""
     parts = re.findall(r"[a-z0-9]+", "-".join(store.rstrip("/").split("/")[-2:]).lower())
-    return "-".join(parts) or "store"
+    return "-".join([*parts, hashlib.sha256(store.rstrip("/").encode()).hexdigest()[:8]])

@@ -12,7 +12,7 @@ from h2crop_data.flows.result import RunResult
 
 
 def end_command(state: State[RunResult]) -> None:
-    """Print the result of a run as JSON and exit as `h2crop` does: 0 done, 1 failed, 3 done with gaps.
+    """Print the result of a run as JSON and exit as `h2crop` does: 0 done, 1 failed, 3 built with gaps.
 
     A run that failed says why on standard error; its parameters are among the reasons.
     """
@@ -21,5 +21,5 @@ def end_command(state: State[RunResult]) -> None:
         sys.exit(1)
     result = state.result()
     sys.stdout.write(json.dumps(asdict(result), indent=1, ensure_ascii=False, default=str) + "\n")
-    if result.build is not None and result.build.gaps:
+    if result.outcome == "built" and result.build is not None and result.build.gaps:
         sys.exit(3)

@@ -83,6 +83,7 @@ def gaps_text(report: BuildReport | None, waiting: Sequence[str], changes: Seque
         ],
         "Changed inputs of finished blocks": changes,
         "Scenes with impossible numbers": report.impossible if report else [],
+        "Items that say something else of their files": report.differences if report else [],
     }
     sections = [f"## {title}\n\n" + "\n".join(f"- {line}" for line in lines) for title, lines in parts.items() if lines]
     return "\n\n".join(sections) or "Nothing is missing."

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -173,9 +173,9 @@ def test_a_tile_is_masked_once_however_many_blocks_lie_on_it(
     computed: list[str] = []
     keep = units.WorkFolder.keep
 
-    def noting(self: units.WorkFolder, unit: Any, result: bytes) -> Path:
-        computed.append(unit.step)
-        return keep(self, unit, result)
+    def noting(self: units.WorkFolder, name: str, result: bytes, marker: Mapping[str, Any]) -> Path:
+        computed.append(marker["step"])
+        return keep(self, name, result, marker)
 
     monkeypatch.setattr(units.WorkFolder, "keep", noting)
     store = tmp_path / "store"

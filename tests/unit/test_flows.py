@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import logging
+import re
 import threading
 import time
 import warnings
@@ -215,10 +216,14 @@ class TestArtifacts:
 
     @pytest.mark.parametrize(
         ("store", "slug"),
-        [("/data/France 2023/", "data-france-2023"), ("s3://bucket/a/b", "a-b"), ("store", "store"), ("/", "store")],
+        [("/data/France 2023/", "data-france-2023-"), ("s3://bucket/a/b", "a-b-"), ("store", "store-"), ("/", "")],
     )
     def test_keys_are_what_prefect_allows(self, store: str, slug: str) -> None:
-        assert slug_of(store) == slug
+        assert re.fullmatch(f"{slug}[0-9a-f]{{8}}", slug_of(store))
+
+    def test_two_stores_of_one_name_have_two_histories(self) -> None:
+        assert slug_of("/a/france/store") != slug_of("/b/france/store")
+        assert slug_of("/a/france/store/") == slug_of("/a/france/store")
 
 
 class TestContents:
