@@ -53,6 +53,10 @@ class PlanError(H2cropError, ValueError):
     """A plan is empty, damaged or does not fit the store it is built into."""
 
 
+class NothingToPlanError(PlanError):
+    """A season has nothing to build, or nothing more: no scene, no cell that is seen. Early in a year there may be."""
+
+
 class StoreError(H2cropError, OSError):
     """A store is missing, damaged, or held by another builder."""
 

@@ -200,10 +200,11 @@ def read_window(
     return retried(read, href, remote=is_remote(href))
 
 
-def try_file(href: str, place: BaseGeometry) -> None:
+def try_file(href: str, place: BaseGeometry | None) -> None:
     """Read what a file has of a place (longitude, latitude), or one of its tiles where that is none of it.
 
-    Of a file that is no raster all is read. Raises ReadError or SceneError where that fails.
+    place: None to do no more than open it. Of a file that is no raster all is read. Raises ReadError or SceneError
+    where that fails.
     """
     if href.lower().endswith((".xml", ".json")):
         read_text(href)
@@ -212,6 +213,8 @@ def try_file(href: str, place: BaseGeometry) -> None:
     def read() -> None:
         with opened(href) as dataset:
             grid = grid_of(dataset)
+            if place is None:
+                return
             bounds = to_crs(place, LONLAT, str(grid.crs)).bounds
             rows, columns = dataset.block_shapes[0]
             tile = Window(0, 0, min(columns, dataset.width), min(rows, dataset.height))

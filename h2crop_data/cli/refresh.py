@@ -31,7 +31,7 @@ def refresh(
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
     """Add what is new since the last run, in scenes, seasons and parcels; do nothing where nothing is new."""
-    from h2crop_data.pipeline.refresh import refresh_store
+    from h2crop_data.pipeline.refresh import FailedSeasonsError, refresh_store
 
     chosen = load_recipe(recipe)
     with progress_line(quiet=as_json) as progress:
@@ -40,18 +40,24 @@ def refresh(
             failed = f", FAILED: {outcome.error}" if outcome.error else ""
             progress(done, total, f"blocks, season {outcome.season} block {outcome.block}{failed}")
 
-        report = refresh_store(
-            chosen,
-            out,
-            changed=changed,
-            workers=chosen_workers(workers, processes, dask),
-            progress=progress,
-            on_block=on_block,
-        )
+        error = None
+        try:
+            report = refresh_store(
+                chosen,
+                out,
+                changed=changed,
+                workers=chosen_workers(workers, processes, dask),
+                progress=progress,
+                on_block=on_block,
+            )
+        except FailedSeasonsError as failed:
+            report, error = failed.report, failed
     if as_json:
         print_json(asdict(report))
     else:
         show_refresh(report)
+    if error is not None:
+        raise error
     if report.gaps:
         raise typer.Exit(Exit.GAPS)
 
@@ -59,7 +65,8 @@ def refresh(
 def show_refresh(report: RefreshReport) -> None:
     """What is new, what changed and what waits."""
     if report.nothing_new:
-        say(f"{report.store}: nothing new; release {report.release} is as it was")
+        release = f"release {report.release} is as it was" if report.release else "there is no release yet"
+        say(f"{report.store}: nothing new; {release}")
     else:
         seasons = sorted({*report.new_samples, *report.rebuilt})
         parts = [

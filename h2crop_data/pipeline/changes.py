@@ -21,6 +21,7 @@ from h2crop_data.pipeline.planning import (
     with_source_columns,
 )
 from h2crop_data.pipeline.survey import Survey
+from h2crop_data.progress import Progress, silent
 from h2crop_data.recipe.model import Recipe
 from h2crop_data.sources.changes import ChangeKind, InputChange
 from h2crop_data.sources.registry import sources_of, used_sources
@@ -91,7 +92,13 @@ class SeasonChanges:
 
 
 def find_changes(
-    own: Sequence[SeasonPlan], survey: Survey, gone: Collection[int], files: Storage, *, probe: bool
+    own: Sequence[SeasonPlan],
+    survey: Survey,
+    gone: Collection[int],
+    files: Storage,
+    *,
+    probe: bool,
+    progress: Progress = silent,
 ) -> SeasonChanges:
     """Which blocks of a season's plans would come out differently today.
 
@@ -108,7 +115,7 @@ def find_changes(
         of_plan = changed_blocks(plan, comparable, survey)
         rest = comparable - {one.block for one in of_plan}
         lacking = {block: scenes for block, scenes in unread.items() if block in rest}
-        of_plan += unread_blocks(plan, lacking, survey, probe=probe)
+        of_plan += unread_blocks(plan, lacking, survey, probe=probe, progress=progress)
         lost = lost_samples(plan, survey)
         changed += [one if one.block not in lost else replace(one, kept=lost[one.block]) for one in of_plan]
     return SeasonChanges(sorted(changed, key=lambda one: one.block), not_compared)
@@ -197,7 +204,12 @@ def unread_scenes(files: Storage, own: Sequence[SeasonPlan]) -> dict[int, dict[s
 
 
 def unread_blocks(
-    plan: SeasonPlan, lacking: Mapping[int, Mapping[str, set[str]]], survey: Survey, *, probe: bool
+    plan: SeasonPlan,
+    lacking: Mapping[int, Mapping[str, set[str]]],
+    survey: Survey,
+    *,
+    probe: bool,
+    progress: Progress = silent,
 ) -> list[ChangedBlock]:
     """Blocks of a plan that lack scenes which could not be read when they were built; the inputs are as before.
 
@@ -205,18 +217,20 @@ def unread_blocks(
     read is kept.
     """
     planned = PlannedBlocks(plan)
+    blocks = sorted(lacking)
+    scenes = [set().union(*lacking[block].values()) for block in blocks]
+    tried = [dict.fromkeys(sorted(names), "it is not used any more" if probe else "") for names in scenes]
+    if probe:
+        asked = [(names, planned.block(block).place) for block, names in zip(blocks, scenes, strict=True)]
+        for source, settings in used_sources(survey.recipe):
+            found = source.unreadable(settings, survey.pinned[source.name], asked, progress)
+            tried = [{**known, **of_source} for known, of_source in zip(tried, found, strict=True)]
     changed = []
-    for block, by_source in sorted(lacking.items()):
-        causes = {name: (InputChange("unread", tuple(sorted(scenes))),) for name, scenes in by_source.items()}
+    for block, of_block in zip(blocks, tried, strict=True):
+        causes = {name: (InputChange("unread", tuple(sorted(lost))),) for name, lost in lacking[block].items()}
         kept = ""
-        if probe:
-            scenes = set().union(*by_source.values())
-            tried: dict[str, str] = dict.fromkeys(sorted(scenes), "it is not used any more")
-            for source, settings in used_sources(survey.recipe):
-                pinned = survey.pinned[source.name]
-                tried |= source.unreadable(settings, pinned, scenes, planned.block(block).place)
-            if all(tried.values()):
-                kept = "; ".join(f"{scene}: {reason}" for scene, reason in list(tried.items())[:NAMED])
+        if all(of_block.values()):
+            kept = "; ".join(f"{scene}: {reason}" for scene, reason in list(of_block.items())[:NAMED])
         changed.append(ChangedBlock(plan.season, block, (), causes, kept))
     return changed
 

@@ -122,7 +122,7 @@ def extend_season(
     survey = survey_season(recipe, season, known, work, progress)
     # What is not finished is built as it was planned.
     aside = gone.keys() | unfinished_blocks(files, own)
-    found = find_changes(own, survey, aside, files, probe=changed == "rebuild")
+    found = find_changes(own, survey, aside, files, probe=changed == "rebuild", progress=progress)
     replaced: dict[int, str] = {}
     if changed == "rebuild" and any(not one.kept for one in found.changed):
         replaced = found.rebuilt(built_together(own, survey, aside))

@@ -21,7 +21,7 @@ from shapely.geometry.base import BaseGeometry
 from h2crop_data.bounded_map import WorkerPool
 from h2crop_data.constants import NONE
 from h2crop_data.cube.columns import in_declared_order, with_nullable_integers
-from h2crop_data.errors import PlanError
+from h2crop_data.errors import NothingToPlanError
 from h2crop_data.grid import LONLAT, Cell, blocks_of_cells
 from h2crop_data.pipeline.plan import SeasonPlan, row_dictionaries
 from h2crop_data.pipeline.seasons import check_season, planning_date, today_utc
@@ -34,7 +34,7 @@ from h2crop_data.sources.source import Candidate, PlannedBlock, Reference, Sourc
 from h2crop_data.sources.units import Unit, hashed_ids
 
 
-class NothingNewError(PlanError):
+class NothingNewError(NothingToPlanError):
     """A store has every sample of a recipe."""
 
 

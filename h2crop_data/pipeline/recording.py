@@ -41,6 +41,8 @@ class RecordedPlans:
     new_samples: dict[int, int] = field(default_factory=dict)
     #: By season, the blocks of the store whose samples this run planned anew.
     rebuilt: dict[int, list[int]] = field(default_factory=dict)
+    #: Seasons that could not be planned, each with the error; what was kept of them before is built all the same.
+    failed_seasons: dict[int, str] = field(default_factory=dict)
 
     @property
     def nothing_new(self) -> bool:

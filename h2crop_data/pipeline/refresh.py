@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from datetime import date
 from pathlib import Path
 
 from h2crop_data.cube.release_numbers import current_attributes
 from h2crop_data.cube.writer import StoreBuilder, hold_store
-from h2crop_data.errors import PlanError
+from h2crop_data.errors import (
+    AccountError,
+    CatalogError,
+    ClusterError,
+    H2cropError,
+    NothingToPlanError,
+    PlanError,
+    RecipeError,
+    StoreError,
+)
 from h2crop_data.pipeline.block_run import OnBlock, build_blocks, ignore_outcome
 from h2crop_data.pipeline.changes import Changed
-from h2crop_data.pipeline.engine import Workers
+from h2crop_data.pipeline.engine import BuildError, Workers
 from h2crop_data.pipeline.extension import kept_plans
 from h2crop_data.pipeline.recording import (
     RecordedPlans,
@@ -21,7 +31,7 @@ from h2crop_data.pipeline.recording import (
     plan_season,
     record_plan,
 )
-from h2crop_data.pipeline.sealing import seal_store
+from h2crop_data.pipeline.sealing import NothingFinishedError, seal_store
 from h2crop_data.pipeline.seasons import is_complete, today_utc, why_not_yet
 from h2crop_data.progress import Progress, silent
 from h2crop_data.recipe.model import Recipe
@@ -37,7 +47,7 @@ class RefreshReport:
     new_samples: by season, samples that the store did not have. rebuilt: by season, blocks whose samples were built
     anew. waiting: seasons that cannot be built yet, with the reason. changes: inputs of finished blocks that are others
     now, and what became of it or can be done. built: blocks built by this run. gaps: scenes that could not be read and
-    were left out, as the recipe allows.
+    were left out, as the recipe allows. failed_seasons: seasons that could not be planned, with the error.
     """
 
     store: str
@@ -49,6 +59,26 @@ class RefreshReport:
     changes: list[str]
     built: int
     gaps: list[str]
+    failed_seasons: dict[int, str] = field(default_factory=dict)
+
+
+class FailedSeasonsError(PlanError):
+    """Seasons that could not be planned; all others were built and released."""
+
+    def __init__(self, report: RefreshReport) -> None:
+        super().__init__(seasons_in_words(report.failed_seasons))
+        #: What was done.
+        self.report = report
+
+
+#: Errors in planning a season that other seasons have as well, or that end the run.
+OF_ALL_SEASONS = (AccountError, CatalogError, ClusterError, RecipeError, StoreError)
+
+
+def seasons_in_words(failed: Mapping[int, str]) -> str:
+    """The seasons that could not be planned, each with the error."""
+    lines = [f"season {season} could not be planned: {error}" for season, error in failed.items()]
+    return "\n".join([*lines, "The other seasons are up to date; fix the cause and run the same command again."])
 
 
 def refresh_store(
@@ -64,7 +94,8 @@ def refresh_store(
     """Search what is new since the last run, build only that, and make a release; nothing where nothing is new.
 
     Finishes what an interrupted run left. changed, today: as for `refresh_plans`; the others as for `build_store`.
-    Raises as `build_store` does. Whatever is finished is kept in every case.
+    A season that cannot be planned stops no other. Raises FailedSeasonsError in the end where there are such, else as
+    `build_store` does. Whatever is finished is kept in every case.
     """
     workers = Workers.of(workers)
     with hold_store(store) as builder:
@@ -72,13 +103,22 @@ def refresh_store(
         planned = refresh_plans(builder, recipe, changed=changed, today=today, progress=progress)
         built, gaps, release = 0, list[str](), before
         if planned.plans:
-            built = build_blocks(builder, planned.plans, workers, on_block, progress=progress).built
+            try:
+                built = build_blocks(builder, planned.plans, workers, on_block, progress=progress).built
+            except BuildError as error:
+                if planned.failed_seasons:
+                    error.args = (f"{error}\n{seasons_in_words(planned.failed_seasons)}",)
+                raise
             # Plans hold a country's parcels: they are let go before sealing reads its own.
             planned = replace(planned, plans=[])
-            sealed = seal_store(builder, workers, progress)
-            release = sealed.number
-            gaps = sorted({scene for season in sealed.seasons.values() for scene in season.faults.get("gaps", [])})
-        return RefreshReport(
+            try:
+                sealed = seal_store(builder, workers, progress)
+                release = sealed.number
+                gaps = sorted({scene for season in sealed.seasons.values() for scene in season.faults.get("gaps", [])})
+            except NothingFinishedError:
+                # Of everything that was planned so far nothing will be built.
+                pass
+        report = RefreshReport(
             store=str(store),
             release=release,
             nothing_new=planned.nothing_new and not built and release == before,
@@ -88,7 +128,11 @@ def refresh_store(
             changes=planned.changes,
             built=built,
             gaps=gaps,
+            failed_seasons=planned.failed_seasons,
         )
+    if report.failed_seasons:
+        raise FailedSeasonsError(report)
+    return report
 
 
 def newest_release(builder: StoreBuilder) -> int:
@@ -108,9 +152,11 @@ def refresh_plans(
     """The plans of all seasons of a recipe, with what is new since the last run; kept in the store.
 
     Seasons that the store has are searched again. Those it lacks are planned once they can be built and the files of
-    their year are there; until then they wait, with the reason. Samples of blocks that were retracted stay out.
+    their year are there; until then they wait, with the reason. A season that cannot be planned for a reason of its own
+    is listed with the error. Samples of blocks that were retracted stay out.
     changed: whether finished blocks whose inputs are others today are listed, or planned anew. today: a date in UTC.
-    Raises PlanError as planning does, StoreError where the record of what was retracted is lost.
+    Raises what stops all seasons: RecipeError, CatalogError, AccountError, PlanError for a store that cannot grow,
+    StoreError where the record of what was retracted is lost.
     """
     check_growable(builder)
     day = today or today_utc()
@@ -120,6 +166,7 @@ def refresh_plans(
     waiting: list[str] = []
     new_samples: dict[int, int] = {}
     rebuilt: dict[int, list[int]] = {}
+    failed: dict[int, str] = {}
     for season in seasons:
         begun = any(plan.season == season for plan in plans)
         reason = why_not_yet(recipe, season, day) or ("" if begun else "; ".join(missing_files(recipe, season)))
@@ -130,15 +177,19 @@ def refresh_plans(
             found = plan_season(
                 builder, recipe, season, plans, changed=changed, today=day, bring_back=False, progress=progress
             )
-        except PlanError as error:
-            if begun or is_complete(season, day):
-                raise
+            plan = None if found.plan is None else record_plan(builder, plans, found.plan)
+        except OF_ALL_SEASONS:
+            raise
+        except H2cropError as error:
             # Early in a year there is nothing to build yet.
-            waiting.append(f"season {season}: {error}")
+            if isinstance(error, NothingToPlanError) and not begun and not is_complete(season, day):
+                waiting.append(f"season {season}: {error}")
+            else:
+                failed[season] = str(error)
             continue
         changes += changes_of(recipe, found, builder.location, changed)
-        if found.plan is not None:
-            plans.append(record_plan(builder, plans, found.plan))
+        if found.plan is not None and plan is not None:
+            plans.append(plan)
             new_samples[season], rebuilt[season] = found.new_samples, sorted(found.plan.replaces)
     wanted = sorted(
         (plan for plan in plans if plan.season in seasons), key=lambda plan: (plan.season, plan.first_block)
@@ -150,6 +201,7 @@ def refresh_plans(
         waiting,
         {season: samples for season, samples in new_samples.items() if samples},
         {season: blocks for season, blocks in rebuilt.items() if blocks},
+        failed,
     )
 
 

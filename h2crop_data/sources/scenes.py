@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, date, datetime
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -16,17 +16,21 @@ import shapely
 from shapely.geometry import shape
 from shapely.geometry.base import BaseGeometry
 
+from h2crop_data.bounded_map import in_order
 from h2crop_data.catalog.access import is_remote, try_file
 from h2crop_data.catalog.acquisitions import catalogs_before
 from h2crop_data.catalog.inventory import items_from_parquet, items_to_parquet
 from h2crop_data.catalog.item_facts import baseline
 from h2crop_data.catalog.items import acquired, acquired_if_stated, shared_id
 from h2crop_data.cube.retraction import SCENE_REASON
-from h2crop_data.errors import H2cropError
+from h2crop_data.errors import ReadError, SceneError
+from h2crop_data.progress import Progress, silent
 from h2crop_data.sources.changes import ChangeKind, InputChange
 
 #: Seconds to open and read one asset over one block: from a local disk, and from an object store, one after the other.
 SECONDS_A_READ = {False: 0.003, True: 0.35}
+#: Files that could not be read are tried so many at a time.
+FILES_TRIED = 8
 
 
 @dataclass(frozen=True)
@@ -202,17 +206,40 @@ def item_changes(
     return [InputChange(kind, tuple(found[kind])) for kind in kinds if found[kind]]
 
 
-def unreadable_items(items: Iterable[pystac.Item], place: BaseGeometry) -> dict[str, str]:
-    """For some items why their files cannot be read over a place (longitude, latitude); empty text where they can."""
-    found = {}
-    for item in items:
-        try:
-            for asset in item.assets.values():
-                try_file(asset.href, place)
-            found[item.id] = ""
-        except H2cropError as error:
-            found[item.id] = str(error)
+def unreadable_items(
+    asked: Sequence[tuple[Sequence[pystac.Item], BaseGeometry]], progress: Progress = silent
+) -> list[dict[str, str]]:
+    """For items over places (longitude, latitude), place by place, why their files cannot be read there.
+
+    Empty text where they can. Items that cannot be opened at all are not tried again place by place. Raises
+    AccountError where an archive wants an account.
+    """
+    distinct = list({item.id: item for items, _ in asked for item in items}.values())
+    closed: dict[str, str] = {}
+    opened = in_order(partial(why_unreadable, place=None), distinct, FILES_TRIED)
+    for done, (item, reason) in enumerate(zip(distinct, opened, strict=True), 1):
+        closed[item.id] = reason
+        progress(done, len(distinct), "scenes that could not be read: opening their files")
+
+    def try_over(task: tuple[Sequence[pystac.Item], BaseGeometry]) -> dict[str, str]:
+        items, place = task
+        return {item.id: closed[item.id] or why_unreadable(item, place) for item in items}
+
+    found = []
+    for done, of_place in enumerate(in_order(try_over, asked, FILES_TRIED), 1):
+        found.append(of_place)
+        progress(done, len(asked), "scenes that could not be read: reading them over blocks")
     return found
+
+
+def why_unreadable(item: pystac.Item, place: BaseGeometry | None) -> str:
+    """Why a file of an item cannot be read over a place, or not opened where there is none; empty where all can."""
+    try:
+        for asset in item.assets.values():
+            try_file(asset.href, place)
+    except (ReadError, SceneError) as error:
+        return str(error)
+    return ""
 
 
 def scenes_table(scenes: list[SceneDecision]) -> pd.DataFrame:

@@ -35,7 +35,7 @@ from shapely.geometry.base import BaseGeometry
 from h2crop_data.cube.schema import SourceFormat
 from h2crop_data.datasheet.words import SourceWords
 from h2crop_data.grid import Cell, CellRule, ProcessingTile
-from h2crop_data.progress import Progress
+from h2crop_data.progress import Progress, silent
 from h2crop_data.recipe.model import Section, Split
 from h2crop_data.sources.changes import InputChange
 from h2crop_data.sources.readings import ReadCounts, Reading, ToRead
@@ -323,12 +323,18 @@ class Source(ABC):
         """What of its scenes or content for a block differs, beside its settings and its algorithm."""
         return []
 
-    def unreadable(self, settings: Any, pinned: Any, scenes: Collection[str], place: BaseGeometry) -> dict[str, str]:
-        """Of some scenes those that it pinned: why they cannot be read over a place (longitude, latitude) now.
+    def unreadable(
+        self,
+        settings: Any,
+        pinned: Any,
+        asked: Sequence[tuple[Collection[str], BaseGeometry]],
+        progress: Progress = silent,
+    ) -> list[dict[str, str]]:
+        """For scenes over places (longitude, latitude), place by place: why those it pinned cannot be read there now.
 
         Empty text for a scene whose files can be read.
         """
-        return {}
+        return [{} for _ in asked]
 
     def missing_files(self, settings: Any, season: int, locate: Callable[[str], Path]) -> list[str]:
         """Files of a season's year that are not there yet, in words; those without a year in their path are none."""

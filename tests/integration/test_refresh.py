@@ -20,7 +20,7 @@ from h2crop_data.errors import PlanError
 from h2crop_data.pipeline.build import build_store
 from h2crop_data.pipeline.plan import load_plans
 from h2crop_data.pipeline.planning import make_plan
-from h2crop_data.pipeline.refresh import refresh_store
+from h2crop_data.pipeline.refresh import FailedSeasonsError, refresh_store
 from h2crop_data.pipeline.seasons import is_complete, missing_months, why_not_yet
 from h2crop_data.recipe.model import load_recipe
 
@@ -124,6 +124,8 @@ def test_a_season_waits_for_the_prior_of_its_year_too(begun: TinyRegion, tmp_pat
     recipe = begun.recipe(seasons=[2022])
     kept = prior.read_bytes()
     prior.unlink()
+    shown = asked(str(begun.folder / "recipe.yaml"), "--out", str(store))
+    assert "nothing new; there is no release yet" in " ".join(shown.stderr.split())
     report = refresh_store(recipe, store, workers=1)
     assert (report.release, report.nothing_new) == (0, True)
     assert report.waiting == [f"season 2022: parcels of the year before: {prior} is not there"]
@@ -205,6 +207,49 @@ def test_a_season_of_which_there_is_nothing_yet_waits(begun: TinyRegion, tmp_pat
     # Of a complete season that is an error.
     with pytest.raises(PlanError, match="2023: no EnMAP scene gives a cell"):
         refresh_store(recipe, store, workers=1, today=date(2024, 2, 1))
+
+
+def test_an_error_in_one_season_stops_no_other(begun: TinyRegion, tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    begun.add_sentinel2("S2_2023_3", "2023-03-05T10:50:00Z", 950)
+    begun.add_enmap(1, "20230524T104526")
+    begun.write_parcels(2023, FIELDS)
+    file = begun.folder / "RPG_2023.gpkg"
+    whole = file.read_bytes()
+    file.write_bytes(whole[:5000])
+    years = {"season": [source_of_years([2021, 2022, 2023])]}
+    recipe = begun.recipe(seasons=[2022, 2023], parcels=years)
+    shown = CliRunner().invoke(
+        app, ["refresh", str(begun.folder / "recipe.yaml"), "--out", str(store), "--workers", "1", "--json"]
+    )
+    assert shown.exit_code == 1
+    report = json.loads(shown.stdout)
+    assert (report["release"], report["new_samples"], list(report["failed_seasons"])) == (1, {"2022": 4}, ["2023"])
+    assert "RPG_2023.gpkg" in report["failed_seasons"]["2023"]
+    assert isinstance(shown.exception, FailedSeasonsError)
+    # The next run says so again, although nothing else is new, and what is new in the other season is built.
+    begun.add_enmap(1, "20220901T104526", value=3000, datatake=2000)
+    recipe = begun.recipe(seasons=[2022, 2023], parcels=years)
+    with pytest.raises(FailedSeasonsError, match=r"season 2023 could not be planned: .*RPG_2023") as caught:
+        refresh_store(recipe, store, workers=1)
+    assert (caught.value.report.release, caught.value.report.new_samples) == (2, {2022: 4})
+    file.write_bytes(whole)
+    report = refresh_store(recipe, store, workers=1)
+    assert (report.release, report.new_samples, report.failed_seasons) == (3, {2023: 4}, {})
+
+
+def test_only_a_season_of_which_there_is_nothing_waits_in_its_year(begun: TinyRegion, tmp_path: Path) -> None:
+    """Before its end a season's other errors are errors too."""
+    store = tmp_path / "store"
+    begun.add_sentinel2("S2_2023_3", "2023-03-05T10:50:00Z", 950)
+    begun.add_enmap(1, "20230524T104526")
+    begun.write_parcels(2023, [((WEST - 5000, SOUTH, WEST - 4800, SOUTH + 200), "BTH")])
+    years = {"season": [source_of_years([2021, 2022, 2023])]}
+    recipe = begun.recipe(seasons=[2022, 2023], in_season=True, parcels=years)
+    with pytest.raises(FailedSeasonsError) as caught:
+        refresh_store(recipe, store, workers=1, today=date(2023, 8, 1))
+    assert list(caught.value.report.failed_seasons) == [2023]
+    assert (caught.value.report.waiting, caught.value.report.release) == ([], 1)
 
 
 def refresh_child(recipe: Path, store: Path, fatal: str) -> None:

@@ -15,7 +15,7 @@ from h2crop_data.catalog.item_facts import (
     first_products,
 )
 from h2crop_data.catalog.items import identity, updated
-from h2crop_data.errors import H2cropError, PlanError, SceneError
+from h2crop_data.errors import H2cropError, NothingToPlanError, SceneError
 from h2crop_data.grid import LONLAT, Cell, cells_of_area, to_crs
 from h2crop_data.progress import silent
 from h2crop_data.recipe.catalogs import catalogs_in_order
@@ -117,7 +117,7 @@ def choose_enmap(source: EnmapSettings, request: Request) -> Observed:
     chosen = [candidate for _, _, candidate in sorted(best.values(), key=lambda one: (one[1], one[2].cell))]
     decisions = sorted(with_catalogs(decisions, listed.served), key=lambda one: one.id)
     if not chosen:
-        raise PlanError(f"{request.season}: no EnMAP scene gives a cell. {why_none(decisions)}")
+        raise NothingToPlanError(f"{request.season}: no EnMAP scene gives a cell. {why_none(decisions)}")
     used = {name for _, name, _ in best.values()}
     pinned = EnmapScenes(
         [usable[name] for name in sorted(used)], {name: facts[name] for name in sorted(used)}, notes=tuple(listed.notes)

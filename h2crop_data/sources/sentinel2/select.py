@@ -11,7 +11,7 @@ from shapely.geometry.base import BaseGeometry
 from h2crop_data.catalog.expected_acquisitions import acquisition_series
 from h2crop_data.catalog.item_facts import asset_of_band, datastrip_asset, is_jpeg2000, sentinel2_asset
 from h2crop_data.catalog.items import number_of
-from h2crop_data.errors import PlanError, SceneError
+from h2crop_data.errors import NothingToPlanError, PlanError, SceneError
 from h2crop_data.recipe.catalogs import none_found
 from h2crop_data.recipe.model import Sentinel2Settings
 from h2crop_data.sentinel2.offset_evidence import NO_GROUND_SEEN, PixelVerdict
@@ -77,7 +77,7 @@ def choose_sentinel2(
     found = find_scenes(source, request, places, "Sentinel-2")
     if found.is_empty:
         named = "".join(f"\n  {line}" for line in found.unplaced[:5])
-        raise PlanError(
+        raise NothingToPlanError(
             f"{none_found(source)} over the cells in {request.season}; "
             f"check sentinel2.catalog and sentinel2.collection{named}"
         )

@@ -18,6 +18,7 @@ from h2crop_data.catalog.items import acquired
 from h2crop_data.constants import MONTHS
 from h2crop_data.cube.schema import SourceFormat
 from h2crop_data.grid import Cell, ProcessingTile, tiles_of
+from h2crop_data.progress import Progress, silent
 from h2crop_data.recipe.model import Sentinel2Settings
 from h2crop_data.sources.changes import InputChange
 from h2crop_data.sources.readings import ReadCounts, Reading, ToRead
@@ -125,10 +126,16 @@ class Sentinel2(Source):
         return changes if changes or not decided else [InputChange("reprocessed", tuple(decided))]
 
     def unreadable(
-        self, settings: Sentinel2Settings, pinned: Sentinel2Scenes, scenes: Collection[str], place: BaseGeometry
-    ) -> dict[str, str]:
-        items = [item for item in (*pinned.items, *pinned.l1c) if item.id in scenes]
-        return unreadable_items(items, place)
+        self,
+        settings: Sentinel2Settings,
+        pinned: Sentinel2Scenes,
+        asked: Sequence[tuple[Collection[str], BaseGeometry]],
+        progress: Progress = silent,
+    ) -> list[dict[str, str]]:
+        items = {item.id: item for item in (*pinned.items, *pinned.l1c)}
+        return unreadable_items(
+            [([items[name] for name in sorted(scenes) if name in items], place) for scenes, place in asked], progress
+        )
 
     def files(self, pinned: Sentinel2Scenes) -> dict[str, bytes]:
         return {**pinned.files(self.name), **PinnedItems(pinned.l1c).files(L1C_FILE)}
