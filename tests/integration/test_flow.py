@@ -17,9 +17,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import date
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
+import pandas as pd
 import pytest
 from dask_cluster import dask_cluster
 from prefect.client.orchestration import get_client
@@ -435,3 +436,19 @@ class TestRefresh:
         assert (state.type.value, state.name) == ("COMPLETED", "Skipped")
         assert "is held by another builder (process " in (state.message or "")
         assert state.result().outcome == "skipped"
+
+
+def test_what_a_run_planned_is_told_also_of_a_try_that_failed_later() -> None:
+    """The first try kept the part 2022-000002 and failed at the next season: the second finds it among the plans."""
+
+    def part(name: str, samples: list[str], replaces: list[int]) -> Any:
+        return SimpleNamespace(
+            season=int(name[:4]),
+            part=name,
+            samples=pd.DataFrame({"sample": samples}),
+            replaces=dict.fromkeys(replaces, "other inputs"),
+        )
+
+    plans = [part("2022", ["a", "b"], []), part("2022-000002", ["b", "c", "d"], [1]), part("2023", ["e"], [])]
+    assert flow_run.new_in_plans(plans, [".build/plan/2022/"]) == ({2022: 2, 2023: 1}, {2022: [1]})
+    assert flow_run.new_in_plans(plans, [f".build/plan/{plan.part}/" for plan in plans]) == ({}, {})
