@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+import json
+import multiprocessing
+import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections import Counter
@@ -12,10 +17,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import date
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
+import pandas as pd
 import pytest
+from dask_cluster import dask_cluster
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import (
     ArtifactFilter,
@@ -27,17 +34,20 @@ from prefect.exceptions import ParameterTypeError
 from prefect.states import State
 from prefect.testing.utilities import prefect_test_harness
 from tiny_region import EAST, NORTH, SOUTH, WEST, TinyRegion
+from web_server import served
 
+from h2crop_data.bounded_map import WorkerPool
+from h2crop_data.catalog import access
 from h2crop_data.cube.writer import hold_store
 from h2crop_data.errors import PlanError
 from h2crop_data.flows import deadline
 from h2crop_data.flows import run as flow_run
 from h2crop_data.flows.deadline import TimeoutHoursError, alarm
-from h2crop_data.pipeline import engine
+from h2crop_data.pipeline import block_run, engine
 from h2crop_data.pipeline.build import build_store
 from h2crop_data.pipeline.engine import BuildError
 from h2crop_data.pipeline.recording import recorded_plans
-from h2crop_data.recipe.model import Recipe
+from h2crop_data.recipe.model import Recipe, load_recipe
 from h2crop_data.validation.findings import error as error_finding
 from h2crop_data.validation.validate import Validation
 
@@ -216,6 +226,108 @@ class TestFailedBlocks:
         build_store(path, tmp_path / "command")
         assert contents(store) == contents(tmp_path / "command")
 
+    def test_they_are_listed_also_where_the_time_is_over(
+        self, build: Any, path: str, damaged: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        read = flow_run.Steps.wait
+
+        def be_late(steps: flow_run.Steps, *arguments: Any) -> bool:
+            monkeypatch.setattr(steps.deadline, "_end", 0.0)
+            return read(steps, *arguments)
+
+        monkeypatch.setattr(flow_run.Steps, "wait", be_late)
+        state = build(path, str(tmp_path / "store"), timeout_hours=1, return_state=True)
+        assert state.name == "TimedOut"
+        assert artifact_of(state, "failed").count("ReadError") == 2
+
+    def test_a_pause_longer_than_the_time_left_is_not_begun(
+        self, build: Any, path: str, damaged: tuple[Path, Path], tmp_path: Path
+    ) -> None:
+        store = str(tmp_path / "store")
+        state = build(path, store, retry_seconds=[7200], timeout_hours=1, return_state=True)
+        assert (state.name, (state.message or "")[:15]) == ("Failed", "blocks failed: ")
+        assert tasks_of(state)["failed blocks again"] == 0
+
+
+def test_an_archive_that_is_down_while_blocks_are_read_is_an_outage(
+    build: Any, region: TinyRegion, recipe: Recipe, path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A second try asks the server again, where GDAL would remember.
+    monkeypatch.setitem(access.retried.__kwdefaults__, "pauses", (0.01,))
+    monkeypatch.setitem(access.GDAL_OPTIONS, "GDAL_HTTP_MAX_RETRY", "0")
+    store = tmp_path / "store"
+    with served(region.folder) as (url, _):
+        for item in region.sentinel2:
+            for asset in item["assets"].values():
+                asset["href"] = f"{url}/{asset['href']}"
+        region.recipe()
+        with hold_store(store) as builder:
+            recorded_plans(builder, load_recipe(path))
+    # Nobody answers at its address any more.
+    state = build(path, str(store), retry_seconds=[0], return_state=True)
+    assert state.name == "Failed"
+    assert (state.message or "").startswith("outage: 2 of 2 blocks failed"), state.message
+    assert "the next run goes on" in (state.message or "")
+    assert tasks_of(state)["failed blocks again"] == 1
+    assert artifact_of(state, "failed").count("ArchiveOutageError") == 2
+
+
+def test_a_worker_process_that_dies_is_replaced(
+    build: Any, recipe: Recipe, path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed while it is at its first task; the block it was at is built by another."""
+    opened, killed = block_run.open_pool, list[int]()
+
+    @contextmanager
+    def deadly(*arguments: Any) -> Iterator[WorkerPool]:
+        with opened(*arguments) as pool:
+            if not killed:
+                pool.executor.submit(time.sleep, 60)
+                (process,) = multiprocessing.active_children()
+                killed.append(process.pid or 0)
+                process.kill()
+            yield pool
+
+    monkeypatch.setattr(block_run, "open_pool", deadly)
+    result = build(path, str(tmp_path / "store"), workers=1, processes=True)
+    assert len(killed) == 1
+    assert (result.build.built, result.build.release) == (2, 1)
+    monkeypatch.undo()
+    build_store(recipe, tmp_path / "command")
+    assert contents(tmp_path / "store") == contents(tmp_path / "command")
+
+
+def test_a_cluster_builds_the_same_bytes(build: Any, recipe: Recipe, path: str, tmp_path: Path) -> None:
+    with dask_cluster(tmp_path / "cluster", workers=1) as cluster:
+        result = build(path, str(tmp_path / "flow"), dask=cluster.address)
+        assert (result.build.built, result.build.release) == (2, 1)
+    build_store(recipe, tmp_path / "command")
+    assert contents(tmp_path / "flow") == contents(tmp_path / "command")
+
+
+@pytest.mark.parametrize("name", ["build", "refresh"])
+def test_a_file_of_flows_runs_without_a_server(name: str, path: str, tmp_path: Path) -> None:
+    """Prefect brings a server of its own for the run; the exit code is that of the command."""
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("PREFECT_")}
+    environment |= {
+        "PREFECT_HOME": str(tmp_path / "prefect"),
+        "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "PYTHONPATH": str(FLOWS.parent),
+    }
+
+    def run(recipe: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, str(FLOWS / f"{name}.py"), recipe, "--out", str(tmp_path / "store")]
+        return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240, check=False)
+
+    done = run(path)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["build"]["release"] == 1
+    failed = run(str(tmp_path / "none.yaml"))
+    assert failed.returncode == 1, failed.stderr
+    assert "no recipe file none.yaml" in failed.stderr or f"no recipe file {tmp_path}/none.yaml" in failed.stderr
+    assert "Traceback" not in failed.stderr.splitlines()[-1]
+
 
 @contextmanager
 def alarm_after(event: threading.Event) -> Iterator[None]:
@@ -324,3 +436,19 @@ class TestRefresh:
         assert (state.type.value, state.name) == ("COMPLETED", "Skipped")
         assert "is held by another builder (process " in (state.message or "")
         assert state.result().outcome == "skipped"
+
+
+def test_what_a_run_planned_is_told_also_of_a_try_that_failed_later() -> None:
+    """The first try kept the part 2022-000002 and failed at the next season: the second finds it among the plans."""
+
+    def part(name: str, samples: list[str], replaces: list[int]) -> Any:
+        return SimpleNamespace(
+            season=int(name[:4]),
+            part=name,
+            samples=pd.DataFrame({"sample": samples}),
+            replaces=dict.fromkeys(replaces, "other inputs"),
+        )
+
+    plans = [part("2022", ["a", "b"], []), part("2022-000002", ["b", "c", "d"], [1]), part("2023", ["e"], [])]
+    assert flow_run.new_in_plans(plans, [".build/plan/2022/"]) == ({2022: 2, 2023: 1}, {2022: [1]})
+    assert flow_run.new_in_plans(plans, [f".build/plan/{plan.part}/" for plan in plans]) == ({}, {})

@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import threading
+import time
 from collections.abc import Iterator
+from contextlib import suppress
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from h2crop_data.bounded_map import as_done_of, in_order, in_order_of, worker_processes, worker_threads
+from h2crop_data.bounded_map import (
+    AbandonedWorkError,
+    as_done_of,
+    in_order,
+    in_order_of,
+    worker_processes,
+    worker_threads,
+)
 
 
 class Noted:
@@ -163,3 +173,20 @@ def test_processes_are_others_and_start_with_what_they_are_given() -> None:
     assert {(number, text) for number, text, _ in results.values()} == {(1, "hello"), (2, "hello")}
     assert os.getpid() not in {process for _, _, process in results.values()}
     assert LEFT == []
+
+
+def test_work_that_is_abandoned_is_not_waited_for() -> None:
+    never = threading.Event()
+    try:
+        with suppress(AbandonedWorkError), worker_threads(1, "hangs") as pool:
+            hanging = pool.submit(never.wait, 60)
+            raise AbandonedWorkError
+        assert not hanging.done()
+    finally:
+        never.set()
+    with suppress(AbandonedWorkError), worker_processes(1) as pool:
+        pool.submit(time.sleep, 600)
+        (process,) = multiprocessing.active_children()
+        raise AbandonedWorkError
+    process.join(60)
+    assert not process.is_alive()
