@@ -10,6 +10,7 @@ from typing import Literal
 from h2crop_data.cube.release_numbers import current_attributes
 from h2crop_data.cube.retraction import index_rows
 from h2crop_data.datasheet.markdown import listing
+from h2crop_data.grid import Cell
 from h2crop_data.pipeline.plan import SeasonPlan
 from h2crop_data.pipeline.planning import (
     PlannedBlocks,
@@ -81,13 +82,19 @@ class SeasonChanges:
     changed: list[ChangedBlock]
     #: Blocks on ground that was not looked at, so that nothing can be said of them.
     not_compared: int
+    #: Blocks with samples that cannot be made today.
+    lost: frozenset[int] = frozenset()
 
     def rebuilt(self, together: Sequence[set[int]]) -> dict[int, str]:
-        """The blocks to build anew, each with the reason. together: blocks that are built anew if one of them is."""
+        """The blocks to build anew, each with the reason. together: blocks that are built anew if one of them is.
+
+        Those with samples that cannot be made today are kept.
+        """
         reasons = {one.block: one.reason for one in self.changed if not one.kept}
         for group in together:
-            if group & reasons.keys():
-                reasons |= dict.fromkeys(sorted(group - reasons.keys()), MATCHED_TOGETHER)
+            if any(block in reasons for block in group):
+                others = sorted(block for block in group if block not in reasons and block not in self.lost)
+                reasons |= dict.fromkeys(others, MATCHED_TOGETHER)
         return reasons
 
 
@@ -108,6 +115,7 @@ def find_changes(
     changed: list[ChangedBlock] = []
     not_compared = 0
     unread = unread_scenes(files, own)
+    lost = lost_samples(own, survey)
     for plan in own:
         on_ground = blocks_on(plan, survey)
         comparable = on_ground - set(gone)
@@ -116,15 +124,14 @@ def find_changes(
         rest = comparable - {one.block for one in of_plan}
         lacking = {block: scenes for block, scenes in unread.items() if block in rest}
         of_plan += unread_blocks(plan, lacking, survey, probe=probe, progress=progress)
-        lost = lost_samples(plan, survey)
-        changed += [one if one.block not in lost else replace(one, kept=lost[one.block]) for one in of_plan]
-    return SeasonChanges(sorted(changed, key=lambda one: one.block), not_compared)
+        changed += [replace(one, kept=LOST) if one.block in lost else one for one in of_plan]
+    return SeasonChanges(sorted(changed, key=lambda one: one.block), not_compared, lost)
 
 
 def blocks_on(plan: SeasonPlan, survey: Survey) -> set[int]:
     """The blocks of a plan all of whose cells the survey looked at."""
-    looked_at = {cell.id for cell in survey.squares}
-    missed = set(plan.samples["block"][~plan.samples["cell"].isin(looked_at)])
+    cells = zip(plan.samples["block"].tolist(), plan.samples["cell"], strict=True)
+    missed = {block for block, cell in cells if Cell.parse(cell) not in survey.squares}
     return set(plan.blocks["block"]) - missed
 
 
@@ -135,23 +142,24 @@ def changed_blocks(plan: SeasonPlan, blocks: set[int], survey: Survey) -> list[C
     again = planned_today(plan, survey)
     again = replace(again, blocks=with_hashes(again))
     seen = set(again.blocks["block"])
-    groups = {source.group: source for source in sources_of(survey.recipe)}
     rows = plan.blocks[plan.blocks["block"].isin(seen)]
     old, new = PlannedBlocks(plan), PlannedBlocks(again)
-    changed = []
-    for before, now in zip(rows.to_dict("records"), again.blocks.to_dict("records"), strict=True):
-        block = int(before["block"])
-        differing = [name for name in groups if before.get(f"hash_{name}") != now[f"hash_{name}"]]
-        if differing and block in blocks:
-            causes = {}
-            for source in map(groups.__getitem__, differing):
-                inputs = BlockInputs(
-                    plan.recipe.settings_of(source.name), plan.pinned.get(source.name), old.block(block), plan.planned
-                )
-                today = BlockInputs(survey.recipe.settings_of(source.name), again.pinned[source.name], new.block(block))
-                causes[source.name] = tuple(causes_of(source, plan, inputs, today))
-            changed.append(ChangedBlock(plan.season, block, tuple(differing), causes))
-    return changed
+    hashes = list(zip(rows.to_dict("records"), again.blocks.to_dict("records"), strict=True))
+    groups: dict[int, list[str]] = defaultdict(list)
+    causes: dict[int, dict[str, tuple[InputChange, ...]]] = defaultdict(dict)
+    for source in sources_of(survey.recipe):
+        key = f"hash_{source.group}"
+        differing = [now["block"] for before, now in hashes if before.get(key) != now[key] and now["block"] in blocks]
+        if not differing:
+            continue
+        settings, pinned = plan.recipe.settings_of(source.name), plan.pinned.get(source.name)
+        inputs = BlockInputs(settings, pinned, list(map(old.block, differing)), plan.planned)
+        settings, pinned = survey.recipe.settings_of(source.name), again.pinned[source.name]
+        today = BlockInputs(settings, pinned, list(map(new.block, differing)))
+        for block, found in zip(differing, causes_of(source, plan, inputs, today), strict=True):
+            groups[block].append(source.group)
+            causes[block][source.name] = tuple(found)
+    return [ChangedBlock(plan.season, block, tuple(groups[block]), causes[block]) for block in sorted(causes)]
 
 
 def planned_today(plan: SeasonPlan, survey: Survey) -> SeasonPlan:
@@ -175,16 +183,16 @@ def planned_today(plan: SeasonPlan, survey: Survey) -> SeasonPlan:
     )
 
 
-def causes_of(source: Source, plan: SeasonPlan, before: BlockInputs, now: BlockInputs) -> list[InputChange]:
-    """Why a source would make something else of a block of a plan; never empty."""
-    causes: list[InputChange] = []
+def causes_of(source: Source, plan: SeasonPlan, before: BlockInputs, now: BlockInputs) -> list[list[InputChange]]:
+    """For each of some blocks of a plan why a source would make something else of it; never empty."""
+    common: list[InputChange] = []
     if plan.algorithm.get(source.group) != source.algorithm:
-        causes.append(InputChange("algorithm"))
+        common.append(InputChange("algorithm"))
     if source.identity(before.settings) != source.identity(now.settings):
-        causes.append(InputChange("settings"))
-    if before.settings is not None and now.settings is not None:
-        causes += source.input_changes(before, now)
-    return causes or [InputChange("other")]
+        common.append(InputChange("settings"))
+    used = before.settings is not None and now.settings is not None
+    of_blocks = source.input_changes(before, now) if used else [[] for _ in now.blocks]
+    return [[*common, *own] or [InputChange("other")] for own in of_blocks]
 
 
 def unread_scenes(files: Storage, own: Sequence[SeasonPlan]) -> dict[int, dict[str, set[str]]]:
@@ -235,32 +243,48 @@ def unread_blocks(
     return changed
 
 
-def lost_samples(plan: SeasonPlan, survey: Survey) -> dict[int, str]:
-    """The blocks of a plan with samples that could not be made today, each with the reason to keep it."""
+def lost_samples(plans: Sequence[SeasonPlan], survey: Survey) -> frozenset[int]:
+    """The blocks of a season's plans with samples that could not be made today."""
     candidates = {sighting(candidate) for candidate in survey.candidates}
-    seen = zip(plan.samples["block"].tolist(), planned_sightings(plan), strict=True)
-    return {int(block): LOST for block, sample in seen if sample not in candidates}
+    return frozenset(
+        block
+        for plan in plans
+        for block, sample in zip(plan.samples["block"].tolist(), planned_sightings(plan), strict=True)
+        if sample not in candidates
+    )
 
 
 def built_together(plans: Sequence[SeasonPlan], survey: Survey, gone: Collection[int]) -> list[set[int]]:
     """Blocks of a season whose scenes are matched as a whole: samples of one scene must not have several shifts.
 
-    gone: blocks that are not part of it. Blocks with samples that cannot be made today are left out.
+    gone: blocks that are not part of it.
     """
-    groups: list[tuple[set[str], set[int]]] = []
+    matched: dict[int, set[str]] = {}
     for plan in plans:
         today = planned_today(plan, survey)
-        left_out = set(gone) | lost_samples(plan, survey).keys()
         for block, units in zip(PlannedBlocks(today), matching_units(today), strict=True):
-            if not units:
-                continue
-            keys, blocks = {block.scene, *(unit.id for unit in units)}, {block.number} - left_out
-            touching = [group for group in groups if group[0] & keys]
-            groups = [group for group in groups if not group[0] & keys]
-            groups.append(
-                (keys.union(*(one for one, _ in touching)), blocks.union(*(numbers for _, numbers in touching)))
-            )
-    return [blocks for _, blocks in groups if len(blocks) > 1]
+            if units:
+                matched[block.number] = {block.scene, *(unit.id for unit in units)}
+    groups = [group - set(gone) for group in sharing_names(matched)]
+    return [blocks for blocks in groups if len(blocks) > 1]
+
+
+def sharing_names(names: Mapping[int, Collection[str]]) -> list[set[int]]:
+    """Blocks in groups: those that share a name, directly or through blocks between them. Linear in the names."""
+    having: dict[str, list[int]] = defaultdict(list)
+    for block, own in names.items():
+        for name in own:
+            having[name].append(block)
+    groups, left = [], dict(names)
+    while left:
+        first, own = left.popitem()
+        group, ahead = {first}, list(own)
+        while ahead:
+            for block in having.pop(ahead.pop(), ()):
+                ahead += left.pop(block, ())
+                group.add(block)
+        groups.append(group)
+    return groups
 
 
 def explain_changes(recipe: Recipe, changed: Sequence[ChangedBlock], store: str, mode: Changed = "report") -> list[str]:

@@ -225,12 +225,12 @@ class MatchedBands:
 
 @dataclass(frozen=True)
 class BlockInputs:
-    """A block, and what a source pinned for it: as it was built, or as a plan of today would have it."""
+    """Some blocks, and what a source pinned for them: as they were built, or as a plan of today would have them."""
 
     settings: Any
     pinned: Any
-    block: PlannedBlock
-    #: When it was planned, where its season was not complete then.
+    blocks: Sequence[PlannedBlock]
+    #: When they were planned, where their season was not complete then.
     planned: date | None = None
 
 
@@ -319,9 +319,12 @@ class Source(ABC):
         """For each block what makes its arrays, as plain data: settings and content, wherever files lie."""
         return [[self.identity(settings)] for _ in blocks]
 
-    def input_changes(self, before: BlockInputs, now: BlockInputs) -> list[InputChange]:
-        """What of its scenes or content for a block differs, beside its settings and its algorithm."""
-        return []
+    def input_changes(self, before: BlockInputs, now: BlockInputs) -> list[list[InputChange]]:
+        """For each block what of its scenes or content differs, beside its settings and its algorithm.
+
+        before, now: the same blocks in the same order.
+        """
+        return [[] for _ in now.blocks]
 
     def unreadable(
         self,

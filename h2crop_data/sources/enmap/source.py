@@ -8,9 +8,10 @@ from dataclasses import replace
 from typing import Any, ClassVar
 
 import geopandas as gpd
+import pystac
 
 from h2crop_data.catalog.access import raster_geobox
-from h2crop_data.catalog.item_facts import EnmapScene, enmap_scene
+from h2crop_data.catalog.item_facts import enmap_scene
 from h2crop_data.catalog.items import acquired
 from h2crop_data.cube.schema import SourceFormat
 from h2crop_data.errors import H2cropError, MissingFileError, SceneError
@@ -109,16 +110,18 @@ class Enmap(Source):
         identity = self.identity(settings)
         return [[identity, items.get(block.scene)] for block in blocks]
 
-    def input_changes(self, before: BlockInputs, now: BlockInputs) -> list[InputChange]:
-        old = before.pinned.by_id.get(before.block.scene)
-        if old is None:
-            return []
-        scene = enmap_scene(old)
-        new = [item for item in now.pinned.items if is_of_tile(enmap_scene(item), scene)]
-        changes = item_changes([old], new, lambda one, other: True, before.planned)
-        if not changes and now.settings.coregistration != "none":
-            return [InputChange("matching")]
-        return changes
+    def input_changes(self, before: BlockInputs, now: BlockInputs) -> list[list[InputChange]]:
+        products: dict[tuple[str, str], list[pystac.Item]] = defaultdict(list)
+        for item in now.pinned.items:
+            products[tile_of(item)].append(item)
+        # Blocks of one scene have one answer.
+        of_scene: dict[str, list[InputChange]] = {}
+        for name in {block.scene for block in before.blocks} & before.pinned.by_id.keys():
+            old = before.pinned.by_id[name]
+            changes = item_changes([old], products[tile_of(old)], lambda one, other: True, before.planned)
+            matched = now.settings.coregistration != "none"
+            of_scene[name] = changes or ([InputChange("matching")] if matched else [])
+        return [of_scene.get(block.scene, []) for block in before.blocks]
 
     def units(self, settings: EnmapSettings, pinned: EnmapScenes, blocks: Sequence[PlannedBlock]) -> list[list[Unit]]:
         # What they give is in the plan already, but in one of an earlier h2crop.
@@ -302,6 +305,7 @@ class Enmap(Source):
         return enmap_block(task, ground, watch)
 
 
-def is_of_tile(one: EnmapScene, other: EnmapScene) -> bool:
-    """Whether two products show one tile of one datatake."""
-    return (one.datatake, one.tile) == (other.datatake, other.tile)
+def tile_of(item: pystac.Item) -> tuple[str, str]:
+    """The datatake and the tile of it that a product shows."""
+    scene = enmap_scene(item)
+    return scene.datatake, scene.tile

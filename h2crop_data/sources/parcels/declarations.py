@@ -318,16 +318,17 @@ def largest(areas: Mapping[str, float]) -> str:
 def digests_near(declarations: Declarations, places: Sequence[BaseGeometry]) -> list[str]:
     """For each place (longitude, latitude) the SHA-256 of the declarations that bear on it."""
     table = declarations.parcels
-    rows = pd.util.hash_pandas_object(table.drop(columns="geometry"), index=False).to_numpy()
-    shapes = shapely.to_wkb(table.geometry.to_numpy())
-    digests = []
-    for place in places:
-        state = hashlib.sha256(coverage_near(declarations.coverage, place))
-        for i in sorted(table.sindex.query(place, predicate="intersects").tolist()):
-            state.update(rows[i].tobytes())
-            state.update(shapes[i])
-        digests.append(state.hexdigest())
-    return digests
+    place, parcel = table.sindex.query(np.array(places, dtype=object), predicate="intersects")
+    # A plan asks about some of its blocks, and has the parcels of a whole country: those near them are hashed, once.
+    near, row = np.unique(parcel, return_inverse=True)
+    rows = pd.util.hash_pandas_object(table.iloc[near].drop(columns="geometry"), index=False).to_numpy()
+    shapes = shapely.to_wkb(table.geometry.to_numpy()[near])
+    states = [hashlib.sha256(coverage_near(declarations.coverage, one)) for one in places]
+    order = np.lexsort((row, place))
+    for i, k in zip(place[order].tolist(), row[order].tolist(), strict=True):
+        states[i].update(rows[k].tobytes())
+        states[i].update(shapes[k])
+    return [state.hexdigest() for state in states]
 
 
 def coverage_near(coverage: shapely.Geometry | None, place: BaseGeometry) -> bytes:

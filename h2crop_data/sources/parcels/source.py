@@ -111,23 +111,17 @@ class DeclaredParcels(Source):
         return Declared(near_cells(pinned.parcels, cells), near_cells(pinned.prior, cells))
 
     def inputs(self, settings: Parcels | None, pinned: Declared, blocks: Sequence[PlannedBlock]) -> list[list[Any]]:
-        places = [block.place for block in blocks]
-        declared = [digests_near(pinned.of(role), places) for role in ROLES]
         # What is read of the files shows in the parcels; settings of how they are drawn would not.
         identity = self.identity(settings)
         drawn = [identity] if identity else []
         return [
-            [[block.taxonomy_hash, block.split, [digests[i] for digests in declared]], *drawn]
-            for i, block in enumerate(blocks)
+            [[block.taxonomy_hash, block.split, declared], *drawn]
+            for block, declared in zip(blocks, digests_of_blocks(pinned, blocks), strict=True)
         ]
 
-    def input_changes(self, before: BlockInputs, now: BlockInputs) -> list[InputChange]:
-        same = all(
-            digests_near(before.pinned.of(role), [before.block.place])
-            == digests_near(now.pinned.of(role), [now.block.place])
-            for role in ROLES
-        )
-        return [] if same else [InputChange("content")]
+    def input_changes(self, before: BlockInputs, now: BlockInputs) -> list[list[InputChange]]:
+        old, new = (digests_of_blocks(inputs.pinned, inputs.blocks) for inputs in (before, now))
+        return [[] if was == is_now else [InputChange("content")] for was, is_now in zip(old, new, strict=True)]
 
     def missing_files(self, settings: Parcels, season: int, locate: Callable[[str], Path]) -> list[str]:
         lines = []
@@ -201,6 +195,13 @@ class DeclaredParcels(Source):
 
     def assemble(self, task: Declared, ground: BlockGround, watch: Stopwatch) -> SourceBlock:
         return label_block(task, ground, watch)
+
+
+def digests_of_blocks(pinned: Declared, blocks: Sequence[PlannedBlock]) -> list[list[str]]:
+    """For each block the SHA-256 of the declarations that bear on it, of each role."""
+    places = [block.place for block in blocks]
+    of_roles = [digests_near(pinned.of(role), places) for role in ROLES]
+    return [[digests[i] for digests in of_roles] for i in range(len(places))]
 
 
 def numbered(known: Sequence[Declared], role: str) -> gpd.GeoDataFrame | None:

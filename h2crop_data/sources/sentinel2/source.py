@@ -114,16 +114,19 @@ class Sentinel2(Source):
             for block in blocks
         ]
 
-    def input_changes(self, before: BlockInputs, now: BlockInputs) -> list[InputChange]:
-        cells = now.block.cells
+    def input_changes(self, before: BlockInputs, now: BlockInputs) -> list[list[InputChange]]:
         # Masks and shifts look at all dates of the tiles under a block.
-        place = shapely.union_all(mask_ground(cells)) if now.settings.looks_at_tiles else now.block.place
-        old, new = (items_on(inputs.pinned, place) for inputs in (before, now))
-        changes = item_changes(old, new, is_one_acquisition, before.planned)
+        whole_tiles = now.settings.looks_at_tiles
+        places = [shapely.union_all(mask_ground(block.cells)) if whole_tiles else block.place for block in now.blocks]
+        old, new = (items_on(inputs.pinned, places) for inputs in (before, now))
         known = before.pinned.offsets
-        other = [item.id for item in new if known.get(item.id, 0) != now.pinned.offsets.get(item.id, 0)]
-        decided = [name for name in other if name in known]
-        return changes if changes or not decided else [InputChange("reprocessed", tuple(decided))]
+        other = {name for name, offset in now.pinned.offsets.items() if name in known and known[name] != offset}
+        found = []
+        for was, is_now in zip(old, new, strict=True):
+            changes = item_changes(was, is_now, is_one_acquisition, before.planned)
+            decided = tuple(item.id for item in is_now if item.id in other)
+            found.append(changes if changes or not decided else [InputChange("reprocessed", decided)])
+        return found
 
     def unreadable(
         self,
@@ -256,10 +259,9 @@ class Sentinel2(Source):
         return sentinel2_block(task, ground, watch)
 
 
-def items_on(pinned: Sentinel2Scenes, place: BaseGeometry) -> list[pystac.Item]:
-    """The items that meet a place (longitude, latitude)."""
-    (names,) = items_over(pinned.items, [place]) if pinned.items else ([],)
-    return [pinned.by_id[name] for name in names]
+def items_on(pinned: Sentinel2Scenes, places: Sequence[BaseGeometry]) -> list[list[pystac.Item]]:
+    """For each place (longitude, latitude) the items that meet it."""
+    return [[pinned.by_id[name] for name in names] for names in items_over(pinned.items, places)]
 
 
 def is_one_acquisition(one: pystac.Item, other: pystac.Item) -> bool:
