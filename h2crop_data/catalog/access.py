@@ -233,7 +233,8 @@ def read_coarsely(asset: pystac.Asset, side: int, *, pauses: Sequence[float] = P
     href, scale = asset.href, stated_scale(asset)
 
     def read() -> tuple[NDArray[Any], GeoBox]:
-        with opened(href) as dataset:
+        # A process that plans again must not see a picture of the file that was there before.
+        with rasterio.Env(**ASK_AGAIN), opened(href) as dataset:
             grid = grid_of(dataset)
             form = number_format(dataset, scale)
             check_file_offset(dataset, asset)

@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import rasterio
@@ -38,6 +39,8 @@ ASK_AGAIN = {"CPL_VSIL_CURL_NON_CACHED": "/vsi"}
 #: How many times the time for the next bytes a whole file may take, without what its bytes add at the least speed, in
 #: bytes a second.
 WHOLE_ANSWER, LEAST_SPEED = 5.0, 20_000.0
+#: Buckets whose connections are kept, by keys: those that end are replaced.
+BUCKETS_KEPT = 16
 #: Loggers of libraries that name addresses of files.
 for name in ("odc.loader._rio", "rasterio._env", "rasterio._err", "rasterio._base", "urllib3.connectionpool"):
     logging.getLogger(name).addFilter(RedactingFilter())
@@ -200,15 +203,21 @@ def object_pieces(href: str, s3: S3Access, keys: S3Keys, size: int, timeout: flo
 
 def object_store(href: str, s3: S3Access, keys: S3Keys, timeout: float) -> tuple[S3Store, str]:
     """The bucket of a file, and the file's key in it. timeout: seconds for an answer. Raises obstore's BaseError."""
+    bucket, _, key = href.removeprefix("s3://").partition("/")
+    return bucket_store(bucket, s3, keys, timeout), key
+
+
+@lru_cache(maxsize=BUCKETS_KEPT)
+def bucket_store(bucket: str, s3: S3Access, keys: S3Keys, timeout: float) -> S3Store:
+    """A bucket, whose connections are kept for the next file. timeout: seconds for an answer."""
     from obstore.store import S3Store
 
-    bucket, _, key = href.removeprefix("s3://").partition("/")
     config: Any = {"access_key_id": keys.key_id, "secret_access_key": keys.secret}
     config |= {"session_token": keys.token} if keys.token else {}
     config |= {"endpoint": f"http{'s' if s3.https else ''}://{s3.endpoint}"} if s3.endpoint else {}
     config |= {"region": s3.region or "us-east-1", "request_payer": s3.requester_pays}
     client: Any = {"timeout": f"{timeout:g}s", "allow_http": not s3.https}
-    return S3Store(bucket, config=config, client_options=client, retry_config={"max_retries": 2}), key
+    return S3Store(bucket, config=config, client_options=client, retry_config={"max_retries": 2})
 
 
 def connections_of(href: str, wanted: int) -> int:

@@ -8,16 +8,22 @@ from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field, replace
+from http.cookiejar import DefaultCookiePolicy
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import rasterio
 import requests
+from rasterio.errors import RasterioError
+from requests.adapters import HTTPAdapter
+from urllib3.util import Retry
 
+from h2crop_data.catalog.answers import begun_by
 from h2crop_data.catalog.file_access import ASK_AGAIN, READING_ERRORS, FileAccess, access_to, object_store
 from h2crop_data.errors import SceneError
 from h2crop_data.redaction import redacted_errors
@@ -27,9 +33,14 @@ ANSWER_SECONDS = 10
 #: The first byte of a file, as it is stored.
 FIRST_BYTE = {"Range": "bytes=0-0", "Accept-Encoding": "identity"}
 TOTAL = re.compile(r"bytes \d+-\d+/(\d+)")
+#: Bytes of an answer that are read to their end.
+SHORT_ANSWER = 4096
+#: Connections to a server that are kept open.
+CONNECTIONS_KEPT = 32
 #: An ETag that no file has.
 ETAG_OF_NO_FILE = '"h2crop-no-version"'
 PRECONDITION_FAILED = 412
+WEB = ("http", "https")
 #: What separates headers for GDAL.
 LINE_END = "\r\n"
 
@@ -44,7 +55,7 @@ class FileVersion:
     etag: str
     changed: str
     #: Whether reads that ask for this version alone are refused when there is another one.
-    can_be_asked_for: bool = False
+    can_be_asked_for: bool = field(default=False, compare=False)
 
     def in_words(self) -> str:
         """It in a sentence."""
@@ -60,7 +71,9 @@ class FileVersions:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._known: dict[str, FileVersion] = {}
+        #: Server -> whether it heeds `If-Match`; the lock of each is held while it is asked.
         self._heeds: dict[str, bool] = {}
+        self._asking: dict[str, threading.Lock] = {}
         #: Files of which GDAL remembers no other version than the known one.
         self._opened: set[str] = set()
 
@@ -71,10 +84,16 @@ class FileVersions:
             self._heeds.clear()
             self._opened.clear()
 
-    def note_opened(self, href: str) -> None:
-        """A file was opened with what `access` gave."""
+    def open(self, href: str, access: FileAccess) -> rasterio.DatasetReader:
+        """Open a raster with what `access` gave, in the environment of that. Raises RasterioError."""
+        if href not in self._opened and "://" in href and urlsplit(href).scheme not in WEB:
+            # Of a file in a bucket GDAL keeps what it read until that is closed, whatever `ASK_AGAIN` says.
+            with suppress(RasterioError), rasterio.open(access.opened):
+                pass
+        dataset = rasterio.open(access.opened)
         with self._lock:
             self._opened.add(href)
+        return dataset
 
     def size(self, href: str) -> int | None:
         """The bytes of a file that was opened; None where they are not known."""
@@ -104,6 +123,8 @@ class FileVersions:
             return
         with self._lock:
             first = self._known.setdefault(href, now)
+            if first == now and now.can_be_asked_for:
+                self._known[href] = now
         if now != first:
             raise SceneError(
                 f"{href} was replaced while it was read: it was {first.in_words()}, now it is {now.in_words()}; build "
@@ -121,15 +142,23 @@ class FileVersions:
         with access.connection():
             try:
                 if access.s3 is not None and access.keys is not None:
-                    return object_version(href, access)
+                    return self._asked_of_bucket(href, access)
                 return self._asked_of_server(href, access)
             except (requests.RequestException, OSError):
                 return None
 
+    def _asked_of_bucket(self, href: str, access: FileAccess) -> FileVersion:
+        """The same of a bucket. Raises OSError."""
+        version = object_version(href, access)
+        if not version.etag.startswith('"'):
+            return version
+        bucket = f"{access.s3} {urlsplit(href).netloc}"
+        return replace(version, can_be_asked_for=self._is_heeded(bucket, lambda: object_is_refused(href, access)))
+
     def _asked_of_server(self, href: str, access: FileAccess) -> FileVersion | None:
         """The same of a web server. Raises RequestException."""
         host = urlsplit(href)
-        if host.scheme not in ("http", "https"):
+        if host.scheme not in WEB:
             return None
         answer = first_byte(access, {})
         if not answer.ok:
@@ -146,17 +175,60 @@ class FileVersions:
         # A weak ETag is never the same by `If-Match`.
         if not version.etag.startswith('"'):
             return version
-        if host.netloc not in self._heeds:
-            refused = first_byte(access, {"If-Match": ETAG_OF_NO_FILE})
-            self._heeds[host.netloc] = refused.status_code == PRECONDITION_FAILED
-        return replace(version, can_be_asked_for=self._heeds[host.netloc])
+
+        def is_refused() -> bool | None:
+            try:
+                answer = first_byte(access, {"If-Match": ETAG_OF_NO_FILE})
+            except (requests.RequestException, OSError):
+                return None
+            return True if answer.status_code == PRECONDITION_FAILED else False if answer.ok else None
+
+        return replace(version, can_be_asked_for=self._is_heeded(host.netloc, is_refused))
+
+    def _is_heeded(self, server: str, is_refused: Callable[[], bool | None]) -> bool:
+        """Whether a server heeds `If-Match`, which is asked once.
+
+        is_refused: asks for the version that no file has; None where the answer does not tell, then the next file asks.
+        """
+        with self._lock:
+            asking = self._asking.setdefault(server, threading.Lock())
+        with asking:
+            if server not in self._heeds:
+                refused = is_refused()
+                if refused is None:
+                    return False
+                self._heeds[server] = refused
+            return self._heeds[server]
 
 
 def first_byte(access: FileAccess, headers: dict[str, str]) -> requests.Response:
-    """A server's answer to the wish for the first byte of a file, without what it sends. Raises RequestException."""
+    """A server's answer to the wish for the first byte of a file, without what it sends. Raises RequestException, and
+    LateAnswerError where it does not come in time.
+    """
     wanted = {**access.headers, **FIRST_BYTE, **headers}
-    with requests.get(access.address, headers=wanted, auth=access.auth, timeout=ANSWER_SECONDS, stream=True) as answer:
-        return answer
+
+    def ask() -> requests.Response:
+        settings: Any = {"auth": access.auth, "timeout": ANSWER_SECONDS, "stream": True}
+        with SESSION.get(access.address, headers=wanted, **settings) as answer:
+            length = answer.headers.get("Content-Length", "")
+            if length.isdecimal() and int(length) <= SHORT_ANSWER:
+                # What was read to its end leaves its connection for the next one.
+                _ = answer.content
+            return answer
+
+    return begun_by(time.monotonic() + ANSWER_SECONDS, ask)
+
+
+def session_for_versions() -> requests.Session:
+    """A session that keeps its connections open for all threads, and no cookies.
+
+    Its server may end a connection that is not used: then what was asked is asked once more.
+    """
+    session = requests.Session()
+    session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
+    for scheme in ("http://", "https://"):
+        session.mount(scheme, HTTPAdapter(pool_maxsize=CONNECTIONS_KEPT, max_retries=Retry(1)))
+    return session
 
 
 def object_version(href: str, access: FileAccess) -> FileVersion:
@@ -173,6 +245,25 @@ def object_version(href: str, access: FileAccess) -> FileVersion:
     return FileVersion(found["size"], found["e_tag"] or "", f"{found['last_modified']:%Y-%m-%dT%H:%M:%SZ}")
 
 
+def object_is_refused(href: str, access: FileAccess) -> bool | None:
+    """Whether a bucket refuses a file whose version is not the one that is asked for; None where that is not told."""
+    import obstore
+    from obstore.exceptions import BaseError, PreconditionError
+
+    assert access.s3 is not None, "it lies in a bucket"
+    assert access.keys is not None, "its bucket is read with keys"
+    try:
+        store, key = object_store(href, access.s3, access.keys, ANSWER_SECONDS)
+        obstore.get(store, key, options={"if_match": ETAG_OF_NO_FILE, "range": (0, 1)})
+    except PreconditionError:
+        return True
+    except (BaseError, FileNotFoundError):
+        return None
+    return False
+
+
+#: What all threads ask web servers with.
+SESSION = session_for_versions()
 #: Those of the build that runs in this process.
 VERSIONS = FileVersions()
 
@@ -186,8 +277,7 @@ def opened_version(href: str, options: Mapping[str, Any]) -> Iterator[tuple[rast
     access = VERSIONS.access(href, access_to(href))
     with redacted_errors(*READING_ERRORS), access.environment(options):
         try:
-            with rasterio.open(access.opened) as dataset:
-                VERSIONS.note_opened(href)
+            with VERSIONS.open(href, access) as dataset:
                 yield dataset, access
         except READING_ERRORS:
             # A version that is there no more cannot be read.

@@ -179,8 +179,7 @@ class GranuleReader:
                 access = VERSIONS.access(href, access_to(href))
                 with redacted_errors(*READING_ERRORS), access.environment(GDAL_OPTIONS):
                     try:
-                        opened.append(OpenFile(rasterio.open(access.opened), access))
-                        VERSIONS.note_opened(href)
+                        opened.append(OpenFile(VERSIONS.open(href, access), access))
                     except READING_ERRORS:
                         VERSIONS.check(href, access)
                         raise

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import threading
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -16,13 +19,16 @@ import pystac
 import pytest
 import rasterio
 from affine import Affine
+from lender_provider import lender_installed, without_accounts
+from obstore.store import S3Store
 from pyproj import Transformer
+from s3_server import put_plainly, s3_proxy, s3_server
 from tiny_region import CLASSES_ALONE, TinyRegion
 
 import h2crop_data
-from h2crop_data.catalog import access
+from h2crop_data.catalog import access, file_versions
 from h2crop_data.catalog.file_access import access_to
-from h2crop_data.catalog.file_versions import VERSIONS
+from h2crop_data.catalog.file_versions import ETAG_OF_NO_FILE, VERSIONS
 from h2crop_data.catalog.granule_reader import GranuleReader
 from h2crop_data.errors import SceneError
 from h2crop_data.grid import geobox
@@ -40,6 +46,11 @@ SERVERS = {
 REPLACED = r"was replaced while it was read: it was \d+ bytes.*, now it is \d+ bytes"
 
 
+def set_at_once(event: threading.Event) -> threading.Event:
+    event.set()
+    return event
+
+
 @dataclass
 class Archive:
     """A folder over HTTP with ranges of bytes, that tells versions of its files."""
@@ -52,6 +63,12 @@ class Archive:
     asked: list[tuple[str, dict[str, str], int]] = field(default_factory=list)
     #: Path -> how often it was replaced: its time of change.
     replaced: dict[str, int] = field(default_factory=dict)
+    #: How often more what has the ETag of no file is answered by a server that is too busy.
+    busy: int = 0
+    #: Connections (ports) on which the first byte of a file was asked for.
+    ports: list[int] = field(default_factory=list)
+    #: While it is not set, a head comes byte by byte.
+    is_quick: threading.Event = field(default_factory=lambda: set_at_once(threading.Event()))
 
     def replace(self, path: Path, change: Any) -> None:
         """Put another file in the place of one."""
@@ -80,6 +97,21 @@ class Handler(BaseHTTPRequestHandler):
         content = (self.archive.folder / self.path.lstrip("/")).read_bytes()
         etag = f'"{hashlib.sha256(content).hexdigest()[:16]}"'
         wanted = self.headers.get("If-Match")
+        if self.headers.get("Range") == "bytes=0-0":
+            self.archive.ports.append(self.client_address[1])
+        if not self.archive.is_quick.is_set():
+            self.wfile.write(b"HTTP/1.1 206 Partial Content\r\nLate: ")
+            while not self.archive.is_quick.wait(0.05):
+                self.wfile.write(b"x")
+            self.close_connection = True
+            return
+        if wanted == ETAG_OF_NO_FILE:
+            # Time for others to ask the same.
+            time.sleep(0.2)
+            if self.archive.busy:
+                self.archive.busy -= 1
+                self.answer(503, b"busy", {})
+                return
         if self.archive.heeds and wanted is not None and wanted != etag:
             self.answer(412, b"", {})
             return
@@ -246,6 +278,86 @@ def test_one_more_request_a_file_and_one_a_server(tmp_path: Path) -> None:
     conditions = [headers.get("If-Match") for _, headers, _ in archive.asked]
     assert conditions.count(None) == 2, "of each file, which version it has"
     assert [status for _, _, status in archive.asked].count(412) == 1, "whether the server heeds it"
+
+
+def test_threads_ask_a_server_once_and_keep_their_connections(tmp_path: Path) -> None:
+    names = [f"{number}.tif" for number in range(8)]
+    for name in names:
+        write_large(tmp_path / "files" / name, 1000)
+    with serving(tmp_path / "files", "strong ETag") as archive, ThreadPoolExecutor(4) as threads:
+        hrefs = [f"{archive.url}/{name}" for name in names]
+        taken = list(threads.map(lambda href: VERSIONS.access(href, access_to(href)), hrefs))
+    assert all("If-Match" in access.options["GDAL_HTTP_HEADERS"] for access in taken)
+    assert [status for _, _, status in archive.asked].count(412) == 1
+    assert len(archive.ports) == 9
+    assert len(set(archive.ports)) <= 4
+
+
+def test_a_busy_server_is_asked_again_whether_it_heeds_versions(tmp_path: Path) -> None:
+    path = tmp_path / "files/nir.tif"
+    write_large(path, 1000)
+    with serving(tmp_path / "files", "strong ETag") as archive:
+        archive.busy = 1
+        href = f"{archive.url}/nir.tif"
+        assert "GDAL_HTTP_HEADERS" not in VERSIONS.access(href, access_to(href)).options
+        # The same file as before, though now more is known of its server.
+        assert "If-Match" in VERSIONS.access(href, access_to(href)).options["GDAL_HTTP_HEADERS"]
+        with GranuleReader(1) as reader:
+            assert rows_of(reader, large_item(href), 0) == {1000}
+
+
+def test_a_server_that_answers_byte_by_byte_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(file_versions, "ANSWER_SECONDS", 0.5)
+    path = tmp_path / "files/nir.tif"
+    write_large(path, 1000)
+    with serving(tmp_path / "files", "strong ETag") as archive:
+        archive.is_quick.clear()
+        end = threading.Timer(30, archive.is_quick.set)
+        end.start()
+        try:
+            VERSIONS.check(f"{archive.url}/nir.tif", access_to(f"{archive.url}/nir.tif"))
+            assert not archive.is_quick.is_set(), "it was waited for until its answer ended"
+        finally:
+            end.cancel()
+            archive.is_quick.set()
+
+
+def test_the_next_plan_looks_at_the_file_that_is_there_now(tmp_path: Path) -> None:
+    path = tmp_path / "files/nir.tif"
+    write_large(path, 1000)
+    with serving(tmp_path / "files", "strong ETag") as archive:
+        asset = large_item(f"{archive.url}/nir.tif").assets["nir"]
+        for number in (1000, 2000):
+            archive.replace(path, partial(write_large, number=number))
+            pixels, _ = access.read_coarsely(asset, 100)
+            assert set(np.unique(pixels).tolist()) == {number}
+
+
+def test_a_bucket_is_asked_for_one_version(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    without_accounts(monkeypatch, tmp_path / "home")
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "maker")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "maker")
+    with s3_server() as url, s3_proxy(url) as proxy, lender_installed():
+        put_plainly(url, "lent")
+        monkeypatch.setenv("LENDER_S3", proxy.url.removeprefix("http://"))
+        keys: Any = {"access_key_id": "maker", "secret_access_key": "maker", "region": "us-east-1", "endpoint": url}
+        bucket = S3Store("lent", config=keys, client_options={"allow_http": True})
+        for number, name in ((1000, "nir.tif"), (1000, "red.tif"), (2000, "later.tif")):
+            write_large(tmp_path / name, number)
+            bucket.put(name, (tmp_path / name).read_bytes())
+        for name in ("nir.tif", "red.tif", "nir.tif", "red.tif"):
+            with GranuleReader(1) as reader:
+                assert rows_of(reader, large_item(f"s3://lent/{name}"), 0) == {1000}
+        conditions = [request.headers.get("if-match") for request in proxy.requests]
+        assert conditions.count(ETAG_OF_NO_FILE) == 1, "whether the bucket heeds it"
+        assert conditions.count(None) == 2, "of each file, which version it has"
+        bucket.put("nir.tif", (tmp_path / "later.tif").read_bytes())
+        with GranuleReader(1) as reader, pytest.raises(SceneError, match=REPLACED):
+            rows_of(reader, large_item("s3://lent/nir.tif"), 1536)
+        VERSIONS.forget()
+        with GranuleReader(1) as reader:
+            for first in (0, 1024):
+                assert rows_of(reader, large_item("s3://lent/nir.tif"), first) == {2000}
 
 
 def test_a_local_file_that_is_opened_again_is_the_same_or_refused(tmp_path: Path) -> None:
