@@ -2,53 +2,58 @@
 
 WORK/cluster/<session>/session.json   what a worker must be like: versions, and the folders that it must see
                        <task>-<n>     a task that was begun for the n-th time and has not ended
+                       <task>         what a task gave, until the client has read it
+
+Outcomes lie there, and do not come back as results of Dask, because these take twice the messages: the client learns
+that there is one and asks the scheduler, who asks the worker.
 
 A session lasts as long as its pool. Only the scheduler knows the workers, who come and go: each checks itself by the
 session before its first task. A task that a lost worker had is given to another one by the scheduler, which is safe: a
 block, a part of a cell and the result of a unit are the same whoever writes them.
 
-This module and `engine.py`, which opens the pool, are all that knows Dask.
+This module and `engine.py`, which opens the pool, are all that knows Dask. What workers must be like says
+`cluster_session.py`.
 """
 
 from __future__ import annotations
 
-import fcntl
-import hashlib
-import importlib.metadata
-import json
 import logging
+import math
 import os
 import pickle
-import platform
-import shutil
 import threading
 import time
-import uuid
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import CancelledError, Executor, Future
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-import h2crop_data
 from h2crop_data.bounded_map import WorkerPool
 from h2crop_data.constants import SHARING_PROCESSES
-from h2crop_data.errors import ClusterError, H2cropError, UsageError
-from h2crop_data.plugins import GROUP, PROVIDERS, entry_points_of
+from h2crop_data.errors import ClusterError, H2cropError, StoreError, UsageError
+from h2crop_data.pipeline.cluster_session import Session, open_session, unfitness
 from h2crop_data.shared_connections import counted_by
 from h2crop_data.sources.registry import forget_other_builds
 
 if TYPE_CHECKING:
     from distributed import Client, Semaphore, Worker
+    from distributed import Future as DaskFuture
 
 Outcome = TypeVar("Outcome")
 #: How addresses of schedulers begin.
 SCHEMES = ("tcp://", "tls://")
-#: Tasks that are with the cluster for each thread of its workers: one it works on, one that waits.
-TASKS_A_THREAD = 2
+#: Tasks that are with the cluster for each thread of its workers: one it works on, one that waits; and the most, while
+#: tasks are so short that a worker would be idle until the next one has come.
+TASKS_A_THREAD, SHORT_TASKS_A_THREAD = 2, 8
+#: Seconds of work that are with the cluster for each thread; tasks of which the mean is taken.
+AHEAD_SECONDS, LAST_TASKS = 0.1, 16
+#: Bytes of a call that are sent as they are; larger ones are compressed.
+SENT_PLAIN = 4000
 #: Workers that may die at a task before it is given up.
 DEATHS = 3
 #: Seconds between looks at the cluster; that workers have to say whether they are fit; that pass without an answer of
@@ -59,14 +64,6 @@ ANSWER_WITHIN = 60.0
 WORKERS_WITHIN = 600.0
 #: Seconds that a scheduler has for answering the first time, and for taking leave.
 CONNECT_WITHIN, LEAVE_WITHIN = 30.0, 5.0
-SESSION_FILE = "session.json"
-#: Packages whose version changes bytes of a store, or what is sent between processes.
-PACKAGES = (
-    *("numpy", "pandas", "pyarrow", "scipy", "zarr", "numcodecs", "obstore", "xarray", "pydantic"),
-    *("rasterio", "pyproj", "shapely", "geopandas", "pyogrio", "affine", "odc-geo", "odc-stac"),
-    *("pystac", "pystac-client", "stac-geoparquet", "planetary-computer", "opencv-python-headless"),
-    *("s2cloudless", "lightgbm", "ukis-csmask", "onnxruntime", "distributed", "dask", "cloudpickle"),
-)
 #: Sessions that this process has seen to be fit for.
 FIT: set[str] = set()
 CHECKING = threading.Lock()
@@ -74,23 +71,6 @@ CHECKING = threading.Lock()
 
 class LostWorkError(H2cropError, RuntimeError):
     """The workers of a cluster died while they worked on a task, several of them one after the other."""
-
-
-@dataclass(frozen=True)
-class Session:
-    """What a task takes along: where the worker finds what it must be like. Small, as every task has it."""
-
-    folder: Path
-
-    @property
-    def name(self) -> str:
-        """What no other session is called."""
-        return self.folder.name
-
-    def description(self) -> dict[str, Any]:
-        """What a worker must be like. Raises OSError where it cannot be read, ValueError where it is damaged."""
-        found: dict[str, Any] = json.loads((self.folder / SESSION_FILE).read_text(encoding="utf-8"))
-        return found
 
 
 @contextmanager
@@ -146,144 +126,6 @@ def connected(address: str) -> Iterator[Client]:
     finally:
         with suppress(Exception):
             client.close(timeout=LEAVE_WITHIN)
-
-
-@contextmanager
-def open_session(work: Path, shared: Mapping[str, Path]) -> Iterator[Session]:
-    """A new session in the work folder; those that dead clients left are deleted. Raises ClusterError."""
-    name = uuid.uuid4().hex
-    session = Session(work.absolute() / "cluster" / name)
-    folders = {"work folder": session.folder, **{kind: path.absolute() for kind, path in shared.items()}}
-    token = f".cluster-{name}"
-    try:
-        shutil.rmtree(session.folder.parent, ignore_errors=True)
-        for folder in folders.values():
-            folder.mkdir(parents=True, exist_ok=True)
-            (folder / token).write_text(name, encoding="utf-8")
-        described = {
-            "versions": versions(),
-            "folders": {kind: str(folder) for kind, folder in folders.items()},
-            "token": token,
-        }
-        (session.folder / SESSION_FILE).write_text(json.dumps(described), encoding="utf-8")
-    except OSError as error:
-        raise ClusterError(f"cannot write in {error.filename}: {error.strerror or error}") from error
-    try:
-        with lock_held(session.folder / SESSION_FILE):
-            yield session
-    finally:
-        for folder in folders.values():
-            with suppress(OSError):
-                (folder / token).unlink()
-        shutil.rmtree(session.folder.parent, ignore_errors=True)
-
-
-@contextmanager
-def lock_held(path: Path) -> Iterator[None]:
-    """Lock a file, for workers to see whether locks are shared between machines."""
-    with path.open("r+b") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
-
-
-def sees_lock(path: Path) -> bool:
-    """Whether this process sees that another one has locked a file. Raises OSError."""
-    with path.open("rb") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
-        return False
-
-
-def versions() -> dict[str, str]:
-    """What must be the same on all machines, by name; empty for what is not installed."""
-    packages = {name: installed_version(name) for name in PACKAGES}
-    plugins = [point.dist for group in (GROUP, PROVIDERS) for point in entry_points_of(group)]
-    return {
-        "h2crop-data": h2crop_data.__version__,
-        "Python": ".".join(platform.python_version_tuple()[:2]),
-        **packages,
-        **{plugin.name: plugin.version for plugin in plugins if plugin is not None},
-        **native_versions(),
-        "the code of h2crop-data": digest_of_code(),
-    }
-
-
-def installed_version(package: str) -> str:
-    """The version of a package; empty where it is not installed."""
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return ""
-
-
-def native_versions() -> dict[str, str]:
-    """Of the libraries that packages bring along, or find on their machine."""
-    import numcodecs.blosc
-    import pyproj
-    import rasterio
-    import shapely
-
-    return {
-        "GDAL": str(rasterio.__gdal_version__),
-        "PROJ": str(pyproj.proj_version_str),
-        "GEOS": str(shapely.geos_version_string),
-        "Blosc": str(numcodecs.blosc.VERSION_STRING),
-    }
-
-
-@cache
-def digest_of_code() -> str:
-    """SHA-256 of the modules of this package: two checkouts of one version need not be the same."""
-    package = Path(h2crop_data.__file__).parent
-    digest = hashlib.sha256()
-    for path in sorted(package.rglob("*.py")):
-        digest.update(path.relative_to(package).as_posix().encode() + b"\0" + path.read_bytes())
-    return digest.hexdigest()[:12]
-
-
-def unfitness(session: Session) -> list[str]:
-    """What keeps this process from working for a session, each with what to do; run on a worker."""
-    try:
-        described = session.description()
-    except (OSError, ValueError) as error:
-        return [
-            f"it cannot read {session.folder / SESSION_FILE} ({error}): all workers must see the work folder of the "
-            "store by this path; put it on shared storage (H2CROP_WORK names another place)"
-        ]
-    own = versions()
-    found = [
-        f"{name} is {own.get(name) or 'not installed'}, here {wanted or 'not installed'}"
-        for name, wanted in described["versions"].items()
-        if own.get(name, "") != wanted
-    ]
-    if found:
-        found[-1] += ": install the same versions there"
-    for kind, folder in described["folders"].items():
-        found += folder_problems(kind, Path(folder), described["token"])
-    if not sees_lock(session.folder / SESSION_FILE):
-        found.append(
-            f"it does not see the locks of this machine in {session.folder.parent.parent}: mount the file system so "
-            "that flock works between machines"
-        )
-    return found
-
-
-def folder_problems(kind: str, folder: Path, token: str) -> list[str]:
-    """What is wrong with a folder that must be the client's."""
-    if not (folder / token).is_file():
-        return [
-            f"its {folder} is not the {kind} of this build: put it on storage that this machine and all workers see by "
-            "the same path"
-        ]
-    try:
-        probe = folder / f"{token}-{uuid.uuid4().hex}"
-        probe.touch()
-        probe.unlink()
-    except OSError as error:
-        return [f"it cannot write in the {kind} {folder}: {error.strerror or error}; give its user the right to"]
-    return []
 
 
 def ask_workers(client: Client, session: Session) -> dict[str, list[str] | BaseException]:
@@ -344,7 +186,8 @@ def call_anywhere(work: Callable[..., Any], *arguments: Any) -> Callable[[], Any
 
 def packed(work: Callable[..., Any], arguments: tuple[Any, ...], options: Mapping[str, Any]) -> bytes:
     """A call as a task takes it along. Packed, what all blocks have in common takes little of it."""
-    return zlib.compress(pickle.dumps((work, arguments, options)), level=1)
+    call = pickle.dumps((work, arguments, options))
+    return zlib.compress(call, level=4 if len(call) > SENT_PLAIN else 0)
 
 
 def unfitness_told(answer: list[str] | BaseException) -> list[str]:
@@ -354,22 +197,30 @@ def unfitness_told(answer: list[str] | BaseException) -> list[str]:
     return answer
 
 
-def do_task(session: Session, task: str, sharing: int, call: bytes) -> Any:
-    """Work on a task, on a worker. task: its name in the session. sharing: worker processes of the cluster.
+def do_task(session: Session, task: str, sharing: int, call: bytes) -> None:
+    """Work on a task, on a worker, and keep what it gave for `take_outcome`.
 
-    call: packed, so that it is read when this worker is known to have the same h2crop. Raises ClusterError where it has
-    not, LostWorkError where the task is one at which workers die.
+    task: its name in the session. sharing: worker processes of the cluster. call: packed, so that it is read when this
+    worker is known to have the same h2crop.
+
+    Raises ClusterError where it has not, LostWorkError where the task is one at which workers die, StoreError where the
+    session cannot be written, and what the call raises.
     """
     become_fit(session)
     # Who opens files reads from it which part of the connections to an archive is this process's.
     os.environ[SHARING_PROCESSES] = str(sharing)
-    begun = begin_task(session, task)
+    note = begin_task(session, task)
+    began = time.perf_counter()
     try:
         work, arguments, options = pickle.loads(zlib.decompress(call))
         with counted_by(ClusterConnections.of_this_worker().one):
-            return work(*arguments, **options)
-    finally:
-        begun.unlink(missing_ok=True)
+            outcome = work(*arguments, **options)
+        kept = pickle.dumps((outcome, time.perf_counter() - began))
+    except BaseException:
+        with suppress(OSError):
+            note.unlink()
+        raise
+    keep_outcome(session, task, note, kept)
 
 
 def become_fit(session: Session) -> None:
@@ -396,7 +247,11 @@ def worker_address() -> str:
 
 
 def begin_task(session: Session, task: str) -> Path:
-    """Note that a task is begun; gives the file of the note. Raises LostWorkError after too many beginnings."""
+    """Note that a task is begun; gives the file of the note.
+
+    Raises LostWorkError after too many beginnings, ClusterError where the build is over, StoreError where nothing can
+    be written.
+    """
     for number in range(DEATHS):
         note = session.folder / f"{task}-{number}"
         try:
@@ -406,13 +261,48 @@ def begin_task(session: Session, task: str) -> Path:
         except FileExistsError:
             continue
         except OSError as error:
-            raise ClusterError(f"the build that worker {worker_address()} has a task of is over ({error})") from error
+            raise cannot_write(note, error) from error
     notes = [session.folder / f"{task}-{number}" for number in range(DEATHS)]
     workers = ", ".join(note.read_text(encoding="utf-8") for note in notes if note.exists())
     raise LostWorkError(
         f"{DEATHS} workers died while they worked on it ({workers}), out of memory? See their logs; give workers more "
         "memory or fewer threads"
     )
+
+
+def keep_outcome(session: Session, task: str, note: Path, kept: bytes) -> None:
+    """Keep what a task gave; its note becomes it. Raises ClusterError where the build is over, StoreError."""
+    try:
+        note.write_bytes(kept)
+        note.replace(session.folder / task)
+    except OSError as error:
+        raise cannot_write(note, error) from error
+
+
+def cannot_write(note: Path, error: OSError) -> H2cropError:
+    """The error to raise for a note of a session that a worker cannot write: its folder goes with the build."""
+    if isinstance(error, FileNotFoundError):
+        return ClusterError(f"the build that worker {worker_address()} has a task of is over ({error})")
+    return StoreError(
+        f"worker {worker_address()} cannot write {note}: {error.strerror or error}; correct that and run the same "
+        "command"
+    )
+
+
+def take_outcome(session: Session, task: str) -> tuple[Any, float]:
+    """What a task gave, taken out of the session, and the seconds it took. Raises StoreError where it is not there."""
+    file = session.folder / task
+    try:
+        kept = file.read_bytes()
+    except OSError as error:
+        raise StoreError(
+            f"cannot read {file}, which a worker has written: {error.strerror or error}; correct that and run the same "
+            "command"
+        ) from error
+    with suppress(OSError):
+        file.unlink()
+    outcome, seconds = pickle.loads(kept)
+    return outcome, seconds
 
 
 class ClusterConnections:
@@ -472,18 +362,28 @@ class ClusterConnections:
 CONNECTIONS: dict[str, ClusterConnections] = {}
 
 
+def tasks_a_thread(seconds: Sequence[float]) -> int:
+    """How many tasks may be with the cluster for each thread. seconds: of the last tasks."""
+    if len(seconds) < LAST_TASKS:
+        return TASKS_A_THREAD
+    wanted = math.ceil(AHEAD_SECONDS * len(seconds) / max(sum(seconds), 1e-6))
+    return min(max(wanted, TASKS_A_THREAD), SHORT_TASKS_A_THREAD)
+
+
 class ClusterExecutor(Executor):
     """Gives tasks to a cluster, and ends all of them with ClusterError when the cluster is lost."""
 
     def __init__(self, client: Client, address: str, session: Session) -> None:
         """Raises OSError where the scheduler is silent."""
         self._client, self._address, self._session = client, address, session
-        self._executor = client.get_executor(pure=False)
-        self._waiting: set[Future[Any]] = set()
+        #: What was not taken yet, with what keeps it on the cluster.
+        self._waiting: dict[Future[Any], DaskFuture[None]] = {}
         self._changing = threading.Lock()
         #: Why nothing can be done any more.
         self._lost: ClusterError | None = None
         self._threads = threads_of(client)
+        #: Of the last tasks.
+        self._seconds = deque[float](maxlen=LAST_TASKS)
         self._ended = threading.Event()
         self._number = 0
         self._watcher = threading.Thread(target=self._watch, name="cluster", daemon=True)
@@ -491,7 +391,9 @@ class ClusterExecutor(Executor):
 
     def ahead(self) -> int:
         """How many tasks may be with the cluster, by the threads its workers have now."""
-        return TASKS_A_THREAD * sum(self._threads.values())
+        with self._changing:
+            last = list(self._seconds)
+        return tasks_a_thread(last) * sum(self._threads.values())
 
     def submit(self, work: Callable[..., Outcome], /, *arguments: Any, **options: Any) -> Future[Outcome]:
         """Give a task to the cluster. Raises ClusterError where that is lost."""
@@ -503,34 +405,42 @@ class ClusterExecutor(Executor):
         call = call_anywhere(do_task, self._session, task, sharing, packed(work, arguments, options))
         waiting: Future[Outcome] = Future()
         waiting.set_running_or_notify_cancel()
+        given = self._client.submit(call, key=f"h2crop-{self._session.name}-{task}", pure=False)
         with self._changing:
-            self._waiting.add(waiting)
-        given = self._executor.submit(call, key=f"h2crop-{self._session.name}-{task}")
-        given.add_done_callback(partial(self._take, waiting))
+            if self._lost is not None:
+                raise self._lost
+            self._waiting[waiting] = given
+        given.add_done_callback(partial(self._take, task, waiting))
         return waiting
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Drop what the cluster was given. What its workers are at they end by themselves, and nobody takes it."""
         self._ended.set()
         with self._changing:
-            remaining = len(self._waiting)
+            remaining = list(self._waiting.values())
             self._waiting.clear()
         if remaining and self._lost is None:
             with suppress(Exception):
-                self._executor.shutdown(wait=False)
+                self._client.cancel(remaining)
         self._watcher.join(LEAVE_WITHIN)
 
-    def _take(self, waiting: Future[Any], given: Future[Any]) -> None:
+    def _take(self, task: str, waiting: Future[Any], given: DaskFuture[None]) -> None:
         """Take what became of a task."""
-        error = self._lost_with() if given.cancelled() else given.exception()
         with self._changing:
-            if waiting not in self._waiting:
+            if self._waiting.pop(waiting, None) is None:
                 return
-            self._waiting.remove(waiting)
-        if error is None:
-            waiting.set_result(given.result())
-        else:
+        error = self._lost_with() if given.cancelled() else given.exception() if given.status == "error" else None
+        if error is not None:
             waiting.set_exception(explained(error, self._address))
+            return
+        try:
+            outcome, seconds = take_outcome(self._session, task)
+        except Exception as damaged:  # noqa: BLE001 -- whatever keeps it from being read must reach who waits
+            waiting.set_exception(damaged)
+        else:
+            with self._changing:
+                self._seconds.append(seconds)
+            waiting.set_result(outcome)
 
     def _lost_with(self) -> ClusterError:
         """The error of a cluster that dropped tasks: its scheduler is gone."""
@@ -555,8 +465,8 @@ class ClusterExecutor(Executor):
 
     def _give_up(self, error: ClusterError) -> None:
         """End all tasks with an error."""
-        self._lost = error
         with self._changing:
+            self._lost = error
             waiting = list(self._waiting)
             self._waiting.clear()
         for one in waiting:

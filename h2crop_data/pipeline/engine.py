@@ -22,7 +22,7 @@ from h2crop_data.bounded_map import WorkerPool, as_done_of, worker_processes, wo
 from h2crop_data.constants import SHARING_PROCESSES
 from h2crop_data.cube.marker import Marker
 from h2crop_data.cube.writer import StoreBuilder
-from h2crop_data.errors import H2cropError, StoreError, UsageError
+from h2crop_data.errors import ClusterError, H2cropError, StoreError, UsageError
 from h2crop_data.pipeline.block import BlockTask, assemble_block
 from h2crop_data.pipeline.cluster import LostWorkError, open_cluster
 from h2crop_data.pipeline.schedule import Schedule
@@ -181,16 +181,17 @@ def run_job(
 def run_blocks(
     storage: Storage, schedule: Schedule, scratch: Scratch, pool: WorkerPool
 ) -> Iterator[BlockOutcome | ReadingOutcome]:
-    """Read and build in the order of a schedule, giving each outcome as it comes. At most two tasks a worker wait.
+    """Read and build in the order of a schedule, giving each outcome as it comes. At most two tasks a worker are begun;
+    of very short ones a cluster is given more.
 
     What fails does not stop the others; a store or a scratch folder that cannot be written does: raises StoreError. So
-    does a lost cluster: raises ClusterError.
+    does a lost cluster, or one whose scheduler does not answer a worker: raises ClusterError.
     """
     work: Callable[[BlockTask | Reading], BlockOutcome | ReadingOutcome]
     work = partial(run_job, storage, scratch, threads=pool.threads)
     try:
         for job, outcome in as_done_of(pool.executor, work, schedule, pool.ahead, outcome_of_lost):
-            if isinstance(outcome.error, StoreError):
+            if isinstance(outcome.error, StoreError | ClusterError):
                 raise outcome.error
             if isinstance(job, Reading):
                 schedule.note_reading(job)

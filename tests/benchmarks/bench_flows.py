@@ -10,9 +10,11 @@ or 10,000 with `--full`. Some lie under a scene whose file is damaged, and fail.
 - The same blocks are built by the engine with worker processes of this machine, and with as many workers of a Dask
   cluster (scheduler and workers are processes that speak over TCP), in turns; the first batch is not counted: in it
   processes start.
-- Blocks of real size (the region of bench_build) are built by one and by two workers, threads and processes, in turns.
-  A worker has one thread: GDAL, BLAS, Blosc, OpenCV, LightGBM and ONNX are told so. CPU is that of all processes, user
-  and system. Two busy loops on a core each, against one alone, say what a second core of this machine is worth.
+- A region like that of bench_build, over two processing tiles and with a block for each sample, is built by one and by
+  two workers, threads and processes, in turns: first the units of work, which threads of the builder run, then readings
+  and blocks. A worker has one thread: GDAL, BLAS, Blosc, OpenCV, LightGBM and ONNX are told so. CPU is that of all
+  processes, user and system. Two busy loops on a core each, against one alone, say what a second core of this machine
+  is worth.
 
 Wall figures need a quiet machine; CPU figures bear some company.
 
@@ -24,11 +26,12 @@ The last line is one JSON object (bounds in brackets):
 - failed, failed_listed: blocks that could not be built; of these, those with a line of their own in the run's log
 - dask_overhead_ms_per_block: wall on Dask less wall of processes, a block (at most 10); cpu_dask_overhead_ms_per_block
 - cpu_2_workers_vs_1: CPU a block of two threads over that of one (at most 1.1); cpu_2_processes_vs_1: of processes,
-  without their start, which takes process_start_cpu_s each
-- speedup_2_workers: wall of one worker over that of two, of the better kind (at least 1.6), which is `kind`;
-  speedup_2_threads, speedup_2_processes (the start counts), speedup_2_processes_started
+  without their start, which takes process_start_cpu_s each; cpu_2_workers_vs_1_units: of units
+- speedup_2_workers: wall of one worker over that of two, of the better kind (at least 1.6), which is `kind`, for
+  readings and blocks; speedup_2_threads, speedup_2_processes (the start counts), speedup_2_processes_started;
+  speedup_2_workers_units: for units, of which tiles can be worked on at a time, here two
 - second_core: work of two busy loops over that of one; the most that any build can gain
-- blocks, batches, real_blocks
+- blocks, batches, real_blocks; wall_s, cpu_s, wall_units_s, cpu_units_s: of each variant
 """
 
 from __future__ import annotations
@@ -50,6 +53,7 @@ import time
 import urllib.request
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -57,13 +61,17 @@ from unittest.mock import patch
 import bench_build
 import cv2
 import numpy as np
-from bench_simulate import family
+import yaml
+from bench_simulate import SEASON, family
 
 from h2crop_data.cube.writer import hold_store
-from h2crop_data.pipeline.block_run import BlockRun, build_blocks
+from h2crop_data.grid import TILE_SIZE
+from h2crop_data.pipeline.block_run import BlockRun
 from h2crop_data.pipeline.build import recorded_plans
 from h2crop_data.pipeline.engine import Workers
 from h2crop_data.recipe.model import load_recipe
+from h2crop_data.simulate.region import simulate_region
+from h2crop_data.simulate.settings import PlaceSettings, Simulation
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "makers"))
 from dask_cluster import dask_cluster
@@ -85,6 +93,8 @@ DAMAGED = 3
 #: Blocks of a batch: of the flow, as many small ones; the flow's default is 64 or more.
 BATCH = 16
 WORKERS = 2
+#: Of blocks of real size: a square of so many columns of cells, metres.
+COLUMNS, CELL_SIZE = 4, 1920
 #: Seconds between two questions to the server, and until it is given up.
 ASK_EVERY, START_WITHIN = 0.1, 180.0
 VARIANTS = {"one": Workers(1), "threads": Workers(WORKERS), "processes": Workers(WORKERS, "processes")}
@@ -199,7 +209,7 @@ def measure_flow(folder: Path, blocks: int) -> Figures:
     if not (folder / "flow.json").exists():
         raise RuntimeError(f"the flow did not run: {(folder / 'flow.log').read_text(errors='replace')[-3000:]}")
     run = json.loads((folder / "flow.json").read_text(encoding="utf-8"))
-    gaps = [1000 * (begin - end) for (_, end), (begin, _) in zip(run["batches"], run["batches"][1:], strict=False)]
+    gaps = [1000 * (begin - end) for (_, end), (begin, _) in pairwise(run["batches"])]
     failed = [f"season {season} block {block}:" for season, block in run["failed"]]
     listed = [name for name in failed if any("not built" in line and name in line for line in lines)]
     seconds = sorted(asker.seconds)
@@ -313,15 +323,15 @@ def cpu_of(pid: int) -> float:
 
 def measure_workers(folder: Path, repeats: int) -> Figures:
     """Build blocks of real size by one worker and by two, in turns."""
-    bench_build.prepare(folder)
+    prepare_real(folder)
     in_own_process(folder, "plan")
     spent: dict[str, list[Figures]] = {variant: [] for variant in VARIANTS}
     for _ in range(repeats):
         for variant, of_variant in spent.items():
             of_variant.append(in_own_process(folder, variant))
-    wall, cpu, blocks = (
+    wall, cpu, blocks, units_wall, units_cpu = (
         {variant: statistics.median(one[name] for one in of_variant) for variant, of_variant in spent.items()}
-        for name in ("wall", "cpu", "blocks")
+        for name in ("wall", "cpu", "blocks", "units_wall", "units_cpu")
     )
     start = in_own_process(folder, "start")
     started = wall["processes"] - start["wall"]
@@ -329,15 +339,19 @@ def measure_workers(folder: Path, repeats: int) -> Figures:
     return {
         "cpu_2_workers_vs_1": cpu["threads"] / cpu["one"],
         "cpu_2_processes_vs_1": (cpu["processes"] - start["cpu"]) / cpu["one"],
+        "cpu_2_workers_vs_1_units": units_cpu["threads"] / units_cpu["one"],
         "process_start_cpu_s": start["cpu"] / WORKERS,
         "speedup_2_workers": wall["one"] / wall[kind],
         "kind": kind,
         "speedup_2_threads": wall["one"] / wall["threads"],
         "speedup_2_processes": wall["one"] / wall["processes"],
         "speedup_2_processes_started": wall["one"] / started,
+        "speedup_2_workers_units": units_wall["one"] / units_wall["threads"],
         "second_core": second_core(),
         "wall_s": wall,
         "cpu_s": cpu,
+        "wall_units_s": units_wall,
+        "cpu_units_s": units_cpu,
         "real_blocks": blocks["one"],
     }
 
@@ -350,17 +364,43 @@ def in_own_process(folder: Path, step: str) -> Figures:
     return figures
 
 
+def prepare_real(folder: Path) -> None:
+    """Simulate the region, whose middle is the edge of two processing tiles, with a block for each sample."""
+    west = TILE_SIZE * (PlaceSettings().west // TILE_SIZE) - CELL_SIZE * COLUMNS // 2
+    settings = {"seed": 1, "seasons": [SEASON], **bench_build.REGION, "cells": COLUMNS**2, "place": {"west": west}}
+    simulate_region(Simulation.model_validate(settings), folder / "region")
+    recipe = folder / "region" / "recipe.yaml"
+    described = yaml.safe_load(recipe.read_text(encoding="utf-8"))
+    described.setdefault("store", {})["block_capacity"] = 1
+    recipe.write_text(yaml.safe_dump(described), encoding="utf-8")
+    for path in (folder / "region" / "products").rglob("*.*"):
+        path.read_bytes()
+
+
 def build_real(folder: Path, variant: str) -> Figures:
-    """Units, readings and blocks of the planned region, in a fresh store: wall, CPU, blocks."""
+    """Units, then readings and blocks of the planned region, in a fresh store: wall and CPU of each, and blocks."""
     workers, store = VARIANTS[variant], folder / variant
     # One worker alone would compress with the threads of all cores.
     with hold_store(store) as builder, patch("os.cpu_count", return_value=workers.number):
         plans = recorded_plans(builder, folder / "plan").plans
-        began, busy = time.perf_counter(), cpu_here()
-        built = build_blocks(builder, plans, workers).built
-        spent = {"wall": time.perf_counter() - began, "cpu": cpu_here() - busy, "blocks": built}
+        with BlockRun(builder, plans, workers) as run:
+            times = [(time.perf_counter(), cpu_of_family())]
+            run.run_units()
+            times.append((time.perf_counter(), cpu_of_family()))
+            for batch in run.batches(run.missing):
+                run.build(batch)
+            times.append((time.perf_counter(), cpu_of_family()))
+            built = run.finish().built
     shutil.rmtree(store)
-    return spent
+    (units_wall, units_cpu), (wall, cpu) = (
+        (end - begin, busy_end - busy) for (begin, busy), (end, busy_end) in pairwise(times)
+    )
+    return {"wall": wall, "cpu": cpu, "units_wall": units_wall, "units_cpu": units_cpu, "blocks": built}
+
+
+def cpu_of_family() -> float:
+    """CPU of this process and of its children that run."""
+    return sum(map(cpu_of, family(os.getpid())))
 
 
 def start_processes() -> Figures:

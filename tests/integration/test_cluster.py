@@ -20,14 +20,17 @@ from typing import Any
 
 import pytest
 from dask_cluster import CHECKOUT, PATIENCE, DaskCluster, Node, dask_cluster, wait_until
-from distributed.cfexecutor import ClientExecutor
+from distributed import Client
 from killed_builds import contents, differences, small_region
 from typer.testing import CliRunner
 
 from h2crop_data import __version__
 from h2crop_data.cli.main import app
-from h2crop_data.errors import ClusterError, UsageError
+from h2crop_data.errors import ClusterError, StoreError, UsageError
+from h2crop_data.pipeline.block import BlockTask
 from h2crop_data.pipeline.build import BuildReport, build_store
+from h2crop_data.pipeline.cluster import begin_task, keep_outcome, take_outcome, tasks_a_thread
+from h2crop_data.pipeline.cluster_session import Session
 from h2crop_data.pipeline.engine import BuildError, Workers
 from h2crop_data.recipe.model import Recipe, load_recipe
 
@@ -142,10 +145,15 @@ def test_workers_that_outlive_a_build_take_files_that_were_replaced_since(
     region: Path, recipe: Recipe, reference: Path, cluster: DaskCluster, tmp_path: Path
 ) -> None:
     build_store(recipe, tmp_path / "before", workers=on(cluster))
-    for scene in region.rglob("*.tif"):
-        # The same file at another time: while a build goes on it is taken for another one.
-        os.utime(scene, (1, 1))
-    build_store(recipe, tmp_path / "after", workers=on(cluster))
+    times = {scene: scene.stat().st_mtime_ns for scene in region.rglob("*.tif")}
+    try:
+        for scene in times:
+            # The same file at another time: while a build goes on it is taken for another one.
+            os.utime(scene, (1, 1))
+        build_store(recipe, tmp_path / "after", workers=on(cluster))
+    finally:
+        for scene, at in times.items():
+            os.utime(scene, ns=(at, at))
     # Results of units are kept with the time of the files they were computed from.
     assert not [line for line in differences(tmp_path / "after", reference) if ".build/work/" not in line]
 
@@ -300,7 +308,7 @@ def test_a_file_system_that_does_not_share_locks_is_refused(
     cluster: DaskCluster, recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As where each machine has locks of its own: workers see none of this one."""
-    monkeypatch.setattr("h2crop_data.pipeline.cluster.lock_held", lambda path: nullcontext())
+    monkeypatch.setattr("h2crop_data.pipeline.cluster_session.lock_held", lambda path: nullcontext())
     with pytest.raises(
         ClusterError, match=r"it does not see the locks of this machine in \S+: mount the file system so"
     ):
@@ -316,13 +324,14 @@ def test_tasks_are_small_and_hold_no_secret(
     for name in names:
         monkeypatch.setenv(name, secret)
     sent: list[bytes] = []
-    submit = ClientExecutor.submit
+    submit = Client.submit
 
-    def submit_noting(self: ClientExecutor, call: Any, **options: Any) -> Any:
-        sent.append(pickle.dumps(call))
+    def submit_noting(self: Client, call: Any, **options: Any) -> Any:
+        if "key" in options:  # else it asks a worker what that is like
+            sent.append(pickle.dumps(call))
         return submit(self, call, **options)
 
-    monkeypatch.setattr(ClientExecutor, "submit", submit_noting)
+    monkeypatch.setattr(Client, "submit", submit_noting)
     build_store(recipe, tmp_path / "store", workers=on(cluster))
     calls = [zlib.decompress(call_of(one)) for one in sent]
     kinds = Counter(type(pickle.loads(call)[1][-1]).__name__ for call in calls)
@@ -412,3 +421,49 @@ def test_a_cluster_that_does_not_answer_is_named(
     monkeypatch.setattr("h2crop_data.pipeline.cluster.CONNECT_WITHIN", 1)
     with pytest.raises(ClusterError, match=r"no Dask scheduler answers at tcp://127\.0\.0\.1:1 .*start one"):
         build_store(recipe, tmp_path / "store", workers=Workers(1, "dask", "tcp://127.0.0.1:1"))
+
+
+def test_a_block_that_meets_a_lost_cluster_ends_the_build(
+    recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where the scheduler gives no connection to an archive: other blocks would meet it too, and nothing is wrong
+    with this one."""
+
+    def assemble(task: BlockTask) -> None:
+        raise ClusterError("no connection to an archive: the scheduler does not answer")
+
+    monkeypatch.setattr("h2crop_data.pipeline.engine.assemble_block", assemble)
+    with pytest.raises(ClusterError, match="the scheduler does not answer"):
+        build_store(recipe, tmp_path / "store", workers=1)
+
+
+def test_a_session_that_cannot_be_written_is_not_taken_for_one_that_is_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("h2crop_data.pipeline.cluster.worker_address", lambda: "tcp://10.0.0.7:1")
+    over, blocked, good = Session(tmp_path / "over"), Session(tmp_path / "file"), Session(tmp_path / "good")
+    blocked.folder.touch()
+    good.folder.mkdir()
+    note = begin_task(good, "1")
+    for call in (lambda: begin_task(over, "1"), lambda: keep_outcome(over, "1", over.folder / "1-0", b"")):
+        with pytest.raises(ClusterError, match=r"the build that worker tcp://10\.0\.0\.7:1 has a task of is over"):
+            call()
+    told = r"^worker tcp://10\.0\.0\.7:1 cannot write \S+1-0: Not a directory; correct that and run the same command$"
+    for call in (lambda: begin_task(blocked, "1"), lambda: keep_outcome(blocked, "1", blocked.folder / "1-0", b"")):
+        with pytest.raises(StoreError, match=told):
+            call()
+    with pytest.raises(StoreError, match=r"cannot read \S+/1, which a worker has written: No such file or directory"):
+        take_outcome(good, "1")
+    keep_outcome(good, "1", note, pickle.dumps(({"samples": 3}, 0.5)))
+    assert take_outcome(good, "1") == ({"samples": 3}, 0.5)
+    assert not any(good.folder.iterdir())
+
+
+def test_two_tasks_a_thread_are_with_the_cluster_and_a_few_more_of_short_ones() -> None:
+    assert tasks_a_thread([]) == 2
+    assert tasks_a_thread([0.001] * 15) == 2
+    assert tasks_a_thread([0.001] * 16) == 8
+    assert tasks_a_thread([0.02] * 16) == 5
+    assert tasks_a_thread([0.05] * 16) == 2
+    # Readings take little, blocks do not.
+    assert tasks_a_thread([0.001] * 15 + [2.0]) == 2
