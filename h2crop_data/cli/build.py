@@ -16,6 +16,7 @@ from h2crop_data.recipe.model import Recipe, load_recipe
 if TYPE_CHECKING:
     from h2crop_data.pipeline.build import BuildReport
     from h2crop_data.pipeline.engine import BlockOutcome, Workers
+    from h2crop_data.pipeline.refresh import RefreshReport
 
 #: Statements that are shown of many.
 NAMED_AT_MOST = 5
@@ -127,6 +128,11 @@ def show_build(report: BuildReport) -> None:
             console.print(f"  season {season}: {line}", markup=False, soft_wrap=True)
     for change in report.changes:
         console.print(f"  changed: {change}", markup=False, soft_wrap=True)
+    show_faults(report)
+
+
+def show_faults(report: BuildReport | RefreshReport) -> None:
+    """Scenes whose files or items are at fault in the release."""
     if report.impossible:
         named = ", ".join(report.impossible[:NAMED_AT_MOST]) + (", …" if len(report.impossible) > NAMED_AT_MOST else "")
         console.print(

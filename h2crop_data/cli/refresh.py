@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from h2crop_data.cli.build import chosen_workers
+from h2crop_data.cli.build import chosen_workers, show_faults
 from h2crop_data.cli.console import Exit, print_json, progress_line, say
 from h2crop_data.recipe.model import load_recipe
 
@@ -58,7 +58,7 @@ def refresh(
         show_refresh(report)
     if error is not None:
         raise error
-    if report.gaps:
+    if report.gaps and not report.nothing_new:
         raise typer.Exit(Exit.GAPS)
 
 
@@ -79,5 +79,4 @@ def show_refresh(report: RefreshReport) -> None:
         say(f"  changed: {line}")
     for line in report.waiting:
         say(f"  waiting: {line}")
-    for gap in report.gaps:
-        say(f"  gap: {gap} could not be read and was left out")
+    show_faults(report)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -72,10 +72,13 @@ def finding_rows(findings: Sequence[Finding]) -> list[dict[str, Any]]:
     ]
 
 
-def gaps_text(report: BuildReport | None, waiting: Sequence[str], changes: Sequence[str]) -> str:
+def gaps_text(
+    report: BuildReport | None, waiting: Sequence[str], failed_seasons: Mapping[int, str], changes: Sequence[str]
+) -> str:
     """What is missing and what has changed, in Markdown."""
     months = report.empty_months if report else {}
     parts = {
+        "Seasons that could not be planned": [f"{season}: {error}" for season, error in failed_seasons.items()],
         "Seasons that wait": waiting,
         "Scenes that could not be read": report.gaps if report else [],
         "Months without a scene": [

@@ -38,9 +38,9 @@ class RunResult:
     outcome: `built` a release (or found the newest to be complete), found `nothing new`, or was `skipped`, because
     another builder has the store. store: as it was given. build: None where the store was held, or has no plan yet.
     new_samples: by season, samples that this run planned and the store did not have. rebuilt: by season, blocks whose
-    samples it planned anew. waiting: seasons that cannot be built yet, and why. changes: inputs that are
-    not those any more that finished
-    blocks were built from. findings: of validating the release.
+    samples it planned anew. waiting: seasons that cannot be built yet, and why. failed_seasons: seasons that could not
+    be planned, with the error. changes: inputs that are not those any more that finished blocks were built from.
+    findings: of validating the release.
     """
 
     outcome: Outcome
@@ -49,12 +49,21 @@ class RunResult:
     new_samples: dict[int, int] = field(default_factory=dict)
     rebuilt: dict[int, list[int]] = field(default_factory=dict)
     waiting: list[str] = field(default_factory=list)
+    failed_seasons: dict[int, str] = field(default_factory=dict)
     changes: list[str] = field(default_factory=list)
     findings: list[Finding] = field(default_factory=list)
 
 
 class InvalidReleaseError(H2cropError, RuntimeError):
     """A release was made, and validating it found errors."""
+
+
+class UnplannedSeasonsError(H2cropError, RuntimeError):
+    """Seasons could not be planned; all others were built and released."""
+
+
+class UnforeseenError(H2cropError, RuntimeError):
+    """An error of a library or of this package that nobody foresaw, in words without secrets."""
 
 
 def may_recover(error: BaseException | None) -> bool:
@@ -114,6 +123,8 @@ def failed_state(error: Exception) -> State[RunResult]:
         WorkerDiedError: "worker died: ",
         BuildError: "blocks failed: ",
         InvalidReleaseError: "invalid release: ",
+        UnplannedSeasonsError: "seasons failed: ",
+        UnforeseenError: "unforeseen: ",
     }
     kind = next((words for of_kind, words in kinds.items() if isinstance(error, of_kind)), "")
     after = ""

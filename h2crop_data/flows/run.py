@@ -7,7 +7,9 @@ decided by the store's markers, never by Prefect's states.
 from __future__ import annotations
 
 import logging
+import traceback
 from collections.abc import Callable, Collection, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from time import sleep
@@ -26,6 +28,8 @@ from h2crop_data.flows.parameters import RunSettings
 from h2crop_data.flows.result import (
     InvalidReleaseError,
     RunResult,
+    UnforeseenError,
+    UnplannedSeasonsError,
     completed_state,
     failed_state,
     may_recover,
@@ -37,8 +41,8 @@ from h2crop_data.pipeline.build import BuildReport
 from h2crop_data.pipeline.engine import BlockOutcome, Workers
 from h2crop_data.pipeline.plan import PLAN_FOLDER, SeasonPlan, kept_parts
 from h2crop_data.pipeline.recording import RecordedPlans
-from h2crop_data.pipeline.refresh import newest_release
-from h2crop_data.pipeline.sealing import seal_store
+from h2crop_data.pipeline.refresh import newest_release, seasons_in_words
+from h2crop_data.pipeline.sealing import NothingFinishedError, seal_store
 from h2crop_data.progress import Progress
 from h2crop_data.redaction import without_secrets
 from h2crop_data.report.cell_map import draw_cells
@@ -74,8 +78,18 @@ class Watcher:
 
 @task(cache_policy=NO_CACHE)
 def do_step(work: Callable[[], Result]) -> Result:
-    """One step of a run. Its work is given as a function: Prefect would look through any other argument."""
-    return work()
+    """One step of a run. Its work is given as a function: Prefect would look through any other argument.
+
+    Raises UnforeseenError for what is no error of this package: Prefect keeps the words of an error, and a library may
+    put a signed address into them.
+    """
+    try:
+        return work()
+    except H2cropError:
+        raise
+    except Exception as error:  # noqa: BLE001 -- whatever a library raises must not reach the server as it is
+        get_run_logger().error("%s", without_secrets("".join(traceback.format_exception(error))))
+        raise UnforeseenError(f"{without_secrets(f'{type(error).__name__}: {error}')} (a bug?)") from None
 
 
 class Steps:
@@ -123,6 +137,8 @@ def run_to_store(settings: RunSettings, plan: PlanStep) -> RunResult:
             # Readers may look at a release while others build on: the store is not held any more.
             if result.outcome == "built" and settings.check != "none":
                 result = validated(result, settings.check, steps, watcher)
+            if result.failed_seasons:
+                raise UnplannedSeasonsError(seasons_in_words(result.failed_seasons))
             state = completed_state(result)
             artifacts.show_progress(1, 1, "steps: the run is complete")
         except HeldStoreError as error:
@@ -145,20 +161,37 @@ def build_release(
     new = new_in_plans(planned.plans, known)
     report = None
     if planned.plans:
-        with BlockRun(builder, planned.plans, workers, progress=watcher.progress) as run:
-            batches = run.batches(settings.batch_size(run.missing))
-            show_pending(artifacts, planned.plans, {block for batch in batches for block in batch})
-            blocks = build_blocks_of(run, batches, settings.retry_seconds, steps, watcher)
+        blocks = build_plans(builder, planned.plans, workers, settings, steps, watcher)
         # Plans hold a country's parcels: they are let go before sealing reads its own.
         planned = replace(planned, plans=[])
-        sealed = steps.run("seal", lambda: seal_store(builder, workers, watcher.progress))
-        report = BuildReport.of(settings.out, planned, blocks, sealed)
-    artifacts.show_markdown("gaps", contents.gaps_text(report, planned.waiting, planned.changes))
-    result = RunResult("built", settings.out, report, *new, waiting=planned.waiting, changes=planned.changes)
+        # Where everything that was planned so far was retracted unbuilt, there is nothing to release.
+        with suppress(NothingFinishedError):
+            sealed = steps.run("seal", lambda: seal_store(builder, workers, watcher.progress))
+            report = BuildReport.of(settings.out, planned, blocks, sealed)
+    gaps = contents.gaps_text(report, planned.waiting, planned.failed_seasons, planned.changes)
+    artifacts.show_markdown("gaps", gaps)
+    result = RunResult(
+        "built", settings.out, report, *new, planned.waiting, planned.failed_seasons, changes=planned.changes
+    )
     if report is None or (not any(new) and not report.built and report.release == before):
         return replace(result, outcome="nothing new")
     artifacts.show_markdown("release", contents.release_text(report))
     return result
+
+
+def build_plans(
+    builder: StoreBuilder,
+    plans: Sequence[SeasonPlan],
+    workers: Workers,
+    settings: RunSettings,
+    steps: Steps,
+    watcher: Watcher,
+) -> BuiltBlocks:
+    """Build what plans have left to build. Raises BuildError where blocks failed."""
+    with BlockRun(builder, plans, workers, progress=watcher.progress) as run:
+        batches = run.batches(settings.batch_size(run.missing))
+        show_pending(watcher.artifacts, plans, {block for batch in batches for block in batch})
+        return build_blocks_of(run, batches, settings.retry_seconds, steps, watcher)
 
 
 def build_blocks_of(

@@ -47,7 +47,8 @@ class RefreshReport:
     new_samples: by season, samples that the store did not have. rebuilt: by season, blocks whose samples were built
     anew. waiting: seasons that cannot be built yet, with the reason. changes: inputs of finished blocks that are others
     now, and what became of it or can be done. built: blocks built by this run. gaps: scenes that could not be read and
-    were left out, as the recipe allows. failed_seasons: seasons that could not be planned, with the error.
+    were left out, as the recipe allows. impossible, differences: as in the report of a build. failed_seasons: seasons
+    that could not be planned, with the error.
     """
 
     store: str
@@ -59,6 +60,8 @@ class RefreshReport:
     changes: list[str]
     built: int
     gaps: list[str]
+    impossible: list[str] = field(default_factory=list)
+    differences: list[str] = field(default_factory=list)
     failed_seasons: dict[int, str] = field(default_factory=dict)
 
 
@@ -101,7 +104,7 @@ def refresh_store(
     with hold_store(store) as builder:
         before = newest_release(builder)
         planned = refresh_plans(builder, recipe, changed=changed, today=today, progress=progress)
-        built, gaps, release = 0, list[str](), before
+        built, release, faults = 0, before, dict[str, list[str]]()
         if planned.plans:
             try:
                 built = build_blocks(builder, planned.plans, workers, on_block, progress=progress).built
@@ -114,7 +117,7 @@ def refresh_store(
             try:
                 sealed = seal_store(builder, workers, progress)
                 release = sealed.number
-                gaps = sorted({scene for season in sealed.seasons.values() for scene in season.faults.get("gaps", [])})
+                faults = sealed.faults()
             except NothingFinishedError:
                 # Of everything that was planned so far nothing will be built.
                 pass
@@ -127,7 +130,9 @@ def refresh_store(
             waiting=planned.waiting,
             changes=planned.changes,
             built=built,
-            gaps=gaps,
+            gaps=faults.get("gaps", []),
+            impossible=faults.get("impossible", []),
+            differences=faults.get("differences", []),
             failed_seasons=planned.failed_seasons,
         )
     if report.failed_seasons:

@@ -69,6 +69,14 @@ class SealedRelease:
     number: int
     seasons: dict[int, SealedSeason]
 
+    def faults(self) -> dict[str, list[str]]:
+        """Scenes at fault in any season, by kind."""
+        found: dict[str, set[str]] = {}
+        for season in self.seasons.values():
+            for kind, scenes in season.faults.items():
+                found.setdefault(kind, set()).update(scenes)
+        return {kind: sorted(scenes) for kind, scenes in found.items()}
+
 
 def seal_store(
     builder: StoreBuilder,

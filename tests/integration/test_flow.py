@@ -38,6 +38,7 @@ from web_server import served
 
 from h2crop_data.bounded_map import WorkerPool
 from h2crop_data.catalog import access
+from h2crop_data.cube.reading import read_index
 from h2crop_data.cube.writer import hold_store
 from h2crop_data.errors import PlanError
 from h2crop_data.flows import deadline
@@ -428,6 +429,36 @@ class TestRefresh:
         assert state.name == "Nothing new"
         assert "waiting: season 2022: 2022 is complete on " in (state.message or "")
         assert "2022 is complete on" in artifact_of(state, "gaps")
+
+    def test_a_season_that_cannot_be_planned_stops_no_other(
+        self, refresh: Any, region: TinyRegion, recipe: Recipe, path: str, tmp_path: Path
+    ) -> None:
+        region.add_sentinel2("later", "2023-03-05T10:50:00Z", 950)
+        region.add_enmap(1, "20230524T104526")
+        (region.folder / "RPG_2023.gpkg").write_bytes((region.folder / "RPG_2022.gpkg").read_bytes()[:5000])
+        [source] = recipe.as_written()["parcels"]["season"]
+        years = {"season": [{**source, "path": "RPG_{year}.gpkg", "years": [2022, 2023]}], "prior": "none"}
+        region.recipe(seasons=[2022, 2023], parcels=years)
+        store = tmp_path / "store"
+        state = refresh(path, str(store), return_state=True)
+        assert (state.type.value, state.name) == ("FAILED", "Failed")
+        assert (state.message or "").startswith("seasons failed: season 2023 could not be planned: ")
+        assert "RPG_2023.gpkg" in artifact_of(state, "gaps")
+        assert set(read_index(store, "blocks")["season"]) == {2022}
+
+    def test_an_error_that_nobody_foresaw_is_told_without_secrets(
+        self, refresh: Any, path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def fail(*_: Any, **__: Any) -> None:
+            raise RuntimeError("cannot get https://archive.example/red.tif?sig=S3CRET-W0RD")
+
+        monkeypatch.setattr(flow_run, "seal_store", fail)
+        state = refresh(path, str(tmp_path / "store"), return_state=True)
+        assert (state.message or "").startswith("unforeseen: RuntimeError: cannot get https://archive.example/red.tif")
+        with get_client(sync_client=True) as client:
+            tasks = client.read_task_runs(flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=[run_id(state)])))
+        told = [state.message or "", *(task.state.message or "" for task in tasks if task.state)]
+        assert not [line for line in told if "S3CRET" in line]
 
     def test_a_store_that_is_held_is_left_alone(self, refresh: Any, path: str, tmp_path: Path) -> None:
         store = tmp_path / "store"

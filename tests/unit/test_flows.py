@@ -228,8 +228,11 @@ class TestArtifacts:
 
 class TestContents:
     def test_gaps_name_everything_that_is_missing(self) -> None:
-        assert gaps_text(None, [], []) == "Nothing is missing."
-        text = gaps_text(None, ["season 2023: no parcels"], ["season 2022: s2 has other inputs"])
+        assert gaps_text(None, [], {}, []) == "Nothing is missing."
+        text = gaps_text(
+            None, ["season 2023: no parcels"], {2024: "RPG_2024.gpkg is damaged"}, ["season 2022: s2 has other inputs"]
+        )
+        assert "## Seasons that could not be planned\n\n- 2024: RPG_2024.gpkg is damaged" in text
         assert "## Seasons that wait\n\n- season 2023: no parcels" in text
         assert "## Changed inputs of finished blocks\n\n- season 2022: s2 has other inputs" in text
 
