@@ -117,6 +117,11 @@ def connected(address: str) -> Iterator[Client]:
     logging.getLogger("distributed.client").setLevel(logging.CRITICAL)
     try:
         client = Client(address, timeout=CONNECT_WITHIN, set_as_default=False, name="h2crop")
+    except TypeError as error:
+        # What Dask raises for tls:// where its own configuration names no certificates.
+        raise UsageError(
+            f"--dask {address}: {error}; name the certificates in Dask's configuration (`distributed.comm.tls`)"
+        ) from error
     except (OSError, ValueError) as error:
         raise ClusterError(
             f"no Dask scheduler answers at {address} ({error}): start one (`dask scheduler`), or correct the address"
@@ -192,8 +197,10 @@ def packed(work: Callable[..., Any], arguments: tuple[Any, ...], options: Mappin
 
 def unfitness_told(answer: list[str] | BaseException) -> list[str]:
     """What is wrong with a worker, by its answer or the error that came of asking."""
-    if isinstance(answer, BaseException):
+    if isinstance(answer, ImportError | AttributeError):
         return [f"it has no h2crop-data like this one ({answer}): install the same version there"]
+    if isinstance(answer, BaseException):
+        return [f"it failed when it was asked what it is like ({type(answer).__name__}: {answer}): see its log"]
     return answer
 
 

@@ -25,6 +25,8 @@ from h2crop_data.errors import ClusterError
 from h2crop_data.plugins import GROUP, PROVIDERS, entry_points_of
 
 SESSION_FILE = "session.json"
+#: What the file is called by whose name a folder is known to be the client's.
+TOKEN = ".cluster-"
 #: Packages whose version changes bytes of a store, or what is sent between processes.
 PACKAGES = (
     *("numpy", "pandas", "pyarrow", "scipy", "zarr", "numcodecs", "obstore", "xarray", "pydantic"),
@@ -57,11 +59,13 @@ def open_session(work: Path, shared: Mapping[str, Path]) -> Iterator[Session]:
     name = uuid.uuid4().hex
     session = Session(work.absolute() / "cluster" / name)
     folders = {"work folder": session.folder, **{kind: path.absolute() for kind, path in shared.items()}}
-    token = f".cluster-{name}"
+    token = f"{TOKEN}{name}"
     try:
         shutil.rmtree(session.folder.parent, ignore_errors=True)
         for folder in folders.values():
             folder.mkdir(parents=True, exist_ok=True)
+            for left in folder.glob(f"{TOKEN}*"):
+                left.unlink(missing_ok=True)
             (folder / token).write_text(name, encoding="utf-8")
         described = {
             "versions": versions(),
@@ -83,9 +87,14 @@ def open_session(work: Path, shared: Mapping[str, Path]) -> Iterator[Session]:
 
 @contextmanager
 def lock_held(path: Path) -> Iterator[None]:
-    """Lock a file, for workers to see whether locks are shared between machines."""
+    """Lock a file, for workers to see whether locks are shared between machines. Raises ClusterError."""
     with path.open("r+b") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX)
+        except OSError as error:
+            raise ClusterError(
+                f"cannot lock {path}: {error.strerror or error}; mount its file system so that flock works"
+            ) from error
         yield
 
 

@@ -29,8 +29,8 @@ from h2crop_data.cli.main import app
 from h2crop_data.errors import ClusterError, StoreError, UsageError
 from h2crop_data.pipeline.block import BlockTask
 from h2crop_data.pipeline.build import BuildReport, build_store
-from h2crop_data.pipeline.cluster import begin_task, keep_outcome, take_outcome, tasks_a_thread
-from h2crop_data.pipeline.cluster_session import Session
+from h2crop_data.pipeline.cluster import begin_task, connected, keep_outcome, take_outcome, tasks_a_thread
+from h2crop_data.pipeline.cluster_session import TOKEN, Session, open_session
 from h2crop_data.pipeline.engine import BuildError, Workers
 from h2crop_data.recipe.model import Recipe, load_recipe
 
@@ -467,3 +467,23 @@ def test_two_tasks_a_thread_are_with_the_cluster_and_a_few_more_of_short_ones() 
     assert tasks_a_thread([0.05] * 16) == 2
     # Readings take little, blocks do not.
     assert tasks_a_thread([0.001] * 15 + [2.0]) == 2
+
+
+def test_an_address_that_needs_certificates_says_so() -> None:
+    told = r"--dask tls://127\.0\.0\.1:1: .*name the certificates in Dask's configuration"
+    with pytest.raises(UsageError, match=told), connected("tls://127.0.0.1:1"):
+        pass
+
+
+def test_what_a_killed_client_left_in_shared_folders_is_deleted(tmp_path: Path) -> None:
+    work, scratch = tmp_path / "work", tmp_path / "scratch"
+    with open_session(work, {"scratch folder": scratch}):
+        # As it is when the client is killed now.
+        left = [path.read_bytes() for path in scratch.iterdir()]
+        kept = {path: path.read_bytes() for path in tmp_path.rglob(f"{TOKEN}*")}
+    for path, data in kept.items():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+    with open_session(work, {"scratch folder": scratch}):
+        assert len(left) == len(list(scratch.iterdir())) == 1
+    assert not list(tmp_path.rglob(f"{TOKEN}*"))
