@@ -375,7 +375,10 @@ def test_a_build_that_is_interrupted_drops_what_waits_and_goes_on_later(
     """Ctrl-C on the command line."""
     store = tmp_path / "store"
     options = ["--out", str(store), "--dask", slow_cluster.address]
-    command = [sys.executable, "-m", "h2crop_data", "build", str(region / "recipe.yaml"), *options]
+    # Processes in the background of a shell ignore the signal.
+    heeding = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
+    program = f"{heeding}; from h2crop_data.cli.main import main; main()"
+    command = [sys.executable, "-c", program, "build", str(region / "recipe.yaml"), *options]
     environment = {**os.environ, "PYTHONPATH": str(CHECKOUT)}
     with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as build:
         try:
