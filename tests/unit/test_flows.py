@@ -170,7 +170,7 @@ class TestLog:
                         tasks.error("Task run failed with exception: %r", error, exc_info=True)
         finally:
             tasks.propagate = before
-        first, second = caplog.records
+        first, second = [record for record in caplog.records if record.name == tasks.name]
         assert first.getMessage() == f"Task run failed with exception: ReadError('cannot read {SECRET[:-11]}')"
         assert first.exc_info is None
         # A bug keeps its trace.
@@ -191,7 +191,7 @@ class TestArtifacts:
 
         monkeypatch.setattr(artifacts, "create_table_artifact", refuse)
         monkeypatch.setattr(artifacts, "create_markdown_artifact", hang)
-        monkeypatch.setattr(artifacts, "LAST_WAIT", 0.3)
+        monkeypatch.setattr(artifacts, "LAST_WAIT", 2.0)
         begun = time.monotonic()
         with Artifacts("store", logging.getLogger("a-run")) as shown:
             shown.show_table("plan", [{"a": 1}], "")
@@ -199,7 +199,8 @@ class TestArtifacts:
             shown.show_progress(1, 2, "blocks")
         assert time.monotonic() - begun < 10
         hanging.set()
-        lines = [record.getMessage() for record in caplog.records]
+        # Other libraries may log meanwhile what they find when memory is tidied up.
+        lines = [record.getMessage() for record in caplog.records if record.name == "a-run"]
         assert "artifact plan is not shown, Prefect's API failed: ConnectionError: refused" in lines[0]
         assert "abc123" not in lines[0]
         assert "the last artifacts of this run are not shown" in lines[1]
