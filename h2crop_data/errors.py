@@ -26,6 +26,10 @@ class CatalogOutageError(CatalogError):
     """A catalog did not answer in any try, or said that it is down or busy: it may be back later."""
 
 
+class IncompleteSearchError(CatalogError):
+    """A search whose pages do not hold what the catalog promises."""
+
+
 class SceneError(H2cropError, ValueError):
     """A scene cannot be used: undecidable offset, missing asset, wrong bands."""
 

@@ -28,7 +28,7 @@ from h2crop_data.catalog.features import NOT_STAC, Listing, item_of
 from h2crop_data.catalog.footprints import place_item
 from h2crop_data.catalog.items import acquired, acquired_if_stated, each_once, identity
 from h2crop_data.catalog.registry import provider_of
-from h2crop_data.errors import CatalogError, CatalogOutageError, SceneError
+from h2crop_data.errors import CatalogError, CatalogOutageError, IncompleteSearchError, SceneError
 
 PAGE_SIZE = 250
 #: Pages without an item, one after the other, after which a search is given up.
@@ -37,10 +37,6 @@ MOST_EMPTY_PAGES = 20
 AGAIN = "Run it again; if it stays so, report it to whoever runs the catalog, or search a smaller area"
 #: Vertices of the largest geometry a server is asked with.
 MOST_VERTICES = 500
-
-
-class IncompleteSearchError(CatalogError):
-    """A search whose pages do not hold what the catalog promises."""
 
 
 class RepeatedPageError(IncompleteSearchError):

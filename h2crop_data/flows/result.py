@@ -8,12 +8,12 @@ from typing import Literal
 from prefect.client.schemas.objects import State
 from prefect.states import Completed, Failed
 
-from h2crop_data.catalog.search import IncompleteSearchError
 from h2crop_data.errors import (
     ArchiveOutageError,
     CatalogOutageError,
     H2cropError,
     HeldStoreError,
+    IncompleteSearchError,
     ReadError,
     StoreOutageError,
 )

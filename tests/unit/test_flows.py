@@ -17,7 +17,6 @@ import shapely
 from PIL import Image
 from pydantic import ValidationError
 
-from h2crop_data.catalog.search import IncompleteSearchError
 from h2crop_data.errors import (
     AccountError,
     ArchiveOutageError,
@@ -26,6 +25,7 @@ from h2crop_data.errors import (
     ClusterError,
     H2cropError,
     HeldStoreError,
+    IncompleteSearchError,
     ParcelError,
     PlanError,
     ReadError,
