@@ -40,7 +40,7 @@ CONNECTIONS_KEPT = 32
 #: An ETag that no file has.
 ETAG_OF_NO_FILE = '"h2crop-no-version"'
 PRECONDITION_FAILED = 412
-WEB = ("http", "https")
+WEB_SCHEMES = ("http", "https")
 #: What separates headers for GDAL.
 LINE_END = "\r\n"
 
@@ -86,7 +86,7 @@ class FileVersions:
 
     def open(self, href: str, access: FileAccess) -> rasterio.DatasetReader:
         """Open a raster with what `access` gave, in the environment of that. Raises RasterioError."""
-        if href not in self._opened and "://" in href and urlsplit(href).scheme not in WEB:
+        if href not in self._opened and "://" in href and urlsplit(href).scheme not in WEB_SCHEMES:
             # Of a file in a bucket GDAL keeps what it read until that is closed, whatever `ASK_AGAIN` says.
             with suppress(RasterioError), rasterio.open(access.opened):
                 pass
@@ -158,7 +158,7 @@ class FileVersions:
     def _asked_of_server(self, href: str, access: FileAccess) -> FileVersion | None:
         """The same of a web server. Raises RequestException."""
         host = urlsplit(href)
-        if host.scheme not in WEB:
+        if host.scheme not in WEB_SCHEMES:
             return None
         answer = first_byte(access, {})
         if not answer.ok:

@@ -23,22 +23,19 @@ from h2crop_data.catalog.access import (
     ResamplingName,
     aligned_window,
     asset_in_words,
-    check_file_offset,
-    check_offset_of_floats,
     grid_of,
     in_words,
     is_remote,
     load_placed,
     named,
-    number_format,
     read_aligned_window,
     repeated,
     retried,
-    stated_scale,
 )
 from h2crop_data.catalog.file_access import READING_ERRORS, FileAccess, access_to, connections_of
 from h2crop_data.catalog.file_against_item import Difference, file_against_item
 from h2crop_data.catalog.file_versions import VERSIONS
+from h2crop_data.catalog.number_formats import check_file_offset, check_offset_of_floats, number_format, stated_scale
 from h2crop_data.constants import SHARING_PROCESSES
 from h2crop_data.errors import SceneError
 from h2crop_data.redaction import redacted_errors

@@ -7,8 +7,8 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
+from h2crop_data.constants import SCHEDULER_SCHEMES
 from h2crop_data.errors import UsageError
-from h2crop_data.pipeline.cluster import SCHEMES
 from h2crop_data.pipeline.engine import Workers
 from h2crop_data.recipe.model import load_recipe
 from h2crop_data.storage.location import open_storage
@@ -17,7 +17,7 @@ from h2crop_data.storage.location import open_storage
 RETRY_SECONDS: list[float] = [60.0, 300.0, 900.0]
 #: Blocks of a batch, where the run is not so large that a fiftieth of it is more.
 BATCH_BLOCKS, BATCHES = 64, 50
-CLUSTER = re.compile(rf"({'|'.join(SCHEMES)})[^\s/]+:\d+")
+CLUSTER = re.compile(rf"({'|'.join(SCHEDULER_SCHEMES)})[^\s/]+:\d+")
 
 
 def known_recipe(name: str) -> str:
@@ -44,7 +44,7 @@ def known_cluster(address: str) -> str:
     if address and not CLUSTER.fullmatch(address):
         raise ValueError(
             f"invalid address of a Dask scheduler {address!r}; "
-            f"expected {' or '.join(f'{scheme}HOST:PORT' for scheme in SCHEMES)}"
+            f"expected {' or '.join(f'{scheme}HOST:PORT' for scheme in SCHEDULER_SCHEMES)}"
         )
     return address
 

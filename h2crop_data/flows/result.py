@@ -93,7 +93,7 @@ def completed_state(result: RunResult) -> State[RunResult]:
         return Completed(name="Nothing new", message=f"nothing new for {store}{release}{rest}", data=result)
     text = (
         f"{store}: release {report.release}, {report.built} block(s) built, "
-        f"{report.already_done} done before, {report.samples} samples{in_words(result)}{rest}"
+        f"{report.already_done} done before, {report.samples} samples{new_in_words(result)}{rest}"
     )
     if report.gaps:
         text += f"; {len(report.gaps)} scene(s) could not be read and were left out: the artifact about gaps lists them"
@@ -101,7 +101,7 @@ def completed_state(result: RunResult) -> State[RunResult]:
     return Completed(message=text, data=result)
 
 
-def in_words(result: RunResult) -> str:
+def new_in_words(result: RunResult) -> str:
     """What a run planned that is new."""
     new, again = sum(result.new_samples.values()), sum(map(len, result.rebuilt.values()))
     return (f", {new} of them new" if new else "") + (f"; {again} block(s) rebuilt" if again else "")

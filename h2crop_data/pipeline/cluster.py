@@ -34,7 +34,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from h2crop_data.bounded_map import WorkerPool
-from h2crop_data.constants import SHARING_PROCESSES
+from h2crop_data.constants import SCHEDULER_SCHEMES, SHARING_PROCESSES
 from h2crop_data.errors import ClusterError, H2cropError, StoreError, UsageError
 from h2crop_data.pipeline.cluster_session import Session, open_session, unfitness
 from h2crop_data.shared_connections import counted_by
@@ -45,8 +45,6 @@ if TYPE_CHECKING:
     from distributed import Future as DaskFuture
 
 Outcome = TypeVar("Outcome")
-#: How addresses of schedulers begin.
-SCHEMES = ("tcp://", "tls://")
 #: Tasks that are with the cluster for each thread of its workers: one it works on, one that waits; and the most, while
 #: tasks are so short that a worker would be idle until the next one has come.
 TASKS_A_THREAD, SHORT_TASKS_A_THREAD = 2, 8
@@ -83,8 +81,10 @@ def open_cluster(address: str, work: Path, shared: Mapping[str, Path]) -> Iterat
     Raises UsageError for another kind of address, ClusterError where no scheduler answers, workers are unfit, or the
     cluster is lost while it works.
     """
-    if not address.startswith(SCHEMES):
-        raise UsageError(f"--dask {address}: an address of a Dask scheduler begins with {' or '.join(SCHEMES)}")
+    if not address.startswith(SCHEDULER_SCHEMES):
+        raise UsageError(
+            f"--dask {address}: an address of a Dask scheduler begins with {' or '.join(SCHEDULER_SCHEMES)}"
+        )
     with connected(address) as client, open_session(work, shared) as session:
         try:
             refuse_unfit(address, ask_workers(client, session))

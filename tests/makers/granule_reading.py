@@ -12,14 +12,9 @@ import rasterio
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 
-from h2crop_data.catalog.access import (
-    ResamplingName,
-    aligned_window,
-    as_classes,
-    read_aligned_window,
-    repeated,
-)
+from h2crop_data.catalog.access import ResamplingName, aligned_window, read_aligned_window, repeated
 from h2crop_data.catalog.granule_reader import GranuleReader
+from h2crop_data.catalog.number_formats import as_classes
 
 
 def read_item(

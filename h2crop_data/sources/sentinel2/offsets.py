@@ -19,9 +19,10 @@ import pystac
 from numpy.typing import NDArray
 
 from h2crop_data.array_archive import read_arrays
-from h2crop_data.catalog.access import as_classes, file_stamp, is_rescaled, read_coarsely
+from h2crop_data.catalog.access import file_stamp, read_coarsely
 from h2crop_data.catalog.item_facts import asset_of_band, offset_evidence, sentinel2_asset, sentinel2_tile
 from h2crop_data.catalog.items import acquired, number_of
+from h2crop_data.catalog.number_formats import as_classes, is_rescaled
 from h2crop_data.catalog.provider import OffsetRule, Provider
 from h2crop_data.catalog.registry import files_at, provider_of
 from h2crop_data.errors import H2cropError, SceneError

@@ -16,11 +16,12 @@ import numpy as np
 import pystac
 from numpy.typing import NDArray
 
-from h2crop_data.catalog.access import as_classes, repeated
+from h2crop_data.catalog.access import repeated
 from h2crop_data.catalog.file_against_item import Difference
 from h2crop_data.catalog.granule_reader import GranuleReader
 from h2crop_data.catalog.item_facts import sentinel2_asset
 from h2crop_data.catalog.items import acquired
+from h2crop_data.catalog.number_formats import as_classes
 from h2crop_data.constants import FINE, REFLECTANCE_FILL
 from h2crop_data.errors import PluginError, ReadError, SceneError
 from h2crop_data.grid import LONLAT, TILE_MARGIN, ProcessingTile, geobox, meridian_convergence, transformer

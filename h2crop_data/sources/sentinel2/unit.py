@@ -16,10 +16,11 @@ import pystac
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 
-from h2crop_data.catalog.access import ResamplingName, as_classes, repeated
+from h2crop_data.catalog.access import ResamplingName, repeated
 from h2crop_data.catalog.file_against_item import Difference
 from h2crop_data.catalog.granule_reader import GranuleReader
 from h2crop_data.catalog.item_facts import sentinel2_asset
+from h2crop_data.catalog.number_formats import as_classes
 from h2crop_data.constants import FINE, FINE_BANDS, REFLECTANCE_FILL
 from h2crop_data.errors import H2cropError, ReadError, SceneError
 from h2crop_data.grid import Cell, geobox
