@@ -19,9 +19,9 @@ from h2crop_data.shift import CUBIC_REACH, Shift, cubic_weights
 def on_shifted_grid(numbers: NDArray[Any], shift: Shift, pixel: int, margin: int) -> NDArray[Any]:
     """The numbers of a file (y, x) at the places of its own grid moved by a shift, of the inner part of a window.
 
-    numbers: with `margin` pixels (at least `shift.margin(pixel)`) more on each side, as `number_formats.as_numbers`: unsigned
-    with 0 where there is none, or int32 with NO_NUMBER; of `pixel` metres. Where the kernel meets a pixel without a
-    number, or one from WRAPPED on, the nearest pixel is taken as it is.
+    numbers: with `margin` pixels (at least `shift.margin(pixel)`) more on each side, as `number_formats.as_numbers`:
+    unsigned with 0 where there is none, or int32 with NO_NUMBER; of `pixel` metres. Where the kernel meets a pixel
+    without a number, or one from WRAPPED on, the nearest pixel is taken as it is.
     """
     rows, columns = (length - 2 * margin for length in numbers.shape)
     # Rows run south.

@@ -23,6 +23,7 @@ from h2crop_data.cube.reading import read_index, store_attributes
 from h2crop_data.errors import StoreError
 from h2crop_data.maintenance.relabel import relabel_store
 from h2crop_data.pipeline.build import build_store
+from h2crop_data.pipeline.engine import WorkerKind, Workers
 from h2crop_data.recipe.model import Recipe, load_recipe
 from h2crop_data.storage.location import open_storage
 
@@ -111,11 +112,11 @@ def test_of_two_builders_one_works_and_the_other_is_told(
 
 @pytest.mark.parametrize("kind", ["threads", "processes"])
 def test_four_workers_write_every_shard_once(
-    recipe: Recipe, reference: dict[str, str], tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+    recipe: Recipe, reference: dict[str, str], tmp_path: Path, kind: WorkerKind, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store = tmp_path / "store"
     monkeypatch.setattr("h2crop_data.cube.writer.open_storage", NotingStorage)
-    build_store(recipe, store, workers=4, kind=kind)  # type: ignore[arg-type]
+    build_store(recipe, store, workers=Workers(4, kind))
     assert contents(store) == reference
     written = [line.split() for line in NotingStorage(store).log.read_text().splitlines()]
     counted = Counter(name for _, name in written)
