@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -11,11 +10,13 @@ import typer
 
 from h2crop_data.cli.console import Exit, console, duration, megabytes, print_json, print_table, progress_line
 from h2crop_data.errors import UsageError
+from h2crop_data.progress import Progress
 from h2crop_data.recipe.model import Recipe, load_recipe
 
 if TYPE_CHECKING:
+    from h2crop_data.pipeline.block_run import OnBlock
     from h2crop_data.pipeline.build import BuildReport
-    from h2crop_data.pipeline.engine import BlockOutcome, Workers
+    from h2crop_data.pipeline.engine import BlockOutcome
     from h2crop_data.pipeline.refresh import RefreshReport
 
 #: Statements that are shown of many.
@@ -49,6 +50,7 @@ def build(
 ) -> None:
     """Build a store from a recipe or a plan."""
     from h2crop_data.pipeline.build import build_store
+    from h2crop_data.pipeline.engine import Workers
 
     given: Recipe | Path
     if names_a_folder(source):
@@ -60,21 +62,16 @@ def build(
         if season:
             given = given.for_seasons(season)
     with progress_line(quiet=as_json) as progress:
-
-        def on_block(outcome: BlockOutcome, done: int, total: int) -> None:
-            failed = f", FAILED: {outcome.error}" if outcome.error else ""
-            progress(done, total, f"blocks, season {outcome.season} block {outcome.block}{failed}")
-
         report = build_store(
             given,
             out,
             extend=extend,
             changed=changed,
-            workers=chosen_workers(workers, processes, dask),
+            workers=Workers.chosen(workers, processes, dask),
             scratch=scratch,
             scratch_bytes=int(scratch_gb * 1e9),
             progress=progress,
-            on_block=on_block,
+            on_block=shown_by(progress),
         )
     if as_json:
         print_json(asdict(report))
@@ -84,15 +81,14 @@ def build(
         raise typer.Exit(Exit.GAPS)
 
 
-def chosen_workers(number: int | None, processes: bool, scheduler: str | None) -> Workers:
-    """Who builds, by the options. Raises UsageError for options that exclude each other."""
-    from h2crop_data.pipeline.engine import Workers
+def shown_by(progress: Progress) -> OnBlock:
+    """What shows the outcome of each block in a line of progress."""
 
-    if scheduler is None:
-        return Workers(number or os.cpu_count() or 1, "processes" if processes else "threads")
-    if number is not None or processes:
-        raise UsageError("--dask cannot be combined with --workers or --processes: the cluster has its own workers")
-    return Workers(os.cpu_count() or 1, "dask", scheduler)
+    def show(outcome: BlockOutcome, done: int, total: int) -> None:
+        failed = f", FAILED: {outcome.error}" if outcome.error else ""
+        progress(done, total, f"blocks, season {outcome.season} block {outcome.block}{failed}")
+
+    return show
 
 
 def names_a_folder(source: str) -> bool:

@@ -7,12 +7,11 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from h2crop_data.cli.build import chosen_workers, show_faults
+from h2crop_data.cli.build import show_faults, shown_by
 from h2crop_data.cli.console import Exit, print_json, progress_line, say
 from h2crop_data.recipe.model import load_recipe
 
 if TYPE_CHECKING:
-    from h2crop_data.pipeline.engine import BlockOutcome
     from h2crop_data.pipeline.refresh import RefreshReport
 
 
@@ -31,24 +30,20 @@ def refresh(
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
     """Add what is new since the last run, in scenes, seasons and parcels; do nothing where nothing is new."""
+    from h2crop_data.pipeline.engine import Workers
     from h2crop_data.pipeline.refresh import FailedSeasonsError, refresh_store
 
     chosen = load_recipe(recipe)
     with progress_line(quiet=as_json) as progress:
-
-        def on_block(outcome: BlockOutcome, done: int, total: int) -> None:
-            failed = f", FAILED: {outcome.error}" if outcome.error else ""
-            progress(done, total, f"blocks, season {outcome.season} block {outcome.block}{failed}")
-
         error = None
         try:
             report = refresh_store(
                 chosen,
                 out,
                 changed=changed,
-                workers=chosen_workers(workers, processes, dask),
+                workers=Workers.chosen(workers, processes, dask),
                 progress=progress,
-                on_block=on_block,
+                on_block=shown_by(progress),
             )
         except FailedSeasonsError as failed:
             report, error = failed.report, failed

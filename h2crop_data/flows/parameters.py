@@ -8,7 +8,6 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from h2crop_data.constants import SCHEDULER_SCHEMES
-from h2crop_data.errors import UsageError
 from h2crop_data.pipeline.engine import Workers
 from h2crop_data.recipe.model import load_recipe
 from h2crop_data.storage.location import open_storage
@@ -85,11 +84,7 @@ class RunSettings(BaseModel):
     @property
     def engine_workers(self) -> Workers:
         """The engine's workers. Raises UsageError for a cluster with workers of this machine."""
-        if not self.dask:
-            return Workers(Workers.of(self.workers).number, "processes" if self.processes else "threads")
-        if self.workers or self.processes:
-            raise UsageError("dask cannot be combined with workers or processes: the cluster has its own workers")
-        return Workers(Workers.of(None).number, "dask", self.dask)
+        return Workers.chosen(self.workers, self.processes, self.dask)
 
     def batch_size(self, blocks: int) -> int:
         """How many of some blocks to hand to the engine at a time."""

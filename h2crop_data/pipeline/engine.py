@@ -64,6 +64,15 @@ class Workers:
         """Those that were given; of a number so many threads, of none one thread a core."""
         return given if isinstance(given, Workers) else cls(given or os.cpu_count() or 1)
 
+    @classmethod
+    def chosen(cls, number: int | None, processes: bool, scheduler: str | None) -> Workers:
+        """Those that a user chose. Raises UsageError for a cluster together with workers of this machine."""
+        if not scheduler:
+            return cls(number or os.cpu_count() or 1, "processes" if processes else "threads")
+        if number is not None or processes:
+            raise UsageError("--dask cannot be combined with --workers or --processes: the cluster has its own workers")
+        return cls(os.cpu_count() or 1, "dask", scheduler)
+
     def at_most(self, number: int) -> Workers:
         """As many as there are things to work on."""
         return replace(self, number=min(self.number, number))
