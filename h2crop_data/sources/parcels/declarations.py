@@ -259,15 +259,19 @@ class CellParcels:
 
     def __init__(self, declarations: Declarations, cells: Sequence[Cell]) -> None:
         near = declarations.near(cells)
-        self.parcels = near.parcels.to_crs(cells[0].crs)
-        self.tree = self.parcels.sindex
+        self.parcels = near.parcels
+        # Not by geopandas, which makes the CRS of a frame that came from another process anew: 11 ms a block and frame.
+        self.shapes: NDArray[np.object_] = shapely.transform(
+            near.parcels.geometry.to_numpy(), transformer(LONLAT, cells[0].crs).transform, interleaved=False
+        )
+        self.tree = shapely.STRtree(self.shapes)
         self.coverage = None if near.coverage is None else to_crs(near.coverage, LONLAT, cells[0].crs)
 
     def draw(self, cell: Cell) -> tuple[gpd.GeoDataFrame, NDArray[np.int32], NDArray[np.bool_] | None]:
         """The parcels of a cell, the raster of their index + 1 at 10 m, and where declarations cover it (None: all)."""
-        inside = self.parcels.iloc[np.sort(self.tree.query(cell.polygon, predicate="intersects"))]
-        box = cell.geobox(FINE)
-        ids = rasterize_ids(inside.geometry.to_numpy(), inside["number"].to_numpy(), box)
+        drawn = np.sort(self.tree.query(cell.polygon, predicate="intersects"))
+        inside, box = self.parcels.iloc[drawn], cell.geobox(FINE)
+        ids = rasterize_ids(self.shapes[drawn], inside["number"].to_numpy(), box)
         known = None if self.coverage is None else covered(list(shapely.get_parts(self.coverage)), box)
         return inside, ids, known
 
