@@ -9,12 +9,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import pystac
 from shapely.geometry.base import BaseGeometry
 
 from h2crop_data.catalog.access import file_stamp
 from h2crop_data.catalog.acquisitions import looks_of
 from h2crop_data.catalog.item_facts import sentinel2_tile
+from h2crop_data.catalog.packed_items import PackedItems
 from h2crop_data.constants import FINE_BANDS
 from h2crop_data.grid import Cell, ProcessingTile, tiles_of
 from h2crop_data.recipe.model import Sentinel2Settings
@@ -64,7 +64,7 @@ class Sentinel2Reading:
     grid: GranuleGrid
     parts: tuple[CellPart, ...]
     #: The items of the looks, and what is added to their numbers.
-    items: Mapping[str, pystac.Item]
+    items: PackedItems
     offsets: Mapping[str, int]
     #: Size and time of change of the items' files on this machine.
     stamps: Mapping[str, list[Any]]
@@ -135,7 +135,7 @@ def readings_of(
         for month in months:
             parts = tuple(CellPart(seen.cell, box, seen.looks[month]) for seen, box in members if month in seen.looks)
             names = {name for part in parts for look in part.looks for name in look.items}
-            items = {name: scenes.by_id[name] for name in sorted(names)}
+            items = PackedItems({name: scenes.by_id[name] for name in sorted(names)})
             offsets = {name: scenes.offsets[name] for name in items}
             own = {name: stamps[name] for name in items}
             tiles = sorted({tile for part in parts for tile in tiles_of(part.cell)}) if masks else []
