@@ -18,10 +18,14 @@ export H2CROP_SHARED
 
 DEMO := build/demo
 
-.PHONY: help demo demo-check setup test golden lint types format real bench kill-sweep overfit published-models clean
+# Of make local-service: where all its files lie, and how large its region is, small or demo.
+FOLDER ?= build/service
+SIZE ?= small
+
+.PHONY: help demo demo-check setup test golden lint types format real bench local-service kill-sweep overfit published-models clean
 
 help:  ## Show this list
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
 
 setup: $(READY)  ## Make the environment in .venv (again only when pyproject.toml or constraints.txt changed)
 
@@ -90,6 +94,9 @@ real: $(READY)  ## Build and plot two small stores from real data in H2CROP_SHAR
 		$(VENV)/bin/h2crop build tests/real/recipes/$$name.yaml --out build/real/$$name; \
 		$(VENV)/bin/h2crop inspect build/real/$$name --plot build/real/$$name.png; \
 	done
+
+local-service: $(READY)  ## The whole service once on this machine, without containers: FOLDER=build/service SIZE=small
+	PATH="$(abspath $(VENV))/bin:$$PATH" infra/local-service.sh $(FOLDER) --size $(SIZE)
 
 kill-sweep: $(READY)  ## Kill a hundred builds, let them go on, write docs/killed-builds.md (ten minutes)
 	$(VENV)/bin/python tests/sweeps/kill_builds.py

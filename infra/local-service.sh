@@ -10,7 +10,7 @@
 # is left. Every server listens at 127.0.0.1 alone; nothing is published, and nothing outside this machine is asked.
 #
 #   FOLDER          for all files, default build/service; what an earlier run left there is deleted
-#   --size          small (default): 4 cells, 12 dates; demo: 16 cells, 36 dates, as `make demo`
+#   --size          small (default): 4 cells, 4 dates of summer; demo: 16 cells, 36 dates, as `make demo`
 #   --keep          keep the region and the folders of work at the end too; logs and summary.json stay in any case
 #   --then COMMAND  before stopping run this with the service's environment, e.g. `--then bash` to look around
 #
@@ -48,8 +48,8 @@ while [ $# -gt 0 ]; do
     shift || wrong
 done
 case $size in
-    small) region=(--plain --cells 4 --dates 1 --scenes 1) ;;
-    demo) region=(--cells 16) ;;
+    small) region='{cells: 4, truth_reflectance: false, enmap: {scenes: 1}, sentinel2: {dates_per_month: 1, months: [5, 6, 7, 8]}}' ;;
+    demo) region='{cells: 16, natural: {}, sentinel2: {geometry: {}}}' ;;
     *) wrong ;;
 esac
 folder=${folder:-$checkout/build/service}
@@ -108,17 +108,15 @@ start() {
 # detached COMMAND: replaces this subshell.
 detached() { export H2CROP_LOCAL_SERVICE=$service && exec setsid "$@"; }
 
-# run LOG COMMAND: a command of a step, in the background, so that a signal need not wait for its end.
+# run LOG COMMAND: a command of a step, in the background, so that a signal need not wait for its end, and as a group of
+# processes (`set -m`), so that its children end with it.
 run() {
     local log=$1 && shift
-    H2CROP_LOCAL_SERVICE=$service "$@" >>"$logs/$log.log" 2>&1 &
-    await "$log"
-}
-
-# await LOG: the end of what was begun last.
-await() {
+    set -m
+    H2CROP_LOCAL_SERVICE=$service "$@" </dev/null >>"$logs/$log.log" 2>&1 &
     current=$!
-    wait "$current" || fail "$1"
+    set +m
+    wait "$current" || fail "$log"
     current=''
 }
 
@@ -135,8 +133,7 @@ fail() {
 
 # answers NAME URL [TEXT]: wait for a server.
 answers() {
-    H2CROP_LOCAL_SERVICE=$service "${helper[@]}" answers "$2" "$start_limit" "${process[$1]}" --expected "${3-}" &
-    await "$1"
+    run "$1" "${helper[@]}" answers "$2" "$start_limit" "${process[$1]}" --expected "${3-}"
 }
 
 begin() {
@@ -167,15 +164,15 @@ stop() {
 
 # Ends everything, whatever brought this script to its end.
 finish() {
-    local code=$? left number i backwards=: processes=()
+    local code=$? left number i backwards='' processes=()
     trap '' INT TERM HUP
     trap - EXIT
     set +e
     # Not by `fail`: a signal, or a fault of this script.
     [ "$code" = 0 ] || failed=${failed:-${step:-end}}
-    [ -z "$current" ] || { kill -TERM "$current" 2>/dev/null; wait "$current" 2>/dev/null; }
+    [ -z "$current" ] || { kill -TERM -- "-$current" && wait "$current"; } 2>/dev/null
     for name in "${running[@]}"; do backwards=" $name$backwards"; done
-    begin "Stopping${backwards%:}"
+    begin "Stopping:$backwards"
     for ((i = ${#running[@]} - 1; i >= 0; i--)); do stop "${running[i]}"; done
     if left=$("${helper[@]}" left "$service" "$database" 10 "${port[@]}"); then
         say "Nothing is left: no process of this run lives, its ports are free"
@@ -189,7 +186,7 @@ finish() {
     rm -rf "$secret" "$postgres_home"
     "${helper[@]}" summary "$folder" "$service" "$SECONDS" "$failed" >"$folder/summary.json"
     rm -f "$folder/pid" "$folder/started" "$folder/ports" "$folder/steps" "$folder/runs"
-    [ -n "$keep$failed" ] || rm -rf "$folder/region" "$folder/work" "$folder/dask" "$folder/prefect"
+    [ -n "$keep$failed" ] || rm -rf "$folder/region" "$folder/region.yaml" "$folder/work" "$folder/dask" "$folder/prefect"
     if [ "$code" = 0 ]; then
         say "Done: PostgreSQL, S3, Prefect, Dask, two scheduled runs into $store; logs: $logs; $folder/summary.json"
     else
@@ -223,9 +220,9 @@ export OMP_NUM_THREADS=1 DASK_TEMPORARY_DIRECTORY=$folder/dask
 # In subshells alone, each with what it needs: an argument of `env` would be seen by every user.
 with_s3_key() { AWS_SECRET_ACCESS_KEY=$(<"$secret/s3-secret-key") && export AWS_SECRET_ACCESS_KEY; }
 with_api() { PREFECT_API_AUTH_STRING=service:$(<"$secret/api-password") && export PREFECT_API_AUTH_STRING; }
-both() { with_s3_key && with_api && "$@"; }
-in_bucket() { with_s3_key && "$@"; }
-at_api() { with_api && "$@"; }
+both() { with_s3_key && with_api && exec "$@"; }
+in_bucket() { with_s3_key && exec "$@"; }
+at_api() { with_api && exec "$@"; }
 
 serve_postgres() {
     cd "$database"
@@ -279,7 +276,8 @@ start postgres serve_postgres
 tables_can_be_made() {
     PGPASSWORD=$(<"$secret/database-password") && export PGPASSWORD
     local place=(-h 127.0.0.1 -p "${port[postgres]}" -U h2crop) tries=0
-    until "$postgres_bin/pg_isready" -q "${place[@]}" -d postgres; do
+    # Its own word: a client that comes too early is an error in its log.
+    until [[ $(sed -n 8p "$database/postmaster.pid" 2>/dev/null) == ready* ]]; do
         [ $((tries += 1)) -lt 600 ] && kill -0 "${process[postgres]}" || return 1
         sleep 0.1
     done
@@ -294,8 +292,9 @@ start dask-scheduler serve_scheduler
 start dask-worker-1 serve_dask one
 start dask-worker-2 serve_dask two
 
-begin "h2crop simulate ${region[*]} (while the servers start)"
-run simulate h2crop simulate "$folder/region" "${region[@]}"
+begin "h2crop simulate: a $size region (while the servers start)"
+echo "$region" >"$folder/region.yaml"
+run simulate h2crop simulate "$folder/region" --settings "$folder/region.yaml"
 
 begin "All servers answer"
 answers s3 "$AWS_ENDPOINT_URL/moto-api/data.json"

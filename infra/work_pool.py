@@ -26,7 +26,7 @@ from pydantic import SecretStr
 
 def block_name(variable: str) -> str:
     """The name of the block of a variable: small letters, digits and hyphens are allowed."""
-    return f"h2crop-{variable.lower().replace('_', '-')}"
+    return f"h2crop-{variable.lower().replace('_', '-').removeprefix('h2crop-')}"
 
 
 def reference(variable: str) -> str:

@@ -14,8 +14,11 @@ MEMBERS = os.environ.get("LENDER_MEMBERS", "https://members.lender.example")
 
 def signed(address: str) -> str:
     """An address with the signature that is valid now."""
-    answer = requests.get(f"{ROOT}/sign", timeout=10)
+    answer = requests.get(f"{ROOT}/sign", {"address": address}, timeout=10)
     answer.raise_for_status()
+    if "X-Odd" in answer.headers:
+        # As libraries do, with all they know.
+        raise ValueError(f"cannot make use of {address}?sig={answer.text}")
     return f"{address}?sig={answer.text}"
 
 
