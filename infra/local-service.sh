@@ -32,7 +32,7 @@ bucket=cubes
 # Seconds between two scheduled runs, and that anything may take to start or to run on a busy machine.
 interval=15 start_limit=240 run_limit=900
 
-usage() { sed -n '3,31s/^# \{0,1\}//p' "$0"; }
+usage() { sed -n '3,26s/^# \{0,1\}//p' "$0"; }
 wrong() { usage >&2 && exit 2; }
 
 folder='' size=small keep='' then=''
