@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from h2crop_data.cli.console import Exit, console, duration, megabytes, print_json, print_table, progress_line
+from h2crop_data.cli.console import Exit, console, duration, megabytes, print_json, print_table, progress_line, say
 from h2crop_data.errors import UsageError
 from h2crop_data.progress import Progress
 from h2crop_data.recipe.model import Recipe, load_recipe
@@ -110,13 +110,7 @@ def show_build(report: BuildReport) -> None:
     )
     if report.tiles_read:
         console.print(f"  read {megabytes(report.bytes_read)} in {report.tiles_read:,} tiles of scenes")
-    total = sum(report.seconds.values())
-    if total:
-        rows = [
-            [step, duration(spent), f"{spent / total:.0%}"]
-            for step, spent in sorted(report.seconds.items(), key=lambda item: -item[1])
-        ]
-        print_table("where the workers' time went", ["step", "time", "share"], rows)
+    show_time(report)
     for season, months in report.empty_months.items():
         console.print(f"  no Sentinel-2 scene in month {', '.join(map(str, months))} of {season}: these stay empty")
     for season, parts in report.sources.items():
@@ -125,6 +119,19 @@ def show_build(report: BuildReport) -> None:
     for change in report.changes:
         console.print(f"  changed: {change}", markup=False, soft_wrap=True)
     show_faults(report)
+
+
+def show_time(report: BuildReport | RefreshReport) -> None:
+    """Where the time of a run went."""
+    total = sum(report.steps.values())
+    if not total:
+        return
+    rows = [[step, duration(spent), f"{spent / total:.0%}"] for step, spent in report.steps.items()]
+    print_table("where the workers' time went", ["step", "time", "share"], rows)
+    phases = ", ".join(f"{phase} {duration(spent)}" for phase, spent in report.phases.items())
+    say(f"  by the clock: {phases}")
+    for one in report.slowest:
+        say(f"  slow: {one['what']}, {duration(one['seconds'])}, most in {one['step']}")
 
 
 def show_faults(report: BuildReport | RefreshReport) -> None:

@@ -27,6 +27,12 @@ class Exit(IntEnum):
     FAILED = 1
     WRONG_USE = 2
     GAPS = 3
+    #: Of `h2crop status` alone: what a build is that is not finished.
+    RUNNING = 10
+    STUCK = 11
+    DEAD = 12
+    BUILD_FAILED = 13
+    NOT_BEGUN = 14
 
 
 def say(text: str) -> None:

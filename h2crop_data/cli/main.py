@@ -26,6 +26,7 @@ from h2crop_data.cli import (
     relabel,
     retract,
     simulate,
+    status,
     validate,
 )
 from h2crop_data.cli.console import Exit, console
@@ -45,6 +46,7 @@ app.add_typer(enmap.app, name="enmap")
 app.add_typer(providers.app, name="providers")
 app.command("build")(build.build)
 app.command("refresh")(refresh.refresh)
+app.command("status")(status.status)
 app.command("inspect")(inspect.inspect)
 app.command("validate")(validate.validate)
 app.command("compare")(compare.compare)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from h2crop_data.cli.build import show_faults, shown_by
+from h2crop_data.cli.build import show_faults, show_time, shown_by
 from h2crop_data.cli.console import Exit, print_json, progress_line, say
 from h2crop_data.recipe.model import load_recipe
 
@@ -70,6 +70,8 @@ def show_refresh(report: RefreshReport) -> None:
             for season in seasons
         ]
         say("; ".join([f"{report.store}: release {report.release}", *parts, f"{report.built} block(s) built"]))
+    if report.built:
+        show_time(report)
     for line in report.changes:
         say(f"  changed: {line}")
     for line in report.waiting:

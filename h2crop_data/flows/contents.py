@@ -94,15 +94,15 @@ def gaps_text(
 
 def release_text(report: BuildReport) -> str:
     """A build in Markdown: its release, size, and where the time went."""
-    total = sum(report.seconds.values()) or 1.0
-    steps = "\n".join(
-        f"| {step} | {seconds:,.1f} | {seconds / total:.0%} |"
-        for step, seconds in sorted(report.seconds.items(), key=lambda item: -item[1])
-    )
+    total = sum(report.steps.values()) or 1.0
+    steps = "\n".join(f"| {step} | {seconds:,.1f} | {seconds / total:.0%} |" for step, seconds in report.steps.items())
+    phases = ", ".join(f"{phase} {seconds:,.1f} s" for phase, seconds in report.phases.items())
+    slowest = "\n".join(f"- {one['what']}: {one['seconds']:,.1f} s, most in {one['step']}" for one in report.slowest)
     return (
         f"# {report.store}, release {report.release}\n\n"
         f"Seasons {', '.join(map(str, report.seasons))}: {report.samples:,} samples, {report.bytes / 1e6:,.1f} MB; "
         f"{report.built:,} blocks built by this run, {report.already_done:,} before; "
         f"{report.bytes_read / 1e6:,.1f} MB read in {report.tiles_read:,} tiles of scenes.\n\n"
-        f"| step | seconds of workers | share |\n|---|---:|---:|\n{steps}\n"
+        f"| step | seconds of workers | share |\n|---|---:|---:|\n{steps}\n\n"
+        f"By the clock: {phases}.\n\nThe slowest:\n\n{slowest or 'nothing was built'}\n"
     )

@@ -42,6 +42,7 @@ from h2crop_data.pipeline.engine import BlockOutcome, Workers
 from h2crop_data.pipeline.plan import PLAN_FOLDER, SeasonPlan, kept_parts
 from h2crop_data.pipeline.recording import RecordedPlans
 from h2crop_data.pipeline.refresh import newest_release, seasons_in_words
+from h2crop_data.pipeline.run_notes import RunNotes, kept_notes
 from h2crop_data.pipeline.sealing import NothingFinishedError, seal_store
 from h2crop_data.progress import Progress
 from h2crop_data.redaction import without_secrets
@@ -132,8 +133,11 @@ def run_to_store(settings: RunSettings, plan: PlanStep) -> RunResult:
         watcher, steps = Watcher(logger, artifacts), Steps(Deadline(settings.timeout_hours), logger)
         try:
             workers = settings.engine_workers
-            with hold_store(settings.out) as builder:
-                result = build_release(builder, settings, workers, plan, steps, watcher)
+            with (
+                hold_store(settings.out) as builder,
+                kept_notes(builder, "flow", workers, watcher.progress) as notes,
+            ):
+                result = build_release(builder, settings, workers, plan, steps, watcher, notes)
             # Readers may look at a release while others build on: the store is not held any more.
             if result.outcome == "built" and settings.check != "none":
                 result = validated(result, settings.check, steps, watcher)
@@ -152,24 +156,36 @@ def run_to_store(settings: RunSettings, plan: PlanStep) -> RunResult:
 
 
 def build_release(
-    builder: StoreBuilder, settings: RunSettings, workers: Workers, plan: PlanStep, steps: Steps, watcher: Watcher
+    builder: StoreBuilder,
+    settings: RunSettings,
+    workers: Workers,
+    plan: PlanStep,
+    steps: Steps,
+    watcher: Watcher,
+    notes: RunNotes,
 ) -> RunResult:
     """Plan, build and seal. Raises BuildError where blocks failed: then there is no release, as on the command line."""
     artifacts = watcher.artifacts
     before, known = newest_release(builder), kept_parts(builder.storage, f"{PLAN_FOLDER}/")
-    planned = steps.run("plan", lambda: plan(builder, watcher.progress), settings.retry_seconds)
+    with notes.phase("planning"):
+        planned = steps.run("plan", lambda: plan(builder, notes.progress), settings.retry_seconds)
     new = new_in_plans(planned.plans, known)
     report = None
     if planned.plans:
-        blocks = build_plans(builder, planned.plans, workers, settings, steps, watcher)
+        with notes.phase("blocks"):
+            blocks = build_plans(builder, planned.plans, workers, settings, steps, watcher, notes)
         # Plans hold a country's parcels: they are let go before sealing reads its own.
         planned = replace(planned, plans=[])
         # Where everything that was planned so far was retracted unbuilt, there is nothing to release.
         with suppress(NothingFinishedError):
-            sealed = steps.run("seal", lambda: seal_store(builder, workers, watcher.progress))
-            report = BuildReport.of(settings.out, planned, blocks, sealed)
+            with notes.phase("sealing"):
+                sealed = steps.run("seal", lambda: seal_store(builder, workers, notes.progress))
+            report = BuildReport.of(settings.out, planned, blocks, sealed, notes.time_spent())
+            notes.note_release(report.release, report.gaps)
     gaps = contents.gaps_text(report, planned.waiting, planned.failed_seasons, planned.changes)
     artifacts.show_markdown("gaps", gaps)
+    if planned.failed_seasons:
+        notes.end("failed", seasons_in_words(planned.failed_seasons))
     result = RunResult(
         "built", settings.out, report, *new, planned.waiting, planned.failed_seasons, changes=planned.changes
     )
@@ -186,9 +202,10 @@ def build_plans(
     settings: RunSettings,
     steps: Steps,
     watcher: Watcher,
+    notes: RunNotes,
 ) -> BuiltBlocks:
     """Build what plans have left to build. Raises BuildError where blocks failed."""
-    with BlockRun(builder, plans, workers, progress=watcher.progress) as run:
+    with BlockRun(builder, plans, workers, progress=notes.progress, notes=notes) as run:
         batches = run.batches(settings.batch_size(run.missing))
         show_pending(watcher.artifacts, plans, {block for batch in batches for block in batch})
         return build_blocks_of(run, batches, settings.retry_seconds, steps, watcher)

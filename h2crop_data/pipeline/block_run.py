@@ -35,6 +35,7 @@ from h2crop_data.pipeline.engine import (
 from h2crop_data.pipeline.finished import finished_plans
 from h2crop_data.pipeline.plan import SeasonPlan, with_replaced
 from h2crop_data.pipeline.planning import with_unit_results
+from h2crop_data.pipeline.run_notes import RunNotes
 from h2crop_data.pipeline.schedule import SCRATCH_BYTES, Schedule, SeasonCell, WaitingParts
 from h2crop_data.pipeline.units import scratch_folder, work_folder
 from h2crop_data.progress import Progress, silent
@@ -87,18 +88,20 @@ class BlockRun:
         scratch: Path | None = None,
         scratch_bytes: int = SCRATCH_BYTES,
         progress: Progress = silent,
+        notes: RunNotes | None = None,
     ) -> None:
-        """scratch, scratch_bytes, progress: as for `build_store`.
+        """scratch, scratch_bytes, progress: as for `build_store`. notes: where the run notes what it does.
 
         Raises PlanError for a finished block whose inputs are not those of its plan, or one that cannot be built any
         more.
         """
         self.builder, self.workers, self.progress = builder, workers, progress
+        self.notes = notes or RunNotes()
         self._work = work_folder(builder.location, builder.storage)
         self._scratch = Scratch(scratch_folder(builder.location, scratch).absolute())
         self._scratch_bytes = scratch_bytes
         forget_other_builds()
-        self._pending = pending_blocks(builder, plans)
+        self._pending = pending_blocks(builder, plans, self.notes)
         self._plan_of = {(plan.season, block): plan for plan, blocks in self._pending for block in blocks}
         self.total = sum(len(plan.blocks) for plan in plans)
         #: How many blocks are to be built, and how many were there before.
@@ -183,6 +186,7 @@ class BlockRun:
                     on_block(outcome, self.done, self.total)
             except WorkerDiedError:
                 self._deaths += 1
+                self.notes.note_dead_workers()
                 self._close_pool()
                 if self._deaths >= WORKER_DEATHS:
                     raise
@@ -196,11 +200,13 @@ class BlockRun:
     def _outcomes_of(self, wanted: Sequence[SeasonBlock]) -> Iterator[BlockOutcome]:
         """Build some blocks, noting what became of each before it is given. Raises as `build`, at the first death."""
         schedule = Schedule(self._jobs(wanted), self._parts, self._scratch, self._scratch_bytes)
-        for outcome in run_blocks(self.builder.storage, schedule, self._scratch, self.pool):
+        on_begun = self.notes.note_begun
+        for outcome in run_blocks(self.builder.storage, schedule, self._scratch, self.pool, on_begun):
             for step, spent in outcome.seconds.items():
                 self._seconds[step] += spent
             if isinstance(outcome, ReadingOutcome):
                 self._read += outcome.counts
+                self.notes.note_reading(outcome)
                 read = f"read {self._read.bytes / 1e6:,.0f} MB in {self._read.tiles:,} tiles of scenes"
                 self.progress(self.done, self.total, f"blocks; {read}")
                 continue
@@ -255,15 +261,17 @@ class BlockRun:
         if plan.part not in self._tasks:
             pending = next(blocks for other, blocks in self._pending if other.part == plan.part)
             left = {block for block in pending if (plan.season, block) not in self._built}
-            ready, spent = with_unit_results(
-                plan,
-                left,
-                self._work,
-                workers=self.workers.number,
-                pool=self.pool if self.workers.kind == "dask" else None,
-                needed=self._needed,
-                progress=self.progress,
-            )
+            pool = self.pool if self.workers.kind == "dask" else None
+            with self.notes.phase("units"):
+                ready, spent = with_unit_results(
+                    plan,
+                    left,
+                    self._work,
+                    workers=self.workers.number,
+                    pool=pool,
+                    needed=self._needed,
+                    progress=self.progress,
+                )
             for step, of_step in spent.items():
                 self._seconds[step] += of_step
             keep_dates(self.builder.storage, ready)
@@ -275,8 +283,10 @@ class BlockRun:
         block = outcome.season, outcome.block
         if outcome.error is not None:
             self._failed[block] = outcome
+            self.notes.note_block(outcome, self.done, self.total)
             return
         self._built.add(block)
+        self.notes.note_block(outcome, self.done, self.total)
         plan = self._plan_of[block]
         self._left[plan.part] -= 1
         if not self._left[plan.part]:
@@ -298,14 +308,19 @@ def build_blocks(
     progress: Progress = silent,
     scratch: Path | None = None,
     scratch_bytes: int = SCRATCH_BYTES,
+    notes: RunNotes | None = None,
 ) -> BuiltBlocks:
     """Build the blocks that have no marker yet. Raises BuildError naming those that failed.
 
-    progress, scratch, scratch_bytes: as for `build_store`. What is in the scratch folder of an interrupted build is
-    used; all of it is deleted at the end, but for what failed blocks may need.
+    progress, scratch, scratch_bytes: as for `build_store`. notes: where the run notes what it does. What is in the
+    scratch folder of an interrupted build is used; all of it is deleted at the end, but for what failed blocks may
+    need.
     """
-    run = BlockRun(builder, plans, workers, scratch=scratch, scratch_bytes=scratch_bytes, progress=progress)
-    with run:
+    notes = notes or RunNotes()
+    run = BlockRun(
+        builder, plans, workers, scratch=scratch, scratch_bytes=scratch_bytes, progress=progress, notes=notes
+    )
+    with notes.phase("blocks"), run:
         for batch in run.batches(max(1, run.missing)):
             run.build(batch, on_block)
         return run.finish()
@@ -351,10 +366,13 @@ def by_ground(plan: SeasonPlan, blocks: Collection[int]) -> list[int]:
     return [block for *_, block in sorted(keys)]
 
 
-def pending_blocks(builder: StoreBuilder, plans: Sequence[SeasonPlan]) -> list[tuple[SeasonPlan, list[int]]]:
+def pending_blocks(
+    builder: StoreBuilder, plans: Sequence[SeasonPlan], notes: RunNotes
+) -> list[tuple[SeasonPlan, list[int]]]:
     """The blocks of each plan without a marker, or whose files are not all there.
 
-    Not those that are retracted, or replaced by a part that is finished; what others replace is still released.
+    Not those that are retracted, or replaced by a part that is finished; what others replace is still released. notes:
+    told of the others.
     Raises PlanError for a finished block whose inputs are not those of the plan, or one that cannot be built any more.
     """
     pending = []
@@ -366,11 +384,12 @@ def pending_blocks(builder: StoreBuilder, plans: Sequence[SeasonPlan]) -> list[t
         for plan in of_season:
             rows = [row for row in plan.blocks.to_dict("records") if row["block"] not in gone]
             markers = builder.read_markers(season, [row["block"] for row in rows])
-            missing = [
-                row["block"]
-                for row, marker in zip(rows, markers, strict=True)
-                if not is_finished(builder.location, plan, row, marker, sizes)
-            ]
+            missing = []
+            for row, marker in zip(rows, markers, strict=True):
+                if not is_finished(builder.location, plan, row, marker, sizes):
+                    missing.append(row["block"])
+                elif marker is not None:
+                    notes.note_earlier(season, marker)
             if missing:
                 check_versions(plan, builder.location, missing)
             pending.append((plan, missing))

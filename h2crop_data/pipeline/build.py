@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -13,8 +13,10 @@ from h2crop_data.pipeline.changes import Changed
 from h2crop_data.pipeline.engine import Workers
 from h2crop_data.pipeline.plan import SeasonPlan
 from h2crop_data.pipeline.recording import RecordedPlans, recorded_plans
+from h2crop_data.pipeline.run_notes import kept_notes
 from h2crop_data.pipeline.schedule import SCRATCH_BYTES
 from h2crop_data.pipeline.sealing import SealedRelease, seal_store
+from h2crop_data.pipeline.timings import TimeSpent
 from h2crop_data.progress import Progress, silent
 from h2crop_data.recipe.model import Recipe
 
@@ -36,6 +38,7 @@ class BuildReport:
     empty_months: by season, months (1..12) that stay empty because a source has no scene in them.
     changes: inputs that are not those any more that finished blocks were built from, and what can be done.
     sources: by season and part of its plan, what was read: counts, unmapped crop codes, warnings.
+    steps, phases, slowest: where the time of this run went, as `TimeSpent` has it.
     """
 
     store: str
@@ -54,9 +57,14 @@ class BuildReport:
     empty_months: dict[int, list[int]]
     changes: list[str]
     sources: dict[int, dict[str, Any]]
+    steps: dict[str, float] = field(default_factory=dict)
+    phases: dict[str, float] = field(default_factory=dict)
+    slowest: list[dict[str, Any]] = field(default_factory=list)
 
     @classmethod
-    def of(cls, store: str, planned: RecordedPlans, blocks: BuiltBlocks, sealed: SealedRelease) -> BuildReport:
+    def of(
+        cls, store: str, planned: RecordedPlans, blocks: BuiltBlocks, sealed: SealedRelease, spent: TimeSpent
+    ) -> BuildReport:
         """The report of what each step gave."""
         seasons = {season: sealed.seasons[season] for season in planned.seasons if season in sealed.seasons}
         faults = {
@@ -80,6 +88,9 @@ class BuildReport:
             empty_months={number: season.empty_months for number, season in seasons.items() if season.empty_months},
             changes=planned.changes,
             sources={number: season.sources for number, season in seasons.items()},
+            steps=spent.steps,
+            phases=spent.phases,
+            slowest=spent.slowest,
         )
 
 
@@ -111,8 +122,10 @@ def build_store(
     finished is kept in every case.
     """
     workers = Workers.of(workers)
-    with hold_store(store) as builder:
-        planned = recorded_plans(builder, source, extend=extend, changed=changed, today=today, progress=progress)
+    with hold_store(store) as builder, kept_notes(builder, "build", workers, progress) as notes:
+        progress = notes.progress
+        with notes.phase("planning"):
+            planned = recorded_plans(builder, source, extend=extend, changed=changed, today=today, progress=progress)
         blocks = build_blocks(
             builder,
             planned.plans,
@@ -121,7 +134,12 @@ def build_store(
             progress=progress,
             scratch=scratch,
             scratch_bytes=scratch_bytes,
+            notes=notes,
         )
         # Plans hold a country's parcels: they are let go before sealing reads its own.
         planned = replace(planned, plans=[])
-        return BuildReport.of(str(store), planned, blocks, seal_store(builder, workers, progress))
+        with notes.phase("sealing"):
+            sealed = seal_store(builder, workers, progress)
+        report = BuildReport.of(str(store), planned, blocks, sealed, notes.time_spent())
+        notes.note_release(report.release, report.gaps)
+        return report

@@ -12,7 +12,8 @@ import traceback
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from datetime import datetime
 from functools import partial
 from pathlib import Path
 from typing import Literal
@@ -26,6 +27,7 @@ from h2crop_data.errors import ClusterError, H2cropError, StoreError, UsageError
 from h2crop_data.pipeline.block import BlockTask, assemble_block
 from h2crop_data.pipeline.cluster import LostWorkError, open_cluster
 from h2crop_data.pipeline.schedule import Schedule
+from h2crop_data.pipeline.timings import iso_time, utc_now, worker_name
 from h2crop_data.pipeline.units import work_folder
 from h2crop_data.redaction import without_secrets
 from h2crop_data.sources.readings import ReadCounts, Reading
@@ -100,6 +102,25 @@ class BlockOutcome:
     bytes: int
     seconds: dict[str, float]
     error: H2cropError | None = None
+    #: When its marker says that it was finished, or when it failed.
+    finished: datetime = field(default_factory=utc_now)
+    #: Who worked on it; empty where workers died.
+    worker: str = ""
+
+    @property
+    def what(self) -> str:
+        """What it is called, for people."""
+        return name_of_job(self.season, f"block {self.block}")
+
+
+def name_of_job(season: int, name: str) -> str:
+    """What a block or a reading is called, for people."""
+    return f"season {season} {name}"
+
+
+def name_of_reading(reading: Reading) -> str:
+    """Of what a reading is: the source, and the scene or the first digits of its id."""
+    return f"{reading.source} {reading.scene or reading.id[:12]}"
 
 
 def build_block(storage: Storage, task: BlockTask, threads: int = 1) -> BlockOutcome:
@@ -132,7 +153,7 @@ def build_block(storage: Storage, task: BlockTask, threads: int = 1) -> BlockOut
             "provenance": built.provenance,
             "sums": sums,
             "seconds": seconds,
-            "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+            "finished": iso_time(finished := utc_now()),
         }
         if built.dates is not None:
             marker["dates"] = built.dates
@@ -141,8 +162,11 @@ def build_block(storage: Storage, task: BlockTask, threads: int = 1) -> BlockOut
         spent = {"failed": time.perf_counter() - start}
         name = f"{task.season}-{task.block:06d}"
         told = error if isinstance(error, H2cropError) else unexpected(storage, name, error)
-        return BlockOutcome(task.season, task.block, task.samples, 0, spent, told)
-    return BlockOutcome(task.season, task.block, task.samples, sum(file["bytes"] for file in files), seconds)
+        return BlockOutcome(task.season, task.block, task.samples, 0, spent, told, worker=worker_name())
+    written = sum(file["bytes"] for file in files)
+    return BlockOutcome(
+        task.season, task.block, task.samples, written, seconds, finished=finished, worker=worker_name()
+    )
 
 
 @dataclass(frozen=True)
@@ -152,18 +176,29 @@ class ReadingOutcome:
     counts: ReadCounts
     seconds: dict[str, float]
     error: H2cropError | None = None
+    season: int = 0
+    #: Of what it is: `name_of_reading`.
+    name: str = ""
+    finished: datetime = field(default_factory=utc_now)
+    #: Who worked on it; empty where workers died.
+    worker: str = ""
+
+    @property
+    def what(self) -> str:
+        """What it is called, for people."""
+        return name_of_job(self.season, f"reading {self.name}")
 
 
 def run_reading(storage: Storage, scratch: Scratch, reading: Reading) -> ReadingOutcome:
     """Read what blocks to come need. Errors come back in the outcome; the blocks they concern will meet them again."""
-    watch = Stopwatch()
+    watch, name = Stopwatch(), name_of_reading(reading)
     try:
         counts = source_of(reading.source).read(reading, scratch.of_season(reading.season), watch)
     except Exception as error:  # noqa: BLE001 -- it must not cost blocks that do not need it
-        name = f"reading-{reading.id[:16]}"
-        told = error if isinstance(error, H2cropError) else unexpected(storage, name, error)
-        return ReadingOutcome(ReadCounts(), dict(watch.seconds), told)
-    return ReadingOutcome(counts, dict(watch.seconds))
+        log = f"reading-{reading.id[:16]}"
+        told = error if isinstance(error, H2cropError) else unexpected(storage, log, error)
+        return ReadingOutcome(ReadCounts(), dict(watch.seconds), told, reading.season, name, utc_now(), worker_name())
+    return ReadingOutcome(counts, dict(watch.seconds), None, reading.season, name, utc_now(), worker_name())
 
 
 def unexpected(storage: Storage, name: str, error: Exception) -> BuildError:
@@ -187,11 +222,19 @@ def run_job(
     return build_block(storage, job.with_scratch(scratch), threads)
 
 
+def ignore_begun(what: str) -> None:
+    """Nobody watches."""
+
+
 def run_blocks(
-    storage: Storage, schedule: Schedule, scratch: Scratch, pool: WorkerPool
+    storage: Storage,
+    schedule: Schedule,
+    scratch: Scratch,
+    pool: WorkerPool,
+    on_begun: Callable[[str], None] = ignore_begun,
 ) -> Iterator[BlockOutcome | ReadingOutcome]:
     """Read and build in the order of a schedule, giving each outcome as it comes. At most two tasks a worker are begun;
-    of very short ones a cluster is given more.
+    of very short ones a cluster is given more. on_begun: called with the name of what workers are given.
 
     What fails does not stop the others; a store or a scratch folder that cannot be written does: raises StoreError. So
     does a lost cluster, or one whose scheduler does not answer a worker: raises ClusterError.
@@ -199,7 +242,7 @@ def run_blocks(
     work: Callable[[BlockTask | Reading], BlockOutcome | ReadingOutcome]
     work = partial(run_job, storage, scratch, threads=pool.threads)
     try:
-        for job, outcome in as_done_of(pool.executor, work, schedule, pool.ahead, outcome_of_lost):
+        for job, outcome in as_done_of(pool.executor, work, told_of(schedule, on_begun), pool.ahead, outcome_of_lost):
             if isinstance(outcome.error, StoreError | ClusterError):
                 raise outcome.error
             if isinstance(job, Reading):
@@ -209,6 +252,16 @@ def run_blocks(
             yield outcome
     except BrokenProcessPool as error:
         raise worker_died() from error
+
+
+def told_of(schedule: Schedule, on_begun: Callable[[str], None]) -> Iterator[BlockTask | Reading | None]:
+    """What a schedule gives, told as it is taken."""
+    for job in schedule:
+        if isinstance(job, BlockTask):
+            on_begun(name_of_job(job.season, f"block {job.block}"))
+        elif job is not None:
+            on_begun(name_of_job(job.season, f"reading {name_of_reading(job)}"))
+        yield job
 
 
 def worker_died() -> WorkerDiedError:
@@ -221,7 +274,7 @@ def outcome_of_lost(job: BlockTask | Reading, error: Exception) -> BlockOutcome 
     if not isinstance(error, LostWorkError):
         raise error
     if isinstance(job, Reading):
-        return ReadingOutcome(ReadCounts(), {}, error)
+        return ReadingOutcome(ReadCounts(), {}, error, job.season, name_of_reading(job))
     return BlockOutcome(job.season, job.block, job.samples, 0, {}, error)
 
 

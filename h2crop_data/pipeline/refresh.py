@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import date
 from pathlib import Path
+from typing import Any
 
 from h2crop_data.cube.release_numbers import current_attributes
 from h2crop_data.cube.writer import StoreBuilder, hold_store
@@ -31,6 +32,7 @@ from h2crop_data.pipeline.recording import (
     plan_season,
     record_plan,
 )
+from h2crop_data.pipeline.run_notes import kept_notes
 from h2crop_data.pipeline.sealing import NothingFinishedError, seal_store
 from h2crop_data.pipeline.seasons import is_complete, today_utc, why_not_yet
 from h2crop_data.progress import Progress, silent
@@ -48,7 +50,8 @@ class RefreshReport:
     anew. waiting: seasons that cannot be built yet, with the reason. changes: inputs of finished blocks that are others
     now, and what became of it or can be done. built: blocks built by this run. gaps: scenes that could not be read and
     were left out, as the recipe allows. impossible, differences: as in the report of a build. failed_seasons: seasons
-    that could not be planned, with the error.
+    that could not be planned, with the error. steps, phases, slowest: where the time of this run went, as `TimeSpent`
+    has it.
     """
 
     store: str
@@ -63,6 +66,9 @@ class RefreshReport:
     impossible: list[str] = field(default_factory=list)
     differences: list[str] = field(default_factory=list)
     failed_seasons: dict[int, str] = field(default_factory=dict)
+    steps: dict[str, float] = field(default_factory=dict)
+    phases: dict[str, float] = field(default_factory=dict)
+    slowest: list[dict[str, Any]] = field(default_factory=list)
 
 
 class FailedSeasonsError(PlanError):
@@ -101,13 +107,15 @@ def refresh_store(
     `build_store` does. Whatever is finished is kept in every case.
     """
     workers = Workers.of(workers)
-    with hold_store(store) as builder:
+    with hold_store(store) as builder, kept_notes(builder, "refresh", workers, progress) as notes:
+        progress = notes.progress
         before = newest_release(builder)
-        planned = refresh_plans(builder, recipe, changed=changed, today=today, progress=progress)
+        with notes.phase("planning"):
+            planned = refresh_plans(builder, recipe, changed=changed, today=today, progress=progress)
         built, release, faults = 0, before, dict[str, list[str]]()
         if planned.plans:
             try:
-                built = build_blocks(builder, planned.plans, workers, on_block, progress=progress).built
+                built = build_blocks(builder, planned.plans, workers, on_block, progress=progress, notes=notes).built
             except BuildError as error:
                 if planned.failed_seasons:
                     error.args = (f"{error}\n{seasons_in_words(planned.failed_seasons)}",)
@@ -115,12 +123,14 @@ def refresh_store(
             # Plans hold a country's parcels: they are let go before sealing reads its own.
             planned = replace(planned, plans=[])
             try:
-                sealed = seal_store(builder, workers, progress)
+                with notes.phase("sealing"):
+                    sealed = seal_store(builder, workers, progress)
                 release = sealed.number
                 faults = sealed.faults()
             except NothingFinishedError:
                 # Of everything that was planned so far nothing will be built.
                 pass
+        spent = notes.time_spent()
         report = RefreshReport(
             store=str(store),
             release=release,
@@ -134,7 +144,13 @@ def refresh_store(
             impossible=faults.get("impossible", []),
             differences=faults.get("differences", []),
             failed_seasons=planned.failed_seasons,
+            steps=spent.steps,
+            phases=spent.phases,
+            slowest=spent.slowest,
         )
+        notes.note_release(release or None, report.gaps)
+        if report.failed_seasons:
+            notes.end("failed", seasons_in_words(report.failed_seasons))
     if report.failed_seasons:
         raise FailedSeasonsError(report)
     return report

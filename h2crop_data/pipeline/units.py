@@ -1,7 +1,8 @@
 """Running units of work: each once, in the order of what they need, resumed by their markers.
 
 WORK/<step>/<id>.bin   the result of a unit
-            <id>.json  its marker, written after it: what it is the result of, and the SHA-256 of the result
+            <id>.json  its marker, written after it: what it is the result of, the SHA-256 of the result, and in `spent`
+                       the time it took; of a result that holds for one build alone there is no SHA-256
 
 A work folder is the builder's own and always local: `<store>/.build/work`, for a store in a bucket one in the user's
 cache. Its results can be deleted at any time: they are computed again where they are needed.
@@ -25,8 +26,10 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from h2crop_data import __version__
 from h2crop_data.bounded_map import LOOK_AGAIN, WorkerPool, allowed_by
 from h2crop_data.errors import AccountError, ClusterError, H2cropError, StoreError
+from h2crop_data.pipeline.timings import iso_time, utc_now, worker_name
 from h2crop_data.progress import Progress, silent
 from h2crop_data.sources.units import ProvisionalResult, RunUnits, Unit, UnitResult
 from h2crop_data.storage.local import LocalStorage
@@ -76,11 +79,10 @@ class WorkFolder:
         name: of its files, without their ending. marker: what it says of the unit.
         """
         self.files.write(name + RESULT, [result])
-        if isinstance(result, ProvisionalResult):
-            # Without a marker it is computed again by the next build.
-            self.delete(name + MARKER)
-            return self.path_of(name)
-        whole = {**marker, "bytes": len(result), "sha256": hashlib.sha256(result).hexdigest()}
+        whole = {**marker, "bytes": len(result)}
+        if not isinstance(result, ProvisionalResult):
+            # A marker without it is one of no result: it is computed again by the next build.
+            whole["sha256"] = hashlib.sha256(result).hexdigest()
         self.files.write(name + MARKER, [canonical_json(whole).encode()])
         return self.path_of(name)
 
@@ -290,7 +292,15 @@ def order_of(work: WorkFolder, unit: Unit, results: Mapping[str, UnitResult]) ->
 def computed(work: WorkFolder, order: UnitOrder) -> tuple[Path, float]:
     """Compute and keep the result of a unit; gives its file, and the seconds it took."""
     begun = time.perf_counter()
-    return work.keep(order.name, order.compute(order.files), order.marker), time.perf_counter() - begun
+    result = order.compute(order.files)
+    spent = {
+        "seconds": round(time.perf_counter() - begun, 6),
+        "finished": iso_time(utc_now()),
+        "worker": worker_name(),
+        "software": __version__,
+    }
+    file = work.keep(order.name, result, {**order.marker, "spent": spent})
+    return file, time.perf_counter() - begun
 
 
 def result_of(future: Future[tuple[Path, float]], tolerated: type[H2cropError]) -> UnitResult:

@@ -22,6 +22,7 @@ import json
 import os
 import socket
 import threading
+import time
 import uuid
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -44,6 +45,8 @@ from h2crop_data.storage.requests import (
 
 #: How often in its length a lease is renewed, and how often after a renewal that failed.
 RENEWALS, ATTEMPTS = 3, 30
+#: Seconds between two looks at a lock that may have run out.
+RENEWAL_LOOKS = 0.5
 #: The part of its length for which its holder relies on it.
 RELIED_ON = 0.9
 #: Seconds by which the ages of two objects may deceive: whole seconds, and servers of several machines.
@@ -128,6 +131,25 @@ class StoreLock:
             raise StoreError(
                 f"the lock of {self.location} ({self.key}) is damaged: {error}; delete it if no builder is at work"
             ) from error
+
+    def is_renewed(self, found: FoundLock) -> bool:
+        """Whether the holder of a lock that was found lives, without writing. Raises as `look` does.
+
+        Its age is told by the clock of this machine; where by that the lease ran out, or the clock is wrong by more
+        than its length, the lock is looked at again until it must have been renewed.
+        """
+        age = (datetime.now(UTC) - found.modified).total_seconds()
+        if abs(age) <= found.lock.seconds + CLOCK_STEPS:
+            return True
+        until = moment() + found.lock.seconds / RENEWALS + CLOCK_STEPS
+        while moment() < until:
+            time.sleep(RENEWAL_LOOKS)
+            again = self.look()
+            if again is None or again.lock.released:
+                return False
+            if again.etag != found.etag:
+                return True
+        return False
 
     def age(self, found: FoundLock) -> float:
         """Seconds since a state of the lock was written, by the server's clock, which has whole seconds."""

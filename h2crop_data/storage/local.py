@@ -15,17 +15,20 @@ from __future__ import annotations
 import errno
 import fcntl
 import hashlib
+import json
 import os
 import shutil
+import socket
 import time
 import uuid
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from h2crop_data.errors import HeldStoreError, MissingFileError, StoreError
-from h2crop_data.storage.storage import BUILD_FOLDER, LOCK, TEMPORARY, FileRecord, Storage
+from h2crop_data.storage.storage import BUILD_FOLDER, LOCK, TEMPORARY, FileRecord, Holder, Storage
 
 #: In the folder of a hold: the file whose lock its builder has.
 HOLDER = "holder"
@@ -33,6 +36,8 @@ HOLDER = "holder"
 OVER = ".over"
 #: Seconds after which a folder that cannot be emptied is given up.
 PATIENCE = 5.0
+#: Seconds within which a builder has locked the file of its hold, after it made it.
+LOCKED_WITHIN = 10.0
 #: Errors of a path of which a folder is gone, on this machine or on the server it lies on.
 GONE = (errno.ENOENT, errno.ESTALE)
 #: Errors of a folder that is deleted while others still write there, or have a file of it open (NFS).
@@ -222,6 +227,11 @@ class LocalStorage(Storage):
             folder.mkdir()
             holder = (folder / HOLDER).open("x", encoding="utf-8")
             fcntl.flock(holder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # Only who looks at the store reads it: on a full disk the hold is as good without.
+            with suppress(OSError):
+                since = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+                said = {"host": socket.gethostname(), "process": os.getpid(), "since": since}
+                os.write(holder.fileno(), json.dumps(said).encode())
         except OSError as error:
             raise StoreError(f"cannot write in {folder}: {error.strerror or error}") from error
         try:
@@ -238,6 +248,43 @@ class LocalStorage(Storage):
             # What cannot be deleted now the next builder deletes; for workers the hold ended with its lock.
             with suppress(OSError, StoreError):
                 remove_folder(folder)
+
+    @property
+    def hold_name(self) -> str:
+        return self.token
+
+    def holder(self) -> Holder | None:
+        found = [self.holder_of(file) for file in (self.folder / TEMPORARY).glob(f"*/{HOLDER}")]
+        holders = [holder for holder in found if holder is not None]
+        return max(holders, key=lambda holder: (holder.alive, holder.since), default=None)
+
+    def holder_of(self, file: Path) -> Holder | None:
+        """The holder by the file of a hold; None for one that was let go. Raises StoreError.
+
+        Its lock is asked for shared, as workers do, so that nobody is kept out; not before its builder can have it.
+        """
+        if file.parent.suffix == OVER:
+            return None
+        try:
+            with file.open("rb") as opened:
+                said = opened.read()
+                made = os.fstat(opened.fileno()).st_mtime
+                alive = not said and time.time() - made < LOCKED_WITHIN
+                if not alive:
+                    try:
+                        fcntl.flock(opened, fcntl.LOCK_SH | fcntl.LOCK_NB)
+                    except BlockingIOError:
+                        alive = True
+        except OSError as error:
+            if error.errno in GONE:
+                return None
+            raise self.cannot("read", file.relative_to(self.folder).as_posix(), error) from error
+        since = datetime.fromtimestamp(made, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        # Builders of earlier versions wrote nothing.
+        known: dict[str, Any] = {"host": "", "process": 0, "since": since}
+        with suppress(ValueError):
+            known |= json.loads(said)
+        return Holder(known["host"], known["process"], known["since"], file.parent.name, alive)
 
     def check_hold(self) -> None:
         """Raise StoreError where files are written for a hold that is over, or whose builder died."""

@@ -31,7 +31,7 @@ from zarr.core.buffer import Buffer, BufferPrototype
 from zarr.storage import ObjectStore
 
 from h2crop_data.errors import MissingFileError, StoreError
-from h2crop_data.storage.lease import Lease, WatchedLease
+from h2crop_data.storage.lease import Lease, StoreLock, WatchedLease
 from h2crop_data.storage.requests import (
     ConflictError,
     Patience,
@@ -43,7 +43,7 @@ from h2crop_data.storage.requests import (
     request_error,
     server_of_environment,
 )
-from h2crop_data.storage.storage import BUILD_FOLDER, FileRecord, Storage
+from h2crop_data.storage.storage import BUILD_FOLDER, LOCK, FileRecord, Holder, Storage
 
 if TYPE_CHECKING:
     from obstore import ObjectMeta
@@ -280,6 +280,22 @@ class ObjectStorage(Storage):
         finally:
             self.lease = None
             lease.release()
+
+    @property
+    def hold_name(self) -> str:
+        return self.hold_id
+
+    def holder(self) -> Holder | None:
+        lock = StoreLock(self.location, self.bucket, self.server, self.key(f"{BUILD_FOLDER}/"), self.patience)
+
+        def request() -> Holder | None:
+            found = lock.look()
+            if found is None or found.lock.released:
+                return None
+            said = found.lock
+            return Holder(said.host, said.process, said.since, said.id, lock.is_renewed(found))
+
+        return self.ask("read", LOCK, request)
 
 
 class ReadableObjects(ObjectStore[S3Store]):

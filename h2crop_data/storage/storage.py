@@ -10,6 +10,7 @@ import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from typing import Any, TypedDict
 
 from h2crop_data.errors import StoreError
@@ -26,6 +27,20 @@ class FileRecord(TypedDict):
     path: str
     bytes: int
     sha256: str
+
+
+@dataclass(frozen=True)
+class Holder:
+    """Who holds a store, or held it and died."""
+
+    host: str
+    process: int
+    #: UTC.
+    since: str
+    #: Of this hold; no other has it.
+    id: str
+    #: Whether the hold lasts: a process that was stopped still has it, one that died has not.
+    alive: bool
 
 
 def canonical_json(value: Any) -> str:
@@ -102,6 +117,19 @@ class Storage(ReadableStorage):
         """Make the store if needed and keep every other builder out of it until the block ends.
 
         Raises StoreError where another builder holds it, or the place holds something that is no store.
+        """
+
+    @property
+    @abstractmethod
+    def hold_name(self) -> str:
+        """The `id` of the hold that files are written for; empty where they are written for none."""
+
+    @abstractmethod
+    def holder(self) -> Holder | None:
+        """Who holds the store, for anybody who may read it: nothing is locked or written, no builder is disturbed.
+
+        Gives the last holder, not `alive`, where that died; None where nobody holds the store and who did last let it
+        go. Raises StoreError.
         """
 
     def exists(self, name: str) -> bool:

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import shapely
 import zarr
+from killed_builds import SAID_BY_RUNS
 from tiny_region import EAST, EPSG, NORTH, SOUTH, WEST, TinyRegion
 from typer.testing import CliRunner
 
@@ -318,11 +319,11 @@ def test_pruning_deletes_old_releases_and_what_only_they_needed(grown: TinyRegio
 
 
 def files_of(folder: Path) -> dict[str, bytes]:
-    """Every file of a store but the lock."""
+    """Every file of a store but those about runs."""
     return {
         str(path.relative_to(folder)): path.read_bytes()
         for path in folder.rglob("*")
-        if path.is_file() and path.name != "lock"
+        if path.is_file() and path.name not in SAID_BY_RUNS
     }
 
 

@@ -9,7 +9,7 @@ from datetime import date
 from pathlib import Path
 
 import pytest
-from killed_builds import FatalStorage
+from killed_builds import SAID_BY_RUNS, FatalStorage
 from tiny_region import SOUTH, WEST, TinyRegion
 from typer.testing import CliRunner, Result
 
@@ -46,11 +46,11 @@ def begun(region: TinyRegion) -> TinyRegion:
 
 
 def contents(store: Path) -> dict[str, bytes]:
-    """Every file of a store but the lock."""
+    """Every file of a store but those about runs."""
     return {
         str(path.relative_to(store)): path.read_bytes()
         for path in store.rglob("*")
-        if path.is_file() and path.name != "lock"
+        if path.is_file() and path.name not in SAID_BY_RUNS
     }
 
 

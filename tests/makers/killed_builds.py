@@ -31,6 +31,8 @@ from h2crop_data.storage.local import LocalStorage
 WAYS = ("once", "twice", "sealing", "growing")
 #: Attempts to hit a build before it ends by itself.
 ATTEMPTS = 20
+#: Files of the builder's folder that are about runs, and differ from run to run.
+SAID_BY_RUNS = ("lock", "holder", "status.json", "timings.parquet")
 
 
 @dataclass
@@ -211,20 +213,20 @@ def state_of(store: Path) -> str:
 
 
 def contents(store: Path) -> dict[str, str]:
-    """Every file of a store and its hash; of markers without what the clock says, of locks nothing."""
+    """Every file of a store and its hash; of markers without what the clock says, of what a run says of itself nothing."""
     return {
         str(path.relative_to(store)): hashlib.sha256(steady(path)).hexdigest()
         for path in store.rglob("*")
-        if path.is_file() and path.name not in ("lock", "holder")
+        if path.is_file() and path.name not in SAID_BY_RUNS
     }
 
 
 def steady(path: Path) -> bytes:
     """What of a file does not depend on the clock."""
     data = path.read_bytes()
-    if path.suffix == ".json" and path.parent.parent.name == ".build":
+    if path.suffix == ".json" and (path.parent.parent.name == ".build" or path.parent.parent.parent.name == ".build"):
         marker: dict[str, Any] = json.loads(data)
-        return json.dumps({key: marker[key] for key in marker if key not in ("seconds", "finished")}).encode()
+        return json.dumps({key: marker[key] for key in marker if key not in ("seconds", "finished", "spent")}).encode()
     return data
 
 

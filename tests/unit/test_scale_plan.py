@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import shapely
+from killed_builds import SAID_BY_RUNS
 from tiny_region import EPSG, NORTH, SOUTH, WEST, TinyRegion
 
 from h2crop_data.cube.index import parquet_bytes
@@ -302,11 +303,11 @@ def test_a_parcel_takes_as_many_bytes_of_the_index_as_stated(figures: ModuleType
 
 
 def kinds_of_files(store: Path, season_arrays: set[str]) -> Counter[str]:
-    """How many files of a store there are of each kind; without the lock, and what lies in the local work folder."""
+    """How many files of a store there are of each kind; without those about runs, and what lies in the local work folder."""
     kinds: Counter[str] = Counter()
     for path in store.rglob("*"):
         parts = path.relative_to(store).parts
-        if path.is_dir() or parts == (".build", "lock") or parts[:2] == (".build", "work"):
+        if path.is_dir() or path.name in SAID_BY_RUNS or parts[:2] == (".build", "work"):
             continue
         if parts[0] == ".build":
             kinds["plans" if parts[1] == "plan" else "markers and sums"] += 1

@@ -1,0 +1,314 @@
+"""How the build of a store is doing, as anybody sees it who may read the store: nothing is locked or written.
+
+The lock says whether a builder lives, markers which blocks are done, `status.json` what the builder is at
+(`run_status.py`), the root whether there is a release. A store of a builder without `status.json` is told by the
+others.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from h2crop_data.cube.release_numbers import SEALING, current_attributes
+from h2crop_data.cube.retraction import Retractions
+from h2crop_data.errors import StoreError
+from h2crop_data.pipeline.estimate import empty_months
+from h2crop_data.pipeline.plan import PLAN_FOLDER, SeasonPlan, kept_parts, load_plan
+from h2crop_data.pipeline.run_status import DonePoint, FailingBlock, RunStatus, read_status
+from h2crop_data.storage.location import open_storage
+from h2crop_data.storage.storage import BUILD_FOLDER, Holder, Storage
+
+State = Literal["finished", "running", "stuck", "dead", "failed", "not begun"]
+#: Seconds without a sign of life after which a builder is taken for stopped; at least so many times its own pace.
+SILENT_AFTER, SILENT_TIMES = 60.0, 4
+#: Minutes without progress after which a builder is taken for stuck.
+STUCK_MINUTES = 30.0
+#: Minutes over which the rate is taken.
+RATE_MINUTES = 30.0
+#: Words of a reason that only one scene has: without them scenes can be counted.
+NAMES_AND_FIGURES = re.compile(r"\S*\d\S*")
+MARKER_NAME = re.compile(r"(\d{4})/(\d{6})\.json")
+
+
+class StatePart(BaseModel):
+    """A part of what `h2crop status --json` says."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class HolderState(StatePart):
+    """Who has the lock of the store, or had it and died."""
+
+    host: str
+    process: int
+    #: UTC.
+    since: str
+    alive: bool
+
+
+class SeasonState(StatePart):
+    """How far a season is; without blocks that were retracted."""
+
+    blocks: int
+    blocks_done: int
+    samples: int
+    samples_done: int
+    #: Whether the newest release has all that is planned of it.
+    released: bool
+    #: Scenes that are not used, counted by the reason, in which names and figures are `…`.
+    scenes_left_out: dict[str, int]
+    #: Months (1..12) that stay empty because a source has no scene in them.
+    empty_months: list[int]
+
+
+class Rate(StatePart):
+    """How fast blocks are built, over the last minutes."""
+
+    minutes: float
+    blocks_per_hour: float
+    samples_per_hour: float
+
+
+class BuildState(StatePart):
+    """How the build of a store is doing."""
+
+    store: str
+    state: State
+    #: Why this state, and what to do, in words.
+    explanation: str
+    #: The newest release; None before the first.
+    release: int | None
+    seasons: dict[int, SeasonState]
+    holder: HolderState | None
+    #: What the last run said of itself; of earlier versions, and of other commands that hold the store, None.
+    run: RunStatus | None
+    #: Seconds since the last run said anything, and since it came further.
+    silent_seconds: float | None
+    idle_seconds: float | None
+    rate: Rate | None
+    #: Until the blocks are built, at this rate.
+    seconds_left: float | None
+    failing: list[FailingBlock]
+    #: Scenes that could not be read and are left out of the release.
+    gaps: list[str]
+
+
+@dataclass(frozen=True)
+class PlanFacts:
+    """What a status needs of a part of a season's plan, which never changes."""
+
+    season: int
+    #: Block -> its samples.
+    blocks: dict[int, int]
+    left_out: Counter[str]
+    empty_months: frozenset[int]
+
+    @classmethod
+    def of(cls, plan: SeasonPlan) -> PlanFacts:
+        """Of a plan."""
+        blocks = {int(block): int(n) for block, n in zip(plan.blocks["block"], plan.blocks["samples"], strict=True)}
+        left_out = Counter(NAMES_AND_FIGURES.sub("…", scene.reason) for scene in plan.scenes if not scene.taken)
+        return cls(plan.season, blocks, left_out, frozenset(empty_months(plan)))
+
+
+@dataclass
+class StoreLook:
+    """Looks at a store, again and again; plans are read once."""
+
+    location: str
+    #: Minutes without progress after which a builder is taken for stuck.
+    stuck_minutes: float = STUCK_MINUTES
+    _plans: dict[str, PlanFacts] = field(default_factory=dict)
+
+    def look(self) -> BuildState:
+        """How the build is doing now. Raises StoreError, or PlanError for a damaged plan."""
+        storage = open_storage(self.location)
+        # The lock first: what a builder writes before it lets go is there then.
+        holder = storage.holder()
+        run, trouble = None, ""
+        try:
+            run = read_status(storage)
+        except StoreError as error:
+            trouble = str(error)
+        attributes = current_attributes(storage)
+        seasons = self.seasons(storage, attributes or {"seasons": {}})
+        now = datetime.now(UTC)
+        facts = Facts(
+            holder,
+            run,
+            None if attributes is None else int(attributes["release"]),
+            seasons,
+            sealing=storage.exists(SEALING),
+            now=now,
+            stuck_minutes=self.stuck_minutes,
+        )
+        state, explanation = facts.state()
+        is_at_work = state in ("running", "stuck") and facts.run_is_holders
+        rate = rate_of(run) if is_at_work and run is not None else None
+        return BuildState(
+            store=self.location,
+            state=state,
+            explanation="; ".join(filter(None, [explanation, trouble])),
+            release=facts.release,
+            seasons=seasons,
+            holder=None if holder is None else HolderState(**{k: getattr(holder, k) for k in HolderState.model_fields}),
+            run=run,
+            silent_seconds=None if run is None else max(0.0, (now - run.written).total_seconds()),
+            idle_seconds=None if run is None else max(0.0, (now - run.progressed).total_seconds()),
+            rate=rate,
+            seconds_left=facts.blocks_left / rate.blocks_per_hour * 3600 if rate and facts.blocks_left else None,
+            failing=[] if run is None or state == "finished" else run.failing,
+            gaps=[] if run is None else run.gaps,
+        )
+
+    def seasons(self, storage: Storage, attributes: Mapping[str, Any]) -> dict[int, SeasonState]:
+        """How far each season is. attributes: of the newest release."""
+        parts = kept_parts(storage, f"{PLAN_FOLDER}/")
+        for part in parts:
+            if part not in self._plans:
+                self._plans[part] = PlanFacts.of(load_plan(storage, part, whole=False))
+        retracted = Retractions.read(storage).blocks
+        of_season: dict[int, list[PlanFacts]] = {}
+        for part in parts:
+            of_season.setdefault(self._plans[part].season, []).append(self._plans[part])
+        released = {int(season): of_season["blocks"] for season, of_season in attributes["seasons"].items()}
+        return {
+            season: season_state(
+                plans, done_blocks(storage, season), set(retracted.get(season, {})), released.get(season, 0)
+            )
+            for season, plans in sorted(of_season.items())
+        }
+
+
+def done_blocks(storage: Storage, season: int) -> set[int]:
+    """The blocks of a season that have a marker."""
+    prefix = f"{BUILD_FOLDER}/"
+    found = (MARKER_NAME.fullmatch(name.removeprefix(prefix)) for name, _ in storage.names(f"{prefix}{season}/"))
+    return {int(match[2]) for match in found if match}
+
+
+def season_state(plans: list[PlanFacts], done: set[int], retracted: set[int], released: int) -> SeasonState:
+    """How far a season is, by its plans. released: how many of its blocks the newest release knows, retracted too."""
+    blocks = {block: samples for plan in plans for block, samples in plan.blocks.items() if block not in retracted}
+    return SeasonState(
+        blocks=len(blocks),
+        blocks_done=len(done & blocks.keys()),
+        samples=sum(blocks.values()),
+        samples_done=sum(blocks[block] for block in done & blocks.keys()),
+        released=released >= sum(len(plan.blocks) for plan in plans),
+        scenes_left_out=dict(sum((plan.left_out for plan in plans), Counter()).most_common()),
+        empty_months=sorted(frozenset.intersection(*(plan.empty_months for plan in plans))),
+    )
+
+
+def rate_of(run: RunStatus) -> Rate | None:
+    """How fast a run builds blocks; None before the first."""
+    now = DonePoint(time=run.written, blocks=run.blocks_built, samples=run.samples_built)
+    window = timedelta(minutes=RATE_MINUTES)
+    points = [point for point in run.recent if now.time - point.time <= window] or run.recent[-1:]
+    if not points or now.blocks == points[0].blocks:
+        return None
+    seconds = max(1.0, (now.time - points[0].time).total_seconds())
+    blocks, samples = now.blocks - points[0].blocks, now.samples - points[0].samples
+    return Rate(
+        minutes=round(seconds / 60, 2),
+        blocks_per_hour=round(blocks / seconds * 3600, 2),
+        samples_per_hour=round(samples / seconds * 3600, 2),
+    )
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What the state of a build follows from."""
+
+    holder: Holder | None
+    run: RunStatus | None
+    release: int | None
+    seasons: dict[int, SeasonState]
+    #: Whether a release is being made.
+    sealing: bool
+    now: datetime
+    stuck_minutes: float
+
+    @property
+    def blocks_left(self) -> int:
+        """How many blocks are to be built."""
+        return sum(season.blocks - season.blocks_done for season in self.seasons.values())
+
+    @property
+    def run_is_holders(self) -> bool:
+        """Whether the last run that said anything is the one that has the lock, or had it and died."""
+        return self.holder is not None and self.run is not None and self.holder.id == self.run.hold
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether all blocks are done and released."""
+        released = all(season.released or not season.blocks for season in self.seasons.values())
+        return self.release is not None and not self.sealing and not self.blocks_left and released
+
+    def state(self) -> tuple[State, str]:
+        """The state of the build, and why."""
+        if self.holder is not None and self.holder.alive:
+            return self.state_of_held(self.holder)
+        run = self.run
+        if self.is_whole:
+            since = f"; {failure(run)}" if run is not None and run.state == "failed" else ""
+            return "finished", f"release {self.release} has all blocks that are planned{since}"
+        if run is not None and run.state == "failed":
+            return "failed", failure(run)
+        if run is not None and run.state == "finished" and self.release is None and not self.blocks_left:
+            return "finished", "the last run found nothing to build; there is no release yet"
+        if run is None and self.holder is None and self.release is None and not self.seasons:
+            return "not begun", "nothing was planned or built here"
+        again = "run the same command again: it goes on from what is finished"
+        if run is not None and run.state == "interrupted":
+            return "dead", f"the last run ({who(run)}) was interrupted while {run.phase}; {again}"
+        if run is not None and run.state == "working":
+            return (
+                "dead",
+                f"the last run ({who(run)}) ended without a word, in the phase `{run.phase}`; {again}",
+            )
+        return "dead", f"nobody builds, and the store is not finished; {again}"
+
+    def state_of_held(self, holder: Holder) -> tuple[State, str]:
+        """The state of a build that has the lock."""
+        run = self.run
+        name = f"process {holder.process} on {holder.host}, since {holder.since}" if holder.host else "a process"
+        if run is None or not self.run_is_holders:
+            return "running", f"{name} has the lock; it has not said anything yet, or is a command that says nothing"
+        silent, idle = ((self.now - time).total_seconds() for time in (run.written, run.progressed))
+        if silent > max(SILENT_AFTER, SILENT_TIMES * run.every):
+            return "stuck", (
+                f"{name} has the lock and has given no sign of life for {minutes(silent)}: stopped, swapped out, or "
+                "its storage does not answer. Look at the process; if it does not go on, end it and run the same "
+                "command again: nothing finished is lost"
+            )
+        if idle > self.stuck_minutes * 60:
+            return "stuck", (
+                f"{name} lives, but nothing was finished or begun for {minutes(idle)}; see what it is at. If that does "
+                "not go on, end it and run the same command again: nothing finished is lost"
+            )
+        return "running", name
+
+
+def minutes(seconds: float) -> str:
+    """A time in words."""
+    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"
+
+
+def who(run: RunStatus) -> str:
+    """Which run it was, in words."""
+    return f"`{run.command}`, process {run.process} on {run.host}"
+
+
+def failure(run: RunStatus) -> str:
+    """Why a run failed, and what to do."""
+    first = run.error.partition("\n")[0]
+    return f"the last run ({who(run)}) failed: {first}; fix the cause and run the same command again"

@@ -1,0 +1,246 @@
+"""Where the time of builds went: a table beside the markers, `.build/timings.parquet`, to which every run adds.
+
+One row a block, unit of work, reading or phase of a run, and step. No release has it and no reader looks there; it can
+be deleted at any time. It is written whole or not at all, and holds at most `ROWS_KEPT` rows: the oldest go first.
+
+What a run that was killed had finished is told by the markers of its blocks and units, and added by the next run.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+import os
+import socket
+import threading
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from h2crop_data import __version__
+from h2crop_data.cube.marker import Marker
+from h2crop_data.errors import MissingFileError
+from h2crop_data.sources.timing import step_of
+from h2crop_data.storage.storage import BUILD_FOLDER, Storage
+
+log = logging.getLogger(__name__)
+TIMINGS = f"{BUILD_FOLDER}/timings.parquet"
+Kind = Literal["block", "unit", "reading", "phase"]
+#: Rows of the table at most.
+ROWS_KEPT = 500_000
+#: How many of the slowest blocks, units and readings a run names.
+SLOWEST = 5
+TIME = pa.timestamp("ms", tz="UTC")
+WORD = pa.dictionary(pa.int32(), pa.string())
+SCHEMA = pa.schema(
+    [
+        ("run", WORD),
+        ("begun", TIME),
+        ("kind", WORD),
+        ("season", pa.int16()),
+        ("name", WORD),
+        ("step", WORD),
+        ("detail", WORD),
+        ("seconds", pa.float64()),
+        ("worker", WORD),
+        ("finished", TIME),
+        ("software", WORD),
+    ]
+)
+#: Markers of units are read again that are as much older than the newest that is known: clocks of workers differ.
+CLOCKS_DIFFER = timedelta(hours=1)
+
+
+def worker_name() -> str:
+    """Who works here: host, process, thread."""
+    return f"{socket.gethostname()}:{os.getpid()}/{threading.current_thread().name}"
+
+
+def utc_now() -> datetime:
+    """The time in whole seconds, as markers have it."""
+    return datetime.now(UTC).replace(microsecond=0)
+
+
+def iso_time(time: datetime) -> str:
+    """A time in UTC as markers have it."""
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+class RunName(NamedTuple):
+    """Which run something belongs to."""
+
+    #: What no other run has; empty for runs of which nothing is known any more.
+    id: str
+    begun: datetime | None
+
+
+@dataclass(frozen=True)
+class Spent:
+    """The time that one thing took, by step as its stopwatch names them."""
+
+    kind: Kind
+    #: Of a block its number, of a unit its step and name, of a reading source and scene or id, of a phase its name.
+    name: str
+    seconds: Mapping[str, float]
+    finished: datetime
+    #: None for what belongs to no season.
+    season: int | None = None
+    #: Empty where it is not known.
+    worker: str = ""
+    software: str = __version__
+
+    @property
+    def key(self) -> tuple[str, int | None, str, datetime]:
+        """What nothing else has in common with it."""
+        return self.kind, self.season, self.name, self.finished
+
+    @property
+    def label(self) -> str:
+        """What it is called, for people."""
+        return " ".join([*([] if self.season is None else [f"season {self.season}"]), self.kind, self.name])
+
+    @property
+    def total(self) -> float:
+        """Seconds in all steps."""
+        return sum(self.seconds.values())
+
+    @classmethod
+    def of_marker(cls, season: int, marker: Marker) -> Spent | None:
+        """What the marker of a block says; None for an imported one."""
+        if "seconds" not in marker or "finished" not in marker:
+            return None
+        finished = datetime.fromisoformat(marker["finished"])
+        return cls("block", str(marker["block"]), marker["seconds"], finished, season, software=marker["software"])
+
+
+@dataclass(frozen=True)
+class TimeSpent:
+    """Where the time of a run went, in seconds.
+
+    steps: of workers, by step (`sources.timing.STEPS`), most first; of planning and sealing by the clock. phases: by
+    the clock. slowest: the blocks, units and readings that took longest: `what`, `seconds`, and the step of theirs that
+    took most (`step`).
+    """
+
+    steps: dict[str, float] = field(default_factory=dict)
+    phases: dict[str, float] = field(default_factory=dict)
+    slowest: list[dict[str, Any]] = field(default_factory=list)
+
+
+def time_spent(things: Iterable[Spent]) -> TimeSpent:
+    """Where the time went that some things took."""
+    steps: dict[str, float] = defaultdict(float)
+    phases: dict[str, float] = defaultdict(float)
+    worked: list[Spent] = []
+    for one in things:
+        if one.kind == "phase":
+            phases[one.name] += one.total
+        elif one.seconds:
+            worked.append(one)
+        for detail, seconds in one.seconds.items():
+            # In the other phases workers do what blocks, units and readings tell.
+            if one.kind != "phase" or step_of(detail) in ("search", "seal"):
+                steps[step_of(detail)] += seconds
+    slowest = sorted(worked, key=lambda one: -one.total)[:SLOWEST]
+    return TimeSpent(
+        {step: round(spent, 3) for step, spent in sorted(steps.items(), key=lambda item: -item[1])},
+        {phase: round(spent, 3) for phase, spent in phases.items()},
+        [
+            {"what": one.label, "seconds": round(one.total, 3), "step": max(one.seconds, key=one.seconds.__getitem__)}
+            for one in slowest
+        ],
+    )
+
+
+class Timings:
+    """The table of a store, for the run that holds it. To be used by one thread at a time."""
+
+    def __init__(self, storage: Storage, units: Path, run: RunName, last: RunName | None = None) -> None:
+        """units: the folder in which the markers of units lie, in a folder a step. run: the one that adds rows.
+
+        last: the run before it, which may have been killed. Raises StoreError where the table cannot be read.
+        """
+        self.storage, self.units, self.run, self.last = storage, units, run, last
+        self._before = read_timings(storage)
+        of_things = self._before.group_by(["kind", "season", "name", "finished"]).aggregate([])
+        columns = (of_things[name].to_pylist() for name in ("kind", "season", "name", "finished"))
+        self._known = set(zip(*columns, strict=True))
+        times = [finished for kind, _, _, finished in self._known if kind == "unit"]
+        self._units_from = max(times, default=None)
+
+    def knows(self, one: Spent) -> bool:
+        """Whether an earlier run wrote rows of it."""
+        return one.key in self._known
+
+    def new_units(self) -> list[Spent]:
+        """What markers of units say that no earlier run wrote."""
+        since = None if self._units_from is None else self._units_from - CLOCKS_DIFFER
+        return [one for one in spent_by_units(self.units, since) if not self.knows(one)]
+
+    def write(self, own: Sequence[Spent], found: Sequence[Spent]) -> None:
+        """Write the table anew, with what this run spent. Raises StoreError.
+
+        found: what markers say that is in no table; of what was finished before this run began the run before is told,
+        where it had begun then.
+        """
+        rows = [row for one in found for row in rows_of(one, self.run_of(one))]
+        rows += [row for one in own for row in rows_of(one, self.run)]
+        table = pa.concat_tables([self._before, pa.Table.from_pylist(rows, SCHEMA)]).unify_dictionaries()
+        file = io.BytesIO()
+        pq.write_table(table.slice(max(0, len(table) - ROWS_KEPT)), file, compression="zstd")
+        self.storage.replace(TIMINGS, [file.getvalue()])
+
+    def run_of(self, one: Spent) -> RunName:
+        """The run that finished something."""
+        runs = (self.run, *([] if self.last is None else [self.last]))
+        return next((run for run in runs if run.begun and run.begun <= one.finished), RunName("", None))
+
+
+def rows_of(one: Spent, run: RunName) -> Iterator[dict[str, Any]]:
+    """The rows of the table for something, one a step."""
+    for detail, seconds in one.seconds.items():
+        yield {
+            "run": run.id,
+            "begun": run.begun,
+            "kind": one.kind,
+            "season": one.season,
+            "name": one.name,
+            "step": step_of(detail),
+            "detail": detail,
+            "seconds": seconds,
+            "worker": one.worker,
+            "finished": one.finished,
+            "software": one.software,
+        }
+
+
+def read_timings(storage: Storage) -> pa.Table:
+    """The table of a store; an empty one where there is none, or a damaged one, which is logged. Raises StoreError."""
+    try:
+        return pq.read_table(io.BytesIO(storage.read(TIMINGS))).cast(SCHEMA)
+    except MissingFileError:
+        return SCHEMA.empty_table()
+    except (pa.ArrowException, KeyError, ValueError) as error:
+        log.warning("%s is damaged and begun anew: %s", storage.where(TIMINGS), error)
+        return SCHEMA.empty_table()
+
+
+def spent_by_units(folder: Path, since: datetime | None) -> Iterator[Spent]:
+    """What the markers of units in a work folder say, of those written since; none of those of earlier versions."""
+    for path in sorted(folder.glob("*/*.json")):
+        with suppress(OSError, ValueError, KeyError, TypeError):
+            if since is not None and path.stat().st_mtime < since.timestamp():
+                continue
+            marker = json.loads(path.read_text(encoding="utf-8"))
+            spent = marker["spent"]
+            finished = datetime.fromisoformat(spent["finished"])
+            name, seconds = f"{marker['step']} {marker['name']}", {marker["step"]: float(spent["seconds"])}
+            yield Spent("unit", name, seconds, finished, None, spent["worker"], spent["software"])
