@@ -50,7 +50,8 @@ LAST_WITHIN = 20.0
 LISTED, ERROR_LINES, ERROR_LENGTH = 20, 3, 500
 #: Seconds between two points of the rate, and how many are kept.
 POINT_EVERY, POINTS = 60.0, 61
-STARTING = "starting"
+#: Before the first phase, and after the last.
+STARTING, ENDED = "starting", "ended"
 
 
 def first_lines(error: BaseException | str) -> str:
@@ -72,11 +73,13 @@ class RunNotes:
         self.begun = utc_now()
         self._progressed = self._phase_begun = now
         self._phases: list[str] = [STARTING]
+        #: The phase in which an error was raised that ends the run.
+        self._ended_in = ""
         self._clock = time.perf_counter()
         self._seconds: dict[str, float] = {}
         self._progress = (0, 0, "")
         self._spent: list[Spent] = []
-        self._found: dict[tuple[Any, ...], Spent] = {}
+        self._earlier: dict[tuple[Any, ...], Spent] = {}
         self._timings: Timings | None = None
         self._at_work: dict[str, datetime] = {}
         self._failing: dict[tuple[int, int], str] = {}
@@ -93,6 +96,9 @@ class RunNotes:
         self._change_phase([*self._phases, name])
         try:
             yield
+        except BaseException:
+            self._ended_in = self._ended_in or name
+            raise
         finally:
             self._change_phase(self._phases[:-1])
 
@@ -171,7 +177,7 @@ class RunNotes:
         one = Spent.of_marker(season, marker)
         with self._changing:
             if one is not None and self._timings is not None and not self._timings.knows(one):
-                self._found[one.key] = one
+                self._earlier[one.key] = one
 
     def keep_timings_in(self, timings: Timings) -> None:
         """What table the time goes to."""
@@ -182,16 +188,14 @@ class RunNotes:
         if self._timings is None:
             return
         with self._changing:
-            own, found = self._all_spent(), list(self._found.values())
-        own_keys = {one.key for one in own}
-        units = self._timings.new_units()
-        self._timings.write(own, [one for one in [*found, *units] if one.key not in own_keys])
+            own, earlier = self._all_spent(), [*self._earlier.values(), *self._timings.earlier_units]
+        self._timings.write([*self._timings.own_units(), *own], earlier)
 
     def time_spent(self) -> TimeSpent:
         """Where the time of this run went until now."""
-        units = [] if self._timings is None else self._timings.new_units()
+        units = [] if self._timings is None else self._timings.own_units()
         with self._changing:
-            return time_spent([*self._all_spent(), *(one for one in units if one.finished >= self.begun)])
+            return time_spent([*self._all_spent(), *units])
 
     def _all_spent(self) -> list[Spent]:
         """What this run spent, its phases until now with it."""
@@ -218,12 +222,13 @@ class RunNotes:
         """What a status says of the work."""
         with self._changing:
             done, total, text = self._progress
+            ended = self.state["state"] != "working"
             failing = sorted(self._failing.items())[:LISTED]
             at_work = sorted(self._at_work.items(), key=lambda item: item[1])[:LISTED]
             return {
                 **self.state,
                 "progressed": self._progressed,
-                "phase": self._phases[-1],
+                "phase": (self._ended_in or ENDED) if ended else self._phases[-1],
                 "phase_begun": self._phase_begun,
                 "done": done,
                 "total": total,

@@ -72,7 +72,7 @@ class RunStatus(StatusPart):
     error: str = ""
     #: The release it made, or found to be up to date.
     release: int | None = None
-    #: `starting`, `planning`, `units`, `blocks`, `sealing`.
+    #: `starting`, `planning`, `units`, `blocks`, `sealing`, `ended`; of a run that failed the one in which it did.
     phase: str
     phase_begun: datetime
     #: How far the phase is, and with what.

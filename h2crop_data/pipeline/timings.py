@@ -55,6 +55,9 @@ SCHEMA = pa.schema(
         ("software", WORD),
     ]
 )
+#: The same in the file, where pandas and others find plain texts.
+FILE_SCHEMA = pa.schema([(column.name, pa.string() if column.type == WORD else column.type) for column in SCHEMA])
+WORDS = [column.name for column in SCHEMA if column.type == WORD]
 #: Markers of units are read again that are as much older than the newest that is known: clocks of workers differ.
 CLOCKS_DIFFER = timedelta(hours=1)
 
@@ -175,33 +178,39 @@ class Timings:
         self._known = set(zip(*columns, strict=True))
         times = [finished for kind, _, _, finished in self._known if kind == "unit"]
         self._units_from = max(times, default=None)
+        #: What markers of units said before the run began.
+        self.earlier_units = self.new_units()
+        self._earlier = {one.key for one in self.earlier_units}
 
     def knows(self, one: Spent) -> bool:
         """Whether an earlier run wrote rows of it."""
         return one.key in self._known
+
+    def own_units(self) -> list[Spent]:
+        """What markers of units say that this run computed."""
+        return [one for one in self.new_units() if one.key not in self._earlier]
 
     def new_units(self) -> list[Spent]:
         """What markers of units say that no earlier run wrote."""
         since = None if self._units_from is None else self._units_from - CLOCKS_DIFFER
         return [one for one in spent_by_units(self.units, since) if not self.knows(one)]
 
-    def write(self, own: Sequence[Spent], found: Sequence[Spent]) -> None:
+    def write(self, own: Sequence[Spent], earlier: Sequence[Spent]) -> None:
         """Write the table anew, with what this run spent. Raises StoreError.
 
-        found: what markers say that is in no table; of what was finished before this run began the run before is told,
-        where it had begun then.
+        earlier: what markers say of runs that could not write it. They were of the run before, where that had begun.
         """
-        rows = [row for one in found for row in rows_of(one, self.run_of(one))]
+        rows = [row for one in earlier for row in rows_of(one, self.run_before(one))]
         rows += [row for one in own for row in rows_of(one, self.run)]
         table = pa.concat_tables([self._before, pa.Table.from_pylist(rows, SCHEMA)]).unify_dictionaries()
         file = io.BytesIO()
-        pq.write_table(table.slice(max(0, len(table) - ROWS_KEPT)), file, compression="zstd")
+        pq.write_table(table.slice(max(0, len(table) - ROWS_KEPT)).cast(FILE_SCHEMA), file, compression="zstd")
         self.storage.replace(TIMINGS, [file.getvalue()])
 
-    def run_of(self, one: Spent) -> RunName:
-        """The run that finished something."""
-        runs = (self.run, *([] if self.last is None else [self.last]))
-        return next((run for run in runs if run.begun and run.begun <= one.finished), RunName("", None))
+    def run_before(self, one: Spent) -> RunName:
+        """The earlier run that finished something."""
+        last = self.last
+        return last if last and last.begun and last.begun <= one.finished else RunName("", None)
 
 
 def rows_of(one: Spent, run: RunName) -> Iterator[dict[str, Any]]:
@@ -225,7 +234,7 @@ def rows_of(one: Spent, run: RunName) -> Iterator[dict[str, Any]]:
 def read_timings(storage: Storage) -> pa.Table:
     """The table of a store; an empty one where there is none, or a damaged one, which is logged. Raises StoreError."""
     try:
-        return pq.read_table(io.BytesIO(storage.read(TIMINGS))).cast(SCHEMA)
+        return pq.read_table(io.BytesIO(storage.read(TIMINGS)), read_dictionary=WORDS).cast(SCHEMA)
     except MissingFileError:
         return SCHEMA.empty_table()
     except (pa.ArrowException, KeyError, ValueError) as error:

@@ -7,8 +7,8 @@ from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-#: What a build does, in the order in which it does it.
-STEPS = ("search", "read", "mask", "align", "composite", "enmap", "label", "write", "seal", "failed")
+#: What a build does, in the order in which it does it; `wait`: the builder waits for its workers.
+STEPS = ("search", "read", "mask", "align", "composite", "enmap", "label", "write", "seal", "wait", "failed")
 #: Which of these the steps of stopwatches, units of work and phases of a run belong to.
 STEP_OF = {
     "planning": "search",
@@ -31,6 +31,8 @@ STEP_OF = {
     "compress and write": "write",
     "hash": "write",
     "sealing": "seal",
+    "units": "wait",
+    "blocks": "wait",
     "failed": "failed",
 }
 #: What steps of sources that another package brings belong to.

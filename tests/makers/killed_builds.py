@@ -213,7 +213,7 @@ def state_of(store: Path) -> str:
 
 
 def contents(store: Path) -> dict[str, str]:
-    """Every file of a store and its hash; of markers without what the clock says, of what a run says of itself nothing."""
+    """Every file of a store but those about runs, and its hash; of markers without what the clock says."""
     return {
         str(path.relative_to(store)): hashlib.sha256(steady(path)).hexdigest()
         for path in store.rglob("*")

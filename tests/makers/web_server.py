@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -55,6 +55,27 @@ class NoListing(IgnoresRanges):
         self.end_headers()
         self.wfile.write(data)
         self.asked.append((self.path, len(data)))
+
+
+class Stalling(NoListing):
+    """An archive that does not answer what it is asked of some files, until it is let go."""
+
+    #: What is in the paths of these files; None before a test says so.
+    stalled: str | None = None
+    released: threading.Event
+
+    def do_HEAD(self) -> None:
+        self.send_response(200)
+        self.send_header("Content-Length", str(Path(self.translate_path(self.path)).stat().st_size))
+        self.end_headers()
+
+    def do_GET(self) -> None:
+        if self.stalled and self.stalled in self.path:
+            self.asked.append((self.path, 0))
+            self.released.wait(60)
+        # Who asked may be dead.
+        with suppress(OSError):
+            super().do_GET()
 
 
 @contextmanager

@@ -303,7 +303,7 @@ def test_a_parcel_takes_as_many_bytes_of_the_index_as_stated(figures: ModuleType
 
 
 def kinds_of_files(store: Path, season_arrays: set[str]) -> Counter[str]:
-    """How many files of a store there are of each kind; without those about runs, and what lies in the local work folder."""
+    """How many files of a store there are of each kind, without those about runs and of the work folder."""
     kinds: Counter[str] = Counter()
     for path in store.rglob("*"):
         parts = path.relative_to(store).parts
