@@ -20,7 +20,7 @@ from dask_cluster import dask_cluster
 from killed_builds import build as build_until
 from killed_builds import small_region
 from s3_server import BUCKET, s3_environment, s3_server, use_server
-from tiny_region import TinyRegion
+from tiny_region import BANDS, TinyRegion
 from typer.testing import CliRunner
 from web_server import Stalling, served
 
@@ -118,17 +118,18 @@ def test_a_build_whose_read_hangs_is_seen_to_live_to_be_stopped_and_to_be_dead(
     region: TinyRegion, tmp_path: Path, start: Callable[..., BaseProcess], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store, archive = tmp_path / "store", type("Archive", (Stalling,), {"released": threading.Event()})
+    # A band that planning does not look at.
+    monkeypatch.setitem(BANDS, "B03", "green")
     region.add_sentinel2("july", "2022-07-01T10:50:00Z", 900)
-    # So that planning reads no pixel of it.
-    region.recipe(store={"block_capacity": 1}, sentinel2={"offset": -1000})
+    region.recipe(store={"block_capacity": 1})
     code, state = seen(store)
     assert (code, state.state) == (14, "not begun")
     with served(region.folder, archive) as (url, asked):
         catalog = region.folder / "sentinel2.json"
         catalog.write_text(catalog.read_text().replace('"./sentinel2/', f'"{url}/sentinel2/'))
-        archive.stalled = "nir.tif"
+        archive.stalled = "green.tif"
         process = start(region.folder / "recipe.yaml", store)
-        wait_for(lambda: ("/sentinel2/july/nir.tif", 0) in asked and seen(store)[1].run)
+        wait_for(lambda: ("/sentinel2/july/green.tif", 0) in asked and seen(store)[1].run)
         wait_for(lambda: seen(store)[1].run.phase == "blocks")  # type: ignore[union-attr]
         code, state = seen(store)
         assert (code, state.state, state.seasons[2022].blocks_done, state.seasons[2022].blocks) == (10, "running", 0, 4)
