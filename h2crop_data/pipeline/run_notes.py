@@ -32,7 +32,7 @@ from h2crop_data.pipeline.run_status import (
     RunStatus,
     read_status,
 )
-from h2crop_data.pipeline.timings import RunName, Spent, TimeSpent, Timings, time_spent, utc_now
+from h2crop_data.pipeline.timings import RunName, Spent, Tally, TimeSpent, Timings, utc_now
 from h2crop_data.pipeline.units import work_folder
 from h2crop_data.progress import Progress, silent
 from h2crop_data.redaction import without_secrets
@@ -78,6 +78,8 @@ class RunNotes:
         self._clock = time.perf_counter()
         self._seconds: dict[str, float] = {}
         self._progress = (0, 0, "")
+        self._tally = Tally()
+        #: What is not in the timings yet.
         self._spent: list[Spent] = []
         self._earlier: dict[tuple[Any, ...], Spent] = {}
         self._timings: Timings | None = None
@@ -135,7 +137,7 @@ class RunNotes:
         with self._changing:
             self._at_work.pop(outcome.what, None)
             self._progressed = datetime.now(UTC)
-            self._spent.append(one)
+            self._note_spent(one)
             self._counts["readings"] += 1
             self._counts["failed_readings"] += outcome.error is not None
             self._counts["tiles_read"] += outcome.counts.tiles
@@ -149,7 +151,7 @@ class RunNotes:
             self._at_work.pop(outcome.what, None)
             self._progressed = datetime.now(UTC)
             self._progress = (done, total, outcome.what)
-            self._spent.append(one)
+            self._note_spent(one)
             if outcome.error is not None:
                 self._failing[block] = first_lines(outcome.error)
                 return
@@ -158,6 +160,11 @@ class RunNotes:
             self._counts["samples_built"] += outcome.samples
             self._counts["bytes_built"] += outcome.bytes
             self._note_point()
+
+    def _note_spent(self, one: Spent) -> None:
+        self._tally.add(one)
+        if self._timings is not None:
+            self._spent.append(one)
 
     def _note_point(self) -> None:
         now = datetime.now(UTC)
@@ -188,23 +195,27 @@ class RunNotes:
         if self._timings is None:
             return
         with self._changing:
-            own, earlier = self._all_spent(), [*self._earlier.values(), *self._timings.earlier_units]
-        self._timings.write([*self._timings.own_units(), *own], earlier)
+            spent, self._spent = self._spent, []
+            phases, earlier = self._phases_until_now(), [*self._earlier.values(), *self._timings.earlier_units]
+        self._timings.add(spent)
+        self._timings.write([*self._timings.own_units(), *phases], earlier)
 
     def time_spent(self) -> TimeSpent:
         """Where the time of this run went until now."""
         units = [] if self._timings is None else self._timings.own_units()
         with self._changing:
-            return time_spent([*self._all_spent(), *units])
+            tally = self._tally.copy()
+            for one in [*units, *self._phases_until_now()]:
+                tally.add(one)
+        return tally.result()
 
-    def _all_spent(self) -> list[Spent]:
-        """What this run spent, its phases until now with it."""
+    def _phases_until_now(self) -> list[Spent]:
+        """What the phases of this run took, as they are now."""
         seconds = dict(self._seconds)
         seconds[self._phases[-1]] = seconds.get(self._phases[-1], 0.0) + time.perf_counter() - self._clock
         now, worker = utc_now(), f"{socket.gethostname()}:{os.getpid()}"
         seconds.pop(STARTING, None)
-        phases = [Spent("phase", phase, {phase: spent}, now, None, worker) for phase, spent in seconds.items()]
-        return [*self._spent, *phases]
+        return [Spent("phase", phase, {phase: spent}, now, None, worker) for phase, spent in seconds.items()]
 
     def end(self, state: Literal["finished", "failed", "interrupted"], error: BaseException | str = "") -> None:
         """Note how the run ended; what failed before it could end stays failed."""
@@ -238,7 +249,7 @@ class RunNotes:
                 "failing_blocks": len(self._failing),
                 "at_work": [AtWork(what=what, since=since) for what, since in at_work],
                 "recent": list(self._points),
-                "steps": time_spent(self._spent).steps,
+                "steps": self._tally.rounded_steps(),
             }
 
 

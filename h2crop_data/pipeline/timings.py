@@ -8,6 +8,7 @@ What a run that was killed had finished is told by the markers of its blocks and
 
 from __future__ import annotations
 
+import heapq
 import io
 import json
 import logging
@@ -15,7 +16,7 @@ import os
 import socket
 import threading
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -138,29 +139,51 @@ class TimeSpent:
     slowest: list[dict[str, Any]] = field(default_factory=list)
 
 
-def time_spent(things: Iterable[Spent]) -> TimeSpent:
-    """Where the time went that some things took."""
-    steps: dict[str, float] = defaultdict(float)
-    phases: dict[str, float] = defaultdict(float)
-    worked: list[Spent] = []
-    for one in things:
+class Tally:
+    """Adds up where time goes, thing by thing, without keeping them."""
+
+    def __init__(self) -> None:
+        self.steps: dict[str, float] = defaultdict(float)
+        self.phases: dict[str, float] = defaultdict(float)
+        self.slowest: list[Spent] = []
+
+    def copy(self) -> Tally:
+        """The same, to go on with alone."""
+        made = Tally()
+        made.steps |= self.steps
+        made.phases |= self.phases
+        made.slowest = list(self.slowest)
+        return made
+
+    def add(self, one: Spent) -> None:
+        """Count what something took."""
         if one.kind == "phase":
-            phases[one.name] += one.total
+            self.phases[one.name] += one.total
         elif one.seconds:
-            worked.append(one)
+            self.slowest = heapq.nlargest(SLOWEST, [*self.slowest, one], key=lambda other: other.total)
         for detail, seconds in one.seconds.items():
             # In the other phases workers do what blocks, units and readings tell.
             if one.kind != "phase" or step_of(detail) in ("search", "seal"):
-                steps[step_of(detail)] += seconds
-    slowest = sorted(worked, key=lambda one: -one.total)[:SLOWEST]
-    return TimeSpent(
-        {step: round(spent, 3) for step, spent in sorted(steps.items(), key=lambda item: -item[1])},
-        {phase: round(spent, 3) for phase, spent in phases.items()},
-        [
-            {"what": one.label, "seconds": round(one.total, 3), "step": max(one.seconds, key=one.seconds.__getitem__)}
-            for one in slowest
-        ],
-    )
+                self.steps[step_of(detail)] += seconds
+
+    def rounded_steps(self) -> dict[str, float]:
+        """Seconds by step, most first."""
+        return {step: round(spent, 3) for step, spent in sorted(self.steps.items(), key=lambda item: -item[1])}
+
+    def result(self) -> TimeSpent:
+        """Where the time went."""
+        return TimeSpent(
+            self.rounded_steps(),
+            {phase: round(spent, 3) for phase, spent in self.phases.items()},
+            [
+                {
+                    "what": one.label,
+                    "seconds": round(one.total, 3),
+                    "step": max(one.seconds, key=one.seconds.__getitem__),
+                }
+                for one in self.slowest
+            ],
+        )
 
 
 class Timings:
@@ -173,6 +196,8 @@ class Timings:
         """
         self.storage, self.units, self.run, self.last = storage, units, run, last
         self._before = read_timings(storage)
+        #: Rows of this run, of what was added.
+        self._own = SCHEMA.empty_table()
         of_things = self._before.group_by(["kind", "season", "name", "finished"]).aggregate([])
         columns = (of_things[name].to_pylist() for name in ("kind", "season", "name", "finished"))
         self._known = set(zip(*columns, strict=True))
@@ -195,14 +220,21 @@ class Timings:
         since = None if self._units_from is None else self._units_from - CLOCKS_DIFFER
         return [one for one in spent_by_units(self.units, since) if not self.knows(one)]
 
-    def write(self, own: Sequence[Spent], earlier: Sequence[Spent]) -> None:
-        """Write the table anew, with what this run spent. Raises StoreError.
+    def add(self, own: Sequence[Spent]) -> None:
+        """Add what this run spent, to be written from now on."""
+        rows = [row for one in own for row in rows_of(one, self.run)]
+        self._own = pa.concat_tables([self._own, pa.Table.from_pylist(rows, SCHEMA)]).unify_dictionaries()
 
-        earlier: what markers say of runs that could not write it. They were of the run before, where that had begun.
+    def write(self, own: Sequence[Spent], earlier: Sequence[Spent]) -> None:
+        """Write the table anew, with what was added. Raises StoreError.
+
+        own: what this run spent until now, to be written this time. earlier: what markers say of runs that could not
+        write it. They were of the run before, where that had begun.
         """
         rows = [row for one in earlier for row in rows_of(one, self.run_before(one))]
-        rows += [row for one in own for row in rows_of(one, self.run)]
-        table = pa.concat_tables([self._before, pa.Table.from_pylist(rows, SCHEMA)]).unify_dictionaries()
+        now = [row for one in own for row in rows_of(one, self.run)]
+        tables = (self._before, pa.Table.from_pylist(rows, SCHEMA), self._own, pa.Table.from_pylist(now, SCHEMA))
+        table = pa.concat_tables(tables).unify_dictionaries()
         file = io.BytesIO()
         pq.write_table(table.slice(max(0, len(table) - ROWS_KEPT)).cast(FILE_SCHEMA), file, compression="zstd")
         self.storage.replace(TIMINGS, [file.getvalue()])

@@ -17,7 +17,7 @@ from h2crop_data.errors import StoreError
 from h2crop_data.pipeline.build_state import Facts, SeasonState, rate_of
 from h2crop_data.pipeline.run_notes import RunNotes, first_lines
 from h2crop_data.pipeline.run_status import STATUS, RunStatus, read_status
-from h2crop_data.pipeline.timings import ROWS_KEPT, SCHEMA, TIMINGS, RunName, Spent, Timings, time_spent
+from h2crop_data.pipeline.timings import ROWS_KEPT, SCHEMA, TIMINGS, RunName, Spent, Tally, Timings
 from h2crop_data.sources.timing import OTHER, STEP_OF, STEPS, step_of
 from h2crop_data.storage.local import LocalStorage
 from h2crop_data.storage.storage import Holder
@@ -73,15 +73,18 @@ def spent(kind: Any, name: str, finished: datetime = NOON, **seconds: float) -> 
 
 
 def test_where_the_time_went() -> None:
-    found = time_spent(
-        [
-            spent("phase", "planning", planning=3.0),
-            spent("phase", "blocks", blocks=9.0),
-            spent("block", "1", composite=2.0, hash=1.0),
-            spent("block", "2", composite=4.0),
-            spent("unit", "masks of a tile", sentinel2_masks=5.0),
-        ]
-    )
+    tally = Tally()
+    for one in (
+        spent("phase", "planning", planning=3.0),
+        spent("phase", "blocks", blocks=9.0),
+        spent("block", "1", composite=2.0, hash=1.0),
+        spent("block", "2", composite=4.0),
+    ):
+        tally.add(one)
+    before = tally.copy()
+    tally.add(spent("unit", "masks of a tile", sentinel2_masks=5.0))
+    assert before.result().steps == {"composite": 6.0, "search": 3.0, "write": 1.0}
+    found = tally.result()
     assert found.steps == {"composite": 6.0, "mask": 5.0, "search": 3.0, "write": 1.0}
     assert found.phases == {"planning": 3.0, "blocks": 9.0}
     assert [one["what"] for one in found.slowest] == [
@@ -101,7 +104,8 @@ def test_the_table_grows_by_runs_knows_what_it_has_and_is_bounded(
     # What is written again in one run takes the place of what it wrote before.
     timings = Timings(storage, tmp_path / "units", first)
     timings.write([block], [])
-    timings.write([block, spent("reading", "a", composite=1.0)], [])
+    timings.add([block])
+    timings.write([spent("reading", "a", composite=1.0)], [])
     late = Timings(storage, tmp_path / "units", second, first)
     assert late.knows(block)
     assert not late.knows(spent("block", "2", composite=2.0))
