@@ -25,7 +25,7 @@ CODES = {
 }
 COLOURS = {"finished": "green", "running": "green", "not begun": "yellow"}
 #: Of lists that a status shows.
-SHOWN = 5
+LINES_SHOWN = 5
 #: Seconds without a sign of life, and without progress, that are worth a word.
 SILENCE, IDLENESS = 15.0, 60.0
 
@@ -75,13 +75,13 @@ def show_state(state: BuildState) -> None:
         columns = ["season", "blocks", "done", "samples", "in the release", "scenes left out", "empty months"]
         print_table("", columns, rows, texts=("in the release", "empty months"))
     for number, season in state.seasons.items():
-        for reason, count in list(season.scenes_left_out.items())[:SHOWN]:
+        for reason, count in list(season.scenes_left_out.items())[:LINES_SHOWN]:
             say(f"  season {number}: {count} scene(s) left out: {reason}")
-    for block in state.failing[:SHOWN]:
+    for block in state.failing[:LINES_SHOWN]:
         say(f"  failing: season {block.season} block {block.block}: {block.error}")
-    if run is not None and state.failing and run.failing_blocks > len(state.failing[:SHOWN]):
-        say(f"  and {run.failing_blocks - len(state.failing[:SHOWN])} more failing block(s)")
-    for gap in state.gaps[:SHOWN]:
+    if run is not None and state.failing and run.failing_blocks > len(state.failing[:LINES_SHOWN]):
+        say(f"  and {run.failing_blocks - len(state.failing[:LINES_SHOWN])} more failing block(s)")
+    for gap in state.gaps[:LINES_SHOWN]:
         say(f"  gap: {gap} could not be read and was left out")
 
 
@@ -110,7 +110,7 @@ def show_run(state: BuildState, run: RunStatus) -> None:
             say(f"  last sign of life {duration(state.silent_seconds)} ago")
         if state.idle_seconds is not None and state.idle_seconds > IDLENESS:
             say(f"  last progress {duration(state.idle_seconds)} ago")
-            for one in run.at_work[:SHOWN]:
+            for one in run.at_work[:LINES_SHOWN]:
                 say(f"  given to workers at {one.since:%H:%M:%S} UTC: {one.what}")
     elif state.state == "dead":
         say(f"  last sign of life {run.written:%Y-%m-%d %H:%M:%S} UTC")

@@ -140,7 +140,7 @@ class StoreLook:
         attributes = current_attributes(storage)
         seasons = self.seasons(storage, attributes or {"seasons": {}})
         now = datetime.now(UTC)
-        facts = Facts(
+        facts = StateFacts(
             holder,
             run,
             None if attributes is None else int(attributes["release"]),
@@ -225,7 +225,7 @@ def rate_of(run: RunStatus) -> Rate | None:
 
 
 @dataclass(frozen=True)
-class Facts:
+class StateFacts:
     """What the state of a build follows from."""
 
     holder: Holder | None

@@ -25,21 +25,21 @@ from h2crop_data.cube.writer import StoreBuilder
 from h2crop_data.errors import StoreError
 from h2crop_data.pipeline.engine import BlockOutcome, ReadingOutcome, Workers
 from h2crop_data.pipeline.run_status import (
-    STATUS,
+    STATUS_FILE,
     AtWork,
     DonePoint,
     FailingBlock,
     RunStatus,
     read_status,
 )
-from h2crop_data.pipeline.timings import RunName, Spent, Tally, TimeSpent, Timings, utc_now
+from h2crop_data.pipeline.timings import RunName, Spent, TimeTally, TimeSpent, Timings, utc_now
 from h2crop_data.pipeline.units import work_folder
 from h2crop_data.progress import Progress, silent
 from h2crop_data.redaction import without_secrets
 from h2crop_data.storage.local import LocalStorage
 from h2crop_data.storage.storage import Storage
 
-log = logging.getLogger(__name__)
+status_log = logging.getLogger(__name__)
 #: Seconds between two states, in a folder and in a bucket.
 EVERY_IN_FOLDER, EVERY_IN_BUCKET = 5.0, 60.0
 #: Seconds between two states of the table of timings: readings have no markers that tell of them.
@@ -78,7 +78,7 @@ class RunNotes:
         self._clock = time.perf_counter()
         self._seconds: dict[str, float] = {}
         self._progress = (0, 0, "")
-        self._tally = Tally()
+        self._tally = TimeTally()
         #: What is not in the timings yet.
         self._spent: list[Spent] = []
         self._earlier: dict[tuple[Any, ...], Spent] = {}
@@ -291,14 +291,16 @@ class Keeper:
         status = RunStatus.model_validate(
             {**self.fixed, **self.notes.facts(), "written": datetime.now(UTC), "every": self.every}
         )
-        self.storage.replace(STATUS, [status.model_dump_json(indent=1).encode() + b"\n"])
+        self.storage.replace(STATUS_FILE, [status.model_dump_json(indent=1).encode() + b"\n"])
 
     def _try(self, what: str, write: Callable[[], None]) -> None:
         try:
             write()
         except Exception as error:  # noqa: BLE001 -- whatever keeps it from being written must not cost the build
             if what not in self._told and not self._ended.is_set():
-                log.warning("%s of the build cannot be written, it goes on without: %s", what, first_lines(error))
+                status_log.warning(
+                    "%s of the build cannot be written, it goes on without: %s", what, first_lines(error)
+                )
             self._told.add(what)
 
 
@@ -320,7 +322,7 @@ def kept_notes(
         units = work.files.folder / work.prefix
         notes.keep_timings_in(Timings(storage, units, RunName(name, notes.begun), last))
     except StoreError as error:
-        log.warning("the timings of the build are not kept: %s", first_lines(error))
+        status_log.warning("the timings of the build are not kept: %s", first_lines(error))
     fixed = {
         "version": 1,
         "run": name,

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from h2crop_data.errors import MissingFileError, StoreError
 from h2crop_data.storage.storage import BUILD_FOLDER, Storage
 
-STATUS = f"{BUILD_FOLDER}/status.json"
+STATUS_FILE = f"{BUILD_FOLDER}/status.json"
 #: Raised where what is there already gets another meaning; what is added does not raise it.
 STATUS_VERSION = 1
 
@@ -95,7 +95,7 @@ class RunStatus(StatusPart):
     at_work: list[AtWork] = Field(default_factory=list)
     #: Of the last hour, about one a minute.
     recent: list[DonePoint] = Field(default_factory=list)
-    #: Seconds of workers by step (`sources.timing.STEPS`), but for units of work that are not gathered yet.
+    #: Seconds of workers by step (`sources.timing.BUILD_STEPS`), but for units of work that are not gathered yet.
     steps: dict[str, float] = Field(default_factory=dict)
     #: Scenes that could not be read and were left out of the release that was made.
     gaps: list[str] = Field(default_factory=list)
@@ -107,13 +107,13 @@ def read_status(storage: Storage) -> RunStatus | None:
     Raises StoreError where the file cannot be read, is damaged or of another version.
     """
     try:
-        document = storage.read_json(STATUS)
+        document = storage.read_json(STATUS_FILE)
     except MissingFileError:
         return None
     version = document.get("version") if isinstance(document, dict) else None
     if isinstance(version, int) and version > STATUS_VERSION:
         raise StoreError(
-            f"{storage.where(STATUS)} is of version {version}, written by a newer h2crop; this one reads version "
+            f"{storage.where(STATUS_FILE)} is of version {version}, written by a newer h2crop; this one reads version "
             f"{STATUS_VERSION}: look with the h2crop that builds"
         )
     try:
@@ -122,5 +122,5 @@ def read_status(storage: Storage) -> RunStatus | None:
         first = error.errors()[0]
         place = ".".join(map(str, first["loc"]))
         raise StoreError(
-            f"{storage.where(STATUS)} is damaged ({place}: {first['msg']}); delete it, the next run writes it anew"
+            f"{storage.where(STATUS_FILE)} is damaged ({place}: {first['msg']}); delete it, the next run writes it anew"
         ) from error

@@ -32,19 +32,19 @@ from h2crop_data.errors import MissingFileError
 from h2crop_data.sources.timing import step_of
 from h2crop_data.storage.storage import BUILD_FOLDER, Storage
 
-log = logging.getLogger(__name__)
+timings_log = logging.getLogger(__name__)
 TIMINGS = f"{BUILD_FOLDER}/timings.parquet"
-Kind = Literal["block", "unit", "reading", "phase"]
+TimedKind = Literal["block", "unit", "reading", "phase"]
 #: Rows of the table at most.
 ROWS_KEPT = 500_000
 #: How many of the slowest blocks, units and readings a run names.
 SLOWEST = 5
-TIME = pa.timestamp("ms", tz="UTC")
+MILLISECONDS = pa.timestamp("ms", tz="UTC")
 WORD = pa.dictionary(pa.int32(), pa.string())
-SCHEMA = pa.schema(
+TIMING_COLUMNS = pa.schema(
     [
         ("run", WORD),
-        ("begun", TIME),
+        ("begun", MILLISECONDS),
         ("kind", WORD),
         ("season", pa.int16()),
         ("name", WORD),
@@ -52,13 +52,15 @@ SCHEMA = pa.schema(
         ("detail", WORD),
         ("seconds", pa.float64()),
         ("worker", WORD),
-        ("finished", TIME),
+        ("finished", MILLISECONDS),
         ("software", WORD),
     ]
 )
 #: The same in the file, where pandas and others find plain texts.
-FILE_SCHEMA = pa.schema([(column.name, pa.string() if column.type == WORD else column.type) for column in SCHEMA])
-WORDS = [column.name for column in SCHEMA if column.type == WORD]
+PLAIN_COLUMNS = pa.schema(
+    [(column.name, pa.string() if column.type == WORD else column.type) for column in TIMING_COLUMNS]
+)
+WORD_COLUMNS = [column.name for column in TIMING_COLUMNS if column.type == WORD]
 #: Markers of units are read again that are as much older than the newest that is known: clocks of workers differ.
 CLOCKS_DIFFER = timedelta(hours=1)
 
@@ -90,7 +92,7 @@ class RunName(NamedTuple):
 class Spent:
     """The time that one thing took, by step as its stopwatch names them."""
 
-    kind: Kind
+    kind: TimedKind
     #: Of a block its number, of a unit its step and name, of a reading source and scene or id, of a phase its name.
     name: str
     seconds: Mapping[str, float]
@@ -129,7 +131,7 @@ class Spent:
 class TimeSpent:
     """Where the time of a run went, in seconds.
 
-    steps: of workers, by step (`sources.timing.STEPS`), most first; of planning and sealing by the clock. phases: by
+    steps: of workers, by step (`sources.timing.BUILD_STEPS`), most first; of planning and sealing by the clock. phases: by
     the clock. slowest: the blocks, units and readings that took longest: `what`, `seconds`, and the step of theirs that
     took most (`step`).
     """
@@ -139,7 +141,7 @@ class TimeSpent:
     slowest: list[dict[str, Any]] = field(default_factory=list)
 
 
-class Tally:
+class TimeTally:
     """Adds up where time goes, thing by thing, without keeping them."""
 
     def __init__(self) -> None:
@@ -147,9 +149,9 @@ class Tally:
         self.phases: dict[str, float] = defaultdict(float)
         self.slowest: list[Spent] = []
 
-    def copy(self) -> Tally:
+    def copy(self) -> TimeTally:
         """The same, to go on with alone."""
-        made = Tally()
+        made = TimeTally()
         made.steps |= self.steps
         made.phases |= self.phases
         made.slowest = list(self.slowest)
@@ -197,7 +199,7 @@ class Timings:
         self.storage, self.units, self.run, self.last = storage, units, run, last
         self._before = read_timings(storage)
         #: Rows of this run, of what was added.
-        self._own = SCHEMA.empty_table()
+        self._own = TIMING_COLUMNS.empty_table()
         of_things = self._before.group_by(["kind", "season", "name", "finished"]).aggregate([])
         columns = (of_things[name].to_pylist() for name in ("kind", "season", "name", "finished"))
         self._known = set(zip(*columns, strict=True))
@@ -223,7 +225,7 @@ class Timings:
     def add(self, own: Sequence[Spent]) -> None:
         """Add what this run spent, to be written from now on."""
         rows = [row for one in own for row in rows_of(one, self.run)]
-        self._own = pa.concat_tables([self._own, pa.Table.from_pylist(rows, SCHEMA)]).unify_dictionaries()
+        self._own = pa.concat_tables([self._own, pa.Table.from_pylist(rows, TIMING_COLUMNS)]).unify_dictionaries()
 
     def write(self, own: Sequence[Spent], earlier: Sequence[Spent]) -> None:
         """Write the table anew, with what was added. Raises StoreError.
@@ -233,10 +235,15 @@ class Timings:
         """
         rows = [row for one in earlier for row in rows_of(one, self.run_before(one))]
         now = [row for one in own for row in rows_of(one, self.run)]
-        tables = (self._before, pa.Table.from_pylist(rows, SCHEMA), self._own, pa.Table.from_pylist(now, SCHEMA))
+        tables = (
+            self._before,
+            pa.Table.from_pylist(rows, TIMING_COLUMNS),
+            self._own,
+            pa.Table.from_pylist(now, TIMING_COLUMNS),
+        )
         table = pa.concat_tables(tables).unify_dictionaries()
         file = io.BytesIO()
-        pq.write_table(table.slice(max(0, len(table) - ROWS_KEPT)).cast(FILE_SCHEMA), file, compression="zstd")
+        pq.write_table(table.slice(max(0, len(table) - ROWS_KEPT)).cast(PLAIN_COLUMNS), file, compression="zstd")
         self.storage.replace(TIMINGS, [file.getvalue()])
 
     def run_before(self, one: Spent) -> RunName:
@@ -266,12 +273,12 @@ def rows_of(one: Spent, run: RunName) -> Iterator[dict[str, Any]]:
 def read_timings(storage: Storage) -> pa.Table:
     """The table of a store; an empty one where there is none, or a damaged one, which is logged. Raises StoreError."""
     try:
-        return pq.read_table(io.BytesIO(storage.read(TIMINGS)), read_dictionary=WORDS).cast(SCHEMA)
+        return pq.read_table(io.BytesIO(storage.read(TIMINGS)), read_dictionary=WORD_COLUMNS).cast(TIMING_COLUMNS)
     except MissingFileError:
-        return SCHEMA.empty_table()
+        return TIMING_COLUMNS.empty_table()
     except (pa.ArrowException, KeyError, ValueError) as error:
-        log.warning("%s is damaged and begun anew: %s", storage.where(TIMINGS), error)
-        return SCHEMA.empty_table()
+        timings_log.warning("%s is damaged and begun anew: %s", storage.where(TIMINGS), error)
+        return TIMING_COLUMNS.empty_table()
 
 
 def spent_by_units(folder: Path, since: datetime | None) -> Iterator[Spent]:

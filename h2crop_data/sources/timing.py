@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 #: What a build does, in the order in which it does it; `wait`: the builder waits for its workers.
-STEPS = ("search", "read", "mask", "align", "composite", "enmap", "label", "write", "seal", "wait", "failed")
+BUILD_STEPS = ("search", "read", "mask", "align", "composite", "enmap", "label", "write", "seal", "wait", "failed")
 #: Which of these the steps of stopwatches, units of work and phases of a run belong to.
 STEP_OF = {
     "planning": "search",
@@ -40,12 +40,12 @@ OTHER = "other"
 
 
 def step_of(detail: str) -> str:
-    """Which step of a build (`STEPS`) something is, by the name that its stopwatch, unit or phase gives it.
+    """Which step of a build (`BUILD_STEPS`) something is, by the name that its stopwatch, unit or phase gives it.
 
     Of sources that another package brings it is the step that its name begins with (`read terrain`), else `other`.
     """
     first = detail.partition(" ")[0]
-    return STEP_OF.get(detail) or (first if first in STEPS else OTHER)
+    return STEP_OF.get(detail) or (first if first in BUILD_STEPS else OTHER)
 
 
 class Stopwatch:

@@ -14,11 +14,11 @@ import pytest
 
 import h2crop_data
 from h2crop_data.errors import StoreError
-from h2crop_data.pipeline.build_state import Facts, SeasonState, rate_of
+from h2crop_data.pipeline.build_state import StateFacts, SeasonState, rate_of
 from h2crop_data.pipeline.run_notes import RunNotes, first_lines
-from h2crop_data.pipeline.run_status import STATUS, RunStatus, read_status
-from h2crop_data.pipeline.timings import ROWS_KEPT, SCHEMA, TIMINGS, RunName, Spent, Tally, Timings
-from h2crop_data.sources.timing import OTHER, STEP_OF, STEPS, step_of
+from h2crop_data.pipeline.run_status import STATUS_FILE, RunStatus, read_status
+from h2crop_data.pipeline.timings import ROWS_KEPT, TIMING_COLUMNS, TIMINGS, RunName, Spent, TimeTally, Timings
+from h2crop_data.sources.timing import OTHER, STEP_OF, BUILD_STEPS, step_of
 from h2crop_data.storage.local import LocalStorage
 from h2crop_data.storage.storage import Holder
 
@@ -61,7 +61,7 @@ def test_every_stopwatch_unit_and_phase_belongs_to_a_step() -> None:
     # What the engine measures without a stopwatch.
     found |= {"compress and write", "hash", "failed"}
     assert found == STEP_OF.keys()
-    assert set(STEP_OF.values()) == set(STEPS)
+    assert set(STEP_OF.values()) == set(BUILD_STEPS)
 
 
 def test_steps_of_other_packages_belong_to_the_one_they_begin_with() -> None:
@@ -73,7 +73,7 @@ def spent(kind: Any, name: str, finished: datetime = NOON, **seconds: float) -> 
 
 
 def test_where_the_time_went() -> None:
-    tally = Tally()
+    tally = TimeTally()
     for one in (
         spent("phase", "planning", planning=3.0),
         spent("phase", "blocks", blocks=9.0),
@@ -130,7 +130,7 @@ def test_the_table_grows_by_runs_knows_what_it_has_and_is_bounded(
     monkeypatch.setattr("h2crop_data.pipeline.timings.ROWS_KEPT", 4)
     Timings(storage, tmp_path / "units", RunName("three", NOON)).write([block], [])
     kept = pq.read_table(io.BytesIO(storage.read(TIMINGS)))
-    assert kept.schema.names == SCHEMA.names
+    assert kept.schema.names == TIMING_COLUMNS.names
     assert kept["run"].to_pylist() == ["", "two", "three", "three"]
 
 
@@ -244,16 +244,16 @@ def test_the_state_of_a_build(
     holder: Holder | None, last: RunStatus | None, release: int | None, done: int | None, state: str, words: str
 ) -> None:
     seasons = {} if done is None else {2022: season(done, released=release is not None and done == 3)}
-    facts = Facts(holder, last, release, seasons, sealing=False, now=NOON, stuck_minutes=30.0)
+    facts = StateFacts(holder, last, release, seasons, sealing=False, now=NOON, stuck_minutes=30.0)
     found, explanation = facts.state()
     assert found == state
     assert pd.Series([explanation]).str.contains(words).all(), explanation
 
 
 def test_a_store_whose_last_sealing_was_broken_off_is_not_finished() -> None:
-    facts = Facts(None, None, 1, {2022: season(3, released=True)}, sealing=True, now=NOON, stuck_minutes=30.0)
+    facts = StateFacts(None, None, 1, {2022: season(3, released=True)}, sealing=True, now=NOON, stuck_minutes=30.0)
     assert facts.state()[0] == "dead"
-    grown = Facts(None, None, 1, {2022: season(3, released=False)}, sealing=False, now=NOON, stuck_minutes=30.0)
+    grown = StateFacts(None, None, 1, {2022: season(3, released=False)}, sealing=False, now=NOON, stuck_minutes=30.0)
     assert grown.state()[0] == "dead"
 
 
@@ -281,12 +281,12 @@ def test_the_rate_is_that_of_the_last_half_hour() -> None:
 def test_what_is_no_status_is_told(tmp_path: Path, written: bytes, words: str) -> None:
     storage = LocalStorage(tmp_path)
     assert read_status(storage) is None
-    storage.write(STATUS, [written])
+    storage.write(STATUS_FILE, [written])
     with pytest.raises(StoreError, match=words):
         read_status(storage)
 
 
 def test_keys_that_a_later_version_adds_are_ignored(tmp_path: Path) -> None:
     storage = LocalStorage(tmp_path)
-    storage.write(STATUS, [run().model_dump_json().replace("{", '{"more": 1, ', 1).encode()])
+    storage.write(STATUS_FILE, [run().model_dump_json().replace("{", '{"more": 1, ', 1).encode()])
     assert read_status(storage) == run()
