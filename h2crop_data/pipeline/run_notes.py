@@ -32,7 +32,7 @@ from h2crop_data.pipeline.run_status import (
     RunStatus,
     read_status,
 )
-from h2crop_data.pipeline.timings import RunName, Spent, TimeTally, TimeSpent, Timings, utc_now
+from h2crop_data.pipeline.timings import RunName, Spent, TimeSpent, TimeTally, Timings, utc_now
 from h2crop_data.pipeline.units import work_folder
 from h2crop_data.progress import Progress, silent
 from h2crop_data.redaction import without_secrets

@@ -131,9 +131,9 @@ class Spent:
 class TimeSpent:
     """Where the time of a run went, in seconds.
 
-    steps: of workers, by step (`sources.timing.BUILD_STEPS`), most first; of planning and sealing by the clock. phases: by
-    the clock. slowest: the blocks, units and readings that took longest: `what`, `seconds`, and the step of theirs that
-    took most (`step`).
+    steps: of workers, by step (`sources.timing.BUILD_STEPS`), most first; of planning and sealing by the clock.
+    phases: by the clock. slowest: the blocks, units and readings that took longest: `what`, `seconds`, and the step of
+    theirs that took most (`step`).
     """
 
     steps: dict[str, float] = field(default_factory=dict)

@@ -14,11 +14,11 @@ import pytest
 
 import h2crop_data
 from h2crop_data.errors import StoreError
-from h2crop_data.pipeline.build_state import StateFacts, SeasonState, rate_of
+from h2crop_data.pipeline.build_state import SeasonState, StateFacts, rate_of
 from h2crop_data.pipeline.run_notes import RunNotes, first_lines
 from h2crop_data.pipeline.run_status import STATUS_FILE, RunStatus, read_status
 from h2crop_data.pipeline.timings import ROWS_KEPT, TIMING_COLUMNS, TIMINGS, RunName, Spent, TimeTally, Timings
-from h2crop_data.sources.timing import OTHER, STEP_OF, BUILD_STEPS, step_of
+from h2crop_data.sources.timing import BUILD_STEPS, OTHER, STEP_OF, step_of
 from h2crop_data.storage.local import LocalStorage
 from h2crop_data.storage.storage import Holder
 
