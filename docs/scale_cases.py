@@ -23,7 +23,8 @@ from scale_engine import CORE, Job, Phase, Shared, simulate
 from scale_figures import Case
 
 from h2crop_data.pipeline.block import BlockTask
-from h2crop_data.pipeline.schedule import SCRATCH_BYTES, Schedule, WaitingParts
+from h2crop_data.pipeline.schedule import Schedule, WaitingParts
+from h2crop_data.settings import SCRATCH_BYTES
 from h2crop_data.sources.readings import Reading
 from h2crop_data.sources.scratch import Scratch
 from h2crop_data.sources.source import BlockGround

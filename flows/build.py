@@ -48,9 +48,9 @@ def build_dataset(
         seasons: Other seasons than the recipe's.
         extend: Search again for seasons the store has, and add what is new.
         changed: With extend, what becomes of finished blocks whose inputs have changed: report them, or rebuild them.
-        workers: Blocks at a time; by default one a core.
+        workers: Blocks at a time; by default H2CROP_WORKERS, else one a core.
         processes: Workers are processes instead of threads.
-        dask: Address of a Dask scheduler whose workers build instead, tcp://host:port; empty for this machine.
+        dask: Address of a Dask scheduler whose workers build instead, tcp://host:port; by default H2CROP_DASK.
         batch: Blocks handed to the engine at a time; by default 64 or a fiftieth of all, whichever is more.
         retry_seconds: How long to wait before each further try after an outage. An empty list: no further try.
         timeout_hours: After that long the run ends; the next one goes on.

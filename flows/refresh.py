@@ -47,9 +47,9 @@ def refresh_dataset(
         recipe: A recipe file on the worker's machine, or the name of a shipped recipe.
         out: Folder or s3:// URL of the store.
         changed: What becomes of finished blocks whose inputs have changed: report them, or rebuild them.
-        workers: Blocks at a time; by default one a core.
+        workers: Blocks at a time; by default H2CROP_WORKERS, else one a core.
         processes: Workers are processes instead of threads.
-        dask: Address of a Dask scheduler whose workers build instead, tcp://host:port; empty for this machine.
+        dask: Address of a Dask scheduler whose workers build instead, tcp://host:port; by default H2CROP_DASK.
         batch: Blocks handed to the engine at a time; by default 64 or a fiftieth of all, whichever is more.
         retry_seconds: How long to wait before each further try after an outage. An empty list: no further try.
         timeout_hours: After that long the run ends; the next one goes on.

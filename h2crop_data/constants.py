@@ -65,7 +65,5 @@ NONE = "none"
 #: The class columns of parcels.
 TIER_COLUMNS = [f"tier{tier}" for tier in range(1, TIERS + 1)]
 
-#: Environment variable of a worker process: how many share the connections to an archive.
-SHARING_PROCESSES = "H2CROP_SHARING_PROCESSES"
 #: How addresses of Dask schedulers begin.
 SCHEDULER_SCHEMES = ("tcp://", "tls://")

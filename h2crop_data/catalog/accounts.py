@@ -4,24 +4,18 @@ from __future__ import annotations
 
 import configparser
 import netrc
-import os
 from dataclasses import dataclass, field
-from http.cookies import CookieError, SimpleCookie
 from importlib.util import find_spec
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from h2crop_data.catalog.provider import FilePlace, Provider
 from h2crop_data.errors import AccountError, UsageError
+from h2crop_data.settings import ACCOUNT_HOST, ArchiveAccount, Keys, session_cookies, text_of
 
-KEY_ID, SECRET_KEY, SESSION_TOKEN = "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"
-PROFILE, CREDENTIALS_FILE = "AWS_PROFILE", "AWS_SHARED_CREDENTIALS_FILE"
-
-
-#: Environment variables with an account at an archive; `.netrc` works without them.
-HOST, USER, PASSWORD, COOKIE = (f"H2CROP_DOWNLOAD_{name}" for name in ("HOST", "USER", "PASSWORD", "COOKIE"))
-#: The host that an account is for, where H2CROP_DOWNLOAD_HOST does not say.
-ACCOUNT_HOST = "download.geoservice.dlr.de"
+#: Variables that errors name; settings.py has them all.
+KEY_ID, SECRET_KEY, PROFILE = "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE"
+USER, PASSWORD, COOKIE = (f"H2CROP_DOWNLOAD_{name}" for name in ("USER", "PASSWORD", "COOKIE"))
 
 
 @dataclass(frozen=True)
@@ -37,21 +31,17 @@ class Account:
     @classmethod
     def from_environment(cls) -> Account:
         """The account that the environment states. Raises UsageError for one that is half there."""
-        user, password = os.environ.get(USER, ""), os.environ.get(PASSWORD, "")
-        if bool(user) != bool(password):
+        settings = ArchiveAccount.read()
+        if (settings.user is None) != (settings.password is None):
             raise UsageError(f"set both {USER} and {PASSWORD}, or neither")
-        return cls(os.environ.get(HOST, ACCOUNT_HOST), user, password, os.environ.get(COOKIE, ""))
+        return cls(settings.host, *map(text_of, (settings.user, settings.password, settings.cookie)))
 
     def cookies(self) -> dict[str, str]:
         """The cookies by name. Raises UsageError for a damaged one."""
         try:
-            morsels = SimpleCookie(self.cookie).items()
-        except CookieError:
-            morsels = {}.items()
-        if self.cookie and not morsels:
-            # The parser's own error would show it.
-            raise UsageError(f"{COOKIE} is not of the form `name=value; name=value`")
-        return {name: morsel.coded_value for name, morsel in morsels}
+            return session_cookies(self.cookie)
+        except ValueError as error:
+            raise UsageError(f"{COOKIE} is {error}") from None
 
     def auth(self, url: str) -> tuple[str, str] | None:
         """What to log in with at an address; None elsewhere, and where `.netrc` or a cookie is to do it."""
@@ -81,12 +71,12 @@ def s3_keys(provider: str) -> S3Keys | None:
     Those of the environment, else of a profile in ~/.aws/credentials: the one that AWS_PROFILE names, or that of the
     provider's name, or `default`.
     """
-    key_id, secret = os.environ.get(KEY_ID, ""), os.environ.get(SECRET_KEY, "")
-    if key_id and secret:
-        return S3Keys(key_id, secret, os.environ.get(SESSION_TOKEN, ""), f"{KEY_ID} and {SECRET_KEY}")
+    settings = Keys.read()
+    if settings.key_id and settings.secret:
+        key_id, secret, token = map(text_of, (settings.key_id, settings.secret, settings.token))
+        return S3Keys(key_id, secret, token, f"{KEY_ID} and {SECRET_KEY}")
     profiles = aws_profiles()
-    asked = os.environ.get(PROFILE)
-    for name in [asked] if asked else [provider, "default"]:
+    for name in [settings.profile] if settings.profile else [provider, "default"]:
         if profiles.has_section(name):
             section = profiles[name]
             key_id, secret = section.get("aws_access_key_id", ""), section.get("aws_secret_access_key", "")
@@ -97,7 +87,7 @@ def s3_keys(provider: str) -> S3Keys | None:
 
 def aws_profiles() -> configparser.ConfigParser:
     """The profiles of AWS on this machine; none where there is no file of them. Raises AccountError."""
-    path = Path(os.environ.get(CREDENTIALS_FILE) or "~/.aws/credentials").expanduser()
+    path = (Keys.read().profiles or Path("~/.aws/credentials")).expanduser()
     # `default` is a profile like others, keys may have a percent sign, and errors show lines of the file.
     profiles = configparser.ConfigParser(default_section="", interpolation=None)
     try:
@@ -109,7 +99,7 @@ def aws_profiles() -> configparser.ConfigParser:
 
 def netrc_has(host: str) -> bool:
     """Whether ~/.netrc has an account for a host. Raises AccountError for a damaged file."""
-    path = Path(os.environ.get("NETRC") or "~/.netrc").expanduser()
+    path = (ArchiveAccount.read().netrc or Path("~/.netrc")).expanduser()
     try:
         return netrc.netrc(path).authenticators(host) is not None
     except FileNotFoundError:

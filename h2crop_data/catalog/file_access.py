@@ -6,7 +6,6 @@ Nothing of it is kept: an address in a plan or a store has no signature, and a s
 from __future__ import annotations
 
 import logging
-import os
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -26,6 +25,7 @@ from h2crop_data.catalog.provider import FilePlace, Provider, S3Access
 from h2crop_data.catalog.registry import files_at
 from h2crop_data.errors import H2cropError
 from h2crop_data.redaction import RedactingFilter, redacted_errors
+from h2crop_data.settings import ArchiveAccount
 from h2crop_data.shared_connections import SharedConnections
 
 if TYPE_CHECKING:
@@ -126,7 +126,8 @@ def access_at(provider: Provider, place: FilePlace, href: str) -> FileAccess:
     # GDAL sends neither to another host, where a server leads to one; requests looks for the file by itself.
     own = {"GDAL_HTTP_USERPWD": ":".join(auth)} if auth else {}
     own |= {"GDAL_HTTP_HEADERS": f"Cookie: {headers['Cookie']}"} if headers else {}
-    own |= {"GDAL_HTTP_NETRC_FILE": os.environ["NETRC"]} if os.environ.get("NETRC") else {}
+    netrc = ArchiveAccount.read().netrc
+    own |= {"GDAL_HTTP_NETRC_FILE": str(netrc)} if netrc else {}
     return FileAccess(address, address, {**own, **place.options}, auth=auth, headers=headers)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Callable, Collection, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
@@ -36,9 +35,9 @@ from h2crop_data.catalog.file_access import READING_ERRORS, FileAccess, access_t
 from h2crop_data.catalog.file_against_item import Difference, file_against_item
 from h2crop_data.catalog.file_versions import VERSIONS
 from h2crop_data.catalog.number_formats import check_file_offset, check_offset_of_floats, number_format, stated_scale
-from h2crop_data.constants import SHARING_PROCESSES
 from h2crop_data.errors import SceneError
 from h2crop_data.redaction import redacted_errors
+from h2crop_data.settings import Processes
 from h2crop_data.shared_connections import SharedConnections
 
 #: Pixels of a grid along a pixel of a file that are given as the file has them: 20 m over 10 m.
@@ -68,7 +67,7 @@ class GranuleReader:
         offset no recipe declares: what they say of it is held against the type of their numbers.
         """
         self._given_up, self._offset_by_item = given_up, offset_by_item
-        self._sharing = int(os.environ.get(SHARING_PROCESSES, "1"))
+        self._sharing = Processes.read().sharing
         self._wanted, self.connections = connections, max(1, connections // self._sharing)
         self._files: dict[str, tuple[threading.Lock, list[OpenFile]]] = {}
         #: Item -> the first of its files that was opened, and its grid.

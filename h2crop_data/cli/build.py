@@ -36,16 +36,26 @@ def build(
         Literal["report", "rebuild"],
         typer.Option(help="Blocks with other inputs today: list them, or build their samples anew (--extend)."),
     ] = "report",
-    workers: Annotated[int | None, typer.Option(min=1, help="Blocks at a time (default: one a core).")] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Blocks at a time (default: H2CROP_WORKERS, else one a core).")
+    ] = None,
     processes: Annotated[bool, typer.Option("--processes", help="Workers are processes instead of threads.")] = False,
     dask: Annotated[
-        str | None, typer.Option("--dask", help="Address of a Dask scheduler (tcp://host:port): its workers build.")
+        str | None,
+        typer.Option(
+            "--dask", help="Address of a Dask scheduler (tcp://host:port): its workers build (default: H2CROP_DASK)."
+        ),
     ] = None,
     scratch: Annotated[
         Path | None,
-        typer.Option(help="Folder for composites that wait for their block (default: in the store's work folder)."),
+        typer.Option(
+            help="Folder for composites that wait for their block (default: H2CROP_SCRATCH, else in the work folder)."
+        ),
     ] = None,
-    scratch_gb: Annotated[float, typer.Option(min=0, help="Gigabytes that may wait there, about.")] = 20,
+    scratch_gb: Annotated[
+        float | None,
+        typer.Option(min=0, help="Gigabytes that may wait there, about (default: H2CROP_SCRATCH_GB, else 20)."),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
     """Build a store from a recipe or a plan."""
@@ -69,7 +79,7 @@ def build(
             changed=changed,
             workers=Workers.chosen(workers, processes, dask),
             scratch=scratch,
-            scratch_bytes=int(scratch_gb * 1e9),
+            scratch_bytes=None if scratch_gb is None else int(scratch_gb * 1e9),
             progress=progress,
             on_block=shown_by(progress),
         )

@@ -10,6 +10,7 @@ import typer
 from h2crop_data.cli.console import Exit, megabytes, print_json, print_table, progress_line, say
 from h2crop_data.errors import UsageError
 from h2crop_data.recipe.model import Recipe, load_recipe
+from h2crop_data.settings import Folders
 
 if TYPE_CHECKING:
     from h2crop_data.sources.enmap.added import AddedProducts
@@ -104,8 +105,9 @@ def fetch(
     recipe: RecipeArgument,
     into: Annotated[Path, typer.Option("--into", help="ItemCollection to add the scenes to, for `enmap.catalog`.")],
     cache: Annotated[
-        Path, typer.Option("--cache", envvar="H2CROP_CACHE", help="Folder of downloaded files, shared by all builds.")
-    ],
+        Path | None,
+        typer.Option("--cache", help="Folder of downloaded files, shared by all builds (default: H2CROP_CACHE)."),
+    ] = None,
     season: SeasonOption = None,
     scene: Annotated[
         list[str] | None, typer.Option(help="Id of a scene: only this one, also one to be left; may be repeated.")
@@ -120,6 +122,9 @@ def fetch(
     from h2crop_data.catalog.downloads import FileCache
     from h2crop_data.sources.enmap.fetch import fetch_scenes
 
+    cache = cache or Folders.read().downloads
+    if cache is None:
+        raise UsageError("give --cache FOLDER or set H2CROP_CACHE: where downloaded files are kept")
     downloads = FileCache(cache)
     found = searched(recipe_with_enmap(recipe, season), quiet=as_json)
     chosen = chosen_scenes(found, scene or [])

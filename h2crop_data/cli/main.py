@@ -14,6 +14,7 @@ from h2crop_data import __version__
 from h2crop_data.cli import (
     build,
     compare,
+    config,
     enmap,
     export_h5,
     import_h5,
@@ -45,6 +46,7 @@ app.add_typer(plan.app, name="plan")
 app.add_typer(enmap.app, name="enmap")
 app.add_typer(providers.app, name="providers")
 app.command("build")(build.build)
+app.command("config")(config.config)
 app.command("refresh")(refresh.refresh)
 app.command("status")(status.status)
 app.command("inspect")(inspect.inspect)

@@ -22,10 +22,15 @@ def refresh(
         Literal["report", "rebuild"],
         typer.Option(help="Blocks with other inputs today: list them, or build their samples anew."),
     ] = "report",
-    workers: Annotated[int | None, typer.Option(min=1, help="Blocks at a time (default: one a core).")] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Blocks at a time (default: H2CROP_WORKERS, else one a core).")
+    ] = None,
     processes: Annotated[bool, typer.Option("--processes", help="Workers are processes instead of threads.")] = False,
     dask: Annotated[
-        str | None, typer.Option("--dask", help="Address of a Dask scheduler (tcp://host:port): its workers build.")
+        str | None,
+        typer.Option(
+            "--dask", help="Address of a Dask scheduler (tcp://host:port): its workers build (default: H2CROP_DASK)."
+        ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:

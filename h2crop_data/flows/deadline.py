@@ -13,14 +13,13 @@ from typing import TypeVar
 
 from h2crop_data.bounded_map import AbandonedWorkError
 from h2crop_data.errors import H2cropError
+from h2crop_data.settings import Processes
 
 Result = TypeVar("Result")
 #: Seconds between two rings of the alarm: one may come where no error can leave, in a callback of a library.
 RING_EVERY = 5.0
 #: Seconds in which Prefect reports the state and the log of a run that is over.
 REPORT_WITHIN = 60.0
-#: Set by Prefect in a process that was started for one run.
-RUN_OF_PROCESS = "PREFECT__FLOW_RUN_ID"
 
 
 class TimeoutHoursError(H2cropError, TimeoutError):
@@ -83,7 +82,7 @@ def alarm(seconds: float) -> Iterator[None]:
 
 def end_process_later() -> None:
     """End this process a minute from now, if Prefect started it for this run alone, whatever its threads hang at."""
-    if RUN_OF_PROCESS not in os.environ:
+    if Processes.read().flow_run is None:
         return
 
     def end() -> None:

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import re
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-from h2crop_data.constants import SCHEDULER_SCHEMES
 from h2crop_data.pipeline.engine import Workers
 from h2crop_data.recipe.model import load_recipe
+from h2crop_data.settings import scheduler_address
 from h2crop_data.storage.location import open_storage
 
 #: Seconds before what failed for a reason that may pass is tried again: once for each.
 RETRY_SECONDS: list[float] = [60.0, 300.0, 900.0]
 #: Blocks of a batch, where the run is not so large that a fiftieth of it is more.
 BATCH_BLOCKS, BATCHES = 64, 50
-CLUSTER = re.compile(rf"({'|'.join(SCHEDULER_SCHEMES)})[^\s/]+:\d+")
 
 
 def known_recipe(name: str) -> str:
@@ -38,19 +36,9 @@ def known_place(location: str) -> str:
     return location
 
 
-def known_cluster(address: str) -> str:
-    """The address of a Dask scheduler, or nothing. Raises ValueError."""
-    if address and not CLUSTER.fullmatch(address):
-        raise ValueError(
-            f"invalid address of a Dask scheduler {address!r}; "
-            f"expected {' or '.join(f'{scheme}HOST:PORT' for scheme in SCHEDULER_SCHEMES)}"
-        )
-    return address
-
-
 RecipeName = Annotated[str, AfterValidator(known_recipe)]
 StorePlace = Annotated[str, AfterValidator(known_place)]
-SchedulerAddress = Annotated[str, AfterValidator(known_cluster)]
+SchedulerAddress = Annotated[str, AfterValidator(scheduler_address)]
 Seasons = Annotated[list[Annotated[int, Field(ge=1900, le=2200)]], Field(min_length=1)]
 WorkerCount = Annotated[int, Field(ge=1)]
 BatchSize = Annotated[int, Field(ge=1)]
@@ -63,8 +51,9 @@ ReleaseCheck = Literal["none", "quick", "full"]
 class RunSettings(BaseModel):
     """How a run builds, whatever it builds.
 
-    out: folder or `s3://` URL of the store. workers: blocks at a time, by default one a core. processes: workers are
-    processes instead of threads. dask: address of a Dask scheduler whose workers build instead, "" for none.
+    out: folder or `s3://` URL of the store. workers: blocks at a time, by default H2CROP_WORKERS, else one a core.
+    processes: workers are processes instead of threads. dask: address of a Dask scheduler whose workers build instead,
+    by default H2CROP_DASK.
     batch: blocks handed to the engine at a time, by default 64 or a fiftieth of all, whichever is more.
     retry_seconds: how long to wait before each further try of what may recover. timeout_hours: after that long no
     work is begun and the run ends; the next goes on. check: how the release is validated.

@@ -36,9 +36,10 @@ from h2crop_data.pipeline.finished import finished_plans
 from h2crop_data.pipeline.plan import SeasonPlan, with_replaced
 from h2crop_data.pipeline.planning import with_unit_results
 from h2crop_data.pipeline.run_notes import RunNotes
-from h2crop_data.pipeline.schedule import SCRATCH_BYTES, Schedule, SeasonCell, WaitingParts
+from h2crop_data.pipeline.schedule import Schedule, SeasonCell, WaitingParts
 from h2crop_data.pipeline.units import scratch_folder, work_folder
 from h2crop_data.progress import Progress, silent
+from h2crop_data.settings import Folders
 from h2crop_data.sources.readings import ReadCounts, Reading
 from h2crop_data.sources.registry import algorithms, forget_other_builds
 from h2crop_data.sources.scratch import Scratch
@@ -86,7 +87,7 @@ class BlockRun:
         workers: Workers,
         *,
         scratch: Path | None = None,
-        scratch_bytes: int = SCRATCH_BYTES,
+        scratch_bytes: int | None = None,
         progress: Progress = silent,
         notes: RunNotes | None = None,
     ) -> None:
@@ -99,7 +100,7 @@ class BlockRun:
         self.notes = notes or RunNotes()
         self._work = work_folder(builder.location, builder.storage)
         self._scratch = Scratch(scratch_folder(builder.location, scratch).absolute())
-        self._scratch_bytes = scratch_bytes
+        self._scratch_bytes = Folders.read().scratch_bytes if scratch_bytes is None else scratch_bytes
         forget_other_builds()
         self._pending = pending_blocks(builder, plans, self.notes)
         self._plan_of = {(plan.season, block): plan for plan, blocks in self._pending for block in blocks}
@@ -307,7 +308,7 @@ def build_blocks(
     *,
     progress: Progress = silent,
     scratch: Path | None = None,
-    scratch_bytes: int = SCRATCH_BYTES,
+    scratch_bytes: int | None = None,
     notes: RunNotes | None = None,
 ) -> BuiltBlocks:
     """Build the blocks that have no marker yet. Raises BuildError naming those that failed.

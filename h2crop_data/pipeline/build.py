@@ -14,7 +14,6 @@ from h2crop_data.pipeline.engine import Workers
 from h2crop_data.pipeline.plan import SeasonPlan
 from h2crop_data.pipeline.recording import RecordedPlans, recorded_plans
 from h2crop_data.pipeline.run_notes import kept_notes
-from h2crop_data.pipeline.schedule import SCRATCH_BYTES
 from h2crop_data.pipeline.sealing import SealedRelease, seal_store
 from h2crop_data.pipeline.timings import TimeSpent
 from h2crop_data.progress import Progress, silent
@@ -102,7 +101,7 @@ def build_store(
     changed: Changed = "report",
     workers: Workers | int | None = None,
     scratch: Path | None = None,
-    scratch_bytes: int = SCRATCH_BYTES,
+    scratch_bytes: int | None = None,
     progress: Progress = silent,
     on_block: OnBlock = ignore_outcome,
     today: date | None = None,
@@ -114,9 +113,10 @@ def build_store(
     whose inputs are others today are listed in the report, or their samples are built anew in further blocks, which
     take the place of the old ones in the new release (with extend). today: a date in UTC, by default that of the day;
     a season is built when it is complete (`seasons.CATCH_UP`), or in season by recipe. workers: who builds; a number
-    means so many threads, None one a core. scratch: a folder for composites that wait for the rest of their block, by
-    default in the store's work folder; scratch_bytes: how much it may hold, about. progress: called with (done, total,
-    text) while a season is planned, and with the blocks that are done and what was read of scenes.
+    means so many threads, None those of the environment. scratch: a folder for composites that wait for the rest of
+    their block; scratch_bytes: how much it may hold, about; by default what the environment says of both. progress:
+    called with (done, total, text) while a season is planned, and with the blocks that are done and what was read of
+    scenes.
     Raises UsageError for another kind of source, PlanError where the store was begun from other inputs, BuildError
     when blocks failed, StoreError when the store cannot be written or another builder has locked it. Whatever is
     finished is kept in every case.

@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import logging
 import math
-import os
 import pickle
 import threading
 import time
@@ -34,9 +33,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from h2crop_data.bounded_map import WorkerPool
-from h2crop_data.constants import SCHEDULER_SCHEMES, SHARING_PROCESSES
+from h2crop_data.constants import SCHEDULER_SCHEMES
 from h2crop_data.errors import ClusterError, H2cropError, StoreError, UsageError
 from h2crop_data.pipeline.cluster_session import Session, open_session, unfitness
+from h2crop_data.settings import Processes
 from h2crop_data.shared_connections import counted_by
 from h2crop_data.sources.registry import forget_other_builds
 
@@ -215,7 +215,7 @@ def do_task(session: Session, task: str, sharing: int, call: bytes) -> None:
     """
     become_fit(session)
     # Who opens files reads from it which part of the connections to an archive is this process's.
-    os.environ[SHARING_PROCESSES] = str(sharing)
+    Processes.share_connections(sharing)
     note = begin_task(session, task)
     began = time.perf_counter()
     try:

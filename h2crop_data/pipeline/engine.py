@@ -20,7 +20,6 @@ from typing import Literal
 
 from h2crop_data import __version__
 from h2crop_data.bounded_map import WorkerPool, as_done_of, worker_processes, worker_threads
-from h2crop_data.constants import SHARING_PROCESSES
 from h2crop_data.cube.marker import Marker
 from h2crop_data.cube.writer import StoreBuilder
 from h2crop_data.errors import ClusterError, H2cropError, StoreError, UsageError
@@ -30,6 +29,7 @@ from h2crop_data.pipeline.schedule import Schedule
 from h2crop_data.pipeline.timings import iso_time, utc_now, worker_name
 from h2crop_data.pipeline.units import work_folder
 from h2crop_data.redaction import without_secrets
+from h2crop_data.settings import Builders, Processes
 from h2crop_data.sources.readings import ReadCounts, Reading
 from h2crop_data.sources.registry import source_of
 from h2crop_data.sources.scratch import Scratch
@@ -63,17 +63,24 @@ class Workers:
 
     @classmethod
     def of(cls, given: Workers | int | None) -> Workers:
-        """Those that were given; of a number so many threads, of none one thread a core."""
-        return given if isinstance(given, Workers) else cls(given or os.cpu_count() or 1)
+        """Those that were given; of a number so many threads, of none those of the environment."""
+        return given if isinstance(given, Workers) else cls.chosen(given, False, None)
 
     @classmethod
     def chosen(cls, number: int | None, processes: bool, scheduler: str | None) -> Workers:
-        """Those that a user chose. Raises UsageError for a cluster together with workers of this machine."""
+        """Those that a user chose, else those of the environment (H2CROP_DASK, H2CROP_WORKERS), else one a core.
+
+        Raises UsageError for a cluster together with workers of this machine.
+        """
+        settings = Builders.read()
+        here = settings.workers or os.cpu_count() or 1
+        if not scheduler and number is None and not processes:
+            scheduler = settings.dask
         if not scheduler:
-            return cls(number or os.cpu_count() or 1, "processes" if processes else "threads")
+            return cls(number or here, "processes" if processes else "threads")
         if number is not None or processes:
             raise UsageError("--dask cannot be combined with --workers or --processes: the cluster has its own workers")
-        return cls(os.cpu_count() or 1, "dask", scheduler)
+        return cls(here, "dask", scheduler)
 
     def at_most(self, number: int) -> Workers:
         """As many as there are things to work on."""
@@ -305,7 +312,7 @@ def open_pool(workers: Workers, store: str, scratch: Path | None = None) -> Iter
 
 def begin_process(parent: int, workers: int) -> None:
     """What a worker process does first. parent: the builder's process. workers: how many there are."""
-    os.environ[SHARING_PROCESSES] = str(workers)
+    Processes.share_connections(workers)
     end_with_parent(parent)
 
 

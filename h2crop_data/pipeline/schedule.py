@@ -8,11 +8,10 @@ from dataclasses import dataclass, field, replace
 
 from h2crop_data.grid import Cell
 from h2crop_data.pipeline.block import BlockTask
+from h2crop_data.settings import SCRATCH_BYTES
 from h2crop_data.sources.readings import Reading
 from h2crop_data.sources.scratch import Scratch
 
-#: Bytes that parts of cells may take in the scratch folder while blocks wait for others.
-SCRATCH_BYTES = 20_000_000_000
 #: A cell in a season.
 SeasonCell = tuple[int, Cell]
 

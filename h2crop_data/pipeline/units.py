@@ -20,7 +20,7 @@ from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -31,14 +31,11 @@ from h2crop_data.bounded_map import LOOK_AGAIN, WorkerPool, allowed_by
 from h2crop_data.errors import AccountError, ClusterError, H2cropError, StoreError
 from h2crop_data.pipeline.timings import iso_time, utc_now, worker_name
 from h2crop_data.progress import Progress, silent
+from h2crop_data.settings import Folders
 from h2crop_data.sources.units import ProvisionalResult, RunUnits, Unit, UnitResult
 from h2crop_data.storage.local import LocalStorage
 from h2crop_data.storage.storage import BUILD_FOLDER, TEMPORARY, Storage, canonical_json
 
-#: Where the work folders of all stores lie, instead of beside them: an environment variable.
-WORK_VARIABLE = "H2CROP_WORK"
-#: Bytes that the results in a work folder may take.
-WORK_BYTES = 50_000_000_000
 #: Units at work at a time while a season is planned: these wait for files more than they compute. A build has as many
 #: as workers, in threads also where its blocks are built by processes.
 WORKERS = 4
@@ -55,7 +52,7 @@ class WorkFolder:
     #: Its place below `files`: empty, or ending in a slash.
     prefix: str = ""
     #: Results used longest ago are deleted beyond so many bytes, except those still needed.
-    bound: int = WORK_BYTES
+    bound: int = field(default_factory=lambda: Folders.read().work_bytes)
 
     def result(self, unit: Unit) -> Path | None:
         """The file with the result of a unit; None where there is none, or not the one its marker tells."""
@@ -141,11 +138,11 @@ class WorkFolder:
 
 def work_folder(store: str, held: Storage | None = None) -> WorkFolder:
     """The work folder of a store that is held. held: its storage; what lies in the store is written for that hold."""
-    chosen = os.environ.get(WORK_VARIABLE)
-    if not chosen and "://" not in store:
+    chosen = Folders.read().work
+    if chosen is None and "://" not in store:
         files = held if isinstance(held, LocalStorage) else LocalStorage(Path(store))
         return WorkFolder(files, f"{BUILD_FOLDER}/work/")
-    root = Path(chosen) if chosen else cache_folder() / "h2crop" / "work"
+    root = chosen or cache_folder() / "h2crop" / "work"
     files = LocalStorage(root / name_of_store(store))
     files.refuse_links(BUILD_FOLDER, TEMPORARY)
     files.remove_temporary()
@@ -153,10 +150,12 @@ def work_folder(store: str, held: Storage | None = None) -> WorkFolder:
 
 
 def scratch_folder(store: str, chosen: Path | None = None) -> Path:
-    """Where parts of cells lie while a store is built: beside the results of its units, or in a chosen folder.
+    """Where parts of cells lie while a store is built: in a folder that is chosen here, else by H2CROP_SCRATCH, else
+    beside the results of its units.
 
     It is a folder of the store's own, which is deleted at the end.
     """
+    chosen = chosen or Folders.read().scratch
     if chosen is not None:
         return chosen / f"h2crop-scratch-{name_of_store(store)}"
     work = work_folder(store)
@@ -171,7 +170,7 @@ def name_of_store(store: str) -> str:
 
 def cache_folder() -> Path:
     """Where programs keep what can be made again, by the XDG base directory specification."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return Folders.read().caches or Path.home() / ".cache"
 
 
 @contextmanager

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
-import os
 import re
 from importlib import resources
 from pathlib import Path
@@ -38,6 +37,7 @@ from h2crop_data.recipe.problems import check_years, explain, read_mapping
 from h2crop_data.recipe.section import COMPLETE, Percent, Share
 from h2crop_data.recipe.section import Neutral as Neutral
 from h2crop_data.recipe.section import Section as Section
+from h2crop_data.settings import variable_of_recipe
 
 SplitName = Literal["train", "val", "test"]
 Year = Annotated[int, Field(ge=1950, le=2100, strict=True)]
@@ -387,7 +387,7 @@ class Recipe(Section):
         """
 
         def variable(match: re.Match[str]) -> str:
-            value = os.environ.get(match[1])
+            value = variable_of_recipe(match[1])
             if value is None:
                 raise RecipeError(f"{path!r}: the environment variable {match[1]} is not set")
             return value

@@ -1,6 +1,7 @@
 """Requests to an S3 server: how long to wait, writing under a condition, and errors in words.
 
-Settings come from the AWS_* variables of the environment, which obstore reads: credentials, endpoint, region.
+Settings come from the AWS_* variables of the environment: those of its client are given to obstore, which does not look
+at them where it is given timeouts; credentials, region and more it reads by itself (settings.py).
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from obstore.exceptions import (
 from obstore.store import S3Store
 
 from h2crop_data.errors import MissingFileError, StoreError, StoreOutageError
+from h2crop_data.settings import Buckets, text_of
 
 if TYPE_CHECKING:
     from obstore.store import ClientConfig, RetryConfig, S3Config
@@ -33,10 +35,6 @@ if TYPE_CHECKING:
 Result = TypeVar("Result")
 #: What a request may raise; ValueError for names that are none.
 RequestError = (BaseError, FileNotFoundError, ValueError)
-#: Where the address of the server stands, the first that is set.
-SERVER_VARIABLES = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT")
-#: Settings whose AWS_ variables obstore does not look at where it is given timeouts.
-CLIENT_SETTINGS = ("allow_http", "allow_invalid_certificates", "proxy_url")
 #: Answers that may be another one a moment later, beside those from 500 on.
 PASSING_STATUS = {408, 409, 429}
 #: In the URL where virtual machines of Amazon get credentials; asked when the environment has none.
@@ -63,7 +61,20 @@ class Patience:
 
 def server_of_environment() -> str | None:
     """The address of the server this process uses; None for Amazon's."""
-    return next((os.environ[name] for name in SERVER_VARIABLES if name in os.environ), None)
+    return Buckets.read().server
+
+
+def client_settings() -> ClientConfig:
+    """What the environment says of connections."""
+    settings = Buckets.read()
+    found: ClientConfig = {}
+    if settings.allow_http is not None:
+        found["allow_http"] = settings.allow_http
+    if settings.allow_invalid_certificates is not None:
+        found["allow_invalid_certificates"] = settings.allow_invalid_certificates
+    if settings.proxy is not None:
+        found["proxy_url"] = text_of(settings.proxy)
+    return found
 
 
 def connect(
@@ -82,11 +93,10 @@ def connect(
         "retry_timeout": timedelta(seconds=patience.retry),
         "backoff": {"init_backoff": timedelta(seconds=0.1), "max_backoff": timedelta(seconds=10), "base": 2},
     }
-    given = {name: os.environ[f"AWS_{name}".upper()] for name in CLIENT_SETTINGS if f"AWS_{name}".upper() in os.environ}
     client: ClientConfig = {
         "connect_timeout": timedelta(seconds=patience.connect),
         "timeout": timedelta(seconds=patience.request),
-        **given,  # type: ignore[typeddict-item]
+        **client_settings(),
     }
     try:
         return S3Store(

@@ -30,9 +30,11 @@ MAY_IMPORT = {
     "published_ids": {"mgrs"},
     "plugins": {"errors"},
     # Of the catalogs the names of their providers, which are data.
-    "recipe": {"catalog", "constants", "errors", "grid", "plugins", "redaction"},
+    "recipe": {"catalog", "constants", "errors", "grid", "plugins", "redaction", "settings"},
     "progress": set(),
     "redaction": set(),
+    # What the environment says, for those who act on it; the science takes values.
+    "settings": {"constants", "errors", "redaction"},
     # Who reads takes connections, who runs workers counts them; the science knows none.
     "shared_connections": {"errors"},
     "shift": set(),
@@ -41,8 +43,8 @@ MAY_IMPORT = {
     "sentinel2": PURE,
     "enmap": PURE,
     "parcels": PURE,
-    "catalog": PURE | {"plugins", "sentinel2", "shared_connections"},
-    "storage": {"errors"},
+    "catalog": PURE | {"plugins", "sentinel2", "settings", "shared_connections"},
+    "storage": {"errors", "settings"},
     # A store knows no recipe and no sensor.
     "cube": PURE | {"splits", "storage"},
     "simulate": BASE | {"sentinel2", "parcels"},
@@ -52,13 +54,14 @@ MAY_IMPORT = {
     "published": BASE | {"cube", "storage", "parcels", "sources"},
     "sources": BASE | {"sentinel2", "enmap", "parcels", "catalog", "cube", "datasheet", "splits"},
     "validation": BASE | {"cube", "storage", "splits", "sources"},
-    "pipeline": BASE | {"parcels", "cube", "datasheet", "shared_connections", "sources", "storage", "splits"},
+    "pipeline": BASE
+    | {"parcels", "cube", "datasheet", "settings", "shared_connections", "sources", "storage", "splits"},
     "maintenance": BASE | {"cube", "parcels", "pipeline", "sources", "storage"},
     "cli": BASE
     | {"catalog", "cube", "maintenance", "parcels", "pipeline", "published", "report", "simulate", "sources"}
-    | {"storage", "training", "validation"},
+    | {"settings", "storage", "training", "validation"},
     # Steps of Prefect flows; which flows there are stands in flows/.
-    "flows": BASE | {"cube", "pipeline", "report", "storage", "validation"},
+    "flows": BASE | {"cube", "pipeline", "report", "settings", "storage", "validation"},
     "__main__": {"cli"},
     # The public face, each name loaded when it is asked for.
     "": {"cube", "errors", "maintenance", "pipeline", "recipe", "training", "validation"},

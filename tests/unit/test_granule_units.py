@@ -16,7 +16,6 @@ from hypothesis import strategies as st
 from stac_items import item_of
 
 from h2crop_data.catalog.granule_reader import GranuleReader, connections_to
-from h2crop_data.constants import SHARING_PROCESSES
 from h2crop_data.grid import Cell
 from h2crop_data.mgrs import tile_bounds
 from h2crop_data.recipe.model import Sentinel2Settings
@@ -140,9 +139,9 @@ def test_little_memory_makes_units_as_small_as_their_pieces() -> None:
 
 def test_processes_share_the_connections_to_an_archive(monkeypatch: pytest.MonkeyPatch) -> None:
     assert GranuleReader(24).connections == 24
-    monkeypatch.setenv(SHARING_PROCESSES, "16")
+    monkeypatch.setenv("H2CROP_SHARING_PROCESSES", "16")
     assert GranuleReader(24).connections == 1
-    monkeypatch.setenv(SHARING_PROCESSES, "5")
+    monkeypatch.setenv("H2CROP_SHARING_PROCESSES", "5")
     assert GranuleReader(24).connections == 4
 
 

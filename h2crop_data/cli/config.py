@@ -1,0 +1,51 @@
+"""`h2crop config`: what the environment says, where it comes from, and what is wrong with it."""
+
+from __future__ import annotations
+
+from itertools import groupby
+from typing import Annotated, Any
+
+import typer
+
+from h2crop_data.cli.console import Exit, print_json, say
+from h2crop_data.settings import VariableState, states, unknown_variables
+
+
+def config(
+    as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
+) -> None:
+    """Show the variables of the environment that h2crop and its libraries read; of secrets only whether they are set.
+
+    Exit code 1 where one is wrong, or unknown though it begins with H2CROP_.
+    """
+    found, unknown = states(), unknown_variables()
+    problems = [state.problem for state in found if state.problem]
+    problems += [f"{name} is unknown: nothing reads it; did you mean {nearest}?" for name, nearest in unknown.items()]
+    if as_json:
+        print_json({"variables": [described_state(state) for state in found], "unknown": unknown, "problems": problems})
+    else:
+        width = max(len(state.variable.name) for state in found)
+        for title, states_of_group in groupby(found, lambda state: state.variable.group):
+            say(title)
+            for state in states_of_group:
+                say(f"  {state.variable.name:{width}}  {state.value}{f' ({state.source})' if state.source else ''}")
+        for problem in problems:
+            say(f"wrong: {problem}")
+    if problems:
+        raise typer.Exit(Exit.FAILED)
+
+
+def described_state(state: VariableState) -> dict[str, Any]:
+    """A variable as JSON; `value` of a secret is `set` or `not set`."""
+    one = state.variable
+    return {
+        "name": one.name,
+        "set": one.is_set,
+        "value": state.value,
+        "source": state.source,
+        "problem": state.problem,
+        "secret": one.secret,
+        "default": one.default,
+        "read_by": one.read_by,
+        "meaning": one.text,
+    }
