@@ -255,6 +255,35 @@ class Builders(Settings):
     )
 
 
+class Estimates(Settings):
+    """What `h2crop plan` reckons with, where options do not say it."""
+
+    title = "Estimates of plans"
+
+    request_seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)] = variable(
+        "H2CROP_REQUEST_SECONDS",
+        "Seconds until an archive begins to answer a request, as `--request-seconds` of `h2crop plan`",
+        0.1,
+        expected="a number of seconds from 0",
+    )
+    megabytes_a_second: Annotated[float, Field(gt=0, allow_inf_nan=False)] = variable(
+        "H2CROP_MB_PER_SECOND",
+        "Megabytes a second that archives give all workers together, as `--mb-per-second`",
+        50.0,
+        expected="a number above 0",
+    )
+    price_hour: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = variable(
+        "H2CROP_PRICE_HOUR",
+        "Price of an hour of one worker, in any currency, as `--price-hour`",
+        expected="a number from 0",
+    )
+    price_gb: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = variable(
+        "H2CROP_PRICE_GB",
+        "Price of a gigabyte that comes from an archive, in the same currency, as `--price-gb`",
+        expected="a number from 0",
+    )
+
+
 class ArchiveAccount(Settings):
     """An account at the host of an archive."""
 
@@ -473,6 +502,7 @@ class Development(Settings):
 GROUPS: tuple[type[Settings], ...] = (
     Folders,
     Builders,
+    Estimates,
     ArchiveAccount,
     Keys,
     Buckets,

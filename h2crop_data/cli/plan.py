@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -14,6 +14,7 @@ from h2crop_data.errors import UsageError
 from h2crop_data.recipe.model import load_recipe
 
 if TYPE_CHECKING:
+    from h2crop_data.pipeline.estimate import Estimate
     from h2crop_data.pipeline.plan import SeasonPlan
 
 
@@ -31,6 +32,37 @@ app = typer.Typer(
     cls=PlanGroup, no_args_is_help=True, help="Plan a build (`h2crop plan RECIPE --out PLAN`), or show a plan."
 )
 
+#: What an estimate is made for, of both commands.
+WorkersOption = Annotated[
+    list[int] | None,
+    typer.Option(
+        "--workers",
+        min=1,
+        help="Say hours for so many workers, a core each; may be repeated (default: 1, and all).",
+    ),
+]
+RequestOption = Annotated[
+    float | None,
+    typer.Option(
+        "--request-seconds",
+        min=0,
+        help="Until an archive answers (default: H2CROP_REQUEST_SECONDS, else 0.1).",
+    ),
+]
+SpeedOption = Annotated[
+    float | None,
+    typer.Option(
+        "--mb-per-second", min=0.001, help="From archives to all workers (default: H2CROP_MB_PER_SECOND, else 50)."
+    ),
+]
+PriceHourOption = Annotated[
+    float | None, typer.Option("--price-hour", min=0, help="Of one worker (default: H2CROP_PRICE_HOUR, else none).")
+]
+PriceOption = Annotated[
+    float | None,
+    typer.Option("--price-gb", min=0, help="Of a gigabyte from an archive (default: H2CROP_PRICE_GB, else none)."),
+]
+
 
 @app.command()
 def make(
@@ -44,6 +76,11 @@ def make(
         Literal["report", "rebuild"],
         typer.Option(help="With --extend: list blocks with other inputs today, or plan their samples anew."),
     ] = "report",
+    workers: WorkersOption = None,
+    request_seconds: RequestOption = None,
+    mb_per_second: SpeedOption = None,
+    price_hour: PriceHourOption = None,
+    price_gb: PriceOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
 ) -> None:
     """Search the catalogs, choose scenes, cells and parcels, pin them, and show counts, bytes and time."""
@@ -77,7 +114,8 @@ def make(
     if out:
         for plan in plans:
             save_plan(plan, out)
-    show_plans(plans, as_json, notes)
+    reckoning = Reckoning(workers, request_seconds, mb_per_second, price_hour, price_gb)
+    show_plans(plans, as_json, notes, reckoning)
     if out and plans and not as_json:
         console.print(f"plan in {out}; build it with: h2crop build {out} --out {extend or 'STORE'}")
 
@@ -85,20 +123,48 @@ def make(
 @app.command()
 def show(
     plan: Annotated[Path, typer.Argument(help="Folder of a plan.")],
+    workers: WorkersOption = None,
+    request_seconds: RequestOption = None,
+    mb_per_second: SpeedOption = None,
+    price_hour: PriceHourOption = None,
+    price_gb: PriceOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
 ) -> None:
     """Show what a plan holds."""
     from h2crop_data.pipeline.plan import load_plans
 
-    show_plans(load_plans(plan), as_json, [])
+    reckoning = Reckoning(workers, request_seconds, mb_per_second, price_hour, price_gb)
+    show_plans(load_plans(plan), as_json, [], reckoning)
 
 
-def show_plans(plans: list[SeasonPlan], as_json: bool, notes: list[str]) -> None:
+@dataclass(frozen=True)
+class Reckoning:
+    """What estimates are made with; None for what the environment says."""
+
+    workers: list[int] | None
+    request_seconds: float | None
+    mb_per_second: float | None
+    price_hour: float | None
+    price_gb: float | None
+
+    def of(self, plan: SeasonPlan) -> Estimate:
+        """What a plan amounts to."""
+        from h2crop_data.pipeline.engine import Workers
+        from h2crop_data.pipeline.estimate import estimate, known_line, known_prices
+
+        return estimate(
+            plan,
+            self.workers or (1, Workers.of(None).number),
+            known_line(self.request_seconds, self.mb_per_second),
+            known_prices(self.price_hour, self.price_gb),
+        )
+
+
+def show_plans(plans: list[SeasonPlan], as_json: bool, notes: list[str], reckoning: Reckoning) -> None:
     """Counts, bytes and time of the seasons of a plan, and what else is to be known."""
-    from h2crop_data.pipeline.estimate import estimate
     from h2crop_data.pipeline.source_facts import explain_sources
 
-    summaries = [estimate(plan) for plan in plans]
+    summaries = [reckoning.of(plan) for plan in plans]
     if as_json:
         found = {str(plan.season): asdict(summary) for plan, summary in zip(plans, summaries, strict=True)}
         print_json({**found, "notes": notes} if notes else found)
@@ -115,8 +181,8 @@ def show_plans(plans: list[SeasonPlan], as_json: bool, notes: list[str]) -> None
             amount = f"{read.mask_dates:,} date(s) of processing tiles, at most {megabytes(read.mask_bytes)}"
             shifts = getattr(plan.recipe.sentinel2, "alignment", "none") != "none"
             name = "masks and shifts" if shifts else "cloud masks"
-            rows.append([name, f"{amount}, about {duration(read.mask_seconds)} of one worker"])
-        rows.append(["time", f"about {duration(summary.seconds)} of one worker"])
+            rows.append([name, amount])
+        rows += rows_of_build(summary)
         print_table(f"season {plan.season}", ["what", "how much"], rows)
         for reason, count in summary.left_out.items():
             console.print(f"  left out {count} scene(s): {reason}", markup=False, soft_wrap=True)
@@ -129,3 +195,18 @@ def show_plans(plans: list[SeasonPlan], as_json: bool, notes: list[str]) -> None
             console.print(f"  {line}", markup=False, soft_wrap=True)
     for note in notes:
         console.print(f"  {note}", markup=False, soft_wrap=True)
+
+
+def rows_of_build(summary: Estimate) -> list[list[str]]:
+    """What a build reads, writes and takes."""
+    asked = f", {megabytes(summary.remote_bytes)} of them in {summary.requests:,} requests" if summary.requests else ""
+    rows = [
+        ["to read in all", f"about {megabytes(summary.bytes_to_read)}{asked}"],
+        ["to write", f"about {megabytes(summary.bytes_to_write)}"],
+        ["work folder, at most", megabytes(summary.work_bytes)],
+        ["scratch folder, at most", megabytes(summary.scratch_bytes)],
+    ]
+    for number, found in summary.on_workers.items():
+        cost = "" if found.cost is None else f", cost {found.cost:,.2f}"
+        rows.append([f"time on {number} worker(s)", f"about {duration(3600 * found.hours)}{cost}"])
+    return rows

@@ -15,21 +15,31 @@ from h2crop_data.pipeline.plan import SeasonPlan
 from h2crop_data.validation.findings import Finding
 
 
-def plan_rows(plans: Sequence[SeasonPlan], pending: Collection[tuple[int, int]]) -> list[dict[str, Any]]:
+def plan_rows(
+    plans: Sequence[SeasonPlan], pending: Collection[tuple[int, int]], workers: int = 1
+) -> list[dict[str, Any]]:
     """A row for each figure of what is to be built, a column for each part of a season that has blocks to build.
 
-    pending: season and number of these blocks.
+    pending: season and number of these blocks. workers: those of this run; hours and bytes are of all blocks of a part.
     """
     columns: dict[str, dict[str, Any]] = {}
     for plan in plans:
         missing = sum((plan.season, block) in pending for block in plan.blocks["block"])
         if missing:
-            summary = estimate(plan)
+            summary = estimate(plan, [workers])
+            on_workers = summary.on_workers[str(workers)]
             columns[plan.part] = {
                 "blocks to build": missing,
                 **{name.replace("_", " "): count for name, count in summary.counts.items()},
                 "gigabytes, about": round(summary.bytes / 1e9, 3),
+                "gigabytes to read, about": round(summary.bytes_to_read / 1e9, 3),
+                "requests to archives, about": summary.requests,
+                "gigabytes of work and scratch folders, at most": round(
+                    (summary.work_bytes + summary.scratch_bytes) / 1e9, 3
+                ),
                 "hours of one worker, about": round(summary.seconds / 3600, 2),
+                **({f"hours of {workers} workers, about": round(on_workers.hours, 2)} if workers > 1 else {}),
+                **({} if on_workers.cost is None else {"cost, about": round(on_workers.cost, 2)}),
                 "scenes left out": sum(summary.left_out.values()),
             }
     figures = dict.fromkeys(name for column in columns.values() for name in column)

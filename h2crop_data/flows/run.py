@@ -207,7 +207,9 @@ def build_plans(
     """Build what plans have left to build. Raises BuildError where blocks failed."""
     with BlockRun(builder, plans, workers, progress=notes.progress, notes=notes) as run:
         batches = run.batches(settings.batch_size(run.missing))
-        show_pending(watcher.artifacts, plans, {block for batch in batches for block in batch})
+        pending = {block for batch in batches for block in batch}
+        # How many workers a cluster has, it says when they are called.
+        show_pending(watcher.artifacts, plans, pending, 1 if workers.kind == "dask" else workers.number)
         return build_blocks_of(run, batches, settings.retry_seconds, steps, watcher)
 
 
@@ -276,11 +278,13 @@ def new_in_plans(plans: Sequence[SeasonPlan], known: Collection[str]) -> tuple[d
     return samples, rebuilt
 
 
-def show_pending(artifacts: Artifacts, plans: Sequence[SeasonPlan], pending: Collection[SeasonBlock]) -> None:
-    """Show what is to be built, and where."""
+def show_pending(
+    artifacts: Artifacts, plans: Sequence[SeasonPlan], pending: Collection[SeasonBlock], workers: int
+) -> None:
+    """Show what is to be built, and where. workers: how many build."""
     if not pending:
         return
-    artifacts.show_table("plan", contents.plan_rows(plans, pending), "What this run has to build.")
+    artifacts.show_table("plan", contents.plan_rows(plans, pending, workers), "What this run has to build.")
     cells = pd.concat([plan.samples[["cell", "split", "geometry"]] for plan in plans])
     artifacts.show_picture("cells", draw_cells(cells), contents.cells_text(cells))
 

@@ -3,23 +3,62 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from h2crop_data.pipeline.plan import SeasonPlan, row_dictionaries
-from h2crop_data.pipeline.planning import PlannedBlocks
+from h2crop_data.grid import home_tile
+from h2crop_data.pipeline.plan import SeasonPlan
+from h2crop_data.pipeline.planning import PlannedBlocks, units_of_blocks
 from h2crop_data.pipeline.source_facts import source_facts, without_figures
+from h2crop_data.settings import Estimates, Folders
 from h2crop_data.sources.readings import ToRead
 from h2crop_data.sources.registry import sources_of, used_sources
 from h2crop_data.sources.scenes import SceneDecision
+from h2crop_data.sources.source import PlannedBlock
+from h2crop_data.sources.units import Unit
+from h2crop_data.sources.work import Line, Step, Work
 
 #: Stored over raw bytes of full-size cells, as measured (docs/benchmarks.md); cloudy years are smaller.
 COMPRESSION = {"lz4": 0.66, "zstd": 0.58}
-#: Seconds a megabyte of raw output for composites, resampling, labels and compression.
-SECONDS_A_MEGABYTE = 0.02
+#: Seconds of a core for a megabyte of raw output: assembling, labels, statistics, compression, hashes. These and the
+#: next were measured with those of sources/sentinel2/work.py.
+SECONDS_A_MEGABYTE = 0.008
+#: Seconds of a core to look where the images of a cell lie against its parcels.
+SECONDS_A_FRAME = 0.18
+#: Seconds before and after all blocks that nobody shares: for a build, and for each scene in its tables.
+SECONDS_OF_BUILD, SECONDS_A_SCENE = 1.0, 0.02
+
+
+@dataclass(frozen=True)
+class Prices:
+    """What a worker costs an hour, and a gigabyte that comes from a server, in any currency; None where nobody says."""
+
+    hour: float | None = None
+    gigabyte: float | None = None
+
+
+def known_line(request_seconds: float | None = None, megabytes_a_second: float | None = None) -> Line:
+    """The way to archives as it is given, else as the environment says."""
+    settings = Estimates.read()
+    seconds = settings.request_seconds if request_seconds is None else request_seconds
+    return Line(seconds, (megabytes_a_second or settings.megabytes_a_second) * 1e6)
+
+
+def known_prices(hour: float | None = None, gigabyte: float | None = None) -> Prices:
+    """Prices as they are given, else as the environment says."""
+    settings = Estimates.read()
+    return Prices(settings.price_hour if hour is None else hour, settings.price_gb if gigabyte is None else gigabyte)
+
+
+@dataclass(frozen=True)
+class OnWorkers:
+    """What so many workers make of a plan, about. cost: by the prices that were given, else None."""
+
+    hours: float
+    cost: float | None
 
 
 @dataclass(frozen=True)
@@ -31,6 +70,10 @@ class Estimate:
     it less). seconds: of one worker, roughly. left_out: reason -> scenes. months_without_scenes: 1..12.
     split_problems: in words, what the split does not meet. sources: what was read (`source_facts`). catalogs: scenes
     used of each (`scenes_of_catalogs`).
+
+    Of the build after the plan, about: bytes_to_read of all files, of which remote_bytes come from servers by so many
+    requests; bytes_to_write into store, work folder and scratch folder; work_bytes, scratch_bytes: disk for the last
+    two, at most. cpu_seconds: of one core by step. on_workers: by their number.
     """
 
     counts: dict[str, int]
@@ -43,19 +86,32 @@ class Estimate:
     split_problems: list[str]
     sources: dict[str, Any]
     catalogs: dict[str, int]
+    bytes_to_read: int = 0
+    remote_bytes: int = 0
+    requests: int = 0
+    bytes_to_write: int = 0
+    work_bytes: int = 0
+    scratch_bytes: int = 0
+    cpu_seconds: dict[str, float] = field(default_factory=dict)
+    on_workers: dict[str, OnWorkers] = field(default_factory=dict)
 
 
-def estimate(plan: SeasonPlan) -> Estimate:
-    """What a plan amounts to."""
+def estimate(
+    plan: SeasonPlan, workers: Collection[int] = (), line: Line | None = None, prices: Prices | None = None
+) -> Estimate:
+    """What a plan amounts to.
+
+    workers: numbers of them to say hours for. line, prices: by default those of the environment.
+    """
+    line, prices = line or known_line(), prices or known_prices()
     raw = sum(int(np.prod(spec.sample_shape)) * spec.dtype.itemsize for spec in plan.layout.arrays().values()) * len(
         plan.samples
     )
-    blocks = row_dictionaries(plan.blocks)
+    size = int(raw * COMPRESSION[plan.recipe.store.codec])
     planned = list(PlannedBlocks(plan))
-    to_read, reads = ToRead(), 0.0
-    for source, settings in used_sources(plan.recipe):
-        reads += source.seconds_to_read(settings, plan.pinned[source.name], blocks)
-        to_read += source.to_read(settings, plan.pinned[source.name], planned)
+    to_read = ToRead()
+    for source, of_source in used_sources(plan.recipe):
+        to_read += source.to_read(of_source, plan.pinned[source.name], planned)
     splits = plan.samples["split"].value_counts()
     counts = {
         "samples": len(plan.samples),
@@ -67,17 +123,93 @@ def estimate(plan: SeasonPlan) -> Estimate:
         counts |= source.counts(plan.pinned[source.name])
     # Reasons carry the figures of each scene; without them they can be counted.
     reasons = Counter(without_figures(one.reason) for one in plan.scenes if not one.taken)
+    steps = steps_of(plan, planned, raw)
+    alone = SECONDS_OF_BUILD + SECONDS_A_SCENE * sum(one.taken for one in plan.scenes)
+    remote = sum(step.remote_bytes for step in steps)
+    kept = sum(task.written for step in steps for task in step.tasks)
+    scratch = scratch_bytes(plan, planned)
     return Estimate(
         counts=counts,
         raw_bytes=raw,
-        bytes=int(raw * COMPRESSION[plan.recipe.store.codec]),
+        bytes=size,
         to_read=to_read,
-        seconds=reads + to_read.seconds + to_read.mask_seconds + raw / 1e6 * SECONDS_A_MEGABYTE,
+        seconds=seconds_on(steps, 1, line, alone),
         left_out=dict(reasons.most_common()),
         months_without_scenes=empty_months(plan),
         split_problems=plan.split_problems,
         sources=source_facts(plan),
         catalogs=scenes_of_catalogs(plan.scenes),
+        bytes_to_read=sum(step.bytes for step in steps),
+        remote_bytes=remote,
+        requests=sum(step.requests for step in steps),
+        bytes_to_write=size + kept + scratch,
+        work_bytes=min(kept, Folders.read().work_bytes),
+        scratch_bytes=min(scratch, Folders.read().scratch_bytes),
+        cpu_seconds={step.name: round(step.cpu, 4) for step in steps},
+        on_workers={
+            str(number): on_workers(seconds_on(steps, number, line, alone), number, remote, prices)
+            for number in sorted(set(workers))
+        },
+    )
+
+
+def seconds_on(steps: Sequence[Step], workers: int, line: Line, alone: float) -> float:
+    """How long a build takes: its steps one after the other, and what nobody shares."""
+    return alone + sum(step.seconds(workers, line) for step in steps)
+
+
+def on_workers(seconds: float, workers: int, remote_bytes: int, prices: Prices) -> OnWorkers:
+    """Hours and cost of so many workers. Nothing is charged where no price is given."""
+    hours = seconds / 3600
+    costs = [workers * hours * prices.hour] if prices.hour is not None else []
+    costs += [remote_bytes / 1e9 * prices.gigabyte] if prices.gigabyte is not None else []
+    return OnWorkers(round(hours, 4), round(sum(costs), 4) if costs else None)
+
+
+def steps_of(plan: SeasonPlan, planned: Sequence[PlannedBlock], raw_bytes: int) -> list[Step]:
+    """The steps of a build in the order in which they run: units of work, readings, blocks, frames."""
+    used = used_sources(plan.recipe)
+    units: dict[tuple[str, str], Unit] = {}
+    for source, _ in used:
+        for of_block in units_of_blocks(plan, source, planned):
+            for unit in of_block:
+                note_unit(unit, units)
+    by_depth: dict[tuple[int, str], list[Work]] = defaultdict(list)
+    for unit in units.values():
+        if unit.work is not None:
+            by_depth[depth_of(unit), unit.step].append(unit.work())
+    steps = [Step.of(name, tasks) for (_, name), tasks in sorted(by_depth.items(), key=lambda item: item[0])]
+    steps += [
+        Step.of(f"read {source.name}", source.reading_work(settings, plan.pinned[source.name], planned))
+        for source, settings in used
+    ]
+    seconds = raw_bytes / 1e6 * SECONDS_A_MEGABYTE / max(1, len(planned))
+    steps.append(Step.of("blocks", [Work(cpu=seconds) for _ in planned]))
+    if any(source.matched_bands(settings) is not None for source, settings in used):
+        cells = Counter(home_tile(cell) for cell in {cell for block in planned for cell in block.cells})
+        steps.append(Step.of("frames", [Work(cpu=SECONDS_A_FRAME * count) for _, count in sorted(cells.items())]))
+    return [step for step in steps if step.tasks]
+
+
+def note_unit(unit: Unit, known: dict[tuple[str, str], Unit]) -> None:
+    """Note a unit and all it needs, once, by what they are called: to hash them takes longer."""
+    if (unit.step, unit.name) not in known:
+        known[unit.step, unit.name] = unit
+        for need in unit.needs:
+            note_unit(need, known)
+
+
+def depth_of(unit: Unit) -> int:
+    """How many units have to run before it, one after the other."""
+    return 1 + max((depth_of(need) for need in unit.needs), default=-1)
+
+
+def scratch_bytes(plan: SeasonPlan, planned: Sequence[PlannedBlock]) -> int:
+    """Bytes of the parts of cells that pass through the scratch folder."""
+    return sum(
+        reading.bytes
+        for source, settings in used_sources(plan.recipe)
+        for reading in source.readings(settings, plan.pinned[source.name], planned)
     )
 
 

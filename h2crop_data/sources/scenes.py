@@ -17,7 +17,7 @@ from shapely.geometry import shape
 from shapely.geometry.base import BaseGeometry
 
 from h2crop_data.bounded_map import in_order
-from h2crop_data.catalog.access import is_remote, try_file
+from h2crop_data.catalog.access import try_file
 from h2crop_data.catalog.acquisitions import catalogs_before
 from h2crop_data.catalog.inventory import items_from_parquet, items_to_parquet
 from h2crop_data.catalog.item_facts import baseline
@@ -27,8 +27,6 @@ from h2crop_data.errors import ReadError, SceneError
 from h2crop_data.progress import Progress, silent
 from h2crop_data.sources.changes import ChangeKind, InputChange
 
-#: Seconds to open and read one asset over one block: from a local disk, and from an object store, one after the other.
-SECONDS_A_READ = {False: 0.003, True: 0.35}
 #: Files that could not be read are tried so many at a time.
 FILES_TRIED = 8
 
@@ -43,12 +41,6 @@ class PinnedItems:
     def by_id(self) -> dict[str, pystac.Item]:
         """The items by id."""
         return {item.id: item for item in self.items}
-
-    @property
-    def seconds_a_read(self) -> float:
-        """About how long it takes to read one file over one block."""
-        remote = any(is_remote(asset.href) for item in self.items[:1] for asset in item.assets.values())
-        return SECONDS_A_READ[remote]
 
     def files(self, name: str) -> dict[str, bytes]:
         """What a plan keeps of them; no file where there are none."""

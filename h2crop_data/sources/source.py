@@ -43,6 +43,7 @@ from h2crop_data.sources.scenes import SceneDecision
 from h2crop_data.sources.scratch import Scratch
 from h2crop_data.sources.timing import Stopwatch
 from h2crop_data.sources.units import Results, RunUnits, Unit
+from h2crop_data.sources.work import Work
 from h2crop_data.splits.lists import ListedPatch
 from h2crop_data.splits.squares import Square
 
@@ -431,6 +432,12 @@ class Source(ABC):
     def to_read(self, settings: Any, pinned: Any, blocks: Sequence[PlannedBlock]) -> ToRead:
         """What its readings for some blocks amount to."""
         return ToRead()
+
+    def reading_work(self, settings: Any, pinned: Any, blocks: Sequence[PlannedBlock]) -> list[Work]:
+        """What each of its readings for some blocks takes, in their order; in one piece where a source says no more."""
+        read = self.to_read(settings, pinned, blocks)
+        seconds = self.seconds_to_read(settings, pinned, [block.row for block in blocks]) + read.seconds
+        return [Work(cpu=seconds / len(blocks), bytes=read.bytes // len(blocks)) for _ in blocks if seconds]
 
     def dates(self, settings: Any, pinned: Any) -> dict[str, list[dict[str, Any]]]:
         """Rows of the table of dates by their digest, one entry for each unit of work whose result it was given."""

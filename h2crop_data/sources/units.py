@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from h2crop_data.errors import H2cropError
+from h2crop_data.sources.work import Work
 
 #: `scene`: one scene, whatever is built of it. `tile`: a processing tile (`grid.py`) with all its dates. `scene against
 #: tiles`: a scene compared with what tiles under it gave.
@@ -46,6 +47,8 @@ class Unit:
     #: What tells that its files were replaced although the inputs are called as before, as plain data; not in its id: a
     #: result that was kept with another stamp is computed again.
     stamp: Any = field(default=None, compare=False)
+    #: What it takes, about, for estimates; None where nobody says.
+    work: Callable[[], Work] | None = field(default=None, compare=False, repr=False)
 
     @cached_property
     def id(self) -> str:

@@ -163,6 +163,7 @@ def test_the_pipeline_knows_sources_by_their_protocol_only(path: Path) -> None:
     assert not {name for name in constants if isinstance(name, str)} & SENSORS
     assert not settings & SENSORS
     own = {"source", "registry", "changes", "scenes", "units", "readings", "scratch", "timing", "formats", "describe"}
+    own |= {"work"}
     assert {name.split(".")[2] for name in imports_of(path) if name.startswith("h2crop_data.sources.")} <= own
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 from datetime import UTC, datetime
-from typing import Any, Literal
+from typing import Any
 
 import cv2
 import numpy as np
@@ -27,12 +27,9 @@ from h2crop_data.enmap.product import Angles, Band
 from h2crop_data.enmap.shadows import find_shadows, satellite_azimuths, usual_reflectance
 from h2crop_data.errors import SceneError
 from h2crop_data.grid import LONLAT, geobox, transformer
-from h2crop_data.recipe.enmap import EnmapSettings
 from h2crop_data.report.layers import FLAG_COLOURS, OWN_COLOURS, flag_map, land_kinds, own_alone, with_own_mask
 from h2crop_data.sources.enmap.columns import mask_columns
 from h2crop_data.sources.enmap.masks import suns_of
-from h2crop_data.sources.enmap.scene import EnmapScenes
-from h2crop_data.sources.enmap.source import Enmap
 
 #: Reflectance at MASK_WAVELENGTHS: 443, 490, 560, 665, 865, 1610, 2200 nm. Vegetation, soil, water, concrete and snow
 #: as spectral libraries have them, rounded; cloud as clouds.py says of L2A.
@@ -358,12 +355,3 @@ def test_mean_spectra_leave_out_what_our_mask_hides() -> None:
     for kind in kinds:
         assert by_layers[kind].all(axis=1).tolist() == [False, True, True, True, True, True]
         assert by_both[kind].any(axis=1).tolist() == [False, False, False, True, True, True]
-
-
-@pytest.mark.parametrize("mode", ["none", "report", "apply"])
-def test_what_the_mask_reads_is_part_of_the_estimate(mode: Literal["none", "report", "apply"]) -> None:
-    """A scene has an image and seven layers, and its image is read a second time for the mask."""
-    scenes = EnmapScenes([pystac.Item("a", None, None, datetime(2022, 7, 24, tzinfo=UTC), {})])
-    blocks = [{"scene": name} for name in ("a", "a", "b")]
-    seconds = Enmap().seconds_to_read(EnmapSettings(catalog="x", mask=mode), scenes, blocks)
-    assert seconds == pytest.approx(2 * (8 if mode == "none" else 9) * scenes.seconds_a_read)

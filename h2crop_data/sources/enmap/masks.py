@@ -24,6 +24,7 @@ from h2crop_data.grid import LONLAT, meridian_convergence, transformer
 from h2crop_data.sentinel2.sun import sun_angles
 from h2crop_data.sources.enmap.mask_result import MaskFacts, mask_archive
 from h2crop_data.sources.enmap.scene import image_of, metadata_of
+from h2crop_data.sources.enmap.work import own_mask_work
 from h2crop_data.sources.scenes import kept_identity
 from h2crop_data.sources.units import Unit
 
@@ -46,6 +47,7 @@ def own_mask_unit(item: pystac.Item) -> Unit:
         settings={},
         compute=partial(mask_scene, item),
         stamp=stamp if any(value is not None for value in stamp.values()) else None,
+        work=partial(own_mask_work, item),
     )
 
 

@@ -42,6 +42,7 @@ from h2crop_data.sources.enmap.format import (
 )
 from h2crop_data.sources.enmap.layers import read_flags
 from h2crop_data.sources.enmap.scene import image_of, metadata_of
+from h2crop_data.sources.enmap.work import match_work
 from h2crop_data.sources.scenes import kept_identity
 from h2crop_data.sources.units import ProvisionalResult, Unit
 
@@ -85,6 +86,7 @@ def match_unit(item: pystac.Item, tiles: Sequence[ProcessingTile], references: S
         compute=partial(match_scene, MatchTask(item, tuple(tiles))),
         needs=needs,
         stamp=[stamp, stamps] if any(value is not None for value in [*stamp.values(), *stamps]) else None,
+        work=partial(match_work, item),
     )
 
 

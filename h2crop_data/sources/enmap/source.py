@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar
 
@@ -13,6 +13,7 @@ import pystac
 from h2crop_data.catalog.access import raster_geobox
 from h2crop_data.catalog.item_facts import enmap_scene
 from h2crop_data.catalog.items import acquired
+from h2crop_data.constants import COARSE
 from h2crop_data.cube.schema import SourceFormat
 from h2crop_data.errors import H2cropError, MissingFileError, SceneError
 from h2crop_data.grid import Cell, ProcessingTile, tiles_of
@@ -50,6 +51,7 @@ from h2crop_data.sources.enmap.scene import (
 )
 from h2crop_data.sources.enmap.select import choose_enmap
 from h2crop_data.sources.enmap.words import EnmapWords
+from h2crop_data.sources.enmap.work import cells_work
 from h2crop_data.sources.readings import ReadCounts, Reading
 from h2crop_data.sources.scenes import SceneDecision, item_changes, item_identity, read_items
 from h2crop_data.sources.scratch import Scratch
@@ -66,10 +68,9 @@ from h2crop_data.sources.source import (
 )
 from h2crop_data.sources.timing import Stopwatch
 from h2crop_data.sources.units import Results, Unit, UnitResult
+from h2crop_data.sources.work import Work
 from h2crop_data.splits.lists import ListedPatch, patch_outline, published_patch
 
-#: Files read of a scene: image and quality layers; and its image again where its own mask is made.
-FILES_A_SCENE, FILES_OF_MASK = 8, 1
 #: The file of a plan with the facts of its scenes.
 FACTS = "enmap-facts.parquet"
 
@@ -219,11 +220,15 @@ class Enmap(Source):
     def counts(self, pinned: EnmapScenes) -> dict[str, int]:
         return {"enmap_scenes": len(pinned.items)}
 
-    def seconds_to_read(
-        self, settings: EnmapSettings, pinned: EnmapScenes, blocks: Collection[Mapping[str, Any]]
-    ) -> float:
-        files = FILES_A_SCENE + (FILES_OF_MASK if settings.mask != "none" else 0)
-        return len({block["scene"] for block in blocks}) * files * pinned.seconds_a_read
+    def reading_work(self, settings: EnmapSettings, pinned: EnmapScenes, blocks: Sequence[PlannedBlock]) -> list[Work]:
+        cells: dict[str, list[Cell]] = defaultdict(list)
+        for block in blocks:
+            cells[block.scene] += block.cells
+        return [
+            cells_work(pinned.by_id[scene], len(of_scene), (of_scene[0].size // COARSE) ** 2)
+            for scene, of_scene in cells.items()
+            if scene in pinned.by_id
+        ]
 
     def readings(self, settings: EnmapSettings, pinned: EnmapScenes, blocks: Sequence[PlannedBlock]) -> list[Reading]:
         cells: dict[str, list[Cell]] = defaultdict(list)

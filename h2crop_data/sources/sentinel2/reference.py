@@ -44,6 +44,7 @@ from h2crop_data.sources.sentinel2.alignment import DECISION, ONLY_REPORTED, Ali
 from h2crop_data.sources.sentinel2.mask_file import TileMasks
 from h2crop_data.sources.sentinel2.shifted_reading import read_shifted
 from h2crop_data.sources.sentinel2.tile_reading import TileTask
+from h2crop_data.sources.sentinel2.work import reference_work
 from h2crop_data.sources.units import ProvisionalResult, Unit
 
 #: Raised whenever the same dates and masks give another picture.
@@ -80,6 +81,7 @@ def reference_unit(task: TileTask, masks: Unit, moment: datetime) -> Unit:
         compute=partial(make_reference, ReferenceTask(task, noon(moment), alignment)),
         needs=(masks,),
         stamp=[stamps, masks.stamp] if masks.stamp or any(stamp for one in stamps for stamp in one) else None,
+        work=partial(reference_work, task),
     )
 
 

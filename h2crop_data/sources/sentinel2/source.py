@@ -51,6 +51,7 @@ from h2crop_data.sources.sentinel2.tile_unit import (
 )
 from h2crop_data.sources.sentinel2.to_read import masks_to_read, sentinel2_to_read
 from h2crop_data.sources.sentinel2.words import Sentinel2Words
+from h2crop_data.sources.sentinel2.work import composite_work
 from h2crop_data.sources.source import (
     BlockGround,
     BlockInputs,
@@ -65,6 +66,7 @@ from h2crop_data.sources.source import (
 )
 from h2crop_data.sources.timing import Stopwatch
 from h2crop_data.sources.units import Results, Unit, UnitResult
+from h2crop_data.sources.work import Work
 
 #: The file of a plan with its L1C scenes.
 L1C_FILE = "sentinel2-l1c"
@@ -162,6 +164,11 @@ class Sentinel2(Source):
         season = blocks[0].season if blocks else 0
         masked = tile_tasks(settings, pinned, tiles_under(blocks), season)
         return sentinel2_to_read(self.readings_of_blocks(settings, pinned, blocks)) + masks_to_read(masked)
+
+    def reading_work(
+        self, settings: Sentinel2Settings, pinned: Sentinel2Scenes, blocks: Sequence[PlannedBlock]
+    ) -> list[Work]:
+        return list(map(composite_work, self.readings_of_blocks(settings, pinned, blocks)))
 
     def units(
         self, settings: Sentinel2Settings, pinned: Sentinel2Scenes, blocks: Sequence[PlannedBlock]

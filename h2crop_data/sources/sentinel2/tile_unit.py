@@ -23,6 +23,7 @@ from h2crop_data.sources.sentinel2.granules import expected_grid, home_of
 from h2crop_data.sources.sentinel2.looks import CellLook, months_of
 from h2crop_data.sources.sentinel2.select import Sentinel2Scenes
 from h2crop_data.sources.sentinel2.tile_reading import TileTask, make_masks
+from h2crop_data.sources.sentinel2.work import tile_mask_work
 from h2crop_data.sources.units import Unit
 
 #: Raised whenever the same scenes and settings give other masks.
@@ -123,6 +124,7 @@ def mask_unit(task: TileTask, season: int) -> Unit:
         settings=settings_of_masks(settings),
         compute=partial(make_masks, task),
         stamp=stamps if any(stamp is not None for of_item in stamps for stamp in of_item) else None,
+        work=partial(tile_mask_work, task),
     )
 
 

@@ -12,16 +12,14 @@ from h2crop_data.catalog.item_facts import sentinel2_asset
 from h2crop_data.constants import FINE_BANDS
 from h2crop_data.sentinel2.clouds import MASK_PIXEL
 from h2crop_data.sources.readings import ToRead
-from h2crop_data.sources.scenes import SECONDS_A_READ
 from h2crop_data.sources.sentinel2.detectors import CLASSIFICATION, l1c_bands, l2a_bands
 from h2crop_data.sources.sentinel2.readings import Box, Sentinel2Reading
 from h2crop_data.sources.sentinel2.tile_reading import SIDE_WITH_MARGIN, TileTask
 from h2crop_data.sources.sentinel2.unit import common, ground_of, pieces_of
+from h2crop_data.sources.work import OPENING
 
 #: Bytes of a pixel in files, as measured: numbers of 16 bits, and classes.
 BAND_BYTES, CLASS_BYTES = 1.33, 0.1
-#: Requests that open a file, before those for its tiles.
-OPENING = 2
 #: Seconds of a core for a tile of 1024 x 1024 pixels: decoding it, and its part of the composites.
 SECONDS_A_TILE = 0.012
 #: Internal tiles of a file under a processing tile with its margin, about.
@@ -29,7 +27,7 @@ TILES_OF_FILE = 6
 #: Pixel size in metres of bands that do not have 20 m.
 PIXEL_OF = dict.fromkeys(FINE_BANDS, 10) | dict.fromkeys(("B01", "B09", "B10"), 60)
 #: Seconds to wait for an answer, and bytes a second of one worker, where files are remote.
-SECONDS_A_REQUEST, BYTES_A_SECOND = SECONDS_A_READ[True], 50e6
+SECONDS_A_REQUEST, BYTES_A_SECOND = 0.35, 50e6
 TILE_SIDE = 1024
 TILE_PIXELS = TILE_SIDE**2
 #: Seconds of a core that a date over a processing tile takes: by the rules, and by detector (others: the last), as
@@ -102,9 +100,7 @@ def unit_to_read(reading: Sentinel2Reading) -> ToRead:
     """What one reading amounts to."""
     bands = reading.settings.bands
     fine = sum(band in FINE_BANDS for band in bands)
-    boxes = [part.box for part in reading.parts]
-    ground = ground_of(reading)
-    tiles = [piece for piece in whole_pieces(reading.grid.piece, ground) if any(common(box, piece) for box in boxes)]
+    tiles = pieces_with_cells(reading)
     # A datatake counts once, however many other granules some cells may also be seen by.
     asked = {look.items[0] for part in reading.parts for look in part.looks}
     fine_pixels = sum(area(tile) for tile in tiles)
@@ -124,6 +120,16 @@ def unit_to_read(reading: Sentinel2Reading) -> ToRead:
     if remote:
         seconds += requests * SECONDS_A_REQUEST / reading.settings.connections + size / BYTES_A_SECOND
     return ToRead(round(count * a_look["tiles"]), size, requests, seconds)
+
+
+def pieces_with_cells(reading: Sentinel2Reading) -> list[Box]:
+    """The whole pieces of a reading that some cell lies in."""
+    boxes = [part.box for part in reading.parts]
+    return [
+        piece
+        for piece in whole_pieces(reading.grid.piece, ground_of(reading))
+        if any(common(box, piece) for box in boxes)
+    ]
 
 
 def whole_pieces(piece: tuple[int, int], ground: Box) -> list[Box]:
