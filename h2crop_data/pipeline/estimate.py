@@ -19,7 +19,7 @@ from h2crop_data.sources.registry import sources_of, used_sources
 from h2crop_data.sources.scenes import SceneDecision
 from h2crop_data.sources.source import PlannedBlock
 from h2crop_data.sources.units import Unit
-from h2crop_data.sources.work import Line, Step, Work
+from h2crop_data.sources.work import ArchiveLine, Work, WorkStep
 
 #: Stored over raw bytes of full-size cells, as measured (docs/benchmarks.md); cloudy years are smaller.
 COMPRESSION = {"lz4": 0.66, "zstd": 0.58}
@@ -40,11 +40,11 @@ class Prices:
     gigabyte: float | None = None
 
 
-def known_line(request_seconds: float | None = None, megabytes_a_second: float | None = None) -> Line:
+def known_line(request_seconds: float | None = None, megabytes_a_second: float | None = None) -> ArchiveLine:
     """The way to archives as it is given, else as the environment says."""
     settings = Estimates.read()
     seconds = settings.request_seconds if request_seconds is None else request_seconds
-    return Line(seconds, (megabytes_a_second or settings.megabytes_a_second) * 1e6)
+    return ArchiveLine(seconds, (megabytes_a_second or settings.megabytes_a_second) * 1e6)
 
 
 def known_prices(hour: float | None = None, gigabyte: float | None = None) -> Prices:
@@ -97,7 +97,7 @@ class Estimate:
 
 
 def estimate(
-    plan: SeasonPlan, workers: Collection[int] = (), line: Line | None = None, prices: Prices | None = None
+    plan: SeasonPlan, workers: Collection[int] = (), line: ArchiveLine | None = None, prices: Prices | None = None
 ) -> Estimate:
     """What a plan amounts to.
 
@@ -153,7 +153,7 @@ def estimate(
     )
 
 
-def seconds_on(steps: Sequence[Step], workers: int, line: Line, alone: float) -> float:
+def seconds_on(steps: Sequence[WorkStep], workers: int, line: ArchiveLine, alone: float) -> float:
     """How long a build takes: its steps one after the other, and what nobody shares."""
     return alone + sum(step.seconds(workers, line) for step in steps)
 
@@ -166,7 +166,7 @@ def on_workers(seconds: float, workers: int, remote_bytes: int, prices: Prices) 
     return OnWorkers(round(hours, 4), round(sum(costs), 4) if costs else None)
 
 
-def steps_of(plan: SeasonPlan, planned: Sequence[PlannedBlock], raw_bytes: int) -> list[Step]:
+def steps_of(plan: SeasonPlan, planned: Sequence[PlannedBlock], raw_bytes: int) -> list[WorkStep]:
     """The steps of a build in the order in which they run: units of work, readings, blocks, frames."""
     used = used_sources(plan.recipe)
     units: dict[tuple[str, str], Unit] = {}
@@ -178,16 +178,16 @@ def steps_of(plan: SeasonPlan, planned: Sequence[PlannedBlock], raw_bytes: int) 
     for unit in units.values():
         if unit.work is not None:
             by_depth[depth_of(unit), unit.step].append(unit.work())
-    steps = [Step.of(name, tasks) for (_, name), tasks in sorted(by_depth.items(), key=lambda item: item[0])]
+    steps = [WorkStep.of(name, tasks) for (_, name), tasks in sorted(by_depth.items(), key=lambda item: item[0])]
     steps += [
-        Step.of(f"read {source.name}", source.reading_work(settings, plan.pinned[source.name], planned))
+        WorkStep.of(f"read {source.name}", source.reading_work(settings, plan.pinned[source.name], planned))
         for source, settings in used
     ]
     seconds = raw_bytes / 1e6 * SECONDS_A_MEGABYTE / max(1, len(planned))
-    steps.append(Step.of("blocks", [Work(cpu=seconds) for _ in planned]))
+    steps.append(WorkStep.of("blocks", [Work(cpu=seconds) for _ in planned]))
     if any(source.matched_bands(settings) is not None for source, settings in used):
         cells = Counter(home_tile(cell) for cell in {cell for block in planned for cell in block.cells})
-        steps.append(Step.of("frames", [Work(cpu=SECONDS_A_FRAME * count) for _, count in sorted(cells.items())]))
+        steps.append(WorkStep.of("frames", [Work(cpu=SECONDS_A_FRAME * count) for _, count in sorted(cells.items())]))
     return [step for step in steps if step.tasks]
 
 

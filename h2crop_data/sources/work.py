@@ -12,6 +12,8 @@ import shapely
 from shapely.geometry import shape
 from shapely.geometry.base import BaseGeometry
 
+from h2crop_data.catalog.access import file_stamp
+
 #: Requests that open a file, before those for its tiles.
 OPENING = 2
 #: Metres along a degree of latitude.
@@ -19,7 +21,7 @@ METRES_A_DEGREE = 111_320.0
 
 
 @dataclass(frozen=True)
-class Line:
+class ArchiveLine:
     """The way to an archive: seconds until an answer begins, and bytes a second of all workers together."""
 
     request_seconds: float
@@ -44,26 +46,26 @@ class Work:
     connections: int = 1
     overlaps: bool = False
 
-    def waiting(self, line: Line) -> float:
+    def waiting(self, line: ArchiveLine) -> float:
         """Seconds that it waits for servers when it is alone."""
         at_once = min(self.at_once, self.connections)
         return self.requests / at_once * line.request_seconds + self.remote_bytes / line.bytes_a_second
 
-    def alone(self, line: Line) -> float:
+    def alone(self, line: ArchiveLine) -> float:
         """Seconds that it takes when it is alone."""
         waiting = self.waiting(line)
         return max(self.cpu, waiting) if self.overlaps else self.cpu + waiting
 
 
 @dataclass(frozen=True)
-class Step:
+class WorkStep:
     """Tasks that wait for nothing but workers and connections, in the order in which they are begun."""
 
     name: str
     tasks: tuple[Work, ...]
 
     @classmethod
-    def of(cls, name: str, tasks: Iterable[Work]) -> Step:
+    def of(cls, name: str, tasks: Iterable[Work]) -> WorkStep:
         """A step of some tasks."""
         return cls(name, tuple(tasks))
 
@@ -87,7 +89,7 @@ class Step:
         """Those of them that come from servers."""
         return sum(task.remote_bytes for task in self.tasks)
 
-    def seconds(self, workers: int, line: Line) -> float:
+    def seconds(self, workers: int, line: ArchiveLine) -> float:
         """How long so many workers, each with a core, take: spread over them, but no faster than an archive answers.
 
         A task is one worker's: what cannot be spread ends with the longest.
@@ -114,3 +116,11 @@ def square_metres(ground: BaseGeometry) -> float:
 def ground_of_item(item: pystac.Item) -> BaseGeometry:
     """The ground that an item says it shows, in longitude and latitude; nothing where it does not say."""
     return shapely.make_valid(shape(item.geometry)) if item.geometry else shapely.Polygon()
+
+
+def size_of(asset: pystac.Asset) -> int | None:
+    """Bytes of a file, as it lies on this machine or as the catalog states (`file:size`); None if unknown."""
+    stamp, stated = file_stamp(asset.href), asset.extra_fields.get("file:size")
+    if stamp is not None:
+        return stamp[0]
+    return stated if isinstance(stated, int) else None

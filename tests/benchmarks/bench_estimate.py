@@ -14,8 +14,8 @@ without.
 
 The last line is one JSON object:
 
-- ratio.<place>_<workers>: estimated seconds / seconds of the build (goal: 0.5 to 2); quiet.<...>: the same without
-  waiting for cores
+- quiet.<place>_<workers>: estimated seconds / seconds of the build without waiting for cores (goal: 0.5 to 2);
+  ratio.<...>: / all its seconds
 - bytes_read, requests: estimated / given by the server (goal: 0.5 to 2)
 - bytes_of_store, bytes_of_work: estimated / on the disk (goal for the store: 0.5 to 2; the work folder's is a bound)
 - estimated.*, seconds.*: of each build; waited.*: seconds that its threads waited for cores, all together
@@ -49,7 +49,7 @@ from h2crop_data.pipeline.planning import make_plan
 from h2crop_data.recipe.model import load_recipe
 from h2crop_data.simulate.region import simulate_region
 from h2crop_data.simulate.settings import Simulation
-from h2crop_data.sources.work import Line
+from h2crop_data.sources.work import ArchiveLine
 
 SEASON = 2022
 #: Seconds that the server waits before each answer, and bytes a second that loopback gives at least.
@@ -85,7 +85,7 @@ def plan(recipe: str, folder: Path) -> dict[str, Any]:
     """Plan a recipe into a folder, and estimate it."""
     save_plan(make_plan(load_recipe(recipe), SEASON), folder)
     [made] = load_plans(folder)
-    found = estimate(made, WORKERS, Line(DELAY, LOOPBACK))
+    found = estimate(made, WORKERS, ArchiveLine(DELAY, LOOPBACK))
     return {
         "seconds": {str(number): 3600 * found.on_workers[str(number)].hours for number in WORKERS},
         "bytes_read": found.bytes_to_read,
@@ -195,7 +195,7 @@ def measure(folder: Path, region: Path, repeats: int) -> dict[str, Any]:
                 "samples": said["samples"],
                 "blocks": said["blocks"],
             }
-    judged = {**figures["ratio"], **{name: figures[name] for name in ("bytes_read", "requests", "bytes_of_store")}}
+    judged = {**figures["quiet"], **{name: figures[name] for name in ("bytes_read", "requests", "bytes_of_store")}}
     outside = [name for name, ratio in judged.items() if not LEAST <= ratio <= MOST]
     return {**figures, "outside": ", ".join(outside) or "none"}
 

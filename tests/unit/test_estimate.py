@@ -26,10 +26,10 @@ from h2crop_data.sources.enmap.source import Enmap
 from h2crop_data.sources.enmap.work import cells_work
 from h2crop_data.sources.readings import ToRead
 from h2crop_data.sources.source import PlannedBlock, Source
-from h2crop_data.sources.work import Line, Step, Work, spread_over
+from h2crop_data.sources.work import ArchiveLine, Work, WorkStep, spread_over
 
 #: A tenth of a second until an answer, and bytes that cost no time.
-LINE = Line(0.1, 1e12)
+LINE = ArchiveLine(0.1, 1e12)
 SECONDS = st.floats(0, 1e4)
 TASKS = st.lists(
     st.builds(
@@ -62,45 +62,45 @@ class TestTask:
 
     def test_bytes_take_as_long_as_the_line_needs(self) -> None:
         one = Work(cpu=1, bytes=10_000_000, remote_bytes=10_000_000)
-        assert one.alone(Line(0.1, 5e6)) == pytest.approx(3.0)
-        assert replace(one, remote_bytes=0).alone(Line(0.1, 5e6)) == pytest.approx(1.0)
+        assert one.alone(ArchiveLine(0.1, 5e6)) == pytest.approx(3.0)
+        assert replace(one, remote_bytes=0).alone(ArchiveLine(0.1, 5e6)) == pytest.approx(1.0)
 
 
 class TestStep:
     def test_tasks_are_spread_over_workers(self) -> None:
-        step = Step.of("masks", [Work(cpu=1)] * 8)
+        step = WorkStep.of("masks", [Work(cpu=1)] * 8)
         assert [step.seconds(workers, LINE) for workers in (1, 2, 3, 8, 100)] == [8, 4, 3, 1, 1]
 
     def test_one_task_is_one_workers(self) -> None:
-        step = Step.of("masks", [Work(cpu=1), Work(cpu=1), Work(cpu=10)])
+        step = WorkStep.of("masks", [Work(cpu=1), Work(cpu=1), Work(cpu=10)])
         assert step.seconds(16, LINE) == 10
 
     def test_more_workers_are_not_answered_faster_than_connections_allow(self) -> None:
         tasks = [Work(requests=100, at_once=6, connections=6)] * 12
-        step = Step.of("read", tasks)
+        step = WorkStep.of("read", tasks)
         # One worker has all six under way already.
         assert step.seconds(1, LINE) == pytest.approx(12 * 100 / 6 * 0.1)
         assert step.seconds(12, LINE) == pytest.approx(step.seconds(1, LINE))
         # Who reads file by file gains from workers, until they have all connections.
-        alone = Step.of("read", [replace(task, at_once=1) for task in tasks])
+        alone = WorkStep.of("read", [replace(task, at_once=1) for task in tasks])
         assert alone.seconds(1, LINE) == pytest.approx(120.0)
         assert alone.seconds(3, LINE) == pytest.approx(40.0)
         assert alone.seconds(12, LINE) == pytest.approx(20.0)
 
     def test_all_workers_share_the_line(self) -> None:
-        step = Step.of("read", [Work(remote_bytes=10_000_000)] * 4)
-        assert step.seconds(4, Line(0, 1e6)) == pytest.approx(40.0)
+        step = WorkStep.of("read", [Work(remote_bytes=10_000_000)] * 4)
+        assert step.seconds(4, ArchiveLine(0, 1e6)) == pytest.approx(40.0)
 
     @given(TASKS)
     def test_more_workers_are_never_slower(self, tasks: list[Work]) -> None:
-        seconds = [Step.of("any", tasks).seconds(workers, LINE) for workers in range(1, 15)]
+        seconds = [WorkStep.of("any", tasks).seconds(workers, LINE) for workers in range(1, 15)]
         assert all(more <= fewer * (1 + 1e-9) for fewer, more in pairwise(seconds))
 
     @given(TASKS, st.integers(1, 14))
     def test_no_faster_than_any_bound_and_no_slower_than_one_after_the_other(
         self, tasks: list[Work], workers: int
     ) -> None:
-        step = Step.of("any", tasks)
+        step = WorkStep.of("any", tasks)
         found, alone = step.seconds(workers, LINE), [task.alone(LINE) for task in tasks]
         answers = sum(task.requests / task.connections for task in tasks) * LINE.request_seconds
         for bound in (max(alone), sum(alone) / workers, step.cpu / workers, answers):
@@ -152,12 +152,12 @@ class TestPlan:
         assert served.requests > 0
         assert served.remote_bytes == served.bytes_to_read > 0
         assert served.on_workers["1"].hours > local.on_workers["1"].hours
-        slower = estimate(with_servers(plan), [1], Line(1.0, 1e12))
+        slower = estimate(with_servers(plan), [1], ArchiveLine(1.0, 1e12))
         assert slower.on_workers["1"].hours > served.on_workers["1"].hours
 
     def test_there_is_no_cost_without_a_price(self, plan: SeasonPlan) -> None:
         assert estimate(plan, [3]).on_workers["3"].cost is None
-        served = estimate(with_servers(plan), [3], Line(30.0, 1e12), Prices(hour=2.0, gigabyte=100.0))
+        served = estimate(with_servers(plan), [3], ArchiveLine(30.0, 1e12), Prices(hour=2.0, gigabyte=100.0))
         found = served.on_workers["3"]
         assert found.cost == pytest.approx(3 * found.hours * 2 + served.remote_bytes / 1e9 * 100, rel=0.01)
 

@@ -9,18 +9,18 @@ from math import ceil
 
 import pystac
 
-from h2crop_data.catalog.access import file_stamp, is_remote
+from h2crop_data.catalog.access import is_remote
 from h2crop_data.catalog.file_access import connections_of
 from h2crop_data.constants import COARSE
 from h2crop_data.enmap.quality import LAYERS
-from h2crop_data.sources.work import OPENING, Work, ground_of_item, square_metres
+from h2crop_data.sources.work import OPENING, Work, ground_of_item, size_of, square_metres
 
 #: Looking for clouds in a scene, whatever its size, and a million pixels of it; matching them.
 SECONDS_A_MASK, SECONDS_OF_MASK, SECONDS_OF_MATCH = 0.1, 1.0, 2.5
 #: A cell: reading and resampling it.
 SECONDS_A_CELL = 0.02
 #: Bytes of a pixel of the image in files, of 218 bands as the archive has them.
-PIXEL_BYTES = 210
+IMAGE_PIXEL_BYTES = 210
 #: Pixels along an internal tile of the archive's images.
 IMAGE_TILE = 512
 #: Bytes that are kept of a mask (a pixel) and of a match.
@@ -37,9 +37,8 @@ def image_work(item: pystac.Item, cpu: float, written: int, share: float = 1.0, 
     asset = item.assets.get("image")
     if asset is None:
         return Work(cpu=cpu, written=written)
-    stamp, stated = file_stamp(asset.href), asset.extra_fields.get("file:size")
-    whole = stamp[0] if stamp is not None else stated if isinstance(stated, int) else PIXEL_BYTES * scene_pixels(item)
-    size = round(min(1.0, share) * whole)
+    known = size_of(asset)
+    size = round(min(1.0, share) * (IMAGE_PIXEL_BYTES * scene_pixels(item) if known is None else known))
     remote = is_remote(asset.href)
     tiles = max(1, ceil(min(1.0, share) * scene_pixels(item) / IMAGE_TILE**2))
     files = 1 + (sum(layer in item.assets for layer in LAYERS) if layers else 0)

@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import replace
 
-import pystac
-
-from h2crop_data.catalog.access import file_stamp, is_remote
+from h2crop_data.catalog.access import is_remote
 from h2crop_data.catalog.item_facts import sentinel2_asset
 from h2crop_data.constants import FINE_BANDS
 from h2crop_data.sentinel2.clouds import MASK_PIXEL
@@ -16,7 +14,7 @@ from h2crop_data.sources.sentinel2.detectors import CLASSIFICATION, l1c_bands, l
 from h2crop_data.sources.sentinel2.readings import Box, Sentinel2Reading
 from h2crop_data.sources.sentinel2.tile_reading import SIDE_WITH_MARGIN, TileTask
 from h2crop_data.sources.sentinel2.unit import common, ground_of, pieces_of
-from h2crop_data.sources.work import OPENING
+from h2crop_data.sources.work import OPENING, size_of
 
 #: Bytes of a pixel in files, as measured: numbers of 16 bits, and classes.
 BAND_BYTES, CLASS_BYTES = 1.33, 0.1
@@ -86,14 +84,6 @@ def masks_to_read(tasks: Iterable[TileTask]) -> ToRead:
             mask_dates=dates, mask_bytes=round(dates * size), mask_requests=requests, mask_seconds=dates * seconds
         )
     return total
-
-
-def size_of(asset: pystac.Asset) -> int | None:
-    """Bytes of a file, as it lies on this machine or as the catalog states (`file:size`); None if unknown."""
-    stamp, stated = file_stamp(asset.href), asset.extra_fields.get("file:size")
-    if stamp is not None:
-        return stamp[0]
-    return stated if isinstance(stated, int) else None
 
 
 def unit_to_read(reading: Sentinel2Reading) -> ToRead:

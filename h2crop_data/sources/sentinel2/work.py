@@ -36,10 +36,9 @@ from h2crop_data.sources.sentinel2.to_read import (
     TILE_PIXELS,
     TILE_SIDE,
     pieces_with_cells,
-    size_of,
     unit_to_read,
 )
-from h2crop_data.sources.work import OPENING, Work, ground_of_item, square_metres
+from h2crop_data.sources.work import OPENING, Work, ground_of_item, size_of, square_metres
 
 #: A date over a tile, whatever part of it is imaged.
 SECONDS_A_DATE = 0.1
@@ -54,7 +53,7 @@ DATE_BYTES, REFERENCE_BYTES = 40_000, 10_000_000
 #: A piece has something clear by its look's share of cloud: all have up to a half, of overcast looks few.
 CLEAR_PIECES = 2.0
 #: Ground that is imaged but for this share is taken as imaged wholly.
-UNSEEN_SHARE = 0.001
+UNSHOWN_SHARE = 0.001
 
 
 def imaged(items: Iterable[pystac.Item], ground: BaseGeometry) -> tuple[list[tuple[pystac.Item, float]], float]:
@@ -68,7 +67,7 @@ def imaged(items: Iterable[pystac.Item], ground: BaseGeometry) -> tuple[list[tup
         place = ground_of_item(item)
         asked.append((item, square_metres(place.intersection(ground))))
         left = left.difference(place)
-        if left.area <= UNSEEN_SHARE * ground.area:
+        if left.area <= UNSHOWN_SHARE * ground.area:
             break
     return asked, 1 - left.area / ground.area
 
@@ -107,7 +106,7 @@ def tile_mask_work(task: TileTask) -> Work:
     seconds += SECONDS_OF_SHIFTS if task.settings.alignment != "none" else 0.0
     bands = (*l2a_bands(task.settings), *l1c_bands(clouds))
     whole = (SIDE_WITH_MARGIN * MASK_PIXEL) ** 2
-    ground = ground_of_tile(task, whole)
+    ground = ground_under(task, whole)
     cpu, size, requests, files = 0.0, 0, 0, 0
     for look in task.looks:
         shown, share = imaged((task.items[name] for name in look.items), ground)
@@ -131,7 +130,7 @@ def tile_mask_work(task: TileTask) -> Work:
     )
 
 
-def ground_of_tile(task: TileTask, whole: float) -> BaseGeometry:
+def ground_under(task: TileTask, whole: float) -> BaseGeometry:
     """A tile, with its margin where `whole` square metres have it, in longitude and latitude."""
     bounds = task.tile.bounds_with_margin if whole > TILE_SIZE**2 else task.tile.bounds
     ground = shapely.box(*bounds)
@@ -140,7 +139,7 @@ def ground_of_tile(task: TileTask, whole: float) -> BaseGeometry:
 
 def reference_work(task: TileTask) -> Work:
     """What the picture of a tile takes that scenes are matched with: some dates, file by file."""
-    ground = ground_of_tile(task, TILE_SIZE**2)
+    ground = ground_under(task, TILE_SIZE**2)
     dates = min(MOST_DATES, len(task.looks))
     size, requests, files, seen, layers = 0, 0, 0, 0.0, 0.0
     for look in task.looks[:dates]:
