@@ -8,6 +8,7 @@ over a whole tile are of bench_clouds and bench_alignment.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from math import ceil, sqrt
 
 import pystac
@@ -56,33 +57,40 @@ CLEAR_PIECES = 2.0
 UNSHOWN_SHARE = 0.001
 
 
-def imaged(items: Iterable[pystac.Item], ground: BaseGeometry) -> tuple[list[tuple[pystac.Item, float]], float]:
-    """The items of a look that are asked for some ground, until all is seen, and the share of it that they show.
+@dataclass(frozen=True)
+class ShownGround:
+    """What an item shows of some ground, and in all, in square metres."""
 
-    With each item the square metres of the ground that it shows.
-    """
+    item: pystac.Item
+    seen: float
+    whole: float
+
+
+def imaged(items: Iterable[pystac.Item], ground: BaseGeometry) -> tuple[list[ShownGround], float]:
+    """The items of a look that are asked for some ground, until all is seen, and the share of it that they show."""
     asked = []
     left = ground
     for item in items:
         place = ground_of_item(item)
-        asked.append((item, square_metres(place.intersection(ground))))
+        asked.append(ShownGround(item, square_metres(place.intersection(ground)), square_metres(place)))
         left = left.difference(place)
         if left.area <= UNSHOWN_SHARE * ground.area:
             break
     return asked, 1 - left.area / ground.area
 
 
-def bytes_of_band(item: pystac.Item, band: str, pixel: int, seen: float) -> tuple[int, int]:
-    """Bytes that are read of a band, and the requests for them. seen: square metres of the ground that is wanted.
+def bytes_of_band(shown: ShownGround, band: str) -> tuple[int, int]:
+    """Bytes that are read of a band over what is shown of some ground, and the requests for them.
 
     Files give whole internal tiles, at most all they have.
     """
+    pixel = PIXEL_OF.get(band, 20)
     per_pixel = CLASS_BYTES if band == "SCL" else BAND_BYTES
-    pixels = min((sqrt(seen) / pixel + TILE_SIDE) ** 2, square_metres(ground_of_item(item)) / pixel**2)
-    asset = item.assets.get(sentinel2_asset(item, band))
+    pixels = min((sqrt(shown.seen) / pixel + TILE_SIDE) ** 2, shown.whole / pixel**2)
+    asset = shown.item.assets.get(sentinel2_asset(shown.item, band))
     size = None if asset is None else size_of(asset)
     if size is not None:
-        per_pixel = size * pixel**2 / max(1.0, square_metres(ground_of_item(item)))
+        per_pixel = size * pixel**2 / max(1.0, shown.whole)
     return round(per_pixel * pixels), OPENING + ceil(pixels / TILE_PIXELS)
 
 
@@ -104,18 +112,21 @@ def tile_mask_work(task: TileTask) -> Work:
         SECONDS_OF_DETECTORS.get(name, SECONDS_OF_OTHERS) for name in clouds.methods if name != CLASSIFICATION
     )
     seconds += SECONDS_OF_SHIFTS if task.settings.alignment != "none" else 0.0
-    bands = (*l2a_bands(task.settings), *l1c_bands(clouds))
+    of_l2a, of_l1c = l2a_bands(task.settings), l1c_bands(clouds)
     whole = (SIDE_WITH_MARGIN * MASK_PIXEL) ** 2
     ground = ground_under(task, whole)
     cpu, size, requests, files = 0.0, 0, 0, 0
     for look in task.looks:
         shown, share = imaged((task.items[name] for name in look.items), ground)
-        overcast = all((number_of(item, "eo:cloud_cover") or 0.0) > 99 for item, _ in shown)
+        overcast = all((number_of(one.item, "eo:cloud_cover") or 0.0) > 99 for one in shown)
         cpu += SECONDS_A_DATE + (0.0 if overcast else share * seconds)
-        for item, area in shown:
-            for band in ("SCL", *(() if overcast else bands)):
-                read, asked = bytes_of_band(item, band, PIXEL_OF.get(band, 20), area)
-                size, requests, files = size + read, requests + asked, files + 1
+        wanted = [(one, band) for one in shown for band in ("SCL", *(() if overcast else of_l2a))]
+        if of_l1c and not overcast:
+            others = [task.l1c_items[name] for one in shown for name in (task.l1c or {}).get(one.item.id, ())]
+            wanted += [(one, band) for one in imaged(others, ground)[0] for band in of_l1c]
+        for one, band in wanted:
+            read, asked = bytes_of_band(one, band)
+            size, requests, files = size + read, requests + asked, files + 1
     remote = is_remote(first_href(task.items.values()))
     return Work(
         cpu=cpu + files * SECONDS_A_FILE,
@@ -124,7 +135,7 @@ def tile_mask_work(task: TileTask) -> Work:
         written=DATE_BYTES * len(task.looks),
         requests=requests if remote else 0,
         # The bands of a date at once; classifications all at once.
-        at_once=max(1, len(bands)),
+        at_once=max(1, len(of_l2a) + len(of_l1c)),
         connections=connections_to_items(task.items.values(), task.settings.connections),
         overlaps=True,
     )
@@ -146,9 +157,9 @@ def reference_work(task: TileTask) -> Work:
         shown, share = imaged((task.items[name] for name in look.items), ground)
         seen = max(seen, share)
         layers += len(REFERENCE_BANDS) * (SECONDS_A_LAYER + share * SECONDS_OF_WHOLE_LAYER)
-        for item, area in shown:
+        for one in shown:
             for band in REFERENCE_BANDS:
-                read, asked = bytes_of_band(item, band, PIXEL_OF.get(band, 20), area)
+                read, asked = bytes_of_band(one, band)
                 size, requests, files = size + read, requests + asked, files + 1
     remote = is_remote(first_href(task.items.values()))
     return Work(
@@ -174,12 +185,12 @@ def composite_work(reading: Sentinel2Reading) -> Work:
         cover = number_of(item, "eo:cloud_cover")
         clear = 1.0 if cover is None else min(1.0, CLEAR_PIECES * (1 - cover / 100))
         known = [size_of(item.assets[sentinel2_asset(item, band)]) for band in (*bands, "SCL")]
-        whole, shown = square_metres(ground_of_item(item)), square_metres(ground_of_item(item).intersection(ground))
-        share = clear * min(1.0, shown / square_metres(ground))
+        [of_item], shown = imaged([item], ground)
+        share = clear * shown
         if None in known:
             size += share * of_look
         else:
-            size += clear * sum(one for one in known if one is not None) * shown / max(1.0, whole)
+            size += clear * sum(one for one in known if one is not None) * of_item.seen / max(1.0, of_item.whole)
         opened = 1 + (len(bands) if clear > 0 else 0)
         files += opened
         requests += OPENING * opened + max(share * tiles_of_look, opened)
