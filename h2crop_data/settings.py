@@ -456,6 +456,15 @@ class Libraries(Settings):
         unset="SQLite in ~/.prefect",
         read_by="prefect server",
     )
+    prefect_key_of_blocks: SecretStr | None = variable(
+        "PREFECT_SERVER_ENCRYPTION_KEY",
+        "Key with which the Prefect server encrypts blocks",
+        unset="one that it makes and keeps in its database",
+        read_by="prefect server",
+    )
+    prefect_home: Path | None = variable(
+        "PREFECT_HOME", "Folder of Prefect's own files", unset="~/.prefect", read_by="prefect"
+    )
     prefect_retries: str | None = variable(
         "PREFECT_CLIENT_MAX_RETRIES",
         "How often a run asks a Prefect server again that does not answer",
@@ -474,6 +483,11 @@ class Processes(Settings):
         "Worker processes that share the connections to an archive; set in each by the builder",
         1,
         expected="a whole number from 1",
+    )
+    local_service: str | None = variable(
+        "H2CROP_LOCAL_SERVICE",
+        "Marks the processes that infra/local-service.sh starts, so that it ends no others",
+        read_by="infra/local-service.sh",
     )
     flow_run: str | None = variable(
         "PREFECT__FLOW_RUN_ID", "The run that Prefect's worker started a process for", read_by="h2crop, prefect"
