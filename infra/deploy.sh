@@ -1,0 +1,18 @@
+#!/bin/sh
+# Make the work pool of infra/prefect.yaml and its deployments, or bring them up to date:
+#
+#   H2CROP_RECIPE=/data/recipe.yaml H2CROP_STORE=s3://bucket/prefix infra/deploy.sh [ADDRESS OF A DASK SCHEDULER]
+#
+# PREFECT_API_URL says at which server. With an address, runs build on that cluster (docs/cluster.md). What was changed
+# on the server (schedules, parameters) becomes again what the file says.
+set -eu
+cd "$(dirname "$0")/.."
+
+: "${PREFECT_API_URL:?set it to the address of the server, http://HOST:4200/api}"
+: "${H2CROP_RECIPE:?set it to a recipe file on the machine of the worker, or to the name of a shipped one}"
+: "${H2CROP_STORE:?set it to the folder or the s3:// URL of the store}"
+
+prefect --no-prompt work-pool create h2crop --type process --overwrite
+for name in build refresh rebuild; do
+    prefect --no-prompt deploy --name "$name" --prefect-file infra/prefect.yaml ${1:+--param "dask=$1"}
+done
