@@ -30,7 +30,7 @@ from h2crop_data.cli import (
     status,
     validate,
 )
-from h2crop_data.cli.console import Exit, console
+from h2crop_data.cli.console import Exit, console, say
 from h2crop_data.errors import H2cropError, RecipeError, StoreWarning, UsageError
 from h2crop_data.redaction import without_secrets
 
@@ -90,7 +90,7 @@ def main() -> None:
         extra = missing_extra(error.name or "")
         if extra is None:
             raise
-        console.print(f"this command needs more than the base install: pip install 'h2crop-data[{extra}]' ({error})")
+        say(f"this command needs more than the base install: pip install 'h2crop-data[{extra}]' ({error})")
         sys.exit(Exit.WRONG_USE)
     except KeyboardInterrupt:
         console.print("stopped; what is finished is kept, the same command goes on from there")

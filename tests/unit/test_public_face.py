@@ -141,3 +141,11 @@ def test_one_sample_by_its_id(tmp_path: Path) -> None:
     assert one.identical(whole.isel(sample=-1))
     with pytest.raises(StoreError, match="has no sample 'nowhere'"):
         h2crop_data.open_sample(made.folder, "nowhere")
+
+
+def test_a_command_that_needs_an_extra_names_it() -> None:
+    code = "import sys; sys.modules['pystac'] = None; sys.argv = ['h2crop', 'providers', 'check']\n"
+    code += "from h2crop_data.cli.main import main; main()"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "pip install 'h2crop-data[build]'" in done.stderr
