@@ -22,7 +22,8 @@ DEMO := build/demo
 FOLDER ?= build/service
 SIZE ?= small
 
-.PHONY: help demo demo-check setup test golden lint types format real bench local-service kill-sweep overfit published-models clean
+.PHONY: help demo demo-check setup test golden lint types format real bench local-service kill-sweep overfit published-models \
+	infra-lint image-check clean
 
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -115,6 +116,21 @@ golden: $(READY)  ## Write tests/golden.json anew, when a change of output is wa
 
 demo-check: $(READY)  ## Compare the demo's store (make demo) with what is true of its region
 	H2CROP_DEMO=$(DEMO) $(VENV)/bin/pytest -q tests/integration/test_simulated_truth.py
+
+# Linters of infra/, in an environment of their own: programs that come as wheels, some 100 MB.
+INFRA_TOOLS := build/infra-tools
+
+$(INFRA_TOOLS)/.ready: infra/lint-requirements.txt
+	@$(PYTHON) -m venv --clear $(INFRA_TOOLS)
+	@$(INFRA_TOOLS)/bin/python -m pip install -qq --disable-pip-version-check -r infra/lint-requirements.txt
+	@touch $@
+
+infra-lint: $(INFRA_TOOLS)/.ready  ## Check the Dockerfile, the Compose file, shell scripts and the examples of CI
+	PATH="$(abspath $(INFRA_TOOLS))/bin:$$PATH" infra/lint.sh
+
+image-check: $(READY)  ## Run the Dockerfile and the service without a container engine (root; some minutes; 6 GB)
+	@mkdir -p build
+	$(VENV)/bin/python infra/image_check --report build/image-check.json
 
 clean:  ## Remove what builds and tests leave behind, but not .venv
 	rm -rf build dist .hypothesis .mypy_cache .pytest_cache .ruff_cache
