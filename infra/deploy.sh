@@ -1,5 +1,5 @@
 #!/bin/sh
-# Make the work pool of infra/prefect.yaml and its deployments, or bring them up to date:
+# Make the work pool of infra/prefect.yaml, if it is not there, and its deployments, or bring these up to date:
 #
 #   H2CROP_RECIPE=/data/recipe.yaml H2CROP_STORE=s3://bucket/prefix infra/deploy.sh [ADDRESS OF A DASK SCHEDULER]
 #
@@ -12,7 +12,8 @@ cd "$(dirname "$0")/.."
 : "${H2CROP_RECIPE:?set it to a recipe file on the machine of the worker, or to the name of a shipped one}"
 : "${H2CROP_STORE:?set it to the folder or the s3:// URL of the store}"
 
-prefect --no-prompt work-pool create h2crop --type process --overwrite
+# One that is there stays as it is: infra/work_pool.py makes it with secrets from blocks.
+prefect --no-prompt work-pool inspect h2crop >/dev/null 2>&1 || prefect --no-prompt work-pool create h2crop --type process
 for name in build refresh rebuild; do
     prefect --no-prompt deploy --name "$name" --prefect-file infra/prefect.yaml ${1:+--param "dask=$1"}
 done
