@@ -409,6 +409,13 @@ class Source(ABC):
         """
         return None
 
+    def with_moved_files(self, settings: Any, pinned: Any, locate: Callable[[str], str]) -> Any:
+        """What an earlier run pinned, with files of this machine that are gone where the catalogs have them now.
+
+        locate: a catalog's URL as it is, a local one as an absolute path.
+        """
+        return pinned
+
     def datatakes(self, pinned: Any) -> dict[str, str]:
         """Scene -> datatake, of the scenes that make samples."""
         return {}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar
 
@@ -52,6 +52,7 @@ from h2crop_data.sources.enmap.scene import (
 from h2crop_data.sources.enmap.select import choose_enmap
 from h2crop_data.sources.enmap.words import EnmapWords
 from h2crop_data.sources.enmap.work import cells_work
+from h2crop_data.sources.moved_files import found_again
 from h2crop_data.sources.readings import ReadCounts, Reading
 from h2crop_data.sources.scenes import SceneDecision, item_changes, item_identity, read_items
 from h2crop_data.sources.scratch import Scratch
@@ -192,6 +193,11 @@ class Enmap(Source):
             return pinned.with_facts(facts_from_parquet(read(FACTS)) if items and whole else {})
         except MissingFileError:
             return pinned
+
+    def with_moved_files(
+        self, settings: EnmapSettings, pinned: EnmapScenes, locate: Callable[[str], str]
+    ) -> EnmapScenes:
+        return replace(pinned, items=found_again(pinned.items, settings, locate))
 
     def what_was_read(self, pinned: EnmapScenes) -> tuple[dict[str, Any], list[str]]:
         return {}, list(pinned.notes)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar
 
@@ -21,6 +21,7 @@ from h2crop_data.grid import Cell, ProcessingTile, tiles_of
 from h2crop_data.progress import Progress, silent
 from h2crop_data.recipe.model import Sentinel2Settings
 from h2crop_data.sources.changes import InputChange
+from h2crop_data.sources.moved_files import found_again
 from h2crop_data.sources.readings import ReadCounts, Reading, ToRead
 from h2crop_data.sources.scenes import (
     PinnedItems,
@@ -156,6 +157,13 @@ class Sentinel2(Source):
         # Plans of earlier versions do not compare.
         acquisitions, notes = facts.get("acquisitions"), facts.get("notes", {}).get(self.name, [])
         return Sentinel2Scenes.of(read_items(self.name, facts, read), scenes, l1c, acquisitions, notes)
+
+    def with_moved_files(
+        self, settings: Sentinel2Settings, pinned: Sentinel2Scenes, locate: Callable[[str], str]
+    ) -> Sentinel2Scenes:
+        of_l1c = settings.clouds.l1c
+        l1c = pinned.l1c if of_l1c is None else found_again(pinned.l1c, of_l1c, locate)
+        return replace(pinned, items=found_again(pinned.items, settings, locate), l1c=l1c)
 
     def counts(self, pinned: Sentinel2Scenes) -> dict[str, int]:
         return {"sentinel2_scenes": len(pinned.items)}
