@@ -39,6 +39,31 @@ def current_attributes(storage: Storage) -> RootAttributes | None:
     return attributes
 
 
+def newest_attributes(storage: Storage) -> RootAttributes | None:
+    """The root attributes of the newest release there is: of a copy where an older root was put back, from a backup.
+
+    None before the first. Raises StoreError as `current_attributes`.
+    """
+    current = current_attributes(storage)
+    if current is None:
+        return None
+    newest = max(copied_releases(storage), default=0)
+    if newest <= current["release"]:
+        return current
+    document = storage.read_json(f"index/r{newest}/{ROOT_COPY}")
+    copied: RootAttributes = document["attributes"]
+    return copied
+
+
+def copied_releases(storage: Storage) -> list[int]:
+    """The releases of whose root there is a copy."""
+    return [
+        release
+        for release, files in index_files_by_release(storage).items()
+        if any(name.endswith(f"/{ROOT_COPY}") for name, _ in files)
+    ]
+
+
 def index_files_by_release(storage: Storage) -> dict[int, list[tuple[str, int]]]:
     """Name and size of every file in the index folders of a store, by release."""
     found: dict[int, list[tuple[str, int]]] = {}
@@ -70,11 +95,7 @@ def refuse_lost_root(storage: Storage) -> None:
 
     A first sealing that was interrupted may have left a copy of a root that never was.
     """
-    copies = [
-        release
-        for release, files in index_files_by_release(storage).items()
-        if any(name.endswith(f"/{ROOT_COPY}") for name, _ in files)
-    ]
+    copies = copied_releases(storage)
     if not copies or interrupted_sealing(storage, 0) is not None:
         return
     copy = f"index/r{max(copies)}/{ROOT_COPY}"

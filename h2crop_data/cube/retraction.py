@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from h2crop_data.cube.release_numbers import current_attributes
+from h2crop_data.cube.release_numbers import newest_attributes
 from h2crop_data.cube.root import RootAttributes
 from h2crop_data.errors import MissingFileError, StoreError
 from h2crop_data.storage.storage import BUILD_FOLDER, Storage, canonical_json
@@ -102,10 +102,12 @@ def complete_retractions(files: Storage) -> Retractions:
 def released_retractions(files: Storage) -> Retractions:
     """What was retracted from the newest release of a store, by its index; nothing before the first.
 
+    That is not the one the root says where an older backup was restored over the store.
+
     Blocks that were rebuilt are not among them: plans say which these are.
     """
     found = Retractions()
-    attributes = current_attributes(files)
+    attributes = newest_attributes(files)
     if attributes is None:
         return found
     for season, block, reason in index_rows(files, attributes, "blocks", ["season", "block", "retracted"]):

@@ -19,6 +19,8 @@ from h2crop_data.cube.root import LayoutAttributes, Root
 from h2crop_data.errors import FormatVersionError
 
 FORMAT_VERSION = "1.2"
+#: What to do about a store of a later one.
+NEWER_FORMAT = "a newer h2crop wrote it; install that version or a later one, nothing was changed"
 
 #: The copy of a release's root document, below its index folder.
 ROOT_COPY = "root.json"
@@ -403,11 +405,36 @@ def parsed_rules(facts: Mapping[str, Any]) -> ValueRules:
 def check_format_version(attributes: Mapping[str, Any], store: object) -> None:
     """Refuse a store of another major version of the format. Raises FormatVersionError."""
     version = str(attributes.get("format_version", "none"))
-    if version.split(".")[0] != FORMAT_VERSION.split(".")[0]:
+    own = FORMAT_VERSION.split(".")[0]
+    if version.split(".")[0] == own:
+        return
+    remedy = (
+        NEWER_FORMAT
+        if is_newer_format(version)
+        else f"bring it to this version with `h2crop migrate {store}`, or use a version of h2crop that fits"
+    )
+    raise FormatVersionError(f"{store} has format {version}, this h2crop reads {own}.x: {remedy}")
+
+
+def check_format_to_write(attributes: Mapping[str, Any], store: object) -> None:
+    """Refuse a store whose newest release this h2crop cannot follow with one of its own. Raises FormatVersionError.
+
+    A newer minor version can be read, but the next release would lose what is new in it.
+    """
+    check_format_version(attributes, store)
+    version = str(attributes["format_version"])
+    if is_newer_format(version):
         raise FormatVersionError(
-            f"{store} has format {version}, this h2crop reads {FORMAT_VERSION.split('.')[0]}.x: "
-            f"bring it to this version with `h2crop migrate {store}`, or use a version of h2crop that fits"
+            f"{store} has format {version}, this h2crop writes {FORMAT_VERSION} and can only read it: {NEWER_FORMAT}"
         )
+
+
+def is_newer_format(version: str) -> bool:
+    """Whether a version of the format (`1.3`) comes after the one this h2crop writes; what is no version does not."""
+    try:
+        return [int(part) for part in version.split(".")] > [int(part) for part in FORMAT_VERSION.split(".")]
+    except ValueError:
+        return False
 
 
 def reflectance_attributes(description: str) -> dict[str, Any]:

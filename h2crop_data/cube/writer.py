@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from h2crop_data.bounded_map import in_order
 from h2crop_data.cube.marker import Marker, parsed_marker
 from h2crop_data.cube.release_numbers import current_attributes, refuse_lost_root
-from h2crop_data.cube.schema import StoreLayout, check_format_version
+from h2crop_data.cube.schema import StoreLayout, check_format_to_write
 from h2crop_data.cube.shard import encode_shard, shard_name
 from h2crop_data.cube.statistics import BlockSums
 from h2crop_data.errors import MissingFileError, PlanError, StoreError
@@ -168,7 +168,7 @@ def hold_store(location: str | Path) -> Iterator[StoreBuilder]:
     """Make the store if needed and keep every other builder out of it until the block ends.
 
     Raises StoreError when another builder holds the store, something else is there or the store lost its root,
-    FormatVersionError for a store of another major version.
+    FormatVersionError for a store of another major version, or of a newer one.
     """
     storage = open_storage(location)
     with storage.hold():
@@ -176,7 +176,7 @@ def hold_store(location: str | Path) -> Iterator[StoreBuilder]:
         if attributes is None:
             refuse_lost_root(storage)
         else:
-            check_format_version(attributes, location)
+            check_format_to_write(attributes, location)
         yield StoreBuilder(storage)
 
 

@@ -18,6 +18,7 @@ from h2crop_data.constants import TIER_COLUMNS
 from h2crop_data.cube.reading import store_attributes
 from h2crop_data.cube.retraction import Retractions, complete_retractions
 from h2crop_data.cube.root import OriginIdentity
+from h2crop_data.cube.schema import check_format_to_write
 from h2crop_data.cube.statistics import block_sums
 from h2crop_data.cube.writer import StoreBuilder, block_path, hold_store
 from h2crop_data.errors import PlanError, StoreError
@@ -101,10 +102,12 @@ def relabel_store(
     recipe: read the parcels anew, as its `parcels` says; without it the parcels the source pinned are coded anew.
     tables: crop table (CSV with the columns `code` and `hcat3`) by country, in the place of the recipe's.
     Raises PlanError where the source is not finished or has no labels, or the target was begun with other inputs,
-    StoreError where a record of what was retracted is lost.
+    StoreError where a record of what was retracted is lost, FormatVersionError for a source of a newer format.
     """
     files = open_storage(source)
     attributes = store_attributes(source)
+    # The new store is written in the format of this h2crop.
+    check_format_to_write(attributes, source)
     with hold_store(target) as builder:
         plans = kept_plans(files)
         if not plans:

@@ -27,6 +27,7 @@ from h2crop_data.pipeline.survey import Known, survey_season
 from h2crop_data.pipeline.units import WorkFolder, temporary_work
 from h2crop_data.progress import Progress, silent
 from h2crop_data.recipe.model import Recipe
+from h2crop_data.sources.registry import used_sources
 from h2crop_data.storage.location import open_storage
 from h2crop_data.storage.storage import Storage
 
@@ -51,6 +52,28 @@ def kept_plans(files: Storage, declared: Collection[int] | None = None) -> list[
     return [
         load_plan(files, part, whole=declared is None or season_of_part(part) in declared)
         for part in kept_parts(files, f"{PLAN_FOLDER}/")
+    ]
+
+
+def with_moved_files(plans: Sequence[SeasonPlan], seasons: Collection[int], recipe: Recipe) -> list[SeasonPlan]:
+    """Plans that a store keeps, those of some seasons with files that are gone where the recipe's catalogs have them.
+
+    recipe: the one at hand, whose folder may have been moved since they were planned.
+    """
+    return [
+        replace(
+            plan,
+            pinned={
+                **plan.pinned,
+                **{
+                    source.name: source.with_moved_files(settings, plan.pinned[source.name], recipe.locate_catalog)
+                    for source, settings in used_sources(plan.recipe)
+                },
+            },
+        )
+        if plan.season in seasons
+        else plan
+        for plan in plans
     ]
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from itertools import groupby, takewhile
 
+from h2crop_data.cube.release_numbers import current_attributes
 from h2crop_data.cube.retraction import Retractions
 from h2crop_data.cube.writer import block_path
-from h2crop_data.pipeline.plan import SeasonPlan, rebuilt_as
+from h2crop_data.errors import StoreError
+from h2crop_data.pipeline.plan import PLAN_FOLDER, SeasonPlan, rebuilt_as
 from h2crop_data.storage.storage import BUILD_FOLDER, Storage
 
 
@@ -42,6 +44,22 @@ def finished_plans(files: Storage, plans: Sequence[SeasonPlan], retractions: Ret
         for _, of_season in groupby(plans, key=lambda plan: plan.season)
         for plan in finished_parts(files, of_season, retractions)
     ]
+
+
+def refuse_lost_plans(files: Storage, planned: Collection[int]) -> None:
+    """Refuse to go on where the newest release has a season of which the store keeps no plan. Raises StoreError.
+
+    The season would drop out of the next release, or be planned again and built over the files of this one.
+    planned: the seasons with a plan.
+    """
+    attributes = current_attributes(files)
+    lost = sorted(set() if attributes is None else {int(season) for season in attributes["seasons"]} - set(planned))
+    if lost:
+        raise StoreError(
+            f"{files.location} lost the plan of {', '.join(map(str, lost))} ({files.where(PLAN_FOLDER)}): without it "
+            "the next release would lack what was released, or have it built anew over its files. Put the folder back "
+            "from a backup, or build into a new store; this one can be read as it is"
+        )
 
 
 def left_with(plans: Sequence[SeasonPlan], unbuilt: Mapping[int, set[int]]) -> dict[int, set[int]]:

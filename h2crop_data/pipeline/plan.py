@@ -22,7 +22,7 @@ import pandas as pd
 
 from h2crop_data.cube.retraction import REBUILT, Retractions
 from h2crop_data.cube.schema import StoreLayout
-from h2crop_data.errors import PlanError
+from h2crop_data.errors import MissingFileError, PlanError, RecipeError, StoreError
 from h2crop_data.recipe.model import Recipe, parse_recipe
 from h2crop_data.sources.registry import layout_of_recipe, sources_of
 from h2crop_data.sources.scenes import SceneDecision, scene_decisions, scenes_table
@@ -177,7 +177,8 @@ def plan_files(plan: SeasonPlan) -> dict[str, bytes]:
 
 
 def load_plan(files: Storage, folder: str, *, whole: bool = True) -> SeasonPlan:
-    """Read the plan in a folder (`2022/`). Raises PlanError for a damaged one or one of another version.
+    """Read the plan in a folder (`2022/`). Raises PlanError for a damaged one or one of a newer version, StoreError
+    where its files cannot be read now.
 
     whole: with its parcels; a country's take room and time, and a plan of another season is needed without.
     """
@@ -193,9 +194,16 @@ def load_plan(files: Storage, folder: str, *, whole: bool = True) -> SeasonPlan:
         facts = files.read_json(f"{folder}plan.json")
         if facts["plan_version"] not in (1, PLAN_VERSION, REPLACING_VERSION):
             raise PlanError(
-                f"{where} is a plan of version {facts['plan_version']}, this reads {REPLACING_VERSION}; plan again"
+                f"{where} is a plan of version {facts['plan_version']}, this h2crop reads up to {REPLACING_VERSION}: "
+                "a newer h2crop made it; install that version or a later one, nothing was changed"
             )
-        recipe = parse_recipe(facts["recipe"], Path(where), where, stored=True)
+        try:
+            recipe = parse_recipe(facts["recipe"], Path(where), where, stored=True)
+        except RecipeError as error:
+            raise PlanError(
+                f"{where} was planned with settings that this h2crop does not know, by a newer one if the plan is not "
+                f"damaged; install that version or a later one: {error}"
+            ) from error
         samples = gpd.read_parquet(io.BytesIO(read("samples.parquet")))
         scenes = scene_decisions(table("scenes"))
         return SeasonPlan(
@@ -214,9 +222,14 @@ def load_plan(files: Storage, folder: str, *, whole: bool = True) -> SeasonPlan:
             planned=date.fromisoformat(facts["planned"]) if "planned" in facts else None,
         )
     except (OSError, ValueError, KeyError) as error:
-        if isinstance(error, PlanError):
+        # Of a store that cannot be read now its plan may be whole.
+        is_unread = isinstance(error, StoreError) and not isinstance(error, MissingFileError)
+        if isinstance(error, PlanError) or (is_unread and not isinstance(error.__cause__, ValueError)):
             raise
-        raise PlanError(f"{where} is damaged ({type(error).__name__}: {error}); delete it and plan again") from error
+        raise PlanError(
+            f"{where} is damaged ({type(error).__name__}: {error}); put it back from a backup, or delete it and plan "
+            "again"
+        ) from error
 
 
 def with_replaced(retractions: Retractions, plans: Iterable[SeasonPlan]) -> Retractions:

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
+from typing import Any
 
 from h2crop_data.cube.retraction import Retractions, complete_retractions
 from h2crop_data.cube.writer import StoreBuilder, check_same_layout
+from h2crop_data.datasheet.markdown import listing
 from h2crop_data.errors import PlanError, UsageError
+from h2crop_data.pipeline.block_run import check_versions
 from h2crop_data.pipeline.changes import Changed, explain_changes
-from h2crop_data.pipeline.extension import Extension, extend_season, kept_plans, known_of
+from h2crop_data.pipeline.extension import Extension, extend_season, kept_plans, known_of, with_moved_files
+from h2crop_data.pipeline.finished import refuse_lost_plans, unfinished_blocks
 from h2crop_data.pipeline.plan import SeasonPlan, keep_plan, load_plans, with_replaced
 from h2crop_data.pipeline.planning import plan_of, planned_sightings
 from h2crop_data.pipeline.seasons import check_season, planning_date, today_utc
@@ -22,6 +28,10 @@ from h2crop_data.recipe.model import Recipe, load_recipe
 from h2crop_data.sources.registry import algorithms
 from h2crop_data.storage.storage import BUILD_FOLDER
 
+#: Parts of a recipe that say nothing about the data of a season.
+SAYS_NO_DATA = ("name", "description", "seasons", "in_season")
+#: Settings that an error names, and characters of a value.
+SETTINGS_SHOWN, VALUE_SHOWN = 6, 60
 #: What an import of published files keeps of itself.
 IMPORT_RECORD = f"{BUILD_FOLDER}/import.json"
 
@@ -84,6 +94,9 @@ def recorded_plans(
         raise UsageError("changed: rebuild goes with extend: without it nothing is searched again")
     seasons = sorted(set(asked.seasons) if isinstance(asked, Recipe) else {plan.season for plan in given})
     plans = kept_plans(builder.storage, seasons)
+    refuse_lost_plans(builder.storage, {plan.season for plan in plans})
+    if isinstance(asked, Recipe):
+        plans = with_moved_files(plans, seasons, asked)
     changes = older_algorithms(builder, plans, seasons) if changed == "report" else []
     new_samples: dict[int, int] = {}
     rebuilt: dict[int, list[int]] = {}
@@ -92,7 +105,7 @@ def recorded_plans(
             # Each is kept before the next is planned, which must agree with it.
             own = [plan for plan in plans if plan.season == season]
             if own and not extend:
-                check_same_recipe(builder.location, own, asked)
+                check_same_recipe(builder, own, asked)
                 continue
             check_season(asked, season, day)
             found = plan_season(builder, asked, season, plans, changed=changed, today=day, progress=progress)
@@ -161,23 +174,59 @@ def changes_of(recipe: Recipe, found: Extension, store: str, changed: Changed) -
     return [f"season {found.season}: {line}" for line in explain_changes(recipe, found.changed, store, changed)]
 
 
-def check_same_recipe(store: str, parts: Sequence[SeasonPlan], recipe: Recipe) -> None:
-    """Refuse to go on with another recipe than the parts of a season were planned with. Raises PlanError."""
-    differences = [differing_keys(plan.recipe, recipe) for plan in parts]
-    if all(differences):
-        raise PlanError(
-            f"{store} was begun with another recipe for {parts[0].season} (it differs in "
-            f"{', '.join(differences[-1])}). To add what the new recipe has more, ask for it with --extend "
-            f"(`h2crop plan RECIPE --extend {store}` shows it first); for other labels, `h2crop relabel`; for anything "
-            "else build into a new store, or go back to the first recipe"
-        )
+def check_same_recipe(builder: StoreBuilder, parts: Sequence[SeasonPlan], recipe: Recipe) -> None:
+    """Refuse to go on with another recipe than the parts of a season were planned with. Raises PlanError.
+
+    Where blocks are left that this h2crop cannot build, that is said first: no recipe helps.
+    """
+    store, season = builder.location, parts[0].season
+    differences = [differing_settings(plan.recipe, recipe) for plan in parts]
+    if not all(differences):
+        return
+    gone = with_replaced(Retractions.read(builder.storage), parts).blocks.get(season, {}).keys()
+    for plan in parts:
+        if missing := unfinished_blocks(builder.storage, [plan]) - gone:
+            check_versions(plan, store, sorted(missing))
+    settings = differences[-1]
+    raise PlanError(
+        f"{store} was begun with another recipe for {season} (it differs in {', '.join(keys_of(settings))}): "
+        f"{listing(settings, SETTINGS_SHOWN)}. Settings that the recipe does not name have the defaults of this "
+        "h2crop; write the former values into it to go on. To add what the new recipe has more, ask for it with "
+        f"--extend (`h2crop plan RECIPE --extend {store}` shows it first); for other labels, `h2crop relabel`; for "
+        "anything else build into a new store, or go back to the first recipe"
+    )
 
 
-def differing_keys(one: Recipe, other: Recipe) -> list[str]:
-    """The parts of two recipes that differ and say something about the data of a season."""
-    old, new = one.in_force(), other.in_force()
-    told = ("name", "description", "seasons", "in_season")
-    return [key for key in {**old, **new} if key not in told and old.get(key) != new.get(key)]
+def differing_settings(one: Recipe, other: Recipe) -> list[str]:
+    """The settings of two recipes that differ and say something about the data of a season, each with its values."""
+    old, new = flat_settings(one.complete()), flat_settings(other.complete())
+    return [
+        f"{name} was {setting_in_words(old.get(name))}, is {setting_in_words(new.get(name))}"
+        for name in sorted({**old, **new})
+        if name.split(".")[0] not in SAYS_NO_DATA and old.get(name) != new.get(name)
+    ]
+
+
+def flat_settings(settings: Mapping[str, Any], before: str = "") -> dict[str, Any]:
+    """Settings by their path, `sentinel2.clouds.dilation`; a list is one value."""
+    found: dict[str, Any] = {}
+    for key, value in settings.items():
+        if isinstance(value, Mapping) and value:
+            found |= flat_settings(value, f"{before}{key}.")
+        else:
+            found[f"{before}{key}"] = value
+    return found
+
+
+def setting_in_words(value: Any) -> str:
+    """A setting as it is written in a recipe, cut where it is long."""
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= VALUE_SHOWN else f"{text[: VALUE_SHOWN - 1]}…"
+
+
+def keys_of(settings: Sequence[str]) -> list[str]:
+    """The sections of a recipe that settings are in."""
+    return list(dict.fromkeys(re.split(r"[. ]", line)[0] for line in settings))
 
 
 def record_plan(builder: StoreBuilder, kept: Sequence[SeasonPlan], plan: SeasonPlan) -> SeasonPlan:

@@ -23,7 +23,8 @@ from h2crop_data.errors import (
 from h2crop_data.pipeline.block_run import OnBlock, build_blocks, ignore_outcome
 from h2crop_data.pipeline.changes import Changed
 from h2crop_data.pipeline.engine import BuildError, Workers
-from h2crop_data.pipeline.extension import kept_plans
+from h2crop_data.pipeline.extension import kept_plans, with_moved_files
+from h2crop_data.pipeline.finished import refuse_lost_plans
 from h2crop_data.pipeline.recording import (
     RecordedPlans,
     changes_of,
@@ -183,6 +184,8 @@ def refresh_plans(
     day = today or today_utc()
     seasons = sorted(recipe.seasons)
     plans = kept_plans(builder.storage, seasons)
+    refuse_lost_plans(builder.storage, {plan.season for plan in plans})
+    plans = with_moved_files(plans, seasons, recipe)
     changes = older_algorithms(builder, plans, seasons) if changed == "report" else []
     waiting: list[str] = []
     new_samples: dict[int, int] = {}

@@ -25,7 +25,7 @@ from h2crop_data.parcels.taxonomy import Taxonomy
 from h2crop_data.pipeline.dates import table_of_dates
 from h2crop_data.pipeline.engine import Workers
 from h2crop_data.pipeline.estimate import empty_months
-from h2crop_data.pipeline.finished import finished_parts
+from h2crop_data.pipeline.finished import finished_parts, refuse_lost_plans
 from h2crop_data.pipeline.frames import frame_warnings, frames_of_season
 from h2crop_data.pipeline.plan import PLAN_FOLDER, SeasonPlan, kept_parts, load_plan, season_of_part, with_replaced
 from h2crop_data.pipeline.source_facts import source_facts
@@ -89,14 +89,16 @@ def seal_store(
     from the other, so that a release has the old ones or the new ones, whenever it is made.
     workers: those that look where images lie against parcels. Raises NothingFinishedError where nothing is done,
     PlanError where a block of the current release lost its marker, StoreError where the release would bring back what
-    was retracted.
+    was retracted, or a plan was lost.
     """
     retractions = complete_retractions(builder.storage)
     released = (current_attributes(builder.storage) or {"seasons": {}})["seasons"]
     finished: list[FinishedSeason] = []
     seasons: dict[int, SealedSeason] = {}
     layout = None
-    for season, folders in plan_folders(builder).items():
+    planned = plan_folders(builder)
+    refuse_lost_plans(builder.storage, planned)
+    for season, folders in planned.items():
         plans = (load_plan(builder.storage, folder) for folder in folders)
         parts = finished_parts(builder.storage, plans, retractions)
         lost = released.get(str(season), {"blocks": 0})["blocks"] - sum(len(plan.blocks) for plan in parts)

@@ -28,7 +28,15 @@ from pathlib import Path
 from typing import Any
 
 from h2crop_data.errors import HeldStoreError, MissingFileError, StoreError
-from h2crop_data.storage.storage import BUILD_FOLDER, LOCK, TEMPORARY, FileRecord, Holder, Storage
+from h2crop_data.storage.storage import (
+    BUILD_FOLDER,
+    LOCK,
+    TEMPORARY,
+    WITHOUT_BUILD_FOLDER,
+    FileRecord,
+    Holder,
+    Storage,
+)
 
 #: In the folder of a hold: the file whose lock its builder has.
 HOLDER = "holder"
@@ -189,7 +197,7 @@ class LocalStorage(Storage):
             self.refuse_links(BUILD_FOLDER, TEMPORARY, LOCK)
             if self.folder.is_dir() and not build.is_dir() and any(self.folder.iterdir()):
                 raise StoreError(
-                    f"{self.folder} is not empty and has no {BUILD_FOLDER}/ to go on from; choose another --out"
+                    f"{self.folder} is not empty and has no {BUILD_FOLDER}/ to go on from; {WITHOUT_BUILD_FOLDER}"
                 )
             (self.folder / TEMPORARY).mkdir(parents=True, exist_ok=True)
             lock = (self.folder / LOCK).open("a+", encoding="utf-8")

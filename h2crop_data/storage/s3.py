@@ -43,7 +43,7 @@ from h2crop_data.storage.requests import (
     request_error,
     server_of_environment,
 )
-from h2crop_data.storage.storage import BUILD_FOLDER, LOCK, FileRecord, Holder, Storage
+from h2crop_data.storage.storage import BUILD_FOLDER, LOCK, WITHOUT_BUILD_FOLDER, FileRecord, Holder, Storage
 
 if TYPE_CHECKING:
     from obstore import ObjectMeta
@@ -270,7 +270,7 @@ class ObjectStorage(Storage):
         """The lock is a lease: it ends some time after its builder died."""
         if next(self.names(f"{BUILD_FOLDER}/"), None) is None and next(self.names(), None) is not None:
             raise StoreError(
-                f"{self.location} is not empty and has no {BUILD_FOLDER}/ to go on from; choose another --out"
+                f"{self.location} is not empty and has no {BUILD_FOLDER}/ to go on from; {WITHOUT_BUILD_FOLDER}"
             )
         lease = Lease(self.location, self.bucket, self.server, self.key(f"{BUILD_FOLDER}/"), self.patience)
         lease.acquire()

@@ -18,6 +18,10 @@ from h2crop_data.errors import StoreError
 BUILD_FOLDER = ".build"
 TEMPORARY = f"{BUILD_FOLDER}/tmp"
 LOCK = f"{BUILD_FOLDER}/lock"
+#: What to do about a folder that is not empty and lacks it.
+WITHOUT_BUILD_FOLDER = (
+    f"choose another --out, or where it is a copy of a store, which can only be read so, copy {BUILD_FOLDER}/ as well"
+)
 
 
 #: `path`, `bytes`, `sha256` of a file of the store.

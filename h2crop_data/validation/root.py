@@ -192,7 +192,8 @@ class RootChoice:
         # The newest that can be used: a release that was not finished has a copy and no root.
         copies = (read_root_file(self.files, name) for name in self.copies)
         copy = next((file for file in copies if file.document is not None), None)
-        if root.foreign and copy is None:
+        # A copy beside a root of another format is of an earlier release, unless it is of the same one.
+        if root.foreign and (copy is None or read_root_file(self.files, self.copies[0]).foreign):
             raise FormatVersionError(root.problem)
         self.document = None if copy is None else copy.document
         yield error("root", ROOT, root.problem, self.remedies.root(None if copy is None else copy.name))
