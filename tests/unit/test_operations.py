@@ -1,0 +1,239 @@
+"""docs/operations.md: every error stands in its tables, and what it quotes, types and counts is so."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+
+import h2crop_data
+from h2crop_data.cli.main import app
+
+PACKAGE = Path(h2crop_data.__file__).parent
+DOCS = PACKAGE.parent / "docs"
+PAGE = (DOCS / "operations.md").read_text(encoding="utf-8")
+#: Stands in messages of the page for what differs.
+GAP = "…"
+#: Stands in messages of the source for what is filled in: no other text has it.
+FILLED = "\0"
+#: Between two texts of the source.
+END = "\x01"
+#: Errors whose text is about an argument that was given, so that its place is known.
+SAY_THEMSELVES = {"UsageError", "ModelError"}
+#: Parts that no service runs: simulated regions, training, pictures, the published files.
+OTHER_PARTS = {"simulate", "training", "report", "published"}
+#: Words from which on a text is one of its own.
+OWN_WORDS = 3
+#: What stands in backticks.
+SPANS = re.compile(r"`([^`]+)`")
+
+
+@cache
+def trees() -> dict[Path, ast.Module]:
+    """The source of the package, by file."""
+    return {path: ast.parse(path.read_text(encoding="utf-8")) for path in sorted(PACKAGE.rglob("*.py"))}
+
+
+def error_classes() -> set[str]:
+    """The exceptions and warnings of the package that reach whoever uses it."""
+    bases = {
+        node.name: [ast.unparse(base) for base in node.bases]
+        for tree in trees().values()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ClassDef)
+    }
+    found = {"H2cropError", "StoreWarning"}
+    while True:
+        more = {name for name, of_class in bases.items() if found & set(of_class)} - found
+        if not more:
+            return found
+        found |= more
+
+
+def error_rows() -> list[list[str]]:
+    """The rows of the tables of errors: message, class, cause, cure."""
+    part = PAGE.split("<!-- errors -->")[1].split("\n## ")[0]
+    lines = [line for line in part.splitlines() if line.startswith("| ") and not line.startswith("| message |")]
+    return [[cell.strip() for cell in line.strip()[1:-1].split("|")] for line in lines]
+
+
+@cache
+def texts_of_source() -> str:
+    """Every text in the package but docstrings, with END after each and FILLED for what is filled in."""
+    found = []
+    for tree in trees().values():
+        nodes = list(ast.walk(tree))
+        docstrings = {id(node.value) for node in nodes if isinstance(node, ast.Expr)}
+        for node in nodes:
+            if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in docstrings:
+                found.append(node.value)
+            elif isinstance(node, ast.JoinedStr):
+                found.append(text_of(node))
+    return END.join(found)
+
+
+def pattern_of(message: str) -> re.Pattern[str]:
+    """What finds a message of the page in the texts of the package."""
+    parts = [re.escape(part.strip()) for part in message.split(GAP) if part.strip()]
+    return re.compile(f"[^{END}]*".join(parts).replace("'", "['`]"))
+
+
+def is_in_source(message: str) -> bool:
+    """Whether some text of the package has the parts of a message in their order."""
+    return pattern_of(message).search(texts_of_source()) is not None
+
+
+def raised_texts() -> Iterator[tuple[str, str]]:
+    """Class and text of the errors that the package makes, with FILLED for what is filled in."""
+    classes = error_classes() - SAY_THEMSELVES
+    for path, tree in trees().items():
+        if path.relative_to(PACKAGE).parts[0] in OTHER_PARTS:
+            continue
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Call) and ast.unparse(node.func) in classes and node.args:
+                yield ast.unparse(node.func), text_of(node.args[0])
+
+
+def text_of(node: ast.expr) -> str:
+    """The text of an expression, with FILLED for what is filled in."""
+    if isinstance(node, ast.JoinedStr):
+        return "".join(str(part.value) if isinstance(part, ast.Constant) else FILLED for part in node.values)
+    return str(node.value) if isinstance(node, ast.Constant) else FILLED
+
+
+def test_every_error_class_stands_in_the_tables() -> None:
+    rows = error_rows()
+    assert len(rows) > 60
+    assert all(len(row) == 4 for row in rows), [row for row in rows if len(row) != 4]
+    named = {name for row in rows for name in SPANS.findall(row[1])}
+    classes = error_classes()
+    assert len(classes) > 30
+    assert classes - named == {"H2cropError"}, "H2cropError is the base of all: nothing raises it itself"
+    assert named <= classes
+
+
+def test_every_message_that_is_quoted_is_one_of_the_package() -> None:
+    quoted = [message for row in error_rows() for message in SPANS.findall(row[0])]
+    assert len(quoted) > 90
+    assert [message for message in quoted if not is_in_source(message)] == []
+    assert not is_in_source("a message that … nobody raises")
+    # So short that it would be found anywhere it says nothing.
+    assert [message for message in quoted if len(message.replace(GAP, "").strip()) < 4] == []
+
+
+def test_every_message_that_is_raised_is_quoted() -> None:
+    """But for those that name an option or argument, and those that pass on what another error says."""
+    patterns = [pattern_of(message) for row in error_rows() for message in SPANS.findall(row[0])]
+    raised = list(raised_texts())
+    assert len(raised) > 250
+    missing = {
+        text
+        for _, text in raised
+        if len(re.findall(r"[a-z]{2,}", text)) >= OWN_WORDS and not any(pattern.search(text) for pattern in patterns)
+    }
+    assert missing == set()
+
+
+def commands_of(text: str) -> list[str]:
+    """The h2crop commands that a text names."""
+    spans = [span for span in SPANS.findall(text) if span.startswith("h2crop ")]
+    lines = [line.strip() for line in text.splitlines() if line.startswith("    ") and "h2crop " in line]
+    typed = [
+        re.sub(r"^.*?\bh2crop (?!-)", "h2crop ", line).split("  #")[0] for line in lines if "/h2crop refresh" in line
+    ]
+    plain = [line.split("  #")[0] for line in lines if line.startswith("h2crop ")]
+    return [*spans, *plain, *typed]
+
+
+#: Commands of pages that are linked, by their own tests.
+ELSEWHERE = {"status", "config"}
+
+
+def unknown_in(command: str) -> list[str]:
+    """What of a command the command line does not know."""
+    words = [word for word in command.split()[1:] if not word.startswith((">", "2>"))]
+    place: Any = typer.main.get_command(app)
+    if words and words[0] == "--version":
+        return []
+    while hasattr(place, "commands") and words:
+        name = words[0]
+        if name not in place.commands:
+            # `h2crop plan RECIPE` is `h2crop plan make RECIPE`.
+            if "make" not in place.commands:
+                return [name]
+            place = place.commands["make"]
+            break
+        place = place.commands[name]
+        words = words[1:]
+    options = {option for parameter in place.params for option in parameter.opts}
+    return [word for word in words if word.startswith("--") and word not in options]
+
+
+def test_every_command_of_the_page_is_one_of_the_command_line() -> None:
+    commands = [command for command in commands_of(PAGE) if command.split()[1] not in ELSEWHERE]
+    assert len(commands) > 25
+    assert {command: unknown_in(command) for command in commands if unknown_in(command)} == {}
+    assert unknown_in("h2crop build RECIPE --uot STORE") == ["--uot"]
+    assert unknown_in("h2crop bulid RECIPE") == ["bulid"]
+
+
+def scale(row: str) -> list[float]:
+    """The figures of a row of docs/scale.md: of the published dataset, of France without EnMAP and with it, ..."""
+    line = next(line for line in (DOCS / "scale.md").read_text().splitlines() if line.startswith(f"| {row} |"))
+    return [float(cell.replace(",", "")) for cell in line.split("|")[2:-1]]
+
+
+def table_row(row: str) -> list[float]:
+    """The figures of a row of the page's tables."""
+    line = next(line for line in PAGE.splitlines() if line.startswith(f"| {row} |"))
+    return [float(cell.replace(",", "")) for cell in line.split("|")[2:-1]]
+
+
+@pytest.mark.parametrize(
+    ("row", "source", "factor"),
+    [
+        ("stored, MB (lz4)", "stored with lz4, GB", 1e3),
+        ("read from archives for composites, MB", "read from archives, TB", 1e6),
+        ("… in requests", "… requests, million", 1e6),
+        ("computing of blocks, core seconds", "computing, core hours", 3600),
+        ("waiting for archives at 0.35 s an answer, worker seconds", "waiting, worker hours", 3600),
+        ("PUT and LIST, in a bucket", "PUT and LIST to build and seal", 1),
+        ("GET and HEAD, in a bucket", "GET and HEAD to build and seal", 1),
+    ],
+)
+def test_costs_of_a_sample_are_those_of_a_year_of_france(row: str, source: str, factor: float) -> None:
+    samples = scale("samples")
+    for told, whole, count in zip(table_row(row), scale(source)[1:3], samples[1:3], strict=True):
+        assert told == pytest.approx(whole * factor / count, rel=0.03)
+
+
+def test_costs_of_larger_ground_follow_from_those_of_a_sample() -> None:
+    rows: dict[str, Any] = {
+        name: table_row(name)
+        for name in ("one split square (15,360 m, 64 cells)", "a region of 100 squares (23,600 km²)", "France, a year")
+    }
+    stored, read, computing, put = (
+        table_row(name)[0]
+        for name in (
+            "stored, MB (lz4)",
+            "read from archives for composites, MB",
+            "computing of blocks, core seconds",
+            "PUT and LIST, in a bucket",
+        )
+    )
+    # Masks by the classification, shifts of dates, images against parcels.
+    on_top = 0.4 + 0.4 + 0.4
+    for samples, *told in rows.values():
+        expected = [
+            samples * stored / 1e3,
+            samples * read / 1e3,
+            samples * (computing + on_top) / 3600,
+            samples * put,
+        ]
+        assert told == pytest.approx(expected, rel=0.06)
