@@ -32,7 +32,7 @@ from roots import Image, RunError, make_base, make_stage
 
 CHECKOUT = Path(__file__).parents[2]
 DOCKERFILE = CHECKOUT / "infra/Dockerfile"
-INSIDE = "H2CROP_IMAGE_CHECK_INSIDE"
+INSIDE = "IMAGE_CHECK_INSIDE"
 TARGETS = ("builder", "reader")
 
 

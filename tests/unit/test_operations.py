@@ -151,10 +151,6 @@ def commands_of(text: str) -> list[str]:
     return [*spans, *plain, *typed]
 
 
-#: Commands of pages that are linked, by their own tests.
-ELSEWHERE = {"status", "config"}
-
-
 def unknown_in(command: str) -> list[str]:
     """What of a command the command line does not know."""
     words = [word for word in command.split()[1:] if not word.startswith((">", "2>"))]
@@ -176,7 +172,7 @@ def unknown_in(command: str) -> list[str]:
 
 
 def test_every_command_of_the_page_is_one_of_the_command_line() -> None:
-    commands = [command for command in commands_of(PAGE) if command.split()[1] not in ELSEWHERE]
+    commands = commands_of(PAGE)
     assert len(commands) > 25
     assert {command: unknown_in(command) for command in commands if unknown_in(command)} == {}
     assert unknown_in("h2crop build RECIPE --uot STORE") == ["--uot"]
