@@ -18,13 +18,17 @@ from typer.testing import CliRunner
 
 from h2crop_data.cli.main import app
 from h2crop_data.flows.contents import plan_rows
+from h2crop_data.grid import tiles_of
 from h2crop_data.pipeline.estimate import Prices, estimate
 from h2crop_data.pipeline.plan import SeasonPlan, save_plan
 from h2crop_data.pipeline.planning import PlannedBlocks, make_plan
+from h2crop_data.recipe.model import Clouds, L1cSource
 from h2crop_data.sources.enmap.masks import own_mask_unit
 from h2crop_data.sources.enmap.source import Enmap
 from h2crop_data.sources.enmap.work import cells_work
 from h2crop_data.sources.readings import ToRead
+from h2crop_data.sources.sentinel2.tile_unit import tile_tasks
+from h2crop_data.sources.sentinel2.work import tile_mask_work
 from h2crop_data.sources.source import PlannedBlock, Source
 from h2crop_data.sources.work import ArchiveLine, Work, WorkStep, spread_over
 
@@ -190,6 +194,29 @@ class TestPlan:
         pending = {(2022, block) for block in plan.blocks["block"]}
         figures = {row["figure"] for row in plan_rows([plan], pending, 4)}
         assert {"hours of one worker, about", "hours of 4 workers, about", "requests to archives, about"} <= figures
+
+
+def test_detectors_that_look_at_l1c_read_its_items(plan: SeasonPlan) -> None:
+    scenes, wanted = plan.pinned["sentinel2"], plan.recipe.sentinel2
+    cells = [cell for block in PlannedBlocks(plan) for cell in block.cells]
+    [task] = tile_tasks(wanted, scenes, tiles_of(cells[0]), 2022)
+    plain = tile_mask_work(task)
+    clouds = Clouds(method="scl+s2cloudless", l1c=L1cSource(catalog="l1c.json"))
+    others = {f"{name}_L1C": on_server(item) for name, item in task.items.items()}
+    for item in others.values():
+        for band in range(1, 13):
+            item.add_asset(f"B{band:02d}", pystac.Asset(f"https://archive.example/{item.id}/B{band:02d}.jp2"))
+        item.add_asset("B8A", pystac.Asset(f"https://archive.example/{item.id}/B8A.jp2"))
+    with_l1c = replace(
+        task,
+        settings=wanted.model_copy(update={"clouds": clouds}),
+        l1c={name: (f"{name}_L1C",) for name in task.items},
+        l1c_items=others,
+    )
+    found = tile_mask_work(with_l1c)
+    assert found.bytes > plain.bytes
+    assert found.cpu > plain.cpu
+    assert found.at_once > plain.at_once
 
 
 def with_servers(plan: SeasonPlan) -> SeasonPlan:
