@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import io
 import logging
+import os
 import re
+import subprocess
+import sys
 import threading
 import time
 import warnings
@@ -177,6 +180,22 @@ class TestLog:
         assert first.exc_info is None
         # A bug keeps its trace.
         assert second.exc_info is not None
+
+
+class TestDeadline:
+    @pytest.mark.parametrize(("variables", "code"), [({"PREFECT__FLOW_RUN_ID": "a-run"}, 1), ({}, 3)])
+    def test_the_process_of_a_run_ends_whatever_its_threads_hang_at(self, variables: dict[str, str], code: int) -> None:
+        program = (
+            "import os, threading\n"
+            "from h2crop_data.flows import deadline\n"
+            "deadline.REPORT_WITHIN = 0.5\n"
+            "deadline.end_process_later()\n"
+            "threading.Timer(3 if 'PREFECT__FLOW_RUN_ID' not in os.environ else 60, os._exit, [3]).start()\n"
+            "threading.Event().wait()\n"
+        )
+        others = {name: value for name, value in os.environ.items() if name != "PREFECT__FLOW_RUN_ID"}
+        ended = subprocess.run([sys.executable, "-c", program], env={**others, **variables}, timeout=50, check=False)
+        assert ended.returncode == code
 
 
 class TestArtifacts:
