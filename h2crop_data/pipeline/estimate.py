@@ -71,9 +71,10 @@ class Estimate:
     split_problems: in words, what the split does not meet. sources: what was read (`source_facts`). catalogs: scenes
     used of each (`scenes_of_catalogs`).
 
-    Of the build after the plan, about: bytes_to_read of all files, of which remote_bytes come from servers by so many
-    requests; bytes_to_write into store, work folder and scratch folder; work_bytes, scratch_bytes: disk for the last
-    two, at most. cpu_seconds: of one core by step. on_workers: by their number.
+    Of the build after the plan, about. bytes_to_read: of all files. remote_bytes, requests: what comes from servers of
+    these, and by how many requests. bytes_to_write: into store, work folder and scratch folder. work_bytes: disk of the
+    work folder, at most. scratch_bytes: of the scratch folder. cpu_seconds: of one core by step. on_workers: by their
+    number.
     """
 
     counts: dict[str, int]
