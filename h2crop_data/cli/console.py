@@ -47,7 +47,8 @@ def print_json(value: Any) -> None:
 
 def print_table(title: str, columns: list[str], rows: list[list[str]], texts: Collection[str] = ()) -> None:
     """A table for people; columns after the first are numbers, to the right, but for those that are `texts`."""
-    table = Table(title=title, title_justify="left", box=None, pad_edge=False)
+    # A table narrower than its title would break it.
+    table = Table(title=title, title_justify="left", box=None, pad_edge=False, min_width=len(title))
     for i, column in enumerate(columns):
         table.add_column(column, justify="right" if i and column not in texts else "left", overflow="fold")
     for row in rows:

@@ -190,7 +190,7 @@ def test_wrong_stores_are_refused_with_what_to_do(tmp_path: Path) -> None:
     h2crop_data.open(made.folder, 2022)
     root["attributes"]["format_version"] = "2.0"
     (made.folder / "zarr.json").write_text(json.dumps(root))
-    with pytest.raises(FormatVersionError, match=r"has format 2.0, this h2crop reads 1.x: .* `h2crop migrate"):
+    with pytest.raises(FormatVersionError, match=r"has format 2\.0, this h2crop reads 1\.x: a newer h2crop wrote it"):
         h2crop_data.open(made.folder, 2022)
 
 
