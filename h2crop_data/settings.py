@@ -314,8 +314,8 @@ class Keys(Settings):
 
     key_id: SecretStr | None = variable(
         "AWS_ACCESS_KEY_ID",
-        "Key for the bucket of a store, and for buckets of archives. Without it stores ask for the role of the "
-        "machine, archives look for a profile",
+        "Key for the bucket of a store, and for buckets of archives that have no profile of their own. Without it "
+        "stores ask for the role of the machine",
         read_by="h2crop, obstore",
     )
     secret: SecretStr | None = variable("AWS_SECRET_ACCESS_KEY", "Its secret", read_by="h2crop, obstore")
@@ -324,8 +324,8 @@ class Keys(Settings):
     )
     profile: str | None = variable(
         "AWS_PROFILE",
-        "Profile with the keys for buckets of archives; stores read no profiles",
-        unset="the name of the provider, then `default`",
+        "Profile with the keys for buckets of archives, before AWS_ACCESS_KEY_ID; stores read no profiles",
+        unset="the name of the provider; `default` where there are no other keys",
     )
     profiles: Path | None = variable("AWS_SHARED_CREDENTIALS_FILE", "File of the profiles", unset="~/.aws/credentials")
 

@@ -68,21 +68,25 @@ class S3Keys:
 def s3_keys(provider: str) -> S3Keys | None:
     """The keys for the buckets of a provider; None where there are none.
 
-    Those of the environment, else of a profile in ~/.aws/credentials: the one that AWS_PROFILE names, or that of the
-    provider's name, or `default`.
+    Of a profile in ~/.aws/credentials that is meant for archives: the one that AWS_PROFILE names, else that of the
+    provider's name. Then those of the environment, which may be the keys of a store in a bucket of its own. Last, where
+    AWS_PROFILE names none, the profile `default`.
     """
-    settings = Keys.read()
-    if settings.key_id and settings.secret:
+    settings, profiles = Keys.read(), aws_profiles()
+    keys = keys_of_profile(profiles, settings.profile or provider)
+    if keys is None and settings.key_id and settings.secret:
         key_id, secret, token = map(text_of, (settings.key_id, settings.secret, settings.token))
-        return S3Keys(key_id, secret, token, f"{KEY_ID} and {SECRET_KEY}")
-    profiles = aws_profiles()
-    for name in [settings.profile] if settings.profile else [provider, "default"]:
-        if profiles.has_section(name):
-            section = profiles[name]
-            key_id, secret = section.get("aws_access_key_id", ""), section.get("aws_secret_access_key", "")
-            if key_id and secret:
-                return S3Keys(key_id, secret, section.get("aws_session_token", ""), f"profile {name}")
-    return None
+        keys = S3Keys(key_id, secret, token, f"{KEY_ID} and {SECRET_KEY}")
+    return keys or (None if settings.profile else keys_of_profile(profiles, "default"))
+
+
+def keys_of_profile(profiles: configparser.ConfigParser, name: str) -> S3Keys | None:
+    """The keys of a profile; None where it is not there or has none."""
+    section = profiles[name] if profiles.has_section(name) else {}
+    key_id, secret = section.get("aws_access_key_id", ""), section.get("aws_secret_access_key", "")
+    if not (key_id and secret):
+        return None
+    return S3Keys(key_id, secret, section.get("aws_session_token", ""), f"profile {name}")
 
 
 def aws_profiles() -> configparser.ConfigParser:

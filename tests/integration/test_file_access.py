@@ -271,9 +271,31 @@ class TestKeys:
         assert s3_keys("copernicus").key_id == "of-other"
         monkeypatch.setenv("AWS_ACCESS_KEY_ID", "of-environment")
         assert s3_keys("copernicus").key_id == "of-other"
+        # Both are set: they are those of a store's bucket, and go before `default` alone.
         monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
+        assert s3_keys("copernicus").key_id == "of-other"
+        monkeypatch.delenv("AWS_PROFILE")
+        found = {name: s3_keys(name) for name in ("copernicus", "earth-search")}
+        assert [keys.key_id for keys in found.values() if keys] == ["of-copernicus", "of-environment"]
+        assert [keys.found for keys in found.values() if keys] == [
+            "profile copernicus",
+            "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
+        ]
+        assert SECRET not in repr(s3_keys("earth-search"))
+        monkeypatch.setenv("AWS_PROFILE", "that is not there")
         assert s3_keys("copernicus").key_id == "of-environment"
-        assert SECRET not in repr(s3_keys("copernicus"))
+
+    def test_a_store_in_a_bucket_of_its_own_and_an_archive_use_keys_of_their_own(
+        self, no_accounts: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("AWS_ACCESS_KEY_ID", "of-the-store")
+        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+        credentials = no_accounts / "keys-of-archives"
+        credentials.write_text("[copernicus]\naws_access_key_id = of-copernicus\naws_secret_access_key = x\n")
+        monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(credentials))
+        session = access_to("s3://eodata/Sentinel-2/B02.jp2").session
+        assert session is not None
+        assert session.get_credential_options()["AWS_ACCESS_KEY_ID"] == "of-copernicus"
 
     def test_each_bucket_has_its_endpoint_and_who_pays(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("AWS_ACCESS_KEY_ID", "id")
