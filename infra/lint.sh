@@ -26,7 +26,7 @@ if said="$("${compose[@]}" 2>&1)"; then
     echo "infra/compose.yaml: starts without passwords" >&2
     exit 1
 fi
-missing=(POSTGRES_PASSWORD S3_ACCESS_KEY S3_SECRET_KEY DATA_FOLDER H2CROP_RECIPE)
+missing=(POSTGRES_PASSWORD PREFECT_PASSWORD PREFECT_ENCRYPTION_KEY S3_ACCESS_KEY S3_SECRET_KEY DATA_FOLDER H2CROP_RECIPE)
 for name in "${missing[@]}"; do
     grep --quiet "required variable $name is missing a value" <<<"$said" || {
         echo "infra/compose.yaml: does not ask for $name" >&2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import ctypes
 import os
 import socket
@@ -21,6 +22,8 @@ OURS = ("prefect-server", "dask-scheduler", "dask-worker", "storage-init", "pref
 #: What Compose fills in; the S3 server that runs here takes any key.
 FILLED = {
     "POSTGRES_PASSWORD": "of-this-check",
+    "PREFECT_PASSWORD": "of-this-check",
+    "PREFECT_ENCRYPTION_KEY": base64.urlsafe_b64encode(b"of-this-check which has 32 bytes").decode(),
     "S3_ACCESS_KEY": "of-this-check",
     "S3_SECRET_KEY": "of-this-check-too",
     "DATA_FOLDER": "/data",
@@ -115,7 +118,7 @@ def check_services(image: Image, compose_file: Path, folder: Path) -> Iterator[s
         start = time.monotonic()
         client = {key: str(value) for key, value in services["worker"]["environment"].items()}
         page = image.must(["python", "-c", PAGE], client)
-        yield f"Prefect's page is served: {page.strip()}"
+        yield f"Prefect's page is served, its API refuses whoever has no password: {page.strip()}"
         said = image.run(["prefect", "deployment", "run", "h2crop-build/build", "--watch"], client, RUN)
         if said.returncode:
             logs = "\n".join((folder / f"{name}.log").read_text()[-3000:] for name in ("worker", "dask-worker"))
@@ -129,7 +132,13 @@ def check_services(image: Image, compose_file: Path, folder: Path) -> Iterator[s
 
 
 PAGE = """
-import os, urllib.request
+import os, urllib.error, urllib.request
+try:
+    urllib.request.urlopen(os.environ["PREFECT_API_URL"] + "/version", timeout=10)
+except urllib.error.HTTPError as refused:
+    assert refused.code == 401, refused
+else:
+    raise SystemExit("Prefect's API answers without a password")
 with urllib.request.urlopen(os.environ["PREFECT_API_URL"].removesuffix("api"), timeout=10) as page:
     text = page.read().decode()
 assert "<html" in text, text[:200]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -114,9 +115,12 @@ def names_of_h2crop() -> set[str]:
 def names_of_prefect() -> set[str]:
     """The variables that this Prefect reads."""
     code = "from prefect.settings import Settings; from prefect.settings.legacy import _get_settings_fields; "
-    code += "print(*_get_settings_fields(Settings))"
+    code += "import prefect; print(prefect.__file__, *_get_settings_fields(Settings))"
     done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, check=True)
-    return set(done.stdout.split())
+    package, *names = done.stdout.split()
+    # The key of blocks is none of its settings.
+    encryption = (Path(package).parent / "server/utilities/encryption.py").read_text(encoding="utf-8")
+    return {*names, *re.findall(r'"(PREFECT_SERVER_\w+)"', encryption)}
 
 
 def is_read(name: str) -> bool:
@@ -138,6 +142,7 @@ def drifted(files: Files) -> list[str]:
         *wrong_images(files),
         *wrong_dockerfile(files),
         *wrong_services(files),
+        *wrong_passwords(files),
         *wrong_variables(files),
         *wrong_deployments(files),
         *wrong_units(files),
@@ -265,6 +270,28 @@ def wrong_services(files: Files) -> Iterator[str]:
                 yield f"infra/compose.yaml: {name} does not wait until {other} is {wanted}"
 
 
+#: Without these every user of the machine can have Prefect's server run what they like, or read blocks in its database.
+CLOSING = ("PREFECT_SERVER_API_AUTH_STRING", "PREFECT_SERVER_ENCRYPTION_KEY")
+
+
+def wrong_passwords(files: Files) -> Iterator[str]:
+    """Prefect's server asks for a password, and whoever speaks with it has the same."""
+    environments = {name: service.get("environment", {}) for name, service in compose(files).items()}
+    password = environments["prefect-server"].get(CLOSING[0])
+    for name in CLOSING:
+        if ":?" not in environments["prefect-server"].get(name, ""):
+            yield f"infra/compose.yaml: Prefect's server starts without {name}"
+        if name not in settings(files["infra/systemd/h2crop.env"]):
+            yield f"infra/systemd/h2crop.env: lacks {name}"
+        if not re.search(rf"^ExecStartPre=.*\b{name}\b", files["infra/systemd/h2crop-prefect-server.service"], re.M):
+            yield f"infra/systemd/h2crop-prefect-server.service: starts without {name}"
+    for name, environment in environments.items():
+        if "PREFECT_API_URL" in environment and environment.get("PREFECT_API_AUTH_STRING") != password:
+            yield f"infra/compose.yaml: {name} does not know the password of Prefect's API"
+    if "PREFECT_API_AUTH_STRING" not in settings(files["infra/systemd/h2crop.env"]):
+        yield "infra/systemd/h2crop.env: units do not know the password of Prefect's API"
+
+
 def wrong_variables(files: Files) -> Iterator[str]:
     """Every variable is read by somebody; what the compose file asks for stands in its example, without a secret."""
     told: dict[str, set[str]] = {
@@ -292,7 +319,7 @@ def wrong_variables(files: Files) -> Iterator[str]:
         yield f"infra/example.env and infra/compose.yaml differ in {sorted(asked ^ set(example))}"
     for place in ("infra/example.env", "infra/systemd/h2crop.env"):
         for name, value in settings(files[place]).items():
-            if re.search("PASSWORD|SECRET|KEY|COOKIE", name) and value:
+            if re.search("PASSWORD|SECRET|KEY|COOKIE|AUTH", name) and value:
                 yield f"{place}: {name} has a value"
     for name in sorted(name for name in asked if re.search("PASSWORD|SECRET|KEY", name) and "DOWNLOAD" not in name):
         if re.search(rf"\$\{{{name}:-", files["infra/compose.yaml"]):
@@ -466,6 +493,31 @@ def test_nothing_has_drifted(files: Files) -> None:
             "${S3_SECRET_KEY:-minioadmin}",
             "starts without S3_SECRET_KEY",
         ),
+        (
+            "infra/compose.yaml",
+            "${PREFECT_ENCRYPTION_KEY:?set it in infra/.env}",
+            "${PREFECT_ENCRYPTION_KEY:-}",
+            "starts without PREFECT_SERVER_ENCRYPTION_KEY",
+        ),
+        (
+            "infra/compose.yaml",
+            "PREFECT_SERVER_API_AUTH_STRING:",
+            "PREFECT_SERVER_API_HOST:",
+            "starts without PREFECT_SERVER_API_AUTH_STRING",
+        ),
+        (
+            "infra/compose.yaml",
+            "/api\n  PREFECT_API_AUTH_STRING:",
+            "/api\n  PREFECT_API_KEY:",
+            "worker does not know the password",
+        ),
+        ("infra/systemd/h2crop.env", "PREFECT_API_AUTH_STRING=", "PREFECT_API_KEY=", "units do not know the password"),
+        (
+            "infra/systemd/h2crop-prefect-server.service",
+            "ExecStartPre=",
+            "ExecStartPost=",
+            "starts without PREFECT_SERVER_API_AUTH_STRING",
+        ),
         (".gitignore", "/infra/.env", "", "could be committed"),
         ("infra/deploy.sh", "build refresh rebuild", "build refresh", "other deployments"),
         ("infra/prefect.yaml", "build_dataset", "build_datasets", "is not there"),
@@ -516,6 +568,23 @@ def test_units_are_what_systemd_reads(tmp_path: Path) -> None:
     broken.write_text(broken.read_text().replace("Restart=always", "Restart=allways"))
     done = subprocess.run([verify, "verify", "--man=no", str(broken)], capture_output=True, text=True, check=False)
     assert "allways" in done.stderr, "this says nothing of mistakes"
+
+
+def test_the_unit_of_the_server_does_not_start_without_its_secrets() -> None:
+    text = (INFRA / "systemd/h2crop-prefect-server.service").read_text(encoding="utf-8").replace("\\\n", " ")
+    found = re.search(r"^ExecStartPre=(.+)$", text, re.MULTILINE)
+    assert found is not None
+    command = [word.replace("$$", "$") for word in shlex.split(found[1])]
+    rest = {name: value for name, value in os.environ.items() if name not in CLOSING}
+    for missing in (*CLOSING, ""):
+        environment = {
+            **rest,
+            **{name: "planted" for name in CLOSING if name != missing},
+            **({missing: ""} if missing else {}),
+        }
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+        said = f"{missing} is empty: set it in /etc/h2crop/h2crop.env\n" if missing else ""
+        assert (done.returncode, done.stdout, done.stderr) == (int(bool(missing)), "", said)
 
 
 def answering(status: int) -> Callable[[BaseHTTPRequestHandler], None]:
