@@ -63,7 +63,9 @@ refuse() { echo "$*" >&2 && exit 2; }
 for command in python h2crop prefect dask moto_server; do
     command -v "$command" >/dev/null || refuse "$command is not there: run \`make setup\` in $checkout"
 done
-postgres_bin=$(find /usr/lib/postgresql/*/bin -maxdepth 1 -name postgres -printf '%h\n' 2>/dev/null | sort -V | tail -n 1)
+# `find` fails where there is no such folder: without `|| true` this script would end here, and say nothing.
+found=$(find /usr/lib/postgresql/*/bin -maxdepth 1 -name postgres -printf '%h\n' 2>/dev/null || true)
+postgres_bin=$(sort -V <<<"$found" | tail -n 1)
 [ -n "$postgres_bin" ] || refuse "no PostgreSQL server below /usr/lib/postgresql: apt-get install postgresql"
 
 # PostgreSQL does not run as root: then it runs as the user of its package, in a folder that this user can reach.

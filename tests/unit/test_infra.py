@@ -663,6 +663,21 @@ def test_a_bucket_is_made_once_and_the_keys_are_not_told() -> None:
     assert "not-to-be-told" not in nowhere.stderr
 
 
+@pytest.mark.parametrize("installed", [False, True])
+def test_the_local_service_without_postgresql_says_what_to_install(tmp_path: Path, installed: bool) -> None:
+    """installed: other programs of PostgreSQL are there, the server is not."""
+    places = tmp_path / "postgresql"
+    if installed:
+        (places / "15/bin").mkdir(parents=True)
+    script = tmp_path / "local-service.sh"
+    text = (INFRA / "local-service.sh").read_text(encoding="utf-8")
+    script.write_text(text.replace("/usr/lib/postgresql", str(places)), encoding="utf-8")
+    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+    done = subprocess.run(["bash", str(script)], env=environment, capture_output=True, text=True, check=False)
+    said = f"no PostgreSQL server below {places}: apt-get install postgresql\n"
+    assert (done.returncode, done.stdout, done.stderr) == (2, "", said)
+
+
 def test_deploying_without_an_address_says_what_to_set() -> None:
     known = {"PREFECT_API_URL": "http://127.0.0.1:9/api", "H2CROP_RECIPE": "r.yaml", "H2CROP_STORE": "s"}
     for missing in known:
