@@ -67,9 +67,11 @@ OTHERS = {
 }
 #: Of the images that are not ours, of Python, pip and telemetry.
 FOREIGN = {"POSTGRES_DB", "POSTGRES_USER", "POSTGRES_PASSWORD", "DO_NOT_TRACK", "PATH"}
-FOREIGN |= {"PYTHONDONTWRITEBYTECODE", "PYTHONUNBUFFERED"}
+FOREIGN |= {"PYTHONDONTWRITEBYTECODE", "PYTHONUNBUFFERED", "RUNNER_SCRIPT_TIMEOUT"}
 #: Names of the examples' own.
-EXAMPLES = {"RECIPE", "STORE"}
+EXAMPLES = {"RECIPE", "STORE", "SOURCE", "VERSION", "ARCHIVES"}
+#: Gigabytes that the caches of a repository may have at GitHub.
+CACHES = 10
 
 
 def pins(text: str) -> dict[str, str]:
@@ -144,6 +146,7 @@ def drifted(files: Files) -> list[str]:
         *wrong_services(files),
         *wrong_passwords(files),
         *wrong_variables(files),
+        *wrong_examples(files),
         *wrong_deployments(files),
         *wrong_units(files),
     ]
@@ -329,6 +332,31 @@ def wrong_variables(files: Files) -> Iterator[str]:
             yield f"infra/compose.yaml: starts without {name}"
     if "/infra/.env" not in files[".gitignore"].splitlines():
         yield ".gitignore: infra/.env could be committed"
+
+
+def wrong_examples(files: Files) -> Iterator[str]:
+    """Schedules of CI fetch what they install, and save what they computed whatever becomes of a run."""
+    github, gitlab = (f"infra/examples/{name}-refresh.yaml" for name in ("github", "gitlab"))
+    steps = loaded(files[github])["jobs"]["refresh"]["steps"]
+    job = loaded(files[gitlab])["refresh"]
+    (installing,) = (i for i, step in enumerate(steps) if "pip install" in step.get("run", ""))
+    if not any(step.get("with", {}).get("path") == "h2crop" for step in steps[:installing]):
+        yield f"{github}: installs h2crop/, which is not there"
+    cloned = [
+        i for i, line in enumerate(job["before_script"]) if line.startswith("git clone ") and line.endswith(" h2crop")
+    ]
+    if not cloned or not any("pip install" in line for line in job["before_script"][cloned[0] :]):
+        yield f"{gitlab}: installs h2crop/, which is not there"
+    saved = [step for step in steps if step.get("uses", "").startswith("actions/cache")]
+    if [step["uses"].split("@")[0] for step in saved] != ["actions/cache/restore", "actions/cache/save"] or (
+        saved[1].get("if") != "always()" or saved[0]["with"]["key"] != saved[1]["with"]["key"]
+    ):
+        yield f"{github}: loses what a run computed that failed"
+    if job["cache"].get("when") != "always":
+        yield f"{gitlab}: loses what a run computed that failed"
+    for place, known in ((github, loaded(files[github])["env"]), (gitlab, job["variables"])):
+        if float(known.get("H2CROP_WORK_GB", "inf")) > CACHES / 2:
+            yield f"{place}: its work folder does not fit into a cache"
 
 
 def wrong_deployments(files: Files) -> Iterator[str]:
@@ -522,6 +550,11 @@ def test_nothing_has_drifted(files: Files) -> None:
             "ExecStartPost=",
             "starts without PREFECT_SERVER_API_AUTH_STRING",
         ),
+        ("infra/examples/github-refresh.yaml", "path: h2crop\n", "path: elsewhere\n", "installs h2crop/, which is not"),
+        ("infra/examples/gitlab-refresh.yaml", '"$SOURCE" h2crop', '"$SOURCE"', "installs h2crop/, which is not"),
+        ("infra/examples/github-refresh.yaml", "cache/save@v4\n        if: always()", "cache/save@v4", "loses what"),
+        ("infra/examples/gitlab-refresh.yaml", "    when: always\n  before", "  before", "loses what"),
+        ("infra/examples/gitlab-refresh.yaml", '_GB: "5"', '_GB: "50"', "does not fit into a cache"),
         (".gitignore", "/infra/.env", "", "could be committed"),
         ("infra/deploy.sh", "build refresh rebuild", "build refresh", "other deployments"),
         ("infra/prefect.yaml", "build_dataset", "build_datasets", "is not there"),
