@@ -233,12 +233,15 @@ serve_postgres() {
 }
 serve_s3() { detached moto_server -H 127.0.0.1 -p "${port[s3]}"; }
 serve_prefect() {
-    local password
-    password=$(<"$secret/database-password")
-    export PREFECT_SERVER_DATABASE_CONNECTION_URL=postgresql+asyncpg://h2crop:$password@127.0.0.1:${port[postgres]}/prefect
+    # The variables of infra/compose.yaml and of the units.
+    export PREFECT_SERVER_DATABASE_DRIVER=postgresql+asyncpg PREFECT_SERVER_DATABASE_HOST=127.0.0.1
+    export PREFECT_SERVER_DATABASE_PORT=${port[postgres]} PREFECT_SERVER_DATABASE_NAME=prefect
+    export PREFECT_SERVER_DATABASE_USER=h2crop
+    PREFECT_SERVER_DATABASE_PASSWORD=$(<"$secret/database-password")
     PREFECT_SERVER_ENCRYPTION_KEY=$(<"$secret/encryption-key")
     with_api
-    export PREFECT_SERVER_ENCRYPTION_KEY PREFECT_SERVER_API_AUTH_STRING=$PREFECT_API_AUTH_STRING
+    export PREFECT_SERVER_DATABASE_PASSWORD PREFECT_SERVER_ENCRYPTION_KEY
+    export PREFECT_SERVER_API_AUTH_STRING=$PREFECT_API_AUTH_STRING
     cd "$checkout"
     detached prefect server start --host 127.0.0.1 --port "${port[prefect]}"
 }

@@ -48,6 +48,7 @@ NAMES = (
     "infra/examples/github-refresh.yaml",
     "infra/examples/gitlab-refresh.yaml",
     "infra/lint-requirements.txt",
+    "infra/local-service.sh",
     "infra/prefect.yaml",
     "infra/systemd/h2crop-dask-scheduler.service",
     "infra/systemd/h2crop-dask-worker@.service",
@@ -146,6 +147,7 @@ def drifted(files: Files) -> list[str]:
         *wrong_services(files),
         *wrong_passwords(files),
         *wrong_variables(files),
+        *wrong_database(files),
         *wrong_examples(files),
         *wrong_deployments(files),
         *wrong_units(files),
@@ -332,6 +334,17 @@ def wrong_variables(files: Files) -> Iterator[str]:
             yield f"infra/compose.yaml: starts without {name}"
     if "/infra/.env" not in files[".gitignore"].splitlines():
         yield ".gitignore: infra/.env could be committed"
+
+
+def wrong_database(files: Files) -> Iterator[str]:
+    """Prefect's server finds PostgreSQL by the same variables in Compose, in the units, and where that is tried."""
+    tried = set(re.findall(r"\b(PREFECT_SERVER_DATABASE_\w+)=", files["infra/local-service.sh"]))
+    for place, names in (
+        ("infra/compose.yaml", set(compose(files)["prefect-server"]["environment"])),
+        ("infra/systemd/h2crop.env", set(settings(files["infra/systemd/h2crop.env"]))),
+    ):
+        if {name for name in names if "DATABASE" in name} != tried:
+            yield f"{place}: other variables of the database than infra/local-service.sh tries"
 
 
 def wrong_examples(files: Files) -> Iterator[str]:
@@ -555,6 +568,8 @@ def test_nothing_has_drifted(files: Files) -> None:
         ("infra/examples/github-refresh.yaml", "cache/save@v4\n        if: always()", "cache/save@v4", "loses what"),
         ("infra/examples/gitlab-refresh.yaml", "    when: always\n  before", "  before", "loses what"),
         ("infra/examples/gitlab-refresh.yaml", '_GB: "5"', '_GB: "50"', "does not fit into a cache"),
+        ("infra/systemd/h2crop.env", "DATABASE_PORT=5432\n", "TIMEOUT=1\n", "other variables of the database than"),
+        ("infra/compose.yaml", "DATABASE_USER: prefect", "DATABASE_ECHO: no", "other variables of the database than"),
         (".gitignore", "/infra/.env", "", "could be committed"),
         ("infra/deploy.sh", "build refresh rebuild", "build refresh", "other deployments"),
         ("infra/prefect.yaml", "build_dataset", "build_datasets", "is not there"),
