@@ -50,6 +50,7 @@ NAMES = (
     "infra/lint-requirements.txt",
     "infra/local-service.sh",
     "infra/prefect.yaml",
+    "infra/systemd/h2crop-alarm@.service",
     "infra/systemd/h2crop-dask-scheduler.service",
     "infra/systemd/h2crop-dask-worker@.service",
     "infra/systemd/h2crop-deploy.service",
@@ -68,7 +69,7 @@ OTHERS = {
 }
 #: Of the images that are not ours, of Python, pip and telemetry.
 FOREIGN = {"POSTGRES_DB", "POSTGRES_USER", "POSTGRES_PASSWORD", "DO_NOT_TRACK", "PATH"}
-FOREIGN |= {"PYTHONDONTWRITEBYTECODE", "PYTHONUNBUFFERED", "RUNNER_SCRIPT_TIMEOUT"}
+FOREIGN |= {"PYTHONDONTWRITEBYTECODE", "PYTHONUNBUFFERED", "RUNNER_SCRIPT_TIMEOUT", "ALARM_COMMAND"}
 #: Names of the examples' own.
 EXAMPLES = {"RECIPE", "STORE", "SOURCE", "VERSION", "ARCHIVES"}
 #: Gigabytes that the caches of a repository may have at GitHub.
@@ -409,12 +410,9 @@ def wrong_units(files: Files) -> Iterator[str]:
         known = program is not None and (program[1], program[2]) in PROGRAMS
         if not known and (script is None or not os.access(ROOT / script[1], os.X_OK)):
             yield f"{name}: starts a program that is not in the environment"
-        for line in (
-            "User=h2crop",
-            "EnvironmentFile=/etc/h2crop/h2crop.env",
-            "NoNewPrivileges=yes",
-            "ProtectSystem=strict",
-        ):
+        # A program that sends mail needs the rights of its group, and writes to its queue.
+        closed = () if "alarm" in name else ("NoNewPrivileges=yes", "ProtectSystem=strict")
+        for line in ("User=h2crop", "EnvironmentFile=/etc/h2crop/h2crop.env", *closed):
             if f"\n{line}\n" not in text:
                 yield f"{name}: lacks {line}"
         if "oneshot" not in text and "\nRestart=always\n" not in text:
@@ -422,6 +420,9 @@ def wrong_units(files: Files) -> Iterator[str]:
         for page in re.findall(r"file:///opt/h2crop/(\S+)", text):
             if not (ROOT / page).is_file():
                 yield f"{name}: no page {page}"
+    refresh = units["infra/systemd/h2crop-refresh.service"]
+    if "\nOnFailure=h2crop-alarm@%n.service\n" not in refresh or "SuccessExitStatus" in refresh:
+        yield "infra/systemd/h2crop-refresh.service: fails in silence"
     addresses = {
         "infra/systemd/h2crop-dask-worker@.service": re.findall(
             r"tcp://\S+", files["infra/systemd/h2crop-dask-worker@.service"]
@@ -576,6 +577,8 @@ def test_nothing_has_drifted(files: Files) -> None:
         ("infra/compose.yaml", "h2crop-build/build", "h2crop-build/refresh", "no deployment h2crop-build/refresh"),
         ("infra/systemd/h2crop-worker.service", "--pool h2crop", "--pool other", "another work pool"),
         ("infra/systemd/h2crop-worker.service", "NoNewPrivileges=yes\n", "", "lacks NoNewPrivileges=yes"),
+        ("infra/systemd/h2crop-refresh.service", "OnFailure=", "OnSuccess=", "fails in silence"),
+        ("infra/systemd/h2crop-refresh.service", "\nNice=", "\nSuccessExitStatus=3\nNice=", "fails in silence"),
         ("infra/systemd/h2crop-worker.service", "Restart=always\n", "", "is not started again"),
         (
             "infra/systemd/h2crop-refresh.service",
@@ -637,6 +640,60 @@ def test_the_unit_of_the_server_does_not_start_without_its_secrets() -> None:
         done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
         said = f"{missing} is empty: set it in /etc/h2crop/h2crop.env\n" if missing else ""
         assert (done.returncode, done.stdout, done.stderr) == (int(bool(missing)), "", said)
+
+
+def stub(folder: Path, name: str, text: str) -> None:
+    """A program that does what a line of shell says."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / name).write_text(f"#!/bin/sh\n{text}\n", encoding="utf-8")
+    (folder / name).chmod(0o755)
+
+
+@pytest.mark.parametrize(
+    ("status", "result", "meaning"),
+    [
+        ("1", "exit-code", "the next run goes on"),
+        ("2", "exit-code", "will not pass"),
+        ("3", "exit-code", "scenes are missing"),
+        ("TERM", "timeout", "did not end by itself (timeout)"),
+    ],
+)
+def test_the_alarm_says_why_and_shows_the_end_of_the_log(
+    tmp_path: Path, status: str, result: str, meaning: str
+) -> None:
+    stub(tmp_path, "journalctl", 'echo "log: $*"')
+    environment = {
+        "PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}",
+        "MONITOR_EXIT_STATUS": status,
+        "MONITOR_SERVICE_RESULT": result,
+        "MONITOR_INVOCATION_ID": "0815",
+    }
+    script = [str(INFRA / "alarm.sh"), "h2crop-refresh.service"]
+    done = subprocess.run(script, env=environment, capture_output=True, text=True, check=True)
+    assert done.stderr.startswith("h2crop-refresh.service on ")
+    assert meaning in done.stderr
+    assert f"(exit code {status})" in done.stderr
+    assert done.stderr.endswith("log: --no-pager --output=cat --lines=40 _SYSTEMD_INVOCATION_ID=0815\n")
+    environment["ALARM_COMMAND"] = f"cat > {tmp_path}/mail"
+    done = subprocess.run(script, env=environment, capture_output=True, text=True, check=True)
+    assert done.stderr == ""
+    assert meaning in (tmp_path / "mail").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("code", [0, 1, 2, 3])
+def test_the_line_for_cron_prints_what_went_wrong_and_keeps_the_log(tmp_path: Path, code: int) -> None:
+    page = (ROOT / "docs/operations.md").read_text(encoding="utf-8")
+    (line,) = re.findall(r"^    30 3 \* \* \*  (.+)$", page, re.MULTILINE)
+    # cron takes it for the end of the command.
+    assert "%" not in line
+    stub(tmp_path / "bin", "h2crop", f'echo "report of $*"; echo reason >&2; exit {code}')
+    (tmp_path / "refresh.log").write_text("of yesterday\n")
+    line = line.replace("/opt/h2crop/.venv/bin", str(tmp_path / "bin")).replace("cd /data", f"cd {tmp_path}")
+    done = subprocess.run(["sh", "-c", line], capture_output=True, text=True, check=False)
+    log = "of yesterday\nreport of refresh recipe.yaml --out /data/store\nreason\n"
+    assert (tmp_path / "refresh.log").read_text() == log
+    assert done.stdout == (f"h2crop refresh ended with {code}\n{log}" if code else "")
+    assert done.stderr == ""
 
 
 def answering(status: int) -> Callable[[BaseHTTPRequestHandler], None]:
