@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import ctypes
+import json
 import os
 import socket
 import subprocess
@@ -29,6 +30,8 @@ FILLED = {
     "DATA_FOLDER": "/data",
     "H2CROP_RECIPE": "/data/region/recipe.yaml",
 }
+#: What is run, and on which cluster.
+DEPLOYMENT, CLUSTER = "h2crop-build/build", "tcp://dask-scheduler:8786"
 REGION = ["--season", "2022", "--cells", "4", "--dates", "1", "--scenes", "1", "--cloudiness", "0.1"]
 #: Runs in the network of the services, outside of the image: an S3 server in place of SeaweedFS.
 S3_SERVER = """
@@ -119,16 +122,31 @@ def check_services(image: Image, compose_file: Path, folder: Path) -> Iterator[s
         client = {key: str(value) for key, value in services["worker"]["environment"].items()}
         page = image.must(["python", "-c", PAGE], client)
         yield f"Prefect's page is served, its API refuses whoever has no password: {page.strip()}"
-        said = image.run(["prefect", "deployment", "run", "h2crop-build/build", "--watch"], client, RUN)
+        said = image.run(["prefect", "deployment", "run", DEPLOYMENT, "--watch"], client, RUN)
         if said.returncode:
             logs = "\n".join((folder / f"{name}.log").read_text()[-3000:] for name in ("worker", "dask-worker"))
             raise RunError(f"the run failed: {said.stdout[-2000:]}{said.stderr[-2000:]}\n{logs}")
+        deployment = json.loads(
+            image.must(["prefect", "deployment", "inspect", DEPLOYMENT, "--output", "json"], client)
+        )
+        check_cluster(deployment["parameters"], (folder / "dask-scheduler.log").read_text(errors="replace"))
         image.must(["h2crop", "validate", "s3://h2crop/store"], client)
         image.must(["h2crop", "compare", "/data/store", "s3://h2crop/store"], client)
         yield (
             f"a run of the flow built s3://h2crop/store on the Dask worker in {time.monotonic() - start:.0f} s; "
             "it is valid and has the samples of the store that was built by hand"
         )
+
+
+def check_cluster(parameters: dict[str, Any], log: str) -> None:
+    """Whether a deployment builds on the Dask cluster, and a build of h2crop came to the scheduler, by its log.
+
+    Raises RunError: the worker of Prefect can build by itself, and the store would be the same.
+    """
+    if parameters.get("dask") != CLUSTER:
+        raise RunError(f"{DEPLOYMENT} does not build on {CLUSTER}: its parameter is {parameters.get('dask')!r}")
+    if "Receive client connection: Client-h2crop-" not in log:
+        raise RunError(f"no build came to the Dask scheduler; its log ends:\n{log[-3000:]}")
 
 
 PAGE = """

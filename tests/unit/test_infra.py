@@ -29,6 +29,8 @@ INFRA = ROOT / "infra"
 sys.path.append(str(INFRA / "image_check"))
 
 from instructions import Context, command_of, copied, read_stages, variables  # noqa: E402
+from roots import RunError  # noqa: E402
+from services import CLUSTER, FILLED, check_cluster, filled  # noqa: E402
 
 Files = dict[str, str]
 #: What is compared; everything else is read where it lies.
@@ -785,6 +787,20 @@ def test_the_local_service_without_postgresql_says_what_to_install(tmp_path: Pat
     done = subprocess.run(["bash", str(script)], env=environment, capture_output=True, text=True, check=False)
     said = f"no PostgreSQL server below {places}: apt-get install postgresql\n"
     assert (done.returncode, done.stdout, done.stderr) == (2, "", said)
+
+
+def test_the_image_check_knows_whether_the_cluster_built() -> None:
+    log = "INFO - Receive client connection: Client-h2crop-1234\n"
+    check_cluster({"dask": CLUSTER}, log)
+    with pytest.raises(RunError, match="does not build on"):
+        check_cluster({}, log)
+    with pytest.raises(RunError, match="no build came to the Dask scheduler"):
+        check_cluster({"dask": CLUSTER}, "INFO - Receive client connection: Client-1234\n")
+    services = filled(INFRA / "compose.yaml")
+    assert services["prefect-init"]["command"][-1] == CLUSTER
+    # Every secret that Compose asks for is given, or the services would start otherwise than there.
+    asked = set(re.findall(r"\$\{(\w+):\?", (INFRA / "compose.yaml").read_text(encoding="utf-8")))
+    assert asked == set(FILLED)
 
 
 def test_deploying_without_an_address_says_what_to_set() -> None:
