@@ -71,7 +71,7 @@ OTHERS = {
 }
 #: Of the images that are not ours, of Python, pip and telemetry.
 FOREIGN = {"POSTGRES_DB", "POSTGRES_USER", "POSTGRES_PASSWORD", "DO_NOT_TRACK", "PATH"}
-FOREIGN |= {"PYTHONDONTWRITEBYTECODE", "PYTHONUNBUFFERED", "RUNNER_SCRIPT_TIMEOUT", "ALARM_COMMAND"}
+FOREIGN |= {"PYTHONDONTWRITEBYTECODE", "PYTHONUNBUFFERED", "RUNNER_SCRIPT_TIMEOUT", "ALARM_COMMAND", "TMPDIR"}
 #: Names of the examples' own.
 EXAMPLES = {"RECIPE", "STORE", "SOURCE", "VERSION", "ARCHIVES"}
 #: Gigabytes that the caches of a repository may have at GitHub.
@@ -422,6 +422,10 @@ def wrong_units(files: Files) -> Iterator[str]:
         for page in re.findall(r"file:///opt/h2crop/(\S+)", text):
             if not (ROOT / page).is_file():
                 yield f"{name}: no page {page}"
+    cache = re.match("/var/cache/(.+)", settings(files["infra/systemd/h2crop.env"]).get("TMPDIR", ""))
+    for name, text in units.items():
+        if cache is None or not re.search(rf"^CacheDirectory=.*\b{cache[1]}$", text, re.MULTILINE):
+            yield f"{name}: counts connections to archives for itself"
     refresh = units["infra/systemd/h2crop-refresh.service"]
     if "\nOnFailure=h2crop-alarm@%n.service\n" not in refresh or "SuccessExitStatus" in refresh:
         yield "infra/systemd/h2crop-refresh.service: fails in silence"
@@ -579,6 +583,8 @@ def test_nothing_has_drifted(files: Files) -> None:
         ("infra/compose.yaml", "h2crop-build/build", "h2crop-build/refresh", "no deployment h2crop-build/refresh"),
         ("infra/systemd/h2crop-worker.service", "--pool h2crop", "--pool other", "another work pool"),
         ("infra/systemd/h2crop-worker.service", "NoNewPrivileges=yes\n", "", "lacks NoNewPrivileges=yes"),
+        ("infra/systemd/h2crop-worker.service", " h2crop/tmp\n", "\n", "counts connections to archives for itself"),
+        ("infra/systemd/h2crop.env", "TMPDIR=/var/cache/h2crop/tmp\n", "", "counts connections to archives for itself"),
         ("infra/systemd/h2crop-refresh.service", "OnFailure=", "OnSuccess=", "fails in silence"),
         ("infra/systemd/h2crop-refresh.service", "\nNice=", "\nSuccessExitStatus=3\nNice=", "fails in silence"),
         ("infra/systemd/h2crop-worker.service", "Restart=always\n", "", "is not started again"),
