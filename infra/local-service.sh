@@ -303,7 +303,7 @@ run simulate h2crop simulate "$folder/region" --settings "$folder/region.yaml"
 
 begin "All servers answer"
 answers s3 "$AWS_ENDPOINT_URL/moto-api/data.json"
-run bucket "${helper[@]}" bucket "$AWS_ENDPOINT_URL" "$bucket"
+run bucket in_bucket python "$checkout/infra/make_bucket.py" "$bucket"
 answers prefect "$PREFECT_API_URL/health"
 answers dask-scheduler "http://127.0.0.1:${port[dashboard]}/json/counts.json" '"workers": 2'
 

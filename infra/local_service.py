@@ -54,11 +54,6 @@ def write_secrets(folder: Path) -> None:
         (folder / name).write_text(value, encoding="utf-8")
 
 
-def make_bucket(server: str, name: str) -> None:
-    """Make a bucket in an S3 server that asks for no signature."""
-    requests.put(f"{server}/{name}", timeout=60).raise_for_status()
-
-
 def await_answer(url: str, seconds: float, process: int, expected: str = "") -> bool:
     """Whether an address answers, with a text in it, before time is over or a process has ended."""
 
@@ -205,7 +200,7 @@ def lines_of(path: Path) -> list[str]:
 
 
 def show_run(arguments: argparse.Namespace) -> int:
-    """Wait for a scheduled run, and show its state; 1 where it failed or took too long, 3 where it took too long."""
+    """Wait for a scheduled run, and show its state; 1 where it is another than expected, or took too long."""
     api = Api()
     run = await_run(api, arguments.deployment, arguments.number, arguments.seconds)
     if run is None:
@@ -266,7 +261,6 @@ def main() -> int:
     deployment = (("folder", Path), ("deployment", str), ("number", int), ("seconds", float))
     command("ports", lambda given: print(*free_ports(given.number)), ("number", int))
     command("secrets", lambda given: write_secrets(given.folder), ("folder", Path))
-    command("bucket", lambda given: make_bucket(given.server, given.name), ("server", str), ("name", str))
     command(
         "answers",
         lambda given: 0 if await_answer(given.url, given.seconds, given.process, given.expected or "") else 1,
