@@ -11,6 +11,7 @@ from enum import IntEnum
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
@@ -52,7 +53,7 @@ def print_table(title: str, columns: list[str], rows: list[list[str]], texts: Co
     for i, column in enumerate(columns):
         table.add_column(column, justify="right" if i and column not in texts else "left", overflow="fold")
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*map(escape, row))
     console.print(table)
 
 
@@ -80,7 +81,7 @@ def progress_line(quiet: bool) -> Iterator[Callable[[int, int, str], None]]:
     if not console.is_terminal:
         yield plain_progress()
         return
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True) as bar:
         task = bar.add_task("starting", total=None)
         yield lambda done, total, text: bar.update(task, completed=done, total=total, description=text)
@@ -94,6 +95,6 @@ def plain_progress() -> Callable[[int, int, str], None]:
         nonlocal last
         if done == total or time.monotonic() - last >= PLAIN_EVERY:
             last = time.monotonic()
-            console.print(f"{done}/{total} {text}")
+            say(f"{done}/{total} {text}")
 
     return show

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from h2crop_data.cli.console import console, print_json, progress_line
+from h2crop_data.cli.console import print_json, progress_line, say
 
 
 def migrate(
@@ -23,11 +23,9 @@ def migrate(
         print_json(asdict(report))
         return
     if not report.release:
-        console.print(
-            f"{report.store}: {report.mended} block(s) summed up anew; there is no release yet, run the build again"
-        )
+        say(f"{report.store}: {report.mended} block(s) summed up anew; there is no release yet, run the build again")
         return
-    console.print(
+    say(
         f"{report.store}: format {report.before} -> {report.after}, release {report.release}; "
         f"{report.mended} block(s) summed up anew"
     )

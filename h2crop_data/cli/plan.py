@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 from typer.core import TyperGroup
 
-from h2crop_data.cli.console import console, duration, megabytes, print_json, print_table, progress_line
+from h2crop_data.cli.console import duration, megabytes, print_json, print_table, progress_line, say
 from h2crop_data.errors import UsageError
 from h2crop_data.recipe.model import load_recipe
 
@@ -117,7 +117,7 @@ def make(
     reckoning = Reckoning(workers, request_seconds, mb_per_second, price_hour, price_gb)
     show_plans(plans, as_json, notes, reckoning)
     if out and plans and not as_json:
-        console.print(f"plan in {out}; build it with: h2crop build {out} --out {extend or 'STORE'}")
+        say(f"plan in {out}; build it with: h2crop build {out} --out {extend or 'STORE'}")
 
 
 @app.command()
@@ -185,16 +185,16 @@ def show_plans(plans: list[SeasonPlan], as_json: bool, notes: list[str], reckoni
         rows += rows_of_build(summary)
         print_table(f"season {plan.season}", ["what", "how much"], rows)
         for reason, count in summary.left_out.items():
-            console.print(f"  left out {count} scene(s): {reason}", markup=False, soft_wrap=True)
+            say(f"  left out {count} scene(s): {reason}")
         if summary.months_without_scenes:
             months = ", ".join(map(str, summary.months_without_scenes))
-            console.print(f"  no Sentinel-2 scene in month {months}: these months stay empty")
+            say(f"  no Sentinel-2 scene in month {months}: these months stay empty")
         for problem in summary.split_problems:
-            console.print(f"  split: {problem}", markup=False, soft_wrap=True)
+            say(f"  split: {problem}")
         for line in explain_sources(summary.sources):
-            console.print(f"  {line}", markup=False, soft_wrap=True)
+            say(f"  {line}")
     for note in notes:
-        console.print(f"  {note}", markup=False, soft_wrap=True)
+        say(f"  {note}")
 
 
 def rows_of_build(summary: Estimate) -> list[list[str]]:

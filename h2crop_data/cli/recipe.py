@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from h2crop_data.cli.console import console, print_json
+from h2crop_data.cli.console import print_json, say
 from h2crop_data.recipe.model import Recipe, load_recipe
 
 app = typer.Typer(help="Look at recipes.", no_args_is_help=True)
@@ -31,4 +31,4 @@ def check(
         seasons = ", ".join(map(str, checked.seasons))
         sources = [name for name in ("enmap", "sentinel2", "parcels") if getattr(checked, name) is not None]
         sources += checked.other_sources
-        console.print(f"{recipe} is a valid recipe: {checked.name}, seasons {seasons}, {' + '.join(sources)}")
+        say(f"{recipe} is a valid recipe: {checked.name}, seasons {seasons}, {' + '.join(sources)}")

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from h2crop_data.cli.console import console, megabytes, print_json, progress_line
+from h2crop_data.cli.console import megabytes, print_json, progress_line, say
 from h2crop_data.errors import UsageError
 from h2crop_data.recipe.model import load_recipe
 
@@ -40,7 +40,7 @@ def relabel(
     if as_json:
         print_json(asdict(report))
         return
-    console.print(
+    say(
         f"{report.store}: release {report.release}, {report.samples} samples; labels of {report.redone} block(s) made "
         f"anew ({megabytes(report.bytes)}), {report.shared} shared whole, {report.already_done} done before"
     )

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from h2crop_data.cli.console import console, megabytes, print_json
+from h2crop_data.cli.console import megabytes, print_json, say
 from h2crop_data.errors import UsageError
 
 
@@ -30,9 +30,9 @@ def retract(
         raise UsageError("say what to retract: --block SEASON:BLOCK or --scene ID")
     found = find_retraction(store, blocks, scene or [])
     numbers = "; ".join(f"{season}: {', '.join(map(str, of_season))}" for season, of_season in found.blocks.items())
-    console.print(f"{found.samples} sample(s) in block(s) {numbers} will not be in the next release of {store}")
+    say(f"{found.samples} sample(s) in block(s) {numbers} will not be in the next release of {store}")
     for season, never in found.never_built.items():
-        console.print(
+        say(
             f"not built, and never will be: block(s) {', '.join(map(str, never))} of {season}; `h2crop refresh` may "
             "plan their samples again"
         )
@@ -42,7 +42,7 @@ def retract(
     if as_json:
         print_json({**asdict(found), "release": release})
         return
-    console.print(f"{store}: {f'release {release}' if release else 'the first release, to be built,'} is without them")
+    say(f"{store}: {f'release {release}' if release else 'the first release, to be built,'} is without them")
 
 
 def parse_blocks(entries: list[str]) -> dict[int, list[int]]:
@@ -70,4 +70,4 @@ def prune(
         return
     gone = ", ".join(map(str, report.releases)) or "no release"
     kept = ", ".join(map(str, report.kept))
-    console.print(f"{store}: {gone} deleted ({report.files} files, {megabytes(report.bytes)}); kept: {kept}")
+    say(f"{store}: {gone} deleted ({report.files} files, {megabytes(report.bytes)}); kept: {kept}")

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from h2crop_data.cli.console import console, duration, megabytes, print_json, progress_line
+from h2crop_data.cli.console import duration, megabytes, print_json, progress_line, say
 from h2crop_data.errors import UsageError
 
 
@@ -82,11 +82,11 @@ def simulate(
         print_json(asdict(report))
         return
     seasons = ", ".join(map(str, report.seasons))
-    console.print(
+    say(
         f"{report.folder}: season {seasons}, {report.cells} cells, {report.sentinel2} Sentinel-2 granules, "
         f"{report.enmap} EnMAP tiles, {report.parcels} parcels; {megabytes(report.bytes)} in {duration(report.seconds)}"
     )
-    console.print(f"Build it: h2crop build {report.recipe} --out STORE", soft_wrap=True)
+    say(f"Build it: h2crop build {report.recipe} --out STORE")
 
 
 def kinds_of_region(
