@@ -18,6 +18,7 @@ from h2crop_data.cube.root import OriginIdentity, RootAttributes, SealedAttribut
 from h2crop_data.cube.schema import FORMAT_VERSION, ROOT_COPY, StoreLayout, group_document
 from h2crop_data.cube.season import FinishedSeason
 from h2crop_data.cube.writer import StoreBuilder
+from h2crop_data.progress import Progress, silent
 from h2crop_data.storage.storage import FileRecord
 
 #: The newest release in words, where a visitor looks first.
@@ -34,11 +35,12 @@ def seal(
     software: str,
     describe: Describe,
     origin: OriginIdentity | None = None,
+    progress: Progress = silent,
 ) -> int:
     """Make a release of the finished seasons; gives its number. Nothing changed since the last one: that one's number.
 
     classes: names of the class ids of each tier. describe: what writes the datasheet. origin: the release of another
-    store this one was relabelled from.
+    store this one was relabelled from. progress: told (done, total, text) of each season and of the index.
     """
     seasons = sorted(seasons, key=lambda finished: finished.season)
     identity = {str(finished.season): finished.identity for finished in seasons}
@@ -52,7 +54,8 @@ def seal(
     builder.write_json(SEALING, {"release": release, "after": newest})
     members: dict[str, dict[str, Any]] = {}
     files: list[FileRecord] = []
-    for finished in seasons:
+    for done, finished in enumerate(seasons):
+        progress(done, len(seasons) + 1, f"release {release}, coordinates of season {finished.season}")
         documents, written = write_season(builder, layout, finished)
         members |= documents
         files += written + finished.files
@@ -66,8 +69,10 @@ def seal(
     }
     if origin:
         attributes["origin"] = origin
+    progress(len(seasons), len(seasons) + 1, f"release {release}, index")
     tables = index_tables(seasons, classes, layout.arrays())
     index = index_files(tables)
+    progress(len(seasons), len(seasons) + 1, f"release {release}, datasheet")
     text = describe(
         attributes,
         tables,
@@ -77,6 +82,7 @@ def seal(
     index["datasheet.md"] = text.encode()
     folder = f"index/r{release}"
     paths = {name.split(".")[0]: f"{folder}/{name}" for name in index}
+    progress(len(seasons), len(seasons) + 1, f"release {release}, files of the index")
     files += [builder.describe(builder.replace(f"{folder}/{name}", [data])) for name, data in index.items()]
     files.append(builder.describe(builder.replace(DATASHEET, [index["datasheet.md"]])))
     manifest = pd.DataFrame(files, columns=["path", "bytes", "sha256"]).sort_values("path", ignore_index=True)

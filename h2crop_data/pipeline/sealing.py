@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
-from typing import Any
+from typing import Any, TypeVar
 
 import geopandas as gpd
 import pandas as pd
@@ -35,6 +35,9 @@ from h2crop_data.sources.registry import used_sources
 from h2crop_data.sources.scenes import scenes_table
 from h2crop_data.storage.storage import BUILD_FOLDER, FileRecord
 
+Thing = TypeVar("Thing")
+#: Blocks between two words of sealing.
+TOLD_EVERY = 200
 #: Why a scene is not used that blocks were made of which have been rebuilt.
 NOT_USED = "not used any more: the blocks made of it were rebuilt"
 #: The same of blocks that were retracted before they were built.
@@ -110,6 +113,7 @@ def seal_store(
         if not parts:
             continue
         finished.append(finished_season(builder, parts, retractions, workers, progress))
+        progress(len(finished), len(planned), f"release, season {season} is gathered")
         seasons[season] = sealed_season(finished[-1], parts)
         layout = parts[0].layout
     if layout is None:
@@ -117,7 +121,7 @@ def seal_store(
     taxonomy = Taxonomy.load()
     classes = [taxonomy.names(tier) for tier in range(1, len(taxonomy.classes) + 1)]
     origin = builder.storage.read_json(ORIGIN) if builder.storage.exists(ORIGIN) else None
-    number = seal(builder, layout, finished, classes, f"h2crop-data {__version__}", describe_release, origin)
+    number = seal(builder, layout, finished, classes, f"h2crop-data {__version__}", describe_release, origin, progress)
     return SealedRelease(number, seasons)
 
 
@@ -175,7 +179,8 @@ def finished_season(
     coordinates: list[dict[str, list[float]] | None] = []
     unbuilt: set[int] = set()
     sums: dict[int, FileRecord] = {}
-    for block, marker in zip(numbers, builder.read_markers(season, numbers), strict=True):
+    markers = told_now_and_then(builder.read_markers(season, numbers), len(numbers), f"season {season}", progress)
+    for block, marker in zip(numbers, markers, strict=True):
         if marker is None and retracted.get(block, "").startswith(NEVER_BUILT):
             unbuilt.add(block)
             coordinates.append(None)
@@ -224,7 +229,14 @@ def finished_season(
         parcels=parcels,
         by_block=stacked_coordinates(with_zeros(coordinates)),
         sums={
-            str(split): total(builder.read_all_sums(season, {block: sums[block] for block in of_split["block"]}))
+            str(split): total(
+                told_now_and_then(
+                    builder.read_all_sums(season, {block: sums[block] for block in of_split["block"]}),
+                    len(of_split),
+                    f"season {season}, statistics of {split}",
+                    progress,
+                )
+            )
             for split, of_split in kept.groupby("split", sort=True)
         },
         files=files,
@@ -233,6 +245,14 @@ def finished_season(
         recipe=parts[-1].recipe.as_written(),
         sources=sources,
     )
+
+
+def told_now_and_then(things: Iterable[Thing], total: int, text: str, progress: Progress) -> Iterator[Thing]:
+    """Some things, one a block, told every `TOLD_EVERY` blocks."""
+    for done, thing in enumerate(things):
+        if done % TOLD_EVERY == 0:
+            progress(done, total, f"release, {text}")
+        yield thing
 
 
 def with_zeros(coordinates: Sequence[dict[str, list[float]] | None]) -> list[dict[str, list[float]]]:
