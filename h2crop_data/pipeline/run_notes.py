@@ -2,7 +2,7 @@
 
 The status is written every few seconds, less often into a bucket, where each time is a request that costs; at once when
 another phase begins. So it shows that the builder lives also while all workers are at something long. What cannot be
-written costs the build nothing; it is logged once.
+written costs the build nothing; it is logged once, and once more at the end.
 """
 
 from __future__ import annotations
@@ -273,16 +273,24 @@ class Keeper:
         self._ended.set()
         self.notes.changed.set()
         self._thread.join(LAST_WITHIN)
+        if self._thread.is_alive():
+            status_log.warning(
+                "the last status and timings of the build were not written within %g s; %s may say that it works, and "
+                "its rows may be missing",
+                LAST_WITHIN,
+                self.storage.where(STATUS_FILE),
+            )
 
     def _keep(self) -> None:
         timings_at = time.monotonic() + TIMINGS_EVERY
         while True:
-            ended = self._ended.is_set()
+            # In this order: an end that comes after the first line is either seen by the second or ends the wait.
             self.notes.changed.clear()
+            ended = self._ended.is_set()
             if ended or time.monotonic() >= timings_at:
-                self._try("the timings", self.notes.write_timings)
+                self._try("the timings", self.notes.write_timings, ended)
                 timings_at = time.monotonic() + TIMINGS_EVERY
-            self._try("the status", self._write_status)
+            self._try("the status", self._write_status, ended)
             if ended:
                 return
             self.notes.changed.wait(self.every)
@@ -293,15 +301,18 @@ class Keeper:
         )
         self.storage.replace(STATUS_FILE, [status.model_dump_json(indent=1).encode() + b"\n"])
 
-    def _try(self, what: str, write: Callable[[], None]) -> None:
+    def _try(self, what: str, write: Callable[[], None], last: bool) -> None:
+        """Write something. What cannot be written is logged once, and once more at the end, where it is lost."""
         try:
             write()
         except Exception as error:  # noqa: BLE001 -- whatever keeps it from being written must not cost the build
-            if what not in self._told and not self._ended.is_set():
+            if last:
+                status_log.warning("%s at the end of the build could not be written: %s", what, first_lines(error))
+            elif what not in self._told:
                 status_log.warning(
                     "%s of the build cannot be written, it goes on without: %s", what, first_lines(error)
                 )
-            self._told.add(what)
+                self._told.add(what)
 
 
 @contextmanager
