@@ -114,7 +114,7 @@ def show_build(report: BuildReport) -> None:
     from h2crop_data.pipeline.source_facts import explain_sources
 
     seasons = ", ".join(map(str, report.seasons))
-    console.print(
+    say(
         f"{report.store}: release {report.release}, season {seasons}: {report.samples} samples, "
         f"{megabytes(report.bytes)}; {report.built} block(s) built, {report.already_done} done before"
     )
@@ -133,13 +133,15 @@ def show_build(report: BuildReport) -> None:
 
 def show_time(report: BuildReport | RefreshReport) -> None:
     """Where the time of a run went."""
+    from h2crop_data.pipeline.timings import phase_in_words
+
     total = sum(report.steps.values())
-    if not total:
-        return
-    rows = [[step, duration(spent), f"{spent / total:.0%}"] for step, spent in report.steps.items()]
-    print_table("where the workers' time went", ["step", "time", "share"], rows)
-    phases = ", ".join(f"{phase} {duration(spent)}" for phase, spent in report.phases.items())
-    say(f"  by the clock: {phases}")
+    if total:
+        rows = [[step, duration(spent), f"{spent / total:.0%}"] for step, spent in report.steps.items()]
+        print_table("where the workers' time went", ["step", "time", "share"], rows)
+    phases = ", ".join(f"{phase_in_words(phase)} {duration(spent)}" for phase, spent in report.phases.items())
+    if phases:
+        say(f"  by the clock: {phases}")
     for one in report.slowest:
         say(f"  slow: {one['what']}, {duration(one['seconds'])}, most in {one['step']}")
 

@@ -12,6 +12,7 @@ from h2crop_data.pipeline.build import BuildReport
 from h2crop_data.pipeline.engine import BlockOutcome
 from h2crop_data.pipeline.estimate import estimate
 from h2crop_data.pipeline.plan import SeasonPlan
+from h2crop_data.pipeline.timings import phase_in_words
 from h2crop_data.validation.findings import Finding
 
 
@@ -106,7 +107,7 @@ def release_text(report: BuildReport) -> str:
     """A build in Markdown: its release, size, and where the time went."""
     total = sum(report.steps.values()) or 1.0
     steps = "\n".join(f"| {step} | {seconds:,.1f} | {seconds / total:.0%} |" for step, seconds in report.steps.items())
-    phases = ", ".join(f"{phase} {seconds:,.1f} s" for phase, seconds in report.phases.items())
+    phases = ", ".join(f"{phase_in_words(phase)} {seconds:,.1f} s" for phase, seconds in report.phases.items())
     slowest = "\n".join(f"- {one['what']}: {one['seconds']:,.1f} s, most in {one['step']}" for one in report.slowest)
     return (
         f"# {report.store}, release {report.release}\n\n"

@@ -183,7 +183,7 @@ class RunNotes:
         """Note a block that an earlier run built, if that could not write the table of timings."""
         one = Spent.of_marker(season, marker)
         with self._changing:
-            if one is not None and self._timings is not None and not self._timings.knows(one):
+            if one is not None and self._timings is not None and self._timings.is_new(one):
                 self._earlier[one.key] = one
 
     def keep_timings_in(self, timings: Timings) -> None:

@@ -3,7 +3,8 @@
 One row a block, unit of work, reading or phase of a run, and step. No release has it and no reader looks there; it can
 be deleted at any time. It is written whole or not at all, and holds at most `ROWS_KEPT` rows: the oldest go first.
 
-What a run that was killed had finished is told by the markers of its blocks and units, and added by the next run.
+What a run that was killed had finished is told by the markers of its blocks and units, and added by the next run: what
+was finished since the table was written last, so that dropped rows do not come back.
 """
 
 from __future__ import annotations
@@ -61,7 +62,7 @@ PLAIN_COLUMNS = pa.schema(
     [(column.name, pa.string() if column.type == WORD else column.type) for column in TIMING_COLUMNS]
 )
 WORD_COLUMNS = [column.name for column in TIMING_COLUMNS if column.type == WORD]
-#: Markers of units are read again that are as much older than the newest that is known: clocks of workers differ.
+#: Of markers that are as much older than the newest row it is asked whether they have rows: clocks of workers differ.
 CLOCKS_DIFFER = timedelta(hours=1)
 
 
@@ -78,6 +79,12 @@ def utc_now() -> datetime:
 def iso_time(time: datetime) -> str:
     """A time in UTC as markers have it."""
     return time.strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def phase_in_words(phase: str) -> str:
+    """A phase of a run, with its step where that is in no worker's time."""
+    step = step_of(phase)
+    return f"{phase} ({step})" if step in ("search", "seal") else phase
 
 
 class RunName(NamedTuple):
@@ -131,9 +138,9 @@ class Spent:
 class TimeSpent:
     """Where the time of a run went, in seconds.
 
-    steps: of workers, by step (`sources.timing.BUILD_STEPS`), most first; of planning and sealing by the clock.
-    phases: by the clock. slowest: the blocks, units and readings that took longest: `what`, `seconds`, and the step of
-    theirs that took most (`step`).
+    steps: of workers, by step (`sources.timing.BUILD_STEPS`), most first. phases: of the run, by the clock; `search`
+    and `seal` are `planning` and `sealing` here. slowest: the blocks, units and readings that took longest: `what`,
+    `seconds`, and the step of theirs that took most (`step`).
     """
 
     steps: dict[str, float] = field(default_factory=dict)
@@ -161,12 +168,11 @@ class TimeTally:
         """Count what something took."""
         if one.kind == "phase":
             self.phases[one.name] += one.total
-        elif one.seconds:
+            return
+        if one.seconds:
             self.slowest = heapq.nlargest(SLOWEST, [*self.slowest, one], key=lambda other: other.total)
         for detail, seconds in one.seconds.items():
-            # In the other phases workers do what blocks, units and readings tell.
-            if one.kind != "phase" or step_of(detail) in ("search", "seal"):
-                self.steps[step_of(detail)] += seconds
+            self.steps[step_of(detail)] += seconds
 
     def rounded_steps(self) -> dict[str, float]:
         """Seconds by step, most first."""
@@ -203,24 +209,27 @@ class Timings:
         of_things = self._before.group_by(["kind", "season", "name", "finished"]).aggregate([])
         columns = (of_things[name].to_pylist() for name in ("kind", "season", "name", "finished"))
         self._known = set(zip(*columns, strict=True))
-        times = [finished for kind, _, _, finished in self._known if kind == "unit"]
-        self._units_from = max(times, default=None)
+        newest = max((finished for *_, finished in self._known), default=None)
+        #: What was finished before has rows, or had some that were dropped; None where nothing has.
+        self._since = None if newest is None else newest - CLOCKS_DIFFER
         #: What markers of units said before the run began.
         self.earlier_units = self.new_units()
         self._earlier = {one.key for one in self.earlier_units}
+        #: What they said since: markers may be deleted while the run works.
+        self._units: dict[tuple[Any, ...], Spent] = {}
 
-    def knows(self, one: Spent) -> bool:
-        """Whether an earlier run wrote rows of it."""
-        return one.key in self._known
+    def is_new(self, one: Spent) -> bool:
+        """Whether something was finished since the table was written last, and has no rows."""
+        return one.key not in self._known and (self._since is None or one.finished >= self._since)
 
     def own_units(self) -> list[Spent]:
-        """What markers of units say that this run computed."""
-        return [one for one in self.new_units() if one.key not in self._earlier]
+        """What markers of units say, or said, that this run computed."""
+        self._units |= {one.key: one for one in self.new_units() if one.key not in self._earlier}
+        return list(self._units.values())
 
     def new_units(self) -> list[Spent]:
         """What markers of units say that no earlier run wrote."""
-        since = None if self._units_from is None else self._units_from - CLOCKS_DIFFER
-        return [one for one in spent_by_units(self.units, since) if not self.knows(one)]
+        return [one for one in spent_by_units(self.units, self._since) if self.is_new(one)]
 
     def add(self, own: Sequence[Spent]) -> None:
         """Add what this run spent, to be written from now on."""
