@@ -98,6 +98,8 @@ class Steps:
 
     def __init__(self, deadline: Deadline, logger: Logger) -> None:
         self.deadline, self.logger = deadline, logger
+        #: Told of pauses, while a store is held.
+        self.notes: RunNotes | None = None
 
     def run(self, name: str, work: Callable[[], Result], retry_seconds: Sequence[float] = ()) -> Result:
         """Do some work under a name. retry_seconds: how long to wait before each further try of what may recover.
@@ -118,6 +120,8 @@ class Steps:
         if seconds is None or (left is not None and left <= seconds):
             return False
         self.logger.warning("%s in %g s", what, seconds)
+        if self.notes is not None:
+            self.notes.note_pause(seconds, f"pause, then {what}")
         sleep(seconds)
         return True
 
@@ -165,7 +169,7 @@ def build_release(
     notes: RunNotes,
 ) -> RunResult:
     """Plan, build and seal. Raises BuildError where blocks failed: then there is no release, as on the command line."""
-    artifacts = watcher.artifacts
+    artifacts, steps.notes = watcher.artifacts, notes
     before, known = newest_release(builder), kept_parts(builder.storage, f"{PLAN_FOLDER}/")
     with notes.phase("planning"):
         planned = steps.run("plan", lambda: plan(builder, notes.progress), settings.retry_seconds)

@@ -29,6 +29,7 @@ from h2crop_data.pipeline.engine import (
     WorkerDiedError,
     Workers,
     changed_groups,
+    gaps_in,
     open_pool,
     run_blocks,
 )
@@ -41,7 +42,7 @@ from h2crop_data.pipeline.units import scratch_folder, work_folder
 from h2crop_data.progress import Progress, silent
 from h2crop_data.settings import Folders
 from h2crop_data.sources.readings import ReadCounts, Reading
-from h2crop_data.sources.registry import algorithms, forget_other_builds
+from h2crop_data.sources.registry import algorithms, forget_other_builds, used_sources
 from h2crop_data.sources.scratch import Scratch
 
 log = logging.getLogger(__name__)
@@ -384,13 +385,14 @@ def pending_blocks(
         gone = retractions.blocks.get(season, {})
         for plan in of_season:
             rows = [row for row in plan.blocks.to_dict("records") if row["block"] not in gone]
+            sources = [source.name for source, _ in used_sources(plan.recipe)]
             markers = builder.read_markers(season, [row["block"] for row in rows])
             missing = []
             for row, marker in zip(rows, markers, strict=True):
                 if not is_finished(builder.location, plan, row, marker, sizes):
                     missing.append(row["block"])
                 elif marker is not None:
-                    notes.note_earlier(season, marker)
+                    notes.note_earlier(season, marker, gaps_in(sources, marker["provenance"]))
             if missing:
                 check_versions(plan, builder.location, missing)
             pending.append((plan, missing))

@@ -9,14 +9,14 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Any, Final, Literal
 
 from h2crop_data import __version__
 from h2crop_data.bounded_map import WorkerPool, as_done_of, worker_processes, worker_threads
@@ -41,6 +41,8 @@ from h2crop_data.storage.storage import BUILD_FOLDER, Storage
 WorkerKind = Literal["threads", "processes", "dask"]
 #: Linux: the signal a process gets when its parent dies.
 PR_SET_PDEATHSIG = 1
+#: What sources call scenes that could not be read (`Source.faults`).
+GAPS: Final = "gaps"
 
 
 @dataclass(frozen=True)
@@ -113,6 +115,8 @@ class BlockOutcome:
     finished: datetime = field(default_factory=utc_now)
     #: Who worked on it; empty where workers died.
     worker: str = ""
+    #: Scenes that it lacks because they could not be read.
+    gaps: tuple[str, ...] = ()
 
     @property
     def what(self) -> str:
@@ -126,8 +130,14 @@ def name_of_job(season: int, name: str) -> str:
 
 
 def name_of_reading(reading: Reading) -> str:
-    """Of what a reading is: the source, and the scene or the first digits of its id."""
-    return f"{reading.source} {reading.scene or reading.id[:12]}"
+    """Of what a reading is: the source, the scene where it is of one, and the first digits of its id."""
+    return " ".join(filter(None, [reading.source, reading.scene, reading.id[:12]]))
+
+
+def gaps_in(sources: Iterable[str], provenance: Iterable[Mapping[str, Any]]) -> tuple[str, ...]:
+    """Scenes that some sources could not read, by the provenance of samples."""
+    columns = [source_of(name).faults[GAPS] for name in sources if GAPS in source_of(name).faults]
+    return tuple(sorted({scene for row in provenance for column in columns for scene in row.get(column) or ()}))
 
 
 def build_block(storage: Storage, task: BlockTask, threads: int = 1) -> BlockOutcome:
@@ -172,7 +182,14 @@ def build_block(storage: Storage, task: BlockTask, threads: int = 1) -> BlockOut
         return BlockOutcome(task.season, task.block, task.samples, 0, spent, told, worker=worker_name())
     written = sum(file["bytes"] for file in files)
     return BlockOutcome(
-        task.season, task.block, task.samples, written, seconds, finished=finished, worker=worker_name()
+        task.season,
+        task.block,
+        task.samples,
+        written,
+        seconds,
+        finished=finished,
+        worker=worker_name(),
+        gaps=gaps_in(task.sources, built.provenance),
     )
 
 

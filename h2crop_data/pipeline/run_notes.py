@@ -14,9 +14,9 @@ import threading
 import time
 import uuid
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 
 from h2crop_data import __version__
@@ -25,6 +25,7 @@ from h2crop_data.cube.writer import StoreBuilder
 from h2crop_data.errors import StoreError
 from h2crop_data.pipeline.engine import BlockOutcome, ReadingOutcome, Workers
 from h2crop_data.pipeline.run_status import (
+    LISTED,
     STATUS_FILE,
     AtWork,
     DonePoint,
@@ -46,8 +47,8 @@ EVERY_IN_FOLDER, EVERY_IN_BUCKET = 5.0, 60.0
 TIMINGS_EVERY = 600.0
 #: Seconds that the end of a run waits for the last state to be written.
 LAST_WITHIN = 20.0
-#: Entries of each list in a status, lines and characters of an error.
-LISTED, ERROR_LINES, ERROR_LENGTH = 20, 3, 500
+#: Lines and characters of an error in a status.
+ERROR_LINES, ERROR_LENGTH = 3, 500
 #: Seconds between two points of the rate, and how many are kept.
 POINT_EVERY, POINTS = 60.0, 61
 #: Before the first phase, and after the last.
@@ -85,6 +86,9 @@ class RunNotes:
         self._timings: Timings | None = None
         self._at_work: dict[str, datetime] = {}
         self._failing: dict[tuple[int, int], str] = {}
+        #: Scenes that finished blocks lack, as far as they are known.
+        self._gaps: set[str] = set()
+        self._paused_until: datetime | None = None
         self._counts = dict.fromkeys(
             ("blocks_built", "samples_built", "bytes_built", "readings", "failed_readings", "tiles_read", "bytes_read"),
             0,
@@ -124,6 +128,13 @@ class RunNotes:
             self._progress = (done, total, text)
             self._progressed = datetime.now(UTC)
 
+    def note_pause(self, seconds: float, what: str) -> None:
+        """Note that nothing goes on for so long, and for what it is waited."""
+        with self._changing:
+            self.note_progress(0, 0, what)
+            self._paused_until = self._progressed + timedelta(seconds=seconds)
+        self.changed.set()
+
     def note_begun(self, what: str) -> None:
         """Note that workers were given a block or a reading. From the first on the rate counts."""
         with self._changing:
@@ -159,6 +170,7 @@ class RunNotes:
             self._counts["blocks_built"] += 1
             self._counts["samples_built"] += outcome.samples
             self._counts["bytes_built"] += outcome.bytes
+            self._gaps.update(outcome.gaps)
             self._note_point()
 
     def _note_spent(self, one: Spent) -> None:
@@ -179,10 +191,11 @@ class RunNotes:
         with self._changing:
             self._at_work.clear()
 
-    def note_earlier(self, season: int, marker: Marker) -> None:
-        """Note a block that an earlier run built, if that could not write the table of timings."""
+    def note_earlier(self, season: int, marker: Marker, gaps: Collection[str] = ()) -> None:
+        """Note a block that an earlier run built: its gaps, and its time if that run could not write the timings."""
         one = Spent.of_marker(season, marker)
         with self._changing:
+            self._gaps.update(gaps)
             if one is not None and self._timings is not None and self._timings.is_new(one):
                 self._earlier[one.key] = one
 
@@ -227,7 +240,8 @@ class RunNotes:
     def note_release(self, number: int | None, gaps: list[str]) -> None:
         """Note the release that the run made or found."""
         with self._changing:
-            self.state |= {"release": number, "gaps": [without_secrets(gap) for gap in gaps[:LISTED]]}
+            self.state |= {"release": number}
+            self._gaps = set(gaps)
 
     def facts(self) -> dict[str, Any]:
         """What a status says of the work."""
@@ -250,6 +264,9 @@ class RunNotes:
                 "at_work": [AtWork(what=what, since=since) for what, since in at_work],
                 "recent": list(self._points),
                 "steps": self._tally.rounded_steps(),
+                "gaps": [without_secrets(gap) for gap in sorted(self._gaps)[:LISTED]],
+                "gap_scenes": len(self._gaps),
+                "paused_until": self._paused_until,
             }
 
 

@@ -17,6 +17,8 @@ from h2crop_data.storage.storage import BUILD_FOLDER, Storage
 STATUS_FILE = f"{BUILD_FOLDER}/status.json"
 #: Raised where what is there already gets another meaning; what is added does not raise it.
 STATUS_VERSION = 1
+#: Entries of each list in a status.
+LISTED = 20
 
 
 class StatusPart(BaseModel):
@@ -97,8 +99,12 @@ class RunStatus(StatusPart):
     recent: list[DonePoint] = Field(default_factory=list)
     #: Seconds of workers by step (`sources.timing.BUILD_STEPS`), but for units of work that are not gathered yet.
     steps: dict[str, float] = Field(default_factory=dict)
-    #: Scenes that could not be read and were left out of the release that was made.
+    #: Scenes that could not be read and were left out: of the release that was made, until then of the blocks that are
+    #: done. The first ones, and how many there are.
     gaps: list[str] = Field(default_factory=list)
+    gap_scenes: int = 0
+    #: Until when the run waits before it tries something again.
+    paused_until: datetime | None = None
 
 
 def read_status(storage: Storage) -> RunStatus | None:
