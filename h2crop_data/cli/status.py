@@ -7,8 +7,11 @@ import time
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.markup import escape
 
 from h2crop_data.cli.console import Exit, console, duration, megabytes, print_table, say
+from h2crop_data.errors import StoreError
+from h2crop_data.redaction import without_secrets
 
 if TYPE_CHECKING:
     from h2crop_data.pipeline.build_state import BuildState, SeasonState
@@ -38,17 +41,30 @@ def status(
     stuck_after: Annotated[
         float, typer.Option(min=0, help="Minutes without progress after which a build counts as stuck.")
     ] = 30.0,
+    last_run: Annotated[
+        bool,
+        typer.Option("--last-run", help="Exit with 13 or 12 also where a finished store's last run failed or died."),
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the state as JSON; with --watch a line each.")] = False,
 ) -> None:
     """Show how a build is doing; needs no more than to read the store.
 
-    Exit codes: 0 finished, 10 running, 11 stuck, 12 dead, 13 failed, 14 not begun.
+    Exit codes: 0 finished, 10 running, 11 stuck, 12 dead, 13 failed, 14 not begun. A finished store stays finished when
+    a later run of it fails, a refresh for instance; with --last-run the exit code is then that of the run.
     """
     from h2crop_data.pipeline.build_state import StoreLook
 
-    look = StoreLook(store, stuck_minutes=stuck_after)
+    look, state = StoreLook(store, stuck_minutes=stuck_after), None
     while True:
-        state = look.look()
+        try:
+            state = look.look()
+        except StoreError as error:
+            # What could be read once may be read again: a network that is gone for a while ends no watch.
+            if not watch or state is None:
+                raise
+            say(f"{store} cannot be read now: {without_secrets(str(error))}")
+            time.sleep(watch)
+            continue
         if as_json:
             sys.stdout.write(state.model_dump_json(indent=None if watch else 1) + "\n")
             sys.stdout.flush()
@@ -59,13 +75,22 @@ def status(
         if not watch or state.state not in ("running", "stuck"):
             break
         time.sleep(watch)
-    raise typer.Exit(CODES[state.state])
+    raise typer.Exit(exit_code(state, last_run))
+
+
+def exit_code(state: BuildState, last_run: bool) -> Exit:
+    """The exit code of a state. last_run: of a finished store that of its last run."""
+    if last_run and state.state == "finished" and state.last_run in ("failed", "dead"):
+        return CODES[state.last_run]
+    return CODES[state.state]
 
 
 def show_state(state: BuildState) -> None:
     """A state for people."""
     release = "no release yet" if state.release is None else f"release {state.release}"
-    console.print(f"{state.store}: [{COLOURS.get(state.state, 'red')}]{state.state}[/], {release}")
+    console.print(
+        f"{escape(state.store)}: [{COLOURS.get(state.state, 'red')}]{state.state}[/], {release}", soft_wrap=True
+    )
     say(f"  {state.explanation}")
     run = state.run
     if run is not None:
@@ -83,6 +108,8 @@ def show_state(state: BuildState) -> None:
         say(f"  and {run.failing_blocks - len(state.failing[:LINES_SHOWN])} more failing block(s)")
     for gap in state.gaps[:LINES_SHOWN]:
         say(f"  gap: {gap} could not be read and was left out")
+    if state.gap_scenes > len(state.gaps[:LINES_SHOWN]):
+        say(f"  and {state.gap_scenes - len(state.gaps[:LINES_SHOWN])} more scene(s) that could not be read")
 
 
 def show_run(state: BuildState, run: RunStatus) -> None:

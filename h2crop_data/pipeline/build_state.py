@@ -8,6 +8,7 @@ others.
 from __future__ import annotations
 
 import re
+import socket
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -17,23 +18,26 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict
 
 from h2crop_data.cube.release_numbers import SEALING, current_attributes
-from h2crop_data.cube.retraction import Retractions
+from h2crop_data.cube.retraction import Retractions, index_rows
+from h2crop_data.cube.root import RootAttributes
 from h2crop_data.errors import StoreError
 from h2crop_data.pipeline.estimate import empty_months
 from h2crop_data.pipeline.plan import PLAN_FOLDER, SeasonPlan, kept_parts, load_plan
-from h2crop_data.pipeline.run_status import DonePoint, FailingBlock, RunStatus, read_status
+from h2crop_data.pipeline.run_status import LISTED, DonePoint, FailingBlock, RunStatus, read_status
+from h2crop_data.pipeline.source_facts import without_figures
+from h2crop_data.sources.registry import used_sources
+from h2crop_data.storage.local import LocalStorage
 from h2crop_data.storage.location import open_storage
 from h2crop_data.storage.storage import BUILD_FOLDER, Holder, Storage
 
 State = Literal["finished", "running", "stuck", "dead", "failed", "not begun"]
+LastRun = Literal["finished", "failed", "dead", "running"]
 #: Seconds without a sign of life after which a builder is taken for stopped; at least so many times its own pace.
 SILENT_AFTER, SILENT_TIMES = 60.0, 4
 #: Minutes without progress after which a builder is taken for stuck.
 STUCK_MINUTES = 30.0
 #: Minutes over which the rate is taken.
 RATE_MINUTES = 30.0
-#: Words of a reason that only one scene has: without them scenes can be counted.
-NAMES_AND_FIGURES = re.compile(r"\S*\d\S*")
 MARKER_NAME = re.compile(r"(\d{4})/(\d{6})\.json")
 
 
@@ -62,7 +66,7 @@ class SeasonState(StatePart):
     samples_done: int
     #: Whether the newest release has all that is planned of it.
     released: bool
-    #: Scenes that are not used, counted by the reason, in which names and figures are `…`.
+    #: Scenes that are not used, counted by the reason, in which numbers are `N`.
     scenes_left_out: dict[str, int]
     #: Months (1..12) that stay empty because a source has no scene in them.
     empty_months: list[int]
@@ -96,8 +100,12 @@ class BuildState(StatePart):
     #: Until the blocks are built, at this rate.
     seconds_left: float | None
     failing: list[FailingBlock]
-    #: Scenes that could not be read and are left out of the release.
+    #: Scenes that could not be read and were left out: of the blocks of the last run, where it says any or made the
+    #: newest release, else of that release. The first ones, and how many there are.
     gaps: list[str]
+    gap_scenes: int
+    #: What became of the last run that said anything of itself; None where none did.
+    last_run: LastRun | None
 
 
 @dataclass(frozen=True)
@@ -109,13 +117,16 @@ class PlanFacts:
     blocks: dict[int, int]
     left_out: Counter[str]
     empty_months: frozenset[int]
+    #: Columns of the samples that name scenes which could not be read.
+    gap_columns: frozenset[str]
 
     @classmethod
     def of(cls, plan: SeasonPlan) -> PlanFacts:
         """Of a plan."""
         blocks = {int(block): int(n) for block, n in zip(plan.blocks["block"], plan.blocks["samples"], strict=True)}
-        left_out = Counter(NAMES_AND_FIGURES.sub("…", scene.reason) for scene in plan.scenes if not scene.taken)
-        return cls(plan.season, blocks, left_out, frozenset(empty_months(plan)))
+        left_out = Counter(without_figures(scene.reason) for scene in plan.scenes if not scene.taken)
+        gaps = {source.faults["gaps"] for source, _ in used_sources(plan.recipe) if "gaps" in source.faults}
+        return cls(plan.season, blocks, left_out, frozenset(empty_months(plan)), frozenset(gaps))
 
 
 @dataclass
@@ -126,6 +137,8 @@ class StoreLook:
     #: Minutes without progress after which a builder is taken for stuck.
     stuck_minutes: float = STUCK_MINUTES
     _plans: dict[str, PlanFacts] = field(default_factory=dict)
+    #: By the number of a release.
+    _gaps: dict[int, list[str]] = field(default_factory=dict)
 
     def look(self) -> BuildState:
         """How the build is doing now. Raises StoreError, or PlanError for a damaged plan."""
@@ -148,9 +161,18 @@ class StoreLook:
             sealing=storage.exists(SEALING),
             now=now,
             stuck_minutes=self.stuck_minutes,
+            # The operating system tells of every process of this machine, a lease of every machine.
+            can_miss_lock=isinstance(storage, LocalStorage) and run is not None and run.host != socket.gethostname(),
         )
         state, explanation = facts.state()
         is_at_work = state in ("running", "stuck") and facts.run_is_holders
+        gaps, gap_scenes = ([], 0) if run is None else (run.gaps, max(run.gap_scenes, len(run.gaps)))
+        if attributes is not None and not gaps and (run is None or run.release != facts.release):
+            try:
+                gaps = self.released_gaps(storage, attributes)
+                gap_scenes = len(gaps)
+            except StoreError as error:
+                trouble = "; ".join(filter(None, [trouble, str(error)]))
         rate = rate_of(run) if is_at_work and run is not None else None
         return BuildState(
             store=self.location,
@@ -161,12 +183,28 @@ class StoreLook:
             holder=None if holder is None else HolderState(**{k: getattr(holder, k) for k in HolderState.model_fields}),
             run=run,
             silent_seconds=None if run is None else max(0.0, (now - run.written).total_seconds()),
-            idle_seconds=None if run is None else max(0.0, (now - run.progressed).total_seconds()),
+            idle_seconds=None if run is None else max(0.0, idle_seconds(run, now)),
             rate=rate,
             seconds_left=facts.blocks_left / rate.blocks_per_hour * 3600 if rate and facts.blocks_left else None,
             failing=[] if run is None or state == "finished" else run.failing,
-            gaps=[] if run is None else run.gaps,
+            gaps=gaps[:LISTED],
+            gap_scenes=gap_scenes,
+            last_run=facts.last_run,
         )
+
+    def released_gaps(self, storage: Storage, attributes: RootAttributes) -> list[str]:
+        """Scenes that a release lacks because they could not be read. Raises StoreError for a damaged index."""
+        release = int(attributes["release"])
+        if release not in self._gaps:
+            found: set[str] = set()
+            for plan in self._plans.values():
+                table = f"samples-{plan.season}"
+                if table in attributes["index"]:
+                    for column in plan.gap_columns:
+                        rows = index_rows(storage, attributes, table, [column])
+                        found.update(name for (names,) in rows for name in names or ())
+            self._gaps = {release: sorted(found)}
+        return self._gaps[release]
 
     def seasons(self, storage: Storage, attributes: Mapping[str, Any]) -> dict[int, SeasonState]:
         """How far each season is. attributes: of the newest release."""
@@ -236,6 +274,8 @@ class StateFacts:
     sealing: bool
     now: datetime
     stuck_minutes: float
+    #: Whether the lock of the last run may be one that this machine cannot see.
+    can_miss_lock: bool = False
 
     @property
     def blocks_left(self) -> int:
@@ -253,13 +293,39 @@ class StateFacts:
         released = all(season.released or not season.blocks for season in self.seasons.values())
         return self.release is not None and not self.sealing and not self.blocks_left and released
 
+    @property
+    def lock_is_unseen(self) -> bool:
+        """Whether the last run lives on another machine by what it says, although its lock seems to be free."""
+        run = self.run
+        is_dead = self.holder is not None and not self.holder.alive
+        if run is None or run.state != "working" or not (self.can_miss_lock and is_dead and self.run_is_holders):
+            return False
+        return (self.now - run.written).total_seconds() <= silent_limit(run)
+
+    @property
+    def last_run(self) -> LastRun | None:
+        """What became of the last run that said anything."""
+        run = self.run
+        if run is None:
+            return None
+        if run.state == "working":
+            lives = self.holder is not None and self.holder.alive and self.run_is_holders
+            return "running" if lives or self.lock_is_unseen else "dead"
+        return "dead" if run.state == "interrupted" else run.state
+
     def state(self) -> tuple[State, str]:
         """The state of the build, and why."""
         if self.holder is not None and self.holder.alive:
             return self.state_of_held(self.holder)
         run = self.run
+        if run is not None and self.lock_is_unseen:
+            return "running", f"{who(run)}; its lock cannot be seen from here"
         if self.is_whole:
-            since = f"; {failure(run)}" if run is not None and run.state == "failed" else ""
+            since = ""
+            if run is not None and self.last_run == "failed":
+                since = f"; {failure(run)}"
+            elif run is not None and self.last_run == "dead":
+                since = f"; the last run ({who(run)}) ended early, while {run.phase}: run the same command again"
             return "finished", f"release {self.release} has all blocks that are planned{since}"
         if run is not None and run.state == "failed":
             return "failed", failure(run)
@@ -283,12 +349,17 @@ class StateFacts:
         name = f"process {holder.process} on {holder.host}, since {holder.since}" if holder.host else "a process"
         if run is None or not self.run_is_holders:
             return "running", f"{name} has the lock; it has not said anything yet, or is a command that says nothing"
-        silent, idle = ((self.now - time).total_seconds() for time in (run.written, run.progressed))
-        if silent > max(SILENT_AFTER, SILENT_TIMES * run.every):
+        silent, idle = (self.now - run.written).total_seconds(), idle_seconds(run, self.now)
+        if silent > silent_limit(run):
             return "stuck", (
                 f"{name} has the lock and has given no sign of life for {minutes(silent)}: stopped, swapped out, or "
                 "its storage does not answer. Look at the process; if it does not go on, end it and run the same "
                 "command again: nothing finished is lost"
+            )
+        if idle > self.stuck_minutes * 60 and run.phase == "sealing":
+            return "stuck", (
+                f"{name} lives and makes a release, but came no further for {minutes(idle)}. In a large store that "
+                "takes long: do not end it as long as it computes, reads or writes"
             )
         if idle > self.stuck_minutes * 60:
             return "stuck", (
@@ -296,6 +367,16 @@ class StateFacts:
                 "not go on, end it and run the same command again: nothing finished is lost"
             )
         return "running", name
+
+
+def silent_limit(run: RunStatus) -> float:
+    """Seconds without a sign of life after which a run is taken for stopped."""
+    return max(SILENT_AFTER, SILENT_TIMES * run.every)
+
+
+def idle_seconds(run: RunStatus, now: datetime) -> float:
+    """Seconds since a run came further, or ended a pause; less than 0 in a pause."""
+    return (now - max(run.progressed, run.paused_until or run.progressed)).total_seconds()
 
 
 def minutes(seconds: float) -> str:
