@@ -5,7 +5,10 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import re
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections import Counter
@@ -26,6 +29,7 @@ from web_server import Stalling, served
 
 from h2crop_data.cli.main import app
 from h2crop_data.cube.writer import hold_store
+from h2crop_data.errors import H2cropError
 from h2crop_data.maintenance.retract import retract_from_store
 from h2crop_data.pipeline import build_state, run_notes
 from h2crop_data.pipeline.build import build_store
@@ -192,6 +196,11 @@ def test_a_running_build_tells_how_far_it_is_and_how_fast(
     assert state.rate is not None
     assert state.seconds_left is not None
     assert state.rate.blocks_per_hour == state.rate.samples_per_hour > 0
+    told = json.loads(CliRunner().invoke(app, ["status", str(store), "--json"]).stdout)
+    keys = documented_keys()
+    assert keys.pop("") == set(told)
+    assert keys.pop("failing") == {"season", "block", "error"}
+    assert keys == {"seasons": set(told["seasons"]["2022"]), "holder": set(told["holder"]), "rate": set(told["rate"])}
     text = shown(store)
     assert "running" in text
     assert "no release yet" in text
@@ -205,6 +214,16 @@ def test_a_running_build_tells_how_far_it_is_and_how_fast(
     table = timings(store)
     assert table["run"].nunique() == 2
     check_blocks_and_units(store, table, 8)
+
+
+def documented_keys() -> dict[str, set[str]]:
+    """The keys of `--json` that docs/monitoring.md lists: all under an empty text, and the keys of some of them."""
+    page = (Path(__file__).parents[2] / "docs/monitoring.md").read_text(encoding="utf-8")
+    listed = page.split("Keys of `--json`: ")[1].split(". ")[0].replace("\n", " ")
+    found = {"": set(re.findall(r"`(\w+)`", re.sub(r"\([^)]*\)", "", listed)))}
+    for key, inner in re.findall(r"`(seasons|holder|rate|failing)` \(([^)]*)\)", listed):
+        found[key] = set(re.findall(r"`(\w\w+)`", inner))
+    return found
 
 
 def test_timings_of_a_build_that_was_killed_are_gathered_by_the_next(recipe: Path, tmp_path: Path) -> None:
@@ -268,7 +287,7 @@ def test_a_build_ends_with_where_its_time_went(half: Path, tmp_path: Path) -> No
     worked = table[table["kind"] != "phase"].groupby("step", observed=True)["seconds"].sum()
     for step, seconds in worked.items():
         assert report["steps"][step] == pytest.approx(seconds, abs=0.01)
-    assert set(report["steps"]) == {*worked.index, "search", "seal"}
+    assert set(report["steps"]) == set(worked.index)
     phases = table[table["kind"] == "phase"].set_index("name")["seconds"]
     assert set(report["phases"]) == set(phases.index) == {"planning", "units", "blocks", "sealing"}
     assert report["phases"]["planning"] == pytest.approx(phases["planning"], abs=0.01)
@@ -281,7 +300,8 @@ def test_a_build_ends_with_where_its_time_went(half: Path, tmp_path: Path) -> No
     assert sum(report["seconds"].values()) > 0
     text = CliRunner().invoke(app, ["build", str(half), "--out", str(tmp_path / "other")]).output
     assert "where the workers' time" in text
-    assert "by the clock: planning" in text
+    assert "by the clock: planning (search) " in text
+    assert ", sealing (seal) " in text
     assert "slow: season" in text
 
 
@@ -322,6 +342,16 @@ def test_a_build_that_failed_lists_its_blocks_until_it_is_continued(tmp_path: Pa
     build_store(recipe, store, workers=1)
     code, state = seen(store)
     assert (code, state.state, state.failing, state.release) == (0, "finished", [], 1)
+    assert (state.last_run, seen(store, "--last-run")[0]) == ("finished", 0)
+    # A run that adds fails: the store stays finished, which is not all that a service asks for.
+    catalog = tmp_path / "region/sentinel2.json"
+    catalog.rename(tmp_path / "away")
+    with pytest.raises(H2cropError):
+        build_store(recipe, store, extend=True, workers=1)
+    (tmp_path / "away").rename(catalog)
+    code, state = seen(store)
+    assert (code, state.state, state.last_run, seen(store, "--last-run")[0]) == (0, "finished", "failed", 13)
+    assert "has all blocks that are planned; the last run (`build`, process" in shown(store)
     # A command that says nothing holds the store, a refused one failed: the store is what it was.
     with hold_store(store):
         code, state = seen(store)
@@ -373,6 +403,71 @@ def test_watching_goes_on_until_the_build_ends(half: Path, tmp_path: Path, start
     states = [BuildState.model_validate_json(line).state for line in result.stdout.splitlines()]
     assert (result.exit_code, states[-1]) == (0, "finished")
     assert set(states[:-1]) == {"running"}
+
+
+def test_watching_goes_on_after_what_cannot_be_read_for_a_while(half: Path, tmp_path: Path) -> None:
+    store = tmp_path / "[red]store"
+    build_store(load_recipe(half), store, workers=1)
+    root, looked, over = store / "zarr.json", threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with hold_store(store):
+            looked.set()
+            over.wait(PATIENCE)
+
+    holder = threading.Thread(target=hold)
+    holder.start()
+    looked.wait(PATIENCE)
+    command = [sys.executable, "-m", "h2crop_data", "status", str(store), "--watch", "0.1"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as watching:
+        assert watching.stderr is not None
+        # Brackets of a path are no markup.
+        assert watching.stderr.readline().startswith(f"{store}: running, release 1")
+        whole = root.read_bytes()
+        root.write_text("{")
+        assert any("cannot be read now: " in line for line in watching.stderr)
+        root.write_bytes(whole)
+        over.set()
+        assert "finished" in watching.stderr.read()
+        assert watching.wait(PATIENCE) == 0
+    holder.join()
+    # What could never be read is an error.
+    root.write_text("{")
+    assert CliRunner().invoke(app, ["status", str(store), "--watch", "0.1"]).exit_code == 1
+
+
+def test_scenes_that_could_not_be_read_are_told_while_it_is_built(
+    region: TinyRegion, tmp_path: Path, start: Callable[..., BaseProcess]
+) -> None:
+    store = tmp_path / "store"
+    region.add_sentinel2("whole", "2022-07-11T10:50:00Z", 900)
+    image = region.add_sentinel2("lost", "2022-07-01T10:50:00Z", 900) / "nir.tif"
+    image.write_bytes(image.read_bytes()[:200])
+    region.recipe(sentinel2={"gaps": "record"}, store={"block_capacity": 1})
+    recipe = region.folder / "recipe.yaml"
+    process = start(recipe, store, hang_after=1)
+    wait_for(lambda: (run := seen(store)[1].run) and run.blocks_built == 1)
+    code, state = seen(store)
+    assert (code, state.release, state.gaps, state.gap_scenes) == (10, None, ["lost"], 1)
+    assert "gap: lost could not be read and was left out" in shown(store)
+    process.kill()
+    process.join()
+    # The next run knows it of the markers, and tells how far sealing is.
+    told: list[str] = []
+    build_store(load_recipe(recipe), store, workers=1, progress=lambda done, total, text: told.append(text))
+    assert [text for text in told if text.startswith("release")] == [
+        "release, season 2022",
+        "release, season 2022, statistics of train",
+        "release, season 2022 is gathered",
+        "release 1, coordinates of season 2022",
+        "release 1, index",
+        "release 1, datasheet",
+        "release 1, files of the index",
+    ]
+    # Of a release whose run says nothing any more its index tells.
+    (store / ".build/status.json").unlink()
+    code, state = seen(store)
+    assert (code, state.run, state.gaps, state.gap_scenes) == (0, None, ["lost"], 1)
 
 
 def test_builds_in_a_bucket_run_die_and_finish(

@@ -48,7 +48,9 @@ from h2crop_data.pipeline import block_run, engine
 from h2crop_data.pipeline.build import build_store
 from h2crop_data.pipeline.engine import BuildError
 from h2crop_data.pipeline.recording import recorded_plans
+from h2crop_data.pipeline.run_status import read_status
 from h2crop_data.recipe.model import Recipe, load_recipe
+from h2crop_data.storage.local import LocalStorage
 from h2crop_data.validation.findings import error as error_finding
 from h2crop_data.validation.validate import Validation
 
@@ -211,14 +213,21 @@ class TestFailedBlocks:
         self, build: Any, path: str, damaged: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         waited: list[float] = []
+        store = tmp_path / "store"
 
         def wait(seconds: float) -> None:
             waited.append(seconds)
+            # The status says it, and when the pause ends: nobody takes it for a standstill.
+            deadline = time.monotonic() + 30
+            while not (status := read_status(LocalStorage(store))) or not status.doing.startswith("pause, then "):
+                assert time.monotonic() < deadline
+                time.sleep(0.05)
+            assert status.paused_until is not None
+            assert (status.paused_until - status.progressed).total_seconds() == seconds
             if len(waited) == 2:
                 damaged[1].rename(damaged[0])
 
         monkeypatch.setattr(flow_run, "sleep", wait)
-        store = tmp_path / "store"
         state = build(path, str(store), retry_seconds=[5, 50, 500], return_state=True)
         assert state.name == "Completed"
         assert waited == [5, 50]

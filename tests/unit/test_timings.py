@@ -4,20 +4,27 @@ from __future__ import annotations
 
 import ast
 import io
+import json
+import os
+import threading
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 
 import h2crop_data
+from h2crop_data.cube.marker import Marker
+from h2crop_data.cube.writer import hold_store
 from h2crop_data.errors import StoreError
 from h2crop_data.pipeline.build_state import SeasonState, StateFacts, rate_of
-from h2crop_data.pipeline.run_notes import RunNotes, first_lines
+from h2crop_data.pipeline.engine import BlockOutcome, Workers, gaps_in, name_of_reading
+from h2crop_data.pipeline.run_notes import Keeper, RunNotes, first_lines, kept_notes
 from h2crop_data.pipeline.run_status import STATUS_FILE, RunStatus, read_status
 from h2crop_data.pipeline.timings import ROWS_KEPT, TIMING_COLUMNS, TIMINGS, RunName, Spent, TimeTally, Timings
+from h2crop_data.sources.readings import Reading
 from h2crop_data.sources.timing import BUILD_STEPS, OTHER, STEP_OF, step_of
 from h2crop_data.storage.local import LocalStorage
 from h2crop_data.storage.storage import Holder
@@ -83,9 +90,10 @@ def test_where_the_time_went() -> None:
         tally.add(one)
     before = tally.copy()
     tally.add(spent("unit", "masks of a tile", sentinel2_masks=5.0))
-    assert before.result().steps == {"composite": 6.0, "search": 3.0, "write": 1.0}
+    assert before.result().steps == {"composite": 6.0, "write": 1.0}
     found = tally.result()
-    assert found.steps == {"composite": 6.0, "mask": 5.0, "search": 3.0, "write": 1.0}
+    # Workers compute planning's units too: what planning takes by the clock is no worker's time.
+    assert found.steps == {"composite": 6.0, "mask": 5.0, "write": 1.0}
     assert found.phases == {"planning": 3.0, "blocks": 9.0}
     assert [one["what"] for one in found.slowest] == [
         "season 2022 unit masks of a tile",
@@ -107,8 +115,8 @@ def test_the_table_grows_by_runs_knows_what_it_has_and_is_bounded(
     timings.add([block])
     timings.write([spent("reading", "a", composite=1.0)], [])
     late = Timings(storage, tmp_path / "units", second, first)
-    assert late.knows(block)
-    assert not late.knows(spent("block", "2", composite=2.0))
+    assert not late.is_new(block)
+    assert late.is_new(spent("block", "2", composite=2.0))
     late.write(
         [spent("block", "3", second.begun or NOON, composite=1.0)],
         [
@@ -132,6 +140,80 @@ def test_the_table_grows_by_runs_knows_what_it_has_and_is_bounded(
     kept = pq.read_table(io.BytesIO(storage.read(TIMINGS)))
     assert kept.schema.names == TIMING_COLUMNS.names
     assert kept["run"].to_pylist() == ["", "two", "three", "three"]
+
+
+def test_rows_that_were_dropped_do_not_come_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("h2crop_data.pipeline.timings.ROWS_KEPT", 2)
+    storage, units = LocalStorage(tmp_path), tmp_path / "units"
+    blocks = [spent("block", str(hour), NOON + timedelta(hours=hour), hash=1.0) for hour in range(4)]
+    Timings(storage, units, RunName("one", NOON)).write(blocks, [])
+    write_unit(units, "old", NOON)
+    write_unit(units, "new", NOON + timedelta(hours=4))
+    late = Timings(storage, units, RunName("two", NOON + timedelta(hours=5)))
+    assert [late.is_new(block) for block in blocks] == [False] * 4
+    # A run that was killed finished these since.
+    assert late.is_new(spent("block", "4", NOON + timedelta(hours=4), hash=1.0))
+    assert [one.name for one in late.earlier_units] == ["masks new"]
+    # Where there is no table any more, markers tell all.
+    (tmp_path / TIMINGS).unlink()
+    assert Timings(storage, units, RunName("three", NOON)).is_new(blocks[0])
+
+
+def write_unit(folder: Path, name: str, finished: datetime) -> Path:
+    """The marker of a unit of work."""
+    path = folder / "masks" / f"{name}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    told = {"seconds": 1.0, "finished": finished.isoformat(), "worker": "node:1/a", "software": "0.1.0"}
+    path.write_text(json.dumps({"step": "masks", "name": name, "spent": told}))
+    os.utime(path, (finished.timestamp(), finished.timestamp()))
+    return path
+
+
+def test_units_whose_markers_are_deleted_keep_their_rows(tmp_path: Path) -> None:
+    timings = Timings(LocalStorage(tmp_path), tmp_path / "units", RunName("one", NOON))
+    marker = write_unit(tmp_path / "units", "a", NOON)
+    assert [one.name for one in timings.own_units()] == ["masks a"]
+    marker.unlink()
+    write_unit(tmp_path / "units", "b", NOON)
+    assert [one.name for one in timings.own_units()] == ["masks a", "masks b"]
+
+
+def test_an_end_between_two_lines_of_the_keeper_is_not_missed(tmp_path: Path) -> None:
+    class EndsAsItIsCleared(threading.Event):
+        def clear(self) -> None:
+            keeper._ended.set()
+            self.set()
+            super().clear()
+
+    notes = RunNotes()
+    notes.changed = EndsAsItIsCleared()
+    keeper = Keeper(notes, LocalStorage(tmp_path), {})
+    keeper.every = 30.0
+    keeper.start()
+    keeper._thread.join(10)
+    assert not keeper._thread.is_alive()
+
+
+def test_what_cannot_be_written_at_the_end_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with hold_store(tmp_path / "store") as builder, kept_notes(builder, "build", Workers(1)):
+        (tmp_path / "store" / TIMINGS / "in the way").mkdir(parents=True)
+    told = [record.getMessage() for record in caplog.records]
+    assert [line.partition(":")[0] for line in told] == ["the timings at the end of the build could not be written"]
+
+
+def test_gaps_are_known_as_blocks_come_and_of_blocks_of_before() -> None:
+    notes = RunNotes()
+    lost = {"block": 1, "provenance": [{"s2_gaps": ["b"]}, {"s2_gaps": []}, {"s2_gaps": None}, {}]}
+    notes.note_earlier(2022, cast(Marker, lost), gaps_in(["sentinel2", "parcels"], cast(Any, lost["provenance"])))
+    notes.note_block(BlockOutcome(2022, 2, 1, 1, {}, gaps=("a", "b")), 1, 2)
+    assert (notes.facts()["gaps"], notes.facts()["gap_scenes"]) == (["a", "b"], 2)
+    notes.note_release(1, [f"scene {i:02d}" for i in range(30)])
+    assert (len(notes.facts()["gaps"]), notes.facts()["gap_scenes"]) == (20, 30)
+
+
+def test_readings_of_one_scene_are_told_apart() -> None:
+    names = {name_of_reading(Reading("enmap", name * 8, 2022, (), 0, None, "a scene")) for name in ("ab", "cd")}
+    assert names == {"enmap a scene abababababab", "enmap a scene cdcdcdcdcdcd"}
 
 
 def test_a_damaged_table_is_begun_anew(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -248,6 +330,64 @@ def test_the_state_of_a_build(
     found, explanation = facts.state()
     assert found == state
     assert pd.Series([explanation]).str.contains(words).all(), explanation
+
+
+def facts_of(holder: Holder | None, last: RunStatus | None, **changes: Any) -> StateFacts:
+    """Facts of a store of a season of three blocks, two of them built, unless changed."""
+    facts: dict[str, Any] = {"release": None, "seasons": {2022: season(2)}, "sealing": False, "now": NOON}
+    return StateFacts(holder, last, **(facts | {"stuck_minutes": 30.0} | changes))
+
+
+def test_nobody_is_told_to_end_a_run_that_makes_a_release() -> None:
+    state, words = facts_of(ALIVE, run(progressed=EARLIER, phase="sealing")).state()
+    assert state == "stuck"
+    assert "do not end it" in words
+    assert "run the same command again" not in words
+
+
+def test_a_pause_is_no_standstill() -> None:
+    ended = NOON - timedelta(minutes=5)
+    assert facts_of(ALIVE, run(progressed=EARLIER, paused_until=ended)).state()[0] == "running"
+    assert facts_of(ALIVE, run(progressed=EARLIER, paused_until=EARLIER)).state()[0] == "stuck"
+    notes = RunNotes()
+    notes.note_pause(3600.0, "pause, then plan is tried again")
+    facts = notes.facts()
+    assert (facts["paused_until"] - facts["progressed"], facts["doing"]) == (
+        timedelta(hours=1),
+        "pause, then plan is tried again",
+    )
+
+
+def test_a_lock_that_cannot_be_seen_from_here() -> None:
+    state, words = facts_of(DEAD, run(), can_miss_lock=True).state()
+    assert (state, words) == ("running", "`build`, process 7 on node; its lock cannot be seen from here")
+    assert facts_of(DEAD, run(), can_miss_lock=True).last_run == "running"
+    for changes in (
+        {"can_miss_lock": False},
+        {"can_miss_lock": True, "now": NOON + timedelta(seconds=61)},
+    ):
+        assert facts_of(DEAD, run(), **changes).state()[0] == "dead"
+    assert facts_of(DEAD, run(hold="i"), can_miss_lock=True).state()[0] == "dead"
+
+
+@pytest.mark.parametrize(
+    ("holder", "last", "found"),
+    [
+        (None, None, None),
+        (None, run(state="finished"), "finished"),
+        (None, run(state="failed", error="no catalog"), "failed"),
+        (None, run(state="interrupted"), "dead"),
+        (DEAD, run(), "dead"),
+        (ALIVE, run(), "running"),
+        (OTHER_COMMAND, run(), "dead"),
+    ],
+)
+def test_what_became_of_the_last_run(holder: Holder | None, last: RunStatus | None, found: str | None) -> None:
+    facts = facts_of(holder, last, release=1, seasons={2022: season(3, released=True)})
+    assert facts.last_run == found
+    if holder is not OTHER_COMMAND and found == "dead":
+        assert facts.state()[0] == "finished"
+        assert "ended early, while blocks: run the same command again" in facts.state()[1]
 
 
 def test_a_store_whose_last_sealing_was_broken_off_is_not_finished() -> None:
