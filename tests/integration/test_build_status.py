@@ -391,6 +391,9 @@ def test_a_status_that_cannot_be_written_costs_the_build_nothing(
     told = [record.getMessage() for record in caplog.records if "the status of the build" in record.getMessage()]
     assert len(told) == 1
     assert "cannot be written, it goes on without: cannot write" in told[0]
+    assert (
+        caplog.messages.count(next(line for line in caplog.messages if line.startswith("the status at the end"))) == 1
+    )
     assert len(timings(store)) > 0
 
 

@@ -201,6 +201,25 @@ def test_what_cannot_be_written_at_the_end_is_told(tmp_path: Path, caplog: pytes
     assert [line.partition(":")[0] for line in told] == ["the timings at the end of the build could not be written"]
 
 
+def test_a_storage_that_does_not_answer_at_the_end_is_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers = threading.Event()
+
+    class Hanging(LocalStorage):
+        def replace(self, *arguments: Any) -> str:
+            answers.wait(30)
+            return super().replace(*arguments)
+
+    monkeypatch.setattr("h2crop_data.pipeline.run_notes.LAST_WITHIN", 0.1)
+    keeper = Keeper(RunNotes(), Hanging(tmp_path), {name: getattr(run(), name) for name in FIXED})
+    keeper.start()
+    keeper.end()
+    assert "the last status and timings of the build were not written within 0.1 s" in caplog.text
+    answers.set()
+    keeper._thread.join(10)
+
+
 def test_gaps_are_known_as_blocks_come_and_of_blocks_of_before() -> None:
     notes = RunNotes()
     lost = {"block": 1, "provenance": [{"s2_gaps": ["b"]}, {"s2_gaps": []}, {"s2_gaps": None}, {}]}
@@ -242,6 +261,9 @@ def test_errors_in_a_status_are_short_and_without_secrets() -> None:
 
 
 # The state of a build
+
+#: What every status of a run says.
+FIXED = ("version", "run", "hold", "command", "software", "host", "process", "begun", "workers")
 
 
 def run(**changes: Any) -> RunStatus:
