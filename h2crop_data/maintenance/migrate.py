@@ -16,6 +16,7 @@ from h2crop_data.cube.statistics import block_sums
 from h2crop_data.cube.writer import StoreBuilder, block_path, hold_store, shard_path
 from h2crop_data.errors import StoreError
 from h2crop_data.pipeline.extension import kept_plans
+from h2crop_data.pipeline.finished import refuse_lost_plans
 from h2crop_data.pipeline.plan import SeasonPlan
 from h2crop_data.pipeline.sealing import seal_store
 from h2crop_data.progress import Progress, silent
@@ -54,6 +55,7 @@ def migrate_store(store: str | Path, progress: Progress = silent) -> MigrationRe
                 f"{store} has no plans in .build/: it was downloaded or imported, and can be read as it is; a new "
                 "release is made where it was built"
             )
+        refuse_lost_plans(builder.storage, {plan.season for plan in plans})
         if root is not None:
             keep_root(builder, root)
         mended = 0

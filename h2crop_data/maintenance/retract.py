@@ -14,7 +14,7 @@ from h2crop_data.cube.retraction import NEVER_BUILT, REBUILT, Retractions, relea
 from h2crop_data.cube.writer import StoreBuilder, hold_store
 from h2crop_data.errors import PlanError
 from h2crop_data.pipeline.extension import kept_plans
-from h2crop_data.pipeline.finished import finished_plans, left_with, unfinished_blocks
+from h2crop_data.pipeline.finished import finished_plans, left_with, refuse_lost_plans, unfinished_blocks
 from h2crop_data.pipeline.plan import SeasonPlan, replaced_by, with_replaced
 from h2crop_data.pipeline.sealing import NothingFinishedError, seal_store
 from h2crop_data.sources.formats import layout_of_root
@@ -54,7 +54,8 @@ class PruneReport:
 def find_retraction(store: str | Path, blocks: Mapping[int, Sequence[int]], scenes: Sequence[str]) -> Retraction:
     """What keeping some blocks (by season) and everything made from some scenes out of a store would take out.
 
-    Raises PlanError for a block or scene the store does not have, or a block that is being rebuilt.
+    Raises PlanError for a block or scene the store does not have, or a block that is being rebuilt, StoreError where a
+    plan of the newest release is lost.
     """
     files = open_storage(store)
     return retraction_of(files, str(store), Retractions.read(files), blocks, scenes)
@@ -65,6 +66,9 @@ def retraction_of(
 ) -> Retraction:
     """The same for the storage of a store. retractions: those before it."""
     plans = kept_plans(files, ())
+    if plans:
+        # Before the record is written: no release could be made with it.
+        refuse_lost_plans(files, {plan.season for plan in plans})
     gone = with_replaced(retractions, finished_plans(files, plans, retractions))
     found = retraction_in(plans, gone, store, blocks, scenes, scenes_of_masks(store))
     return with_unbuilt(files, store, plans, retractions, found)
@@ -139,7 +143,7 @@ def retract_from_store(
     The samples stay readable in the releases that have them. A scene is not taken again by `--extend`; the samples of
     blocks may come back in new blocks. A block that is not built yet never will be, so that the release can be made
     without it. The number is 0 where there is nothing to make a release of yet. Raises PlanError for a block or scene
-    the store does not have, or a block that is being rebuilt.
+    the store does not have, or a block that is being rebuilt, StoreError where a plan of the newest release is lost.
     """
     if not reason.strip():
         raise PlanError("give a reason: it is stored permanently in the index")

@@ -11,7 +11,7 @@ from typing import Any
 from h2crop_data.cube.retraction import Retractions, complete_retractions
 from h2crop_data.errors import PlanError
 from h2crop_data.pipeline.changes import Changed, ChangedBlock, built_together, find_changes
-from h2crop_data.pipeline.finished import unfinished_blocks
+from h2crop_data.pipeline.finished import refuse_lost_plans, unfinished_blocks
 from h2crop_data.pipeline.plan import (
     PLAN_FOLDER,
     SeasonPlan,
@@ -183,13 +183,14 @@ def plan_extensions(
 ) -> list[Extension]:
     """What a recipe would add to each of its seasons of a store, which is only looked at.
 
-    changed, today: as for `build_store`. Raises PlanError as planning does, StoreError where the record of what was
-    retracted is lost.
+    changed, today: as for `build_store`. Raises PlanError as planning does, StoreError where a plan of a
+    release, or the record of what was retracted, is lost.
     """
     files, day = open_storage(store), today or today_utc()
     kept = kept_plans(files, recipe.seasons)
     if not kept:
         raise PlanError(f"{store} has no plans of its own ({PLAN_FOLDER}/): only a store that was built here can grow")
+    refuse_lost_plans(files, {plan.season for plan in kept})
     retractions = complete_retractions(files)
     found = []
     with temporary_work() as work:
