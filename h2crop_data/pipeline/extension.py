@@ -55,26 +55,37 @@ def kept_plans(files: Storage, declared: Collection[int] | None = None) -> list[
     ]
 
 
-def with_moved_files(plans: Sequence[SeasonPlan], seasons: Collection[int], recipe: Recipe) -> list[SeasonPlan]:
-    """Plans that a store keeps, those of some seasons with files that are gone where the recipe's catalogs have them.
+def with_moved_files(
+    files: Storage, plans: Sequence[SeasonPlan], seasons: Collection[int], recipe: Recipe
+) -> list[SeasonPlan]:
+    """Plans that a store keeps; those that have blocks to build with files that are gone where catalogs have them now.
 
-    recipe: the one at hand, whose folder may have been moved since they were planned.
+    seasons: those to build. recipe: the one at hand, which may have been moved since they were planned, or name its
+    catalogs where they were moved to.
     """
-    return [
-        replace(
-            plan,
-            pinned={
-                **plan.pinned,
-                **{
-                    source.name: source.with_moved_files(settings, plan.pinned[source.name], recipe.locate_catalog)
-                    for source, settings in used_sources(plan.recipe)
-                },
-            },
-        )
-        if plan.season in seasons
-        else plan
-        for plan in plans
-    ]
+    left = blocks_left(files, plans, seasons)
+    return [with_files_by(plan, recipe) if (plan.season, plan.first_block) in left else plan for plan in plans]
+
+
+def blocks_left(files: Storage, plans: Sequence[SeasonPlan], seasons: Collection[int]) -> set[tuple[int, int]]:
+    """Season and first block of the plans of some seasons with a block that has no marker and was not retracted."""
+    retracted = Retractions.read(files).blocks
+    found = set()
+    for season in seasons:
+        own = [plan for plan in plans if plan.season == season]
+        unfinished = unfinished_blocks(files, own) - retracted.get(season, {}).keys()
+        found |= {(season, plan.first_block) for plan in own if unfinished.intersection(plan.blocks["block"])}
+    return found
+
+
+def with_files_by(plan: SeasonPlan, recipe: Recipe) -> SeasonPlan:
+    """A plan with files that are gone where the catalogs of a recipe have them now."""
+    moved = {
+        source.name: source.with_moved_files(settings, plan.pinned[source.name], recipe.locate_catalog)
+        for source, settings in used_sources(recipe)
+        if plan.recipe.settings_of(source.name) is not None
+    }
+    return replace(plan, pinned={**plan.pinned, **moved})
 
 
 def known_of(kept: Sequence[SeasonPlan], season: int, retractions: Retractions) -> Known:

@@ -18,13 +18,14 @@ from h2crop_data.pipeline.block_run import check_versions
 from h2crop_data.pipeline.changes import Changed, explain_changes
 from h2crop_data.pipeline.extension import Extension, extend_season, kept_plans, known_of, with_moved_files
 from h2crop_data.pipeline.finished import refuse_lost_plans, unfinished_blocks
-from h2crop_data.pipeline.plan import SeasonPlan, keep_plan, load_plans, with_replaced
+from h2crop_data.pipeline.plan import PLAN_FOLDER, SeasonPlan, keep_plan, load_plans, with_replaced
 from h2crop_data.pipeline.planning import plan_of, planned_sightings
 from h2crop_data.pipeline.seasons import check_season, planning_date, today_utc
 from h2crop_data.pipeline.survey import survey_season
 from h2crop_data.pipeline.units import work_folder
 from h2crop_data.progress import Progress, silent
 from h2crop_data.recipe.model import Recipe, load_recipe
+from h2crop_data.sources.moved_files import is_moved
 from h2crop_data.sources.registry import algorithms
 from h2crop_data.storage.storage import BUILD_FOLDER
 
@@ -96,7 +97,7 @@ def recorded_plans(
     plans = kept_plans(builder.storage, seasons)
     refuse_lost_plans(builder.storage, {plan.season for plan in plans})
     if isinstance(asked, Recipe):
-        plans = with_moved_files(plans, seasons, asked)
+        plans = with_moved_files(builder.storage, plans, seasons, asked)
     changes = older_algorithms(builder, plans, seasons) if changed == "report" else []
     new_samples: dict[int, int] = {}
     rebuilt: dict[int, list[int]] = {}
@@ -187,23 +188,29 @@ def check_same_recipe(builder: StoreBuilder, parts: Sequence[SeasonPlan], recipe
     for plan in parts:
         if missing := unfinished_blocks(builder.storage, [plan]) - gone:
             check_versions(plan, store, sorted(missing))
-    settings = differences[-1]
+    settings, kept_recipe = differences[-1], f"{PLAN_FOLDER}/{parts[-1].part}/plan.json"
     raise PlanError(
         f"{store} was begun with another recipe for {season} (it differs in {', '.join(keys_of(settings))}): "
         f"{listing(settings, SETTINGS_SHOWN)}. Settings that the recipe does not name have the defaults of this "
-        "h2crop; write the former values into it to go on. To add what the new recipe has more, ask for it with "
+        f"h2crop; write the former values into it to go on: {builder.storage.where(kept_recipe)} has all of them under "
+        "`recipe`. To add what the new recipe has more, ask for it with "
         f"--extend (`h2crop plan RECIPE --extend {store}` shows it first); for other labels, `h2crop relabel`; for "
         "anything else build into a new store, or go back to the first recipe"
     )
 
 
 def differing_settings(one: Recipe, other: Recipe) -> list[str]:
-    """The settings of two recipes that differ and say something about the data of a season, each with its values."""
+    """The settings of two recipes that differ and say something about the data of a season, each with its values.
+
+    one: of a plan. other: the one at hand, which may name a catalog on this machine where it was moved to.
+    """
     old, new = flat_settings(one.complete()), flat_settings(other.complete())
     return [
         f"{name} was {setting_in_words(old.get(name))}, is {setting_in_words(new.get(name))}"
         for name in sorted({**old, **new})
-        if name.split(".")[0] not in SAYS_NO_DATA and old.get(name) != new.get(name)
+        if name.split(".")[0] not in SAYS_NO_DATA
+        and old.get(name) != new.get(name)
+        and not (name.endswith(".catalog") and is_moved(old.get(name), new.get(name), other.locate_catalog))
     ]
 
 

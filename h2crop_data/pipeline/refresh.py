@@ -185,7 +185,7 @@ def refresh_plans(
     seasons = sorted(recipe.seasons)
     plans = kept_plans(builder.storage, seasons)
     refuse_lost_plans(builder.storage, {plan.season for plan in plans})
-    plans = with_moved_files(plans, seasons, recipe)
+    plans = with_moved_files(builder.storage, plans, seasons, recipe)
     changes = older_algorithms(builder, plans, seasons) if changed == "report" else []
     waiting: list[str] = []
     new_samples: dict[int, int] = {}

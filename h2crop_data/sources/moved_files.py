@@ -7,8 +7,9 @@ are gone are looked up where the recipe's catalogs have them now.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from pathlib import Path
+from typing import Any
 
 import pystac
 
@@ -20,14 +21,56 @@ from h2crop_data.recipe.catalogs import SearchedSection, catalogs_in_order
 from h2crop_data.sources.scenes import kept_identity
 
 
-def found_again(items: list[pystac.Item], section: SearchedSection, locate: Callable[[str], str]) -> list[pystac.Item]:
+def is_moved(before: Any, now: Any, locate: Callable[[str], str]) -> bool:
+    """Whether two values of a setting `catalog` differ only in where catalogs on this machine lie.
+
+    before, now: as plain data. Only if nothing is left where a catalog was, and there is one where it is now: another
+    catalog beside the first is another recipe. locate: of the recipe of today.
+    """
+    pairs = list(zip(entries_of(before), entries_of(now), strict=False))
+    if len(pairs) != max(len(entries_of(before)), len(entries_of(now))):
+        return False
+    return all(
+        old == new or (old[1:] == new[1:] and is_there(new[0], locate) and is_there(old[0], locate) is False)
+        for old, new in pairs
+    )
+
+
+def entries_of(value: Any) -> list[tuple[str, Any]]:
+    """Address and collection of each catalog of a setting."""
+    entries = value if isinstance(value, list) else [value]
+    return [(one["catalog"], one.get("collection")) if isinstance(one, dict) else (str(one), None) for one in entries]
+
+
+def is_there(catalog: str, locate: Callable[[str], str]) -> bool | None:
+    """Whether the file or folder of a catalog on this machine is there; None for one on the web."""
+    try:
+        place = locate(catalog)
+    except RecipeError:
+        # A variable that is not set any more.
+        return False
+    return None if is_web(place) else Path(place).exists()
+
+
+def found_again(
+    items: list[pystac.Item],
+    section: SearchedSection,
+    locate: Callable[[str], str],
+    assets_read: Container[str] | None = None,
+) -> list[pystac.Item]:
     """The items of a plan, each with its files where it was planned with them, or else where a catalog has them now.
 
-    section: of the recipe, that names the catalogs; locate: gives the path of one. Only catalogs on this machine are
-    looked at, and only where a file is gone. An item stays as it is where none of them has it, or has it twice: reading
-    it then fails with the path. So nothing is raised here, where perhaps nothing has to be read any more.
+    section: of the recipe, that names the catalogs; locate: gives the path of one. assets_read: keys of the assets that
+    a build reads; all by default. Only catalogs on this machine are looked at, and only where a file is gone. An item
+    stays as it is where none of them has it, or has it twice: reading it then fails with the path. So nothing is raised
+    here, where perhaps nothing has to be read any more.
     """
-    lost = [item for item in items if any(is_gone(asset.href) for asset in item.assets.values())]
+
+    def is_lost(item: pystac.Item) -> bool:
+        read = (asset for key, asset in item.assets.items() if assets_read is None or key in assets_read)
+        return any(is_gone(asset.href) for asset in read)
+
+    lost = [item for item in items if is_lost(item)]
     if not lost:
         return items
     listed = listed_here(section, locate)
@@ -36,7 +79,7 @@ def found_again(items: list[pystac.Item], section: SearchedSection, locate: Call
 
 
 def is_gone(href: str) -> bool:
-    """Whether this is the path of a file that is not there; addresses, and files inside of others, never are."""
+    """Whether this is the path of a file that is not there; addresses (`file://` too) and `/vsi` paths never are."""
     return "://" not in href and not href.startswith("/vsi") and not Path(href).exists()
 
 

@@ -31,6 +31,7 @@ from h2crop_data.pipeline.engine import BuildError
 from h2crop_data.pipeline.extension import plan_extensions
 from h2crop_data.pipeline.refresh import refresh_store
 from h2crop_data.recipe.model import Recipe, load_recipe
+from h2crop_data.sources import moved_files
 from h2crop_data.storage.local import LocalStorage
 from h2crop_data.storage.location import open_storage
 from h2crop_data.validation.validate import validate_store
@@ -286,7 +287,9 @@ def test_a_store_that_lost_a_plan_of_a_release_is_not_built_over(
         with pytest.raises((StoreError, PlanError)) as told:
             attempt()
         if len(lost) == 1 or name in ("build", "refresh", "extend"):
-            assert re.search(rf"lost the plan of {', '.join(lost)} \(.*Put the folder back from a", str(told.value)), name
+            assert re.search(rf"lost the plan of {', '.join(lost)} \(.*Put the folder back from a", str(told.value)), (
+                name
+            )
         assert kept_files(store) == before, name
     assert compare_stores(finished, store).same
     assert store_attributes(store)["release"] == 2
@@ -345,6 +348,39 @@ def test_a_store_and_its_recipe_are_moved_in_the_middle_of_a_build(
     assert b"/here/region/sentinel2/" in (there / "store/.build/plan/2022/sentinel2.parquet").read_bytes()
     go_on(there / "region/recipe.yaml", there / "store")
     assert_as_undisturbed(there / "store", finished)
+
+
+def test_a_recipe_may_name_its_catalog_where_it_was_moved_to(region: Path, finished: Path, tmp_path: Path) -> None:
+    shutil.copytree(region.parent, tmp_path / "region")
+    recipe, store = tmp_path / "region/recipe.yaml", tmp_path / "store"
+    begun(recipe, store)
+    # Another catalog beside the first is another recipe, which the error tells how to get back from.
+    shutil.copy(tmp_path / "region/sentinel2.json", tmp_path / "region/other.json")
+    recipe.write_text(recipe.read_text().replace("sentinel2.json", "other.json"))
+    with pytest.raises(PlanError, match=r"another recipe for 2022 .*sentinel2\.catalog was") as told:
+        build_store(load_recipe(recipe).for_seasons([2022]), store, workers=1)
+    named = re.search(r"(\S+plan\.json) has all of them under `recipe`", str(told.value))
+    assert named
+    assert json.loads(Path(named[1]).read_text())["recipe"]["sentinel2"]["catalog"].endswith("sentinel2.json")
+    # Moved away from where it was, with its scenes.
+    (tmp_path / "region/other.json").unlink()
+    (tmp_path / "archive").mkdir()
+    for name in ("sentinel2", "sentinel2.json"):
+        (tmp_path / "region" / name).rename(tmp_path / "archive" / name)
+    recipe.write_text(recipe.read_text().replace("other.json", "../archive/sentinel2.json"))
+    go_on(recipe, store)
+    assert validate_store(store).errors == 0
+    assert (
+        contents(store).items()
+        >= {
+            name: data for name, data in contents(finished).items() if name.startswith("2022/") and "/c/" in name
+        }.items()
+    )
+    # Where nothing is left to build no scene is looked for.
+    shutil.rmtree(tmp_path / "archive/sentinel2")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(moved_files, "listed_here", lambda *of: pytest.fail("a catalog was read"))
+        assert build_store(load_recipe(recipe), store, workers=1).built == 0
 
 
 def test_scenes_that_were_moved_without_their_catalog_are_named(region: Path, tmp_path: Path) -> None:

@@ -34,6 +34,7 @@ from h2crop_data.sources.enmap.match import (
     match_unit,
     scene_match,
 )
+from h2crop_data.sources.enmap.products import READ_ASSETS
 from h2crop_data.sources.enmap.readings import (
     CUBE_ALGORITHM,
     EnmapReading,
@@ -197,7 +198,7 @@ class Enmap(Source):
     def with_moved_files(
         self, settings: EnmapSettings, pinned: EnmapScenes, locate: Callable[[str], str]
     ) -> EnmapScenes:
-        return replace(pinned, items=found_again(pinned.items, settings, locate))
+        return replace(pinned, items=found_again(pinned.items, settings, locate, READ_ASSETS))
 
     def what_was_read(self, pinned: EnmapScenes) -> tuple[dict[str, Any], list[str]]:
         return {}, list(pinned.notes)
