@@ -6,10 +6,11 @@ The commands are those of docs/operations.md, run as they stand there.
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import subprocess
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,8 @@ PAGE = Path(__file__).parents[2] / "docs/operations.md"
 PARTS = ("zarr.json", ".build", "index", "")
 #: What no backup needs.
 LEFT_OUT = ("tmp", "work", "lock", "clock")
+#: Names of the files of blocks.
+SHARDS = r"20\d\d/\w+/c\."
 
 
 def commands(name: str) -> str:
@@ -50,13 +53,20 @@ def commands(name: str) -> str:
     return re.sub(r"^    ", "", match[1], flags=re.MULTILINE)
 
 
-def run(name: str, env: dict[str, str] | None = None, **places: object) -> None:
-    """Run commands of the page. places: what stands in the place of STORE, BACKUP and so on."""
+def run(
+    name: str,
+    env: dict[str, str] | None = None,
+    *,
+    under: Sequence[str] = (),
+    fails: bool = False,
+    **places: object,
+) -> None:
+    """Run commands of the page. places: what stands in the place of STORE, BACKUP and so on. under: starts them."""
     script = commands(name)
     for place, path in places.items():
         script = re.sub(rf"\b{place}\b", str(path), script)
-    done = subprocess.run(["bash", "-euc", script], capture_output=True, text=True, env=env, check=False)
-    assert done.returncode == 0, f"{script}\n{done.stdout}{done.stderr}"
+    done = subprocess.run([*under, "bash", "-c", script], capture_output=True, text=True, env=env, cwd="/", check=False)
+    assert (done.returncode == 0) is not fails, f"{script}\n{done.stdout}{done.stderr}"
 
 
 class WatchedStorage(LocalStorage):
@@ -227,12 +237,42 @@ def test_the_commands_of_the_page_back_up_a_store_that_is_being_built(
     report = build_store(load_recipe(region).for_seasons([2022]), restored, workers=1)
     assert (report.already_done, report.built) == (kept, 4 - kept)
     if way == "rsync":
-        # A further backup into the same place: the store as it is.
-        run(f"backup {way}", STORE=store, BACKUP=backup)
-        assert files_of(backup) == files_of(store)
+        # A further backup beside the first, which stays as it is: what is the same is there once.
+        first = (backup / "latest").resolve()
+        before = files_of(first)
+        while len(list(backup.glob("20*"))) < 2:
+            subprocess.run(["sleep", "1"], check=True)
+            run(f"backup {way}", STORE=store, BACKUP=backup)
+        assert files_of(backup / "latest") == files_of(store)
+        assert files_of(first) == before
+        shard = next(name for name in before if re.match(SHARDS, name))
+        assert (first / shard).samefile(backup / "latest" / shard)
     go_on(region, restored)
     assert_as_undisturbed(restored, finished)
     assert [line for line in differences(restored, finished) if ".build/work/" not in line] == []
+
+
+@pytest.mark.parametrize("way", ["tar", "rsync"])
+def test_a_backup_that_could_not_read_a_file_fails_and_leaves_the_one_before(
+    finished: Path, tmp_path: Path, way: str
+) -> None:
+    if shutil.which(way) is None:
+        pytest.skip(f"{way} is not installed")
+    # Root reads whatever it likes.
+    under = ["setpriv", "--bounding-set=-dac_override,-dac_read_search"] if os.geteuid() == 0 else []
+    if under and subprocess.run([*under, "true"], capture_output=True, check=False).returncode:
+        pytest.skip("nothing here takes the right to read every file from root")
+    store, backup, restored = tmp_path / "store", tmp_path / "backup", tmp_path / "restored"
+    shutil.copytree(finished, store)
+    backup.mkdir()
+    run(f"backup {way}", under=under, STORE=store, BACKUP=backup)
+    shard = next(store / name for name in files_of(store) if re.match(SHARDS, name))
+    shard.chmod(0)
+    # As one that was written since.
+    os.utime(shard, (0, 0))
+    run(f"backup {way}", under=under, fails=True, STORE=store, BACKUP=backup)
+    run(f"restore {way}", STORE=restored, BACKUP=backup)
+    assert files_of(restored) == files_of(finished)
 
 
 def test_a_copy_without_the_builders_files_can_be_read_and_says_what_it_lacks(
@@ -486,20 +526,29 @@ def test_the_commands_of_the_page_back_up_a_bucket_while_a_store_is_built_in_it(
     if shutil.which("aws") is None:
         pytest.skip("aws is not installed")
     environment, url = s3_environment(server), f"s3://{bucket}/store"
-    backup = f"s3://backup/{tmp_path.name}"
+    backup, restored = f"s3://backup/{tmp_path.name}", f"s3://{bucket}/restored"
     recipe: Recipe = load_recipe(region)
-    build_store(recipe.for_seasons([2022]), url, workers=1)
 
     def back_up(outcome: Any, done: int, total: int) -> None:
         if done == 2:
             run("backup s3", environment, STORE=url, BACKUP=backup)
 
+    # Before there is a release, and again into the same place.
+    build_store(recipe.for_seasons([2022]), url, workers=1, on_block=back_up)
+    copied = {name for name, _ in open_storage(backup).names()}
+    assert ".build/2022/000001.json" in copied
+    assert "zarr.json" not in copied
     build_store(recipe.for_seasons([2023]), url, workers=1, on_block=back_up)
     copied = {name for name, _ in open_storage(backup).names()}
     assert {"zarr.json", ".build/2023/000001.json", "index/r1/root.json"} <= copied
     assert not {".build/lock", ".build/clock", "index/r2/root.json"} & copied
-    report = build_store(recipe.for_seasons([2023]), backup, workers=1)
+    run("restore s3", environment, STORE=restored, BACKUP=backup)
+    assert {name for name, _ in open_storage(restored).names()} == copied
+    report = build_store(recipe.for_seasons([2023]), restored, workers=1)
     assert report.release == 2
     assert report.already_done >= 2
-    downloaded(backup, tmp_path / "restored")
-    assert_as_undisturbed(tmp_path / "restored", finished)
+    run("move s3", environment, OLD=restored, NEW=tmp_path / "moved")
+    assert_as_undisturbed(tmp_path / "moved", finished)
+    assert not (tmp_path / "moved/.build/lock").exists()
+    run("move s3", environment, OLD=tmp_path / "moved", NEW=f"s3://{bucket}/moved")
+    assert {name for name, _ in open_storage(f"s3://{bucket}/moved").names()} == set(files_of(tmp_path / "moved"))
