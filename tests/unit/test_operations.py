@@ -1,10 +1,9 @@
-"""docs/operations.md: every error stands in its tables, and what it quotes, types and counts is so."""
+"""docs/operations.md and docs/errors.md: every error has its row, and what they quote, type, link and count is so."""
 
 from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from h2crop_data.cli.main import app
 PACKAGE = Path(h2crop_data.__file__).parent
 DOCS = PACKAGE.parent / "docs"
 PAGE = (DOCS / "operations.md").read_text(encoding="utf-8")
+ERRORS = (DOCS / "errors.md").read_text(encoding="utf-8")
 #: Stands in messages of the page for what differs.
 GAP = "…"
 #: Stands in messages of the source for what is filled in: no other text has it.
@@ -58,8 +58,12 @@ def error_classes() -> set[str]:
 
 def error_rows() -> list[list[str]]:
     """The rows of the tables of errors: message, class, cause, cure."""
-    part = PAGE.split("<!-- errors -->")[1].split("\n## ")[0]
-    lines = [line for line in part.splitlines() if line.startswith("| ") and not line.startswith("| message |")]
+    return table_rows(ERRORS)
+
+
+def table_rows(text: str) -> list[list[str]]:
+    """The rows of tables of messages."""
+    lines = [line for line in text.splitlines() if line.startswith("| ") and not line.startswith("| message |")]
     return [[cell.strip() for cell in line.strip()[1:-1].split("|")] for line in lines]
 
 
@@ -78,6 +82,7 @@ def texts_of_source() -> str:
     return END.join(found)
 
 
+@cache
 def pattern_of(message: str) -> re.Pattern[str]:
     """What finds a message of the page in the texts of the package."""
     parts = [re.escape(part.strip()) for part in message.split(GAP) if part.strip()]
@@ -89,15 +94,17 @@ def is_in_source(message: str) -> bool:
     return pattern_of(message).search(texts_of_source()) is not None
 
 
-def raised_texts() -> Iterator[tuple[str, str]]:
+@cache
+def raised_texts() -> list[tuple[str, str]]:
     """Class and text of the errors that the package makes, with FILLED for what is filled in."""
     classes = error_classes() - SAY_THEMSELVES
-    for path, tree in trees().items():
-        if path.relative_to(PACKAGE).parts[0] in OTHER_PARTS:
-            continue
-        for node in ast.walk(tree):
-            if isinstance(node, ast.Call) and ast.unparse(node.func) in classes and node.args:
-                yield ast.unparse(node.func), text_of(node.args[0])
+    return [
+        (ast.unparse(node.func), text_of(node.args[0]))
+        for path, tree in trees().items()
+        if path.relative_to(PACKAGE).parts[0] not in OTHER_PARTS
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call) and ast.unparse(node.func) in classes and node.args
+    ]
 
 
 def text_of(node: ast.expr) -> str:
@@ -109,7 +116,7 @@ def text_of(node: ast.expr) -> str:
 
 def test_every_error_class_stands_in_the_tables() -> None:
     rows = error_rows()
-    assert len(rows) > 60
+    assert len(rows) > 200
     assert all(len(row) == 4 for row in rows), [row for row in rows if len(row) != 4]
     named = {name for row in rows for name in SPANS.findall(row[1])}
     classes = error_classes()
@@ -119,25 +126,55 @@ def test_every_error_class_stands_in_the_tables() -> None:
 
 
 def test_every_message_that_is_quoted_is_one_of_the_package() -> None:
-    quoted = [message for row in error_rows() for message in SPANS.findall(row[0])]
-    assert len(quoted) > 90
+    usual = table_rows(PAGE.split("\n## When something fails")[1].split("\n## ")[0])
+    assert 8 <= len(usual) <= 12
+    quoted = [message for row in [*error_rows(), *usual] for message in SPANS.findall(row[0])]
+    assert len(quoted) > 200
     assert [message for message in quoted if not is_in_source(message)] == []
     assert not is_in_source("a message that … nobody raises")
     # So short that it would be found anywhere it says nothing.
     assert [message for message in quoted if len(message.replace(GAP, "").strip()) < 4] == []
+    # A row is one message, to be found by whoever searches for it.
+    assert [row[0] for row in error_rows() if len(SPANS.findall(row[0])) > 1] == []
 
 
-def test_every_message_that_is_raised_is_quoted() -> None:
+def test_every_message_that_is_raised_is_quoted_with_its_class() -> None:
     """But for those that name an option or argument, and those that pass on what another error says."""
-    patterns = [pattern_of(message) for row in error_rows() for message in SPANS.findall(row[0])]
-    raised = list(raised_texts())
+    rows = [(pattern_of(message), SPANS.findall(row[1])) for row in error_rows() for message in SPANS.findall(row[0])]
+    raised = raised_texts()
     assert len(raised) > 250
     missing = {
-        text
-        for _, text in raised
-        if len(re.findall(r"[a-z]{2,}", text)) >= OWN_WORDS and not any(pattern.search(text) for pattern in patterns)
+        (name, text)
+        for name, text in raised
+        if len(re.findall(r"[a-z]{2,}", text)) >= OWN_WORDS
+        and not any(name in classes and pattern.search(text) for pattern, classes in rows)
     }
     assert missing == set()
+
+
+def test_no_message_has_a_class_that_it_is_never_raised_with() -> None:
+    raised = raised_texts()
+    wrong = []
+    for row in error_rows():
+        for message in SPANS.findall(row[0]):
+            found = {name for name, text in raised if pattern_of(message).search(text)}
+            wrong += [(message, name) for name in SPANS.findall(row[1]) if found and name not in found | SAY_THEMSELVES]
+    assert wrong == []
+
+
+def anchors_of(page: str) -> set[str]:
+    """What can be linked to in a page of the docs."""
+    headings = re.findall(r"^#+ (.+)$", (DOCS / page).read_text(encoding="utf-8"), flags=re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", ["operations.md", "errors.md"])
+def test_links_lead_somewhere(page: str) -> None:
+    links = re.findall(r"\]\(([\w./-]*)(?:#([\w-]+))?\)", (DOCS / page).read_text(encoding="utf-8"))
+    assert len(links) > 10
+    assert [target for target, _ in links if not (DOCS / target).exists()] == []
+    led = [(target or page, anchor) for target, anchor in links if anchor and (target or page).endswith(".md")]
+    assert [link for link in led if link[1] not in anchors_of(link[0])] == []
 
 
 def commands_of(text: str) -> list[str]:
@@ -172,8 +209,8 @@ def unknown_in(command: str) -> list[str]:
 
 
 def test_every_command_of_the_page_is_one_of_the_command_line() -> None:
-    commands = commands_of(PAGE)
-    assert len(commands) > 25
+    commands = [*commands_of(PAGE), *commands_of(ERRORS)]
+    assert len(commands) > 40
     assert {command: unknown_in(command) for command in commands if unknown_in(command)} == {}
     assert unknown_in("h2crop build RECIPE --uot STORE") == ["--uot"]
     assert unknown_in("h2crop bulid RECIPE") == ["bulid"]
