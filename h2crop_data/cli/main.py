@@ -90,7 +90,9 @@ def main() -> None:
         extra = missing_extra(error.name or "")
         if extra is None:
             raise
-        say(f"this command needs more than the base install: pip install 'h2crop-data[{extra}]' ({error})")
+        say(
+            f"this command needs more than the base install: pip install '.[{extra}]' in a checkout of h2crop ({error})"
+        )
         sys.exit(Exit.WRONG_USE)
     except KeyboardInterrupt:
         console.print("stopped; what is finished is kept, the same command goes on from there")

@@ -111,7 +111,7 @@ def connected(address: str) -> Iterator[Client]:
         from distributed import Client
     except ModuleNotFoundError as error:
         raise UsageError(
-            f"--dask needs more than a build on one machine: pip install 'h2crop-data[cluster]' ({error})"
+            f"--dask needs more than a build on one machine: pip install '.[cluster]' in a checkout of h2crop ({error})"
         ) from error
     # What it would log with stack traces, and go on logging after it was closed, is reported here as an error.
     logging.getLogger("distributed.client").setLevel(logging.CRITICAL)

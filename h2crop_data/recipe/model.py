@@ -129,7 +129,7 @@ class Clouds(Section):
     method: str = Field(default="scl", pattern=r"^[a-z][a-z0-9_-]*(\+[a-z][a-z0-9_-]*)*$")
     """Methods joined by `+`; what one of them calls cloud or shadow is masked. `scl`: the scene classification that
     comes with L2A. `s2cloudless`: clouds on L1C of the same datatakes (`l1c`). `ukis`: clouds and shadows on L2A
-    (`pip install h2crop-data[clouds]`). A package can add others."""
+    (the extra `clouds`). A package can add others."""
     clear: list[Annotated[int, Field(ge=0, le=11, strict=True)]] = Field(default=[4, 5, 6])
     """SCL classes that are clear: 4 vegetation, 5 bare, 6 water (7 unclassified by choice)."""
     dilation: Annotated[

@@ -19,7 +19,7 @@ try:
     from s2cloudless.cloud_detector import S2PixelCloudDetector
 except ImportError as error:
     raise PluginError(
-        f"the cloud method 's2cloudless' needs s2cloudless: `pip install 'h2crop-data[clouds]'` ({error})"
+        f"the cloud method 's2cloudless' needs s2cloudless: `pip install '.[clouds]'` in a checkout of h2crop ({error})"
     ) from error
 
 #: Probability above which a pixel is cloud.

@@ -24,7 +24,7 @@ try:
     import ukis_csmask
 except ImportError as error:
     raise PluginError(
-        f"the cloud method 'ukis' needs ukis-csmask: `pip install 'h2crop-data[clouds]'` ({error})"
+        f"the cloud method 'ukis' needs ukis-csmask: `pip install '.[clouds]'` in a checkout of h2crop ({error})"
     ) from error
 
 WEIGHTS = Path(str(ukis_csmask.__file__)).with_name("model_6b_l2a.onnx")
@@ -97,5 +97,7 @@ def of_any_size(network: bytes) -> bytes:
     start = network.rfind(b"\n\x05input\x12")
     fixed, named = b"\n\x03\x08\x80\x02" * 2, b"\n\x03\x12\x01y\n\x03\x12\x01x"
     if start < 0 or network.count(fixed, start) != 2:
-        raise PluginError(f"{WEIGHTS} is not the network of ukis-csmask 1.0.0: `pip install 'h2crop-data[clouds]'`")
+        raise PluginError(
+            f"{WEIGHTS} is not the network of ukis-csmask 1.0.0: `pip install '.[clouds]'` in a checkout of h2crop"
+        )
     return network[:start] + network[start:].replace(fixed, named)

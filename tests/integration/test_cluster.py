@@ -412,7 +412,7 @@ def test_without_the_package_the_extra_is_named(
     recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "distributed", None)
-    with pytest.raises(UsageError, match=r"pip install 'h2crop-data\[cluster\]'"):
+    with pytest.raises(UsageError, match=r"pip install '\.\[cluster\]'"):
         build_store(recipe, tmp_path / "store", workers=Workers(1, "dask", "tcp://127.0.0.1:1"))
 
 

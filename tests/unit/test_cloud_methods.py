@@ -88,7 +88,7 @@ class TestByName:
 
         monkeypatch.setattr(builtins, "__import__", without)
         monkeypatch.delitem(sys.modules, clouds.OWN[name][0])
-        with pytest.raises(PluginError, match=rf"'{name}' needs .*pip install 'h2crop-data\[clouds\]'.*{library}"):
+        with pytest.raises(PluginError, match=rf"'{name}' needs .*pip install '\.\[clouds\]'.*{library}"):
             method_named(name)
 
     def test_a_method_is_made_anew_so_that_each_thread_can_have_its_own(self) -> None:

@@ -125,7 +125,10 @@ except AttributeError as error:
     print(error)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "h2crop_data.CropSamples needs the package torch: install h2crop-data[train]"
+    assert (
+        done.stdout.strip()
+        == "h2crop_data.CropSamples needs the package torch: pip install '.[train]' in a checkout of h2crop"
+    )
 
 
 def test_a_name_that_is_not_there() -> None:
@@ -148,4 +151,4 @@ def test_a_command_that_needs_an_extra_names_it() -> None:
     code += "from h2crop_data.cli.main import main; main()"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 2
-    assert "pip install 'h2crop-data[build]'" in done.stderr
+    assert "pip install '.[build]' in a checkout" in done.stderr
