@@ -24,8 +24,8 @@ from h2crop_data.pipeline.seasons import check_season, planning_date, today_utc
 from h2crop_data.pipeline.survey import survey_season
 from h2crop_data.pipeline.units import work_folder
 from h2crop_data.progress import Progress, silent
+from h2crop_data.recipe.catalogs import is_moved
 from h2crop_data.recipe.model import Recipe, load_recipe
-from h2crop_data.sources.moved_files import is_moved
 from h2crop_data.sources.registry import algorithms
 from h2crop_data.storage.storage import BUILD_FOLDER
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Any, Protocol
 
 from pydantic import BeforeValidator, Discriminator, Field, Tag, ValidationInfo
 
+from h2crop_data.errors import RecipeError
 from h2crop_data.recipe.section import Neutral, Section
 from h2crop_data.redaction import has_secrets
 
@@ -96,3 +99,34 @@ def catalogs_in_order(section: SearchedSection, locate: Callable[[str], str]) ->
 def none_found(section: SearchedSection) -> str:
     """That no catalog of a section has a scene, for errors."""
     return ", ".join(f"{name} has no scene of collection {collection!r}" for name, collection in choices_of(section))
+
+
+def is_moved(before: Any, now: Any, locate: Callable[[str], str]) -> bool:
+    """Whether two values of a setting `catalog` differ only in where catalogs on this machine lie.
+
+    before, now: as plain data, None where it is not set. Only if nothing is left where a catalog was, and there is one
+    where it is now: another catalog beside the first is another recipe. locate: of the recipe of today.
+    """
+    if before is None or now is None or len(addresses_of(before)) != len(addresses_of(now)):
+        return False
+    pairs = zip(addresses_of(before), addresses_of(now), strict=True)
+    return all(
+        old == new or (old[1:] == new[1:] and is_there(new[0], locate) and is_there(old[0], locate) is False)
+        for old, new in pairs
+    )
+
+
+def addresses_of(value: Any) -> list[tuple[str, Any]]:
+    """Address and collection of each catalog of a setting."""
+    entries = value if isinstance(value, list) else [value]
+    return [(one["catalog"], one.get("collection")) if isinstance(one, dict) else (str(one), None) for one in entries]
+
+
+def is_there(catalog: str, locate: Callable[[str], str]) -> bool | None:
+    """Whether the file or folder of a catalog on this machine is there; None for one on the web."""
+    try:
+        place = locate(catalog)
+    except RecipeError:
+        # A variable that is not set any more.
+        return False
+    return None if re.match(r"https?://", place) else Path(place).exists()

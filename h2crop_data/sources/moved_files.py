@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Container, Sequence
 from pathlib import Path
-from typing import Any
 
 import pystac
 
@@ -19,37 +18,6 @@ from h2crop_data.catalog.items import shared_id
 from h2crop_data.errors import CatalogError, RecipeError
 from h2crop_data.recipe.catalogs import SearchedSection, catalogs_in_order
 from h2crop_data.sources.scenes import kept_identity
-
-
-def is_moved(before: Any, now: Any, locate: Callable[[str], str]) -> bool:
-    """Whether two values of a setting `catalog` differ only in where catalogs on this machine lie.
-
-    before, now: as plain data. Only if nothing is left where a catalog was, and there is one where it is now: another
-    catalog beside the first is another recipe. locate: of the recipe of today.
-    """
-    pairs = list(zip(entries_of(before), entries_of(now), strict=False))
-    if len(pairs) != max(len(entries_of(before)), len(entries_of(now))):
-        return False
-    return all(
-        old == new or (old[1:] == new[1:] and is_there(new[0], locate) and is_there(old[0], locate) is False)
-        for old, new in pairs
-    )
-
-
-def entries_of(value: Any) -> list[tuple[str, Any]]:
-    """Address and collection of each catalog of a setting."""
-    entries = value if isinstance(value, list) else [value]
-    return [(one["catalog"], one.get("collection")) if isinstance(one, dict) else (str(one), None) for one in entries]
-
-
-def is_there(catalog: str, locate: Callable[[str], str]) -> bool | None:
-    """Whether the file or folder of a catalog on this machine is there; None for one on the web."""
-    try:
-        place = locate(catalog)
-    except RecipeError:
-        # A variable that is not set any more.
-        return False
-    return None if is_web(place) else Path(place).exists()
 
 
 def found_again(

@@ -9,8 +9,9 @@ from typing import Any
 import pystac
 import pytest
 
+from h2crop_data.recipe.catalogs import is_moved
 from h2crop_data.recipe.model import Recipe, parse_recipe
-from h2crop_data.sources.moved_files import found_again, is_moved
+from h2crop_data.sources.moved_files import found_again
 
 SENTINEL2 = {"catalog": "new.json", "collection": "sentinel-2-l2a"}
 
@@ -34,6 +35,7 @@ def recipe_in(folder: Path) -> Recipe:
         ("there.json", "new.json", False),
         # Nothing is where it is said to be.
         ("old.json", "gone.json", False),
+        (None, "new.json", False),
         ("old.json", "https://stac.example.org", False),
         ("https://stac.example.org", "new.json", False),
         ("${NEVER_SET}/old.json", "new.json", True),
