@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from killed_builds import small_region
+from killed_builds import SAID_BY_RUNS, small_region
 from typer.testing import CliRunner
 
 from h2crop_data.cli.main import app
@@ -40,9 +40,13 @@ def unpacked(name: str, folder: Path) -> tuple[Path, Path]:
 
 
 def files_of(folder: Path) -> dict[str, bytes]:
-    """The files of a store but for the lock and units of work."""
+    """The files of a store but for units of work, and what a run says of itself, one that is refused too."""
     found = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()}
-    return {name: path.read_bytes() for name, path in found.items() if not name.startswith((".build/lo", ".build/wo"))}
+    return {
+        name: path.read_bytes()
+        for name, path in found.items()
+        if path.name not in SAID_BY_RUNS and not name.startswith(".build/work/")
+    }
 
 
 def test_a_build_that_the_version_before_began_goes_on(tmp_path: Path) -> None:
