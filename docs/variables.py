@@ -1,4 +1,4 @@
-"""Writes the tables of environment variables into docs/configuration.md, from what h2crop_data/settings.py declares.
+"""Writes the tables of environment variables into docs/configuration.md, from what h2crop_data/settings/ declares.
 
 python docs/variables.py
 """

@@ -13,7 +13,7 @@ from h2crop_data.catalog.provider import FilePlace, Provider
 from h2crop_data.errors import AccountError, UsageError
 from h2crop_data.settings import ACCOUNT_HOST, ArchiveAccount, Keys, session_cookies, text_of
 
-#: Variables that errors name; settings.py has them all.
+#: Variables that errors name; `settings` has them all.
 KEY_ID, SECRET_KEY, PROFILE = "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE"
 USER, PASSWORD, COOKIE = (f"H2CROP_DOWNLOAD_{name}" for name in ("USER", "PASSWORD", "COOKIE"))
 

@@ -1,7 +1,7 @@
 """Requests to an S3 server: how long to wait, writing under a condition, and errors in words.
 
 Settings come from the AWS_* variables of the environment: those of its client are given to obstore, which does not look
-at them where it is given timeouts; credentials, region and more it reads by itself (settings.py).
+at them where it is given timeouts; credentials, region and more it reads by itself (settings/).
 """
 
 from __future__ import annotations

@@ -29,7 +29,9 @@ CHECKOUT = PACKAGE.parent
 SECRETS = [one for one in declared_variables() if one.secret]
 #: Modules that look into the environment themselves, and why.
 OWN_WAY = {
-    "h2crop_data/settings.py": "is where it is read",
+    "h2crop_data/settings/variables.py": "is where it is read",
+    "h2crop_data/settings/environment.py": "tells what is set, and reads what recipes name",
+    "h2crop_data/settings/acting.py": "tells worker processes how many they are",
     "h2crop_data/simulate/workers.py": "sets variables of libraries for processes it starts, and restores them",
 }
 #: Names in documents that are no variables: a prefix of several, and what only tests set for their own workers.
@@ -62,7 +64,7 @@ def test_each_variable_is_declared_once_with_a_meaning() -> None:
 
 
 def reads_of_environment(code: str) -> list[str]:
-    """What in some code looks into the environment, but through settings.py."""
+    """What in some code looks into the environment, but through `settings`."""
     found = []
     for node in ast.walk(ast.parse(code)):
         if isinstance(node, ast.Attribute) and node.attr in {"environ", "environb", "getenv", "expandvars"}:

@@ -1,0 +1,280 @@
+"""Variables by which h2crop itself acts: folders, who builds, estimates, accounts, keys and buckets."""
+
+from __future__ import annotations
+
+import os
+import re
+from http.cookies import CookieError, SimpleCookie
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import AfterValidator, Field, SecretStr
+
+from h2crop_data.constants import SCHEDULER_SCHEMES
+from h2crop_data.settings.variables import NUMBER_OF_GIGABYTES, TRUE_OR_FALSE, Settings, variable
+
+#: Bytes that the results in a work folder may take.
+WORK_BYTES = 50_000_000_000
+#: Bytes that parts of cells may take in the scratch folder while blocks wait for others.
+SCRATCH_BYTES = 20_000_000_000
+#: The host that an account is for, where H2CROP_DOWNLOAD_HOST does not say.
+ACCOUNT_HOST = "download.geoservice.dlr.de"
+SCHEDULER = re.compile(rf"({'|'.join(SCHEDULER_SCHEMES)})[^\s/]+:\d+")
+
+
+def scheduler_address(address: str) -> str:
+    """The address of a Dask scheduler, or nothing. Raises ValueError."""
+    if address and not SCHEDULER.fullmatch(address):
+        raise ValueError(
+            f"invalid address of a Dask scheduler {address!r}; "
+            f"expected {' or '.join(f'{scheme}HOST:PORT' for scheme in SCHEDULER_SCHEMES)}"
+        )
+    return address
+
+
+def session_cookies(text: str) -> dict[str, str]:
+    """The cookies of `name=value; name=value` by name. Raises ValueError, which does not show them."""
+    try:
+        morsels = SimpleCookie(text).items()
+    except CookieError:
+        morsels = {}.items()
+    if text and not morsels:
+        raise ValueError("not of the form `name=value; name=value`")
+    return {name: morsel.coded_value for name, morsel in morsels}
+
+
+def whole_cookie(cookie: SecretStr) -> SecretStr:
+    """The cookies of a session, if they are some. Raises ValueError."""
+    session_cookies(cookie.get_secret_value())
+    return cookie
+
+
+Gigabytes = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
+class Folders(Settings):
+    """Where files lie that can be made or fetched again."""
+
+    title = "Folders"
+
+    work: Path | None = variable(
+        "H2CROP_WORK",
+        "Folder that has the work folders of all stores, instead of each store having its own. It must be local, or "
+        "shared by all workers of a cluster",
+        unset="in the store; for a bucket below XDG_CACHE_HOME",
+    )
+    work_gb: Gigabytes = variable(
+        "H2CROP_WORK_GB",
+        "Gigabytes that the results in one work folder may take; those used longest ago are deleted",
+        WORK_BYTES / 1e9,
+        expected=NUMBER_OF_GIGABYTES,
+    )
+    scratch: Path | None = variable(
+        "H2CROP_SCRATCH",
+        "Folder for composites that wait for their block, as `--scratch` of `h2crop build`",
+        unset="in the work folder",
+    )
+    scratch_gb: Gigabytes = variable(
+        "H2CROP_SCRATCH_GB",
+        "Gigabytes that may wait there, about, as `--scratch-gb`",
+        SCRATCH_BYTES / 1e9,
+        expected=NUMBER_OF_GIGABYTES,
+    )
+    downloads: Path | None = variable(
+        "H2CROP_CACHE", "Folder of downloaded EnMAP files, as `--cache` of `h2crop enmap fetch`"
+    )
+    caches: Path | None = variable(
+        "XDG_CACHE_HOME",
+        "Folder of the caches of programs: work folders of stores in buckets lie in `h2crop/work` below it",
+        unset="~/.cache",
+    )
+    temporary: str | None = variable(
+        "TMPDIR", "Folder of temporary files, and of the connections that are counted", unset="/tmp", read_by="Python"
+    )
+
+    @property
+    def work_bytes(self) -> int:
+        """Bytes that the results in a work folder may take."""
+        return int(self.work_gb * 1e9)
+
+    @property
+    def scratch_bytes(self) -> int:
+        """Bytes that may wait in the scratch folder, about."""
+        return int(self.scratch_gb * 1e9)
+
+
+class Builders(Settings):
+    """Who builds, where neither options nor the parameters of a flow say it."""
+
+    title = "Who builds"
+
+    workers: Annotated[int, Field(ge=1)] | None = variable(
+        "H2CROP_WORKERS",
+        "Blocks built at a time on this machine, as `--workers` of `h2crop build` and `refresh` and the parameter of "
+        "the flows",
+        expected="a whole number from 1",
+        unset="one a core",
+    )
+    dask: Annotated[str, AfterValidator(scheduler_address)] = variable(
+        "H2CROP_DASK",
+        "Address of a Dask scheduler whose workers build, as `--dask`. An option or parameter that chooses workers of "
+        "this machine goes before it",
+        "",
+        expected=" or ".join(f"{scheme}HOST:PORT" for scheme in SCHEDULER_SCHEMES),
+    )
+
+
+class Estimates(Settings):
+    """What `h2crop plan` reckons with, where options do not say it."""
+
+    title = "Estimates of plans"
+
+    request_seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)] = variable(
+        "H2CROP_REQUEST_SECONDS",
+        "Seconds until an archive begins to answer a request, as `--request-seconds` of `h2crop plan`",
+        0.1,
+        expected="a number of seconds from 0",
+    )
+    megabytes_a_second: Annotated[float, Field(gt=0, allow_inf_nan=False)] = variable(
+        "H2CROP_MB_PER_SECOND",
+        "Megabytes a second that archives give all workers together, as `--mb-per-second`",
+        50.0,
+        expected="a number above 0",
+    )
+    price_hour: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = variable(
+        "H2CROP_PRICE_HOUR",
+        "Price of an hour of one worker, in any currency, as `--price-hour`",
+        expected="a number from 0",
+    )
+    price_gb: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = variable(
+        "H2CROP_PRICE_GB",
+        "Price of a gigabyte that comes from an archive, in the same currency, as `--price-gb`",
+        expected="a number from 0",
+    )
+
+
+class ArchiveAccount(Settings):
+    """An account at the host of an archive."""
+
+    title = "Accounts at archives"
+    pairs = (("H2CROP_DOWNLOAD_USER", "H2CROP_DOWNLOAD_PASSWORD"),)
+
+    user: SecretStr | None = variable("H2CROP_DOWNLOAD_USER", "User of an account at the archive of EnMAP")
+    password: SecretStr | None = variable("H2CROP_DOWNLOAD_PASSWORD", "Its password")
+    cookie: Annotated[SecretStr, AfterValidator(whole_cookie)] | None = variable(
+        "H2CROP_DOWNLOAD_COOKIE",
+        "Instead of both the session of a browser: the request header `Cookie`",
+        expected="`name=value; name=value`",
+    )
+    host: str = variable("H2CROP_DOWNLOAD_HOST", "The only host that the account is sent to", ACCOUNT_HOST)
+    netrc: Path | None = variable(
+        "NETRC",
+        "File with accounts by host, where these variables have none",
+        unset="~/.netrc",
+        read_by="h2crop, requests",
+    )
+
+
+class Keys(Settings):
+    """Keys for buckets, of stores and of archives."""
+
+    title = "Keys of buckets"
+    pairs = (("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"),)
+
+    key_id: SecretStr | None = variable(
+        "AWS_ACCESS_KEY_ID",
+        "Key for the bucket of a store, and for buckets of archives that have no profile of their own. Without it "
+        "stores ask for the role of the machine",
+        read_by="h2crop, obstore",
+    )
+    secret: SecretStr | None = variable("AWS_SECRET_ACCESS_KEY", "Its secret", read_by="h2crop, obstore")
+    token: SecretStr | None = variable(
+        "AWS_SESSION_TOKEN", "Token of keys that end. A store reads it once, at the start", read_by="h2crop, obstore"
+    )
+    profile: str | None = variable(
+        "AWS_PROFILE",
+        "Profile with the keys for buckets of archives, before AWS_ACCESS_KEY_ID; stores read no profiles",
+        unset="the name of the provider; `default` where there are no other keys",
+    )
+    profiles: Path | None = variable("AWS_SHARED_CREDENTIALS_FILE", "File of the profiles", unset="~/.aws/credentials")
+
+
+class Buckets(Settings):
+    """The object store in which stores lie (`s3://`)."""
+
+    title = "Stores in buckets"
+
+    endpoint_s3: str | None = variable(
+        "AWS_ENDPOINT_URL_S3", "As AWS_ENDPOINT_URL, and goes before it", read_by="h2crop, obstore"
+    )
+    endpoint: str | None = variable(
+        "AWS_ENDPOINT_URL",
+        "Address of a server that is not Amazon's, `https://s3.example.org`; the bucket is the first part of the path",
+        read_by="h2crop, obstore",
+    )
+    endpoint_short: str | None = variable(
+        "AWS_ENDPOINT", "As AWS_ENDPOINT_URL, where that is not set", read_by="h2crop, obstore"
+    )
+    region: str | None = variable(
+        "AWS_REGION", "Region of the bucket", unset="AWS_DEFAULT_REGION, else us-east-1", read_by="obstore"
+    )
+    default_region: str | None = variable(
+        "AWS_DEFAULT_REGION", "Region of the bucket, where AWS_REGION is not set", read_by="obstore"
+    )
+    host_names: bool = variable(
+        "AWS_VIRTUAL_HOSTED_STYLE_REQUEST",
+        "The endpoint has the bucket in its host name",
+        False,
+        expected=TRUE_OR_FALSE,
+        read_by="obstore",
+    )
+    unsigned: bool = variable(
+        "AWS_SKIP_SIGNATURE",
+        "Read a bucket open to everybody, without keys",
+        False,
+        expected=TRUE_OR_FALSE,
+        read_by="obstore",
+    )
+    allow_http: bool | None = variable(
+        "AWS_ALLOW_HTTP", "The endpoint may be without TLS (`http://`)", expected=TRUE_OR_FALSE, unset="false"
+    )
+    allow_invalid_certificates: bool | None = variable(
+        "AWS_ALLOW_INVALID_CERTIFICATES",
+        "The certificate of the endpoint is not checked",
+        expected=TRUE_OR_FALSE,
+        unset="false",
+    )
+    proxy: SecretStr | None = variable(
+        "AWS_PROXY_URL", "Address of a proxy before the endpoint; it may have an account"
+    )
+
+    @property
+    def server(self) -> str | None:
+        """The address of the server; None for Amazon's."""
+        return self.endpoint_s3 or self.endpoint or self.endpoint_short
+
+
+class Processes(Settings):
+    """What processes tell those that they start: nobody sets it by hand."""
+
+    title = "Set by h2crop and Prefect themselves"
+
+    sharing: Annotated[int, Field(ge=1)] = variable(
+        "H2CROP_SHARING_PROCESSES",
+        "Worker processes that share the connections to an archive; set in each by the builder",
+        1,
+        expected="a whole number from 1",
+    )
+    local_service: str | None = variable(
+        "H2CROP_LOCAL_SERVICE",
+        "Marks the processes that infra/local-service.sh starts, so that it ends no others",
+        read_by="infra/local-service.sh",
+    )
+    flow_run: str | None = variable(
+        "PREFECT__FLOW_RUN_ID", "The run that Prefect's worker started a process for", read_by="h2crop, prefect"
+    )
+
+    @classmethod
+    def share_connections(cls, processes: int) -> None:
+        """Note in this process, a worker, that so many share the connections to an archive."""
+        os.environ["H2CROP_SHARING_PROCESSES"] = str(processes)

@@ -1,0 +1,89 @@
+"""What the environment says of every declared variable, and which names in it are typing errors."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from difflib import get_close_matches
+
+from h2crop_data.redaction import without_secrets
+from h2crop_data.settings.acting import ArchiveAccount, Buckets, Builders, Estimates, Folders, Keys, Processes
+from h2crop_data.settings.others import Deployment, Development, Libraries
+from h2crop_data.settings.variables import Settings, Variable
+
+#: Variables that begin so are h2crop's own: one that is not declared is a typing error.
+PREFIX = "H2CROP_"
+
+#: In the order of the table.
+GROUPS: tuple[type[Settings], ...] = (
+    Folders,
+    Builders,
+    Estimates,
+    ArchiveAccount,
+    Keys,
+    Buckets,
+    Deployment,
+    Libraries,
+    Processes,
+    Development,
+)
+
+
+def declared_variables() -> list[Variable]:
+    """Every declared variable, in the order of the table."""
+    return [one for group in GROUPS for one in group.variables()]
+
+
+def variable_of_recipe(name: str) -> str | None:
+    """The variable that a recipe names as `${NAME}`; None where it is not set."""
+    return os.environ.get(name)
+
+
+@dataclass(frozen=True)
+class VariableState:
+    """What the environment says of a variable.
+
+    value: as it is in force, without the secrets in addresses, or `not set`; of a secret that is set `set`. source:
+    `environment`, `default`, or empty for what is not set and has no default. problem: what is wrong with it, or empty.
+    """
+
+    variable: Variable
+    value: str
+    source: str
+    problem: str
+
+
+def states() -> list[VariableState]:
+    """What the environment says of every declared variable."""
+    found = []
+    for group in GROUPS:
+        _, problems = group.examined()
+        for name, other in group.pairs:
+            problems |= lone_variable(name, other)
+        found += [state_of(one, problems) for one in group.variables()]
+    return found
+
+
+def lone_variable(*names: str) -> Mapping[str, str]:
+    """What is wrong where one variable of two is set: by the one that is missing."""
+    missing = [name for name in names if not os.environ.get(name)]
+    if len(missing) != 1:
+        return {}
+    [there] = set(names) - set(missing)
+    return {missing[0]: f"{missing[0]} is not set, but {there} is: set both or neither"}
+
+
+def state_of(one: Variable, problems: Mapping[str, str]) -> VariableState:
+    """What the environment says of one variable."""
+    value = os.environ[one.name] if one.is_set else one.default
+    shown = "set" if one.secret and one.is_set else without_secrets(value) or "not set"
+    source = "environment" if one.is_set else "default" if one.default else ""
+    return VariableState(one, shown, source, problems.get(one.name, ""))
+
+
+def unknown_variables() -> dict[str, str]:
+    """Variables of the environment that look like h2crop's and are not declared: name -> the nearest declared one."""
+    known = [one.name for one in declared_variables() if one.name.startswith(PREFIX)]
+    unknown = sorted(name for name in os.environ if name.startswith(PREFIX) and name not in known)
+    return {name: next(iter(get_close_matches(name, known, 1, 0.0)), "") for name in unknown}

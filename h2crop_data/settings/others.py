@@ -1,0 +1,110 @@
+"""Variables that recipes, deployments, libraries and tests read, declared so that one table has them all."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import SecretStr
+
+from h2crop_data.settings.variables import Settings, variable
+
+
+class Deployment(Settings):
+    """What files of the checkout and recipes take from the environment."""
+
+    title = "Recipes and deployments"
+
+    data: Path | None = variable(
+        "H2CROP_DATA",
+        "Folder of the parcel files of the recipe h2crop-france.yaml. Recipes may name any variable as `${NAME}`",
+        read_by="recipes",
+    )
+    recipe: str | None = variable(
+        "H2CROP_RECIPE", "Recipe of the deployments in infra/prefect.yaml", read_by="prefect deploy"
+    )
+    store: str | None = variable(
+        "H2CROP_STORE", "Store of the deployments in infra/prefect.yaml", read_by="prefect deploy"
+    )
+    alarm: str | None = variable(
+        "H2CROP_ALARM", "Id of the notification block in infra/automations.yaml", read_by="envsubst"
+    )
+
+
+class Libraries(Settings):
+    """What libraries read by themselves, of which the documentation speaks."""
+
+    title = "Read by libraries and programs alone"
+
+    subscription: SecretStr | None = variable(
+        "PC_SDK_SUBSCRIPTION_KEY",
+        "Subscription key of Planetary Computer: raises the limits of the service that signs",
+        read_by="planetary-computer",
+    )
+    https_proxy: SecretStr | None = variable(
+        "HTTPS_PROXY",
+        "Proxy for catalogs and archives, also in small letters; it may have an account",
+        read_by="requests, GDAL",
+    )
+    http_proxy: SecretStr | None = variable(
+        "HTTP_PROXY", "The same for addresses without TLS; GDAL knows it in small letters alone", read_by="requests"
+    )
+    no_proxy: str | None = variable("NO_PROXY", "Hosts that are asked without the proxy", read_by="requests, GDAL")
+    certificates: Path | None = variable(
+        "CURL_CA_BUNDLE",
+        "File of certificates that servers of catalogs and archives are checked with",
+        read_by="requests, GDAL",
+    )
+    openmp: str | None = variable(
+        "OMP_NUM_THREADS",
+        "Threads of one computation of NumPy; set 1 for Dask workers. The simulator sets it for its processes",
+        unset="all cores",
+        read_by="OpenBLAS, MKL, PyTorch",
+    )
+    openblas: str | None = variable("OPENBLAS_NUM_THREADS", "The same, of OpenBLAS alone", read_by="OpenBLAS")
+    mkl: str | None = variable("MKL_NUM_THREADS", "The same, of MKL alone", read_by="MKL")
+    prefect_api: str | None = variable(
+        "PREFECT_API_URL", "Address of the Prefect server, `http://127.0.0.1:4200/api`", read_by="prefect"
+    )
+    prefect_key: SecretStr | None = variable(
+        "PREFECT_API_KEY", "Key for a Prefect server that wants one", read_by="prefect"
+    )
+    prefect_account: SecretStr | None = variable(
+        "PREFECT_API_AUTH_STRING", "User and password for a Prefect server that wants them", read_by="prefect"
+    )
+    prefect_server_account: SecretStr | None = variable(
+        "PREFECT_SERVER_API_AUTH_STRING", "User and password that the Prefect server asks for", read_by="prefect server"
+    )
+    prefect_database: SecretStr | None = variable(
+        "PREFECT_SERVER_DATABASE_CONNECTION_URL",
+        "Database of the Prefect server, with its password",
+        unset="SQLite in ~/.prefect",
+        read_by="prefect server",
+    )
+    prefect_key_of_blocks: SecretStr | None = variable(
+        "PREFECT_SERVER_ENCRYPTION_KEY",
+        "Key with which the Prefect server encrypts blocks",
+        unset="one that it makes and keeps in its database",
+        read_by="prefect server",
+    )
+    prefect_home: Path | None = variable(
+        "PREFECT_HOME", "Folder of Prefect's own files", unset="~/.prefect", read_by="prefect"
+    )
+    prefect_retries: str | None = variable(
+        "PREFECT_CLIENT_MAX_RETRIES",
+        "How often a run asks a Prefect server again that does not answer",
+        unset="5",
+        read_by="prefect",
+    )
+
+
+class Development(Settings):
+    """For work on h2crop itself, in a checkout."""
+
+    title = "Development"
+
+    shared: Path | None = variable("H2CROP_SHARED", "Folder of real sample data", read_by="Makefile, tests")
+    demo: Path | None = variable("H2CROP_DEMO", "Folder of the demo, for `make demo-check`", read_by="tests")
+    golden: str | None = variable("H2CROP_GOLDEN", "`write`: the golden run writes its record", read_by="tests")
+    corruptions: str | None = variable(
+        "H2CROP_CORRUPTIONS", "Places that are corrupted by chance", unset="60 fixed ones", read_by="tests"
+    )
