@@ -25,7 +25,7 @@ from h2crop_data.catalog.provider import FilePlace, Provider, S3Access
 from h2crop_data.catalog.registry import files_at
 from h2crop_data.errors import H2cropError
 from h2crop_data.redaction import RedactingFilter, redacted_errors
-from h2crop_data.settings import ArchiveAccount
+from h2crop_data.settings import ArchiveAccount, forget_empty_keys
 from h2crop_data.shared_connections import SharedConnections
 
 if TYPE_CHECKING:
@@ -218,6 +218,7 @@ def bucket_store(bucket: str, s3: S3Access, keys: S3Keys, timeout: float) -> S3S
     config |= {"endpoint": f"http{'s' if s3.https else ''}://{s3.endpoint}"} if s3.endpoint else {}
     config |= {"region": s3.region or "us-east-1", "request_payer": s3.requester_pays}
     client: Any = {"timeout": f"{timeout:g}s", "allow_http": not s3.https}
+    forget_empty_keys()
     return S3Store(bucket, config=config, client_options=client, retry_config={"max_retries": 2})
 
 

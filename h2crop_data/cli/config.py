@@ -20,7 +20,10 @@ def config(
     """
     found, unknown = states(), unknown_variables()
     problems = [state.problem for state in found if state.problem]
-    problems += [f"{name} is unknown: nothing reads it; did you mean {nearest}?" for name, nearest in unknown.items()]
+    problems += [
+        f"{name} is unknown: nothing reads it" + (f"; did you mean {nearest}?" if nearest else "")
+        for name, nearest in unknown.items()
+    ]
     if as_json:
         print_json({"variables": [described_state(state) for state in found], "unknown": unknown, "problems": problems})
     else:
@@ -28,7 +31,10 @@ def config(
         for title, states_of_group in groupby(found, lambda state: state.variable.group):
             say(title)
             for state in states_of_group:
-                say(f"  {state.variable.name:{width}}  {state.value}{f' ({state.source})' if state.source else ''}")
+                origin = ", ".join(
+                    filter(None, (state.source, "the variable is empty" if state.variable.is_empty else ""))
+                )
+                say(f"  {state.variable.name:{width}}  {state.value}{f' ({origin})' if origin else ''}")
         for problem in problems:
             say(f"wrong: {problem}")
     if problems:
@@ -41,6 +47,7 @@ def described_state(state: VariableState) -> dict[str, Any]:
     return {
         "name": one.name,
         "set": one.is_set,
+        "empty": one.is_empty,
         "value": state.value,
         "source": state.source,
         "problem": state.problem,

@@ -15,6 +15,7 @@ from h2crop_data.settings.acting import (
     Folders,
     Keys,
     Processes,
+    forget_empty_keys,
     scheduler_address,
     session_cookies,
 )
@@ -43,6 +44,7 @@ __all__ = [
     "Variable",
     "VariableState",
     "declared_variables",
+    "forget_empty_keys",
     "scheduler_address",
     "session_cookies",
     "shown_default",

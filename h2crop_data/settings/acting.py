@@ -226,14 +226,14 @@ class Buckets(Settings):
         "The endpoint has the bucket in its host name",
         False,
         expected=TRUE_OR_FALSE,
-        read_by="obstore",
+        read_by="h2crop, obstore",
     )
     unsigned: bool = variable(
         "AWS_SKIP_SIGNATURE",
         "Read a bucket open to everybody, without keys",
         False,
         expected=TRUE_OR_FALSE,
-        read_by="obstore",
+        read_by="h2crop, obstore",
     )
     allow_http: bool | None = variable(
         "AWS_ALLOW_HTTP", "The endpoint may be without TLS (`http://`)", expected=TRUE_OR_FALSE, unset="false"
@@ -252,6 +252,16 @@ class Buckets(Settings):
     def server(self) -> str | None:
         """The address of the server; None for Amazon's."""
         return self.endpoint_s3 or self.endpoint or self.endpoint_short
+
+
+def forget_empty_keys() -> None:
+    """Take empty AWS_ variables out of this process's environment.
+
+    obstore looks there by itself and takes an empty address, key or boolean for a value, also of variables that are
+    not declared here.
+    """
+    for name in [name for name, value in os.environ.items() if name.startswith("AWS_") and not value]:
+        os.environ.pop(name, None)
 
 
 class Processes(Settings):

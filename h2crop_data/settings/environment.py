@@ -14,6 +14,8 @@ from h2crop_data.settings.variables import Settings, Variable
 
 #: Variables that begin so are h2crop's own: one that is not declared is a typing error.
 PREFIX = "H2CROP_"
+#: Names that are less alike (0 to 1, of difflib, without the prefix) are not suggested.
+LIKENESS = 0.6
 
 #: In the order of the table.
 GROUPS: tuple[type[Settings], ...] = (
@@ -76,14 +78,15 @@ def lone_variable(*names: str) -> Mapping[str, str]:
 
 def state_of(one: Variable, problems: Mapping[str, str]) -> VariableState:
     """What the environment says of one variable."""
-    value = os.environ[one.name] if one.is_set else one.default
+    value = one.text_set or one.default
     shown = "set" if one.secret and one.is_set else without_secrets(value) or "not set"
     source = "environment" if one.is_set else "default" if one.default else ""
     return VariableState(one, shown, source, problems.get(one.name, ""))
 
 
 def unknown_variables() -> dict[str, str]:
-    """Variables of the environment that look like h2crop's and are not declared: name -> the nearest declared one."""
-    known = [one.name for one in declared_variables() if one.name.startswith(PREFIX)]
-    unknown = sorted(name for name in os.environ if name.startswith(PREFIX) and name not in known)
-    return {name: next(iter(get_close_matches(name, known, 1, 0.0)), "") for name in unknown}
+    """Variables that look like h2crop's and are not declared: name -> the declared one that is near, empty for none."""
+    known = [one.name.removeprefix(PREFIX) for one in declared_variables() if one.name.startswith(PREFIX)]
+    typed = sorted(name.removeprefix(PREFIX) for name in os.environ if name.startswith(PREFIX))
+    meant = {name: get_close_matches(name, known, 1, LIKENESS) for name in typed if name not in known}
+    return {PREFIX + name: PREFIX + near[0] if near else "" for name, near in meant.items()}

@@ -42,13 +42,22 @@ class Libraries(Settings):
     )
     https_proxy: SecretStr | None = variable(
         "HTTPS_PROXY",
-        "Proxy for catalogs and archives, also in small letters; it may have an account",
+        "Proxy for catalogs and archives, also in small letters, which go before; it may have an account",
         read_by="requests, GDAL",
+        also="https_proxy",
     )
     http_proxy: SecretStr | None = variable(
-        "HTTP_PROXY", "The same for addresses without TLS; GDAL knows it in small letters alone", read_by="requests"
+        "HTTP_PROXY",
+        "The same for addresses without TLS; GDAL knows it in small letters alone",
+        read_by="requests",
+        also="http_proxy",
     )
-    no_proxy: str | None = variable("NO_PROXY", "Hosts that are asked without the proxy", read_by="requests, GDAL")
+    no_proxy: str | None = variable(
+        "NO_PROXY",
+        "Hosts that are asked without the proxy, also in small letters",
+        read_by="requests, GDAL",
+        also="no_proxy",
+    )
     certificates: Path | None = variable(
         "CURL_CA_BUNDLE",
         "File of certificates that servers of catalogs and archives are checked with",

@@ -27,14 +27,16 @@ def variable(
     expected: str = "",
     read_by: str = OURS,
     unset: str = "",
+    also: str = "",
     **limits: Any,
 ) -> Any:
     """A field of a group of settings.
 
     text: what it means. expected: what a value must be, in words. read_by: who reads it; names of libraries where they
-    do so by themselves. unset: the default in words, where the value does not tell. limits: of pydantic.
+    do so by themselves. unset: the default in words, where the value does not tell. also: another name of it, which
+    goes before this one, of what h2crop itself does not read. limits: of pydantic.
     """
-    extra: dict[str, Any] = {"expected": expected, "read_by": read_by, "unset": unset}
+    extra: dict[str, Any] = {"expected": expected, "read_by": read_by, "unset": unset, "also": also}
     return Field(default, validation_alias=name, description=text, json_schema_extra=extra, **limits)
 
 
@@ -103,6 +105,7 @@ class Settings(BaseSettings):
                 secret="SecretStr" in str(field.annotation),
                 read_by=str(extra["read_by"]),
                 expected=str(extra["expected"]),
+                names=tuple(name for name in (str(extra["also"]), field.validation_alias) if name),
             )
 
 
@@ -113,7 +116,7 @@ def shown_default(value: Any) -> str:
 
 @dataclass(frozen=True)
 class Variable:
-    """A declared variable. default: as one would set it, or in words; empty for none."""
+    """A declared variable. default: as one would set it, or in words; empty for none. names: the first counts."""
 
     name: str
     group: str
@@ -122,11 +125,22 @@ class Variable:
     secret: bool
     read_by: str
     expected: str
+    names: tuple[str, ...]
+
+    @property
+    def text_set(self) -> str:
+        """What the environment has of it; empty where that is nothing."""
+        return next((value for name in self.names if (value := os.environ.get(name))), "")
 
     @property
     def is_set(self) -> bool:
         """Whether the environment has it, and not empty."""
-        return bool(os.environ.get(self.name))
+        return bool(self.text_set)
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether the environment has it empty, which counts as not set."""
+        return not self.is_set and any(name in os.environ for name in self.names)
 
     def problem(self) -> str:
         """What to say of it when its value is wrong."""

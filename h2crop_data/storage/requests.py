@@ -1,7 +1,7 @@
 """Requests to an S3 server: how long to wait, writing under a condition, and errors in words.
 
 Settings come from the AWS_* variables of the environment: those of its client are given to obstore, which does not look
-at them where it is given timeouts; credentials, region and more it reads by itself (settings/).
+at them where it is given timeouts; credentials, region and more it reads by itself, once empty ones are gone.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from obstore.exceptions import (
 from obstore.store import S3Store
 
 from h2crop_data.errors import MissingFileError, StoreError, StoreOutageError
-from h2crop_data.settings import Buckets, text_of
+from h2crop_data.settings import Buckets, forget_empty_keys, text_of
 
 if TYPE_CHECKING:
     from obstore.store import ClientConfig, RetryConfig, S3Config
@@ -98,6 +98,7 @@ def connect(
         "timeout": timedelta(seconds=patience.request),
         **client_settings(),
     }
+    forget_empty_keys()
     try:
         return S3Store(
             bucket,

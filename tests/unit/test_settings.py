@@ -7,12 +7,15 @@ import importlib.util
 import json
 import os
 import re
+import socket
 import subprocess
 import sys
 import traceback
 from pathlib import Path
 
+import obstore
 import pytest
+from obstore.exceptions import BaseError
 from typer.testing import CliRunner
 
 import h2crop_data
@@ -22,7 +25,8 @@ from h2crop_data.cli.main import app
 from h2crop_data.errors import UsageError
 from h2crop_data.pipeline.engine import Workers
 from h2crop_data.pipeline.units import scratch_folder, work_folder
-from h2crop_data.settings import Buckets, Builders, Folders, declared_variables, unknown_variables
+from h2crop_data.settings import Buckets, Builders, Folders, Keys, declared_variables, unknown_variables
+from h2crop_data.storage.requests import Patience, connect
 
 PACKAGE = Path(h2crop_data.__file__).parent
 CHECKOUT = PACKAGE.parent
@@ -40,7 +44,9 @@ NO_VARIABLES = re.compile(r"H2CROP_(DOWNLOAD_|TEST_\w*)?$")
 
 @pytest.fixture(autouse=True)
 def _nothing_set(monkeypatch: pytest.MonkeyPatch) -> None:
-    names = {one.name for one in declared_variables()} | {name for name in os.environ if name.startswith("H2CROP_")}
+    names = {name for one in declared_variables() for name in one.names} | {
+        name for name in os.environ if name.startswith("H2CROP_")
+    }
     for name in names - {"TMPDIR"}:
         monkeypatch.delenv(name, raising=False)
 
@@ -152,6 +158,12 @@ class TestReading:
             if other is not group:
                 other.read()
 
+    def test_only_what_h2crop_reads_is_checked(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        for one in declared_variables():
+            if "h2crop" not in one.read_by:
+                monkeypatch.setenv(one.name, "odd\t= ;")
+        assert all(not group.examined()[1] for group in settings.GROUPS)
+
     def test_all_that_is_wrong_in_a_group_is_told_at_once(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("H2CROP_WORK_GB", "a")
         monkeypatch.setenv("H2CROP_SCRATCH_GB", "b")
@@ -173,6 +185,46 @@ class TestReading:
                 if field.default is not None and field.default != "":
                     monkeypatch.setenv(str(field.validation_alias), settings.shown_default(field.default))
         assert [group.read() for group in settings.GROUPS] == before
+
+
+class TestEmptyVariablesOfBuckets:
+    """obstore reads the environment too: what is empty there would be an address, a key or a boolean."""
+
+    @pytest.fixture(autouse=True)
+    def _refused(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Keys, and a proxy where nobody listens: no request leaves this machine."""
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            monkeypatch.setenv("AWS_PROXY_URL", f"http://127.0.0.1:{free.getsockname()[1]}")
+        for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+            monkeypatch.setenv(name, "any")
+
+    @pytest.mark.parametrize(
+        "name",
+        [
+            *(
+                one.name
+                for one in [*Buckets.variables(), *Keys.variables()]
+                if not one.name.endswith(("PROXY_URL", "KEY", "KEY_ID"))
+            ),
+            "AWS_REQUEST_PAYER",
+            "AWS_CONDITIONAL_PUT",
+        ],
+    )
+    def test_they_count_as_not_set(self, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv(name, "")
+        store = connect("bucket", None, Patience(retry=0), retrying=False)
+        with pytest.raises(BaseError, match="Connection refused") as caught:
+            obstore.head(store, "key")
+        assert "https://s3.us-east-1.amazonaws.com/bucket/key" in str(caught.value)
+
+    def test_no_keys_are_none(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+            monkeypatch.setenv(name, "")
+        monkeypatch.setenv("AWS_SKIP_SIGNATURE", "true")
+        store = connect("bucket", None, Patience(retry=0), retrying=False)
+        with pytest.raises(BaseError, match="Connection refused"):
+            obstore.head(store, "key")
 
 
 class TestPrecedence:
@@ -294,11 +346,33 @@ class TestCommand:
 
     @pytest.mark.parametrize(
         ("typed", "meant"),
-        [("H2CROP_WORKER", "H2CROP_WORKERS"), ("H2CROP_DOWNLOADPASSWORD", "H2CROP_DOWNLOAD_PASSWORD")],
+        [
+            ("H2CROP_WORKER", "H2CROP_WORKERS"),
+            ("H2CROP_DOWNLOADPASSWORD", "H2CROP_DOWNLOAD_PASSWORD"),
+            ("H2CROP_ZZZZZZ", ""),
+            ("H2CROP_VERBOSITY", ""),
+        ],
     )
     def test_the_nearest_name(self, typed: str, meant: str, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv(typed, "x")
         assert unknown_variables() == {typed: meant}
+        [problem] = self.report(1)["problems"]
+        assert problem == f"{typed} is unknown: nothing reads it" + (f"; did you mean {meant}?" if meant else "")
+
+    def test_small_letters_of_proxies_count_first(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("HTTPS_PROXY", "http://large.example")
+        monkeypatch.setenv("https_proxy", "http://me:planted@small.example")
+        monkeypatch.setenv("no_proxy", "small.example")
+        found = {one["name"]: one["value"] for one in self.report(0)["variables"]}
+        assert (found["HTTPS_PROXY"], found["NO_PROXY"]) == ("set", "small.example")
+
+    def test_an_empty_variable_is_not_set_and_told(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", "")
+        found = {one["name"]: one for one in self.report(0)["variables"]}
+        assert (found["AWS_ENDPOINT_URL"]["set"], found["AWS_ENDPOINT_URL"]["empty"]) == (False, True)
+        assert [name for name, one in found.items() if one["empty"]] == ["AWS_ENDPOINT_URL"]
+        assert "AWS_ENDPOINT_URL  " in (shown := CliRunner().invoke(app, ["config"]).output)
+        assert shown.count("(the variable is empty)") == 1
 
     def test_a_build_says_which_variable_is_wrong_as_for_a_wrong_option(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("H2CROP_WORKERS", "many")
