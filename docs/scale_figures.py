@@ -15,14 +15,14 @@ from pathlib import Path
 from typing import Any
 
 from h2crop_data.catalog.search import PAGE_SIZE
-from h2crop_data.constants import SENTINEL2_BANDS
+from h2crop_data.constants import ARCHIVE_BYTES_A_SECOND, REQUEST_SECONDS, SENTINEL2_BANDS
 from h2crop_data.cube.schema import StoreLayout
 from h2crop_data.grid import TILE_SIZE
 from h2crop_data.pipeline.units import WORKERS as UNITS_AT_A_TIME
 from h2crop_data.recipe.model import load_recipe
 from h2crop_data.sources.formats import known_layout
 from h2crop_data.sources.sentinel2.detectors import l2a_bands
-from h2crop_data.sources.sentinel2.to_read import OPENING, SECONDS_A_REQUEST, TILES_OF_FILE
+from h2crop_data.sources.sentinel2.to_read import OPENING, TILES_OF_FILE
 from h2crop_data.storage.s3 import PAGE
 
 DOCS = Path(__file__).parent
@@ -78,8 +78,8 @@ ENMAP_SWATH_KM, ENMAP_KM_A_DAY = 30, 5_000  # given: what the instrument can tak
 
 # Time.
 CONNECTIONS, PAGE_OF_SEARCH = 12, PAGE_SIZE  # assumed: connections of a worker; of the code: items of a page
-LATENCY = SECONDS_A_REQUEST  # assumed (to_read.py): to open a remote file and get the first bytes
-BANDWIDTH = 50e6  # assumed: bytes a second for one worker
+LATENCY = REQUEST_SECONDS  # assumed (constants.py): until an answer begins
+BANDWIDTH = ARCHIVE_BYTES_A_SECOND  # assumed (constants.py): bytes a second, here for one worker
 SECONDS_A_SEARCH = 3.0  # assumed: one page of a catalog
 SECONDS_A_PARCEL_READ = 60e-6  # measured by hand: reading and mending parcels square by square
 SECONDS_A_PARCEL_SEALED = 15e-6  # measured by hand: parcels and prior loaded, the index written

@@ -30,6 +30,10 @@ SENTINEL2_BANDS: tuple[Sentinel2Band, ...] = ("B02", "B03", "B04", "B05", "B06",
 #: Those of 10 m; the others have pixels of 20 m.
 FINE_BANDS = ("B02", "B03", "B04", "B08")
 
+#: Assumed, of no archive measured: seconds until one begins to answer a request for a piece of a file, and bytes a
+#: second that it gives (docs/scale.md tells what other numbers make of a country). Environment and options go before.
+REQUEST_SECONDS, ARCHIVE_BYTES_A_SECOND = 0.35, 50e6
+
 #: A datatake lasts at most some 40 minutes: no scene of one is acquired later than this after its beginning.
 LONGEST_DATATAKE = timedelta(minutes=60)
 

@@ -46,7 +46,7 @@ RequestOption = Annotated[
     typer.Option(
         "--request-seconds",
         min=0,
-        help="Until an archive answers (default: H2CROP_REQUEST_SECONDS, else 0.1).",
+        help="Until an archive answers (default: H2CROP_REQUEST_SECONDS, else 0.35).",
     ),
 ]
 SpeedOption = Annotated[

@@ -133,7 +133,7 @@ def estimate(
         counts=counts,
         raw_bytes=raw,
         bytes=size,
-        to_read=to_read,
+        to_read=to_read.waiting(line),
         seconds=seconds_on(steps, 1, line, alone),
         left_out=dict(reasons.most_common()),
         months_without_scenes=empty_months(plan),

@@ -10,7 +10,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator, Field, SecretStr
 
-from h2crop_data.constants import SCHEDULER_SCHEMES
+from h2crop_data.constants import ARCHIVE_BYTES_A_SECOND, REQUEST_SECONDS, SCHEDULER_SCHEMES
 from h2crop_data.settings.variables import NUMBER_OF_GIGABYTES, TRUE_OR_FALSE, Settings, variable
 
 #: Bytes that the results in a work folder may take.
@@ -131,14 +131,15 @@ class Estimates(Settings):
 
     request_seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)] = variable(
         "H2CROP_REQUEST_SECONDS",
-        "Seconds until an archive begins to answer a request, as `--request-seconds` of `h2crop plan`",
-        0.1,
+        "Seconds until an archive begins to answer a request, as `--request-seconds` of `h2crop plan`. The default is "
+        "assumed",
+        REQUEST_SECONDS,
         expected="a number of seconds from 0",
     )
     megabytes_a_second: Annotated[float, Field(gt=0, allow_inf_nan=False)] = variable(
         "H2CROP_MB_PER_SECOND",
-        "Megabytes a second that archives give all workers together, as `--mb-per-second`",
-        50.0,
+        "Megabytes a second that archives give all workers together, as `--mb-per-second`. The default is assumed",
+        ARCHIVE_BYTES_A_SECOND / 1e6,
         expected="a number above 0",
     )
     price_hour: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = variable(

@@ -6,10 +6,13 @@ gives lies in the scratch folder (`scratch.py`), a file a cell, until every bloc
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 from h2crop_data.grid import Cell
+
+if TYPE_CHECKING:
+    from h2crop_data.sources.work import ArchiveLine
 
 
 @dataclass(frozen=True)
@@ -44,7 +47,10 @@ class ReadCounts:
 
 @dataclass(frozen=True)
 class ToRead:
-    """What is to be read: internal tiles, their bytes, requests to servers, and seconds of one worker, all about."""
+    """What is to be read: internal tiles, their bytes, requests to servers, and seconds of one worker, all about.
+
+    Sources give seconds without waiting for servers: how long that is the plan adds (`waiting`).
+    """
 
     tiles: int = 0
     bytes: int = 0
@@ -55,6 +61,21 @@ class ToRead:
     mask_bytes: int = 0
     mask_requests: int = 0
     mask_seconds: float = 0.0
+    #: Of the bytes those that come from servers; requests that wait for others, as connections have several under way.
+    remote_bytes: int = 0
+    turns: float = 0.0
+    mask_remote_bytes: int = 0
+    mask_turns: float = 0.0
 
     def __add__(self, other: ToRead) -> ToRead:
         return ToRead(**{name: value + getattr(other, name) for name, value in vars(self).items()})
+
+    def waiting(self, line: ArchiveLine) -> ToRead:
+        """The same, with what waiting for servers takes in `seconds` and `mask_seconds`."""
+        return replace(
+            self,
+            seconds=self.seconds + self.turns * line.request_seconds + self.remote_bytes / line.bytes_a_second,
+            mask_seconds=self.mask_seconds
+            + self.mask_turns * line.request_seconds
+            + self.mask_remote_bytes / line.bytes_a_second,
+        )

@@ -43,7 +43,7 @@ from h2crop_data.sources.scenes import SceneDecision
 from h2crop_data.sources.scratch import Scratch
 from h2crop_data.sources.timing import Stopwatch
 from h2crop_data.sources.units import Results, RunUnits, Unit
-from h2crop_data.sources.work import Work
+from h2crop_data.sources.work import Work, even_parts
 from h2crop_data.splits.lists import ListedPatch
 from h2crop_data.splits.squares import Square
 
@@ -441,10 +441,33 @@ class Source(ABC):
         return ToRead()
 
     def reading_work(self, settings: Any, pinned: Any, blocks: Sequence[PlannedBlock]) -> list[Work]:
-        """What each of its readings for some blocks takes, in their order; in one piece where a source says no more."""
-        read = self.to_read(settings, pinned, blocks)
+        """What each of its readings for some blocks takes, in their order.
+
+        By default what `seconds_to_read` and `to_read` say, in even parts.
+        """
+        read, count = self.to_read(settings, pinned, blocks), len(blocks)
         seconds = self.seconds_to_read(settings, pinned, [block.row for block in blocks]) + read.seconds
-        return [Work(cpu=seconds / len(blocks), bytes=read.bytes // len(blocks)) for _ in blocks if seconds]
+        if not (seconds or read.bytes or read.requests):
+            return []
+        # A source that counts requests and no more has its files on servers, and asks them one by one.
+        remote = read.remote_bytes or (read.bytes if read.requests else 0)
+        connections = max(1, round(read.requests / read.turns)) if read.turns else 1
+        return [
+            Work(
+                cpu=seconds / count,
+                bytes=size,
+                remote_bytes=of_servers,
+                requests=requests,
+                at_once=connections,
+                connections=connections,
+            )
+            for size, of_servers, requests in zip(
+                even_parts(read.bytes, count),
+                even_parts(remote, count),
+                even_parts(read.requests, count),
+                strict=True,
+            )
+        ]
 
     def dates(self, settings: Any, pinned: Any) -> dict[str, list[dict[str, Any]]]:
         """Rows of the table of dates by their digest, one entry for each unit of work whose result it was given."""

@@ -99,6 +99,11 @@ class WorkStep:
         return max(spread, answers, self.remote_bytes / line.bytes_a_second)
 
 
+def even_parts(total: int, count: int) -> list[int]:
+    """A number in so many parts of which none is larger than another by more than 1, and that are it together."""
+    return [total * (place + 1) // count - total * place // count for place in range(count)]
+
+
 def spread_over(workers: int, seconds: Sequence[float]) -> float:
     """When the last of some tasks ends, each given in its turn to the worker that is free first."""
     free = [0.0] * max(1, min(workers, len(seconds)))

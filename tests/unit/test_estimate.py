@@ -17,6 +17,7 @@ from tiny_region import TinyRegion
 from typer.testing import CliRunner
 
 from h2crop_data.cli.main import app
+from h2crop_data.constants import ARCHIVE_BYTES_A_SECOND, REQUEST_SECONDS
 from h2crop_data.flows.contents import plan_rows
 from h2crop_data.grid import tiles_of
 from h2crop_data.pipeline.estimate import Prices, estimate
@@ -159,6 +160,24 @@ class TestPlan:
         slower = estimate(with_servers(plan), [1], ArchiveLine(1.0, 1e12))
         assert slower.on_workers["1"].hours > served.on_workers["1"].hours
 
+    def test_all_seconds_are_of_one_line(self, plan: SeasonPlan, monkeypatch: pytest.MonkeyPatch) -> None:
+        served = with_servers(plan)
+        computing, first = (estimate(served, [1], ArchiveLine(seconds, 1e15)).to_read for seconds in (0.0, 1.0))
+        for seconds, line in ((0.0, ArchiveLine(0.0, 1e15)), (7.0, ArchiveLine(7.0, 1e15))):
+            found = estimate(served, [1], line).to_read
+            for name in ("seconds", "mask_seconds"):
+                one = getattr(first, name) - getattr(computing, name)
+                assert one > 0
+                assert getattr(found, name) == pytest.approx(getattr(computing, name) + seconds * one)
+        slow = estimate(served, [1], ArchiveLine(0.0, 1e6)).to_read
+        assert slow.seconds == pytest.approx(computing.seconds + served_bytes(slow.bytes))
+        assert slow.mask_seconds == pytest.approx(computing.mask_seconds + served_bytes(slow.mask_bytes))
+        # By default and by the environment as by options: assumed once, in constants.
+        line = ArchiveLine(REQUEST_SECONDS, ARCHIVE_BYTES_A_SECOND)
+        assert estimate(served, [1]) == estimate(served, [1], line)
+        monkeypatch.setenv("H2CROP_REQUEST_SECONDS", "7")
+        assert estimate(served, [1]) == estimate(served, [1], replace(line, request_seconds=7.0))
+
     def test_there_is_no_cost_without_a_price(self, plan: SeasonPlan) -> None:
         assert estimate(plan, [3]).on_workers["3"].cost is None
         served = estimate(with_servers(plan), [3], ArchiveLine(30.0, 1e12), Prices(hour=2.0, gigabyte=100.0))
@@ -217,6 +236,11 @@ def test_detectors_that_look_at_l1c_read_its_items(plan: SeasonPlan) -> None:
     assert found.bytes > plain.bytes
     assert found.cpu > plain.cpu
     assert found.at_once > plain.at_once
+
+
+def served_bytes(count: int) -> float:
+    """Seconds of so many bytes at a megabyte a second."""
+    return count / 1e6
 
 
 def with_servers(plan: SeasonPlan) -> SeasonPlan:
@@ -280,3 +304,21 @@ def test_a_source_that_says_no_more_is_spread_over_its_blocks(plan: SeasonPlan) 
     assert len(found) == len(blocks) == 2
     assert [one.cpu for one in found] == [4.0, 4.0]
     assert [one.bytes for one in found] == [40, 40]
+    assert [(one.remote_bytes, one.requests) for one in found] == [(0, 0), (0, 0)]
+
+
+@pytest.mark.parametrize("seconds", [0.0, 2.0])
+def test_what_it_asks_of_servers_is_counted_too(
+    plan: SeasonPlan, seconds: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    blocks = list(PlannedBlocks(plan))
+    read = ToRead(bytes=81, requests=9, seconds=seconds)
+    monkeypatch.setattr(ToldOfOld, "to_read", lambda *_: read)
+    monkeypatch.setattr(ToldOfOld, "seconds_to_read", lambda *_: 0.0)
+    found = ToldOfOld().reading_work(None, None, blocks)
+    assert [one.cpu for one in found] == [seconds / 2, seconds / 2]
+    assert [(one.bytes, one.remote_bytes, one.requests) for one in found] == [(40, 40, 4), (41, 41, 5)]
+    read = replace(read, remote_bytes=20, turns=3.0)
+    found = ToldOfOld().reading_work(None, None, blocks)
+    assert [(one.remote_bytes, one.at_once, one.connections) for one in found] == [(10, 3, 3)] * 2
+    assert sum(one.waiting(ArchiveLine(1.0, 1e12)) for one in found) == pytest.approx(3.0)

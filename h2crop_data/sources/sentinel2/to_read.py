@@ -24,8 +24,6 @@ SECONDS_A_TILE = 0.012
 TILES_OF_FILE = 6
 #: Pixel size in metres of bands that do not have 20 m.
 PIXEL_OF = dict.fromkeys(FINE_BANDS, 10) | dict.fromkeys(("B01", "B09", "B10"), 60)
-#: Seconds to wait for an answer, and bytes a second of one worker, where files are remote.
-SECONDS_A_REQUEST, BYTES_A_SECOND = 0.35, 50e6
 TILE_SIDE = 1024
 TILE_PIXELS = TILE_SIDE**2
 #: Seconds of a core that a date over a processing tile takes: by the rules, and by detector (others: the last), as
@@ -51,7 +49,10 @@ def sentinel2_to_read(readings: Iterable[Sentinel2Reading]) -> ToRead:
                 if asset.href not in files:
                     files[asset.href] = size_of(asset)
     known = [size for size in files.values() if size is not None]
-    return replace(total, bytes=min(total.bytes, sum(known))) if len(known) == len(files) else total
+    if len(known) < len(files):
+        return total
+    at_most = sum(known)
+    return replace(total, bytes=min(total.bytes, at_most), remote_bytes=min(total.remote_bytes, at_most))
 
 
 def masks_to_read(tasks: Iterable[TileTask]) -> ToRead:
@@ -77,11 +78,13 @@ def masks_to_read(tasks: Iterable[TileTask]) -> ToRead:
         remote = first is not None and is_remote(next(iter(first.assets.values())).href)
         dates = len(task.looks)
         requests = dates * files * (OPENING + TILES_OF_FILE) if remote else 0
-        if remote:
-            seconds += files * (OPENING + TILES_OF_FILE) * SECONDS_A_REQUEST / task.settings.connections
-            seconds += size / BYTES_A_SECOND
         total += ToRead(
-            mask_dates=dates, mask_bytes=round(dates * size), mask_requests=requests, mask_seconds=dates * seconds
+            mask_dates=dates,
+            mask_bytes=round(dates * size),
+            mask_requests=requests,
+            mask_seconds=dates * seconds,
+            mask_remote_bytes=round(dates * size) if remote else 0,
+            mask_turns=requests / task.settings.connections,
         )
     return total
 
@@ -107,9 +110,14 @@ def unit_to_read(reading: Sentinel2Reading) -> ToRead:
     size = round(count * a_look["bytes"])
     requests = round(count * (OPENING * files + a_look["tiles"])) if remote else 0
     seconds = count * (a_look["pixels"] + coarse_pixels) / TILE_PIXELS * SECONDS_A_TILE
-    if remote:
-        seconds += requests * SECONDS_A_REQUEST / reading.settings.connections + size / BYTES_A_SECOND
-    return ToRead(round(count * a_look["tiles"]), size, requests, seconds)
+    return ToRead(
+        round(count * a_look["tiles"]),
+        size,
+        requests,
+        seconds,
+        remote_bytes=size if remote else 0,
+        turns=requests / reading.settings.connections,
+    )
 
 
 def pieces_with_cells(reading: Sentinel2Reading) -> list[Box]:
