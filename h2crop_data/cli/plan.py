@@ -12,6 +12,7 @@ from typer.core import TyperGroup
 from h2crop_data.cli.console import duration, megabytes, print_json, print_table, progress_line, say
 from h2crop_data.errors import UsageError
 from h2crop_data.recipe.model import load_recipe
+from h2crop_data.settings import Folders
 
 if TYPE_CHECKING:
     from h2crop_data.pipeline.estimate import Estimate
@@ -200,10 +201,14 @@ def show_plans(plans: list[SeasonPlan], as_json: bool, notes: list[str], reckoni
 def rows_of_build(summary: Estimate) -> list[list[str]]:
     """What a build reads, writes and takes."""
     asked = f", {megabytes(summary.remote_bytes)} of them in {summary.requests:,} requests" if summary.requests else ""
+    bound = Folders.read().work_bytes
+    beyond = (
+        f" (beyond its bound of {megabytes(bound)}: blocks use these results)" if summary.work_bytes > bound else ""
+    )
     rows = [
         ["to read in all", f"about {megabytes(summary.bytes_to_read)}{asked}"],
         ["to write", f"about {megabytes(summary.bytes_to_write)}"],
-        ["work folder, at most", megabytes(summary.work_bytes)],
+        ["work folder, at most", megabytes(summary.work_bytes) + beyond],
         ["scratch folder, at most", megabytes(summary.scratch_bytes)],
     ]
     for number, found in summary.on_workers.items():

@@ -9,38 +9,50 @@ import pandas as pd
 
 from h2crop_data.constants import SPLITS
 from h2crop_data.pipeline.build import BuildReport
-from h2crop_data.pipeline.engine import BlockOutcome
+from h2crop_data.pipeline.engine import BlockOutcome, Workers
 from h2crop_data.pipeline.estimate import estimate
 from h2crop_data.pipeline.plan import SeasonPlan
 from h2crop_data.pipeline.timings import phase_in_words
 from h2crop_data.validation.findings import Finding
 
+#: For so many workers a table says hours where a cluster builds: how many it has, it says when they are called.
+CLUSTERS = (1, 4, 16, 64)
+
+
+def estimated_for(workers: Workers) -> tuple[int, ...]:
+    """The numbers of workers to say hours for."""
+    return CLUSTERS if workers.kind == "dask" else tuple(sorted({1, workers.number}))
+
 
 def plan_rows(
-    plans: Sequence[SeasonPlan], pending: Collection[tuple[int, int]], workers: int = 1
+    plans: Sequence[SeasonPlan], pending: Collection[tuple[int, int]], workers: Sequence[int]
 ) -> list[dict[str, Any]]:
-    """A row for each figure of what is to be built, a column for each part of a season that has blocks to build.
+    """A row for each figure of plans, a column for each part of a season that has blocks to build.
 
-    pending: season and number of these blocks. workers: those of this run; hours and bytes are of all blocks of a part.
+    pending: season and number of these blocks; all other figures are of all blocks of a part. workers: numbers of them.
     """
     columns: dict[str, dict[str, Any]] = {}
     for plan in plans:
         missing = sum((plan.season, block) in pending for block in plan.blocks["block"])
         if missing:
-            summary = estimate(plan, [workers])
-            on_workers = summary.on_workers[str(workers)]
+            summary = estimate(plan, workers)
+            hours, cost = {}, {}
+            for number in workers:
+                found = summary.on_workers[str(number)]
+                hours[f"hours of {number} worker(s) for all blocks, about"] = round(found.hours, 2)
+                if found.cost is not None:
+                    cost[f"cost of {number} worker(s) for all blocks, about"] = round(found.cost, 2)
             columns[plan.part] = {
-                "blocks to build": missing,
+                "blocks to build": f"{missing} of {len(plan.blocks)}",
                 **{name.replace("_", " "): count for name, count in summary.counts.items()},
-                "gigabytes, about": round(summary.bytes / 1e9, 3),
-                "gigabytes to read, about": round(summary.bytes_to_read / 1e9, 3),
-                "requests to archives, about": summary.requests,
-                "gigabytes of work and scratch folders, at most": round(
+                "gigabytes of all blocks, about": round(summary.bytes / 1e9, 3),
+                "gigabytes to read for all blocks, about": round(summary.bytes_to_read / 1e9, 3),
+                "requests to archives for all blocks, about": summary.requests,
+                "gigabytes of work and scratch folders for all blocks, at most": round(
                     (summary.work_bytes + summary.scratch_bytes) / 1e9, 3
                 ),
-                "hours of one worker, about": round(summary.seconds / 3600, 2),
-                **({f"hours of {workers} workers, about": round(on_workers.hours, 2)} if workers > 1 else {}),
-                **({} if on_workers.cost is None else {"cost, about": round(on_workers.cost, 2)}),
+                **hours,
+                **cost,
                 "scenes left out": sum(summary.left_out.values()),
             }
     figures = dict.fromkeys(name for column in columns.values() for name in column)

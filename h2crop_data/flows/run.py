@@ -50,6 +50,10 @@ from h2crop_data.report.cell_map import draw_cells
 from h2crop_data.validation.validate import Mode, validate_store
 
 Result = TypeVar("Result")
+#: What the table of plans shows.
+PLAN_TEXT = (
+    "What this run has to build, by part of a season; figures of `all blocks` are of those too that are built already."
+)
 #: Plans what is to be built, and keeps the plans in the store.
 PlanStep = Callable[[StoreBuilder, Progress], RecordedPlans]
 
@@ -212,8 +216,7 @@ def build_plans(
     with BlockRun(builder, plans, workers, progress=notes.progress, notes=notes) as run:
         batches = run.batches(settings.batch_size(run.missing))
         pending = {block for batch in batches for block in batch}
-        # How many workers a cluster has, it says when they are called.
-        show_pending(watcher.artifacts, plans, pending, 1 if workers.kind == "dask" else workers.number)
+        show_pending(watcher.artifacts, plans, pending, workers)
         return build_blocks_of(run, batches, settings.retry_seconds, steps, watcher)
 
 
@@ -283,12 +286,13 @@ def new_in_plans(plans: Sequence[SeasonPlan], known: Collection[str]) -> tuple[d
 
 
 def show_pending(
-    artifacts: Artifacts, plans: Sequence[SeasonPlan], pending: Collection[SeasonBlock], workers: int
+    artifacts: Artifacts, plans: Sequence[SeasonPlan], pending: Collection[SeasonBlock], workers: Workers
 ) -> None:
-    """Show what is to be built, and where. workers: how many build."""
+    """Show what is to be built by some workers, and where."""
     if not pending:
         return
-    artifacts.show_table("plan", contents.plan_rows(plans, pending, workers), "What this run has to build.")
+    rows = contents.plan_rows(plans, pending, contents.estimated_for(workers))
+    artifacts.show_table("plan", rows, PLAN_TEXT)
     cells = pd.concat([plan.samples[["cell", "split", "geometry"]] for plan in plans])
     artifacts.show_picture("cells", draw_cells(cells), contents.cells_text(cells))
 

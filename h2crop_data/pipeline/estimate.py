@@ -73,8 +73,8 @@ class Estimate:
 
     Of the build after the plan, about. bytes_to_read: of all files. remote_bytes, requests: what comes from servers of
     these, and by how many requests. bytes_to_write: into store, work folder and scratch folder. work_bytes: disk of the
-    work folder, at most. scratch_bytes: of the scratch folder. cpu_seconds: of one core by step. on_workers: by their
-    number.
+    work folder, at most its bound, but at least what blocks use, which stays there until the end. scratch_bytes: of the
+    scratch folder, at most. cpu_seconds: of one core by step. on_workers: by their number.
     """
 
     counts: dict[str, int]
@@ -124,7 +124,8 @@ def estimate(
         counts |= source.counts(plan.pinned[source.name])
     # Reasons carry the figures of each scene; without them they can be counted.
     reasons = Counter(without_figures(one.reason) for one in plan.scenes if not one.taken)
-    steps = steps_of(plan, planned, raw)
+    units, asked = units_of_plan(plan, planned)
+    steps = steps_of(plan, planned, raw, units.values())
     alone = SECONDS_OF_BUILD + SECONDS_A_SCENE * sum(one.taken for one in plan.scenes)
     remote = sum(step.remote_bytes for step in steps)
     kept = sum(task.written for step in steps for task in step.tasks)
@@ -144,7 +145,7 @@ def estimate(
         remote_bytes=remote,
         requests=sum(step.requests for step in steps),
         bytes_to_write=size + kept + scratch,
-        work_bytes=min(kept, Folders.read().work_bytes),
+        work_bytes=min(kept, max(Folders.read().work_bytes, asked)),
         scratch_bytes=min(scratch, Folders.read().scratch_bytes),
         cpu_seconds={step.name: round(step.cpu, 4) for step in steps},
         on_workers={
@@ -167,16 +168,28 @@ def on_workers(seconds: float, workers: int, remote_bytes: int, prices: Prices) 
     return OnWorkers(round(hours, 4), round(sum(costs), 4) if costs else None)
 
 
-def steps_of(plan: SeasonPlan, planned: Sequence[PlannedBlock], raw_bytes: int) -> list[WorkStep]:
-    """The steps of a build in the order in which they run: units of work, readings, blocks, frames."""
-    used = used_sources(plan.recipe)
+def units_of_plan(plan: SeasonPlan, planned: Sequence[PlannedBlock]) -> tuple[dict[tuple[str, str], Unit], int]:
+    """The units of work of a build by step and name, those that others need too.
+
+    Besides the bytes of the results that blocks use, which a work folder keeps beyond its bound.
+    """
     units: dict[tuple[str, str], Unit] = {}
-    for source, _ in used:
+    asked: dict[tuple[str, str], Unit] = {}
+    for source, _ in used_sources(plan.recipe):
         for of_block in units_of_blocks(plan, source, planned):
             for unit in of_block:
                 note_unit(unit, units)
+                asked[unit.step, unit.name] = unit
+    return units, sum(unit.work().written for unit in asked.values() if unit.work is not None)
+
+
+def steps_of(
+    plan: SeasonPlan, planned: Sequence[PlannedBlock], raw_bytes: int, units: Collection[Unit]
+) -> list[WorkStep]:
+    """The steps of a build in the order in which they run: units of work, readings, blocks, frames."""
+    used = used_sources(plan.recipe)
     by_depth: dict[tuple[int, str], list[Work]] = defaultdict(list)
-    for unit in units.values():
+    for unit in units:
         if unit.work is not None:
             by_depth[depth_of(unit), unit.step].append(unit.work())
     steps = [WorkStep.of(name, tasks) for (_, name), tasks in sorted(by_depth.items(), key=lambda item: item[0])]

@@ -18,8 +18,9 @@ from typer.testing import CliRunner
 
 from h2crop_data.cli.main import app
 from h2crop_data.constants import ARCHIVE_BYTES_A_SECOND, REQUEST_SECONDS
-from h2crop_data.flows.contents import plan_rows
+from h2crop_data.flows.contents import estimated_for, plan_rows
 from h2crop_data.grid import tiles_of
+from h2crop_data.pipeline.engine import Workers
 from h2crop_data.pipeline.estimate import Prices, estimate
 from h2crop_data.pipeline.plan import SeasonPlan, save_plan
 from h2crop_data.pipeline.planning import PlannedBlocks, make_plan
@@ -178,6 +179,24 @@ class TestPlan:
         monkeypatch.setenv("H2CROP_REQUEST_SECONDS", "7")
         assert estimate(served, [1]) == estimate(served, [1], replace(line, request_seconds=7.0))
 
+    def test_results_that_blocks_use_stay_beyond_the_bound_of_the_work_folder(
+        self, plan: SeasonPlan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        whole = estimate(plan).work_bytes
+        monkeypatch.setenv("H2CROP_WORK_GB", "0")
+        found = estimate(plan).work_bytes
+        cells = [cell for block in PlannedBlocks(plan) for cell in block.cells]
+        tiles = {tile for cell in cells for tile in tiles_of(cell)}
+        masks = tile_tasks(plan.recipe.sentinel2, plan.pinned["sentinel2"], sorted(tiles), 2022)
+        # The masks stay; the reference that the match was made with does not.
+        assert found >= sum(tile_mask_work(task).written for task in masks) > 0
+        assert whole > found
+        save_plan(plan, tmp_path / "plan")
+        command = ["plan", "show", str(tmp_path / "plan")]
+        assert "beyond its bound of" in " ".join(CliRunner().invoke(app, command).output.split())
+        monkeypatch.delenv("H2CROP_WORK_GB")
+        assert "beyond its bound" not in CliRunner().invoke(app, command).output
+
     def test_there_is_no_cost_without_a_price(self, plan: SeasonPlan) -> None:
         assert estimate(plan, [3]).on_workers["3"].cost is None
         served = estimate(with_servers(plan), [3], ArchiveLine(30.0, 1e12), Prices(hour=2.0, gigabyte=100.0))
@@ -211,8 +230,19 @@ class TestPlan:
 
     def test_the_artifact_of_a_run_has_them(self, plan: SeasonPlan) -> None:
         pending = {(2022, block) for block in plan.blocks["block"]}
-        figures = {row["figure"] for row in plan_rows([plan], pending, 4)}
-        assert {"hours of one worker, about", "hours of 4 workers, about", "requests to archives, about"} <= figures
+        rows = plan_rows([plan], pending, (1, 4))
+        figures = {row["figure"] for row in rows}
+        assert {f"hours of {number} worker(s) for all blocks, about" for number in (1, 4)} <= figures
+        # What is left is told beside what the plan has: all other figures are of all its blocks.
+        [left] = [row for row in plan_rows([plan], sorted(pending)[:1], (1,)) if row["figure"] == "blocks to build"]
+        assert list(left.values())[1] == f"1 of {len(pending)}"
+        assert plan_rows([plan], sorted(pending)[:1], (1, 4))[1:] == rows[1:]
+        assert all("all blocks" in name for name in figures if "about" in name or "at most" in name)
+
+    def test_who_builds_on_a_cluster_sees_hours_of_several_numbers_of_workers(self) -> None:
+        assert estimated_for(Workers(4)) == (1, 4)
+        assert estimated_for(Workers(1)) == (1,)
+        assert len(estimated_for(Workers(1, "dask", "tcp://scheduler:8786"))) > 2
 
 
 def test_detectors_that_look_at_l1c_read_its_items(plan: SeasonPlan) -> None:
