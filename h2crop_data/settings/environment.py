@@ -9,7 +9,7 @@ from difflib import get_close_matches
 
 from h2crop_data.redaction import without_secrets
 from h2crop_data.settings.acting import ArchiveAccount, Buckets, Builders, Estimates, Folders, Keys, Processes
-from h2crop_data.settings.others import Deployment, Development, Libraries
+from h2crop_data.settings.others import Deployment, Development, Libraries, PrefectService
 from h2crop_data.settings.variables import Settings, Variable
 
 #: Variables that begin so are h2crop's own: one that is not declared is a typing error.
@@ -27,6 +27,7 @@ GROUPS: tuple[type[Settings], ...] = (
     Buckets,
     Deployment,
     Libraries,
+    PrefectService,
     Processes,
     Development,
 )

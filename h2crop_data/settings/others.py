@@ -20,10 +20,14 @@ class Deployment(Settings):
         read_by="recipes",
     )
     recipe: str | None = variable(
-        "H2CROP_RECIPE", "Recipe of the deployments in infra/prefect.yaml", read_by="prefect deploy"
+        "H2CROP_RECIPE",
+        "Recipe of the deployments in infra/prefect.yaml and of h2crop-refresh.service",
+        read_by="prefect deploy, systemd",
     )
     store: str | None = variable(
-        "H2CROP_STORE", "Store of the deployments in infra/prefect.yaml", read_by="prefect deploy"
+        "H2CROP_STORE",
+        "Store of the deployments in infra/prefect.yaml and of h2crop-refresh.service",
+        read_by="prefect deploy, systemd",
     )
     alarm: str | None = variable(
         "H2CROP_ALARM", "Id of the notification block in infra/automations.yaml", read_by="envsubst"
@@ -71,38 +75,125 @@ class Libraries(Settings):
     )
     openblas: str | None = variable("OPENBLAS_NUM_THREADS", "The same, of OpenBLAS alone", read_by="OpenBLAS")
     mkl: str | None = variable("MKL_NUM_THREADS", "The same, of MKL alone", read_by="MKL")
-    prefect_api: str | None = variable(
+    dask_temporary: Path | None = variable(
+        "DASK_TEMPORARY_DIRECTORY",
+        "Folder in which Dask workers keep files of their own",
+        unset="TMPDIR",
+        read_by="dask",
+    )
+    traced_as: str | None = variable(
+        "OTEL_SERVICE_NAME", "Name of the process in traces", unset="unknown_service", read_by="opentelemetry"
+    )
+    traces_to: str | None = variable(
+        "OTEL_EXPORTER_OTLP_ENDPOINT",
+        "Address that traces are sent to, `http://127.0.0.1:4317`",
+        unset="that of this example",
+        read_by="opentelemetry",
+    )
+    traces_by: str | None = variable(
+        "OTEL_TRACES_EXPORTER",
+        "How traces are sent; `console` prints them",
+        unset="otlp",
+        read_by="opentelemetry",
+    )
+
+
+class PrefectService(Settings):
+    """What Prefect reads by itself, of which the documentation and infra/ speak."""
+
+    title = "Prefect"
+
+    api: str | None = variable(
         "PREFECT_API_URL", "Address of the Prefect server, `http://127.0.0.1:4200/api`", read_by="prefect"
     )
-    prefect_key: SecretStr | None = variable(
-        "PREFECT_API_KEY", "Key for a Prefect server that wants one", read_by="prefect"
-    )
-    prefect_account: SecretStr | None = variable(
+    key: SecretStr | None = variable("PREFECT_API_KEY", "Key for a Prefect server that wants one", read_by="prefect")
+    account: SecretStr | None = variable(
         "PREFECT_API_AUTH_STRING", "User and password for a Prefect server that wants them", read_by="prefect"
     )
-    prefect_server_account: SecretStr | None = variable(
+    home: Path | None = variable("PREFECT_HOME", "Folder of Prefect's own files", unset="~/.prefect", read_by="prefect")
+    retries: str | None = variable(
+        "PREFECT_CLIENT_MAX_RETRIES",
+        "How often a run asks a Prefect server again that does not answer",
+        unset="5",
+        read_by="prefect",
+    )
+    colors: str | None = variable(
+        "PREFECT_LOGGING_COLORS", "Whether Prefect's log has colours", unset="true", read_by="prefect"
+    )
+    metrics: str | None = variable(
+        "PREFECT_CLIENT_METRICS_ENABLED",
+        "Whether the process of a flow answers `/metrics`",
+        unset="false",
+        read_by="prefect",
+    )
+    metrics_port: str | None = variable(
+        "PREFECT_CLIENT_METRICS_PORT", "The port at which it does", unset="4201", read_by="prefect"
+    )
+    worker_pause: str | None = variable(
+        "PREFECT_WORKER_QUERY_SECONDS",
+        "Seconds between two times that a worker asks for runs",
+        unset="10",
+        read_by="prefect worker",
+    )
+    worker_host: str | None = variable(
+        "PREFECT_WORKER_WEBSERVER_HOST",
+        "Address at which a worker that is started `--with-healthcheck` answers `/health`",
+        unset="0.0.0.0",
+        read_by="prefect worker",
+    )
+    worker_port: str | None = variable(
+        "PREFECT_WORKER_WEBSERVER_PORT", "The port of this address", unset="8080", read_by="prefect worker"
+    )
+    server_account: SecretStr | None = variable(
         "PREFECT_SERVER_API_AUTH_STRING", "User and password that the Prefect server asks for", read_by="prefect server"
     )
-    prefect_database: SecretStr | None = variable(
-        "PREFECT_SERVER_DATABASE_CONNECTION_URL",
-        "Database of the Prefect server, with its password",
-        unset="SQLite in ~/.prefect",
-        read_by="prefect server",
-    )
-    prefect_key_of_blocks: SecretStr | None = variable(
+    server_key_of_blocks: SecretStr | None = variable(
         "PREFECT_SERVER_ENCRYPTION_KEY",
         "Key with which the Prefect server encrypts blocks",
         unset="one that it makes and keeps in its database",
         read_by="prefect server",
     )
-    prefect_home: Path | None = variable(
-        "PREFECT_HOME", "Folder of Prefect's own files", unset="~/.prefect", read_by="prefect"
+    database: SecretStr | None = variable(
+        "PREFECT_SERVER_DATABASE_CONNECTION_URL",
+        "Database of the Prefect server, with its password; or the next six, in parts",
+        unset="SQLite in ~/.prefect",
+        read_by="prefect server",
     )
-    prefect_retries: str | None = variable(
-        "PREFECT_CLIENT_MAX_RETRIES",
-        "How often a run asks a Prefect server again that does not answer",
-        unset="5",
-        read_by="prefect",
+    database_driver: str | None = variable(
+        "PREFECT_SERVER_DATABASE_DRIVER", "`postgresql+asyncpg` for PostgreSQL", read_by="prefect server"
+    )
+    database_host: str | None = variable("PREFECT_SERVER_DATABASE_HOST", "Its host", read_by="prefect server")
+    database_port: str | None = variable("PREFECT_SERVER_DATABASE_PORT", "Its port", read_by="prefect server")
+    database_name: str | None = variable(
+        "PREFECT_SERVER_DATABASE_NAME", "Name of the database there", read_by="prefect server"
+    )
+    database_user: str | None = variable("PREFECT_SERVER_DATABASE_USER", "User there", read_by="prefect server")
+    database_password: SecretStr | None = variable(
+        "PREFECT_SERVER_DATABASE_PASSWORD", "The user's password", read_by="prefect server"
+    )
+    server_metrics: str | None = variable(
+        "PREFECT_SERVER_METRICS_ENABLED",
+        "Whether the Prefect server answers `/api/metrics`",
+        unset="false",
+        read_by="prefect server",
+    )
+    analytics: str | None = variable(
+        "PREFECT_SERVER_ANALYTICS_ENABLED",
+        "Whether the Prefect server tells its makers that it is used",
+        unset="true",
+        read_by="prefect server",
+    )
+    pages_api: str | None = variable(
+        "PREFECT_SERVER_UI_API_URL",
+        "Address at which browsers find the Prefect server",
+        unset="PREFECT_API_URL",
+        read_by="prefect server",
+    )
+    pages: Path | None = variable(
+        "PREFECT_SERVER_UI_STATIC_DIRECTORY",
+        "Folder that the Prefect server writes its pages to",
+        unset="in the package",
+        read_by="prefect server",
     )
 
 

@@ -24,6 +24,8 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from s3_server import s3_environment, s3_server
 
+from h2crop_data.settings import declared_variables
+
 ROOT = Path(__file__).parents[2]
 INFRA = ROOT / "infra"
 sys.path.append(str(INFRA / "image_check"))
@@ -602,6 +604,13 @@ def test_what_drifts_is_found(files: Files, name: str, before: str, after: str, 
     assert before in files[name], f"{name} has no {before!r}: this case tests nothing"
     problems = drifted({**files, name: files[name].replace(before, after)})
     assert any(said in problem for problem in problems), problems
+
+
+def test_variables_of_prefect_that_are_declared_are_its_own() -> None:
+    declared = {one.name for one in declared_variables() if re.match("PREFECT_[^_]", one.name)}
+    # It reads the key of blocks past its settings.
+    assert declared - {"PREFECT_SERVER_ENCRYPTION_KEY"} <= names_of_prefect()
+    assert len(declared) > 20
 
 
 def test_files_of_infra_are_all_looked_at() -> None:
