@@ -9,18 +9,17 @@ threads, each time in a process of its own, and what the plan said is divided by
 (h2crop_data/sources/sentinel2/work.py).
 
 Other processes of the machine make a build longer, not its estimate: run it on a quiet machine. The figures say for how
-long the threads of a build waited for a core (/proc/self/task/*/schedstat). `quiet` ratios are against the seconds
-without that; they say too much where threads wait beside each other, as those do that read from servers.
+long the threads of a build waited for a core (/proc/self/task/*/schedstat). A build that waited for more than a tenth
+of its time is not judged.
 
 The last line is one JSON object:
 
-- ratio.<place>_<workers>: estimated seconds / seconds of the build (goal: 0.5 to 2); quiet.<...>: / its seconds without
-  waiting for cores, no goal
+- ratio.<place>_<workers>: estimated seconds / seconds of the build (goal: 0.5 to 2)
 - bytes_read, requests: estimated / given by the server (goal: 0.5 to 2)
 - bytes_of_store, bytes_of_work: estimated / on the disk (goal for the store: 0.5 to 2; the work folder's is a bound)
 - estimated.*, seconds.*: of each build; waited.*: seconds that its threads waited for cores, all together
 - cpu_estimated, cpu: seconds of a core, of local files with one worker
-- samples, blocks, outside: ratios outside of the goal, by name
+- samples, blocks, outside: ratios outside of the goal, by name; not_judged: builds on a machine that was busy
 """
 
 from __future__ import annotations
@@ -64,6 +63,8 @@ REGION = {
 }
 WORKERS = (1, 2)
 LEAST, MOST = 0.5, 2.0
+#: Seconds that threads waited for cores over seconds of the build, beyond which the machine was busy.
+BUSY = 0.1
 
 
 def serve_catalogs(region: Path, url: str) -> Path:
@@ -170,7 +171,7 @@ def builds_of(
 
 def measure(folder: Path, region: Path, repeats: int) -> dict[str, Any]:
     """Plan and build from both places, and compare."""
-    figures: dict[str, Any] = {name: {} for name in ("ratio", "quiet", "estimated", "seconds", "waited")}
+    figures: dict[str, Any] = {name: {} for name in ("ratio", "estimated", "seconds", "waited")}
     with serving(region, DELAY) as server:
         recipes = {"local": region / "recipe.yaml", "remote": serve_catalogs(region, server.url)}
         for place, recipe in recipes.items():
@@ -178,9 +179,7 @@ def measure(folder: Path, region: Path, repeats: int) -> dict[str, Any]:
             built = builds_of(folder, place, repeats, server if place == "remote" else None)
             for number, (found, _) in built.items():
                 name, seconds = f"{place}_{number}", said["seconds"][str(number)]
-                # Threads that wait beside each other make a build no longer than one of them.
-                quiet = found["wall"] - found["waited"] / max(1.0, (found["cpu"] + found["waited"]) / found["wall"])
-                figures["ratio"][name], figures["quiet"][name] = seconds / found["wall"], seconds / quiet
+                figures["ratio"][name] = seconds / found["wall"]
                 figures["estimated"][name], figures["seconds"][name] = seconds, found["wall"]
                 figures["waited"][name] = found["waited"]
             one, counts = built[1]
@@ -195,13 +194,17 @@ def measure(folder: Path, region: Path, repeats: int) -> dict[str, Any]:
                 "samples": said["samples"],
                 "blocks": said["blocks"],
             }
-    return {**figures, "outside": outside_of(figures)}
+    return {**figures, **verdict_on(figures)}
 
 
-def outside_of(figures: dict[str, Any]) -> str:
-    """The ratios that miss the goal, by name."""
-    judged = {**figures["ratio"], **{name: figures[name] for name in ("bytes_read", "requests", "bytes_of_store")}}
-    return ", ".join(name for name, ratio in judged.items() if not LEAST <= ratio <= MOST) or "none"
+def verdict_on(figures: dict[str, Any]) -> dict[str, str]:
+    """The ratios that miss the goal, by name; and the builds that cannot be judged, where there are some."""
+    busy = [name for name, seconds in figures["seconds"].items() if figures["waited"][name] > BUSY * seconds]
+    judged = {name: ratio for name, ratio in figures["ratio"].items() if name not in busy}
+    judged |= {name: figures[name] for name in ("bytes_read", "requests", "bytes_of_store")}
+    outside = [name for name, ratio in judged.items() if not LEAST <= ratio <= MOST]
+    not_judged = {"not_judged": f"not judged: machine busy ({', '.join(busy)})"} if busy else {}
+    return {"outside": ", ".join(outside) or ("none of those judged" if busy else "none"), **not_judged}
 
 
 def rounded(value: Any) -> Any:

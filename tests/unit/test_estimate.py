@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
@@ -314,6 +315,25 @@ def test_what_the_mask_of_a_scene_reads_is_part_of_the_estimate() -> None:
 def test_of_a_scene_as_much_is_read_as_cells_need(cells: int) -> None:
     found = cells_work(scene(0.27), cells, 64**2)
     assert found.bytes == pytest.approx(400e6 * min(1.0, cells * 64**2 / 1.0e6), rel=0.05)
+
+
+def test_the_benchmark_judges_no_build_on_a_busy_machine() -> None:
+    path = Path(__file__).parents[1] / "benchmarks" / "bench_estimate.py"
+    spec = importlib.util.spec_from_file_location("bench_estimate", path)
+    assert spec is not None
+    assert spec.loader is not None
+    benchmark = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(benchmark)
+    figures = {
+        "ratio": {"local_1": 3.0, "local_2": 0.2},
+        "seconds": {"local_1": 10.0, "local_2": 10.0},
+        "waited": {"local_1": 0.9, "local_2": 1.1},
+        **{"bytes_read": 1.0, "requests": 0.4, "bytes_of_store": 1.0},
+    }
+    found = benchmark.verdict_on(figures)
+    assert found == {"outside": "local_1, requests", "not_judged": "not judged: machine busy (local_2)"}
+    quiet = {**figures, "waited": dict.fromkeys(figures["waited"], 0.0)}
+    assert benchmark.verdict_on(quiet) == {"outside": "local_1, local_2, requests"}
 
 
 class ToldOfOld(Enmap):
