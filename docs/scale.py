@@ -370,7 +370,8 @@ more empty months are smaller: 5.1 MB a sample in a simulated year of two dates 
 {requests(measured)}
 
 List prices of us-east-1, 2025: $0.005 for 1000 PUT or LIST, $0.0004 for 1000 GET or HEAD, $0.023 a GB and month. Not
-counted: bytes that leave the region, machines, the lease (3 PUT a minute). The Sentinel-2 archives charge nothing.
+counted: bytes that leave the region, machines, the lease and the status (4 PUT and a HEAD a minute). The Sentinel-2
+archives charge nothing.
 
 ## What it reads
 
@@ -388,8 +389,9 @@ the tiles around these are read.)
 A worker is one core. Computing follows from measured rates: bench_build alone gives a year of France
 {by_benchmark:.0f} core hours, with few scenes from small files; with the tiles of {figures.scenes(FRANCE):.0f} scenes
 over a block, at what bench_reading takes for one, it is {computing:.0f}. Waiting is assumed: {figures.LATENCY:g} s for
-an answer, {figures.CONNECTIONS} connections a worker, and {figures.BANDWIDTH / 1e6:.0f} MB/s. A worker computes while
-it waits; here both are added. Planning and sealing have one worker (where images lie against parcels, all); sealing in
+an answer (as `h2crop plan` does by default), {figures.CONNECTIONS} connections a worker, and
+{figures.BANDWIDTH / 1e6:.0f} MB/s. A worker computes while it waits;
+here both are added. Planning and sealing have one worker (where images lie against parcels, all); sealing in
 a bucket also waits for two objects a block. Masks of clouds come on top: for a year of France
 {figures.mask_hours(FRANCE, False):.0f} core hours by the classification, {figures.mask_hours(FRANCE, True):.0f} with
 `ukis`, where every look has something clear (seconds a date and tile of bench_clouds, without reading); shifts of dates

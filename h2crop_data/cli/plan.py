@@ -10,6 +10,7 @@ import typer
 from typer.core import TyperGroup
 
 from h2crop_data.cli.console import duration, megabytes, print_json, print_table, progress_line, say
+from h2crop_data.constants import ARCHIVE_BYTES_A_SECOND, REQUEST_SECONDS
 from h2crop_data.errors import UsageError
 from h2crop_data.recipe.model import load_recipe
 from h2crop_data.settings import Folders
@@ -47,13 +48,15 @@ RequestOption = Annotated[
     typer.Option(
         "--request-seconds",
         min=0,
-        help="Until an archive answers (default: H2CROP_REQUEST_SECONDS, else 0.35).",
+        help=f"Until an archive answers (default: H2CROP_REQUEST_SECONDS, else {REQUEST_SECONDS:g}).",
     ),
 ]
 SpeedOption = Annotated[
     float | None,
     typer.Option(
-        "--mb-per-second", min=0.001, help="From archives to all workers (default: H2CROP_MB_PER_SECOND, else 50)."
+        "--mb-per-second",
+        min=0.001,
+        help=f"From archives to all workers (default: H2CROP_MB_PER_SECOND, else {ARCHIVE_BYTES_A_SECOND / 1e6:g}).",
     ),
 ]
 PriceHourOption = Annotated[

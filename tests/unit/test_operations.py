@@ -12,7 +12,11 @@ import pytest
 import typer
 
 import h2crop_data
+from h2crop_data.cli.console import Exit
 from h2crop_data.cli.main import app
+from h2crop_data.pipeline.run_notes import EVERY_IN_BUCKET
+from h2crop_data.storage.lease import RENEWALS
+from h2crop_data.storage.requests import Patience
 
 PACKAGE = Path(h2crop_data.__file__).parent
 DOCS = PACKAGE.parent / "docs"
@@ -214,6 +218,29 @@ def test_every_command_of_the_page_is_one_of_the_command_line() -> None:
     assert {command: unknown_in(command) for command in commands if unknown_in(command)} == {}
     assert unknown_in("h2crop build RECIPE --uot STORE") == ["--uot"]
     assert unknown_in("h2crop bulid RECIPE") == ["bulid"]
+
+
+def test_the_page_has_every_exit_code() -> None:
+    [told] = [part for part in PAGE.split("\n\n") if part.startswith("Exit codes of commands: ")]
+    assert {int(code) for code in re.findall(r"\b\d+\b", told)} == set(Exit)
+    states = {code.name.lower().replace("_", " ") for code in Exit if code >= Exit.RUNNING}
+    assert all(state.removeprefix("build ") in told for state in states)
+
+
+def test_what_a_build_asks_of_a_bucket_each_minute_is_that_of_the_code() -> None:
+    leases = 60 / (Patience().lease / RENEWALS)
+    # The status is a file that is replaced.
+    statuses = 60 / EVERY_IN_BUCKET
+    told = f"{leases + statuses:g} PUT and {statuses:g} HEAD a minute"
+    assert told == "4 PUT and 1 HEAD a minute"
+    assert told in PAGE
+    assert told.replace("1 HEAD", "a HEAD") in (DOCS / "scale.md").read_text(encoding="utf-8")
+    assert "one HEAD and one PUT each" in (DOCS / "monitoring.md").read_text(encoding="utf-8")
+    assert f"and {leases:g} PUT a minute |" in (DOCS / "object-stores.md").read_text(encoding="utf-8")
+
+
+def test_no_page_names_a_constant_of_the_settings_for_its_variable() -> None:
+    assert not [page.name for page in DOCS.rglob("*.md") if "_BYTES`" in page.read_text(encoding="utf-8")]
 
 
 def scale(row: str) -> list[float]:
