@@ -27,9 +27,10 @@ The last line is one JSON object (bounds in brackets):
 - dask_overhead_ms_per_block: wall on Dask less wall of processes, a block (at most 10); cpu_dask_overhead_ms_per_block
 - cpu_2_workers_vs_1: CPU a block of two threads over that of one (at most 1.1); cpu_2_processes_vs_1: of processes,
   without their start, which takes process_start_cpu_s each; cpu_2_workers_vs_1_units: of units
-- speedup_2_workers: wall of one worker over that of two, of the better kind (at least 1.6), which is `kind`, for
-  readings and blocks; speedup_2_threads, speedup_2_processes (the start counts), speedup_2_processes_started;
-  speedup_2_workers_units: for units, of which tiles can be worked on at a time, here two
+- speedup_2_workers: wall of one worker over that of two, of the better kind (at least 1.6), which is `kind`, for units,
+  readings and blocks together; speedup_2_threads, speedup_2_processes (the start counts): for readings and blocks
+  alone; speedup_2_processes_started: without the start; speedup_2_workers_units: for units, of which tiles can be
+  worked on at a time, here two
 - second_core: work of two busy loops over that of one; the most that any build can gain
 - blocks, batches, real_blocks; wall_s, cpu_s, wall_units_s, cpu_units_s: of each variant
 """
@@ -335,13 +336,14 @@ def measure_workers(folder: Path, repeats: int) -> Figures:
     )
     start = in_own_process(folder, "start")
     started = wall["processes"] - start["wall"]
-    kind = min(("threads", "processes"), key=wall.__getitem__)
+    whole = {variant: wall[variant] + units_wall[variant] for variant in VARIANTS}
+    kind = min(("threads", "processes"), key=whole.__getitem__)
     return {
         "cpu_2_workers_vs_1": cpu["threads"] / cpu["one"],
         "cpu_2_processes_vs_1": (cpu["processes"] - start["cpu"]) / cpu["one"],
         "cpu_2_workers_vs_1_units": units_cpu["threads"] / units_cpu["one"],
         "process_start_cpu_s": start["cpu"] / WORKERS,
-        "speedup_2_workers": wall["one"] / wall[kind],
+        "speedup_2_workers": whole["one"] / whole[kind],
         "kind": kind,
         "speedup_2_threads": wall["one"] / wall["threads"],
         "speedup_2_processes": wall["one"] / wall["processes"],
