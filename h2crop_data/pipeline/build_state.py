@@ -24,7 +24,7 @@ from h2crop_data.errors import StoreError
 from h2crop_data.pipeline.estimate import empty_months
 from h2crop_data.pipeline.plan import PLAN_FOLDER, SeasonPlan, kept_parts, load_plan
 from h2crop_data.pipeline.run_status import LISTED, DonePoint, FailingBlock, RunStatus, read_status
-from h2crop_data.pipeline.source_facts import without_figures
+from h2crop_data.pipeline.source_facts import reasons_left_out
 from h2crop_data.sources.registry import used_sources
 from h2crop_data.storage.local import LocalStorage
 from h2crop_data.storage.location import open_storage
@@ -124,7 +124,7 @@ class PlanFacts:
     def of(cls, plan: SeasonPlan) -> PlanFacts:
         """Of a plan."""
         blocks = {int(block): int(n) for block, n in zip(plan.blocks["block"], plan.blocks["samples"], strict=True)}
-        left_out = Counter(without_figures(scene.reason) for scene in plan.scenes if not scene.taken)
+        left_out = reasons_left_out(plan.scenes)
         gaps = {source.faults["gaps"] for source, _ in used_sources(plan.recipe) if "gaps" in source.faults}
         return cls(plan.season, blocks, left_out, frozenset(empty_months(plan)), frozenset(gaps))
 

@@ -12,7 +12,7 @@ import numpy as np
 from h2crop_data.grid import home_tile
 from h2crop_data.pipeline.plan import SeasonPlan
 from h2crop_data.pipeline.planning import PlannedBlocks, units_of_blocks
-from h2crop_data.pipeline.source_facts import source_facts, without_figures
+from h2crop_data.pipeline.source_facts import reasons_left_out, source_facts
 from h2crop_data.settings import Estimates, Folders
 from h2crop_data.sources.readings import ToRead
 from h2crop_data.sources.registry import sources_of, used_sources
@@ -122,8 +122,6 @@ def estimate(
     }
     for source in sources_of(plan.recipe):
         counts |= source.counts(plan.pinned[source.name])
-    # Reasons carry the figures of each scene; without them they can be counted.
-    reasons = Counter(without_figures(one.reason) for one in plan.scenes if not one.taken)
     units, asked = units_of_plan(plan, planned)
     steps = steps_of(plan, planned, raw, units.values())
     alone = SECONDS_OF_BUILD + SECONDS_A_SCENE * sum(one.taken for one in plan.scenes)
@@ -136,7 +134,7 @@ def estimate(
         bytes=size,
         to_read=to_read.waiting(line),
         seconds=seconds_on(steps, 1, line, alone),
-        left_out=dict(reasons.most_common()),
+        left_out=dict(reasons_left_out(plan.scenes).most_common()),
         months_without_scenes=empty_months(plan),
         split_problems=plan.split_problems,
         sources=source_facts(plan),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -44,8 +45,18 @@ def scene_warnings(scenes: Sequence[SceneDecision]) -> list[str]:
 
 
 def without_figures(text: str) -> str:
-    """A text with every number as N, so that those that differ in figures alone can be counted."""
-    return re.sub(r"\d[\d.]*", "N", text)
+    """A text with every number as N, so that those that differ in figures alone can be counted; `sentinel2` stays."""
+    return re.sub(r"(?<![a-z])\d[\d.]*", "N", text)
+
+
+def reasons_left_out(scenes: Sequence[SceneDecision]) -> Counter[str]:
+    """Why scenes are not used, and how many: reasons that differ in figures and names of scenes alone are one."""
+    return Counter(without_figures(without_names(scene.reason)) for scene in scenes if not scene.taken)
+
+
+def without_names(text: str) -> str:
+    """A text with every name of a scene, a word with `_` and a digit, as `…`."""
+    return re.sub(r"(?=[\w-]*_)(?=[\w-]*\d)[\w-]+", "…", text)
 
 
 def explain_sources(facts: Mapping[str, Any]) -> list[str]:
