@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import importlib.util
-from pathlib import Path
-
 import numpy as np
 import pandas as pd
 import pytest
+from script_modules import CHECKOUT, script_module
 
 from h2crop_data.constants import SENTINEL2_BANDS
 from h2crop_data.cube.columns import (
@@ -23,17 +21,12 @@ from h2crop_data.cube.schema import ArraySpec
 from h2crop_data.datasheet.sheet import axes
 from h2crop_data.sources.formats import known_layout
 
-DOCS = Path(__file__).resolve().parents[2] / "docs"
 LAYOUT = known_layout(1920, 16, s2_bands=SENTINEL2_BANDS, enmap_bands=218)
 
 
 def test_the_format_page_has_the_tables_that_the_package_states() -> None:
-    spec = importlib.util.spec_from_file_location("columns_page", DOCS / "columns.py")
-    assert spec is not None
-    assert spec.loader is not None
-    script = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(script)
-    page = (DOCS / "store-format.md").read_text(encoding="utf-8")
+    script = script_module("docs/columns.py")
+    page = (CHECKOUT / "docs/store-format.md").read_text(encoding="utf-8")
     assert page.count(script.BEGIN + script.tables() + script.END) == 1, "run `python docs/columns.py`"
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
@@ -14,6 +13,7 @@ import pystac
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from script_modules import script_module
 from tiny_region import TinyRegion
 from typer.testing import CliRunner
 
@@ -322,12 +322,7 @@ def test_of_a_scene_as_much_is_read_as_cells_need(cells: int) -> None:
 
 
 def test_the_benchmark_judges_no_build_on_a_busy_machine() -> None:
-    path = Path(__file__).parents[1] / "benchmarks" / "bench_estimate.py"
-    spec = importlib.util.spec_from_file_location("bench_estimate", path)
-    assert spec is not None
-    assert spec.loader is not None
-    benchmark = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(benchmark)
+    benchmark = script_module("tests/benchmarks/bench_estimate.py")
     figures = {
         "ratio": {"local_1": 3.0, "local_2": 0.2},
         "seconds": {"local_1": 10.0, "local_2": 10.0},

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import importlib.util
 import json
 import os
 import re
@@ -16,6 +15,7 @@ from pathlib import Path
 import obstore
 import pytest
 from obstore.exceptions import BaseError
+from script_modules import script_module
 from typer.testing import CliRunner
 
 import h2crop_data
@@ -61,11 +61,7 @@ def _nothing_set(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_page_has_the_table_of_what_is_declared() -> None:
-    spec = importlib.util.spec_from_file_location("variables_page", CHECKOUT / "docs/variables.py")
-    assert spec is not None
-    assert spec.loader is not None
-    script = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(script)
+    script = script_module("docs/variables.py")
     page = (CHECKOUT / "docs/configuration.md").read_text(encoding="utf-8")
     assert page.count(script.BEGIN + script.table() + script.END) == 1, "run `python docs/variables.py`"
 

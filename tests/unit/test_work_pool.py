@@ -2,26 +2,20 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import subprocess
 import sys
-from pathlib import Path
 from types import ModuleType
 
 import pytest
+from script_modules import CHECKOUT, script_module
 
-SCRIPT = Path(__file__).parents[2] / "infra/work_pool.py"
+SCRIPT = CHECKOUT / "infra/work_pool.py"
 
 
 @pytest.fixture(scope="module")
 def work_pool() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("work_pool", SCRIPT)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return script_module("infra/work_pool.py")
 
 
 def test_runs_get_the_variables_that_were_named_last(work_pool: ModuleType) -> None:
