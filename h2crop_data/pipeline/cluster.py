@@ -2,6 +2,7 @@
 
 WORK/cluster/<session>/session.json   what a worker must be like: versions, and the folders that it must see
                        <task>-<n>     a task that was begun for the n-th time and has not ended
+                       <task>.part    what a task gave, while it is written
                        <task>         what a task gave, until the client has read it
 
 Outcomes lie there, and do not come back as results of Dask, because these take twice the messages: the client learns
@@ -278,10 +279,14 @@ def begin_task(session: Session, task: str) -> Path:
 
 
 def keep_outcome(session: Session, task: str, note: Path, kept: bytes) -> None:
-    """Keep what a task gave; its note becomes it. Raises ClusterError where the build is over, StoreError."""
+    """Write what a task gave, and remove its note. Raises ClusterError where the build is over, StoreError."""
+    outcome = session.folder / task
+    # Not into the note, which names the worker: who counts deaths reads it.
+    written = outcome.with_suffix(".part")
     try:
-        note.write_bytes(kept)
-        note.replace(session.folder / task)
+        written.write_bytes(kept)
+        written.replace(outcome)
+        note.unlink()
     except OSError as error:
         raise cannot_write(note, error) from error
 
