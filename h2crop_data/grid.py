@@ -81,7 +81,7 @@ class Cell:
         cell = None if match is None else cls(*(int(match[key]) for key in ("epsg", "size", "column", "row")))
         # One cell has one id: not a second one with more zeros.
         if cell is None or cell.id != text or not cell.size or cell.size % CELL_STEP:
-            raise ValueError(f"{text!r} is not a cell id such as 32631_1920_0261_2932")
+            raise ValueError(f"invalid cell id {text!r}; expected one like 32631_1920_0261_2932")
         return cell
 
     @property
@@ -299,7 +299,7 @@ def geojson_polygons(document: dict[str, Any]) -> BaseGeometry:
         return geojson_polygons(document["geometry"])
     geometry = shape(document)
     if not isinstance(geometry, shapely.Polygon | shapely.MultiPolygon):
-        raise ValueError(f"{document['type']} is not a polygon")
+        raise ValueError(f"expected a polygon, got {document['type']}")
     return geometry
 
 

@@ -40,11 +40,11 @@ def tile_square(tile: str) -> tuple[int, int, int]:
     match = TILE.fullmatch(tile)
     zone = int(match["zone"]) if match else 0
     if match is None or not 1 <= zone <= 60:
-        raise ValueError(f"{tile!r} is not an MGRS tile such as 32ULV")
+        raise ValueError(f"invalid MGRS tile {tile!r}; expected one like 32ULV")
     first = LETTERS.index("AJS"[(zone - 1) % 3])
     column = LETTERS.index(match["column"]) - first
     if not 0 <= column < COLUMNS_OF_ZONE:
-        raise ValueError(f"{tile!r}: zone {zone} has no column {match['column']}")
+        raise ValueError(f"invalid MGRS tile {tile!r}: zone {zone} has no column {match['column']}")
     north = match["band"] >= "N"
     epsg = (32600 if north else 32700) + zone
     shift = EVEN_ZONE_SHIFT if zone % 2 == 0 else 0

@@ -33,11 +33,11 @@ class PublishedId:
         """Read an id. Raises ValueError where it is none."""
         match = SAMPLE_ID.fullmatch(text)
         if match is None:
-            raise ValueError(f"{text!r} is not an id such as 20220613T112220Z_003_x384_y704_T32ULV")
+            raise ValueError(f"invalid id {text!r}; expected one like 20220613T112220Z_003_x384_y704_T32ULV")
         try:
             time = datetime.strptime(match["time"], "%Y%m%dT%H%M%S").replace(tzinfo=UTC)
         except ValueError:
-            raise ValueError(f"{text!r} does not begin with a time") from None
+            raise ValueError(f"invalid id {text!r}: it does not begin with a time") from None
         tile_square(match["tile"])
         return cls(text, time, match["number"], int(match["column"]), int(match["row"]), match["tile"])
 

@@ -51,9 +51,9 @@ PAUSES = (1.0, 4.0, 15.0)
 SEE_BEFORE = "See previous exception for details."
 #: What GDAL says -> what it may mean.
 MEANINGS = {
-    "not recognized as being in": "a login page, or no answer in time? check the account, then try again",
-    "TIFFReadEncoded": "cut short? the file, or what the server sent of it, is incomplete or damaged",
-    "TIFFFillTile": "cut short? the file, or what the server sent of it, is incomplete or damaged",
+    "not recognized as being in": "possibly a login page, or no answer in time; check the account, then try again",
+    "TIFFReadEncoded": "the file, or what the server sent of it, is truncated or damaged",
+    "TIFFFillTile": "the file, or what the server sent of it, is truncated or damaged",
 }
 #: The status of an answer, as GDAL, requests and obstore write it.
 STATUS = re.compile(r"(?:HTTP|code)[ :a-z]{0,20}(\d{3})\b|\b(\d{3}) (?:Client|Server) Error")
@@ -168,12 +168,9 @@ def grid_of(dataset: rasterio.DatasetReader) -> GeoBox:
     """The pixel grid of an open raster. Raises SceneError where it does not say where on Earth its pixels lie."""
     crs, transform = dataset.crs, dataset.transform
     if crs is None or not (crs.is_projected or crs.is_geographic):
-        raise SceneError(f"{dataset.name} states no CRS; write it into the file, or leave the scene out")
+        raise SceneError(f"{dataset.name} has no CRS; write it into the file, or leave the scene out")
     if transform.is_identity or transform.is_degenerate:
-        raise SceneError(
-            f"{dataset.name} does not say where its pixels lie; write the geotransform into the file, or leave the "
-            "scene out"
-        )
+        raise SceneError(f"{dataset.name} has no geotransform; write it into the file, or leave the scene out")
     return GeoBox(dataset.shape, dataset.transform, str(dataset.crs))
 
 
@@ -186,7 +183,7 @@ def read_window(
         with opened(href) as dataset:
             count = dataset.count
             if bands and max(bands) > count:
-                raise ReadError(f"it has {count} bands, band {max(bands)} is wanted")
+                raise ReadError(f"expected band {max(bands)}, the file has {count} bands")
             return dataset.read(list(bands) if bands else None, window=window), dataset.nodata
 
     return retried(read, href, remote=is_remote(href))

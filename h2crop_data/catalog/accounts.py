@@ -97,7 +97,7 @@ def aws_profiles() -> configparser.ConfigParser:
     try:
         profiles.read(path, encoding="utf-8")
     except (configparser.Error, UnicodeDecodeError):
-        raise AccountError(f"{path} is damaged: expected [name], and below it aws_access_key_id = ...") from None
+        raise AccountError(f"{path} is damaged: expected a line [name], followed by aws_access_key_id = ...") from None
     return profiles
 
 
@@ -110,7 +110,11 @@ def netrc_has(host: str) -> bool:
         return False
     except (netrc.NetrcParseError, OSError) as error:
         # The error of the parser would show a word of the file.
-        what = error.strerror if isinstance(error, OSError) else "it is damaged, or others may read it (chmod 600)"
+        what = (
+            error.strerror
+            if isinstance(error, OSError)
+            else "it is damaged, or other users can read it (fix: chmod 600)"
+        )
         raise AccountError(f"cannot read {path}: {what}") from None
 
 
@@ -125,7 +129,7 @@ def check_account(provider: Provider, place: FilePlace) -> str:
             return USER if account.user else COOKIE
         if not netrc_has(place.netrc):
             raise AccountError(
-                f"{provider.title}: ~/.netrc has no account for {place.netrc}, nor have {USER} and {PASSWORD}; "
+                f"{provider.title}: no account for {place.netrc} in ~/.netrc or in {USER} and {PASSWORD}; "
                 f"{place.remedy}"
             )
         return f"~/.netrc, {place.netrc}"
@@ -141,7 +145,7 @@ def keys_for(provider: Provider, place: FilePlace) -> S3Keys:
     keys = s3_keys(provider.name)
     if keys is None:
         raise AccountError(
-            f"{provider.title}: no S3 keys; {place.remedy}, and set {KEY_ID} and {SECRET_KEY}, or write a profile "
-            f"[{provider.name}] into ~/.aws/credentials ({PROFILE} names another one)"
+            f"{provider.title}: no S3 keys; {place.remedy}, then set {KEY_ID} and {SECRET_KEY}, or write a profile "
+            f"[{provider.name}] into ~/.aws/credentials ({PROFILE} selects another profile)"
         )
     return keys

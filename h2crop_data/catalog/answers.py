@@ -55,7 +55,7 @@ def begun_by(until: float, ask: Callable[[], Answer]) -> Answer:
         answer = came.get(timeout=max(0.0, until - time.monotonic()))
     except Empty:
         given_up.set()
-        raise LateAnswerError("no answer began in time") from None
+        raise LateAnswerError("timeout: no answer began in time") from None
     if isinstance(answer, Exception):
         raise answer
     return answer
@@ -69,5 +69,5 @@ def pieces_by(until: float, response: Response, seconds_a_byte: float = 0.0) -> 
     while piece := response.raw.read1(READ_BYTES, decode_content=True):
         until += len(piece) * seconds_a_byte
         if time.monotonic() > until:
-            raise LateAnswerError("its answer did not end in time")
+            raise LateAnswerError("timeout: its answer did not end in time")
         yield piece

@@ -50,7 +50,7 @@ def features_of(catalog: str) -> Iterator[tuple[Any, str]]:
         root = next((str(Path(catalog) / name) for name in ROOTS if (Path(catalog) / name).exists()), None)
         if root is None:
             raise CatalogError(
-                f"the folder {catalog} has no {' or '.join(ROOTS)}: name the file in it that lists items"
+                f"the folder {catalog} has no {' or '.join(ROOTS)}: give the file in it that lists the items"
             )
         catalog = root
     if suffix_of(catalog) in PARQUET:
@@ -65,7 +65,7 @@ def features_of(catalog: str) -> Iterator[tuple[Any, str]]:
     except (KeyError, TypeError) as error:
         raise CatalogError(f"{catalog} is not a STAC ItemCollection (JSON with features): {error}") from error
     if not isinstance(features, list):
-        raise CatalogError(f"{catalog} is not a STAC ItemCollection: its features are no list")
+        raise CatalogError(f"{catalog} is not a STAC ItemCollection: expected its `features` to be a list")
     yield from ((feature, catalog) for feature in features)
 
 
@@ -79,7 +79,7 @@ def content_of(place: str) -> bytes:
         kind = CatalogOutageError if isinstance(error, ArchiveOutageError) else CatalogError
         raise kind(str(error)) from error
     except OSError as error:
-        hint = "" if suffix_of(place) else f" (nor is it the name of a provider: {', '.join(known_providers())})"
+        hint = "" if suffix_of(place) else f" (not a provider either; known providers: {', '.join(known_providers())})"
         raise CatalogError(f"cannot read the ItemCollection {place}: {error.strerror or error}{hint}") from error
 
 
@@ -111,7 +111,9 @@ def linked_features(document: dict[str, Any], place: str) -> Iterator[tuple[Any,
                 continue
             seen.add(part)
             if is_web(part) and not is_web(place):
-                raise CatalogError(f"{own} links to {part}, which is not a file: name the catalog it is of by its URL")
+                raise CatalogError(
+                    f"{own} links to {part}, which is not a file on this machine: give the catalog by its URL"
+                )
             child = document_of(part)
             kind = child.get("type") if isinstance(child, dict) else None
             if kind == "Feature":
@@ -120,21 +122,23 @@ def linked_features(document: dict[str, Any], place: str) -> Iterator[tuple[Any,
             elif kind in ("Catalog", "Collection"):
                 waiting.append((child, part))
             else:
-                raise CatalogError(f"{part}, which {own} links to, is neither a STAC item nor a catalog")
+                raise CatalogError(f"{part}, linked from {own}, is neither a STAC item nor a STAC catalog")
     if not found:
-        raise CatalogError(f"{place} is a static catalog that links to no item")
+        raise CatalogError(f"{place} is a static catalog without links to items")
 
 
 def linked_parts(document: dict[str, Any], place: str) -> Iterator[str]:
     """The addresses of the parts of a static catalog, as they stand in its file. Raises CatalogError for odd links."""
     links = document.get("links") or []
     if not isinstance(links, list) or not all(isinstance(link, dict) for link in links):
-        raise CatalogError(f"{place}: its links are {links!r:.60}, expected a list of objects with `rel` and `href`")
+        raise CatalogError(
+            f"{place}: expected `links` to be a list of objects with `rel` and `href`, got {links!r:.60}"
+        )
     for link in links:
         if link.get("rel") not in LINKED_PARTS:
             continue
         if not isinstance(link.get("href"), str):
-            raise CatalogError(f"{place} has a link to a part ({link['rel']}) without an address (`href`)")
+            raise CatalogError(f"{place} has a link ({link['rel']}) without an address (`href`)")
         yield link["href"]
 
 

@@ -99,7 +99,7 @@ class FileCache:
         """The file of an address, downloaded where it is not there. Raises ReadError that names the address."""
         try:
             if not url.startswith(("http://", "https://")):
-                raise ReadError("only addresses that begin with http:// or https:// can be downloaded")
+                raise ReadError("expected an address that begins with http:// or https://")
             known = self.known(url)
             if known is not None:
                 return CachedFile(known, 0)
@@ -116,7 +116,7 @@ class FileCache:
         except ReadError as error:
             raise ReadError(f"cannot download {url}: {error}") from error
         except OSError as error:
-            raise ReadError(f"cannot keep {url} in {self.folder}: {error.strerror or error}") from error
+            raise ReadError(f"cannot save {url} in {self.folder}: {error.strerror or error}") from error
 
     def known(self, url: str) -> Path | None:
         """Where the file of an address lies; None where it is not there whole."""
@@ -167,7 +167,7 @@ class FileCache:
                 size = part.stat().st_size if part.exists() else 0
                 tries, furthest = (0, size) if size > furthest else (tries + 1, furthest)
                 if tries > len(self.pauses):
-                    raise ReadError(f"{why_broken(error)}; run it again to go on") from error
+                    raise ReadError(f"{why_broken(error)}; rerun to continue the download") from error
                 if self.pauses:
                     time.sleep(self.pauses[max(0, tries - 1)])
 
@@ -229,7 +229,7 @@ def receive(
     if stated.length is not None and have != stated.length:
         if have > stated.length:
             discard(part)
-        raise BrokenDownloadError(f"{have} of {stated.length} bytes came")
+        raise BrokenDownloadError(f"received {have} of {stated.length} bytes")
 
 
 def pieces_as_they_come(answer: requests.Response) -> Iterator[bytes]:
@@ -275,8 +275,8 @@ def refuse_status(answer: requests.Response) -> None:
         raise BrokenDownloadError(f"the server is busy (HTTP {status})")
     if status in (401, 403):
         raise ReadError(
-            f"the server wants another account (HTTP {status}): put it into ~/.netrc, or set {USER} and {PASSWORD}, or "
-            f"{COOKIE}"
+            f"the server does not accept the account (HTTP {status}): write a valid one into ~/.netrc, or set "
+            f"{USER} and {PASSWORD}, or {COOKIE}"
         )
     raise ReadError(f"HTTP {status}")
 
@@ -287,7 +287,7 @@ def refuse_type(answer: requests.Response, url: str) -> None:
     kind = answer.headers.get("Content-Type", "").partition(";")[0].strip().lower()
     if kind in ("text/html", "application/xhtml+xml") and (TIFF_NAME.search(name) or XML_NAME.search(name)):
         raise RefusedFileError(
-            f"a web page came instead of the file: a login page? Check the account ({USER}, {COOKIE})"
+            f"received a web page instead of the file, possibly a login page: check the account ({USER}, {COOKIE})"
         )
 
 

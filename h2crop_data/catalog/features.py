@@ -77,13 +77,13 @@ def understood(feature: Any, place: str | None) -> pystac.Item:
 def check_members(feature: Any) -> None:
     """Whether the members of a feature are of the kinds that STAC wants. Raises TypeError with what is wrong."""
     if not isinstance(feature, dict):
-        raise TypeError(f"it is {feature!r:.40}, expected an object")
+        raise TypeError(f"expected an object, got {feature!r:.40}")
     if not isinstance(feature.get("id"), str):
-        raise TypeError(f"its id is {feature.get('id')!r}, expected text")
+        raise TypeError(f"expected text as its id, got {feature.get('id')!r}")
     if not isinstance(feature.get("properties"), dict):
-        raise TypeError(f"its properties are {feature.get('properties')!r:.40}, expected an object")
+        raise TypeError(f"expected an object as its properties, got {feature.get('properties')!r:.40}")
     if not isinstance(feature.get("collection"), str | None):
-        raise TypeError(f"its collection is {feature['collection']!r:.40}, expected text")
+        raise TypeError(f"expected text as its collection, got {feature['collection']!r:.40}")
     for member, kind, word in (("assets", dict, "an object"), ("links", list, "a list")):
         if not isinstance(feature.get(member, kind()), kind):
             raise TypeError(f"its {member} are {feature[member]!r:.40}, expected {word}")
@@ -94,7 +94,7 @@ def check_members(feature: Any) -> None:
     try:
         str_to_datetime("2000-01-01" if time is None else time)
     except NOT_STAC as error:
-        raise TypeError(f"its time (`datetime`) is {time!r}, expected a time as text") from error
+        raise TypeError(f"expected a time as text in `datetime`, got {time!r}") from error
 
 
 def completed(feature: dict[str, Any]) -> dict[str, Any]:

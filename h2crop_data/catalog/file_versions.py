@@ -127,8 +127,8 @@ class FileVersions:
                 self._known[href] = now
         if now != first:
             raise SceneError(
-                f"{href} was replaced while it was read: it was {first.in_words()}, now it is {now.in_words()}; build "
-                "again for the new one, or leave the scene out with `sentinel2.gaps: record`"
+                f"{href} was replaced while it was read: it was {first.in_words()}, now it is {now.in_words()}; "
+                "rerun the build to use the new file, or leave the scene out with `sentinel2.gaps: record`"
             )
 
     def _asked(self, href: str, access: FileAccess) -> FileVersion | None:

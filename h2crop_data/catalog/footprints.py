@@ -53,21 +53,21 @@ def footprint(item: pystac.Item) -> BaseGeometry:
 def understood_footprint(item: pystac.Item) -> tuple[BaseGeometry, str]:
     """The ground of an item like `footprint`, and what is wrong with what the item states; empty where nothing is."""
     if item.geometry is None:
-        return pixels_instead(item, "it states no footprint (`geometry`)")
+        return pixels_instead(item, "it has no footprint (`geometry`)")
     stated = stated_polygons(item.geometry)
     ground = on_globe(stated)
     if ground is not None and shows_pixels(item, ground):
         return ground, ""
     swapped = on_globe(shapely.transform(stated, lambda points: points[:, ::-1]))
     if swapped is not None and shows_pixels(item, swapped):
-        return swapped, "longitude and latitude of its footprint are swapped, as the ground of its pixels shows"
+        return swapped, "longitude and latitude of its footprint are swapped, according to the position of its pixels"
     if ground is not None:
         check_zone(ground, item_epsg(item))
         return ground, ""
     west, south, east, north = stated.bounds
     wrong = f"its footprint reaches from longitude {west:g} to {east:g}, around the Earth"
     if south < -90 or north > 90:
-        wrong = f"its footprint reaches from latitude {south:g} to {north:g}, which is no latitude"
+        wrong = f"its footprint reaches from latitude {south:g} to {north:g}, beyond 90 degrees"
     return pixels_instead(item, wrong)
 
 
@@ -75,8 +75,8 @@ def pixels_instead(item: pystac.Item, wrong: str) -> tuple[BaseGeometry, str]:
     """The ground of an item's pixels instead of the stated one, and what is wrong with that. Raises SceneError."""
     pixels = next(grounds_of_pixels(item), None)
     if pixels is None:
-        raise SceneError(f"{wrong}, and neither a tile nor `proj:` fields say where its pixels are")
-    return pixels, f"{wrong}; the ground of its pixels is taken instead"
+        raise SceneError(f"{wrong}, and it has neither a tile nor `proj:` fields that give the position of its pixels")
+    return pixels, f"{wrong}; the outline of its pixels is used instead"
 
 
 def place_item(item: pystac.Item) -> str:

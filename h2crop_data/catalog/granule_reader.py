@@ -219,8 +219,8 @@ class GranuleReader:
         apart = np.abs(bounds - np.array(other.extent.boundingbox)).max()
         if grid.crs != other.crs or (dataset.crs.is_projected and apart > COARSEST_PIXEL):
             raise SceneError(
-                f"{dataset.name} covers {in_words(grid)}, other ground than {name} of the same scene; leave the scene "
-                "out with `sentinel2.gaps: record`"
+                f"{dataset.name} covers {in_words(grid)}, which is not the ground of {name} of the same scene; "
+                "leave the scene out with `sentinel2.gaps: record`"
             )
 
     def _count(self, dataset: rasterio.DatasetReader, window: AlignedWindow) -> None:

@@ -80,7 +80,7 @@ def offset_removed(item: pystac.Item) -> bool | None:
     stated = item.properties.get("earthsearch:boa_offset_applied")
     known = {"true": True, "1": True, "false": False, "0": False, "none": None}
     if str(stated).lower() not in known:
-        raise SceneError(f"{item.id}: earthsearch:boa_offset_applied is {stated!r}, expected true or false")
+        raise SceneError(f"{item.id}: expected true or false in earthsearch:boa_offset_applied, got {stated!r}")
     return known[str(stated).lower()]
 
 
@@ -178,10 +178,10 @@ def enmap_scene(item: pystac.Item) -> EnmapScene:
     """The facts of an EnMAP item. Raises SceneError where its name or quality is missing."""
     match = ENMAP_NAME.match(item.id)
     if match is None:
-        raise SceneError(f"{item.id} is not the name of an EnMAP L2A product")
+        raise SceneError(f"{item.id} is not a valid name of an EnMAP L2A product")
     quality, cloud_cover = number_of(item, "enmap:overallQuality"), number_of(item, "eo:cloud_cover")
     if quality is None or cloud_cover is None:
-        raise SceneError(f"{item.id} states no enmap:overallQuality or eo:cloud_cover")
+        raise SceneError(f"{item.id} lacks enmap:overallQuality or eo:cloud_cover")
     # At night the archive leaves out the one and writes 0 for the other.
     elevation = number_of(item, "enmap:sunElevationAngle") or number_of(item, "view:sun_elevation") or 0
     return EnmapScene(

@@ -33,9 +33,11 @@ def acquired(item: pystac.Item) -> datetime:
         moment = item.datetime or facts.start_datetime or facts.end_datetime
     except (TypeError, ValueError) as error:
         stated = item.properties.get("start_datetime"), item.properties.get("end_datetime")
-        raise SceneError(f"its range of time is {stated[0]!r} to {stated[1]!r}, expected times") from error
+        raise SceneError(
+            f"expected times in `start_datetime` and `end_datetime`, got {stated[0]!r} and {stated[1]!r}"
+        ) from error
     if moment is None:
-        raise SceneError("it states no time of acquisition")
+        raise SceneError("it has no time of acquisition")
     return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
 
 

@@ -47,13 +47,13 @@ def number_format(dataset: rasterio.DatasetReader, scale: float | None) -> Numbe
     """
     dtype: str = dataset.dtypes[0]
     if dataset.count != 1:
-        raise SceneError(f"{dataset.name} has {dataset.count} bands, expected one; leave the scene out")
+        raise SceneError(f"{dataset.name}: expected one band, got {dataset.count}; leave the scene out")
     if dtype in FLOATING:
         return NumberFormat(dtype, dataset.nodata, scale_of_floats(dataset, scale) * NUMBERS_OF_ONE)
     if dtype not in (*UNSIGNED, *SIGNED):
         raise SceneError(
-            f"{dataset.name} holds {dtype} numbers; expected whole numbers of at most 16 bits, reflectance x 10000: "
-            "convert the file, or leave such scenes out with `sentinel2.gaps: record`"
+            f"{dataset.name}: expected integers of at most 16 bits, reflectance x 10000, got {dtype}; convert the "
+            "file, or leave such scenes out with `sentinel2.gaps: record`"
         )
     check_scale_of_whole(dataset, scale)
     return NumberFormat(dtype, dataset.nodata)
@@ -64,8 +64,8 @@ def check_scale_of_whole(dataset: rasterio.DatasetReader, stated: float | None) 
     for who, scale in (("it", float(dataset.scales[0])), ("its item", stated)):
         if scale is not None and not np.isclose(scale, WHOLE_NUMBER_SCALES, rtol=1e-6, atol=0).any():
             raise SceneError(
-                f"{dataset.name} holds {dataset.dtypes[0]} numbers, and {who} states the scale {scale:g}; expected "
-                "0.0001, reflectance x 10000: correct the scale where it is wrong, convert the file where it is right, "
+                f"{dataset.name}: expected the scale 0.0001, reflectance x 10000, got {scale:g} ({who}, values of "
+                f"type {dataset.dtypes[0]}); if the scale is wrong, correct it, if it is right, convert the file, "
                 "or leave such scenes out with `sentinel2.gaps: record`"
             )
 
@@ -82,8 +82,8 @@ def check_file_offset(dataset: rasterio.DatasetReader, asset: pystac.Asset) -> N
     if own and (stated is None or not np.isclose(own, stated, rtol=0, atol=1e-6)):
         said = "none" if stated is None else f"{stated:g}"
         raise SceneError(
-            f"{dataset.name} states the offset {own:g} (in reflectance), its item {said}: correct the one that is "
-            "wrong (the item in `raster:bands`, `offset`), or leave such scenes out with `sentinel2.gaps: record`"
+            f"{dataset.name} states the offset {own:g} (in reflectance), its item {said}; correct the wrong one (in "
+            "the item: `raster:bands`, `offset`), or leave such scenes out with `sentinel2.gaps: record`"
         )
 
 
@@ -97,8 +97,8 @@ def scale_of_floats(dataset: rasterio.DatasetReader, stated: float | None) -> fl
     if known:
         raise SceneError(f"{dataset.name} states the scale {own:g}, its item {stated:g}; leave the scene out")
     raise SceneError(
-        f"{dataset.name} holds {dataset.dtypes[0]} numbers, and neither it nor its item states their scale: write it "
-        "into the item (`raster:bands`, `scale`), convert the file to whole numbers of at most 16 bits, reflectance x "
+        f"{dataset.name} has {dataset.dtypes[0]} values without a scale in the file or its item; write the scale "
+        "into the item (`raster:bands`, `scale`), convert the file to integers of at most 16 bits, reflectance x "
         "10000, or leave such scenes out with `sentinel2.gaps: record`"
     )
 
@@ -136,9 +136,9 @@ def check_offset_of_floats(dataset: rasterio.DatasetReader, item: pystac.Item, k
         offset_of_item(replace(evidence, rescaled=bands))
     except UndecidedOffsetError as error:
         raise SceneError(
-            f"{dataset.name} holds {dataset.dtypes[0]} numbers, of which its item does not speak: {error.statement}; "
-            "write `data_type`, `scale`, `offset` into the item (`raster:bands`), declare `sentinel2.offset` (of L1C "
-            "`sentinel2.clouds.l1c.offset`), or leave such scenes out with `sentinel2.gaps: record`"
+            f"{dataset.name} has {dataset.dtypes[0]} values, which its item does not mention: {error.statement}; "
+            "write `data_type`, `scale`, `offset` into the item (`raster:bands`), declare `sentinel2.offset` (for "
+            "L1C `sentinel2.clouds.l1c.offset`), or leave such scenes out with `sentinel2.gaps: record`"
         ) from error
 
 

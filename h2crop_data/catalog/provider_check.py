@@ -61,12 +61,15 @@ def check_collection(provider: Provider, collection: OfferedCollection) -> list[
     except (APIError, RequestException, *NOT_STAC) as error:
         return [step("search", False, search_failure(provider, error))]
     if item is None:
-        return [step("search", False, f"it lists no item of {collection.name}; has the collection another name now?")]
+        return [step("search", False, f"it lists no item of {collection.name}; the collection may have been renamed")]
     steps = [step("search", True, item.id)]
     href = small_file(provider, item)
     if href is None:
         found = ", ".join(sorted(item.assets)[:8])
-        text = f"{item.id} has no asset under a known name (it has {found}); report it: the catalog has changed"
+        text = (
+            f"{item.id} has no asset with a known name (it has {found}): the catalog has changed; report this to "
+            "the project"
+        )
         return [*steps, step("read", False, text)]
     place = files_at(href)
     remedy = "" if place is None else place[1].remedy
@@ -92,13 +95,16 @@ def search_failure(provider: Provider, error: Exception) -> str:
     if status is not None:
         told = f"{provider.api} answers HTTP {status}: {told}"
         if status in NOT_LET_IN:
-            return f"{told}. It refuses this machine or asks for an account: see {provider.about}"
+            return f"{told}. It refuses this machine or requires an account: see {provider.about}"
         if status == NOT_THERE:
-            return f"{told}. Has the catalog another address now, or the collection another name? See {provider.about}"
+            return (
+                f"{told}. The address of the catalog or the name of the collection may have changed: see "
+                f"{provider.about}"
+            )
         return f"{told}. Try again later, or see {provider.about}"
     if isinstance(error, (APIError, RequestException)):
         return f"{provider.api} does not answer: {type(error).__name__}: {told}. {online(provider)}"
-    return f"{provider.api} is no STAC API, or damaged: {type(error).__name__}: {told}. See {provider.about}"
+    return f"{provider.api} is not a valid STAC API: {type(error).__name__}: {told}. See {provider.about}"
 
 
 def read_remedy(provider: Provider, error: Exception, remedy: str) -> str:
@@ -106,9 +112,9 @@ def read_remedy(provider: Provider, error: Exception, remedy: str) -> str:
     found = HTTP_STATUS.search(failure_in_words(error))
     status = int(found[1]) if found else None
     if status == NOT_THERE:
-        return f"The catalog lists a file that is not there: try again later, or report it ({provider.about})"
+        return f"The catalog lists a file that does not exist: try again later, or report it ({provider.about})"
     if remedy:
-        return f"Is the account valid? {remedy}. If it is, {online(provider)}"
+        return f"Check the account: {remedy}. If it is valid, {online(provider)}"
     if status in NOT_LET_IN:
         return f"The archive refuses this machine: see {provider.about}"
     return online(provider)
@@ -116,7 +122,10 @@ def read_remedy(provider: Provider, error: Exception, remedy: str) -> str:
 
 def online(provider: Provider) -> str:
     """What to do where no server answers."""
-    return f"is this machine online, behind a proxy (HTTPS_PROXY)? Try again later, or see {provider.about}"
+    return (
+        "check that this machine is online, and whether it needs a proxy (HTTPS_PROXY). Try again later, or see "
+        f"{provider.about}"
+    )
 
 
 def one_item(api: str, collection: str) -> pystac.Item | None:

@@ -31,9 +31,12 @@ def known_providers() -> Mapping[str, Provider]:
                 f"the provider {point.name!r} ({point.value}) cannot be loaded: {type(error).__name__}: {error}"
             ) from error
         if not isinstance(provider, Provider) or provider.name != point.name:
-            raise PluginError(f"{point.value} is not a Provider of the name {point.name!r}, as its entry point says")
+            raise PluginError(
+                f"{point.value} is not a Provider named {point.name!r}, as its entry point states; correct one of "
+                "the two"
+            )
         if point.name in found:
-            raise PluginError(f"{point.value} brings a provider {point.name!r}, which there is already: rename it")
+            raise PluginError(f"{point.value} adds a provider {point.name!r}, but that name is in use: rename it")
         found[point.name] = provider
     return {one.name: one for one in sorted(found.values(), key=lambda one: (one.rank, one.name))}
 

@@ -34,7 +34,7 @@ PAGE_SIZE = 250
 #: Pages without an item, one after the other, after which a search is given up.
 MOST_EMPTY_PAGES = 20
 #: What to do about a search that is not whole.
-AGAIN = "Run it again; if it stays so, report it to whoever runs the catalog, or search a smaller area"
+AGAIN = "Rerun; if the error persists, report it to the operator of the catalog, or search a smaller area"
 #: Vertices of the largest geometry a server is asked with.
 MOST_VERTICES = 500
 
@@ -138,15 +138,15 @@ def search_api(
         first = None
     # A catalog that is being written to loses its place between two pages.
     pages = first if first and first.is_whole else search_once(url, collection, area, start, end, retries)
-    told = f"{url} says that {{}} items of {collection} match {{}} search and gave {pages.different}"
+    told = f"{url} states that {{}} items of {collection} match {{}} search, but returned {pages.different}"
     if not pages.is_whole:
         fewest = min(pages.promised)
         if first is None or len(pages.given) < fewest or pages.given != first.given:
             raise IncompleteSearchError(f"{told.format(fewest, 'the')}: some are missing. {AGAIN}")
         repeated = len(pages.given) - pages.different
         pages.listing.notes.append(
-            f"{told.format(fewest, 'a')}, {repeated} of them more than once, and the same when asked again: it counts "
-            "items twice that it has twice, or gives them in the place of others"
+            f"{told.format(fewest, 'a')}, {repeated} of them more than once, and the same when asked again: it "
+            "either counts duplicates twice or returns duplicates instead of other items"
         )
     elif pages.promised and pages.different > max(pages.promised):
         pages.listing.notes.append(told.format(max(pages.promised), "a"))
@@ -176,7 +176,7 @@ def search_once(url: str, collection: str, area: BaseGeometry, start: datetime, 
             found.promised.extend(matched(page))
             if page["features"] and before.issuperset(found.given[first:]):
                 raise RepeatedPageError(
-                    f"{url} gives a page of the search a second time, so what is missing cannot be known. {AGAIN}"
+                    f"{url} returned a page of the search a second time, so items may be missing. {AGAIN}"
                 )
     except EndlessSearchError:
         # Some servers always link to another page.
@@ -188,7 +188,7 @@ def search_once(url: str, collection: str, area: BaseGeometry, start: datetime, 
         # It has a status only where an answer came: an address that makes no sense is never asked.
         status = getattr(error, "status_code", None)
         if status is None:
-            raise CatalogError(f"{url} cannot be asked: {error}") from error
+            raise CatalogError(f"cannot connect to {url}: {error}") from error
         kind = CatalogOutageError if is_passing_status(status) else CatalogError
         raise kind(f"{url} refused the search for {collection} (HTTP {status}): {error}") from error
     except (RequestException, ClientTypeError, PystacClientWarning, *NOT_STAC) as error:
@@ -211,7 +211,7 @@ def pages_of(url: str, reader: ApiReader, search: Any) -> Iterator[dict[str, Any
             return
         if empty >= MOST_EMPTY_PAGES:
             raise EndlessSearchError(
-                f"{url} gave {empty} pages without an item, one after the other, each with a link to more. {AGAIN}"
+                f"{url} returned {empty} pages without items in a row, each with a link to a next page. {AGAIN}"
             )
         method = str(link.get("method", "GET")).upper()
         link = pystac.Link.from_dict({**link, "href": urljoin(search.url, link["href"]), "method": method})

@@ -38,11 +38,11 @@ def refuse_beginning(beginning: bytes, name: str) -> None:
     name: the file's own, whose ending says what it should be.
     """
     if b"<html" in beginning.lower():
-        raise RefusedFileError("a web page instead of the file: a login page? Check the account")
+        raise RefusedFileError("a web page instead of the file, possibly a login page: check the account")
     if TIFF_NAME.search(name) and not beginning.startswith(TIFF):
-        raise RefusedFileError(f"it is no TIFF: it begins {beginning[:12]!r}")
+        raise RefusedFileError(f"not a TIFF file: it begins with {beginning[:12]!r}")
     if XML_NAME.search(name) and not beginning.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"<"):
-        raise RefusedFileError(f"it is no XML: it begins {beginning[:12]!r}")
+        raise RefusedFileError(f"not an XML file: it begins with {beginning[:12]!r}")
 
 
 def check_whole(path: Path, name: str = "") -> None:
@@ -64,7 +64,7 @@ def check_whole(path: Path, name: str = "") -> None:
         try:
             ElementTree.parse(path)
         except ElementTree.ParseError as error:
-            raise RefusedFileError(f"it is not whole XML: {error}") from error
+            raise RefusedFileError(f"incomplete XML: {error}") from error
 
 
 @dataclass(frozen=True)
@@ -83,9 +83,9 @@ def check_tiles(path: Path, size: int) -> None:
         with opened(str(path)) as dataset:
             tile = last_tile(dataset)
             if tile is None:
-                raise RefusedFileError("none of its tiles has a byte")
+                raise RefusedFileError("all its tiles are empty")
             if tile.end > size:
-                raise RefusedFileError(f"it is cut short: it has {size} bytes, its last tile ends at {tile.end}")
+                raise RefusedFileError(f"truncated: it has {size} bytes, its last tile ends at {tile.end}")
             dataset.read(tile.band, window=tile.window)
             if dataset.compression == Compression.deflate:
                 check_deflated(path, tile)
@@ -120,4 +120,4 @@ def check_deflated(path: Path, tile: StoredTile) -> None:
         except zlib.error as error:
             raise RefusedFileError(f"its last tile is damaged: {error}") from error
     if not stream.eof:
-        raise RefusedFileError("its last tile is damaged: it is not whole")
+        raise RefusedFileError("its last tile is damaged: it is incomplete")

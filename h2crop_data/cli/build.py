@@ -26,35 +26,45 @@ NAMED_AT_MOST = 5
 def build(
     source: Annotated[str, typer.Argument(help="Recipe file, the name of a shipped one, or the folder of a plan.")],
     out: Annotated[
-        str, typer.Option("--out", help="Folder or s3:// URL of the store; one that was begun is gone on with.")
+        str, typer.Option("--out", help="Folder or s3:// URL of the store; an unfinished store is continued.")
     ],
-    season: Annotated[list[int] | None, typer.Option(help="Other seasons than the recipe's; may be repeated.")] = None,
+    season: Annotated[
+        list[int] | None, typer.Option(help="Season to build instead of the recipe's; may be repeated.")
+    ] = None,
     extend: Annotated[
-        bool, typer.Option("--extend", help="Search again for seasons the store has, and add what is new.")
+        bool, typer.Option("--extend", help="Search again for the seasons of the store, and add new scenes and cells.")
     ] = False,
     changed: Annotated[
         Literal["report", "rebuild"],
-        typer.Option(help="Blocks with other inputs today: list them, or build their samples anew (--extend)."),
+        typer.Option(
+            help=(
+                "What to do with blocks whose inputs have changed: list them, or rebuild their samples (requires "
+                "--extend)."
+            )
+        ),
     ] = "report",
     workers: Annotated[
-        int | None, typer.Option(min=1, help="Blocks at a time (default: H2CROP_WORKERS, else one a core).")
+        int | None,
+        typer.Option(min=1, help="Blocks built at the same time (default: H2CROP_WORKERS, else one per core)."),
     ] = None,
-    processes: Annotated[bool, typer.Option("--processes", help="Workers are processes instead of threads.")] = False,
+    processes: Annotated[bool, typer.Option("--processes", help="Use worker processes instead of threads.")] = False,
     dask: Annotated[
         str | None,
         typer.Option(
-            "--dask", help="Address of a Dask scheduler (tcp://host:port): its workers build (default: H2CROP_DASK)."
+            "--dask", help="Address of a Dask scheduler (tcp://host:port) whose workers build (default: H2CROP_DASK)."
         ),
     ] = None,
     scratch: Annotated[
         Path | None,
         typer.Option(
-            help="Folder for composites that wait for their block (default: H2CROP_SCRATCH, else in the work folder)."
+            help="Folder for composites until their block is built (default: H2CROP_SCRATCH, else in the work folder)."
         ),
     ] = None,
     scratch_gb: Annotated[
         float | None,
-        typer.Option(min=0, help="Gigabytes that may wait there, about (default: H2CROP_SCRATCH_GB, else 20)."),
+        typer.Option(
+            min=0, help="Approximate limit of the scratch folder in gigabytes (default: H2CROP_SCRATCH_GB, else 20)."
+        ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
@@ -66,7 +76,10 @@ def build(
     if names_a_folder(source):
         given = Path(source)
         if season or extend or changed == "rebuild":
-            raise UsageError("--season, --extend and --changed go with a recipe; a plan has its seasons and samples")
+            raise UsageError(
+                "--season, --extend and --changed cannot be combined with a plan, which has its seasons and "
+                "samples; give a recipe"
+            )
     else:
         given = load_recipe(source)
         if season:
@@ -116,13 +129,15 @@ def show_build(report: BuildReport) -> None:
     seasons = ", ".join(map(str, report.seasons))
     say(
         f"{report.store}: release {report.release}, season {seasons}: {report.samples} samples, "
-        f"{megabytes(report.bytes)}; {report.built} block(s) built, {report.already_done} done before"
+        f"{megabytes(report.bytes)}; {report.built} block(s) built, {report.already_done} already built"
     )
     if report.tiles_read:
         console.print(f"  read {megabytes(report.bytes_read)} in {report.tiles_read:,} tiles of scenes")
     show_time(report)
     for season, months in report.empty_months.items():
-        console.print(f"  no Sentinel-2 scene in month {', '.join(map(str, months))} of {season}: these stay empty")
+        console.print(
+            f"  no Sentinel-2 scene in month {', '.join(map(str, months))} of {season}; these months stay empty"
+        )
     for season, parts in report.sources.items():
         for line in dict.fromkeys(line for facts in parts.values() for line in explain_sources(facts)):
             console.print(f"  season {season}: {line}", markup=False, soft_wrap=True)
@@ -138,12 +153,12 @@ def show_time(report: BuildReport | RefreshReport) -> None:
     total = sum(report.steps.values())
     if total:
         rows = [[step, duration(spent), f"{spent / total:.0%}"] for step, spent in report.steps.items()]
-        print_table("where the workers' time went", ["step", "time", "share"], rows)
+        print_table("worker time by step", ["step", "time", "share"], rows)
     phases = ", ".join(f"{phase_in_words(phase)} {duration(spent)}" for phase, spent in report.phases.items())
     if phases:
-        say(f"  by the clock: {phases}")
+        say(f"  elapsed time: {phases}")
     for one in report.slowest:
-        say(f"  slow: {one['what']}, {duration(one['seconds'])}, most in {one['step']}")
+        say(f"  slow: {one['what']}, {duration(one['seconds'])}, mostly {one['step']}")
 
 
 def show_faults(report: BuildReport | RefreshReport) -> None:
@@ -151,21 +166,21 @@ def show_faults(report: BuildReport | RefreshReport) -> None:
     if report.impossible:
         named = ", ".join(report.impossible[:NAMED_AT_MOST]) + (", …" if len(report.impossible) > NAMED_AT_MOST else "")
         console.print(
-            f"  {len(report.impossible)} scene(s) call clear some pixels above reflectance 2 (wrapped numbers, "
-            f"saturation, glint), which were left out: {named}",
+            f"  {len(report.impossible)} scene(s) have clear pixels above reflectance 2 (integer overflow, "
+            f"saturation, glint), which were not used: {named}",
             markup=False,
             soft_wrap=True,
         )
     if report.differences:
         scenes = len({line.partition(":")[0] for line in report.differences})
         console.print(
-            f"  {scenes} item(s) say something else of their files than these have; the files were used:",
+            f"  {scenes} item(s) contradict their files; the files were used:",
             soft_wrap=True,
         )
         for line in report.differences[:NAMED_AT_MOST]:
             console.print(f"    {line}", markup=False, soft_wrap=True)
         if len(report.differences) > NAMED_AT_MOST:
             more = len(report.differences) - NAMED_AT_MOST
-            console.print(f"    and {more} more: column s2_differences of the samples index", soft_wrap=True)
+            console.print(f"    and {more} more: see column s2_differences of the samples index", soft_wrap=True)
     for gap in report.gaps:
         console.print(f"  gap: {gap} could not be read and was left out", markup=False)

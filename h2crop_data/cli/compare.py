@@ -21,19 +21,19 @@ SHOWN_VALUE = 48
 
 
 def compare(
-    a: Annotated[str, typer.Argument(metavar="A", help="Folder or URL of a store.")],
-    b: Annotated[str, typer.Argument(metavar="B", help="Folder or URL of the other.")],
+    a: Annotated[str, typer.Argument(metavar="A", help="Folder or URL of store A.")],
+    b: Annotated[str, typer.Argument(metavar="B", help="Folder or URL of store B.")],
     release_a: Annotated[int | None, typer.Option(help="Release of A (default: the newest).")] = None,
     release_b: Annotated[int | None, typer.Option(help="Release of B (default: the newest).")] = None,
-    season: Annotated[list[int] | None, typer.Option(help="Only this season; may be given again.")] = None,
+    season: Annotated[list[int] | None, typer.Option(help="Compare only this season; may be repeated.")] = None,
     samples: Annotated[
-        list[str] | None, typer.Option(help="Only these samples: ids with commas between them; may be given again.")
+        list[str] | None, typer.Option(help="Compare only these samples: comma-separated ids; may be repeated.")
     ] = None,
     arrays: Annotated[
-        list[str] | None, typer.Option(help="Only the values of these arrays: names with commas between them.")
+        list[str] | None, typer.Option(help="Compare the values of these arrays only: comma-separated names.")
     ] = None,
-    full: Annotated[bool, typer.Option("--full", help="Read also what the checksums say is equal.")] = False,
-    limit: Annotated[int, typer.Option(min=0, help="Most rows shown in each table.")] = 20,
+    full: Annotated[bool, typer.Option("--full", help="Also read arrays whose checksums are equal.")] = False,
+    limit: Annotated[int, typer.Option(min=0, help="Maximum number of rows in each table.")] = 20,
     as_json: Annotated[bool, typer.Option("--json", help="Print every difference as JSON.")] = False,
 ) -> None:
     """Tell what differs between two stores, sample by sample.
@@ -74,7 +74,7 @@ def show_comparison(found: StoreComparison, limit: int) -> None:
         show_season(season, limit)
     show_changes("class names that differ", found.classes, limit)
     show_changes("statistics that differ", found.statistics, limit)
-    show_changes("other form or recipe; does not count", found.told, limit)
+    show_changes("other layout or recipe; not counted as a difference", found.told, limit)
     compared = sum(season.samples.common for season in found.seasons)
     console.print()
     if found.same:
@@ -127,7 +127,7 @@ def difference_line(difference: ArrayDifference) -> str:
         parts.append(f"at most {difference.largest} apart")
     for side, count in (("B", difference.only_a), ("A", difference.only_b)):
         if count:
-            parts.append(f"{count} of them fill in {side}")
+            parts.append(f"{count} of them empty in {side}")
     parts += [f"{axis} {first(places, NAMED)}" for axis, places in difference.where.items()]
     return f"{difference.array}: {'; '.join(parts)}"
 
@@ -141,7 +141,7 @@ def show_table_difference(title: str, table: TableDifference, limit: int) -> Non
             say(f"  {title}: columns only in {side}: {', '.join(columns)}")
     rows = [[column, str(len(keys)), first(keys, NAMED)] for column, keys in table.columns.items()]
     if rows:
-        show_rows(f"{title}, columns that differ", ["column", "rows", "first of them"], rows, limit)
+        show_rows(f"{title}, columns that differ", ["column", "rows", "first samples"], rows, limit)
 
 
 def show_changes(title: str, found: Sequence[Change], limit: int) -> None:
@@ -161,7 +161,7 @@ def show_rows(title: str, columns: list[str], rows: list[list[str]], limit: int)
 def tell_left_out(rows: int, limit: int) -> None:
     """How many rows were not shown."""
     if rows > limit:
-        say(f"  and {rows - limit} more: --limit {rows} shows all, --json tells them")
+        say(f"  and {rows - limit} more: --limit {rows} or --json shows all")
 
 
 def shown(value: Any) -> str:

@@ -21,7 +21,7 @@ def config(
     found, unknown = states(), unknown_variables()
     problems = [state.problem for state in found if state.problem]
     problems += [
-        f"{name} is unknown: nothing reads it" + (f"; did you mean {nearest}?" if nearest else "")
+        f"unknown variable {name}: nothing reads it" + (f"; did you mean {nearest}?" if nearest else "")
         for name, nearest in unknown.items()
     ]
     if as_json:

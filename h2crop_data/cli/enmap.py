@@ -16,10 +16,10 @@ if TYPE_CHECKING:
     from h2crop_data.sources.enmap.added import AddedProducts
     from h2crop_data.sources.enmap.search import SceneSighting, SearchedArea
 
-app = typer.Typer(no_args_is_help=True, help="Find and download EnMAP scenes, or use products that are on a disk.")
+app = typer.Typer(no_args_is_help=True, help="Find and download EnMAP scenes, or use products on a disk.")
 
 RecipeArgument = Annotated[str, typer.Argument(help="Recipe file, or the name of a shipped one.")]
-SeasonOption = Annotated[list[int] | None, typer.Option(help="Other seasons than the recipe's; may be repeated.")]
+SeasonOption = Annotated[list[int] | None, typer.Option(help="Season to use instead of the recipe's; may be repeated.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the report as JSON.")]
 
 
@@ -28,7 +28,7 @@ def search(
     recipe: RecipeArgument,
     season: SeasonOption = None,
     items: Annotated[
-        Path | None, typer.Option("--items", help="Write every scene found to this file, as an ItemCollection.")
+        Path | None, typer.Option("--items", help="Write all scenes found to this file as an ItemCollection.")
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -56,9 +56,12 @@ def add(
     places: Annotated[
         list[Path], typer.Argument(help="Folders of products, folders of such folders, zip or tar files.")
     ],
-    into: Annotated[Path, typer.Option("--into", help="ItemCollection to add them to, for `enmap.catalog`.")],
+    into: Annotated[
+        Path, typer.Option("--into", help="ItemCollection that the products are added to, for `enmap.catalog`.")
+    ],
     unpack: Annotated[
-        Path | None, typer.Option("--unpack", help="Where archives are unpacked (default ITEMS_products beside it).")
+        Path | None,
+        typer.Option("--unpack", help="Folder to unpack archives into (default: ITEMS_products beside ITEMS)."),
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -95,7 +98,7 @@ def show_added(report: AddedProducts) -> None:
     for place, problem in report.problems.items():
         say(f"not read: {place}: {problem}")
     if not report.products:
-        say("no EnMAP product was found: its files are named ENMAP01-____L2A-...-METADATA.XML and so on")
+        say("no EnMAP product found; expected files named ENMAP01-____L2A-...-METADATA.XML and so on")
     if report.used:
         say(f"{len(report.used)} product(s) in {report.into}; in a recipe: enmap: {{catalog: {report.into}}}")
 
@@ -103,14 +106,17 @@ def show_added(report: AddedProducts) -> None:
 @app.command()
 def fetch(
     recipe: RecipeArgument,
-    into: Annotated[Path, typer.Option("--into", help="ItemCollection to add the scenes to, for `enmap.catalog`.")],
+    into: Annotated[
+        Path, typer.Option("--into", help="ItemCollection that the scenes are added to, for `enmap.catalog`.")
+    ],
     cache: Annotated[
         Path | None,
         typer.Option("--cache", help="Folder of downloaded files, shared by all builds (default: H2CROP_CACHE)."),
     ] = None,
     season: SeasonOption = None,
     scene: Annotated[
-        list[str] | None, typer.Option(help="Id of a scene: only this one, also one to be left; may be repeated.")
+        list[str] | None,
+        typer.Option(help="Id of a scene: fetch only this one, even if it would not be used; may be repeated."),
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -124,7 +130,7 @@ def fetch(
 
     cache = cache or Folders.read().downloads
     if cache is None:
-        raise UsageError("give --cache FOLDER or set H2CROP_CACHE: where downloaded files are kept")
+        raise UsageError("no folder for downloaded files: give --cache FOLDER or set H2CROP_CACHE")
     downloads = FileCache(cache)
     found = searched(recipe_with_enmap(recipe, season), quiet=as_json)
     chosen = chosen_scenes(found, scene or [])
@@ -134,8 +140,8 @@ def fetch(
         print_json(report.as_json())
     else:
         for one in report.scenes:
-            came = f"{one.files} file(s), {megabytes(one.bytes)} downloaded, {one.kept} there before"
-            say(f"{one.id}: {'not whole: ' + one.reason if one.reason else came}")
+            came = f"{one.files} file(s), {megabytes(one.bytes)} downloaded, {one.kept} already there"
+            say(f"{one.id}: {'incomplete: ' + one.reason if one.reason else came}")
         whole = len(report.scenes) - len(report.failed)
         say(f"{whole} of {len(report.scenes)} scene(s) in {into}")
     if report.failed:
@@ -148,7 +154,9 @@ def chosen_scenes(found: SearchedArea, wanted: list[str]) -> list[SceneSighting]
         return [scene for scene in found.scenes if scene.taken]
     unknown = sorted(set(wanted) - {scene.id for scene in found.scenes})
     if unknown:
-        raise UsageError(f"--scene {unknown[0]}: the catalog has no such scene over the recipe's area and seasons")
+        raise UsageError(
+            f"--scene {unknown[0]}: unknown scene; the catalog does not list it for the recipe's area and seasons"
+        )
     return [scene for scene in found.scenes if scene.id in wanted]
 
 
@@ -156,7 +164,9 @@ def recipe_with_enmap(name: str, seasons: list[int] | None) -> Recipe:
     """A recipe that uses EnMAP, for other seasons where some are given. Raises UsageError, RecipeError."""
     recipe = load_recipe(name)
     if recipe.enmap is None:
-        raise UsageError(f"{name} has no section `enmap`, which says where scenes come from and which are used")
+        raise UsageError(
+            f"{name} has no section `enmap`, which names the catalog and the scenes to use; add it to the recipe"
+        )
     return recipe.for_seasons(seasons) if seasons else recipe
 
 
@@ -186,7 +196,7 @@ def show_scenes(found: SearchedArea) -> None:
         for scene in scenes:
             if not scene.taken or scene.warning:
                 say(f"  {short_name(scene)}: {scene.warning if scene.taken else scene.reason}")
-        say(f"season {season}: {len(scenes)} scene(s), {taken} to take; those cover {covered:.1%} of the area")
+        say(f"season {season}: {len(scenes)} scene(s), {taken} to use, which cover {covered:.1%} of the area")
     for note in found.notes:
         say(f"warning: {note}")
 

@@ -16,14 +16,19 @@ if TYPE_CHECKING:
 
 def export_h5(
     store: Annotated[str, typer.Argument(help="Folder, http(s) or s3 URL of the store.")],
-    folder: Annotated[Path, typer.Argument(help="Folder to write; one that was begun is gone on with.", metavar="DIR")],
+    folder: Annotated[Path, typer.Argument(help="Folder to write; an unfinished export is continued.", metavar="DIR")],
     season: Annotated[list[int] | None, typer.Option(help="Seasons (default: all); may be repeated.")] = None,
-    split: Annotated[str | None, typer.Option(help="Only train, val or test.")] = None,
+    split: Annotated[str | None, typer.Option(help="Export one split only: train, val or test.")] = None,
     published_offset: Annotated[
-        bool, typer.Option("--published-offset", help="Add 1000 to the Sentinel-2 numbers, as published ones have.")
+        bool,
+        typer.Option(
+            "--published-offset", help="Add the offset of 1000 to the Sentinel-2 values, as in the published files."
+        ),
     ] = False,
-    release: Annotated[int | None, typer.Option(min=1, help="An older release than the current.")] = None,
-    workers: Annotated[int | None, typer.Option(min=1, help="Samples at a time (default: one a core).")] = None,
+    release: Annotated[int | None, typer.Option(min=1, help="Release to export (default: the current one).")] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Samples exported at the same time (default: one per core).")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
     """Export a store as HDF5 files and split lists that the published H2Crop code trains on."""
@@ -45,15 +50,17 @@ def show_export(report: ExportReport) -> None:
     lists = ", ".join(f"{split} {count}" for split, count in report.lists.items())
     lines = [
         f"{report.folder}: release {report.release}: {report.samples} samples ({lists}), {megabytes(report.bytes)}; "
-        f"{report.exported} exported, {report.already_done} done before",
+        f"{report.exported} exported, {report.already_done} already exported",
         f"  arrays: {', '.join(report.arrays)}",
     ]
     if report.normalisation:
-        lines.append(f"  mean and standard deviation for its configuration: {', '.join(report.normalisation)}")
+        lines.append(
+            f"  mean and standard deviation for the published configuration: {', '.join(report.normalisation)}"
+        )
     else:
         lines.append("  no mean and standard deviation: the store has no training split")
     single = [split for split, count in report.lists.items() if count == 1]
     if single:
-        lines.append(f"  the published loader cannot read a list of one id: {', '.join(single)}")
+        lines.append(f"  the published loader cannot read a list with a single id: {', '.join(single)}")
     for line in lines:
         console.print(line, markup=False, soft_wrap=True)

@@ -21,25 +21,36 @@ NAMED_SCENES = 10
 
 
 def import_h5(
-    folder: Annotated[Path, typer.Argument(help="Folder of the dataset: h5_data/ and data_lists/.", metavar="DIR")],
-    store: Annotated[str, typer.Argument(help="Store to write; one that was begun is gone on with.")],
+    folder: Annotated[
+        Path, typer.Argument(help="Folder of the dataset, with h5_data/ and data_lists/.", metavar="DIR")
+    ],
+    store: Annotated[str, typer.Argument(help="Store to write; an unfinished import is continued.")],
     remove_offset: Annotated[
-        bool, typer.Option("--remove-offset", help="Take 1000 from the Sentinel-2 numbers (default: kept and marked).")
+        bool,
+        typer.Option(
+            "--remove-offset",
+            help="Subtract the offset of 1000 from the Sentinel-2 values (default: keep and record it).",
+        ),
     ] = False,
     catalog: Annotated[
         list[Path] | None,
-        typer.Option(help="ItemCollection of EnMAP scenes that places samples exactly; may be repeated."),
+        typer.Option(help="ItemCollection of EnMAP scenes, to place samples exactly; may be repeated."),
     ] = None,
     wavelengths: Annotated[
-        Path | None, typer.Option(help="Text file with centre and width in nm of each EnMAP band, a line a band.")
+        Path | None, typer.Option(help="Text file with centre and width of each EnMAP band in nm, one band per line.")
     ] = None,
-    lists: Annotated[Path | None, typer.Option(help="Folder of train.txt, val.txt and test.txt, if elsewhere.")] = None,
+    lists: Annotated[
+        Path | None, typer.Option(help="Folder of train.txt, val.txt and test.txt, if not in data_lists/.")
+    ] = None,
     unlisted: Annotated[
-        str, typer.Option(help="Files in no list: refuse, skip, or train (behind the training list).")
+        str,
+        typer.Option(
+            help="What to do with files that are in no list: refuse, skip, or train (append to the training list)."
+        ),
     ] = "refuse",
     capacity: Annotated[int, typer.Option(min=1, help="Samples in a block.")] = 16,
     workers: Annotated[
-        int | None, typer.Option(min=1, help="Blocks at a time (default: one a core, 4 at most).")
+        int | None, typer.Option(min=1, help="Blocks imported at the same time (default: one per core, at most 4).")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
@@ -48,7 +59,7 @@ def import_h5(
     from h2crop_data.published.options import ImportOptions
 
     if unlisted not in UNLISTED:
-        raise UsageError(f"--unlisted {unlisted}: it is refuse, skip or train")
+        raise UsageError(f"--unlisted {unlisted}: expected refuse, skip or train")
     options = ImportOptions(
         remove_offset=remove_offset,
         unlisted=UNLISTED[unlisted],
@@ -72,7 +83,8 @@ def show_import(report: ImportReport) -> None:
     placed = ", ".join(f"{count} by {how}" for how, count in report.located.items())
     lines = [
         f"{report.store}: release {report.release}, season {', '.join(map(str, report.seasons))}: {report.samples} "
-        f"samples, {megabytes(report.bytes)}; {report.imported} block(s) imported, {report.already_done} done before",
+        f"samples, {megabytes(report.bytes)}; {report.imported} block(s) imported, {report.already_done} already "
+        "imported",
         f"  placed: {placed}",
     ]
     if report.skipped:

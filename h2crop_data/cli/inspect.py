@@ -14,13 +14,15 @@ from h2crop_data.errors import UsageError
 
 def inspect(
     store: Annotated[str, typer.Argument(help="Folder, http(s) or s3 URL of a store.")],
-    season: Annotated[int | None, typer.Option(help="Season that is looked at closely (default: the last).")] = None,
+    season: Annotated[int | None, typer.Option(help="Season to show in detail (default: the last).")] = None,
     sample: Annotated[
         str | None,
-        typer.Option(help="Number (from 0) or id of a sample, or id of its cell (default: the one that shows most)."),
+        typer.Option(
+            help="Sample to show: number (from 0), id, or id of its cell (default: the one with the most content)."
+        ),
     ] = None,
     plot: Annotated[
-        Path | None, typer.Option(help="Draw the sample in all its layers into this file.", metavar="FILE.png")
+        Path | None, typer.Option(help="Draw all layers of the sample into this PNG file.", metavar="FILE.png")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
 ) -> None:
@@ -29,7 +31,7 @@ def inspect(
     from h2crop_data.report.summary import find_sample, sample_facts, season_of, summarize
 
     if plot is not None and plot.suffix.lower() != ".png":
-        raise UsageError(f"--plot {plot} does not end in .png; pictures are written as PNG")
+        raise UsageError(f"--plot {plot}: expected a name that ends in .png")
     chosen = season_of(store, season)
     samples = read_index(store, f"samples-{chosen}")
     facts = sample_facts(samples, find_sample(samples, sample))
@@ -63,7 +65,7 @@ def show_summary(summary: dict[str, Any]) -> None:
     show_training(summary["training"], season["wavelength_nm"])
     show_sample(summary["sample"], season["samples"])
     if "picture" in summary:
-        say(f"picture of it in {summary['picture']}")
+        say(f"its picture: {summary['picture']}")
 
 
 def show_table(title: str, columns: list[str], rows: list[list[str]]) -> None:
@@ -170,8 +172,8 @@ def show_sample(facts: dict[str, Any], samples: int) -> None:
         "labelled at tier 4": (facts.get("class_share") or [None])[-1],
         "clear Sentinel-2 pixels": mean(facts.get("s2_clear_share")),
         "EnMAP flagged": facts.get("enmap_flagged_share"),
-        "EnMAP cloud by our own mask": facts.get("enmap_own_cloud_share"),
-        "shadow by it": facts.get("enmap_own_shadow_share"),
+        "EnMAP cloud by enmap_mask": facts.get("enmap_own_cloud_share"),
+        "shadow by enmap_mask": facts.get("enmap_own_shadow_share"),
         "EnMAP fill": facts.get("enmap_fill_share"),
     }
     say("  " + ", ".join(f"{name} {share:.1%}" for name, share in shares.items() if share is not None))

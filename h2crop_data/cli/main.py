@@ -36,7 +36,7 @@ from h2crop_data.redaction import without_secrets
 
 app = typer.Typer(
     name="h2crop",
-    help="From public satellite archives and declared parcels to training cubes for crop mapping.",
+    help="Build training cubes for crop mapping from public satellite archives and declared parcels.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -95,7 +95,7 @@ def main() -> None:
         )
         sys.exit(Exit.WRONG_USE)
     except KeyboardInterrupt:
-        console.print("stopped; what is finished is kept, the same command goes on from there")
+        console.print("stopped; finished work is kept, rerun the same command to continue")
         sys.exit(Exit.FAILED)
 
 

@@ -23,9 +23,12 @@ def migrate(
         print_json(asdict(report))
         return
     if not report.release:
-        say(f"{report.store}: {report.mended} block(s) summed up anew; there is no release yet, run the build again")
+        say(
+            f"{report.store}: statistics of {report.mended} block(s) recomputed; there is no release yet, rerun the "
+            "build"
+        )
         return
     say(
-        f"{report.store}: format {report.before} -> {report.after}, release {report.release}; "
-        f"{report.mended} block(s) summed up anew"
+        f"{report.store}: format {report.before} -> {report.after}, release {report.release}; statistics of "
+        f"{report.mended} block(s) recomputed"
     )

@@ -40,7 +40,9 @@ WorkersOption = Annotated[
     typer.Option(
         "--workers",
         min=1,
-        help="Say hours for so many workers, a core each; may be repeated (default: 1, and all).",
+        help=(
+            "Estimate hours for this number of workers, one core each; may be repeated (default: 1, and one per core)."
+        ),
     ),
 ]
 RequestOption = Annotated[
@@ -48,7 +50,7 @@ RequestOption = Annotated[
     typer.Option(
         "--request-seconds",
         min=0,
-        help=f"Until an archive answers (default: H2CROP_REQUEST_SECONDS, else {REQUEST_SECONDS:g}).",
+        help=f"Seconds until an archive answers a request (default: H2CROP_REQUEST_SECONDS, else {REQUEST_SECONDS:g}).",
     ),
 ]
 SpeedOption = Annotated[
@@ -56,15 +58,21 @@ SpeedOption = Annotated[
     typer.Option(
         "--mb-per-second",
         min=0.001,
-        help=f"From archives to all workers (default: H2CROP_MB_PER_SECOND, else {ARCHIVE_BYTES_A_SECOND / 1e6:g}).",
+        help=(
+            "Megabytes a second from archives to all workers together (default: H2CROP_MB_PER_SECOND, else "
+            f"{ARCHIVE_BYTES_A_SECOND / 1e6:g})."
+        ),
     ),
 ]
 PriceHourOption = Annotated[
-    float | None, typer.Option("--price-hour", min=0, help="Of one worker (default: H2CROP_PRICE_HOUR, else none).")
+    float | None,
+    typer.Option("--price-hour", min=0, help="Price of an hour of one worker (default: H2CROP_PRICE_HOUR, else none)."),
 ]
 PriceOption = Annotated[
     float | None,
-    typer.Option("--price-gb", min=0, help="Of a gigabyte from an archive (default: H2CROP_PRICE_GB, else none)."),
+    typer.Option(
+        "--price-gb", min=0, help="Price of a gigabyte from an archive (default: H2CROP_PRICE_GB, else none)."
+    ),
 ]
 
 
@@ -72,13 +80,16 @@ PriceOption = Annotated[
 def make(
     recipe: Annotated[str, typer.Argument(help="Recipe file, or the name of a shipped one.")],
     out: Annotated[Path | None, typer.Option("--out", help="Folder of the plan.")] = None,
-    season: Annotated[list[int] | None, typer.Option(help="Other seasons than the recipe's; may be repeated.")] = None,
+    season: Annotated[
+        list[int] | None, typer.Option(help="Season to plan instead of the recipe's; may be repeated.")
+    ] = None,
     extend: Annotated[
-        str | None, typer.Option(help="A store: plan only what it does not have, and report what has changed since.")
+        str | None,
+        typer.Option(help="Existing store: plan only what it lacks, and report what has changed since it was built."),
     ] = None,
     changed: Annotated[
         Literal["report", "rebuild"],
-        typer.Option(help="With --extend: list blocks with other inputs today, or plan their samples anew."),
+        typer.Option(help="With --extend: list blocks whose inputs have changed, or plan to rebuild their samples."),
     ] = "report",
     workers: WorkersOption = None,
     request_seconds: RequestOption = None,
@@ -97,9 +108,9 @@ def make(
     if season:
         chosen = chosen.for_seasons(season)
     if out is None and extend is None:
-        raise UsageError("give --out PLAN, or --extend STORE to look at what would be added")
+        raise UsageError("give --out PLAN to write a plan, or --extend STORE to show what would be added")
     if changed == "rebuild" and extend is None:
-        raise UsageError("--changed goes with --extend STORE")
+        raise UsageError("--changed requires --extend STORE")
     notes: list[str] = []
     plans = []
     with progress_line(quiet=as_json) as progress:
@@ -112,7 +123,7 @@ def make(
                 lines += explain_changes(chosen, found.changed, extend, changed)
                 if found.not_compared:
                     lines.append(
-                        f"{found.not_compared} block(s) not compared: retracted, or on ground the recipe leaves out"
+                        f"{found.not_compared} block(s) not compared: retracted, or on ground outside the recipe"
                     )
                 notes += [f"season {found.season}: {line}" for line in lines]
     if out:
@@ -192,7 +203,7 @@ def show_plans(plans: list[SeasonPlan], as_json: bool, notes: list[str], reckoni
             say(f"  left out {count} scene(s): {reason}")
         if summary.months_without_scenes:
             months = ", ".join(map(str, summary.months_without_scenes))
-            say(f"  no Sentinel-2 scene in month {months}: these months stay empty")
+            say(f"  no Sentinel-2 scene in month {months}; these months stay empty")
         for problem in summary.split_problems:
             say(f"  split: {problem}")
         for line in explain_sources(summary.sources):
@@ -206,7 +217,9 @@ def rows_of_build(summary: Estimate) -> list[list[str]]:
     asked = f", {megabytes(summary.remote_bytes)} of them in {summary.requests:,} requests" if summary.requests else ""
     bound = Folders.read().work_bytes
     beyond = (
-        f" (beyond its bound of {megabytes(bound)}: blocks use these results)" if summary.work_bytes > bound else ""
+        f" (above its limit of {megabytes(bound)}, because blocks need these results)"
+        if summary.work_bytes > bound
+        else ""
     )
     rows = [
         ["to read in all", f"about {megabytes(summary.bytes_to_read)}{asked}"],

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from h2crop_data.catalog.provider import Provider
     from h2crop_data.catalog.provider_check import CheckedStep
 
-app = typer.Typer(help="List the providers of scenes, and check whether they can be used from here.")
+app = typer.Typer(help="List the providers of scenes, and check whether this machine can use them.")
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print the report as JSON.")]
 
@@ -36,7 +36,7 @@ def providers(context: typer.Context, as_json: AsJson = False) -> None:
 
 @app.command("check")
 def check_providers(
-    name: Annotated[str | None, typer.Argument(help="Name of a provider; all by default.")] = None,
+    name: Annotated[str | None, typer.Argument(help="Name of a provider (default: all).")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Try search, account and one small read of each collection. Exit code 1 where something fails, and what to do."""
@@ -44,7 +44,7 @@ def check_providers(
 
     known = known_providers()
     if name is not None and name not in known:
-        raise UsageError(f"no provider {name}; known: {', '.join(known)}")
+        raise UsageError(f"unknown provider {name}; known: {', '.join(known)}")
     chosen = [known[name]] if name else list(known.values())
     checked: dict[str, list[CheckedStep]] = {}
     for provider in chosen:

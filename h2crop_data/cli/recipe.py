@@ -9,7 +9,7 @@ import typer
 from h2crop_data.cli.console import print_json, say
 from h2crop_data.recipe.model import Recipe, load_recipe
 
-app = typer.Typer(help="Look at recipes.", no_args_is_help=True)
+app = typer.Typer(help="Check and show recipes.", no_args_is_help=True)
 
 
 @app.command()

@@ -17,19 +17,20 @@ if TYPE_CHECKING:
 
 def refresh(
     recipe: Annotated[str, typer.Argument(help="Recipe file, or the name of a shipped one.")],
-    out: Annotated[str, typer.Option("--out", help="Folder or s3:// URL of the store; made where there is none.")],
+    out: Annotated[str, typer.Option("--out", help="Folder or s3:// URL of the store; created if it does not exist.")],
     changed: Annotated[
         Literal["report", "rebuild"],
-        typer.Option(help="Blocks with other inputs today: list them, or build their samples anew."),
+        typer.Option(help="What to do with blocks whose inputs have changed: list them, or rebuild their samples."),
     ] = "report",
     workers: Annotated[
-        int | None, typer.Option(min=1, help="Blocks at a time (default: H2CROP_WORKERS, else one a core).")
+        int | None,
+        typer.Option(min=1, help="Blocks built at the same time (default: H2CROP_WORKERS, else one per core)."),
     ] = None,
-    processes: Annotated[bool, typer.Option("--processes", help="Workers are processes instead of threads.")] = False,
+    processes: Annotated[bool, typer.Option("--processes", help="Use worker processes instead of threads.")] = False,
     dask: Annotated[
         str | None,
         typer.Option(
-            "--dask", help="Address of a Dask scheduler (tcp://host:port): its workers build (default: H2CROP_DASK)."
+            "--dask", help="Address of a Dask scheduler (tcp://host:port) whose workers build (default: H2CROP_DASK)."
         ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
@@ -65,7 +66,7 @@ def refresh(
 def show_refresh(report: RefreshReport) -> None:
     """What is new, what changed and what waits."""
     if report.nothing_new:
-        release = f"release {report.release} is as it was" if report.release else "there is no release yet"
+        release = f"release {report.release} is unchanged" if report.release else "there is no release yet"
         say(f"{report.store}: nothing new; {release}")
     else:
         seasons = sorted({*report.new_samples, *report.rebuilt})

@@ -17,12 +17,14 @@ def relabel(
     store: Annotated[str, typer.Argument(help="Folder or s3:// URL of the store.")],
     out: Annotated[str, typer.Option("--out", help="Folder or s3:// URL of the new store.")],
     recipe: Annotated[
-        str | None, typer.Option(help="Read the parcels anew, as this recipe says; else those pinned are coded anew.")
+        str | None,
+        typer.Option(help="Recipe to read the parcels by (default: classify the parcels of the plan again)."),
     ] = None,
     table: Annotated[
-        list[str] | None, typer.Option(help="COUNTRY=FILE: a corrected crop table (CSV: code, hcat3); may be repeated.")
+        list[str] | None,
+        typer.Option(help="COUNTRY=FILE: corrected crop table (CSV with columns code, hcat3); may be repeated."),
     ] = None,
-    workers: Annotated[int, typer.Option(min=1, help="Blocks at a time.")] = 2,
+    workers: Annotated[int, typer.Option(min=1, help="Blocks relabelled at the same time.")] = 2,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
     """Make a new store whose labels come from today's taxonomy, crop tables and parcels; images are not redone."""
@@ -32,7 +34,7 @@ def relabel(
     for entry in table or []:
         country, _, file = entry.partition("=")
         if not file or not Path(file).is_file():
-            raise UsageError(f"--table {entry}: give COUNTRY=FILE (fr=corrected.csv) with a file that is there")
+            raise UsageError(f"--table {entry}: expected COUNTRY=FILE with an existing file, such as fr=corrected.csv")
         tables[country] = Path(file)
     chosen = load_recipe(recipe) if recipe else None
     with progress_line(quiet=as_json) as progress:
@@ -41,6 +43,6 @@ def relabel(
         print_json(asdict(report))
         return
     say(
-        f"{report.store}: release {report.release}, {report.samples} samples; labels of {report.redone} block(s) made "
-        f"anew ({megabytes(report.bytes)}), {report.shared} shared whole, {report.already_done} done before"
+        f"{report.store}: release {report.release}, {report.samples} samples; labels of {report.redone} block(s) "
+        f"written ({megabytes(report.bytes)}), {report.shared} shared unchanged, {report.already_done} already done"
     )

@@ -14,35 +14,40 @@ from h2crop_data.errors import UsageError
 
 def retract(
     store: Annotated[str, typer.Argument(help="Folder or s3:// URL of the store.")],
-    reason: Annotated[str, typer.Option(help="Why; stored permanently in the index.")],
-    block: Annotated[list[str] | None, typer.Option(help="SEASON:BLOCK, such as 2022:17; may be repeated.")] = None,
-    scene: Annotated[
-        list[str] | None, typer.Option(help="Id of a scene: every block made from it; may be repeated.")
+    reason: Annotated[str, typer.Option(help="Reason; stored permanently in the index.")],
+    block: Annotated[
+        list[str] | None, typer.Option(help="Block to retract, SEASON:BLOCK, such as 2022:17; may be repeated.")
     ] = None,
-    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON (with --yes).")] = False,
+    scene: Annotated[
+        list[str] | None, typer.Option(help="Id of a scene: retract every block made from it; may be repeated.")
+    ] = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask for confirmation.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON (requires --yes).")] = False,
 ) -> None:
     """Keep blocks or scenes out of the next release, and make it. Older releases keep them."""
     from h2crop_data.maintenance.retract import find_retraction, retract_from_store
 
     blocks = parse_blocks(block or [])
     if not blocks and not scene:
-        raise UsageError("say what to retract: --block SEASON:BLOCK or --scene ID")
+        raise UsageError("nothing to retract: give --block SEASON:BLOCK or --scene ID")
     found = find_retraction(store, blocks, scene or [])
     numbers = "; ".join(f"{season}: {', '.join(map(str, of_season))}" for season, of_season in found.blocks.items())
     say(f"{found.samples} sample(s) in block(s) {numbers} will not be in the next release of {store}")
     for season, never in found.never_built.items():
         say(
-            f"not built, and never will be: block(s) {', '.join(map(str, never))} of {season}; `h2crop refresh` may "
-            "plan their samples again"
+            f"block(s) {', '.join(map(str, never))} of {season} are not built and will not be built; `h2crop "
+            "refresh` may plan their samples again"
         )
     if not yes and (as_json or not sys.stdin.isatty() or not typer.confirm("retract them?", err=True)):
-        raise UsageError("nothing was retracted; add --yes to retract without being asked")
+        raise UsageError("nothing was retracted; add --yes to retract without confirmation")
     found, release = retract_from_store(store, blocks, scene or [], reason)
     if as_json:
         print_json({**asdict(found), "release": release})
         return
-    say(f"{store}: {f'release {release}' if release else 'the first release, to be built,'} is without them")
+    say(
+        f"{store}: {f'release {release} does' if release else 'the first release, not built yet, will'} not contain "
+        "them"
+    )
 
 
 def parse_blocks(entries: list[str]) -> dict[int, list[int]]:
@@ -51,14 +56,14 @@ def parse_blocks(entries: list[str]) -> dict[int, list[int]]:
     for entry in entries:
         season, _, block = entry.partition(":")
         if not (season.isdecimal() and block.isdecimal()):
-            raise UsageError(f"--block {entry}: give SEASON:BLOCK, such as 2022:17")
+            raise UsageError(f"--block {entry}: expected SEASON:BLOCK, such as 2022:17")
         blocks.setdefault(int(season), []).append(int(block))
     return blocks
 
 
 def prune(
     store: Annotated[str, typer.Argument(help="Folder or s3:// URL of the store.")],
-    keep: Annotated[list[int] | None, typer.Option(help="An older release to keep; may be repeated.")] = None,
+    keep: Annotated[list[int] | None, typer.Option(help="Older release to keep; may be repeated.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
     """Delete every release but the newest and those to keep, with the shards that only they needed."""

@@ -22,10 +22,12 @@ def show_schema(wanted: bool) -> None:
 
 
 def simulate(
-    folder: Annotated[Path, typer.Argument(help="Folder of the region; one that was begun is gone on with.")],
-    settings: Annotated[Path | None, typer.Option(help="YAML file of settings; arguments go before it.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Another seed, another region (default 0).")] = None,
-    season: Annotated[list[int] | None, typer.Option(help="Calendar year; may be repeated (default 2022).")] = None,
+    folder: Annotated[Path, typer.Argument(help="Folder of the region; an unfinished region is continued.")],
+    settings: Annotated[Path | None, typer.Option(help="YAML file of settings; options override it.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of the region (default 0).")] = None,
+    season: Annotated[
+        list[int] | None, typer.Option(help="Calendar year to simulate; may be repeated (default 2022).")
+    ] = None,
     cells: Annotated[int | None, typer.Option(help="Number of cells (default 16).")] = None,
     dates: Annotated[int | None, typer.Option(help="Sentinel-2 dates in each month (default 3).")] = None,
     scenes: Annotated[int | None, typer.Option(help="EnMAP passes a season (default 2).")] = None,
@@ -42,19 +44,24 @@ def simulate(
         bool | None,
         typer.Option(
             "--natural/--plain",
-            help="As hard to mask as real images (default), or plain skies and ground (default of settings files).",
+            help=(
+                "Clouds and ground as hard to mask as in real images (default), or plain ones (default of settings "
+                "files)."
+            ),
         ),
     ] = None,
     date_shifts: Annotated[
         bool | None,
         typer.Option(
             "--date-shifts/--no-date-shifts",
-            help="Sentinel-2's dates lie some metres off one another, as real ones (default with --natural).",
+            help="Shift Sentinel-2 dates by some metres, as in real images (default with --natural).",
         ),
     ] = None,
-    workers: Annotated[int | None, typer.Option(min=1, help="Scenes at a time (default: one a core).")] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Scenes simulated at the same time (default: one per core).")
+    ] = None,
     schema: Annotated[
-        bool, typer.Option("--schema", callback=show_schema, is_eager=True, help="Print every setting, and stop.")
+        bool, typer.Option("--schema", callback=show_schema, is_eager=True, help="Print all settings and exit.")
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
@@ -127,5 +134,5 @@ def metres(text: str) -> list[float]:
     try:
         east, north = (float(part) for part in text.split(","))
     except ValueError as error:
-        raise UsageError(f"--shift {text!r}: two numbers in metres, `7.5,-3`") from error
+        raise UsageError(f"--shift {text!r}: expected two numbers in metres, such as `7.5,-3`") from error
     return [east, north]

@@ -36,16 +36,18 @@ SILENCE, IDLENESS = 15.0, 60.0
 def status(
     store: Annotated[str, typer.Argument(help="Folder or s3:// URL of the store.")],
     watch: Annotated[
-        float | None, typer.Option(min=0.1, help="Look again every so many seconds, until no builder is at work.")
+        float | None, typer.Option(min=0.1, help="Repeat every N seconds, until no builder is working.")
     ] = None,
     stuck_after: Annotated[
-        float, typer.Option(min=0, help="Minutes without progress after which a build counts as stuck.")
+        float, typer.Option(min=0, help="Minutes without progress after which a build is reported as stuck.")
     ] = 30.0,
     last_run: Annotated[
         bool,
-        typer.Option("--last-run", help="Exit with 13 or 12 also where a finished store's last run failed or died."),
+        typer.Option("--last-run", help="Exit with 13 or 12 also if the last run of a finished store failed or died."),
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the state as JSON; with --watch a line each.")] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print the state as JSON; with --watch one line each time.")
+    ] = False,
 ) -> None:
     """Show how a build is doing; needs no more than to read the store.
 
@@ -138,7 +140,7 @@ def show_run(state: BuildState, run: RunStatus) -> None:
         if state.idle_seconds is not None and state.idle_seconds > IDLENESS:
             say(f"  last progress {duration(state.idle_seconds)} ago")
             for one in run.at_work[:LINES_SHOWN]:
-                say(f"  given to workers at {one.since:%H:%M:%S} UTC: {one.what}")
+                say(f"  assigned to workers at {one.since:%H:%M:%S} UTC: {one.what}")
     elif state.state == "dead":
         say(f"  last sign of life {run.written:%Y-%m-%d %H:%M:%S} UTC")
 

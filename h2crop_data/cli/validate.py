@@ -21,14 +21,18 @@ SHOWN = 5
 def validate(
     store: Annotated[str, typer.Argument(help="Folder or s3:// URL of a store.")],
     quick: Annotated[
-        bool, typer.Option("--quick", help="Read everything but the pixels: minutes instead of hours.")
+        bool, typer.Option("--quick", help="Check everything except the pixels: minutes instead of hours.")
     ] = False,
     partial: Annotated[
-        bool, typer.Option("--partial", help="Blocks may be missing by intention, as in a partial download.")
+        bool, typer.Option("--partial", help="Blocks may be missing intentionally, as in a partial download.")
     ] = False,
-    workers: Annotated[int | None, typer.Option(min=1, help="Blocks at a time (default: one a core).")] = None,
-    everything: Annotated[bool, typer.Option("--all", help="Show every finding, not the first of each check.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print what was checked and found as JSON.")] = False,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Blocks checked at the same time (default: one per core).")
+    ] = None,
+    everything: Annotated[
+        bool, typer.Option("--all", help="Show every finding, instead of the first ones of each check.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print checks and findings as JSON.")] = False,
 ) -> None:
     """Check a store: files, checksums, metadata, index, places, splits, provenance, and every pixel.
 
@@ -92,7 +96,7 @@ def show_check(severity: str, check: str, findings: list[Finding], shown: int | 
         if after is None or after.remedy != finding.remedy:
             say(f"    -> {finding.remedy}")
     if len(findings) > len(listed):
-        say(f"  and {len(findings) - len(listed)} more: --all shows them")
+        say(f"  and {len(findings) - len(listed)} more; --all shows them")
 
 
 def summary(result: Validation) -> str:
@@ -101,9 +105,9 @@ def summary(result: Validation) -> str:
     looked = [f"{checked.get('files', 0)} files", megabytes(checked.get("bytes", 0))]
     looked += [f"{checked[name]} {name}" for name in ("blocks", "samples", "shards", "chunks") if checked.get(name)]
     if checked.get("not_here"):
-        looked.append(f"{checked['not_here']} files not here")
+        looked.append(f"{checked['not_here']} files missing here")
     if checked.get("builder_files"):
-        looked.append(f"{checked['builder_files']} files of the builder not looked at")
+        looked.append(f"{checked['builder_files']} files of the builder not checked")
     return (
         f"{result.store}, release {result.release}, {result.mode}: {result.errors} error(s), "
         f"{result.warnings} warning(s) in {', '.join(looked)}"

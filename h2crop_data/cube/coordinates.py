@@ -53,7 +53,7 @@ def values_of(
         return finished.valid[rows]
     if coordinate.lengths:
         if coordinate.name not in finished.by_block:
-            raise ValueError(f"season {finished.season} has no values of the coordinate {coordinate.name}")
+            raise ValueError(f"season {finished.season} has no values for the coordinate {coordinate.name}")
         blocks = finished.samples["slot"].to_numpy()[rows] // layout.capacity
         of_rows: NDArray[Any] = finished.by_block[coordinate.name][blocks]
         return of_rows

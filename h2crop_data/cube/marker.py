@@ -52,5 +52,5 @@ def parsed_marker(document: dict[str, Any]) -> Marker:
         known["coordinates"] = dict(zip(("wavelength", "fwhm"), spectrum, strict=True)) if spectrum else {}
     missing = sorted(REQUIRED - known.keys())
     if missing:
-        raise ValueError(f"it has no {', '.join(missing)}")
+        raise ValueError(f"it lacks {', '.join(missing)}")
     return cast(Marker, known)

@@ -42,7 +42,7 @@ def read_file(store: str | Path, name: str) -> bytes:
     try:
         return read_bytes(store, name)
     except StoreError as error:
-        raise StoreError(f"{error}; is {store} a finished store?") from error
+        raise StoreError(f"{error}; check that {store} is a finished store") from error
 
 
 def read_bytes(store: str | Path, name: str) -> bytes:
@@ -72,8 +72,8 @@ def load_root(store: str | Path, release: int | None = None) -> Root:
         return root_document(store, f"index/r{release}/{ROOT_COPY}")
     except StoreError as error:
         raise StoreError(
-            f"{store} has no release {release} to read: it was pruned, never made, or made by format 1.0; "
-            f"the current one is {newest}"
+            f"{store} has no release {release}: it was pruned, never existed, or was made by format 1.0; the "
+            f"current release is {newest}"
         ) from error
 
 
@@ -123,8 +123,8 @@ class ReleaseStore(WrapperStore[Store]):
             return found
         if array in self.coordinates:
             raise StoreError(
-                f"{self.location}/{key} is lost, and would read as if nothing were there; copy it again from where the "
-                f"store comes from (`h2crop validate {self.location}` names everything that is lost)"
+                f"{self.location}/{key} is missing and would be read as empty; copy it again from the origin of the "
+                f"store (`h2crop validate {self.location}` lists everything that is missing)"
             )
         if not self.missing_is_fill:
             raise StoreError(f"{self.location}/{key} is missing; download or build this block again")
@@ -204,8 +204,8 @@ def open_season(store: str | Path, season: int, *, scaled: bool = False, release
         slots = read_table(store, attributes, f"samples-{season}")["slot"].to_numpy()
     if len(slots) != samples:
         raise StoreError(
-            f"{store}: the index of {season} has {len(slots)} samples where the root says {samples}; one of them is "
-            f"damaged, `h2crop validate {store}` says which"
+            f"{store}: expected {samples} samples in the index of {season}, as the root states, got {len(slots)}; "
+            f"one of the two is damaged, run `h2crop validate {store}`"
         )
     variables: dict[str, xr.Variable] = {}
     coordinates: dict[str, xr.Variable] = {}
@@ -228,8 +228,8 @@ def open_season(store: str | Path, season: int, *, scaled: bool = False, release
             values = np.ones(len(slots), bool)
         elif dims == ("sample",) and (empty := np.count_nonzero(values == array["fill_value"])):
             raise StoreError(
-                f"{store}/{season}/{name} is empty for {empty} of {samples} samples, as in a copy that was made while "
-                "the store grew; copy it again from where the store comes from"
+                f"{store}/{season}/{name} is empty for {empty} of {samples} samples, as in a copy that was made "
+                "while the store grew; copy it again from the origin of the store"
             )
         coordinates[name] = xr.Variable(dims, values, attrs)
     return xr.Dataset(variables, coordinates, {"release": attributes["release"], "season": season})
@@ -251,7 +251,7 @@ def read_coordinate(store: str | Path, group: Any, name: str) -> NDArray[Any]:
         values: NDArray[Any] = group[name][:]
     except (RuntimeError, ValueError) as error:
         raise StoreError(
-            f"{store}/{group.path}/{name} is damaged ({error}); copy it again from where the store comes from"
+            f"{store}/{group.path}/{name} is damaged ({error}); copy it again from the origin of the store"
         ) from error
     return values
 
@@ -280,9 +280,7 @@ def read_columns(store: str | Path, attributes: RootAttributes, name: str, colum
         with pq.ParquetFile(source) as file:
             return file.read([column for column in columns if column in file.schema_arrow.names])
     except (OSError, pa.ArrowException) as error:
-        raise StoreError(
-            f"cannot read {store}/{path}: {error}; copy it again from where the store comes from"
-        ) from error
+        raise StoreError(f"cannot read {store}/{path}: {error}; copy it again from the origin of the store") from error
 
 
 def read_index_json(store: str | Path, name: str, release: int | None = None) -> Any:
@@ -296,7 +294,7 @@ def nothing_selected(
     """The error to raise where a split (None: any) has no sample in some seasons: what was asked, and what there is."""
     present = [int(season) for season in attributes["seasons"]]
     if not seasons:
-        return StoreError(f"no season of {store} is selected; it has {', '.join(map(str, present))}")
+        return StoreError(f"no season of {store} is selected; available seasons: {', '.join(map(str, present))}")
     counts = {
         season: read_columns(store, attributes, f"samples-{season}", ["split"]).to_pandas()["split"].value_counts()
         for season in present

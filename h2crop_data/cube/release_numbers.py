@@ -33,7 +33,7 @@ def current_attributes(storage: Storage) -> RootAttributes | None:
         attributes["format_version"], attributes["release"]
     except (KeyError, TypeError) as error:
         raise StoreError(
-            f"{storage.where(ROOT)} is not the root of an h2crop store ({error}); put back the newest "
+            f"{storage.where(ROOT)} is not the root of an h2crop store ({error}); restore the newest "
             f"index/r<N>/{ROOT_COPY}, or choose another place"
         ) from error
     return attributes
@@ -101,7 +101,7 @@ def refuse_lost_root(storage: Storage) -> None:
     copy = f"index/r{max(copies)}/{ROOT_COPY}"
     command = "aws s3 cp" if storage.location.startswith("s3://") else "cp"
     raise StoreError(
-        f"{storage.location} lost its root {ROOT}; without it a new release would get the number of an old one. "
-        f"{copy} is a copy of the newest root: put it back with "
-        f"`{command} {storage.where(copy)} {storage.where(ROOT)}`, then run again"
+        f"{storage.location} has lost its root {ROOT}; without it a new release would get the number of an old one. "
+        f"{copy} is a copy of the newest root: restore it with `{command} {storage.where(copy)} "
+        f"{storage.where(ROOT)}`, then rerun"
     )

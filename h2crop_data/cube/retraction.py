@@ -93,9 +93,9 @@ def complete_retractions(files: Storage) -> Retractions:
         f'`h2crop retract {files.location} {" ".join(given)} --reason "{reason}"`' for reason, given in options.items()
     ]
     raise StoreError(
-        f"the newest release of {files.location} keeps out {named}{more}, but {files.where(RETRACTED)} does not: that "
-        "file was lost or is an older one, and the next release would bring them back. Restore it from a backup, or "
-        f"retract them again: {', then '.join(commands)}"
+        f"the newest release of {files.location} excludes {named}{more}, but {files.where(RETRACTED)} does not: "
+        "that file is missing or outdated, and the next release would contain them again. Restore it from a "
+        f"backup, or retract them again: {', then '.join(commands)}"
     )
 
 
@@ -136,7 +136,7 @@ def index_rows(files: Storage, attributes: RootAttributes, name: str, columns: l
         table = file.read(columns)
     except (pa.ArrowException, OSError) as error:
         raise StoreError(
-            f"{files.where(path)} is damaged ({error}), so nothing says whether a retraction was lost; restore it from "
-            "a backup, or delete it if nothing was ever retracted"
+            f"{files.where(path)} is damaged ({error}), so a retraction may be lost; restore it from a backup, or "
+            "delete it if nothing was ever retracted"
         ) from error
     return list(zip(*(table[column].to_pylist() for column in columns), strict=True))

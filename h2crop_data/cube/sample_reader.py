@@ -79,8 +79,8 @@ class ZarrReader:
             raise
         except (OSError, RuntimeError, ValueError) as error:
             raise StoreError(
-                f"cannot read sample {slot} of {self.location}/{array.path}: {error}; is it damaged? "
-                "Copy it again from where the store comes from"
+                f"cannot read sample {slot} of {self.location}/{array.path}: {error}; if the file is damaged, copy "
+                "it again from the origin of the store"
             ) from error
 
 

@@ -20,7 +20,7 @@ from h2crop_data.errors import FormatVersionError
 
 FORMAT_VERSION = "1.2"
 #: What to do about a store of a later one.
-NEWER_FORMAT = "a newer h2crop wrote it; install that version or a later one, nothing was changed"
+NEWER_FORMAT = "a newer h2crop wrote it; install that version or a later one (nothing was changed)"
 
 #: The copy of a release's root document, below its index folder.
 ROOT_COPY = "root.json"
@@ -102,15 +102,16 @@ class ValueRules:
         for what, bounds in (("possible", self.possible), ("plausible", self.plausible)):
             low, high = bounds or (0, 0)
             if not low <= high:
-                raise ValueError(f"{what} numbers from {low} to {high}: the lowest comes first")
+                raise ValueError(f"invalid range of {what}, {low} to {high}: expected the lower bound first")
             if isinf(low) or isinf(high):
                 raise ValueError(
-                    f"{what} numbers from {low} to {high}: bounds must be finite, as a store's root has them"
+                    f"invalid range of {what}, {low} to {high}: expected finite bounds, because the root of a store "
+                    "contains them"
                 )
         if self.numbers == ():
-            raise ValueError("numbers must name at least one number, or be None")
+            raise ValueError("numbers: expected at least one number, or None")
         if self.fill not in ("anywhere", "nowhere", "whole pixels"):
-            raise ValueError(f"fill {self.fill!r} is unknown; it can be anywhere, nowhere or in whole pixels")
+            raise ValueError(f"unknown fill {self.fill!r}; expected anywhere, nowhere or whole pixels")
 
 
 @dataclass(frozen=True)
@@ -141,16 +142,18 @@ class ArraySpec:
         """Refuse statistics that cannot be counted of it, and rules it cannot follow. Raises ValueError."""
         kind = None if self.statistics is None else self.statistics.kind
         if kind == "values" and (self.dtype.kind not in "iu" or self.dtype.itemsize > 2):
-            raise ValueError(f"{self.name}: statistics of values need integers of at most 16 bits, not {self.dtype}")
+            raise ValueError(
+                f"{self.name}: expected integers of at most 16 bits for statistics of values, got {self.dtype}"
+            )
         if kind in ("counts", "classes") and self.dtype != np.uint8:
-            raise ValueError(f"{self.name}: {kind} are counted of uint8, not {self.dtype}")
+            raise ValueError(f"{self.name}: expected uint8 to count {kind}, got {self.dtype}")
         rules = self.rules or ValueRules()
         if rules.flags is not None and (
             self.dtype.kind not in "iu" or not 0 <= rules.flags <= np.iinfo(self.dtype).max
         ):
             raise ValueError(f"{self.name}: {self.dtype} cannot hold the bit flags {rules.flags}")
         if rules.fill == "whole pixels" and len(self.sample_shape) < 3:
-            raise ValueError(f"{self.name}: fill in whole pixels needs an axis of bands, it has {self.dims}")
+            raise ValueError(f"{self.name}: expected an axis of bands for fill in whole pixels, got {self.dims}")
 
     @property
     def is_reflectance(self) -> bool:
@@ -411,7 +414,7 @@ def check_format_version(attributes: Mapping[str, Any], store: object) -> None:
     remedy = (
         NEWER_FORMAT
         if is_newer_format(version)
-        else f"bring it to this version with `h2crop migrate {store}`, or use a version of h2crop that fits"
+        else f"migrate it with `h2crop migrate {store}`, or use a matching version of h2crop"
     )
     raise FormatVersionError(f"{store} has format {version}, this h2crop reads {own}.x: {remedy}")
 

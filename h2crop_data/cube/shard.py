@@ -60,8 +60,8 @@ def encode_shard(
     n = len(samples)
     if n > capacity or samples.shape[1:] != spec.sample_shape or samples.dtype != spec.dtype:
         raise ValueError(
-            f"{spec.name}: got {samples.dtype} {samples.shape}, a shard takes {spec.dtype} "
-            f"(n <= {capacity}, {', '.join(map(str, spec.sample_shape))})"
+            f"{spec.name}: expected {spec.dtype} (n <= {capacity}, {', '.join(map(str, spec.sample_shape))}), got "
+            f"{samples.dtype} {samples.shape}"
         )
     chunks = np.ascontiguousarray(samples).reshape(n * spec.chunks_per_sample, *spec.chunk[1:])
     encoded = map_(lambda chunk: encode_chunk(chunk, spec.fill, codec), chunks)
@@ -96,9 +96,11 @@ def decode_chunk(chunk: memoryview, out: NDArray[Any]) -> None:
     # Blosc trusts its header: a damaged one makes it read past the end, or undo a shuffle that never was.
     _, _, flags, itemsize, decoded, _, encoded = BLOSC_HEADER.unpack_from(chunk)
     if decoded != out.nbytes or encoded != len(chunk):
-        raise ValueError(f"its header tells {decoded} bytes in {encoded}, expected {out.nbytes} in {len(chunk)}")
+        raise ValueError(
+            f"expected {out.nbytes} bytes encoded in {len(chunk)}, its header states {decoded} in {encoded}"
+        )
     if itemsize != out.itemsize or flags & SHUFFLE_FLAGS != BITSHUFFLED:
-        raise ValueError(f"its header tells another shuffle than that of elements of {out.itemsize} bytes")
+        raise ValueError(f"its header states a shuffle for elements of another size than {out.itemsize} bytes")
     blosc.decompress(chunk, out)
 
 
@@ -248,7 +250,7 @@ class ShardReader:
         try:
             data = memoryview(self.storage.read_range(self.shard(block), begin, end - begin))
         except MissingFileError as error:
-            raise StoreError(f"{error}; was it removed?") from error
+            raise StoreError(f"{error}; it may have been removed") from error
         for i in wanted:
             chunk = data[offsets[i] - begin : offsets[i] - begin + lengths[i]]
             try:
@@ -300,7 +302,7 @@ def check_request(
         raise IndexError(f"{name}: slot {slot} of {shape[0]}")
     if out.shape[1:] != shape[2:] or out.dtype != dtype or not out.flags.carray:
         raise ValueError(
-            f"{name}: the buffer must be writeable C-contiguous {dtype} (n, {', '.join(map(str, shape[2:]))})"
+            f"{name}: expected a writeable C-contiguous buffer of {dtype} (n, {', '.join(map(str, shape[2:]))})"
         )
     rows = shape[1]
     if first < 0 or first + len(out) > rows or first % step or len(out) % step:
@@ -316,7 +318,7 @@ def parse_index(tail: bytes, length: int, entries: int) -> NDArray[np.void]:
     """The index in the last bytes of a shard file of `length` bytes. Raises ValueError for a damaged one."""
     table = tail[:-4]
     if len(tail) != index_size(entries) or int(google_crc32c.value(table)).to_bytes(4, "little") != tail[-4:]:
-        raise ValueError("the shard's index is damaged or cut short")
+        raise ValueError("the shard's index is damaged or truncated")
     index = np.frombuffer(table, INDEX_ENTRY)
     present = index["offset"] != MISSING
     offsets, lengths = index["offset"][present], index["length"][present]

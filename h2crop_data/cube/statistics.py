@@ -161,7 +161,7 @@ class BlockSums:
             counts |= {name[7:]: array for name, array in arrays.items() if name.startswith("pixels_")}
             return cls(int(arrays["samples"]), values, counts, arrays["parcels"])
         except (RuntimeError, KeyError, OSError) as error:
-            raise ValueError(f"not the sums of a block ({error})") from error
+            raise ValueError(f"invalid sums of a block ({error})") from error
 
 
 def added_up(these: Mapping[str, T], those: Mapping[str, T], add: Callable[[T, T], T]) -> dict[str, T]:

@@ -67,7 +67,7 @@ class StoreBuilder:
         arrays: name -> (n, *sample_shape), as `layout.arrays()` tells; all of them, none more.
         """
         if set(arrays) != set(layout.arrays()):
-            raise ValueError(f"block {block} has arrays {sorted(arrays)}, the store has {sorted(layout.arrays())}")
+            raise ValueError(f"block {block}: expected the arrays {sorted(layout.arrays())}, got {sorted(arrays)}")
         return self.write_arrays(season, block, arrays, layout, pool)
 
     def write_arrays(
@@ -97,12 +97,12 @@ class StoreBuilder:
         try:
             data = self.storage.read(name)
             if hashlib.sha256(data).hexdigest() != record["sha256"]:
-                raise ValueError("its SHA-256 is not the one in the block's marker")
+                raise ValueError("its SHA-256 differs from the one in the block's marker")
             return BlockSums.decode(data)
         except (ValueError, MissingFileError) as error:
             raise StoreError(
-                f"{self.storage.where(name)} is lost or damaged ({error}); make it anew with "
-                f"`h2crop migrate {self.location}`, or in an imported store delete "
+                f"{self.storage.where(name)} is missing or damaged ({error}); recreate it with `h2crop migrate "
+                f"{self.location}`, or in an imported store delete "
                 f"{self.storage.where(block_path(season, block))}.json and import again"
             ) from error
 
@@ -118,17 +118,17 @@ class StoreBuilder:
         except MissingFileError:
             return None
         except StoreError as error:
-            raise StoreError(f"{error}; delete it and run the build again") from error
+            raise StoreError(f"{error}; delete it and rerun the build") from error
         if isinstance(document, dict) and "statistics" in document:
             raise StoreError(
-                f"{self.location} was written by an older h2crop; run `h2crop migrate {self.location}` first, "
-                "which keeps every sample as it is"
+                f"{self.location} was written by an older h2crop; run `h2crop migrate {self.location}` first, which "
+                "does not change samples"
             )
         try:
             return parsed_marker(document)
         except (ValueError, TypeError, AttributeError) as error:
             raise StoreError(
-                f"{self.storage.where(name)} is damaged ({error}); delete it and run the build again"
+                f"{self.storage.where(name)} is damaged ({error}); delete it and rerun the build"
             ) from error
 
     def read_markers(self, season: int, blocks: Sequence[int]) -> Iterator[Marker | None]:
@@ -193,8 +193,8 @@ def check_same_layout(store: str, existing: StoreLayout, wanted: StoreLayout) ->
     ]
     if differing:
         raise PlanError(
-            f"{store} has another layout ({'; '.join(differing)}); build into a new store, or "
-            "set the recipe so that it has the layout of the store"
+            f"{store} has a different layout ({'; '.join(differing)}); build into a new store, or change the recipe "
+            "to the layout of the store"
         )
 
 

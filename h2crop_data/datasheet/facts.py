@@ -107,7 +107,7 @@ def found_in(tables: IndexTables, source: str) -> str:
     for section in recipe_sections(tables, source):
         catalogs = catalogs_of(section)
         for number, (name, collection) in enumerate(catalogs):
-            place = f"a local list of scenes, {code(name)}, which does not say whose they are"
+            place = f"a local list of scenes, {code(name)}, which does not name their provider"
             place = place if is_local(name) else code(name)
             place += f", collection {code(collection)}" if collection else ""
             before = [of for other, of in catalogs[:number] if other == name]

@@ -26,8 +26,8 @@ def place_limits(tables: IndexTables, layout: StoreLayout) -> list[str]:
     if cells_of(samples):
         diagonal = layout.cell_size * math.sqrt(2) / 1000
         limits.append(
-            f"Cells lie wholly in one UTM zone: a strip of at most {diagonal:.1f} km on either side of a zone border "
-            "belongs to no cell."
+            f"Each cell lies in a single UTM zone: a strip of at most {diagonal:.1f} km on either side of a zone "
+            "border belongs to no cell."
         )
     lost = int(samples["x0"].isna().sum()) if "x0" in samples else 0
     if lost:

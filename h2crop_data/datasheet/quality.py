@@ -144,7 +144,8 @@ def kept_out(tables: IndexTables) -> list[str]:
     never = sum(str(reason).startswith(NEVER_BUILT) for reason in rows.get("retracted", []))
     built = len(rows) - never
     lines = [
-        f"Blocks retracted after they were built, and no part of this release: {count(built) if built else 'none'}."
+        "Blocks retracted after they were built, which are not part of this release: "
+        f"{count(built) if built else 'none'}."
     ]
     if never:
         lines[0] += f" Blocks that were planned and never built: {count(never)}."

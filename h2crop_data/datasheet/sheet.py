@@ -41,8 +41,11 @@ from h2crop_data.datasheet.words import Coordinates, SourceWords
 
 #: How the split squares were drawn, by the recipe's `method`.
 SPLIT_METHODS = {
-    "hash": "each in the split that a hash of its place gives",
-    "optimised": "each in the split that a hash of its place gives, some moved so that shares and classes fit",
+    "hash": "each assigned to a split by a hash of its position",
+    "optimised": (
+        "each assigned to a split by a hash of its position, some moved to meet the shares and to have all classes "
+        "in every split"
+    ),
 }
 #: The axes of the grids that samples lie on, and the size of their pixels in metres.
 GRIDS = (("y", "x", FINE), ("y30", "x30", COARSE))
@@ -205,9 +208,7 @@ def sources_section(tables: IndexTables, layout: StoreLayout, words: Mapping[str
     """Where everything comes from, and under which licence."""
     lines = ["## Sources and licences", ""]
     lines += [line for source in layout.sources for line in words[source.name].origin(source, tables)]
-    closing = (
-        "These are the licences of the sources as h2crop knows them; no licence of the store as a whole is stated."
-    )
+    closing = "These are the licences of the sources as known to h2crop; no licence of the store as a whole is stated."
     return [*lines, "", closing]
 
 
@@ -243,7 +244,7 @@ def part(number: int, whole: int) -> float | None:
 def split_rule(settings: dict[str, Any]) -> str:
     """How ground came into a split."""
     if not settings.get("square_size"):
-        return "How the samples were divided is not recorded here, only the outcome."
+        return "The method of the split is not recorded, only the result."
     buffer = settings.get("buffer") or 0
     apart = "Samples of different splits may touch where two squares meet."
     if buffer:
@@ -261,8 +262,8 @@ def reading_section(tables: IndexTables) -> list[str]:
     return [
         "## How to read it",
         "",
-        "Any reader of Zarr v3 opens the store, in a folder or over HTTP; the tables are GeoParquet, their paths stand "
-        "in `zarr.json`. With the package `h2crop-data`:",
+        "Any reader of Zarr v3 opens the store, in a folder or over HTTP; the tables are GeoParquet, their paths "
+        "are listed in `zarr.json`. With the package `h2crop-data`:",
         "",
         "```python",
         "import h2crop_data",
@@ -289,8 +290,8 @@ def making_section(attributes: SealedAttributes, tables: IndexTables) -> list[st
         reasons = scenes.loc[decided, "reason"].value_counts()
         often = sorted(reasons.items(), key=lambda item: (-item[1], str(item[0])))
         told = [f"{plain(reason)} ({plural(number, 'scene')})" for reason, number in often]
-        lines += [f"- Offset of the numbers, decided by: {listing(told, NAMED)}"] if told else []
-    return ["## How it was made", "", *lines, "", "The recipes stand whole in `recipes.json`."]
+        lines += [f"- Offset of the values, decided by: {listing(told, NAMED)}"] if told else []
+    return ["## How it was made", "", *lines, "", "The complete recipes are in `recipes.json`."]
 
 
 def names_in(words: str, rows: pd.DataFrame, column: str, form: Callable[[Any], str]) -> str:

@@ -26,7 +26,7 @@ class SourceWords:
 
     def origin(self, source: SourceFormat, tables: IndexTables) -> list[str]:
         """Where it comes from, and under which licence."""
-        return [f"- **{plain(source.title)}**: this h2crop does not know its licence; ask whoever brings the source."]
+        return [f"- **{plain(source.title)}**: its licence is unknown to this h2crop; ask the provider of the source."]
 
     def bands(self, source: SourceFormat, tables: IndexTables, coordinates: Coordinates) -> list[list[str]]:
         """Rows of the table of reflectance."""

@@ -114,7 +114,9 @@ def coregister(scene: SceneView, reference: ReferenceView) -> dict[Detector, Det
     """
     rows, columns = scene.clear.shape
     if reference.dates.shape != (REFERENCE_FINER * rows, REFERENCE_FINER * columns):
-        raise ValueError(f"a reference of {reference.dates.shape} pixels for a scene of {scene.clear.shape}")
+        raise ValueError(
+            f"expected a reference of {scene.clear.shape} pixels, as the scene, got {reference.dates.shape}"
+        )
     return {detector: shift_of_detector(scene, reference, detector) for detector in DETECTOR_BANDS}
 
 

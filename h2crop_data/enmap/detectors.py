@@ -49,8 +49,9 @@ def enmap_detectors(
         if guess is not None and is_possible(wavelengths, guess):
             return guess
     raise SceneError(
-        "METADATA.XML: neither its lists of channels nor the order and widths of the bands tell which bands between "
-        f"{DETECTOR_OVERLAP[0]:g} and {DETECTOR_OVERLAP[1]:g} nm are of the VNIR and which of the SWIR detector"
+        f"METADATA.XML: cannot decide which bands between {DETECTOR_OVERLAP[0]:g} and {DETECTOR_OVERLAP[1]:g} nm "
+        "are of the VNIR and which of the SWIR detector, neither by its lists of channels nor by the order and "
+        "widths of the bands"
     )
 
 

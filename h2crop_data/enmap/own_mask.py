@@ -38,7 +38,7 @@ def bands_for_mask(bands: Sequence[Band]) -> list[Band]:
         if abs(band.wavelength - wanted) > NEAR_ENOUGH
     ]
     if missing:
-        raise SceneError(f"no band within {NEAR_ENOUGH:.0f} nm of {', '.join(missing)} nm: clouds cannot be looked for")
+        raise SceneError(f"no band within {NEAR_ENOUGH:.0f} nm of {', '.join(missing)} nm: clouds cannot be detected")
     return chosen
 
 

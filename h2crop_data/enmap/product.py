@@ -92,16 +92,16 @@ CHANNEL_LISTS: dict[Detector, str] = {
 def parse_metadata(xml: str) -> Product:
     """Read METADATA.XML of an EnMAP L2A product. Raises SceneError for anything else."""
     start = xml.lstrip("\ufeff \t\r\n")[:60]
-    hint = " (a login page? check the account)" if "<html" in xml[:1000].lower() else ""
+    hint = " (possibly a login page: check the account)" if "<html" in xml[:1000].lower() else ""
     try:
         root = ElementTree.fromstring(xml)
     except ElementTree.ParseError as error:
-        raise SceneError(f"METADATA.XML is not XML: {error}; it begins {start!r}{hint}") from error
+        raise SceneError(f"METADATA.XML is not valid XML: {error}; it begins with {start!r}{hint}") from error
     nodes = root.findall("specific/bandCharacterisation/bandID")
     if not nodes:
         raise SceneError(
-            "METADATA.XML has no specific/bandCharacterisation/bandID: not an EnMAP product's; "
-            f"it begins {start!r}{hint}"
+            "METADATA.XML is not that of an EnMAP product: it has no specific/bandCharacterisation/bandID; it "
+            f"begins with {start!r}{hint}"
         )
     try:
         bands = bands_in(root, nodes)
@@ -126,7 +126,7 @@ def bands_in(root: ElementTree.Element, nodes: Sequence[ElementTree.Element]) ->
     tags = ("wavelengthCenterOfBand", "FWHMOfBand", "GainOfBand", "OffsetOfBand")
     by_number = sorted(nodes, key=lambda node: int(node.attrib["number"]))
     if [int(node.attrib["number"]) for node in by_number] != list(range(1, len(nodes) + 1)):
-        raise SceneError("METADATA.XML: the band numbers are not 1..N")
+        raise SceneError("METADATA.XML: expected the band numbers 1..N")
     rows = [[number_in(node, tag) for tag in tags] for node in by_number]
     detectors = enmap_detectors(
         [row[0] for row in rows], [row[1] for row in rows], listed_channels(root), stated_vnir_bands(root, len(rows))
@@ -190,8 +190,9 @@ def select_bands(
     if len(kept) != count:
         of = f" in {in_nm(keep_nm)}" if keep_nm else ""
         raise SceneError(
-            f"{len(wanted)} bands{of} less {in_nm(exclude_nm)} leave {len(kept)}, the recipe's enmap.bands.count is "
-            f"{count}: an older processing version? Change enmap.bands or leave the scene out"
+            f"expected {count} bands (enmap.bands.count), got {len(kept)}: {len(wanted)} bands{of} less "
+            f"{in_nm(exclude_nm)}; the scene may be of an older processing version; change enmap.bands or leave the "
+            "scene out"
         )
     return sorted(kept, key=lambda band: band.wavelength)
 

@@ -44,7 +44,7 @@ def stated_properties(xml: str) -> dict[str, Any]:
     try:
         root = ElementTree.fromstring(xml)
     except ElementTree.ParseError as error:
-        raise SceneError(f"METADATA.XML is not XML: {error}") from error
+        raise SceneError(f"METADATA.XML is not valid XML: {error}") from error
     numbers = {name: value_at(root, path, finite) for name, path in NUMBERS.items()}
     texts = {name: value_at(root, path, str) for name, path in TEXTS.items()}
     return {name: value for name, value in {**texts, **numbers}.items() if value is not None}

@@ -49,7 +49,9 @@ def sentinel2_weights(wavelengths: ArrayLike, widths: ArrayLike) -> NDArray[np.f
     weights[weights < LEAST_RESPONSE] = 0
     empty = [name for name, row in zip(COMPARED_BANDS, weights, strict=True) if not row.any()]
     if empty:
-        raise SceneError(f"no EnMAP band with data lies within Sentinel-2's {', '.join(empty)}: cannot be compared")
+        raise SceneError(
+            f"no EnMAP band with data lies within Sentinel-2's {', '.join(empty)}: the two cannot be compared"
+        )
     return np.asarray(weights / weights.sum(axis=1, keepdims=True), np.float64)
 
 

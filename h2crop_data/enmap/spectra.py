@@ -39,9 +39,9 @@ def check_scaling(bands: Sequence[Band]) -> None:
     for band in bands:
         if not (low <= band.gain <= high and abs(band.offset) <= PLAUSIBLE_OFFSET):
             raise SceneError(
-                f"METADATA.XML: band {band.number} has gain {band.gain:g} and offset {band.offset:g}: this is not "
-                f"reflectance; expected a gain of {low:g} to {high:g}, an offset of at most {PLAUSIBLE_OFFSET:g} "
-                "either way"
+                f"METADATA.XML: band {band.number} has gain {band.gain:g} and offset {band.offset:g}, which does "
+                f"not give reflectance; expected a gain of {low:g} to {high:g} and an offset from "
+                f"-{PLAUSIBLE_OFFSET:g} to {PLAUSIBLE_OFFSET:g}"
             )
 
 
@@ -57,8 +57,8 @@ def examine_bands(reflectance: NDArray[np.floating], bands: Sequence[Band]) -> B
         level, (low, high) = float(np.nanmedian(reflectance[alive])), PLAUSIBLE_MEDIAN
         if not low <= level <= high:
             raise SceneError(
-                f"the median of its reflectance is {level:.3g}, expected {low:g} to {high:g}: gain and offset of "
-                "METADATA.XML do not fit the image"
+                f"expected a median reflectance of {low:g} to {high:g}, got {level:.3g}: gain and offset of "
+                "METADATA.XML do not match the image"
             )
     return BandFindings(tuple(empty), tuple(noisy_bands(reflectance, bands, alive)))
 

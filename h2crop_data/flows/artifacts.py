@@ -60,7 +60,7 @@ class Artifacts:
         self._posts.put(None)
         self._thread.join(LAST_WAIT)
         if self._thread.is_alive():
-            self._logger.warning("Prefect's API does not answer: the last artifacts of this run are not shown")
+            self._logger.warning("Prefect's API does not answer: the last artifacts of this run could not be stored")
 
     def show_table(self, what: str, rows: Sequence[Row], description: str) -> None:
         """Show a table. what: the first part of its key. description: in Markdown."""
@@ -113,7 +113,7 @@ class Artifacts:
             post()
         except Exception as error:  # noqa: BLE001 -- whatever the API does, it must not cost the build
             told = without_secrets(f"{type(error).__name__}: {error}".splitlines()[0])
-            self._logger.warning("artifact %s is not shown, Prefect's API failed: %s", what, told)
+            self._logger.warning("artifact %s could not be stored, Prefect's API failed: %s", what, told)
 
     def _post_progress(self) -> None:
         """Post the progress where it has changed."""

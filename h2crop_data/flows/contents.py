@@ -102,14 +102,14 @@ def gaps_text(
     months = report.empty_months if report else {}
     parts = {
         "Seasons that could not be planned": [f"{season}: {error}" for season, error in failed_seasons.items()],
-        "Seasons that wait": waiting,
+        "Seasons that cannot be built yet": waiting,
         "Scenes that could not be read": report.gaps if report else [],
         "Months without a scene": [
             f"{season}: months {', '.join(map(str, empty))}" for season, empty in months.items()
         ],
         "Changed inputs of finished blocks": changes,
-        "Scenes with impossible numbers": report.impossible if report else [],
-        "Items that say something else of their files": report.differences if report else [],
+        "Scenes with impossible values": report.impossible if report else [],
+        "Items that contradict their files": report.differences if report else [],
     }
     sections = [f"## {title}\n\n" + "\n".join(f"- {line}" for line in lines) for title, lines in parts.items() if lines]
     return "\n\n".join(sections) or "Nothing is missing."
@@ -120,12 +120,11 @@ def release_text(report: BuildReport) -> str:
     total = sum(report.steps.values()) or 1.0
     steps = "\n".join(f"| {step} | {seconds:,.1f} | {seconds / total:.0%} |" for step, seconds in report.steps.items())
     phases = ", ".join(f"{phase_in_words(phase)} {seconds:,.1f} s" for phase, seconds in report.phases.items())
-    slowest = "\n".join(f"- {one['what']}: {one['seconds']:,.1f} s, most in {one['step']}" for one in report.slowest)
+    slowest = "\n".join(f"- {one['what']}: {one['seconds']:,.1f} s, mostly {one['step']}" for one in report.slowest)
     return (
-        f"# {report.store}, release {report.release}\n\n"
-        f"Seasons {', '.join(map(str, report.seasons))}: {report.samples:,} samples, {report.bytes / 1e6:,.1f} MB; "
-        f"{report.built:,} blocks built by this run, {report.already_done:,} before; "
-        f"{report.bytes_read / 1e6:,.1f} MB read in {report.tiles_read:,} tiles of scenes.\n\n"
-        f"| step | seconds of workers | share |\n|---|---:|---:|\n{steps}\n\n"
-        f"By the clock: {phases}.\n\nThe slowest:\n\n{slowest or 'nothing was built'}\n"
+        f"# {report.store}, release {report.release}\n\nSeasons {', '.join(map(str, report.seasons))}: "
+        f"{report.samples:,} samples, {report.bytes / 1e6:,.1f} MB; {report.built:,} blocks built by this run, "
+        f"{report.already_done:,} before; {report.bytes_read / 1e6:,.1f} MB read in {report.tiles_read:,} tiles of "
+        f"scenes.\n\n| step | seconds of workers | share |\n|---|---:|---:|\n{steps}\n\nElapsed time: "
+        f"{phases}.\n\nThe slowest:\n\n{slowest or 'nothing was built'}\n"
     )

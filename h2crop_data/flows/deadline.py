@@ -60,7 +60,7 @@ class Deadline:
     def passed(self) -> TimeoutHoursError:
         """The error to raise."""
         return TimeoutHoursError(
-            f"the run took longer than timeout_hours = {self._hours:g}; what is finished is kept, the next run goes on"
+            f"the run took longer than timeout_hours = {self._hours:g}; finished work is kept, the next run continues"
         )
 
 

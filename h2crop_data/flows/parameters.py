@@ -26,9 +26,12 @@ def known_recipe(name: str) -> str:
 def known_place(location: str) -> str:
     """The place of a store, if a store can lie there. Raises ValueError."""
     if not location.strip():
-        raise ValueError("the place of the store is empty; give a folder or s3://bucket/prefix")
+        raise ValueError("the location of the store is empty; give a folder or s3://bucket/prefix")
     if "{{" in location:
-        raise ValueError(f"the place of the store is {location!r}: its variable was not set when this was deployed")
+        raise ValueError(
+            f"invalid location of the store {location!r}: its variable was not set when this was deployed; set it "
+            "and deploy again"
+        )
     try:
         open_storage(location)
     except OSError as error:

@@ -89,14 +89,14 @@ def completed_state(result: RunResult) -> State[RunResult]:
         f"; changed: {line}" for line in result.changes
     )
     if report is None or result.outcome == "nothing new":
-        release = f": release {report.release} is as it was" if report else ""
+        release = f": release {report.release} is unchanged" if report else ""
         return Completed(name="Nothing new", message=f"nothing new for {store}{release}{rest}", data=result)
     text = (
-        f"{store}: release {report.release}, {report.built} block(s) built, "
-        f"{report.already_done} done before, {report.samples} samples{new_in_words(result)}{rest}"
+        f"{store}: release {report.release}, {report.built} block(s) built, {report.already_done} already built, "
+        f"{report.samples} samples{new_in_words(result)}{rest}"
     )
     if report.gaps:
-        text += f"; {len(report.gaps)} scene(s) could not be read and were left out: the artifact about gaps lists them"
+        text += f"; {len(report.gaps)} scene(s) could not be read and were left out: see the artifact about gaps"
         return Completed(name="Gaps", message=text, data=result)
     return Completed(message=text, data=result)
 
@@ -129,6 +129,6 @@ def failed_state(error: Exception) -> State[RunResult]:
     kind = next((words for of_kind, words in kinds.items() if isinstance(error, of_kind)), "")
     after = ""
     if means_outage(error):
-        kind, after = "outage: ", "; what is finished is kept, the next run goes on"
+        kind, after = "outage: ", "; finished work is kept, the next run continues"
     name = "TimedOut" if isinstance(error, TimeoutHoursError) else "Failed"
     return Failed(name=name, message=f"{kind}{without_secrets(str(error))}{after}", data=error)

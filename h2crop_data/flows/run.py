@@ -52,7 +52,8 @@ from h2crop_data.validation.validate import Mode, validate_store
 Result = TypeVar("Result")
 #: What the table of plans shows.
 PLAN_TEXT = (
-    "What this run has to build, by part of a season; figures of `all blocks` are of those too that are built already."
+    "What this run has to build, by part of a season; figures of `all blocks` include the blocks that are already "
+    "built."
 )
 #: Plans what is to be built, and keeps the plans in the store.
 PlanStep = Callable[[StoreBuilder, Progress], RecordedPlans]
@@ -115,7 +116,7 @@ class Steps:
             try:
                 return do_step.with_options(name=name)(partial(self.deadline.keep, work))
             except H2cropError as error:
-                if not may_recover(error) or not self.wait(next(pauses, None), f"{name} is tried again"):
+                if not may_recover(error) or not self.wait(next(pauses, None), f"{name} is retried"):
                     raise
 
     def wait(self, seconds: float | None, what: str) -> bool:
@@ -237,7 +238,7 @@ def build_blocks_of(
             steps.run("units of work", run.run_units)
         build_batches(run, batches, "blocks", steps, watcher)
         while again := [(outcome.season, outcome.block) for outcome in run.failed if may_recover(outcome.error)]:
-            if not steps.wait(next(pauses, None), f"{len(again)} of {len(run.failed)} failed block(s) are tried again"):
+            if not steps.wait(next(pauses, None), f"{len(again)} of {len(run.failed)} failed block(s) are retried"):
                 break
             build_batches(run, [again], "failed blocks again", steps, watcher)
         return run.finish()
@@ -310,6 +311,6 @@ def validated(result: RunResult, mode: Mode, steps: Steps, watcher: Watcher) -> 
         first = next(finding for finding in found.findings if finding.severity == "error")
         raise InvalidReleaseError(
             f"release {found.release} of {result.store} has {found.errors} error(s), the first: {first.check}, "
-            f"{first.where}: {first.what} -> {first.remedy}; all are in the log and in the artifact about findings"
+            f"{first.where}: {first.what} -> {first.remedy}; see the log or the artifact about findings for all"
         )
     return replace(result, findings=found.findings)

@@ -237,7 +237,7 @@ def check_names(kind: str, wanted: Collection[Any], known: Collection[Any]) -> N
     unknown = sorted(set(wanted) - set(known))
     if unknown:
         there = ", ".join(map(str, sorted(known)[:NAMED])) + (", ..." if len(known) > NAMED else "")
-        raise UsageError(f"neither store has the {kind} {', '.join(map(str, unknown))}; there are {there}")
+        raise UsageError(f"unknown {kind} {', '.join(map(str, unknown))}: neither store has it; known: {there}")
 
 
 def compare_attributes(result: StoreComparison, one: ComparedRelease, other: ComparedRelease) -> None:

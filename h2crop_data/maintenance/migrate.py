@@ -52,8 +52,8 @@ def migrate_store(store: str | Path, progress: Progress = silent) -> MigrationRe
         plans = kept_plans(builder.storage, ())
         if not plans:
             raise StoreError(
-                f"{store} has no plans in .build/: it was downloaded or imported, and can be read as it is; a new "
-                "release is made where it was built"
+                f"{store} has no plans in .build/: it was downloaded or imported, and can be read as it is; migrate "
+                "it where it was built"
             )
         refuse_lost_plans(builder.storage, {plan.season for plan in plans})
         if root is not None:

@@ -60,8 +60,8 @@ from h2crop_data.storage.storage import Storage, canonical_json
 LABELS = DeclaredParcels()
 #: What plans of an earlier version did with rows that have the same shape.
 FIRST_ROW = (
-    "read by an earlier h2crop, which took the first of several rows with the same shape and other crops; relabel with "
-    "--recipe to have such ground unknown"
+    "read by an earlier h2crop, which took the first of several rows with the same shape and different crops; "
+    "relabel with --recipe to make such ground unknown"
 )
 
 
@@ -111,7 +111,7 @@ def relabel_store(
     with hold_store(target) as builder:
         plans = kept_plans(files)
         if not plans:
-            raise PlanError(f"{source} has no plans of its own (.build/plan): relabel it where it was built")
+            raise PlanError(f"{source} has no plans (.build/plan): relabel it where it was built")
         if plans[0].recipe.parcels is None:
             raise PlanError(f"{source} has no labels")
         retracted = complete_retractions(files)
@@ -217,7 +217,7 @@ def files_of(recipe: Recipe, season: int) -> dict[str, YearFiles]:
 def parcels_of(recipe: Recipe) -> Parcels:
     """The parcels of a recipe. Raises PlanError where it has none."""
     if recipe.parcels is None:
-        raise PlanError("the recipe has no parcels to label with")
+        raise PlanError("the recipe has no section `parcels`; add it to relabel with this recipe")
     return recipe.parcels
 
 
@@ -304,7 +304,7 @@ def pinned(builder: StoreBuilder, plans: Sequence[SeasonPlan], origin: OriginIde
     for plan in plans:
         before = kept.get((plan.season, plan.first_block))
         if before is not None and before.blocks["hash_labels"].tolist() != plan.blocks["hash_labels"].tolist():
-            raise PlanError(f"{builder.location} was begun with other labels for {plan.season}; choose another --out")
+            raise PlanError(f"{builder.location} was started with other labels for {plan.season}; choose another --out")
         if before is None:
             keep_plan(plan, builder.storage)
         result.append(before or plan)

@@ -108,9 +108,7 @@ def retraction_in(
 ) -> Retraction:
     """The same from the plans of a store and what was retracted before. of_masks: blocks by scenes of their masks."""
     if not plans:
-        raise PlanError(
-            f"{store} has no plans of its own (.build/plan): retract where it was built, or import it again"
-        )
+        raise PlanError(f"{store} has no plans (.build/plan): retract where it was built, or import it again")
     sizes: dict[tuple[int, int], int] = {}
     of_scene: dict[str, set[tuple[int, int]]] = {name: set(keys) for name, keys in of_masks.items()}
     for plan in plans:
@@ -125,7 +123,7 @@ def retraction_in(
     unknown += [f"scene {scene}" for scene in scenes if scene not in of_scene]
     if unknown:
         raise PlanError(
-            f"{store} has no {', no '.join(unknown)}; see index blocks and scenes (`h2crop inspect {store}`)"
+            f"{store} has no {', no '.join(unknown)}; see the index of blocks and scenes (`h2crop inspect {store}`)"
         )
     wanted |= {key for scene in scenes for key in of_scene[scene]}
     wanted -= {(season, block) for season, of_season in before.blocks.items() for block in of_season}
@@ -148,9 +146,11 @@ def retract_from_store(
     if not reason.strip():
         raise PlanError("give a reason: it is stored permanently in the index")
     if reason.startswith(REBUILT):
-        raise PlanError(f"a reason must not begin with {REBUILT!r}: these are blocks that `--changed rebuild` replaced")
+        raise PlanError(
+            f"the reason must not begin with {REBUILT!r}, which marks blocks that `--changed rebuild` replaced"
+        )
     if reason.startswith(NEVER_BUILT):
-        raise PlanError(f"a reason must not begin with {NEVER_BUILT!r}: that is put before it where it is true")
+        raise PlanError(f"the reason must not begin with {NEVER_BUILT!r}, which is added to blocks that were not built")
     with hold_store(store) as builder:
         retractions = Retractions.read(builder.storage)
         found = retraction_of(builder.storage, str(store), retractions, blocks, scenes)
@@ -183,7 +183,7 @@ def with_unbuilt(
         count = released.get(str(season), {"blocks": 0})["blocks"]
         lost = sorted(block for block in missing - known.never_built(season) if block < count)
         if lost:
-            raise PlanError(f"{store}: block {lost[0]} of {season} lost its marker; run the build again first")
+            raise PlanError(f"{store}: block {lost[0]} of {season} has lost its marker; rerun the build first")
         if missing:
             unbuilt[season] = missing
     never_built = left_with(plans, unbuilt)

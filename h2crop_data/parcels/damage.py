@@ -18,7 +18,7 @@ from h2crop_data.errors import ParcelError
 Head = Callable[[str], tuple[bytes, int] | None]
 #: Bytes of the header of a shapefile's .shp and .shx.
 HEADER = 100
-FETCH_AGAIN = "it was cut off or damaged; fetch it again"
+FETCH_AGAIN = "it is truncated or damaged; download it again"
 
 
 @contextmanager
@@ -49,7 +49,7 @@ def check_rows(path: Path, layer: str) -> None:
 def check_promise(path: Path, promised: int, there: int, what: str, remedy: str = FETCH_AGAIN) -> None:
     """Raise ParcelError where a file has less than it promises."""
     if there < promised:
-        raise ParcelError(f"{path} promises {promised} {what} and has {there}: {remedy}")
+        raise ParcelError(f"{path}: expected {promised} {what}, got {there}: {remedy}")
 
 
 def check_geopackage(path: Path, layer: str, column: str, promised: int, *, indexed: bool) -> None:
@@ -63,7 +63,7 @@ def check_geopackage(path: Path, layer: str, column: str, promised: int, *, inde
     if entries < shapes:
         # Empty shapes need not be in the index.
         (shapes,) = query(path, f"SELECT COUNT(*) AS n FROM {quoted(layer)} WHERE ST_IsEmpty({quoted(column)}) = 0")
-        remedy = "rows were added without it; write the file anew (`ogr2ogr NEW.gpkg FILE`)"
+        remedy = "rows were added without updating it; rewrite the file (`ogr2ogr NEW.gpkg FILE`)"
         check_promise(path, shapes, entries, "row(s) in its spatial index", remedy)
 
 

@@ -56,17 +56,17 @@ def misplacement(extent: Extent, crs: str, ground: Extent, likely: Sequence[str]
     extent: of the file, in `crs`. ground: in longitude and latitude. likely: CRSs the file may be in instead.
     """
     if not np.isfinite(extent).all():
-        return Misplacement("it states no extent: none of its rows has a geometry that can be read", True)
+        return Misplacement("it has no extent: none of its rows has a readable geometry", True)
     if overlap(extent, ground, crs):
         return None
     system, shown, stated = CRS(crs), in_numbers(extent), crs_name(crs)
     guess, turned = best_crs(extent, ground, likely), best_crs(swapped(extent), ground, [crs, *likely])
     if guess:
-        remedy = f"it fits {crs_name(guess)}: give `crs: {guess}` with the source"
+        remedy = f"it matches {crs_name(guess)}: set `crs: {guess}` for the source"
     elif turned:
-        remedy = f"it fits {crs_name(turned)} with its axes swapped: write the file with x (longitude, easting) first"
+        remedy = f"it matches {crs_name(turned)} with swapped axes: rewrite the file with x (longitude, easting) first"
     else:
-        remedy = "give its CRS with the source (`crs: EPSG:…`)"
+        remedy = "set its CRS for the source (`crs: EPSG:…`)"
     if system.is_geographic and np.abs(extent).max() > 180:
         return Misplacement(f"its extent ({shown}) looks like metres, but {stated} is in degrees; {remedy}", True)
     if not system.is_geographic and np.abs(extent).max() <= 180:
@@ -75,16 +75,16 @@ def misplacement(extent: Extent, crs: str, ground: Extent, likely: Sequence[str]
             f"its extent ({shown}) looks like degrees, but the unit of {stated} is {unit}; {remedy}", True
         )
     if overlap(swapped(extent), ground, crs):
-        what = f"its axes look swapped: its extent ({shown}, {stated}) lies on the cells when x and y change places"
-        return Misplacement(f"{what}; write the file with x (longitude, easting) first", True)
+        what = f"its axes look swapped: its extent ({shown}, {stated}) matches the cells when x and y are exchanged"
+        return Misplacement(f"{what}; rewrite the file with x (longitude, easting) first", True)
     place = in_crs(extent, crs, LONLAT)
     certain = not may_lie_at(place, system)
     if guess or turned:
         return Misplacement(f"its extent ({shown}) in {stated} is far from the cells; {remedy}", certain)
     if certain or place is None:
-        return Misplacement(f"its extent ({shown}) lies outside the ground {stated} is made for; {remedy}", True)
+        return Misplacement(f"its extent ({shown}) lies outside the area of use of {stated}; {remedy}", True)
     what = f"it covers {in_degrees(place)}, the cells lie at {in_degrees(ground)}"
-    return Misplacement(f"{what}: it looks like a file of another region", False)
+    return Misplacement(f"{what}: the file seems to be of another region", False)
 
 
 def best_crs(extent: Extent, ground: Extent, names: Sequence[str]) -> str | None:

@@ -280,8 +280,8 @@ def warning_of(shift: FrameShift) -> str | None:
     if not shift.measured or shift.length - 2 * shift.sd <= FINE / 2:
         return None
     return (
-        f"images lie {shift.length:.1f} m off the parcels ({eastwards(shift.east)}, {northwards(shift.north)}; "
-        f"standard deviation {shift.sd:.1f} m): labels lie beside their fields"
+        f"images are shifted {shift.length:.1f} m against the parcels ({eastwards(shift.east)}, "
+        f"{northwards(shift.north)}; standard deviation {shift.sd:.1f} m): labels do not lie on their fields"
     )
 
 

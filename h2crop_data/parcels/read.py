@@ -214,7 +214,7 @@ def only_layer(path: Path) -> str:
     layers = [name for name, kind in pyogrio.list_layers(path).tolist() if kind]
     if len(layers) != 1:
         raise ParcelError(
-            f"{path} has {len(layers)} layers with geometry; name one in the recipe (`layer:`): {', '.join(layers)}"
+            f"{path} has {len(layers)} layers with geometry; choose one in the recipe (`layer:`): {', '.join(layers)}"
             if layers
             else f"{path} has no layer with geometry"
         )
@@ -225,7 +225,9 @@ def field_named(path: Path, name: str, fields: Sequence[str]) -> str:
     """The field of that name, or the one that differs from it in case alone. Raises ParcelError where there is none."""
     alike = [name] if name in fields else [field for field in fields if field.casefold() == name.casefold()]
     if len(alike) > 1:
-        raise ParcelError(f"{path}: no field {name!r}, and several that differ from it in case: {', '.join(alike)}")
+        raise ParcelError(
+            f"{path}: no field {name!r}, but several that differ from it only in case: {', '.join(alike)}"
+        )
     if not alike:
         raise ParcelError(f"{path}: no field {name!r}; it has {', '.join(fields)}")
     return alike[0]
@@ -235,11 +237,11 @@ def declared_crs(path: Path, crs: str | None, stated: str | None) -> str:
     """The CRS to believe: the recipe's, else the file's."""
     chosen = crs or stated
     if not chosen:
-        raise ParcelError(f"{path} states no CRS; name it in the recipe (`crs: EPSG:2154`)")
+        raise ParcelError(f"{path} has no CRS; set it in the recipe (`crs: EPSG:2154`)")
     try:
         return str(CRS(chosen).to_string())
     except CRSError as error:
-        raise ParcelError(f"{path}: {chosen!r} is not a CRS ({error})") from error
+        raise ParcelError(f"{path}: invalid CRS {chosen!r} ({error})") from error
 
 
 def repair(geometry: NDArray[np.object_]) -> tuple[NDArray[np.object_], dict[str, NDArray[np.bool_]]]:

@@ -97,7 +97,7 @@ class Taxonomy:
             if not fits:
                 raise ParcelError(f"{path}:{line}: tier 1..4, id 1..254 and 4/6/8/10 digits, not {row}")
             if prefix in classes[tier - 1] or number in (known for known, _ in classes[tier - 1].values()):
-                raise ParcelError(f"{path}:{line}: tier {tier} has {prefix} or id {number} twice")
+                raise ParcelError(f"{path}:{line}: duplicate prefix {prefix} or id {number} in tier {tier}")
             classes[tier - 1][prefix] = (number, row["name"].strip())
         try:
             version = (folder / "VERSION").read_text(encoding="utf-8").strip()
@@ -141,7 +141,7 @@ def load_crop_table(table: str | CropTableFile | None, country: str, path: Path 
     for line, row in read_csv(file, (code_column, hcat3_column)):
         code, hcat3 = clean_code(row[code_column]), row[hcat3_column].strip()
         if hcat3 and not HCAT3_CODE.fullmatch(hcat3):
-            raise ParcelError(f"{file}:{line}: {hcat3!r} is not a ten digit HCAT3 code")
+            raise ParcelError(f"{file}:{line}: expected a ten-digit HCAT3 code, got {hcat3!r}")
         if code and codes.setdefault(code, hcat3) != hcat3:
             raise ParcelError(f"{file}:{line}: code {code} has two meanings, {codes[code]} and {hcat3}")
     return codes

@@ -173,7 +173,7 @@ class BlockRun:
         """
         unknown = [block for block in batch if block not in self._plan_of]
         if unknown:
-            raise UsageError(f"season {unknown[0][0]} block {unknown[0][1]} is not one that this run has to build")
+            raise UsageError(f"unknown block {unknown[0][1]} of season {unknown[0][0]}: this run does not build it")
         wanted = [block for block in dict.fromkeys(batch) if block not in self._built]
         for block in [block for block in wanted if self._failed.pop(block, None)]:
             plan = self._plan_of[block]
@@ -192,7 +192,9 @@ class BlockRun:
                 self._close_pool()
                 if self._deaths >= WORKER_DEATHS:
                     raise
-                log.warning("a worker process died (out of memory?); new ones go on with the blocks that are left")
+                log.warning(
+                    "a worker process died, possibly out of memory; new processes continue with the remaining blocks"
+                )
             else:
                 return outcomes
             ended = {(outcome.season, outcome.block) for outcome in outcomes}
@@ -241,10 +243,10 @@ class BlockRun:
             )
             error = BuildError(
                 f"{len(failed)} of {self.missing} blocks failed:\n  {shown}\n"
-                "The finished blocks are kept; fix the cause and run the same command again. Where it cannot be fixed, "
-                "because a scene is gone for good for instance, leave the block out: `h2crop retract "
+                "Finished blocks are kept; fix the cause and rerun the same command. If it cannot be fixed, for instance "
+                "because a scene was deleted permanently, leave the block out: `h2crop retract "
                 f'{self.builder.location} --block {failed[0].season}:{failed[0].block} --reason "..."`; the next run '
-                "goes on without it."
+                "continues without it."
             )
             error.failed = failed
             raise error
@@ -331,13 +333,15 @@ def build_blocks(
 def check_versions(plan: SeasonPlan, store: str, missing: Sequence[int]) -> None:
     """Refuse to build blocks of a plan of another version of the classes or the algorithm. Raises PlanError."""
     if plan.taxonomy_hash != Taxonomy.load().hash:
-        raise PlanError(f"{plan.season} was planned with other crop classes than this h2crop has; build a new store")
+        raise PlanError(
+            f"{plan.season} was planned with other crop classes than those of this h2crop; build a new store"
+        )
     if plan.algorithm != algorithms(plan.recipe):
         raise PlanError(
-            f"{plan.season} was planned by an h2crop that computes otherwise, and {len(missing)} block(s) are not "
+            f"{plan.season} was planned by an h2crop with other algorithms, and {len(missing)} block(s) are not "
             f"built ({listing([str(block) for block in missing], FAILURES_SHOWN)}); finish them with that h2crop, "
-            f"leave them out with `h2crop retract {store} --block {plan.season}:{missing[0]} --reason ...`, or build a "
-            "new store"
+            f"leave them out with `h2crop retract {store} --block {plan.season}:{missing[0]} --reason ...`, or "
+            "build a new store"
         )
 
 

@@ -325,46 +325,46 @@ class StateFacts:
             if run is not None and self.last_run == "failed":
                 since = f"; {failure(run)}"
             elif run is not None and self.last_run == "dead":
-                since = f"; the last run ({who(run)}) ended early, while {run.phase}: run the same command again"
-            return "finished", f"release {self.release} has all blocks that are planned{since}"
+                since = f"; the last run ({who(run)}) ended early, while {run.phase}: rerun the same command"
+            return "finished", f"release {self.release} contains all planned blocks{since}"
         if run is not None and run.state == "failed":
             return "failed", failure(run)
         if run is not None and run.state == "finished" and self.release is None and not self.blocks_left:
-            return "finished", "the last run found nothing to build; there is no release yet"
+            return "finished", "the last run found nothing to build; no release exists yet"
         if run is None and self.holder is None and self.release is None and not self.seasons:
-            return "not begun", "nothing was planned or built here"
-        again = "run the same command again: it goes on from what is finished"
+            return "not begun", "nothing has been planned or built here"
+        again = "rerun the same command: it continues with the unfinished work"
         if run is not None and run.state == "interrupted":
             return "dead", f"the last run ({who(run)}) was interrupted while {run.phase}; {again}"
         if run is not None and run.state == "working":
             return (
                 "dead",
-                f"the last run ({who(run)}) ended without a word, in the phase `{run.phase}`; {again}",
+                f"the last run ({who(run)}) ended without a report, in the phase `{run.phase}`; {again}",
             )
-        return "dead", f"nobody builds, and the store is not finished; {again}"
+        return "dead", f"no builder is working, and the store is not finished; {again}"
 
     def state_of_held(self, holder: Holder) -> tuple[State, str]:
         """The state of a build that has the lock."""
         run = self.run
         name = f"process {holder.process} on {holder.host}, since {holder.since}" if holder.host else "a process"
         if run is None or not self.run_is_holders:
-            return "running", f"{name} has the lock; it has not said anything yet, or is a command that says nothing"
+            return "running", f"{name} has the lock; it has not reported anything yet, or is a command without reports"
         silent, idle = (self.now - run.written).total_seconds(), idle_seconds(run, self.now)
         if silent > silent_limit(run):
             return "stuck", (
-                f"{name} has the lock and has given no sign of life for {minutes(silent)}: stopped, swapped out, or "
-                "its storage does not answer. Look at the process; if it does not go on, end it and run the same "
-                "command again: nothing finished is lost"
+                f"{name} has the lock and has reported nothing for {minutes(silent)}: stopped, swapped out, or its "
+                "storage does not answer. Check the process; if it does not continue, end it and rerun the same "
+                "command: finished work is kept"
             )
         if idle > self.stuck_minutes * 60 and run.phase == "sealing":
             return "stuck", (
-                f"{name} lives and makes a release, but came no further for {minutes(idle)}. In a large store that "
-                "takes long: do not end it as long as it computes, reads or writes"
+                f"{name} is alive and makes a release, but has made no progress for {minutes(idle)}. This takes "
+                "long in a large store: do not end it as long as it computes, reads or writes"
             )
         if idle > self.stuck_minutes * 60:
             return "stuck", (
-                f"{name} lives, but nothing was finished or begun for {minutes(idle)}; see what it is at. If that does "
-                "not go on, end it and run the same command again: nothing finished is lost"
+                f"{name} is alive, but nothing was started or finished for {minutes(idle)}; check its current step. "
+                "If it does not continue, end it and rerun the same command: finished work is kept"
             )
         return "running", name
 
@@ -392,4 +392,4 @@ def who(run: RunStatus) -> str:
 def failure(run: RunStatus) -> str:
     """Why a run failed, and what to do."""
     first = run.error.partition("\n")[0]
-    return f"the last run ({who(run)}) failed: {first}; fix the cause and run the same command again"
+    return f"the last run ({who(run)}) failed: {first}; fix the cause and rerun the same command"

@@ -34,22 +34,22 @@ Changed = Literal["report", "rebuild"]
 #: Blocks, scenes that a line names.
 NAMED = 10
 #: Why a block is built anew whose own inputs did not change.
-MATCHED_TOGETHER = "its scene is matched as a whole, and other blocks of it have other inputs"
+MATCHED_TOGETHER = "their scene is matched as a whole, and the inputs of other blocks of it have changed"
 #: Why a block is kept although its inputs changed.
 LOST = (
-    "samples of them cannot be made today: their scene or labels are gone, or do not meet the recipe's limits any more"
+    "their samples cannot be made any more: their scene or labels do not exist now, or do not meet the recipe's limits"
 )
 #: What a line calls each kind of change, before the scenes.
 KIND_WORDS: dict[ChangeKind, str] = {
-    "added": "scenes that are there now and were not",
+    "added": "new scenes",
     "acquired since": "scenes of months that had not happened yet",
-    "reprocessed": "products that were processed again",
-    "gone": "scenes that are not there or not used any more",
+    "reprocessed": "reprocessed products",
+    "gone": "scenes that are no longer available or used",
     "content": "other parcels or crop codes",
     "settings": "other settings in the recipe",
-    "algorithm": "this h2crop computes it otherwise",
-    "matching": "other scenes that its scene is matched with",
-    "unread": "scenes that could not be read then",
+    "algorithm": "other algorithms in this h2crop",
+    "matching": "other scenes that their scene is matched with",
+    "unread": "scenes that could not be read before",
     "other": "other inputs",
 }
 
@@ -71,8 +71,8 @@ class ChangedBlock:
     def reason(self) -> str:
         """Why it is built anew, in short, for the index."""
         if not self.groups:
-            return "scenes can be read that could not be read then"
-        return f"{' and '.join(self.causes)} {'has' if len(self.causes) == 1 else 'have'} other inputs"
+            return "scenes that could not be read before can be read now"
+        return f"the inputs of {' and '.join(self.causes)} have changed"
 
 
 @dataclass(frozen=True)
@@ -227,7 +227,7 @@ def unread_blocks(
     planned = PlannedBlocks(plan)
     blocks = sorted(lacking)
     scenes = [set().union(*lacking[block].values()) for block in blocks]
-    tried = [dict.fromkeys(sorted(names), "it is not used any more" if probe else "") for names in scenes]
+    tried = [dict.fromkeys(sorted(names), "it is no longer used" if probe else "") for names in scenes]
     if probe:
         asked = [(names, planned.block(block).place) for block, names in zip(blocks, scenes, strict=True)]
         for source, settings in used_sources(survey.recipe):
@@ -297,16 +297,16 @@ def explain_changes(recipe: Recipe, changed: Sequence[ChangedBlock], store: str,
         if differing:
             named = f"{blocks_in_words(differing)}: {kinds_in_words(differing, source)}"
             became = what_became(differing, mode, source.remedy.format(store=store))
-            lines.append(f"{source.group}: other inputs today for {named}; {became}")
+            lines.append(f"{source.group}: inputs have changed for {named}; {became}")
         if unread:
             named = f"{blocks_in_words(unread)} lack {kinds_in_words(unread, source)}"
-            remedy = f"`h2crop build RECIPE --extend --changed rebuild --out {store}` tries them again"
+            remedy = f"`h2crop build RECIPE --extend --changed rebuild --out {store}` retries them"
             lines.append(f"{source.group}: {named}; {what_became(unread, mode, remedy)}")
     alike: dict[str, list[ChangedBlock]] = defaultdict(list)
     for one in changed:
         if one.kept:
             alike[one.kept].append(one)
-    verb = "are kept as they are" if mode == "rebuild" else "would be kept all the same"
+    verb = "are kept as they are" if mode == "rebuild" else "would be kept unchanged"
     return lines + [f"{blocks_in_words(of_reason)} {verb}: {reason}" for reason, of_reason in alike.items()]
 
 

@@ -83,9 +83,7 @@ def open_cluster(address: str, work: Path, shared: Mapping[str, Path]) -> Iterat
     cluster is lost while it works.
     """
     if not address.startswith(SCHEDULER_SCHEMES):
-        raise UsageError(
-            f"--dask {address}: an address of a Dask scheduler begins with {' or '.join(SCHEDULER_SCHEMES)}"
-        )
+        raise UsageError(f"--dask {address}: expected an address that begins with {' or '.join(SCHEDULER_SCHEMES)}")
     with connected(address) as client, open_session(work, shared) as session:
         try:
             refuse_unfit(address, ask_workers(client, session))
@@ -101,7 +99,7 @@ def open_cluster(address: str, work: Path, shared: Mapping[str, Path]) -> Iterat
 def lost_cluster(address: str, what: str = "lost") -> ClusterError:
     """The error to raise for a cluster that is lost."""
     return ClusterError(
-        f"the cluster at {address} was {what}: finished blocks are kept; start it again and run the same command"
+        f"the cluster at {address} was {what}: finished blocks are kept; start it again and rerun the same command"
     )
 
 
@@ -112,7 +110,7 @@ def connected(address: str) -> Iterator[Client]:
         from distributed import Client
     except ModuleNotFoundError as error:
         raise UsageError(
-            f"--dask needs more than a build on one machine: pip install '.[cluster]' in a checkout of h2crop ({error})"
+            f"--dask needs the extra `cluster`: run pip install '.[cluster]' in a checkout of h2crop ({error})"
         ) from error
     # What it would log with stack traces, and go on logging after it was closed, is reported here as an error.
     logging.getLogger("distributed.client").setLevel(logging.CRITICAL)
@@ -121,7 +119,7 @@ def connected(address: str) -> Iterator[Client]:
     except TypeError as error:
         # What Dask raises for tls:// where its own configuration names no certificates.
         raise UsageError(
-            f"--dask {address}: {error}; name the certificates in Dask's configuration (`distributed.comm.tls`)"
+            f"--dask {address}: {error}; set the certificates in Dask's configuration (`distributed.comm.tls`)"
         ) from error
     except (OSError, ValueError) as error:
         raise ClusterError(
@@ -167,7 +165,7 @@ def refuse_unfit(address: str, found: Mapping[str, list[str] | BaseException]) -
     unfit = {worker: problems for worker, problems in told.items() if problems}
     if unfit:
         worker, problems = next(iter(unfit.items()))
-        others = f" ({len(unfit) - 1} other worker(s) are unfit too)" if len(unfit) > 1 else ""
+        others = f" ({len(unfit) - 1} other worker(s) cannot build either)" if len(unfit) > 1 else ""
         raise ClusterError(f"worker {worker} of the cluster at {address} cannot build: {'; '.join(problems)}{others}")
 
 
@@ -199,9 +197,9 @@ def packed(work: Callable[..., Any], arguments: tuple[Any, ...], options: Mappin
 def unfitness_told(answer: list[str] | BaseException) -> list[str]:
     """What is wrong with a worker, by its answer or the error that came of asking."""
     if isinstance(answer, ImportError | AttributeError):
-        return [f"it has no h2crop-data like this one ({answer}): install the same version there"]
+        return [f"it does not have the same version of h2crop-data ({answer}): install it there"]
     if isinstance(answer, BaseException):
-        return [f"it failed when it was asked what it is like ({type(answer).__name__}: {answer}): see its log"]
+        return [f"the check of the worker failed ({type(answer).__name__}: {answer}): see its log"]
     return answer
 
 
@@ -273,8 +271,8 @@ def begin_task(session: Session, task: str) -> Path:
     notes = [session.folder / f"{task}-{number}" for number in range(DEATHS)]
     workers = ", ".join(note.read_text(encoding="utf-8") for note in notes if note.exists())
     raise LostWorkError(
-        f"{DEATHS} workers died while they worked on it ({workers}), out of memory? See their logs; give workers more "
-        "memory or fewer threads"
+        f"{DEATHS} workers died while they worked on it ({workers}), possibly out of memory; see their logs, and "
+        "give workers more memory or fewer threads"
     )
 
 
@@ -294,10 +292,9 @@ def keep_outcome(session: Session, task: str, note: Path, kept: bytes) -> None:
 def cannot_write(note: Path, error: OSError) -> H2cropError:
     """The error to raise for a note of a session that a worker cannot write: its folder goes with the build."""
     if isinstance(error, FileNotFoundError):
-        return ClusterError(f"the build that worker {worker_address()} has a task of is over ({error})")
+        return ClusterError(f"the build is over to which the task of worker {worker_address()} belongs ({error})")
     return StoreError(
-        f"worker {worker_address()} cannot write {note}: {error.strerror or error}; correct that and run the same "
-        "command"
+        f"worker {worker_address()} cannot write {note}: {error.strerror or error}; fix that and rerun the same command"
     )
 
 
@@ -308,8 +305,7 @@ def take_outcome(session: Session, task: str) -> tuple[Any, float]:
         kept = file.read_bytes()
     except OSError as error:
         raise StoreError(
-            f"cannot read {file}, which a worker has written: {error.strerror or error}; correct that and run the same "
-            "command"
+            f"cannot read {file}, written by a worker: {error.strerror or error}; fix that and rerun the same command"
         ) from error
     with suppress(OSError):
         file.unlink()
@@ -470,7 +466,7 @@ class ClusterExecutor(Executor):
                 lost = lost_cluster(self._address)
             alone_since = None if self._threads else alone_since or time.monotonic()
             if alone_since and time.monotonic() - alone_since > WORKERS_WITHIN:
-                lost = lost_cluster(self._address, f"without any worker for {WORKERS_WITHIN:.0f} s")
+                lost = lost_cluster(self._address, f"without workers for {WORKERS_WITHIN:.0f} s")
             if lost is not None and not self._ended.is_set():
                 self._give_up(lost)
                 return
@@ -490,10 +486,12 @@ def explained(error: BaseException, address: str) -> BaseException:
     from distributed import KilledWorker
 
     if isinstance(error, KilledWorker):
-        return LostWorkError(f"workers died while they had it (the last: {error.last_worker.address}), out of memory?")
+        return LostWorkError(
+            f"workers died while they worked on it (the last: {error.last_worker.address}), possibly out of memory"
+        )
     if isinstance(error, ImportError | AttributeError) and not isinstance(error, H2cropError):
         return ClusterError(
-            f"a worker that joined the cluster at {address} has no h2crop-data like this one ({error}): install the "
-            "same version there"
+            f"a worker that joined the cluster at {address} does not have the same version of h2crop-data "
+            f"({error}): install it there"
         )
     return error

@@ -162,7 +162,7 @@ def unfitness(session: Session) -> list[str]:
     except (OSError, ValueError) as error:
         return [
             f"it cannot read {session.folder / SESSION_FILE} ({error}): all workers must see the work folder of the "
-            "store by this path; put it on shared storage (H2CROP_WORK names another place)"
+            "store at this path; put it on shared storage (H2CROP_WORK sets another place)"
         ]
     own = versions()
     found = [
@@ -186,13 +186,13 @@ def folder_problems(kind: str, folder: Path, token: str) -> list[str]:
     """What is wrong with a folder that must be the client's."""
     if not (folder / token).is_file():
         return [
-            f"its {folder} is not the {kind} of this build: put it on storage that this machine and all workers see by "
-            "the same path"
+            f"its {folder} is not the {kind} of this build: put it on storage that this machine and all workers see "
+            "at the same path"
         ]
     try:
         probe = folder / f"{token}-{uuid.uuid4().hex}"
         probe.touch()
         probe.unlink()
     except OSError as error:
-        return [f"it cannot write in the {kind} {folder}: {error.strerror or error}; give its user the right to"]
+        return [f"it cannot write in the {kind} {folder}: {error.strerror or error}; give its user the permission"]
     return []

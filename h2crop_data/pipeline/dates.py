@@ -40,9 +40,9 @@ def table_of_dates(files: Storage, digests: Iterable[str], layout: StoreLayout) 
     for digest in sorted(set(digests)):
         if not files.exists(name_of(digest)):
             raise StoreError(
-                f"{files.where(name_of(digest))} is missing, in which blocks have what was seen on their dates; put it "
-                f"back from a copy of the store, or delete the marker of one of these blocks "
-                f"({BUILD_FOLDER}/<season>/<block>.json) and build again"
+                f"{files.where(name_of(digest))} is missing, which has the table of dates of some blocks; restore "
+                "it from a copy of the store, or delete the marker of one of these blocks "
+                f"({BUILD_FOLDER}/<season>/<block>.json) and rerun the build"
             )
         rows += [{"masks": digest, **row} for row in files.read_json(name_of(digest))]
     if not rows:

@@ -60,7 +60,8 @@ class Workers:
             raise UsageError(f"workers: {self.number}; give 1 or more")
         if (self.kind == "dask") != bool(self.scheduler):
             raise UsageError(
-                f"workers of kind {self.kind} with scheduler {self.scheduler or 'none'}: an address goes with dask only"
+                f"workers of kind {self.kind} cannot be combined with scheduler {self.scheduler or 'none'}: only "
+                "dask requires an address"
             )
 
     @classmethod
@@ -231,7 +232,7 @@ def unexpected(storage: Storage, name: str, error: Exception) -> BuildError:
     with suppress(StoreError):
         storage.write(log, [without_secrets("".join(traceback.format_exception(error))).encode()])
     told = without_secrets(f"{type(error).__name__}: {error}")
-    return BuildError(f"{told} (a bug? the stack trace is in {storage.where(log)})")
+    return BuildError(f"{told} (possibly a bug; the stack trace is in {storage.where(log)})")
 
 
 def run_job(
@@ -290,7 +291,7 @@ def told_of(schedule: Schedule, on_begun: Callable[[str], None]) -> Iterator[Blo
 
 def worker_died() -> WorkerDiedError:
     """The error to raise where the operating system ended a worker process of this machine."""
-    return WorkerDiedError("a worker process died (out of memory? use fewer --workers)")
+    return WorkerDiedError("a worker process died, possibly out of memory; use fewer --workers")
 
 
 def outcome_of_lost(job: BlockTask | Reading, error: Exception) -> BlockOutcome | ReadingOutcome:

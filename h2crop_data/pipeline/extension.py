@@ -200,7 +200,7 @@ def plan_extensions(
     files, day = open_storage(store), today or today_utc()
     kept = kept_plans(files, recipe.seasons)
     if not kept:
-        raise PlanError(f"{store} has no plans of its own ({PLAN_FOLDER}/): only a store that was built here can grow")
+        raise PlanError(f"{store} has no plans ({PLAN_FOLDER}/): only a store that was built here can be extended")
     refuse_lost_plans(files, {plan.season for plan in kept})
     retractions = complete_retractions(files)
     found = []

@@ -56,8 +56,8 @@ def refuse_lost_plans(files: Storage, planned: Collection[int]) -> None:
     lost = sorted(set() if attributes is None else {int(season) for season in attributes["seasons"]} - set(planned))
     if lost:
         raise StoreError(
-            f"{files.location} lost the plan of {', '.join(map(str, lost))} ({files.where(PLAN_FOLDER)}): without it "
-            "the next release would lack what was released, or have it built anew over its files. Put the folder back "
+            f"{files.location} has lost the plan of {', '.join(map(str, lost))} ({files.where(PLAN_FOLDER)}): "
+            "without it the next release would lack released samples or overwrite their files. Restore the folder "
             "from a backup, or build into a new store; this one can be read as it is"
         )
 

@@ -147,7 +147,8 @@ def frame_warnings(frames: pd.DataFrame) -> list[str]:
     doubtful = whole["tile"][whole["doubtful"]].tolist()
     if doubtful:
         found.append(
-            f"where images lie against parcels is doubtful, as two measurements disagree: {', '.join(doubtful)}"
+            "the shift of images against parcels is uncertain, because two measurements disagree: "
+            f"{', '.join(doubtful)}"
         )
     return found
 
@@ -220,7 +221,7 @@ def table_of_frames(
                 found = in_order_of(pool.executor, measured_frame, map(tiles.task, missing), pool.ahead)
                 for done, (place, rows) in enumerate(zip(missing, found, strict=True), 1):
                     files.replace(names[place], [canonical_json(rows).encode()])
-                    progress(done, len(missing), f"where images of {tiles.season} lie against parcels")
+                    progress(done, len(missing), f"shift of images of {tiles.season} against parcels")
         except BrokenProcessPool as error:
             raise worker_died() from error
     rows = [row for name in names for row in files.read_json(name)]

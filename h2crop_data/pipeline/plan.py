@@ -136,7 +136,7 @@ def save_plan(plan: SeasonPlan, folder: Path) -> None:
     """
     target = folder / plan.part
     if target.exists() and not (target / "plan.json").exists():
-        raise PlanError(f"{target} is there and is no plan; choose another --out")
+        raise PlanError(f"{target} exists and is not a plan; choose another --out")
     partial = target.with_name(f".{target.name}.{uuid.uuid4().hex}.tmp")
     try:
         for left in folder.glob(f".{target.name}.*.tmp"):
@@ -194,15 +194,16 @@ def load_plan(files: Storage, folder: str, *, whole: bool = True) -> SeasonPlan:
         facts = files.read_json(f"{folder}plan.json")
         if facts["plan_version"] not in (1, PLAN_VERSION, REPLACING_VERSION):
             raise PlanError(
-                f"{where} is a plan of version {facts['plan_version']}, this h2crop reads up to {REPLACING_VERSION}: "
-                "a newer h2crop made it; install that version or a later one, nothing was changed"
+                f"{where} is a plan of version {facts['plan_version']}, this h2crop reads up to "
+                f"{REPLACING_VERSION}: a newer h2crop made it; install that version or a later one (nothing was "
+                "changed)"
             )
         try:
             recipe = parse_recipe(facts["recipe"], Path(where), where, stored=True)
         except RecipeError as error:
             raise PlanError(
-                f"{where} was planned with settings that this h2crop does not know, by a newer one if the plan is not "
-                f"damaged; install that version or a later one: {error}"
+                f"{where} has settings unknown to this h2crop: a newer h2crop made it, or it is damaged; install "
+                f"that version or a later one: {error}"
             ) from error
         samples = gpd.read_parquet(io.BytesIO(read("samples.parquet")))
         scenes = scene_decisions(table("scenes"))
@@ -227,7 +228,7 @@ def load_plan(files: Storage, folder: str, *, whole: bool = True) -> SeasonPlan:
         if isinstance(error, PlanError) or (is_unread and not isinstance(error.__cause__, ValueError)):
             raise
         raise PlanError(
-            f"{where} is damaged ({type(error).__name__}: {error}); put it back from a backup, or delete it and plan "
+            f"{where} is damaged ({type(error).__name__}: {error}); restore it from a backup, or delete it and plan "
             "again"
         ) from error
 

@@ -68,7 +68,7 @@ def plans_or_recipe(source: Recipe | SeasonPlan | Path | str) -> list[SeasonPlan
     if isinstance(source, SeasonPlan):
         return [source]
     if not isinstance(source, str | Path):
-        raise UsageError(f"a recipe, a plan or the path of one is needed to build, not {type(source).__name__}")
+        raise UsageError(f"expected a recipe, a plan or the path of one, got {type(source).__name__}")
     return load_plans(Path(source)) if Path(source).is_dir() else load_recipe(source)
 
 
@@ -92,7 +92,7 @@ def recorded_plans(
     asked = plans_or_recipe(source)
     given = [] if isinstance(asked, Recipe) else asked
     if changed == "rebuild" and not extend:
-        raise UsageError("changed: rebuild goes with extend: without it nothing is searched again")
+        raise UsageError("changed=rebuild requires extend: without it nothing is searched again")
     seasons = sorted(set(asked.seasons) if isinstance(asked, Recipe) else {plan.season for plan in given})
     plans = kept_plans(builder.storage, seasons)
     refuse_lost_plans(builder.storage, {plan.season for plan in plans})
@@ -133,7 +133,7 @@ def check_growable(builder: StoreBuilder) -> None:
     """Refuse a store that was imported, or whose record of what was retracted is lost. Raises PlanError, StoreError."""
     complete_retractions(builder.storage)
     if builder.storage.exists(IMPORT_RECORD):
-        raise PlanError(f"{builder.location} was imported from published files; build into a store of its own")
+        raise PlanError(f"{builder.location} was imported from published files; build into another store")
 
 
 def plan_season(
@@ -190,12 +190,12 @@ def check_same_recipe(builder: StoreBuilder, parts: Sequence[SeasonPlan], recipe
             check_versions(plan, store, sorted(missing))
     settings, kept_recipe = differences[-1], f"{PLAN_FOLDER}/{parts[-1].part}/plan.json"
     raise PlanError(
-        f"{store} was begun with another recipe for {season} (it differs in {', '.join(keys_of(settings))}): "
-        f"{listing(settings, SETTINGS_SHOWN)}. Settings that the recipe does not name have the defaults of this "
-        f"h2crop; write the former values into it to go on: {builder.storage.where(kept_recipe)} has all of them under "
-        "`recipe`. To add what the new recipe has more, ask for it with "
-        f"--extend (`h2crop plan RECIPE --extend {store}` shows it first); for other labels, `h2crop relabel`; for "
-        "anything else build into a new store, or go back to the first recipe"
+        f"{store} was started with another recipe for {season} (it differs in {', '.join(keys_of(settings))}): "
+        f"{listing(settings, SETTINGS_SHOWN)}. Settings that the recipe does not contain have the defaults of this "
+        f"h2crop; write the former values into it to continue: {builder.storage.where(kept_recipe)} has all of them "
+        "under `recipe`. To add what the new recipe has in addition, use --extend (`h2crop plan RECIPE --extend "
+        f"{store}` shows it first); for other labels, `h2crop relabel`; for anything else build into a new store, "
+        "or use the first recipe"
     )
 
 
@@ -248,15 +248,15 @@ def record_plan(builder: StoreBuilder, kept: Sequence[SeasonPlan], plan: SeasonP
         is_same = same.algorithm.keys() == plan.algorithm.keys() and same.replaces.keys() == plan.replaces.keys()
         if not is_same or not same.blocks[columns].equals(plan.blocks[columns]):
             raise PlanError(
-                f"{builder.location} was begun with another plan for {plan.season}; build into a new store, or make a "
-                f"plan of what is new with `h2crop plan RECIPE --extend {builder.location}`"
+                f"{builder.location} was started with another plan for {plan.season}; build into a new store, or "
+                f"plan what is new with `h2crop plan RECIPE --extend {builder.location}`"
             )
         return same
     free = sum(len(other.blocks) for other in parts)
     if plan.first_block != free:
         raise PlanError(
-            f"the plan numbers the blocks of {plan.season} from {plan.first_block}, {builder.location} has {free}: it "
-            f"grew since; make the plan again with `h2crop plan RECIPE --extend {builder.location}`"
+            f"the plan numbers the blocks of {plan.season} from {plan.first_block}, {builder.location} from {free}: "
+            f"it has grown since; plan again with `h2crop plan RECIPE --extend {builder.location}`"
         )
     for other in kept:
         check_fits(builder.location, other, plan)
@@ -279,13 +279,11 @@ def check_replaces(builder: StoreBuilder, parts: Sequence[SeasonPlan], plan: Sea
     lacking = sorted(replaced - set(planned_sightings(plan)))
     if unknown or lacking:
         what = (
-            f"blocks {unknown} that are not there"
-            if unknown
-            else f"blocks without their sample on cell {lacking[0][0]}"
+            f"blocks {unknown} that do not exist" if unknown else f"blocks without their sample on cell {lacking[0][0]}"
         )
         raise PlanError(
-            f"the plan of {plan.season} replaces {what} in {builder.location}; make the plan again with "
-            f"`h2crop plan RECIPE --extend {builder.location} --changed rebuild`"
+            f"the plan of {plan.season} replaces {what} in {builder.location}; plan again with `h2crop plan RECIPE "
+            f"--extend {builder.location} --changed rebuild`"
         )
 
 
@@ -301,11 +299,11 @@ def check_fits(store: str, other: SeasonPlan, plan: SeasonPlan) -> None:
     ]
     if other.recipe.split != plan.recipe.split or disputed:
         raise PlanError(
-            f"{store} has another split since {other.season}: the same ground must be in the same split in every "
-            "season. Give the recipe the split of the first season, or build into a new store"
+            f"{store} has another split, that of {other.season}: the same ground must be in the same split in every "
+            "season. Set the split of the first season in the recipe, or build into a new store"
         )
     if other.taxonomy_hash != plan.taxonomy_hash:
-        raise PlanError(f"{store} has other crop classes since {other.season}; build into a new store")
+        raise PlanError(f"{store} has other crop classes, those of {other.season}; build into a new store")
 
 
 def older_algorithms(builder: StoreBuilder, plans: Sequence[SeasonPlan], seasons: Sequence[int]) -> list[str]:
@@ -319,6 +317,7 @@ def older_algorithms(builder: StoreBuilder, plans: Sequence[SeasonPlan], seasons
         if plan.season in seasons and groups and is_left:
             named = ", ".join(groups)
             lines.append(
-                f"season {plan.season}: this h2crop computes {named} otherwise; its blocks are kept as they are"
+                f"season {plan.season}: this h2crop has other algorithms for {named}; blocks already built are kept "
+                "as they are"
             )
     return lines

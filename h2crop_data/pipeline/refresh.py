@@ -88,7 +88,7 @@ OF_ALL_SEASONS = (AccountError, CatalogError, ClusterError, RecipeError, StoreEr
 def seasons_in_words(failed: Mapping[int, str]) -> str:
     """The seasons that could not be planned, each with the error."""
     lines = [f"season {season} could not be planned: {error}" for season, error in failed.items()]
-    return "\n".join([*lines, "The other seasons are up to date; fix the cause and run the same command again."])
+    return "\n".join([*lines, "The other seasons are up to date; fix the cause and rerun the same command."])
 
 
 def refresh_store(

@@ -292,8 +292,8 @@ class Keeper:
         self._thread.join(LAST_WITHIN)
         if self._thread.is_alive():
             status_log.warning(
-                "the last status and timings of the build were not written within %g s; %s may say that it works, and "
-                "its rows may be missing",
+                "the last status and timings of the build were not written within %g s; %s may show it as working, "
+                "and its rows may be missing",
                 LAST_WITHIN,
                 self.storage.where(STATUS_FILE),
             )
@@ -327,7 +327,7 @@ class Keeper:
                 status_log.warning("%s at the end of the build could not be written: %s", what, first_lines(error))
             elif what not in self._told:
                 status_log.warning(
-                    "%s of the build cannot be written, it goes on without: %s", what, first_lines(error)
+                    "%s of the build cannot be written, the build continues without it: %s", what, first_lines(error)
                 )
                 self._told.add(what)
 

@@ -119,8 +119,8 @@ def read_status(storage: Storage) -> RunStatus | None:
     version = document.get("version") if isinstance(document, dict) else None
     if isinstance(version, int) and version > STATUS_VERSION:
         raise StoreError(
-            f"{storage.where(STATUS_FILE)} is of version {version}, written by a newer h2crop; this one reads version "
-            f"{STATUS_VERSION}: look with the h2crop that builds"
+            f"{storage.where(STATUS_FILE)} is of version {version}, written by a newer h2crop; this one reads "
+            f"version {STATUS_VERSION}: use the h2crop that builds"
         )
     try:
         return RunStatus.model_validate(document)
@@ -128,5 +128,6 @@ def read_status(storage: Storage) -> RunStatus | None:
         first = error.errors()[0]
         place = ".".join(map(str, first["loc"]))
         raise StoreError(
-            f"{storage.where(STATUS_FILE)} is damaged ({place}: {first['msg']}); delete it, the next run writes it anew"
+            f"{storage.where(STATUS_FILE)} is damaged ({place}: {first['msg']}); delete it, the next run writes it "
+            "again"
         ) from error

@@ -39,7 +39,7 @@ Thing = TypeVar("Thing")
 #: Blocks between two words of sealing.
 TOLD_EVERY = 200
 #: Why a scene is not used that blocks were made of which have been rebuilt.
-NOT_USED = "not used any more: the blocks made of it were rebuilt"
+NOT_USED = "no longer used: the blocks made of it were rebuilt"
 #: The same of blocks that were retracted before they were built.
 NEVER_USED = "not used: the blocks that were planned with it were never built"
 #: The release another store was relabelled from.
@@ -107,8 +107,8 @@ def seal_store(
         lost = released.get(str(season), {"blocks": 0})["blocks"] - sum(len(plan.blocks) for plan in parts)
         if lost > 0:
             raise PlanError(
-                f"season {season} of the current release lost the marker of a block; build it first "
-                f"(--season {season}), then the others"
+                f"season {season} of the current release has lost the marker of a block; build it first (--season "
+                f"{season}), then the others"
             )
         if not parts:
             continue
@@ -189,7 +189,7 @@ def finished_season(
             dates.append(None)
             continue
         if marker is None:
-            raise PlanError(f"block {block} of {season} lost its marker while sealing; run the build again")
+            raise PlanError(f"block {block} of {season} lost its marker while sealing; rerun the build")
         provenance += marker["provenance"]
         facts["files"].append([file["path"] for file in marker["files"]])
         facts["sha256"].append([file["sha256"] for file in marker["files"]])

@@ -108,7 +108,9 @@ def survey_season(recipe: Recipe, season: int, known: Known, work: WorkFolder, p
     """
     taxonomy = Taxonomy.load()
     if taxonomy.version != recipe.taxonomy.version:
-        raise RecipeError(f"taxonomy.version: {recipe.taxonomy.version!r}: this h2crop has {taxonomy.version!r}")
+        raise RecipeError(
+            f"taxonomy.version: expected {taxonomy.version!r}, that of this h2crop, got {recipe.taxonomy.version!r}"
+        )
     used = used_sources(recipe)
     area, crs = area_of(recipe.area, recipe.locate)
     request = Request(
@@ -183,7 +185,7 @@ def area_cells(request: Request) -> list[Candidate]:
     """Every cell of the area, where no source makes samples. Raises PlanError where there is none."""
     cells = cells_of_area(request.area, request.crs, request.cell_size, request.cell_rule)
     if not cells:
-        raise PlanError(f"the area holds no cell of {request.cell_size} m by the rule {request.cell_rule!r}")
+        raise PlanError(f"the area contains no cell of {request.cell_size} m by the rule {request.cell_rule!r}")
     return [Candidate(cell) for cell in cells]
 
 
@@ -287,7 +289,7 @@ def area_of(area: Area, locate: Callable[[str], Path]) -> tuple[BaseGeometry, st
         raise RecipeError(f"area.file: cannot read {path}: {error}") from error
     polygons = [shape for shape in frame.geometry if shape is not None and shape.geom_type.endswith("Polygon")]
     if frame.crs is None or not polygons:
-        raise RecipeError(f"area.file: {path} states no CRS or holds no polygon")
+        raise RecipeError(f"area.file: {path} has no CRS or no polygon")
     return shapely.union_all(shapely.make_valid(np.array(polygons, dtype=object))), frame.crs.to_string()
 
 

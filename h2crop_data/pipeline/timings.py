@@ -286,7 +286,7 @@ def read_timings(storage: Storage) -> pa.Table:
     except MissingFileError:
         return TIMING_COLUMNS.empty_table()
     except (pa.ArrowException, KeyError, ValueError) as error:
-        timings_log.warning("%s is damaged and begun anew: %s", storage.where(TIMINGS), error)
+        timings_log.warning("%s is damaged and is started again: %s", storage.where(TIMINGS), error)
         return TIMING_COLUMNS.empty_table()
 
 

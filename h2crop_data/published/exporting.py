@@ -175,7 +175,7 @@ def season_source(
     if mark is not None and mark["s2_offset"] and options.published_offset:
         raise UsageError(
             f"--published-offset: the Sentinel-2 numbers of {store} were imported with their offset of "
-            f"{PUBLISHED_OFFSET} and still have it; leave the option away"
+            f"{PUBLISHED_OFFSET} and still have it; omit the option"
         )
 
     @lru_cache(KEPT_FILES)
@@ -198,23 +198,23 @@ def check_fit(store: str | Path, layout: LayoutAttributes) -> None:
     """
     problems = []
     if layout["cell_size"] != CELL_SIZE:
-        problems.append(f"its cells measure {layout['cell_size']} m, published samples {CELL_SIZE} m")
+        problems.append(f"expected cells of {CELL_SIZE} m, got {layout['cell_size']} m")
     if tuple(layout["s2_bands"]) != SENTINEL2_BANDS:
         problems.append(
-            f"its Sentinel-2 bands are {' '.join(layout['s2_bands']) or 'none'}, published {' '.join(SENTINEL2_BANDS)}"
+            f"expected the Sentinel-2 bands {' '.join(SENTINEL2_BANDS)}, got {' '.join(layout['s2_bands']) or 'none'}"
         )
     if layout["enmap_bands"] not in (0, ENMAP_BANDS):
-        problems.append(f"it has {layout['enmap_bands']} EnMAP bands, published samples {ENMAP_BANDS}")
+        problems.append(f"expected {ENMAP_BANDS} EnMAP bands, got {layout['enmap_bands']}")
     if not layout["labels"]:
         problems.append("it has no labels")
     if problems:
-        raise PublishedError(f"{store} does not fit the published layout:", problems)
+        raise PublishedError(f"{store} does not match the published layout:", problems)
 
 
 def samples_of(store: str | Path, attributes: RootAttributes, season: int, split: str | None) -> pd.DataFrame:
     """The samples of a season to export, in order of slot. Raises UsageError for a split there is not."""
     if split is not None and split not in SPLITS:
-        raise UsageError(f"--split {split}: the splits are {', '.join(SPLITS)}")
+        raise UsageError(f"--split {split}: expected one of {', '.join(SPLITS)}")
     table: pd.DataFrame = read_columns(store, attributes, f"samples-{season}", LISTED_COLUMNS).to_pandas()
     return table if split is None else table[table["split"] == split]
 
@@ -223,7 +223,9 @@ def check_target(target: LocalStorage) -> None:
     """Refuse a folder with files that no export began. Raises StoreError."""
     foreign = next((name for name, _ in target.names() if not name.startswith(f"{BUILD_FOLDER}/")), None)
     if foreign is not None and not target.exists(EXPORT_FILE):
-        raise StoreError(f"{target.location} is not empty ({foreign}) and no export was begun there; choose another")
+        raise StoreError(
+            f"{target.location} is not empty ({foreign}) and has no unfinished export; choose another folder"
+        )
 
 
 def record_export(target: Storage, options: ExportOptions, attributes: RootAttributes) -> None:
@@ -242,8 +244,7 @@ def record_export(target: Storage, options: ExportOptions, attributes: RootAttri
     differing = sorted(key for key in {*kept, *record} if kept.get(key) != record.get(key))
     if differing:
         raise PlanError(
-            f"{target.location} was begun with another export (it differs in {', '.join(differing)}); "
-            "export into another folder"
+            f"{target.location} has another export (it differs in {', '.join(differing)}); export into another folder"
         )
 
 

@@ -151,15 +151,15 @@ def record_import(builder: StoreBuilder, pinned: dict[str, Any]) -> None:
     if not builder.storage.exists(IMPORT_FILE):
         begun = next(builder.storage.names(f"{BUILD_FOLDER}/plan/"), None)
         if begun is not None or builder.storage.exists("zarr.json"):
-            raise PlanError(f"{builder.location} is a store that was not imported; import into a new one")
+            raise PlanError(f"{builder.location} has a store that was not imported; import into a new one")
         builder.write_json(IMPORT_FILE, pinned)
         return
     kept = builder.storage.read_json(IMPORT_FILE)
     differing = sorted(key for key in {*kept, *pinned} if kept.get(key) != pinned.get(key))
     if differing:
         raise PlanError(
-            f"{builder.location} was begun with another import (it differs in {', '.join(differing)}); give the same "
-            "folder and options again, or import into a new store"
+            f"{builder.location} has another import (it differs in {', '.join(differing)}); give the same folder "
+            "and options again, or import into a new store"
         )
 
 
@@ -246,7 +246,7 @@ def imported_season(
     sums: dict[int, FileRecord] = {}
     for block, marker in enumerate(builder.read_markers(season, range(count))):
         if marker is None:
-            raise PlanError(f"block {block} of {season} in {builder.location} is not done; run the import again")
+            raise PlanError(f"block {block} of {season} in {builder.location} is not done; rerun the import")
         rows += marker["provenance"]
         block_rows.append(block_row(marker, json_digest(recipe), retracted.get(block, "")))
         coordinates.append(marker["coordinates"])
@@ -293,5 +293,5 @@ def not_located(seasons: Sequence[FinishedSeason], scenes: SceneCatalog) -> list
         for sample, how in zip(season.samples["sample"], season.samples["located"], strict=True)
         if how != "scene"
     }
-    item, nothing = "its item does not place the pixels", "the catalog has no such scene"
+    item, nothing = "its item does not give the position of the pixels", "the catalog has no such scene"
     return sorted(f"{scene}: {item if scene in scenes else nothing}" for scene in vague)

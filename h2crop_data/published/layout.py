@@ -86,23 +86,21 @@ def find_samples(folder: Path, lists: Path | None = None, unlisted: Unlisted = "
     listed = {name for names in splits.values() for name in names}
     loose = sorted(files.keys() - listed)
     if loose and unlisted == "refuse":
-        problems += [
-            f"{files[name]} is in no list (--unlisted skip or --unlisted train takes a decision)" for name in loose
-        ]
+        problems += [f"{files[name]} is in no list (use --unlisted skip or --unlisted train)" for name in loose]
     if unlisted == "train":
         splits["train"] = [*splits["train"], *loose]
     samples = []
     for split, names in splits.items():
         for position, name in enumerate(names):
             if name not in files:
-                problems.append(f"{name}, of the list {split}, has no file {name}.h5")
+                problems.append(f"{name} of the list {split} has no file {name}.h5")
                 continue
             try:
                 samples.append(PublishedSample(PublishedId.parse(name), files[name], split, position))
             except ValueError as error:
                 problems.append(f"{files[name]}: {error}")
     if not samples and not problems:
-        problems.append("no list names a sample")
+        problems.append("the lists are empty")
     if problems:
         raise PublishedError(f"{folder} cannot be imported:", problems)
     return samples
@@ -117,7 +115,7 @@ def sample_files(folder: Path) -> dict[str, Path]:
     except OSError as error:
         raise PublishedError(f"cannot read {place}:", [error.strerror or str(error)]) from error
     if not files:
-        raise PublishedError(f"{folder} is no published dataset:", [f"no .h5 file in {inside} or in {folder}"])
+        raise PublishedError(f"{folder} is not a published dataset:", [f"no .h5 file in {inside} or in {folder}"])
     return files
 
 
@@ -170,7 +168,7 @@ def file_problems(path: Path) -> list[str]:
             problems = [wrong_array(file.get(name), name, form) for name, form in ARRAYS.items()]
             return [problem for problem in problems if problem] + lost_references(file)
     except (OSError, RuntimeError, KeyError) as error:
-        return [f"is not a whole HDF5 file ({error})"]
+        return [f"is not a complete HDF5 file ({error})"]
 
 
 def wrong_array(dataset: Any, name: str, form: ArrayForm) -> str | None:
@@ -189,9 +187,9 @@ def lost_references(file: h5py.File) -> list[str]:
 
     def look(name: str, item: h5py.Group | h5py.Dataset) -> None:
         if isinstance(item, h5py.Dataset) and is_reference(item.dtype):
-            found.append(f"{name} holds references, which no copy can keep")
+            found.append(f"{name} contains references, which cannot be copied")
         pointing = [key for key in item.attrs if is_reference(item.attrs.get_id(key).dtype)]
-        found.extend(f"attribute {key} of {name} is a reference, which no copy can keep" for key in pointing)
+        found.extend(f"attribute {key} of {name} is a reference, which cannot be copied" for key in pointing)
 
     look("/", file)
     file.visititems(look)

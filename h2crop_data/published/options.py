@@ -59,14 +59,16 @@ def read_spectrum(path: Path | None) -> Spectrum:
         lines = [line.replace(",", " ").split() for line in path.read_text(encoding="utf-8").splitlines()]
         rows = [[float(number) for number in line] for line in lines if line]
     except (OSError, ValueError) as error:
-        raise UsageError(f"--wavelengths {path}: {error}; it needs a line a band: centre and width in nm") from error
+        raise UsageError(
+            f"--wavelengths {path}: {error}; expected one line per band: centre and width in nm"
+        ) from error
     if len(rows) != ENMAP_BANDS or any(len(row) not in (1, 2) for row in rows):
-        raise UsageError(f"--wavelengths {path}: {ENMAP_BANDS} lines of one or two numbers wanted, {len(rows)} found")
+        raise UsageError(f"--wavelengths {path}: expected {ENMAP_BANDS} lines of one or two numbers, got {len(rows)}")
     centres, widths = [row[0] for row in rows], [row[1] if len(row) == 2 else 0.0 for row in rows]
     numbers = [*centres, *widths]
     growing = all(one < other for one, other in pairwise(centres))
     if not growing or centres[0] <= 0 or not all(math.isfinite(number) and number >= 0 for number in numbers):
-        raise UsageError(f"--wavelengths {path}: centres must grow from band to band, in nm")
+        raise UsageError(f"--wavelengths {path}: expected centres in nm that increase from band to band")
     return centres, widths
 
 

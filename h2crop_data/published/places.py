@@ -141,7 +141,7 @@ def read_features(path: Path) -> list[dict[str, Any]]:
     except (ValueError, KeyError, TypeError) as error:
         raise CatalogError(f"{path} is not a STAC ItemCollection (JSON with features): {error!r}") from error
     if not isinstance(features, list) or not all(isinstance(feature, dict) for feature in features):
-        raise CatalogError(f"{path} is not a STAC ItemCollection: its features are no list of items")
+        raise CatalogError(f"{path} is not a STAC ItemCollection: expected its `features` to be a list of items")
     return features
 
 

@@ -20,8 +20,8 @@ def without_account(value: Any, info: ValidationInfo) -> Any:
     kept = isinstance(info.context, dict) and info.context.get("stored")
     if not kept and isinstance(value, str) and has_secrets(value):
         raise ValueError(
-            "an address with an account or a key in it does not belong into a recipe; write the account into ~/.netrc "
-            "(machine HOST login NAME password SECRET), and the address without it"
+            "a recipe must not contain an address with an account or a key; write the account into ~/.netrc "
+            "(machine HOST login NAME password SECRET), and give the address without it"
         )
     return value
 
@@ -35,7 +35,7 @@ class CatalogChoice(Section):
     catalog: Address
     """Name of a provider, URL or path."""
     collection: Annotated[str | None, Neutral(None)] = None
-    """Collection to search there; that of the section by default."""
+    """Collection to search there (default: that of the section)."""
 
 
 def form_of_entry(value: Any) -> str:
@@ -98,7 +98,7 @@ def catalogs_in_order(section: SearchedSection, locate: Callable[[str], str]) ->
 
 def none_found(section: SearchedSection) -> str:
     """That no catalog of a section has a scene, for errors."""
-    return ", ".join(f"{name} has no scene of collection {collection!r}" for name, collection in choices_of(section))
+    return ", ".join(f"{name} has no scenes of collection {collection!r}" for name, collection in choices_of(section))
 
 
 def is_moved(before: Any, now: Any, locate: Callable[[str], str]) -> bool:

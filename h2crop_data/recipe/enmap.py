@@ -29,11 +29,11 @@ class EnmapBands(Section):
     """Which EnMAP bands are stored, decided by the wavelengths in each scene's metadata."""
 
     exclude_nm: list[Wavelengths] = Field(default=[(1325.0, 1395.0)])
-    """Ranges of centre wavelength in nm that are left out (default: water vapour, six bands that are all nodata)."""
+    """Ranges of centre wavelength in nm to leave out (default: water vapour, six bands without data)."""
     keep_nm: Annotated[list[Wavelengths], Neutral([])] = Field(default=[])
-    """Ranges of centre wavelength in nm that are stored, less those left out; none means all."""
+    """Ranges of centre wavelength in nm to store, except those left out (default: all)."""
     count: int = Field(default=218, ge=1, strict=True)
-    """How many bands remain; a scene with another number is refused, because all samples share one axis."""
+    """Number of stored bands; a scene with another number is refused, because all samples share one axis of bands."""
 
 
 def bands_of_set(value: Any) -> Any:
@@ -50,49 +50,50 @@ class EnmapSettings(Section):
     """Where EnMAP L2A scenes come from and which of them are used."""
 
     catalog: Catalog
-    """Name of a provider (`h2crop providers`), URL of a STAC API, or path of a static catalog, an ItemCollection (JSON)
-    or a stac-geoparquet file; or several in a list: what the first lacks comes from the next."""
+    """Where EnMAP scenes are searched: name of a provider (`h2crop providers`), URL of a STAC API, or path of a static
+    catalog, an ItemCollection (JSON) or a stac-geoparquet file. Several catalogs as a list: scenes missing in one are
+    taken from the next."""
     collection: str = "ENMAP_HSI_L2A"
     """Collection to search."""
     months: list[Month] = Field(default=list(range(1, 13)))
-    """Months of acquisition, 1..12."""
+    """Months of acquisition to use, 1..12."""
     max_quality: Literal[0, 1, 2] = 1
-    """Worst `enmap:overallQuality` taken: 0 nominal, 1 reduced, 2 low."""
+    """Worst `enmap:overallQuality` to use: 0 nominal, 1 reduced, 2 low."""
     min_sun_elevation: float = Field(default=30, ge=-90, le=90, strict=True)
-    """Lowest sun elevation in degrees; night scenes have none and are never taken."""
+    """Minimum sun elevation in degrees; scenes without one (night scenes) are never used."""
     max_cloud_cover: Percent = 20
-    """Highest `eo:cloud_cover` of the scene in percent."""
+    """Maximum `eo:cloud_cover` of a scene in percent."""
     bands: Annotated[EnmapBands, BeforeValidator(bands_of_set, json_schema_input_type=BandSet | EnmapBands)] = (
         EnmapBands()
     )
-    """Which bands are stored: the name of a set (`h2crop-218`, `spectralearth-202`, `all`), or ranges and a count."""
+    """Bands to store: name of a set (`h2crop-218`, `spectralearth-202`, `all`), or ranges and a count."""
     flagged: list[str] = Field(default=["cloud", "cloud_shadow", "haze", "cirrus_medium", "cirrus_thick", "snow"])
     """Quality flags that count as flagged, for `max_flagged_share` and for the statistics."""
     max_flagged_share: Share = 0.05
-    """Largest share of flagged pixels in a cell that becomes a sample."""
+    """Maximum share of flagged pixels in a cell that becomes a sample."""
     cloud_layer: Literal["required", "optional"] = "required"
-    """Whether a scene without the quality layer `quality_cloud` is refused; a scene that is taken without it has no
-    cloud flagged, and plan, index and datasheet say so."""
+    """Whether the quality layer `quality_cloud` is required: `required` refuses scenes without it, `optional` uses
+    them. No cloud is flagged in such scenes, which plan, index and datasheet report."""
 
     mask: Annotated[Literal["none", "report", "apply"], Neutral("none")] = "report"
-    """Whether clouds and their shadows are looked for in every scene by its own bands, which find small ones that
-    DLR's layers miss: stored as `enmap_mask` (`report`), and counted as flagged (`apply`), with what could not be
-    looked at. A store has it from the start or never. docs/enmap.md says what it finds."""
+    """Cloud and shadow mask from the bands of the scene itself, which finds small clouds that DLR's layers miss:
+    `report` stores it as `enmap_mask`, `apply` also counts its pixels, and pixels it could not judge, as flagged;
+    `none` turns it off. It cannot be turned on or off in an existing store. See docs/enmap.md."""
     coregistration: Annotated[Literal["none", "report", "apply"], Neutral("none")] = "apply"
-    """Whether the shift of every scene against Sentinel-2 is measured (`report`) and made good (`apply`): visible and
-    near infrared apart from short wave infrared. It needs `sentinel2`. docs/coregistration.md says how."""
+    """Shift of every scene against Sentinel-2: `report` measures it, `apply` also corrects it; visible and near
+    infrared separately from short wave infrared. Requires `sentinel2`. See docs/coregistration.md."""
     coregistration_limit: Annotated[float, Neutral(1.0), Field(ge=0, le=30, allow_inf_nan=False)] = 1.0
-    """Metres up to which a scene is used as it lies."""
+    """Maximum shift in metres that is not corrected."""
     unmatched: Annotated[Literal["refuse", "unshifted", "datatake"], Neutral("unshifted")] = "unshifted"
-    """What becomes of a scene whose shift cannot be trusted (water, cloud): its blocks are refused, it is used where
-    its product says it lies, or it takes the median of other tiles of its datatake where these agree."""
+    """What to do with a scene whose shift cannot be measured reliably (water, cloud): `refuse` its blocks, use it
+    `unshifted`, or use the median shift of the other tiles of its `datatake` where these agree."""
 
     @model_validator(mode="after")
     def known_flags(self) -> Self:
         """Flags by the names of the store's `enmap_quality`."""
         unknown = [flag for flag in self.flagged if flag not in ENMAP_FLAGS]
         if unknown:
-            raise ValueError(f"flagged: {', '.join(unknown)} is no quality flag; known: {', '.join(ENMAP_FLAGS)}")
+            raise ValueError(f"flagged: unknown quality flag {', '.join(unknown)}; known: {', '.join(ENMAP_FLAGS)}")
         return self
 
     @property

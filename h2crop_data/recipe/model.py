@@ -62,7 +62,7 @@ def known_crs(value: str) -> str:
     try:
         CRS(value)
     except CRSError as error:
-        raise ValueError(f"{value!r} is not a CRS; write for instance EPSG:25832") from error
+        raise ValueError(f"invalid CRS {value!r}; expected one like EPSG:25832") from error
     return value
 
 
@@ -73,15 +73,16 @@ class Area(Section):
     """Where to build: exactly one of bbox, geojson, file."""
 
     bbox: tuple[FiniteFloat, FiniteFloat, FiniteFloat, FiniteFloat] | None = None
-    """West, south, east, north in `crs`."""
+    """Bounding box in `crs`: west, south, east, north."""
     geojson: dict[str, Any] | None = None
     """A GeoJSON Polygon, MultiPolygon, Feature or FeatureCollection in `crs`."""
     file: str | None = None
-    """A vector file (GeoJSON, GeoPackage ...) whose polygons are the area; its own CRS counts."""
+    """A vector file (GeoJSON, GeoPackage ...) whose polygons are the area, in the CRS of the file."""
     crs: CrsName = LONLAT
-    """CRS of bbox and geojson, `EPSG:25832` for instance; longitude and latitude by default."""
+    """CRS of bbox and geojson, for instance `EPSG:25832` (default: longitude and latitude)."""
     cells: CellRule = "centre"
-    """Which cells belong to the area: those whose centre lies in it, that lie inside it, or that touch it."""
+    """Which cells belong to the area: `centre`, those whose centre lies in it; `inside`, those that lie completely in
+    it; `touching`, those that touch it."""
 
     @model_validator(mode="after")
     def one_source(self) -> Self:
@@ -95,9 +96,9 @@ class Area(Section):
             try:
                 polygons = geojson_polygons(self.geojson)
             except (KeyError, TypeError, ValueError, AttributeError, shapely.errors.ShapelyError) as error:
-                raise ValueError(f"geojson is not a GeoJSON polygon ({error})") from error
+                raise ValueError(f"geojson is not a valid GeoJSON polygon ({error})") from error
             if polygons.is_empty:
-                raise ValueError("geojson holds no polygon")
+                raise ValueError("geojson contains no polygon")
             if not polygons.is_valid:
                 raise ValueError(f"geojson is not a valid polygon: {shapely.is_valid_reason(polygons)}")
         return self
@@ -110,13 +111,13 @@ class L1cSource(Section):
     """Where Sentinel-2 L1C scenes come from, for methods that find clouds at the top of the atmosphere."""
 
     catalog: Catalog
-    """Name of a provider (`h2crop providers`), URL of a STAC API, or path of a static catalog, an ItemCollection (JSON)
-    or a stac-geoparquet file; or a list of these, each with its own `collection` if need be: what the first lacks comes
-    from the next. docs/catalogs.md says how."""
+    """Where scenes are searched: name of a provider (`h2crop providers`), URL of a STAC API, or path of a static
+    catalog, an ItemCollection (JSON) or a stac-geoparquet file. Several catalogs as a list, each with its own
+    `collection` if needed: scenes missing in one are taken from the next. See docs/catalogs.md."""
     collection: str = "sentinel-2-l1c"
     """Collection to search."""
     offset: Literal["auto", 0, -1000] = "auto"
-    """What to add to the numbers of the files, as `sentinel2.offset`; pixels are not asked."""
+    """Number to add to the values of the files, as `sentinel2.offset`; pixels are not used to decide it."""
 
 
 #: Metres by which what is masked grows, by default: where s2cloudless takes part, and elsewhere.
@@ -127,24 +128,24 @@ class Clouds(Section):
     """How clear Sentinel-2 pixels are told from the others. docs/clouds.md compares the methods."""
 
     method: str = Field(default="scl", pattern=r"^[a-z][a-z0-9_-]*(\+[a-z][a-z0-9_-]*)*$")
-    """Methods joined by `+`; what one of them calls cloud or shadow is masked. `scl`: the scene classification that
-    comes with L2A. `s2cloudless`: clouds on L1C of the same datatakes (`l1c`). `ukis`: clouds and shadows on L2A
-    (the extra `clouds`). A package can add others."""
+    """Cloud methods joined by `+`; pixels that any of them calls cloud or shadow are masked. `scl`: the scene
+    classification of L2A. `s2cloudless`: clouds on L1C of the same datatakes (requires `l1c`). `ukis`: clouds and
+    shadows on L2A (requires the extra `clouds`). Packages can add methods."""
     clear: list[Annotated[int, Field(ge=0, le=11, strict=True)]] = Field(default=[4, 5, 6])
-    """SCL classes that are clear: 4 vegetation, 5 bare, 6 water (7 unclassified by choice)."""
+    """SCL classes that count as clear: 4 vegetation, 5 bare, 6 water (7, unclassified, can be added)."""
     dilation: Annotated[
         Literal["default", 0] | Annotated[float, Field(ge=20, le=500, allow_inf_nan=False)], Neutral(0)
     ] = "default"
-    """Metres around clouds and shadows that are masked too, 0 or at least a pixel of 20 m; by default 60 with
-    `s2cloudless`, else 30."""
+    """Width in metres of the margin around clouds and shadows that is also masked: 0, or at least 20 (one pixel);
+    default: 60 with `s2cloudless`, else 30."""
     cast_shadows: Annotated[bool, Neutral(False)] = True
-    """Whether clouds are cast along the sun's rays, and dark ground where their shadow can lie is masked."""
+    """Whether to mask dark ground where the sun can cast the shadow of a cloud."""
     second_look: Annotated[bool, Neutral(False)] = True
-    """Whether a date is masked where it is brighter or darker than both clear dates before and after it."""
+    """Whether to mask pixels of a date that are brighter or darker than on the clear dates before and after it."""
     l1c: Annotated[L1cSource | None, NoneWord, NoneInSchema, Neutral(None)] = None
-    """Where L1C comes from; `s2cloudless` needs it."""
+    """Catalog of L1C scenes; `s2cloudless` requires it."""
     missing: Annotated[Literal["fail", "skip"], Neutral("fail")] = "fail"
-    """A date without the L1C that a method needs fails the plan, or is not used and recorded as skipped."""
+    """What to do with a date without the L1C that a method requires: fail the plan, or skip the date and record it."""
 
     @model_validator(mode="after")
     def consistent(self) -> Self:
@@ -152,7 +153,7 @@ class Clouds(Section):
         if len(set(self.methods)) != len(self.methods):
             raise ValueError("method: each method once")
         if "s2cloudless" in self.methods and self.l1c is None:
-            raise ValueError("s2cloudless finds clouds on L1C: say where it comes from in l1c (catalog, collection)")
+            raise ValueError("s2cloudless finds clouds on L1C scenes: set their catalog in l1c (catalog, collection)")
         return self
 
     @property
@@ -177,40 +178,40 @@ class Sentinel2Settings(Section):
     """Where Sentinel-2 scenes come from and how they become monthly composites."""
 
     catalog: Catalog
-    """Name of a provider (`h2crop providers`), URL of a STAC API, or path of a static catalog, an ItemCollection (JSON)
-    or a stac-geoparquet file; or a list of these, each with its own `collection` if need be: what the first lacks comes
-    from the next. docs/catalogs.md says how."""
+    """Where scenes are searched: name of a provider (`h2crop providers`), URL of a STAC API, or path of a static
+    catalog, an ItemCollection (JSON) or a stac-geoparquet file. Several catalogs as a list, each with its own
+    `collection` if needed: scenes missing in one are taken from the next. See docs/catalogs.md."""
     collection: str = "sentinel-2-l2a"
     """Collection to search."""
     bands: list[Sentinel2Band] = Field(default=list(SENTINEL2_BANDS), min_length=1)
-    """Bands to store, in this order."""
+    """Bands to store, in the order of the store."""
     offset: Literal["auto", 0, -1000] = "auto"
-    """What to add to the numbers of the files: `auto` decides each scene by what its item says, else by its pixels, and
-    refuses what cannot be decided; 0 or -1000 declare it for the whole source. docs/offsets.md says how."""
+    """Number to add to the values of the files: `auto` decides it for each scene by its item, else by its pixels, and
+    refuses scenes that cannot be decided; 0 or -1000 sets it for the whole source. See docs/offsets.md."""
     max_cloud_cover: Percent = 100
-    """Scenes with more `eo:cloud_cover` in percent are not read."""
+    """Maximum `eo:cloud_cover` of a scene in percent."""
     clouds: Clouds = Clouds()
-    """How clouds are masked."""
+    """Cloud mask."""
     alignment: Annotated[Literal["none", "report", "apply"], Neutral("none")] = "apply"
-    """Whether the shift of every date against the others is measured (`report`), and dates that lie further off than
-    `alignment_limit` are read where they belong (`apply`). docs/alignment.md says how."""
+    """Shift of every date against the other dates: `report` measures it, `apply` also corrects dates that are shifted
+    by more than `alignment_limit`. See docs/alignment.md."""
     alignment_limit: Annotated[float, Neutral(4.0), Field(ge=1, le=30, allow_inf_nan=False)] = 4.0
-    """Metres up to which a date is used as it lies: nothing of it is resampled."""
+    """Maximum shift in metres that is not corrected; such dates are not resampled."""
     composite: Literal["median"] = "median"
-    """How the clear observations of a month become one value."""
+    """How to combine the clear observations of a month into one value."""
     resampling: Literal["nearest", "bilinear", "cubic"] = "nearest"
-    """For bands that do not lie on the 10 m grid; `nearest` repeats 20 m pixels 2 x 2, exactly as measured."""
+    """Resampling of bands that are not on the 10 m grid; `nearest` repeats 20 m pixels 2 x 2, exactly as measured."""
     gaps: Literal["fail", "record"] = "fail"
-    """A scene that cannot be read after every retry fails its block, or is left out and recorded with the sample."""
+    """What to do with a scene that cannot be read after all retries: `fail` the block, or leave the scene out and
+    `record` it with the sample."""
     memory: Annotated[float, Neutral(1.5), Field(ge=0.25)] = 1.5
-    """GiB that a worker may take to read scenes. Where whole units of files would take more, their pieces are read one
-    by one, and tiles of 20 m bands several times."""
+    """Memory limit of a worker for reading scenes, in GiB. Scenes that would need more are read in pieces, which reads
+    tiles of 20 m bands several times."""
     max_missing_acquisitions: Annotated[MissingCount | None, NoneWord, NoneInSchema, Neutral(None)] = None
-    """Most acquisitions that the catalog may lack in a month of a tile, by the ten-day cycle of the satellites; where
-    it lacks more, the plan fails and says where. `none`: gaps are only reported. docs/catalogs.md says how they are
-    counted."""
+    """Maximum number of acquisitions, by the ten-day cycle of the satellites, that the catalog may lack in a month of a
+    tile; if it lacks more, the plan fails and lists the tiles. `none`: gaps are only reported. See docs/catalogs.md."""
     connections: Annotated[int, Neutral(24), Field(ge=1, le=256)] = 24
-    """Connections to one archive at a time, of all workers together."""
+    """Maximum number of simultaneous connections to one archive, of all workers together."""
 
     @property
     def looks_at_tiles(self) -> bool:
@@ -229,79 +230,84 @@ class CropTable(Section):
     """A table of your own from crop codes to HCAT3 (CSV)."""
 
     path: str
-    """Path of the CSV."""
+    """Path of the CSV file."""
     code_column: str = "code"
-    """Column of the country's code."""
+    """Column of the country's crop code."""
     hcat3_column: str = "hcat3"
-    """Column of the ten digit HCAT3 code; empty where there is none."""
+    """Column of the ten-digit HCAT3 code; empty for codes without one."""
 
 
 class ParcelSource(Section):
     """One file of declared parcels for each year."""
 
     path: str
-    """Path of the vector file; `{year}` in it becomes the year of the declarations (else the file is of one year)."""
+    """Path of the vector file; `{year}` in it is replaced by the year of the declarations (without it the
+    file is of one year)."""
     country: str = Field(pattern=r"^[a-z]{2}(-[a-z0-9]+)?$")
-    """Country (and region) in lower case, `fr` or `be-vlg`."""
+    """Country (and region) in lower case, for instance `fr` or `be-vlg`."""
     code_field: str
-    """Field of the crop code; upper and lower case do not matter where only one field fits."""
+    """Field of the crop code; case is ignored if only one field matches."""
     id_field: str | None = None
-    """Field of the parcel's own id, kept in the index."""
+    """Field of the parcel's own id, which is kept in the index."""
     layer: str | None = None
-    """Layer of the file; its only one by default."""
+    """Layer of the file (default: its only layer)."""
     crs: CrsName | None = None
-    """CRS of the file where it states none or a wrong one."""
+    """CRS of the file, if the file has none or a wrong one."""
     table: str | CropTable | None = None
-    """Crop table: a name in taxonomy/countries (default: the country's), or a CSV of your own."""
+    """Crop table: a name in taxonomy/countries (default: that of the country), or your own CSV file."""
     years: list[Year] | None = None
-    """Years this source has declarations for; all by default. Other years have no parcels: unknown, not background."""
+    """Years this source has declarations for (default: all). Pixels of other years are unknown, not background."""
     coverage: str | None = None
-    """A vector file of the ground these declarations cover; pixels outside any coverage are unknown."""
+    """Vector file of the ground that these declarations cover; pixels outside any coverage are unknown."""
 
 
 class Parcels(Section):
     """Where labels come from."""
 
     season: list[ParcelSource] = Field(min_length=1)
-    """Declarations of the season itself: the labels."""
+    """Declarations of the season itself, for the labels."""
     prior: Annotated[Literal["same"] | list[ParcelSource] | None, NoneWord, NoneInSchema] = "same"
-    """Declarations of the year before: the same sources a year earlier, others, or none."""
+    """Declarations of the year before, for `prior`: the same sources a year earlier, other sources, or none."""
     min_labelled_share: Share = 0.0
-    """Smallest share of a cell's pixels in declared parcels whose crop has a class (at tier 1)."""
+    """Minimum share of a cell's pixels in declared parcels whose crop has a class (at tier 1)."""
 
 
 class TaxonomySettings(Section):
     """The classes of the four tiers."""
 
     version: str = "1"
-    """Version of taxonomy/tiers.csv the recipe was written for; another one is refused."""
+    """Version of taxonomy/tiers.csv that the recipe was written for; other versions are refused."""
 
 
 class Split(Section):
     """How ground is divided into train, val and test."""
 
     square_size: int = Field(default=15360, ge=1000, le=1_000_000, strict=True)
-    """Side of the split squares in metres, drawn in EPSG:3035; larger than the texture of the land (10-20 km)."""
+    """Side of the split squares in metres, in EPSG:3035; it should be larger than the texture of the land (10-20
+    km)."""
     shares: dict[SplitName, Share] = Field(default={"train": 0.735, "val": 0.129, "test": 0.136})
-    """Share of the squares in each split; they add up to 1."""
+    """Share of the squares in each split; the shares must add up to 1."""
     seed: int = Field(default=0, strict=True)
-    """Another seed draws another split."""
+    """Seed of the split."""
     method: Literal["hash", "optimised"] = "hash"
-    """`hash`: each square for itself, whatever else is built. `optimised`: hashed squares are moved until the shares of
-    samples are met and every class that occurs in three squares occurs in every split; what is decided once stays."""
+    """`hash`: each square is assigned by a hash of its position, independently of all others. `optimised`: squares are
+    then moved until the shares of samples are met and every class that occurs in three squares occurs in every split;
+    squares of an existing store are not moved."""
     buffer: float = Field(default=0.0, ge=0, le=100_000)
-    """Minimum distance in metres between samples of different splits; cells nearer to another split are left out."""
+    """Minimum distance in metres between samples of different splits; cells closer to another split are left out."""
     lists: str | None = None
-    """Folder of train.txt, val.txt and test.txt, one id a line (of a cell, a sample, or a patch of the published
-    dataset), instead of squares; cells that are in no list are left out."""
+    """Folder of train.txt, val.txt and test.txt to use instead of squares, with one id per line (of a cell, a sample,
+    or a patch of the published dataset); cells in no list are left out."""
 
     @model_validator(mode="after")
     def whole(self) -> Self:
         """Shares that add up."""
         if abs(sum(self.shares.values()) - 1) > 1e-6:
-            raise ValueError(f"shares must add up to 1, they give {sum(self.shares.values()):g}")
+            raise ValueError(f"expected shares that add up to 1, got {sum(self.shares.values()):g}")
         if self.lists is not None and (self.buffer or self.method != "hash"):
-            raise ValueError("lists go without method and buffer: they say themselves which ground is in which split")
+            raise ValueError(
+                "lists cannot be combined with method and buffer: they assign the ground to the splits themselves"
+            )
         return self
 
     def split_of(self, square: tuple[int, int]) -> str:
@@ -315,9 +321,9 @@ class StoreOptions(Section):
     """The form of the store; fixed once it exists."""
 
     block_capacity: int = Field(default=16, ge=1, le=1024, strict=True)
-    """Most samples in a block, that is in a shard."""
+    """Maximum number of samples in a block, which is one shard of each array."""
     codec: Literal["lz4", "zstd"] = "lz4"
-    """Blosc codec, with bit shuffle: `lz4` reads fastest, `zstd` is about a tenth smaller."""
+    """Blosc codec, with bit shuffle: `lz4` is read fastest, `zstd` is about a tenth smaller."""
     level: int = Field(default=5, ge=1, le=9, strict=True)
     """Compression level."""
 
@@ -328,28 +334,28 @@ class Recipe(Section):
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9_.-]*$")
     """Short name in lower case."""
     description: str = ""
-    """What it is for, in a sentence or two."""
+    """Purpose of the recipe, in one or two sentences."""
     area: Area
     """Where."""
     seasons: list[Year] = Field(min_length=1)
     """Calendar years of the Sentinel-2 series and of the parcels."""
     in_season: Annotated[bool, Neutral(False)] = False
-    """Whether a season is built before its year is over, with the months to come empty; else `build` refuses it and
-    `refresh` waits for it."""
+    """Whether to build a season before its year is over, with empty months for the rest of the year; otherwise `build`
+    refuses it and `refresh` waits for it."""
     cell_size: int = Field(default=1920, ge=CELL_STEP, le=19200, multiple_of=CELL_STEP, strict=True)
     """Side of a cell in metres, a multiple of 60."""
     enmap: Annotated[EnmapSettings | None, NoneWord, NoneInSchema] = None
-    """EnMAP scenes, or none."""
+    """EnMAP scenes; omit to build without."""
     sentinel2: Annotated[Sentinel2Settings | None, NoneWord, NoneInSchema] = None
-    """Sentinel-2 scenes, or none."""
+    """Sentinel-2 scenes; omit to build without."""
     parcels: Annotated[Parcels | None, NoneWord, NoneInSchema] = None
-    """Declared parcels, or none."""
+    """Declared parcels; omit to build without."""
     taxonomy: TaxonomySettings = TaxonomySettings()
     """Crop classes."""
     split: Split = Split()
     """Train, val, test."""
     store: StoreOptions = StoreOptions()
-    """Form of the store."""
+    """Layout of the store."""
 
     _folder: Path = PrivateAttr(default_factory=Path.cwd)
     #: The sections of sources that other packages bring.
@@ -362,7 +368,7 @@ class Recipe(Section):
         """At least one source, and each season once."""
         others = (info.context or {}).get("others")
         if self.enmap is None and self.sentinel2 is None and self.parcels is None and not others:
-            raise ValueError("give at least one of enmap, sentinel2, parcels")
+            raise ValueError("expected at least one of enmap, sentinel2, parcels")
         if len(set(self.seasons)) != len(self.seasons):
             raise ValueError("seasons: each year once")
         return self
@@ -454,7 +460,7 @@ def load_recipe(path: str | Path) -> Recipe:
         file = shipped_recipes()[str(path)]
     if not file.exists():
         known = ", ".join(sorted(shipped_recipes()))
-        raise RecipeError(f"no recipe file {path} (shipped ones, by name: {known})")
+        raise RecipeError(f"no recipe file {path} (names of shipped recipes: {known})")
     return parse_recipe(read_mapping(file, "recipe"), file.resolve().parent, str(path))
 
 
@@ -468,7 +474,7 @@ def parse_recipe(document: dict[str, Any], folder: Path, name: str, **context: A
     names = [key for key in unknown if key in installed_sources()]
     if context.get("stored") and len(names) < len(unknown):
         missing = ", ".join(key for key in unknown if key not in names)
-        raise PluginError(f"{name} was made with the source {missing}, which is not installed; install its package")
+        raise PluginError(f"{name} requires the source {missing}, which is not installed; install its package")
     others = {key: document[key] for key in names if document[key] not in (None, "none")}
     own = {key: value for key, value in document.items() if key not in names}
     try:

@@ -24,9 +24,7 @@ class UniqueKeys(yaml.SafeLoader):
         for key_node, _ in node.value:
             key = self.construct_object(key_node, deep=True)
             if key in mapping:
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"the key {key!r} is given twice", key_node.start_mark
-                )
+                raise yaml.constructor.ConstructorError(None, None, f"duplicate key {key!r}", key_node.start_mark)
             mapping[key] = None
         return super().construct_mapping(node, deep)
 
@@ -40,7 +38,7 @@ def read_mapping(path: Path, what: str) -> dict[str, Any]:
     except yaml.YAMLError as error:
         raise RecipeError(f"{path} is not valid YAML: {error}") from error
     if not isinstance(document, dict):
-        raise RecipeError(f"{path}: the {what} must be a mapping of keys, this is {type(document).__name__}")
+        raise RecipeError(f"{path}: expected the {what} to be a mapping of keys, got {type(document).__name__}")
     return document
 
 
@@ -78,7 +76,7 @@ def describe(steps: tuple[str | int, ...], problem: Any, root: type[BaseModel]) 
         allowed = keys_beside(steps, root)
         near = difflib.get_close_matches(str(steps[-1]), allowed, 1)
         hint = f"; did you mean {near[0]}?" if near else ""
-        return f"{path}: no such key{hint} Allowed: {', '.join(allowed)}"
+        return f"{path}: unknown key{hint} Allowed: {', '.join(allowed)}"
     if problem["type"] in ("missing", "value_error"):
         return f"{path}: {message}"
     return f"{path}: {shorten(problem['input'])}: {message}"
@@ -143,11 +141,11 @@ def check_years(
         if len(found) > 1:
             labels = found & set(seasons)
             is_prior = place[0] == "season" and found != labels
-            what = "every prior would be its label" if is_prior else "it cannot be right for all of them"
+            what = "every prior would equal its label" if is_prior else "it cannot be correct for all of them"
             remedy = ", or choose `prior: none`" if is_prior and len(labels) == 1 else ""
             message = (
-                f"{shorten(path)} would be read for {' and '.join(map(str, sorted(found)))}: {what}; write `{{year}}` "
-                f"into the path, name the one year it has (`years: [{max(found)}]`){remedy}"
+                f"{shorten(path)} would be read for {' and '.join(map(str, sorted(found)))}: {what}; write "
+                f"`{{year}}` into the path, give the one year it has (`years: [{max(found)}]`){remedy}"
             )
             steps = ("parcels", *place, "path")
             raise PydanticCustomError("value_error", "{message}", {"message": message, "steps": steps})

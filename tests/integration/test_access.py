@@ -260,8 +260,8 @@ class TestWhereAndWhat:
         [
             ({"crs": None}, "states no CRS"),
             ({"crs": 'LOCAL_CS["barn",UNIT["metre",1]]'}, "states no CRS"),
-            ({"transform": None}, "does not say where its pixels lie"),
-            ({"transform": Affine(0, 0, WEST, 0, 0, NORTH)}, "does not say where its pixels lie"),
+            ({"transform": None}, "has no geotransform"),
+            ({"transform": Affine(0, 0, WEST, 0, 0, NORTH)}, "has no geotransform"),
             ({"dtype": "complex_int16", "nodata": None}, "holds complex_int16 numbers; expected whole numbers"),
         ],
         ids=["no CRS", "a local CRS", "no geotransform", "no pixel size", "complex numbers"],
@@ -289,7 +289,7 @@ class TestRasters:
         assert grid.affine == Affine(30, 0, 364_095, 0, -30, 649_365)
 
     def test_a_band_the_raster_does_not_have_is_an_error_that_names_it(self, scene_folder: Path) -> None:
-        with pytest.raises(ReadError, match=r"blue\.tif: it has 1 bands, band 3 is wanted"):
+        with pytest.raises(ReadError, match=r"blue\.tif: expected band 3, the file has 1 bands"):
             read_window(str(scene_folder / "blue.tif"), None, [1, 3])
 
     @pytest.mark.parametrize("read", [read_window, raster_geobox, read_text])

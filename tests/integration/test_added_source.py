@@ -180,7 +180,7 @@ def test_what_changes_pixels_is_part_of_the_input_hash(terrain: Path, built: Pat
         told = run("plan", again, "--extend", built, "--json")
         assert told.returncode == 0, told.stderr
         notes = " ".join(json.loads(told.stdout)["notes"])
-        assert ("terrain: other inputs today for 2 block(s)" in notes) is changed
+        assert ("terrain: inputs have changed for 2 block(s)" in notes) is changed
 
 
 def test_a_store_opens_and_validates_without_the_package(built: Path, tmp_path: Path) -> None:
@@ -253,9 +253,9 @@ def test_what_a_source_states_of_its_numbers_may_change(
 
 def test_building_without_the_package_says_what_is_missing(terrain: Path, built: Path, tmp_path: Path) -> None:
     document = yaml.safe_load(terrain.read_text(encoding="utf-8"))
-    with pytest.raises(RecipeError, match="terrain: no such key"):
+    with pytest.raises(RecipeError, match="terrain: unknown key"):
         load_recipe(terrain)
-    with pytest.raises(PluginError, match="made with the source terrain, which is not installed"):
+    with pytest.raises(PluginError, match="requires the source terrain, which is not installed"):
         parse_recipe(document, tmp_path, "plan", stored=True)
     refused = run("relabel", built, "--out", tmp_path / "new", plugin=False)
     assert refused.returncode == 1
@@ -333,7 +333,7 @@ def test_two_packages_with_one_name_harm_nobody_who_does_not_use_it(
         load_recipe(terrain)
     del document["terrain"]
     assert parse_recipe(document, terrain.parent, "mine").other_sources == []
-    with pytest.raises(RecipeError, match="terain: no such key"):
+    with pytest.raises(RecipeError, match="terain: unknown key"):
         parse_recipe({**document, "terain": {}}, terrain.parent, "mine")
 
 

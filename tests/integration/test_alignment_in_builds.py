@@ -357,7 +357,7 @@ def test_images_beside_their_parcels_are_warned_of_by_validation(stores: dict[st
     store = tmp_path / "store"
     shutil.copytree(stores["apply"], store)
     path = store / "index/r1/frames-2022.parquet"
-    told = "images lie 9.0 m off the parcels"
+    told = "images are shifted 9.0 m against the parcels"
     pd.read_parquet(path).assign(warning=told).to_parquet(path)
     sign(store)
     found = [finding for finding in validate_store(store).findings if finding.check == "frame"]

@@ -145,20 +145,20 @@ def test_a_build_whose_read_hangs_is_seen_to_live_to_be_stopped_and_to_be_dead(
         code, state = seen(store, "--stuck-after", "0.01")
         assert (code, state.state) == (11, "stuck")
         assert [one.what for one in state.run.at_work] == [f"season 2022 reading {reading_in(state)}"]  # type: ignore[union-attr]
-        assert "lives, but nothing was finished" in state.explanation
+        assert "is alive, but nothing was started or finished" in state.explanation
         # Stopped, it says nothing any more.
         monkeypatch.setattr(build_state, "SILENT_AFTER", 1.0)
         assert seen(store)[1].state == "running"
         os.kill(process.pid or 0, signal.SIGSTOP)
         wait_for(lambda: seen(store)[1].state == "stuck")
-        assert "has given no sign of life for" in shown(store)
+        assert "has reported nothing for" in shown(store)
         os.kill(process.pid or 0, signal.SIGCONT)
         wait_for(lambda: seen(store)[1].state == "running")
         process.kill()
         process.join()
         code, state = seen(store)
         assert (code, state.state) == (12, "dead")
-        assert "ended without a word, in the phase `blocks`; run the same command again" in state.explanation
+        assert "ended without a report, in the phase `blocks`; rerun the same command" in state.explanation
         assert state.holder is not None
         assert not state.holder.alive
         # To look changes nothing, and keeps nobody out.
@@ -299,8 +299,8 @@ def test_a_build_ends_with_where_its_time_went(half: Path, tmp_path: Path) -> No
     # The keys of before are there.
     assert sum(report["seconds"].values()) > 0
     text = CliRunner().invoke(app, ["build", str(half), "--out", str(tmp_path / "other")]).output
-    assert "where the workers' time" in text
-    assert "by the clock: planning (search) " in text
+    assert "worker time by step" in text
+    assert "elapsed time: planning (search) " in text
     assert ", sealing (seal) " in text
     assert "slow: season" in text
 
@@ -336,7 +336,7 @@ def test_a_build_that_failed_lists_its_blocks_until_it_is_continued(tmp_path: Pa
     assert (state.seasons[2022].blocks_done, state.seasons[2023].blocks_done) == (4, 0)
     assert state.run is not None
     assert (state.run.phase, state.run.failing_blocks) == ("blocks", 4)
-    assert "4 of 8 blocks failed:; fix the cause and run the same command again" in state.explanation
+    assert "4 of 8 blocks failed:; fix the cause and rerun the same command" in state.explanation
     assert "failing: season 2023 block 0: " in shown(store)
     image.write_bytes(whole)
     build_store(recipe, store, workers=1)
@@ -351,7 +351,7 @@ def test_a_build_that_failed_lists_its_blocks_until_it_is_continued(tmp_path: Pa
     (tmp_path / "away").rename(catalog)
     code, state = seen(store)
     assert (code, state.state, state.last_run, seen(store, "--last-run")[0]) == (0, "finished", "failed", 13)
-    assert "has all blocks that are planned; the last run (`build`, process" in shown(store)
+    assert "contains all planned blocks; the last run (`build`, process" in shown(store)
     # A command that says nothing holds the store, a refused one failed: the store is what it was.
     with hold_store(store):
         code, state = seen(store)
@@ -390,7 +390,7 @@ def test_a_status_that_cannot_be_written_costs_the_build_nothing(
     assert build_store(load_recipe(half), store, workers=2).built == 2
     told = [record.getMessage() for record in caplog.records if "the status of the build" in record.getMessage()]
     assert len(told) == 1
-    assert "cannot be written, it goes on without: cannot write" in told[0]
+    assert "cannot be written, the build continues without it: cannot write" in told[0]
     assert (
         caplog.messages.count(next(line for line in caplog.messages if line.startswith("the status at the end"))) == 1
     )

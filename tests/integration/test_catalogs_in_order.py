@@ -145,7 +145,7 @@ class TestSentinel2:
     def test_where_none_has_a_scene_all_are_named(self, region: TinyRegion) -> None:
         recipe = in_order(region, "first", "second", collection="none")
         (region.folder / "second.json").write_text('{"type": "FeatureCollection", "features": []}')
-        said = r"first\.json has no scene of collection 'none', second\.json has no scene of collection 'other'"
+        said = r"first\.json has no scenes of collection 'none', second\.json has no scenes of collection 'other'"
         with pytest.raises(PlanError, match=said):
             make_plan(recipe, 2022)
 

@@ -367,9 +367,7 @@ def test_a_worker_without_h2crop_is_refused_and_lives(cluster: DaskCluster, reci
     (other / "__init__.py").write_text('__version__ = "0.0.9"\n', encoding="utf-8")
     worker = cluster.start_worker({"PYTHONPATH": str(other.parent)}, faults=False)
     cluster.wait_for(worker)
-    told = (
-        rf"worker {worker.address} of the cluster .* it has no h2crop-data like this one \(No module named .*: install"
-    )
+    told = rf"worker {worker.address} of the cluster .* it does not have the same version of h2crop-data \(No module named .*: install"
     try:
         with pytest.raises(ClusterError, match=told):
             build_store(recipe, tmp_path / "store", workers=on(cluster))
@@ -456,13 +454,15 @@ def test_a_session_that_cannot_be_written_is_not_taken_for_one_that_is_over(
     good.folder.mkdir()
     note = begin_task(good, "1")
     for call in (lambda: begin_task(over, "1"), lambda: keep_outcome(over, "1", over.folder / "1-0", b"")):
-        with pytest.raises(ClusterError, match=r"the build that worker tcp://10\.0\.0\.7:1 has a task of is over"):
+        with pytest.raises(
+            ClusterError, match=r"the build is over to which the task of worker tcp://10\.0\.0\.7:1 belongs"
+        ):
             call()
-    told = r"^worker tcp://10\.0\.0\.7:1 cannot write \S+1-0: Not a directory; correct that and run the same command$"
+    told = r"^worker tcp://10\.0\.0\.7:1 cannot write \S+1-0: Not a directory; fix that and rerun the same command$"
     for call in (lambda: begin_task(blocked, "1"), lambda: keep_outcome(blocked, "1", blocked.folder / "1-0", b"")):
         with pytest.raises(StoreError, match=told):
             call()
-    with pytest.raises(StoreError, match=r"cannot read \S+/1, which a worker has written: No such file or directory"):
+    with pytest.raises(StoreError, match=r"cannot read \S+/1, written by a worker: No such file or directory"):
         take_outcome(good, "1")
     keep_outcome(good, "1", note, pickle.dumps(({"samples": 3}, 0.5)))
     assert take_outcome(good, "1") == ({"samples": 3}, 0.5)
@@ -480,7 +480,7 @@ def test_two_tasks_a_thread_are_with_the_cluster_and_a_few_more_of_short_ones() 
 
 
 def test_an_address_that_needs_certificates_says_so() -> None:
-    told = r"--dask tls://127\.0\.0\.1:1: .*name the certificates in Dask's configuration"
+    told = r"--dask tls://127\.0\.0\.1:1: .*set the certificates in Dask's configuration"
     with pytest.raises(UsageError, match=told), connected("tls://127.0.0.1:1"):
         pass
 

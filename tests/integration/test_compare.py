@@ -595,9 +595,15 @@ def test_only_the_chosen_samples_and_arrays_are_compared(original: Content, stor
     assert [(found.array, found.sample) for found in one.seasons[0].arrays] == [("s2", ids[1])]
     assert told(one).keys() == {"arrays"}
     for choice, message in (
-        (Choice(samples=frozenset({"32631_60_0000_0000_2022"})), f"neither store has the sample.*there are {ids[0]}"),
-        (Choice(arrays=frozenset({"s1"})), "neither store has the array s1; there are enmap, enmap_quality, label,"),
-        (Choice(seasons=frozenset({1999})), "neither store has the season 1999; there are 2022"),
+        (
+            Choice(samples=frozenset({"32631_60_0000_0000_2022"})),
+            f"unknown sample .*: neither store has it; known: {ids[0]}",
+        ),
+        (
+            Choice(arrays=frozenset({"s1"})),
+            "unknown array s1: neither store has it; known: enmap, enmap_quality, label,",
+        ),
+        (Choice(seasons=frozenset({1999})), "unknown season 1999: neither store has it; known: 2022"),
     ):
         with pytest.raises(UsageError, match=message):
             compare_stores(store_a, store_b, choice)
@@ -688,7 +694,7 @@ def test_the_command_tells_every_kind_of_difference(
     for entry in document["seasons"][0]["arrays"]:
         line = f"{entry['sample']} {entry['array']}: {entry['differing']} of {entry['values']} values"
         size = f"; at most {entry['largest']} apart" if entry["largest"] is not None else ""
-        fill = f"; {entry['only_a']} of them fill in B" if entry["only_a"] else ""
+        fill = f"; {entry['only_a']} of them empty in B" if entry["only_a"] else ""
         assert line + size + fill in err
     for text in (
         "software h2crop-data of the tests another program",
@@ -724,8 +730,8 @@ def test_the_command_tells_wrong_use_from_a_difference(
     for arguments, message in (
         ((tmp_path / "nothing",), "zarr.json"),
         ((store_a, "--release-b", 9), "no release 9"),
-        ((store_a, "--season", 1999), "neither store has the season 1999"),
-        ((store_a, "--arrays", "s1"), "neither store has the array s1"),
+        ((store_a, "--season", 1999), "unknown season 1999: neither store has it"),
+        ((store_a, "--arrays", "s1"), "unknown array s1: neither store has it"),
     ):
         code, out, err = run(store_a, *arguments)
         assert (code, out) == (2, "")

@@ -277,7 +277,7 @@ def test_an_archive_that_is_down_while_blocks_are_read_is_an_outage(
     state = build(path, str(store), retry_seconds=[0], return_state=True)
     assert state.name == "Failed"
     assert (state.message or "").startswith("outage: 2 of 2 blocks failed"), state.message
-    assert "the next run goes on" in (state.message or "")
+    assert "the next run continues" in (state.message or "")
     assert tasks_of(state)["failed blocks again"] == 1
     assert artifact_of(state, "failed").count("ArchiveOutageError") == 2
 
@@ -425,7 +425,7 @@ class TestRefresh:
         before = contents(store)
         again = refresh(path, str(store), return_state=True)
         assert again.name == "Nothing new"
-        assert "release 1 is as it was" in (again.message or "")
+        assert "release 1 is unchanged" in (again.message or "")
         assert contents(store) == before
         assert "validate" not in tasks_of(again)
         region.add_enmap(1, "20220809T104526", datatake=4711)

@@ -235,8 +235,8 @@ def test_the_servers_schedule_made_both_runs(seen: Seen) -> None:
     assert [run["state"]["name"] for run in seen.runs] == ["Completed", "Nothing new"]
     assert all(run["auto_scheduled"] and run["created_by"]["type"] == "SCHEDULE" for run in seen.runs)
     built, again = (run["state"]["message"] for run in seen.runs)
-    assert built.startswith("s3://cubes/region: release 1, 2 block(s) built, 0 done before, 4 samples")
-    assert again == "nothing new for s3://cubes/region: release 1 is as it was"
+    assert built.startswith("s3://cubes/region: release 1, 2 block(s) built, 0 already built, 4 samples")
+    assert again == "nothing new for s3://cubes/region: release 1 is unchanged"
     assert [run["id"] for run in seen.summary["runs"]] == [run["id"] for run in seen.runs]
     # The Dask workers built it.
     assert "Receive client connection: Client-h2crop-" in seen.logs["dask-scheduler.log"]

@@ -352,7 +352,7 @@ class TestMissingInputs:
             make_plan(recipe_of(clouds={"method": "scl+ukis"}), 2022)
 
     def test_l1c_must_be_said_where_it_is_needed(self, recipe_of: RecipeOf) -> None:
-        with pytest.raises(RecipeError, match="say where it comes from in l1c"):
+        with pytest.raises(RecipeError, match="set their catalog in l1c"):
             recipe_of(clouds={"method": "s2cloudless"})
 
     def test_dates_without_l1c_fail_the_plan_or_are_skipped_and_recorded(
@@ -550,7 +550,7 @@ class TestReviewed:
         assert "dates" not in before
         report = build_store(recipe_of(), store, workers=1, extend=True)
         assert report.built > 0
-        assert any("s2: other inputs today" in change for change in report.changes)
+        assert any("s2: inputs have changed" in change for change in report.changes)
         blocks = read_index(store, "blocks")
         assert blocks["dates"].isna().tolist() == [row < len(before) for row in range(len(blocks))]
         assert blocks["sha256"].iloc[: len(before)].map(list).tolist() == before["sha256"].map(list).tolist()

@@ -142,7 +142,7 @@ class TestPromises:
 
     def test_one_that_loses_them_again_is_an_error(self, api: MisbehavingApi) -> None:
         api.change = lambda page, token: page | {"links": []}
-        with pytest.raises(CatalogError, match=r"says that 8 items .* and gave 3: some are missing"):
+        with pytest.raises(CatalogError, match=r"states that 8 items .*, but returned 3: some are missing"):
             found(api)
         assert api.asked == ["0", "0"]
 
@@ -151,7 +151,7 @@ class TestPromises:
         api.change = lambda page, token: page | {"numberMatched": 5}
         result = find_items(api.url, "sentinel-2-l2a", AREA, *SPAN, retries=QUICK)
         assert [item.id for item in result.items] == IDS
-        assert result.notes == [f"{api.url} says that 5 items of sentinel-2-l2a match a search and gave 8"]
+        assert result.notes == [f"{api.url} states that 5 items of sentinel-2-l2a match a search, but returned 8"]
 
 
 def test_a_plan_from_a_server_that_misbehaves_has_the_same_bytes(
@@ -176,7 +176,7 @@ def test_a_plan_from_a_server_that_misbehaves_has_the_same_bytes(
             assert not any(api.faults.values())
         api.change = lambda page, token: page | {"numberMatched": 4}
         (note,) = make_plan(recipe, 2022).pinned["sentinel2"].notes
-        assert "says that 4 items of sentinel-2-l2a match a search and gave 5" in note
+        assert "states that 4 items of sentinel-2-l2a match a search, but returned 5" in note
 
 
 def test_what_is_strange_about_the_catalog_of_enmap_stands_in_the_plan_too(tmp_path: Path) -> None:
@@ -191,7 +191,7 @@ def test_what_is_strange_about_the_catalog_of_enmap_stands_in_the_plan_too(tmp_p
     with misbehaving_api(region.enmap) as api:
         api.change = lambda page, token: page | {"numberMatched": 2}
         plan = make_plan(region.recipe(enmap={"catalog": api.url}), 2022)
-    note = f"{api.url} says that 2 items of ENMAP_HSI_L2A match a search and gave 3"
+    note = f"{api.url} states that 2 items of ENMAP_HSI_L2A match a search, but returned 3"
     assert source_facts(plan)["warnings"] == [note]
     save_plan(plan, tmp_path / "plan")
     (kept,) = load_plans(tmp_path / "plan")

@@ -62,7 +62,7 @@ def test_a_store_planned_before_a_setting_is_extended(
     assert recipe.sentinel2.haze is haze  # type: ignore[attr-defined]
     report = build_store(recipe, store, workers=1, extend=True)
     assert report.built == 1
-    told = [change for change in report.changes if "s2: other inputs today for 1 block(s)" in change]
+    told = [change for change in report.changes if "s2: inputs have changed for 1 block(s)" in change]
     assert bool(told) is haze
     assert len(report.changes) == haze
     blocks = read_index(store, "blocks")

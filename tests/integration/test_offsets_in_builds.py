@@ -258,7 +258,7 @@ class TestNumbersThatAreNoReflectance:
                 raster.scales = (0.001,)
         else:
             region.sentinel2[-1]["assets"]["blue"]["raster:bands"] = [{"scale": 0.001}]
-        told = rf"blue\.tif holds uint16 numbers, and {who} states the scale 0\.001; expected 0\.0001"
+        told = rf"blue\.tif holds uint16 numbers, and {who}expected the scale 0\.0001, reflectance x 10000, got 0\.001"
         (scene,) = make_plan(region.recipe(), 2022).scenes
         assert re.search(told, scene.warning)
         with pytest.raises(BuildError, match=f"scene asset blue: .*{told}"):

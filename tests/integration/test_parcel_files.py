@@ -111,7 +111,7 @@ MISPLACED: dict[str, tuple[gpd.GeoDataFrame, str, tuple[str, ...]]] = {
         ("in EPSG:3035 is far from the cells", "`crs: EPSG:2154`"),
     ),
     "another zone": (labelled(frame(), "EPSG:32632"), "gpkg", ("far from the cells", "`crs: EPSG:32631`")),
-    "another region": (frame(east=200_000), "gpkg", ("looks like a file of another region", "longitude 5.8")),
+    "another region": (frame(east=200_000), "gpkg", ("seems to be of another region", "longitude 5.8")),
     "GeoJSON in metres": (
         labelled(LAMBERT, "OGC:CRS84"),
         "geojson",

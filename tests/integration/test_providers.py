@@ -145,8 +145,8 @@ class TestList:
         assert asset_of_band(item_of("a", assets={"blau": {"href": "/b.tif"}}), "B02") is None
         for target, said in [
             ("h2crop_broken:NOTHING", "cannot be loaded: ModuleNotFoundError"),
-            ("json:dumps", "is not a Provider of the name 'lender'"),
-            ("h2crop_data.catalog.providers.dlr:PROVIDER", "is not a Provider of the name 'lender'"),
+            ("json:dumps", "is not a Provider named 'lender'"),
+            ("h2crop_data.catalog.providers.dlr:PROVIDER", "is not a Provider named 'lender'"),
         ]:
             folder = tmp_path / target.replace(":", "-") / "h2crop_broken-1.0.dist-info"
             folder.mkdir(parents=True)
@@ -194,7 +194,7 @@ class TestCheck:
         ]
         assert "scl.tif" in steps[-1]["text"]
         assert "404" in steps[-1]["text"]
-        assert "The catalog lists a file that is not there" in steps[-1]["text"]
+        assert "The catalog lists a file that does not exist" in steps[-1]["text"]
         assert "online" not in steps[-1]["text"]
         assert MARK not in result.stdout
 
@@ -225,13 +225,13 @@ class TestCheck:
             result = run("check", "lender")
         assert result.exit_code == 1
         assert "read FAILED" in result.stderr
-        assert "is this machine online, behind a proxy" in result.stderr
+        assert "check that this machine is online, and whether it needs a proxy" in result.stderr
 
     @pytest.mark.parametrize(
         ("status", "said"),
         [
-            (403, "refuses this machine or asks for an account"),
-            (404, "Has the catalog another address now"),
+            (403, "refuses this machine or requires an account"),
+            (404, "The address of the catalog or the name of the collection may have changed"),
             (500, "answers HTTP 500"),
         ],
     )
@@ -254,7 +254,7 @@ class TestCheck:
         assert result.exit_code == 1
         assert "search FAILED" in result.stderr
         assert "127.0.0.1" in result.stderr
-        assert "is this machine online" in result.stderr
+        assert "check that this machine is online" in result.stderr
         assert MARK not in result.stderr
 
     def test_an_unknown_name(self) -> None:

@@ -672,7 +672,7 @@ def test_the_commands_tell_what_they_did(made: MadeFolder, tmp_path: Path) -> No
     assert (again["already_done"], again["imported"], again["seasons"]) == (6, 0, [2022, 2023])
     told = run(app, ["export-h5", str(tmp_path / "store"), str(tmp_path / "out"), "--published-offset"])
     assert told.exit_code == 0, told.output
-    assert "cannot read a list of one id: val" in told.output
+    assert "cannot read a list with a single id: val" in told.output
     assert_same_dataset(made.folder, tmp_path / "out")
     report = json.loads(
         run(app, ["export-h5", str(tmp_path / "store"), str(tmp_path / "out"), "--published-offset", "--json"]).stdout

@@ -261,7 +261,7 @@ def test_which_samples_a_release_has_is_told_by_its_index_where_another_one_is_b
     samples = made.folder / "index/r1/samples-2022.parquet"
     gpd.read_parquet(samples).iloc[:1].to_parquet(samples)
     for release in (None, 1):
-        with pytest.raises(StoreError, match=r"the index of 2022 has 1 samples where the root says 5"):
+        with pytest.raises(StoreError, match=r"expected 5 samples in the index of 2022, as the root states, got 1"):
             h2crop_data.open(made.folder, 2022, release=release)
 
 

@@ -113,8 +113,8 @@ def test_a_scene_that_fills_a_gap_is_reported_and_then_built_in(finished: TinyRe
     finished.add_sentinel2("S2_2022_9", "2022-09-05T10:50:00Z", 1500)
     recipe = finished.recipe(seasons=[2022, 2023])
     told = reported(recipe, store)
-    assert "season 2022: s2: other inputs today for 2 block(s) (0, 1)" in told
-    assert "scenes that are there now and were not (S2_2022_9)" in told
+    assert "season 2022: s2: inputs have changed for 2 block(s) (0, 1)" in told
+    assert "new scenes (S2_2022_9)" in told
     assert "--changed rebuild" in told
     assert "2023" not in told
     report = rebuild(recipe, store)
@@ -183,7 +183,7 @@ def test_a_scene_processed_again_takes_the_place_of_the_older_one(finished: Tiny
     # The older product stays in the catalog, as it does in real ones.
     finished.add_sentinel2("S2_2022_5_again", "2022-05-05T10:50:00Z", 1205, baseline="05.11", **strip_of(2022, 5))
     recipe = finished.recipe(seasons=[2022])
-    assert "products that were processed again (S2_2022_5 -> S2_2022_5_again)" in reported(recipe, store)
+    assert "reprocessed products (S2_2022_5 -> S2_2022_5_again)" in reported(recipe, store)
     assert rebuild(recipe, store).release == 2
     build_store(recipe, anew, workers=1)
     assert_same_samples(values_of(store, 2022), values_of(anew, 2022))
@@ -200,7 +200,7 @@ def test_an_enmap_product_processed_again_replaces_its_samples(finished: TinyReg
     old = finished.enmap[0]["id"]
     name = finished.add_enmap(1, "20220724T104526", value=2500, processed="20240101T000000")
     recipe = finished.recipe(seasons=[2022])
-    assert f"enmap: other inputs today for 2 block(s) (0, 1): products that were processed again ({old} -> {name})" in (
+    assert f"enmap: inputs have changed for 2 block(s) (0, 1): reprocessed products ({old} -> {name})" in (
         reported(recipe, store)
     )
     assert rebuild(recipe, store).release == 2
@@ -221,14 +221,14 @@ def test_samples_whose_scene_is_gone_today_are_kept(finished: TinyRegion, tmp_pa
     recipe = finished.recipe(seasons=[2022])
     told = reported(recipe, store)
     assert (
-        f"enmap: other inputs today for 2 block(s) (2, 3): scenes that are not there or not used any more ({gone})"
+        f"enmap: inputs have changed for 2 block(s) (2, 3): scenes that are no longer available or used ({gone})"
         in (told)
     )
-    assert "2 block(s) (2, 3) would be kept all the same: samples of them cannot be made today" in told
+    assert "2 block(s) (2, 3) would be kept unchanged: their samples cannot be made any more" in told
     report = rebuild(recipe, store)
     assert (report.release, report.built) == (2, 2)
     assert "2 rebuilt, 2 kept" in "\n".join(report.changes)
-    assert "2 block(s) (2, 3) are kept as they are: samples of them cannot be made today" in "\n".join(report.changes)
+    assert "2 block(s) (2, 3) are kept as they are: their samples cannot be made any more" in "\n".join(report.changes)
     new = values_of(store, 2022)
     assert new.keys() == old.keys()
     for name, sample in new.items():
@@ -245,7 +245,7 @@ def test_corrected_parcels_are_reported_and_rebuilt_by_choice(finished: TinyRegi
     finished.write_parcels(2022, [(bounds, "ORH" if code == "PPH" else code) for bounds, code in FIELDS])
     recipe = finished.recipe(seasons=[2022])
     told = reported(recipe, store)
-    assert "labels: other inputs today for" in told
+    assert "labels: inputs have changed for" in told
     assert "other parcels or crop codes" in told
     assert "h2crop relabel" in told
     assert rebuild(recipe, store).release == 2
@@ -265,7 +265,9 @@ def test_other_settings_are_told_from_other_scenes(finished: TinyRegion, tmp_pat
     store, anew = tmp_path / "store", tmp_path / "anew"
     build_store(finished.recipe(seasons=[2022]), store, workers=1)
     recipe = finished.recipe(seasons=[2022], sentinel2={"resampling": "bilinear"})
-    assert "s2: other inputs today for 2 block(s) (0, 1): other settings in the recipe; kept" in reported(recipe, store)
+    assert "s2: inputs have changed for 2 block(s) (0, 1): other settings in the recipe; kept" in reported(
+        recipe, store
+    )
     assert rebuild(recipe, store).release == 2
     build_store(recipe, anew, workers=1)
     assert_same_samples(values_of(store, 2022), values_of(anew, 2022))
@@ -280,7 +282,7 @@ def test_scenes_that_could_not_be_read_are_tried_again(finished: TinyRegion, tmp
     assert build_store(recipe, store, workers=1).gaps == ["S2_2022_7"]
     lacking = values_of(store, 2022)
     told = reported(recipe, store)
-    assert "s2: 2 block(s) (0, 1) lack scenes that could not be read then (S2_2022_7); kept as they are" in told
+    assert "s2: 2 block(s) (0, 1) lack scenes that could not be read before (S2_2022_7); kept as they are" in told
     # As long as the file cannot be read, nothing is built.
     report = rebuild(recipe, store)
     assert (report.release, report.built) == (1, 0)
@@ -297,8 +299,8 @@ def test_scenes_that_could_not_be_read_are_tried_again(finished: TinyRegion, tmp
     assert_same_samples(values_of(store, 2022, release=1), lacking)
     assert reported(recipe, store) == ""
     assert set(read_index(store, "blocks")["retracted"]) == {
-        "rebuilt as block 2: scenes can be read that could not be read then",
-        "rebuilt as block 3: scenes can be read that could not be read then",
+        "rebuilt as block 2: scenes that could not be read before can be read now",
+        "rebuilt as block 3: scenes that could not be read before can be read now",
         "",
     }
 
@@ -319,7 +321,7 @@ def test_what_was_retracted_stays_out_of_a_rebuild(finished: TinyRegion, tmp_pat
         assert report.release == 3
         assert values_of(store, 2022).keys() == left.keys()
     # What was rebuilt can be retracted, and stays out as well: neither the old block nor the new one comes back.
-    with pytest.raises(PlanError, match="a reason must not begin with"):
+    with pytest.raises(PlanError, match="the reason must not begin with"):
         retract_from_store(store, {2022: [4]}, [], "rebuilt as block 7")
     retract_from_store(store, {2022: [4]}, [], "smoke")
     assert values_of(store, 2022) == {}
@@ -347,7 +349,7 @@ def test_new_cells_and_rebuilt_ones_come_in_one_release(finished: TinyRegion, tm
 
 def test_rebuilding_without_searching_is_refused(finished: TinyRegion, tmp_path: Path) -> None:
     store = tmp_path / "store"
-    with pytest.raises(UsageError, match="changed: rebuild goes with extend"):
+    with pytest.raises(UsageError, match="changed=rebuild requires extend"):
         build_store(finished.recipe(seasons=[2022]), store, changed="rebuild", workers=1)
 
 
@@ -358,8 +360,8 @@ def test_blocks_of_an_older_algorithm_are_reported_and_rebuilt_by_choice(
     build_store(recipe, store, workers=1)
     monkeypatch.setattr(DeclaredParcels, "algorithm", DeclaredParcels.algorithm + 1)
     told = reported(recipe, store)
-    assert "season 2022: this h2crop computes labels otherwise; its blocks are kept as they are" in told
-    assert "labels: other inputs today for 2 block(s) (0, 1): this h2crop computes it otherwise" in told
+    assert "season 2022: this h2crop has other algorithms for labels; blocks already built are kept as they are" in told
+    assert "labels: inputs have changed for 2 block(s) (0, 1): other algorithms in this h2crop" in told
     assert rebuild(recipe, store).release == 2
     assert reported(recipe, store) == ""
     assert build_store(recipe, store, workers=1).built == 0
@@ -389,7 +391,7 @@ def test_blocks_whose_scene_is_matched_as_a_whole_are_rebuilt_together(
     reasons = read_index(stores[1], "blocks")["retracted"].tolist()
     assert reasons[0] == "rebuilt as block 2: parcels has other inputs"
     assert reasons[1] == (
-        "rebuilt as block 3: its scene is matched as a whole, and other blocks of it have other inputs"
+        "rebuilt as block 3: their scene is matched as a whole, and the inputs of other blocks of it have changed"
     )
 
 

@@ -68,7 +68,7 @@ def test_what_is_new_is_built_and_nothing_is_done_without_need(begun: TinyRegion
     assert (first["waiting"], first["changes"], first["rebuilt"], first["built"]) == ([], [], {}, 2)
     before = contents(store)
     again = asked(path, "--out", str(store))
-    assert " ".join(again.stderr.split()).endswith(f"{store}: nothing new; release 1 is as it was")
+    assert " ".join(again.stderr.split()).endswith(f"{store}: nothing new; release 1 is unchanged")
     assert json.loads(asked(path, "--out", str(store), "--json").stdout)["nothing_new"]
     assert contents(store) == before
     # A scene of EnMAP makes samples; one of Sentinel-2 changes what was built, which is told.
@@ -173,7 +173,7 @@ def test_a_season_is_built_before_its_end_by_recipe_and_completed_later(begun: T
     report = refresh_store(recipe, store, workers=1, today=date(2022, 10, 1))
     (line,) = report.changes
     assert "scenes of months that had not happened yet (S2_2022_9)" in line
-    assert "scenes that are there now and were not (S2_2022_4)" in line
+    assert "new scenes (S2_2022_4)" in line
     assert report.nothing_new
     # When it is complete it is built anew by choice, and says nothing of missing months any more.
     report = refresh_store(recipe.for_seasons([2022]), store, changed="rebuild", workers=1, today=NEXT_YEAR)

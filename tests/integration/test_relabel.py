@@ -139,7 +139,7 @@ def test_relabelling_goes_on_where_it_stopped(source: Path, tmp_path: Path, monk
     assert not (tmp_path / "new/zarr.json").exists()
     other = tmp_path / "other.csv"
     other.write_text("code,hcat3\nBTH,3301010101\nMIS,\nXYZ,3302000000\n")
-    with pytest.raises(PlanError, match="begun with other labels"):
+    with pytest.raises(PlanError, match="started with other labels"):
         relabel_store(source, tmp_path / "new", tables={"fr": other})
     report = relabel_store(source, tmp_path / "new", tables={"fr": table})
     assert report.already_done >= 2

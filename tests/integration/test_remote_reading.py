@@ -309,7 +309,7 @@ def test_what_reads_through_zarr_python_refuses_what_ours_refuses(made: MadeStor
             told.append(str(raised.value))
         assert told[0] == told[1]
     for reader in (ours["s2"], theirs["s2"]):
-        with pytest.raises(ValueError, match="the buffer must be"):
+        with pytest.raises(ValueError, match="expected a writeable C-contiguous buffer"):
             reader.read_into(0, np.empty((12, 1, 1, 1), "int16"))
 
 
@@ -321,7 +321,7 @@ def test_lost_and_damaged_shards_are_told_there_too(made: MadeStore, tmp_path: P
     url = f"file://{tmp_path}/store"
     with pytest.raises(StoreError, match=r"2022/label/c\.0\.0\.0\.0 is missing; download or build this block again"):
         CropSamples(url, arrays=["label"])[0]
-    with pytest.raises(StoreError, match=rf"cannot read sample 0 of {url}/2022/s2: .*is it damaged"):
+    with pytest.raises(StoreError, match=rf"cannot read sample 0 of {url}/2022/s2: .*if the file is damaged"):
         CropSamples(url, arrays=["s2"])[0]
     assert (picture.read_sample(url, 2022, 3).layer("label") == made.arrays[2022]["label"][3]).all()
 

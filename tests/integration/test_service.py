@@ -149,10 +149,10 @@ def test_a_day_in_the_life(service: PrefectService, archive: LivingArchive, stor
     )
     service.prefect("deployment", "schedule", "clear", REFRESH, "--accept-yes")
     assert first["state"]["name"] == "Completed"
-    assert "release 1, 2 block(s) built, 0 done before, 4 samples" in first["state"]["message"]
+    assert "release 1, 2 block(s) built, 0 already built, 4 samples" in first["state"]["message"]
     assert "waiting: season 2023: " in first["state"]["message"]
     assert second["state"]["name"] == "Nothing new"
-    assert "release 1 is as it was" in second["state"]["message"]
+    assert "release 1 is unchanged" in second["state"]["message"]
     service.wait_for_all(REFRESH)
     assert newest() == 1
     shown = service.artifacts(first["id"])
@@ -170,7 +170,7 @@ def test_a_day_in_the_life(service: PrefectService, archive: LivingArchive, stor
     third = service.trigger(REFRESH, **SHORT)
     kind, name, message = service.ended(third)
     assert (kind, name) == ("COMPLETED", "Completed"), message
-    assert "release 2, 4 block(s) built, 2 done before" in message
+    assert "release 2, 4 block(s) built, 2 already built" in message
     assert newest() == 2
     assert len(samples_of(store, 2023)) == 4
     grown = samples_of(store, 2022)
@@ -185,7 +185,7 @@ def test_a_day_in_the_life(service: PrefectService, archive: LivingArchive, stor
     assert (kind, name) == ("FAILED", "Failed")
     assert message.startswith("outage: ")
     assert f"{archive.api.url} does not answer" in message
-    assert "the next run goes on" in message
+    assert "the next run continues" in message
     assert len(archive.api.asked) == asked + 2
     assert not any("Traceback" in line for line in service.lines(fourth))
     assert newest() == 2
@@ -197,7 +197,7 @@ def test_a_day_in_the_life(service: PrefectService, archive: LivingArchive, stor
     archive.publish()
     kind, name, message = service.ended(service.trigger(REFRESH, **SHORT))
     assert (kind, name) == ("COMPLETED", "Completed"), message
-    assert "release 3, 2 block(s) built, 6 done before" in message
+    assert "release 3, 2 block(s) built, 6 already built" in message
     assert newest() == 3
 
     # A scene was processed again: reported, and built anew when that is asked for.
@@ -206,7 +206,7 @@ def test_a_day_in_the_life(service: PrefectService, archive: LivingArchive, stor
     sixth = service.trigger(REFRESH, **SHORT)
     kind, name, message = service.ended(sixth)
     assert (kind, name) == ("COMPLETED", "Nothing new"), message
-    assert "changed: season 2022: s2: other inputs today for 4 block(s)" in message
+    assert "changed: season 2022: s2: inputs have changed for 4 block(s)" in message
     assert "S2_2022_07_again" in service.artifacts(sixth)["gaps"]
     assert newest() == 3
     kind, name, message = service.ended(service.trigger(REFRESH, changed="rebuild", **SHORT))
@@ -244,7 +244,7 @@ def test_a_wrong_parameter_ends_a_run_at_once(service: PrefectService, store: Pa
     wrong = service.trigger(REFRESH, recipe="/nowhere/recipe.yaml", retry_seconds=[600])
     kind, name, message = service.ended(wrong)
     assert (kind, name) == ("FAILED", "Failed")
-    assert "no recipe file /nowhere/recipe.yaml (shipped ones, by name: h2crop-france.yaml)" in message
+    assert "no recipe file /nowhere/recipe.yaml (names of shipped recipes:  h2crop-france.yaml)" in message
 
 
 def test_a_failure_raises_the_alarm(service: PrefectService, archive: LivingArchive, store: Path) -> None:

@@ -216,5 +216,5 @@ def test_lists_of_the_published_dataset_are_found_on_the_ground(region: TinyRegi
         # A cell that touches two patches is in no list.
         first, last = ((x - corner) / 1920 for x in (row.x0, row.x0 + 119))
         assert {row.split} == {("train", "test", "val")[number] for number in {int(first), int(last)} if number < 3}
-    with pytest.raises(RecipeError, match="lists go without method and buffer"):
+    with pytest.raises(RecipeError, match="lists cannot be combined with method and buffer"):
         recipe_of(region, {"lists": "lists", "buffer": 100})

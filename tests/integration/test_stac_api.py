@@ -311,7 +311,9 @@ class TestPages:
     )
     def test_fewer_items_than_promised_are_an_error(self, promising: FakeApi, promise: dict[str, Any]) -> None:
         self.change_pages(promising, lambda page, token: page | {"links": []} | promise)
-        with pytest.raises(CatalogError, match=r"says that 3 items of sentinel-2-l2a match the search and gave 1"):
+        with pytest.raises(
+            CatalogError, match=r"states that 3 items of sentinel-2-l2a match the search, but returned 1"
+        ):
             found(promising.url)
 
     @pytest.mark.parametrize("promise", [{"numberMatched": 0}, {"numberMatched": None}, {"numberMatched": "many"}])
@@ -322,7 +324,7 @@ class TestPages:
             return page if token == "0" else page | {"features": [], "links": []} | promise
 
         self.change_pages(promising, ended)
-        with pytest.raises(CatalogError, match=r"says that 3 items .* gave 1"):
+        with pytest.raises(CatalogError, match=r"states that 3 items .* returned 1"):
             found(promising.url)
 
     def test_an_item_given_twice_in_the_place_of_another_is_an_error(self, promising: FakeApi) -> None:
@@ -334,7 +336,7 @@ class TestPages:
 
         promising.items.append(item_json(8))
         self.change_pages(promising, lambda page, token: shifted(page, token) | {"numberMatched": 4})
-        with pytest.raises(CatalogError, match=r"a second time|says that 4 items .* gave 2"):
+        with pytest.raises(CatalogError, match=r"a second time|states that 4 items .* returned 2"):
             found(promising.url)
 
     def test_a_catalog_that_grows_meanwhile_is_no_error(self, promising: FakeApi) -> None:
@@ -368,7 +370,7 @@ class TestPages:
         result = find_items(promising.url, COLLECTION, AREA, START, END, retries=QUICK)
         assert ids(result.items) == [item_json(number)["id"] for number in (2, 4, 6)]
         (note,) = result.notes
-        assert "says that 4 items of sentinel-2-l2a match a search and gave 3, 1 of them more than once" in note
+        assert "states that 4 items of sentinel-2-l2a match a search, but returned 3, 1 of them more than once" in note
 
     def test_one_that_comes_twice_in_only_one_of_two_searches_is_an_error(self, promising: FakeApi) -> None:
         promising.page_size = 2
@@ -379,7 +381,7 @@ class TestPages:
             return page | ({"features": [next(shown), item_json(6)]} if token == "2" else {}) | {"numberMatched": 4}
 
         self.change_pages(promising, shifted)
-        with pytest.raises(CatalogError, match=r"says that 4 items .* gave 3: some are missing"):
+        with pytest.raises(CatalogError, match=r"states that 4 items .* returned 3: some are missing"):
             found(promising.url)
 
     def test_a_damaged_item_is_listed_and_counts(self, promising: FakeApi) -> None:
@@ -388,7 +390,7 @@ class TestPages:
         assert ids(result.items) == [item_json(number)["id"] for number in (2, 6)]
         ((item, reason),) = result.refused
         assert item.id == item_json(4)["id"]
-        assert "its time (`datetime`) is 'garbage'" in reason
+        assert "in `datetime`, got 'garbage'" in reason
         assert result.notes == []
 
     def test_a_link_may_be_relative(self, promising: FakeApi) -> None:
@@ -403,7 +405,7 @@ class TestPages:
             return page | {"features": [], "links": link_to(promising, str(int(token) + 1))}
 
         self.change_pages(promising, endless)
-        with pytest.raises(CatalogError, match="pages without an item"):
+        with pytest.raises(CatalogError, match="pages without items"):
             found(promising.url)
         assert len(promising.requests) < 40
 

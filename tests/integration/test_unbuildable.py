@@ -249,7 +249,7 @@ def test_a_block_of_a_release_that_lost_its_marker_is_not_taken_for_one_never_bu
     recipe = planned.recipe(seasons=[2022])
     build_store(recipe, store, workers=1)
     (store / ".build/2022/000001.json").unlink()
-    with pytest.raises(PlanError, match="block 1 of 2022 lost its marker; run the build again first"):
+    with pytest.raises(PlanError, match="block 1 of 2022 has lost its marker; rerun the build first"):
         retract_from_store(store, {2022: [1]}, [], "haze")
 
 

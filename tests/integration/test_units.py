@@ -242,6 +242,6 @@ class TestOtherSources:
         tiled.strength = 6
         report = build_store(hilly, store, workers=1, extend=True)
         (line,) = report.changes
-        assert "terrain: other inputs today for" in line
+        assert "terrain: inputs have changed for" in line
         assert (h2crop_data.open(store, 2022)["elevation"] == 305).all()
         assert len(read_index(store, "samples-2022")) == 4

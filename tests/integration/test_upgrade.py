@@ -66,7 +66,7 @@ def test_a_build_that_the_version_before_began_goes_on(tmp_path: Path) -> None:
 def test_a_build_that_computed_otherwise_is_kept_and_says_what_can_be_done(name: str, tmp_path: Path) -> None:
     recipe, store = unpacked(name, tmp_path)
     before = files_of(store)
-    error = r"2022 was planned by an h2crop that computes otherwise, and 5 block\(s\) are not built \(3, 4, 5, 6, 7\)"
+    error = r"2022 was planned by an h2crop with other algorithms, and 5 block\(s\) are not built \(3, 4, 5, 6, 7\)"
     with pytest.raises(PlanError, match=f"{error}; finish them with that h2crop, leave them out with `h2crop retract"):
         build_store(load_recipe(recipe), store, workers=1)
     assert files_of(store) == before, "an h2crop that computes as it did may go on"
@@ -93,11 +93,11 @@ def test_settings_that_an_upgrade_gave_other_defaults_are_named(tmp_path: Path) 
     migrate_store(store)
     retract_from_store(store, {2022: LEFT}, [], "planned before an upgrade")
     with pytest.raises(
-        PlanError, match=r"begun with another recipe for 2022 \(it differs in enmap, sentinel2\)"
+        PlanError, match=r"started with another recipe for 2022 \(it differs in enmap, sentinel2\)"
     ) as told:
         build_store(load_recipe(recipe), store, workers=1)
     assert 'enmap.coregistration was "none", is "apply"' in str(told.value)
-    assert "write the former values into it to go on" in str(told.value)
+    assert "write the former values into it to continue" in str(told.value)
 
 
 @pytest.fixture(scope="module")
@@ -128,7 +128,7 @@ NEWER: dict[str, tuple[list[str], Callable[[Any], None], str]] = {
     "setting": (
         PLAN,
         lambda plan: plan["recipe"]["store"].update(compactness=3),
-        r"planned with settings that this h2crop does not know.*store\.compactness",
+        r"has settings unknown to this h2crop.*store\.compactness",
     ),
     "major": (
         ROOTS,
@@ -204,7 +204,7 @@ def test_a_block_of_a_newer_algorithm_is_not_taken_for_one_of_this(built: Path, 
     edited(store / ".build/plan/2022/plan.json", lambda plan: plan["algorithm"].update(s2=99))
     assert build_store(recipe, store, workers=1).built == 0
     (store / ".build/2022/000001.json").unlink()
-    with pytest.raises(PlanError, match=r"planned by an h2crop that computes otherwise, and 1 block\(s\) are not"):
+    with pytest.raises(PlanError, match=r"planned by an h2crop with other algorithms, and 1 block\(s\) are not"):
         build_store(recipe, store, workers=1)
 
 
@@ -235,7 +235,7 @@ def test_a_plan_that_cannot_be_read_now_is_not_called_damaged(built: Path, tmp_p
         path = tmp_path / "store/.build/plan/2022" / name
         whole = path.read_bytes()
         path.unlink() if content is None else path.write_bytes(content)
-        with pytest.raises(PlanError, match=r"is damaged \(.*put it back from a backup, or delete it and plan again"):
+        with pytest.raises(PlanError, match=r"is damaged \(.*restore it from a backup, or delete it and plan again"):
             load_plan(LocalStorage(tmp_path / "store"), ".build/plan/2022/")
         path.write_bytes(whole)
     load_plan(LocalStorage(tmp_path / "store"), ".build/plan/2022/")

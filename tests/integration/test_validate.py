@@ -977,7 +977,7 @@ def test_people_are_told_a_few_of_each_check_and_what_to_do(app: typer.Typer, st
     assert done.stderr.count("is missing") == 8
     done = run(app, store, "--quick", "--partial")
     assert done.exit_code == 0
-    assert "8 files not here" in done.stderr
+    assert "8 files missing here" in done.stderr
 
 
 def test_wrong_use_is_not_damage(tmp_path: Path) -> None:

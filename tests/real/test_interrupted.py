@@ -75,7 +75,7 @@ def test_a_build_killed_twice_ends_byte_identical(
     season = STORES[name]
     # It tells how far it is, and where the time went.
     assert f"blocks, season {season} block" in told
-    assert "where the workers' time went" in told
+    assert "worker time by step" in told
     assert re.search(r"^write +\d", told, re.MULTILINE)
 
     def block_begun() -> bool:

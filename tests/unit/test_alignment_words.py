@@ -30,8 +30,8 @@ def frame(tile: str, window: str = "whole", east: float = 0, **other: Any) -> di
 FRAMES = pd.DataFrame(
     [
         frame("b", east=1.0),
-        frame("b", "0_0", east=-9.0, warning="images lie 9.0 m off the parcels"),
-        frame("a", east=8.0, doubtful=True, warning="images lie 8.0 m off the parcels"),
+        frame("b", "0_0", east=-9.0, warning="images are shifted 9.0 m against the parcels"),
+        frame("a", east=8.0, doubtful=True, warning="images are shifted 8.0 m against the parcels"),
         frame("c", east=-3.0, check_east=np.nan),
         frame("d", east=np.nan, frame="not_measured: fewer than 300 parcels"),
         *(frame(f"e{i:02d}", east=0.1) for i in range(9)),
@@ -66,8 +66,8 @@ def test_images_off_their_parcels_are_a_limit_and_a_warning() -> None:
     ]
     assert limits_of_frames(tables(frames={2022: FRAMES[FRAMES["warning"] == ""]})) == []
     assert frame_warnings(FRAMES) == [
-        "a: images lie 8.0 m off the parcels",
-        "where images lie against parcels is doubtful, as two measurements disagree: a",
+        "a: images are shifted 8.0 m against the parcels",
+        "the shift of images against parcels is uncertain, because two measurements disagree: a",
     ]
 
 

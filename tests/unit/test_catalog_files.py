@@ -139,7 +139,7 @@ def test_stac_geoparquet_of_another_writer(tmp_path: Path) -> None:
         (lambda root: (root.parent / "2022/items/plain.json").unlink(), r"2022/items/plain\.json"),
         (lambda root: (root.parent / "2022/items/plain.json").write_text("{"), r"2022/items/plain\.json"),
         (lambda root: (root.parent / "2022/b.json").write_text('{"type": "Thing"}'), "neither a STAC item nor a"),
-        (lambda root: root.write_text('{"type": "Catalog", "links": []}'), "links to no item"),
+        (lambda root: root.write_text('{"type": "Catalog", "links": []}'), "without links to items"),
         (
             lambda root: root.write_text(
                 '{"type": "Catalog", "links": [{"rel": "child", "href": "https://a/b.json"}]}'
@@ -158,11 +158,11 @@ def test_a_part_that_is_lost_or_damaged_is_named(tmp_path: Path, damage: Any, sa
 @pytest.mark.parametrize(
     ("links", "said"),
     [
-        ('"items.json"', "its links are 'items.json', expected a list"),
-        ('{"rel": "item"}', "its links are"),
-        ('["items.json"]', "its links are"),
-        ('[{"rel": "item"}]', r"a link to a part \(item\) without an address"),
-        ('[{"rel": "child", "href": null}]', r"a link to a part \(child\) without an address"),
+        ('"items.json"', "expected `links` to be a list of objects with `rel` and `href`, got 'items.json'"),
+        ('{"rel": "item"}', "expected `links` to be a list"),
+        ('["items.json"]', "expected `links` to be a list"),
+        ('[{"rel": "item"}]', r"a link \(item\) without an address"),
+        ('[{"rel": "child", "href": null}]', r"a link \(child\) without an address"),
     ],
 )
 def test_odd_links_are_named_with_their_file(tmp_path: Path, links: str, said: str) -> None:
@@ -229,7 +229,9 @@ def test_a_table_of_something_else_is_named(tmp_path: Path) -> None:
 
 
 def test_a_name_that_is_no_provider_s_is_told_those_there_are(tmp_path: Path) -> None:
-    with pytest.raises(CatalogError, match=r"earth-serach.*nor is it the name of a provider: earth-search, planetary"):
+    with pytest.raises(
+        CatalogError, match=r"earth-serach.*not a provider either; known providers: earth-search, planetary"
+    ):
         found(tmp_path / "earth-serach")
 
 

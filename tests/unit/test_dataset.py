@@ -177,7 +177,7 @@ def test_a_split_the_store_does_not_know_is_refused_with_those_it_knows(tmp_path
 
 def test_a_selection_without_samples_says_what_was_asked_and_what_there_is(tmp_path: Path) -> None:
     made = make_store(tmp_path / "store", seasons=(2022, 2023), blocks=2)
-    with pytest.raises(StoreError, match=r"no season of .*store is selected; it has 2022, 2023$"):
+    with pytest.raises(StoreError, match=r"no season of .*store is selected; available seasons: 2022, 2023$"):
         CropSamples(made.folder, seasons=[])
     # No recipe of this store asked for a test split; then one did, and no square fell into it.
     with pytest.raises(StoreError, match=r"store has no split 'test'; it has train, val$"):

@@ -258,7 +258,7 @@ class TestFigures:
                 assert sum(number(row[key]) for key in row if key != "share of the pixels") == pytest.approx(
                     100, abs=0.2
                 )
-        assert "no part of this release: none." in sheet.text["Quality"]
+        assert "which are not part of this release: none." in sheet.text["Quality"]
         assert "could not be read: none." in sheet.text["Quality"]
 
     def test_sources_limits_and_making(self, sheet: Sheet) -> None:
@@ -401,7 +401,7 @@ def test_a_full_recipe_is_told(release: tuple[dict[str, Any], IndexTables]) -> N
     assert sheet.text["h2crop store, release 1"].count("full: Two valleys.") == 1
     sources = sheet.text["Sources and licences"]
     assert "EnMAP L2A from https://example.org/stac, collection ENMAP_HSI_L2A." in sources
-    assert "from a local list of scenes, lists/s2.json, which does not say whose they are" in sources
+    assert "from a local list of scenes, lists/s2.json, which does not name their provider" in sources
     assert "Declared parcels, fr: Registre parcellaire graphique, under the Licence Ouverte" in sources
     assert "Declared parcels, be-vlg: the licence is not known" in sources
     assert "a table of whoever built the store (own.csv), which states no licence here" in sources
@@ -413,7 +413,7 @@ def test_a_full_recipe_is_told(release: tuple[dict[str, Any], IndexTables]) -> N
     assert sources.count("a table derived from EuroCrops', CC BY-SA 4.0") == 2
     split = sheet.text["How it is split"]
     assert "squares of 15.36 km in EPSG:3035" in split
-    assert "some moved so that shares and classes fit (seed 5)" in split
+    assert "some moved to meet the shares and to have all classes in every split (seed 5)" in split
     assert "at least 250 m apart" in split
     rows = sheet.rows("How it is split")
     assert [row["asked"] for row in rows] == ["70.0 %", "20.0 %", "10.0 %"]
@@ -434,7 +434,7 @@ def test_what_was_kept_out_is_told(release: tuple[dict[str, Any], IndexTables]) 
     tables.samples[2022]["s2_gaps"] = [["S2A_1", "S2B_2"], [], ["S2A_1"], *([] for _ in range(5))]
     sheet = Sheet(describe_release(attributes, tables))
     quality = sheet.text["Quality"]
-    assert "no part of this release: 3." in quality
+    assert "which are not part of this release: 3." in quality
     assert "“haze | not flagged”: block 0 of 2021, block 0 of 2022\n" in quality
     assert "“a *wrong* offset”: block 1 of 2022\n" in quality
     assert "could not be read: 2, over 2 samples: S2A_1, S2B_2" in quality
@@ -504,7 +504,7 @@ def test_an_import_with_next_to_no_recipe(release: tuple[dict[str, Any], IndexTa
         "Declared parcels: the store does not say whose; their licence is not known."
         in sheet.text["Sources and licences"]
     )
-    assert "not recorded here, only the outcome" in sheet.text["How it is split"]
+    assert "not recorded, only the result" in sheet.text["How it is split"]
     assert "the dataset does not tell clouds" in sheet.text["Known limits"]
     assert "scene classification" not in sheet.text["Known limits"]
     assert "zone border" not in sheet.text["Known limits"]

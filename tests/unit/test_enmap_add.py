@@ -224,9 +224,9 @@ class TestRefused:
             (cut, ("image",), "cut short|last tile cannot be read"),
             (zeros, ("image",), "its last tile is damaged"),
             (login_page, ("image", "quality_cloud", "metadata"), "login page"),
-            (other_bytes, ("image", "defective_pixel_mask"), "is no TIFF"),
-            (other_bytes, ("metadata",), "is no XML"),
-            (cut, ("metadata",), "not whole XML"),
+            (other_bytes, ("image", "defective_pixel_mask"), "not a TIFF file"),
+            (other_bytes, ("metadata",), "not an XML file"),
+            (cut, ("metadata",), "incomplete XML"),
         ],
     )
     def test_damaged_files_are_named(
@@ -313,7 +313,7 @@ class TestCommand:
         (tmp_path / "in").mkdir()
         done = self.run(tmp_path / "in", "--into", tmp_path / "items.json")
         assert done.exit_code == 1
-        assert "no EnMAP product was found" in done.stderr
+        assert "no EnMAP product found" in done.stderr
         write_product(tmp_path / "in", product_of(1), leave_out=["image"])
         assert self.run(tmp_path / "in", "--into", tmp_path / "items.json").exit_code == 1
         write_product(tmp_path / "in", product_of(2))

@@ -59,7 +59,7 @@ def test_lists_decide_where_widths_do_not(spectrum: Spectrum) -> None:
     centres = [wavelength for wavelength, _ in spectrum]
     stated = {i + 1: detector for i, detector in enumerate(true)}
     assert enmap_detectors(centres, [10.0] * 224, stated) == true
-    with pytest.raises(SceneError, match="neither its lists of channels nor the order and widths"):
+    with pytest.raises(SceneError, match="neither by its lists of channels nor by the order and widths"):
         enmap_detectors(centres, [10.0] * 224)
 
 

@@ -98,7 +98,7 @@ def test_shares_are_of_the_area_and_ground_counts_once(tmp_path: Path) -> None:
         ({"eo__cloud_cover": 21}, "cloud cover 21 % is above"),
         ({"enmap__sunElevationAngle": 29.9}, "sun elevation 29.9 is below"),
         ({"enmap__sunElevationAngle": None}, "no sun elevation: a night scene"),
-        ({"enmap__overallQuality": None}, "states no enmap:overallQuality"),
+        ({"enmap__overallQuality": None}, "lacks enmap:overallQuality"),
         ({"eo__cloud_cover": "some"}, "expected a number"),
     ],
 )
@@ -182,7 +182,7 @@ class TestCommand:
         done = CliRunner().invoke(app, ["enmap", "search", str(recipe)])
         assert done.exit_code == 0, done.stderr
         assert "1867/002: overall quality 2 is worse than enmap.max_quality 1" in done.stderr
-        assert "season 2022: 2 scene(s), 1 to take; those cover 50.0% of the area" in done.stderr
+        assert "season 2022: 2 scene(s), 1 to use, which cover 50.0% of the area" in done.stderr
         assert "season 2023: 0 scene(s)" in done.stderr
         assert done.stdout == ""
 
@@ -202,7 +202,7 @@ class TestCommand:
             recipe.write_text(yaml.safe_dump(document), encoding="utf-8")
             told = CliRunner().invoke(app, ["enmap", "search", str(recipe)])
             as_json = CliRunner().invoke(app, ["enmap", "search", str(recipe), "--json"])
-        note = f"{api.url} says that 2 items of ENMAP_HSI_L2A match a search and gave 3"
+        note = f"{api.url} states that 2 items of ENMAP_HSI_L2A match a search, but returned 3"
         assert told.stderr.count(f"warning: {note}") == 1
         assert json.loads(as_json.stdout)["notes"] == [note]
 

@@ -198,9 +198,9 @@ class TestPlan:
         assert whole > found
         save_plan(plan, tmp_path / "plan")
         command = ["plan", "show", str(tmp_path / "plan")]
-        assert "beyond its bound of" in " ".join(CliRunner().invoke(app, command).output.split())
+        assert "above its limit of" in " ".join(CliRunner().invoke(app, command).output.split())
         monkeypatch.delenv("H2CROP_WORK_GB")
-        assert "beyond its bound" not in CliRunner().invoke(app, command).output
+        assert "above its limit" not in CliRunner().invoke(app, command).output
 
     def test_there_is_no_cost_without_a_price(self, plan: SeasonPlan) -> None:
         assert estimate(plan, [3]).on_workers["3"].cost is None

@@ -64,7 +64,7 @@ class TestParameters:
     @pytest.mark.parametrize(
         ("wrong", "told"),
         [
-            ({"out": ""}, "the place of the store is empty"),
+            ({"out": ""}, "the location of the store is empty"),
             # What `prefect deploy` leaves of a variable that is not set.
             ({"out": "{{ $H2CROP_STORE }}"}, "its variable was not set when this was deployed"),
             ({"out": "ftp://host/store"}, "a store lies in a folder or at s3://bucket/prefix"),
@@ -85,7 +85,7 @@ class TestParameters:
             RunSettings.model_validate({"out": "store", **wrong})
 
     def test_a_recipe_that_cannot_be_read_is_refused_as_on_the_command_line(self, tmp_path: Path) -> None:
-        with pytest.raises(RecipeError, match=r"no recipe file .* \(shipped ones"):
+        with pytest.raises(RecipeError, match=r"no recipe file .* \(names of shipped recipes"):
             known_recipe(str(tmp_path / "none.yaml"))
 
     def test_a_batch_is_large_and_there_are_few(self) -> None:
@@ -222,9 +222,9 @@ class TestArtifacts:
         hanging.set()
         # Other libraries may log meanwhile what they find when memory is tidied up.
         lines = [record.getMessage() for record in caplog.records if record.name == "a-run"]
-        assert "artifact plan is not shown, Prefect's API failed: ConnectionError: refused" in lines[0]
+        assert "artifact plan could not be stored, Prefect's API failed: ConnectionError: refused" in lines[0]
         assert "abc123" not in lines[0]
-        assert "the last artifacts of this run are not shown" in lines[1]
+        assert "the last artifacts of this run could not be stored" in lines[1]
 
     def test_progress_is_updated_now_and_then_and_at_the_end(self, monkeypatch: pytest.MonkeyPatch) -> None:
         posted: list[float] = []
@@ -255,7 +255,7 @@ class TestContents:
             None, ["season 2023: no parcels"], {2024: "RPG_2024.gpkg is damaged"}, ["season 2022: s2 has other inputs"]
         )
         assert "## Seasons that could not be planned\n\n- 2024: RPG_2024.gpkg is damaged" in text
-        assert "## Seasons that wait\n\n- season 2023: no parcels" in text
+        assert "## Seasons that cannot be built yet\n\n- season 2023: no parcels" in text
         assert "## Changed inputs of finished blocks\n\n- season 2022: s2 has other inputs" in text
 
     def test_every_failed_block_has_a_row(self) -> None:

@@ -149,7 +149,7 @@ def test_a_box_around_the_earth_is_the_ground_of_the_pixels_or_refused(stated: A
 
 
 def test_a_latitude_beyond_the_poles_is_refused() -> None:
-    with pytest.raises(SceneError, match="which is no latitude"):
+    with pytest.raises(SceneError, match="beyond 90 degrees"):
         footprint(item_with(geojson(shapely.box(5, 95, 6, 96))))
 
 
@@ -170,8 +170,8 @@ def test_what_needs_no_change_stays_as_it_was_written() -> None:
 )
 def test_without_a_footprint_the_ground_of_the_pixels_is_taken_and_told(facts: dict[str, Any]) -> None:
     item = item_with(None, **facts)
-    assert place_item(item) == "it states no footprint (`geometry`); the ground of its pixels is taken instead"
+    assert place_item(item) == "it has no footprint (`geometry`); the outline of its pixels is used instead"
     assert same_ground(shapely.geometry.shape(item.geometry), halves(ring_of(EPSG, *CORNER)))
     assert item.bbox is not None
-    with pytest.raises(SceneError, match=r"it states no footprint.*neither a tile nor"):
+    with pytest.raises(SceneError, match=r"it has no footprint.*neither a tile nor"):
         place_item(item_with(None))

@@ -144,7 +144,7 @@ def test_ids_are_epsg_size_column_row_with_at_least_four_digits() -> None:
     ],
 )
 def test_what_is_no_id_is_refused_and_named(text: str) -> None:
-    with pytest.raises(ValueError, match="is not a cell id") as raised:
+    with pytest.raises(ValueError, match="invalid cell id") as raised:
         Cell.parse(text)
     assert repr(text) in str(raised.value)
 

@@ -669,7 +669,7 @@ def stub(folder: Path, name: str, text: str) -> None:
 @pytest.mark.parametrize(
     ("status", "result", "meaning"),
     [
-        ("1", "exit-code", "the next run goes on"),
+        ("1", "exit-code", "the next run continues"),
         ("2", "exit-code", "will not pass"),
         ("3", "exit-code", "scenes are missing"),
         ("TERM", "timeout", "did not end by itself (timeout)"),

@@ -521,7 +521,7 @@ class TestCommand:
         [
             (("--season", "1999"), 1, "has no season 1999; it has 2021, 2022"),
             (("--sample", "99"), 1, "no sample 99; there are 5"),
-            (("--plot", "sample.jpg"), 2, "sample.jpg does not end in .png"),
+            (("--plot", "sample.jpg"), 2, "sample.jpg: expected a name that ends in .png"),
         ],
     )
     def test_what_cannot_be_shown(

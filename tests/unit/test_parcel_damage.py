@@ -168,7 +168,7 @@ def test_a_shapefile_one_file_of_which_was_cut_off_is_refused(
         check_rows(path, "parcels")
     assert str(path) in str(raised.value)
     if ending != "shx":
-        assert "it was cut off or damaged" in str(raised.value)
+        assert "it is truncated or damaged" in str(raised.value)
 
 
 def test_a_cut_table_of_fields_names_how_many_rows_are_left(tmp_path: Path) -> None:
@@ -265,7 +265,9 @@ def test_of_fields_that_differ_in_case_alone_the_exact_one_is_taken_and_none_is_
     path.write_text(json.dumps({"type": "FeatureCollection", "features": [feature]}))
     for name, code in (("code", "BTH"), ("CODE", "MIS")):
         assert list(read_parcels(path, name)[0]["code"]) == [code]
-    with pytest.raises(ParcelError, match=r"no field 'Code', and several that differ from it in case: code, CODE"):
+    with pytest.raises(
+        ParcelError, match=r"no field 'Code', but several that differ from it only in case:  code, CODE"
+    ):
         read_parcels(path, "Code")
 
 

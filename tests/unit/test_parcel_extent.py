@@ -56,7 +56,7 @@ def test_metres_labelled_as_degrees() -> None:
     what, certain = words(in_crs("EPSG:2154", BORDEAUX), "EPSG:4326")
     assert certain
     assert "looks like metres" in what
-    assert "give its CRS" in what
+    assert "set its CRS" in what
 
 
 @pytest.mark.parametrize("crs", ["EPSG:4326", "EPSG:2154", "EPSG:3035"])
@@ -70,7 +70,7 @@ def test_degrees_labelled_as_metres_with_swapped_axes() -> None:
     what, certain = words(swapped(DEPARTMENT), "EPSG:2154")
     assert certain
     assert "looks like degrees" in what
-    assert "axes swapped" in what
+    assert "swapped axes" in what
 
 
 @pytest.mark.parametrize(
@@ -86,7 +86,7 @@ def test_degrees_labelled_as_metres_with_swapped_axes() -> None:
 @pytest.mark.parametrize("bounds", [DEPARTMENT, (2.5, 46.0, 4.0, 47.0)])
 def test_another_projection_is_named(true: str, stated: str, certain: bool, bounds: Extent) -> None:
     what, sure = words(in_crs(true, bounds), stated)
-    assert f"in {stated} is far from the cells; it fits {true}: give `crs: {true}`" in what
+    assert f"in {stated} is far from the cells; it fits {true}: set `crs: {true}`" in what
     assert sure == certain
 
 
@@ -109,14 +109,14 @@ def test_numbers_far_outside_the_ground_of_a_crs_are_a_wrong_crs() -> None:
     # Slovenian metres, where nobody expects Slovenia, labelled as French ones.
     what, certain = words(in_crs("EPSG:3794", (14.0, 46.0, 15.0, 46.5)), "EPSG:2154")
     assert certain
-    assert "outside the ground EPSG:2154 is made for" in what
+    assert "outside the area of use of EPSG:2154" in what
 
 
 def test_a_file_without_an_extent_has_no_geometry() -> None:
     for extent in ((NOWHERE,) * 4, (float("inf"), float("inf"), -float("inf"), -float("inf"))):
         what, certain = words(extent, "EPSG:2154")
         assert certain
-        assert "none of its rows has a geometry" in what
+        assert "none of its rows has a readable geometry" in what
 
 
 def test_national_crs_are_in_metres_of_their_country() -> None:

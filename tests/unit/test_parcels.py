@@ -199,7 +199,7 @@ def test_a_file_without_crs_needs_one_from_the_recipe(tmp_path: Path) -> None:
     assert str(path) in str(raised.value)
     given_crs, _ = read_parcels(path, "code", crs=LAMBERT)
     assert given_crs.geometry.equals(stated.geometry)
-    with pytest.raises(ParcelError, match="'EPSG:1' is not a CRS"):
+    with pytest.raises(ParcelError, match="invalid CRS 'EPSG:1'"):
         read_parcels(path, "code", crs="EPSG:1")
 
 

@@ -489,7 +489,7 @@ def test_everything_wrong_with_lists_is_told_at_once(tmp_path: Path) -> None:
     assert f"{second}, of the list train, has no file" in text
     assert f"{made.lists['val'][0]} is in the lists more than once" in text
     assert "20220101T000000Z_001_x0_y0_T32ULV.h5 is in no list" in text
-    assert "'abc' is not an id" in text
+    assert "invalid id 'abc'" in text
 
 
 def test_files_in_no_list_are_left_out_or_trained_on_where_asked(tmp_path: Path) -> None:

@@ -164,7 +164,7 @@ def test_an_unknown_key_is_refused_with_its_place_the_nearest_key_and_all_that_a
 ) -> None:
     (line,) = refusal(put(france, path, 1))
     written = path.replace("/0", "[0]").replace("/", ".")
-    assert line.startswith(f"{written}: no such key; did you mean {near}? Allowed: ")
+    assert line.startswith(f"{written}: unknown key; did you mean {near}? Allowed: ")
     section = Recipe.model_json_schema()
     for step in [step for step in path.split("/")[:-1] if not step.isdigit()]:
         kinds = json.dumps(section["properties"][step])
@@ -175,7 +175,7 @@ def test_an_unknown_key_is_refused_with_its_place_the_nearest_key_and_all_that_a
 
 def test_a_key_like_no_other_gets_no_guess(france: Document) -> None:
     (line,) = refusal(put(france, "parcels/season/0/zzz", 1))
-    assert line.startswith("parcels.season[0].zzz: no such key Allowed: path, country, code_field")
+    assert line.startswith("parcels.season[0].zzz: unknown key Allowed: path, country, code_field")
 
 
 @pytest.mark.parametrize(
@@ -188,7 +188,7 @@ def test_a_key_like_no_other_gets_no_guess(france: Document) -> None:
         ("area/bbox", [5, 41, 4, 51], "area:", "west < east"),
         ("area/bbox", [5, 41, 4], "area.bbox[3]:", "required"),
         ("area/bbox/2", float("inf"), "area.bbox[2]: Infinity:", "finite"),
-        ("area/crs", "EPSG:1", "area.crs:", "'EPSG:1' is not a CRS"),
+        ("area/crs", "EPSG:1", "area.crs:", "invalid CRS 'EPSG:1'"),
         ("area/cells", "all", 'area.cells: "all":', "'centre', 'inside' or 'touching'"),
         ("area/file", "x.gpkg", "area:", "exactly one of bbox, geojson, file (given: bbox, file)"),
         ("enmap", "nothing", 'enmap: "nothing":', "dictionary"),
@@ -196,7 +196,7 @@ def test_a_key_like_no_other_gets_no_guess(france: Document) -> None:
         ("enmap/max_quality", 3, "enmap.max_quality: 3:", "0, 1 or 2"),
         ("enmap/min_sun_elevation", float("nan"), "enmap.min_sun_elevation: NaN:", ""),
         ("enmap/max_flagged_share", 5, "enmap.max_flagged_share: 5:", "less than or equal to 1"),
-        ("enmap/flagged/0", "clouds", "enmap:", "clouds is no quality flag"),
+        ("enmap/flagged/0", "clouds", "enmap:", "unknown quality flag clouds"),
         ("enmap/bands/exclude_nm/0", [1, 2, 3], "enmap.bands.exclude_nm[0]: [1, 2, 3]:", "2 items"),
         ("enmap/bands/exclude_nm/0/1", "x", 'enmap.bands.exclude_nm[0][1]: "x":', "number"),
         ("sentinel2/bands/1", "B99", 'sentinel2.bands[1]: "B99":', "'B02', 'B03'"),
@@ -204,14 +204,14 @@ def test_a_key_like_no_other_gets_no_guess(france: Document) -> None:
         ("sentinel2/offset", 1000, "sentinel2.offset: 1000:", "'auto', 0 or -1000"),
         ("sentinel2/clouds/clear/2", 12, "sentinel2.clouds.clear[2]: 12:", "less than or equal to 11"),
         ("parcels/season/0/country", "FR", 'parcels.season[0].country: "FR":', "^[a-z]{2}"),
-        ("parcels/season/0/crs", "Lambert", "parcels.season[0].crs:", "'Lambert' is not a CRS"),
+        ("parcels/season/0/crs", "Lambert", "parcels.season[0].crs:", "invalid CRS 'Lambert'"),
         ("parcels/season/0/years", [2022, "x"], 'parcels.season[0].years[1]: "x":', "integer"),
         ("parcels/season/0/table", {"path": "x.csv", "code": 1}, "parcels.season[0].table.code:", "code_column"),
         ("parcels/season", {"path": "x"}, "parcels.season:", "list"),
         ("parcels/season", [], "parcels.season: []:", "at least 1"),
         ("parcels/prior", [{"path": "x", "country": "F", "code_field": "c"}], "parcels.prior[0].country:", '"F"'),
         ("parcels/prior", [{"path": "x", "country": "fr"}], "parcels.prior[0].code_field:", "required"),
-        ("split/shares", {"train": 0.5, "val": 0.1, "test": 0.1}, "split:", "add up to 1, they give 0.7"),
+        ("split/shares", {"train": 0.5, "val": 0.1, "test": 0.1}, "split:", "add up to 1, got 0.7"),
         ("split/shares", {"train": 0.5, "trial": 0.5}, "split.shares.trial:", "'train', 'val' or 'test'"),
         ("store/level", 10, "store.level: 10:", "less than or equal to 9"),
         ("taxonomy", {"version": 1}, "taxonomy.version: 1:", "string"),
@@ -245,9 +245,9 @@ def test_everything_wrong_is_reported_at_once(france: Document) -> None:
 @pytest.mark.parametrize(
     ("geojson", "says"),
     [
-        ({"type": "Point", "coordinates": [1, 2]}, "Point is not a polygon"),
-        ({"type": "Polygon"}, "not a GeoJSON polygon"),
-        ({"coordinates": []}, "not a GeoJSON polygon"),
+        ({"type": "Point", "coordinates": [1, 2]}, "expected a polygon, got Point"),
+        ({"type": "Polygon"}, "not a valid GeoJSON polygon"),
+        ({"coordinates": []}, "not a valid GeoJSON polygon"),
         ({"type": "FeatureCollection", "features": []}, "no polygon"),
         ({"type": "Polygon", "coordinates": [[[0, 0], [1, 1], [1, 0], [0, 1], [0, 0]]]}, "Self-intersection"),
     ],
@@ -500,8 +500,8 @@ def test_flags_and_bands_of_recipes_are_those_of_the_store(france: Document) -> 
     ("content", "says"),
     [
         (b"name: [unclosed", "not valid YAML"),
-        (b"- a\n- b\n", "mapping of keys, this is list"),
-        (b"", "mapping of keys, this is NoneType"),
+        (b"- a\n- b\n", "mapping of keys, got list"),
+        (b"", "mapping of keys, got NoneType"),
         (b"name: caf\xe9", "cannot read the recipe"),
     ],
 )
@@ -572,7 +572,7 @@ def test_a_wrong_recipe_ends_the_command_with_exit_code_2_and_its_place(tmp_path
 def test_a_key_given_twice_is_refused_with_its_line(tmp_path: Path) -> None:
     path = tmp_path / "twice.yaml"
     path.write_text("name: a\narea: {bbox: [0, 1, 2, 3]}\nseasons: [2022]\narea: {bbox: [4, 5, 6, 7]}\n", "utf-8")
-    with pytest.raises(RecipeError, match=r"(?s)the key 'area' is given twice.*line 4"):
+    with pytest.raises(RecipeError, match=r"(?s)duplicate key 'area'.*line 4"):
         load_recipe(path)
 
 

@@ -349,7 +349,7 @@ class TestCommand:
         assert report["problems"] == [
             "H2CROP_WORKERS is 'many': expected a whole number from 1",
             "AWS_SECRET_ACCESS_KEY is not set, but AWS_ACCESS_KEY_ID is: set both or neither",
-            "H2CROP_SCRATH is unknown: nothing reads it; did you mean H2CROP_SCRATCH?",
+            "unknown variable H2CROP_SCRATH: nothing reads it; did you mean H2CROP_SCRATCH?",
         ]
 
     @pytest.mark.parametrize(
@@ -365,7 +365,7 @@ class TestCommand:
         monkeypatch.setenv(typed, "x")
         assert unknown_variables() == {typed: meant}
         [problem] = self.report(1)["problems"]
-        assert problem == f"{typed} is unknown: nothing reads it" + (f"; did you mean {meant}?" if meant else "")
+        assert problem == f"unknown variable {typed}: nothing reads it" + (f"; did you mean {meant}?" if meant else "")
 
     def test_small_letters_of_proxies_count_first(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("HTTPS_PROXY", "http://large.example")

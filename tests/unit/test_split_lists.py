@@ -140,7 +140,7 @@ def test_an_id_of_the_published_dataset_says_time_place_and_tile() -> None:
 
 @pytest.mark.parametrize("name", ["", CELL, PATCH.lower(), PATCH + "\n", PATCH.replace("T32ULV", "32ULV"), PATCH[:-1]])
 def test_what_is_no_published_id_is_refused(name: str) -> None:
-    with pytest.raises(RecipeError, match="such as 20220613T112220Z_003_x384_y704_T32ULV"):
+    with pytest.raises(RecipeError, match="one like 20220613T112220Z_003_x384_y704_T32ULV"):
         published_patch(name)
 
 

@@ -213,10 +213,10 @@ def test_tables_are_read_as_they_come(tmp_path: Path, content: bytes) -> None:
     [
         ("Code,HCAT3\n1,3301010100\n2,3302000000\n1,3302000000\n", 4, "code 1 has two meanings"),
         ("Code,HCAT3\n1,3301010100\n 1 ,\n", 3, "code 1 has two meanings"),
-        ("Code,HCAT3\n1,330101010\n", 2, "'330101010' is not a ten digit HCAT3 code"),
-        ("Code,HCAT3\n1,33010101001\n", 2, "not a ten digit"),
-        ("Code,HCAT3\n1,33-1010100\n", 2, "not a ten digit"),
-        ('Code,HCAT3,name\n1,3302000000,"a\nb"\n2,wheat,x\n', 4, "'wheat' is not a ten digit"),
+        ("Code,HCAT3\n1,330101010\n", 2, "expected a ten-digit HCAT3 code, got '330101010'"),
+        ("Code,HCAT3\n1,33010101001\n", 2, "expected a ten-digit"),
+        ("Code,HCAT3\n1,33-1010100\n", 2, "expected a ten-digit"),
+        ('Code,HCAT3,name\n1,3302000000,"a\nb"\n2,wheat,x\n', 4, "expected a ten-digit HCAT3 code, got 'wheat'"),
     ],
 )
 def test_a_damaged_table_is_refused_with_file_and_line(tmp_path: Path, content: str, line: int, says: str) -> None:

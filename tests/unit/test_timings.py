@@ -239,7 +239,7 @@ def test_a_damaged_table_is_begun_anew(tmp_path: Path, caplog: pytest.LogCapture
     storage = LocalStorage(tmp_path)
     storage.write(TIMINGS, [b"PAR1 but not really"])
     timings = Timings(storage, tmp_path / "units", RunName("one", NOON))
-    assert "is damaged and begun anew" in caplog.text
+    assert "is damaged and is started again" in caplog.text
     timings.write([spent("block", "1", hash=1.0)], [])
     assert len(pd.read_parquet(tmp_path / TIMINGS)) == 1
 
@@ -307,25 +307,25 @@ EARLIER = NOON - timedelta(minutes=40)
 @pytest.mark.parametrize(
     ("holder", "last", "release", "done", "state", "words"),
     [
-        (None, None, None, None, "not begun", "nothing was planned"),
-        (ALIVE, None, None, None, "running", "has not said anything yet"),
+        (None, None, None, None, "not begun", "nothing has been planned"),
+        (ALIVE, None, None, None, "running", "has not reported anything yet"),
         (ALIVE, run(), None, 1, "running", "process 7 on node"),
         (OTHER_COMMAND, run(), 1, 3, "running", "process 8 on node, since .* says nothing"),
-        (ALIVE, run(written=EARLIER), None, 1, "stuck", "no sign of life for 40 min"),
+        (ALIVE, run(written=EARLIER), None, 1, "stuck", "has reported nothing for 40 min"),
         (ALIVE, run(written=NOON - timedelta(seconds=59)), None, 1, "running", ""),
         (ALIVE, run(every=60.0, written=NOON - timedelta(seconds=200)), None, 1, "running", ""),
-        (ALIVE, run(progressed=EARLIER), None, 1, "stuck", "lives, but nothing was finished or begun for 40 min"),
+        (ALIVE, run(progressed=EARLIER), None, 1, "stuck", "is alive, but nothing was started or finished for 40 min"),
         (
             DEAD,
             run(written=EARLIER),
             None,
             1,
             "dead",
-            "without a word, in the phase `blocks`; run the same command again",
+            "without a report, in the phase `blocks`; rerun the same command",
         ),
         (None, run(state="interrupted"), None, 1, "dead", "was interrupted while blocks; run the same command again"),
         (None, None, None, 1, "dead", "the store is not finished; run the same command again"),
-        (DEAD, None, None, None, "dead", "nobody builds"),
+        (DEAD, None, None, None, "dead", "no builder is working"),
         (
             None,
             run(state="failed", error="1 of 3 blocks failed:\nx"),
@@ -335,8 +335,8 @@ EARLIER = NOON - timedelta(minutes=40)
             "failed: 1 of 3 blocks failed:; ",
         ),
         (None, run(state="failed", error="no catalog"), None, None, "failed", "no catalog"),
-        (None, run(state="finished"), 1, 3, "finished", "release 1 has all"),
-        (None, None, 1, 3, "finished", "release 1 has all"),
+        (None, run(state="finished"), 1, 3, "finished", "release 1 contains all"),
+        (None, None, 1, 3, "finished", "release 1 contains all"),
         (None, run(state="failed", error="another recipe"), 1, 3, "finished", "has all .* failed: another recipe"),
         (None, run(state="finished"), None, None, "finished", "nothing to build"),
         (None, None, 1, None, "finished", "release 1"),
@@ -372,11 +372,11 @@ def test_a_pause_is_no_standstill() -> None:
     assert facts_of(ALIVE, run(progressed=EARLIER, paused_until=ended)).state()[0] == "running"
     assert facts_of(ALIVE, run(progressed=EARLIER, paused_until=EARLIER)).state()[0] == "stuck"
     notes = RunNotes()
-    notes.note_pause(3600.0, "pause, then plan is tried again")
+    notes.note_pause(3600.0, "pause, then plan is retried")
     facts = notes.facts()
     assert (facts["paused_until"] - facts["progressed"], facts["doing"]) == (
         timedelta(hours=1),
-        "pause, then plan is tried again",
+        "pause, then plan is retried",
     )
 
 

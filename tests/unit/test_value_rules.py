@@ -127,11 +127,15 @@ def test_the_sensors_that_come_with_h2crop_state_theirs() -> None:
 @pytest.mark.parametrize(
     ("rules", "dtype", "message"),
     [
-        ({"possible": (5, 4)}, "int16", "possible numbers from 5 to 4: the lowest comes first"),
-        ({"possible": (0, float("inf"))}, "float32", "possible numbers from 0 to inf: bounds must be finite"),
-        ({"numbers": ()}, "uint8", "numbers must name at least one number"),
-        ({"plausible": (math.nan, 4)}, "int16", "plausible numbers from nan to 4"),
-        ({"fill": "somewhere"}, "int16", "fill 'somewhere' is unknown; it can be anywhere, nowhere"),
+        ({"possible": (5, 4)}, "int16", "invalid range of possible numbers, 5 to 4: expected the lower bound first"),
+        (
+            {"possible": (0, float("inf"))},
+            "float32",
+            "invalid range of possible numbers, 0 to inf: expected finite bounds",
+        ),
+        ({"numbers": ()}, "uint8", "numbers: expected at least one number"),
+        ({"plausible": (math.nan, 4)}, "int16", "invalid range of plausible numbers, nan to 4"),
+        ({"fill": "somewhere"}, "int16", "unknown fill 'somewhere'; expected anywhere, nowhere"),
         ({"flags": 256}, "uint8", "soil: uint8 cannot hold the bit flags 256"),
         ({"flags": 1}, "float32", "soil: float32 cannot hold the bit flags 1"),
     ],
@@ -139,7 +143,7 @@ def test_the_sensors_that_come_with_h2crop_state_theirs() -> None:
 def test_rules_that_nothing_can_follow_are_refused(rules: dict[str, Any], dtype: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         spec_of(ValueRules(**rules), dtype)
-    with pytest.raises(ValueError, match="needs an axis of bands"):
+    with pytest.raises(ValueError, match="expected an axis of bands"):
         replace(BUILT_IN["enmap_quality"], rules=ValueRules(fill="whole pixels"))
 
 

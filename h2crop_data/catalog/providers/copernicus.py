@@ -16,7 +16,7 @@ PROVIDER = Provider(
         FilePlace(
             ("s3://eodata/*",),
             needs="S3 keys of an account (free)",
-            remedy="make keys at https://eodata-s3keysmanager.dataspace.copernicus.eu",
+            remedy="create keys at https://eodata-s3keysmanager.dataspace.copernicus.eu",
             s3=S3Access(endpoint="eodata.dataspace.copernicus.eu"),
             # More are refused; the quota counts all connections of an account.
             connections=4,

@@ -15,7 +15,7 @@ PROVIDER = Provider(
             needs="an account (free) in ~/.netrc or in H2CROP_DOWNLOAD_USER and H2CROP_DOWNLOAD_PASSWORD",
             remedy=(
                 "register at https://geoservice.dlr.de and write `machine download.geoservice.dlr.de login NAME "
-                "password SECRET` into ~/.netrc (docs/getting-enmap.md has other ways)"
+                "password SECRET` into ~/.netrc (other ways: docs/getting-enmap.md)"
             ),
             netrc="download.geoservice.dlr.de",
             # DLR states no limit. A guess at what a server of one institute bears beside its other users.

@@ -19,8 +19,8 @@ PROVIDER = Provider(
         FilePlace(("https://e84-earth-search-sentinel-data.s3.us-west-2.amazonaws.com/*",)),
         FilePlace(
             ("s3://sentinel-s2-l1c/*", "s3://sentinel-s2-l2a/*"),
-            needs="for L1C an AWS account that pays for what it reads",
-            remedy="make keys in your AWS account; reading from outside eu-central-1 costs money",
+            needs="for L1C an AWS account, which pays for what is read",
+            remedy="create keys in your AWS account; reading from outside eu-central-1 costs money",
             s3=S3Access(region="eu-central-1", requester_pays=True),
         ),
     ),

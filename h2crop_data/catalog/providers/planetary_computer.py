@@ -41,7 +41,7 @@ PROVIDER = Provider(
             # Its account of Sentinel-2; others of Azure are not its own.
             ("https://sentinel2l2a01.blob.core.windows.net/*",),
             needs="the package planetary-computer, which signs addresses; no account",
-            remedy="pip install '.[build]' in a checkout of h2crop brings it",
+            remedy="install it with pip install '.[build]' in a checkout of h2crop",
             sign=signed_for_azure,
             library="planetary_computer",
         ),
