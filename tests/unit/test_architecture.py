@@ -6,6 +6,7 @@ import ast
 import re
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -94,17 +95,31 @@ def module_name(path: Path) -> str:
     return ".".join(names).removesuffix(".__init__")
 
 
-def imports_of(path: Path) -> set[str]:
+NAMES = {module_name(module) for module in MODULES}
+
+
+@cache
+def tree_of(path: Path) -> ast.Module:
+    """What a file says."""
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
+@cache
+def nodes_of(path: Path) -> tuple[ast.AST, ...]:
+    """All of what a file says, at any depth."""
+    return tuple(ast.walk(tree_of(path)))
+
+
+@cache
+def imports_of(path: Path) -> frozenset[str]:
     """The modules of this package that a file imports, anywhere in it."""
     found = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in nodes_of(path):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
-            inside = {f"{node.module}.{alias.name}" for alias in node.names}
-            names = {module_name(module) for module in MODULES}
-            found |= (inside & names) or {node.module}
-    return {name for name in found if name.split(".")[0] == "h2crop_data"}
+            found |= ({f"{node.module}.{alias.name}" for alias in node.names} & NAMES) or {node.module}
+    return frozenset(name for name in found if name.split(".")[0] == "h2crop_data")
 
 
 @pytest.mark.parametrize("path", MODULES, ids=module_name)
@@ -134,10 +149,7 @@ def test_there_is_no_import_circle() -> None:
 def test_reading_a_store_needs_none_of_what_building_needs() -> None:
     for part in ("storage", "cube", "report"):
         for path in (PACKAGE / part).glob("*.py"):
-            tree = ast.parse(path.read_text(encoding="utf-8"))
-            names = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
-            names |= {node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
-            assert not {name.split(".")[0] for name in names} & HEAVY, path
+            assert not outside_imports_of(path) & HEAVY, path
 
 
 def test_checking_and_describing_a_store_need_none_of_it_either() -> None:
@@ -153,11 +165,10 @@ SENSORS = {"enmap", "sentinel2", "s2", "labels", "parcels", "prior"}
 
 @pytest.mark.parametrize("path", sorted((PACKAGE / "pipeline").glob("*.py")), ids=module_name)
 def test_the_pipeline_knows_sources_by_their_protocol_only(path: Path) -> None:
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    constants = {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant)}
+    constants = {node.value for node in nodes_of(path) if isinstance(node, ast.Constant)}
     settings = {
         node.attr
-        for node in ast.walk(tree)
+        for node in nodes_of(path)
         if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Attribute) and node.value.attr == "recipe"
     }
     assert not {name for name in constants if isinstance(name, str)} & SENSORS
@@ -179,8 +190,7 @@ def test_validation_knows_arrays_of_sources_by_their_checks_only(path: Path) -> 
         names |= {part.name for part in (*source.arrays, *source.coordinates, *source.columns, *source.block_columns)}
     # The table of parcels is part of the index of every store.
     names -= {"parcels"}
-    nodes = ast.walk(ast.parse(path.read_text(encoding="utf-8")))
-    texts = [node.value for node in nodes if isinstance(node, ast.Constant) and isinstance(node.value, str)]
+    texts = [node.value for node in nodes_of(path) if isinstance(node, ast.Constant) and isinstance(node.value, str)]
     words = {word for text in texts if " " not in text for word in re.findall(r"\w+", text)}
     assert not words & names
     protocol = {"h2crop_data.validation.checks.source_checks"} | (
@@ -197,7 +207,7 @@ def test_pools_are_made_in_one_place() -> None:
     makers = {
         module_name(path)
         for path in MODULES
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        for node in nodes_of(path)
         if (isinstance(node, ast.Name) and node.id.endswith("PoolExecutor"))
         or (isinstance(node, ast.Attribute) and (node.attr.endswith("PoolExecutor") or node.attr == "Pool"))
     }
@@ -214,9 +224,8 @@ def test_one_module_knows_dask_and_one_opens_it() -> None:
 
 def outside_imports_of(path: Path) -> set[str]:
     """The packages that a file imports, anywhere in it."""
-    nodes = list(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
-    names = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
-    names |= {node.module or "" for node in nodes if isinstance(node, ast.ImportFrom)}
+    names = {alias.name for node in nodes_of(path) if isinstance(node, ast.Import) for alias in node.names}
+    names |= {node.module or "" for node in nodes_of(path) if isinstance(node, ast.ImportFrom)}
     return {name.split(".")[0] for name in names}
 
 
@@ -236,7 +245,7 @@ SHARED_NAMES = {
 def defined_names(path: Path) -> set[str]:
     """The public names that a module defines, but for type variables, which mean nothing outside."""
     names: set[str] = set()
-    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+    for node in tree_of(path).body:
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
             names.add(node.name)
         elif isinstance(node, ast.Assign | ast.AnnAssign):
