@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 import rasterio
 import yaml
-from checked_store import change_json, change_values, index_file, sign
+from changed_stores import change_json, change_values, index_file, sign
 from rasterio.warp import Resampling, reproject
 from tiny_region import EAST, EPSG, NORTH, SOUTH, WEST, TinyRegion, write_raster
 

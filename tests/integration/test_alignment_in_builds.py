@@ -16,7 +16,7 @@ import pytest
 import rasterio
 import yaml
 from changed_recipes import kept_recipe, recipe_document
-from checked_store import sign
+from changed_stores import sign
 from numpy.typing import NDArray
 
 import h2crop_data

@@ -18,8 +18,7 @@ import pandas as pd
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from numpy.typing import NDArray
-from store_factory import (
+from made_stores import (
     CLASSES,
     ENMAP_FLAGGED,
     SOFTWARE,
@@ -31,6 +30,7 @@ from store_factory import (
     sample_row,
     scenes_table,
 )
+from numpy.typing import NDArray
 from web_server import served
 
 from h2crop_data.cli.main import main

@@ -16,9 +16,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from checked_store import change_table, checked_store, index_file, root_of, sign, table_of, write_root
+from changed_stores import change_table, index_file, root_of, sign, table_of, write_root
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from made_stores import checked_store
 
 from h2crop_data.errors import FormatVersionError
 from h2crop_data.storage.storage import canonical_json

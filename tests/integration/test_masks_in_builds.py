@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 import rasterio
 from changed_recipes import kept_recipe, recipe_document
-from checked_store import sign
+from changed_stores import sign
 from numpy.typing import NDArray
 
 import h2crop_data

@@ -18,12 +18,11 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
-import store_factory
 import typer
 import xarray as xr
+from made_stores import CUT_MONTH, EMPTY_MONTH, PUBLISHED_WAVELENGTHS, MadeStore, make_store
 from numpy.typing import NDArray
 from published_files import IDS, KINDS, MadeFolder, arrays, make_published, mask, sentinel2
-from store_factory import CUT_MONTH, EMPTY_MONTH, make_store
 from typer.testing import CliRunner
 
 import h2crop_data
@@ -507,17 +506,14 @@ class PublishedLoader:
 
 
 @pytest.fixture(scope="module")
-def built(tmp_path_factory: pytest.TempPathFactory) -> store_factory.MadeStore:
+def built(tmp_path_factory: pytest.TempPathFactory) -> MadeStore:
     """A store of ours with the sizes of the published dataset: a sample of each split."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(store_factory, "WAVELENGTHS", np.linspace(420, 2450, 218).astype(np.float32))
-        return make_store(tmp_path_factory.mktemp("built") / "store", blocks=3, capacity=1, cell_size=1920)
+    folder = tmp_path_factory.mktemp("built") / "store"
+    return make_store(folder, blocks=3, capacity=1, cell_size=1920, wavelengths=PUBLISHED_WAVELENGTHS)
 
 
 @pytest.mark.parametrize("offset", [0, 1000])
-def test_the_published_loader_reads_a_store_of_ours(
-    built: store_factory.MadeStore, offset: int, tmp_path: Path
-) -> None:
+def test_the_published_loader_reads_a_store_of_ours(built: MadeStore, offset: int, tmp_path: Path) -> None:
     export_published(built.folder, tmp_path / "out", ExportOptions(published_offset=offset > 0))
     constants: dict[str, Any] = {}
     exec((tmp_path / "out/normalisation.py").read_text(), constants)
@@ -548,7 +544,7 @@ def test_the_published_loader_reads_a_store_of_ours(
     assert constants["s2_std"][0] == pytest.approx(numbers.std())
 
 
-def test_six_months_are_the_first_six(built: store_factory.MadeStore, tmp_path: Path) -> None:
+def test_six_months_are_the_first_six(built: MadeStore, tmp_path: Path) -> None:
     export_published(built.folder, tmp_path / "out", ExportOptions(split="train"))
     constants: dict[str, Any] = {
         "mean": {"S2": [0] * 10, "EnMAP": [0] * 218},
@@ -561,10 +557,8 @@ def test_six_months_are_the_first_six(built: store_factory.MadeStore, tmp_path: 
 
 
 def test_the_first_half_of_the_year_holds_nothing_of_the_second(tmp_path: Path) -> None:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(store_factory, "WAVELENGTHS", np.linspace(420, 2450, 218).astype(np.float32))
-        patch.setattr(store_factory, "EMPTY_MONTH", 5)
-        made = make_store(tmp_path / "store", blocks=1, capacity=1, cell_size=1920)
+    content = {"wavelengths": PUBLISHED_WAVELENGTHS, "empty_month": 5}
+    made = make_store(tmp_path / "store", blocks=1, capacity=1, cell_size=1920, **content)
     stored = made.arrays[2022]["s2"][0]
     assert (stored[5] == FILL).all()
     assert not (stored[4] == stored[6]).any()
@@ -575,7 +569,7 @@ def test_the_first_half_of_the_year_holds_nothing_of_the_second(tmp_path: Path) 
         np.testing.assert_array_equal(file["S2_data"][5], stored[4])
 
 
-def test_an_export_begun_by_other_rules_is_refused(built: store_factory.MadeStore, tmp_path: Path) -> None:
+def test_an_export_begun_by_other_rules_is_refused(built: MadeStore, tmp_path: Path) -> None:
     export_published(built.folder, tmp_path / "out", ExportOptions(split="val"))
     record = tmp_path / "out/.build/export.json"
     record.write_text(record.read_text().replace("export 2", "export 1"))
@@ -583,7 +577,7 @@ def test_an_export_begun_by_other_rules_is_refused(built: store_factory.MadeStor
         export_published(built.folder, tmp_path / "out", ExportOptions(split="val"))
 
 
-def test_an_exported_store_of_ours_can_be_read_by_its_dtypes(built: store_factory.MadeStore, tmp_path: Path) -> None:
+def test_an_exported_store_of_ours_can_be_read_by_its_dtypes(built: MadeStore, tmp_path: Path) -> None:
     export_published(built.folder, tmp_path / "out")
     for path in (tmp_path / "out/h5_data").iterdir():
         with h5py.File(path) as file:

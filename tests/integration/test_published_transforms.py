@@ -14,11 +14,10 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
-import store_factory
 import torch
+from made_stores import PUBLISHED_WAVELENGTHS, MadeStore, make_store
 from numpy.typing import NDArray
 from published_files import make_published
-from store_factory import MadeStore, make_store
 from torch.utils.data import DataLoader
 
 from h2crop_data.published.exporting import ExportOptions, export_published
@@ -61,11 +60,7 @@ def measured(arrays: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
 
 def published_sized(folder: Path, change: Callable[[dict[str, NDArray[Any]]], dict[str, NDArray[Any]]]) -> MadeStore:
     """Two samples of the sizes of the published dataset."""
-    original = store_factory.sample_arrays
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(store_factory, "WAVELENGTHS", np.linspace(420, 2450, 218).astype(np.float32))
-        patch.setattr(store_factory, "sample_arrays", lambda *arguments: change(original(*arguments)))
-        return make_store(folder, blocks=2, capacity=1, cell_size=1920)
+    return make_store(folder, blocks=2, capacity=1, cell_size=1920, wavelengths=PUBLISHED_WAVELENGTHS, change=change)
 
 
 def ours(store: Path, months: int) -> dict[str, Any]:

@@ -12,7 +12,7 @@ import geopandas as gpd
 import numpy as np
 import pytest
 import xarray as xr
-from store_factory import CLASSES, NORTH_WEST, SOFTWARE, SOUTH, make_store, write_season
+from made_stores import CLASSES, NORTH_WEST, SOFTWARE, SOUTH, make_store, write_season
 from web_server import served
 
 import h2crop_data

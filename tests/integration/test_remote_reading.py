@@ -20,9 +20,9 @@ import numpy as np
 import pandas as pd
 import pytest
 import xarray as xr
+from made_stores import MadeStore, make_store
 from published_files import IDS, make_published
 from s3_server import BUCKET, s3_proxy, s3_server, use_server
-from store_factory import MadeStore, make_store
 from torch_workers import WORKERS
 from web_server import IgnoresRanges, NoListing, served
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from store_factory import MadeStore, make_training_store
+from made_stores import MadeStore, make_training_store
 
 from h2crop_data.training.model import CropModel
 

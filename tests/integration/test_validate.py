@@ -20,15 +20,11 @@ import shapely
 import typer
 import yaml
 import zarr
-from checked_store import (
-    END,
-    SEASONS,
+from changed_stores import (
     block_values,
     change_json,
     change_table,
     change_values,
-    checked_region,
-    checked_store,
     index_file,
     layout_of,
     root_of,
@@ -39,6 +35,7 @@ from checked_store import (
     table_of,
     write_root,
 )
+from made_stores import END, SEASONS, checked_region, checked_store
 from published_files import make_published
 from s3_server import BUCKET, s3_environment, s3_server
 from tiny_region import NORTH, SOUTH, WEST

@@ -14,8 +14,8 @@ FOLDER = Path(__file__).parent
 #: Where code beside Python's sockets goes (GDAL, obstore, child processes): a port of this machine nobody listens at.
 NOWHERE = "http://127.0.0.1:9"
 ENVIRONMENT = {
-    **{name: NOWHERE for name in ("http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")},
-    **{name: "127.0.0.1,localhost,::1" for name in ("no_proxy", "NO_PROXY")},
+    **dict.fromkeys(("http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"), NOWHERE),
+    **dict.fromkeys(("no_proxy", "NO_PROXY"), "127.0.0.1,localhost,::1"),
 }
 
 

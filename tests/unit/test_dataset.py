@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
-from store_factory import make_store
+from made_stores import make_store
 from torch_workers import WORKERS
 
 from h2crop_data.errors import StoreError, UsageError

@@ -19,9 +19,9 @@ import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from made_stores import CUT_MONTH, EMPTY_MONTH, ENMAP_FLAGGED, SOFTWARE, WAVELENGTHS, MadeStore, make_store
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
-from store_factory import CUT_MONTH, EMPTY_MONTH, ENMAP_FLAGGED, SOFTWARE, WAVELENGTHS, MadeStore, make_store
 
 from h2crop_data.constants import MONTHS, SENTINEL2_BANDS, TIERS, UNKNOWN
 from h2crop_data.cube.index import IndexTables

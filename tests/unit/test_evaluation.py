@@ -15,8 +15,8 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from made_stores import make_store
 from numpy.typing import NDArray
-from store_factory import make_store
 from torch.utils.data import DataLoader
 
 from h2crop_data.errors import UsageError

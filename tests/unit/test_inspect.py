@@ -10,9 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from matplotlib.figure import Figure
-from PIL import Image
-from store_factory import (
+from made_stores import (
     CUT_MONTH,
     EMPTY_MONTH,
     EPSG,
@@ -24,6 +22,8 @@ from store_factory import (
     MadeStore,
     make_store,
 )
+from matplotlib.figure import Figure
+from PIL import Image
 from typer.testing import CliRunner
 
 from h2crop_data.cli.main import app, main

@@ -46,7 +46,9 @@ def by_number_alone() -> None:
 
 @pytest.mark.parametrize("reach", [by_address, by_name, without_connection, asynchronously, by_number_alone])
 def test_another_machine_is_refused(reach: Callable[[], None], request: pytest.FixtureRequest) -> None:
-    with pytest.raises(OSError, match=r"unit tests reach no network, got '(192\.0\.2\.1|archive\.example)' in ") as error:
+    with pytest.raises(
+        OSError, match=r"unit tests reach no network, got '(192\.0\.2\.1|archive\.example)' in "
+    ) as error:
         reach()
     assert request.node.name in str(error.value)
 

@@ -9,11 +9,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import store_factory
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from store_factory import MadeStore, make_store
+from made_stores import ENMAP_FLAGGED, PUBLISHED_WAVELENGTHS, MadeStore, make_store
 
 from h2crop_data.errors import StoreError, UsageError
 from h2crop_data.training import normalisation as module
@@ -93,7 +92,7 @@ def test_figures_of_a_store_are_those_of_its_training_numbers(made: MadeStore) -
         assert ours.sd["s2"][band] == pytest.approx(numbers.std())
     enmap, quality = made.arrays[2022]["enmap"][training], made.arrays[2022]["enmap_quality"][training]
     assert len(ours.mean["enmap"]) == enmap.shape[1] == 32
-    unflagged = (quality & store_factory.ENMAP_FLAGGED) == 0
+    unflagged = (quality & ENMAP_FLAGGED) == 0
     numbers = enmap[:, 7][unflagged & (enmap[:, 7] != FILL)].astype(float)
     assert (ours.mean["enmap"][7], ours.sd["enmap"][7]) == pytest.approx((numbers.mean(), numbers.std()))
     assert ours == Normalisation(**json.loads(json.dumps(asdict(ours))))
@@ -115,9 +114,8 @@ def test_bands_that_say_nothing_become_zero(tmp_path: Path) -> None:
     check_normalisation(ours, folder)
 
 
-def test_a_store_without_a_training_split_has_no_figures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(store_factory, "SPLITS", ("val", "test"))
-    folder = make_store(tmp_path / "store").folder
+def test_a_store_without_a_training_split_has_no_figures(tmp_path: Path) -> None:
+    folder = make_store(tmp_path / "store", splits=("val", "test")).folder
     with pytest.raises(StoreError, match="no sample of it is in the split 'train'"):
         Normalisation.of_store(folder)
 
@@ -186,9 +184,8 @@ def test_other_bands_are_refused(made: MadeStore) -> None:
         check_normalisation(replace(ours, **none), made.folder)
 
 
-def test_the_published_figures_need_the_switch_and_the_offset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(store_factory, "WAVELENGTHS", np.linspace(420, 2450, 218).astype(np.float32))
-    folder = make_store(tmp_path / "store").folder
+def test_the_published_figures_need_the_switch_and_the_offset(tmp_path: Path) -> None:
+    folder = make_store(tmp_path / "store", wavelengths=PUBLISHED_WAVELENGTHS).folder
     published = Normalisation.published()
     assert (len(published.mean["s2"]), len(published.sd["enmap"])) == (10, 218)
     check_normalisation(published, folder, published=True)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from store_factory import make_store
+from made_stores import make_store
 
 import h2crop_data
 from h2crop_data.errors import StoreError

@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from made_stores import make_store
 from matplotlib.figure import Figure
 from matplotlib.patches import Ellipse
 from PIL import Image
-from store_factory import make_store
 
 from h2crop_data.report import picture
 from h2crop_data.report.page import PageSection, compose

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from made_stores import MadeStore, make_store, make_training_store
 from pydantic import ValidationError
-from store_factory import MadeStore, make_store, make_training_store
 from torch.utils.data import default_collate
 
 from h2crop_data.errors import ModelError, StoreError, UsageError

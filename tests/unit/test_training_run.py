@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from store_factory import MadeStore, make_training_store
+from made_stores import MadeStore, make_training_store
 
 from h2crop_data.errors import ModelError
 from h2crop_data.training.dataset import CropSamples

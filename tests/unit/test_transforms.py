@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from store_factory import make_store
+from made_stores import make_store
 from torch import Tensor
 from torch.utils.data import default_collate
 

@@ -1,16 +1,27 @@
-"""A small sealed store with known values, written by the real writer.
+"""Stores for tests, each made once in a session and copied from then on.
 
-Every test module that needs a store can make one: `made = make_store(tmp_path / "store")`. The layers are not symmetric
-under flips or turns, so that a swapped axis or band shows: the north-west quarter of a cell is one parcel, its southern
-half another, and the north-east quarter is not declared.
+`make_store(folder)`      from arrays, by the real writer: all values are known (`MadeStore.arrays`)
+`checked_store(folder)`   from the files of a tiny region, by the real builder: everything a store can have
+
+The layers of the first are not symmetric under flips or turns, so that a swapped axis or band shows: the north-west
+quarter of a cell is one parcel, its southern half another, and the north-east quarter is not declared. A store that a
+test builds from its own region is built by `build_store` there. `changed_stores` changes stores behind their builders'
+backs.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import atexit
+import copy
+import fcntl
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +30,9 @@ import numpy as np
 import pandas as pd
 import shapely
 from numpy.typing import NDArray
+from tiny_region import NORTH as NORTH_EDGE
+from tiny_region import SOUTH as SOUTH_EDGE
+from tiny_region import WEST, TinyRegion
 
 from h2crop_data.constants import ENMAP_FLAGS, MONTHS, SENTINEL2_BANDS, TIERS, UNKNOWN
 from h2crop_data.cube.schema import Codec, StoreLayout
@@ -28,6 +42,8 @@ from h2crop_data.cube.statistics import BlockSums, block_sums, total
 from h2crop_data.cube.writer import StoreBuilder, hold_store
 from h2crop_data.grid import Cell
 from h2crop_data.parcels.taxonomy import Taxonomy
+from h2crop_data.pipeline.build import build_store
+from h2crop_data.recipe.model import Recipe
 from h2crop_data.sources.describe import describe_release
 from h2crop_data.sources.formats import known_layout
 
@@ -41,6 +57,8 @@ SPLITS = ("train", "val", "test")
 WAVELENGTHS = np.array(
     [*np.linspace(450, 1300, 18), *np.linspace(1500, 1750, 6), *np.linspace(1950, 2400, 8)], np.float32
 )
+#: As many bands as the published dataset has.
+PUBLISHED_WAVELENGTHS = tuple(map(float, np.linspace(420, 2450, 218).astype(np.float32)))
 #: Month (0-based) no pixel of which was ever clear.
 EMPTY_MONTH = 11
 #: Month (0-based) that misses its north-west quarter.
@@ -56,6 +74,43 @@ CLASSES: list[dict[int, str]] = [
     {4: "grazed_pasture", 7: "winter_common_soft_wheat"},
 ]
 ENMAP_FLAGGED = ENMAP_FLAGS["cloud"] | ENMAP_FLAGS["cirrus_thick"]
+Arrays = dict[str, NDArray[Any]]
+
+
+@cache
+def shared_folder() -> Path:
+    """Where stores lie that are made once: the session's, or where there is none, one that ends with the process."""
+    if named := os.environ.get("H2CROP_TEST_STORES"):
+        return Path(named)
+    folder = Path(tempfile.mkdtemp(prefix="made-stores-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
+
+
+def made_once(name: str, make: Callable[[Path], None]) -> Path:
+    """A folder that `make` fills once in a session, in whichever process needs it first; only to be copied."""
+    folder = shared_folder() / name
+    with folder.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (done := folder.with_suffix(".done")).exists():
+            shutil.rmtree(folder, ignore_errors=True)
+            make(folder)
+            done.touch()
+    return folder
+
+
+@dataclass(frozen=True)
+class Content:
+    """What differs between stores made from arrays."""
+
+    seasons: tuple[int, ...] = (2022,)
+    blocks: int = 2
+    splits: tuple[str, ...] = SPLITS
+    wavelengths: tuple[float, ...] = tuple(map(float, WAVELENGTHS))
+    empty_month: int = EMPTY_MONTH
+    taxonomy: str = "1 " + "0" * 64
+    #: Changes the arrays of each sample before they are written.
+    change: Callable[[Arrays], Arrays] = dict
 
 
 @dataclass
@@ -69,7 +124,7 @@ class MadeStore:
     #: season -> the samples' index.
     samples: dict[int, gpd.GeoDataFrame] = field(default_factory=dict)
     release: int = 0
-    taxonomy: str = ""
+    content: Content = Content()
 
 
 def make_store(
@@ -84,24 +139,40 @@ def make_store(
     labels: bool = True,
     codec: Codec | None = None,
     classes: list[dict[int, str]] = CLASSES,
-    taxonomy: str = "1 " + "0" * 64,
+    **content: Any,
 ) -> MadeStore:
-    """Write and seal a store; the last block of a season has one sample less than it could hold (if it holds two).
+    """A sealed store; the last block of a season has one sample less than it could hold (if it holds two).
 
     s2_bands: none for a store without Sentinel-2; enmap, labels: whether it has them. classes: of each tier.
-    taxonomy: their version and hash, as the index of blocks states them.
+    content: other fields of `Content`.
     """
+    wanted = Content(tuple(seasons), blocks, **content)
     layout = known_layout(
         cell_size=cell_size,
         capacity=capacity,
         codec=codec or Codec(),
         s2_bands=tuple(s2_bands),
-        enmap_bands=len(WAVELENGTHS) if enmap else 0,
+        enmap_bands=len(wanted.wavelengths) if enmap else 0,
         labels=labels,
     )
-    made = MadeStore(folder, layout, taxonomy=taxonomy)
+    key = repr((layout, wanted, classes))
+    if key not in WRITTEN:
+        WRITTEN[key] = written_store(layout, wanted, classes)
+    made = WRITTEN[key]
+    shutil.copytree(made.folder, folder)
+    return replace(copy.deepcopy(made), folder=folder)
+
+
+#: What others are copies of, by what was asked for.
+WRITTEN: dict[str, MadeStore] = {}
+
+
+def written_store(layout: StoreLayout, content: Content, classes: list[dict[int, str]]) -> MadeStore:
+    """Write and seal a store in a folder of its own."""
+    folder = Path(tempfile.mkdtemp(dir=shared_folder())) / "store"
+    made = MadeStore(folder, layout, content=content)
     with hold_store(folder) as builder, ThreadPoolExecutor(2) as pool:
-        finished = [write_season(builder, pool, made, season, blocks) for season in seasons]
+        finished = [write_season(builder, pool, made, season, content.blocks) for season in content.seasons]
         made.release = seal(builder, layout, finished, classes, SOFTWARE, describe_release)
     return made
 
@@ -120,35 +191,35 @@ def write_season(
     builder: StoreBuilder, pool: ThreadPoolExecutor, made: MadeStore, season: int, blocks: int
 ) -> FinishedSeason:
     """Write the blocks of a season; gives what sealing needs, and notes the truth in `made`."""
-    layout = made.layout
+    layout, content = made.layout, made.content
     files: list[dict[str, Any]] = []
     sums: dict[str, list[BlockSums]] = {}
     parts: list[dict[str, NDArray[Any]]] = []
     rows: list[dict[str, Any]] = []
     block_rows: list[dict[str, Any]] = []
     for block in range(blocks):
-        split = SPLITS[block % len(SPLITS)]
+        split = content.splits[block % len(content.splits)]
         count = layout.capacity - 1 if block == blocks - 1 and layout.capacity > 1 else layout.capacity
         slots = range(block * layout.capacity, block * layout.capacity + count)
-        stacked = [sample_arrays(layout, season, slot) for slot in slots]
+        stacked = [content.change(sample_arrays(layout, slot, content)) for slot in slots]
         arrays = {name: np.stack([one[name] for one in stacked]) for name in stacked[0]}
         written = [builder.describe(name) for name in builder.write_block(season, block, arrays, layout, pool)]
         sums.setdefault(split, []).append(block_sums(arrays, layout.arrays(), split, {"enmap_quality": ENMAP_FLAGGED}))
         rows += [sample_row(layout, season, block, slot, split, one) for slot, one in zip(slots, stacked, strict=True)]
-        block_rows.append(block_row(season, block, split, count, written, layout) | {"taxonomy": made.taxonomy})
+        block_rows.append(block_row(season, block, split, count, written, layout) | {"taxonomy": content.taxonomy})
         files += written
         parts.append(arrays)
     made.arrays[season] = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
     made.samples[season] = gpd.GeoDataFrame(rows, crs="OGC:CRS84")
     spectrum = {
-        "wavelength": np.tile(WAVELENGTHS, (blocks, 1)).astype(np.float32),
-        "fwhm": np.full((blocks, len(WAVELENGTHS)), 6.5, np.float32),
+        "wavelength": np.tile(content.wavelengths, (blocks, 1)).astype(np.float32),
+        "fwhm": np.full((blocks, len(content.wavelengths)), 6.5, np.float32),
     }
     return FinishedSeason(
         season=season,
         samples=made.samples[season],
         blocks=pd.DataFrame(block_rows),
-        scenes=scenes_table(layout, season),
+        scenes=scenes_table(layout, season, content.empty_month),
         parcels=parcels_table(layout, rows),
         by_block=spectrum if layout.attributes()["enmap_bands"] else {},
         sums={split: total(parts) for split, parts in sums.items()},
@@ -157,15 +228,15 @@ def write_season(
     )
 
 
-def sample_arrays(layout: StoreLayout, season: int, slot: int) -> dict[str, NDArray[Any]]:
+def sample_arrays(layout: StoreLayout, slot: int, content: Content = Content()) -> Arrays:
     """Every array of one sample, (sample_shape) of its dtype."""
     arrays: dict[str, NDArray[Any]] = {}
     specs = layout.arrays()
     if layout.attributes()["enmap_bands"]:
-        arrays["enmap"], arrays["enmap_quality"] = enmap_values(layout.coarse, slot)
+        arrays["enmap"], arrays["enmap_quality"] = enmap_values(layout.coarse, slot, np.array(content.wavelengths))
     if layout.attributes()["s2_bands"]:
         clear = np.full((MONTHS, layout.fine, layout.fine), 2, np.uint8)
-        clear[EMPTY_MONTH] = 0
+        clear[content.empty_month] = 0
         clear[CUT_MONTH, : layout.fine // 2, : layout.fine // 2] = 0
         values = sentinel2_values(layout, slot)
         arrays["s2"] = np.where(clear[:, None] > 0, values, specs["s2"].fill).astype(np.int16)
@@ -197,17 +268,17 @@ def sentinel2_values(layout: StoreLayout, slot: int) -> NDArray[np.int16]:
     return values.astype(np.int16)
 
 
-def enmap_values(side: int, slot: int) -> tuple[NDArray[np.int16], NDArray[np.uint16]]:
+def enmap_values(side: int, slot: int, wavelengths: NDArray[Any]) -> tuple[NDArray[np.int16], NDArray[np.uint16]]:
     """EnMAP reflectance x 10000 (band, y30, x30) and flags (y30, x30).
 
     The north-west quarter is vegetation, the southern half bare soil, the north-east quarter water; the south-east
     corner pixel lies outside the scene, and the pixel west of it is flagged as cloud.
     """
-    near_infrared, short_wave = WAVELENGTHS > 720, WAVELENGTHS > 1400
+    near_infrared, short_wave = wavelengths > 720, wavelengths > 1400
     vegetation = np.where(short_wave, 1800, np.where(near_infrared, 4000, 400))
-    soil = 1200 + WAVELENGTHS.astype(int)
+    soil = 1200 + wavelengths.astype(int)
     water = np.where(near_infrared, 50, 500)
-    values = np.empty((len(WAVELENGTHS), side, side), np.int16)
+    values = np.empty((len(wavelengths), side, side), np.int16)
     values[:] = water[:, None, None] + slot
     values[:, : side // 2, : side // 2] = vegetation[:, None, None] + slot
     values[:, side // 2 :] = soil[:, None, None] + slot
@@ -296,13 +367,13 @@ def scene_id(season: int, block: int) -> str:
     return f"ENMAP01-____L2A-DT000000{block:04d}_{scene_time(season, block):%Y%m%dT%H%M%S}Z_001_V010502"
 
 
-def scenes_table(layout: StoreLayout, season: int) -> pd.DataFrame:
+def scenes_table(layout: StoreLayout, season: int, empty_month: int) -> pd.DataFrame:
     """Decisions on scenes: eleven Sentinel-2 scenes and two EnMAP scenes taken, one of each left out."""
     moments: list[tuple[str, str, datetime, bool]] = []
     if layout.attributes()["s2_bands"]:
         for month in range(1, MONTHS + 1):
             time = datetime(season, month, 15, 10, 50, tzinfo=UTC)
-            moments.append(("sentinel2", f"S2A_31UES_{time:%Y%m%d}_0_L2A", time, month - 1 != EMPTY_MONTH))
+            moments.append(("sentinel2", f"S2A_31UES_{time:%Y%m%d}_0_L2A", time, month - 1 != empty_month))
     if layout.attributes()["enmap_bands"]:
         moments += [("enmap", scene_id(season, i), scene_time(season, i), i < 2) for i in range(3)]
     facts = {
@@ -334,3 +405,70 @@ def parcels_table(layout: StoreLayout, samples: Sequence[dict[str, Any]]) -> gpd
             rows.append({**dict(zip(columns, facts, strict=True)), "split": sample["split"], "geometry": shape})
     table = gpd.GeoDataFrame(rows, columns=[*columns, "split", "geometry"], crs=f"EPSG:{EPSG}")
     return table.to_crs("OGC:CRS84")
+
+
+# A store with everything, built by the real builder: ten cells in three splits, two seasons, EnMAP scenes with clouds,
+# months with and without clear days, parcels on both sides of a split's border, parcels nobody has a class for, ground
+# nobody declared.
+
+#: East end of the cells: ten columns of 240 m.
+END = WEST + 2400
+SEASONS = (2021, 2022)
+#: With samples in all three.
+SPLIT = {"square_size": 1000, "shares": {"train": 0.4, "val": 0.3, "test": 0.3}, "seed": 19}
+#: French crop codes, one of which no table knows.
+CROP_CODES = ("BTH", "MIS", "???", "PTR", "ORH")
+CLOUD = 9
+
+
+def clouds(columns: slice) -> NDArray[np.uint8]:
+    """A scene classification (20 m) with clouds in some columns."""
+    classes = np.full(((NORTH_EDGE - SOUTH_EDGE + 120) // 20, (END - WEST + 120) // 20), 4, np.uint8)
+    classes[:, columns] = CLOUD
+    return classes
+
+
+def add_season(region: TinyRegion, season: int) -> None:
+    """Scenes and parcels of a season."""
+    wide: dict[str, Any] = {"east": END + 60}
+    region.add_sentinel2(f"may{season}", f"{season}-05-02T10:50:00Z", 900, **wide)
+    region.add_sentinel2(f"july{season}a", f"{season}-07-01T10:50:00Z", 1500, scl=clouds(slice(0, 40)), **wide)
+    region.add_sentinel2(f"july{season}b", f"{season}-07-21T10:50:00Z", 2101, scl=clouds(slice(20, 60)), **wide)
+    region.add_sentinel2(f"august{season}", f"{season}-08-01T10:50:00Z", 2500, scl=clouds(slice(0, 70)), **wide)
+    cloud = np.zeros(((NORTH_EDGE - SOUTH_EDGE + 90) // 30, (END - WEST + 90) // 30), bool)
+    cloud[10:14, ::7] = True
+    region.add_enmap(1, f"{season}0724T104526", cloud=cloud, east=END + 45, datatake=season)
+    if season == SEASONS[-1]:
+        region.add_enmap(2, f"{season}0830T104526", value=3000, east=END + 45, datatake=season + 100)
+    west = range(WEST, END - 150, 170)
+    # Crops rotate: the year before is not the season.
+    turn = SEASONS[-1] - season
+    fields = [
+        ((x, SOUTH_EDGE + 20, x + 150, SOUTH_EDGE + 180), CROP_CODES[(i + turn) % len(CROP_CODES)])
+        for i, x in enumerate(west)
+    ]
+    region.write_parcels(season, [*fields, ((WEST + 100, SOUTH_EDGE + 190, END - 300, SOUTH_EDGE + 230), "BTH")])
+
+
+def checked_region(folder: Path) -> Recipe:
+    """Write the region's files; gives its recipe."""
+    folder.mkdir(parents=True)
+    region = TinyRegion(folder)
+    for season in SEASONS:
+        add_season(region, season)
+    return region.recipe(
+        area={"bbox": [WEST, SOUTH_EDGE, END, SOUTH_EDGE + 240]},
+        seasons=list(SEASONS),
+        split=SPLIT,
+        store={"block_capacity": 4},
+        enmap={"max_flagged_share": 1},
+    )
+
+
+def checked_store(folder: Path) -> Path:
+    """The store of that region, below a folder; gives where it lies. Its plan names files that are to stay."""
+
+    def make(made: Path) -> None:
+        build_store(checked_region(made / "region"), made / "store", workers=1)
+
+    return Path(shutil.copytree(made_once("checked", make) / "store", folder / "store"))

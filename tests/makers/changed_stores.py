@@ -1,8 +1,4 @@
-"""A small store with everything a store can have, built by the real builder, and ways to damage it.
-
-Ten cells in three splits, two seasons, EnMAP scenes with clouds, months with and without clear days, parcels on both
-sides of a split's border, parcels nobody has a class for, ground nobody declared.
-"""
+"""Reading and changing a store behind its builder's back, and making its checksums fit afterwards."""
 
 from __future__ import annotations
 
@@ -13,79 +9,17 @@ from pathlib import Path
 from typing import Any
 
 import geopandas as gpd
-import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from tiny_region import NORTH, SOUTH, WEST, TinyRegion
 
 from h2crop_data.cube.index import parquet_bytes, statistics
 from h2crop_data.cube.schema import StoreLayout
 from h2crop_data.cube.season import FinishedSeason
 from h2crop_data.cube.shard import decode_shard, encode_shard, shard_name
 from h2crop_data.cube.statistics import block_sums, total
-from h2crop_data.pipeline.build import build_store
-from h2crop_data.recipe.model import EnmapSettings, Recipe
+from h2crop_data.recipe.model import EnmapSettings
 from h2crop_data.sources.formats import layout_of_root
 from h2crop_data.storage.storage import canonical_json
-
-#: East end of the cells: ten columns of 240 m.
-END = WEST + 2400
-SEASONS = (2021, 2022)
-#: With samples in all three.
-SPLIT = {"square_size": 1000, "shares": {"train": 0.4, "val": 0.3, "test": 0.3}, "seed": 19}
-#: French crop codes, one of which no table knows.
-CODES = ("BTH", "MIS", "???", "PTR", "ORH")
-CLOUD = 9
-
-
-def clouds(columns: slice) -> NDArray[np.uint8]:
-    """A scene classification (20 m) with clouds in some columns."""
-    classes = np.full(((NORTH - SOUTH + 120) // 20, (END - WEST + 120) // 20), 4, np.uint8)
-    classes[:, columns] = CLOUD
-    return classes
-
-
-def add_season(region: TinyRegion, season: int) -> None:
-    """Scenes and parcels of a season."""
-    wide: dict[str, Any] = {"east": END + 60}
-    region.add_sentinel2(f"may{season}", f"{season}-05-02T10:50:00Z", 900, **wide)
-    region.add_sentinel2(f"july{season}a", f"{season}-07-01T10:50:00Z", 1500, scl=clouds(slice(0, 40)), **wide)
-    region.add_sentinel2(f"july{season}b", f"{season}-07-21T10:50:00Z", 2101, scl=clouds(slice(20, 60)), **wide)
-    region.add_sentinel2(f"august{season}", f"{season}-08-01T10:50:00Z", 2500, scl=clouds(slice(0, 70)), **wide)
-    cloud = np.zeros(((NORTH - SOUTH + 90) // 30, (END - WEST + 90) // 30), bool)
-    cloud[10:14, ::7] = True
-    region.add_enmap(1, f"{season}0724T104526", cloud=cloud, east=END + 45, datatake=season)
-    if season == SEASONS[-1]:
-        region.add_enmap(2, f"{season}0830T104526", value=3000, east=END + 45, datatake=season + 100)
-    west = range(WEST, END - 150, 170)
-    # Crops rotate: the year before is not the season.
-    turn = SEASONS[-1] - season
-    fields = [((x, SOUTH + 20, x + 150, SOUTH + 180), CODES[(i + turn) % len(CODES)]) for i, x in enumerate(west)]
-    region.write_parcels(season, [*fields, ((WEST + 100, SOUTH + 190, END - 300, SOUTH + 230), "BTH")])
-
-
-def checked_region(folder: Path) -> Recipe:
-    """Write the region's files; gives its recipe."""
-    folder.mkdir(parents=True)
-    region = TinyRegion(folder)
-    for season in SEASONS:
-        add_season(region, season)
-    return region.recipe(
-        area={"bbox": [WEST, SOUTH, END, SOUTH + 240]},
-        seasons=list(SEASONS),
-        split=SPLIT,
-        store={"block_capacity": 4},
-        enmap={"max_flagged_share": 1},
-    )
-
-
-def checked_store(folder: Path) -> Path:
-    """Build the store below a folder; gives where it lies."""
-    build_store(checked_region(folder / "region"), folder / "store", workers=1)
-    return folder / "store"
-
-
-# Reading and changing a store behind its builder's back
 
 
 def root_of(store: Path) -> dict[str, Any]:
