@@ -77,14 +77,15 @@ demo: $(BUILD_READY)  ## Simulate a region, build a store from it, look at it (t
 test: $(READY)  ## Run the tests
 	$(VENV)/bin/pytest -n 2 --dist worksteal $(ARGS)
 
-lint: $(READY)  ## Check style and formatting
+lint: $(READY)  ## Check style, formatting and spelling
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/codespell
 
 types: $(READY)  ## Check types
 	$(VENV)/bin/mypy
 
-format: $(READY)  ## Format the code, mend what ruff can mend
+format: $(READY)  ## Format the code, fix what ruff can fix
 	$(VENV)/bin/ruff check --fix .
 	$(VENV)/bin/ruff format .
 

@@ -333,8 +333,8 @@ def test_two_packages_with_one_name_harm_nobody_who_does_not_use_it(
         load_recipe(terrain)
     del document["terrain"]
     assert parse_recipe(document, terrain.parent, "mine").other_sources == []
-    with pytest.raises(RecipeError, match="terain: unknown key"):
-        parse_recipe({**document, "terain": {}}, terrain.parent, "mine")
+    with pytest.raises(RecipeError, match="terain: unknown key"):  # codespell:ignore
+        parse_recipe({**document, "terain": {}}, terrain.parent, "mine")  # codespell:ignore
 
 
 def test_a_name_that_another_source_has_is_refused(

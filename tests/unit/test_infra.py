@@ -637,9 +637,9 @@ def test_units_are_what_systemd_reads(tmp_path: Path) -> None:
     ours = [line for line in done.stderr.splitlines() if "h2crop" in line]
     assert ours == []
     broken = tmp_path / "h2crop-worker.service"
-    broken.write_text(broken.read_text().replace("Restart=always", "Restart=allways"))
+    broken.write_text(broken.read_text().replace("Restart=always", "Restart=allways"))  # codespell:ignore
     done = subprocess.run([verify, "verify", "--man=no", str(broken)], capture_output=True, text=True, check=False)
-    assert "allways" in done.stderr, "this says nothing of mistakes"
+    assert "allways" in done.stderr, "this says nothing of mistakes"  # codespell:ignore
 
 
 def test_the_unit_of_the_server_does_not_start_without_its_secrets() -> None:

@@ -217,7 +217,7 @@ def test_every_command_of_the_page_is_one_of_the_command_line() -> None:
     assert len(commands) > 40
     assert {command: unknown_in(command) for command in commands if unknown_in(command)} == {}
     assert unknown_in("h2crop build RECIPE --uot STORE") == ["--uot"]
-    assert unknown_in("h2crop bulid RECIPE") == ["bulid"]
+    assert unknown_in("h2crop bulid RECIPE") == ["bulid"]  # codespell:ignore
 
 
 def test_the_page_has_every_exit_code() -> None:

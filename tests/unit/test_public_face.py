@@ -132,8 +132,8 @@ except AttributeError as error:
 
 
 def test_a_name_that_is_not_there() -> None:
-    with pytest.raises(AttributeError, match="has no attribute 'opne'"):
-        _ = h2crop_data.opne
+    with pytest.raises(AttributeError, match="has no attribute 'opne'"):  # codespell:ignore
+        _ = h2crop_data.opne  # codespell:ignore
 
 
 def test_one_sample_by_its_id(tmp_path: Path) -> None:

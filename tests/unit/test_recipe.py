@@ -153,7 +153,7 @@ def test_seasons_that_cannot_be_are_refused(seasons: list[int], place: str) -> N
         ("enmap/max_cloudcover", "max_cloud_cover"),
         ("enmap/max-cloud-cover", "max_cloud_cover"),
         ("enmap/bands/exclude", "exclude_nm"),
-        ("sentinel2/clouds/metod", "method"),
+        ("sentinel2/clouds/metod", "method"),  # codespell:ignore
         ("parcels/season/0/code_fild", "code_field"),
         ("split/seeds", "seed"),
         ("store/codecs", "codec"),
@@ -502,7 +502,7 @@ def test_flags_and_bands_of_recipes_are_those_of_the_store(france: Document) -> 
         (b"name: [unclosed", "not valid YAML"),
         (b"- a\n- b\n", "mapping of keys, got list"),
         (b"", "mapping of keys, got NoneType"),
-        (b"name: caf\xe9", "cannot read the recipe"),
+        (b"name: caf\xe9", "cannot read the recipe"),  # codespell:ignore
     ],
 )
 def test_a_file_that_is_no_recipe_is_refused_by_name(tmp_path: Path, content: bytes, says: str) -> None:
@@ -632,7 +632,7 @@ class TestCatalogs:
             ("", 'sentinel2.catalog: "":'),
             (["a", 3], "sentinel2.catalog[1]: 3:"),
             ([{"collection": "x"}], "sentinel2.catalog[0].catalog: Field required"),
-            ([{"catalog": "a", "colection": "x"}], "did you mean collection?"),
+            ([{"catalog": "a", "colection": "x"}], "did you mean collection?"),  # codespell:ignore
         ],
     )
     def test_what_is_wrong_is_told_by_its_place(self, catalog: Any, said: str, tmp_path: Path) -> None:

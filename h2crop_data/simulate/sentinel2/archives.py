@@ -222,7 +222,7 @@ def planetary_asset(granule: Granule, band: str) -> Fields:
         "roles": ["data"],
     }
     if band == "SCL":
-        return {**fields, "title": "Scene classfication map (SCL)"}  # as the archive spells it
+        return {**fields, "title": "Scene classfication map (SCL)"}  # as the archive spells it  # codespell:ignore
     description, common = PLANETARY_BANDS[band]
     *_, centre, width = EARTH_SEARCH_BANDS[band]
     facts = {"description": description, "center_wavelength": centre, "full_width_half_max": width}
@@ -308,7 +308,7 @@ def copernicus_asset(granule: Granule, band: str) -> Fields:
     }
     if band == "SCL":
         fields |= {
-            "title": f"Scene classfication map (SCL) - {size}m",
+            "title": f"Scene classfication map (SCL) - {size}m",  # codespell:ignore
             "data_type": "uint8",
         }  # as the archive spells it
         fields["roles"] = ["data", "sampling:original", f"gsd:{size}m"]
