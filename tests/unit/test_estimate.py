@@ -175,10 +175,9 @@ class TestPlan:
         assert slow.seconds == pytest.approx(computing.seconds + served_bytes(slow.bytes))
         assert slow.mask_seconds == pytest.approx(computing.mask_seconds + served_bytes(slow.mask_bytes))
         # By default and by the environment as by options: assumed once, in constants, and told so.
-        recipes = (Path(__file__).parents[2] / "docs/recipes.md").read_text(encoding="utf-8")
-        assert (
-            f"answered in {REQUEST_SECONDS:g} s and archives to give {ARCHIVE_BYTES_A_SECOND / 1e6:g} MB/s" in recipes
-        )
+        recipes = " ".join((Path(__file__).parents[2] / "docs/recipes.md").read_text(encoding="utf-8").split())
+        assumed = f"a request in {REQUEST_SECONDS:g} s and delivers {ARCHIVE_BYTES_A_SECOND / 1e6:g} MB/s"
+        assert assumed in recipes
         line = ArchiveLine(REQUEST_SECONDS, ARCHIVE_BYTES_A_SECOND)
         assert estimate(served, [1]) == estimate(served, [1], line)
         monkeypatch.setenv("H2CROP_REQUEST_SECONDS", "7")
