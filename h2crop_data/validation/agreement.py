@@ -1,0 +1,155 @@
+"""Whether EnMAP shows what Sentinel-2 shows: a correlation a sample, and its distribution over the store.
+
+The one check that knows two sensors. It is made where a store states both arrays, `enmap` and `s2`. Of two images of
+one ground within a month one follows from the other; of images of other ground, or with their rows turned, it does not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from h2crop_data.constants import ENMAP_FLAGS, ENMAP_MASK_FLAGS, REFLECTANCE_FILL
+
+#: Centre and width in nm of the bands of Sentinel-2 (mean of its satellites; ESA, Sentinel-2 spectral responses).
+S2_BANDS = {
+    "B01": (443, 20),
+    "B02": (492, 66),
+    "B03": (560, 36),
+    "B04": (665, 31),
+    "B05": (704, 15),
+    "B06": (740, 15),
+    "B07": (782, 20),
+    "B08": (833, 106),
+    "B8A": (865, 21),
+    "B11": (1612, 91),
+    "B12": (2198, 175),
+}
+#: Flags of EnMAP pixels that are not compared: they show no ground, or not clearly.
+UNCLEAR = sum(
+    ENMAP_FLAGS[flag] for flag in ("outside", "cloud", "cloud_shadow", "haze", "cirrus_medium", "cirrus_thick", "snow")
+)
+UNCLEAR_BY_OWN = ENMAP_MASK_FLAGS["cloud"] | ENMAP_MASK_FLAGS["cloud_shadow"]
+#: A sample is compared where so many pixels of 30 m are clear in both, in bands of EnMAP whose standard deviation there
+#: is at least this (stored numbers: reflectance 0.003); it takes so many bands.
+FEWEST_PIXELS, LEAST_CONTRAST, FEWEST_BANDS = 256, 30.0, 3
+#: Weights are fitted in every other square of so many pixels of 30 m, and judged in the others.
+SQUARE = 8
+#: The agreement of a sample is this quantile of its bands: where crops change within the month, some show it less.
+BAND_QUANTILE = 0.75
+#: A sample below the first is an outlier in every store, one above the second in none. In between it is one where it
+#: lies more than so many standard deviations (by the median absolute deviation) below the median, if there are so many
+#: samples.
+LOWEST, SURE, DEVIATIONS, FEWEST_SAMPLES = 0.75, 0.8, 4.0, 20
+MAD_TO_SD = 1.4826
+PERCENTILES = (0, 5, 25, 50, 75, 95, 100)
+
+
+def agreement(
+    arrays: Mapping[str, NDArray[Any]], wavelength: NDArray[np.floating[Any]], month: int, s2_bands: Sequence[str]
+) -> float | None:
+    """How well EnMAP follows from the Sentinel-2 composite of its month, -1..1; None where too little shows it.
+
+    EnMAP, averaged over the width of each band of Sentinel-2, is predicted from all bands of the composite by weights
+    fitted on other ground of the sample, so that crops may have changed since. The agreement is the correlation of
+    prediction and image, of all bands the upper quartile.
+
+    arrays: of the sample: `enmap` (band, y30, x30), `s2` (month, s2_band, y, x), and as far as the store has them
+    `enmap_quality` and `enmap_mask` (y30, x30). wavelength: (band) in nm, 0 where not known. month: 1 to 12.
+    """
+    cube = arrays["enmap"]
+    clear = np.ones(cube.shape[1:], bool)
+    if "enmap_quality" in arrays:
+        clear &= (arrays["enmap_quality"] & UNCLEAR) == 0
+    if "enmap_mask" in arrays:
+        clear &= (arrays["enmap_mask"] & UNCLEAR_BY_OWN) == 0
+    composite, shown = coarse(arrays["s2"][month - 1])
+    bands = enmap_in_bands(cube, wavelength, s2_bands)
+    clear &= shown & np.isfinite(bands).all(axis=0)
+    if clear.sum() < FEWEST_PIXELS or len(bands) < FEWEST_BANDS:
+        return None
+    correlations = predicted_correlations(composite[:, clear].T, bands[:, clear].T, other_squares(clear.shape)[clear])
+    return None if len(correlations) < FEWEST_BANDS else float(np.quantile(correlations, BAND_QUANTILE))
+
+
+def enmap_in_bands(
+    cube: NDArray[np.int16], wavelength: NDArray[np.floating[Any]], s2_bands: Sequence[str]
+) -> NDArray[np.float64]:
+    """EnMAP (band, y30, x30) as the mean over the width of each band of Sentinel-2 it has bands in; NaN for fill."""
+    means = []
+    for centre, width in (S2_BANDS[band] for band in s2_bands if band in S2_BANDS):
+        values = cube[(wavelength > 0) & (np.abs(wavelength - centre) <= width / 2)]
+        if len(values):
+            means.append(np.where((values == REFLECTANCE_FILL).any(axis=0), np.nan, values.mean(axis=0)))
+    return np.array(means).reshape(-1, *cube.shape[1:])
+
+
+def other_squares(shape: tuple[int, ...]) -> NDArray[np.bool_]:
+    """Every other square of a chessboard (y30, x30)."""
+    rows, columns = np.indices(shape) // SQUARE
+    return np.asarray((rows + columns) % 2 == 0)
+
+
+def predicted_correlations(
+    known: NDArray[np.float64], wanted: NDArray[np.float64], part: NDArray[np.bool_]
+) -> list[float]:
+    """How well each column of `wanted` (pixel, band) follows from all of `known` (pixel, band).
+
+    Weights come from one part of the pixels and are judged in the other, both ways. Columns without contrast are left
+    out; none where a part has fewer pixels than would fix its weights ten times over.
+    """
+    if min(part.sum(), (~part).sum()) < 10 * (known.shape[1] + 1):
+        return []
+    design = np.column_stack([np.ones(len(known)), known])
+    predicted = np.empty_like(wanted)
+    for judged in (part, ~part):
+        weights = np.linalg.lstsq(design[~judged], wanted[~judged], rcond=None)[0]
+        predicted[judged] = design[judged] @ weights
+    contrast = (wanted.std(axis=0) >= LEAST_CONTRAST) & (predicted.std(axis=0) > 0)
+    return [float(np.corrcoef(predicted[:, band], wanted[:, band])[0, 1]) for band in np.flatnonzero(contrast)]
+
+
+def coarse(composite: NDArray[np.int16]) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    """A composite (s2_band, y, x) in pixels of 30 m, the means of 3 x 3, and where all of these have a value."""
+    bands, height, width = composite.shape
+    pixels = composite.reshape(bands, height // 3, 3, width // 3, 3)
+    return pixels.mean(axis=(2, 4)), (pixels != REFLECTANCE_FILL).all(axis=(0, 2, 4))
+
+
+@dataclass(frozen=True)
+class Distribution:
+    """The agreement of the samples of a store."""
+
+    samples: int
+    #: Percentile -> agreement; empty without samples.
+    percentiles: dict[int, float]
+    #: Median absolute deviation.
+    deviation: float
+    #: Samples below it are outliers.
+    limit: float
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> Distribution:
+        """Of the samples that could be compared."""
+        if not values:
+            return cls(0, {}, 0.0, LOWEST)
+        numbers = np.array(values)
+        median = float(np.median(numbers))
+        deviation = float(np.median(np.abs(numbers - median)))
+        limit = LOWEST
+        if len(numbers) >= FEWEST_SAMPLES:
+            limit = min(max(median - DEVIATIONS * MAD_TO_SD * deviation, LOWEST), SURE)
+        found = np.percentile(numbers, PERCENTILES).tolist()
+        return cls(len(numbers), dict(zip(PERCENTILES, found, strict=True)), deviation, limit)
+
+    def as_json(self) -> dict[str, Any]:
+        """As plain data, rounded to four digits."""
+        return {
+            "samples": self.samples,
+            "percentiles": {str(name): round(value, 4) for name, value in self.percentiles.items()},
+            "limit": round(self.limit, 4),
+        }
