@@ -315,9 +315,9 @@ class Lease(StoreLock):
 
         self.ended.set()
         self.renewer.join()
-        if self.lost is None:
-            with suppress(StoreError, ConflictError, *RequestError):
-                patiently(attempt, self.quick)
+        # That of a lost hold meets a lock that is not as it was left, and changes nothing.
+        with suppress(StoreError, ConflictError, *RequestError):
+            patiently(attempt, self.quick)
 
     def change(self, lock: Lock) -> None:
         """Give the lock another state. Raises StoreError where it is no longer ours, else as `put`."""

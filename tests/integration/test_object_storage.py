@@ -558,6 +558,30 @@ def test_a_hold_lasts_longer_than_its_lease_while_its_builder_computes_or_writes
     assert other.read("zarr.json") == b"%d" % (number - 8)
 
 
+def test_a_lease_counts_from_before_its_put_and_is_relied_on_for_less_than_its_length(proxy: Proxy, url: str) -> None:
+    storage = ObjectStorage(url, Patience(lease=60))
+    arrived: list[float] = []
+
+    def late(request: Request) -> Fault | None:
+        if not is_lock(request):
+            return None
+        arrived.append(moment())
+        answer = threading.Event()
+        threading.Timer(0.3, answer.set).start()
+        return Fault(until=answer)
+
+    with storage.hold():
+        lease = storage.lease
+        assert lease is not None
+        proxy.fault = late
+        lease.renew()
+        # The server counts from when it wrote the lock, after it arrived.
+        assert len(arrived) == 1
+        assert moment() - arrived[0] >= 0.3
+        assert lease.relied_on_until <= arrived[0] + 0.9 * 60
+        proxy.heal()
+
+
 def test_a_released_store_can_be_held_at_once_and_the_token_counts_the_holds(url: str) -> None:
     tokens, states = [], []
     for _ in range(3):
