@@ -205,6 +205,27 @@ def test_a_file_with_too_many_links_is_copied(tmp_path: Path, monkeypatch: pytes
     assert not (first.folder / "2022/s2/c.0").samefile(second.folder / "2022/s2/c.0")
 
 
+def test_a_copy_is_on_disk_before_it_has_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(source: Path, target: Path) -> None:
+        raise OSError(errno.EXDEV, "Invalid cross-device link")
+
+    first, second = LocalStorage(tmp_path / "first"), LocalStorage(tmp_path / "second")
+    first.write("2022/s2/c.0", [b"pixels"])
+    target = second.folder / "2022/s2/c.0"
+    synced: list[tuple[int, int, bool]] = []
+    fsync = os.fsync
+
+    def record(descriptor: int) -> None:
+        fsync(descriptor)
+        found = os.fstat(descriptor)
+        synced.append((found.st_ino, found.st_size, target.exists()))
+
+    monkeypatch.setattr(os, "link", refuse)
+    monkeypatch.setattr(os, "fsync", record)
+    second.share("2022/s2/c.0", first)
+    assert (target.stat().st_ino, len(b"pixels"), False) in synced
+
+
 # One builder
 
 
