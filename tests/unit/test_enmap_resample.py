@@ -18,9 +18,10 @@ from scipy.spatial import cKDTree
 
 from h2crop_data.enmap.quality import footprint_or
 from h2crop_data.enmap.resample import resample_cubic
-from h2crop_data.grid import geobox
+from h2crop_data.grid import Cell, geobox
 from h2crop_data.shift import Shift, where_it_belongs
 from h2crop_data.simulate.optics import sample, sampling
+from h2crop_data.sources.enmap.scene_reading import cell_box
 
 FILL = -32768
 X, Y = 600_000, 5_800_020
@@ -163,6 +164,25 @@ class TestTruth:
                 assert abs(found[row, column] - expected) <= 0.51
                 compared += 1
         assert compared > 50
+
+
+@pytest.mark.parametrize("zone", [32633, 32632, 32634])
+@pytest.mark.parametrize("shift", [Shift(), Shift(30, -30), Shift(-44.3, 13.37)])
+def test_what_is_read_of_a_scene_for_a_cell_gives_the_pixels_of_the_whole(zone: int, shift: Shift) -> None:
+    cell = Cell(32633, 960, 625, 6041)
+    west, north = cell.corner
+    x, y = Transformer.from_crs(32633, zone, always_xy=True).transform(west + 480, north - 480)
+    for off in (0, 3, 11):
+        left, bottom = round(x / 30) * 30 - 2415, round(y / 30) * 30 - 2415
+        # In its own zone the grid of a scene always lies 15 m off.
+        left, bottom = (left, bottom) if zone == 32633 else (left + off, bottom + off)
+        source = geobox((left, bottom, left + 4830, bottom + 4830), zone, 30)
+        image = np.random.default_rng(off).integers(200, 9000, (2, *source.shape)).astype(np.int16)
+        box = cell_box(source, cell, [shift])
+        part = image[:, box.top : box.bottom, box.left : box.right]
+        placed = source[box.top : box.bottom, box.left : box.right]
+        found = resample_cubic(part, placed, cell.geobox(30), shift)
+        np.testing.assert_array_equal(found, resample_cubic(image, source, cell.geobox(30), shift))
 
 
 @pytest.mark.parametrize("shift", [Shift(), *SHIFTS])

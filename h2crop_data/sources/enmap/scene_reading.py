@@ -32,8 +32,9 @@ from h2crop_data.sources.enmap.mask_result import mask_in
 from h2crop_data.sources.enmap.readings import EnmapReading
 from h2crop_data.sources.timing import Stopwatch
 
-#: Source pixels around a cell, for the kernel of cubic convolution.
-CUBIC_MARGIN = 3
+#: Source pixels around a cell, for the kernel of cubic convolution. One is enough in the zone of the scene; in another
+#: zone the pixels of a cell lie askew, and the outermost kernels reach further.
+CUBIC_MARGIN = 2
 #: Small tiles are read together, so many pixels along a side, at least half of it; of these so many rows at once: the
 #: layers have larger tiles than the image may have, and what is read at once should fit into a processor's cache.
 READ_SIDE, READ_ROWS = 512, 64
