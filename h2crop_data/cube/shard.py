@@ -41,7 +41,7 @@ BLOSC_HEADER = struct.Struct("<4B3I")
 #: The bits of its flags that tell the shuffle, and what they are in every chunk of a store.
 SHUFFLE_FLAGS, BITSHUFFLED = 0b101, 0b100
 
-# Blosc's own thread pool is shared by the process and does not survive a fork; contexts of one thread do.
+# With its own threads Blosc cuts chunks by their number: the bytes of a store would depend on the cores of a machine.
 blosc.use_threads = False
 
 Map = Callable[[Callable[[Any], Any], Iterable[Any]], Iterable[Any]]

@@ -22,12 +22,21 @@ import zarr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
-from numcodecs import Blosc
+from numcodecs import Blosc, blosc
 from numpy.typing import NDArray
 
 from h2crop_data.cube.reading import load_root
 from h2crop_data.cube.schema import FORMAT_VERSION, ArraySpec, Codec, StoreLayout, group_document
-from h2crop_data.cube.shard import IndexCache, ShardReader, encode_shard, open_arrays, shard_name, size_in_memory
+from h2crop_data.cube.shard import (
+    IndexCache,
+    ShardReader,
+    decode_chunk,
+    encode_chunk,
+    encode_shard,
+    open_arrays,
+    shard_name,
+    size_in_memory,
+)
 from h2crop_data.cube.writer import hold_store
 from h2crop_data.errors import StoreError
 from h2crop_data.sources.formats import known_layout
@@ -264,6 +273,20 @@ def test_the_bytes_are_the_same_whatever_the_number_of_threads_and_the_memory_or
                 assert b"".join(encode_shard(values, spec, CAPACITY, store.layout.codec, pool.map)) == written
 
 
+@pytest.mark.parametrize("codec", ["lz4", "zstd"])
+def test_the_bytes_are_the_same_whatever_the_number_of_cores(codec: Literal["lz4", "zstd"]) -> None:
+    chunk = np.random.default_rng(1).integers(0, 100, (1, 1024, 1024)).astype(np.int16)
+    before = blosc.get_nthreads()
+    try:
+        encoded = set()
+        for cores in (1, 4):
+            blosc.set_nthreads(cores)
+            encoded.add(encode_chunk(chunk, -1, Codec(codec)))
+    finally:
+        blosc.set_nthreads(before)
+    assert len(encoded) == 1
+
+
 def test_arrays_that_do_not_fit_the_shard_are_refused() -> None:
     spec = small_layout().arrays()["s2"]
     right = np.zeros((CAPACITY, *spec.sample_shape), spec.dtype)
@@ -354,6 +377,18 @@ def test_a_destroyed_header_is_told(damageable: Written, byte: int) -> None:
     with pytest.raises(StoreError, match=r"chunk at byte 0 is damaged") as raised:
         damageable.reader("s2").read(0)
     assert str(path) in str(raised.value)
+
+
+@pytest.mark.parametrize("behind", [b"\0", b"x" * 100])
+def test_a_chunk_with_bytes_behind_it_is_told(behind: bytes) -> None:
+    values = np.arange(64, dtype=np.int16)
+    encoded = encode_chunk(values, -1, Codec())
+    assert encoded is not None
+    out = np.empty_like(values)
+    decode_chunk(memoryview(encoded), out)
+    np.testing.assert_array_equal(out, values)
+    with pytest.raises(ValueError, match=f"expected 128 in {len(encoded) + len(behind)}"):
+        decode_chunk(memoryview(encoded + behind), out)
 
 
 @pytest.mark.parametrize("from_end", [1, 4, 5, 100, 16 * CAPACITY * 12 + 4])
