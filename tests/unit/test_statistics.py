@@ -96,6 +96,7 @@ def test_the_sums_of_blocks_are_those_of_a_naive_pass_in_any_order() -> None:
     blocks = [arrays_of(rng, samples) for samples in (2, 1, 3)]
     sums = [block_sums(block, SPECS, "train", {"enmap_quality": CLOUD}) for block in blocks]
     everything = total(sums)
+    assert (sums[0] + sums[1] + sums[2]).encode() == everything.encode()
     for order in ([2, 0, 1], [1, 2, 0]):
         other = total(sums[i] for i in order)
         assert other.encode() == everything.encode()
@@ -125,6 +126,16 @@ def test_the_sums_of_blocks_are_those_of_a_naive_pass_in_any_order() -> None:
         )
     labelled = np.isin(whole["label"][:, 0], [1, 2, 7])
     assert everything.parcels.tolist() == sorted(set(whole["parcel"][labelled].tolist()) - {0})
+
+
+def test_parcels_count_whose_pixels_have_a_class_in_the_first_tier() -> None:
+    label = np.full((1, 4, 2, 4), 7, np.uint8)
+    label[0, 0] = [[1, 254, 255, 0], [1, 1, 255, 0]]
+    parcel = np.array([[[11, 12, 13, 14], [0, 11, 15, 0]]], np.uint32)
+    sums = block_sums({"label": label, "parcel": parcel}, SPECS, "val", {})
+    assert sums.parcels.tolist() == [11, 12]
+    other = block_sums({"label": label, "parcel": parcel + 5}, SPECS, "val", {})
+    assert (sums + other).parcels.tolist() == [5, 11, 12, 16, 17]
 
 
 def test_only_the_training_split_counts_reflectance() -> None:
