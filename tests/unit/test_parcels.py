@@ -25,14 +25,18 @@ from h2crop_data.grid import LONLAT, SPLIT_CRS, Cell, cells_of_area, geobox
 from h2crop_data.parcels.rasterize import covered, parcel_numbers, rasterize_ids, tier_labels
 from h2crop_data.parcels.taxonomy import Taxonomy
 from h2crop_data.recipe.model import Recipe, Split, parse_recipe
+from h2crop_data.sources.parcels.assemble import label_block
 from h2crop_data.sources.parcels.declarations import (
     CellParcels,
     Declarations,
+    Declared,
     declarations_of,
     no_declarations,
     split_of_parcels,
 )
 from h2crop_data.sources.parcels.files import season_files
+from h2crop_data.sources.source import BlockGround
+from h2crop_data.sources.timing import Stopwatch
 
 LAMBERT = "EPSG:2154"
 #: A field of one hectare in Lambert-93.
@@ -577,6 +581,16 @@ def test_a_cell_is_drawn_from_its_own_parcels_where_they_lie(folder: Path) -> No
     # Three parcels are declared, the crop of one has a class.
     assert near.labelled_share(HERE[0]) == pytest.approx(100 / 192**2)
     assert near.labelled_share(HERE[1]) == 0
+
+
+def test_a_sample_counts_the_pixels_that_have_a_class(folder: Path) -> None:
+    found = declared(recipe_in(folder, source()), 2022, [HERE])
+    (of_first,) = set(found.parcels.loc[found.parcels["code"] == "BTH", "split"])
+    for split, shares in ((of_first, [100 / 192**2] * 4), ("another", [0.0] * 4)):
+        ground = BlockGround(2022, split, [HERE[0]], 1920)
+        block = label_block(Declared(found, no_declarations()), ground, Stopwatch())
+        # Three parcels of 100 pixels are declared, the crop of one has a class.
+        assert block.rows == [{"parcels": 3, "declared_share": 300 / 192**2, "class_share": shares}]
 
 
 def test_the_split_of_a_parcel_is_that_of_its_ground(folder: Path) -> None:
