@@ -41,7 +41,7 @@ def tables() -> str:
     layout = known_layout(1920, 16, s2_bands=SENTINEL2_BANDS, enmap_bands=218)
     parts = {
         "samples-<season>.parquet": [*layout.sample_columns(), stated.GEOMETRY],
-        "samples-<season>.parquet, imported seasons besides": stated.IMPORTED_COLUMNS,
+        "samples-<season>.parquet, imported seasons only": stated.IMPORTED_COLUMNS,
         "parcels-<season>.parquet": stated.PARCELS,
         "dates-<season>.parquet": layout.date_columns(),
         "frames-<season>.parquet": stated.FRAMES,
@@ -59,10 +59,10 @@ def tables() -> str:
 
 def table_of(columns: Iterable[Column], titles: dict[str, str]) -> list[str]:
     """One line a column."""
-    lines = ["| column | type | unit | of | what |", "|---|---|---|---|---|"]
+    lines = ["| column | type | unit | source | description |", "|---|---|---|---|---|"]
     for column in columns:
         kind = TYPES[column.dtype] + (f" ({column.length})" if column.length else "")
-        note = "" if column.always else "; later than format 1.0"
+        note = "" if column.always else "; not in format 1.0"
         note += "" if column.imported else "; not in imported seasons"
         source = titles.get(column.source, "")
         lines.append(f"| `{column.name}` | {kind} | {column.unit} | {source} | {column.text}{note} |")
