@@ -1,15 +1,15 @@
 """h2crop: from public satellite archives and declared parcels to training cubes for crop mapping.
 
-What users call, and what stays as it is within a major version (everything else may change):
+The public API, stable within a major version (everything else may change):
 
-- `open`: a season of a store as an xarray dataset; `open_sample`: one sample of it
+- `open`: a season of a store as an xarray dataset; `open_sample`: one sample of a store
 - `read_index`: a table of a store's index; `CropSamples`: a store as a PyTorch dataset (needs the extra `train`)
 - `load_recipe`: a recipe file, checked; `plan`: one season of a recipe, as exact inputs; `build`: a recipe or a plan
   into a store (`plan` and `build` need the extra `build`)
-- `validate`, `compare`: whether a store is what it says; how two stores differ
+- `validate`, `compare`: check a store; report how two stores differ
 - `H2cropError`: the base of every error that a user can act on
 
-Each is loaded when it is first asked for, so reading a store needs none of what building needs.
+Each name is loaded at its first use, so reading a store does not load the libraries that building requires.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The errors h2crop raises on purpose: each says what is wrong, where, and what to do.
+"""The errors that h2crop raises: each states what is wrong, where, and what to do.
 
 Every error is also the builtin exception that fits it, so callers may catch either.
 """
@@ -7,27 +7,27 @@ from __future__ import annotations
 
 
 class H2cropError(Exception):
-    """Base of all errors a user can act on; the command line prints them without a stack trace (exit code 1)."""
+    """Base of all errors that a user can fix; the command line prints them without a stack trace (exit code 1)."""
 
 
 class UsageError(H2cropError, ValueError):
-    """An option or argument is wrong, of the command line or of a function: names it and what to give (exit code 2)."""
+    """An invalid option or argument, of the command line or of a function; names it and what to give (exit code 2)."""
 
 
 class RecipeError(H2cropError, ValueError):
-    """A recipe, its area file or a split list is wrong: names the place, the value, what is allowed (exit code 2)."""
+    """An invalid recipe, area file or split list; names the place, the value and what is allowed (exit code 2)."""
 
 
 class CatalogError(H2cropError, RuntimeError):
-    """A catalog did not answer, or answered with something that is not STAC."""
+    """A catalog did not answer, or its answer is not valid STAC."""
 
 
 class CatalogOutageError(CatalogError):
-    """A catalog did not answer in any try, or said that it is down or busy: it may be back later."""
+    """A catalog did not answer in any try, or reported that it is down or busy; it may answer later."""
 
 
 class IncompleteSearchError(CatalogError):
-    """A search whose pages do not hold what the catalog promises."""
+    """A search whose pages do not have the number of items that the catalog states."""
 
 
 class SceneError(H2cropError, ValueError):
@@ -39,13 +39,13 @@ class ReadError(H2cropError, OSError):
 
 
 class ArchiveOutageError(ReadError):
-    """A file's server did not answer in any try, or said that it is down or busy: it may be back later."""
+    """The server of a file did not answer in any try, or reported that it is down or busy; it may answer later."""
 
 
 class AccountError(H2cropError, RuntimeError):
-    """An account, keys or library that an archive wants are not there: names them and what to do.
+    """A missing account, key or library that an archive requires; names it and what to do.
 
-    No read error: no other try helps, and it is never recorded as a gap.
+    It is not a ReadError: retries do not help, and it is never recorded as a gap.
     """
 
 
@@ -58,23 +58,25 @@ class PlanError(H2cropError, ValueError):
 
 
 class NothingToPlanError(PlanError):
-    """A season has nothing to build, or nothing more: no scene, no cell that is seen. Early in a year there may be."""
+    """A season has nothing to build, or nothing more: no scene, or no cell with an image. Early in a year this can be
+    normal."""
 
 
 class StoreError(H2cropError, OSError):
-    """A store is missing, damaged, or held by another builder."""
+    """A store is missing, damaged, or locked by another builder."""
 
 
 class StoreOutageError(StoreError):
-    """The server of a store's bucket did not answer in any try, or said that it is down or busy."""
+    """The server of a store's bucket did not answer in any try, or reported that it is down or busy."""
 
 
 class HeldStoreError(StoreError):
-    """A store is held by another builder: says by which. Nothing is wrong with it; wait, or end the other builder."""
+    """A store is locked by another builder, which the message names. The store is not damaged; wait, or end the other
+    builder."""
 
 
 class MissingFileError(StoreError, FileNotFoundError):
-    """A file of a store is not there."""
+    """A file of a store is missing."""
 
 
 class FormatVersionError(StoreError):
@@ -86,12 +88,12 @@ class ModelError(H2cropError, OSError):
 
 
 class PluginError(H2cropError, ImportError):
-    """A source that another package brings cannot be used, or is not installed."""
+    """A source of another package cannot be used, or is not installed."""
 
 
 class ClusterError(H2cropError, RuntimeError):
-    """A Dask cluster does not answer, has workers unlike this machine, or was lost; what is finished is kept."""
+    """A Dask cluster does not answer, has workers that differ from this machine, or was lost; finished work is kept."""
 
 
 class StoreWarning(UserWarning):
-    """A store can be read, but not as well as it could; the command line prints it in one line."""
+    """A store can be read, but with a restriction; the command line prints it in one line."""

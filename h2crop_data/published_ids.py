@@ -30,7 +30,7 @@ class PublishedId:
 
     @classmethod
     def parse(cls, text: str) -> PublishedId:
-        """Read an id. Raises ValueError where it is none."""
+        """Parse an id. Raises ValueError for an invalid one."""
         match = SAMPLE_ID.fullmatch(text)
         if match is None:
             raise ValueError(f"invalid id {text!r}; expected one like 20220613T112220Z_003_x384_y704_T32ULV")

@@ -147,7 +147,7 @@ def raster_geobox(href: str, dtype: str | None = None) -> GeoBox:
     def read() -> GeoBox:
         with opened(href) as dataset:
             if dtype is not None and dataset.dtypes[0] != dtype:
-                raise SceneError(f"{href} holds {dataset.dtypes[0]} numbers, expected {dtype}")
+                raise SceneError(f"{href}: expected {dtype}, got {dataset.dtypes[0]}")
             return grid_of(dataset)
 
     return retried(read, href, remote=is_remote(href))

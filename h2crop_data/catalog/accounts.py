@@ -1,4 +1,4 @@
-"""Accounts at archives, from the environment, ~/.netrc and AWS profiles: read here, sent to whom they are for alone."""
+"""Accounts at archives, from the environment, ~/.netrc and AWS profiles; each is sent only to its own host."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ USER, PASSWORD, COOKIE = (f"H2CROP_DOWNLOAD_{name}" for name in ("USER", "PASSWO
 
 @dataclass(frozen=True)
 class Account:
-    """An account at the host of an archive; nothing of it is sent to another host, or printed."""
+    """An account at the host of an archive; it is never sent to another host, and never printed."""
 
     host: str = ACCOUNT_HOST
     user: str = field(default="", repr=False)
@@ -30,7 +30,7 @@ class Account:
 
     @classmethod
     def from_environment(cls) -> Account:
-        """The account that the environment states. Raises UsageError for one that is half there."""
+        """The account of the environment variables. Raises UsageError if only user or password is set."""
         settings = ArchiveAccount.read()
         if (settings.user is None) != (settings.password is None):
             raise UsageError(f"set both {USER} and {PASSWORD}, or neither")
@@ -44,7 +44,7 @@ class Account:
             raise UsageError(f"{COOKIE} is {error}") from None
 
     def auth(self, url: str) -> tuple[str, str] | None:
-        """What to log in with at an address; None elsewhere, and where `.netrc` or a cookie is to do it."""
+        """User and password for an address; None for other hosts, and where `.netrc` or a cookie is used."""
         own = urlsplit(url).hostname == self.host
         return (self.user, self.password) if own and self.user else None
 

@@ -1,7 +1,7 @@
-"""Answers of web servers: none is waited for without end, however slowly its bytes come.
+"""Answers of web servers, with a limit on the time of the whole answer, however slowly its bytes come.
 
-The timeout of requests is one between two pieces, of the head of an answer as of its body: a server that sends a byte
-now and then holds whoever asked for ever.
+The timeout of requests applies between two pieces, of the head of an answer as of its body: a server that sends a byte
+now and then would block the caller permanently.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Answers of STAC APIs: each is whole, or asked for again, or an error; none is waited for without end."""
+"""Answers of STAC APIs: each is complete, or requested again, or an error, within a time limit."""
 
 from __future__ import annotations
 
@@ -41,11 +41,11 @@ QUOTED = 500
 
 
 class LostAnswerError(Exception):
-    """An answer that did not come whole."""
+    """An incomplete answer."""
 
 
 class NoAnswerError(APIError):
-    """A server did not answer in any try, or said that it is down or busy."""
+    """A server did not answer in any try, or reported that it is down or busy."""
 
 
 @dataclass(frozen=True)

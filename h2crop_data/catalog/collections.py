@@ -1,4 +1,4 @@
-"""Local ItemCollections: written whole, and added to."""
+"""Local ItemCollections: writing them, and adding items to them."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ def write_items(path: Path, items: Sequence[pystac.Item]) -> None:
 
 
 def add_items(path: Path, items: Sequence[pystac.Item]) -> set[str]:
-    """Add items to an ItemCollection, which is begun where there is none; gives the ids that it had already.
+    """Add items to an ItemCollection, which is created if it does not exist; gives the ids that it had already.
 
     An item of an id that is there takes its place. Processes that add to one file at once wait for each other. Raises
-    CatalogError for a file that is no ItemCollection.
+    CatalogError for a file that is not an ItemCollection.
     """
     with locked(path):
         there = {item.id: item for item in read_item_collection(path)} if path.exists() else {}

@@ -3,9 +3,9 @@
 A folder holds them by their content, so that a file that changes in an archive does not change under a build. Several
 processes may share it: one downloads a file while the others wait for it.
 
-    files/<sha256>/<name>     the files
-    known/<sha256 of URL>.json    which file an address gave
-    parts/<sha256 of URL>.part    what has come of a file so far; a download goes on from there
+    files/<sha256>/<name>               the files
+    known/<sha256 of URL>.json          which file an address gave
+    parts/<sha256 of URL>.part          the part of a file downloaded so far; a download is continued from there
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ Downloaded = Callable[[int, int | None], None]
 
 
 class BrokenDownloadError(Exception):
-    """A download stopped in a way that another try may mend."""
+    """A download stopped for a reason that a retry may fix."""
 
 
 @dataclass(frozen=True)
@@ -119,7 +119,7 @@ class FileCache:
             raise ReadError(f"cannot save {url} in {self.folder}: {error.strerror or error}") from error
 
     def known(self, url: str) -> Path | None:
-        """Where the file of an address lies; None where it is not there whole."""
+        """The path of the file of an address; None where it is not downloaded completely."""
         try:
             record = json.loads(self.record(url).read_text(encoding="utf-8"))
             path = self.folder / "files" / record["sha256"] / record["name"]
@@ -252,7 +252,7 @@ def address_key(url: str) -> str:
 
 
 def earlier_answer(part: Path) -> Stated | None:
-    """What the answer said that a part comes from; None where there is no part that can be gone on with."""
+    """What the answer said that a part comes from; None where there is no part that can be continued."""
     try:
         stated = Stated(**json.loads(part.with_suffix(".json").read_text(encoding="utf-8")))
         return stated if part.stat().st_size and stated.validator else None
@@ -261,7 +261,7 @@ def earlier_answer(part: Path) -> Stated | None:
 
 
 def discard(part: Path) -> None:
-    """Forget what has come of a file."""
+    """Delete the part of a file downloaded so far."""
     part.unlink(missing_ok=True)
     part.with_suffix(".json").unlink(missing_ok=True)
 

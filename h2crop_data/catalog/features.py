@@ -86,7 +86,7 @@ def check_members(feature: Any) -> None:
         raise TypeError(f"expected text as its collection, got {feature['collection']!r:.40}")
     for member, kind, word in (("assets", dict, "an object"), ("links", list, "a list")):
         if not isinstance(feature.get(member, kind()), kind):
-            raise TypeError(f"its {member} are {feature[member]!r:.40}, expected {word}")
+            raise TypeError(f"expected {word} as its {member}, got {feature[member]!r:.40}")
     for key, asset in feature.get("assets", {}).items():
         if not isinstance(asset, dict) or not isinstance(asset.get("href"), str):
             raise TypeError(f"its asset {key} has no address (`href`)")

@@ -1,6 +1,7 @@
-"""How a file is read now, by what its provider says: signed right before, with the keys of its bucket, and options.
+"""Access to a file, as its provider requires: signed immediately before each read, with the keys of its bucket, and
+options.
 
-Nothing of it is kept: an address in a plan or a store has no signature, and a signature ends.
+It is not kept: an address in a plan or a store has no signature, and signatures expire.
 """
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
-"""What an item says of its files, held against the files: these are used, and every difference is reported."""
+"""Statements of an item about its files, compared with the files: the files are used, and every difference is
+reported."""
 
 from __future__ import annotations
 

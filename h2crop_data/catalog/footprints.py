@@ -1,4 +1,4 @@
-"""Where an item lies: the ground that its footprint means, however it is written.
+"""The ground of an item, from its footprint in any notation.
 
 Footprints over 180 degrees come in every form: cut in two there, with longitudes beyond 180, as one ring that jumps
 from 179 to -179, as the box around both parts. In others longitude and latitude are swapped. Where what is stated could

@@ -1,4 +1,4 @@
-"""What the catalogs call things: asset keys, tiles, baselines, offsets, angles, read from an item in one place."""
+"""Facts of an item, by the names of all catalogs: asset keys, tiles, baselines, offsets, angles."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def offset_removed(item: pystac.Item) -> bool | None:
 def stated_offset(asset: pystac.Asset) -> float | None:
     """The offset that an asset states for its band, in reflectance; None where it states none.
 
-    Raises SceneError for one that is no number.
+    Raises SceneError for one that is not a number.
     """
     facts, band = asset.extra_fields, first_band(asset.extra_fields)
     stated = facts.get("raster:offset", band.get("offset", band.get("raster:offset")))

@@ -1,4 +1,4 @@
-"""What an item says of itself whatever it shows: time, pixels' CRS, and what makes it the one it is."""
+"""Facts of an item of any sensor: time, CRS of the pixels, and its identity."""
 
 from __future__ import annotations
 

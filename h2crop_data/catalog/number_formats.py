@@ -1,4 +1,4 @@
-"""What the numbers of Sentinel-2 files are: signed, unsigned or scaled floating point, and what items say of that."""
+"""Number formats of Sentinel-2 files: signed, unsigned or scaled floating point, and what items state about them."""
 
 from __future__ import annotations
 
@@ -104,7 +104,8 @@ def scale_of_floats(dataset: rasterio.DatasetReader, stated: float | None) -> fl
 
 
 def stated_scale(asset: pystac.Asset) -> float | None:
-    """The scale that an asset states for its band; None where it states none. Raises SceneError for no number."""
+    """The scale that an asset states for its band; None where it states none. Raises SceneError for anything but a
+    number."""
     facts, band = asset.extra_fields, first_band(asset.extra_fields)
     return finite_number(
         facts.get("raster:scale", band.get("scale", band.get("raster:scale"))), f"{asset.href}: its scale"
@@ -112,7 +113,8 @@ def stated_scale(asset: pystac.Asset) -> float | None:
 
 
 def is_rescaled(asset: pystac.Asset) -> bool:
-    """Whether an asset states that its numbers are not whole ones of 0.0001. Raises SceneError for no number."""
+    """Whether an asset states that its numbers are not integers of 0.0001. Raises SceneError for anything but a
+    number."""
     facts, scale = asset.extra_fields, stated_scale(asset)
     is_other = scale is not None and not np.isclose(scale, SCALE_OF_NUMBERS, rtol=1e-6, atol=0)
     return is_other or facts.get("data_type", first_band(facts).get("data_type")) in FLOATING

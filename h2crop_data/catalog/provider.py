@@ -1,4 +1,5 @@
-"""What is said of a provider of scenes: where its catalog and files are, what is in them, and what reading takes."""
+"""The description of a provider of scenes: where its catalog and files are, what they contain, and what reading them
+requires."""
 
 from __future__ import annotations
 
@@ -76,7 +77,7 @@ def is_at(address: str, pattern: str) -> bool:
 
 @dataclass(frozen=True)
 class Provider:
-    """Who lists scenes, and gives their files. All that differs from one to the next is here."""
+    """A provider of scenes and their files. Everything in which providers differ is here."""
 
     #: As recipes and `h2crop providers` call it.
     name: str
@@ -98,5 +99,5 @@ class Provider:
 
     @property
     def needs(self) -> str:
-        """What reading its files takes, in a few words."""
+        """What reading its files requires, in a few words."""
         return "; ".join(dict.fromkeys(place.needs for place in self.files if place.needs)) or "nothing"

@@ -1,7 +1,7 @@
-"""Whether a file is what its name says, and all of it: login pages, cut files and others are told apart.
+"""Whether a file is complete and of the type in its name: detects login pages, truncated files and others.
 
-Nothing is believed of an answer but its bytes: archives send a login page with status 200 under the name of an image,
-and items carry no checksum.
+Only the bytes of an answer are checked: archives send a login page with status 200 under the name of an image, and
+items have no checksum.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ XML_NAME = re.compile(r"\.xml$", re.IGNORECASE)
 
 
 class RefusedFileError(ReadError):
-    """A file is not what its name says, or not all of it: there is no use in going on with it."""
+    """A file is incomplete or not of the type in its name, and cannot be continued."""
 
 
 def refuse_beginning(beginning: bytes, name: str) -> None:
@@ -108,7 +108,7 @@ def last_tile(dataset: rasterio.DatasetReader) -> StoredTile | None:
 
 
 def check_deflated(path: Path, tile: StoredTile) -> None:
-    """Hold the bytes of a deflated tile against the checksum at their end, which GDAL does not look at.
+    """Compare the bytes of a deflated tile with the checksum at their end, which GDAL does not check.
 
     Most bytes can be inflated to something: zeros where a download left a hole, too.
     """

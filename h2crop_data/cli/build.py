@@ -1,4 +1,4 @@
-"""`h2crop build`: plan if needed, build, seal; goes on by itself where it was interrupted."""
+"""`h2crop build`: plan if needed, build, seal; an interrupted build is continued."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def build(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
-    """Build a store from a recipe or a plan."""
+    """Build a store from a recipe or a plan, or continue an interrupted build."""
     from h2crop_data.pipeline.build import build_store
     from h2crop_data.pipeline.engine import Workers
 

@@ -36,10 +36,10 @@ def compare(
     limit: Annotated[int, typer.Option(min=0, help="Maximum number of rows in each table.")] = 20,
     as_json: Annotated[bool, typer.Option("--json", help="Print every difference as JSON.")] = False,
 ) -> None:
-    """Tell what differs between two stores, sample by sample.
+    """Report what differs between two stores, sample by sample.
 
-    The order of samples, blocks and compression do not count. Exit codes: 0 the same, 1 they differ, 2 wrong use or a
-    store that cannot be read.
+    The order of samples, blocks and compression are not compared. Exit codes: 0 the same, 1 they differ, 2 wrong use or
+    a store that cannot be read.
     """
     choice = Choice(frozenset(season or ()), frozenset(listed(samples)), frozenset(listed(arrays)), full)
     try:

@@ -1,4 +1,4 @@
-"""`h2crop config`: what the environment says, where it comes from, and what is wrong with it."""
+"""`h2crop config`: the variables of the environment, where they come from, and what is wrong with them."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from h2crop_data.settings import VariableState, states, unknown_variables
 def config(
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
-    """Show the variables of the environment that h2crop and its libraries read; of secrets only whether they are set.
+    """Show the environment variables that h2crop and its libraries read; for secrets only whether they are set.
 
-    Exit code 1 where one is wrong, or unknown though it begins with H2CROP_.
+    Exit code 1 if a variable is invalid, or unknown although it begins with H2CROP_.
     """
     found, unknown = states(), unknown_variables()
     problems = [state.problem for state in found if state.problem]

@@ -1,4 +1,4 @@
-"""How the command line speaks: progress, tables, JSON, exit codes."""
+"""Output of the command line: progress, tables, JSON, exit codes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`h2crop enmap`: find EnMAP scenes, download them, and use products that were downloaded by hand."""
+"""`h2crop enmap`: find EnMAP scenes, download them, and use products that were downloaded manually."""
 
 from __future__ import annotations
 
@@ -32,9 +32,11 @@ def search(
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """List the scenes over a recipe's area: quality, clouds, angles, what a build would take, and why not the others.
+    """List the scenes over a recipe's area: quality, clouds, angles, which ones a build would use, and why not the
+    others.
 
-    Needs no account: no file of a scene is opened. A build opens those it would take, and may refuse some then.
+    No account is required, because no file of a scene is opened. A build opens the files, and may then refuse some
+    scenes.
     """
     from h2crop_data.catalog.collections import write_items
 
@@ -65,9 +67,9 @@ def add(
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Use products that were downloaded by hand: check their files, and describe them in an ItemCollection.
+    """Use products that were downloaded manually: check their files, and describe them in an ItemCollection.
 
-    A product that is there already is replaced. Exit code 3 where some were refused, 1 where all were.
+    A product that is already in the collection is replaced. Exit code 3 if some products were refused, 1 if all were.
     """
     from h2crop_data.sources.enmap.added import add_products
 
@@ -120,10 +122,10 @@ def fetch(
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Download the scenes that a build would take, whole and checked, once for all builds. Run again to go on.
+    """Download the scenes that a build would use, complete and checked, once for all builds. Rerun to continue.
 
     The account comes from ~/.netrc, or from H2CROP_DOWNLOAD_USER and H2CROP_DOWNLOAD_PASSWORD, or from
-    H2CROP_DOWNLOAD_COOKIE. Exit code 3 where some scenes could not be downloaded, 1 where none could.
+    H2CROP_DOWNLOAD_COOKIE. Exit code 3 if some scenes could not be downloaded, 1 if none could.
     """
     from h2crop_data.catalog.downloads import FileCache
     from h2crop_data.sources.enmap.fetch import fetch_scenes

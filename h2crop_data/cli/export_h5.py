@@ -46,7 +46,7 @@ def export_h5(
 
 
 def show_export(report: ExportReport) -> None:
-    """What was exported, and what the training of the published code needs to know of it."""
+    """The summary of an export, with what training with the published code requires."""
     lists = ", ".join(f"{split} {count}" for split, count in report.lists.items())
     lines = [
         f"{report.folder}: release {report.release}: {report.samples} samples ({lists}), {megabytes(report.bytes)}; "

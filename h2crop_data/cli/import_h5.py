@@ -1,4 +1,4 @@
-"""`h2crop import-h5`: the published H2Crop dataset becomes a store."""
+"""`h2crop import-h5`: import the published H2Crop dataset into a store."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`h2crop inspect`: what a store holds, in tables, as JSON, or one sample as a picture."""
+"""`h2crop inspect`: the contents of a store, in tables, as JSON, or one sample as a picture."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def inspect(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
 ) -> None:
-    """Show what a store holds: seasons, arrays, clear months, classes, statistics, and one of its samples."""
+    """Show the contents of a store: seasons, arrays, clear months, classes, statistics, and one of its samples."""
     from h2crop_data.cube.reading import read_index
     from h2crop_data.report.summary import find_sample, sample_facts, season_of, summarize
 
@@ -69,7 +69,7 @@ def show_summary(summary: dict[str, Any]) -> None:
 
 
 def show_table(title: str, columns: list[str], rows: list[list[str]]) -> None:
-    """A table with a line of air above it."""
+    """A table after an empty line."""
     console.print()
     print_table(title, columns, rows)
 

@@ -62,7 +62,7 @@ app.command("simulate")(simulate.simulate)
 
 
 def show_version(wanted: bool) -> None:
-    """Print the version and stop."""
+    """Print the version and exit."""
     if wanted:
         typer.echo(f"h2crop {__version__}")
         raise typer.Exit
@@ -76,7 +76,7 @@ def options(
 
 
 def main() -> None:
-    """Run the command; errors a user can act on are printed without a stack trace."""
+    """Run the command; errors that a user can fix are printed without a stack trace."""
     # rasterio warns of scratch datasets that it makes itself, whenever threads undo its silencing.
     warnings.filterwarnings("ignore", message="Dataset has no geotransform")
     warnings.showwarning = partial(show_warning, warnings.showwarning)

@@ -1,4 +1,4 @@
-"""`h2crop migrate`: bring a store of an older minor version of the format to this one."""
+"""`h2crop migrate`: migrate a store from an older minor version of the format to the current one."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def migrate(
     store: Annotated[str, typer.Argument(help="Folder or s3:// URL of the store.")],
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
-    """Make a release in the present format; also repairs what the builder keeps of its blocks. Samples stay."""
+    """Make a release in the current format, and repair missing statistics of blocks. Samples are not changed."""
     from h2crop_data.maintenance.migrate import migrate_store
 
     with progress_line(quiet=as_json) as progress:

@@ -1,4 +1,4 @@
-"""`h2crop plan`: search, choose and pin, and look at a plan."""
+"""`h2crop plan`: search, choose and pin scenes, and show a plan."""
 
 from __future__ import annotations
 
@@ -145,7 +145,7 @@ def show(
     price_gb: PriceOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
 ) -> None:
-    """Show what a plan holds."""
+    """Show the contents of a plan."""
     from h2crop_data.pipeline.plan import load_plans
 
     reckoning = Reckoning(workers, request_seconds, mb_per_second, price_hour, price_gb)

@@ -1,4 +1,4 @@
-"""`h2crop providers`: who lists scenes, what each needs, and whether it works from here."""
+"""`h2crop providers`: providers of scenes, what each requires, and whether it works from this machine."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print the report as JSON."
 
 @app.callback(invoke_without_command=True)
 def providers(context: typer.Context, as_json: AsJson = False) -> None:
-    """List the providers that `catalog` in a recipe may name, one a line, with what each needs."""
+    """List the providers that `catalog` in a recipe can name, one per line, with what each requires."""
     if context.invoked_subcommand is not None:
         return
     known = list(known_providers().values())
@@ -39,7 +39,8 @@ def check_providers(
     name: Annotated[str | None, typer.Argument(help="Name of a provider (default: all).")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Try search, account and one small read of each collection. Exit code 1 where something fails, and what to do."""
+    """Try a search, the account and one small read of each collection, and show what to do if one fails (exit code
+    1)."""
     from h2crop_data.catalog.provider_check import check_provider
 
     known = known_providers()

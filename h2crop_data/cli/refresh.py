@@ -1,4 +1,4 @@
-"""`h2crop refresh`: keep a store up to date; search what is new, build only that."""
+"""`h2crop refresh`: keep a store up to date: search for what is new, and build only that."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def refresh(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
-    """Add what is new since the last run, in scenes, seasons and parcels; do nothing where nothing is new."""
+    """Add scenes, seasons and parcels that are new since the last run; do nothing if nothing is new."""
     from h2crop_data.pipeline.engine import Workers
     from h2crop_data.pipeline.refresh import FailedSeasonsError, refresh_store
 

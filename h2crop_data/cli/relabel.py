@@ -27,7 +27,7 @@ def relabel(
     workers: Annotated[int, typer.Option(min=1, help="Blocks relabelled at the same time.")] = 2,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
-    """Make a new store whose labels come from today's taxonomy, crop tables and parcels; images are not redone."""
+    """Make a new store with labels from the current taxonomy, crop tables and parcels; images are not read again."""
     from h2crop_data.maintenance.relabel import relabel_store
 
     tables = {}

@@ -1,4 +1,4 @@
-"""`h2crop retract` and `h2crop prune`: blocks kept out of releases, and old releases deleted."""
+"""`h2crop retract` and `h2crop prune`: exclude blocks from releases, and delete old releases."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def retract(
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask for confirmation.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON (requires --yes).")] = False,
 ) -> None:
-    """Keep blocks or scenes out of the next release, and make it. Older releases keep them."""
+    """Exclude blocks or scenes from the next release, and make that release. Older releases keep them."""
     from h2crop_data.maintenance.retract import find_retraction, retract_from_store
 
     blocks = parse_blocks(block or [])
@@ -66,7 +66,7 @@ def prune(
     keep: Annotated[list[int] | None, typer.Option(help="Older release to keep; may be repeated.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
-    """Delete every release but the newest and those to keep, with the shards that only they needed."""
+    """Delete all releases except the newest and those to keep, with the shards that only they need."""
     from h2crop_data.maintenance.retract import prune_store
 
     report = prune_store(store, keep or [])

@@ -13,7 +13,7 @@ from h2crop_data.errors import UsageError
 
 
 def show_schema(wanted: bool) -> None:
-    """Print the JSON schema of the settings and stop."""
+    """Print the JSON schema of the settings and exit."""
     if wanted:
         from h2crop_data.simulate.settings import Simulation
 

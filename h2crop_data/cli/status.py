@@ -1,4 +1,4 @@
-"""`h2crop status`: how the build of a store is doing, seen from another shell."""
+"""`h2crop status`: the state of the build of a store, from another shell."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def status(
         bool, typer.Option("--json", help="Print the state as JSON; with --watch one line each time.")
     ] = False,
 ) -> None:
-    """Show how a build is doing; needs no more than to read the store.
+    """Show the state of a build; it only reads the store.
 
     Exit codes: 0 finished, 10 running, 11 stuck, 12 dead, 13 failed, 14 not begun. A finished store stays finished when
     a later run of it fails, a refresh for instance; with --last-run the exit code is then that of the run.

@@ -1,4 +1,4 @@
-"""`h2crop validate`: whether a store is whole and says the truth; each finding says what to do."""
+"""`h2crop validate`: check a store; each finding states what to do."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def validate(
 ) -> None:
     """Check a store: files, checksums, metadata, index, places, splits, provenance, and every pixel.
 
-    Exit codes: 0 no errors (there may be warnings), 1 errors, 2 wrong use or a place that cannot be read.
+    Exit codes: 0 no errors (there may be warnings), 1 errors, 2 wrong use or a store that cannot be read.
     """
     from h2crop_data.validation.validate import validate_store
 

@@ -149,7 +149,7 @@ def zarr_store(location: str | Path) -> Store:
 class ValidSamples(BackendArray):
     """An array of a store without its empty slots, read when indexed, as stored or as reflectance.
 
-    An index goes down to the store as slices, so that of one sample and month only that chunk is read.
+    An index is passed to the store as slices, so that for one sample and month only that chunk is read.
     """
 
     def __init__(self, array: zarr.Array[Any], slots: NDArray[np.int64], *, scaled: bool) -> None:
@@ -186,9 +186,9 @@ def open_season(store: str | Path, season: int, *, scaled: bool = False, release
     """The valid samples of a season, lazily, as stored or scaled.
 
     store: folder, http(s) or s3 URL. scaled: `enmap` and `s2` become reflectance, float32 with NaN where nothing was
-    measured; everything else stays as stored. release: an older one than the current. Arrays are dask arrays, a block's
-    size a chunk; coordinates are in memory, but for those along bands, which are read when asked for.
-    Raises StoreError.
+    measured; everything else stays as stored. release: number of an older release (default: the current one). Arrays
+    are dask arrays, a block's size a chunk; coordinates are in memory, but for those along bands, which are read when
+    asked for. Raises StoreError.
     """
     # One root for everything: another release may be made at any moment.
     document = load_root(store, release)

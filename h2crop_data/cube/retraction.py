@@ -1,4 +1,4 @@
-"""Blocks and scenes kept out of the releases to come, with the reason."""
+"""Blocks and scenes that are excluded from later releases, with the reason."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Retractions:
         return cls(blocks, document["scenes"])
 
     def write(self, files: Storage) -> None:
-        """Keep them in the store."""
+        """Write the record into the store."""
         blocks = {
             str(season): {str(block): reason for block, reason in sorted(of_season.items())}
             for season, of_season in sorted(self.blocks.items())

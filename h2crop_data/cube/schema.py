@@ -1,4 +1,4 @@
-"""What a store holds: its arrays, coordinates and Zarr v3 metadata documents (specification: docs/store-format.md).
+"""The format of a store: its arrays, coordinates and Zarr v3 metadata documents (specification: docs/store-format.md).
 
 The metadata documents are written here as plain dictionaries, so that the same store always has the same bytes.
 """
@@ -56,7 +56,7 @@ class Codec:
 
 @dataclass(frozen=True)
 class ArrayStatistics:
-    """What a release counts of an array (docs/store-format.md, `statistics.json`).
+    """The statistics of an array in a release (docs/store-format.md, `statistics.json`).
 
     - `values`: count, mean and percentiles of its values for each index of the axes between `sample` and the last two;
       of an integer array of at most 16 bits, in the training split, without fill
@@ -81,12 +81,12 @@ class ArrayStatistics:
 
 @dataclass(frozen=True)
 class ValueRules:
-    """What the stored numbers of an array must be. `h2crop validate` checks every number but fill against it.
+    """Rules for the stored numbers of an array. `h2crop validate` checks every number except fill against them.
 
-    - `possible`: lowest and highest number there can be; what lies outside is an error, as is NaN
-    - `plausible`: lowest and highest number that is likely; what lies outside is a warning
-    - `numbers`: the only numbers there are
-    - `flags`: all bits there are, of an array of bit flags
+    - `possible`: lowest and highest possible number; numbers outside and NaN are errors
+    - `plausible`: lowest and highest plausible number; numbers outside are warnings
+    - `numbers`: the only allowed numbers
+    - `flags`: all allowed bits of an array of bit flags
     - `fill`: where fill may be: `anywhere`; `nowhere`; `whole pixels`: a pixel is fill in all bands, along the axis
       before the last two, or in none
     """
@@ -98,15 +98,15 @@ class ValueRules:
     fill: Literal["anywhere", "nowhere", "whole pixels"] = "anywhere"
 
     def __post_init__(self) -> None:
-        """Refuse rules that nothing can follow. Raises ValueError or TypeError."""
+        """Refuse rules that no array can satisfy. Raises ValueError or TypeError."""
         for what, bounds in (("possible", self.possible), ("plausible", self.plausible)):
             low, high = bounds or (0, 0)
             if not low <= high:
-                raise ValueError(f"invalid range of {what}, {low} to {high}: expected the lower bound first")
+                raise ValueError(f"invalid range of {what} numbers, {low} to {high}: expected the lower bound first")
             if isinf(low) or isinf(high):
                 raise ValueError(
-                    f"invalid range of {what}, {low} to {high}: expected finite bounds, because the root of a store "
-                    "contains them"
+                    f"invalid range of {what} numbers, {low} to {high}: expected finite bounds, because the root "
+                    "of a store contains them"
                 )
         if self.numbers == ():
             raise ValueError("numbers: expected at least one number, or None")
@@ -240,7 +240,7 @@ SAMPLE_COORDINATES = (
 
 @dataclass(frozen=True)
 class SourceFormat:
-    """What a store holds of one source."""
+    """The arrays, coordinates and columns of one source."""
 
     #: As in the recipe: `sentinel2`.
     name: str
@@ -420,7 +420,7 @@ def check_format_version(attributes: Mapping[str, Any], store: object) -> None:
 
 
 def check_format_to_write(attributes: Mapping[str, Any], store: object) -> None:
-    """Refuse a store whose newest release this h2crop cannot follow with one of its own. Raises FormatVersionError.
+    """Refuse a store to which this h2crop cannot add a release. Raises FormatVersionError.
 
     A newer minor version can be read, but the next release would lose what is new in it.
     """

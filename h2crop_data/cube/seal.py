@@ -37,10 +37,11 @@ def seal(
     origin: OriginIdentity | None = None,
     progress: Progress = silent,
 ) -> int:
-    """Make a release of the finished seasons; gives its number. Nothing changed since the last one: that one's number.
+    """Make a release of the finished seasons; gives its number. If nothing changed since the last release, gives the
+    number of that one.
 
     classes: names of the class ids of each tier. describe: what writes the datasheet. origin: the release of another
-    store this one was relabelled from. progress: told (done, total, text) of each season and of the index.
+    store this one was relabelled from. progress: called with (done, total, text) for each season and for the index.
     """
     seasons = sorted(seasons, key=lambda finished: finished.season)
     identity = {str(finished.season): finished.identity for finished in seasons}

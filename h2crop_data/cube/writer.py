@@ -31,7 +31,7 @@ FILES_AHEAD = 8
 
 
 class StoreBuilder:
-    """A store being written. Get one from `hold_store`, which keeps other builders out."""
+    """A store being written. Get one from `hold_store`, which locks the store."""
 
     def __init__(self, storage: Storage) -> None:
         self.storage = storage
@@ -42,7 +42,7 @@ class StoreBuilder:
         return self.storage.location
 
     def write(self, name: str, parts: Iterable[bytes]) -> str:
-        """Write a file of which there is only ever one content; gives its name. Raises StoreError."""
+        """Write a file whose content never changes; gives its name. Raises StoreError."""
         self.storage.write(name, parts)
         return name
 
@@ -165,10 +165,10 @@ def block_path(season: int, block: int) -> str:
 
 @contextmanager
 def hold_store(location: str | Path) -> Iterator[StoreBuilder]:
-    """Make the store if needed and keep every other builder out of it until the block ends.
+    """Create the store if needed, and lock it against other builders until the `with` block ends.
 
-    Raises StoreError when another builder holds the store, something else is there or the store lost its root,
-    FormatVersionError for a store of another major version, or of a newer one.
+    Raises StoreError when another builder has locked the store, the place is in use by something else or the store has
+    lost its root, FormatVersionError for a store of another major version, or of a newer one.
     """
     storage = open_storage(location)
     with storage.hold():

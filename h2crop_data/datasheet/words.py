@@ -1,4 +1,4 @@
-"""What a datasheet says of a source; each source has its own words, one that states none has these."""
+"""The texts of a datasheet about a source; each source has its own, these are the defaults."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class SourceWords:
         return ""
 
     def origin(self, source: SourceFormat, tables: IndexTables) -> list[str]:
-        """Where it comes from, and under which licence."""
+        """Its origin and its licence."""
         return [f"- **{plain(source.title)}**: its licence is unknown to this h2crop; ask the provider of the source."]
 
     def bands(self, source: SourceFormat, tables: IndexTables, coordinates: Coordinates) -> list[list[str]]:

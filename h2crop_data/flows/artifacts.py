@@ -33,7 +33,7 @@ Row = Mapping[str, Any]
 
 
 class Artifacts:
-    """What a run shows beside its log. To be used in a `with` block inside a flow.
+    """The artifacts of a run. To be used in a `with` block inside a flow.
 
     Nothing here waits for the API or fails with it: an artifact that cannot be posted is one line of the log.
     Every store has artifacts of its own, by key, so that Prefect keeps their history from run to run.

@@ -1,4 +1,4 @@
-"""The time a run has: when it is over, what is being done is left at once, and the process of the run ends."""
+"""The time limit of a run: when it is reached, work is abandoned at once, and the process of the run ends."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ REPORT_WITHIN = 60.0
 
 
 class TimeoutHoursError(H2cropError, TimeoutError):
-    """A run took longer than it may; what is finished is kept."""
+    """A run exceeded its time limit; finished work is kept."""
 
 
 class Deadline:

@@ -52,14 +52,13 @@ ReleaseCheck = Literal["none", "quick", "full"]
 
 
 class RunSettings(BaseModel):
-    """How a run builds, whatever it builds.
+    """Parameters common to all flows.
 
-    out: folder or `s3://` URL of the store. workers: blocks at a time, by default H2CROP_WORKERS, else one a core.
-    processes: workers are processes instead of threads. dask: address of a Dask scheduler whose workers build instead,
-    by default H2CROP_DASK.
-    batch: blocks handed to the engine at a time, by default 64 or a fiftieth of all, whichever is more.
-    retry_seconds: how long to wait before each further try of what may recover. timeout_hours: after that long no
-    work is begun and the run ends; the next goes on. check: how the release is validated.
+    out: folder or `s3://` URL of the store. workers: blocks built at the same time, by default H2CROP_WORKERS, else one
+    per core. processes: workers are processes instead of threads. dask: address of a Dask scheduler whose workers build
+    instead, by default H2CROP_DASK. batch: blocks handed to the engine at a time, by default 64 or a fiftieth of all,
+    whichever is more. retry_seconds: seconds to wait before each retry of errors that may be temporary. timeout_hours:
+    after this time no work is started and the run ends; the next run continues. check: how the release is validated.
     """
 
     model_config = ConfigDict(frozen=True)

@@ -1,4 +1,4 @@
-"""What a run of a flow gives, and the state it ends in."""
+"""The result of a flow run, and its final state."""
 
 from __future__ import annotations
 
@@ -36,11 +36,11 @@ class RunResult:
     """What a run did.
 
     outcome: `built` a release (or found the newest to be complete), found `nothing new`, or was `skipped`, because
-    another builder has the store. store: as it was given. build: None where the store was held, or has no plan yet.
+    another builder has the store. store: as it was given. build: None where the store was locked, or has no plan yet.
     new_samples: by season, samples that this run planned and the store did not have. rebuilt: by season, blocks whose
     samples it planned anew. waiting: seasons that cannot be built yet, and why. failed_seasons: seasons that could not
-    be planned, with the error. changes: inputs that are not those any more that finished blocks were built from.
-    findings: of validating the release.
+    be planned, with the error. changes: inputs of finished blocks that have changed. findings: of validating the
+    release.
     """
 
     outcome: Outcome
@@ -63,7 +63,7 @@ class UnplannedSeasonsError(H2cropError, RuntimeError):
 
 
 class UnforeseenError(H2cropError, RuntimeError):
-    """An error of a library or of this package that nobody foresaw, in words without secrets."""
+    """An unexpected error of a library or of this package, without secrets."""
 
 
 def may_recover(error: BaseException | None) -> bool:
@@ -108,7 +108,7 @@ def new_in_words(result: RunResult) -> str:
 
 
 def skipped_state(store: str, error: HeldStoreError) -> State[RunResult]:
-    """The state of a run that found the store held: the builder that has it goes on, the next run looks again."""
+    """The state of a run that found the store locked: the other builder continues, the next run tries again."""
     return Completed(
         name="Skipped", message=f"skipped: {without_secrets(str(error))}", data=RunResult("skipped", store)
     )

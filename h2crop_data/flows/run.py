@@ -1,4 +1,4 @@
-"""One run of a flow: hold the store, plan, build in batches, seal, validate, show what came.
+"""One run of a flow: lock the store, plan, build in batches, seal, validate, show the results.
 
 The steps are those of the command line; each is a Prefect task, and so is each batch of blocks. What is done is
 decided by the store's markers, never by Prefect's states.
@@ -61,7 +61,7 @@ PlanStep = Callable[[StoreBuilder, Progress], RecordedPlans]
 
 @dataclass
 class Watcher:
-    """Who is told how a run is going."""
+    """Receivers of the progress of a run."""
 
     logger: Logger
     artifacts: Artifacts

@@ -23,7 +23,7 @@ LINE_EVERY = 30.0
 
 
 class RunLogHandler(logging.Handler):
-    """Takes what libraries log, in whatever thread, to the log of one run, without secrets."""
+    """Passes log records of libraries, from all threads, to the log of one run, without secrets."""
 
     def __init__(self, logger: Logger) -> None:
         super().__init__(logging.WARNING)

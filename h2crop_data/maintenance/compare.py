@@ -1,8 +1,8 @@
-"""What differs between two releases: by array and sample, and in the tables of the index.
+"""Comparison of two releases: by array and sample, and by the tables of the index.
 
-Samples are matched by their id. Neither the order of samples, nor how they are cut into blocks, nor compression is a
-difference; what is told of these does not count. Arrays are read one sample at a time, and a sample at the same place
-of two shards with one checksum is not read at all.
+Samples are matched by their id. Neither the order of samples, nor how they are cut into blocks, nor compression counts
+as a difference. Arrays are read one sample at a time, and a sample at the same place of two shards with one checksum is
+not read at all.
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ class SeasonComparison:
 
     @property
     def same(self) -> bool:
-        """Whether nothing that counts differs."""
+        """Whether there are no differences that count."""
         tables = (self.samples, self.parcels, self.scenes)
         return not self.arrays and not self.coordinates and all(table is None or table.same for table in tables)
 
@@ -101,10 +101,10 @@ class SeasonComparison:
 class StoreComparison:
     """How two releases differ.
 
-    a, b: the stores. release_a, release_b: their releases. attributes: of their roots. told: how the bytes are laid
-    out, and recipes, which do not count as differences. seasons_only_a, seasons_only_b: seasons that one of them has.
-    incomparable: array -> why its values could not be compared. seasons: those both have.
-    classes, statistics: differences of these documents of the index.
+    a, b: the stores. release_a, release_b: their releases. attributes: of their roots. told: differences of the layout
+    of bytes and of recipes, which do not count. seasons_only_a, seasons_only_b: seasons that one of them has.
+    incomparable: array -> why its values could not be compared. seasons: those both have. classes, statistics:
+    differences of these documents of the index.
     """
 
     a: str
@@ -122,7 +122,7 @@ class StoreComparison:
 
     @property
     def same(self) -> bool:
-        """Whether nothing that counts differs."""
+        """Whether there are no differences that count."""
         differing = (self.attributes, self.seasons_only_a, self.seasons_only_b, self.incomparable)
         return not any((*differing, self.classes, self.statistics)) and all(season.same for season in self.seasons)
 

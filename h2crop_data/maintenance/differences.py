@@ -110,7 +110,7 @@ def compare_values(
 
 
 def compare_tables(a: pd.DataFrame, b: pd.DataFrame, key: list[str]) -> TableDifference:
-    """Two tables whose rows are matched by some columns; a key that occurs again is told as `key (2)`."""
+    """Two tables whose rows are matched by some columns; a key that occurs again is listed as `key (2)`."""
     a, b = keyed(a, key), keyed(b, key)
     common = a.index[a.index.isin(b.index)]
     left, right = a.loc[common], b.loc[common]

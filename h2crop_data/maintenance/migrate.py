@@ -1,4 +1,5 @@
-"""Bringing a store of an older minor version of the format to this one, and mending what is kept of its blocks."""
+"""Migrating a store from an older minor version of the format to the current one, and repairing statistics of its
+blocks."""
 
 from __future__ import annotations
 
@@ -26,11 +27,11 @@ from h2crop_data.storage.storage import FileRecord
 
 @dataclass(frozen=True)
 class MigrationReport:
-    """What a migration did.
+    """The report of a migration.
 
-    store: as it was given. before, after: format version of the release before, and of the one now.
-    release: the number of the release that was made; 0 where the store has none yet.
-    mended: blocks whose sums were made anew from their arrays.
+    store: as it was given. before, after: format version of the release before, and of the one now. release: the number
+    of the release that was made; 0 where the store has none yet. mended: blocks whose sums were recomputed from their
+    arrays.
     """
 
     store: str
@@ -41,9 +42,9 @@ class MigrationReport:
 
 
 def migrate_store(store: str | Path, progress: Progress = silent) -> MigrationReport:
-    """Make the newest release of a store one of this format; samples and older releases stay as they are.
+    """Make a new release of a store in the current format; samples and older releases are not changed.
 
-    In a store without a release only what is kept of its finished blocks is repaired; the build that goes on makes it.
+    In a store without a release only the statistics of its finished blocks are repaired; the build makes the release.
     Raises StoreError where the store has no builder's files (a downloaded one: its readers need no migration), or
     blocks that are not done, FormatVersionError for another major version.
     """

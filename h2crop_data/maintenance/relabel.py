@@ -67,14 +67,12 @@ FIRST_ROW = (
 
 @dataclass(frozen=True)
 class RelabelReport:
-    """What relabelling did.
+    """The report of relabelling.
 
-    store, source: the new store and the one it was made from, as they were given.
-    release: the number of the release that was made.
-    redone, shared: blocks whose labels were made anew, and blocks that were shared whole.
-    already_done: blocks done before this run.
-    samples: how many the new store has. bytes: of the label shards that this run wrote.
-    seasons: all of the store.
+    store, source: the new store and the one it was made from, as they were given. release: the number of the release
+    that was made. redone, shared: blocks whose labels were written again, and blocks that were shared unchanged.
+    already_done: blocks done before this run. samples: how many the new store has. bytes: of the label shards that this
+    run wrote. seasons: all of the store.
     """
 
     store: str
@@ -97,7 +95,8 @@ def relabel_store(
     workers: int = 1,
     progress: Progress = silent,
 ) -> RelabelReport:
-    """Make a store from another one with the labels of today's inputs; gives what was done. Goes on where it stopped.
+    """Make a store from another one with labels from the current inputs; gives a report. An interrupted run is
+    continued.
 
     recipe: read the parcels anew, as its `parcels` says; without it the parcels the source pinned are coded anew.
     tables: crop table (CSV with the columns `code` and `hcat3`) by country, in the place of the recipe's.

@@ -1,4 +1,4 @@
-"""Keeping blocks or scenes out of the releases to come, and deleting releases nobody needs any more."""
+"""Excluding blocks or scenes from later releases, and deleting releases that are no longer needed."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ from h2crop_data.storage.storage import Storage
 
 @dataclass(frozen=True)
 class Retraction:
-    """What a retraction takes out.
+    """The blocks and scenes of a retraction.
 
     blocks: season -> numbers of its blocks. scenes: ids. samples: how many these blocks have. never_built: by season,
-    those of the blocks that are not built and never will be; their samples may be planned again.
+    those of the blocks that are not built and will not be built; their samples may be planned again.
     """
 
     blocks: dict[int, list[int]]
@@ -38,7 +38,7 @@ class Retraction:
 
 @dataclass(frozen=True)
 class PruneReport:
-    """What pruning deleted.
+    """The report of pruning.
 
     store: as it was given. releases, kept: numbers of the releases that were deleted, and of those that stay.
     files, bytes: how many files were deleted, and their size.
@@ -136,12 +136,13 @@ def retraction_in(
 def retract_from_store(
     store: str | Path, blocks: Mapping[int, Sequence[int]], scenes: Sequence[str], reason: str
 ) -> tuple[Retraction, int]:
-    """Keep blocks, and everything made from some scenes, out of the next release, and make it; gives its number.
+    """Exclude blocks, and everything made from some scenes, from the next release, and make it; gives its number.
 
-    The samples stay readable in the releases that have them. A scene is not taken again by `--extend`; the samples of
-    blocks may come back in new blocks. A block that is not built yet never will be, so that the release can be made
-    without it. The number is 0 where there is nothing to make a release of yet. Raises PlanError for a block or scene
-    the store does not have, or a block that is being rebuilt, StoreError where a plan of the newest release is lost.
+    The samples stay readable in the releases that have them. `--extend` does not use a retracted scene again; samples
+    of retracted blocks may return in new blocks. A block that is not built yet will not be built, so that the release
+    can be made without it. The number is 0 where there is nothing to make a release of yet. Raises PlanError for a
+    block or scene the store does not have, or a block that is being rebuilt, StoreError where a plan of the newest
+    release is lost.
     """
     if not reason.strip():
         raise PlanError("give a reason: it is stored permanently in the index")
@@ -224,7 +225,7 @@ def retracted_of(retractions: Retractions, season: int) -> set[int]:
 
 
 def prune_store(store: str | Path, keep: Sequence[int]) -> PruneReport:
-    """Delete every release but the newest and those to keep, and the shards that only they needed.
+    """Delete all releases except the newest and those to keep, and the shards that only they need.
 
     Such shards are those of retracted and of rebuilt blocks; nothing else of a store ever falls out of use. May be
     interrupted and run again. Raises PlanError for a release to keep that is not there.

@@ -1,4 +1,4 @@
-"""Whether a parcel file holds as many rows as it promises, and which rows a search by place passes over in silence."""
+"""Whether a parcel file has as many rows as it states, and which rows a spatial search silently omits."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def about_to_name_rows() -> Iterator[None]:
 
 @about_to_name_rows()
 def check_rows(path: Path, layer: str) -> None:
-    """Refuse a file with fewer rows than it promises. Raises ParcelError, which names the numbers."""
+    """Refuse a file with fewer rows than it states. Raises ParcelError, which names the numbers."""
     try:
         info = pyogrio.read_info(path, layer=layer, force_feature_count=True)
         if info["driver"] == "ESRI Shapefile":
@@ -47,7 +47,7 @@ def check_rows(path: Path, layer: str) -> None:
 
 
 def check_promise(path: Path, promised: int, there: int, what: str, remedy: str = FETCH_AGAIN) -> None:
-    """Raise ParcelError where a file has less than it promises."""
+    """Raise ParcelError where a file has less than it states."""
     if there < promised:
         raise ParcelError(f"{path}: expected {promised} {what}, got {there}: {remedy}")
 
@@ -103,8 +103,8 @@ def check_shapefile(path: Path, layer: str) -> None:
     check_promise(path, stated_length(shapes[0]), shapes[1], "bytes in its .shp")
     fields, start, length = (int.from_bytes(table[0][i:j], "little") for i, j in ((4, 8), (8, 10), (10, 12)))
     check_promise(path, fields, (table[1] - start) // length if length else 0, "row(s) in its .dbf")
-    check_promise(path, rows, fields, "row(s) in its .shx, one each in its .dbf,")
-    check_promise(path, fields, rows, "row(s) in its .dbf, one each in its .shx,")
+    check_promise(path, rows, fields, "row(s) in its .dbf, one for each in its .shx")
+    check_promise(path, fields, rows, "row(s) in its .shx, one for each in its .dbf")
 
 
 def stated_length(head: bytes) -> int:

@@ -1,4 +1,4 @@
-"""Is the frame of the images on the parcels? Measured by processing tile and season, reported, never applied.
+"""The shift between images and parcels, measured by processing tile and season; it is reported, never applied.
 
 Labels beside their fields are as bad as clouds. Edges in the images are matched to the borders of parcels
 (`parcels/edges.py`), in windows of 4 km and over all of a tile; painted parcels (`parcels/painted.py`) are a second

@@ -1,7 +1,7 @@
 """The four-tier crop taxonomy: from a country's crop code to HCAT3 to class ids.
 
 Tier k of a code is its HCAT3 code cut to 4, 6, 8 or 10 digits; a code without a class there is unknown (255), which is
-not background (0, nobody declared anything).
+not background (0, not declared).
 """
 
 from __future__ import annotations
@@ -124,7 +124,7 @@ class Taxonomy:
 
 
 def load_crop_table(table: str | CropTableFile | None, country: str, path: Path | None = None) -> dict[str, str]:
-    """A country's crop code -> HCAT3 code (ten digits, or empty).
+    """Crop code of a country -> HCAT3 code (ten digits, or empty).
 
     table: a name in taxonomy/countries (None: the country's own), or a table of the user's, which lies at `path`.
     Raises ParcelError for an unknown name, missing columns, malformed codes, or one code with two meanings.

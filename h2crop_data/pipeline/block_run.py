@@ -243,8 +243,8 @@ class BlockRun:
             )
             error = BuildError(
                 f"{len(failed)} of {self.missing} blocks failed:\n  {shown}\n"
-                "Finished blocks are kept; fix the cause and rerun the same command. If it cannot be fixed, for instance "
-                "because a scene was deleted permanently, leave the block out: `h2crop retract "
+                "Finished blocks are kept; fix the cause and rerun the same command. If it cannot be fixed, for "
+                "instance because a scene was deleted permanently, leave the block out: `h2crop retract "
                 f'{self.builder.location} --block {failed[0].season}:{failed[0].block} --reason "..."`; the next run '
                 "continues without it."
             )

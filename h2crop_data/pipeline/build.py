@@ -22,22 +22,18 @@ from h2crop_data.recipe.model import Recipe
 
 @dataclass(frozen=True)
 class BuildReport:
-    """What a build did.
+    """The report of a build.
 
     store: as it was given. release: the number of the release that was made, or of the newest where nothing changed.
-    seasons: those that were asked for. samples, bytes: how many samples these have, and bytes of their shards.
-    built, already_done: blocks built by this run, and before it.
-    tiles_read, bytes_read: internal tiles of scenes that this run decoded for composites, and their bytes as files
-    state them.
-    seconds: of work by step, summed over the workers.
-    gaps: scenes that could not be read and were left out, as the recipe allows.
-    impossible: scenes that call clear some pixels whose numbers no ground has; these pixels were left out.
-    differences: what items say of their files where these have something else, `scene: what (assets)`; the files were
-    used.
-    empty_months: by season, months (1..12) that stay empty because a source has no scene in them.
-    changes: inputs that are not those any more that finished blocks were built from, and what can be done.
-    sources: by season and part of its plan, what was read: counts, unmapped crop codes, warnings.
-    steps, phases, slowest: where the time of this run went, as `TimeSpent` has it.
+    seasons: those that were asked for. samples, bytes: how many samples these have, and bytes of their shards. built,
+    already_done: blocks built by this run, and before it. tiles_read, bytes_read: internal tiles of scenes that this
+    run decoded for composites, and their bytes as files state them. seconds: of work by step, summed over the workers.
+    gaps: scenes that could not be read and were left out, as the recipe allows. impossible: scenes with clear pixels
+    whose values are impossible for ground; these pixels were not used. differences: items that contradict their files,
+    `scene: what (assets)`; the files were used. empty_months: by season, months (1..12) that stay empty because a
+    source has no scene in them. changes: inputs of finished blocks that have changed, and what can be done. sources: by
+    season and part of its plan, what was read: counts, unmapped crop codes, warnings. steps, phases, slowest: where the
+    time of this run went, as `TimeSpent` has it.
     """
 
     store: str
@@ -106,20 +102,18 @@ def build_store(
     on_block: OnBlock = ignore_outcome,
     today: date | None = None,
 ) -> BuildReport:
-    """Build the seasons of a recipe or of a plan into a store, resuming what is there, and seal it.
+    """Build the seasons of a recipe or of a plan into a store, continuing an unfinished one, and seal it.
 
     source: a recipe, a plan, the folder of plans, a recipe file or the name of a shipped recipe. store: folder or
     `s3://` URL. extend: search again for seasons the store has, and add what is new. changed: whether finished blocks
-    whose inputs are others today are listed in the report, or their samples are built anew in further blocks, which
-    take the place of the old ones in the new release (with extend). today: a date in UTC, by default that of the day;
-    a season is built when it is complete (`seasons.CATCH_UP`), or in season by recipe. workers: who builds; a number
-    means so many threads, None those of the environment. scratch: a folder for composites that wait for the rest of
-    their block; scratch_bytes: how much it may hold, about; by default what the environment says of both. progress:
-    called with (done, total, text) while a season is planned, and with the blocks that are done and what was read of
-    scenes.
-    Raises UsageError for another kind of source, PlanError where the store was begun from other inputs, BuildError
-    when blocks failed, StoreError when the store cannot be written or another builder has locked it. Whatever is
-    finished is kept in every case.
+    whose inputs have changed are listed in the report, or their samples are rebuilt in new blocks, which replace the
+    old ones in the new release (with extend). today: a date in UTC, by default that of the day; a season is built when
+    it is complete (`seasons.CATCH_UP`), or in season by recipe. workers: the workers; a number means threads, None the
+    workers of the environment. scratch: a folder for composites that wait for the rest of their block; scratch_bytes:
+    its approximate limit; default of both: the environment variables. progress: called with (done, total, text) while a
+    season is planned, and with the blocks that are done and what was read of scenes. Raises UsageError for another kind
+    of source, PlanError where the store was begun from other inputs, BuildError when blocks failed, StoreError when the
+    store cannot be written or another builder has locked it. Finished work is always kept.
     """
     workers = Workers.of(workers)
     with hold_store(store) as builder, kept_notes(builder, "build", workers, progress) as notes:

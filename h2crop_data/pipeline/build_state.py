@@ -1,8 +1,7 @@
-"""How the build of a store is doing, as anybody sees it who may read the store: nothing is locked or written.
+"""The state of the build of a store, for anyone who can read the store: nothing is locked or written.
 
-The lock says whether a builder lives, markers which blocks are done, `status.json` what the builder is at
-(`run_status.py`), the root whether there is a release. A store of a builder without `status.json` is told by the
-others.
+The lock shows whether a builder is alive, markers show which blocks are done, `status.json` the current step of the
+builder (`run_status.py`), the root whether there is a release. Without `status.json` the state follows from the others.
 """
 
 from __future__ import annotations
@@ -48,7 +47,7 @@ class StatePart(BaseModel):
 
 
 class HolderState(StatePart):
-    """Who has the lock of the store, or had it and died."""
+    """The builder that has the lock of the store, or died with it."""
 
     host: str
     process: int
@@ -81,7 +80,7 @@ class Rate(StatePart):
 
 
 class BuildState(StatePart):
-    """How the build of a store is doing."""
+    """The state of the build of a store."""
 
     store: str
     state: State

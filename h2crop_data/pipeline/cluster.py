@@ -1,4 +1,5 @@
-"""A Dask cluster as a pool of workers: what its workers must be like, how much they are given, and what is lost.
+"""A Dask cluster as a pool of workers: requirements of its workers, the number of tasks they are given, and lost
+workers.
 
 WORK/cluster/<session>/session.json   what a worker must be like: versions, and the folders that it must see
                        <task>-<n>     a task that was begun for the n-th time and has not ended
@@ -292,7 +293,7 @@ def keep_outcome(session: Session, task: str, note: Path, kept: bytes) -> None:
 def cannot_write(note: Path, error: OSError) -> H2cropError:
     """The error to raise for a note of a session that a worker cannot write: its folder goes with the build."""
     if isinstance(error, FileNotFoundError):
-        return ClusterError(f"the build is over to which the task of worker {worker_address()} belongs ({error})")
+        return ClusterError(f"worker {worker_address()}: the build of its task is over ({error})")
     return StoreError(
         f"worker {worker_address()} cannot write {note}: {error.strerror or error}; fix that and rerun the same command"
     )

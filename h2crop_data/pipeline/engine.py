@@ -227,7 +227,7 @@ def run_reading(storage: Storage, scratch: Scratch, reading: Reading) -> Reading
 
 
 def unexpected(storage: Storage, name: str, error: Exception) -> BuildError:
-    """An error nobody foresaw, with its stack trace kept beside the store."""
+    """An unexpected error, with its stack trace kept beside the store."""
     log = f"{BUILD_FOLDER}/logs/{name}.txt"
     with suppress(StoreError):
         storage.write(log, [without_secrets("".join(traceback.format_exception(error))).encode()])

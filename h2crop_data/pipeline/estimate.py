@@ -1,4 +1,4 @@
-"""What a plan amounts to: counts, bytes and time, before anything is built."""
+"""The estimate of a plan: counts, bytes and time, before anything is built."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ SECONDS_OF_BUILD, SECONDS_A_SCENE = 1.0, 0.02
 
 @dataclass(frozen=True)
 class Prices:
-    """What a worker costs an hour, and a gigabyte that comes from a server, in any currency; None where nobody says."""
+    """What a worker costs an hour, and a gigabyte that comes from a server, in any currency; None where not given."""
 
     hour: float | None = None
     gigabyte: float | None = None
@@ -63,7 +63,7 @@ class OnWorkers:
 
 @dataclass(frozen=True)
 class Estimate:
-    """What a plan amounts to.
+    """The estimate of a plan.
 
     counts: samples, cells, blocks, and what its sources count. raw_bytes, bytes: of all arrays, before and (about)
     after compression. to_read: tiles and bytes of files for composites, and requests to servers, at most (clouds make
@@ -100,9 +100,9 @@ class Estimate:
 def estimate(
     plan: SeasonPlan, workers: Collection[int] = (), line: ArchiveLine | None = None, prices: Prices | None = None
 ) -> Estimate:
-    """What a plan amounts to.
+    """The estimate of a plan.
 
-    workers: numbers of them to say hours for. line, prices: by default those of the environment.
+    workers: numbers of workers to estimate hours for. line, prices: by default those of the environment.
     """
     line, prices = line or known_line(), prices or known_prices()
     raw = sum(int(np.prod(spec.sample_shape)) * spec.dtype.itemsize for spec in plan.layout.arrays().values()) * len(

@@ -1,4 +1,4 @@
-"""Growing a store: what it holds already, and what a recipe would add or build anew."""
+"""Extending a store: what it contains already, and what a recipe would add or rebuild."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from h2crop_data.storage.storage import Storage
 
 @dataclass(frozen=True)
 class Extension:
-    """What a recipe would add to a season of a store, and build anew."""
+    """What a recipe would add to a season of a store, and rebuild."""
 
     season: int
     #: None where there is nothing to add.

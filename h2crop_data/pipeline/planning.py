@@ -41,8 +41,8 @@ class NothingNewError(NothingToPlanError):
 def make_plan(recipe: Recipe, season: int, progress: Progress = silent, today: date | None = None) -> SeasonPlan:
     """Search the catalogs, choose scenes, cells and parcels, and pin them for one season.
 
-    progress: called with (done, total, text). today: a date in UTC, by default that of the day.
-    Raises PlanError when the season cannot be built yet or nothing is left to build, and says at which step.
+    progress: called with (done, total, text). today: a date in UTC, by default that of the day. Raises PlanError, which
+    names the step, when the season cannot be built yet or nothing is left to build.
     """
     day = today or today_utc()
     check_season(recipe, season, day)

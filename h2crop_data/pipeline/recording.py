@@ -1,4 +1,4 @@
-"""Keeping the plans of a build in its store: what is planned anew, what is there already, and what fits it."""
+"""Recording the plans of a build in its store: new plans, existing plans, and whether they are compatible."""
 
 from __future__ import annotations
 
@@ -176,7 +176,7 @@ def changes_of(recipe: Recipe, found: Extension, store: str, changed: Changed) -
 
 
 def check_same_recipe(builder: StoreBuilder, parts: Sequence[SeasonPlan], recipe: Recipe) -> None:
-    """Refuse to go on with another recipe than the parts of a season were planned with. Raises PlanError.
+    """Refuse to continue with another recipe than the parts of a season were planned with. Raises PlanError.
 
     Where blocks are left that this h2crop cannot build, that is said first: no recipe helps.
     """

@@ -1,4 +1,4 @@
-"""Keeping a store up to date: what is new since the last run, in scenes, seasons and parcels, and only that."""
+"""Keeping a store up to date: adding scenes, seasons and parcels that are new since the last run."""
 
 from __future__ import annotations
 
@@ -43,16 +43,15 @@ from h2crop_data.sources.registry import used_sources
 
 @dataclass(frozen=True)
 class RefreshReport:
-    """What a refresh did.
+    """The report of a refresh.
 
     store: as it was given. release: the number of the release that was made, or of the newest where nothing changed; 0
-    before the first. nothing_new: whether the store is as it was.
-    new_samples: by season, samples that the store did not have. rebuilt: by season, blocks whose samples were built
-    anew. waiting: seasons that cannot be built yet, with the reason. changes: inputs of finished blocks that are others
-    now, and what became of it or can be done. built: blocks built by this run. gaps: scenes that could not be read and
-    were left out, as the recipe allows. impossible, differences: as in the report of a build. failed_seasons: seasons
-    that could not be planned, with the error. steps, phases, slowest: where the time of this run went, as `TimeSpent`
-    has it.
+    before the first. nothing_new: whether the store is unchanged. new_samples: by season, samples that the store did
+    not have. rebuilt: by season, blocks whose samples were rebuilt. waiting: seasons that cannot be built yet, with the
+    reason. changes: inputs of finished blocks that have changed, and what was done or can be done. built: blocks built
+    by this run. gaps: scenes that could not be read and were left out, as the recipe allows. impossible, differences:
+    as in the report of a build. failed_seasons: seasons that could not be planned, with the error. steps, phases,
+    slowest: where the time of this run went, as `TimeSpent` has it.
     """
 
     store: str
@@ -101,11 +100,11 @@ def refresh_store(
     on_block: OnBlock = ignore_outcome,
     today: date | None = None,
 ) -> RefreshReport:
-    """Search what is new since the last run, build only that, and make a release; nothing where nothing is new.
+    """Search for what is new since the last run, build only that, and make a release; do nothing if nothing is new.
 
-    Finishes what an interrupted run left. changed, today: as for `refresh_plans`; the others as for `build_store`.
-    A season that cannot be planned stops no other. Raises FailedSeasonsError in the end where there are such, else as
-    `build_store` does. Whatever is finished is kept in every case.
+    Finishes what an interrupted run left. changed, today: as for `refresh_plans`; the others as for `build_store`. A
+    season that cannot be planned does not stop the others: FailedSeasonsError is raised at the end. Other errors: as
+    `build_store`. Finished work is always kept.
     """
     workers = Workers.of(workers)
     with hold_store(store) as builder, kept_notes(builder, "refresh", workers, progress) as notes:
@@ -175,10 +174,10 @@ def refresh_plans(
 
     Seasons that the store has are searched again. Those it lacks are planned once they can be built and the files of
     their year are there; until then they wait, with the reason. A season that cannot be planned for a reason of its own
-    is listed with the error. Samples of blocks that were retracted stay out.
-    changed: whether finished blocks whose inputs are others today are listed, or planned anew. today: a date in UTC.
-    Raises what stops all seasons: RecipeError, CatalogError, AccountError, PlanError for a store that cannot grow,
-    StoreError where the record of what was retracted is lost.
+    is listed with the error. Samples of blocks that were retracted stay out. changed: whether finished blocks whose
+    inputs have changed are listed, or planned again. today: a date in UTC. Raises what stops all seasons: RecipeError,
+    CatalogError, AccountError, PlanError for a store that cannot grow, StoreError where the record of what was
+    retracted is lost.
     """
     check_growable(builder)
     day = today or today_utc()

@@ -1,7 +1,7 @@
-"""What a run says of itself while it works: `.build/status.json`, for whoever looks from outside.
+"""The status of a run while it works: `.build/status.json`, for readers outside the run.
 
-No release has it. It is replaced whole by the run that holds the store, and says nothing of other runs. Which blocks
-are done the markers say, who holds the store its lock; this file says what neither of them can.
+No release has it. The run that has locked the store replaces it as a whole, and it has nothing about other runs.
+Markers show which blocks are done, the lock shows the builder; this file has everything else.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""From finished blocks to a release: what the plans and markers of a store say, put together for sealing."""
+"""From finished blocks to a release: the plans and markers of a store, gathered for sealing."""
 
 from __future__ import annotations
 
@@ -248,7 +248,7 @@ def finished_season(
 
 
 def told_now_and_then(things: Iterable[Thing], total: int, text: str, progress: Progress) -> Iterator[Thing]:
-    """Some things, one a block, told every `TOLD_EVERY` blocks."""
+    """Some things, one a block, with progress every `TOLD_EVERY` blocks."""
     for done, thing in enumerate(things):
         if done % TOLD_EVERY == 0:
             progress(done, total, f"release, {text}")

@@ -33,7 +33,7 @@ def why_not_yet(recipe: Recipe, season: int, today: date) -> str:
     complete = date(season + 1, 1, 1) + CATCH_UP
     return (
         f"{season} is complete on {complete} ({CATCH_UP.days} days after its end, for archives to catch up), today "
-        f"is {today}; wait until then, or set `in_season: true` in the recipeto build the months so far"
+        f"is {today}; wait until then, or set `in_season: true` in the recipe to build the months so far"
     )
 
 

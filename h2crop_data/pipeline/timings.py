@@ -237,7 +237,7 @@ class Timings:
         self._own = pa.concat_tables([self._own, pa.Table.from_pylist(rows, TIMING_COLUMNS)]).unify_dictionaries()
 
     def write(self, own: Sequence[Spent], earlier: Sequence[Spent]) -> None:
-        """Write the table anew, with what was added. Raises StoreError.
+        """Write the table again, with what was added. Raises StoreError.
 
         own: what this run spent until now, to be written this time. earlier: what markers say of runs that could not
         write it. They were of the run before, where that had begun.

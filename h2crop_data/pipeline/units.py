@@ -46,7 +46,7 @@ SCRATCH = "scratch"
 
 @dataclass(frozen=True)
 class WorkFolder:
-    """Where results lie. One builder at a time uses it: the one that holds its store."""
+    """Where results lie. One builder at a time uses it: the one that has locked its store."""
 
     files: LocalStorage
     #: Its place below `files`: empty, or ending in a slash.
@@ -137,7 +137,7 @@ class WorkFolder:
 
 
 def work_folder(store: str, held: Storage | None = None) -> WorkFolder:
-    """The work folder of a store that is held. held: its storage; what lies in the store is written for that hold."""
+    """The work folder of a locked store. held: its storage; files in the store are written under that lock."""
     chosen = Folders.read().work
     if chosen is None and "://" not in store:
         files = held if isinstance(held, LocalStorage) else LocalStorage(Path(store))

@@ -59,7 +59,7 @@ class ExportOptions:
 
 @dataclass(frozen=True)
 class ExportReport:
-    """What an export did.
+    """The report of an export.
 
     folder: as it was given. release: the number of the release that was exported.
     samples: how many were asked for. exported, already_done: of these by this run, and before it.
@@ -96,12 +96,12 @@ def export_published(
     workers: int | None = None,
     progress: Progress = silent,
 ) -> ExportReport:
-    """Export a store into a folder, going on with what is there.
+    """Export a store into a folder, continuing an unfinished export.
 
     store: folder or URL. workers: samples at a time, a core each by default. Raises PublishedError naming everything of
     the store that does not fit the published layout, UsageError for an offset that cannot be added, PlanError where the
-    folder was begun with another store or other options, StoreError where no sample is selected, the store is damaged
-    or the folder cannot be written. Finished files are kept.
+    folder has an export of another store or with other options, StoreError where no sample is selected, the store is
+    damaged or the folder cannot be written. Finished files are kept.
     """
     options = options or ExportOptions()
     root = load_root(store, options.release)

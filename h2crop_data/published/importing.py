@@ -62,7 +62,7 @@ HASHED = {
 
 @dataclass(frozen=True)
 class ImportReport:
-    """What an import did.
+    """The report of an import.
 
     store: as it was given. release: the number of the release that was made. seasons: those of the samples.
     imported, already_done: blocks imported by this run, and before it.
@@ -105,7 +105,7 @@ def import_published(
     workers: int | None = None,
     progress: Progress = silent,
 ) -> ImportReport:
-    """Import a folder of the published dataset into a store, going on with what is there, and seal it.
+    """Import a folder of the published dataset into a store, continuing an unfinished import, and seal it.
 
     workers: blocks at a time, by default a core each and four at most. Raises PublishedError naming everything that is
     wrong with the folder before anything is written; ReadError where a file is damaged inside, StoreError where the

@@ -1,4 +1,4 @@
-"""The catalogs of a recipe: one, or several in order, of which the next gives what those before it lack."""
+"""The catalogs of a recipe: one, or several in order, where each supplies scenes that the ones before it lack."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from h2crop_data.redaction import has_secrets
 
 
 def without_account(value: Any, info: ValidationInfo) -> Any:
-    """Refuse an address that says an account or a key: recipes are kept in plans and stores, and given away."""
+    """Refuse an address with an account or a key: recipes are kept in plans and stores, and are published with them."""
     kept = isinstance(info.context, dict) and info.context.get("stored")
     if not kept and isinstance(value, str) and has_secrets(value):
         raise ValueError(

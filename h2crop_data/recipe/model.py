@@ -86,7 +86,7 @@ class Area(Section):
 
     @model_validator(mode="after")
     def one_source(self) -> Self:
-        """Exactly one way to say where, and a box that is not empty."""
+        """Exactly one area, and a box that is not empty."""
         given = [name for name in ("bbox", "geojson", "file") if getattr(self, name) is not None]
         if len(given) != 1:
             raise ValueError(f"give exactly one of bbox, geojson, file (given: {', '.join(given) or 'none'})")
@@ -125,7 +125,7 @@ DILATION_L1C, DILATION = 60.0, 30.0
 
 
 class Clouds(Section):
-    """How clear Sentinel-2 pixels are told from the others. docs/clouds.md compares the methods."""
+    """How clear Sentinel-2 pixels are identified. docs/clouds.md compares the methods."""
 
     method: str = Field(default="scl", pattern=r"^[a-z][a-z0-9_-]*(\+[a-z][a-z0-9_-]*)*$")
     """Cloud methods joined by `+`; pixels that any of them calls cloud or shadow are masked. `scl`: the scene
@@ -170,7 +170,7 @@ class Clouds(Section):
 
     @property
     def is_classification_alone(self) -> bool:
-        """Whether the scene classification of a pixel says it all, as in stores built before masks were made."""
+        """Whether only the scene classification of a pixel counts, as in stores built before masks existed."""
         return self.method == "scl" and not (self.dilation_metres or self.cast_shadows or self.second_look)
 
 
@@ -227,7 +227,7 @@ class Sentinel2Settings(Section):
 
 
 class CropTable(Section):
-    """A table of your own from crop codes to HCAT3 (CSV)."""
+    """Your own table from crop codes to HCAT3 (CSV)."""
 
     path: str
     """Path of the CSV file."""
@@ -262,7 +262,7 @@ class ParcelSource(Section):
 
 
 class Parcels(Section):
-    """Where labels come from."""
+    """The declarations that labels come from."""
 
     season: list[ParcelSource] = Field(min_length=1)
     """Declarations of the season itself, for the labels."""
@@ -280,7 +280,7 @@ class TaxonomySettings(Section):
 
 
 class Split(Section):
-    """How ground is divided into train, val and test."""
+    """The split of the ground into train, val and test."""
 
     square_size: int = Field(default=15360, ge=1000, le=1_000_000, strict=True)
     """Side of the split squares in metres, in EPSG:3035; it should be larger than the texture of the land (10-20
@@ -318,7 +318,7 @@ class Split(Section):
 
 
 class StoreOptions(Section):
-    """The form of the store; fixed once it exists."""
+    """The layout of the store; it cannot be changed once the store exists."""
 
     block_capacity: int = Field(default=16, ge=1, le=1024, strict=True)
     """Maximum number of samples in a block, which is one shard of each array."""
@@ -329,7 +329,7 @@ class StoreOptions(Section):
 
 
 class Recipe(Section):
-    """What to build: area, seasons, sources, taxonomy, split and the form of the store."""
+    """What to build: area, seasons, sources, taxonomy, split and the layout of the store."""
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9_.-]*$")
     """Short name in lower case."""

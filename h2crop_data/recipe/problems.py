@@ -1,4 +1,4 @@
-"""What is wrong with a recipe, told by the place in the YAML, the value and what is allowed."""
+"""What is wrong with a recipe, reported with the place in the YAML, the value and what is allowed."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from h2crop_data.errors import RecipeError
 
 
 class UniqueKeys(yaml.SafeLoader):
-    """YAML without keys given twice, of which the last would silently win."""
+    """YAML that refuses duplicate keys, of which the last would silently win."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         """A mapping. Raises a YAML error for a key given twice, with its line."""
@@ -30,7 +30,8 @@ class UniqueKeys(yaml.SafeLoader):
 
 
 def read_mapping(path: Path, what: str) -> dict[str, Any]:
-    """A YAML file of keys; what: `recipe`, `settings`. Raises RecipeError where it cannot be read or is no mapping."""
+    """A YAML file of keys; what: `recipe`, `settings`. Raises RecipeError where it cannot be read or is not a
+    mapping."""
     try:
         document = yaml.load(path.read_text(encoding="utf-8"), UniqueKeys)
     except (OSError, UnicodeDecodeError) as error:

@@ -1,4 +1,4 @@
-"""What every section of a recipe is: its fields document themselves, and some came later than others."""
+"""The base of every section of a recipe: its fields document themselves, and settings can be added later."""
 
 from __future__ import annotations
 

@@ -121,8 +121,8 @@ class Sample:
 def draw_sample(store: str | Path, season: int, sample: int | str | None, path: str | Path) -> Path:
     """Draw one sample in all its layers as PNG; gives the file.
 
-    sample: its place in the season from 0, its id, that of its cell, or None for the one that shows most.
-    Raises StoreError for a store, season or sample that does not exist, or a file that cannot be written.
+    sample: its place in the season from 0, its id, that of its cell, or None for the one with the most content. Raises
+    StoreError for a store, season or sample that does not exist, or a file that cannot be written.
     """
     shown = read_sample(store, season, sample)
     sections = [header(shown)]
@@ -173,7 +173,7 @@ def header(sample: Sample) -> PageSection:
     pixels = [f"{size // FINE} × {size // FINE} px at {FINE} m"] if "s2" in sample or "label" in sample else []
     if "enmap" in sample:
         pixels.append(f"{size // COARSE} × {size // COARSE} px at {COARSE} m")
-    corner = "place known by its tile alone, whose corner is at"
+    corner = "place known only by its tile, whose corner is at"
     if facts["x0"] is not None:
         corner = f"upper left corner x {facts['x0']:.0f} m, y {facts['y0']:.0f} m"
     lines = [
@@ -216,7 +216,7 @@ def sentinel2_section(sample: Sample) -> PageSection:
             top,
             f"Sentinel-2, monthly composites: {', '.join(bands)} as red, green, blue",
             f"One stretch for all months and bands: black is reflectance {low:.3f}, white {high:.3f} (2nd and 98th "
-            "percentile). Percentages: pixels with a clear observation; hatched: none, nothing measured.",
+            "percentile). Percentages: pixels with a clear observation; hatched: pixels without one.",
         )
         for month, image in enumerate(images):
             row, place = divmod(month, PAGE_COLUMNS)
@@ -247,7 +247,7 @@ def own_mask_entries(mask: NDArray[np.uint8], quality: NDArray[np.uint16]) -> li
     """The legend of what our own mask calls cloud or shadow and DLR's layers do not."""
     return [
         Entry(
-            f"{percent(float(pixels.mean()))}  {name.replace('_', ' ')} by our mask alone",
+            f"{percent(float(pixels.mean()))}  {name.replace('_', ' ')} in enmap_mask only",
             {"facecolor": layers.OWN_COLOURS[name]},
         )
         for name, pixels in layers.own_alone(mask, quality).items()
@@ -336,7 +336,7 @@ def draw_spectra(axes: Axes, sample: Sample, mask: NDArray[np.uint8] | None = No
     axes.set_ylim(min(0.0, low - above if low < 0 else 0.0), high + above)
     axes.grid(color="#e6e6e6", linewidth=0.5)
     axes.set_axisbelow(True)
-    return entries or [Entry("no pixel is free of flags", {"facecolor": "white"})]
+    return entries or [Entry("all pixels have flags", {"facecolor": "white"})]
 
 
 def class_entries(sample: Sample, tier: int, labels: NDArray[np.uint8]) -> list[Entry]:
@@ -373,8 +373,8 @@ def label_section(sample: Sample) -> PageSection:
         page.heading(
             top,
             "Declared crops: the four tiers of HCAT3, and the year before",
-            "Percentages of the cell's pixels. Light grey: not declared (0); crossed: declared, but unknown at this "
-            "tier, or no declarations (255). Lines: borders of the season's parcels.",
+            "Percentages of the cell's pixels. Light grey: not declared (0); crossed: unknown at this tier, or no "
+            "declarations (255). Lines: borders of the season's parcels.",
         )
         top += HEADING + TITLE
         for place, ((title, tier, labels), legend) in enumerate(zip(panels, entries, strict=True)):

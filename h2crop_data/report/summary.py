@@ -1,4 +1,4 @@
-"""A store in numbers: what the index and the statistics of its current release say, without reading an array."""
+"""The summary of a store, from the index and the statistics of its current release, without reading arrays."""
 
 from __future__ import annotations
 
@@ -227,8 +227,8 @@ def season_of(store: str | Path, wanted: int | None) -> int:
 def find_sample(samples: pd.DataFrame, wanted: int | str | None) -> int:
     """The place of a sample in the index (and in the opened season), counted from 0.
 
-    wanted: its place, its id, the id of its cell (the first sample of that cell), or None for the one that shows most.
-    Raises StoreError naming samples there are.
+    wanted: its place, its id, the id of its cell (the first sample of that cell), or None for the one with the most
+    content. Raises StoreError naming samples there are.
     """
     if wanted is None:
         return fullest_sample(samples)
@@ -241,13 +241,13 @@ def find_sample(samples: pd.DataFrame, wanted: int | str | None) -> int:
             if len(places):
                 return int(places[0])
     shown = ", ".join(samples["sample"].head(NAMED_SAMPLES)) + (", ..." if len(samples) > NAMED_SAMPLES else "")
-    raise StoreError(f"no sample {wanted}; there are {len(samples)}, numbered from 0: {shown}")
+    raise StoreError(f"unknown sample {wanted}; expected one of {len(samples)}, numbered from 0: {shown}")
 
 
 def fullest_sample(samples: pd.DataFrame) -> int:
     """The place of the sample with the most clear, labelled and unflagged pixels; the first of equals."""
     if samples.empty:
-        raise StoreError("the season has no sample")
+        raise StoreError("the season has no samples")
     score = np.zeros(len(samples))
     for column in ("s2_clear_share", "class_share"):
         if column in samples:

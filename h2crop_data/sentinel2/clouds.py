@@ -95,7 +95,7 @@ def method_named(name: str) -> CloudMethod:
         make: Callable[[], CloudMethod] = getattr(import_module(module), class_name)
         return make()
     if not points:
-        raise UsageError(f"unknown cloud method {name!r}; known are {', '.join(method_names())}")
+        raise UsageError(f"unknown cloud method {name!r}; known: {', '.join(method_names())}")
     try:
         method: CloudMethod = points[0].load()()
         check_method(method, name)
@@ -107,16 +107,16 @@ def method_named(name: str) -> CloudMethod:
 
 
 def check_method(method: CloudMethod, name: str) -> None:
-    """Raise TypeError where a detector lacks something or states what cannot be."""
+    """Raise TypeError where a detector lacks an attribute or has an invalid one."""
     for attribute, kind in (("name", str), ("version", str), ("bands", tuple), ("pixel", int)):
         if not isinstance(getattr(method, attribute, None), kind):
-            raise TypeError(f"{attribute} must be of type {kind.__name__}, not {getattr(method, attribute, None)!r}")
+            raise TypeError(f"{attribute}: expected type {kind.__name__}, got {getattr(method, attribute, None)!r}")
     if method.name != name:
-        raise TypeError(f"its name is {method.name!r}, its entry point {name!r}")
+        raise TypeError(f"expected the name of its entry point, {name!r}, got {method.name!r}")
     if method.level not in ("L2A", "L1C") or method.pixel not in PIXELS:
-        raise TypeError(f"level must be L2A or L1C, pixel 20, 30 or 60, not {method.level!r}, {method.pixel!r}")
+        raise TypeError(f"expected level L2A or L1C and pixel 20, 30 or 60, got {method.level!r}, {method.pixel!r}")
     if not method.version or not method.bands or not callable(getattr(method, "detect", None)):
-        raise TypeError("it needs a version, bands and a method `detect`")
+        raise TypeError("expected a version, bands and a method `detect`")
 
 
 def to_20_metres(layer: NDArray[Scalar], pixel: int) -> NDArray[Scalar]:
@@ -126,9 +126,9 @@ def to_20_metres(layer: NDArray[Scalar], pixel: int) -> NDArray[Scalar]:
     Raises ValueError where the ground is no whole number of masks' pixels.
     """
     if pixel not in PIXELS:
-        raise ValueError(f"pixels of {pixel} m; a detector's are of 20, 30 or 60 m")
+        raise ValueError(f"expected pixels of 20, 30 or 60 m, got {pixel} m")
     if any(length * pixel % MASK_PIXEL for length in layer.shape):
-        raise ValueError(f"{layer.shape} pixels of {pixel} m are no whole number of pixels of {MASK_PIXEL} m")
+        raise ValueError(f"expected whole pixels of {MASK_PIXEL} m, got {layer.shape} pixels of {pixel} m")
     rows, columns = (
         (np.arange(length * pixel // MASK_PIXEL) * MASK_PIXEL + MASK_PIXEL // 2) // pixel for length in layer.shape
     )

@@ -1,4 +1,4 @@
-"""Which offset the numbers of a scene carry, told from its pixels where its item does not say.
+"""The offset of the values of a scene, decided by its pixels where its item does not state it.
 
 Numbers are 10000 x reflectance + 1000 with the offset, 10000 x reflectance without: one constant in every band
 (`reflectance.py`). Three tests, each on a coarse picture of a scene:
@@ -11,7 +11,7 @@ Numbers are 10000 x reflectance + 1000 with the offset, 10000 x reflectance with
    the upper one has the offset and the lower one has none. Where they are equal, both have the same.
 
 Haze, veils of cloud, the glint of the sun and bright ground raise numbers too: the tests look where these cannot look
-like an offset, and say nothing elsewhere. A scene whose pixels do not tell is not decided.
+like an offset, and say nothing elsewhere. A scene whose pixels give no result is left undecided.
 """
 
 from __future__ import annotations
@@ -107,7 +107,7 @@ class CoarsePicture:
 
 @dataclass(frozen=True)
 class PixelVerdict:
-    """What pixels say of the offset of a scene."""
+    """The result of the pixel tests for the offset of a scene."""
 
     #: What is to be added to its numbers; None where the pixels do not tell.
     offset: int | None

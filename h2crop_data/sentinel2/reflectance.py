@@ -105,7 +105,7 @@ def bands_against(declared: int, evidence: OffsetEvidence, setting: str) -> str:
     stated = sorted({round(value * 10000) for value in evidence.stated.values()})
     if len(stated) > 1 or (stated and evidence.baseline is None and stated != [declared]):
         said = ", ".join(map(str, stated))
-        return f"`{setting}: {declared}` is declared, the metadata of the bands say {said}"
+        return f"`{setting}: {declared}` is declared, the metadata of the bands state {said}"
     return ""
 
 

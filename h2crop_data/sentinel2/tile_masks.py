@@ -115,7 +115,7 @@ def mask_tile(dates: TileDates, rules: MaskRules) -> NDArray[np.uint8]:
     ValueError where the dates are not in order.
     """
     if (np.diff(dates.days) < 0).any():
-        raise ValueError(f"dates must be in order of time, not {dates.days.tolist()}")
+        raise ValueError(f"expected dates in order of time, got {dates.days.tolist()}")
     codes = np.empty(dates.classes.shape, np.uint8)
     for i in range(len(codes)):
         codes[i] = first_codes(dates.classes[i], dates.cloud[i], dates.shadow[i], rules)

@@ -98,6 +98,6 @@ def of_any_size(network: bytes) -> bytes:
     fixed, named = b"\n\x03\x08\x80\x02" * 2, b"\n\x03\x12\x01y\n\x03\x12\x01x"
     if start < 0 or network.count(fixed, start) != 2:
         raise PluginError(
-            f"{WEIGHTS} is not the network of ukis-csmask 1.0.0: `pip install '.[clouds]'` in a checkout of h2crop"
+            f"{WEIGHTS} is not the network of ukis-csmask 1.0.0: run `pip install '.[clouds]'` in a checkout of h2crop"
         )
     return network[:start] + network[start:].replace(fixed, named)

@@ -39,7 +39,7 @@ def session_cookies(text: str) -> dict[str, str]:
     except CookieError:
         morsels = {}.items()
     if text and not morsels:
-        raise ValueError("not of the form `name=value; name=value`")
+        raise ValueError("expected `name=value; name=value`")
     return {name: morsel.coded_value for name, morsel in morsels}
 
 
@@ -59,24 +59,24 @@ class Folders(Settings):
 
     work: Path | None = variable(
         "H2CROP_WORK",
-        "Folder that has the work folders of all stores, instead of each store having its own. It must be local, or "
-        "shared by all workers of a cluster",
+        "Folder for the work folders of all stores (default: in each store). It must be local, or shared by all "
+        "workers of a cluster",
         unset="in the store; for a bucket below XDG_CACHE_HOME",
     )
     work_gb: Gigabytes = variable(
         "H2CROP_WORK_GB",
-        "Gigabytes that the results in one work folder may take; those used longest ago are deleted",
+        "Limit of the results in one work folder in gigabytes; least recently used results are deleted",
         WORK_BYTES / 1e9,
         expected=NUMBER_OF_GIGABYTES,
     )
     scratch: Path | None = variable(
         "H2CROP_SCRATCH",
-        "Folder for composites that wait for their block, as `--scratch` of `h2crop build`",
+        "Folder for composites until their block is built, as `--scratch` of `h2crop build`",
         unset="in the work folder",
     )
     scratch_gb: Gigabytes = variable(
         "H2CROP_SCRATCH_GB",
-        "Gigabytes that may wait there, about, as `--scratch-gb`",
+        "Approximate limit of that folder in gigabytes, as `--scratch-gb`",
         SCRATCH_BYTES / 1e9,
         expected=NUMBER_OF_GIGABYTES,
     )
@@ -85,11 +85,11 @@ class Folders(Settings):
     )
     caches: Path | None = variable(
         "XDG_CACHE_HOME",
-        "Folder of the caches of programs: work folders of stores in buckets lie in `h2crop/work` below it",
+        "Cache folder of all programs: work folders of stores in buckets are in `h2crop/work` below it",
         unset="~/.cache",
     )
     temporary: str | None = variable(
-        "TMPDIR", "Folder of temporary files, and of the connections that are counted", unset="/tmp", read_by="Python"
+        "TMPDIR", "Folder of temporary files and of the connection counters", unset="/tmp", read_by="Python"
     )
 
     @property
@@ -110,15 +110,15 @@ class Builders(Settings):
 
     workers: Annotated[int, Field(ge=1)] | None = variable(
         "H2CROP_WORKERS",
-        "Blocks built at a time on this machine, as `--workers` of `h2crop build` and `refresh` and the parameter of "
-        "the flows",
+        "Blocks built at the same time on this machine, as `--workers` of `h2crop build` and `refresh` and the "
+        "parameter of the flows",
         expected="a whole number from 1",
         unset="one a core",
     )
     dask: Annotated[str, AfterValidator(scheduler_address)] = variable(
         "H2CROP_DASK",
-        "Address of a Dask scheduler whose workers build, as `--dask`. An option or parameter that chooses workers of "
-        "this machine goes before it",
+        "Address of a Dask scheduler whose workers build, as `--dask`. An option or parameter that chooses workers "
+        "of this machine overrides it",
         "",
         expected=" or ".join(f"{scheme}HOST:PORT" for scheme in SCHEDULER_SCHEMES),
     )
@@ -131,14 +131,14 @@ class Estimates(Settings):
 
     request_seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)] = variable(
         "H2CROP_REQUEST_SECONDS",
-        "Seconds until an archive begins to answer a request, as `--request-seconds` of `h2crop plan`. The default is "
-        "assumed",
+        "Seconds until an archive begins to answer a request, as `--request-seconds` of `h2crop plan`. The default "
+        "is an assumption",
         REQUEST_SECONDS,
         expected="a number of seconds from 0",
     )
     megabytes_a_second: Annotated[float, Field(gt=0, allow_inf_nan=False)] = variable(
         "H2CROP_MB_PER_SECOND",
-        "Megabytes a second that archives give all workers together, as `--mb-per-second`. The default is assumed",
+        "Megabytes a second from archives to all workers together, as `--mb-per-second`. The default is an assumption",
         ARCHIVE_BYTES_A_SECOND / 1e6,
         expected="a number above 0",
     )
@@ -164,13 +164,13 @@ class ArchiveAccount(Settings):
     password: SecretStr | None = variable("H2CROP_DOWNLOAD_PASSWORD", "Its password")
     cookie: Annotated[SecretStr, AfterValidator(whole_cookie)] | None = variable(
         "H2CROP_DOWNLOAD_COOKIE",
-        "Instead of both the session of a browser: the request header `Cookie`",
+        "Session of a browser, instead of user and password: the request header `Cookie`",
         expected="`name=value; name=value`",
     )
-    host: str = variable("H2CROP_DOWNLOAD_HOST", "The only host that the account is sent to", ACCOUNT_HOST)
+    host: str = variable("H2CROP_DOWNLOAD_HOST", "Only host that the account is sent to", ACCOUNT_HOST)
     netrc: Path | None = variable(
         "NETRC",
-        "File with accounts by host, where these variables have none",
+        "File with accounts by host, used where these variables are not set",
         unset="~/.netrc",
         read_by="h2crop, requests",
     )
@@ -184,18 +184,18 @@ class Keys(Settings):
 
     key_id: SecretStr | None = variable(
         "AWS_ACCESS_KEY_ID",
-        "Key for the bucket of a store, and for buckets of archives that have no profile of their own. Without it "
-        "stores ask for the role of the machine",
+        "Key for the bucket of a store, and for buckets of archives without their own profile. Without it stores "
+        "use the role of the machine",
         read_by="h2crop, obstore",
     )
     secret: SecretStr | None = variable("AWS_SECRET_ACCESS_KEY", "Its secret", read_by="h2crop, obstore")
     token: SecretStr | None = variable(
-        "AWS_SESSION_TOKEN", "Token of keys that end. A store reads it once, at the start", read_by="h2crop, obstore"
+        "AWS_SESSION_TOKEN", "Token of temporary keys. A store reads it once, at the start", read_by="h2crop, obstore"
     )
     profile: str | None = variable(
         "AWS_PROFILE",
-        "Profile with the keys for buckets of archives, before AWS_ACCESS_KEY_ID; stores read no profiles",
-        unset="the name of the provider; `default` where there are no other keys",
+        "Profile with the keys for buckets of archives; it overrides AWS_ACCESS_KEY_ID. Stores do not read profiles",
+        unset="the name of the provider; `default` if there are no other keys",
     )
     profiles: Path | None = variable("AWS_SHARED_CREDENTIALS_FILE", "File of the profiles", unset="~/.aws/credentials")
 
@@ -206,47 +206,48 @@ class Buckets(Settings):
     title = "Stores in buckets"
 
     endpoint_s3: str | None = variable(
-        "AWS_ENDPOINT_URL_S3", "As AWS_ENDPOINT_URL, and goes before it", read_by="h2crop, obstore"
+        "AWS_ENDPOINT_URL_S3", "As AWS_ENDPOINT_URL, which it overrides", read_by="h2crop, obstore"
     )
     endpoint: str | None = variable(
         "AWS_ENDPOINT_URL",
-        "Address of a server that is not Amazon's, `https://s3.example.org`; the bucket is the first part of the path",
+        "Address of an S3 server other than Amazon's, such as `https://s3.example.org`; the bucket is the first "
+        "part of the path",
         read_by="h2crop, obstore",
     )
     endpoint_short: str | None = variable(
-        "AWS_ENDPOINT", "As AWS_ENDPOINT_URL, where that is not set", read_by="h2crop, obstore"
+        "AWS_ENDPOINT", "As AWS_ENDPOINT_URL, used if that is not set", read_by="h2crop, obstore"
     )
     region: str | None = variable(
         "AWS_REGION", "Region of the bucket", unset="AWS_DEFAULT_REGION, else us-east-1", read_by="obstore"
     )
     default_region: str | None = variable(
-        "AWS_DEFAULT_REGION", "Region of the bucket, where AWS_REGION is not set", read_by="obstore"
+        "AWS_DEFAULT_REGION", "Region of the bucket, used if AWS_REGION is not set", read_by="obstore"
     )
     host_names: bool = variable(
         "AWS_VIRTUAL_HOSTED_STYLE_REQUEST",
-        "The endpoint has the bucket in its host name",
+        "Whether the host name of the endpoint contains the bucket",
         False,
         expected=TRUE_OR_FALSE,
         read_by="h2crop, obstore",
     )
     unsigned: bool = variable(
         "AWS_SKIP_SIGNATURE",
-        "Read a bucket open to everybody, without keys",
+        "Whether to read a public bucket without keys",
         False,
         expected=TRUE_OR_FALSE,
         read_by="h2crop, obstore",
     )
     allow_http: bool | None = variable(
-        "AWS_ALLOW_HTTP", "The endpoint may be without TLS (`http://`)", expected=TRUE_OR_FALSE, unset="false"
+        "AWS_ALLOW_HTTP", "Whether the endpoint may be without TLS (`http://`)", expected=TRUE_OR_FALSE, unset="false"
     )
     allow_invalid_certificates: bool | None = variable(
         "AWS_ALLOW_INVALID_CERTIFICATES",
-        "The certificate of the endpoint is not checked",
+        "Whether to accept any certificate of the endpoint",
         expected=TRUE_OR_FALSE,
         unset="false",
     )
     proxy: SecretStr | None = variable(
-        "AWS_PROXY_URL", "Address of a proxy before the endpoint; it may have an account"
+        "AWS_PROXY_URL", "Address of a proxy for the endpoint; it may contain an account"
     )
 
     @property
@@ -272,17 +273,17 @@ class Processes(Settings):
 
     sharing: Annotated[int, Field(ge=1)] = variable(
         "H2CROP_SHARING_PROCESSES",
-        "Worker processes that share the connections to an archive; set in each by the builder",
+        "Number of worker processes that share the connections to an archive; the builder sets it in each",
         1,
         expected="a whole number from 1",
     )
     local_service: str | None = variable(
         "H2CROP_LOCAL_SERVICE",
-        "Marks the processes that infra/local-service.sh starts, so that it ends no others",
+        "Marks the processes that infra/local-service.sh starts, so that it ends only these",
         read_by="infra/local-service.sh",
     )
     flow_run: str | None = variable(
-        "PREFECT__FLOW_RUN_ID", "The run that Prefect's worker started a process for", read_by="h2crop, prefect"
+        "PREFECT__FLOW_RUN_ID", "Id of the run that Prefect's worker started the process for", read_by="h2crop, prefect"
     )
 
     @classmethod

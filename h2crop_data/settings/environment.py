@@ -74,7 +74,7 @@ def lone_variable(*names: str) -> Mapping[str, str]:
     if len(missing) != 1:
         return {}
     [there] = set(names) - set(missing)
-    return {missing[0]: f"{missing[0]} is not set, but {there} is: set both or neither"}
+    return {missing[0]: f"{there} is set without {missing[0]}: set both or neither"}
 
 
 def state_of(one: Variable, problems: Mapping[str, str]) -> VariableState:

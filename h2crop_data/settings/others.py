@@ -16,7 +16,7 @@ class Deployment(Settings):
 
     data: Path | None = variable(
         "H2CROP_DATA",
-        "Folder of the parcel files of the recipe h2crop-france.yaml. Recipes may name any variable as `${NAME}`",
+        "Folder of the parcel files of the recipe h2crop-france.yaml. Recipes may use any variable as `${NAME}`",
         read_by="recipes",
     )
     recipe: str | None = variable(
@@ -37,34 +37,35 @@ class Deployment(Settings):
 class Libraries(Settings):
     """What libraries read by themselves, of which the documentation speaks."""
 
-    title = "Read by libraries and programs alone"
+    title = "Read by libraries and programs only"
 
     subscription: SecretStr | None = variable(
         "PC_SDK_SUBSCRIPTION_KEY",
-        "Subscription key of Planetary Computer: raises the limits of the service that signs",
+        "Subscription key of Planetary Computer: raises the limits of its signing service",
         read_by="planetary-computer",
     )
     https_proxy: SecretStr | None = variable(
         "HTTPS_PROXY",
-        "Proxy for catalogs and archives, also in small letters, which go before; it may have an account",
+        "Proxy for catalogs and archives; it may contain an account. The name in lower case is also read, and "
+        "overrides it",
         read_by="requests, GDAL",
         also="https_proxy",
     )
     http_proxy: SecretStr | None = variable(
         "HTTP_PROXY",
-        "The same for addresses without TLS; GDAL knows it in small letters alone",
+        "The same for addresses without TLS; GDAL reads it in lower case only",
         read_by="requests",
         also="http_proxy",
     )
     no_proxy: str | None = variable(
         "NO_PROXY",
-        "Hosts that are asked without the proxy, also in small letters",
+        "Hosts to reach without the proxy; also in lower case",
         read_by="requests, GDAL",
         also="no_proxy",
     )
     certificates: Path | None = variable(
         "CURL_CA_BUNDLE",
-        "File of certificates that servers of catalogs and archives are checked with",
+        "File of certificates to check servers of catalogs and archives with",
         read_by="requests, GDAL",
     )
     openmp: str | None = variable(
@@ -73,11 +74,11 @@ class Libraries(Settings):
         unset="all cores",
         read_by="OpenBLAS, MKL, PyTorch",
     )
-    openblas: str | None = variable("OPENBLAS_NUM_THREADS", "The same, of OpenBLAS alone", read_by="OpenBLAS")
-    mkl: str | None = variable("MKL_NUM_THREADS", "The same, of MKL alone", read_by="MKL")
+    openblas: str | None = variable("OPENBLAS_NUM_THREADS", "The same, for OpenBLAS only", read_by="OpenBLAS")
+    mkl: str | None = variable("MKL_NUM_THREADS", "The same, for MKL only", read_by="MKL")
     dask_temporary: Path | None = variable(
         "DASK_TEMPORARY_DIRECTORY",
-        "Folder in which Dask workers keep files of their own",
+        "Folder for the files of Dask workers",
         unset="TMPDIR",
         read_by="dask",
     )
@@ -106,14 +107,14 @@ class PrefectService(Settings):
     api: str | None = variable(
         "PREFECT_API_URL", "Address of the Prefect server, `http://127.0.0.1:4200/api`", read_by="prefect"
     )
-    key: SecretStr | None = variable("PREFECT_API_KEY", "Key for a Prefect server that wants one", read_by="prefect")
+    key: SecretStr | None = variable("PREFECT_API_KEY", "Key for a Prefect server that requires one", read_by="prefect")
     account: SecretStr | None = variable(
-        "PREFECT_API_AUTH_STRING", "User and password for a Prefect server that wants them", read_by="prefect"
+        "PREFECT_API_AUTH_STRING", "User and password for a Prefect server that requires them", read_by="prefect"
     )
     home: Path | None = variable("PREFECT_HOME", "Folder of Prefect's own files", unset="~/.prefect", read_by="prefect")
     retries: str | None = variable(
         "PREFECT_CLIENT_MAX_RETRIES",
-        "How often a run asks a Prefect server again that does not answer",
+        "Number of retries when a Prefect server does not answer",
         unset="5",
         read_by="prefect",
     )
@@ -127,17 +128,17 @@ class PrefectService(Settings):
         read_by="prefect",
     )
     metrics_port: str | None = variable(
-        "PREFECT_CLIENT_METRICS_PORT", "The port at which it does", unset="4201", read_by="prefect"
+        "PREFECT_CLIENT_METRICS_PORT", "Port of `/metrics`", unset="4201", read_by="prefect"
     )
     worker_pause: str | None = variable(
         "PREFECT_WORKER_QUERY_SECONDS",
-        "Seconds between two times that a worker asks for runs",
+        "Seconds between two queries of a worker for runs",
         unset="10",
         read_by="prefect worker",
     )
     worker_host: str | None = variable(
         "PREFECT_WORKER_WEBSERVER_HOST",
-        "Address at which a worker that is started `--with-healthcheck` answers `/health`",
+        "Address at which a worker started with `--with-healthcheck` answers `/health`",
         unset="0.0.0.0",
         read_by="prefect worker",
     )
@@ -145,17 +146,17 @@ class PrefectService(Settings):
         "PREFECT_WORKER_WEBSERVER_PORT", "The port of this address", unset="8080", read_by="prefect worker"
     )
     server_account: SecretStr | None = variable(
-        "PREFECT_SERVER_API_AUTH_STRING", "User and password that the Prefect server asks for", read_by="prefect server"
+        "PREFECT_SERVER_API_AUTH_STRING", "User and password that the Prefect server requires", read_by="prefect server"
     )
     server_key_of_blocks: SecretStr | None = variable(
         "PREFECT_SERVER_ENCRYPTION_KEY",
-        "Key with which the Prefect server encrypts blocks",
-        unset="one that it makes and keeps in its database",
+        "Key that the Prefect server encrypts blocks with",
+        unset="a key that it creates and keeps in its database",
         read_by="prefect server",
     )
     database: SecretStr | None = variable(
         "PREFECT_SERVER_DATABASE_CONNECTION_URL",
-        "Database of the Prefect server, with its password; or the next six, in parts",
+        "Database of the Prefect server, with its password; or set its parts in the next six variables",
         unset="SQLite in ~/.prefect",
         read_by="prefect server",
     )
@@ -179,7 +180,7 @@ class PrefectService(Settings):
     )
     analytics: str | None = variable(
         "PREFECT_SERVER_ANALYTICS_ENABLED",
-        "Whether the Prefect server tells its makers that it is used",
+        "Whether the Prefect server sends usage data to its makers",
         unset="true",
         read_by="prefect server",
     )
@@ -204,7 +205,9 @@ class Development(Settings):
 
     shared: Path | None = variable("H2CROP_SHARED", "Folder of real sample data", read_by="Makefile, tests")
     demo: Path | None = variable("H2CROP_DEMO", "Folder of the demo, for `make demo-check`", read_by="tests")
-    golden: str | None = variable("H2CROP_GOLDEN", "`write`: the golden run writes its record", read_by="tests")
+    golden: str | None = variable(
+        "H2CROP_GOLDEN", "`write`: the golden run writes its record instead of comparing with it", read_by="tests"
+    )
     corruptions: str | None = variable(
-        "H2CROP_CORRUPTIONS", "Places that are corrupted by chance", unset="60 fixed ones", read_by="tests"
+        "H2CROP_CORRUPTIONS", "Number of places that are corrupted at random", unset="60 fixed ones", read_by="tests"
     )

@@ -15,7 +15,7 @@ from h2crop_data.redaction import without_secrets
 
 OURS = "h2crop"
 #: What a value of a type looks like, in errors.
-NUMBER_OF_GIGABYTES = "a number of gigabytes from 0, as 20 or 0.5"
+NUMBER_OF_GIGABYTES = "a number of gigabytes from 0, such as 20 or 0.5"
 TRUE_OR_FALSE = "true or false"
 
 
@@ -145,5 +145,5 @@ class Variable:
     def problem(self) -> str:
         """What to say of it when its value is wrong."""
         if self.secret:
-            return f"{self.name} is not of the form {self.expected}"
+            return f"{self.name}: invalid value, expected {self.expected}"
         return f"{self.name} is {without_secrets(os.environ.get(self.name, ''))!r}: expected {self.expected}"

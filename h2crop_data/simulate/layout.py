@@ -101,11 +101,11 @@ class Layout:
             raise UsageError(f"place.epsg: {self.epsg}: 32601..32660 or 32701..32760")
         to_lonlat = transformer(f"EPSG:{self.epsg}", LONLAT)
         if abs(self.centre[1]) > 75:
-            raise UsageError(f"place: latitude {self.centre[1]:.1f}: fields grow between 75 south and 75 north")
+            raise UsageError(f"place: latitude {self.centre[1]:.1f}: expected a latitude from -75 to 75")
         west, south, east, north = self.bounds
         for x, y in ((west, south), (east, south), (west, north), (east, north)):
             if utm_epsg(*to_lonlat.transform(x, y)) != self.epsg:
                 raise UsageError(
                     f"place: the corner ({x}, {y}) of {self.simulation.cells} cells lies outside zone "
-                    f"EPSG:{self.epsg}; cells belong to the zone they lie in: move the region or take fewer cells"
+                    f"EPSG:{self.epsg}, and a cell must lie in its own zone; move the region or use fewer cells"
                 )

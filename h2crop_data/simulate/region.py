@@ -79,7 +79,7 @@ def simulate_region(
         raise
     except (OSError, DataSourceError) as error:
         raise StoreError(
-            f"cannot write the region {folder}: {error}; what is finished is kept, the same command goes on from there"
+            f"cannot write the region {folder}: {error}; finished work is kept, rerun the same command to continue"
         ) from error
     return report_of(layout, folder, megapixels, time.perf_counter() - start)
 
@@ -118,7 +118,7 @@ def held(notes: Path) -> Iterator[None]:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise StoreError(f"{notes.parent} is being written by another simulation; wait for it or end it") from None
+            raise StoreError(f"{notes.parent} is locked by another simulation; wait for it or end it") from None
         yield
 
 
@@ -128,12 +128,12 @@ def claim(simulation: Simulation, folder: Path) -> None:
     path = folder / SETTINGS
     if path.exists():
         if yaml.safe_load(path.read_text(encoding="utf-8")) != yaml.safe_load(text):
-            raise UsageError(f"{folder} holds a region with other settings (see {path}): choose another folder")
+            raise UsageError(f"{folder} contains a region with other settings (see {path}): choose another folder")
         return
     if folder.exists() and (
         not folder.is_dir() or any(entry != path.with_suffix(".draft") for entry in folder.iterdir())
     ):
-        raise UsageError(f"{folder} is not empty and holds no simulated region: choose another folder")
+        raise UsageError(f"{folder} is not empty and contains no simulated region: choose another folder")
     folder.mkdir(parents=True, exist_ok=True)
     draft = path.with_suffix(".draft")
     draft.write_text(text, encoding="utf-8")

@@ -39,11 +39,11 @@ class PlaceSettings(Part):
     """Where the region lies. The default is farmland of the Paris basin in which two Sentinel-2 tiles overlap."""
 
     epsg: int = Field(default=32631, strict=True)
-    """UTM zone, 326zz north and 327zz south of the equator."""
+    """EPSG code of the UTM zone, 326zz north and 327zz south of the equator."""
     west: int = Field(default=493440, ge=166_000, le=834_000, strict=True)
-    """Western edge of the region in metres of the zone; moved west to the next line of the lattice."""
+    """Western edge of the region in metres of the zone; it is moved west to the next line of the lattice."""
     south: int = Field(default=5376000, ge=0, le=9_990_000, strict=True)
-    """Southern edge of the region; moved south to the next line of the lattice."""
+    """Southern edge of the region in metres of the zone; it is moved south to the next line of the lattice."""
 
 
 class SkySettings(Part):
@@ -67,19 +67,19 @@ class GeometrySettings(Part):
     not_refined: Share = 0.3
     """Share of datatakes whose geometry was not refined."""
     far: float = Field(default=15.0, ge=0, le=60)
-    """The shift of those is up to this long, in metres: every length as often, in any direction."""
+    """Maximum shift of those in metres; lengths and directions are distributed uniformly."""
     between_tiles: float = Field(default=0.3, ge=0, le=10)
-    """Standard deviation in metres, east and north, of what each tile adds to the shift of its datatake."""
+    """Standard deviation in metres, east and north, of the shift that each tile adds to that of its datatake."""
     absolute: tuple[Offset, Offset] = (0.0, 0.0)
-    """Metres east and north by which all images of the region lie off the ground, besides."""
+    """Shift in metres, east and north, that is added to all images of the region."""
 
 
 class Sentinel2Archive(Part):
     """Sentinel-2 scenes."""
 
     archives: list[Archive] = Field(default=["sentinel-2-c1-l2a"], min_length=1)
-    """Catalogs to write: Earth Search's collection 1 and its older one (offset mostly removed), Planetary Computer,
-    Copernicus Data Space. Each has its own files."""
+    """Catalogs to write, each with its own files: Earth Search's collection 1 and its older one (offset mostly
+    removed), Planetary Computer, Copernicus Data Space."""
     l1c: bool = False
     """Also write L1C (13 bands at the top of the atmosphere) of the same dates."""
     dates_per_month: int = Field(default=3, ge=0, le=12, strict=True)
@@ -87,18 +87,18 @@ class Sentinel2Archive(Part):
     months: list[MonthNumber] = list(range(1, 13))
     """Months with acquisitions."""
     baselines: Annotated[list[Baseline], Field(min_length=1)] | Literal["by_date"] = "by_date"
-    """Processing baselines of successive dates, again from the first after the last; `by_date` as in the archive: 03.01
-    before 2022-01-25, 04.00 to 05.09 after."""
+    """Processing baselines of successive dates, repeated from the first after the last; `by_date`: as in the archive,
+    03.01 before 2022-01-25, 04.00 to 05.09 after."""
     duplicates: Share = 0.05
     """Share of granules that are listed twice: processed again with a newer baseline."""
     removed_offset: Share = 0.8
     """Older Earth Search collection: share of granules from baseline 04.00 on whose offset the archive removed."""
     wrong_flags: Share = 0.0
-    """Older Earth Search collection: share of granules whose flag tells the opposite of what their numbers are."""
+    """Older Earth Search collection: share of granules whose flag contradicts their values."""
     swath_edges: Share = 0.15
     """Share of dates on which the edge of the orbit's swath crosses the region."""
     scl_errors: Share = 0.02
-    """Share of ground where the scene classification takes cloud for clear or clear for cloud."""
+    """Share of ground where the scene classification confuses cloud and clear."""
     noise: float = Field(default=1.0, ge=0, le=20)
     """Factor on the noise of the instrument."""
     zone_border: bool = False
@@ -106,7 +106,7 @@ class Sentinel2Archive(Part):
     sky: SkySettings = SkySettings()
     """Weather."""
     geometry: GeometrySettings | None = None
-    """How far dates lie off the ground, and off one another; without it they lie where the ground is."""
+    """Shifts of dates against the ground and against one another (default: no shifts)."""
 
     @model_serializer(mode="wrap")
     def without_exact_geometry(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
@@ -119,9 +119,9 @@ class LayerErrors(Part):
     """How DLR's layers of cloud and cloud shadow go wrong: always in the same way, as users of the archive report."""
 
     thin_cloud: Share = 0.45
-    """Cloud is missed up to about this opacity (from place to place by a tenth more or less): thin ones and edges."""
+    """Opacity up to which cloud is missed (varying in space by a tenth): thin clouds and edges."""
     small_cloud: float = Field(default=150, ge=0, le=1000)
-    """Metres; parts of clouds that no disk of this width fits into are missed."""
+    """Width in metres; parts of clouds that are narrower than a disk of this width are missed."""
     missed_shadow: Share = 0.4
     """Share of cloud shadow that is missed, in pieces of some hundred metres."""
 
@@ -132,16 +132,16 @@ class EnmapArchive(Part):
     scenes: int = Field(default=2, ge=0, le=40, strict=True)
     """Passes over the region in a season."""
     months: list[MonthNumber] = Field(default=[5, 6, 7], min_length=1)
-    """Months of the passes, one after the other."""
+    """Months of successive passes."""
     shifts: Annotated[list[tuple[Metres, Metres]], Field(min_length=1)] | Literal["drawn"] = "drawn"
-    """Where the ground appears relative to where it is, in metres east and north, pass by pass, again from the first
-    after the last; `drawn` gives each pass its own, `shift_sd` metres in each direction."""
+    """Shift of the image against the ground in metres, east and north, of successive passes, repeated from the first
+    after the last; `drawn`: a random shift for each pass, with a standard deviation of `shift_sd` in each direction."""
     shift_sd: float = Field(default=8, ge=0, le=100)
     """Standard deviation of drawn shifts in metres."""
     distortion: float = Field(default=0, ge=0, le=60)
     """Amplitude in metres of a slow change of the shift across a scene."""
     coverage: list[Annotated[float, Field(ge=0.05, le=1)]] = Field(default=[1.0], min_length=1)
-    """Share of the region's width that the swath of successive passes covers; below 1 its edge crosses the region."""
+    """Share of the region's width that the swath covers, of successive passes; below 1 its edge crosses the region."""
     tile_size: int = Field(default=30_000, ge=1000, le=30_000, strict=True)
     """Side of a tile in metres; a pass over a larger region gives several tiles, which overlap."""
     overlap: int = Field(default=1500, ge=0, le=5000, strict=True)
@@ -153,12 +153,12 @@ class EnmapArchive(Part):
     noise: float = Field(default=1.0, ge=0, le=20)
     """Factor on the noise of the instrument."""
     sky: SkySettings = SkySettings(cloudiness=0.05, cirrus=0.5, haze=0.3)
-    """Weather; passes are chosen on fair days."""
+    """Weather of the passes, which are on fair days."""
     layer_errors: LayerErrors | None = None
-    """Errors of the quality layers; without it they are the truth by thresholds."""
+    """Errors of the quality layers (default: none, the truth by thresholds)."""
     parallax: bool = False
-    """Whether clouds are seen aside of the ground under them where the satellite looks from the side, so that their
-    shadows lie elsewhere; the truth of clouds is where they are seen."""
+    """Whether oblique views displace clouds against the ground below them, which also moves their shadows relative to
+    them; the truth of clouds is where they are seen."""
 
     @model_serializer(mode="wrap")
     def without_what_came_later(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
@@ -179,25 +179,26 @@ class ParcelSettings(Part):
     """What farmers declare, and what is wrong with it. Shares are of fields."""
 
     invalid: Share = 0.01
-    """Rings that cross themselves."""
+    """Share of parcels whose ring crosses itself."""
     duplicates: Share = 0.005
-    """Parcels listed twice."""
+    """Share of parcels listed twice."""
     overlaps: Share = 0.01
-    """Parcels drawn some metres into their neighbour."""
+    """Share of parcels drawn some metres into their neighbour."""
     slivers: Share = 0.003
-    """Slivers beside a parcel, as parcels of their own."""
+    """Share of parcels with a sliver beside them as a separate parcel."""
     null_geometry: Share = 0.002
-    """Records without geometry."""
+    """Share of records without geometry."""
     three_dimensional: Share = 0.01
-    """Parcels with heights."""
+    """Share of parcels with heights."""
     unmapped: Share = 0.01
-    """Codes that no crop table knows."""
+    """Share of parcels with a code that is in no crop table."""
     wrong: Share = 0.01
-    """Another crop than the one that grows."""
+    """Share of parcels with another crop than the one that grows."""
     undeclared: Share = 0.03
-    """Fields nobody declared."""
+    """Share of fields that are not declared."""
     tail: float = Field(default=0.5, ge=0, le=1)
-    """How rare crops are: 1 as in France, 0 all equally frequent; below 1 small regions meet rare crops too."""
+    """Exponent of the frequencies of crops: 1 as in France, 0 all equally frequent; below 1 small regions contain rare
+    crops as well."""
 
 
 class PairSettings(Part):
@@ -227,9 +228,9 @@ class ClassificationErrors(Part):
     """How the scene classification of Sentinel-2 goes wrong: always in the same way, as the real one does."""
 
     thin_cloud: Share = 0.38
-    """Cloud is missed up to about this opacity (from place to place by a tenth more or less)."""
+    """Opacity up to which cloud is missed (varying in space by a tenth)."""
     thin_cirrus: Share = 0.22
-    """Cirrus is missed up to about this opacity (by a twentieth more or less)."""
+    """Opacity up to which cirrus is missed (varying in space by a twentieth)."""
     missed_shadow: Share = 0.33
     """Share of cloud shadow that is missed, in pieces of some hundred metres."""
     bright_ground: Share = 0.01
@@ -237,11 +238,11 @@ class ClassificationErrors(Part):
     unclassified_ground: Share = 0.08
     """Share of the ground, the next brightest, that is called unclassified (7)."""
     unclassified_width: float = Field(default=120, ge=0, le=500)
-    """Metres around found clouds that are called unclassified (7), whatever is there."""
+    """Width in metres around detected clouds that is classified as 7, unclassified."""
     cirrus_width: float = Field(default=200, ge=0, le=500)
-    """Metres around found cirrus that are called cirrus (10), whatever is there."""
+    """Width in metres around detected cirrus that is classified as 10, cirrus."""
     widened: Share = 0.4
-    """Share of these surroundings, in pieces of some hundred metres, where that is so."""
+    """Share of these surroundings that is classified so, in pieces of some hundred metres."""
 
 
 class NaturalSettings(Part):
@@ -249,17 +250,17 @@ class NaturalSettings(Part):
     blurred shadows of cirrus, shadows of woods and houses, dark woods, bright ground; and what is set here."""
 
     aerosol: float = Field(default=0.009, ge=0, le=0.05)
-    """Standard deviation in the blue, from date to date, of the aerosol that Sentinel-2's correction leaves in or takes
-    too much of; slowly varying in space, less towards longer waves."""
+    """Standard deviation in the blue, from date to date, of the error of Sentinel-2's aerosol correction; slowly
+    varying in space, smaller towards longer wavelengths."""
     classification: ClassificationErrors = ClassificationErrors()
-    """Errors of the scene classification; `sentinel2.scl_errors` come on top, by default none."""
+    """Errors of the scene classification; `sentinel2.scl_errors` (default: none) are added."""
 
 
 class Simulation(Part):
     """A synthetic region."""
 
     seed: int = Field(default=0, ge=0, strict=True)
-    """Another seed gives another region."""
+    """Seed of the region."""
     seasons: list[Year] = Field(default=[2022], min_length=1)
     """Calendar years of Sentinel-2, EnMAP and parcels; parcels of the year before are written too."""
     cells: int = Field(default=16, ge=1, le=10_000, strict=True)
@@ -275,13 +276,14 @@ class Simulation(Part):
     parcels: ParcelSettings = ParcelSettings()
     """Declared parcels."""
     pairs: PairSettings = PairSettings()
-    """Pairs of crops made alike."""
+    """Pairs of similar crops."""
     natural: NaturalSettings | None = None
-    """As hard as real images; without it skies and ground are plain, as in regions of older versions."""
+    """Clouds and ground as hard to mask as in real images (default: plain ones, as in regions of older versions)."""
     split_square: int = Field(default=5120, ge=1000, le=1_000_000, strict=True)
-    """Split square in metres of the recipe that is written with the region; real ones should be 10-20 km."""
+    """Side of the split squares in metres, in the recipe that is written with the region; for real regions use 10-20
+    km."""
     truth_reflectance: bool = True
-    """Also write the reflectance of the ground without clouds and noise; doubles the size of the region."""
+    """Also write the reflectance of the ground without clouds and noise, which doubles the size of the region."""
 
     @model_validator(mode="before")
     @classmethod

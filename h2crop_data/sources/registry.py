@@ -25,10 +25,10 @@ def source_of(name: str) -> Source:
         if source.name == name:
             return source
     if name not in installed_sources():
-        raise PluginError(f"the source {name!r} is not installed; install the package that brings it")
+        raise PluginError(f"the source {name!r} is not installed; install the package that provides it")
     source = load_installed(name)
     if not isinstance(source, Source) or source.name != name:
-        raise PluginError(f"the entry point {name!r} gives {source!r}, which is not a source of that name")
+        raise PluginError(f"the entry point {name!r} gives {source!r}, which is not a source with that name")
     return source
 
 

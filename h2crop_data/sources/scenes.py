@@ -126,7 +126,7 @@ def without_retracted(
 
 def unplaced(item: pystac.Item, sensor: str, reason: str) -> SceneDecision:
     """The row of a scene of which nobody can say where it lies, or when it was acquired."""
-    return decision(item, sensor, reason, warning=f"left out, and it may lie over the cells: {reason}")
+    return decision(item, sensor, reason, warning=f"left out, although it may cover the cells: {reason}")
 
 
 def decision(

@@ -84,8 +84,8 @@ class Scratch:
             if isinstance(error, StoreError):
                 raise
             raise StoreError(
-                f"cannot write {path}: {error.strerror or error}; make room there, or choose another folder with "
-                "--scratch, and run again"
+                f"cannot write {path}: {error.strerror or error}; free space there, or choose another folder with "
+                "--scratch, and rerun"
             ) from error
 
     def read(self, cell: Cell, reading: str) -> Part | None:

@@ -250,7 +250,7 @@ class Source(ABC):
     #: source's section; every other one is part of the input hash.
     not_identity: ClassVar[frozenset[str]] = frozenset()
     #: What can be done about blocks whose inputs have changed; `{store}` stands for the store.
-    remedy: ClassVar[str] = "`h2crop build RECIPE --extend --changed rebuild --out {store}` makes their samples anew"
+    remedy: ClassVar[str] = "`h2crop build RECIPE --extend --changed rebuild --out {store}` rebuilds their samples"
     #: What a datasheet says of it.
     words: ClassVar[SourceWords] = SourceWords()
     #: Whether others can be matched with it: `reference_units`.
@@ -355,7 +355,7 @@ class Source(ABC):
 
         Asked for where `gives_reference` says so.
         """
-        raise NotImplementedError(f"{self.name} gives no reference")
+        raise NotImplementedError(f"{self.name} has no reference")
 
     def matching_units(
         self, settings: Any, pinned: Any, blocks: Sequence[PlannedBlock], reference: Reference | None
@@ -379,7 +379,7 @@ class Source(ABC):
 
     def read(self, reading: Reading, scratch: Scratch, watch: Stopwatch) -> ReadCounts:
         """Keep what a reading gives of its cells. Raises ReadError, SceneError or StoreError."""
-        raise NotImplementedError(f"{self.name} states readings and does not read them")
+        raise NotImplementedError(f"{self.name} states readings but does not implement reading them")
 
     def identity(self, settings: Any) -> dict[str, Any]:
         """Its settings that change pixels; empty without settings."""

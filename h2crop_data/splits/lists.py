@@ -78,7 +78,9 @@ def read_split_lists(folder: Path) -> dict[str, str]:
             if not name:
                 continue
             if not is_id(name):
-                problems.append(f"{path}:{number}: {name!r} is no id of a cell, a sample or a published patch")
+                problems.append(
+                    f"{path}:{number}: invalid id {name!r}; expected that of a cell, a sample or a published patch"
+                )
             places[name].append((split, number))
     for name, found in places.items():
         if len(found) > 1:
@@ -127,14 +129,15 @@ def splits_from_lists(lists: Mapping[str, str], cells: Iterable[Cell]) -> dict[C
         cell = cell_of(name)
         if cell is None:
             problems.append(
-                f"{name}: no id of a cell or a sample; published patches need the scenes they were cut from"
+                f"{name}: expected the id of a cell or a sample; published patches require the scenes they were cut "
+                "from"
             )
         else:
             listed[cell][split].append(name)
     for cell, by_split in listed.items():
         if len(by_split) > 1:
             where = "; ".join(f"{split}: {', '.join(names)}" for split, names in by_split.items())
-            problems.append(f"cell {cell.id} is in several splits ({where}); one ground belongs to one split")
+            problems.append(f"cell {cell.id} is in several splits ({where}); the same ground must be in one split only")
     refuse_lists(problems, "the split lists cannot be used")
     return {cell: next(iter(listed[cell])) if cell in listed else None for cell in cells}
 
@@ -159,7 +162,7 @@ def patch_outline(name: str, scene_transform: Affine) -> tuple[float, float, flo
     patch = published_patch(name)
     grid = scene_transform
     if (grid.a, grid.b, grid.d, grid.e) != (COARSE, 0, 0, -COARSE):
-        raise RecipeError(f"{name!r}: its scene has no grid of {COARSE} m with north up, but {tuple(grid)[:6]}")
+        raise RecipeError(f"{name!r}: expected a scene with a grid of {COARSE} m and north up, got {tuple(grid)[:6]}")
     west, north = grid.c + patch.column * COARSE, grid.f - patch.row * COARSE
     side = PATCH_PIXELS * COARSE
     return west, north - side, west + side, north

@@ -115,7 +115,7 @@ def split_problems(
     for name in sorted(set(samples) | set(shares)):
         share, wanted = samples[name] / max(total, 1), shares.get(name, 0)
         if total and abs(share - wanted) > SHARE_TOLERANCE:
-            problems.append(f"{name} has {share:.1%} of the samples, {wanted:.1%} are wanted")
+            problems.append(f"{name}: expected {wanted:.1%} of the samples, got {share:.1%}")
     return problems
 
 

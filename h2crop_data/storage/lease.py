@@ -198,13 +198,15 @@ class WatchedLease(StoreLock):
             if moment() - self.written_after > found.lock.seconds:
                 self.written_after = moment() - self.age(found)
             if moment() - self.written_after > found.lock.seconds:
-                raise ConflictError(f"its builder did not renew its lock for {found.lock.seconds:g} s (dead, cut off?)")
+                raise ConflictError(
+                    f"its builder did not renew its lock for {found.lock.seconds:g} s (dead, or without connection)"
+                )
 
     def over(self, reason: str) -> StoreError:
         """The error of a process that would write for a hold that is over."""
         return StoreError(
             f"nothing is written to {self.location}: the build that this process works for is over ({reason}); "
-            "run the build again if it did not finish"
+            "rerun the build if it did not finish"
         )
 
 
@@ -258,8 +260,8 @@ class Lease(StoreLock):
         left = found.lock.seconds + CLOCK_STEPS - self.age(found)
         if left > 0:
             raise HeldStoreError(
-                f"{self.location} is held by another builder ({found.lock.holder}); wait for it or end it "
-                f"(if it is dead already, its hold ends in {left:.0f} s)"
+                f"{self.location} is locked by another builder ({found.lock.holder}); wait for it or end it (if it "
+                f"is dead already, its lock expires in {left:.0f} s)"
             )
 
     def are_conditions_heeded(self) -> bool:
@@ -295,8 +297,8 @@ class Lease(StoreLock):
             if isinstance(error, StoreError):
                 raise
             raise StoreError(
-                f"the hold on {self.location} ran out and cannot be renewed: {cause_of(error)}; "
-                "finished blocks are kept; fix it and run again"
+                f"the lock of {self.location} expired and cannot be renewed: {cause_of(error)}; finished blocks are "
+                "kept; fix it and rerun"
             ) from error
 
     def renew(self) -> None:
@@ -342,15 +344,17 @@ class Lease(StoreLock):
     def taken_over(self, found: FoundLock | None) -> StoreError:
         """The error of a builder that lost its hold."""
         if found is None:
-            return StoreError(f"the lock of {self.location} was deleted under its holder; run again")
+            return StoreError(f"the lock of {self.location} was deleted while it was in use; rerun")
         return StoreError(
-            f"another builder ({found.lock.holder}) took over {self.location}: this one did not renew its hold for "
-            f"{self.lock.seconds:g} s (asleep, or cut off?); finished blocks are kept, run again when that one is done"
+            f"another builder ({found.lock.holder}) took over {self.location}: this one did not renew its lock for "
+            f"{self.lock.seconds:g} s (suspended, or without connection); finished blocks are kept, rerun when that "
+            "one is done"
         )
 
     def no_conditions(self) -> StoreError:
         """The error for a server that cannot keep builders apart."""
         return StoreError(
-            f"cannot build in {self.location}: its server ignores the conditions of a PUT (If-None-Match, If-Match), "
-            "so that nothing keeps two builders apart; build in a folder and upload that, or use another server"
+            f"cannot build in {self.location}: its server ignores the conditions of a PUT (If-None-Match, "
+            "If-Match), so two builders could write at the same time; build in a folder and upload that, or use "
+            "another server"
         )

@@ -134,7 +134,7 @@ class LocalStorage(Storage):
                 raise
             self.refuse_lost_folder(partial.parent, error)
             raise StoreError(
-                f"cannot write {target}: {error.strerror or error}; finished blocks are kept; fix it and run again"
+                f"cannot write {target}: {error.strerror or error}; finished blocks are kept; fix it and rerun"
             ) from error
 
     def delete(self, name: str) -> None:
@@ -173,7 +173,7 @@ class LocalStorage(Storage):
                 digest = hashlib.file_digest(file, "sha256").hexdigest()
                 return {"path": name, "bytes": file.tell(), "sha256": digest}
         except OSError as error:
-            raise StoreError(f"cannot read back {self.folder / name}: {error.strerror or error}; run again") from error
+            raise StoreError(f"cannot read back {self.folder / name}: {error.strerror or error}; rerun") from error
 
     def share(self, name: str, source: Storage) -> None:
         """A hard link where both folders lie on one file system, else a copy."""
@@ -197,7 +197,7 @@ class LocalStorage(Storage):
             self.refuse_links(BUILD_FOLDER, TEMPORARY, LOCK)
             if self.folder.is_dir() and not build.is_dir() and any(self.folder.iterdir()):
                 raise StoreError(
-                    f"{self.folder} is not empty and has no {BUILD_FOLDER}/ to go on from; {WITHOUT_BUILD_FOLDER}"
+                    f"{self.folder} is not empty and has no {BUILD_FOLDER}/ to continue from; {WITHOUT_BUILD_FOLDER}"
                 )
             (self.folder / TEMPORARY).mkdir(parents=True, exist_ok=True)
             lock = (self.folder / LOCK).open("a+", encoding="utf-8")
@@ -212,7 +212,7 @@ class LocalStorage(Storage):
                 lock.seek(0)
                 holder = lock.read().strip() or "unknown"
                 raise HeldStoreError(
-                    f"{self.folder} is held by another builder (process {holder}); wait for it or end it"
+                    f"{self.folder} is locked by another builder (process {holder}); wait for it or end it"
                 ) from None
             except OSError as error:
                 raise StoreError(
@@ -311,9 +311,9 @@ class LocalStorage(Storage):
         if not holder.exists():
             raise self.hold_is_over()
         raise StoreError(
-            f"nothing is written to {self.location}: the builder that this process works for died; run the build again "
-            "(if it is alive on another machine, flock does not work between the two: mount the file system so that "
-            "it does)"
+            f"nothing is written to {self.location}: the builder that this process works for died; rerun the build "
+            "(if it is alive on another machine, flock does not work between the two: mount the file system so "
+            "that it does)"
         )
 
     def refuse_lost_folder(self, folder: Path, error: OSError) -> None:
@@ -325,7 +325,7 @@ class LocalStorage(Storage):
         """The error of a process that would write for a hold that was given up."""
         return StoreError(
             f"nothing is written to {self.location}: the build that this process works for is over (it gave up its "
-            "lock, or another builder took over); run the build again if it did not finish"
+            "lock, or another builder took over); rerun the build if it did not finish"
         )
 
     def remove_temporary(self) -> None:
@@ -350,7 +350,7 @@ class LocalStorage(Storage):
             if (self.folder / name).is_symlink():
                 raise StoreError(
                     f"{self.where(str(name))} is a symbolic link: the builder deletes files there, and would delete "
-                    "those it points to; replace the link by a folder or file of the store's own and run again"
+                    "those it points to; replace the link by a folder or file in the store and rerun"
                 )
 
     def temporary_name(self, target: Path) -> Path:
@@ -397,7 +397,7 @@ def remove_folder(folder: Path) -> None:
                 remedy = f"a stopped process may have a file open there: find it with `lsof +D {over}` and end it"
                 raise StoreError(
                     f"cannot delete {over}: {error.strerror or error}; "
-                    f"{remedy if is_used else 'give yourself the right to'}, and run again"
+                    f"{remedy if is_used else 'change the permissions of the folder'}, and rerun"
                 ) from error
             time.sleep(0.01)
         else:

@@ -27,7 +27,7 @@ def open_storage(location: str | Path) -> Storage:
     if is_folder(location):
         return LocalStorage(Path(location))
     if not str(location).startswith("s3://"):
-        raise StoreError(f"{location}: a store lies in a folder or at s3://bucket/prefix")
+        raise StoreError(f"invalid location of a store {location}; expected a folder or s3://bucket/prefix")
     from h2crop_data.storage.s3 import ObjectStorage
 
     return ObjectStorage(str(location))
@@ -40,5 +40,7 @@ def open_readable(location: str | Path) -> ReadableStorage:
 
         return WebStorage(str(location))
     if not is_readable(location):
-        raise StoreError(f"{location}: a store is read from a folder, s3://bucket/prefix, http:// or https://")
+        raise StoreError(
+            f"invalid location of a store {location}; expected a folder, s3://bucket/prefix, http:// or https://"
+        )
     return open_storage(location)

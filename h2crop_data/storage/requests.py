@@ -108,7 +108,7 @@ def connect(
             retry_config=retry,
         )
     except RequestError as error:
-        raise StoreError(f"cannot use s3://{bucket}: {cause_of(error)}; look at the AWS_ variables") from error
+        raise StoreError(f"cannot use s3://{bucket}: {cause_of(error)}; check the AWS_ variables") from error
 
 
 @functools.cache
@@ -164,7 +164,10 @@ def put_if(store: S3Store, key: str, data: bytes, etag: str | None) -> str:
     except (AlreadyExistsError, PreconditionError) as error:
         raise ConflictError(cause_of(error)) from error
     if done["e_tag"] is None:
-        raise StoreError(f"the server of s3://{store.config.get('bucket')} gives no ETags; a store needs them")
+        raise StoreError(
+            f"the server of s3://{store.config.get('bucket')} sends no ETags, which a store requires; use another "
+            "server"
+        )
     return done["e_tag"]
 
 
@@ -182,23 +185,23 @@ def cause_of(error: Exception) -> str:
 def request_error(verb: str, where: str, error: Exception) -> StoreError:
     """The error to raise for one of a request: what could not be done where, why, and what to do."""
     if isinstance(error, ConflictError):
-        return StoreError(f"cannot {verb} {where}: something else changes it all the time; end that and run again")
+        return StoreError(f"cannot {verb} {where}: another process keeps changing it; end that process and rerun")
     text = str(error)
     cause = f"cannot {verb} {where}: {cause_of(error)}"
     if "NoSuchBucket" in text or (verb == "write" and isinstance(error, FileNotFoundError)):
-        return StoreError(f"{cause}; make the bucket, or look at AWS_ENDPOINT_URL and AWS_REGION")
+        return StoreError(f"{cause}; create the bucket, or check AWS_ENDPOINT_URL and AWS_REGION")
     if isinstance(error, FileNotFoundError):
-        return MissingFileError(f"cannot {verb} {where}: there is no such object")
+        return MissingFileError(f"cannot {verb} {where}: the object does not exist")
     if CREDENTIALS_OF_MACHINE in text:
         return StoreError(
-            f"cannot {verb} {where}: no credentials; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, "
-            "or AWS_SKIP_SIGNATURE=true for a bucket open to everybody"
+            f"cannot {verb} {where}: no credentials; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or "
+            "AWS_SKIP_SIGNATURE=true for a public bucket"
         )
     if isinstance(error, PermissionDeniedError | UnauthenticatedError):
-        return StoreError(f"{cause}; look at AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and what they may do there")
+        return StoreError(f"{cause}; check AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and their permissions there")
     if "builder error" in text:
         return StoreError(f"{cause}; for a server without TLS set AWS_ALLOW_HTTP=true")
     if isinstance(error, ValueError):
         return StoreError(cause)
     kind = StoreOutageError if may_pass(error) else StoreError
-    return kind(f"{cause}; finished blocks are kept; fix it and run again")
+    return kind(f"{cause}; finished blocks are kept; fix it and rerun")

@@ -62,7 +62,7 @@ def split_location(location: str) -> tuple[str, str]:
     bucket, _, prefix = location.removeprefix("s3://").partition("/")
     folders = prefix.strip("/").split("/") if prefix.strip("/") else []
     if not location.startswith("s3://") or not bucket or {"", ".", ".."} & set(folders):
-        raise StoreError(f"{location}: a store in an object store is written s3://bucket/prefix")
+        raise StoreError(f"invalid location of a store {location}; expected s3://bucket/prefix")
     return bucket, "/".join(folders)
 
 
@@ -145,8 +145,8 @@ class ObjectStorage(Storage):
             for found in page:
                 if found["path"] <= last:
                     raise StoreError(
-                        f"cannot list {self.where(prefix)}: its server gives names out of order, as directory buckets "
-                        "(S3 Express) do; use a general purpose bucket"
+                        f"cannot list {self.where(prefix)}: its server lists names out of order, as directory "
+                        "buckets (S3 Express) do; use a general purpose bucket"
                     )
                 last = found["path"]
                 # The empty object that some tools make to show a folder has the name of the folder itself.
@@ -180,7 +180,7 @@ class ObjectStorage(Storage):
     def replace(self, name: str, parts: Iterable[bytes]) -> None:
         lease = self.lease
         if lease is None:
-            raise StoreError(f"cannot replace {self.where(name)}: this process does not hold the store")
+            raise StoreError(f"cannot replace {self.where(name)}: this process does not have the lock of the store")
         data = self.joined(name, parts)
 
         def attempt() -> None:
@@ -199,8 +199,8 @@ class ObjectStorage(Storage):
             return b"".join(parts)
         except OSError as error:
             raise StoreError(
-                f"cannot write {self.where(name)}: {error.strerror or error}; finished blocks are kept, "
-                "fix it and run again"
+                f"cannot write {self.where(name)}: {error.strerror or error}; finished blocks are kept, fix it and "
+                "rerun"
             ) from error
 
     def delete(self, name: str) -> None:
@@ -270,7 +270,7 @@ class ObjectStorage(Storage):
         """The lock is a lease: it ends some time after its builder died."""
         if next(self.names(f"{BUILD_FOLDER}/"), None) is None and next(self.names(), None) is not None:
             raise StoreError(
-                f"{self.location} is not empty and has no {BUILD_FOLDER}/ to go on from; {WITHOUT_BUILD_FOLDER}"
+                f"{self.location} is not empty and has no {BUILD_FOLDER}/ to continue from; {WITHOUT_BUILD_FOLDER}"
             )
         lease = Lease(self.location, self.bucket, self.server, self.key(f"{BUILD_FOLDER}/"), self.patience)
         lease.acquire()

@@ -20,7 +20,7 @@ TEMPORARY = f"{BUILD_FOLDER}/tmp"
 LOCK = f"{BUILD_FOLDER}/lock"
 #: What to do about a folder that is not empty and lacks it.
 WITHOUT_BUILD_FOLDER = (
-    f"choose another --out, or where it is a copy of a store, which can only be read so, copy {BUILD_FOLDER}/ as well"
+    f"choose another --out; if it is a copy of a store, which can only be read without it, copy {BUILD_FOLDER}/ as well"
 )
 
 

@@ -61,7 +61,7 @@ async def ask(files: HTTPFileSystem, url: str, wanted: str | None = None) -> Ans
         session: aiohttp.ClientSession = await files.set_session()
         async with session.get(files.encode_url(url), **options) as response:
             if response.status == 404:
-                raise MissingFileError(f"cannot read {url}: there is no such file")
+                raise MissingFileError(f"cannot read {url}: the file does not exist")
             if wanted and response.status == NO_SUCH_PART:
                 return Answer(b"", 0, whole=False)
             response.raise_for_status()
@@ -70,7 +70,7 @@ async def ask(files: HTTPFileSystem, url: str, wanted: str | None = None) -> Ans
                 return Answer(data, len(data), whole=True)
             part = CONTENT_RANGE.match(response.headers.get("Content-Range", ""))
             if part is None:
-                raise StoreError(f"cannot read {url}: its server gives a part without saying which (Content-Range)")
+                raise StoreError(f"cannot read {url}: its server sends a part without its range (Content-Range)")
             return Answer(data, int(part[1]) + 1, whole=False)
     except (TimeoutError, aiohttp.ClientError, ConnectionError) as error:
         raise StoreError(f"cannot read {url}: {str(error) or 'no answer in time'}") from error
@@ -98,8 +98,8 @@ def warn_of_whole_files(url: str) -> None:
     """Tell why reading from this server is slow; Python shows the same text once."""
     server = "/".join(url.split("/")[:3])
     warnings.warn(
-        f"{server} ignores byte ranges: whole files are read for every part of them, which is slow; "
-        "serve the store with nginx, Apache or Caddy, or copy it here",
+        f"{server} ignores byte ranges: whole files are read for every part of them, which is slow; serve the store "
+        "with nginx, Apache or Caddy, or copy it to this machine",
         StoreWarning,
         stacklevel=2,
     )

@@ -154,7 +154,7 @@ def patch_and_step(batch: Mapping[str, Any]) -> tuple[int, int]:
     step = max([COARSE // FINE, *(patch // side for side in sides)])
     if patch % step:
         raise UsageError(
-            f"patches of {patch} pixels of {FINE} m are not a multiple of {step * FINE} m, the larger pixels"
+            f"expected patches of a multiple of {step * FINE} m, the larger pixels, got {patch} pixels of {FINE} m"
         )
     return patch, step
 

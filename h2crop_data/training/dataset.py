@@ -106,7 +106,9 @@ class CropSamples(Dataset[dict[str, Any]]):
         #: How many months the monthly arrays have.
         self.months = min(map(months_over, days.values()), default=MONTHS)
         if not self.months:
-            raise UsageError(f"until: {until} is before the end of January, so that no month is over")
+            raise UsageError(
+                f"until: expected a day after the end of January, so that at least one month is over, got {until}"
+            )
         #: How many samples were left out because their scene was acquired after the last day.
         self.left_out = 0
         self.readers: dict[int, dict[str, SampleReader]] = {}

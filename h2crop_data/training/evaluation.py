@@ -201,7 +201,7 @@ class Evaluation:
     def _class_ids(self, predicted: Mapping[int, Tensor], tier: int) -> Tensor:
         """The class that each pixel is predicted as, (B, H, W)."""
         if tier not in predicted:
-            raise UsageError(f"no prediction of tier {tier}; there are those of {', '.join(map(str, predicted))}")
+            raise UsageError(f"no prediction of tier {tier}; available: {', '.join(map(str, predicted))}")
         of_tier = predicted[tier]
         if not of_tier.is_floating_point():
             return of_tier

@@ -76,8 +76,9 @@ def confusion_matrix(predicted: Tensor, label: Tensor, classes: int, group: Tens
     for name, values in (("label", label), ("predicted class", predicted)):
         if values.numel() and not 0 <= int(values.min()) <= int(values.max()) < classes:
             raise UsageError(
-                f"a {name} of {int(values.max() if values.min() >= 0 else values.min())}, but this tier has the "
-                f"classes 0..{classes - 1} (255: unknown); were labels and predictions made with the same taxonomy?"
+                f"{name}: expected the classes 0..{classes - 1} of this tier (255: unknown), got "
+                f"{int(values.max() if values.min() >= 0 else values.min())}; check that labels and predictions "
+                "have the same taxonomy"
             )
     place = (group * classes + label) * classes + predicted
     return torch.bincount(place, minlength=groups * classes * classes).view(groups, classes, classes)

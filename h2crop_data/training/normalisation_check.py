@@ -53,8 +53,9 @@ def check_normalisation(
         check_published_numbers(normalisation, store, release)
     elif has_published_figures:
         raise UsageError(
-            f"the normalisation ({normalisation.source}) has the published figures, which are of images with clouds; "
-            f"for published weights give published=True, else take those of {store} (Normalisation.of_store)"
+            f"the normalisation ({normalisation.source}) has the published figures, which are of images with "
+            f"clouds; for published weights give published=True, otherwise use those of {store} "
+            "(Normalisation.of_store)"
         )
     offsets = stored_offsets(store, release)
     for array in IMAGES:
@@ -107,9 +108,9 @@ def check_factor(values: list[float], expected: list[float], what: str) -> None:
         return
     factor = round(1 / REFLECTANCE_SCALE)
     likely = (
-        f"reflectance was taken for stored numbers (factor {factor})"
+        f"reflectance was used as stored numbers (factor {factor})"
         if ratio <= 1 / SCALE_MARGIN
-        else f"they were multiplied by {factor} twice, or stand for another scale"
+        else f"they were multiplied by {factor} twice, or have another scale"
     )
     raise UsageError(
         f"{what}: {ratio:.3g} times those of the store in the median, so {likely}; "

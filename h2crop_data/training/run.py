@@ -101,7 +101,7 @@ def train(
         say(f"resuming after {trainer.batches} batches")
         report = folder.report(trainer.batches // epoch_size)
         if report is None and split == "val" and trainer.batches > epoch_size:
-            say(f"{folder.metrics} does not tell of the epochs before: the best of those that follow is kept")
+            say(f"{folder.metrics} lacks the epochs before: the best of the following ones is kept")
     augmenting = BatchTransforms.for_store(store, augmentation=Augmentation() if settings.augment else None)
     judging = BatchTransforms.for_store(store)
     while True:
@@ -206,7 +206,7 @@ class TrainingFolder:
         except FileNotFoundError:
             return None
         except (OSError, ValidationError) as error:
-            raise ModelError(f"cannot read {self.metrics}: {error}; remove it to judge later epochs alone") from error
+            raise ModelError(f"cannot read {self.metrics}: {error}; remove it to compare later epochs only") from error
         return report if report.epochs[-1].epoch <= epoch else None
 
 

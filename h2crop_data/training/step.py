@@ -30,27 +30,32 @@ SECONDS_BETWEEN_LINES = 5.0
 
 def main(
     store: Annotated[str, Argument(help="Folder or URL of a store.")],
-    config: Annotated[Sizes, Option(help="Sizes of the model.")] = "small",
-    until: Annotated[str | None, Option(help="Last day that is known, as 06-30 or 2022-06-30.")] = None,
-    epochs: Annotated[int, Option(help="How often every sample is seen.")] = 1,
+    config: Annotated[Sizes, Option(help="Size of the model.")] = "small",
+    until: Annotated[
+        str | None, Option(help="Last day whose data the model sees, such as 06-30 or 2022-06-30.")
+    ] = None,
+    epochs: Annotated[int, Option(help="Number of passes over all samples.")] = 1,
     batch_size: Annotated[int, Option(help="Samples in a batch.")] = 4,
-    accumulation: Annotated[int, Option(help="Batches whose gradients are averaged for one update.")] = 1,
-    learning_rate: Annotated[float | None, Option(help="The highest one; it falls to a tenth.")] = None,
+    accumulation: Annotated[int, Option(help="Number of batches whose gradients are averaged for one update.")] = 1,
+    learning_rate: Annotated[float | None, Option(help="Maximum learning rate; it falls to a tenth.")] = None,
     enmap: Annotated[bool, Option(help="Whether the model sees EnMAP.")] = True,
     enmap_optional: Annotated[
-        bool, Option("--enmap-optional", help="A learned token stands for EnMAP in samples without.")
+        bool, Option("--enmap-optional", help="Use a learned token instead of EnMAP in samples without it.")
     ] = False,
     prior: Annotated[bool, Option(help="Whether the model sees the crops of the year before.")] = True,
-    augment: Annotated[bool, Option(help="Flip, turn and mix samples by chance.")] = True,
-    precision: Annotated[Precision, Option(help="dtype of the forward pass.")] = "float32",
-    checkpointing: Annotated[bool, Option(help="Compute blocks again in the backward pass: less memory.")] = False,
+    augment: Annotated[bool, Option(help="Flip, turn and mix samples at random.")] = True,
+    precision: Annotated[Precision, Option(help="Data type of the forward pass.")] = "float32",
+    checkpointing: Annotated[bool, Option(help="Compute blocks again in the backward pass, to save memory.")] = False,
     compiled: Annotated[bool, Option("--compile", help="Compile the model.")] = False,
     device: Annotated[str, Option(help="cpu, cuda, cuda:1.")] = "cuda" if torch.cuda.is_available() else "cpu",
-    workers: Annotated[int, Option(help="Processes that read ahead; 0: none.")] = 0,
-    seed: Annotated[int, Option(help="Of initial weights, order, augmentation.")] = 0,
-    out: Annotated[Path | None, Option(help="Folder for the model, its state and metrics; resumes there.")] = None,
-    save_every: Annotated[int, Option(help="Updates after which the state is saved.")] = 100,
-    json_wanted: Annotated[bool, Option("--json", help="The report as JSON.")] = False,
+    workers: Annotated[int, Option(help="Number of processes that read ahead; 0: none.")] = 0,
+    seed: Annotated[int, Option(help="Seed of initial weights, order and augmentation.")] = 0,
+    out: Annotated[
+        Path | None,
+        Option(help="Folder for the model, its state and metrics; an interrupted training is resumed there."),
+    ] = None,
+    save_every: Annotated[int, Option(help="Number of updates after which the state is saved.")] = 100,
+    json_wanted: Annotated[bool, Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
     """Train a model on the split `train` of a store, judge every epoch on `val`, print the metrics of the best."""
     try:

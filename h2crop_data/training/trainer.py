@@ -75,7 +75,7 @@ class Trainer:
         after the last update.
         """
         if self.broken:
-            raise ModelError("a loss was not finite before; load the state that was saved last")
+            raise ModelError("an earlier loss was not finite; load the last saved state")
         if self.done >= self.updates:
             raise UsageError(f"the training has ended after its {self.updates} updates; give more of them to go on")
         with torch.autocast(self.device.type, self.precision, enabled=self.precision != torch.float32):
@@ -84,7 +84,7 @@ class Trainer:
             loss = hierarchical_loss(logits, batch["label"])
         except IndexError as error:
             raise UsageError(
-                f"a label of the batch has no class in the model ({error}); were both made with the same taxonomy?"
+                f"a label of the batch has no class in the model ({error}); check that both have the same taxonomy"
             ) from error
         if not torch.isfinite(loss):
             self.broken = True
@@ -127,7 +127,7 @@ class Trainer:
         if self.pending:
             raise UsageError("a training is saved after an update: call update() before save()")
         if self.broken:
-            raise ModelError("a training whose loss was not finite is not saved; load the state that was saved last")
+            raise ModelError("a training whose loss was not finite cannot be saved; load the last saved state")
         state = {
             **self.identity(),
             "batches": self.batches,

@@ -137,7 +137,7 @@ class BatchTransforms:
         another number of bands, or an array that a mask needs is missing.
         """
         if self.augmentation is not None and generator is None:
-            raise UsageError("augmentation draws random numbers: give a torch.Generator")
+            raise UsageError("augmentation requires a torch.Generator")
         result = {
             name: value.to(SIGNED_DTYPES.get(value.dtype, value.dtype)) if isinstance(value, Tensor) else value
             for name, value in batch.items()

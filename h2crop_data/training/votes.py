@@ -104,7 +104,7 @@ class ParcelSquares:
         Raises UsageError for a place above 65535.
         """
         if squares.numel() and int(squares.max()) >= 1 << SQUARE_BITS:
-            raise UsageError(f"parcels of more than {1 << SQUARE_BITS} split squares; evaluate by region")
+            raise UsageError(f"expected parcels of at most {1 << SQUARE_BITS} split squares; evaluate by region")
         keys = (owners << SQUARE_BITS) | squares.long()[:, None, None]
         self._tally.add(keys[owners >= 0])
 

@@ -258,11 +258,14 @@ class TestWhereAndWhat:
     @pytest.mark.parametrize(
         ("profile", "reason"),
         [
-            ({"crs": None}, "states no CRS"),
-            ({"crs": 'LOCAL_CS["barn",UNIT["metre",1]]'}, "states no CRS"),
+            ({"crs": None}, "has no CRS"),
+            ({"crs": 'LOCAL_CS["barn",UNIT["metre",1]]'}, "has no CRS"),
             ({"transform": None}, "has no geotransform"),
             ({"transform": Affine(0, 0, WEST, 0, 0, NORTH)}, "has no geotransform"),
-            ({"dtype": "complex_int16", "nodata": None}, "holds complex_int16 numbers; expected whole numbers"),
+            (
+                {"dtype": "complex_int16", "nodata": None},
+                "expected integers of at most 16 bits, reflectance x 10000, got complex_int16",
+            ),
         ],
         ids=["no CRS", "a local CRS", "no geotransform", "no pixel size", "complex numbers"],
     )

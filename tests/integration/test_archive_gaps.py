@@ -87,7 +87,7 @@ def test_the_plan_says_so_in_words_and_as_json(region: TinyRegion, tmp_path: Pat
     region.recipe()
     result = shown("plan", str(tmp_path / "recipe.yaml"), "--out", str(tmp_path / "plan"))
     assert result.exit_code == 0, result.output
-    assert "3 of 36 Sentinel-2 acquisitions that the ten-day cycle gives are not in the catalog" in result.output
+    assert "3 of 36 Sentinel-2 acquisitions expected by the ten-day cycle are not in the catalog" in result.output
     assert "31UDS: March 1 of 3, August 2 of 3 (S2A R051: 2022-03-06, 2022-03-16, 2022-08-13)" in result.output
     told = json.loads(shown("plan", "show", str(tmp_path / "plan"), "--json").stdout)["2022"]["sources"]
     (series,) = told["acquisitions"]["31UDS"]
@@ -112,7 +112,7 @@ def test_index_and_datasheet_of_the_store_say_so(region: TinyRegion, tmp_path: P
     assert "1 of 3 (1 tile with gaps)" in march
     (april,) = [line for line in sheet.splitlines() if line.startswith("| April") and " of " in line]
     assert "3 of 3 |" in april
-    assert "a series that the catalogs lack as a whole is not known to be missing" in sheet
+    assert "a series that is missing from the catalogs completely is not counted" in sheet
 
 
 @pytest.mark.parametrize(("most", "months"), [(0, ["March", "August"]), (1, ["March"])])

@@ -289,7 +289,7 @@ def test_a_copy_without_the_builders_files_can_be_read_and_says_what_it_lacks(
         lambda: refresh_store(recipe, store, workers=1),
         lambda: migrate_store(store),
     ):
-        with pytest.raises(StoreError, match=r"has no \.build/ to go on from.*copy \.build/ as well"):
+        with pytest.raises(StoreError, match=r"has no \.build/ to continue from.*copy \.build/ as well"):
             refused()
     for command in (
         ["retract", str(store), "--block", "2022:0", "--reason", "haze", "--yes"],

@@ -493,7 +493,7 @@ def test_builds_in_a_bucket_run_die_and_finish(
         process.kill()
         process.join()
         wait_for(lambda: seen(store)[0] == 12)
-        assert "run the same command again" in shown(store)
+        assert "rerun the same command" in shown(store)
         monkeypatch.setattr(run_notes, "EVERY_IN_BUCKET", EVERY)
         build_store(load_recipe(half), store, workers=1)
         code, state = seen(store)

@@ -176,7 +176,7 @@ def test_stores_are_valid(stores: dict[str, Path], mode: str) -> None:
 
 def test_the_datasheet_tells_the_shifts(stores: dict[str, Path]) -> None:
     text = (stores["apply"] / "DATASHEET.md").read_text(encoding="utf-8")
-    assert "EnMAP lies where it was matched with clear dates of Sentinel-2" in text
+    assert "EnMAP is shifted to match clear dates of Sentinel-2" in text
     for detector in ("VNIR", "SWIR"):
         (row,) = re.findall(rf"\| 2022 \| {detector} \| (.*)", text)
         median, _, largest, sd, *_ = row.split(" | ")
@@ -199,7 +199,7 @@ def test_a_scene_that_cannot_be_matched_is_refused_or_used(recipe_of: RecipeOf, 
         build_store(recipe_of(blind, unmatched="refuse"), tmp_path / "refused", workers=1)
     build_store(recipe_of(blind), tmp_path / "used", workers=1)
     samples = read_index(tmp_path / "used", "samples-2022")
-    assert samples["enmap_match"].str.startswith("not_measured: no clear date of Sentinel-2").all()
+    assert samples["enmap_match"].str.startswith("not_measured: no clear Sentinel-2 date").all()
     assert samples["enmap_vnir_east"].isna().all()
 
 

@@ -348,7 +348,7 @@ class TestWhereFilesLie:
         region.add_sentinel2("good", "2022-07-11T10:50:00Z", 900)
         folder = region.add_sentinel2("lost", "2022-07-01T10:50:00Z", 3000)
         rewrite(folder / "nir.tif", crs=None)
-        with pytest.raises(BuildError, match=r"lost asset nir: .*nir\.tif states no CRS"):
+        with pytest.raises(BuildError, match=r"lost asset nir: .*nir\.tif has no CRS"):
             build_store(region.recipe(), tmp_path / "store", workers=1)
         season, report = built(region.recipe(sentinel2={"gaps": "record"}), tmp_path / "recorded")
         assert report.gaps == ["lost"]
@@ -382,7 +382,7 @@ class TestWhereFilesLie:
         (warning,) = report.sources[2022]["2022"]["warnings"]
         assert reason in warning
         assert "lost" in warning
-        assert "left out, and it may lie over the cells" in (tmp_path / "store/DATASHEET.md").read_text()
+        assert "left out, although it may cover the cells" in (tmp_path / "store/DATASHEET.md").read_text()
 
     def test_swapped_coordinates_are_understood_where_the_tile_is_named(
         self, region: TinyRegion, tmp_path: Path
@@ -515,7 +515,7 @@ class TestWhatItemsSayOfTheirFiles:
         named = read_index(tmp_path / "store", "samples-2022")["s2_differences"]
         assert [list(texts) for texts in named] == [report.differences] * 4
         sheet = (tmp_path / "store/DATASHEET.md").read_text()
-        line = next(line for line in sheet.splitlines() if "What items say of their files" in line)
+        line = next(line for line in sheet.splitlines() if "Items that contradict their files" in line)
         assert "(the files were used): 1, over 4 samples: odd: " in line
         (finding,) = validate_store(tmp_path / "store").findings
         assert (finding.severity, finding.check) == ("warning", "provenance")
@@ -553,7 +553,7 @@ class TestWhatItemsSayOfTheirFiles:
         _, report = built(region.recipe(), tmp_path / "store")
         assert report.differences == []
         assert "s2_differences" not in read_index(tmp_path / "store", "samples-2022")
-        assert "What items say of their files" not in (tmp_path / "store/DATASHEET.md").read_text()
+        assert "Items that contradict their files" not in (tmp_path / "store/DATASHEET.md").read_text()
 
     def test_a_scale_that_both_state_and_both_of_which_are_usual(self, region: TinyRegion, tmp_path: Path) -> None:
         folder = region.add_sentinel2("odd", "2022-07-01T10:50:00Z", 900)
@@ -763,10 +763,10 @@ class TestEnmapLayers:
     @pytest.mark.parametrize(
         ("fault", "told"),
         [
-            ("another zone", "lies in another CRS than the image"),
+            ("another zone", "has another CRS than the image"),
             ("rotated", "is rotated against north"),
-            ("elsewhere", "covers nothing of the image"),
-            ("without CRS", "states no CRS"),
+            ("elsewhere", "does not overlap the image"),
+            ("without CRS", "has no CRS"),
         ],
     )
     def test_a_layer_that_cannot_be_placed_is_refused(
@@ -828,7 +828,7 @@ class TestEnmapLayers:
         plan = make_plan(region.recipe(enmap={"max_flagged_share": 1}), 2022)
         assert 0 < len(plan.samples) < len(found.sample)
         assert (plan.samples["y0"] == NORTH).all()
-        assert "its layer `quality_cloud` lies on another grid than the image" in plan.scenes[0].warning
+        assert "its layer `quality_cloud` has another grid than the image" in plan.scenes[0].warning
         rewrite(path, lambda pixels: pixels[:, :18], transform=moved)
         with pytest.raises(PlanError, match="no cell of the area lies inside it"):
             make_plan(region.recipe(enmap={"max_flagged_share": 1}), 2022)
@@ -842,7 +842,11 @@ class TestEnmapLayers:
                 r"band 1 has gain 0\.01 and offset 0, which does not give reflectance",
             ),
             ("<OffsetOfBand>0<", "<OffsetOfBand>0.5<", r"band 1 has gain 0\.0001 and offset 0\.5"),
-            ("<bandChar", "<backgroundValue>0</backgroundValue><bandChar", "METADATA.XML that 0 is"),
+            (
+                "<bandChar",
+                "<backgroundValue>0</backgroundValue><bandChar",
+                "expected the nodata value 0, as in METADATA.XML",
+            ),
             ("</bandChar", f"{FIFTH_BAND}</bandChar", r"SPECTRAL_IMAGE\.TIF has 4 bands, METADATA.XML lists 5"),
         ],
     )
@@ -886,11 +890,11 @@ class TestEnmapLayers:
     def test_an_image_of_other_numbers_is_refused_by_name(self, region: TinyRegion, dtype: Any) -> None:
         name = region.add_enmap()
         rewrite(region.folder / "enmap" / name / "SPECTRAL_IMAGE.TIF", lambda pixels: pixels.astype(dtype), nodata=0)
-        with pytest.raises(PlanError, match=r"SPECTRAL_IMAGE\.TIF holds \w+ numbers, expected int16"):
+        with pytest.raises(PlanError, match=r"SPECTRAL_IMAGE\.TIF: expected int16, got \w+"):
             make_plan(region.recipe(), 2022)
 
     def test_an_image_without_crs_is_refused_by_name(self, region: TinyRegion) -> None:
         name = region.add_enmap()
         rewrite(region.folder / "enmap" / name / "SPECTRAL_IMAGE.TIF", crs=None)
-        with pytest.raises(PlanError, match=r"SPECTRAL_IMAGE\.TIF states no CRS"):
+        with pytest.raises(PlanError, match=r"SPECTRAL_IMAGE\.TIF has no CRS"):
             make_plan(region.recipe(), 2022)

@@ -94,8 +94,8 @@ class TestFaults:
                 Misbehaviour(body=LOGIN_PAGE, content_type="image/tiff"), "login page", id="login page sent as TIFF"
             ),
             pytest.param(Misbehaviour(body=b"\x89PNG" * 99, content_type="image/tiff"), "not a TIFF file", id="magic"),
-            pytest.param(Misbehaviour(short=1500), "cut short", id="short, and says that this is all"),
-            pytest.param(Misbehaviour(short=1500, silent=True), "cut short", id="short, and says nothing"),
+            pytest.param(Misbehaviour(short=1500), "truncated", id="short, and says that this is all"),
+            pytest.param(Misbehaviour(short=1500, silent=True), "truncated", id="short, and says nothing"),
             pytest.param(Misbehaviour(403), "does not accept the account", id="403"),
             pytest.param(Misbehaviour(404), "HTTP 404", id="404"),
             pytest.param(Misbehaviour(416), "HTTP 416", id="416 to a whole file"),
@@ -266,7 +266,7 @@ class TestAccount:
             cache_in(tmp_path)
         monkeypatch.delenv("H2CROP_DOWNLOAD_USER")
         monkeypatch.setenv("H2CROP_DOWNLOAD_COOKIE", "no cookie at all")
-        with pytest.raises(UsageError, match="H2CROP_DOWNLOAD_COOKIE is not of the form"):
+        with pytest.raises(UsageError, match="H2CROP_DOWNLOAD_COOKIE: invalid value, expected"):
             cache_in(tmp_path)
 
 

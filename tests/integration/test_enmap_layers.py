@@ -131,7 +131,7 @@ def test_a_mask_that_is_only_placed_says_what_it_does_not_cover(tmp_path: Path) 
 def test_a_mask_with_too_few_bands_is_refused_by_name(tmp_path: Path) -> None:
     classes = np.ones(IMAGE.shape, np.uint8)
     item = scene(tmp_path, quality_classes=(classes, IMAGE), defective_pixel_mask=(classes, IMAGE))
-    with pytest.raises(SceneError, match=r"defective_pixel_mask\.tif has 1 bands, band 4 is wanted"):
+    with pytest.raises(SceneError, match=r"defective_pixel_mask\.tif: expected band 4, the file has 1 bands"):
         read_flags(item, IMAGE, None, [1, 4])
 
 

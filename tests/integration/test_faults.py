@@ -69,7 +69,7 @@ def test_a_disk_that_fills_up_while_building_is_told_and_gone_on_with(
             name = str(path.relative_to(store))
             assert hashlib.sha256(path.read_bytes()).hexdigest() == reference[name], name
     assert len(told) >= 3
-    assert all("No space left on device" in line and "run again" in line for line in told)
+    assert all("No space left on device" in line and "rerun" in line for line in told)
     assert contents(store) == reference
 
 
@@ -105,7 +105,7 @@ def test_of_two_builders_one_works_and_the_other_is_told(
     if codes != [0, 0]:
         assert sorted(codes) == [0, 1]
         winner = builders[codes.index(0)].pid
-        assert f"held by another builder (process {winner})" in told[codes.index(1)]
+        assert f"locked by another builder (process {winner})" in told[codes.index(1)]
         assert "Traceback" not in told[codes.index(1)]
     assert contents(store) == reference
 

@@ -156,7 +156,7 @@ def test_blocks_are_handed_over_in_batches(build: Any, path: str, tmp_path: Path
 def test_wrong_parameters_end_a_run_at_once_in_words(build: Any, path: str, tmp_path: Path) -> None:
     with pytest.raises(ParameterTypeError, match=r"recipe: .*no recipe file none.yaml \(shipped ones"):
         build("none.yaml", str(tmp_path / "store"))
-    with pytest.raises(ParameterTypeError, match=r"out: .*a store lies in a folder or at s3://bucket/prefix"):
+    with pytest.raises(ParameterTypeError, match=r"out: .*expected a folder or s3://bucket/prefix"):
         build(path, "ftp://host/store")
     with pytest.raises(ParameterTypeError, match=r"workers: .*greater than or equal to 1"):
         build(path, str(tmp_path / "store"), workers=0)
@@ -359,7 +359,7 @@ def alarm_after(event: threading.Event) -> Iterator[None]:
 
 class TestTimeouts:
     def test_no_step_is_begun_when_the_time_is_over(self, build: Any, path: str, tmp_path: Path) -> None:
-        with pytest.raises(TimeoutHoursError, match="longer than timeout_hours = 1e-09; what is finished is kept"):
+        with pytest.raises(TimeoutHoursError, match="longer than timeout_hours = 1e-09; finished work is kept"):
             build(path, str(tmp_path / "store"), timeout_hours=1e-9)
 
     def test_a_step_is_ended_and_the_next_run_goes_on(
@@ -474,7 +474,7 @@ class TestRefresh:
         with hold_store(store):
             state = refresh(path, str(store), return_state=True)
         assert (state.type.value, state.name) == ("COMPLETED", "Skipped")
-        assert "is held by another builder (process " in (state.message or "")
+        assert "is locked by another builder (process " in (state.message or "")
         assert state.result().outcome == "skipped"
 
 

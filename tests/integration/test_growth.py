@@ -477,7 +477,7 @@ def test_sums_that_are_not_those_of_their_block_are_found_before_they_are_used(
     assert first.read_bytes() != second.read_bytes()
     first.write_bytes(second.read_bytes())
     season = grown.recipe(seasons=[2023], **WHOLE)
-    with pytest.raises(StoreError, match=rf"{first} is lost or damaged.*`h2crop migrate {store}`"):
+    with pytest.raises(StoreError, match=rf"{first} is missing or damaged.*`h2crop migrate {store}`"):
         build_store(season, store, workers=1)
     assert migrate_store(store).mended == 1
     assert first.read_bytes() == whole[".build/2022/000000.sums"]
@@ -496,7 +496,7 @@ def test_sums_damaged_before_the_first_release_are_repaired(grown: TinyRegion, t
     (store / "zarr.json").unlink()
     shutil.rmtree(store / "index")
     (store / ".build/2022/000001.sums").write_bytes(b"damaged")
-    with pytest.raises(StoreError, match=f"000001.sums is lost or damaged.*`h2crop migrate {store}`"):
+    with pytest.raises(StoreError, match=f"000001.sums is missing or damaged.*`h2crop migrate {store}`"):
         build_store(recipe, store, workers=1)
     told = CliRunner().invoke(app, ["migrate", str(store)])
     assert told.exit_code == 0

@@ -378,7 +378,7 @@ class TestMissingInputs:
         assert used["methods"].iloc[0][0].startswith("s2cloudless 1.7.")
         assert all(days[2] not in named for named in read_index(store, "samples-2022")["s2_dates"])
         scenes = read_index(store, "scenes")
-        warned = scenes[scenes["warning"].str.contains("no L1C of it")]
+        warned = scenes[scenes["warning"].str.contains("no L1C for it")]
         assert set(warned["time"].dt.strftime("%Y-%m-%d")) == {days[2]}
         taken = scenes[scenes["taken"] & (scenes["collection"] == "sentinel-2-l1c")]
         assert len(taken) > 0

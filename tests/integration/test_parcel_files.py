@@ -241,7 +241,7 @@ def test_lost_leading_zeros_are_told(season: TinyRegion, tmp_path: Path) -> None
     season.recipe(parcels={"season": [source], "prior": "none"})
     done = plan(season, tmp_path / "plan")
     assert done.exit_code == 0
-    assert "110 is in the table as 0110; were leading zeros lost?" in done.stderr
+    assert "110 is in the table as 0110; leading zeros may have been lost" in done.stderr
     # Nothing is guessed: such a code stays unknown.
     parcels = load_plan(LocalStorage(tmp_path / "plan"), "2022/").pinned["parcels"].parcels
     assert parcels.unmapped == {"be-vlg": {"110": 2, "77": 1}}
@@ -364,7 +364,7 @@ def test_a_plan_tells_what_was_read_repaired_and_left_out(faulty: TinyRegion, tm
         "parcels: 11 row(s) read: repaired 2 (1 invalid, 1 with heights); left out 4 (1 empty, 1 unreadable, "
         "2 repeated); 1 declared with several crops, unknown in every tier",
         "parcels, fr: 1 crop code(s) in no table, unknown in every tier: QQQ (2)",
-        "warning: parcels: RPG_2022.gpkg: 1 row(s) left out whose geometry cannot be read: fid 10",
+        "warning: parcels: RPG_2022.gpkg: 1 row(s) with unreadable geometry left out: fid 10",
     ):
         assert line in done.stderr
     assert "ZZZ" not in done.stderr
@@ -409,7 +409,7 @@ def test_a_build_and_its_release_tell_what_was_read(faulty: TinyRegion, tmp_path
     assert "2 (1 invalid, 1 with heights)" in sheet
     assert "4 (1 empty, 1 unreadable, 2 repeated)" in sheet
     assert "crop codes of fr in no table: `QQQ` (2 parcels)" in sheet
-    assert "geometry cannot be read: fid 10" in sheet
+    assert "unreadable geometry left out: fid 10" in sheet
 
 
 def test_ground_with_two_crops_is_unknown_in_every_tier_whatever_row_comes_first(
@@ -466,7 +466,9 @@ def test_a_corrected_table_changes_what_is_told_of_codes(source: Path, tmp_path:
     relabel_store(source, tmp_path / "new", tables={"fr": table})
     told = told_of(tmp_path / "new")
     assert told["parcels"] == {"counts": {**COUNTS, "unmapped": 1}, "unmapped": {"fr": {"PPH": 1}}}
-    assert "parcels: crop codes of fr: PPH is in the table as 00PPH; were leading zeros lost?" in told["warnings"]
+    assert (
+        "parcels: crop codes of fr: PPH is in the table as 00PPH; leading zeros may have been lost" in told["warnings"]
+    )
     after = h2crop_data.open(tmp_path / "new", 2022).load()
     parcels = read_index(tmp_path / "new", "parcels-2022").set_index("code")
     contradictory = parcels.loc["MIS ≠ PPH"]

@@ -340,7 +340,7 @@ def test_nothing_to_build_says_why(region: TinyRegion) -> None:
     region.add_enmap(quality=2)
     with pytest.raises(PlanError, match=r"no EnMAP scene gives a cell. 1 x overall quality 2"):
         make_plan(region.recipe(), 2022)
-    with pytest.raises(PlanError, match="The catalog has none"):
+    with pytest.raises(PlanError, match="The catalog has no scenes"):
         make_plan(region.recipe(), 2021)
 
 

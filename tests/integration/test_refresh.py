@@ -93,7 +93,7 @@ def test_a_season_waits_for_the_files_of_its_year(begun: TinyRegion, tmp_path: P
     recipe = begun.recipe(seasons=[2022, 2023], parcels=years)
     report = refresh_store(recipe, store, workers=1)
     missing = begun.folder / "RPG_2023.gpkg"
-    assert report.waiting == [f"season 2023: parcels: {missing} is not there"]
+    assert report.waiting == [f"season 2023: parcels: {missing} does not exist"]
     assert list(store_attributes(store)["seasons"]) == ["2022"]
     before = contents(store)
     report = refresh_store(recipe, store, workers=1)
@@ -128,7 +128,7 @@ def test_a_season_waits_for_the_prior_of_its_year_too(begun: TinyRegion, tmp_pat
     assert "nothing new; there is no release yet" in " ".join(shown.stderr.split())
     report = refresh_store(recipe, store, workers=1)
     assert (report.release, report.nothing_new) == (0, True)
-    assert report.waiting == [f"season 2022: parcels of the year before: {prior} is not there"]
+    assert report.waiting == [f"season 2022: parcels of the year before: {prior} does not exist"]
     assert not (store / "zarr.json").exists()
     prior.write_bytes(kept)
     assert refresh_store(recipe, store, workers=1).release == 1

@@ -195,7 +195,7 @@ def test_sums_of_another_block_are_neither_shared_nor_built_upon(source: Path, t
     changed, kept = (sums_of(source, tmp_path / "whole", same=same) for same in (False, True))
     (source / kept).write_bytes((source / changed).read_bytes())
     # Those that are shared are found in the new store, which can repair them by itself.
-    with pytest.raises(StoreError, match=rf"{new}/{kept} is lost or damaged.*`h2crop migrate {new}`"):
+    with pytest.raises(StoreError, match=rf"{new}/{kept} is missing or damaged.*`h2crop migrate {new}`"):
         relabel_store(source, new, tables={"fr": table})
     assert (migrate_store(new).mended, migrate_store(new).release) == (1, 0)
     relabel_store(source, new, tables={"fr": table})
@@ -203,7 +203,7 @@ def test_sums_of_another_block_are_neither_shared_nor_built_upon(source: Path, t
     # Those that new ones are made of are found in the source.
     assert migrate_store(source).mended == 1
     (source / changed).write_bytes((source / kept).read_bytes())
-    with pytest.raises(StoreError, match=rf"{source}/{changed} is lost or damaged.*`h2crop migrate {source}`"):
+    with pytest.raises(StoreError, match=rf"{source}/{changed} is missing or damaged.*`h2crop migrate {source}`"):
         relabel_store(source, tmp_path / "newer", tables={"fr": table})
     assert migrate_store(source).mended == 1
     assert relabel_store(source, tmp_path / "newer", tables={"fr": table}).release == 1

@@ -400,7 +400,7 @@ def test_a_damaged_shard_is_told_by_its_url(made: MadeStore, tmp_path: Path) -> 
     shard.write_bytes(shard.read_bytes()[:-1])
     with served(tmp_path / "store") as (url, _):
         samples = CropSamples(url, arrays=["label"])
-        with pytest.raises(StoreError, match=rf"{re.escape(url)}/2022/label/c\.0\.0\.0\.0: .*cut short"):
+        with pytest.raises(StoreError, match=rf"{re.escape(url)}/2022/label/c\.0\.0\.0\.0: .*truncated"):
             samples[0]
 
 
@@ -473,7 +473,7 @@ def test_parts_of_files_are_those_asked_for(handler: type[IgnoresRanges], tmp_pa
             assert storage.read_end("empty", 10) == (b"", 0)
         assert storage.read_end("nowhere", 10) is None
         for ask in (storage.read, lambda name: storage.read_range(name, 0, 1)):
-            with pytest.raises(MissingFileError, match="there is no such file"):
+            with pytest.raises(MissingFileError, match="the file does not exist"):
                 ask("nowhere")
 
 

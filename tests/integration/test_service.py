@@ -236,7 +236,7 @@ def test_a_run_that_is_due_while_another_builder_works_is_skipped(
         skipped = service.trigger(REFRESH, out=str(held), **SHORT)
         kind, name, message = service.ended(skipped)
     assert (kind, name) == ("COMPLETED", "Skipped")
-    assert message.startswith(f"skipped: {held} is held by another builder (process ")
+    assert message.startswith(f"skipped: {held} is locked by another builder (process ")
     assert not (held / "zarr.json").exists()
 
 

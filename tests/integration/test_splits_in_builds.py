@@ -92,7 +92,7 @@ def test_optimised_squares_meet_shares_and_show_every_class_everywhere(
     assert not hashed.samples["split"].equals(samples["split"])
     # What could not be met is told by the plan.
     (kept, _) = kept_plans(LocalStorage(store))
-    assert (deviation > 0.1) == any("are wanted" in line for line in kept.split_problems)
+    assert (deviation > 0.1) == any("of the samples, got" in line for line in kept.split_problems)
     # Of the arrays: a class that has labelled pixels in three squares has them in every split.
     opened = h2crop_data.open(store, 2022)
     label = opened["label"].values

@@ -127,6 +127,6 @@ def test_a_second_builder_is_told_who_holds_the_store(shared: Path, tmp_path: Pa
     finally:
         first.send_signal(signal.SIGCONT)
     assert second.returncode == 1
-    assert f"held by another builder (process {first.pid})" in " ".join(output.split())
+    assert f"locked by another builder (process {first.pid})" in " ".join(output.split())
     assert "Traceback" not in output
     finish(first)

@@ -62,7 +62,8 @@ def test_a_release_of_measured_tiles_alone_is_told() -> None:
 
 def test_images_off_their_parcels_are_a_limit_and_a_warning() -> None:
     assert limits_of_frames(tables(frames={2022: FRAMES})) == [
-        "2022: in 1 tile and 1 window of 4 km images lie over half a pixel off the parcels; labels are not moved."
+        "2022: in 1 tile and 1 window of 4 km images are shifted by more than half a pixel against the parcels; "
+        "labels are not moved."
     ]
     assert limits_of_frames(tables(frames={2022: FRAMES[FRAMES["warning"] == ""]})) == []
     assert frame_warnings(FRAMES) == [
@@ -94,9 +95,9 @@ def test_shifts_are_summed_up_by_what_became_of_them() -> None:
 @pytest.mark.parametrize(
     ("section", "says"),
     [
-        ({"alignment": "report"}, "were measured and not made good"),
-        ({"alignment": "apply"}, "lie more than 4 m off"),
-        ({"alignment": "apply", "alignment_limit": 7.5}, "lie more than 7.5 m off"),
+        ({"alignment": "report"}, "were measured and not corrected"),
+        ({"alignment": "apply"}, "shifted by more than 4 m against"),
+        ({"alignment": "apply", "alignment_limit": 7.5}, "shifted by more than 7.5 m against"),
     ],
 )
 def test_what_a_recipe_does_with_shifts_is_a_limit(section: dict[str, Any], says: str) -> None:

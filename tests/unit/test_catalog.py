@@ -155,11 +155,11 @@ class TestLocalSearch:
             ({"properties": {"datetime": "9" * 30}}, "expected a time as text"),
             ({"properties": {"datetime": 20220615}}, "expected a time as text in `datetime`, got 20220615"),
             ({"properties": None}, "expected an object as its properties, got None"),
-            ({"assets": None}, "its assets are None, expected an object"),
+            ({"assets": None}, "expected an object as its assets, got None"),
             ({"assets": {"blue": {}}}, "its asset blue has no address (`href`)"),
             ({"assets": {"blue": {"href": None}}}, "its asset blue has no address (`href`)"),
             ({"assets": {"blue": None}}, "its asset blue has no address (`href`)"),
-            ({"links": None}, "objects with `rel` and `href`, got None"),
+            ({"links": None}, "expected a list as its links, got None"),
             ({"links": ["x"]}, "is not a STAC item"),
             ({"stac_version": None}, "is not a STAC item"),
             ({"collection": 5}, "expected text as its collection, got 5"),
@@ -193,7 +193,9 @@ class TestLocalSearch:
     def test_a_list_that_grows_is_not_written_without_its_damaged_items(self, tmp_path: Path) -> None:
         path = collection_file(tmp_path, item_json("good"), {**item_json("S2_broken"), "assets": None})
         before = path.read_bytes()
-        with pytest.raises(CatalogError, match="S2_broken is not a STAC item: its assets are None"):
+        with pytest.raises(
+            CatalogError, match="S2_broken is not a STAC item: expected an object as its assets, got None"
+        ):
             add_items(path, [item_of("new")])
         assert path.read_bytes() == before
 

@@ -264,14 +264,14 @@ class TestFigures:
     def test_sources_limits_and_making(self, sheet: Sheet) -> None:
         sources = sheet.text["Sources and licences"]
         assert "“contains modified Copernicus Sentinel data 2021, 2022”" in sources
-        assert "Declared parcels, be-vlg: the licence is not known" in sources
+        assert "Declared parcels, be-vlg: the licence is unknown" in sources
         assert "CC BY-SA 4.0" in sources
         limits = sheet.text["Known limits"]
         for season in SEASONS:
-            assert f"{season}: no Sentinel-2 at all in {MONTH_NAMES[EMPTY_MONTH]}.\n" in limits
+            assert f"{season}: no Sentinel-2 scenes in {MONTH_NAMES[EMPTY_MONTH]}.\n" in limits
         assert MONTH_NAMES[CUT_MONTH] not in limits
-        assert "0 is “nobody declared it”" in limits
-        assert "255 is “unknown at this tier”" in limits
+        assert "0 means “not declared”" in limits
+        assert "255 means “unknown at this tier”" in limits
         assert "do not occur in" not in limits
         assert f"at most {0.24 * math.sqrt(2):.1f} km on either side of a zone border" in limits
         making = sheet.text["How it was made"]
@@ -403,13 +403,12 @@ def test_a_full_recipe_is_told(release: tuple[dict[str, Any], IndexTables]) -> N
     assert "EnMAP L2A from https://example.org/stac, collection ENMAP_HSI_L2A." in sources
     assert "from a local list of scenes, lists/s2.json, which does not name their provider" in sources
     assert "Declared parcels, fr: Registre parcellaire graphique, under the Licence Ouverte" in sources
-    assert "Declared parcels, be-vlg: the licence is not known" in sources
-    assert "a table of whoever built the store (own.csv), which states no licence here" in sources
+    assert "Declared parcels, be-vlg: the licence is unknown" in sources
+    assert "a table of the builder of the store (own.csv), without a stated licence" in sources
     assert (
-        "Declared parcels, at: the licence is not known to h2crop; ask where the file comes from. Crop codes: a"
-        in sources
+        "Declared parcels, at: the licence is unknown to h2crop; ask the provider of the file. Crop codes: a" in sources
     )
-    assert re.search(r"Declared parcels, dk: .* Crop codes: a table whose licence is not known", sources)
+    assert re.search(r"Declared parcels, dk: .* Crop codes: a table whose licence is unknown", sources)
     assert sources.count("a table derived from EuroCrops', CC BY-SA 4.0") == 2
     split = sheet.text["How it is split"]
     assert "squares of 15.36 km in EPSG:3035" in split
@@ -466,7 +465,7 @@ def test_limits_that_the_tables_show(release: tuple[dict[str, Any], IndexTables]
     assert "(16 samples, 14 cells and seasons)" in limits
     assert "The place of 1 sample is not known exactly" in limits
     assert "reflectance = (value - 1000) x 0.0001" in limits
-    assert limits.count("still hold an offset") == 1
+    assert limits.count("still contain an offset") == 1
     assert [row["cells"] for row in sheet.rows("What is in it")] == ["8", "6"]
 
 
@@ -501,7 +500,7 @@ def test_an_import_with_next_to_no_recipe(release: tuple[dict[str, Any], IndexTa
     )
     sheet = Sheet(describe_release(attributes, bare, coordinates={"wavelength": [0.0] * len(WAVELENGTHS)}))
     assert (
-        "Declared parcels: the store does not say whose; their licence is not known."
+        "Declared parcels: their origin is not recorded; their licence is unknown."
         in sheet.text["Sources and licences"]
     )
     assert "not recorded, only the result" in sheet.text["How it is split"]

@@ -189,7 +189,7 @@ class TestFound:
         assert {path.parent for path in tmp_path.rglob("ENMAP*.TIF")} == {files[0].parent, tmp_path / "unpacked" / NAME}
 
     def test_a_place_that_is_not_there_is_named(self, tmp_path: Path) -> None:
-        with pytest.raises(UsageError, match="nowhere: there is no such folder"):
+        with pytest.raises(UsageError, match="nowhere does not exist"):
             added(tmp_path, tmp_path / "nowhere")
 
     def test_a_file_that_is_no_collection_is_left_alone(self, tmp_path: Path) -> None:
@@ -221,7 +221,7 @@ class TestRefused:
     @pytest.mark.parametrize(
         ("damage", "keys", "message"),
         [
-            (cut, ("image",), "cut short|last tile cannot be read"),
+            (cut, ("image",), "truncated|last tile cannot be read"),
             (zeros, ("image",), "its last tile is damaged"),
             (login_page, ("image", "quality_cloud", "metadata"), "login page"),
             (other_bytes, ("image", "defective_pixel_mask"), "not a TIFF file"),
@@ -270,7 +270,7 @@ class TestRefused:
         other = write_product(tmp_path / "in", product_of(2), leave_out=["image"])["metadata"]
         other.with_name(other.name.replace("METADATA.XML", "SPECTRAL_IMAGE.BSQ")).write_bytes(b"x")
         reasons = [product.reason for product in added(tmp_path, tmp_path / "in").products]
-        assert "of level L1C; builds read L2A" in reasons[0]
+        assert "expected a product of level L2A, surface reflectance, got L1C" in reasons[0]
         assert "SPECTRAL_IMAGE.BSQ (order GeoTIFF)" in reasons[1]
 
     def test_metadata_without_quality_is_told(self, tmp_path: Path) -> None:

@@ -166,10 +166,10 @@ def test_without_dates_there_is_no_reference(tmp_path: Path) -> None:
     tile = ProcessingTile(32632, 31, 350)
     west, _, _, north = tile.bounds
     grid = GeoBox((20, 40), Affine(30, 0, west, 0, -30, north), "EPSG:32632")
-    with pytest.raises(UnmatchableError, match="no clear date of Sentinel-2"):
+    with pytest.raises(UnmatchableError, match="no clear Sentinel-2 date"):
         mosaic_of(grid, [tile], [reference(tmp_path, "one.npz", 700, dates=0)])
     odd = GeoBox((20, 40), Affine(30, 0, west + 7, 0, -30, north), "EPSG:32632")
-    with pytest.raises(UnmatchableError, match="no multiple of 15 m"):
+    with pytest.raises(UnmatchableError, match="not at a multiple of 15 m"):
         mosaic_of(odd, [tile], [reference(tmp_path, "two.npz", 700)])
 
 

@@ -73,11 +73,14 @@ def test_a_band_without_values_leaves_the_scene_unseen_and_is_named(tmp_path: Pa
     mask, reason = mask_of(item)
     assert (mask == UNSEEN).all()
     assert (
-        reason == "the band at 1610 nm has a value in 0% of the pixels that others imaged: clouds cannot be looked for"
+        reason
+        == "the band at 1610 nm has a value in 0% of the pixels that other bands imaged: clouds cannot be detected"
     )
     kept = tmp_path / "mask.npz"
     kept.write_bytes(mask_scene(item, []))
-    with pytest.raises(SceneError, match=r"its clouds are unknown: the band at 1610 nm .*`enmap.mask: report` takes"):
+    with pytest.raises(
+        SceneError, match=r"its clouds are unknown: the band at 1610 nm .*set `enmap.mask: report` to use"
+    ):
         look_at_scene(item, settings("apply"), CELL_SIZE, [kept])
 
 
@@ -127,5 +130,5 @@ def test_an_image_that_is_cut_refuses_its_scene_alone(tmp_path: Path) -> None:
     image = Path(item.assets["image"].href)
     whole = image.read_bytes()
     image.write_bytes(whole[: int(0.9 * len(whole))])
-    with pytest.raises(SceneError, match="clouds cannot be looked for: "):
+    with pytest.raises(SceneError, match="clouds cannot be detected: "):
         mask_scene(item, [])

@@ -382,9 +382,12 @@ def test_what_does_not_fit_is_refused() -> None:
     made = MadeMaps(1)
     good = made.batch(slice(0, 5))
     wrong: list[tuple[dict[str, Any], str]] = [
-        ({"predicted": {1: good["predicted"][1]}}, "no prediction of tier 2; there are those of 1"),
+        ({"predicted": {1: good["predicted"][1]}}, "no prediction of tier 2; available: 1"),
         ({"predicted": {**good["predicted"], 2: torch.zeros(5, 4, SIDE, SIDE)}}, r"tier 2 are \(5, 4.*expected \(B, 5"),
-        ({"predicted": {**good["predicted"], 2: torch.full((5, SIDE, SIDE), 9)}}, r"class of 9.*classes 0\.\.4"),
+        (
+            {"predicted": {**good["predicted"], 2: torch.full((5, SIDE, SIDE), 9)}},
+            r"predicted class: expected the classes 0\.\.4 .*got 9",
+        ),
         ({"label": torch.full((5, 4, SIDE, SIDE), 77)}, r"a label of 77, .*classes 0\.\.2"),
         ({"label": torch.full((5, 4, SIDE, SIDE), -1)}, "a label of -1"),
         ({"label": good["label"][:, :2]}, r"label is \(5, 2, 4, 4\); expected \(5, 4, 4, 4\)"),

@@ -67,7 +67,7 @@ class TestParameters:
             ({"out": ""}, "the location of the store is empty"),
             # What `prefect deploy` leaves of a variable that is not set.
             ({"out": "{{ $H2CROP_STORE }}"}, "its variable was not set when this was deployed"),
-            ({"out": "ftp://host/store"}, "a store lies in a folder or at s3://bucket/prefix"),
+            ({"out": "ftp://host/store"}, "expected a folder or s3://bucket/prefix"),
             ({"workers": 0}, "greater than or equal to 1"),
             ({"dask": "cluster:8786"}, "expected tcp://HOST:PORT"),
             # What the engine does not speak.

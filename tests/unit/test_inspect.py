@@ -186,7 +186,7 @@ class TestSamples:
     @pytest.mark.parametrize("wanted", [5, "5", "-1", "32631_240_0001_0001_20220701T103000", ""])
     def test_one_that_does_not_exist(self, made: MadeStore, wanted: int | str) -> None:
         samples = read_index(made.folder, "samples-2022")
-        with pytest.raises(StoreError, match=rf"there are 5, numbered from 0: {samples['sample'].iloc[0]}"):
+        with pytest.raises(StoreError, match=rf"expected one of 5, numbered from 0: {samples['sample'].iloc[0]}"):
             find_sample(samples, wanted)
 
     def test_the_fullest_has_most_clear_and_labelled_pixels(self, made: MadeStore) -> None:
@@ -520,7 +520,7 @@ class TestCommand:
         ("arguments", "code", "message"),
         [
             (("--season", "1999"), 1, "has no season 1999; it has 2021, 2022"),
-            (("--sample", "99"), 1, "no sample 99; there are 5"),
+            (("--sample", "99"), 1, "unknown sample 99; expected one of 5"),
             (("--plot", "sample.jpg"), 2, "sample.jpg: expected a name that ends in .png"),
         ],
     )

@@ -49,7 +49,9 @@ def test_a_path_opens_a_folder_and_a_url_of_another_kind_is_refused(tmp_path: Pa
         opened = open_storage(location)
         assert isinstance(opened, LocalStorage)
         assert opened.folder == tmp_path
-    with pytest.raises(StoreError, match="gs://bucket/store: a store lies in a folder or at s3://bucket/prefix"):
+    with pytest.raises(
+        StoreError, match="invalid location of a store gs://bucket/store; expected a folder or s3://bucket/prefix"
+    ):
         open_storage("gs://bucket/store")
 
 
@@ -249,7 +251,10 @@ def test_the_lock_says_which_process_holds_the_store_and_ends_with_it(storage: L
             assert holder.stdout is not None
             assert holder.stdout.readline() == "held\n"
             assert storage.read(".build/lock") == f"{holder.pid}\n".encode()
-            with pytest.raises(StoreError, match=rf"held by another builder \(process {holder.pid}\)"), storage.hold():
+            with (
+                pytest.raises(StoreError, match=rf"locked by another builder \(process {holder.pid}\)"),
+                storage.hold(),
+            ):
                 pytest.fail("two builders hold one store")
             assert storage.read(".build/lock") == f"{holder.pid}\n".encode(), "the refused builder changed the lock"
             assert len(unfinished(storage.folder)) == 1, "the refused builder removed the other's file"
@@ -337,7 +342,7 @@ def test_a_file_system_without_locks_is_refused(storage: LocalStorage, monkeypat
 def test_a_storage_pickled_while_held_is_not_held_by_who_unpickles_it(storage: LocalStorage) -> None:
     with storage.hold():
         copy = pickle.loads(pickle.dumps(storage))
-        with pytest.raises(StoreError, match="held by another builder"), copy.hold():
+        with pytest.raises(StoreError, match="locked by another builder"), copy.hold():
             pytest.fail("one store was held twice")
 
 
@@ -370,7 +375,7 @@ def test_a_file_larger_than_a_quota_is_told_and_leaves_nothing(storage: LocalSto
         ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         try:
             resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
-            with pytest.raises(StoreError, match=r"cannot write .*File too large.*run again"):
+            with pytest.raises(StoreError, match=r"cannot write .*File too large.*rerun"):
                 storage.write("2022/c.0", [b"x" * 600, b"x" * 600])
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, limits)

@@ -176,7 +176,7 @@ def unknown_size(folder: Path) -> None:
 
 
 DAMAGE: dict[str, tuple[Any, str]] = {
-    "no folder": (lambda folder: shutil.rmtree(folder), "holds no model: config.json"),
+    "no folder": (lambda folder: shutil.rmtree(folder), "contains no model: config.json"),
     "no weights": (lambda folder: weights_file(folder).unlink(), "does not exist; copy the whole folder"),
     "weights cut short": (cut_short, "bytes, config.json states"),
     "a bit flipped": (flip_a_bit, "its checksum differs"),

@@ -134,7 +134,7 @@ def test_the_record_is_checked() -> None:
 
 
 @pytest.mark.parametrize("array", ["s2", "enmap"])
-@pytest.mark.parametrize(("factor", "words"), [(1e-4, "reflectance was taken"), (1e4, "multiplied by 10000 twice")])
+@pytest.mark.parametrize(("factor", "words"), [(1e-4, "reflectance was used"), (1e4, "multiplied by 10000 twice")])
 def test_a_mistaken_scale_is_refused(made: MadeStore, array: str, factor: float, words: str) -> None:
     ours = Normalisation.of_store(made.folder)
     both = scaled(ours, factor, array=array)

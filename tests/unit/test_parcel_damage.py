@@ -174,7 +174,7 @@ def test_a_shapefile_one_file_of_which_was_cut_off_is_refused(
 def test_a_cut_table_of_fields_names_how_many_rows_are_left(tmp_path: Path) -> None:
     path = fields(tmp_path / "parcels.shp", 256)
     cut(path.with_suffix(".dbf"), 0.66)
-    with pytest.raises(ParcelError, match=r"promises 256 row\(s\) in its .dbf and has 168"):
+    with pytest.raises(ParcelError, match=r"expected 256 row\(s\) in its .dbf, got 168"):
         check_rows(path, "parcels")
 
 
@@ -184,7 +184,7 @@ def test_a_shapefile_of_two_others_is_refused(tmp_path: Path, more: str, fewer: 
     shutil.copy(long.with_suffix(".dbf") if more == "dbf" else short.with_suffix(".dbf"), tmp_path / "both.dbf")
     for ending in ("shp", "shx", "prj"):
         shutil.copy((long if more == "shp" else short).with_suffix(f".{ending}"), tmp_path / f"both.{ending}")
-    with pytest.raises(ParcelError, match=r"promises 256 row.* and has 200"):
+    with pytest.raises(ParcelError, match=r"expected 256 row.*, got 200"):
         check_rows(tmp_path / "both.shp", "both")
 
 
@@ -208,7 +208,7 @@ def test_a_geopackage_with_fewer_rows_than_it_states_is_refused(tmp_path: Path) 
     check_rows(path, "parcels")
     with without_triggers(path) as database:
         database.execute("DELETE FROM parcels WHERE fid > 200")
-    with pytest.raises(ParcelError, match=r"promises 256 row\(s\) and has 200"):
+    with pytest.raises(ParcelError, match=r"expected 256 row\(s\), got 200"):
         check_rows(path, "parcels")
 
 
@@ -219,7 +219,7 @@ def test_rows_that_the_spatial_index_does_not_know_are_not_lost_in_silence(tmp_p
         database.execute("UPDATE gpkg_ogr_contents SET feature_count = 7")
     # A search finds one of two.
     assert len(pyogrio.read_dataframe(path, bbox=FIELDS[0].bounds)) == 1
-    with pytest.raises(ParcelError, match=r"promises 7 row\(s\) in its spatial index and has 6: .*ogr2ogr"):
+    with pytest.raises(ParcelError, match=r"expected 7 row\(s\) in its spatial index, got 6: .*ogr2ogr"):
         check_rows(path, "parcels")
 
 
@@ -265,9 +265,7 @@ def test_of_fields_that_differ_in_case_alone_the_exact_one_is_taken_and_none_is_
     path.write_text(json.dumps({"type": "FeatureCollection", "features": [feature]}))
     for name, code in (("code", "BTH"), ("CODE", "MIS")):
         assert list(read_parcels(path, name)[0]["code"]) == [code]
-    with pytest.raises(
-        ParcelError, match=r"no field 'Code', but several that differ from it only in case:  code, CODE"
-    ):
+    with pytest.raises(ParcelError, match=r"no field 'Code', but several that differ from it only in case: code, CODE"):
         read_parcels(path, "Code")
 
 

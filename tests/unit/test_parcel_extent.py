@@ -86,14 +86,14 @@ def test_degrees_labelled_as_metres_with_swapped_axes() -> None:
 @pytest.mark.parametrize("bounds", [DEPARTMENT, (2.5, 46.0, 4.0, 47.0)])
 def test_another_projection_is_named(true: str, stated: str, certain: bool, bounds: Extent) -> None:
     what, sure = words(in_crs(true, bounds), stated)
-    assert f"in {stated} is far from the cells; it fits {true}: set `crs: {true}`" in what
+    assert f"in {stated} is far from the cells; it matches {true}: set `crs: {true}`" in what
     assert sure == certain
 
 
 @pytest.mark.parametrize("stated", ["EPSG:3035", "EPSG:4326"])
 def test_of_several_crs_that_fit_the_one_that_fits_best_is_named(stated: str) -> None:
     # All of France in Lambert-93 meets all of France in Web Mercator too, by a part.
-    assert "it fits EPSG:2154" in words(in_crs("EPSG:2154", FRANCE), stated, FRANCE)[0]
+    assert "it matches EPSG:2154" in words(in_crs("EPSG:2154", FRANCE), stated, FRANCE)[0]
 
 
 def test_a_file_of_another_region_says_where_both_lie() -> None:

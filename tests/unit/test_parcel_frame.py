@@ -339,7 +339,7 @@ def test_a_frame_is_doubtful_where_painted_parcels_lie_elsewhere(check: tuple[fl
 def test_half_a_pixel_beyond_doubt_is_warned_of() -> None:
     text = warning_of(SURE)
     assert text is not None
-    assert "10.0 m off the parcels (6.0 m east, 8.0 m south; standard deviation 1.0 m)" in text
+    assert "10.0 m against the parcels (6.0 m east, 8.0 m south; standard deviation 1.0 m)" in text
     assert warning_of(replace(SURE, sd=2.49)) is not None
     assert warning_of(replace(SURE, sd=2.5)) is None
     assert warning_of(replace(SURE, east=-3.0, north=3.0, sd=0.1)) is None

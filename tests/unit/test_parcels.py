@@ -198,7 +198,7 @@ def test_a_file_without_crs_needs_one_from_the_recipe(tmp_path: Path) -> None:
     path = write(tmp_path / "parcels.shp", [FIELD])
     stated, _ = read_parcels(path, "code")
     (tmp_path / "parcels.prj").unlink()
-    with pytest.raises(ParcelError, match="states no CRS") as raised:
+    with pytest.raises(ParcelError, match="has no CRS") as raised:
         read_parcels(path, "code")
     assert str(path) in str(raised.value)
     given_crs, _ = read_parcels(path, "code", crs=LAMBERT)

@@ -286,7 +286,7 @@ def test_the_prior_may_be_none(france: Document) -> None:
 
 def test_a_recipe_without_any_source_is_refused(france: Document) -> None:
     (line,) = refusal({**france, "enmap": "none", "sentinel2": "none", "parcels": "none"})
-    assert line == "recipe: give at least one of enmap, sentinel2, parcels"
+    assert line == "recipe: expected at least one of enmap, sentinel2, parcels"
 
 
 # One year a file
@@ -308,7 +308,7 @@ def test_one_file_is_not_both_the_season_and_its_prior() -> None:
     for prior in ("same", file_of(), file_of(code_field="code")):
         (line,) = refusal(declared([2022], prior))
         assert line.startswith(
-            'parcels.season[0].path: "fr.gpkg" would be read for 2021 and 2022: every prior would be'
+            'parcels.season[0].path: "fr.gpkg" would be read for 2021 and 2022: every prior would equal'
         )
         for remedy in ("write `{year}` into the path", "(`years: [2022]`)", "choose `prior: none`"):
             assert remedy in line

@@ -80,7 +80,7 @@ def test_a_full_disk_leaves_no_part_of_a_part(tmp_path: Path) -> None:
     with mounted(tmp_path / "disk") as folder:
         scratch = Scratch(folder)
         big = Part({}, (np.zeros(SMALL_DISK, np.uint8),))
-        with pytest.raises(StoreError, match="make room there, or choose another folder with --scratch"):
+        with pytest.raises(StoreError, match="free space there, or choose another folder with --scratch"):
             scratch.write(CELL, "a", big)
         assert scratch.read(CELL, "a") is None
         assert not list(folder.glob("*/*"))

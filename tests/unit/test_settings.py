@@ -144,14 +144,22 @@ class TestReading:
     @pytest.mark.parametrize(
         ("name", "value", "said"),
         [
-            ("H2CROP_WORK_GB", "much", "H2CROP_WORK_GB is 'much': expected a number of gigabytes from 0, as 20 or 0.5"),
+            (
+                "H2CROP_WORK_GB",
+                "much",
+                "H2CROP_WORK_GB is 'much': expected a number of gigabytes from 0, such as 20 or 0.5",
+            ),
             ("H2CROP_WORK_GB", "-1", "H2CROP_WORK_GB is '-1': expected a number of gigabytes"),
             ("H2CROP_SCRATCH_GB", "nan", "H2CROP_SCRATCH_GB is 'nan': expected a number of gigabytes"),
             ("H2CROP_WORKERS", "0", "H2CROP_WORKERS is '0': expected a whole number from 1"),
             ("H2CROP_DASK", "node7", "H2CROP_DASK is 'node7': expected tcp://HOST:PORT or tls://HOST:PORT"),
             ("H2CROP_SHARING_PROCESSES", "x", "H2CROP_SHARING_PROCESSES is 'x': expected a whole number from 1"),
             ("AWS_ALLOW_HTTP", "perhaps", "AWS_ALLOW_HTTP is 'perhaps': expected true or false"),
-            ("H2CROP_DOWNLOAD_COOKIE", "broken", "H2CROP_DOWNLOAD_COOKIE is not of the form `name=value; name=value`"),
+            (
+                "H2CROP_DOWNLOAD_COOKIE",
+                "broken",
+                "H2CROP_DOWNLOAD_COOKIE: invalid value, expected `name=value; name=value`",
+            ),
         ],
     )
     def test_a_wrong_value_is_named_with_what_is_expected(
@@ -321,7 +329,7 @@ class TestSecrets:
             assert not [value for value in [*planted, "planted"] if value in done.stdout + done.stderr]
         found = {one["name"]: one for one in json.loads(done.stdout)["variables"]}
         assert found["H2CROP_DOWNLOAD_PASSWORD"]["value"] == "set"
-        assert found["H2CROP_DOWNLOAD_COOKIE"]["problem"].endswith("is not of the form `name=value; name=value`")
+        assert found["H2CROP_DOWNLOAD_COOKIE"]["problem"].endswith("invalid value, expected `name=value; name=value`")
 
 
 class TestCommand:
@@ -348,7 +356,7 @@ class TestCommand:
         assert report["unknown"] == {"H2CROP_SCRATH": "H2CROP_SCRATCH"}
         assert report["problems"] == [
             "H2CROP_WORKERS is 'many': expected a whole number from 1",
-            "AWS_SECRET_ACCESS_KEY is not set, but AWS_ACCESS_KEY_ID is: set both or neither",
+            "AWS_ACCESS_KEY_ID is set without AWS_SECRET_ACCESS_KEY: set both or neither",
             "unknown variable H2CROP_SCRATH: nothing reads it; did you mean H2CROP_SCRATCH?",
         ]
 

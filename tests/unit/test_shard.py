@@ -291,7 +291,7 @@ def test_arrays_that_do_not_fit_the_shard_are_refused() -> None:
     spec = small_layout().arrays()["s2"]
     right = np.zeros((CAPACITY, *spec.sample_shape), spec.dtype)
     for wrong in (right[:, :6], np.zeros((CAPACITY + 1, *spec.sample_shape), spec.dtype), right.astype("int32")):
-        with pytest.raises(ValueError, match="s2: got"):
+        with pytest.raises(ValueError, match=r"s2: expected .*, got"):
             encode_shard(wrong, spec, CAPACITY, Codec())
 
 
@@ -405,7 +405,7 @@ def test_a_shard_cut_short_is_told(damageable: Written, kept: float) -> None:
     path = damageable.shard("s2", 0)
     data = path.read_bytes()
     path.write_bytes(data[: int(kept * len(data)) if kept == 0.5 else int(kept)])
-    with pytest.raises(StoreError, match="cut short") as raised:
+    with pytest.raises(StoreError, match="truncated") as raised:
         damageable.reader("s2").read(0)
     assert str(path) in str(raised.value)
 
@@ -461,7 +461,7 @@ def test_a_store_without_a_root_or_with_a_broken_one_is_told(damageable: Written
     (damageable.folder / "zarr.json").write_text("{", encoding="utf-8")
     with pytest.raises(StoreError, match="is not the root of an h2crop store"):
         load_root(damageable.folder)
-    with pytest.raises(StoreError, match=r"is .* a finished store"):
+    with pytest.raises(StoreError, match=r"check that .* is a finished store"):
         load_root(tmp_path)
 
 

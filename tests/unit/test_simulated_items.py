@@ -317,9 +317,9 @@ def test_media_types_follow_the_files() -> None:
 
 
 def test_what_an_archive_does_not_have_is_refused() -> None:
-    with pytest.raises(ValueError, match="no archive 'usgs'; known are sentinel-2-c1-l2a"):
+    with pytest.raises(ValueError, match="unknown archive 'usgs'; known: sentinel-2-c1-l2a"):
         sentinel2_items.sentinel2_item(make_granule(), "usgs", {})
-    with pytest.raises(ValueError, match="sentinel-2-l2a has no assets cirrus"):
+    with pytest.raises(ValueError, match="unknown assets of sentinel-2-l2a cirrus"):
         sentinel2_items.sentinel2_item(make_granule(), "sentinel-2-l2a", {"cirrus": "./B10.tif"})
     with pytest.raises(ValueError, match="copernicus has no band B10"):
         sentinel2_items.asset_key("copernicus", "B10")
@@ -441,7 +441,7 @@ def test_there_is_a_file_for_every_layer_the_build_reads() -> None:
 
 
 def test_an_asset_enmap_does_not_have_is_refused() -> None:
-    with pytest.raises(ValueError, match="no assets vnir; known are metadata, image"):
+    with pytest.raises(ValueError, match="unknown assets of EnMAP products vnir; known: metadata, image"):
         enmap_items.enmap_item(make_product(), {"vnir": "./QL_VNIR_COG.TIF"})
 
 

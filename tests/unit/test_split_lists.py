@@ -87,7 +87,7 @@ def test_every_id_that_is_listed_twice_is_named_with_its_lines(tmp_path: Path) -
     ],
 )
 def test_a_line_that_is_no_id_is_named(tmp_path: Path, text: str) -> None:
-    assert f"val.txt:2: {text!r} is no id" in refusal(write_lists(tmp_path, val=f"{CELL}\n{text}\n"))
+    assert f"val.txt:2: invalid id {text!r}" in refusal(write_lists(tmp_path, val=f"{CELL}\n{text}\n"))
 
 
 def test_missing_files_and_other_encodings_are_named(tmp_path: Path) -> None:

@@ -342,8 +342,8 @@ def test_problems_name_the_class_where_it_lacks_and_the_share() -> None:
         "class 4/63 occurs in 3 split squares, but in none of test"
     ]
     assert split_problems(contents, splits, {"train": 0.43, "val": 0.10, "test": 0.47})[1:] == [
-        "test has 50.0% of the samples, 47.0% are wanted",
-        "train has 40.0% of the samples, 43.0% are wanted",
+        "test: expected 47.0% of the samples, got 50.0%",
+        "train: expected 43.0% of the samples, got 40.0%",
     ]
     all_train = dict.fromkeys(contents, "train")
     assert split_problems(contents, all_train, {"train": 1.0}) == []

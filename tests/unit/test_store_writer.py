@@ -68,7 +68,7 @@ def label_block(samples: int) -> dict[str, NDArray[Any]]:
 
 def test_a_second_process_is_refused_and_told_who_holds_the_store(tmp_path: Path) -> None:
     with other_builder(tmp_path / "store") as holder:
-        with pytest.raises(StoreError, match="held by another builder") as raised, hold_store(tmp_path / "store"):
+        with pytest.raises(StoreError, match="locked by another builder") as raised, hold_store(tmp_path / "store"):
             pytest.fail("two builders hold one store")
         assert f"process {holder.pid})" in str(raised.value)
         assert str(tmp_path / "store") in str(raised.value)
@@ -101,7 +101,7 @@ def test_the_same_process_cannot_hold_a_store_twice(tmp_path: Path) -> None:
 
 def test_a_folder_with_something_else_in_it_is_refused_and_left_alone(tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").write_text("dear diary", encoding="utf-8")
-    with pytest.raises(StoreError, match=r"is not empty and has no .build/ to go on from"), hold_store(tmp_path):
+    with pytest.raises(StoreError, match=r"is not empty and has no .build/ to continue from"), hold_store(tmp_path):
         pytest.fail("a foreign folder was taken for a store")
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
 
@@ -199,7 +199,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 def test_a_full_disk_is_told_and_leaves_nothing_of_the_file(small_disk: Path) -> None:
     with hold_store(small_disk / "store") as builder:
         builder.write("fits", [b"x" * (SMALL_DISK // 4)])
-        with pytest.raises(StoreError, match=r"No space left on device.*run again") as raised:
+        with pytest.raises(StoreError, match=r"No space left on device.*rerun") as raised:
             builder.write("2022/label/c.0", [b"x" * (SMALL_DISK // 2)] * 4)
         assert str(small_disk / "store/2022/label/c.0") in str(raised.value)
         assert not (small_disk / "store/2022/label/c.0").exists()
@@ -244,7 +244,7 @@ def test_a_damaged_marker_is_told(tmp_path: Path) -> None:
         path = tmp_path / ".build/2022/000003.json"
         for damaged in ("{", "{}", "[1]"):
             path.write_text(damaged, encoding="utf-8")
-            with pytest.raises(StoreError, match="delete it and run the build again") as raised:
+            with pytest.raises(StoreError, match="delete it and rerun the build") as raised:
                 builder.read_marker(2022, 3)
             assert str(path) in str(raised.value)
 
@@ -262,7 +262,7 @@ def test_sums_that_are_not_those_of_the_marker_are_told(tmp_path: Path) -> None:
                 path.write_bytes(path.read_bytes()[:20])
             elif damaged == "lost":
                 path.unlink()
-            with pytest.raises(StoreError, match=f"lost or damaged.*`h2crop migrate {tmp_path}`") as raised:
+            with pytest.raises(StoreError, match=f"missing or damaged.*`h2crop migrate {tmp_path}`") as raised:
                 builder.read_sums(2022, 0, records[0])
             assert str(path) in str(raised.value)
 

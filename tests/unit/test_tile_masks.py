@@ -114,7 +114,7 @@ class TestFirstCodes:
     def test_dates_out_of_order_are_refused(self) -> None:
         dates = dates_of(np.full((3, 2, 2), 4))
         dates.days = dates.days[::-1].copy()
-        with pytest.raises(ValueError, match=r"order of time, not \[20, 10, 0\]"):
+        with pytest.raises(ValueError, match=r"order of time, got \[20, 10, 0\]"):
             mask_tile(dates, PLAIN)
 
 

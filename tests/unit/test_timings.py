@@ -310,7 +310,7 @@ EARLIER = NOON - timedelta(minutes=40)
         (None, None, None, None, "not begun", "nothing has been planned"),
         (ALIVE, None, None, None, "running", "has not reported anything yet"),
         (ALIVE, run(), None, 1, "running", "process 7 on node"),
-        (OTHER_COMMAND, run(), 1, 3, "running", "process 8 on node, since .* says nothing"),
+        (OTHER_COMMAND, run(), 1, 3, "running", "process 8 on node, since .* without reports"),
         (ALIVE, run(written=EARLIER), None, 1, "stuck", "has reported nothing for 40 min"),
         (ALIVE, run(written=NOON - timedelta(seconds=59)), None, 1, "running", ""),
         (ALIVE, run(every=60.0, written=NOON - timedelta(seconds=200)), None, 1, "running", ""),
@@ -323,8 +323,8 @@ EARLIER = NOON - timedelta(minutes=40)
             "dead",
             "without a report, in the phase `blocks`; rerun the same command",
         ),
-        (None, run(state="interrupted"), None, 1, "dead", "was interrupted while blocks; run the same command again"),
-        (None, None, None, 1, "dead", "the store is not finished; run the same command again"),
+        (None, run(state="interrupted"), None, 1, "dead", "was interrupted while blocks; rerun the same command"),
+        (None, None, None, 1, "dead", "the store is not finished; rerun the same command"),
         (DEAD, None, None, None, "dead", "no builder is working"),
         (
             None,
@@ -337,7 +337,7 @@ EARLIER = NOON - timedelta(minutes=40)
         (None, run(state="failed", error="no catalog"), None, None, "failed", "no catalog"),
         (None, run(state="finished"), 1, 3, "finished", "release 1 contains all"),
         (None, None, 1, 3, "finished", "release 1 contains all"),
-        (None, run(state="failed", error="another recipe"), 1, 3, "finished", "has all .* failed: another recipe"),
+        (None, run(state="failed", error="another recipe"), 1, 3, "finished", "contains all .* failed: another recipe"),
         (None, run(state="finished"), None, None, "finished", "nothing to build"),
         (None, None, 1, None, "finished", "release 1"),
         # Blocks were added to a released season, and the builder died.
@@ -364,7 +364,7 @@ def test_nobody_is_told_to_end_a_run_that_makes_a_release() -> None:
     state, words = facts_of(ALIVE, run(progressed=EARLIER, phase="sealing")).state()
     assert state == "stuck"
     assert "do not end it" in words
-    assert "run the same command again" not in words
+    assert "rerun the same command" not in words
 
 
 def test_a_pause_is_no_standstill() -> None:
@@ -409,7 +409,7 @@ def test_what_became_of_the_last_run(holder: Holder | None, last: RunStatus | No
     assert facts.last_run == found
     if holder is not OTHER_COMMAND and found == "dead":
         assert facts.state()[0] == "finished"
-        assert "ended early, while blocks: run the same command again" in facts.state()[1]
+        assert "ended early, while blocks: rerun the same command" in facts.state()[1]
 
 
 def test_a_store_whose_last_sealing_was_broken_off_is_not_finished() -> None:

@@ -91,12 +91,12 @@ def test_metrics_that_are_lost_or_damaged_are_not_guessed(made: MadeStore, tmp_p
     settings = SETTINGS.model_copy(update={"epochs": 2})
     train(made.folder, settings, "small", until="07-31", out=tmp_path)
     (tmp_path / "metrics.json").write_text("{", encoding="utf-8")
-    with pytest.raises(ModelError, match=r"(?s)cannot read .*metrics.json: .*remove it to judge later epochs alone"):
+    with pytest.raises(ModelError, match=r"(?s)cannot read .*metrics.json: .*remove it to compare later epochs only"):
         train(made.folder, settings, "small", until="07-31", out=tmp_path)
     (tmp_path / "metrics.json").unlink()
     said: list[str] = []
     report = train(made.folder, settings, "small", until="07-31", out=tmp_path, say=said.append)
-    assert any("does not tell of the epochs before" in line for line in said)
+    assert any("lacks the epochs before" in line for line in said)
     assert [result.epoch for result in report.epochs] == [2]
 
 

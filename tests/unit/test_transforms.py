@@ -321,7 +321,7 @@ def test_a_batch_without_enmap_or_labels_is_transformed_too() -> None:
 
 def test_wrong_requests_are_refused() -> None:
     batch = numbered_batch(2)
-    with pytest.raises(UsageError, match=r"give a torch\.Generator"):
+    with pytest.raises(UsageError, match=r"requires a torch\.Generator"):
         BatchTransforms(numbers_of(2), augmentation=Augmentation())(batch)
     only_s2 = Normalisation(source="one", mean={"s2": (0.0, 0.0)}, sd={"s2": (1.0, 1.0)})
     with pytest.raises(UsageError, match=r"\(one\) has no enmap"):
@@ -338,5 +338,5 @@ def test_wrong_requests_are_refused() -> None:
         Augmentation(cut_mix=1.5)
     with pytest.raises(UsageError, match="expected a square"):
         patch_and_step({"s2": torch.zeros((1, 1, 6, 9))})
-    with pytest.raises(UsageError, match="not a multiple of 30 m"):
+    with pytest.raises(UsageError, match="expected patches of a multiple of 30 m"):
         patch_and_step({"s2": torch.zeros((1, 1, 8, 8))})

@@ -168,7 +168,7 @@ def enmap_item(
     """
     unknown = sorted(set(hrefs) - set(ASSETS))
     if unknown:
-        raise ValueError(f"EnMAP products have no assets {', '.join(unknown)}; known are {', '.join(ASSETS)}")
+        raise ValueError(f"unknown assets of EnMAP products {', '.join(unknown)}; known: {', '.join(ASSETS)}")
     return {
         "type": "Feature",
         "stac_version": "1.0.0",

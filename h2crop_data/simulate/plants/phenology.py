@@ -174,7 +174,7 @@ def abundances(
     unknown = set(pd.unique(ground.kind)) - set(GROUND_KINDS)
     if unknown:
         named = ", ".join(sorted(map(str, unknown)))
-        raise ValueError(f"unknown kind of ground {named}; there are {', '.join(GROUND_KINDS)}")
+        raise ValueError(f"unknown kind of ground {named}; known: {', '.join(GROUND_KINDS)}")
     total = np.zeros((len(ground.kind), len(ENDMEMBERS)))
     strength = ground.vigour.astype(np.float64) * vigour
     wet = np.asarray(wetness, np.float64)
@@ -339,7 +339,7 @@ def crops(growth: NDArray[Any], crop: NDArray[Any], pairs: Pairs) -> Crop:
     types, names = pd.factorize(np.asarray(growth, object))
     for name in names:
         if name not in table.row:
-            raise ValueError(f"unknown growth type {name!r}; there are {', '.join(growth_types())}")
+            raise ValueError(f"unknown growth type {name!r}; known: {', '.join(growth_types())}")
     row = np.array([table.row[name] for name in names], int)[types]
     codes, found = pd.factorize(np.asarray(crop, object))
     traits = np.stack([pair_traits(code, pairs) for code in found]) if len(found) else np.zeros((0, TRAITS))

@@ -86,7 +86,7 @@ def sentinel2_item(
     bands = {key: band for band, key in form.keys.items()} | {form.strip_key: DATASTRIP}
     unknown = sorted(set(hrefs) - set(bands))
     if unknown:
-        raise ValueError(f"{archive} has no assets {', '.join(unknown)}; known are {', '.join(bands)}")
+        raise ValueError(f"unknown assets of {archive} {', '.join(unknown)}; known: {', '.join(bands)}")
     assets = {}
     for key, href in hrefs.items():
         assets[key] = {"href": href, "type": media_type(href), **form.asset(granule, bands[key])}
@@ -112,7 +112,7 @@ def sentinel2_item(
 def archive_form(archive: str) -> ArchiveForm:
     """How an archive writes items. Raises ValueError for one that is unknown."""
     if archive not in ARCHIVES:
-        raise ValueError(f"no archive {archive!r}; known are {', '.join(ARCHIVES)}")
+        raise ValueError(f"unknown archive {archive!r}; known: {', '.join(ARCHIVES)}")
     return ARCHIVES[archive]
 
 

@@ -101,7 +101,7 @@ def zones(layout: Layout) -> Iterator[tuple[int, Bounds]]:
     other = {utm_epsg(longitude + step, latitude) for step in (-BORDER_REACH, BORDER_REACH)} - {layout.epsg}
     if not other:
         raise UsageError(
-            f"sentinel2.zone_border: the region at {longitude:.2f} E is further than {BORDER_REACH} degrees from the "
+            f"sentinel2.zone_border: the region at {longitude:.2f} E is more than {BORDER_REACH} degrees from the "
             "next UTM zone; move `place` (in EPSG:32631 at 49 N the border at 6 E is near x = 719000)"
         )
     neighbour = other.pop()

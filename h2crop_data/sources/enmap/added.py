@@ -107,9 +107,9 @@ def what_to_know(item: pystac.Item) -> str:
     try:
         enmap_scene(item)
     except SceneError:
-        notes.append("METADATA.XML does not state quality and cloud cover, so builds leave it out")
+        notes.append("METADATA.XML does not state quality and cloud cover: builds do not use the scene")
     if CLOUD_LAYER not in item.assets:
-        notes.append(f"it has no {CLOUD_LAYER}: builds leave it out, except with `enmap.cloud_layer: optional`")
+        notes.append(f"it has no {CLOUD_LAYER}: builds use it only with `enmap.cloud_layer: optional`")
     return "; ".join(notes)
 
 
@@ -119,9 +119,9 @@ def product_item(product: FoundProduct) -> pystac.Item:
     Raises SceneError or ReadError where it is of another level, lacks a file, or has a damaged one.
     """
     if product.level != "L2A":
-        raise SceneError(f"it is a product of level {product.level}; builds read L2A, surface reflectance")
+        raise SceneError(f"expected a product of level L2A, surface reflectance, got {product.level}")
     if product.damaged:
-        raise SceneError(f"files of it may be missing, because {product.damaged} is damaged: download that again")
+        raise SceneError(f"some of its files may be missing, because {product.damaged} is damaged: download that again")
     lacking = [key for key in NEEDED if key not in product.files]
     if lacking:
         others = f"; not read: {', '.join(product.unread)} (order GeoTIFF)" if product.unread else ""
@@ -143,7 +143,7 @@ def layer_grid(path: Path, key: str, bands: int) -> GeoBox:
         if key == "image" and dataset.count != bands:
             raise SceneError(f"{path.name} has {dataset.count} bands, METADATA.XML describes {bands}")
         if key == "image" and dataset.dtypes[0] != "int16":
-            raise SceneError(f"{path.name} holds {dataset.dtypes[0]} numbers, expected int16")
+            raise SceneError(f"{path.name}: expected int16, got {dataset.dtypes[0]}")
         return grid_of(dataset)
 
 

@@ -27,7 +27,7 @@ def item_differences(item: pystac.Item, product: Product) -> list[str]:
         return []
     bands = product.bands
     if len(listed) != len(bands):
-        return [f"its item lists {len(listed)} bands, METADATA.XML {len(bands)}: METADATA.XML counts"]
+        return [f"its item lists {len(listed)} bands, METADATA.XML {len(bands)}: METADATA.XML is used"]
     check_factors(item.id, listed, bands)
     stated, own = np.array(numbers(listed, WAVELENGTH_FIELD)), np.array([band.wavelength for band in bands])
     if np.isnan(stated).all():
@@ -40,13 +40,13 @@ def item_differences(item: pystac.Item, product: Product) -> list[str]:
     if np.isfinite(stated).all() and np.abs(np.sort(stated) - np.sort(own)).max() <= WAVELENGTH_TOLERANCE:
         raise SceneError(
             f"{item.id}: its item lists the bands of METADATA.XML in another order (band {int(apart.argmax()) + 1}: "
-            f"{stated[apart.argmax()]:g} nm instead of {own[apart.argmax()]:g} nm); nobody can say which order the "
-            "image has"
+            f"{stated[apart.argmax()]:g} nm instead of {own[apart.argmax()]:g} nm); the order of the image is "
+            "unknown"
         )
     worst = int(np.nanargmax(apart))
     return [
         f"its item and METADATA.XML differ by up to {apart[worst]:.3g} nm (band {worst + 1}: {stated[worst]:g} nm and "
-        f"{own[worst]:g} nm): METADATA.XML counts"
+        f"{own[worst]:g} nm): METADATA.XML is used"
     ]
 
 
@@ -75,5 +75,5 @@ def check_factors(name: str, listed: Sequence[dict[str, Any]], bands: Sequence[B
             first = int(wrong.argmax())
             raise SceneError(
                 f"{name}: its item says {field} = {stated[first]:g} of band {first + 1}, METADATA.XML says "
-                f"{own[first]:g}; nobody can say which is right"
+                f"{own[first]:g}; it is unknown which one is correct"
             )

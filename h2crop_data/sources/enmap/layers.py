@@ -74,8 +74,8 @@ def flags_on(layers: Iterable[tuple[str, PlacedLayer]], target: GeoBox) -> NDArr
 def layers_elsewhere(layers: Iterable[tuple[str, PlacedLayer]], image: GeoBox) -> list[str]:
     """What to say of layers that lie on another grid than the image, in words."""
     return [
-        f"its layer `{layer}` lies on another grid than the image ({in_words(placed.grid)} under it): it is placed "
-        "by its own georeference, and what it does not cover counts as outside"
+        f"its layer `{layer}` has another grid than the image ({in_words(placed.grid)} under it): it is placed by "
+        "its own georeference, and pixels that it does not cover count as outside"
         for layer, placed in layers
         if placed.grid != image
     ]
@@ -91,9 +91,9 @@ def read_layer(href: str, image: GeoBox, target: GeoBox, bands: Sequence[int]) -
         with opened(href) as dataset:
             own = placed_grid(href, grid_of(dataset), image)
             if not np.issubdtype(np.dtype(dataset.dtypes[0]), np.integer):
-                raise SceneError(f"{href} holds {dataset.dtypes[0]} numbers, expected whole numbers")
+                raise SceneError(f"{href}: expected integers, got {dataset.dtypes[0]}")
             if bands and max(bands) > dataset.count:
-                raise SceneError(f"{href} has {dataset.count} bands, band {max(bands)} is wanted")
+                raise SceneError(f"{href}: expected band {max(bands)}, the file has {dataset.count} bands")
             window = pixels_under(own, target)
             part = part_of(own, window)
             codes = dataset.read(list(bands), window=window) if bands else np.zeros((0, *part.shape), np.uint8)
@@ -108,13 +108,13 @@ def placed_grid(href: str, own: GeoBox, image: GeoBox) -> GeoBox:
     Raises SceneError for one that cannot be placed, or covers nothing of the image.
     """
     if own.crs != image.crs:
-        raise SceneError(f"{href} lies in another CRS than the image: {in_words(own)} instead of {in_words(image)}")
+        raise SceneError(f"{href} has another CRS than the image: expected {in_words(image)}, got {in_words(own)}")
     if same_grid(own, image):
         return image
     if own.affine.b or own.affine.d:
         raise SceneError(f"{href} is rotated against north, the image is not: its pixels cannot be placed")
     if not pixels_under(own, image).width or not pixels_under(own, image).height:
-        raise SceneError(f"{href} covers nothing of the image: {in_words(own)} instead of {in_words(image)}")
+        raise SceneError(f"{href} does not overlap the image: expected {in_words(image)}, got {in_words(own)}")
     to_image = ~image.affine @ own.affine
     start = round(to_image.c), round(to_image.f)
     corners = [(0, 0), own.shape[::-1]]

@@ -66,7 +66,7 @@ def mask_scene(item: pystac.Item, needs: Sequence[Path]) -> bytes:
     try:
         numbers, _ = read_window(image.href, Window(0, 0, width, height), [band.number for band in bands])
     except ReadError as error:
-        raise SceneError(f"clouds cannot be looked for: {error}") from error
+        raise SceneError(f"clouds cannot be detected: {error}") from error
     values = enmap_reflectance(numbers, bands, image.nodata)
     del numbers
     measured = values != REFLECTANCE_FILL
@@ -91,14 +91,14 @@ def why_unseen(measured: NDArray[np.bool_], bands: Sequence[Band]) -> str:
     """
     imaged = measured.any(axis=0)
     if not imaged.any():
-        return "none of the bands that show clouds has a value anywhere: clouds cannot be looked for"
+        return "none of the bands that show clouds has values: clouds cannot be detected"
     if measured.all(axis=0).sum() >= LEAST_SEEN * imaged.sum():
         return ""
     shares = measured[:, imaged].mean(axis=1)
     worst = int(shares.argmin())
     return (
-        f"the band at {bands[worst].wavelength:.0f} nm has a value in {shares[worst]:.0%} of the pixels that others "
-        "imaged: clouds cannot be looked for"
+        f"the band at {bands[worst].wavelength:.0f} nm has a value in {shares[worst]:.0%} of the pixels that other "
+        "bands imaged: clouds cannot be detected"
     )
 
 

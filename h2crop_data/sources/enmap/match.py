@@ -158,8 +158,8 @@ def mosaic_of(grid: GeoBox, tiles: Sequence[ProcessingTile], files: Sequence[Pat
         left, top = (west - grid.affine.c) / pixel, (grid.affine.f - north) / pixel
         if left % 1 or top % 1:
             raise UnmatchableError(
-                f"its pixels begin at {grid.affine.c:g}, {grid.affine.f:g}, which is no multiple of {pixel:g} m: "
-                "it cannot be matched with Sentinel-2"
+                f"its pixels begin at {grid.affine.c:g}, {grid.affine.f:g}, not at a multiple of {pixel:g} m: it "
+                "cannot be matched with Sentinel-2"
             )
         target, source = common_part(shape, archive["dates"].shape, (int(top), int(left)))
         dates[target] = archive["dates"][source]
@@ -169,7 +169,7 @@ def mosaic_of(grid: GeoBox, tiles: Sequence[ProcessingTile], files: Sequence[Pat
         aligned = max(aligned, facts["aligned"])
     if not dates.any():
         raise UnmatchableError(
-            "no clear date of Sentinel-2 with all bands it is matched in lies over its cells in the zone of the scene"
+            "no clear Sentinel-2 date with all bands of the match over its cells in the zone of the scene"
         )
     rows, columns = (np.flatnonzero(dates.any(axis=axis)) // REFERENCE_FINER for axis in (1, 0))
     top, bottom, left, right = (int(number) for number in (rows[0], rows[-1] + 1, columns[0], columns[-1] + 1))

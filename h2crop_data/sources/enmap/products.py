@@ -120,7 +120,7 @@ def find_products(places: Sequence[Path], unpacked: Path, progress: Progress = s
     files: list[Path] = []
     for place in places:
         if not place.exists():
-            raise UsageError(f"{place}: there is no such folder or file")
+            raise UsageError(f"{place} does not exist")
         files += [place] if place.is_file() else files_below(place, unpacked)
     files = list(dict.fromkeys(path.resolve() for path in files))
     found = FoundProducts()
@@ -191,7 +191,7 @@ def tar_members(packed: tarfile.TarFile) -> Iterator[Member]:
     assert packed.fileobj is not None
     # A whole one ends with a block of zeros, which has been read.
     if packed.fileobj.tell() < packed.offset + tarfile.BLOCKSIZE:
-        raise EOFError("it is cut short")
+        raise EOFError("it is truncated")
 
 
 def tar_member(packed: tarfile.TarFile, info: tarfile.TarInfo) -> Member:
@@ -227,7 +227,7 @@ def unpack_archive(found: FoundProducts, archive: Path, shown: str, unpacked: Pa
                 elif ARCHIVE_NAME.search(member.name) and depth > 1:
                     unpack_nested(found, member, f"{shown}/{member.name}", unpacked, depth - 1)
     except BAD_ARCHIVE as error:
-        problem = f"it is damaged, or not what its name says: {error}"
+        problem = f"it is damaged, or not of the type in its name: {error}"
     except OSError as error:
         problem = f"cannot unpack it: {error}"
     if problem:
@@ -257,7 +257,7 @@ def unpack_member(member: Member, path: Path) -> None:
         with member.open() as content, draft.open("wb") as file:
             shutil.copyfileobj(content, file, COPIED_BYTES)
             if file.tell() != member.size:
-                raise EOFError(f"{member.name} is cut short")
+                raise EOFError(f"{member.name} is truncated")
         os.utime(draft, (member.modified, member.modified))
 
 

@@ -145,7 +145,7 @@ def hidden_by_own(file: Path, bits: int) -> NDArray[np.bool_]:
     """The pixels (y, x) of a scene with some bits of its mask. Raises SceneError where clouds were not looked for."""
     facts = mask_facts(file)
     if facts.reason:
-        raise SceneError(f"its clouds are unknown: {facts.reason}; `enmap.mask: report` takes the scene")
+        raise SceneError(f"its clouds are unknown: {facts.reason}; set `enmap.mask: report` to use the scene")
     return np.asarray((mask_in(file) & bits) != 0)
 
 
@@ -225,13 +225,14 @@ def image_of(item: pystac.Item, product: Product) -> Image:
     def read() -> Image:
         with opened(href) as dataset:
             if dataset.dtypes[0] != "int16":
-                raise SceneError(f"{href} holds {dataset.dtypes[0]} numbers, expected int16")
+                raise SceneError(f"{href}: expected int16, got {dataset.dtypes[0]}")
             if dataset.count != len(product.bands):
                 raise SceneError(f"{href} has {dataset.count} bands, METADATA.XML lists {len(product.bands)}")
             stated = None if dataset.nodata is None else int(dataset.nodata)
             if None not in (stated, product.background) and stated != product.background:
                 raise SceneError(
-                    f"{href} says that {stated} is nodata, METADATA.XML that {product.background} is: correct the file"
+                    f"{href}: expected the nodata value {product.background}, as in METADATA.XML, got {stated}: "
+                    "correct the file"
                 )
             nodata = next((number for number in (stated, product.background) if number is not None), REFLECTANCE_FILL)
             return Image(href, grid_of(dataset), nodata)

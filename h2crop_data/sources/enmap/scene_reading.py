@@ -138,10 +138,12 @@ def read_cells(reading: EnmapReading, watch: Stopwatch) -> Iterator[CellOfScene]
 def mask_on(grid: GeoBox, file: Path | None) -> NDArray[np.uint8]:
     """The mask (y, x) of a whole scene. Raises SceneError without one, and for that of an image of another size."""
     if file is None:
-        raise SceneError("nobody looked for its clouds")
+        raise SceneError("its clouds were not detected")
     mask = mask_in(file)
     if mask.shape != tuple(grid.shape):
-        raise SceneError(f"its mask has {mask.shape} pixels, its image {tuple(grid.shape)}: the image was replaced")
+        raise SceneError(
+            f"expected a mask of {tuple(grid.shape)} pixels, as the image, got {mask.shape}: the image was replaced"
+        )
     return mask
 
 
@@ -163,7 +165,7 @@ def cell_box(grid: GeoBox, cell: Cell, shifts: Sequence[Shift]) -> PixelBox:
     )
     box = around.common(PixelBox(0, height, 0, width))
     if not box:
-        raise SceneError(f"the scene does not reach the cell {cell.id}")
+        raise SceneError(f"the scene does not cover the cell {cell.id}")
     return box
 
 

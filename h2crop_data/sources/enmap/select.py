@@ -186,7 +186,7 @@ def clear_cells(cells: Mapping[Cell, float], source: EnmapSettings, allowed: set
 def why_none(scenes: Sequence[SceneDecision]) -> str:
     """The most frequent reasons scenes were left out, for an error message."""
     if not scenes:
-        return "The catalog has none over the area in that year."
+        return "The catalog has no scenes over the area in that year."
     often = Counter(scene.reason for scene in scenes).most_common(3)
     return "; ".join(f"{count} x {reason}" for reason, count in often)
 
@@ -215,6 +215,6 @@ def without_cloud_layer(item: pystac.Item, source: EnmapSettings) -> str:
         return ""
     if source.cloud_layer == "required":
         raise SceneError(
-            f"it has no asset `{CLOUD_LAYER}`, so no cloud would be flagged; `enmap.cloud_layer: optional` takes it"
+            f"it has no asset `{CLOUD_LAYER}`, so no cloud would be flagged; `enmap.cloud_layer: optional` uses it"
         )
     return f"it has no asset `{CLOUD_LAYER}`: its clouds are not flagged"

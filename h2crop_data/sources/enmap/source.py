@@ -254,7 +254,7 @@ class Enmap(Source):
         scene = pinned.by_id.get(name)
         if scene is None:
             return None
-        unknown = SceneError(f"{name}: the plan does not say which bands it has, and nobody looked")
+        unknown = SceneError(f"{name}: its bands are unknown: neither the plan nor a unit of work has them")
         facts = pinned.facts.get(name, unknown)
         if isinstance(facts, H2cropError):
             return EnmapTask(settings, facts)
@@ -298,8 +298,8 @@ class Enmap(Source):
         decision = decided(match, settings, others)
         if match.doubt and settings.unmatched == "refuse":
             raise SceneError(
-                f"{scene}: its shift against Sentinel-2 is not known ({match.doubt}); `enmap.unmatched: unshifted` "
-                "takes it where its product says it lies"
+                f"{scene}: its shift against Sentinel-2 is unknown ({match.doubt}); `enmap.unmatched: unshifted` "
+                "uses it without a correction"
             )
         return match, decision
 

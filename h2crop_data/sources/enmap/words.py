@@ -72,15 +72,15 @@ def limit_of_matches(section: Mapping[str, Any]) -> str:
     once = "resampled once (cubic) to the grid of 30 m"
     if section.get("coregistration", "none") == "apply":
         return (
-            f"EnMAP lies where it was matched with clear dates of Sentinel-2, each of its two detectors apart, {once}. "
-            "Scenes that could not be matched lie where their product says, unless `enmap_match` says otherwise."
+            f"EnMAP is shifted to match clear dates of Sentinel-2, each of its two detectors separately, {once}. "
+            "Scenes that could not be matched are not shifted, unless `enmap_match` says otherwise."
         )
     measured = (
-        "was measured and not made good: `enmap_match`"
+        "was measured and not corrected: `enmap_match`"
         if section.get("coregistration") == "report"
         else "is not measured: usually below a pixel, not always"
     )
-    return f"EnMAP lies where its product says, {once}. Its shift against Sentinel-2 {measured}."
+    return f"EnMAP has the georeference of its product, {once}. Its shift against Sentinel-2 {measured}."
 
 
 def limit_of_own_mask(section: Mapping[str, Any]) -> str:
@@ -88,12 +88,12 @@ def limit_of_own_mask(section: Mapping[str, Any]) -> str:
     mask = section.get("mask", "none")
     if mask == "none":
         return ""
-    applied = "counts as flagged, with what could not be looked at"
+    applied = "counts as flagged, together with pixels that it could not judge"
     counted = applied if mask == "apply" else "was not counted as flagged"
     return (
-        "DLR's layers miss small clouds and shadows. `enmap_mask` says what the scene's own bands show; it "
-        f"{counted}. It takes some pale roofs for cloud, finds half of the cloud over snow and no shadow of clouds "
-        "beyond the scene. `enmap_mask_disagreement` is the share of pixels on which the two differ."
+        "DLR's layers miss small clouds and shadows. `enmap_mask` is a mask from the bands of the scene; it "
+        f"{counted}. It marks some pale roofs as cloud, and finds half of the cloud over snow and no shadows of "
+        "clouds outside the scene. `enmap_mask_disagreement` is the share of pixels on which the two differ."
     )
 
 
@@ -104,7 +104,7 @@ def unseen_scenes(tables: IndexTables) -> list[str]:
         if "enmap_mask_doubt" in samples:
             doubts.update(text for text in samples["enmap_mask_doubt"].dropna() if text)
     return [
-        f"Clouds could not be looked for in the scenes of {count(number)} samples ({text}): `enmap_mask` says `unseen`."
+        f"Clouds could not be detected in the scenes of {count(number)} samples ({text}): `enmap_mask` says `unseen`."
         for text, number in sorted(doubts.items())
     ]
 
@@ -162,8 +162,8 @@ def unknown_flags(tables: IndexTables) -> list[str]:
         return []
     named = ", ".join(f"`{layer}` ({count(number)} samples)" for layer, number in missing.items())
     return [
-        f"Scenes of some samples lack a quality layer: {named}. Their pixels have none of its flags because nobody "
-        "knows, which never means that there is no cloud, shadow or defect. `enmap_layers_missing` names the layer; "
+        f"Scenes of some samples lack a quality layer: {named}. Their pixels have none of its flags because these "
+        "are unknown: there may be cloud, shadow or defects. `enmap_layers_missing` names the layer; "
         "`enmap_cloud_share` and `enmap_flagged_share` are null where they would need it."
     ]
 

@@ -122,7 +122,7 @@ def check_declared(found: Sequence[Declarations], files: YearFiles) -> None:
     if not parcels:
         raise ParcelError(
             f"{files.year}: no parcel of {paths} lies on the cells: every pixel would be labelled as not declared; "
-            "check the `path` and the `crs` of the source, or name the `years` it has declarations of"
+            "check the `path` and the `crs` of the source, or set the `years` it has declarations for"
         )
     known = sum(one.counts["parcels"] - one.counts["unmapped"] - one.counts.get(CONTRADICTORY, 0) for one in found)
     if not known:
@@ -130,8 +130,8 @@ def check_declared(found: Sequence[Declarations], files: YearFiles) -> None:
         often = listing([f"{code or 'no code'} ({number})" for code, number in codes.most_common()], NAMED)
         notes = [note for one in found for note in one.notes]
         raise ParcelError(
-            f"{files.year}: none of {parcels} parcel(s) of {paths} has a crop code that is in its table: {often}; "
-            f"check the `code_field` and the `table` of the source{'; '.join(['', *dict.fromkeys(notes)])}"
+            f"{files.year}: none of {parcels} parcel(s) of {paths} has a crop code from its table: {often}; check "
+            f"the `code_field` and the `table` of the source{'; '.join(['', *dict.fromkeys(notes)])}"
         )
 
 
@@ -147,7 +147,7 @@ def coverage_of(files: YearFiles) -> shapely.Geometry | None:
         except pyogrio.errors.DataSourceError as error:
             raise ParcelError(f"cannot read the coverage {path}: {error}") from error
         if frame.crs is None:
-            raise ParcelError(f"the coverage {path} states no CRS")
+            raise ParcelError(f"the coverage {path} has no CRS")
         ground = shapely.union_all(shapely.make_valid(frame.geometry.to_numpy()))
         grounds.append(to_crs(ground, frame.crs.to_string(), LONLAT))
     return shapely.union_all(grounds)

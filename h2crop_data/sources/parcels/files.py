@@ -27,7 +27,7 @@ from h2crop_data.recipe.model import CropTable, Parcels, ParcelSource
 #: Rows, codes that a line names.
 NAMED = 10
 #: The end of a note on codes that a table has with other zeros.
-ZEROS_LOST = "were leading zeros lost?"
+ZEROS_LOST = "leading zeros may have been lost"
 
 
 @dataclass(frozen=True)
@@ -111,9 +111,9 @@ def check_other_files(own: YearFiles, prior: YearFiles) -> None:
         same_layer = label.layer is None or before.layer is None or label.layer == before.layer
         if path == other and same_layer and label.code_field.casefold() == before.code_field.casefold():
             raise ParcelError(
-                f"{path} would be read for {own.year} and, as the prior, for {prior.year}: every prior would be its "
-                "label; give the year before a file of its own (`{year}` in the path), name the `years` of the file, "
-                "or choose `prior: none`"
+                f"{path} would be read for {own.year} and, as the prior, for {prior.year}: every prior would equal "
+                "its label; use a separate file for the year before (`{year}` in the path), set the `years` of "
+                "the file, or choose `prior: none`"
             )
 
 
@@ -177,7 +177,7 @@ def unmapped_codes(parcels: pd.DataFrame) -> dict[str, dict[str, int]]:
 def unreadable_rows(file: ParcelFile, problems: pd.DataFrame) -> list[str]:
     """A note on the rows of a file that could not be read."""
     rows = sorted(problems["fid"][problems["problem"] == "unreadable"].tolist())
-    told = f"{file.path.name}: {len(rows)} row(s) left out whose geometry cannot be read: fid {listing(rows, NAMED)}"
+    told = f"{file.path.name}: {len(rows)} row(s) with unreadable geometry left out: fid {listing(rows, NAMED)}"
     return [told] if rows else []
 
 

@@ -81,7 +81,7 @@ class DeclaredParcels(Source):
         usable = frozenset(cell for cell, share in shares.items() if share >= least)
         if not usable:
             raise PlanError(
-                f"{request.season}: none of {len(shares)} cells has parcels.min_labelled_share {least:g} labelled"
+                f"{request.season}: none of {len(shares)} cells reaches parcels.min_labelled_share {least:g}"
             )
         split = request.split
         roles = ROLES if split.method == "optimised" else ()
@@ -127,7 +127,7 @@ class DeclaredParcels(Source):
         lines = []
         for role, files in season_files(settings, locate, season).items():
             of_year = [files.path(source) for source in files.sources if "{year}" in source.path]
-            lines += [f"{DECLARED[role]}: {path} is not there" for path in of_year if not path.exists()]
+            lines += [f"{DECLARED[role]}: {path} does not exist" for path in of_year if not path.exists()]
         return lines
 
     def files(self, pinned: Declared) -> dict[str, bytes]:

@@ -45,7 +45,11 @@ class ParcelWords(SourceWords):
 
 def frames_of_images(tables: IndexTables) -> list[str]:
     """Where images lie against parcels, tile by tile, those farthest off first; what is not named is counted."""
-    lines = ["Images lie at parcels + shift, by processing tile (`frames-<season>.parquet` has windows of 4 km):", ""]
+    lines = [
+        "Position of images = position of parcels + shift, by processing tile (`frames-<season>.parquet` has "
+        "windows of 4 km):",
+        "",
+    ]
     rows, others = [], []
     for season, frames in tables.frames.items():
         whole = frames[frames["window"] == "whole"]
@@ -79,7 +83,9 @@ def limits_of_frames(tables: IndexTables) -> list[str]:
         if len(off):
             tiles = int((off == "whole").sum())
             where = f"{season}: in {plural(tiles, 'tile')} and {plural(len(off) - tiles, 'window')} of 4 km"
-            limits.append(f"{where} images lie over half a pixel off the parcels; labels are not moved.")
+            limits.append(
+                f"{where} images are shifted by more than half a pixel against the parcels; labels are not moved."
+            )
     return limits
 
 
@@ -97,16 +103,16 @@ def parcel_sources(tables: IndexTables) -> list[str]:
             if isinstance(crops, dict):
                 own[source["country"]] = str(crops.get("path"))
     if not countries:
-        return ["- **Declared parcels**: the store does not say whose; their licence is not known."]
+        return ["- **Declared parcels**: their origin is not recorded; their licence is unknown."]
     lines = []
     for country in sorted(countries):
-        told = PARCEL_SOURCES.get(country, "the licence is **not known** to h2crop; ask where the file comes from")
+        told = PARCEL_SOURCES.get(country, "the licence is **unknown** to h2crop; ask the provider of the file")
         if country in own:
-            crops = f"a table of whoever built the store ({code(own[country])}), which states no licence here"
+            crops = f"a table of the builder of the store ({code(own[country])}), without a stated licence"
         elif country in EUROCROPS_TABLES:
             crops = "a table derived from EuroCrops', CC BY-SA 4.0"
         else:
-            crops = "a table whose licence is not known"
+            crops = "a table whose licence is unknown"
         lines.append(f"- **Declared parcels, {plain(country)}**: {told}. Crop codes: {crops}.")
     return lines
 
@@ -127,10 +133,11 @@ def label_shares(tables: IndexTables) -> list[str]:
 def label_limits(tables: IndexTables) -> list[str]:
     """What labels are, and what they are not."""
     limits = [
-        "Labels are what was declared, not what was seen growing; a wrong declaration is a wrong label.",
-        "0 is “nobody declared it”, which is not “no crop”.",
-        "255 is “unknown at this tier”: the crop has no class there, its code is in no table, no declarations cover "
-        "the ground, or its parcel lies mostly in another split. Leave these pixels out of training and of scores.",
+        "Labels are declarations, not observations; a wrong declaration is a wrong label.",
+        "0 means “not declared”, which is not “no crop”.",
+        "255 means “unknown at this tier”: the crop has no class there, its code is in no table, no declarations "
+        "cover the ground, or its parcel lies mostly in another split. Leave these pixels out of training and of "
+        "scores.",
     ]
     prior = pixel_counts(tables, None, 0, "prior")
     if prior and prior[UNKNOWN] == prior.total():

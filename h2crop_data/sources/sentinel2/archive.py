@@ -49,8 +49,8 @@ def explain_acquisitions(acquisitions: Acquisitions) -> list[str]:
         return []
     total = sum(int(of_tile.sum()) for of_tile in counts.values())
     lines = [
-        f"gaps of the archive: {sum(missing.values())} of {plural(total, 'Sentinel-2 acquisition')} that the ten-day "
-        f"cycle gives are not in the catalog, in {len(missing)} of {plural(len(counts), 'tile')}"
+        f"gaps of the archive: {sum(missing.values())} of {plural(total, 'Sentinel-2 acquisition')} expected by the "
+        f"ten-day cycle are not in the catalog, in {len(missing)} of {plural(len(counts), 'tile')}"
     ]
     worst = sorted(missing, key=lambda tile: (-missing[tile], tile))
     for tile in worst[:NAMED]:

@@ -32,7 +32,7 @@ def detectors_of(clouds: Clouds) -> list[CloudMethod]:
             known[name] = method_named(name)
         if known[name].level == "L1C" and clouds.l1c is None:
             raise RecipeError(
-                f"sentinel2.clouds.method: {name} finds clouds on L1C: say where it comes from in sentinel2.clouds.l1c "
+                f"sentinel2.clouds.method: {name} finds clouds on L1C: set its catalog in sentinel2.clouds.l1c "
                 "(catalog, collection)"
             )
     return [known[name] for name in names]

@@ -157,7 +157,7 @@ def look_at_granules(tile: str, files: Sequence[Sequence[str]], needs: Sequence[
             return look_at_granule(tile, hrefs)
         except (ReadError, SceneError) as raised:
             error = raised
-    raise error or ReadError(f"{tile}: no granule to look at")
+    raise error or ReadError(f"{tile}: no granule to read")
 
 
 def look_at_granule(tile: str, files: Sequence[str]) -> bytes:

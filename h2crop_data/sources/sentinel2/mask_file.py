@@ -53,7 +53,7 @@ class MaskFile:
         """The masks. Raises the error of the unit that makes them."""
         if self.error is not None:
             raise self.error
-        assert self.path is not None, f"the masks of {self.tile.id} were not made"
+        assert self.path is not None, f"the masks of {self.tile.id} do not exist"
         return open_masks(self.path, self.alignment)
 
 

@@ -114,8 +114,8 @@ def choose_sentinel2(
     if refused and source.gaps == "fail":
         shown = "\n  ".join(f"{item.id}: {reason}" for item, reason in refused[:5])
         raise PlanError(
-            f"{len(refused)} of {len(kept.items)} Sentinel-2 scenes cannot be used:\n  {shown}\n"
-            "Do what the reasons say, or leave such scenes out with `sentinel2.gaps: record`."
+            f"{len(refused)} of {len(kept.items)} Sentinel-2 scenes cannot be used:\n  {shown}\nFix the causes, or "
+            "leave such scenes out with `sentinel2.gaps: record`."
         )
     decisions = with_catalogs(with_filler_warnings(decisions, kept.fillers), found.served)
     l1c = L1cScenes() if source.clouds.l1c is None else choose_l1c(source.clouds, request, places, taken)

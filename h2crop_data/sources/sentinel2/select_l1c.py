@@ -97,8 +97,8 @@ def check_l1c(missing: Mapping[str, str]) -> None:
     if missing:
         shown = "\n  ".join(f"{name}: {reason}" for name, reason in list(missing.items())[:5])
         raise PlanError(
-            f"{len(missing)} Sentinel-2 scenes have no L1C, on which clouds are looked for:\n  {shown}\n"
-            "Check sentinel2.clouds.l1c, or leave such dates out with `sentinel2.clouds.missing: skip`."
+            f"{len(missing)} Sentinel-2 scenes have no L1C, which the cloud methods require:\n  {shown}\nCheck "
+            "sentinel2.clouds.l1c, or leave such dates out with `sentinel2.clouds.missing: skip`."
         )
 
 
@@ -109,7 +109,7 @@ def with_missing(decisions: Sequence[SceneDecision], found: L1cScenes) -> list[S
         reason = found.missing.get(one.id)
         if reason is None:
             return one
-        warning = f"no L1C of it ({reason}): nothing of it is used"
+        warning = f"no L1C for it ({reason}): the scene is not used"
         return replace(one, warning="; ".join(filter(None, [one.warning, warning])))
 
     return [warned(one) for one in decisions]

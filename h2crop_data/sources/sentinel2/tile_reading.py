@@ -271,7 +271,7 @@ class TileMaker:
         try:
             found = detector.detect(reflectance, imaged)
             if not found.cloud.shape == found.shadow.shape == imaged.shape:
-                raise ValueError(f"it gave masks of {found.cloud.shape} pixels for {imaged.shape}")
+                raise ValueError(f"expected masks of {imaged.shape} pixels, got {found.cloud.shape}")
         except Exception as error:
             raise PluginError(
                 f"the cloud method {detector.name} ({detector.version}) failed on {one.look.moment:%Y-%m-%d} over "

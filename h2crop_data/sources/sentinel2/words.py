@@ -72,15 +72,15 @@ class Sentinel2Words(SourceWords):
             named = [list(found) for found in samples["s2_differences"].dropna()]
             found = [plain(one) for one in sorted({one for of_sample in named for one in of_sample})]
             lines.append(
-                f"What items say of their files where these have something else (the files were used): "
-                f"{count(len(found))}, over {plural(len(named), 'sample')}: {listing(found, NAMED)}."
+                f"Items that contradict their files (the files were used): {count(len(found))}, over "
+                f"{plural(len(named), 'sample')}: {listing(found, NAMED)}."
             )
         return lines
 
     def limits(self, source: SourceFormat, tables: IndexTables) -> list[str]:
         limits = [
-            "A pixel that was never clear in a month has no value that month; nothing is filled in. How often a pixel "
-            "was clear differs from place to place: `s2_clear`, `s2_day`."
+            "A pixel that was never clear in a month has no value in that month; gaps are not filled. The number of "
+            "clear observations differs from pixel to pixel: `s2_clear`, `s2_day`."
         ]
         sections = recipe_sections(tables, "sentinel2")
         limits += [limit_of_masks(clouds) for clouds in distinct_clouds(sections)]
@@ -99,17 +99,17 @@ class Sentinel2Words(SourceWords):
             shares = clear_shares(samples)
             if shares is not None:
                 empty = [name for name, most in zip(MONTH_NAMES, shares.max(axis=0), strict=True) if most == 0]
-                limits += [f"{season}: no Sentinel-2 at all in {', '.join(empty)}."] if empty else []
+                limits += [f"{season}: no Sentinel-2 scenes in {', '.join(empty)}."] if empty else []
         if listed_acquisitions(tables):
             limits.append(
-                "Gaps of the archive are counted by series of acquisitions that are seen at other times; a series that "
-                "the catalogs lack as a whole is not known to be missing."
+                "Gaps of the archive are counted in series of acquisitions that occur at other times; a series that "
+                "is missing from the catalogs completely is not counted."
             )
         samples = everything(tables)
         if "s2_offset" in samples:
             offsets = sorted({int(number) for number in samples["s2_offset"].dropna()} - {0})
             limits += [
-                f"Sentinel-2 numbers still hold an offset: reflectance = (value - {offset}) x 0.0001."
+                f"Sentinel-2 values still contain an offset: reflectance = (value - {offset}) x 0.0001."
                 for offset in offsets
             ]
         return limits
@@ -124,14 +124,17 @@ def distinct_clouds(sections: Sequence[Mapping[str, Any]]) -> list[Clouds]:
 def limit_of_masks(clouds: Clouds) -> str:
     """What a user must know of how clear pixels were found."""
     if clouds.is_classification_alone:
-        return "Clear is what Sentinel-2's scene classification calls so; it misses thin cloud and cloud edges."
+        return (
+            "Clear pixels are those that Sentinel-2's scene classification calls clear; it misses thin cloud and "
+            "cloud edges."
+        )
     steps = [f"{clouds.dilation_metres:g} m around them"] if clouds.dilation_metres else []
     steps += ["dark ground where clouds cast their shadows"] if clouds.cast_shadows else []
     steps += ["dates that differ from both dates before and after"] if clouds.second_look else []
     masked = f", with {', '.join(steps)}" if steps else ""
     return (
-        f"Clouds are masked by {' and '.join(clouds.methods)}{masked}. Thin cirrus and haze stay in part; "
-        "`dates-<season>.parquet` says of each date what was masked and why."
+        f"Clouds are masked by {' and '.join(clouds.methods)}{masked}. Thin cirrus and haze remain in part; "
+        "`dates-<season>.parquet` has what was masked on each date and why."
     )
 
 
@@ -156,11 +159,11 @@ def limit_of_shifts(section: Mapping[str, Any]) -> str:
     """What a user must know of how dates lie on each other. section: of Sentinel-2 in a recipe that was kept."""
     limit = section.get("alignment_limit", Sentinel2Settings.neutral_values()["alignment_limit"])
     if section["alignment"] == "report":
-        return "Shifts of Sentinel-2's dates were measured and not made good: `dates-<season>.parquet`, `alignment`."
+        return "Shifts of Sentinel-2's dates were measured and not corrected: `dates-<season>.parquet`, `alignment`."
     return (
-        f"Sentinel-2's dates that lie more than {limit:g} m off the median of all dates over their tile are resampled "
-        "(cubic) to where they belong; others are as they were delivered, and so are dates whose shift is not known "
-        "(too cloudy, or measurements that disagree)."
+        f"Sentinel-2's dates that are shifted by more than {limit:g} m against the median of all dates over their "
+        "tile are resampled (cubic) to correct the shift; others are as delivered, and so are dates whose shift is "
+        "unknown (too cloudy, or measurements that disagree)."
     )
 
 
@@ -237,4 +240,4 @@ def clear_months(tables: IndexTables) -> list[str]:
         rows.append(row + ([count(median_of(days[month]))] if days else []))
     columns = ["month", *(f"pixels seen clear, {season}" for season in told)]
     columns += ["clear days of a pixel (median, train)"] if days else []
-    return table(columns, rows) if len(columns) > 1 else ["The store does not say how often a pixel was seen clear."]
+    return table(columns, rows) if len(columns) > 1 else ["The store does not record how often a pixel was clear."]

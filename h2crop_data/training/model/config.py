@@ -295,10 +295,10 @@ class ModelConfig:
     def build(cls, **values: Any) -> ModelConfig:
         """A configuration of these fields. Raises UsageError that names every field that does not fit."""
         known = {each.name: each for each in fields(cls)}
-        problems = [f"{name}: unknown field; there are {', '.join(known)}" for name in values if name not in known]
+        problems = [f"{name}: unknown field; known: {', '.join(known)}" for name in values if name not in known]
         for name, each in known.items():
             if each.default is MISSING and each.default_factory is MISSING and name not in values:
-                problems.append(f"{name}: missing, give it")
+                problems.append(f"{name}: missing")
         refuse("", problems)
         return cls(**values)
 
@@ -350,5 +350,5 @@ def published_classes(tiers: Iterable[int]) -> dict[int, int]:
     chosen = list(tiers)
     unknown = [tier for tier in chosen if tier not in PUBLISHED_CLASSES]
     if unknown:
-        raise UsageError(f"tiers: unknown tier {unknown[0]!r}; there are 1..{TIERS}")
+        raise UsageError(f"tiers: unknown tier {unknown[0]!r}; expected 1..{TIERS}")
     return {tier: PUBLISHED_CLASSES[tier] for tier in chosen}

@@ -132,7 +132,7 @@ class CropModel(nn.Module):
 
         config, weights = read_model(Path(folder))
         try:
-            remedy = "its config.json was changed: save the model again"
+            remedy = "its config.json does not match: save the model again"
             return cls.from_weights(config, weights, f"the file of weights in {folder}", remedy)
         except UsageError as error:
             raise ModelError(str(error)) from error

@@ -83,7 +83,7 @@ def load_published(state: Mapping[str, Tensor], config: ModelConfig | None = Non
     if config is None:
         config = replace(published_config(state), normalisation=Normalisation.published())
     weights = used_weights(state, config)
-    remedy = "give the configuration that it was made with"
+    remedy = "give the configuration that it was trained with"
     return CropModel.from_weights(config, weights, "the published state dict", remedy, published_key)
 
 
@@ -120,7 +120,7 @@ def published_config(state: Mapping[str, Tensor]) -> ModelConfig:
     Raises UsageError where keys that identify the configuration are missing.
     """
     if "state_dict" in state:
-        raise UsageError("a checkpoint was given; give its state dict: checkpoint['state_dict']")
+        raise UsageError("expected a state dict, got a checkpoint; give checkpoint['state_dict']")
     heads = {int(found[1]): key for key in state if (found := PUBLISHED_HEAD.match(key)) and key.endswith("0.weight")}
     embedding, finest = SENTINEL2 + "patch_emd.proj.weight", "neck.fusion_list.2.0.weight"
     missing = [key for key in (embedding, finest) if key not in state]
@@ -174,7 +174,7 @@ def load_agrifm(
     embedding = "sentinel2.patch_embedding.weight"
     if band_order == "agrifm" and embedding in given and given[embedding].shape[1] == len(AGRIFM_BANDS):
         given[embedding] = given[embedding][:, [AGRIFM_BANDS.index(band) for band in SENTINEL2_BANDS]]
-    remedy = "name in `ignore` what is to be left out"
+    remedy = "list the keys to leave out in `ignore`"
     check_keys(expected, given, "AgriFM's state dict", remedy, agrifm_key)
     model.load_state_dict(given, strict=False)
 

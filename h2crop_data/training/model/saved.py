@@ -111,7 +111,7 @@ def read_config(folder: Path) -> dict[str, Any]:
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        raise ModelError(f"{folder} holds no model: {CONFIG_FILE} does not exist there") from error
+        raise ModelError(f"{folder} contains no model: {CONFIG_FILE} does not exist there") from error
     except OSError as error:
         raise ModelError(f"cannot read {path}: {error}") from error
     except ValueError as error:
