@@ -22,7 +22,7 @@ DEMO := build/demo
 FOLDER ?= build/service
 SIZE ?= small
 
-.PHONY: help demo demo-check setup test golden lint types format real bench local-service kill-sweep overfit published-models \
+.PHONY: help demo demo-check setup test test-fast golden lint types format real bench local-service kill-sweep overfit published-models \
 	infra-lint image-check clean
 
 help:  ## Show this list
@@ -74,8 +74,11 @@ demo: $(BUILD_READY)  ## Simulate a region, build a store from it, look at it (t
 	echo && echo "Simulated, planned, built and inspected in $$((SECONDS - start)) s." && \
 	cat docs/demo.txt
 
-test: $(READY)  ## Run the tests
+test: $(READY)  ## Run all tests (half an hour; docs/testing.md)
 	$(VENV)/bin/pytest -n 2 --dist worksteal $(ARGS)
+
+test-fast: $(READY)  ## Run the unit tests but the slow ones (under a minute)
+	$(VENV)/bin/pytest -n 2 --dist worksteal -m "not slow" tests/unit $(ARGS)
 
 lint: $(READY)  ## Check style, formatting and spelling
 	$(VENV)/bin/ruff check .

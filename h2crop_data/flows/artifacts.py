@@ -10,6 +10,7 @@ import re
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self, cast
 from uuid import UUID
@@ -32,6 +33,16 @@ TABLE_ROWS = 1000
 Row = Mapping[str, Any]
 
 
+@dataclass(frozen=True)
+class ArtifactCalls:
+    """The calls of Prefect's API that post artifacts."""
+
+    create_table: Callable[..., Any] = create_table_artifact
+    create_markdown: Callable[..., Any] = create_markdown_artifact
+    create_progress: Callable[..., Any] = create_progress_artifact
+    update_progress: Callable[..., Any] = update_progress_artifact
+
+
 class Artifacts:
     """The artifacts of a run. To be used in a `with` block inside a flow.
 
@@ -39,8 +50,12 @@ class Artifacts:
     Every store has artifacts of its own, by key, so that Prefect keeps their history from run to run.
     """
 
-    def __init__(self, store: str, logger: Logger) -> None:
+    def __init__(
+        self, store: str, logger: Logger, *, calls: ArtifactCalls = ArtifactCalls(), last_wait: float = LAST_WAIT
+    ) -> None:
+        """calls: what posts them. last_wait: seconds to wait for the API when the run ends."""
         self._store, self._logger = without_secrets(store), logger
+        self._calls, self._last_wait = calls, last_wait
         self._slug = slug_of(self._store)
         self._posts: queue.SimpleQueue[tuple[str, Callable[[], Any]] | None] = queue.SimpleQueue()
         self._progress: tuple[float, str] | None = None
@@ -58,7 +73,7 @@ class Artifacts:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._posts.put(None)
-        self._thread.join(LAST_WAIT)
+        self._thread.join(self._last_wait)
         if self._thread.is_alive():
             self._logger.warning("Prefect's API does not answer: the last artifacts of this run could not be stored")
 
@@ -68,18 +83,18 @@ class Artifacts:
         if len(rows) > TABLE_ROWS:
             description += f"\n\n{len(rows):,} rows; the first {TABLE_ROWS:,} are shown, the run's log has all."
         key, description = self.key(what), without_secrets(description)
-        self._put(what, lambda: create_table_artifact(table=shown, key=key, description=description))
+        self._put(what, lambda: self._calls.create_table(table=shown, key=key, description=description))
 
     def show_markdown(self, what: str, text: str) -> None:
         """Show a text in Markdown."""
         key, text = self.key(what), without_secrets(text)
-        self._put(what, lambda: create_markdown_artifact(markdown=text, key=key, description=self._store))
+        self._put(what, lambda: self._calls.create_markdown(markdown=text, key=key, description=self._store))
 
     def show_picture(self, what: str, png: bytes, text: str) -> None:
         """Show a picture above a text in Markdown."""
         data = base64.b64encode(png).decode()
         key, text = self.key(what), f"![{what}](data:image/png;base64,{data})\n\n{without_secrets(text)}\n"
-        self._put(what, lambda: create_markdown_artifact(markdown=text, key=key, description=self._store))
+        self._put(what, lambda: self._calls.create_markdown(markdown=text, key=key, description=self._store))
 
     def show_progress(self, done: int, total: int, text: str) -> None:
         """Show how far the run is; of many calls in some seconds the last one."""
@@ -122,10 +137,10 @@ class Artifacts:
             return
         share, text = progress
         if self._progress_id is None:
-            made = create_progress_artifact(share, key=self.key("progress"), description=text)
+            made = self._calls.create_progress(share, key=self.key("progress"), description=text)
             self._progress_id = cast(UUID, made)
         else:
-            update_progress_artifact(self._progress_id, share, description=text)
+            self._calls.update_progress(self._progress_id, share, description=text)
         self._shown = progress
 
 

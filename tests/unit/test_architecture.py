@@ -10,6 +10,7 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+from source_trees import nodes_of, tree_of
 
 import h2crop_data
 from h2crop_data.sources.formats import known_formats
@@ -99,18 +100,6 @@ NAMES = {module_name(module) for module in MODULES}
 
 
 @cache
-def tree_of(path: Path) -> ast.Module:
-    """What a file says."""
-    return ast.parse(path.read_text(encoding="utf-8"))
-
-
-@cache
-def nodes_of(path: Path) -> tuple[ast.AST, ...]:
-    """All of what a file says, at any depth."""
-    return tuple(ast.walk(tree_of(path)))
-
-
-@cache
 def imports_of(path: Path) -> frozenset[str]:
     """The modules of this package that a file imports, anywhere in it."""
     found = set()
@@ -152,6 +141,7 @@ def test_reading_a_store_needs_none_of_what_building_needs() -> None:
             assert not outside_imports_of(path) & HEAVY, path
 
 
+@pytest.mark.slow
 def test_checking_and_describing_a_store_need_none_of_it_either() -> None:
     names = "h2crop_data.validation.validate, h2crop_data.sources.describe, h2crop_data.maintenance.compare"
     code = f"import sys, {names}; print(*sys.modules)"

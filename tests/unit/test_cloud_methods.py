@@ -94,6 +94,7 @@ class TestByName:
     def test_a_method_is_made_anew_so_that_each_thread_can_have_its_own(self) -> None:
         assert method_named("s2cloudless") is not method_named("s2cloudless")
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("name", ["ukis", "s2cloudless"])
     def test_ours_are_as_they_say(self, name: str) -> None:
         clouds.check_method(method_named(name), name)
@@ -182,6 +183,7 @@ def clouded(shape: tuple[int, int]) -> Any:
 
 
 class TestUkis:
+    @pytest.mark.slow
     def test_a_cloud_is_found_in_one_pass_over_any_size(self, ukis: UkisClouds) -> None:
         for shape in ((256, 256), (272, 304), (300, 260)):
             cloud = clouded(shape)
@@ -191,6 +193,7 @@ class TestUkis:
             assert found.probability is not None
             assert found.probability[cloud].mean() > 0.8 > 0.1 > found.probability[~cloud].mean()
 
+    @pytest.mark.slow
     def test_it_is_the_network_of_the_package(self, ukis: UkisClouds) -> None:
         image = scene(ukis.bands, clouded((256, 256)))
         statistics = json.loads(WEIGHTS.with_suffix(".json").read_text())["data"]["dataset_statistics"]
@@ -204,6 +207,7 @@ class TestUkis:
         assert ((best == 2) == found.shadow).mean() > 0.9999
         assert 0.05 < found.cloud.mean() < 0.5
 
+    @pytest.mark.slow
     def test_the_same_image_gives_the_same_whatever_came_before(self, ukis: UkisClouds) -> None:
         imaged = np.ones((256, 256), bool)
         image = scene(ukis.bands, clouded((256, 256)))

@@ -195,6 +195,7 @@ def test_a_selection_without_samples_says_what_was_asked_and_what_there_is(tmp_p
         CropSamples(made.folder, split="holdout")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("start", ["fork", "spawn", "forkserver"])
 def test_workers_of_every_kind_read_the_same(start: str, tmp_path: Path) -> None:
     made = make_store(tmp_path / "store")

@@ -575,6 +575,7 @@ def test_the_sheet_is_a_pure_function(
     assert release[1].statistics == parts[1].statistics
 
 
+@pytest.mark.slow
 def test_it_does_not_depend_on_the_process(parts: tuple[dict[str, Any], IndexTables], tmp_path: Path) -> None:
     (tmp_path / "parts").write_bytes(pickle.dumps(parts))
     program = (
@@ -591,6 +592,7 @@ def test_it_does_not_depend_on_the_process(parts: tuple[dict[str, Any], IndexTab
 # --- Markdown
 
 
+@pytest.mark.slow
 @given(st.text(st.characters(codec="utf-8", exclude_categories=("Cs", "Cc", "Cf", "Zl", "Zp")), max_size=40))
 def test_free_text_stays_what_it_is(text: str) -> None:
     words = " ".join(text.split())

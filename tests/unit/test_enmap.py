@@ -271,6 +271,7 @@ X, Y = 600_000, 5_800_000
 
 
 class TestFootprint:
+    @pytest.mark.slow
     @economical
     @given(
         st.sampled_from([(15, 15), (0, 0), (30, -60), (10, 20), (-7, 13), (285, 315), (-345, 15), (2000, 0)]),

@@ -243,6 +243,7 @@ class TestItemCollections:
         assert [(item.id, item.properties.get("state")) for item in found] == [("a", None), ("b", "new"), ("c", None)]
         assert [path.name for path in tmp_path.iterdir()] == ["items.json"]
 
+    @pytest.mark.slow
     def test_processes_that_add_at_once_lose_nothing(self, tmp_path: Path) -> None:
         """Three of them begin together: without waiting for each other they overwrite what others added."""
         script = (

@@ -103,6 +103,7 @@ class TestStep:
         seconds = [WorkStep.of("any", tasks).seconds(workers, LINE) for workers in range(1, 15)]
         assert all(more <= fewer * (1 + 1e-9) for fewer, more in pairwise(seconds))
 
+    @pytest.mark.slow
     @given(TASKS, st.integers(1, 14))
     def test_no_faster_than_any_bound_and_no_slower_than_one_after_the_other(
         self, tasks: list[Work], workers: int

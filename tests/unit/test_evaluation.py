@@ -199,6 +199,7 @@ def test_every_figure_is_that_of_a_loop_over_pixels(seed: int, logits: bool) -> 
     assert report.crop_consistency.share == pytest.approx(np.array(on_path)[declared].mean())
 
 
+@pytest.mark.slow
 @given(seed=st.integers(0, 2**31), cuts=st.lists(st.integers(0, 5), max_size=4))
 @settings(max_examples=15, deadline=None)
 def test_cutting_merging_and_order_change_nothing(seed: int, cuts: list[int]) -> None:

@@ -39,8 +39,7 @@ from h2crop_data.errors import (
     StoreWarning,
     UsageError,
 )
-from h2crop_data.flows import artifacts
-from h2crop_data.flows.artifacts import Artifacts, slug_of
+from h2crop_data.flows.artifacts import ArtifactCalls, Artifacts, slug_of
 from h2crop_data.flows.contents import failed_rows, gaps_text
 from h2crop_data.flows.deadline import TimeoutHoursError
 from h2crop_data.flows.parameters import RunSettings, known_recipe
@@ -199,9 +198,7 @@ class TestDeadline:
 
 
 class TestArtifacts:
-    def test_an_api_that_hangs_or_fails_costs_lines_of_the_log_alone(
-        self, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-    ) -> None:
+    def test_an_api_that_hangs_or_fails_costs_lines_of_the_log_alone(self, caplog: pytest.LogCaptureFixture) -> None:
         hanging = threading.Event()
 
         def refuse(**_: object) -> None:
@@ -210,11 +207,9 @@ class TestArtifacts:
         def hang(**_: object) -> None:
             hanging.wait(30)
 
-        monkeypatch.setattr(artifacts, "create_table_artifact", refuse)
-        monkeypatch.setattr(artifacts, "create_markdown_artifact", hang)
-        monkeypatch.setattr(artifacts, "LAST_WAIT", 2.0)
+        calls = ArtifactCalls(create_table=refuse, create_markdown=hang, create_progress=lambda *_, **__: "id")
         begun = time.monotonic()
-        with Artifacts("store", logging.getLogger("a-run")) as shown:
+        with Artifacts("store", logging.getLogger("a-run"), calls=calls, last_wait=0.5) as shown:
             shown.show_table("plan", [{"a": 1}], "")
             shown.show_markdown("gaps", "none")
             shown.show_progress(1, 2, "blocks")
@@ -226,11 +221,13 @@ class TestArtifacts:
         assert "abc123" not in lines[0]
         assert "the last artifacts of this run could not be stored" in lines[1]
 
-    def test_progress_is_updated_now_and_then_and_at_the_end(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_progress_is_updated_now_and_then_and_at_the_end(self) -> None:
         posted: list[float] = []
-        monkeypatch.setattr(artifacts, "create_progress_artifact", lambda share, **_: posted.append(share) or "id")
-        monkeypatch.setattr(artifacts, "update_progress_artifact", lambda _, share, **__: posted.append(share))
-        with Artifacts("store", logging.getLogger("a-run")) as shown:
+        calls = ArtifactCalls(
+            create_progress=lambda share, **_: posted.append(share) or "id",
+            update_progress=lambda _, share, **__: posted.append(share),
+        )
+        with Artifacts("store", logging.getLogger("a-run"), calls=calls) as shown:
             for done in range(10_001):
                 shown.show_progress(done, 10_000, "blocks")
         assert posted[-1] == 100.0
@@ -265,6 +262,7 @@ class TestContents:
         assert rows[7] == {"season": 2022, "block": 7, "samples": 64, "kind": "ReadError", "error": "scene 7"}
 
 
+@pytest.mark.slow
 def test_a_map_shows_each_cell_in_its_place_and_colour_with_north_up() -> None:
     # Train in the north-west, val in the north-east, test in the south-west, nothing in the south-east.
     corners = {"train": (3.0, 50.1), "val": (3.1, 50.1), "test": (3.0, 50.0)}

@@ -88,6 +88,7 @@ def test_a_footprint_over_180_degrees_covers_its_ground_in_every_form(form: str)
     assert -180 <= placed.bounds[0] < placed.bounds[2] <= 180
 
 
+@pytest.mark.slow
 @settings(max_examples=80, deadline=None)
 @given(
     zone=st.sampled_from([1, 2, 30, 31, 59, 60]),

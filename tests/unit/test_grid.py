@@ -237,6 +237,7 @@ near_a_border = st.tuples(
 )
 
 
+@pytest.mark.slow
 @given(places | near_a_border, st.floats(4000, 12_000), st.floats(0, 90), st.sampled_from([960, 1920, 2520]))
 @settings(deadline=None, max_examples=15)
 @example((5.98, 47.0), 12_000, 20, 1920)
@@ -312,6 +313,7 @@ def ragged_cuts(draw: st.DrawFn) -> tuple[list[BaseGeometry], BaseGeometry, str]
     return [left, right], shapely.box(west, south, east, north), crs
 
 
+@pytest.mark.slow
 @given(ragged_cuts())
 @settings(deadline=None, max_examples=60)
 def test_areas_that_tile_the_ground_share_no_cell_and_leave_none_out(
@@ -322,6 +324,7 @@ def test_areas_that_tile_the_ground_share_no_cell_and_leave_none_out(
     assert sorted(itertools.chain(*of_parts)) == cells_of_area(whole, crs, SIZE, "centre")
 
 
+@pytest.mark.slow
 def test_areas_of_very_different_width_share_no_cell_and_leave_none_out() -> None:
     # A parallel is curved in UTM: a wide area must not cut its border into longer pieces than a narrow one.
     wide, narrow = shapely.box(-2, 47.9, 8, 48), shapely.box(2.5, 48, 3.5, 48.1)
@@ -331,6 +334,7 @@ def test_areas_of_very_different_width_share_no_cell_and_leave_none_out() -> Non
     assert both <= below | above
 
 
+@pytest.mark.slow
 @given(near_a_border, st.floats(-0.15, 0.15), st.floats(0, 90), st.sampled_from(["inside", "touching"]))
 @settings(deadline=None, max_examples=25)
 def test_two_scenes_agree_on_the_cells_both_hold(
@@ -355,6 +359,7 @@ def test_two_scenes_agree_on_the_cells_both_hold(
         assert cell in of_second
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("longitude", "latitude"),
     [(6, 47.3), (0, 51.5), (12, 64.0), (18, -33.0), (-66, -24.5), (21, 0), (6, 0), (0, 0.05), (-180 + 6, 10)],
@@ -441,6 +446,7 @@ EQUAL_AREA = "+proj=laea +lat_0=52 +lon_0=10 +x_0=4321000 +y_0=3210000 +ellps=GR
 projection = lru_cache(pyproj.Proj)
 
 
+@pytest.mark.slow
 @given(st.lists(real_cells, min_size=1, max_size=12, unique=True), st.sampled_from([15_360, 10_000]))
 @settings(deadline=None, max_examples=30)
 def test_the_square_of_a_cell_holds_its_centre_whatever_other_cells_there_are(

@@ -481,10 +481,12 @@ def files() -> Files:
     return {name: (ROOT / name).read_text(encoding="utf-8") for name in NAMES}
 
 
+@pytest.mark.slow
 def test_nothing_has_drifted(files: Files) -> None:
     assert drifted(files) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "before", "after", "said"),
     [
@@ -606,6 +608,7 @@ def test_what_drifts_is_found(files: Files, name: str, before: str, after: str, 
     assert any(said in problem for problem in problems), problems
 
 
+@pytest.mark.slow
 def test_variables_of_prefect_that_are_declared_are_its_own() -> None:
     declared = {one.name for one in declared_variables() if re.match("PREFECT_[^_]", one.name)}
     # It reads the key of blocks past its settings.
@@ -771,6 +774,7 @@ def test_h2crop_is_well_when_it_starts(tmp_path: Path) -> None:
     assert health(path=str(tmp_path)) == (1, "h2crop does not start: a library is missing")
 
 
+@pytest.mark.slow
 def test_a_bucket_is_made_once_and_the_keys_are_not_told() -> None:
     def make(url: str) -> subprocess.CompletedProcess[str]:
         environment = {**s3_environment(url), "AWS_SECRET_ACCESS_KEY": "not-to-be-told"}

@@ -427,6 +427,7 @@ class TestPicture:
         assert unknown.reshape(-1, 3).std(axis=0).max() > 5
         assert np.median(unknown) > 200
 
+    @pytest.mark.slow
     def test_nothing_measured_is_hatched_and_light(self, made: MadeStore, tmp_path: Path) -> None:
         path = picture.draw_sample(made.folder, 2022, 0, tmp_path / "sample.png")
         sample = picture.read_sample(made.folder, 2022, 0)
@@ -440,11 +441,13 @@ class TestPicture:
         means = {place: quarter[..., 0].mean() for place, quarter in quarters(map_of(pixels, 1, top)).items()}
         assert means["nw"] < means["ne"] < means["sw"] < means["se"]
 
+    @pytest.mark.slow
     def test_size_and_place(self, made: MadeStore, tmp_path: Path) -> None:
         path = picture.draw_sample(made.folder, 2021, None, tmp_path / "sample.png")
         assert LEAST_BYTES < path.stat().st_size < MOST_BYTES
         assert pixels_of(path).shape[1] == round(page.WIDTH * page.DPI)
 
+    @pytest.mark.slow
     @pytest.mark.parametrize(
         "layout",
         [
@@ -481,6 +484,7 @@ class TestCommand:
     def run(self, *arguments: str) -> Any:
         return CliRunner().invoke(app, ["inspect", *arguments])
 
+    @pytest.mark.slow
     def test_tables(self, made: MadeStore) -> None:
         result = self.run(str(made.folder))
         assert result.exit_code == 0
@@ -506,6 +510,7 @@ class TestCommand:
         assert answer["sample"]["sample"] == made.samples[2021]["sample"].iloc[3]
         assert answer["seasons"] == summarize(made.folder)["seasons"]
 
+    @pytest.mark.slow
     def test_plot(self, made: MadeStore, tmp_path: Path) -> None:
         target = tmp_path / "sample.png"
         wanted = made.samples[2022]["sample"].iloc[4]

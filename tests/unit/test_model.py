@@ -108,6 +108,7 @@ CASES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CASES)
 def test_logits_are_those_of_the_plain_model(name: str) -> None:
     config = CASES[name]
@@ -127,6 +128,7 @@ def test_logits_are_those_of_the_plain_model(name: str) -> None:
         assert logits.std() > 0.1
 
 
+@pytest.mark.slow
 def test_gradients_are_those_of_the_plain_model() -> None:
     config = tiny()
     model, batch = model_of(config).double(), batch_of(config)
@@ -438,6 +440,7 @@ def test_stochastic_depth_drops_samples_and_keeps_the_mean() -> None:
     assert torch.equal(depth.eval()(branch), branch)
 
 
+@pytest.mark.slow
 def test_checkpointing_changes_nothing() -> None:
     config = tiny()
     batch = batch_of(config)
@@ -486,6 +489,7 @@ def test_bfloat16_by_autocast() -> None:
         assert parameter.grad.isfinite().all()
 
 
+@pytest.mark.slow
 def test_the_whole_model_is_one_graph() -> None:
     """Nothing in it depends on values, so torch.compile has no graph breaks."""
     config = optional()

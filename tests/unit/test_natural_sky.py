@@ -139,6 +139,7 @@ def test_small_cumulus_reaches_down_to_fifty_metres() -> None:
     assert opacity[small].mean() < 0.7 * opacity[large].mean(), "the smallest are thin"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("natural", "plain"), [("mediocris", "cumulus"), ("stratocumulus", "stratus")])
 def test_edges_of_natural_clouds_are_thin(natural: Any, plain: Any) -> None:
     x = np.arange(0.0, 40_000, 25)

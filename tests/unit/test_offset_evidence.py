@@ -179,6 +179,7 @@ class TestOfSeveralScenes:
         assert decide_by_pixels(pictures, {}) == decide_by_pixels(backwards, {})
 
 
+@pytest.mark.slow
 def test_no_simulated_scene_is_decided_wrongly_and_most_are_decided() -> None:
     outcomes = []
     for scenes, stated in drawn_tiles(100, 6):

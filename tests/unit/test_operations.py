@@ -212,6 +212,7 @@ def unknown_in(command: str) -> list[str]:
     return [word for word in words if word.startswith("--") and word not in options]
 
 
+@pytest.mark.slow
 def test_every_command_of_the_page_is_one_of_the_command_line() -> None:
     commands = [*commands_of(PAGE), *commands_of(ERRORS)]
     assert len(commands) > 40

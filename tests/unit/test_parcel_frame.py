@@ -115,6 +115,7 @@ def cells_of(bands: tuple[NDArray[np.int16], NDArray[np.int16]], size: int, miss
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("east", "north"), [(0.0, 0.0), (7.3, 0.0), (0.0, 7.3), (-5.0, 6.0), (-13.0, -21.0)])
 def test_images_lie_at_parcels_and_the_shift(east: float, north: float) -> None:
     whole = frame(images(east, north), FIELDS.geometry()).whole
@@ -126,6 +127,7 @@ def test_images_lie_at_parcels_and_the_shift(east: float, north: float) -> None:
     assert 0 < whole.sd < 1
 
 
+@pytest.mark.slow
 def test_errors_are_as_large_as_the_uncertainty_says() -> None:
     """Each parcel is digitised 3.5 m off in each direction; six times."""
     bands, errors = images(), []
@@ -138,6 +140,7 @@ def test_errors_are_as_large_as_the_uncertainty_says() -> None:
     assert 0.3 < math.sqrt(np.mean(np.square(errors))) < 1.5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("east", "north"), [(4.0, -2.0), (-9.0, 11.0)])
 def test_moving_the_parcels_moves_the_shift_the_other_way(east: float, north: float) -> None:
     bands = images(3, 1)
@@ -167,6 +170,7 @@ def test_few_parcels_are_not_measured() -> None:
     assert frame(images(4, 0), few, FrameRules(parcels=50)).whole.east == pytest.approx(4, abs=1)
 
 
+@pytest.mark.slow
 def test_one_cell_of_a_tile_is_seen() -> None:
     """A store may have a sixty-fourth of a tile: what counts is the ground there is."""
     tile = (WEST - 3_840, NORTH - 11_520, WEST + 11_520, NORTH + 3_840)
@@ -200,11 +204,13 @@ def test_faint_fields_are_measured_right_or_not_at_all(contrast: float) -> None:
     assert found.measured == (contrast > 0.05)
 
 
+@pytest.mark.slow
 def test_what_lies_beyond_the_search_is_not_measured() -> None:
     for east, north in ((30, 0), (0, -38)):
         assert not frame(images(east, north), FIELDS.geometry()).whole.measured
 
 
+@pytest.mark.slow
 def test_borders_of_cells_are_no_edges() -> None:
     bands = images(5, 2)
     together = frame(bands, FIELDS.geometry())
@@ -228,6 +234,7 @@ def test_clouds_cut_out_of_dates_leave_the_shift_alone() -> None:
     assert not found.doubtful
 
 
+@pytest.mark.slow
 def test_windows_of_a_tile_are_measured_each() -> None:
     """Two windows, the images of one of them moved."""
     bounds = (WEST, NORTH - SIDE, WEST + 3840 + SIDE, NORTH)

@@ -159,6 +159,7 @@ def test_parcels_are_valid_in_longitude_and_latitude_too(tmp_path: Path) -> None
     np.testing.assert_allclose([shape.area for shape in back(parcels)], frame.area, rtol=1e-6)
 
 
+@pytest.mark.slow
 @given(st.lists(st.tuples(st.integers(0, 20), st.integers(0, 20)), min_size=3, max_size=8))
 @settings(deadline=None, max_examples=40)
 def test_any_ring_becomes_valid_polygons_or_nothing(tmp_path_factory: pytest.TempPathFactory, ring: list[Any]) -> None:

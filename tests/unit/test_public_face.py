@@ -112,6 +112,7 @@ def test_importing_the_package_loads_nothing_of_it() -> None:
     assert done.stdout.split() == []
 
 
+@pytest.mark.slow
 def test_help_works_where_pytorch_is_not_installed() -> None:
     code = """
 import sys
@@ -146,6 +147,7 @@ def test_one_sample_by_its_id(tmp_path: Path) -> None:
         h2crop_data.open_sample(made.folder, "nowhere")
 
 
+@pytest.mark.slow
 def test_a_command_that_needs_an_extra_names_it() -> None:
     code = "import sys; sys.modules['pystac'] = None; sys.argv = ['h2crop', 'providers', 'check']\n"
     code += "from h2crop_data.cli.main import main; main()"

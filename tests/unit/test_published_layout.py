@@ -351,6 +351,7 @@ year = hnp.arrays(np.int16, (12, 2, 1, 2), elements=small)
 WINDOWS = (6, 8, 10, 12)
 
 
+@pytest.mark.slow
 @given(year)
 def test_a_month_is_filled_from_the_clear_months_of_its_window(s2: NDArray[np.int16]) -> None:
     expected = s2.copy()

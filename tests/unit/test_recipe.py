@@ -550,6 +550,7 @@ def test_the_check_verb_prints_the_whole_recipe_for_scripts(tmp_path: Path) -> N
     assert parse_recipe(whole, tmp_path, "x") == load_recipe(file)
 
 
+@pytest.mark.slow
 def test_a_wrong_recipe_ends_the_command_with_exit_code_2_and_its_place(tmp_path: Path, france: Document) -> None:
     file = tmp_path / "wrong.yaml"
     file.write_text(yaml.safe_dump(put(put(france, "enmap/months/1", 13), "name", "[bold]x[/]")))

@@ -167,6 +167,7 @@ def test_efficiency_and_where_it_falls(modules: dict[str, ModuleType]) -> None:
     assert runs.workers_down_to(shares, 0.75) == pytest.approx(8)
 
 
+@pytest.mark.slow
 def test_what_the_page_tells_is_what_comes_out_now(modules: dict[str, ModuleType]) -> None:
     runs = modules["scale_runs"]
     kept = next(

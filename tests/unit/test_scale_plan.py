@@ -281,6 +281,7 @@ def test_shares_of_stored_bytes_are_those_of_the_benchmark(modules: dict[str, Mo
     assert shares == pytest.approx(modules["scale_figures"].STORED_SHARES[codec], abs=0.005)
 
 
+@pytest.mark.slow
 def test_a_parcel_takes_as_many_bytes_of_the_index_as_stated(figures: ModuleType) -> None:
     n, points = 20_000, 15
     rng = np.random.default_rng(0)
@@ -320,6 +321,7 @@ def kinds_of_files(store: Path, season_arrays: set[str]) -> Counter[str]:
     return kinds
 
 
+@pytest.mark.slow
 def test_a_store_built_year_after_year_has_the_files_and_requests_of_the_plan(
     figures: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

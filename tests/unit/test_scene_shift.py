@@ -106,6 +106,7 @@ def drawn_colours(section: PageSection) -> set[tuple[int, ...]]:
     return set(map(tuple, np.asarray(Image.open(drawn).convert("RGB")).reshape(-1, 3).tolist()))
 
 
+@pytest.mark.slow
 def test_the_picture_of_a_sample_has_the_panel_and_the_line_where_it_was_measured(tmp_path: Path) -> None:
     sample = picture.read_sample(make_store(tmp_path / "store").folder, 2022, 0)
     matched = replace(sample, facts=sample.facts | FACTS, shifts=drawn_shifts(FACTS, WINDOWS))

@@ -10,12 +10,14 @@ import socket
 import subprocess
 import sys
 import traceback
+from collections.abc import Iterable
 from pathlib import Path
 
 import obstore
 import pytest
 from obstore.exceptions import BaseError
 from script_modules import script_module
+from source_trees import nodes_of
 from typer.testing import CliRunner
 
 import h2crop_data
@@ -76,10 +78,10 @@ def test_each_variable_is_declared_once_with_a_meaning() -> None:
     }
 
 
-def reads_of_environment(code: str) -> list[str]:
-    """What in some code looks into the environment, but through `settings`."""
+def reads_of_environment(nodes: Iterable[ast.AST]) -> list[str]:
+    """What of some code looks into the environment, but through `settings`."""
     found = []
-    for node in ast.walk(ast.parse(code)):
+    for node in nodes:
         if isinstance(node, ast.Attribute) and node.attr in {"environ", "environb", "getenv", "expandvars"}:
             found.append(node.attr)
         elif isinstance(node, ast.ImportFrom) and node.module in {"os", "os.path"}:
@@ -104,16 +106,13 @@ def reads_of_environment(code: str) -> list[str]:
     ],
 )
 def test_the_search_for_reads_finds_them(code: str) -> None:
-    assert reads_of_environment(code)
+    assert reads_of_environment(ast.walk(ast.parse(code)))
 
 
+@pytest.mark.slow
 def test_no_code_reads_a_variable_past_the_declarations() -> None:
     files = [*PACKAGE.rglob("*.py"), *(CHECKOUT / "flows").glob("*.py")]
-    reading = {
-        path.relative_to(CHECKOUT).as_posix()
-        for path in files
-        if reads_of_environment(path.read_text(encoding="utf-8"))
-    }
+    reading = {path.relative_to(CHECKOUT).as_posix() for path in files if reads_of_environment(nodes_of(path))}
     assert reading == OWN_WAY.keys()
 
 
@@ -317,6 +316,7 @@ class TestSecrets:
             assert caught.value.__context__ is None
             assert not [value for value in [*planted, "planted cookie"] if value in shown]
 
+    @pytest.mark.slow
     def test_the_command_does_not_show_them(self, planted: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("AWS_ENDPOINT_URL", "https://me:planted-in-address@s3.example.org?token=planted-in-query")
         monkeypatch.setenv("H2CROP_DOWNLOAD_PASWORD", "planted-by-typing-error")

@@ -468,6 +468,7 @@ def test_a_store_without_a_root_or_with_a_broken_one_is_told(damageable: Written
 # Processes and threads
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
 def test_a_reader_used_before_works_in_child_processes(store: Written, method: str) -> None:
     readers = {name: store.reader(name) for name in store.truth}
@@ -501,6 +502,7 @@ def test_threads_may_share_a_reader(store: Written) -> None:
             np.testing.assert_array_equal(sample, store.truth["s2"][slot])
 
 
+@pytest.mark.slow
 def test_forks_while_threads_read_find_the_indexes_whole(store: Written) -> None:
     reader = store.reader("s2")
     reader.indexes.limit = 2 * size_in_memory(reader._index(0))

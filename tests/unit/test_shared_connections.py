@@ -57,6 +57,7 @@ def test_threads_never_have_more_than_there_are(own_folder: Path) -> None:
     assert max(found) == 3
 
 
+@pytest.mark.slow
 def test_processes_share_them(own_folder: Path) -> None:
     with SPAWN.Pool(3) as pool:
         found = pool.starmap(read_often, [(own_folder, worker) for worker in range(3)])
@@ -87,6 +88,7 @@ def take_in_a_thread(connections: SharedConnections, seconds: float) -> bool:
     return got.wait(seconds)
 
 
+@pytest.mark.slow
 def test_those_of_a_process_that_died_are_free(tmp_path: Path) -> None:
     ready = tmp_path / "ready"
     process = SPAWN.Process(target=hold, args=(str(ready),), daemon=True)

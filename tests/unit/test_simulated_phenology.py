@@ -185,6 +185,7 @@ def test_winter_barley_ripens_one_to_three_weeks_before_wheat_and_rapeseed_betwe
     assert ripe("winter_wheat") < ripe("spring_cereal")
 
 
+@pytest.mark.slow
 def test_rapeseed_blooms_yellow_in_april() -> None:
     # Flowers from April into May, seen by Sentinel-2 (d'Andrimont et al. 2020, doi:10.1016/j.rse.2020.111660).
     bands = np.array([sentinel2(one("winter_rapeseed"), day)[0] for day in range(1, 366)])

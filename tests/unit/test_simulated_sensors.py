@@ -128,6 +128,7 @@ def test_a_shadow_lies_where_the_line_to_the_sun_meets_its_cloud() -> None:
     assert np.corrcoef(weather.shadow[:-steps, :-steps].ravel(), moved.ravel())[0, 1] > 0.99
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["cumulus", "stratus", "cirrus"])
 @pytest.mark.parametrize("cover", [0.1, 0.4, 0.8])
 def test_clouds_cover_their_share_with_soft_edges(kind: str, cover: float) -> None:

@@ -96,6 +96,7 @@ def small_contents(draw: st.DrawFn, most: int = 6) -> Contents:
 # Optimised splits
 
 
+@pytest.mark.slow
 @given(small_contents(), st.data())
 @settings(deadline=None, max_examples=40, derandomize=True)
 def test_no_assignment_misses_fewer_classes(contents: Contents, data: st.DataObject) -> None:
@@ -120,6 +121,7 @@ def rare_contents(count: int, classes: int, seed: int) -> Contents:
     return contents_of(draw.choices([64, 50, 10], k=count), places)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(6))
 @pytest.mark.parametrize(("count", "classes"), [(12, 10), (40, 25), (60, 120), (100, 66)])
 def test_every_class_is_in_every_split_where_some_assignment_manages_that(count: int, classes: int, seed: int) -> None:
@@ -130,6 +132,7 @@ def test_every_class_is_in_every_split_where_some_assignment_manages_that(count:
     assert not [problem for problem in split_problems(contents, splits, SHARES) if problem.startswith("class")]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("contents", "missing", "distance"),
     [
@@ -166,6 +169,7 @@ def test_squares_that_left_their_split_for_nothing_come_back() -> None:
     np.testing.assert_array_equal(state.in_given_order(), home)
 
 
+@pytest.mark.slow
 @given(small_contents(12), st.integers(0, 3), st.randoms(use_true_random=False), st.data())
 @settings(deadline=None, max_examples=15, derandomize=True)
 def test_the_order_of_what_is_given_does_not_matter_and_fixed_squares_stay(
@@ -208,6 +212,7 @@ def large_contents() -> Contents:
     return {square: SquareContent(draw.choice([64, 64, 50, 10]), frozenset(classes[square])) for square in squares}
 
 
+@pytest.mark.slow
 def test_a_continent_meets_classes_and_shares_with_few_squares_moved() -> None:
     contents = large_contents()
     before = hashed(list(contents))
@@ -306,6 +311,7 @@ def cost_after(state: Exchange, *changes: tuple[int, int]) -> float:
     return cost
 
 
+@pytest.mark.slow
 @given(exchanges())
 @settings(deadline=None, max_examples=100)
 def test_costs_of_moves_and_exchanges_are_those_of_a_fresh_count(state: Exchange) -> None:
@@ -423,6 +429,7 @@ def near_pairs(cells: Sequence[Cell], distance: float) -> list[tuple[Cell, Cell]
     return [(cells[i], cells[j]) for i, j in pairs[apart < distance + 1.5 * CELL].tolist()]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", BORDERS)
 @pytest.mark.parametrize("buffer", [300.0, 2500.0])
 def test_kept_cells_of_two_splits_are_a_buffer_apart_now_and_when_more_is_decided(name: str, buffer: float) -> None:
@@ -451,6 +458,7 @@ def test_kept_cells_of_two_splits_are_a_buffer_apart_now_and_when_more_is_decide
         assert ground_distance(one, other) >= buffer
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", BORDERS)
 @pytest.mark.parametrize("buffer", [50.0, 1000.0, 6000.0])
 def test_a_cell_is_left_out_exactly_when_another_split_is_nearer_than_half_the_buffer(name: str, buffer: float) -> None:
@@ -555,6 +563,7 @@ def kind(why: str) -> str:
     return {"same cell": "same", "footprints overlap": "overlap"}.get(why, "near")
 
 
+@pytest.mark.slow
 @given(st.sampled_from(sorted(BORDERS)), st.integers(0, 10**6), st.sampled_from([0.0, 10.0, 1000.0, 4000.0]))
 @settings(deadline=None, max_examples=12)
 @example("potsdam", 0, 4000.0)

@@ -14,6 +14,7 @@ from typing import Any, cast
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
+from source_trees import nodes_of, tree_of
 
 import h2crop_data
 from h2crop_data.cube.marker import Marker
@@ -35,17 +36,17 @@ NOON, LONG_AGO = datetime(2026, 11, 30, 12, tzinfo=UTC), datetime(2025, 1, 1, tz
 
 def names_of_steps() -> set[str]:
     """What stopwatches and units of the package call their steps: texts, and constants that stand for texts."""
-    trees = [ast.parse(path.read_text(encoding="utf-8")) for path in PACKAGE.rglob("*.py")]
+    paths = list(PACKAGE.rglob("*.py"))
     constants = {
         node.targets[0].id: node.value.value
-        for tree in trees
-        for node in tree.body
+        for path in paths
+        for node in tree_of(path).body
         if isinstance(node, ast.Assign)
         and isinstance(node.targets[0], ast.Name)
         and isinstance(node.value, ast.Constant)
     }
     found: set[str] = set()
-    for node in (node for tree in trees for node in ast.walk(tree) if isinstance(node, ast.Call)):
+    for node in (node for path in paths for node in nodes_of(path) if isinstance(node, ast.Call)):
         given: list[ast.expr] = []
         if (
             isinstance(node.func, ast.Attribute)

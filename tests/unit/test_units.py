@@ -239,6 +239,7 @@ def run_in_child(folder: Path, log: Path) -> None:
     run_units(WorkFolder(LocalStorage(folder)), [scene], workers=1)
 
 
+@pytest.mark.slow
 def test_after_a_kill_only_what_is_missing_runs(log: Path, work: WorkFolder) -> None:
     child = multiprocessing.get_context("spawn").Process(target=run_in_child, args=(work.files.folder, log))
     child.start()
