@@ -22,7 +22,7 @@ DEMO := build/demo
 FOLDER ?= build/service
 SIZE ?= small
 
-.PHONY: help demo demo-check setup test test-fast golden lint types format real bench local-service kill-sweep overfit published-models \
+.PHONY: help demo demo-check setup test test-fast golden lint types format real bench local-service kill-sweep corruption-sweep overfit published-models \
 	infra-lint image-check clean
 
 help:  ## Show this list
@@ -105,6 +105,12 @@ local-service: $(READY)  ## The whole service once on this machine, without cont
 
 kill-sweep: $(READY)  ## Kill a hundred builds, let them go on, write docs/killed-builds.md (ten minutes)
 	$(VENV)/bin/python tests/sweeps/kill_builds.py
+
+# The number of places that are damaged.
+CORRUPTIONS := 60
+
+corruption-sweep: $(READY)  ## Damage sixty places of a store and see each found and named (some minutes)
+	H2CROP_CORRUPTIONS=$(CORRUPTIONS) $(VENV)/bin/pytest -q -n 2 --dist worksteal tests/integration/test_corruption.py $(ARGS)
 
 overfit: $(READY)  ## Let the small model overfit four samples of the demo (make demo first; half an hour)
 	$(VENV)/bin/python tests/sweeps/overfit.py $(DEMO)/store
