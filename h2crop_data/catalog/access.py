@@ -33,20 +33,18 @@ from h2crop_data.errors import ArchiveOutageError, ReadError, SceneError
 from h2crop_data.grid import LONLAT, to_crs
 from h2crop_data.redaction import without_secrets
 from h2crop_data.sentinel2.reflectance import NO_NUMBER, WRAPPED
+from h2crop_data.settings import Archives
 
 Result = TypeVar("Result")
 ResamplingName = Literal["nearest", "bilinear", "cubic"]
-TIMEOUT = 60
 #: Seconds for what is asked for once and can be missed.
-SHORT_TIMEOUT = 10
+SHORT_TIMEOUT = 10.0
 #: Collection of the items that odc-stac is given.
 PLACED = "placed"
 #: Source pixels read around a grid that a raster is resampled to.
 KERNEL_MARGIN = 4
 #: Bytes of a file that is read piece by piece.
 PIECE_BYTES = 2**18
-#: Pauses in seconds before another try at a remote file.
-PAUSES = (1.0, 4.0, 15.0)
 #: What rasterio says instead of what GDAL said.
 SEE_BEFORE = "See previous exception for details."
 #: What GDAL says -> what it may mean.
@@ -60,13 +58,10 @@ STATUS = re.compile(r"(?:HTTP|code)[ :a-z]{0,20}(\d{3})\b|\b(\d{3}) (?:Client|Se
 #: What is raised, and what GDAL says, where no answer came.
 NO_ANSWER = (ConnectionError, TimeoutError, LateAnswerError, LostConnectionError, Timeout)
 SIGNS_OF_NO_ANSWER = ("CURL error", "timed out", "Connection refused", "Connection reset", "Could not resolve")
-#: Basic authentication comes from ~/.netrc; GDAL repeats failed requests itself, below our own tries.
+#: Basic authentication comes from ~/.netrc; `gdal_options` adds what the environment says.
 GDAL_OPTIONS: dict[str, Any] = {
     "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",
     "GDAL_HTTP_NETRC": "YES",
-    "GDAL_HTTP_MAX_RETRY": "3",
-    "GDAL_HTTP_RETRY_DELAY": "1",
-    "GDAL_HTTP_TIMEOUT": str(TIMEOUT),
     # Fewer bytes a second than that, for so many seconds, are no answer.
     "GDAL_HTTP_LOW_SPEED_LIMIT": "1000",
     "GDAL_HTTP_LOW_SPEED_TIME": "20",
@@ -77,12 +72,29 @@ GDAL_OPTIONS: dict[str, Any] = {
 }
 
 
-def retried(read: Callable[[], Result], what: str, *, remote: bool, pauses: Sequence[float] = PAUSES) -> Result:
-    """The result of `read`, tried again after each pause when a remote file fails.
+def gdal_options() -> dict[str, Any]:
+    """Options of GDAL for files of archives.
 
-    Raises ReadError naming `what`, ArchiveOutageError where its server did not answer.
+    GDAL repeats failed requests itself, below our own tries, where there is a pause before these.
     """
-    for number, pause in enumerate([*(pauses if remote else ()), None]):
+    patience = Archives.read()
+    pause = patience.pauses[0] if patience.pauses else 0
+    return {
+        **GDAL_OPTIONS,
+        "GDAL_HTTP_MAX_RETRY": "3" if pause else "0",
+        "GDAL_HTTP_RETRY_DELAY": f"{pause:g}",
+        "GDAL_HTTP_TIMEOUT": f"{patience.timeout:g}",
+    }
+
+
+def retried(read: Callable[[], Result], what: str, *, remote: bool, tries: int | None = None) -> Result:
+    """The result of `read`, tried again after each pause (`H2CROP_READ_PAUSES`) when a remote file fails.
+
+    tries: how often at most, where that is fewer. Raises ReadError naming `what`, ArchiveOutageError where its server
+    did not answer.
+    """
+    pauses = Archives.read().pauses[: None if tries is None else tries - 1] if remote else ()
+    for number, pause in enumerate([*pauses, None]):
         try:
             with rasterio.Env(**ASK_AGAIN) if number else nullcontext():
                 return read()
@@ -134,7 +146,7 @@ def file_stamp(href: str) -> list[int] | None:
 @contextmanager
 def opened(href: str) -> Iterator[rasterio.DatasetReader]:
     """A raster, opened with the options above and as its provider wants it."""
-    with opened_raster(href, GDAL_OPTIONS) as dataset:
+    with opened_raster(href, gdal_options()) as dataset:
         yield dataset
 
 
@@ -214,10 +226,10 @@ def try_file(href: str, place: BaseGeometry | None) -> None:
     retried(read, href, remote=is_remote(href))
 
 
-def read_coarsely(asset: pystac.Asset, side: int, *, pauses: Sequence[float] = PAUSES) -> tuple[NDArray[Any], GeoBox]:
+def read_coarsely(asset: pystac.Asset, side: int, *, tries: int | None = None) -> tuple[NDArray[Any], GeoBox]:
     """An asset in at most `side` x `side` pixels, from its overviews where it has some, and its grid.
 
-    As `as_numbers`. Raises ReadError, SceneError.
+    As `as_numbers`. tries: as of `retried`. Raises ReadError, SceneError.
     """
     href, scale = asset.href, stated_scale(asset)
 
@@ -230,7 +242,7 @@ def read_coarsely(asset: pystac.Asset, side: int, *, pauses: Sequence[float] = P
             shape = (min(side, dataset.height), min(side, dataset.width))
             return as_numbers(dataset.read(1, out_shape=shape), form), grid
 
-    return retried(read, href, remote=is_remote(href), pauses=pauses)
+    return retried(read, href, remote=is_remote(href), tries=tries)
 
 
 def same_grid(one: GeoBox, other: GeoBox) -> bool:
@@ -256,7 +268,7 @@ def read_text(href: str) -> str:
     def read() -> str:
         if not is_remote(href):
             return Path(href).read_text(encoding="utf-8")
-        return b"".join(remote_pieces(href, PIECE_BYTES, TIMEOUT)).decode("utf-8", errors="replace")
+        return b"".join(remote_pieces(href, PIECE_BYTES, Archives.read().timeout)).decode("utf-8", errors="replace")
 
     return retried(read, href, remote=is_remote(href))
 
@@ -272,7 +284,7 @@ def read_beginning(href: str, end: bytes) -> bytes:
             with Path(href).open("rb") as file:
                 yield from iter(lambda: file.read(PIECE_BYTES), b"")
             return
-        yield from remote_pieces(href, PIECE_BYTES, SHORT_TIMEOUT)
+        yield from remote_pieces(href, PIECE_BYTES, min(SHORT_TIMEOUT, Archives.read().timeout))
 
     def read() -> bytes:
         found = b""
@@ -285,7 +297,7 @@ def read_beginning(href: str, end: bytes) -> bytes:
                 return found[: place + len(end)]
         return found
 
-    return retried(read, href, remote=is_remote(href), pauses=())
+    return retried(read, href, remote=is_remote(href), tries=1)
 
 
 def load_placed(item: pystac.Item, key: str, geobox: GeoBox, resampling: ResamplingName) -> NDArray[Any]:
@@ -383,7 +395,7 @@ def read_resampled(href: str, geobox: GeoBox, resampling: ResamplingName, scale:
 
     Unsigned numbers from WRAPPED on count as nodata: mixed with their neighbours they would look like ground.
     """
-    with opened_version(href, GDAL_OPTIONS) as (dataset, _):
+    with opened_version(href, gdal_options()) as (dataset, _):
         source = grid_of(dataset)
         form = number_format(dataset, scale)
         signed = form.is_signed
@@ -422,8 +434,8 @@ def load_warped(item: pystac.Item, key: str, geobox: GeoBox) -> NDArray[Any]:
     import odc.stac
 
     href = item.assets[key].href
-    odc.stac.configure_rio(cloud_defaults=True, **GDAL_OPTIONS)
-    with opened_version(href, GDAL_OPTIONS) as (dataset, access):
+    odc.stac.configure_rio(cloud_defaults=True, **gdal_options())
+    with opened_version(href, gdal_options()) as (dataset, access):
         form = number_format(dataset, stated_scale(item.assets[key]))
         data = odc.stac.load(
             [placed_by_its_file(item, key, geobox, access.opened)],

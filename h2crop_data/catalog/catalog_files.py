@@ -11,11 +11,12 @@ from urllib.parse import unquote, urljoin, urlsplit
 
 import pyarrow as pa
 
-from h2crop_data.catalog.access import PIECE_BYTES, TIMEOUT, retried
+from h2crop_data.catalog.access import PIECE_BYTES, retried
 from h2crop_data.catalog.file_access import remote_pieces
 from h2crop_data.catalog.inventory import features_from_parquet
 from h2crop_data.catalog.registry import known_providers
 from h2crop_data.errors import ArchiveOutageError, CatalogError, CatalogOutageError, ReadError
+from h2crop_data.settings import Archives
 
 PARQUET = (".parquet", ".geoparquet")
 #: What catalogs in files are called; any other address is that of an API.
@@ -73,7 +74,9 @@ def content_of(place: str) -> bytes:
     """The bytes of a file. Raises CatalogError."""
     try:
         if is_web(place):
-            return retried(lambda: b"".join(remote_pieces(place, PIECE_BYTES, TIMEOUT)), place, remote=True)
+            return retried(
+                lambda: b"".join(remote_pieces(place, PIECE_BYTES, Archives.read().timeout)), place, remote=True
+            )
         return Path(place).read_bytes()
     except ReadError as error:
         kind = CatalogOutageError if isinstance(error, ArchiveOutageError) else CatalogError

@@ -27,7 +27,6 @@ import requests
 from requests.exceptions import RequestException
 from urllib3.exceptions import HTTPError
 
-from h2crop_data.catalog.access import PAUSES, TIMEOUT
 from h2crop_data.catalog.accounts import COOKIE, PASSWORD, USER, Account
 from h2crop_data.catalog.drafts import draft_of
 from h2crop_data.catalog.whole_files import (
@@ -39,6 +38,7 @@ from h2crop_data.catalog.whole_files import (
     refuse_beginning,
 )
 from h2crop_data.errors import ReadError
+from h2crop_data.settings import Archives
 
 #: Bytes that are written at a time.
 WRITTEN_BYTES = 2**20
@@ -88,12 +88,12 @@ class CachedFile:
 class FileCache:
     """A folder of downloaded files."""
 
-    def __init__(self, folder: Path, account: Account | None = None, pauses: Sequence[float] = PAUSES) -> None:
-        """account: by default that of the environment. pauses: in seconds, before further tries."""
+    def __init__(self, folder: Path, account: Account | None = None, pauses: Sequence[float] | None = None) -> None:
+        """account, pauses (in seconds, before further tries): by default those of the environment."""
         self.folder = folder.resolve()
         self.account = account or Account.from_environment()
         self.session = account_session(self.account)
-        self.pauses = pauses
+        self.pauses = Archives.read().pauses if pauses is None else pauses
 
     def fetch(self, url: str, downloaded: Downloaded = lambda done, total: None) -> CachedFile:
         """The file of an address, downloaded where it is not there. Raises ReadError that names the address."""
@@ -180,7 +180,7 @@ class FileCache:
         have = part.stat().st_size if earlier else 0
         headers = {"Range": f"bytes={have}-", "If-Range": earlier.validator or ""} if earlier else {}
         auth = self.account.auth(url)
-        with self.session.get(url, headers=headers, auth=auth, stream=True, timeout=TIMEOUT) as answer:
+        with self.session.get(url, headers=headers, auth=auth, stream=True, timeout=Archives.read().timeout) as answer:
             if answer.status_code == 416 and earlier:
                 if have == earlier.length == length_in_range(answer):
                     return earlier

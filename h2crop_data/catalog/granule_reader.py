@@ -17,11 +17,11 @@ from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 
 from h2crop_data.catalog.access import (
-    GDAL_OPTIONS,
     AlignedWindow,
     ResamplingName,
     aligned_window,
     asset_in_words,
+    gdal_options,
     grid_of,
     in_words,
     is_remote,
@@ -173,14 +173,14 @@ class GranuleReader:
             if is_new:
                 # Signed now; where its signature ends while it is open, reading fails and it is opened again.
                 access = VERSIONS.access(href, access_to(href))
-                with redacted_errors(*READING_ERRORS), access.environment(GDAL_OPTIONS):
+                with redacted_errors(*READING_ERRORS), access.environment(gdal_options()):
                     try:
                         opened.append(OpenFile(VERSIONS.open(href, access), access))
                     except READING_ERRORS:
                         VERSIONS.check(href, access)
                         raise
             file = opened[0]
-            with redacted_errors(*READING_ERRORS), file.access.environment(GDAL_OPTIONS):
+            with redacted_errors(*READING_ERRORS), file.access.environment(gdal_options()):
                 try:
                     if is_new:
                         self._check(item, file.dataset)
@@ -205,7 +205,7 @@ class GranuleReader:
         what, remote = asset_in_words(item, key), is_remote(href)
         with named(item, key), lock:
             if item.id in self._given_up:
-                return retried(work, what, remote=remote, pauses=())
+                return retried(work, what, remote=remote, tries=1)
             return retried(work, what, remote=remote)
 
     def _check(self, item: pystac.Item, dataset: rasterio.DatasetReader) -> None:

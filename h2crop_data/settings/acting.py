@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from http.cookies import CookieError, SimpleCookie
+from math import inf
 from pathlib import Path
 from typing import Annotated
 
@@ -47,6 +48,20 @@ def whole_cookie(cookie: SecretStr) -> SecretStr:
     """The cookies of a session, if they are some. Raises ValueError."""
     session_cookies(cookie.get_secret_value())
     return cookie
+
+
+def pauses_of(text: str) -> tuple[float, ...]:
+    """The seconds of `1,4,15`; none of `none`. Raises ValueError."""
+    seconds = () if text == "none" else tuple(map(float, text.split(",")))
+    if not all(0 <= pause < inf for pause in seconds):
+        raise ValueError("seconds must be finite numbers from 0")
+    return seconds
+
+
+def checked_pauses(text: str) -> str:
+    """The pauses, if they are some. Raises ValueError."""
+    pauses_of(text)
+    return text
 
 
 Gigabytes = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -264,6 +279,30 @@ def forget_empty_keys() -> None:
     """
     for name in [name for name, value in os.environ.items() if name.startswith("AWS_") and not value]:
         os.environ.pop(name, None)
+
+
+class Archives(Settings):
+    """How patient h2crop is with archives."""
+
+    title = "Patience with archives"
+
+    pauses_text: Annotated[str, AfterValidator(checked_pauses)] = variable(
+        "H2CROP_READ_PAUSES",
+        "Seconds before each further try at a remote file, by commas; `none` for one try",
+        "1,4,15",
+        expected="seconds by commas, as 1,4,15, or none",
+    )
+    timeout: Annotated[float, Field(gt=0, allow_inf_nan=False)] = variable(
+        "H2CROP_READ_TIMEOUT",
+        "Seconds to wait for an answer of an archive, or for its next bytes",
+        60.0,
+        expected="a number of seconds above 0",
+    )
+
+    @property
+    def pauses(self) -> tuple[float, ...]:
+        """Seconds before each further try."""
+        return pauses_of(self.pauses_text)
 
 
 class Processes(Settings):

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 
 from h2crop_data.redaction import without_secrets
-from h2crop_data.settings.acting import ArchiveAccount, Buckets, Builders, Estimates, Folders, Keys, Processes
+from h2crop_data.settings.acting import ArchiveAccount, Archives, Buckets, Builders, Estimates, Folders, Keys, Processes
 from h2crop_data.settings.others import Deployment, Development, Libraries, PrefectService
 from h2crop_data.settings.variables import Settings, Variable
 
@@ -22,6 +22,7 @@ GROUPS: tuple[type[Settings], ...] = (
     Folders,
     Builders,
     Estimates,
+    Archives,
     ArchiveAccount,
     Keys,
     Buckets,

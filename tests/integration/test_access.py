@@ -23,7 +23,6 @@ from rasterio.errors import RasterioIOError
 from rasterio.warp import reproject
 from rasterio.windows import Window, from_bounds
 
-from h2crop_data.catalog import access
 from h2crop_data.catalog.access import (
     raster_geobox,
     read_text,
@@ -184,8 +183,7 @@ def outside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[st
 @pytest.fixture
 def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     """Our own tries follow at once, and GDAL makes none of its own below them."""
-    monkeypatch.setitem(access.retried.__kwdefaults__, "pauses", (0.0, 0.0, 0.0))
-    monkeypatch.setitem(access.GDAL_OPTIONS, "GDAL_HTTP_MAX_RETRY", "0")
+    monkeypatch.setenv("H2CROP_READ_PAUSES", "0,0,0")
 
 
 class TestRetried:

@@ -362,7 +362,7 @@ def test_no_signature_of_a_catalog_is_kept_anywhere(
     region: TinyRegion, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Items that are signed already when they are found: neither plan nor store has the signature, nor an error."""
-    monkeypatch.setattr("h2crop_data.catalog.access.retried.__kwdefaults__", {"pauses": ()})
+    monkeypatch.setenv("H2CROP_READ_PAUSES", "none")
     with lending(region.folder) as archive:
         for item in region.sentinel2:
             for asset in item["assets"].values():

@@ -17,7 +17,7 @@ from enmap_products import BOX, PRODUCT, TO_LONLAT, product_of, write_product
 from shapely import transform
 from typer.testing import CliRunner
 
-from h2crop_data.catalog.access import read_text, read_window, retried
+from h2crop_data.catalog.access import read_text, read_window
 from h2crop_data.catalog.downloads import Account, FileCache
 from h2crop_data.catalog.item_facts import enmap_scene
 from h2crop_data.catalog.search import read_item_collection
@@ -289,7 +289,7 @@ class TestReadInPlace:
     def test_without_it_the_file_is_named(
         self, archive: Archive, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setitem(retried.__kwdefaults__, "pauses", ())
+        monkeypatch.setenv("H2CROP_READ_PAUSES", "none")
         archive.protection = "basic"
         self.netrc(tmp_path, "wrong")
         for read in (read_text, read_window):

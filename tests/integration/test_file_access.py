@@ -160,7 +160,7 @@ class TestSigning:
     def test_signatures_that_end_while_files_are_open(
         self, lender: Lender, folder: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("h2crop_data.catalog.access.retried.__kwdefaults__", {"pauses": (0.0, 0.0, 0.0)})
+        monkeypatch.setenv("H2CROP_READ_PAUSES", "0,0,0")
         # One is for the version of the file.
         lender.uses = 5
         item = item_at(f"{lender.url}/files/B02.tif")
@@ -177,7 +177,7 @@ class TestSigning:
     def test_no_signature_in_errors_and_logs(
         self, lender: Lender, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
     ) -> None:
-        monkeypatch.setattr("h2crop_data.catalog.access.retried.__kwdefaults__", {"pauses": ()})
+        monkeypatch.setenv("H2CROP_READ_PAUSES", "none")
         caplog.set_level(logging.DEBUG)
         lost, page = f"{lender.url}/files/lost.tif", f"{lender.url}/files/about.xml"
         errors = []
@@ -376,7 +376,7 @@ class TestBucket:
         np.testing.assert_array_equal(window[0], pixels(folder)[:300, :200])
 
     def test_keys_do_not_reach_other_buckets(self, bucket: Proxy, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("h2crop_data.catalog.access.retried.__kwdefaults__", {"pauses": ()})
+        monkeypatch.setenv("H2CROP_READ_PAUSES", "none")
         asked = len(bucket.requests)
         assert access_to(f"s3://{BUCKET}/a.tif").session is None
         with pytest.raises(AccountError, match="copernicus"):
@@ -386,7 +386,7 @@ class TestBucket:
     def test_what_is_not_there_is_told_without_keys(
         self, bucket: Proxy, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
     ) -> None:
-        monkeypatch.setattr("h2crop_data.catalog.access.retried.__kwdefaults__", {"pauses": ()})
+        monkeypatch.setenv("H2CROP_READ_PAUSES", "none")
         caplog.set_level(logging.DEBUG)
         shown = ""
         for read in (read_window, read_text):
@@ -404,7 +404,7 @@ def members(installed: pytest.MonkeyPatch, folder: Path) -> Iterator[Archive]:
     with archive_server(archive):
         installed.setenv("LENDER_MEMBERS", archive.url)
         installed.setenv("H2CROP_DOWNLOAD_HOST", "127.0.0.1")
-        installed.setattr("h2crop_data.catalog.access.retried.__kwdefaults__", {"pauses": ()})
+        installed.setenv("H2CROP_READ_PAUSES", "none")
         yield archive
 
 
@@ -526,7 +526,7 @@ class TestPlanetaryComputer:
         from planetary_computer import sas, settings
 
         monkeypatch.setattr("h2crop_data.catalog.providers.planetary_computer.SIGNING_SECONDS", 0.3)
-        monkeypatch.setattr("h2crop_data.catalog.access.retried.__kwdefaults__", {"pauses": ()})
+        monkeypatch.setenv("H2CROP_READ_PAUSES", "none")
         with socket.create_server(("127.0.0.1", 0)) as silent, ThreadPoolExecutor(1) as pool:
             monkeypatch.setenv("PC_SDK_SAS_URL", f"http://127.0.0.1:{silent.getsockname()[1]}/token")
             settings.Settings.get.cache_clear()

@@ -37,7 +37,6 @@ from tiny_region import EAST, NORTH, SOUTH, WEST, TinyRegion
 from web_server import served
 
 from h2crop_data.bounded_map import WorkerPool
-from h2crop_data.catalog import access
 from h2crop_data.cube.reading import read_index
 from h2crop_data.cube.writer import hold_store
 from h2crop_data.errors import PlanError
@@ -263,8 +262,7 @@ def test_an_archive_that_is_down_while_blocks_are_read_is_an_outage(
     build: Any, region: TinyRegion, recipe: Recipe, path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # A second try asks the server again, where GDAL would remember.
-    monkeypatch.setitem(access.retried.__kwdefaults__, "pauses", (0.01,))
-    monkeypatch.setitem(access.GDAL_OPTIONS, "GDAL_HTTP_MAX_RETRY", "0")
+    monkeypatch.setenv("H2CROP_READ_PAUSES", "0")
     store = tmp_path / "store"
     with served(region.folder) as (url, _):
         for item in region.sentinel2:

@@ -15,14 +15,13 @@ import pytest
 from tiny_region import TinyRegion
 
 import h2crop_data
-from h2crop_data.catalog import access
 from h2crop_data.pipeline.build import build_store
 from h2crop_data.pipeline.engine import BuildError
 from h2crop_data.validation.validate import validate_store
 
 PAGE = b"<!DOCTYPE html><html><head><title>Sign in</title></head><body></body></html>"
-#: Seconds after which GDAL gives a request up here.
-PATIENCE = 1
+#: Seconds after which a request is given up here.
+PATIENCE = 0.3
 
 
 @dataclass
@@ -109,10 +108,9 @@ class FailingHandler(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def archive(region: TinyRegion, monkeypatch: pytest.MonkeyPatch) -> Iterator[FailingArchive]:
-    """The folder of the region as an archive; tries follow each other at once."""
-    monkeypatch.setitem(access.retried.__kwdefaults__, "pauses", (0.0, 0.0, 0.0))
-    monkeypatch.setitem(access.GDAL_OPTIONS, "GDAL_HTTP_MAX_RETRY", "0")
-    monkeypatch.setitem(access.GDAL_OPTIONS, "GDAL_HTTP_TIMEOUT", str(PATIENCE))
+    """The folder of the region as an archive; three tries follow each other at once."""
+    monkeypatch.setenv("H2CROP_READ_PAUSES", "0,0")
+    monkeypatch.setenv("H2CROP_READ_TIMEOUT", str(PATIENCE))
     found = FailingArchive(region.folder)
     handler = type("Handler", (FailingHandler,), {"archive": found})
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
@@ -133,7 +131,7 @@ def of_archive(region: TinyRegion, archive: FailingArchive) -> None:
             asset["href"] = f"{archive.url}/{asset['href'].removeprefix('./')}"
 
 
-CUT_SHORT = r"got .* bytes, expected \d+ .cut short"
+CUT_SHORT = r"got .* bytes, expected \d+ .*truncated or damaged"
 #: What goes wrong -> what is said of it.
 FAULTS = {"429": "429", "503": "503", "404": "404", "login page": "a login page", "truncated": CUT_SHORT}
 FAULTS |= {"reset": CUT_SHORT, "wrong length": CUT_SHORT, "slow bytes": "no answer in time"}
@@ -152,8 +150,9 @@ def test_what_passes_is_no_failure(region: TinyRegion, archive: FailingArchive, 
 
 @pytest.mark.parametrize("how", list(FAULTS))
 def test_what_stays_is_an_error_or_a_recorded_gap_and_the_same_bytes_afterwards(
-    region: TinyRegion, archive: FailingArchive, tmp_path: Path, how: str
+    region: TinyRegion, archive: FailingArchive, tmp_path: Path, how: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("H2CROP_READ_PAUSES", "none")
     of_archive(region, archive)
     archive.wrong, archive.how, archive.times = r"july/nir\.tif", how, 10**9
     with pytest.raises(BuildError, match=rf"july asset nir .{archive.url}/sentinel2/july/nir\.tif.: .*{FAULTS[how]}"):

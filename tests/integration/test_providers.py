@@ -268,7 +268,7 @@ class TestBuilds:
     def test_signatures_end_while_a_store_is_built(
         self, region: TinyRegion, lender: Lender, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workers: int
     ) -> None:
-        monkeypatch.setattr("h2crop_data.catalog.access.retried.__kwdefaults__", {"pauses": (0.0,) * 6})
+        monkeypatch.setenv("H2CROP_READ_PAUSES", "0,0,0,0,0,0")
         lender.uses = 1_000_000 if workers > 1 else 7
         save_plan(make_plan(lent(region), 2022), tmp_path / "plan")
         build_store(lent(region), tmp_path / "store", workers=workers)
@@ -297,7 +297,7 @@ class TestBuilds:
         allowed: bool,
     ) -> None:
         """Planted in the environment and in profiles: in a build that works, and in one whose keys are refused."""
-        monkeypatch.setattr("h2crop_data.catalog.access.retried.__kwdefaults__", {"pauses": ()})
+        monkeypatch.setenv("H2CROP_READ_PAUSES", "none")
         planted = ["PLANTEDKEYID", "planted/secret+key", "planted-session-token", "planted-password", "planted-cookie"]
         monkeypatch.setenv("AWS_ACCESS_KEY_ID", planted[0])
         monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", planted[1])

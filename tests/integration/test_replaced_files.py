@@ -158,8 +158,7 @@ def serving(folder: Path, kind: str) -> Iterator[Archive]:
 @pytest.fixture(autouse=True)
 def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Tries follow each other at once, and a file is new in each test."""
-    monkeypatch.setitem(access.retried.__kwdefaults__, "pauses", (0.0, 0.0))
-    monkeypatch.setitem(access.GDAL_OPTIONS, "GDAL_HTTP_MAX_RETRY", "0")
+    monkeypatch.setenv("H2CROP_READ_PAUSES", "0,0")
     VERSIONS.forget()
 
 

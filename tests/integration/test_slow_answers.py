@@ -12,8 +12,8 @@ from typing import Any, cast
 import pytest
 from misbehaving_api import send
 
-from h2crop_data.catalog import access, answers, catalog_files
-from h2crop_data.catalog.access import read_beginning, read_text, retried
+from h2crop_data.catalog import answers
+from h2crop_data.catalog.access import read_beginning, read_text
 from h2crop_data.catalog.answers import LateAnswerError, pieces_by
 from h2crop_data.catalog.catalog_files import content_of
 from h2crop_data.errors import CatalogError, ReadError
@@ -61,9 +61,8 @@ def dripping(part: str) -> Iterator[str]:
 def test_they_are_given_up(
     monkeypatch: pytest.MonkeyPatch, read: Callable[[str], Any], error: type[Exception], part: str, told: str
 ) -> None:
-    monkeypatch.setitem(retried.__kwdefaults__, "pauses", ())
-    for module, name in ((catalog_files, "TIMEOUT"), (access, "TIMEOUT"), (access, "SHORT_TIMEOUT")):
-        monkeypatch.setattr(module, name, PATIENCE)
+    monkeypatch.setenv("H2CROP_READ_PAUSES", "none")
+    monkeypatch.setenv("H2CROP_READ_TIMEOUT", str(PATIENCE))
     with dripping(part) as url, pytest.raises(error, match=f"cannot read {url}: .*{told}"):
         read(url)
 

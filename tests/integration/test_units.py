@@ -20,7 +20,6 @@ from web_server import served
 
 import h2crop_data
 from h2crop_data import plugins
-from h2crop_data.catalog import access
 from h2crop_data.cube.reading import read_index
 from h2crop_data.errors import ReadError
 from h2crop_data.grid import tiles_of
@@ -83,7 +82,7 @@ class TestEnmap:
     def test_planning_goes_on_after_a_scene_that_could_not_be_read(
         self, reads: Reads, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setitem(access.retried.__kwdefaults__, "pauses", ())
+        monkeypatch.setenv("H2CROP_READ_PAUSES", "none")
         first, second = reads.scenes
         kept = reads.metadata(second).rename(tmp_path / "kept.xml")
         recipe = reads.region.recipe(**SMALL_BLOCKS)

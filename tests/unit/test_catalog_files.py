@@ -18,7 +18,6 @@ import shapely
 from stac_items import item_json
 from web_server import served
 
-from h2crop_data.catalog.access import retried
 from h2crop_data.catalog.inventory import items_to_parquet
 from h2crop_data.catalog.search import find_items, read_item_collection
 from h2crop_data.errors import CatalogError
@@ -264,6 +263,6 @@ class TestOnAWebServer:
                 }
 
     def test_what_is_not_there_is_named(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setitem(retried.__kwdefaults__, "pauses", ())
+        monkeypatch.setenv("H2CROP_READ_PAUSES", "none")
         with served(tmp_path) as (url, _), pytest.raises(CatalogError, match=rf"cannot read {url}/items\.json: .*404"):
             found_at(f"{url}/items.json")

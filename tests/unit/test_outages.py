@@ -16,9 +16,9 @@ import pytest
 import shapely
 from urllib3.util.retry import Retry
 
-from h2crop_data.catalog.access import GDAL_OPTIONS, raster_geobox, read_text, retried
+from h2crop_data.catalog.access import raster_geobox, read_text, retried
 from h2crop_data.catalog.search import find_items
-from h2crop_data.errors import ArchiveOutageError, CatalogError, CatalogOutageError, ReadError
+from h2crop_data.errors import ArchiveOutageError, CatalogError, CatalogOutageError, ReadError, UsageError
 
 ONCE = Retry(total=0, status_forcelist=(429, 500, 502, 503, 504))
 AREA = shapely.box(3.0, 50.0, 3.1, 50.1)
@@ -63,8 +63,7 @@ def nobody() -> str:
 @pytest.fixture(autouse=True)
 def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Files are tried once."""
-    monkeypatch.setitem(retried.__kwdefaults__, "pauses", ())
-    monkeypatch.setitem(GDAL_OPTIONS, "GDAL_HTTP_MAX_RETRY", "0")
+    monkeypatch.setenv("H2CROP_READ_PAUSES", "none")
 
 
 def search(url: str) -> None:
@@ -145,3 +144,34 @@ class TestFiles:
                 with pytest.raises(ReadError) as raised:
                     raster_geobox(place)
                 assert not isinstance(raised.value, ArchiveOutageError)
+
+
+@pytest.mark.parametrize(("pauses", "asked"), [("none", 1), ("0", 2), ("0,0,0", 4)])
+def test_the_environment_says_how_often_a_file_is_tried(
+    pauses: str, asked: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("H2CROP_READ_PAUSES", pauses)
+    tries: list[int] = []
+
+    def read() -> None:
+        tries.append(1)
+        raise ConnectionError("refused")
+
+    with pytest.raises(ArchiveOutageError):
+        retried(read, "a file", remote=True)
+    assert len(tries) == asked
+    tries.clear()
+    with pytest.raises(ArchiveOutageError):
+        retried(read, "a file", remote=True, tries=2)
+    assert len(tries) == min(2, asked)
+    tries.clear()
+    with pytest.raises(ReadError):
+        retried(read, "a file", remote=False)
+    assert len(tries) == 1
+
+
+@pytest.mark.parametrize("pauses", ["1,x", "-1", "nan", "inf", "1,,2"])
+def test_invalid_pauses_are_refused(pauses: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("H2CROP_READ_PAUSES", pauses)
+    with pytest.raises(UsageError, match="H2CROP_READ_PAUSES is .*: expected seconds by commas, as 1,4,15, or none"):
+        retried(dict, "a file", remote=True)

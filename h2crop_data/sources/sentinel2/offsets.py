@@ -50,8 +50,8 @@ LITTLE_GROUND_SEEN = "too little ground is seen to tell, but some that is clear"
 COMPARED_WITH, LOOKED_AT = 6, 3
 #: Why pixels do not tell where files hold something else than they should.
 UNUSABLE_FILES = "its files do not hold what they should"
-#: Pauses in seconds before another try.
-PICTURE_PAUSES = (1.0, 4.0)
+#: How often a picture is tried.
+PICTURE_TRIES = 3
 
 
 @dataclass(frozen=True)
@@ -217,11 +217,11 @@ def look_coarsely(files: Mapping[str, pystac.Asset], classes: pystac.Asset, need
     files: of bands. Bands whose files cover other ground than the classification are left out. Raises ReadError,
     SceneError.
     """
-    shown, grid = read_coarsely(classes, PICTURE_SIDE, pauses=PICTURE_PAUSES)
-    finer, _ = read_coarsely(classes, FINER_SIDE, pauses=PICTURE_PAUSES)
+    shown, grid = read_coarsely(classes, PICTURE_SIDE, tries=PICTURE_TRIES)
+    finer, _ = read_coarsely(classes, FINER_SIDE, tries=PICTURE_TRIES)
     bands = {}
     for band, asset in files.items():
-        numbers, own = read_coarsely(asset, max(shown.shape), pauses=PICTURE_PAUSES)
+        numbers, own = read_coarsely(asset, max(shown.shape), tries=PICTURE_TRIES)
         if own.extent == grid.extent and numbers.shape == shown.shape:
             nothing = 0 if numbers.dtype.kind == "u" else NO_NUMBER
             bands[band] = np.where(numbers == nothing, np.int32(NO_NUMBER), numbers.astype(np.int32))
