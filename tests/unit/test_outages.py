@@ -173,5 +173,5 @@ def test_the_environment_says_how_often_a_file_is_tried(
 @pytest.mark.parametrize("pauses", ["1,x", "-1", "nan", "inf", "1,,2"])
 def test_invalid_pauses_are_refused(pauses: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("H2CROP_READ_PAUSES", pauses)
-    with pytest.raises(UsageError, match="H2CROP_READ_PAUSES is .*: expected seconds by commas, as 1,4,15, or none"):
+    with pytest.raises(UsageError, match=r"H2CROP_READ_PAUSES is .*: expected seconds by commas, as 1,4,15, or none"):
         retried(dict, "a file", remote=True)
