@@ -29,8 +29,8 @@ LOOK_AGAIN = 1.0
 class AbandonedWorkError(BaseException):
     """Raised to leave pools at once: what their threads are at is not waited for, processes are killed.
 
-    Whoever raises it sees to it that threads which go on can do no harm: a store refuses what is written for a hold
-    that is over.
+    The caller makes sure that threads which continue do no harm: a store refuses files written under a lock that is
+    over.
     """
 
 

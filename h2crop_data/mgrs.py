@@ -35,7 +35,7 @@ MGRS_TILE_SIZE, TILE_STEP = 109_800, 60
 def tile_square(tile: str) -> tuple[int, int, int]:
     """The 100 km square of a tile: EPSG code, and x and y of its south-west corner in metres.
 
-    Raises ValueError for anything that is no tile.
+    Raises ValueError for an invalid tile.
     """
     match = TILE.fullmatch(tile)
     zone = int(match["zone"]) if match else 0
@@ -86,7 +86,7 @@ def band_middle(epsg: int, band: str) -> float:
 
 
 def tile_bounds(tile: str) -> tuple[int, int, int, int, int]:
-    """EPSG code, and west, south, east, north of a Sentinel-2 tile in metres. Raises ValueError for no tile."""
+    """EPSG code, and west, south, east, north of a Sentinel-2 tile in metres. Raises ValueError for an invalid tile."""
     epsg, x, y = tile_square(tile)
     return epsg, *square_tile_bounds(epsg, x, y)
 
@@ -100,6 +100,6 @@ def square_tile_bounds(epsg: int, x: int, y: int) -> tuple[int, int, int, int]:
 
 
 def tile_outline(tile: str) -> shapely.Polygon:
-    """A Sentinel-2 tile in longitude and latitude. Raises ValueError for no tile."""
+    """A Sentinel-2 tile in longitude and latitude. Raises ValueError for an invalid tile."""
     epsg, *bounds = tile_bounds(tile)
     return to_crs(shapely.box(*bounds), f"EPSG:{epsg}", LONLAT)

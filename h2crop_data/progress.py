@@ -9,4 +9,4 @@ Progress = Callable[[int, int, str], None]
 
 
 def silent(done: int, total: int, text: str) -> None:
-    """Progress nobody watches."""
+    """Progress that is not shown."""

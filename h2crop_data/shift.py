@@ -1,4 +1,4 @@
-"""How far an image lies off, and the cubic kernel by which that is made good."""
+"""The shift of an image, and the cubic kernel that corrects it."""
 
 from __future__ import annotations
 

@@ -204,8 +204,8 @@ def read_window(
 def try_file(href: str, place: BaseGeometry | None) -> None:
     """Read what a file has of a place (longitude, latitude), or one of its tiles where that is none of it.
 
-    place: None to do no more than open it. Of a file that is no raster all is read. Raises ReadError or SceneError
-    where that fails.
+    place: None to do no more than open it. A file that is not a raster is read completely. Raises ReadError or
+    SceneError where that fails.
     """
     if href.lower().endswith((".xml", ".json")):
         read_text(href)

@@ -90,7 +90,7 @@ def keys_of_profile(profiles: configparser.ConfigParser, name: str) -> S3Keys | 
 
 
 def aws_profiles() -> configparser.ConfigParser:
-    """The profiles of AWS on this machine; none where there is no file of them. Raises AccountError."""
+    """The AWS profiles on this machine; empty without a file. Raises AccountError."""
     path = (Keys.read().profiles or Path("~/.aws/credentials")).expanduser()
     # `default` is a profile like others, keys may have a percent sign, and errors show lines of the file.
     profiles = configparser.ConfigParser(default_section="", interpolation=None)

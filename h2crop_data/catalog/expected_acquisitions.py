@@ -135,7 +135,7 @@ def observed_spans(groups: Sequence[Sequence[Sighting]]) -> list[tuple[datetime,
 
 
 def satellite_of(group: Sequence[Sighting]) -> str:
-    """The satellite of a series; empty where nobody says."""
+    """The satellite of a series; empty where unknown."""
     return next((one.satellite for one in group if one.satellite), "")
 
 

@@ -29,7 +29,7 @@ class Listing:
     def add(self, feature: Any, otherwise: str, place: str | None = None) -> pystac.Item:
         """Take in the item of a feature, like `item_of`, or what can be read of a damaged one; gives it.
 
-        Raises ValueError for what is no item at all.
+        Raises ValueError for anything but an item.
         """
         try:
             item = understood(feature, place)

@@ -132,7 +132,8 @@ class FileVersions:
             )
 
     def _asked(self, href: str, access: FileAccess) -> FileVersion | None:
-        """The version of a file as it is now; None where that is not told. Reading it says what is wrong with it."""
+        """The current version of a file; None where the server does not state it. Reading the file reports what is
+        wrong."""
         if "://" not in href:
             try:
                 found = Path(href).stat()
@@ -246,7 +247,7 @@ def object_version(href: str, access: FileAccess) -> FileVersion:
 
 
 def object_is_refused(href: str, access: FileAccess) -> bool | None:
-    """Whether a bucket refuses a file whose version is not the one that is asked for; None where that is not told."""
+    """Whether a bucket refuses a file whose version is not the requested one; None where unknown."""
     import obstore
     from obstore.exceptions import BaseError, PreconditionError
 

@@ -121,9 +121,9 @@ def is_rescaled(asset: pystac.Asset) -> bool:
 
 
 def check_offset_of_floats(dataset: rasterio.DatasetReader, item: pystac.Item, key: str) -> None:
-    """Raise SceneError for a file of floating point numbers of which its item does not speak when it tells the offset.
+    """Raise SceneError for a file of floating point numbers that its item does not mention when it states the offset.
 
-    ESA wrote whole numbers: whoever made others of them may have taken the offset out.
+    ESA writes integers: software that converted them may have removed the offset.
     """
     if dataset.dtypes[0] not in FLOATING or is_rescaled(item.assets[key]):
         return

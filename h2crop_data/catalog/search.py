@@ -44,7 +44,7 @@ class RepeatedPageError(IncompleteSearchError):
 
 
 class EndlessSearchError(IncompleteSearchError):
-    """A search that goes on with pages without an item."""
+    """A search that continues with pages without items."""
 
 
 @dataclass(frozen=True)
@@ -243,7 +243,7 @@ def read_item_collection(catalog: Path | str) -> Iterator[pystac.Item]:
 
 
 def listed_in_files(catalog: str) -> Listing:
-    """The same, damaged items apart. Raises CatalogError for what is no item at all."""
+    """The same, with damaged items listed separately. Raises CatalogError for anything but an item."""
     listing = Listing()
     for number, (feature, place) in enumerate(features_of(catalog)):
         try:

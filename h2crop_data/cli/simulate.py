@@ -99,7 +99,7 @@ def simulate(
 def kinds_of_region(
     folder: Path, settings: Path | None, natural: bool | None, date_shifts: bool | None
 ) -> dict[str, Any]:
-    """Settings of whether a region is natural, and whether its dates are shifted; None: nobody says.
+    """Settings of whether a region is natural, and whether its dates are shifted; None: not stated.
 
     Then a new region without a settings file is both, and one that was begun stays what it is.
     """

@@ -88,7 +88,7 @@ def show_result(result: Validation, shown: int | None) -> None:
 
 
 def show_check(severity: str, check: str, findings: list[Finding], shown: int | None) -> None:
-    """The findings of one check; a remedy that several have is told once."""
+    """The findings of one check; a remedy that several have is shown once."""
     say(f"{severity}: {check} ({len(findings)})")
     listed = findings[:shown]
     for finding, after in zip(listed, [*listed[1:], None], strict=True):

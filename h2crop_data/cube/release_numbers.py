@@ -91,7 +91,8 @@ def interrupted_sealing(storage: Storage, newest: int) -> int | None:
 
 
 def refuse_lost_root(storage: Storage) -> None:
-    """Refuse to go on without a root where a release was made before. Raises StoreError saying how to restore it.
+    """Refuse to continue without a root where a release was made before. Raises StoreError, which states how to restore
+    it.
 
     A first sealing that was interrupted may have left a copy of a root that never was.
     """

@@ -433,7 +433,8 @@ def check_format_to_write(attributes: Mapping[str, Any], store: object) -> None:
 
 
 def is_newer_format(version: str) -> bool:
-    """Whether a version of the format (`1.3`) comes after the one this h2crop writes; what is no version does not."""
+    """Whether a version of the format (`1.3`) comes after the one this h2crop writes; False for anything but a
+    version."""
     try:
         return [int(part) for part in version.split(".")] > [int(part) for part in FORMAT_VERSION.split(".")]
     except ValueError:

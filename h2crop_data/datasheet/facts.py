@@ -137,7 +137,7 @@ def is_local(catalog: str) -> bool:
 def scenes_from(tables: IndexTables, source: str, catalog: str, others: Sequence[str | None]) -> str:
     """How many scenes of a source that are used came from a catalog, in words.
 
-    others: collections of the same catalog that are told of by themselves.
+    others: collections of the same catalog that are listed separately.
     """
     scenes = tables.scenes
     if "catalog" not in scenes:

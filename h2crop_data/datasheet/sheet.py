@@ -67,7 +67,7 @@ def datasheet(
 
     attributes: of the root; at least title, format_version, release, software. words: of every source of the layout.
     data_bytes: of all arrays and coordinates together. coordinates: those of the first block, `wavelength` in nm for
-    instance; without them, or with zeros, bands are told by number.
+    instance; without them, or with zeros, bands are listed by number.
     """
     sections = [
         heading(attributes, tables, layout, words),

@@ -39,7 +39,7 @@ TEXTS = {
 def stated_properties(xml: str) -> dict[str, Any]:
     """The properties of a product's item that its METADATA.XML states; those it does not state are left out.
 
-    Raises SceneError for text that is no XML, and for a number that is none.
+    Raises SceneError for invalid XML and invalid numbers.
     """
     try:
         root = ElementTree.fromstring(xml)

@@ -2,7 +2,7 @@
 
 EnMAP's pixel corners lie at odd multiples of 15 m, never on the lattice: every stored centre is a corner of four source
 pixels, and cubic convolution (a = -0.5; R. Keys, 1981, IEEE TASSP 29) is the sharpest of the common kernels there. The
-shift of the image is made good in the same step: the lattice is read where its ground lies in the image.
+shift of the image is corrected in the same step: the lattice is read where its ground lies in the image.
 """
 
 from __future__ import annotations

@@ -38,7 +38,7 @@ class RunResult:
     outcome: `built` a release (or found the newest to be complete), found `nothing new`, or was `skipped`, because
     another builder has the store. store: as it was given. build: None where the store was locked, or has no plan yet.
     new_samples: by season, samples that this run planned and the store did not have. rebuilt: by season, blocks whose
-    samples it planned anew. waiting: seasons that cannot be built yet, and why. failed_seasons: seasons that could not
+    samples it planned again. waiting: seasons that cannot be built yet, and why. failed_seasons: seasons that could not
     be planned, with the error. changes: inputs of finished blocks that have changed. findings: of validating the
     release.
     """

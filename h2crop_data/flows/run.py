@@ -267,7 +267,7 @@ def build_batches(
 
 
 def new_in_plans(plans: Sequence[SeasonPlan], known: Collection[str]) -> tuple[dict[int, int], dict[int, list[int]]]:
-    """By season, how many samples a run planned that were not there, and the blocks it planned anew.
+    """By season, how many new samples a run planned, and the blocks whose samples it planned again.
 
     known: folders of the parts that were there before. What a try planned that failed later is in it: it is kept.
     """

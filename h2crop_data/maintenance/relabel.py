@@ -98,10 +98,10 @@ def relabel_store(
     """Make a store from another one with labels from the current inputs; gives a report. An interrupted run is
     continued.
 
-    recipe: read the parcels anew, as its `parcels` says; without it the parcels the source pinned are coded anew.
-    tables: crop table (CSV with the columns `code` and `hcat3`) by country, in the place of the recipe's.
-    Raises PlanError where the source is not finished or has no labels, or the target was begun with other inputs,
-    StoreError where a record of what was retracted is lost, FormatVersionError for a source of a newer format.
+    recipe: read the parcels by its section `parcels`; without it the parcels that the source pinned are classified
+    again. tables: crop table (CSV with the columns `code` and `hcat3`) by country, in the place of the recipe's. Raises
+    PlanError where the source is not finished or has no labels, or the target was begun with other inputs, StoreError
+    where a record of what was retracted is lost, FormatVersionError for a source of a newer format.
     """
     files = open_storage(source)
     attributes = store_attributes(source)
@@ -322,7 +322,7 @@ def take_over_retractions(builder: StoreBuilder, retracted: Retractions) -> None
 def relabel_block(
     files: Storage, builder: StoreBuilder, gone: Retractions, work: tuple[BlockTasks, int]
 ) -> tuple[str, int]:
-    """Share a block, with its labels made anew where their inputs changed.
+    """Share a block, with its labels written again where their inputs changed.
 
     gone: blocks that are in no new release; what `prune` deleted of them stays so.
     Gives what became of it (`redone`, `shared`, `already_done`), and the bytes of the label shards written.

@@ -174,7 +174,7 @@ def frame_of_tile(
 def mosaicked(
     bounds: tuple[float, float, float, float], cells: Iterable[CellImages]
 ) -> tuple[NDArray[np.int16], NDArray[np.int16]]:
-    """Red and infrared of a tile (date, y, x), fill where there is no cell: borders of cells are no edges."""
+    """Red and infrared of a tile (date, y, x), fill outside cells: borders of cells do not count as edges."""
     west, south, east, north = bounds
     rows, columns = round((north - south) / FINE), round((east - west) / FINE)
     red, infrared = (np.full((0, rows, columns), REFLECTANCE_FILL, np.int16) for _ in range(2))

@@ -51,7 +51,7 @@ OnBlock = Callable[[BlockOutcome, int, int], None]
 
 
 def ignore_outcome(outcome: BlockOutcome, done: int, total: int) -> None:
-    """Nobody watches."""
+    """Ignores all notes."""
 
 
 #: A block of a store: its season and its number there.
@@ -167,8 +167,8 @@ class BlockRun:
         """Build some of the pending blocks, in their order; gives what became of each that this run has not built yet.
 
         A block that fails does not stop the others: its outcome has the error. on_block: called with each outcome.
-        Where a worker process of this machine dies, others go on with the blocks that are left. Raises StoreError where
-        the store or the scratch folder cannot be written, WorkerDiedError where processes die again and again,
+        Where a worker process of this machine dies, new ones continue with the remaining blocks. Raises StoreError
+        where the store or the scratch folder cannot be written, WorkerDiedError where processes die again and again,
         ClusterError where the cluster was lost.
         """
         unknown = [block for block in batch if block not in self._plan_of]

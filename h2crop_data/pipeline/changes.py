@@ -69,7 +69,7 @@ class ChangedBlock:
 
     @property
     def reason(self) -> str:
-        """Why it is built anew, in short, for the index."""
+        """Why it is rebuilt, in short, for the index."""
         if not self.groups:
             return "scenes that could not be read before can be read now"
         return f"the inputs of {' and '.join(self.causes)} have changed"
@@ -86,7 +86,7 @@ class SeasonChanges:
     lost: frozenset[int] = frozenset()
 
     def rebuilt(self, together: Sequence[set[int]]) -> dict[int, str]:
-        """The blocks to build anew, each with the reason. together: blocks that are built anew if one of them is.
+        """The blocks to rebuild, each with the reason. together: blocks that are rebuilt if one of them is.
 
         Those with samples that cannot be made today are kept.
         """

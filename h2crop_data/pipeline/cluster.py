@@ -10,8 +10,8 @@ Outcomes lie there, and do not come back as results of Dask, because these take 
 that there is one and asks the scheduler, who asks the worker.
 
 A session lasts as long as its pool. Only the scheduler knows the workers, who come and go: each checks itself by the
-session before its first task. A task that a lost worker had is given to another one by the scheduler, which is safe: a
-block, a part of a cell and the result of a unit are the same whoever writes them.
+session before its first task. A task that a lost worker had is given to another one by the scheduler, which is safe:
+the bytes of a block, a part of a cell and the result of a unit do not depend on the writer.
 
 This module and `engine.py`, which opens the pool, are all that knows Dask. What workers must be like says
 `cluster_session.py`.
@@ -231,7 +231,7 @@ def do_task(session: Session, task: str, sharing: int, call: bytes) -> None:
 
 
 def become_fit(session: Session) -> None:
-    """Check once what this process is like, leave its threads to Dask, and begin anew. Raises ClusterError."""
+    """Check this process once, leave its threads to Dask, and reset its state. Raises ClusterError."""
     with CHECKING:
         if session.name in FIT:
             return
@@ -423,7 +423,7 @@ class ClusterExecutor(Executor):
         return waiting
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-        """Drop what the cluster was given. What its workers are at they end by themselves, and nobody takes it."""
+        """Drop what the cluster was given. Its workers finish their current tasks, whose results are not used."""
         self._ended.set()
         with self._changing:
             remaining = list(self._waiting.values())

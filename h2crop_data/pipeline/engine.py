@@ -248,7 +248,7 @@ def run_job(
 
 
 def ignore_begun(what: str) -> None:
-    """Nobody watches."""
+    """Ignores all calls."""
 
 
 def run_blocks(

@@ -154,7 +154,7 @@ def estimate(
 
 
 def seconds_on(steps: Sequence[WorkStep], workers: int, line: ArchiveLine, alone: float) -> float:
-    """How long a build takes: its steps one after the other, and what nobody shares."""
+    """How long a build takes: its steps one after the other, and work that cannot be shared."""
     return alone + sum(step.seconds(workers, line) for step in steps)
 
 

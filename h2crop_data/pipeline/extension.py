@@ -119,7 +119,7 @@ def seen_samples(
     """Cell and datatake of the samples that must not be planned again.
 
     own: the plans of a season. gone: blocks that were retracted or replaced; bring_back: whether their samples may be
-    planned again. replaced: blocks to build anew. never_built: blocks that no release will have: their samples may be
+    planned again. replaced: blocks to rebuild. never_built: blocks that no release will have: their samples may be
     planned again in every case, and come without what could not be had then.
     """
     live: set[tuple[str, str]] = set()
@@ -147,8 +147,8 @@ def extend_season(
 ) -> Extension:
     """What a recipe would add to a season, beside the plans a store keeps. Raises PlanError as planning does.
 
-    retractions: as the store records them. changed: whether blocks with other inputs are planned anew. bring_back:
-    whether samples of blocks that were retracted are planned again.
+    retractions: as the store records them. changed: whether blocks whose inputs have changed are planned again.
+    bring_back: whether samples of blocks that were retracted are planned again.
     """
     own = [plan for plan in kept if plan.season == season]
     gone = with_replaced(retractions, own).blocks.get(season, {})

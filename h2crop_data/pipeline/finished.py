@@ -47,7 +47,7 @@ def finished_plans(files: Storage, plans: Sequence[SeasonPlan], retractions: Ret
 
 
 def refuse_lost_plans(files: Storage, planned: Collection[int]) -> None:
-    """Refuse to go on where the newest release has a season of which the store keeps no plan. Raises StoreError.
+    """Refuse to continue where the newest release has a season whose plan is missing in the store. Raises StoreError.
 
     The season would drop out of the next release, or be planned again and built over the files of this one.
     planned: the seasons with a plan.

@@ -41,19 +41,16 @@ SQUARE_COLUMNS = ["column", "row", "split"]
 class SeasonPlan:
     """The plan of one season.
 
-    season: the year. recipe: as it was when the season was planned.
-    samples: one row a sample, ordered by block and slot: sample, cell, epsg, x0, y0, block, slot, split, square, scene,
-    the other planned columns, geometry (longitude, latitude).
-    blocks: one row a block: block, split, square, epsg, scene, samples, the columns of its sources, input hashes.
-    scenes: every scene the catalogs gave, with the decision on it.
-    pinned: what each source found, by name; of sources that come with h2crop also where the recipe does not use them.
-    taxonomy_version, taxonomy_hash: of the classes.
-    algorithm: version of the algorithm of each array group that the input hashes were made for.
-    squares: the split of every square this plan decided on.
-    split_problems: in words, what the split of the samples could not be made to meet.
-    replaces: blocks of earlier parts of the season whose samples are planned anew here, each with the reason. They
-    leave the release in which all blocks of this part are.
-    planned: when it was made, of a season that was not complete then; None for others.
+    season: the year. recipe: as it was when the season was planned. samples: one row a sample, ordered by block and
+    slot: sample, cell, epsg, x0, y0, block, slot, split, square, scene, the other planned columns, geometry (longitude,
+    latitude). blocks: one row a block: block, split, square, epsg, scene, samples, the columns of its sources, input
+    hashes. scenes: every scene the catalogs gave, with the decision on it. pinned: what each source found, by name; of
+    sources that come with h2crop also where the recipe does not use them. taxonomy_version, taxonomy_hash: of the
+    classes. algorithm: version of the algorithm of each array group that the input hashes were made for. squares: the
+    split of every square this plan decided on. split_problems: in words, what the split of the samples could not be
+    made to meet. replaces: blocks of earlier parts of the season whose samples are planned again here, each with the
+    reason. They leave the release in which all blocks of this part are. planned: when it was made, of a season that was
+    not complete then; None for others.
     """
 
     season: int
@@ -253,7 +250,7 @@ def replaced_by(plan: SeasonPlan, retractions: Retractions) -> dict[int, str]:
 
 
 def rebuilt_reason(blocks: Iterable[int], why: str) -> str:
-    """The reason in the index of a block that was built anew: the blocks that have its samples now, and why."""
+    """The reason in the index of a block that was rebuilt: the blocks that have its samples now, and why."""
     return f"{REBUILT} {', '.join(map(str, sorted(blocks)))}: {why}"
 
 

@@ -65,7 +65,7 @@ class RunNotes:
     """What one run over a store does and did, in memory. Used by its threads."""
 
     def __init__(self, progress: Progress = silent) -> None:
-        """progress: who is told besides how far work is."""
+        """progress: also receives the progress."""
         self._tell = progress
         self._changing = threading.RLock()
         #: Set when another phase begins, and at the end.
@@ -338,7 +338,7 @@ def kept_notes(
 ) -> Iterator[RunNotes]:
     """The notes of a run that holds a store, kept there until it ends, however it does.
 
-    command: what runs, `build` for instance. progress: who is told besides how far work is.
+    command: what runs, `build` for instance. progress: also receives the progress.
     """
     notes, storage, name = RunNotes(progress), builder.storage, uuid.uuid4().hex[:12]
     last: RunName | None = None

@@ -3,8 +3,8 @@
 One row a block, unit of work, reading or phase of a run, and step. No release has it and no reader looks there; it can
 be deleted at any time. It is written whole or not at all, and holds at most `ROWS_KEPT` rows: the oldest go first.
 
-What a run that was killed had finished is told by the markers of its blocks and units, and added by the next run: what
-was finished since the table was written last, so that dropped rows do not come back.
+Work that a killed run had finished is known from the markers of its blocks and units, and added by the next run: only
+what was finished since the table was written last, so that dropped rows do not come back.
 """
 
 from __future__ import annotations
@@ -157,7 +157,7 @@ class TimeTally:
         self.slowest: list[Spent] = []
 
     def copy(self) -> TimeTally:
-        """The same, to go on with alone."""
+        """A copy that can be changed separately."""
         made = TimeTally()
         made.steps |= self.steps
         made.phases |= self.phases

@@ -108,8 +108,8 @@ def assemble(block: PublishedBlock, layout: StoreLayout, offset: int) -> Importe
                 sizes[sample.id.text] = sample.path.stat().st_size
             except (OSError, RuntimeError, KeyError) as error:
                 raise ReadError(
-                    f"cannot read {sample.path}: {error}; the finished blocks are kept: put a whole file in its place "
-                    "and run the same command again"
+                    f"cannot read {sample.path}: {error}; finished blocks are kept: replace it by a complete file "
+                    "and rerun the same command"
                 ) from error
         return ImportedBlock(arrays, image(kept), provenance, sizes)
 

@@ -122,7 +122,7 @@ def sample_files(folder: Path) -> dict[str, Path]:
 def read_lists(folder: Path, lists: Path | None) -> dict[str, list[str]]:
     """The ids of each split in the order of its list; a list that is not there is empty.
 
-    Raises PublishedError where there is no list at all.
+    Raises PublishedError without any list.
     """
     places = [lists] if lists is not None else [folder / name for name in LIST_FOLDERS]
     for place in places:

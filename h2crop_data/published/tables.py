@@ -63,7 +63,7 @@ def samples_table(rows: Sequence[dict[str, Any]], columns: Sequence[Column]) -> 
 
 
 def imported_scenes(samples: pd.DataFrame) -> pd.DataFrame:
-    """The EnMAP scenes of a season; of Sentinel-2 nobody knows which were used."""
+    """The EnMAP scenes of a season; those of Sentinel-2 are unknown."""
     scenes = samples[["scene", "scene_time"]].drop_duplicates("scene").sort_values("scene", ignore_index=True)
     table = pd.DataFrame(
         {

@@ -1,7 +1,7 @@
 """From published numbers to stored ones and back, exactly.
 
-The published files know no fill: a pixel nobody measured is 0 (or -32768, EnMAP's own). What the way back would not
-give is kept beside the array, so that import and export together change nothing, whatever a file holds.
+The published files know no fill: a pixel without a measurement is 0 (or -32768, EnMAP's own). What the way back would
+not give is kept beside the array, so that import and export together change nothing, whatever a file holds.
 """
 
 from __future__ import annotations

@@ -89,7 +89,7 @@ def stretch_limits(values: NDArray[np.float32]) -> tuple[float, float]:
 
 
 def picture_of(bands: NDArray[np.float32], limits: Sequence[tuple[float, float]]) -> NDArray[np.float32]:
-    """Reflectance (3, y, x) as an image (y, x, RGBA) from 0 to 1; pixels nobody measured are transparent.
+    """Reflectance (3, y, x) as an image (y, x, RGBA) from 0 to 1; pixels without a measurement are transparent.
 
     limits: reflectance shown as black and as white, for red, green and blue.
     """

@@ -1,4 +1,5 @@
-"""One sample in all its layers as one picture: north up, what nobody measured hatched, only layers that exist."""
+"""One sample in all its layers as one picture: north up, pixels without a measurement hatched, only layers that
+exist."""
 
 from __future__ import annotations
 

@@ -52,7 +52,7 @@ def drawn_shifts(facts: Mapping[str, Any], windows: Sequence[str]) -> dict[str, 
 
 
 def match_lines(facts: Mapping[str, Any]) -> list[str]:
-    """What became of the shift of a scene and what it was, in lines of the header; none where nobody measured it."""
+    """The shift of a scene and whether it was corrected, in lines of the header; empty where it was not measured."""
     decision = facts.get("enmap_match")
     if not decision:
         return []

@@ -60,7 +60,7 @@ class DateShifts:
 
 
 def decisions(shifts: DateShifts, limit: float) -> list[str]:
-    """What to do about each date, where shifts beyond a limit in metres are made good."""
+    """What to do about each date, where shifts beyond a limit in metres are corrected."""
     lengths = np.hypot(shifts.east, shifts.north).tolist()
     return [what_becomes_of(reason, length, limit) for reason, length in zip(shifts.reason, lengths, strict=True)]
 

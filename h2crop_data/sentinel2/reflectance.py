@@ -193,7 +193,7 @@ def number_of_baseline(text: str) -> tuple[int, int] | None:
 def sentinel2_reflectance(
     numbers: NDArray[np.uint8] | NDArray[np.uint16] | NDArray[np.int32], offset: int
 ) -> NDArray[np.int16]:
-    """Reflectance x 10000 of the numbers in a file, same shape, int16; what is no number becomes -32768.
+    """Reflectance x 10000 of the numbers in a file, same shape, int16; missing numbers become -32768.
 
     numbers: uint8 or uint16, 0 where there is none; or, of files with a sign, int32, NO_NUMBER where there is none.
     Nothing is clamped below (reflectance may be slightly negative); above, the type ends at 32767, so that numbers near

@@ -2,7 +2,7 @@
 
 Clouds and shadows come and go between two dates. What is brighter in blue than both the nearest clear date before and
 the nearest after is cloud or haze; what is darker than both in near and short-wave infrared is shadow. Ground that
-changes for good agrees with one of its neighbours. Ground that changes and changes back is told apart by its colour:
+changes for good agrees with one of its neighbours. Ground that changes and changes back is distinguished by its colour:
 
 - Soil that dries, stubble, straw brighten at least as much at 1610 nm as in blue; clouds, haze and smoke do not, for
   they are white or blue over ground that is brighter at 1610 nm than in blue.

@@ -306,7 +306,7 @@ class Archives(Settings):
 
 
 class Processes(Settings):
-    """What processes tell those that they start: nobody sets it by hand."""
+    """Set by processes for those that they start, never by users."""
 
     title = "Set by h2crop and Prefect themselves"
 

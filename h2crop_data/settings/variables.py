@@ -65,7 +65,7 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """The environment alone: no file is read that nobody named."""
+        """Reads the environment only, no files."""
         return (env_settings,)
 
     @classmethod

@@ -1,6 +1,6 @@
 """A synthetic region from its settings: land, scenes, catalogs, a recipe.
 
-Scene by scene, in processes; goes on where it was interrupted, and gives the same bytes whatever the order.
+Scene by scene, in processes; an interrupted run is continued, and the bytes do not depend on the order.
 
     DIR/simulation.yaml        the settings, every default written out
     DIR/recipe.yaml            a recipe that builds the region
@@ -65,7 +65,7 @@ class RegionReport:
 def simulate_region(
     simulation: Simulation, folder: Path, *, workers: int | None = None, progress: Progress = silent
 ) -> RegionReport:
-    """Write a region into a folder, or go on with one that was begun with the same settings.
+    """Write a region into a folder, or continue one that was started with the same settings.
 
     workers: scenes at a time, one a core by default. Raises UsageError for a folder that holds something else and
     StoreError for one that cannot be written.
@@ -109,9 +109,9 @@ def write_region(layout: Layout, folder: Path, workers: int, progress: Progress)
 
 @contextmanager
 def held(notes: Path) -> Iterator[None]:
-    """Keep every other simulation out of a region until the block ends; the lock ends with the process.
+    """Lock a region against other simulations until the `with` block ends; the lock ends with the process.
 
-    Raises StoreError when another one holds it.
+    Raises StoreError when another one has locked it.
     """
     notes.mkdir(exist_ok=True)
     with (notes / "lock").open("w") as lock:

@@ -330,7 +330,7 @@ def load_settings(path: Path | None, changes: dict[str, Any]) -> Simulation:
 
 
 def read_settings(path: Path) -> dict[str, Any]:
-    """A YAML file of settings. Raises UsageError where it cannot be read or is no mapping."""
+    """A YAML file of settings. Raises UsageError where it cannot be read or is not a mapping."""
     try:
         return read_mapping(path, "settings")
     except RecipeError as error:

@@ -125,7 +125,7 @@ def without_retracted(
 
 
 def unplaced(item: pystac.Item, sensor: str, reason: str) -> SceneDecision:
-    """The row of a scene of which nobody can say where it lies, or when it was acquired."""
+    """The row of a scene whose position or time of acquisition is unknown."""
     return decision(item, sensor, reason, warning=f"left out, although it may cover the cells: {reason}")
 
 

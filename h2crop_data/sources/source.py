@@ -76,7 +76,7 @@ class GroundSplits(Protocol):
 
 @dataclass(frozen=True)
 class Request:
-    """What every source is told while a season is planned."""
+    """What every source is given while a season is planned."""
 
     season: int
     #: The recipe's area in `crs`.

@@ -157,7 +157,7 @@ def patch_outline(name: str, scene_transform: Affine) -> tuple[float, float, flo
     """West, south, east, north of a published patch, 64 x 64 pixels of its scene, in the scene's CRS.
 
     scene_transform: from pixels of the EnMAP scene (column, row) to its CRS, north up, 30 m. Raises RecipeError for
-    another grid, and for what is no id of the published dataset.
+    another grid, and for invalid ids of the published dataset.
     """
     patch = published_patch(name)
     grid = scene_transform

@@ -1,17 +1,17 @@
 """The lock of a store in an object store: a lease its holder renews, and another builder takes over when it ran out.
 
 The lock is one object, `.build/lock`: who holds the store, for how many seconds from the last renewal on, and a token,
-the number of the hold. Every state of it is unlike every other, so its ETag names exactly one.
+the number of the lock. Every state of it is unlike every other, so its ETag names exactly one.
 
 - Acquired by a PUT under the condition that there is no lock, or that one that was released or ran out is still as it
   was read. The token goes up by one. Of several builders exactly one succeeds.
 - Renewed three times in its length, by a PUT under the condition that it is still as its holder left it. The holder
-  counts from the moment before the PUT, by a clock nobody sets, and relies on nine tenths of the length.
+  counts from the moment before the PUT, by a monotonic clock, and relies on nine tenths of the length.
 - Run out when it is older than its length by the server's clock: the time between the lock and an object written now.
   Clocks of two machines are never compared. Last-Modified has whole seconds, so two seconds more are waited for.
 
 A builder that was stopped for a while and goes on sees by its clock that it cannot rely on the lease, and asks the
-server by renewing it. Either nobody took over meanwhile, and it goes on, or it learns who did, and ends.
+server by renewing it. Either no other builder took over meanwhile, and it continues, or it learns who did, and ends.
 
 Worker processes have no lease. They know the `id` of their builder's hold and look at the lock before each write.
 """
@@ -135,7 +135,7 @@ class StoreLock:
     def is_renewed(self, found: FoundLock) -> bool:
         """Whether the holder of a lock that was found lives, without writing. Raises as `look` does.
 
-        Its age is told by the clock of this machine; where by that the lease ran out, or the clock is wrong by more
+        Its age is measured by the clock of this machine; where by that the lease ran out, or the clock is wrong by more
         than its length, the lock is looked at again until it must have been renewed.
         """
         age = (datetime.now(UTC) - found.modified).total_seconds()
@@ -164,7 +164,7 @@ class WatchedLease(StoreLock):
     def __init__(
         self, location: str, bucket: str, server: str | None, folder: str, patience: Patience, hold: str
     ) -> None:
-        """hold: the id of the hold."""
+        """hold: the id of the lock."""
         super().__init__(location, bucket, server, folder, patience)
         self.hold = hold
         #: The state of the lock at the last look, and when that was, by `moment()`.
@@ -203,7 +203,7 @@ class WatchedLease(StoreLock):
                 )
 
     def over(self, reason: str) -> StoreError:
-        """The error of a process that would write for a hold that is over."""
+        """The error of a process that would write under a lock that is over."""
         return StoreError(
             f"nothing is written to {self.location}: the build that this process works for is over ({reason}); "
             "rerun the build if it did not finish"
@@ -275,7 +275,7 @@ class Lease(StoreLock):
         return True
 
     def keep(self) -> None:
-        """Renew until the hold ends or is lost."""
+        """Renew until the lock is released or lost."""
         pause = self.patience.lease / RENEWALS
         while not self.ended.wait(pause):
             try:
@@ -288,7 +288,7 @@ class Lease(StoreLock):
                 pause = self.patience.lease / ATTEMPTS
 
     def check(self) -> None:
-        """Return where nobody can have taken over before this call. Raises StoreError else."""
+        """Return where no other builder can have taken over before this call. Raises StoreError else."""
         if self.lost is None and moment() < self.relied_on_until:
             return
         try:
@@ -302,14 +302,14 @@ class Lease(StoreLock):
             ) from error
 
     def renew(self) -> None:
-        """Begin the time anew. Raises StoreError where the hold is lost, ConflictError or RequestError to try again."""
+        """Renew the lock. Raises StoreError where it is lost, ConflictError or RequestError to try again."""
         with self.changing:
             if self.lost is not None:
                 raise self.lost
             self.change(replace(self.lock, renewals=self.lock.renewals + 1, renewed=iso_now()))
 
     def release(self) -> None:
-        """End the hold. Where the server cannot be told, it ends by itself."""
+        """Release the lock. Where the server does not answer, it expires."""
 
         def attempt() -> None:
             with self.changing:
@@ -342,7 +342,7 @@ class Lease(StoreLock):
         self.relied_on_until = start + RELIED_ON * lock.seconds
 
     def taken_over(self, found: FoundLock | None) -> StoreError:
-        """The error of a builder that lost its hold."""
+        """The error of a builder that lost its lock."""
         if found is None:
             return StoreError(f"the lock of {self.location} was deleted while it was in use; rerun")
         return StoreError(

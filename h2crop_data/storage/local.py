@@ -56,7 +56,7 @@ class LocalStorage(Storage):
     """A store in a folder."""
 
     def __init__(self, folder: Path, token: str = "") -> None:
-        """token: of the hold that files are written for; empty where they are written for none."""
+        """token: of the lock that files are written under; empty where they are written for none."""
         self.folder = Path(folder)
         self.location = str(folder)
         self.token = token
@@ -64,7 +64,7 @@ class LocalStorage(Storage):
         self.is_holder = False
 
     def __getstate__(self) -> dict[str, Any]:
-        """Pickled with the token, without the hold; the folder absolute, as processes differ in where they run."""
+        """Pickled with the token, without the lock; the folder absolute, as processes differ in where they run."""
         return {**self.__dict__, "folder": self.folder.absolute(), "is_holder": False}
 
     def read(self, name: str) -> bytes:
@@ -154,7 +154,7 @@ class LocalStorage(Storage):
             raise self.cannot("delete", name, error) from error
 
     def unlink(self, path: Path) -> None:
-        """Delete a file, for a hold by way of its folder: not after the hold is over. Raises OSError, StoreError."""
+        """Delete a file, under a lock by way of its folder: not after the lock is over. Raises OSError, StoreError."""
         if not self.token or (path.is_dir() and not path.is_symlink()):
             path.unlink(missing_ok=True)
             return
@@ -267,9 +267,10 @@ class LocalStorage(Storage):
         return max(holders, key=lambda holder: (holder.alive, holder.since), default=None)
 
     def holder_of(self, file: Path) -> Holder | None:
-        """The holder by the file of a hold; None for one that was let go. Raises StoreError.
+        """The holder by the file of a lock; None for one that was released. Raises StoreError.
 
-        Its lock is asked for shared, as workers do, so that nobody is kept out; not before its builder can have it.
+        The lock is requested as shared, as workers do, so that no other process is blocked; not before its builder can
+        have it.
         """
         if file.parent.suffix == OVER:
             return None
@@ -295,7 +296,7 @@ class LocalStorage(Storage):
         return Holder(known["host"], known["process"], known["since"], file.parent.name, alive)
 
     def check_hold(self) -> None:
-        """Raise StoreError where files are written for a hold that is over, or whose builder died."""
+        """Raise StoreError where files are written under a lock that is over, or whose builder died."""
         if not self.token or self.is_holder:
             return
         holder = self.folder / TEMPORARY / self.token / HOLDER
@@ -317,12 +318,12 @@ class LocalStorage(Storage):
         )
 
     def refuse_lost_folder(self, folder: Path, error: OSError) -> None:
-        """Raise StoreError where an error of a path came of the folder of a hold that is gone."""
+        """Raise StoreError where an error of a path was caused by the missing folder of a lock."""
         if self.token and error.errno in GONE and not folder.is_dir():
             raise self.hold_is_over() from error
 
     def hold_is_over(self) -> StoreError:
-        """The error of a process that would write for a hold that was given up."""
+        """The error of a process that would write under a lock that was released."""
         return StoreError(
             f"nothing is written to {self.location}: the build that this process works for is over (it gave up its "
             "lock, or another builder took over); rerun the build if it did not finish"
@@ -354,7 +355,7 @@ class LocalStorage(Storage):
                 )
 
     def temporary_name(self, target: Path) -> Path:
-        """A temporary name for a file being written, in the folder of the hold."""
+        """A temporary name for a file being written, in the folder of the lock."""
         return self.folder / TEMPORARY / self.token / f"{target.name}.{uuid.uuid4().hex}.tmp"
 
     def make_folder(self, folder: Path) -> None:

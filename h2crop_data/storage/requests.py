@@ -118,7 +118,7 @@ def requesting_process() -> int:
 
 
 def refuse_after_fork(location: str) -> None:
-    """Raise StoreError in a forked child: the threads that serve requests stayed behind, it would wait for ever."""
+    """Raise StoreError in a forked child: the threads that serve requests stayed behind, it would wait without end."""
     if requesting_process() != os.getpid():
         raise StoreError(
             f"{location} cannot be used in a forked process; start workers with `spawn` or `forkserver` "
@@ -127,7 +127,7 @@ def refuse_after_fork(location: str) -> None:
 
 
 def moment() -> float:
-    """Seconds of a clock that nobody sets, and that goes on while the machine sleeps, where the system has one."""
+    """Seconds of a monotonic clock that continues while the machine sleeps, where the system has one."""
     return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
 
 

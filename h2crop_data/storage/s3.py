@@ -2,16 +2,17 @@
 
 A builder keeps others out through a lease (lease.py), and its successor is kept from it by conditions:
 
-**A builder that lost its hold does not write over a file its successor has written.** `replace` (1) asks for the ETag
-of the file, (2) checks that nobody took over until now, (3) writes under the condition that the file still has that
-ETag. A successor writes after it took over, so after (2), so after (1): the file then has another ETag and the server
-refuses (3), however long this process or its request was held up in between. After (3) it checks again. A builder that
-lost its hold between (2) and (3) ends there, even where its successor has not come to that file; when the successor
-does, it replaces what it finds. Equal bytes have equal ETags: writing a file as it was counts as not writing it.
+**A builder that lost its lock does not write over a file its successor has written.** `replace` (1) asks for the ETag
+of the file, (2) checks that no other builder took over until now, (3) writes under the condition that the file still
+has that ETag. A successor writes after it took over, so after (2), so after (1): the file then has another ETag and the
+server refuses (3), however long this process or its request was held up in between. After (3) it checks again. A
+builder that lost its lock between (2) and (3) ends there, even where its successor has not come to that file; when the
+successor does, it replaces what it finds. Equal bytes have equal ETags: writing a file as it was counts as not writing
+it.
 
-**`write` has no condition.** It is for files that say the same whoever writes them: the shards, sums and markers of a
-block. Worker processes, which have no lease, write nothing else. They look at the lock right before each write, and
-write nothing more once the builder that sent them gave it up, lost it or died.
+**`write` has no condition.** It is for files whose content does not depend on the writer: the shards, sums and markers
+of a block. Worker processes, which have no lease, write nothing else. They look at the lock right before each write,
+and write nothing more once the builder that sent them gave it up, lost it or died.
 """
 
 from __future__ import annotations
@@ -72,7 +73,7 @@ class ObjectStorage(Storage):
     def __init__(self, location: str, patience: Patience | None = None, hold_id: str = "") -> None:
         """Nothing is asked of the server yet. Raises StoreError for a URL or settings that make no sense.
 
-        hold_id: of the hold that files are written for; empty where they are written for none.
+        hold_id: of the lock that files are written under; empty where they are written for none.
         """
         self.location = location
         self.patience = patience or Patience()
@@ -254,7 +255,7 @@ class ObjectStorage(Storage):
         self.ask(f"copy {source.where(name)} to", name, request)
 
     def check_lease(self) -> None:
-        """Raise StoreError where files are written for a hold, of this object or another process, that is over."""
+        """Raise StoreError where files are written under a lock, of this object or another process, that is over."""
         if self.lease is not None:
             self.lease.check()
         elif self.hold_id:
@@ -299,7 +300,7 @@ class ObjectStorage(Storage):
 
 
 class ReadableObjects(ObjectStore[S3Store]):
-    """Zarr's store on obstore, whose errors say what to do, and that does not wait for ever in a forked process."""
+    """Zarr's store on obstore, whose errors say what to do, and that does not wait without end in a forked process."""
 
     async def get(self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None) -> Buffer | None:
         location = f"s3://{self.store.config.get('bucket')}/{self.store.prefix or ''}".rstrip("/")

@@ -98,9 +98,9 @@ class Storage(ReadableStorage):
         """Write a file, whole or not at all. Raises StoreError; what was there before is still there then."""
 
     def replace(self, name: str, parts: Iterable[bytes]) -> None:
-        """Write a file whose content changes in the life of a store, for a builder that holds it.
+        """Write a file whose content changes in the life of a store, for the builder that has locked it.
 
-        Raises StoreError also where the hold was lost to another builder.
+        Raises StoreError also where the lock was lost to another builder.
         """
         self.write(name, parts)
 
@@ -120,20 +120,20 @@ class Storage(ReadableStorage):
     def hold(self) -> AbstractContextManager[None]:
         """Make the store if needed and keep every other builder out of it until the block ends.
 
-        Raises StoreError where another builder holds it, or the place holds something that is no store.
+        Raises StoreError where another builder has locked it, or the place contains something other than a store.
         """
 
     @property
     @abstractmethod
     def hold_name(self) -> str:
-        """The `id` of the hold that files are written for; empty where they are written for none."""
+        """The `id` of the lock that files are written under; empty where they are written for none."""
 
     @abstractmethod
     def holder(self) -> Holder | None:
         """Who holds the store, for anybody who may read it: nothing is locked or written, no builder is disturbed.
 
-        Gives the last holder, not `alive`, where that died; None where nobody holds the store and who did last let it
-        go. Raises StoreError.
+        Gives the last holder, not `alive`, where that died; None where the store is not locked and the last holder
+        released it. Raises StoreError.
         """
 
     def exists(self, name: str) -> bool:

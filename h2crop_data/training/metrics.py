@@ -112,8 +112,8 @@ def published_counts(vectors: Tensor) -> ClassCounts:
 def crop_counts(vectors: Tensor) -> ClassCounts:
     """Counts of the classes 1..N over the pixels that are labelled as one of them. vectors: as `count_vectors`.
 
-    A pixel nobody declared is not counted: whatever was predicted there, nobody knows what grew. A declared pixel that
-    was predicted as background is counted, and was missed.
+    A pixel that was not declared is not counted: whatever was predicted there, its true class is unknown. A declared
+    pixel that was predicted as background is counted, and was missed.
     """
     hits, labelled, _, predicted = (values[..., 1:] for values in vectors.unbind(-2))
     return ClassCounts(hits, labelled, predicted)

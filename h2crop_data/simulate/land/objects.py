@@ -57,7 +57,7 @@ def land_of_square(seed: int, column: int, row: int) -> gpd.GeoDataFrame:
 
     column, row: of the lattice of LAND_SQUARE metres. Gives a frame of LAND_FRAME:
 
-    - `key` uint64: names the object for ever; what is drawn for it is drawn with this key
+    - `key` uint64: permanent name of the object; its random values are drawn with this key
     - `kind` one of OBJECT_KINDS; ground without object is road, track or verge
     - `x`, `y` float64: a point inside, metres; `area_ha` float64
     - `variant` float32 0..1: which of several looks of its kind

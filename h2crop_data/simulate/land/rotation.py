@@ -1,10 +1,10 @@
 """Which crop grows on a field in a season: a pure function of the seed, the field and the year.
 
-A field has a use for ever (rotation, meadow, plantation, garden, resting), drawn from what is usual in its kind of
+A field has a permanent use (rotation, meadow, plantation, garden, resting), drawn from what is usual in its kind of
 region; a field in rotation has a template of up to six years and a phase in it. The template says what group of crops
-stands in a year; which crop of the group is drawn anew each time, from shares that differ from place to place. Grass
-sown in a rotation stays for the years its template gives it. Groups stand next to each other in a template only if
-every pair of their crops may follow one another: nothing that needs a break is grown twice in a row.
+stands in a year; which crop of the group is drawn each time, from shares that differ from place to place. Grass sown in
+a rotation stays for the years its template gives it. Groups stand next to each other in a template only if every pair
+of their crops may follow one another: nothing that needs a break is grown twice in a row.
 """
 
 from __future__ import annotations
@@ -184,7 +184,7 @@ def pool_of_season(chance: Chance, fields: pd.DataFrame, season: int) -> tuple[N
 
 
 def use_of_fields(chance: Chance, fields: pd.DataFrame) -> NDArray[np.int64]:
-    """Index into USES (n,): what a field is used for, for ever."""
+    """Index into USES (n,): the permanent use of each field."""
     area = fields["area_ha"].to_numpy(float)[:, None]
     shares = np.array(USE_SHARES)[fields["crop_region"].to_numpy(int)]
     shares = np.where(area < 0.3, shares * SMALL_FACTOR, np.where(area > 10, shares * LARGE_FACTOR, shares))

@@ -370,7 +370,8 @@ def is_late(code: str, pairs: Pairs) -> bool:
 
 @lru_cache(maxsize=4096)
 def traits_of(code: str) -> Floats:
-    """What sets a crop code apart within its growth type, (9,), the same for ever: each within +- TRAIT_SPREAD."""
+    """What distinguishes a crop code within its growth type, (9,), the same in all regions: each within +-
+    TRAIT_SPREAD."""
     traits = TRAIT_SPREAD * generator(0, "crop", code).uniform(-1, 1, TRAITS)
     traits.setflags(write=False)
     return traits

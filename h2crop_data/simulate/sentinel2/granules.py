@@ -97,8 +97,8 @@ class Granule:
 
     @property
     def strip_start(self) -> datetime:
-        """When the datastrip began; a second later for each time the acquisition is listed again, as strips of a new
-        processing are cut anew: Earth Search names items of collection 1 by it alone."""
+        """When the datastrip began; a second later for each time the acquisition is listed again, as strips are cut
+        again in a new processing: Earth Search names items of collection 1 by it alone."""
         return self.datatake - STRIP_LEAD + timedelta(seconds=self.sequence)
 
     @property

@@ -14,8 +14,8 @@ Left out of what real items have:
   datastrips are there in regions with `sentinel2.geometry`, under Copernicus' name also in Earth Search's collections,
   whose real items list none.
 
-`processing:software`, `processing:facility` and paths in the archive's storage name the simulation, so that nobody
-takes an item for real.
+`processing:software`, `processing:facility` and paths in the archive's storage name the simulation, so that no item can
+be confused with a real one.
 """
 
 from __future__ import annotations

@@ -67,8 +67,8 @@ class AddedProducts:
 def add_products(places: Sequence[Path], into: Path, unpacked: Path, progress: Progress = silent) -> AddedProducts:
     """Add the products in folders and archives to the ItemCollection `into`, which is begun where there is none.
 
-    unpacked: where archives are unpacked to. Raises UsageError for a place that is not there, CatalogError for an
-    `into` that is no ItemCollection or cannot be written.
+    unpacked: where archives are unpacked to. Raises UsageError for a place that does not exist, CatalogError for an
+    `into` that is not an ItemCollection or cannot be written.
     """
     found = find_products(places, unpacked, progress)
     items: dict[str, pystac.Item] = {}

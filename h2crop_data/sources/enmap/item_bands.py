@@ -1,4 +1,4 @@
-"""What an item says of its bands (`eo:bands`), held against METADATA.XML, which counts."""
+"""Statements of an item about its bands (`eo:bands`), compared with METADATA.XML, which is used."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ WAVELENGTH_FIELD, GAIN_FIELD, OFFSET_FIELD = "center_wavelength", "enmap:gain_of
 def item_differences(item: pystac.Item, product: Product) -> list[str]:
     """Where an item and METADATA.XML differ on the bands, in words; nothing for an item that does not list them.
 
-    Raises SceneError where nobody can say which is right: other gains or offsets, or the same bands in another order.
+    Raises SceneError where it is unknown which one is correct: other gains or offsets, or the same bands in another
+    order.
     """
     listed = listed_bands(item)
     if not listed:

@@ -1,4 +1,4 @@
-"""The unit of work that looks for clouds in a scene by its own bands, once a scene."""
+"""The unit of work that detects clouds in a scene by its own bands, once a scene."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ LEAST_SEEN = 0.5
 
 
 def own_mask_unit(item: pystac.Item) -> Unit:
-    """The unit of work that looks for clouds and shadows in a scene."""
+    """The unit of work that detects clouds and shadows in a scene."""
     stamp = {key: file_stamp(asset.href) for key, asset in sorted(item.assets.items())}
     return Unit(
         kind="scene",
@@ -85,7 +85,7 @@ def unseen_scene(shape: tuple[int, int], reason: str) -> bytes:
 
 
 def why_unseen(measured: NDArray[np.bool_], bands: Sequence[Band]) -> str:
-    """Why clouds cannot be looked for in a scene; empty where they can.
+    """Why clouds cannot be detected in a scene; empty where they can.
 
     measured: (band, y, x), where `bands` have a value.
     """

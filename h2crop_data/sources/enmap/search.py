@@ -100,7 +100,7 @@ def search_enmap(
 
 
 def equal_area_ground(item: pystac.Item) -> BaseGeometry | None:
-    """The footprint of an item in EQUAL_AREA; None where nobody can say where it lies."""
+    """The footprint of an item in EQUAL_AREA; None where its position is unknown."""
     try:
         return to_crs(footprint(item), LONLAT, EQUAL_AREA)
     except SceneError:
@@ -115,7 +115,7 @@ def share_of(area: BaseGeometry, place: BaseGeometry) -> float:
 def listed_sighting(
     scene: ListedScene, season: int, area: BaseGeometry, place: BaseGeometry | None, served: Mapping[str, str]
 ) -> SceneSighting:
-    """What is told of a scene; what its item does not state is None. served: scene -> its catalog."""
+    """The report on a scene; None for what its item does not state. served: scene -> its catalog."""
     item = scene.item
     name = ENMAP_NAME.match(item.id)
     return SceneSighting(

@@ -1,4 +1,4 @@
-"""What becomes of the shifts of dates: which are made good, and which are not."""
+"""The decision which shifts of dates are corrected."""
 
 from __future__ import annotations
 
@@ -66,5 +66,5 @@ def rows_of_shifts(shifts: DateShifts) -> list[dict[str, Any]]:
 
 
 def applied_shift(row: Mapping[str, Any]) -> Shift:
-    """The shift of a row of the table of dates that is made good."""
+    """The shift of a row of the table of dates that is corrected."""
     return Shift(row["shift_east"], row["shift_north"]) if row.get(DECISION) == APPLIED else NO_SHIFT

@@ -12,7 +12,7 @@ from h2crop_data.sources.sentinel2.readings import CellPart
 
 
 class CellShifts:
-    """The shifts that are made good on the cells of a unit: those of the tile that a cell's middle lies in."""
+    """The shifts that are corrected on the cells of a unit: those of the tile that a cell's middle lies in."""
 
     def __init__(self, masks: Sequence[TileMasks]) -> None:
         self.masks = {of_tile.tile: of_tile for of_tile in masks}

@@ -80,7 +80,7 @@ class TileMasks:
         return {name: place for place, row in enumerate(self.dates) for name in row["items"]}
 
     def shift(self, name: str) -> Shift:
-        """How far off the date lies that an item shows, where that is made good."""
+        """The shift of the date that an item shows, where it is corrected."""
         place = self.places.get(name)
         return NO_SHIFT if place is None else applied_shift(self.dates[place])
 
@@ -102,7 +102,7 @@ class TileMasks:
             return np.frombuffer(archive.read(member(place)), np.uint8).reshape(MASK_SIDE, MASK_SIDE)
 
     def clear_on_ground(self, place: int) -> NDArray[np.bool_]:
-        """Where a date is clear, (y, x) at 20 m of the ground that it shows once its shift is made good."""
+        """Where a date is clear, (y, x) at 20 m of the ground that it shows after its shift is corrected."""
         shift = applied_shift(self.dates[place])
         steps = np.arange(MASK_SIDE) + 0.5
         rows = np.floor(steps - shift.north / MASK_PIXEL).astype(int).clip(0, MASK_SIDE - 1)

@@ -125,7 +125,7 @@ def picture_or_why_not(result: UnitResult) -> PlacedPicture | PixelVerdict:
     except SceneError as error:
         return PixelVerdict(None, UNUSABLE_FILES, str(error))
     except H2cropError as error:
-        return PixelVerdict(None, "its pixels cannot be looked at", str(error))
+        return PixelVerdict(None, "its pixels cannot be read", str(error))
 
 
 def items_of_tiles(items: Sequence[pystac.Item]) -> dict[str, list[pystac.Item]]:

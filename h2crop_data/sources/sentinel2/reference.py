@@ -2,7 +2,7 @@
 
 The result is a NumPy archive: `bands` (6, 1024, 1024) int16, reflectance x 10000 of REFERENCE_BANDS in pixels of 15 m;
 `dates` (1024, 1024) uint8, how many dates show a pixel; `facts`, JSON: `dates` (the days), `aligned` (of these, whose
-shift is made good or small), `frame_sd` (m along an axis), `gaps` (scenes that could not be read).
+shift is corrected or small), `frame_sd` (m along an axis), `gaps` (scenes that could not be read).
 """
 
 from __future__ import annotations
