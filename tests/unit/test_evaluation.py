@@ -390,7 +390,7 @@ def test_what_does_not_fit_is_refused() -> None:
             r"predicted class: expected the classes 0\.\.4 .*got 9",
         ),
         ({"label": torch.full((5, 4, SIDE, SIDE), 77)}, r"label: expected the classes 0\.\.2 .*got 77"),
-        ({"label": torch.full((5, 4, SIDE, SIDE), -1)}, "a label of -1"),
+        ({"label": torch.full((5, 4, SIDE, SIDE), -1)}, r"label: expected .*got -1"),
         ({"label": good["label"][:, :2]}, r"label is \(5, 2, 4, 4\); expected \(5, 4, 4, 4\)"),
         ({"prior": good["prior"][:, :2]}, r"prior is"),
         ({"parcels": good["parcels"][:3]}, r"parcels is"),
