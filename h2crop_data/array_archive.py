@@ -17,7 +17,7 @@ READING = Lock()
 def read_arrays(file: Path | IO[bytes]) -> dict[str, NDArray[Any]]:
     """The arrays of an npz file, by name.
 
-    Raises OSError, ValueError, EOFError or zipfile.BadZipFile for what is not one or is cut off, ValueError for arrays
+    Raises OSError, ValueError, EOFError or zipfile.BadZipFile for an invalid or truncated file, ValueError for arrays
     of Python objects.
     """
     with READING, np.load(file, allow_pickle=False) as archive:

@@ -27,7 +27,7 @@ LOOK_AGAIN = 1.0
 
 
 class AbandonedWorkError(BaseException):
-    """Raised to leave pools at once: what their threads are at is not waited for, processes are killed.
+    """Raised to leave pools at once: their threads are not waited for, processes are killed.
 
     The caller makes sure that threads which continue do no harm: a store refuses files written under a lock that is
     over.
@@ -48,7 +48,7 @@ class WorkerPool:
 def in_order(
     work: Callable[[Item], Result], items: Iterable[Item], workers: int, ahead: int | None = None
 ) -> Iterator[Result]:
-    """What `work` gives for each item, in their order, by threads.
+    """The results of `work` for each item, in order, by threads.
 
     ahead: the most items begun whose results were not taken, by default two a worker. The first error is raised when
     what is being worked on is finished; what waits is dropped.

@@ -1,6 +1,6 @@
 """Shadows that clouds cast: where the sun's line from a cloud meets ground that is dark against its own other dates.
 
-The height of a cloud is not known, so it is cast over a range of them (Zhu & Woodcock 2012, Remote Sensing of
+The height of a cloud is unknown, so its shadow is cast for a range of heights (Zhu & Woodcock 2012, Remote Sensing of
 Environment 118, cast whole clouds over heights too). What falls within is shadow where near and short-wave infrared,
 which little light of the sky brightens, are both dark against the nearest clear dates of the same ground. So woods and
 water, which are always dark, are none.

@@ -1,4 +1,4 @@
-"""What lies around the pixels of a mask on the ground: dilation by disks, and parts too narrow for one."""
+"""Dilation of masks by disks, and removal of parts that are narrower than a disk."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The lattice all data lie on: cells, their geometry, the split squares and the order of blocks.
+"""The lattice of all data: cells, their geometry, the split squares and the order of blocks.
 
 A cell is a square of a fixed lattice in a UTM zone; its corners are multiples of its size, so the same ground is the
 same cell in every year and for every scene. A cell exists when all of it lies in its own zone (6 degrees of longitude,
@@ -194,8 +194,8 @@ def cells_of_area(area: BaseGeometry, crs: str, size: int, rule: CellRule = "cen
     """The cells of an area, in order of zone, column and row.
 
     area: polygon(s) in `crs`. rule: `centre` takes cells whose centre lies in the area, so that areas that tile the
-    ground share no cell; `inside` those that lie wholly in it; `touching` all that meet it.
-    Raises ValueError for an empty area or a size that is no positive multiple of 60 m.
+    ground share no cell; `inside` those that lie wholly in it; `touching` all that meet it. Raises ValueError for an
+    empty area or a size that is not a positive multiple of 60 m.
     """
     if size <= 0 or size % CELL_STEP:
         raise ValueError(f"cell size {size} m: must be a positive multiple of {CELL_STEP} m")

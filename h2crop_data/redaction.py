@@ -43,7 +43,7 @@ BEARER = re.compile(r"\b(Bearer) [\w.~+/-]{16,}=*")
 
 
 def without_secrets(text: str) -> str:
-    """A text that says neither account nor signature: `user:password@`, signed queries and tokens are left out."""
+    """A text without accounts and signatures: `user:password@`, signed queries and tokens are removed."""
     if "@" in text:
         text = ACCOUNT.sub(r"\1", text)
     text = BEARER.sub(r"\1", AUTHORIZATION.sub(r"\1", text))
@@ -65,7 +65,7 @@ def is_secret_name(name: str) -> bool:
 
 
 def has_secrets(address: str) -> bool:
-    """Whether an address says an account, or has a parameter that is a key."""
+    """Whether an address contains an account, or has a parameter that is a key."""
     return without_secrets(address) != address
 
 

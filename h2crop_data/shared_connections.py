@@ -1,7 +1,7 @@
 """The few connections that an archive allows, shared by all threads and processes of a user on a machine, or beyond.
 
-On a machine a connection is a locked file of a folder; the system frees those of a process that dies. Where workers of
-several machines build together, who runs them counts the connections of all (`counted_by`), besides these.
+On a machine a connection is a locked file of a folder; the system releases those of a process that dies. Where workers
+of several machines build together, their scheduler also counts the connections of all (`counted_by`).
 """
 
 from __future__ import annotations

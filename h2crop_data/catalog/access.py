@@ -1,4 +1,4 @@
-"""The one place that opens the files of scenes, with credentials, retries and errors that name the file."""
+"""Opens the files of scenes, with credentials, retries and errors that name the file; no other module does."""
 
 from __future__ import annotations
 
@@ -151,9 +151,9 @@ def opened(href: str) -> Iterator[rasterio.DatasetReader]:
 
 
 def raster_geobox(href: str, dtype: str | None = None) -> GeoBox:
-    """The pixel grid of a raster, whose numbers are of the type `dtype`, where one is given.
+    """The pixel grid of a raster; its type must be `dtype`, if given.
 
-    Raises SceneError for other types, and where the raster does not say where its pixels lie.
+    Raises SceneError for other types, and for a raster without a position.
     """
 
     def read() -> GeoBox:
@@ -177,7 +177,7 @@ def tile_shape(href: str) -> tuple[int, int]:
 
 
 def grid_of(dataset: rasterio.DatasetReader) -> GeoBox:
-    """The pixel grid of an open raster. Raises SceneError where it does not say where on Earth its pixels lie."""
+    """The pixel grid of an open raster. Raises SceneError for one without a position on Earth."""
     crs, transform = dataset.crs, dataset.transform
     if crs is None or not (crs.is_projected or crs.is_geographic):
         raise SceneError(f"{dataset.name} has no CRS; write it into the file, or leave the scene out")
@@ -202,10 +202,10 @@ def read_window(
 
 
 def try_file(href: str, place: BaseGeometry | None) -> None:
-    """Read what a file has of a place (longitude, latitude), or one of its tiles where that is none of it.
+    """Read the pixels of a file at a place (longitude, latitude), or one of its tiles where the place lies outside.
 
-    place: None to do no more than open it. A file that is not a raster is read completely. Raises ReadError or
-    SceneError where that fails.
+    place: None to open the file only. A file that is not a raster is read completely. Raises ReadError or SceneError
+    where that fails.
     """
     if href.lower().endswith((".xml", ".json")):
         read_text(href)
@@ -276,7 +276,7 @@ def read_text(href: str) -> str:
 def read_beginning(href: str, end: bytes) -> bytes:
     """A file up to and with its first `end`, all of it where there is none; tried once. Raises ReadError.
 
-    What follows is not fetched: metadata of datastrips take 20 MB, of which the first tell what is asked.
+    The rest is not fetched: metadata of datastrips have 20 MB, of which only the beginning is needed.
     """
 
     def pieces() -> Iterator[bytes]:
@@ -301,10 +301,10 @@ def read_beginning(href: str, end: bytes) -> bytes:
 
 
 def load_placed(item: pystac.Item, key: str, geobox: GeoBox, resampling: ResamplingName) -> NDArray[Any]:
-    """An asset on a pixel grid that it does not lie on, (y, x), as `as_numbers`.
+    """An asset resampled to another pixel grid, (y, x), as `as_numbers`.
 
-    Raises ReadError naming the item and the file when it cannot be read, SceneError when it holds something else than
-    whole numbers of at most 16 bits, states no CRS, or is another version than was opened first.
+    Raises ReadError naming the item and the file when it cannot be read, SceneError when it does not have integers of
+    at most 16 bits, has no CRS, or is another version than the one opened first.
     """
     href, what = item.assets[key].href, asset_in_words(item, key)
     with named(item, key):
@@ -321,7 +321,7 @@ def asset_in_words(item: pystac.Item, key: str) -> str:
 
 @contextmanager
 def named(item: pystac.Item, key: str) -> Iterator[None]:
-    """Name the asset in what is said of a file that does not fit."""
+    """Name the asset in errors about its file."""
     try:
         yield
     except SceneError as error:
@@ -451,8 +451,8 @@ def load_warped(item: pystac.Item, key: str, geobox: GeoBox) -> NDArray[Any]:
 def placed_by_its_file(item: pystac.Item, key: str, geobox: GeoBox, address: str) -> pystac.Item:
     """An item of one asset over a pixel grid that says nothing of its own grid. address: what GDAL opens now.
 
-    odc-stac places pixels by what an item says (`proj:`), and leaves out an item whose footprint misses the grid. Of
-    where the pixels lie the file knows better.
+    odc-stac places pixels by what an item says (`proj:`), and leaves out an item whose footprint misses the grid. The
+    position in the file is more reliable.
     """
     ground = geobox.extent.to_crs(LONLAT)
     bounds = list(ground.boundingbox)

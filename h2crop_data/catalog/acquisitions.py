@@ -1,4 +1,4 @@
-"""Which Sentinel-2 items show one acquisition: reprocessed products, granules of a tile, the tiles of a datatake."""
+"""Groups Sentinel-2 items by acquisition: reprocessed products, granules of a tile, the tiles of a datatake."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ BASELINE = re.compile(r"N?(\d{1,2})\.?(\d{2})")
 
 @dataclass(frozen=True)
 class KeptItems:
-    """The items that show something of their own, and what became of the others."""
+    """The items that are used, and the decision on the others."""
 
     #: In order of id.
     items: list[pystac.Item]
@@ -65,7 +65,7 @@ class Look:
 
 
 def datatake_start(item: pystac.Item) -> tuple[str, datetime] | None:
-    """Satellite and beginning of the datatake that an item names; None where it names none that can be."""
+    """Satellite and beginning of the datatake that an item names; None where it names none or an invalid one."""
     for key in ("s2:datatake_id", "eopf:datatake_id", DATATAKE_OF_COPY):
         match = DATATAKE.search(str(item.properties.get(key, "")))
         start = time_of(match[2]) if match else None
@@ -98,14 +98,15 @@ def time_of(text: str) -> datetime | None:
 
 
 def satellite(item: pystac.Item) -> str:
-    """The satellite, `2A`; empty where neither the item nor its id tells."""
+    """The satellite, `2A`; empty where neither the item nor its id states it."""
     texts = (item.properties.get("platform"), item.id, item.properties.get(PLATFORM_OF_COPY))
     match = next(filter(None, (SATELLITE.match(str(text or "")) for text in texts)), None)
     return match[1].upper() if match else ""
 
 
 def relative_orbit(item: pystac.Item) -> int | None:
-    """The relative orbit, 1..143, as the item states it, else of its name or its product's; None where none tells."""
+    """The relative orbit, 1..143, as the item states it, else by its name or its product's; None where none states
+    it."""
     names = (str(item.properties.get(key) or "") for key in PRODUCT_NAMES)
     stated = [str(item.properties.get("sat:relative_orbit", "")).removesuffix(".0")]
     stated += [match[1] for name in (item.id, *names) if (match := ORBIT_IN_NAME.search(name))]
@@ -114,7 +115,7 @@ def relative_orbit(item: pystac.Item) -> int | None:
 
 
 def acquisitions_listed(items: Iterable[pystac.Item]) -> list[Sighting]:
-    """The acquisitions that some items tell of, each dated as looks are; none of items that name no tile."""
+    """The acquisitions of some items, each dated as looks are; items without a tile have none."""
     found = []
     for item in items:
         tile, named = sentinel2_tile(item), datatake_start(item)
@@ -151,7 +152,7 @@ def baseline_order(stated: str | None) -> tuple[int, int, int]:
 def newest_of_each_acquisition(items: Sequence[pystac.Item]) -> KeptItems:
     """One item for each (datatake, tile) and ground: the newest baseline, then the last id.
 
-    An item is left out only where a newer one is proved to show the same: one datastrip, and (nearly) all its ground.
+    An item is left out only if a newer one provably shows the same: one datastrip, and (nearly) all its ground.
     """
     kept: dict[tuple[str, str], list[pystac.Item]] = defaultdict(list)
     replaced: dict[str, str] = {}

@@ -1,4 +1,4 @@
-"""Acquisitions that several catalogs list: what the first lacks comes from the next, on whatever ground that is."""
+"""Acquisitions that several catalogs list: what the first lacks is taken from the next, on any ground."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ MADE_HERE = (CATALOGS_BEFORE, DATATAKE_OF_COPY, PLATFORM_OF_COPY)
 
 
 def first_of_each_acquisition(lists: Sequence[Sequence[pystac.Item]]) -> KeptItems:
-    """The items that show something of their own; lists: of each catalog, in order, with ids that no two items share.
+    """The items that are used; lists: of each catalog, in order, with ids that no two items share.
 
     Within a catalog the newest counts (`newest_of_each_acquisition`), between catalogs the first that shows a ground,
     whatever is newer: an item is left out where one of an earlier catalog is of its acquisition, tile and datastrip and

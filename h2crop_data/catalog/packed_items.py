@@ -1,4 +1,4 @@
-"""Items that go to workers with every block, though few blocks look at them."""
+"""Items that are sent to workers with every block, although few blocks read them."""
 
 from __future__ import annotations
 

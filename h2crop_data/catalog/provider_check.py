@@ -1,4 +1,4 @@
-"""Trying a provider: whether its catalog answers, an account is there, and a file can be read, with a remedy if not."""
+"""Checks a provider: whether its catalog answers, an account exists, and a file can be read, with a remedy if not."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ SMALL_LAYERS = ("quality_classes", "image")
 
 @dataclass(frozen=True)
 class CheckedStep:
-    """What one step gave."""
+    """The result of one step."""
 
     collection: str
     #: `search`, `account` or `read`.
@@ -46,7 +46,7 @@ class CheckedStep:
 
 
 def check_provider(provider: Provider) -> list[CheckedStep]:
-    """Try search, account and a small read of each collection; what needs a step that failed is not tried."""
+    """Try search, account and a small read of each collection; steps that depend on a failed one are skipped."""
     return [step for collection in provider.collections for step in check_collection(provider, collection)]
 
 
@@ -89,7 +89,7 @@ def check_collection(provider: Provider, collection: OfferedCollection) -> list[
 
 
 def search_failure(provider: Provider, error: Exception) -> str:
-    """What is wrong with a search, and what to do."""
+    """The cause of a failed search, and what to do."""
     told = str(error).partition("\n")[0][:200]
     status = getattr(error, "status_code", None)
     if status is not None:
@@ -108,7 +108,7 @@ def search_failure(provider: Provider, error: Exception) -> str:
 
 
 def read_remedy(provider: Provider, error: Exception, remedy: str) -> str:
-    """What to do about a file that cannot be read. remedy: of its place; empty where it takes nothing."""
+    """What to do about a file that cannot be read. remedy: of its place; empty where nothing is required."""
     found = HTTP_STATUS.search(failure_in_words(error))
     status = int(found[1]) if found else None
     if status == NOT_THERE:

@@ -1,6 +1,6 @@
-"""The providers by name: those of the folder `providers`, and those that other packages bring.
+"""The providers by name: those of the folder `providers`, and those of other packages.
 
-A package brings one by an entry point of the group `h2crop.providers`, which names its `Provider`.
+A package adds one by an entry point of the group `h2crop.providers`, which names its `Provider`.
 """
 
 from __future__ import annotations

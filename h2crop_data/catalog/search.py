@@ -40,7 +40,7 @@ MOST_VERTICES = 500
 
 
 class RepeatedPageError(IncompleteSearchError):
-    """A search of which a page came a second time."""
+    """A search that returned a page a second time."""
 
 
 class EndlessSearchError(IncompleteSearchError):
@@ -49,7 +49,7 @@ class EndlessSearchError(IncompleteSearchError):
 
 @dataclass(frozen=True)
 class Found:
-    """What a catalog has of a collection over an area in a span of time."""
+    """The items of a collection over an area in a span of time."""
 
     #: Each item once, in order of id, ground and product.
     items: list[pystac.Item]
@@ -67,10 +67,10 @@ def find_items(
 ) -> Found:
     """The items of a collection that meet an area and were acquired in start <= time < end.
 
-    source: URL of a STAC API, or path or URL of a catalog in files, whose relative hrefs become absolute.
-    area: longitude and latitude. Servers have been seen to ignore parts of a query, so everything is tested again here.
-    The footprint of each item becomes the ground it means. Raises CatalogError naming the catalog,
-    CatalogOutageError where it may answer later.
+    source: URL of a STAC API, or path or URL of a catalog in files, whose relative hrefs become absolute. area:
+    longitude and latitude. Some servers ignore parts of a query, so everything is tested again here. The footprint of
+    each item becomes the ground it means. Raises CatalogError naming the catalog, CatalogOutageError where it may
+    answer later.
     """
     listing = (
         listed_in_files(source)
@@ -121,16 +121,16 @@ class Pages:
 
     @property
     def is_whole(self) -> bool:
-        """Whether it holds what it promises: while a catalog grows its later pages promise more than the first."""
+        """Whether it has as many items as it states: while a catalog grows, later pages state more than the first."""
         return not self.promised or self.different >= min(self.promised)
 
 
 def search_api(
     url: str, collection: str, area: BaseGeometry, start: datetime, end: datetime, retries: Retry
 ) -> Listing:
-    """Items of a STAC API search, and what is strange about it.
+    """Items of a STAC API search, and notes on anomalies.
 
-    Raises CatalogError where it gives fewer than it promises, also when it is asked a second time.
+    Raises CatalogError where it returns fewer items than it states, also at a second attempt.
     """
     try:
         first = search_once(url, collection, area, start, end, retries)

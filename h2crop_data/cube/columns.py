@@ -1,4 +1,4 @@
-"""The columns of the tables of an index: name, type, unit, who states them, and what they say.
+"""The columns of the tables of an index: name, type, unit, origin and meaning.
 
 Here are the columns that every store has. A source states its own (`SourceFormat.columns`, `.block_columns`); a table
 is their sum. Builder, importer, validation, datasheet and the tables of docs/store-format.md come from these rows.
@@ -75,7 +75,7 @@ IMPORTED_COLUMNS = (
     Column("located", "text", "how exactly its place is known: `scene`, `footprint` or `tile`", filled=True),
     Column("mgrs_tile", "text", "MGRS tile of its id", filled=True),
     Column("list_position", "integer", "its place in the list it came from"),
-    Column("s2_offset", "integer", "what was left in the numbers of `s2`"),
+    Column("s2_offset", "integer", "offset that is left in the values of `s2`"),
 )
 GEOMETRY = Column("geometry", "geometry", "outline in longitude and latitude", "degrees", filled=True)
 BLOCKS = (
@@ -120,16 +120,16 @@ FRAMES = (
     Column("south", "number", "of its ground", "m", filled=True),
     Column("east", "number", "of its ground", "m", filled=True),
     Column("north", "number", "of its ground", "m", filled=True),
-    Column("parcel_count", "integer", "parcels on ground that the images show", filled=True),
-    Column("shift_east", "number", "images lie at parcels + shift: metres east", "m"),
+    Column("parcel_count", "integer", "number of parcels on ground with images", filled=True),
+    Column("shift_east", "number", "shift of images against parcels: metres east", "m"),
     Column("shift_north", "number", "and north", "m"),
     Column("shift_uncertainty", "number", "standard deviation of the shift, both directions together", "m"),
     Column("correlation", "number", "of edges in the images with borders of parcels"),
     Column("check_east", "number", "the shift by painted parcels, an independent measurement: metres east", "m"),
     Column("check_north", "number", "and north", "m"),
-    Column("doubtful", "boolean", "whether the two lie over 2 m apart", filled=True),
+    Column("doubtful", "boolean", "whether the two measurements differ by more than 2 m", filled=True),
     Column("frame", "text", "`measured`, or `not_measured: why`", filled=True),
-    Column("warning", "text", "where images surely lie over half a pixel off; empty elsewhere"),
+    Column("warning", "text", "warning where the shift surely exceeds half a pixel; empty elsewhere"),
 )
 SCENES = (
     Column("season", "integer", "calendar year", filled=True),
@@ -139,11 +139,13 @@ SCENES = (
     Column("time", "time", "when it was acquired"),
     Column("baseline", "text", "processing baseline or version"),
     Column("taken", "boolean", "whether it is used"),
-    Column("reason", "text", "why it was left out, or how its offset was decided"),
-    Column("offset", "nullable integer", "added to its numbers; null where none is"),
-    Column("warning", "text", "what needs a look although it was taken; empty where nothing does", always=False),
-    Column("catalog", "text", "that listed it, as the recipe calls it", always=False),
-    Column("evidence", "text", "what its pixels showed, where they were asked for its offset", always=False),
+    Column("reason", "text", "why it is not used, or how its offset was decided"),
+    Column("offset", "nullable integer", "offset added to its values; null where there is none"),
+    Column("warning", "text", "warning about a scene that is used; empty without one", always=False),
+    Column("catalog", "text", "catalog that listed it, by its name in the recipe", always=False),
+    Column(
+        "evidence", "text", "evidence of its pixels for the offset, where pixels were used to decide it", always=False
+    ),
 )
 PARCELS = (
     Column("number", "integer", "as in the array `parcel`", filled=True),
@@ -171,7 +173,7 @@ SQUARES = (
 
 
 def with_nullable_integers(table: Table, columns: Iterable[Column]) -> Table:
-    """A table whose columns of integers that may be unknown are such, not floating point numbers."""
+    """A table with nullable integer columns as nullable integers, not as floating point numbers."""
     names = [column.name for column in columns if column.dtype == "nullable integer" and column.name in table]
     typed: Table = table.astype(dict.fromkeys(names, "Int64"))
     return typed
@@ -180,7 +182,7 @@ def with_nullable_integers(table: Table, columns: Iterable[Column]) -> Table:
 def in_declared_order(table: Table, columns: Iterable[Column]) -> Table:
     """A table with its columns in the order they are stated; others follow, the geometry is last.
 
-    A column that no row knows is left out; one that some rows do not know is null there.
+    A column that no row has is left out; one that some rows lack is null there.
     """
     stated = [column.name for column in columns if column.name in table]
     others = [name for name in table if name not in stated and name != GEOMETRY.name]

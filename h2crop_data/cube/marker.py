@@ -1,4 +1,4 @@
-"""The marker of a finished block: what the builder keeps of it, and sealing reads."""
+"""The marker of a finished block: written by the builder, read by sealing."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from h2crop_data.storage.storage import FileRecord
 
 
 class FinishedBlock(TypedDict):
-    """What every marker says of its block."""
+    """The content of every marker."""
 
     block: int
     split: str

@@ -1,7 +1,8 @@
-"""The numbers of a store's releases: which were made, which is being made, and which comes next.
+"""The numbers of the releases of a store: existing, in progress, and next.
 
-The number of a release that readers have seen is never given to another one. The root says which release is the newest;
-where it was lost or put back from an older copy, the index folders and the copies of roots in them say more.
+The number of a release that readers have seen is never given to another one. The root states which release is the
+newest; where it was lost or restored from an older copy, the index folders and the copies of roots in them are used as
+well.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ RELEASE_FILE = re.compile(r"index/r(?P<release>\d+)/.+")
 def current_attributes(storage: Storage) -> RootAttributes | None:
     """The root attributes of the store's current release, or None before the first.
 
-    Raises StoreError for a root that is not one of an h2crop store.
+    Raises StoreError for a root that is not that of an h2crop store.
     """
     if not storage.exists(ROOT):
         return None
@@ -40,7 +41,7 @@ def current_attributes(storage: Storage) -> RootAttributes | None:
 
 
 def newest_attributes(storage: Storage) -> RootAttributes | None:
-    """The root attributes of the newest release there is: of a copy where an older root was put back, from a backup.
+    """The root attributes of the newest release: of a copy where an older root was restored from a backup.
 
     None before the first. Raises StoreError as `current_attributes`.
     """

@@ -6,7 +6,7 @@ from typing import Any, Literal, NotRequired, TypedDict
 
 
 class SeasonIdentity(TypedDict):
-    """What the root says of a season."""
+    """The entry of a season in the root."""
 
     blocks: int
     samples: int
@@ -15,7 +15,7 @@ class SeasonIdentity(TypedDict):
 
 
 class ManifestIdentity(TypedDict):
-    """What the root says of the manifest."""
+    """The entry of the manifest in the root."""
 
     bytes: int
     sha256: str
@@ -58,7 +58,7 @@ class OriginIdentity(TypedDict):
 
 
 class SealedAttributes(TypedDict):
-    """What is known of a release before its index is written."""
+    """The facts of a release before its index is written."""
 
     title: str
     format_version: str

@@ -1,4 +1,4 @@
-"""Reading the samples of a store one by one, wherever it lies: one protocol, and the choice of what reads it.
+"""Reading the samples of a store one by one, from any location: one protocol, and the choice of its reader.
 
 Training, export, comparing and pictures take a `SampleReader` for each array. In a folder, in S3 and on web servers it
 is our own `ShardReader`; at any other URL that fsspec knows (`gs://`, `abfs://`) zarr-python reads.

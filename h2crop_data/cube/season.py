@@ -1,4 +1,4 @@
-"""A season all of whose blocks are done: what goes into a release."""
+"""A season with all blocks finished, as input of a release."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from h2crop_data.storage.storage import FileRecord
 
 @dataclass(frozen=True)
 class FinishedSeason:
-    """What sealing needs to know of a season, all of whose blocks are done."""
+    """The input of sealing for a season with all blocks finished."""
 
     season: int
     #: One row a slot in use, in order: at least sample, block, slot, x0, y0, epsg, split, geometry; goes to the index,

@@ -1,7 +1,7 @@
 """Exact statistics: histograms of blocks, added up in any order.
 
-Every figure of a release is derived from counts of stored numbers, so that it does not depend on the order of blocks
-nor on rounding, and a release of a store that grew needs no look at the arrays of old blocks.
+Every figure of a release is derived from counts of stored numbers, so that it depends neither on the order of blocks
+nor on rounding, and a release of an extended store does not read the arrays of old blocks.
 """
 
 from __future__ import annotations

@@ -1,1 +1,1 @@
-"""A release in words: what it is, where it is from, how it was made, what is wrong with it."""
+"""The datasheet of a release: its content, origin, method and known limits."""

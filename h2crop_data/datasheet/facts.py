@@ -1,4 +1,4 @@
-"""What the parts of a datasheet count in the tables of a release."""
+"""Counts of the tables of a release, for the parts of a datasheet."""
 
 from __future__ import annotations
 

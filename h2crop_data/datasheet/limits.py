@@ -1,4 +1,4 @@
-"""The known limits of a release: those of the way it is made, and those that its tables show."""
+"""The known limits of a release: those of the method, and those found in its tables."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from h2crop_data.datasheet.words import SourceWords
 
 
 def limits_section(tables: IndexTables, layout: StoreLayout, words: Mapping[str, SourceWords]) -> list[str]:
-    """What to know before using it: by the way it is made, and by what is in it."""
+    """The section of known limits."""
     found = [limit for source in layout.sources for limit in words[source.name].limits(source, tables)]
     found += place_limits(tables, layout)
     return ["## Known limits", "", *(f"- {limit}" for limit in found)]

@@ -1,6 +1,6 @@
-"""The datasheet of a release: what it is, where it is from, how it was made, what is wrong with it.
+"""The datasheet of a release: its content, origin, method and known limits.
 
-Written for someone who never saw the store. A pure function of the release: it reads no array and no clock, and the
+Written for readers who do not know the store. A pure function of the release: it reads no array and no clock, and the
 same release has the same sheet.
 """
 

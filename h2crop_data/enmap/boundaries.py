@@ -1,7 +1,7 @@
 """Boundaries of fields as one of EnMAP's detectors and Sentinel-2 show them alike: strengths of gradients at 15 m.
 
-Crops invert contrast within weeks, boundaries stay. EnMAP comes to 15 m before its gradients are taken: their lengths
-have twice the frequencies of the image, which pixels of 30 m cannot hold.
+Crops invert contrast within weeks, boundaries stay. EnMAP is resampled to 15 m before its gradients are computed: their
+lengths have twice the frequencies of the image, which pixels of 30 m cannot hold.
 """
 
 from __future__ import annotations

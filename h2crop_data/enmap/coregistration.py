@@ -1,8 +1,8 @@
-"""How far an EnMAP scene lies from aligned Sentinel-2 dates, by detector, and how well that is known.
+"""The shift of an EnMAP scene against aligned Sentinel-2 dates, by detector, and its uncertainty.
 
 Each detector's boundaries are compared with those of a median of Sentinel-2 dates: first by cross-correlation, then by
-least squares on the image resampled by what was found, until nothing is left. VNIR and SWIR are measured apart: they
-differ by up to 0.2 pixels, which would become error where they are pooled.
+least squares on the image resampled by what was found, until nothing is left. VNIR and SWIR are measured separately:
+they differ by up to 0.2 pixels, which would become an error if they were pooled.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ NO_WINDOWS = MatchWindows(np.zeros((0, 2)), np.zeros((0, 2)), np.zeros(0), np.ze
 
 @dataclass(frozen=True)
 class DetectorShift:
-    """Where the content of one detector lies from where it belongs, in metres; NaN where it was not measured."""
+    """The shift of the content of one detector, in metres; NaN where it was not measured."""
 
     shift: Shift
     #: Standard deviation (east, north) of the match alone, and with that of the frame.
@@ -254,7 +254,7 @@ def doubt(
     away: NDArray[np.float64],
     error: NDArray[np.float64],
 ) -> str:
-    """Why a measurement is not to be trusted; empty where it is. error: of the match, in EnMAP pixels."""
+    """Why a measurement is not reliable; empty where it is. error: of the match, in EnMAP pixels."""
     far, check = np.hypot(*moved) / REFERENCE_FINER, np.hypot(*away) / REFERENCE_FINER
     if residual.correlation < LEAST_AGREEMENT:
         return f"correlation {residual.correlation:.2f}"
@@ -275,6 +275,6 @@ def shift_in_metres(moved: NDArray[np.float64]) -> Shift:
 
 
 def unmeasured(reason: str, clear: float) -> DetectorShift:
-    """What is said of a detector that could not be measured."""
+    """The result for a detector that could not be measured."""
     unknown = (np.nan, np.nan)
     return DetectorShift(NOT_KNOWN, unknown, unknown, NOT_KNOWN, 0.0, 0.0, clear, 0.0, NO_WINDOWS, reason)

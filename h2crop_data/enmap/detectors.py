@@ -37,7 +37,7 @@ def enmap_detectors(
 
     What decides in the overlap: the lists; without them the order of the bands, where it is by detector; else the
     widths, of which the `vnir_count` widest against the dividing line are VNIR. A decision that gives one detector two
-    bands closer than it can have is not believed. Raises SceneError where none is left.
+    bands closer than possible is rejected. Raises SceneError where none is left.
     """
     by_width = from_widths(wavelengths, widths, vnir_count)
     guesses = (

@@ -1,4 +1,4 @@
-"""A mask of clouds and their shadows that owes nothing to DLR's quality layers: the bits of `enmap_mask`."""
+"""A mask of clouds and their shadows that is independent of DLR's quality layers: the bits of `enmap_mask`."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ NEAR_ENOUGH = 15.0
 
 @dataclass(frozen=True)
 class OwnMask:
-    """What a scene's own bands say of its clouds."""
+    """The cloud mask from the bands of a scene."""
 
     #: (y, x) uint8, as ENMAP_MASK_FLAGS.
     bits: NDArray[np.uint8]

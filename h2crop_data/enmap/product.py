@@ -1,4 +1,4 @@
-"""What EnMAP's METADATA.XML says of a product, and the choice and order of its bands."""
+"""Parses EnMAP's METADATA.XML, and chooses and orders the bands."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Band:
 
 @dataclass(frozen=True)
 class Angles:
-    """Where sun and satellite stood, in degrees, as METADATA.XML says for the centre; None where it does not."""
+    """Angles of sun and satellite in degrees, as METADATA.XML states them for the centre; None where it does not."""
 
     sun_elevation: float | None = None
     sun_azimuth: float | None = None
@@ -56,7 +56,7 @@ class Angles:
 
 @dataclass(frozen=True)
 class Product:
-    """What METADATA.XML says; processing facts are kept as they stand there, for provenance."""
+    """The content of METADATA.XML; processing facts are kept unchanged, for provenance."""
 
     bands: tuple[Band, ...]
     angles: Angles

@@ -1,4 +1,4 @@
-"""What METADATA.XML of an EnMAP product says of it, under the names that the items of DLR's catalog use."""
+"""Properties of an EnMAP product from METADATA.XML, under the names that the items of DLR's catalog use."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""EnMAP's quality layers as one raster of flags, and what lies under a pixel of another grid.
+"""EnMAP's quality layers as one raster of flags, and its resampling to another grid.
 
 The layers are codes, not booleans (EnMAP product specification EN-PCV-ICD-2009, L2A quality layers): CLASSES 0
 background, 1 land, 2 water, 3 outside; CIRRUS 0 none, 1 thin, 2 medium, 3 thick; CLOUD, CLOUDSHADOW, HAZE, SNOW 0 or 1;

@@ -1,4 +1,5 @@
-"""EnMAP as Sentinel-2 would see it: which of its bands make up each band that both sensors are compared in.
+"""EnMAP with the spectral response of Sentinel-2: the weights of its bands for each band in which both sensors are
+compared.
 
 Sentinel-2's response is taken to be a box about the centre and as wide as ESA publishes for Sentinel-2A (Sentinel-2
 MSI user guide, spectral resolution); an EnMAP band is a Gaussian with the centre and the full width at half maximum of

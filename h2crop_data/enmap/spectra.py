@@ -1,4 +1,5 @@
-"""What the pixels of a scene say of its bands: which hold nothing, which noise, and whether they are reflectance."""
+"""Checks of the bands of a scene by its pixels: which have no data, which are noise, and whether they are
+reflectance."""
 
 from __future__ import annotations
 
@@ -46,7 +47,7 @@ def check_scaling(bands: Sequence[Band]) -> None:
 
 
 def examine_bands(reflectance: NDArray[np.floating], bands: Sequence[Band]) -> BandFindings:
-    """Which bands hold nothing and which noise. Raises SceneError where the numbers are no reflectance.
+    """Which bands have no data and which are noise. Raises SceneError where the values are not reflectance.
 
     reflectance: (band, pixel) of a sample of pixels, NaN where nothing was measured.
     """

@@ -1,4 +1,4 @@
-"""Edges seen in images against edges of parcels: how far parcels must be moved to lie best on what is seen.
+"""Edges in images against borders of parcels: the shift at which parcels match the images best.
 
 Both are drawn as lines, high-passed, and correlated over shifts of 2 m (normalised cross-correlation); the peak is
 found between the shifts by a quadratic surface. Sums are kept by block of ground, so that parts of the ground, and

@@ -1,4 +1,4 @@
-"""Whether the extent of a parcel file lies where its CRS says, and what it looks like where it does not."""
+"""Whether the extent of a parcel file agrees with its CRS, and the probable cause where it does not."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ SLACK = 3.0
 
 @dataclass(frozen=True)
 class Misplacement:
-    """Why the parcels of a file do not lie near some ground."""
+    """The reason why the parcels of a file are not near some ground."""
 
     #: In words, with what to do about it.
     what: str

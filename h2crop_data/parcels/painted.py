@@ -1,4 +1,5 @@
-"""Parcels painted with what images show inside them, against the images: a look at the frame that uses no edges.
+"""Parcels painted with the image values inside them, compared with the images: a measurement of the frame without
+edges.
 
 Each parcel is painted with its mean, the gaps between parcels with the median of gaps, and the painting is blurred by
 the sensor's point spread. The shift at which it differs least from the image follows by linear least squares (Lucas &

@@ -64,7 +64,7 @@ def open_parcels(
 ) -> ParcelFile:
     """A file of parcels; no row is read. Field names are found without regard to case.
 
-    Raises ParcelError for a file, layer, field or CRS that is not there.
+    Raises ParcelError for a file, layer, field or CRS that does not exist.
     """
     try:
         layer = layer or only_layer(path)
@@ -234,7 +234,7 @@ def field_named(path: Path, name: str, fields: Sequence[str]) -> str:
 
 
 def declared_crs(path: Path, crs: str | None, stated: str | None) -> str:
-    """The CRS to believe: the recipe's, else the file's."""
+    """The CRS to use: the recipe's, else the file's."""
     chosen = crs or stated
     if not chosen:
         raise ParcelError(f"{path} has no CRS; set it in the recipe (`crs: EPSG:2154`)")

@@ -1,4 +1,4 @@
-"""One block, from what the sources pinned to arrays: knows no sensor, no store and no scheduler."""
+"""Computes the arrays of one block from what the sources pinned, without knowledge of sensors, stores or schedulers."""
 
 from __future__ import annotations
 

@@ -135,14 +135,14 @@ class BlockRun:
         self._close_pool()
 
     def _close_pool(self) -> None:
-        """Part from the workers when they have finished what they are at."""
+        """Release the workers when they have finished their current tasks."""
         self._pool = None
         self._stack.close()
 
     def abandon(self) -> None:
-        """Part from the workers at once, whatever they are at: a read may hang without end.
+        """Release the workers at once, without waiting for their tasks: a read may hang without end.
 
-        What threads still do is for nothing: once the store is let go it refuses what they write.
+        Work that threads still do is discarded: once the lock is released, the store refuses their files.
         """
         self._pool = None
         self._stack.pop_all().__exit__(AbandonedWorkError, AbandonedWorkError(), None)
@@ -219,7 +219,7 @@ class BlockRun:
 
     @property
     def pool(self) -> WorkerPool:
-        """The workers, who are called when they are needed first."""
+        """The workers, which are started when they are first needed."""
         if self._pool is None:
             self._pool = self._stack.enter_context(open_pool(self.workers, self.builder.location, self._scratch.folder))
         return self._pool
@@ -231,7 +231,7 @@ class BlockRun:
 
     @property
     def failed(self) -> list[BlockOutcome]:
-        """What became of the blocks that have failed and were not built since, in order."""
+        """The outcomes of the blocks that have failed and were not built since, in order."""
         return [self._failed[block] for block in sorted(self._failed)]
 
     def finish(self) -> BuiltBlocks:

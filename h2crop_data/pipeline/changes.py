@@ -1,4 +1,4 @@
-"""What changed since finished blocks were built: which would come out differently today, and why."""
+"""Changes since finished blocks were built: blocks whose inputs have changed, and why."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ KIND_WORDS: dict[ChangeKind, str] = {
 
 @dataclass(frozen=True)
 class ChangedBlock:
-    """A block whose inputs are not those any more that it was built from, or that lacks scenes it can have now."""
+    """A block whose inputs have changed since it was built, or that lacks scenes that are available now."""
 
     season: int
     block: int
@@ -107,7 +107,7 @@ def find_changes(
     probe: bool,
     progress: Progress = silent,
 ) -> SeasonChanges:
-    """Which blocks of a season's plans would come out differently today.
+    """The blocks of a season's plans whose inputs have changed.
 
     gone: blocks that were retracted or are being replaced, and unfinished ones. probe: whether files that could not be
     read are tried.
@@ -136,7 +136,7 @@ def blocks_on(plan: SeasonPlan, survey: Survey) -> set[int]:
 
 
 def changed_blocks(plan: SeasonPlan, blocks: set[int], survey: Survey) -> list[ChangedBlock]:
-    """Those of some blocks of a plan that would be built from other inputs today."""
+    """Those of some blocks of a plan whose inputs have changed."""
     if not blocks:
         return []
     again = planned_today(plan, survey)
@@ -288,7 +288,7 @@ def sharing_names(names: Mapping[int, Collection[str]]) -> list[set[int]]:
 
 
 def explain_changes(recipe: Recipe, changed: Sequence[ChangedBlock], store: str, mode: Changed = "report") -> list[str]:
-    """What changed, by array group, and what became of it or can be asked for, a line each."""
+    """The changes by array group, and what was or can be done about them, one line each."""
     lines = []
     for source in sources_of(recipe):
         of_source = [one for one in changed if source.name in one.causes]

@@ -1,5 +1,4 @@
-"""A Dask cluster as a pool of workers: requirements of its workers, the number of tasks they are given, and lost
-workers.
+"""A Dask cluster as a pool of workers: requirements of workers, the number of their tasks, and lost workers.
 
 WORK/cluster/<session>/session.json   what a worker must be like: versions, and the folders that it must see
                        <task>-<n>     a task that was begun for the n-th time and has not ended
@@ -70,7 +69,7 @@ CHECKING = threading.Lock()
 
 
 class LostWorkError(H2cropError, RuntimeError):
-    """The workers of a cluster died while they worked on a task, several of them one after the other."""
+    """Several workers of a cluster died one after the other while they worked on a task."""
 
 
 @contextmanager
@@ -134,7 +133,7 @@ def connected(address: str) -> Iterator[Client]:
 
 
 def ask_workers(client: Client, session: Session) -> dict[str, list[str] | BaseException]:
-    """What keeps each worker from working for a session, or the error that came of asking, by address.
+    """Why each worker cannot work for a session, or the error of the check, by address.
 
     Those that do not answer in time check themselves before their first task, as later ones do.
     """
@@ -196,7 +195,7 @@ def packed(work: Callable[..., Any], arguments: tuple[Any, ...], options: Mappin
 
 
 def unfitness_told(answer: list[str] | BaseException) -> list[str]:
-    """What is wrong with a worker, by its answer or the error that came of asking."""
+    """What is wrong with a worker, by its answer or the error of the check."""
     if isinstance(answer, ImportError | AttributeError):
         return [f"it does not have the same version of h2crop-data ({answer}): install it there"]
     if isinstance(answer, BaseException):

@@ -1,4 +1,4 @@
-"""What workers of a cluster must be like: the same software as the client, its folders, and its locks.
+"""Requirements of the workers of a cluster: the same software as the client, its folders, and its locks.
 
 A session is a folder of a build's own in the work folder, which is gone when the build ends. Its file says what a
 worker must be like; to read it is already the proof that the folder is shared.
@@ -48,7 +48,7 @@ class Session:
         return self.folder.name
 
     def description(self) -> dict[str, Any]:
-        """What a worker must be like. Raises OSError where it cannot be read, ValueError where it is damaged."""
+        """The requirements of a worker. Raises OSError where they cannot be read, ValueError where they are damaged."""
         found: dict[str, Any] = json.loads((self.folder / SESSION_FILE).read_text(encoding="utf-8"))
         return found
 
@@ -156,7 +156,7 @@ def digest_of_code() -> str:
 
 
 def unfitness(session: Session) -> list[str]:
-    """What keeps this process from working for a session, each with what to do; run on a worker."""
+    """Why this process cannot work for a session, each reason with what to do; run on a worker."""
     try:
         described = session.description()
     except (OSError, ValueError) as error:

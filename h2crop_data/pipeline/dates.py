@@ -1,4 +1,4 @@
-"""The table of dates: what units of work say of each date over the ground of blocks, kept beside their markers.
+"""The table of dates: facts of each date over the ground of blocks, from units of work, kept beside the markers.
 
 .build/dates/<digest>.json   the rows of a unit, called by their digest, written before blocks that use them are built
 

@@ -1,4 +1,4 @@
-"""Where the images of a season lie against its parcels: measured tile by tile on finished blocks, before a release.
+"""The shift of the images of a season against its parcels: measured tile by tile on finished blocks, before a release.
 
 .build/frames/<digest>.json   what was measured on a tile, called by the digest of all that it was measured on
 
@@ -141,7 +141,7 @@ def frames_of_season(
 
 
 def frame_warnings(frames: pd.DataFrame) -> list[str]:
-    """What needs a look: images beside their parcels, and measurements that disagree, by tile."""
+    """Warnings: images shifted against their parcels, and measurements that disagree, by tile."""
     whole = frames[frames["window"] == WHOLE]
     found = [f"{tile}: {warning}" for tile, warning in zip(whole["tile"], whole["warning"], strict=True) if warning]
     doubtful = whole["tile"][whole["doubtful"]].tolist()

@@ -1,4 +1,4 @@
-"""In which order is read and built: what the next blocks need first, and no more than the scratch folder may hold."""
+"""The order of readings and blocks: first what the next blocks need, within the limit of the scratch folder."""
 
 from __future__ import annotations
 

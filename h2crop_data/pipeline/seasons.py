@@ -23,7 +23,7 @@ def is_complete(season: int, today: date) -> bool:
 
 
 def why_not_yet(recipe: Recipe, season: int, today: date) -> str:
-    """Why a season cannot be built yet, and what to do; empty where it can."""
+    """Why a season cannot be built yet, and what to do; empty if it can."""
     if is_complete(season, today):
         return ""
     if today.year < season:
@@ -38,7 +38,7 @@ def why_not_yet(recipe: Recipe, season: int, today: date) -> str:
 
 
 def check_season(recipe: Recipe, season: int, today: date) -> None:
-    """Refuse a season that cannot be built yet. Raises PlanError that says what to do."""
+    """Refuse a season that cannot be built yet. Raises PlanError, which states what to do."""
     reason = why_not_yet(recipe, season, today)
     if reason:
         raise PlanError(f"season {season} cannot be built yet: {reason}")

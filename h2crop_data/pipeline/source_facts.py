@@ -1,4 +1,4 @@
-"""What was read of the sources of a season: counts, what a source cannot place, and what needs a look."""
+"""Facts of the sources of a season: counts, unknown codes, and warnings."""
 
 from __future__ import annotations
 

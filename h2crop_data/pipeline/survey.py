@@ -1,4 +1,4 @@
-"""What the sources hold for a season of a recipe, before it is cut into samples and blocks."""
+"""Cells and scenes of the sources for a season of a recipe, before they are cut into samples and blocks."""
 
 from __future__ import annotations
 
@@ -103,8 +103,8 @@ class Survey:
 def survey_season(recipe: Recipe, season: int, known: Known, work: WorkFolder, progress: Progress = silent) -> Survey:
     """Search the catalogs and read the declarations of one season.
 
-    work: where units of work find and leave their results. progress: called with (done, total, text).
-    Raises PlanError when nothing is left to build, and says at which step.
+    work: where units of work find and leave their results. progress: called with (done, total, text). Raises PlanError,
+    which names the step, when nothing is left to build.
     """
     taxonomy = Taxonomy.load()
     if taxonomy.version != recipe.taxonomy.version:

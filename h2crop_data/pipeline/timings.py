@@ -1,4 +1,4 @@
-"""Where the time of builds went: a table beside the markers, `.build/timings.parquet`, to which every run adds.
+"""The time of builds by step: a table beside the markers, `.build/timings.parquet`, to which every run adds.
 
 One row a block, unit of work, reading or phase of a run, and step. No release has it and no reader looks there; it can
 be deleted at any time. It is written whole or not at all, and holds at most `ROWS_KEPT` rows: the oldest go first.

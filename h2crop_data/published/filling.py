@@ -1,4 +1,4 @@
-"""Numbers for what was never measured: the published code knows neither fill nor masks."""
+"""Values for pixels without a measurement: the published code supports neither fill nor masks."""
 
 from __future__ import annotations
 

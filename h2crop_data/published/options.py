@@ -1,4 +1,4 @@
-"""What an import is asked for, and how it is written down in the store."""
+"""The options of an import, and their record in the store."""
 
 from __future__ import annotations
 

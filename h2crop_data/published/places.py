@@ -1,4 +1,4 @@
-"""Where published samples lie: as far as their ids tell, and exactly with the EnMAP items of a catalog.
+"""The position of published samples: approximately by their ids, and exactly with the EnMAP items of a catalog.
 
 An id tells the MGRS tile, and the sample's place in an EnMAP scene that it names by time and tile number. Only an item
 of that scene tells where the scene's pixels lie.
@@ -84,7 +84,7 @@ class PublishedPlace:
 def place_of(sample: PublishedId, scene: SceneItem | None) -> PublishedPlace:
     """Where a sample lies, as exactly as its id and the item of its scene (if there is one) tell.
 
-    A scene whose pixels put the sample outside the scene, or outside its tile, is not believed.
+    A scene whose pixels put the sample outside the scene, or outside its tile, is not used.
     """
     tile = tile_outline(sample.tile)
     if scene is not None and scene.grid is not None:

@@ -1,4 +1,4 @@
-"""How far each Sentinel-2 date lies from where most dates lie, measured over a processing tile.
+"""The shift of each Sentinel-2 date against most dates, measured over a processing tile.
 
 Every date's edges are compared with the median of the edges of all dates, first as they lie, then put where the first
 round found them. Compared with the nearest dates only, each date fits its neighbours as well, but over a season the
@@ -77,7 +77,7 @@ class Measurement:
 
     @property
     def doubt(self) -> str:
-        """Why it is not to be trusted; empty where it is."""
+        """Why it is not reliable; empty where it is."""
         if self.correlation < LEAST_CORRELATION:
             return f"rejected: correlation {self.correlation:.2f}"
         if self.spread > FARTHEST_WINDOWS:

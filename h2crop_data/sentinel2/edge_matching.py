@@ -1,4 +1,4 @@
-"""How far the edges of a date lie from edges that many dates have in common, to a few hundredths of a pixel.
+"""The shift of the edges of a date against edges that many dates have in common, to a few hundredths of a pixel.
 
 The enhanced correlation coefficient (Evangelidis and Psarakis 2008, IEEE TPAMI 30(10), "Parametric Image Alignment
 using Enhanced Correlation Coefficient Maximization") is maximised in its inverse form over clear pixels of all windows

@@ -1,4 +1,4 @@
-"""What ground looks like near a day, for other sensors to be matched with: medians of clear dates in pixels of 15 m.
+"""A reference image of the ground near a day, to match other sensors with: medians of clear dates in pixels of 15 m.
 
 Pixels of 15 m lie on the grid of 10 m pixels and halve EnMAP's of 30 m, whose corners lie at multiples of 15 m.
 """

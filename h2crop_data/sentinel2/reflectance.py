@@ -31,7 +31,7 @@ NO_NUMBER = int(np.iinfo(np.int32).min)
 
 
 class UndecidedOffsetError(SceneError):
-    """An item says nothing about its offset, or contradicts itself; its pixels may tell."""
+    """An item does not state its offset, or contradicts itself; its pixels may decide it."""
 
     def __init__(self, statement: str, setting: str) -> None:
         """statement: what the item says. setting: the place in the recipe that may declare the offset."""
@@ -41,7 +41,7 @@ class UndecidedOffsetError(SceneError):
 
 @dataclass(frozen=True)
 class OffsetEvidence:
-    """What an item says about its offset; None where it says nothing."""
+    """The statements of an item about its offset; None where it has none."""
 
     baseline: str | None
     #: The archive's flag that it took the offset out (`earthsearch:boa_offset_applied`).
@@ -63,7 +63,7 @@ class OffsetEvidence:
 
 @dataclass(frozen=True)
 class OffsetDecision:
-    """What is added to the numbers of a scene, and why."""
+    """The number that is added to the values of a scene, and why."""
 
     offset: int
     reason: str

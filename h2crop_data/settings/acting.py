@@ -1,4 +1,4 @@
-"""Variables by which h2crop itself acts: folders, who builds, estimates, accounts, keys and buckets."""
+"""Variables that h2crop itself uses: folders, workers, estimates, accounts, keys and buckets."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ Gigabytes = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
 class Folders(Settings):
-    """Where files lie that can be made or fetched again."""
+    """Folders of files that can be created or downloaded again."""
 
     title = "Folders"
 
@@ -119,7 +119,7 @@ class Folders(Settings):
 
 
 class Builders(Settings):
-    """Who builds, where neither options nor the parameters of a flow say it."""
+    """The workers, if neither options nor the parameters of a flow set them."""
 
     title = "Who builds"
 
@@ -140,7 +140,7 @@ class Builders(Settings):
 
 
 class Estimates(Settings):
-    """What `h2crop plan` reckons with, where options do not say it."""
+    """Assumptions of `h2crop plan`, if options do not set them."""
 
     title = "Estimates of plans"
 
@@ -216,7 +216,7 @@ class Keys(Settings):
 
 
 class Buckets(Settings):
-    """The object store in which stores lie (`s3://`)."""
+    """The object store of stores (`s3://`)."""
 
     title = "Stores in buckets"
 
@@ -272,7 +272,7 @@ class Buckets(Settings):
 
 
 def forget_empty_keys() -> None:
-    """Take empty AWS_ variables out of this process's environment.
+    """Remove empty AWS_ variables from the environment of this process.
 
     obstore looks there by itself and takes an empty address, key or boolean for a value, also of variables that are
     not declared here.

@@ -1,4 +1,4 @@
-"""What the environment says of every declared variable, and which names in it are typing errors."""
+"""The value of every declared variable in the environment, and names that are probably typing errors."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ from h2crop_data.settings.variables import Settings, variable
 
 
 class Deployment(Settings):
-    """What files of the checkout and recipes take from the environment."""
+    """Variables of files of the checkout and of recipes."""
 
     title = "Recipes and deployments"
 
@@ -35,7 +35,7 @@ class Deployment(Settings):
 
 
 class Libraries(Settings):
-    """What libraries read by themselves, of which the documentation speaks."""
+    """Variables that libraries read, which the documentation mentions."""
 
     title = "Read by libraries and programs only"
 
@@ -100,7 +100,7 @@ class Libraries(Settings):
 
 
 class PrefectService(Settings):
-    """What Prefect reads by itself, of which the documentation and infra/ speak."""
+    """Variables that Prefect reads, which the documentation and infra/ mention."""
 
     title = "Prefect"
 

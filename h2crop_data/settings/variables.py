@@ -41,7 +41,7 @@ def variable(
 
 
 def text_of(secret: SecretStr | None) -> str:
-    """A secret as it is sent; empty where there is none."""
+    """A secret as it is sent; empty if it is not set."""
     return "" if secret is None else secret.get_secret_value()
 
 

@@ -1,1 +1,1 @@
-"""What a build can take in: each source a folder, all with one protocol (source.py)."""
+"""The sources of a build: each is a folder, all with one protocol (source.py)."""

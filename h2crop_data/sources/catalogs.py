@@ -45,8 +45,8 @@ def search_in_order(
 ) -> list[CatalogListing]:
     """What each catalog has over some places (longitude, latitude) in start <= time < end.
 
-    title: of what is searched for, for progress. Raises CatalogError where one of them does not answer: what it has is
-    not to be missed without a word.
+    title: of what is searched for, for progress. Raises CatalogError where one of them does not answer: its scenes must
+    not be missing silently.
     """
     found = []
     for number, catalog in enumerate(catalogs):

@@ -1,7 +1,7 @@
 """Scenes on this machine that were moved, with the catalog that lists them, after a season was planned.
 
-A plan keeps whole paths. So that a build goes on after its recipe, catalogs and scenes were moved together, files that
-are gone are looked up where the recipe's catalogs have them now.
+A plan keeps whole paths. So that a build can continue after its recipe, catalogs and scenes were moved together,
+missing files are looked up in the recipe's catalogs.
 """
 
 from __future__ import annotations

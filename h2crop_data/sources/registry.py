@@ -1,4 +1,4 @@
-"""The sources a build knows: those that come with h2crop, and those of other packages (plugins.py)."""
+"""The known sources: those of h2crop, and those of other packages (plugins.py)."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ BUILT_IN: tuple[Source, ...] = (Enmap(), Sentinel2(), DeclaredParcels())
 
 
 def source_of(name: str) -> Source:
-    """A source by name. Raises PluginError where it is not installed, or no source."""
+    """A source by name. Raises PluginError where it is not installed, or is not a source."""
     for source in BUILT_IN:
         if source.name == name:
             return source
@@ -37,7 +37,7 @@ UsedSources = list[tuple[Source, Any]]
 
 
 def forget_other_builds() -> None:
-    """Tell every source that a build begins in this process; a worker of a cluster outlives many."""
+    """Notify every source that a build begins in this process; a worker of a cluster runs many builds."""
     for source in BUILT_IN:
         source.begin_build()
     for name in installed_sources():

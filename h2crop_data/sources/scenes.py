@@ -1,4 +1,4 @@
-"""The scenes of catalogs: which are taken and why, and which lie over some ground."""
+"""The scenes of catalogs: which are used and why, and which cover some ground."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def read_items(name: str, facts: Mapping[str, Any], read: Callable[[str], bytes]
 
 
 def item_identity(item: pystac.Item) -> list[Any]:
-    """What makes an item the one it is, without where its files lie; with its place after items of other catalogs."""
+    """The identity of an item, without the position of its files; with its place after items of other catalogs."""
     place = [before] if (before := catalogs_before(item)) else []
     moment = acquired(item).isoformat()
     return [item.collection_id, item.id, moment, baseline(item), *place, item.properties.get("updated")]
@@ -78,7 +78,7 @@ def kept_identity(item: pystac.Item) -> list[Any]:
 
 @dataclass(frozen=True)
 class SceneDecision:
-    """One scene of a catalog: taken or not, and why. One row of the index `scenes`."""
+    """One scene of a catalog: used or not, and why. One row of the index `scenes`."""
 
     id: str
     sensor: str
@@ -204,7 +204,7 @@ def unreadable_items(
     """For items over places (longitude, latitude), place by place, why their files cannot be read there.
 
     Empty text where they can. Items that cannot be opened at all are not tried again place by place. Raises
-    AccountError where an archive wants an account.
+    AccountError where an archive requires an account.
     """
     distinct = list({item.id: item for items, _ in asked for item in items}.values())
     closed: dict[str, str] = {}

@@ -1,4 +1,4 @@
-"""What a build knows of a source: its settings, how it selects scenes, what a plan keeps of it, how it makes a block.
+"""The protocol of a source: its settings, how it selects scenes, what a plan keeps of it, how it makes a block.
 
 A build asks its sources in order. While a season is planned:
 
@@ -143,7 +143,7 @@ class SurveyedGround:
 
 @dataclass(frozen=True)
 class Described:
-    """What a source knows of cells before the ground is split."""
+    """The facts of a source about cells before the ground is split."""
 
     pinned: Any
     #: Cells that can be used; None: all.
@@ -263,7 +263,7 @@ class Source(ABC):
         """What a store holds of it."""
 
     def begin_build(self) -> None:  # noqa: B027 -- most sources keep nothing
-        """Blocks are built from now on: forget what this process kept of files that it read for another build."""
+        """A build begins: drop what this process kept of files that it read for another build."""
 
     @abstractmethod
     def task(self, settings: Any, pinned: Any, block: PlannedBlock) -> Any:

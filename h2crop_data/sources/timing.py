@@ -1,4 +1,4 @@
-"""Where the time of a build went."""
+"""The time of a build by step."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a unit of work, a reading or a block takes, about, and how long many of them take on some workers."""
+"""The estimated work of a unit, a reading or a block, and the time of many of them on some workers."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class ArchiveLine:
 
 @dataclass(frozen=True)
 class Work:
-    """What one task takes, about.
+    """The estimated work of one task.
 
     cpu: seconds of a core. bytes: read of files. remote_bytes: those of them that come from servers. written: bytes of
     its result. requests: to servers. at_once: how many of these it has under way at a time. connections: how many all

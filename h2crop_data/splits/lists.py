@@ -57,8 +57,8 @@ class PatchSplits:
 def read_split_lists(folder: Path) -> dict[str, str]:
     """The split of every id in train.txt, val.txt and test.txt, in order of split and line.
 
-    Blank lines, and anything behind `#`, do not count; a list may be empty. Raises RecipeError that names file and line
-    of everything wrong: a missing file, text that is not UTF-8, what is not an id, an id listed twice.
+    Blank lines, and anything behind `#`, do not count; a list may be empty. Raises RecipeError, which names file and
+    line of everything wrong: a missing file, text that is not UTF-8, an invalid id, a duplicate id.
     """
     places: dict[str, list[tuple[str, int]]] = defaultdict(list)
     problems = []

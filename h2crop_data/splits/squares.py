@@ -68,7 +68,7 @@ def optimised_splits(
     What counts, in this order: every promised class occurs in every split with a share; the splits hold their shares of
     the samples; few squares leave the split of their hash. Fixed squares and squares without samples stay. The result
     depends on what is given, not on its order. Where not everything can be met (or a bounded search does not find how)
-    it is the best that was found, and `split_problems` tells the rest.
+    it is the best that was found, and `split_problems` reports the rest.
 
     shares: split -> share of the samples, adding up to 1. fixed: squares whose split is decided already.
     """
@@ -99,7 +99,8 @@ def optimised_splits(
 def split_problems(
     contents: Mapping[Square, SquareContent], splits: Mapping[Square, str], shares: Mapping[str, float]
 ) -> list[str]:
-    """In words, what splits do not meet: promised classes (tier/id) that a split lacks, shares far from the wanted."""
+    """The goals that splits do not meet, as text: required classes (tier/id) that a split lacks, shares far from the
+    requested ones."""
     problems = []
     names = splits_with_share(shares)
     for (tier, number), places in promised_classes(contents, shares).items():

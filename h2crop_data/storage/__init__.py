@@ -1,1 +1,1 @@
-"""Where the files of a store lie: folders, buckets, web servers, spoken to in the same few words."""
+"""The files of a store, in folders, buckets and on web servers, by one interface."""

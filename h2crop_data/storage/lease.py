@@ -10,8 +10,8 @@ the number of the lock. Every state of it is unlike every other, so its ETag nam
 - Run out when it is older than its length by the server's clock: the time between the lock and an object written now.
   Clocks of two machines are never compared. Last-Modified has whole seconds, so two seconds more are waited for.
 
-A builder that was stopped for a while and goes on sees by its clock that it cannot rely on the lease, and asks the
-server by renewing it. Either no other builder took over meanwhile, and it continues, or it learns who did, and ends.
+A builder that was stopped for a while and resumes sees by its clock that it cannot rely on the lease, and renews it at
+the server. Either no other builder took over meanwhile, and it continues, or it learns who did, and ends.
 
 Worker processes have no lease. They know the `id` of their builder's hold and look at the lock before each write.
 """
@@ -159,7 +159,7 @@ class StoreLock:
 
 
 class WatchedLease(StoreLock):
-    """The hold of a builder, as its worker processes see it: the server is asked before each write."""
+    """The lock of a builder, as its worker processes see it: the server is asked before each write."""
 
     def __init__(
         self, location: str, bucket: str, server: str | None, folder: str, patience: Patience, hold: str
@@ -211,7 +211,7 @@ class WatchedLease(StoreLock):
 
 
 class Lease(StoreLock):
-    """One hold on a store. Used by the threads of one process."""
+    """One lock of a store. Used by the threads of one process."""
 
     def __init__(self, location: str, bucket: str, server: str | None, folder: str, patience: Patience) -> None:
         """As of `StoreLock`."""
@@ -265,7 +265,7 @@ class Lease(StoreLock):
             )
 
     def are_conditions_heeded(self) -> bool:
-        """Whether the server refuses PUTs whose condition is not met. Some write all the same, without a word."""
+        """Whether the server refuses PUTs whose condition is not met. Some write nevertheless, without an error."""
         for etag in (None, NO_ETAG):
             try:
                 put_if(self.store, self.key, self.lock.encode(), etag)

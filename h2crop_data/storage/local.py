@@ -1,10 +1,10 @@
 """A store in a folder: temporary name, fsync, rename, fsync of the folder; the lock is the operating system's.
 
-**Nothing is written after a build gave up its lock, by whichever process.** Every hold has a folder of its own for
-temporary files, `.build/tmp/<token>`, and a storage that was held, or pickled while it was, makes its files there. Who
-gives up the lock, or takes it up after a builder that died, deletes that folder first. A file gets its name by a rename
-out of the folder: either that happens before, or the file and its folder are gone and the rename fails, however long
-its writer was stopped in between. Nobody waits for anybody.
+**Nothing is written after a build gave up its lock, by whichever process.** Every lock has its own folder for temporary
+files, `.build/tmp/<token>`, and a locked storage, or one that was pickled while locked, creates its files there. A
+builder that releases the lock, or takes it over from a dead builder, deletes that folder first. A file gets its name by
+a rename out of the folder: either that happens before, or the file and its folder are gone and the rename fails,
+however long its writer was stopped in between. No process waits for another one.
 
 A builder that died deletes nothing. So before each rename a worker also looks whether somebody has the lock of
 `.build/tmp/<token>/holder`, which ends with the builder's process.
@@ -228,7 +228,7 @@ class LocalStorage(Storage):
 
     @contextmanager
     def folder_of_hold(self) -> Iterator[None]:
-        """Have a folder for the temporary files of a new hold, and the lock that shows that its builder lives."""
+        """Create a folder for the temporary files of a new lock, and the lock that shows that its builder is alive."""
         token = uuid.uuid4().hex
         folder = self.folder / TEMPORARY / token
         try:
@@ -330,7 +330,7 @@ class LocalStorage(Storage):
         )
 
     def remove_temporary(self) -> None:
-        """Delete what dead attempts left under temporary names, and end holds whose builders died.
+        """Delete temporary files of dead attempts, and end locks whose builders died.
 
         Raises StoreError where that cannot be done.
         """

@@ -1,4 +1,4 @@
-"""From what a user typed to the storage of a store."""
+"""The storage of a store, from its location as given by the user."""
 
 from __future__ import annotations
 

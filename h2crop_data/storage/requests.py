@@ -1,4 +1,4 @@
-"""Requests to an S3 server: how long to wait, writing under a condition, and errors in words.
+"""Requests to an S3 server: timeouts, conditional writes, and error messages.
 
 Settings come from the AWS_* variables of the environment: those of its client are given to obstore, which does not look
 at them where it is given timeouts; credentials, region and more it reads by itself, once empty ones are gone.
@@ -172,7 +172,7 @@ def put_if(store: S3Store, key: str, data: bytes, etag: str | None) -> str:
 
 
 def cause_of(error: Exception) -> str:
-    """What went wrong, as the server or the network says it."""
+    """The cause of an error, as the server or the network states it."""
     text, _, details = str(error).partition("\n\nDebug source")
     parts = [re.search(pattern, text) for pattern in (r"status code: ([^:<]*)", r"<Code>(.*?)<", r"<Message>(.*?)<")]
     if found := [part[1].strip() for part in parts if part]:

@@ -89,7 +89,7 @@ class ObjectStorage(Storage):
         self.keeping_digests = threading.Lock()
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Pickled without the lease: another process cannot hold the store, but see whether it is held."""
+        """Pickled without the lease: another process cannot lock the store, but can see whether it is locked."""
         return ObjectStorage, (self.location, self.patience, self.hold_id)
 
     @cached_property

@@ -1,4 +1,4 @@
-"""Where the files of a store lie: a local folder or an object store, spoken to in the same few words.
+"""The files of a store, in a local folder or an object store, by one interface.
 
 A file is named by its path below the store (`2022/s2/c.0.0.0.0.0`). It appears whole or not at all, in a folder by a
 temporary name, fsync, rename and fsync of the folder, in an object store by one PUT.
@@ -35,7 +35,7 @@ class FileRecord(TypedDict):
 
 @dataclass(frozen=True)
 class Holder:
-    """Who holds a store, or held it and died."""
+    """The builder that has locked a store, or died with its lock."""
 
     host: str
     process: int
@@ -53,7 +53,7 @@ def canonical_json(value: Any) -> str:
 
 
 class ReadableStorage(ABC):
-    """The files of one store, for those who only read. Cheap to pickle; safe to use from several threads."""
+    """The files of one store, read only. Cheap to pickle; safe to use from several threads."""
 
     #: What the user calls it: the folder, or the URL.
     location: str
@@ -118,7 +118,7 @@ class Storage(ReadableStorage):
 
     @abstractmethod
     def hold(self) -> AbstractContextManager[None]:
-        """Make the store if needed and keep every other builder out of it until the block ends.
+        """Create the store if needed, and lock it against other builders until the `with` block ends.
 
         Raises StoreError where another builder has locked it, or the place contains something other than a store.
         """
@@ -130,14 +130,15 @@ class Storage(ReadableStorage):
 
     @abstractmethod
     def holder(self) -> Holder | None:
-        """Who holds the store, for anybody who may read it: nothing is locked or written, no builder is disturbed.
+        """The holder of the lock, for anyone who can read the store: nothing is locked or written, no builder is
+        disturbed.
 
         Gives the last holder, not `alive`, where that died; None where the store is not locked and the last holder
         released it. Raises StoreError.
         """
 
     def exists(self, name: str) -> bool:
-        """Whether a file is there."""
+        """Whether a file exists."""
         return self.size(name) is not None
 
     def read_json(self, name: str) -> Any:

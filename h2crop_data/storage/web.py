@@ -32,7 +32,7 @@ class WholeFiles(dict[str, bytes]):
     """Files, by URL, that came whole where a part was asked for: the newest ones."""
 
     def keep(self, url: str, data: bytes) -> None:
-        """Keep a file, and let go of the oldest where there are too many bytes."""
+        """Keep a file, and drop the oldest ones where there are too many bytes."""
         self.pop(url, None)
         self[url] = data
         size = sum(map(len, self.values()))
@@ -42,7 +42,7 @@ class WholeFiles(dict[str, bytes]):
 
 @dataclass(frozen=True)
 class Answer:
-    """What a server gave of a file."""
+    """The part of a file that a server sent."""
 
     data: bytes
     #: Bytes of the file up to the end of `data`.
@@ -95,7 +95,7 @@ async def ask_part(
 
 
 def warn_of_whole_files(url: str) -> None:
-    """Tell why reading from this server is slow; Python shows the same text once."""
+    """Warn why reading from this server is slow; Python shows the same text once."""
     server = "/".join(url.split("/")[:3])
     warnings.warn(
         f"{server} ignores byte ranges: whole files are read for every part of them, which is slow; serve the store "

@@ -88,10 +88,10 @@ class CropSamples(Dataset[dict[str, Any]]):
         arrays: names of arrays, by default those of the reference model that the store has. until: the last day that is
         known, `2022-06-30` or, in every season, `06-30`. Monthly arrays end with the last month that is over by then,
         and samples whose scene was acquired later are left out, whatever arrays are read; `later_scenes` keeps them.
-        months: the same for the end of a month; 6 is `until="06-30"`. release: an older one than the current.
-        `months` and `left_out` say how many months the monthly arrays have and how many samples were left out.
-        Raises StoreError for a store, season, split or array that is not there, and where no sample is selected,
-        UsageError for a day that no window ends with.
+        months: the same for the end of a month; 6 is `until="06-30"`. release: an older one than the current. `months`
+        and `left_out` say how many months the monthly arrays have and how many samples were left out. Raises StoreError
+        for a store, season, split or array that does not exist, and where no sample is selected, UsageError for a day
+        that no window ends with.
         """
         self.store = store
         self.release = release

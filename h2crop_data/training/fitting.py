@@ -1,4 +1,4 @@
-"""What a model has to be like for the samples of a store."""
+"""The configuration of a model for the samples of a store."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""By which means and standard deviations arrays are normalised before the model sees them, and doing so.
+"""Normalisation of arrays by means and standard deviations, before the model sees them.
 
 Needs PyTorch alone, as the model does; what it reads of a store is in `store_statistics`.
 """
@@ -30,8 +30,8 @@ class Normalisation:
     """Mean and standard deviation of each band, in the numbers that a store holds (reflectance / scale).
 
     A standard deviation of 0 means that the band says nothing in the training split (no pixel, or one value only):
-    normalised it is 0 everywhere. Figures of other types of numbers and sequences become tuples of float.
-    Raises UsageError where means and standard deviations do not match, or one is negative or no number.
+    normalised it is 0 everywhere. Figures of other types of numbers and sequences become tuples of float. Raises
+    UsageError where means and standard deviations do not match, or one is negative or not a number.
     """
 
     #: Where the figures come from, in words.

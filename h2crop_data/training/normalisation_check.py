@@ -1,4 +1,4 @@
-"""Whether a normalisation belongs to the numbers of a store."""
+"""Checks whether a normalisation belongs to the numbers of a store."""
 
 from __future__ import annotations
 

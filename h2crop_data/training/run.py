@@ -41,7 +41,7 @@ class EpochResult(BaseModel):
 
 
 class TrainingReport(BaseModel):
-    """What a training has reached so far.
+    """The report of a training.
 
     split: the samples that the metrics are of: `val`, or `train` where the store has no `val`. epoch: whose weights
     they are of (1-based): of the epochs that were judged the one with the highest `published_mean_f1`, the first of
@@ -74,10 +74,10 @@ def train(
 ) -> TrainingReport:
     """Train on the split `train` of a store and judge every epoch on `val`.
 
-    Where the store has no `val` the last weights are judged on `train` itself. say: is called with what to know once.
-    out: folder for `state.pt`, which is written every `save_every` updates and which an interrupted training resumes
-    from; `model` and `best`, the last weights and those of the best epoch (`CropModel.from_pretrained`);
-    `metrics.json`, the report. Raises H2cropError.
+    Where the store has no `val` the last weights are judged on `train` itself. say: is called with lines of
+    information. out: folder for `state.pt`, which is written every `save_every` updates and which an interrupted
+    training resumes from; `model` and `best`, the last weights and those of the best epoch
+    (`CropModel.from_pretrained`); `metrics.json`, the report. Raises H2cropError.
     """
     chosen_device = available_device(device)
     has_enmap = enmap and load_root(store)["attributes"]["layout"]["enmap_bands"] > 0

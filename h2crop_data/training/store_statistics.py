@@ -1,4 +1,4 @@
-"""What the index of a store says of the numbers in it: statistics of the training split, and offsets."""
+"""Facts of a store from its index: statistics of the training split, and offsets of stored numbers."""
 
 from __future__ import annotations
 

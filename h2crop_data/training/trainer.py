@@ -1,4 +1,4 @@
-"""A model in training: one step, and what is needed to go on after an interruption."""
+"""A model in training: one step, and the state to resume after an interruption."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From a batch as a store holds it to what the model and the loss take, on the device the batch is on."""
+"""From a batch as stored to the inputs of the model and the loss, on the device of the batch."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ SIGNED_DTYPES = {torch.uint16: torch.int32, torch.uint32: torch.int64}
 
 @dataclass(frozen=True)
 class Masks:
-    """What of the images the model must not see: it becomes 0 after normalisation, as fill does."""
+    """Pixels that the model must not see: they become 0 after normalisation, as fill does."""
 
     #: Months of `s2` after this one (1..12).
     last_month: int = MONTHS

@@ -228,7 +228,9 @@ class TestMissingAccounts:
 
     def test_the_library_that_signs(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("h2crop_data.catalog.accounts.find_spec", lambda name: None)
-        with pytest.raises(AccountError, match=r"planetary_computer is not installed; pip install '\.\[build\]'"):
+        with pytest.raises(
+            AccountError, match=r"planetary_computer is not installed; install it with pip install '\.\[build\]'"
+        ):
             read_window("https://sentinel2l2a01.blob.core.windows.net/sentinel2-l2/B02.tif")
 
     def test_an_account_for_another_host_does_not_count(self, no_accounts: Path) -> None:

@@ -32,7 +32,7 @@ STAC_EXTENSIONS = ("eo/v1.1.0", "view/v1.0.0", "projection/v1.0.0")
 
 @dataclass(frozen=True)
 class AddedProduct:
-    """What became of one product."""
+    """The result for one product."""
 
     name: str
     status: Literal["added", "replaced", "refused"]
@@ -47,7 +47,7 @@ class AddedProduct:
 
 @dataclass(frozen=True)
 class AddedProducts:
-    """What became of the products in some folders and archives."""
+    """The results for the products in some folders and archives."""
 
     into: str
     products: list[AddedProduct]
@@ -65,7 +65,7 @@ class AddedProducts:
 
 
 def add_products(places: Sequence[Path], into: Path, unpacked: Path, progress: Progress = silent) -> AddedProducts:
-    """Add the products in folders and archives to the ItemCollection `into`, which is begun where there is none.
+    """Add the products in folders and archives to the ItemCollection `into`, which is created if it does not exist.
 
     unpacked: where archives are unpacked to. Raises UsageError for a place that does not exist, CatalogError for an
     `into` that is not an ItemCollection or cannot be written.
@@ -102,7 +102,7 @@ def add_products(places: Sequence[Path], into: Path, unpacked: Path, progress: P
 
 
 def what_to_know(item: pystac.Item) -> str:
-    """What keeps a product out of builds that expect more of it; empty where nothing does."""
+    """Why builds do not use a product; empty where they do."""
     notes = []
     try:
         enmap_scene(item)

@@ -19,7 +19,7 @@ from h2crop_data.sources.enmap.products import READ_ASSETS
 
 @dataclass(frozen=True)
 class FetchedScene:
-    """What became of one scene."""
+    """The result for one scene."""
 
     id: str
     #: Files that builds read, and those of them that were there before.
@@ -33,14 +33,14 @@ class FetchedScene:
 
 @dataclass(frozen=True)
 class FetchedScenes:
-    """What became of some scenes."""
+    """The results for some scenes."""
 
     into: str
     scenes: list[FetchedScene]
 
     @property
     def failed(self) -> list[FetchedScene]:
-        """Those that are not there whole."""
+        """Those that are not complete."""
         return [scene for scene in self.scenes if scene.reason]
 
     def as_json(self) -> dict[str, Any]:
@@ -51,7 +51,7 @@ class FetchedScenes:
 def fetch_scenes(
     items: Sequence[pystac.Item], cache: FileCache, into: Path, progress: Progress = silent
 ) -> FetchedScenes:
-    """Download the files of scenes, and add those that are there whole to the ItemCollection `into`.
+    """Download the files of scenes, and add complete scenes to the ItemCollection `into`.
 
     A scene whose files fail is reported and left out; others go on. Raises CatalogError where `into` cannot be written.
     """

@@ -1,4 +1,4 @@
-"""What a store holds of EnMAP: arrays, coordinates, columns."""
+"""The format of EnMAP in a store: arrays, coordinates, columns."""
 
 from __future__ import annotations
 
@@ -44,14 +44,14 @@ MATCH_WINDOWS = "enmap_windows"
 REFERENCE_GAPS = "enmap_reference_gaps"
 #: What a match says of one detector: name, what it is, unit.
 FIGURES = (
-    ("east", "how far east content lay of where it belongs, against Sentinel-2", "m"),
-    ("north", "how far north", "m"),
-    ("sd_east", "standard deviation of that eastwards: of the match, and of where Sentinel-2's dates lie", "m"),
+    ("east", "shift of the content to the east, against Sentinel-2", "m"),
+    ("north", "shift to the north", "m"),
+    ("sd_east", "standard deviation of the shift to the east: of the match and of the Sentinel-2 dates together", "m"),
     ("sd_north", "the same northwards", "m"),
     ("match_sd_east", "standard deviation eastwards of the match alone", "m"),
     ("match_sd_north", "the same northwards", "m"),
-    ("check_east", "how far east by another way of measuring", "m"),
-    ("check_north", "how far north by that", "m"),
+    ("check_east", "shift to the east by an independent method", "m"),
+    ("check_north", "shift to the north by that method", "m"),
     ("correlation", "of its boundaries with those of Sentinel-2", ""),
     ("clear", "ground it was measured on, of that of the scene with Sentinel-2", "share"),
 )
@@ -67,7 +67,7 @@ MATCH_COLUMNS = (
     later(
         "enmap_match",
         "text",
-        "what became of the shift of its scene: `applied`, `not_needed`, `reported`, `datatake: why`, `rejected: why`, "
+        "decision on the shift of its scene: `applied`, `not_needed`, `reported`, `datatake: why`, `rejected: why`, "
         "`not_measured: why`",
     ),
     *(
@@ -85,7 +85,7 @@ MATCH_COLUMNS = (
     later("enmap_reference", "texts", "the dates of Sentinel-2 that its scene was matched with"),
     later(REFERENCE_GAPS, "texts", "Sentinel-2 scenes that could not be read for that"),
     later("enmap_reference_aligned", "number", "of these, dates whose own shift is known"),
-    later("enmap_reference_sd", "number", "standard deviation along an axis of where their median lies", "m"),
+    later("enmap_reference_sd", "number", "standard deviation of the position of their median along an axis", "m"),
 )
 #: Angles are those that METADATA.XML states for the centre of the scene.
 SCENE_COLUMNS = (
@@ -108,18 +108,20 @@ COLUMNS = SHARE_COLUMNS + SCENE_COLUMNS
 #: What samples say of the mask of our own, where a recipe has it made. Shares are of the pixels that it looked at; null
 #: where it looked at none.
 MASK_COLUMNS = (
-    later("enmap_own_cloud_share", "number", "pixels that `enmap_mask` calls cloud, of those it looked at", "share"),
-    later("enmap_own_shadow_share", "number", "pixels that it calls cloud shadow, of those", "share"),
+    later(
+        "enmap_own_cloud_share", "number", "pixels that `enmap_mask` marks as cloud, of those it could judge", "share"
+    ),
+    later("enmap_own_shadow_share", "number", "pixels that it marks as cloud shadow, of those", "share"),
     later(
         "enmap_mask_disagreement",
         "number",
-        "pixels that `enmap_mask` calls cloud or shadow and DLR's layers do not (flags `cloud`, `cloud_shadow`), or "
-        "the other way round, of those it looked at; null without these layers",
+        "pixels that `enmap_mask` marks as cloud or shadow and DLR's layers do not (flags `cloud`, `cloud_shadow`), "
+        "or the other way round, of those it could judge; null without these layers",
         "share",
     ),
-    later("enmap_mask_alone", "number", "of these, pixels that only `enmap_mask` calls so", "share"),
+    later("enmap_mask_alone", "number", "of these, pixels that only `enmap_mask` marks", "share"),
     later("enmap_cloud_height", "number", "of its scene's clouds above ground, from where their shadows lie", "m"),
-    later("enmap_mask_doubt", "text", "why clouds could not be looked for in its scene; empty where they were"),
+    later("enmap_mask_doubt", "text", "why clouds could not be detected in its scene; empty where they were"),
 )
 
 

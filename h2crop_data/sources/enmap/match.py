@@ -1,4 +1,4 @@
-"""Units of work that match a scene with Sentinel-2, and what becomes of the shift.
+"""Units of work that match a scene with Sentinel-2, and the decision on its shift.
 
 The result of a unit is JSON: `detectors` (name -> figures and windows, in metres; `reason` says why its shift is not to
 be trusted), `reference` (dates, aligned, frame_sd, gaps).
@@ -208,7 +208,7 @@ def seen_by_sentinel2(values: NDArray[Any], weights: NDArray[np.float64]) -> NDA
 
 
 def figures_of(measured: DetectorShift, origin: GeoBox) -> dict[str, Any]:
-    """What was measured of one detector, as plain data, metres in whole centimetres. origin: the scene's pixels."""
+    """The measurement of one detector as plain data, metres in whole centimetres. origin: the scene's pixels."""
     windows = measured.windows
     x, y = origin.affine @ tuple(windows.centres.T)
     rows = np.column_stack([x, y, windows.shifts, windows.correlation, windows.pixels])
@@ -288,7 +288,7 @@ NOT_MATCHED = SceneMatch({}, {}, "the recipe has no Sentinel-2")
 
 @dataclass(frozen=True)
 class MatchDecision:
-    """What becomes of the shift of a scene."""
+    """The decision on the shift of a scene."""
 
     #: APPLIED, NOT_NEEDED, MATCH_REPORTED; OF_DATATAKE, `rejected` or `not_measured` with why.
     text: str
@@ -302,7 +302,7 @@ def scene_match(result: bytes) -> SceneMatch:
 
 
 def decided(match: SceneMatch, settings: EnmapSettings, others: Sequence[SceneMatch] = ()) -> MatchDecision:
-    """What becomes of the shift of a scene. others: of the same datatake."""
+    """The decision on the shift of a scene. others: of the same datatake."""
     nothing = dict.fromkeys(DETECTORS, NO_SHIFT)
     if settings.coregistration == "report":
         return MatchDecision(match.doubt or MATCH_REPORTED, nothing)

@@ -1,4 +1,4 @@
-"""The EnMAP scenes over an area, judged as a build judges them, without opening their files."""
+"""The EnMAP scenes over an area, judged by the rules of a build, without opening their files."""
 
 from __future__ import annotations
 

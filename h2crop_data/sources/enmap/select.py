@@ -170,7 +170,7 @@ def listed_scenes(
 
 
 def promise_of(item: pystac.Item, source: EnmapSettings) -> tuple[str | None, str]:
-    """Why its item alone keeps a scene out (None where it does not), and a warning where it is taken all the same."""
+    """Why a scene is not used by its item alone (None if it is used), and a warning where it is used nevertheless."""
     try:
         refusal = enmap_refusal(enmap_scene(item), source)
         return refusal, "" if refusal else without_cloud_layer(item, source)
@@ -207,9 +207,9 @@ def enmap_refusal(scene: EnmapScene, source: EnmapSettings) -> str | None:
 
 
 def without_cloud_layer(item: pystac.Item, source: EnmapSettings) -> str:
-    """What to say of a scene that has no cloud layer and is taken all the same; empty for one that has it.
+    """The warning for a scene without cloud layer that is used; empty for one with it.
 
-    Raises SceneError where the recipe wants one.
+    Raises SceneError where the recipe requires one.
     """
     if CLOUD_LAYER in item.assets:
         return ""

@@ -1,4 +1,4 @@
-"""What a datasheet says of EnMAP."""
+"""The texts of a datasheet about EnMAP."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ class EnmapWords(SourceWords):
 
 
 def limit_of_matches(section: Mapping[str, Any]) -> str:
-    """What a user must know of where EnMAP lies. section: of EnMAP in a recipe that was kept."""
+    """The limits of the position of EnMAP. section: of EnMAP in a recipe that was kept."""
     once = "resampled once (cubic) to the grid of 30 m"
     if section.get("coregistration", "none") == "apply":
         return (
@@ -84,7 +84,7 @@ def limit_of_matches(section: Mapping[str, Any]) -> str:
 
 
 def limit_of_own_mask(section: Mapping[str, Any]) -> str:
-    """What a user must know of our own mask; empty without one. section: of EnMAP in a recipe that was kept."""
+    """The limits of `enmap_mask`; empty without one. section: of EnMAP in a recipe that was kept."""
     mask = section.get("mask", "none")
     if mask == "none":
         return ""

@@ -1,4 +1,4 @@
-"""What the mask, the match and the cells of an EnMAP scene take; files are read one after the other.
+"""The estimated work of the mask, the match and the cells of an EnMAP scene; files are read one after the other.
 
 Seconds are of one core, measured as those of `sources/sentinel2/work.py`.
 """

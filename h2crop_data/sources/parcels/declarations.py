@@ -1,4 +1,4 @@
-"""Which parcels a plan pins: read near its cells, coded, numbered, put into a split."""
+"""The parcels that a plan pins: read near its cells, classified, numbered, assigned to a split."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ class Declared:
 
 
 def no_declarations() -> Declarations:
-    """A year nothing is known of."""
+    """A year without declarations."""
     columns: dict[str, Any] = {name: pd.Series(dtype="str") for name in PARCEL_COLUMNS}
     columns["number"] = pd.Series(dtype="uint32")
     columns |= {name: pd.Series(dtype="uint8") for name in TIER_COLUMNS}
@@ -111,7 +111,7 @@ def declarations_of(
 
 
 def check_declared(found: Sequence[Declarations], files: YearFiles) -> None:
-    """Refuse the declarations of a year where not one parcel says what grows on the cells. Raises ParcelError.
+    """Refuse the declarations of a year without any classified parcel on the cells. Raises ParcelError.
 
     found: of all parts of the season.
     """
@@ -163,13 +163,13 @@ def numbers_of(parcels: gpd.GeoDataFrame, known: gpd.GeoDataFrame | None) -> NDA
 
 
 def identities(parcels: gpd.GeoDataFrame) -> list[tuple[str, str, str, bytes]]:
-    """What makes each parcel the one it is: country, id, crop code and shape."""
+    """The identity of each parcel: country, id, crop code and shape."""
     columns = [parcels[name].tolist() for name in ("country", "parcel_id", "code")]
     return list(zip(*columns, shapely.to_wkb(parcels.geometry.to_numpy()), strict=True))
 
 
 class Squares(Protocol):
-    """Who tells the split of a square."""
+    """Gives the split of a square."""
 
     @property
     def square_size(self) -> int:

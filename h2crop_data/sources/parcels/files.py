@@ -74,11 +74,11 @@ def season_files(settings: Parcels, locate: Callable[[str], Path], season: int) 
 
 
 def check_year_files(files: YearFiles, cells: Sequence[Cell], area_crs: str) -> list[str]:
-    """Refuse files of declarations that cannot be those of some cells; what else needs a look, in words.
+    """Refuse files of declarations that cannot be those of some cells; gives warnings.
 
-    area_crs: the CRS of the recipe's area, which may be that of a file that states another one.
-    Raises ParcelError for a file with no rows or fewer than it promises, for one whose place contradicts its CRS, and
-    where no file lies near the cells.
+    area_crs: the CRS of the recipe's area, which may be that of a file that states another one. Raises ParcelError for
+    a file with no rows or fewer than it states, for one whose position contradicts its CRS, and where no file is near
+    the cells.
     """
     west, south, east, north = shapely.total_bounds([cell.outline for cell in cells]).tolist()
     ground = (west, south, east, north)

@@ -1,4 +1,4 @@
-"""What a store holds of declared parcels: labels of the season and of the year before, parcel numbers, columns."""
+"""The format of declared parcels in a store: labels of the season and of the year before, parcel numbers, columns."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a datasheet says of declared parcels."""
+"""The texts of a datasheet about declared parcels."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class ParcelWords(SourceWords):
 
 
 def frames_of_images(tables: IndexTables) -> list[str]:
-    """Where images lie against parcels, tile by tile, those farthest off first; what is not named is counted."""
+    """The shift of images against parcels, tile by tile, the largest first; the other tiles are counted."""
     lines = [
         "Position of images = position of parcels + shift, by processing tile (`frames-<season>.parquet` has "
         "windows of 4 km):",
@@ -76,7 +76,7 @@ def frame_row(season: int, row: Mapping[Any, Any]) -> list[str]:
 
 
 def limits_of_frames(tables: IndexTables) -> list[str]:
-    """What a user must know where images do not lie on their parcels."""
+    """The limit where images are shifted against their parcels."""
     limits = []
     for season, frames in tables.frames.items():
         off = frames["window"][frames["warning"].fillna("") != ""]
@@ -131,7 +131,7 @@ def label_shares(tables: IndexTables) -> list[str]:
 
 
 def label_limits(tables: IndexTables) -> list[str]:
-    """What labels are, and what they are not."""
+    """The limits of the labels."""
     limits = [
         "Labels are declarations, not observations; a wrong declaration is a wrong label.",
         "0 means “not declared”, which is not “no crop”.",

@@ -1,4 +1,4 @@
-"""Gaps of the archive: the acquisitions that a catalog lists, beside those that the ten-day cycle would give."""
+"""Gaps of the archive: the acquisitions that a catalog lists, compared with those expected by the ten-day cycle."""
 
 from __future__ import annotations
 

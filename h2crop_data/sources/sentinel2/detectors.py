@@ -1,4 +1,4 @@
-"""The detectors of clouds that a recipe asks for, and the bands they look at."""
+"""The cloud detectors of a recipe, and the bands they require."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ OF_THREAD = threading.local()
 def detectors_of(clouds: Clouds) -> list[CloudMethod]:
     """The detectors of a recipe, in its order, those of this thread.
 
-    Raises UsageError, PluginError for those that are not there, RecipeError where one needs L1C and the recipe does not
-    say where that comes from.
+    Raises UsageError or PluginError for those that do not exist, RecipeError where one requires L1C and the recipe has
+    no catalog of it.
     """
     known: dict[str, CloudMethod] = OF_THREAD.__dict__.setdefault("methods", {})
     names = [name for name in clouds.methods if name != CLASSIFICATION]

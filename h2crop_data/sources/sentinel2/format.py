@@ -1,4 +1,4 @@
-"""What a store holds of Sentinel-2: arrays, coordinates, columns."""
+"""The format of Sentinel-2 in a store: arrays, coordinates, columns."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ COLUMNS = (
     Column(
         "s2_impossible",
         "texts",
-        "scenes that call clear some of its pixels whose numbers no ground has: above reflectance 2, wrapped or "
+        "scenes with clear pixels whose values are impossible for ground: above reflectance 2, overflowed or "
         "saturated; such pixels are not used",
         source=NAME,
         known="derived",
@@ -37,8 +37,8 @@ COLUMNS = (
     Column(
         "s2_differences",
         "texts",
-        "what items of scenes over it say of their files, where the files have something else, `scene: what (assets)`; "
-        "the files were used; null where there is nothing, no column where no sample has anything",
+        "contradictions between items of scenes over it and their files, `scene: what (assets)`; the files were "
+        "used; null where there are none, no column where no sample has any",
         source=NAME,
         known="derived",
         always=False,
@@ -51,8 +51,14 @@ DECISIONS = (*TRUSTED, "rejected", "not_measured")
 #: What `refined` says.
 REFINEMENT_WORDS = ("refined", "not refined", "unknown")
 SHIFT_COLUMNS = (
-    Column("shift_east", "number", "how far east its content lies of the datum, the median of all dates", "m", NAME),
-    Column("shift_north", "number", "how far north", "m", NAME),
+    Column(
+        "shift_east",
+        "number",
+        "shift of its content to the east, against the datum, the median of all dates",
+        "m",
+        NAME,
+    ),
+    Column("shift_north", "number", "shift to the north", "m", NAME),
     Column("shift_sd", "number", "standard deviation of the shift along an axis", "m", NAME),
     Column("shift_spread", "number", "standard deviation of the windows of the tile along an axis", "m", NAME),
     Column("shift_check", "number", "distance of an independent measurement from it", "m", NAME),
@@ -61,15 +67,20 @@ SHIFT_COLUMNS = (
     Column(
         "alignment",
         "text",
-        "what became of the shift: `applied`, `reported`, `not_needed`, `rejected: why`, `not_measured: why`",
+        "decision on the shift: `applied`, `reported`, `not_needed`, `rejected: why`, `not_measured: why`",
         source=NAME,
     ),
-    Column("refined", "text", "whether ESA fitted its images: `refined`, `not refined`, `unknown`", source=NAME),
+    Column(
+        "refined",
+        "text",
+        "whether ESA refined the geometry of its images: `refined`, `not refined`, `unknown`",
+        source=NAME,
+    ),
 )
 DATE_COLUMNS = (
     Column("items", "texts", "scenes that show the date, in the order they are asked", source=NAME, scenes=True),
-    Column("l1c", "texts", "L1C scenes on which clouds were looked for", source=NAME, scenes=True),
-    Column("methods", "texts", "methods that looked for clouds, with their versions", source=NAME),
+    Column("l1c", "texts", "L1C scenes used to detect clouds", source=NAME, scenes=True),
+    Column("methods", "texts", "cloud methods, with their versions", source=NAME),
     Column("sun_azimuth", "number", "of the sun over the tile, from the grid's north over east", "degrees", NAME),
     Column("sun_elevation", "number", "of the sun over the tile", "degrees", NAME),
     Column("imaged", "number", "pixels of the tile that were imaged", "share", NAME),

@@ -1,7 +1,7 @@
 """Which pixels of a unit each look shows clear, and which item shows them.
 
-The scene classification says which item has data of a pixel; whether it is clear say the masks of processing tiles, or,
-where a recipe has none made, the classification too.
+The scene classification says which item has data of a pixel; whether it is clear is decided by the masks of processing
+tiles, or, if a recipe has none, by the classification.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class ClearOf(Protocol):
 
 @dataclass(frozen=True)
 class ClearClasses:
-    """Clear is what the scene classification calls so."""
+    """Clear pixels by the scene classification."""
 
     classes: list[int]
 
@@ -75,7 +75,7 @@ class ClearClasses:
 
 
 class ClearByMasks:
-    """Clear is what the masks of processing tiles say, on the pixels of a granule."""
+    """Clear pixels by the masks of processing tiles, on the pixels of a granule."""
 
     def __init__(self, grid: GranuleGrid, box: Box, masks: Sequence[TileMasks]) -> None:
         """box: of the unit. masks: of the tiles that its cells lie in."""

@@ -1,4 +1,4 @@
-"""Offsets of scenes whose items do not say them, by their pixels; and whether pixels bear out what a recipe declares.
+"""Offsets of scenes whose items do not state them, by their pixels; and whether pixels confirm what a recipe declares.
 
 A scene is looked at coarsely, by a unit of work: another plan of the store does not read it again. Scenes of a tile are
 compared with each other, and with some whose items state their offset beyond doubt.
@@ -147,7 +147,7 @@ def fewest_clouds(items: Sequence[pystac.Item], number: int) -> list[pystac.Item
 
 
 def evidence_of(item: pystac.Item, bands: Sequence[str], catalog: str) -> OffsetEvidence:
-    """What an item says about its offset, and whether that is to be believed.
+    """The statement of an item about its offset, and whether it is reliable.
 
     catalog: the one that listed it, as the recipe calls it. Raises SceneError where what it says cannot be read.
     """

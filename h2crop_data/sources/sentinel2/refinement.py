@@ -35,7 +35,7 @@ def refinement_in(href: str) -> str:
     """What the metadata of a datastrip (MTD_DS.xml) say; `unknown` where they cannot be read or do not say it.
 
     All tiles of a datatake share the file: it is read once in a process, and tried once, as nothing depends on it. A
-    server that failed is not asked again.
+    server that failed is not retried.
     """
     server = urlsplit(href).netloc
     if server in FAILED_SERVERS:

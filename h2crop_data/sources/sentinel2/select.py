@@ -1,4 +1,4 @@
-"""Which Sentinel-2 scenes are used, and what is added to their numbers."""
+"""Which Sentinel-2 scenes are used, and the number that is added to their values."""
 
 from __future__ import annotations
 
@@ -204,7 +204,7 @@ def with_pixels(
 
 
 def item_against_pixels(one: UsableItem, verdict: PixelVerdict) -> OffsetDecision:
-    """What an item decides, with a warning where its pixels say another offset."""
+    """The decision of an item, with a warning where its pixels show another offset."""
     offset = one.offset
     assert offset is not None, "its item decides"
     if verdict.reason == UNUSABLE_FILES:
@@ -222,7 +222,7 @@ def item_against_pixels(one: UsableItem, verdict: PixelVerdict) -> OffsetDecisio
 
 
 def against_pixels(declared: OffsetDecision, verdict: PixelVerdict) -> OffsetDecision:
-    """A declared offset, with a warning where the pixels say another one."""
+    """A declared offset, with a warning where the pixels show another one."""
     if verdict.offset in (None, declared.offset):
         return replace(declared, evidence=verdict.evidence)
     contradiction = (

@@ -1,4 +1,4 @@
-"""What the readings of a plan amount to: internal tiles, bytes and requests, from the geometry of files and cells."""
+"""The estimate of the readings of a plan: internal tiles, bytes and requests, from the geometry of files and cells."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def masks_to_read(tasks: Iterable[TileTask]) -> ToRead:
 
 
 def unit_to_read(reading: Sentinel2Reading) -> ToRead:
-    """What one reading amounts to."""
+    """The estimate of one reading."""
     bands = reading.settings.bands
     fine = sum(band in FINE_BANDS for band in bands)
     tiles = pieces_with_cells(reading)

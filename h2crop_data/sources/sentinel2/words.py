@@ -1,4 +1,4 @@
-"""What a datasheet says of Sentinel-2."""
+"""The texts of a datasheet about Sentinel-2."""
 
 from __future__ import annotations
 
@@ -122,7 +122,7 @@ def distinct_clouds(sections: Sequence[Mapping[str, Any]]) -> list[Clouds]:
 
 
 def limit_of_masks(clouds: Clouds) -> str:
-    """What a user must know of how clear pixels were found."""
+    """The limits of the cloud masks."""
     if clouds.is_classification_alone:
         return (
             "Clear pixels are those that Sentinel-2's scene classification calls clear; it misses thin cloud and "
@@ -156,7 +156,7 @@ def masked_dates(tables: IndexTables) -> list[str]:
 
 
 def limit_of_shifts(section: Mapping[str, Any]) -> str:
-    """What a user must know of how dates lie on each other. section: of Sentinel-2 in a recipe that was kept."""
+    """The limits of the alignment of dates. section: of Sentinel-2 in a recipe that was kept."""
     limit = section.get("alignment_limit", Sentinel2Settings.neutral_values()["alignment_limit"])
     if section["alignment"] == "report":
         return "Shifts of Sentinel-2's dates were measured and not corrected: `dates-<season>.parquet`, `alignment`."

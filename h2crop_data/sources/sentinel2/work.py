@@ -1,4 +1,4 @@
-"""What masks, references and readings take: seconds, bytes and requests, by the ground that items say they imaged.
+"""The estimated work of masks, references and readings: seconds, bytes and requests, by the footprints of items.
 
 Seconds are of one core. They were measured by `thread_time` of a build with one worker on local files, of two simulated
 regions (16 cells, three dates a month, 20 % cloud; 49 cells, one date a month, 10 % cloud; 2026-11-30); those of masks

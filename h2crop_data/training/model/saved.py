@@ -1,4 +1,5 @@
-"""A model in a folder: config.json, which says what it is and expects, and its weights in the safetensors format.
+"""A model in a folder: config.json, which describes the model and its inputs, and its weights in the safetensors
+format.
 
 The name of the weights' file contains the beginning of its checksum. config.json names the file and is replaced last,
 so a folder that is overwritten holds the old model or the new one whenever the writer stops.
@@ -73,7 +74,7 @@ def write_model(folder: Path, config: ModelConfig, weights: Mapping[str, Tensor]
 
 
 def read_model(folder: Path) -> tuple[ModelConfig, dict[str, Tensor]]:
-    """Configuration and weights of a folder. Raises ModelError that says what is wrong with it."""
+    """Configuration and weights of a folder. Raises ModelError, which states what is wrong."""
     document = read_config(folder)
     try:
         config = StoredConfig(config=document["config"]).config
