@@ -8,7 +8,7 @@ set -eu
 unit=$1
 code=${MONITOR_EXIT_STATUS:-unknown}
 case $code in
-    1) meaning="failed; what is finished is kept, and the next run goes on" ;;
+    1) meaning="failed; what is finished is kept, and the next run continues" ;;
     2) meaning="the recipe or a setting is wrong: later runs will not pass either" ;;
     3) meaning="a release was made, from which scenes are missing that could not be read" ;;
     unknown) meaning="the alarm was started by hand" ;;

@@ -133,8 +133,8 @@ def test_a_scene_that_fills_a_gap_is_reported_and_then_built_in(finished: TinyRe
     # Index, statistics and manifest are those of the new blocks.
     blocks = read_index(store, "blocks").set_index(["season", "block"])["retracted"]
     assert blocks[2022].tolist() == [
-        "rebuilt as block 2: sentinel2 has other inputs",
-        "rebuilt as block 3: sentinel2 has other inputs",
+        "rebuilt as block 2: the inputs of sentinel2 have changed",
+        "rebuilt as block 3: the inputs of sentinel2 have changed",
         "",
         "",
     ]
@@ -389,7 +389,7 @@ def test_blocks_whose_scene_is_matched_as_a_whole_are_rebuilt_together(
     monkeypatch.setattr(Enmap, "matching_units", matching_units)
     assert refresh_store(recipe, stores[1], changed="rebuild", workers=1).rebuilt == {2022: [0, 1]}
     reasons = read_index(stores[1], "blocks")["retracted"].tolist()
-    assert reasons[0] == "rebuilt as block 2: parcels has other inputs"
+    assert reasons[0] == "rebuilt as block 2: the inputs of parcels have changed"
     assert reasons[1] == (
         "rebuilt as block 3: their scene is matched as a whole, and the inputs of other blocks of it have changed"
     )

@@ -189,7 +189,7 @@ def test_what_is_to_be_replaced_stays_where_its_new_block_is_never_built(planned
     found, release = retract_from_store(store, {2022: [3]}, [], "outage")
     assert (found.blocks, release) == ({2022: [3]}, 2)
     reasons = read_index(store, "blocks")["retracted"].tolist()
-    assert reasons == ["rebuilt as block 2: sentinel2 has other inputs", "", "", f"{NEVER_BUILT}outage"]
+    assert reasons == ["rebuilt as block 2: the inputs of sentinel2 have changed", "", "", f"{NEVER_BUILT}outage"]
     new = values_of(store)
     assert new.keys() == old.keys()
     assert sorted(read_index(store, "samples-2022")["block"]) == [1, 1, 2, 2]

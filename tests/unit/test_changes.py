@@ -194,7 +194,7 @@ def test_blocks_that_are_matched_together_are_rebuilt_but_for_those_that_cannot_
     cause = {"sentinel2": (InputChange("added", ("a",)),)}
     season = SeasonChanges([ChangedBlock(2022, 2, ("s2",), cause)], 0, frozenset({3}))
     assert season.rebuilt([{1, 2, 3}, {4, 5}]) == {
-        2: "sentinel2 has other inputs",
+        2: "the inputs of sentinel2 have changed",
         1: MATCHED_TOGETHER,
     }
 

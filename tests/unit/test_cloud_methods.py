@@ -74,7 +74,7 @@ def scene(bands: tuple[str, ...], cloud: Any) -> Any:
 
 class TestByName:
     def test_unknown_names_are_answered_with_those_that_exist(self) -> None:
-        with pytest.raises(UsageError, match=r"unknown cloud method 'fmask'; known are s2cloudless, ukis$"):
+        with pytest.raises(UsageError, match=r"unknown cloud method 'fmask'; known: s2cloudless, ukis$"):
             method_named("fmask")
 
     @pytest.mark.parametrize(("name", "library"), [("ukis", "onnxruntime"), ("s2cloudless", "s2cloudless")])

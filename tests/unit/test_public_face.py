@@ -101,7 +101,7 @@ months: Months it is done in; all where the list is empty."""
 def test_the_schema_of_recipes_describes_a_section_without_its_fields() -> None:
     schema = model.Recipe.model_json_schema()
     assert schema["description"].splitlines() == [
-        "What to build: area, seasons, sources, taxonomy, split and the form of the store."
+        "What to build: area, seasons, sources, taxonomy, split and the layout of the store."
     ]
     assert schema["$defs"]["Area"]["description"] == "Where to build: exactly one of bbox, geojson, file."
 

@@ -387,7 +387,7 @@ def test_a_chunk_with_bytes_behind_it_is_told(behind: bytes) -> None:
     out = np.empty_like(values)
     decode_chunk(memoryview(encoded), out)
     np.testing.assert_array_equal(out, values)
-    with pytest.raises(ValueError, match=f"expected 128 in {len(encoded) + len(behind)}"):
+    with pytest.raises(ValueError, match=f"expected 128 bytes encoded in {len(encoded) + len(behind)}"):
         decode_chunk(memoryview(encoded + behind), out)
 
 
