@@ -1,22 +1,346 @@
-"""The metadata documents: what the root consolidates, and the files they come from."""
+"""The root and the metadata documents: which root to believe, and that every document is what the layout wants.
+
+A release keeps a copy of its root in its index. Where the root is damaged the copy is believed, so that everything
+else can still be looked at.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import json
-from typing import Any
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from h2crop_data.bounded_map import in_order
 from h2crop_data.cube.release_numbers import ROOT
-from h2crop_data.errors import StoreError
+from h2crop_data.cube.root import Root
+from h2crop_data.cube.schema import (
+    FORMAT_VERSION,
+    ROOT_COPY,
+    CoordinateSpec,
+    StoreLayout,
+    check_format_version,
+    group_document,
+)
+from h2crop_data.errors import FormatVersionError, StoreError
 from h2crop_data.progress import Progress
-from h2crop_data.storage.storage import canonical_json
-from h2crop_data.validation.checksums import other_bytes
-from h2crop_data.validation.documents import difference, expected_documents
-from h2crop_data.validation.findings import SMALL_READS, Findings, error, first, warning
-from h2crop_data.validation.release import Release
+from h2crop_data.sources.formats import layout_of_root
+from h2crop_data.storage.storage import Storage, canonical_json
+from h2crop_data.validation.findings import (
+    SMALL_READS,
+    Checking,
+    Counted,
+    Findings,
+    NotChecked,
+    Remedies,
+    Reports,
+    error,
+    first,
+    short,
+    warning,
+)
+from h2crop_data.validation.release import SHA256, SHEET, Release
+
+COPY = re.compile(rf"index/r(\d+)/{re.escape(ROOT_COPY)}")
+#: Endings of index files.
+ENDINGS = ("parquet", "json", "md")
+#: The side of a cell is a multiple of so many metres, so that pixels of 10, 20, 30 and 60 m fit.
+SIDE_STEP = 60
 
 
-def check_consolidated(release: Release) -> Findings:
+# What a root must say
+
+
+class Facts(BaseModel):
+    """A part of the root attributes."""
+
+    model_config = ConfigDict(strict=True)
+
+
+class CodecFacts(Facts):
+    """How chunks are compressed."""
+
+    name: Literal["lz4", "zstd"]
+    level: int = Field(ge=1, le=9)
+
+
+class LayoutFacts(Facts):
+    """The shape of everything."""
+
+    cell_size: int = Field(ge=SIDE_STEP, multiple_of=SIDE_STEP)
+    block_capacity: int = Field(ge=1)
+    codec: CodecFacts
+    s2_bands: list[str]
+    enmap_bands: int = Field(ge=0)
+    labels: bool
+    enmap_mask: bool = False
+
+
+class SeasonFacts(Facts):
+    """A season, in short."""
+
+    blocks: int = Field(ge=1)
+    samples: int = Field(ge=0)
+    sha256: str = Field(pattern=SHA256)
+
+
+class ManifestFacts(Facts):
+    """The manifest, in short."""
+
+    bytes: int = Field(ge=1)
+    sha256: str = Field(pattern=SHA256)
+    files: int = Field(ge=1)
+
+
+class RootFacts(Facts):
+    """The attributes of a root document."""
+
+    title: str
+    format_version: str = Field(pattern=r"^\d+\.\d+$")
+    release: int = Field(ge=1)
+    layout: LayoutFacts
+    seasons: dict[str, SeasonFacts] = Field(min_length=1)
+    index: dict[str, str]
+    manifest: ManifestFacts
+    software: str
+
+    @model_validator(mode="after")
+    def names_that_fit(self) -> RootFacts:
+        """Seasons are years, and index files lie where they belong, each under its own name."""
+        for season in self.seasons:
+            if not re.fullmatch(r"\d{4}", season):
+                raise ValueError(f"{season!r} is not a season")
+        for name, path in self.index.items():
+            if path not in {f"index/r{self.release}/{name}.{ending}" for ending in ENDINGS}:
+                raise ValueError(f"the index {name!r} cannot lie in {path!r}")
+        if "manifest" not in self.index:
+            raise ValueError("it names no manifest")
+        return self
+
+
+@dataclass(frozen=True)
+class RootFile:
+    """A root document, or a copy of one, as it was found."""
+
+    name: str
+    data: bytes = b""
+    #: None where it cannot be used.
+    document: Root | None = None
+    #: Why it cannot be used.
+    problem: str = ""
+    #: It is of a major version this h2crop does not read.
+    foreign: bool = False
+
+
+def read_root_file(files: Storage, name: str) -> RootFile:
+    """Read a root document, or a copy."""
+    if not files.exists(name):
+        return RootFile(name, problem="is missing")
+    try:
+        data = files.read(name)
+        document: Root = json.loads(data)
+        attributes = document["attributes"]
+        check_format_version(attributes, files.location)
+        RootFacts.model_validate(attributes)
+        layout_of_root(attributes)
+        document["consolidated_metadata"]["metadata"].keys()
+    except FormatVersionError as failure:
+        return RootFile(name, data, problem=str(failure), foreign=True)
+    except ValidationError as failure:
+        problems = [f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}" for problem in failure.errors()]
+        return RootFile(name, problem=f"does not say what a root must say ({'; '.join(problems[:3])})")
+    except StoreError as failure:
+        return RootFile(name, problem=f"cannot be read ({failure})")
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as failure:
+        return RootFile(name, problem=f"is not the root of a store ({type(failure).__name__}: {str(failure)[:80]})")
+    return RootFile(name, data, document)
+
+
+def documents_of(document: Root) -> dict[str, dict[str, Any]]:
+    """The metadata documents that the store of a root must have."""
+    attributes = document["attributes"]
+    seasons = {int(season): facts["blocks"] for season, facts in attributes["seasons"].items()}
+    return store_documents(layout_of_root(attributes), seasons)
+
+
+def is_sound(files: Storage, root: RootFile) -> bool:
+    """Whether a root agrees with itself and with the manifest it names."""
+    assert root.document is not None
+    attributes = root.document["attributes"]
+    try:
+        manifest = files.read(attributes["index"]["manifest"])
+    except StoreError:
+        return False
+    return (
+        root.document["consolidated_metadata"]["metadata"] == documents_of(root.document)
+        and attributes["manifest"]["sha256"] == hashlib.sha256(manifest).hexdigest()
+        and attributes["manifest"]["bytes"] == len(manifest)
+        and root.data == canonical_json(root.document).encode()
+    )
+
+
+def release_of(copy: str) -> int:
+    """The number of the release that a copy of a root belongs to."""
+    return int(copy.split("/")[1].removeprefix("r"))
+
+
+def choose_root(files: Storage, sizes: Mapping[str, int], remedies: Remedies) -> Checking[Root | None]:
+    """Which root document to believe: the root, or where that is damaged its copy; None where neither can be read.
+
+    Raises FormatVersionError for a store of another major version of the format.
+    """
+    root = read_root_file(files, ROOT)
+    if root.document is None:
+        copies = sorted((name for name in sizes if COPY.fullmatch(name)), key=release_of, reverse=True)
+        return (yield from root_from_copy(files, root, copies, remedies))
+    path = root.document["attributes"]["index"].get("root")
+    if path is None:
+        return root.document
+    return (yield from compare_with_copy(files, root, read_root_file(files, path), remedies))
+
+
+def root_from_copy(files: Storage, root: RootFile, copies: list[str], remedies: Remedies) -> Checking[Root | None]:
+    """What to read without a root. copies: names of copies of roots, that of the newest release first."""
+    # The newest that can be used: a release that was not finished has a copy and no root.
+    read = (read_root_file(files, name) for name in copies)
+    copy = next((file for file in read if file.document is not None), None)
+    # A copy beside a root of another format is of an earlier release, unless it is of the same one.
+    if root.foreign and (copy is None or read_root_file(files, copies[0]).foreign):
+        raise FormatVersionError(root.problem)
+    yield error("root", ROOT, root.problem, remedies.root(None if copy is None else copy.name))
+    return None if copy is None else copy.document
+
+
+def compare_with_copy(files: Storage, root: RootFile, copy: RootFile, remedies: Remedies) -> Checking[Root]:
+    """A root that can be read against its copy; gives the one to believe."""
+    assert root.document is not None
+    if copy.document is None:
+        yield error("root", copy.name, copy.problem, f"copy {ROOT} over {copy.name}")
+        return root.document
+    if copy.data == root.data:
+        return root.document
+    differs = difference(root.document, copy.document) or "their bytes differ"
+    sound = is_sound(files, root), is_sound(files, copy)
+    if sound == (False, True):
+        yield error("root", ROOT, f"was changed: in its copy {copy.name} {differs}", remedies.root(copy.name))
+        return copy.document
+    if sound == (True, False):
+        yield error("root", copy.name, f"was changed: against {ROOT} {differs}", f"copy {ROOT} over {copy.name}")
+    else:
+        what = f"one of them was changed: in the second {differs}"
+        yield error("root", f"{ROOT} and {copy.name}", what, remedies.sealed())
+    return root.document
+
+
+def opened_release(
+    files: Storage, sizes: Mapping[str, int], root: Root, remedies: Remedies, *, partial: bool
+) -> Release:
+    """The release of a root, before anything else of it is read."""
+    layout = layout_of_root(root["attributes"])
+    return Release(files, sizes, root, layout, dict(consolidated_problems(root)), remedies, partial=partial)
+
+
+def consolidated_problems(document: Root) -> Iterator[tuple[str, str]]:
+    """Path and difference of every consolidated entry that is not as the layout wants it."""
+    expected = documents_of(document)
+    stored = document["consolidated_metadata"]["metadata"]
+    for path in sorted({*expected, *stored}):
+        if path not in stored:
+            yield path, "is missing"
+        elif path not in expected:
+            yield path, "is not expected"
+        elif differs := difference(expected[path], stored[path]):
+            yield path, differs
+
+
+# The documents a store must have follow from its layout and the number of its blocks
+
+
+def expected_documents(layout: StoreLayout, season: int, blocks: int) -> dict[str, dict[str, Any]]:
+    """Path below the root -> metadata document, of a season's group, arrays and coordinates."""
+    slots = blocks * layout.capacity
+    documents = {str(season): group_document({"season": season})}
+    for name, spec in layout.arrays().items():
+        documents[f"{season}/{name}"] = spec.metadata(slots, layout.capacity, layout.codec)
+    for coordinate in layout.coordinates():
+        documents[f"{season}/{coordinate.name}"] = coordinate.metadata(coordinate.shape(slots))
+    return documents
+
+
+def store_documents(layout: StoreLayout, seasons: Mapping[int, int]) -> dict[str, dict[str, Any]]:
+    """The same of all seasons (season -> blocks) of a store."""
+    documents: dict[str, dict[str, Any]] = {}
+    for season, blocks in seasons.items():
+        documents |= expected_documents(layout, season, blocks)
+    return documents
+
+
+def coordinate_files(coordinate: CoordinateSpec, shape: tuple[int, ...]) -> list[str]:
+    """The names of a coordinate's chunks in its folder, in order."""
+    size = coordinate.chunk or shape[0]
+    return [f"c.{place}" + ".0" * (len(shape) - 1) for place in range(-(-shape[0] // size))]
+
+
+def difference(expected: Any, found: Any, at: str = "") -> str:
+    """In words, the first place where two documents differ; empty where they do not."""
+    if json.dumps(expected, sort_keys=True) == json.dumps(found, sort_keys=True):
+        return ""
+    if isinstance(expected, dict) and isinstance(found, dict):
+        for key in sorted({*expected, *found}, key=str):
+            place = f"{at}.{key}" if at else str(key)
+            if key not in found:
+                return f"{place} is missing"
+            if key not in expected:
+                return f"{place} is not expected"
+            if differs := difference(expected[key], found[key], place):
+                return differs
+        return ""
+    if isinstance(expected, list) and isinstance(found, list) and len(expected) == len(found):
+        inside = (difference(*pair, f"{at}[{place}]") for place, pair in enumerate(zip(expected, found, strict=True)))
+        return next(filter(None, inside), "")
+    return f"{at or 'it'} is {short(found)}, expected {short(expected)}"
+
+
+def release_files(layout: StoreLayout, seasons: Mapping[int, int], index: Mapping[str, str]) -> set[str]:
+    """The files that sealing writes and the manifest lists: metadata documents, coordinates, index.
+
+    seasons: season -> blocks. index: name -> path.
+    """
+    files = {path for name, path in index.items() if name not in ("manifest", "root")}
+    if "datasheet" in index:
+        files.add(SHEET)
+    for season, blocks in seasons.items():
+        files |= {f"{path}/zarr.json" for path in expected_documents(layout, season, blocks)}
+        for coordinate in layout.coordinates():
+            shape = coordinate.shape(blocks * layout.capacity)
+            files |= {f"{season}/{coordinate.name}/{chunk}" for chunk in coordinate_files(coordinate, shape)}
+    return files
+
+
+# The documents it has
+
+
+def check_format(release: Release) -> Findings:
+    """Whether the store is of this format, or of an older or newer minor version."""
+    version, newest = release.attributes["format_version"], FORMAT_VERSION
+    if release.minor < int(newest.split(".")[1]):
+        if release.remedies.origin == "built":
+            remedy = (
+                f"`h2crop migrate {release.files.location}` makes a release of format {newest}; nothing must be done"
+            )
+        else:
+            remedy = f"nothing: it can be read as it is; `h2crop migrate` brings it to {newest} where it was built"
+        yield warning("format", ROOT, f"has the older format {version}, without a copy of its root", remedy)
+    elif release.minor > int(newest.split(".")[1]):
+        what = f"has the newer format {version}, and is checked by the rules of {newest}"
+        yield warning("format", ROOT, what, "use the newest h2crop")
+
+
+def check_consolidated(release: Release) -> Reports:
     """Every consolidated entry follows from the layout and the number of blocks: shape, dtype, fill, codecs, all."""
     by_difference: dict[str, list[str]] = {}
     for path, what in release.strange_entries.items():
@@ -25,10 +349,10 @@ def check_consolidated(release: Release) -> Findings:
         problem = f"its entry of {first(paths)} does not fit the layout: {what}"
         yield error("metadata", ROOT, problem, release.remedies.sealed())
     for season in sorted(release.named_seasons - set(release.seasons)):
-        release.cannot_check(f"season {season}: the root contradicts itself about its size")
+        yield NotChecked(f"season {season}: the root contradicts itself about its size")
 
 
-def check_documents(release: Release, progress: Progress) -> Findings:
+def check_documents(release: Release, progress: Progress) -> Reports:
     """The `zarr.json` of every group and array equals what it must be."""
     for season, blocks in release.seasons.items():
         documents = expected_documents(release.layout, season, blocks)
@@ -37,11 +361,12 @@ def check_documents(release: Release, progress: Progress) -> Findings:
         documents_here = in_order(lambda name: (name, read_metadata(release, name)), here, SMALL_READS)
         for done, (name, document) in enumerate(documents_here):
             progress(done, len(here), f"metadata of {season}")
+            yield Counted("documents", 1)
             yield from document_problems(release, name, names[name], document)
 
 
 def read_metadata(release: Release, name: str) -> Any:
-    """A JSON document of the store; a StoreError or ValueError where it is none."""
+    """A JSON document of the store; a StoreError or ValueError where it is not one."""
     try:
         return json.loads(release.files.read(name))
     except (StoreError, ValueError, RecursionError) as failure:
@@ -50,16 +375,15 @@ def read_metadata(release: Release, name: str) -> Any:
 
 def document_problems(release: Release, name: str, expected: dict[str, Any], found: Any) -> Findings:
     """What is wrong with a metadata document."""
-    release.counts["documents"] += 1
     if name in release.changed:
         # A store that grows has longer arrays on disk than its root says.
         if is_longer(expected, found, release.layout.capacity) and is_canonical(release, name, found):
-            what = "tells of a longer season than the release has"
+            what = "describes a longer season than the release has"
             yield warning("unfinished", name, what, release.remedies.unfinished())
         else:
-            yield other_bytes(release, name)
+            yield release.other_bytes(name)
     elif isinstance(found, Exception):
-        yield error("metadata", name, f"is no metadata document ({found})", release.remedies.sealed())
+        yield error("metadata", name, f"is not a metadata document ({found})", release.remedies.sealed())
     elif what := difference(expected, found):
         yield error("metadata", name, f"does not fit the layout: {what}", release.remedies.sealed())
 

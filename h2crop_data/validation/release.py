@@ -1,65 +1,71 @@
-"""The release being looked at: what is known of it, and what is known to be damaged."""
+"""The release being looked at: a frozen value of what was read of it, and of what is known to be damaged."""
 
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
 import pandas as pd
+from numpy.typing import NDArray
 
-from h2crop_data.cube.root import Root
-from h2crop_data.cube.schema import ArraySpec
+from h2crop_data.cube.root import Root, RootAttributes
+from h2crop_data.cube.schema import ArraySpec, StoreLayout
 from h2crop_data.cube.shard import shard_name
-from h2crop_data.sources.formats import layout_of_root
 from h2crop_data.storage.storage import FileRecord, Storage
-from h2crop_data.validation.remedies import Remedies
-from h2crop_data.validation.root import consolidated_problems
+from h2crop_data.validation.findings import Finding, Remedies, error
 
 INDEX_FILE = re.compile(r"index/r(?P<release>\d+)/.+")
 SHARD = re.compile(r"(?P<season>\d{4})/(?P<array>\w+)/(?P<file>c\.(?P<block>\d+)(\.0)*)")
+SHA256 = r"^[0-9a-f]{64}$"
+#: The release in words, beside the root.
+SHEET = "DATASHEET.md"
 #: What an import keeps of a block beside its arrays.
 KEPT = re.compile(r"(?P<season>\d{4})/published/(?P<block>\d+)\.h5")
 #: The key in a season's recipe by which an imported season is known.
 IMPORTED = "published"
 
 
+@dataclass(frozen=True)
 class Release:
-    """A release of a store, as far as it can be read.
+    """A release of a store, as far as it was read.
 
-    The checks fill in what they read and note what is damaged, so that later ones neither read it nor tell of it again.
+    Each step of validation is given one, changes nothing of it, and gives what it read; later steps get another one
+    with that in it (`dataclasses.replace`), so that nothing damaged is read twice or reported twice.
     """
 
-    def __init__(
-        self, files: Storage, sizes: Mapping[str, int], root: Root, remedies: Remedies, *, partial: bool
-    ) -> None:
-        self.files = files
-        #: Bytes of every file that was there, but the builder's.
-        self.sizes = sizes
-        self.root = root
-        self.attributes = root["attributes"]
-        self.layout = layout_of_root(self.attributes)
-        self.remedies = remedies
-        #: Blocks may be missing by intention.
-        self.partial = partial
-        #: What the manifest says of every file; None where that is not known.
-        self.expected: dict[str, FileRecord] | None = None
-        #: Files that are missing, or not what the manifest says.
-        self.damaged: set[str] = set()
-        #: Files whose bytes changed after the release, in a store that is being extended; perhaps rightly.
-        self.changed: set[str] = set()
-        #: Tables and documents of the index that can be relied on, by name.
-        self.tables: dict[str, pd.DataFrame] = {}
-        self.documents: dict[str, Any] = {}
-        #: Blocks of which the index contradicts itself: which samples they hold is not sure.
-        self.doubtful_blocks: set[tuple[int, int]] = set()
-        #: Seasons whose parcels are not numbered as they must be.
-        self.doubtful_parcels: set[int] = set()
-        self.counts: Counter[str] = Counter()
-        #: In words, what could not be checked, and why.
-        self.not_checked: list[str] = []
+    files: Storage
+    #: Bytes of every file that was there, but the builder's.
+    sizes: Mapping[str, int]
+    root: Root
+    layout: StoreLayout
+    #: Consolidated entries that do not follow from the layout -> how they differ.
+    strange_entries: Mapping[str, str]
+    remedies: Remedies
+    #: Blocks may be missing by intention.
+    partial: bool = False
+    #: What the manifest says of every file; None where that is not known.
+    expected: Mapping[str, FileRecord] | None = None
+    #: Files that are missing, or not what the manifest says.
+    damaged: frozenset[str] = frozenset()
+    #: Files whose bytes changed after the release, in a store that is being extended; perhaps rightly.
+    changed: frozenset[str] = frozenset()
+    #: Tables and documents of the index that can be relied on, by name.
+    tables: Mapping[str, pd.DataFrame] = field(default_factory=dict)
+    documents: Mapping[str, Any] = field(default_factory=dict)
+    #: Blocks of which the index contradicts itself: which samples they hold is not sure.
+    doubtful_blocks: frozenset[tuple[int, int]] = frozenset()
+    #: Seasons whose parcels are not numbered as they must be.
+    doubtful_parcels: frozenset[int] = frozenset()
+    #: Season -> coordinate that runs along slots and another axis -> (slot, n); without those that cannot be read.
+    coordinates: Mapping[int, Mapping[str, NDArray[Any]]] = field(default_factory=dict)
+
+    @property
+    def attributes(self) -> RootAttributes:
+        """The attributes of its root."""
+        return self.root["attributes"]
 
     @property
     def number(self) -> int:
@@ -86,11 +92,6 @@ class Release:
     def specs(self) -> dict[str, ArraySpec]:
         """The arrays of the layout by name."""
         return self.layout.arrays()
-
-    @cached_property
-    def strange_entries(self) -> dict[str, str]:
-        """Consolidated entries that do not follow from the layout -> how they differ."""
-        return dict(consolidated_problems(self.root))
 
     def arrays(self, season: int) -> dict[str, ArraySpec]:
         """The arrays of a season whose metadata can be relied on."""
@@ -126,7 +127,7 @@ class Release:
         if blocks is None:
             return {}
         rows = zip(blocks["files"], blocks["sha256"], strict=True)
-        return {str(name): str(told) for row in rows for name, told in zip(*row, strict=False)}
+        return {str(name): str(digest) for row in rows for name, digest in zip(*row, strict=False)}
 
     def is_kept(self, name: str) -> bool:
         """Whether a file of a block is no shard, but what an import keeps beside its arrays."""
@@ -150,6 +151,14 @@ class Release:
         """What to do about a damaged or lost file of the release."""
         block = self.block_of(name)
         return self.remedies.sealed() if block is None else self.remedies.block(*block)
+
+    def other_bytes(self, name: str) -> Finding:
+        """The finding of a file whose SHA-256 is not that of the manifest; whoever reports it relies on it no more."""
+        return error("checksum", name, "its bytes are not those of the manifest (SHA-256)", self.remedy_for(name))
+
+    def unreadable(self, name: str, failure: Exception) -> Finding:
+        """The finding of a file that is there and cannot be read."""
+        return error("unreadable", name, f"cannot be read ({failure})", self.remedy_for(name))
 
     def index_path(self, name: str) -> str:
         """Where a part of the index lies."""
@@ -183,8 +192,3 @@ class Release:
     def is_here(self, name: str) -> bool:
         """Whether a file is there and not known to be damaged."""
         return name in self.sizes and name not in self.damaged
-
-    def cannot_check(self, what: str) -> None:
-        """Note once what could not be checked."""
-        if what not in self.not_checked:
-            self.not_checked.append(what)

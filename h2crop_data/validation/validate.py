@@ -3,43 +3,57 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable
+from collections import Counter
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-from h2crop_data.cube.release_numbers import ROOT
-from h2crop_data.cube.schema import FORMAT_VERSION
 from h2crop_data.errors import StoreError, UsageError
 from h2crop_data.progress import Progress, silent
 from h2crop_data.storage.location import WEB, open_storage
 from h2crop_data.storage.storage import BUILD_FOLDER
-from h2crop_data.validation.blocks import check_blocks
-from h2crop_data.validation.checks.known import checks_of
-from h2crop_data.validation.checksums import check_kept_files, check_presence, check_small_checksums
-from h2crop_data.validation.coordinates import check_coordinates
-from h2crop_data.validation.findings import Finding, Findings, error, warning
-from h2crop_data.validation.georeferencing import check_georeferencing
-from h2crop_data.validation.manifest import check_manifest
-from h2crop_data.validation.metadata import check_consolidated, check_documents
-from h2crop_data.validation.parcels import check_classes, check_parcels
-from h2crop_data.validation.provenance import check_provenance
-from h2crop_data.validation.reading import check_pixels
+from h2crop_data.validation.figures import check_form
+from h2crop_data.validation.files import (
+    check_kept_files,
+    check_older_releases,
+    check_presence,
+    check_small_checksums,
+    check_strays,
+    read_manifest,
+)
+from h2crop_data.validation.findings import (
+    Checking,
+    Counted,
+    Finding,
+    NotChecked,
+    Read,
+    Remedies,
+    Report,
+    Reports,
+    error,
+    origin_of,
+)
+from h2crop_data.validation.index import Sources, check_blocks, check_provenance, check_samples, read_parts
+from h2crop_data.validation.labels import ParcelChecks, check_classes, check_parcels
+from h2crop_data.validation.metadata import (
+    check_consolidated,
+    check_documents,
+    check_format,
+    choose_root,
+    opened_release,
+)
+from h2crop_data.validation.pixels import check_pixels, check_shard_indexes
+from h2crop_data.validation.places import check_coordinates, check_georeferencing, check_splits
 from h2crop_data.validation.release import Release
-from h2crop_data.validation.releases import check_older_releases
-from h2crop_data.validation.remedies import Remedies, origin_of
-from h2crop_data.validation.root import RootChoice
-from h2crop_data.validation.samples import check_samples
-from h2crop_data.validation.shards import check_shard_indexes
-from h2crop_data.validation.splits import check_splits
-from h2crop_data.validation.statistics import check_statistics_form
-from h2crop_data.validation.tables import check_index
-from h2crop_data.validation.unfinished import check_strays
+from h2crop_data.validation.sources import EnmapChecks, Sentinel2Checks, SourceChecks
 
 Mode = Literal["quick", "full"]
 OnFinding = Callable[[Finding], None]
-Check = Callable[[], Findings]
+#: The checks of the sources that come with h2crop.
+KNOWN: dict[str, type[SourceChecks[Any, Any, Any]]] = {
+    checks.name: checks for checks in (EnmapChecks, Sentinel2Checks, ParcelChecks)
+}
 
 
 def ignore(finding: Finding) -> None:
@@ -95,7 +109,7 @@ def validate_store(
     progress: Progress = silent,
     on_finding: OnFinding = ignore,
 ) -> Validation:
-    """Look at a store in a folder or at an `s3://` URL; findings are told as they come, and all together at the end.
+    """Look at a store in a folder or at an `s3://` URL; findings are reported as they come, and together at the end.
 
     A store on a web server cannot be validated: what is missing or does not belong there shows in a list of all files.
 
@@ -116,85 +130,96 @@ def validate_store(
     except OSError as failure:
         raise StoreError(f"cannot list {location}: {failure.strerror or failure}") from failure
     if not everything:
-        raise UsageError(f"there is no store in {location}: it holds no file")
+        raise UsageError(f"there is no store in {location}: it has no file")
     remedies = Remedies(files.location, origin_of(everything))
     sizes = {name: size for name, size in everything.items() if not name.startswith(f"{BUILD_FOLDER}/")}
     result = Validation(str(location), mode)
+    counts: Counter[str] = Counter()
 
-    def note(findings: Iterable[Finding]) -> None:
-        for finding in findings:
-            result.findings.append(finding)
-            on_finding(finding)
+    def note(report: Report) -> None:
+        if isinstance(report, Counted):
+            counts[report.name] += report.count
+        elif isinstance(report, NotChecked):
+            if report.what not in result.not_checked:
+                result.not_checked.append(report.what)
+        else:
+            result.findings.append(report)
+            on_finding(report)
 
-    choosing = RootChoice(files, sizes, remedies)
-    note(choosing.findings())
-    if choosing.document is None:
+    root = watched(choose_root(files, sizes, remedies), note)
+    if root is None:
         result.not_checked.append("everything else: without a root nothing says what the store holds")
-    else:
-        release = Release(files, sizes, choosing.document, remedies, partial=partial)
-        release.counts["builder_files"] = len(everything) - len(sizes)
-        for name, check in checks(release, mode, workers or os.cpu_count() or 1, progress):
-            note(guarded(release, name, check))
-        result.release = release.number
-        result.checked = dict(sorted(release.counts.items()))
-        result.not_checked = release.not_checked
+        return result
+    release = opened_release(files, sizes, root, remedies, partial=partial)
+    counts["builder_files"] = len(everything) - len(sizes)
+    watched(checks(release, mode, workers or os.cpu_count() or 1, progress), note)
+    result.release = release.number
+    result.checked = dict(sorted(counts.items()))
     return result
 
 
-def checks(release: Release, mode: Mode, workers: int, progress: Progress) -> list[tuple[str, Check]]:
-    """Every check by name, in an order in which later ones can rely on what earlier ones read."""
-    older: set[str] = set()
-    sources = checks_of(release)
+def watched(step: Checking[Read], note: Callable[[Report], None]) -> Read:
+    """What a step gives; each of its reports is noted as it comes."""
+    while True:
+        try:
+            report = next(step)
+        except StopIteration as end:
+            read: Read = end.value
+            return read
+        note(report)
+
+
+def checks(release: Release, mode: Mode, workers: int, progress: Progress) -> Checking[None]:
+    """Every check, in an order in which later ones can rely on what earlier ones read."""
     full = mode == "full"
-    quickly: list[tuple[str, Check]] = [("shards", partial(check_shard_indexes, release, progress))]
-    wholly: list[tuple[str, Check]] = [
-        ("pixels", partial(check_pixels, release, sources, workers, progress)),
-        ("kept files", partial(check_kept_files, release, progress)),
-    ]
-    return [
-        ("format", partial(check_format, release)),
-        ("manifest", partial(check_manifest, release)),
-        ("files", partial(check_presence, release)),
-        ("checksums", partial(check_small_checksums, release, progress)),
-        ("consolidated metadata", partial(check_consolidated, release)),
-        ("metadata documents", partial(check_documents, release, progress)),
-        ("index", partial(check_index, release, sources, progress)),
-        ("samples", partial(check_samples, release)),
-        ("blocks", partial(check_blocks, release)),
-        ("provenance", partial(check_provenance, release, sources)),
-        ("classes", partial(check_classes, release)),
-        ("parcels", partial(check_parcels, release)),
-        ("coordinates", partial(check_coordinates, release, sources)),
-        ("georeferencing", partial(check_georeferencing, release)),
-        ("splits", partial(check_splits, release)),
-        ("statistics", partial(check_statistics_form, release)),
-        *(wholly if full else quickly),
-        ("older releases", partial(check_older_releases, release, older, progress, full=full)),
-        ("strays", partial(check_strays, release, older)),
-    ]
+    yield from guarded("format", check_format, release)
+    release = yield from reading("manifest", release, read_manifest, release)
+    release = yield from reading("files", release, check_presence, release)
+    release = yield from reading("checksums", release, check_small_checksums, release, progress)
+    yield from guarded("consolidated metadata", check_consolidated, release)
+    yield from guarded("metadata documents", check_documents, release, progress)
+    release = yield from reading("index", release, read_parts, release, checks_of(release), progress)
+    release = yield from reading("samples", release, check_samples, release)
+    yield from guarded("blocks", check_blocks, release)
+    yield from guarded("provenance", check_provenance, release, checks_of(release))
+    yield from guarded("classes", check_classes, release)
+    release = yield from reading("parcels", release, check_parcels, release)
+    release = yield from reading("coordinates", release, check_coordinates, release, checks_of(release))
+    yield from guarded("georeferencing", check_georeferencing, release)
+    yield from guarded("splits", check_splits, release)
+    yield from guarded("statistics", check_form, release)
+    if full:
+        yield from guarded("pixels", check_pixels, release, checks_of(release), workers, progress)
+        yield from guarded("kept files", check_kept_files, release, progress)
+    else:
+        yield from guarded("shards", check_shard_indexes, release, progress)
+    nothing: frozenset[str] = frozenset()
+    older = yield from reading("older releases", nothing, check_older_releases, release, progress, full=full)
+    yield from guarded("strays", check_strays, release, older)
 
 
-def guarded(release: Release, name: str, check: Check) -> Findings:
-    """The findings of a check; whatever it stumbles over, the others go on."""
+def checks_of(release: Release) -> Sources:
+    """The checks of the sources that a store has, in the order of their arrays; none for a source nobody here knows."""
+    return [KNOWN[source.name](release) for source in release.layout.sources if source.name in KNOWN]
+
+
+def reading(
+    name: str, known: Read, step: Callable[..., Checking[Read]], *arguments: Any, **options: Any
+) -> Checking[Read]:
+    """What a step reads; whatever it fails at, the others go on with what is known."""
     try:
-        yield from check()
+        return (yield from step(*arguments, **options))
     except Exception as failure:  # noqa: BLE001 -- nobody foresees every way in which a file can be damaged
-        release.cannot_check(f"{name}, in part")
-        told = f"the check of {name} came to an end: {type(failure).__name__}: {failure}"
-        yield error("unforeseen", name, told, "fix the other findings and validate again; if it stays, report it")
+        yield NotChecked(f"{name}, in part")
+        what = f"the check of {name} came to an end: {type(failure).__name__}: {failure}"
+        yield error("unforeseen", name, what, "fix the other findings and validate again; if it stays, report it")
+        return known
 
 
-def check_format(release: Release) -> Findings:
-    """Whether the store is of this format, or of an older or newer minor version."""
-    version, newest = release.attributes["format_version"], FORMAT_VERSION
-    if release.minor < int(newest.split(".")[1]):
-        if release.remedies.origin == "built":
-            remedy = (
-                f"`h2crop migrate {release.files.location}` makes a release of format {newest}; nothing must be done"
-            )
-        else:
-            remedy = f"nothing: it can be read as it is; `h2crop migrate` brings it to {newest} where it was built"
-        yield warning("format", ROOT, f"has the older format {version}, without a copy of its root", remedy)
-    elif release.minor > int(newest.split(".")[1]):
-        told = f"has the newer format {version}, and is checked by the rules of {newest}"
-        yield warning("format", ROOT, told, "use the newest h2crop")
+def guarded(name: str, check: Callable[..., Reports], *arguments: Any) -> Reports:
+    """The reports of a check that reads nothing for later ones, in the same way."""
+
+    def step() -> Checking[None]:
+        yield from check(*arguments)
+
+    yield from reading(name, None, step)

@@ -890,7 +890,7 @@ def test_a_check_that_stumbles_keeps_no_other_from_looking(store: Path, monkeypa
         raise ZeroDivisionError("nobody thought of this")
 
     monkeypatch.setattr("h2crop_data.validation.validate.check_provenance", stumble)
-    monkeypatch.setattr("h2crop_data.validation.checks.enmap.flag_problems", stumble)
+    monkeypatch.setattr("h2crop_data.validation.sources.flag_problems", stumble)
     change_json(store / "2022/s2/zarr.json", lambda one: one.update(fill_value=0))
     sign(store)
     result = validated(store)

@@ -55,7 +55,7 @@ MAY_IMPORT = {
     "datasheet": PURE | {"cube"},
     "published": BASE | {"cube", "storage", "parcels", "sources"},
     "sources": BASE | {"sentinel2", "enmap", "parcels", "catalog", "cube", "datasheet", "splits"},
-    "validation": BASE | {"cube", "storage", "splits", "sources"},
+    "validation": {"bounded_map", "constants", "cube", "errors", "progress", "sources", "storage"},
     "pipeline": BASE
     | {"parcels", "cube", "datasheet", "settings", "shared_connections", "sources", "storage", "splits"},
     "maintenance": BASE | {"cube", "parcels", "pipeline", "sources", "storage"},
@@ -168,7 +168,10 @@ def test_the_pipeline_knows_sources_by_their_protocol_only(path: Path) -> None:
     assert {name.split(".")[2] for name in imports_of(path) if name.startswith("h2crop_data.sources.")} <= own
 
 
-SHARED_CHECKS = sorted((PACKAGE / "validation").glob("*.py"))
+VALIDATION = PACKAGE / "validation"
+#: What knows the arrays of single sources; `validate` puts the sources together.
+OF_SOURCES = {"sources", "labels", "ground", "agreement"}
+SHARED_CHECKS = [path for path in sorted(VALIDATION.glob("*.py")) if path.stem not in OF_SOURCES]
 
 
 @pytest.mark.parametrize("path", SHARED_CHECKS, ids=module_name)
@@ -183,10 +186,43 @@ def test_validation_knows_arrays_of_sources_by_their_checks_only(path: Path) -> 
     texts = [node.value for node in nodes_of(path) if isinstance(node, ast.Constant) and isinstance(node.value, str)]
     words = {word for text in texts if " " not in text for word in re.findall(r"\w+", text)}
     assert not words & names
-    protocol = {"h2crop_data.validation.checks.source_checks"} | (
-        {"h2crop_data.validation.checks.known"} if path.name == "validate.py" else set()
-    )
-    assert {name for name in imports_of(path) if name.startswith("h2crop_data.validation.checks.")} <= protocol
+    of_sources = {f"h2crop_data.validation.{name}" for name in OF_SOURCES - {"sources"}}
+    assert path.stem == "validate" or not imports_of(path) & of_sources
+
+
+#: What validation shares with the builder: declarations, the decoding of chunks, the numbers of releases.
+SHARED_WITH_THE_BUILDER = {
+    "h2crop_data.bounded_map",
+    "h2crop_data.constants",
+    "h2crop_data.cube.columns",
+    "h2crop_data.cube.release_numbers",
+    "h2crop_data.cube.root",
+    "h2crop_data.cube.schema",
+    "h2crop_data.cube.shard",
+    "h2crop_data.errors",
+    "h2crop_data.progress",
+    "h2crop_data.sources.formats",
+    "h2crop_data.sources.sentinel2.format",
+}
+DECODING = {"MISSING", "decode_chunk", "index_size", "parse_index", "shard_name"}
+
+
+@pytest.mark.parametrize("path", sorted(VALIDATION.rglob("*.py")), ids=module_name)
+def test_validation_judges_with_its_own_formulas(path: Path) -> None:
+    shared = {name for name in imports_of(path) if part_of(name) not in ("validation", "storage")}
+    assert shared <= SHARED_WITH_THE_BUILDER
+    froms = [node for node in nodes_of(path) if isinstance(node, ast.ImportFrom)]
+    of_shards = {alias.name for node in froms if node.module == "h2crop_data.cube.shard" for alias in node.names}
+    assert of_shards <= DECODING
+    modules = [node.module or "" for node in froms]
+    names = [
+        alias.name for node in nodes_of(path) if isinstance(node, ast.Import | ast.ImportFrom) for alias in node.names
+    ]
+    assert not [name for name in (*modules, *names) if "statistics" in name.lower()]
+
+
+def test_validation_is_cut_by_subject() -> None:
+    assert len(list(VALIDATION.rglob("*.py"))) <= 14
 
 
 #: What makes pools: the bounded map, a loop of its own for units that need others, threads that are kept.

@@ -44,7 +44,7 @@ from h2crop_data.sources.enmap.source import Enmap
 from h2crop_data.sources.enmap.words import matched_scenes
 from h2crop_data.sources.source import GroundNear, PlannedBlock
 from h2crop_data.sources.units import Unit, UnitResult
-from h2crop_data.validation.checks.enmap import FLAGS_OF_LAYERS
+from h2crop_data.validation.sources import FLAGS_OF_LAYERS
 
 FILL = -32768
 SIDE = TILE_SIZE // 15

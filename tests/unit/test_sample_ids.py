@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from h2crop_data.validation.samples import is_its_id
+from h2crop_data.validation.index import is_its_id
 
 CELL = "32631_1920_0261_2932"
 ENMAP = "ENMAP01-____L2A-DT0000001867_20220724T104526Z_001_V010302_20230628T165614Z"

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from h2crop_data.constants import ENMAP_FLAGS, REFLECTANCE_FILL
 from h2crop_data.cube.schema import ArraySpec, ArrayStatistics, SourceFormat, ValueRules, parsed_source, stated_source
 from h2crop_data.sources.formats import known_layout
-from h2crop_data.validation.values import rule_problems
+from h2crop_data.validation.pixels import rule_problems
 
 FILL = -9
 BUILT_IN = known_layout(60, 4, enmap_bands=3, s2_bands=["B02", "B03"]).arrays()
@@ -103,7 +103,7 @@ def test_a_finding_says_numbers_in_the_units_of_the_array() -> None:
     assert problem.what == "18 value(s) outside -5 to 5 m"
     classes = spec_of(ValueRules(numbers=(10, 20)))
     (problem,) = rule_problems(classes, np.array([10, 20, 30, 40], np.int16).reshape(1, 1, 2, 2))
-    assert problem.what == "2 value(s) that are none of those there are (30, 40)"
+    assert problem.what == "2 value(s) that the format does not know (30, 40)"
     reflectance = BUILT_IN["s2"]
     values = np.full((1, *reflectance.sample_shape), REFLECTANCE_FILL, np.int16)
     values[0, 6, :, 1, 2] = 20001, -2000

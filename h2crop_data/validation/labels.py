@@ -1,29 +1,168 @@
-"""What labels, priors and parcel numbers must be: classes exist, tiers fit, every pixel is that of its parcel."""
+"""Classes and parcels: the numbers labels are made of, and whether every pixel is that of its parcel."""
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
-from h2crop_data.constants import BACKGROUND, TIERS, UNKNOWN
-from h2crop_data.cube.statistics import BlockSums
-from h2crop_data.validation.checks.source_checks import Arrays, BlockValues, DerivedColumn, SourceChecks, ValueCheck
-from h2crop_data.validation.findings import Findings, error, first, warning
-from h2crop_data.validation.parcels import Parents, SeasonParcels, class_ids, is_class, parents_of, tier_problems
+from h2crop_data.constants import BACKGROUND, SPLITS, TIER_COLUMNS, TIERS, UNKNOWN
+from h2crop_data.validation.findings import Checking, Counted, Findings, Problem, error, first, warning
 from h2crop_data.validation.release import Release
-from h2crop_data.validation.values import Problem
+from h2crop_data.validation.sources import Arrays, BlockValues, DerivedColumn, SourceChecks, ValueCheck
 
+#: The split of a parcel on ground that no list of samples has.
+NO_SPLIT = ""
 #: Combinations reported of one sample.
 REPORTED = 3
 ALL_UNKNOWN = (UNKNOWN,) * TIERS
 NOT_DECLARED = (BACKGROUND,) * TIERS
+#: Child class -> parent class, for tiers 2 to 4 on tiers 1 to 3.
+Parents = list[dict[int, int]]
 #: (tier of the child from 2, child class) -> parent class.
 TierPairs = dict[tuple[int, int], int]
+
+
+# The tables of the index
+
+
+@dataclass(frozen=True)
+class SeasonParcels:
+    """The parcels of a season, in order of number."""
+
+    numbers: NDArray[np.int64]
+    #: (parcel, 4): classes.
+    tiers: NDArray[np.uint8]
+    #: (parcel): its split.
+    split: NDArray[np.object_]
+
+    @classmethod
+    def of(cls, table: pd.DataFrame) -> SeasonParcels:
+        """From the index of a season."""
+        table = table.sort_values("number")
+        tiers = table[TIER_COLUMNS].to_numpy(np.int64).astype(np.uint8)
+        return cls(table["number"].to_numpy(np.int64), tiers, table["split"].to_numpy(object))
+
+    def find(self, numbers: NDArray[np.integer[Any]]) -> NDArray[np.int64]:
+        """The place of each number in the table, -1 where it has none."""
+        if not len(self.numbers):
+            return np.full(numbers.shape, -1, np.int64)
+        places = np.minimum(np.searchsorted(self.numbers, numbers), len(self.numbers) - 1)
+        return np.where(self.numbers[places] == numbers, places, -1)
+
+
+def class_ids(release: Release) -> list[set[int]] | None:
+    """The ids of each tier's classes; None where they are not known."""
+    document = release.documents.get("classes")
+    try:
+        ids = [{int(number) for number in tier} for tier in document]  # type: ignore[union-attr]
+    except (TypeError, ValueError):
+        return None
+    return ids if len(ids) == TIERS else None
+
+
+def parents_of(release: Release) -> Parents:
+    """Which class of the tier above each class belongs to, as the parcels of all seasons have it."""
+    parents: Parents = [{} for _ in range(TIERS - 1)]
+    for season in release.seasons:
+        table = release.tables.get(f"parcels-{season}")
+        if table is not None:
+            for row in np.unique(table[TIER_COLUMNS].to_numpy(np.int64), axis=0).tolist():
+                for above, (parent, child) in enumerate(pairwise(row)):
+                    if is_class(child):
+                        parents[above].setdefault(child, parent)
+    return parents
+
+
+def is_class(number: int) -> bool:
+    """Whether a number in a label stands for a class."""
+    return BACKGROUND < number < UNKNOWN
+
+
+def tier_problems(tiers: Iterator[Any] | list[list[int]], parents: Parents) -> Iterator[tuple[list[int], str]]:
+    """Combinations of classes (tier 1 to 4) that cannot be, and why.
+
+    parents: what is known already; grows by what the combinations say.
+    """
+    for combination in tiers:
+        for above, (parent, child) in enumerate(pairwise(combination)):
+            if not is_class(child):
+                continue
+            expected = parents[above].setdefault(child, parent)
+            if not is_class(parent):
+                yield combination, f"class {child} of tier {above + 2} without one of tier {above + 1} ({parent})"
+            elif expected != parent:
+                what = (
+                    f"class {child} of tier {above + 2} under {parent} of tier {above + 1}, elsewhere under {expected}"
+                )
+                yield combination, what
+        if BACKGROUND in combination and any(combination):
+            yield combination, f"not declared at one tier only: {combination}"
+
+
+def check_classes(release: Release) -> Findings:
+    """Four tiers of ids and names."""
+    if "classes" not in release.documents:
+        return
+    document, path = release.documents["classes"], release.index_path("classes")
+    remedy = release.remedies.wrong_index()
+    ids = class_ids(release)
+    if ids is None or not all(isinstance(tier, Mapping) for tier in document):
+        yield error("classes", path, f"is not a list of {TIERS} tiers of ids and names", remedy)
+        return
+    for tier, names in enumerate(document, 1):
+        strange = sorted(number for number in ids[tier - 1] if not is_class(number))
+        if strange or not all(isinstance(name, str) and name for name in names.values()):
+            yield error(
+                "classes", path, f"tier {tier} has invalid ids, or ids without a name: {first(strange)}", remedy
+            )
+
+
+def check_parcels(release: Release) -> Checking[Release]:
+    """The parcels of every season: numbers, splits, classes and tiers; gives the release with what is doubtful."""
+    ids = class_ids(release)
+    parents: Parents = [{} for _ in range(TIERS - 1)]
+    doubtful = set()
+    for season in release.seasons:
+        table = release.tables.get(f"parcels-{season}")
+        if table is None:
+            continue
+        path, remedy = release.index_path(f"parcels-{season}"), release.remedies.wrong_index()
+        yield Counted("parcels", len(table))
+        numbers = table["number"].to_numpy(np.int64)
+        for what, wrong in (
+            ("numbers are not 1 or more, each once and in order", (numbers < 1) | (np.diff(numbers, prepend=0) < 1)),
+            (f"splits are none of {', '.join(SPLITS)}", ~table["split"].isin([*SPLITS, NO_SPLIT]).to_numpy()),
+            ("one crop code has several classes", several_classes(table)),
+        ):
+            if wrong.any():
+                doubtful.add(season)
+                yield error("parcels", path, f"{what}: parcel {first(numbers[wrong].tolist())}", remedy)
+        combinations = np.unique(table[TIER_COLUMNS].to_numpy(np.int64), axis=0).tolist()
+        for _, what in tier_problems(combinations, parents):
+            yield error("tiers", path, what, remedy)
+        for tier, column in enumerate(TIER_COLUMNS):
+            unknown = sorted(set(table[column].tolist()) - {UNKNOWN} - (ids[tier] if ids else set(range(1, UNKNOWN))))
+            if unknown:
+                what = f"classes of tier {tier + 1} that classes.json does not have: {first(unknown)}"
+                yield error("parcels", path, what, remedy)
+    return replace(release, doubtful_parcels=frozenset(doubtful))
+
+
+def several_classes(table: pd.DataFrame) -> NDArray[np.bool_]:
+    """Parcels whose HCAT3 code has other classes elsewhere."""
+    rows = table[["hcat3", *TIER_COLUMNS]].drop_duplicates()
+    twice = set(rows["hcat3"][rows["hcat3"].duplicated()])
+    return table["hcat3"].isin(twice).to_numpy()
+
+
+# The pixels
 
 
 @dataclass(frozen=True)
@@ -84,29 +223,33 @@ class BlockLabels:
     priors: Priors = field(default_factory=Priors)
 
 
-class ParcelChecks(SourceChecks[BlockLabels]):
+@dataclass(frozen=True)
+class LabelsShown:
+    """What the labels of the blocks before have shown."""
+
+    #: (tier, class) -> the class above it, and where that was seen first, in the blocks of all seasons.
+    parents: Mapping[tuple[int, int], tuple[int, str]] = field(default_factory=dict)
+    #: Of the season that is looked at.
+    priors: Priors = field(default_factory=Priors)
+
+
+@dataclass(frozen=True)
+class ParcelChecks(SourceChecks[SeasonLabels, BlockLabels, LabelsShown]):
     """The checks of declared parcels. Published files know no parcels, and their tiers are as they are."""
 
     name = "parcels"
     season_tables = ("parcels",)
 
-    def __init__(self, release: Release) -> None:
-        super().__init__(release)
-        #: (tier, class) -> the class above it, and where that was seen first, in the blocks of all seasons.
-        self.parents: dict[tuple[int, int], tuple[int, str]] = {}
-        #: Of the season that is looked at.
-        self.labels = SeasonLabels(None, None, [], uncovered=True)
-        self.priors = Priors()
+    def season_facts(self, season: int) -> SeasonLabels:
+        """The classes and parcels of a season."""
+        return SeasonLabels.of(self.release, season)
 
-    def begin_season(self, season: int) -> None:
-        """Take up the classes and parcels of a season."""
-        self.labels, self.priors = SeasonLabels.of(self.release, season), Priors()
-
-    def check_values(self, block: BlockValues) -> ValueCheck[BlockLabels]:
+    def check_values(self, block: BlockValues, facts: SeasonLabels | None) -> ValueCheck[BlockLabels]:
         """Labels and priors (sample, tier, y, x) and parcel numbers (sample, y, x)."""
-        pairs, problems = class_problems_of(block, self.labels)
-        if not block.imported and "parcel" in block.arrays and self.labels.parcels is not None:
-            problems += parcel_problems_of(block, self.labels, self.labels.parcels)
+        labels = facts or SeasonLabels(None, None, [], uncovered=True)
+        pairs, problems = class_problems_of(block, labels)
+        if not block.imported and "parcel" in block.arrays and labels.parcels is not None:
+            problems += parcel_problems_of(block, labels, labels.parcels)
         return ValueCheck(problems, BlockLabels(pairs, compare_priors(block.arrays)))
 
     def derived_columns(self, season: int, arrays: Arrays, *, imported: bool) -> Iterator[DerivedColumn]:
@@ -122,30 +265,37 @@ class ParcelChecks(SourceChecks[BlockLabels]):
             yield DerivedColumn("parcels", "parcel", int(np.setdiff1d(numbers, [0]).size))
             yield DerivedColumn("declared_share", "parcel", float((numbers > 0).mean()))
 
-    def compare_block(self, season: int, block: int, kept: BlockLabels) -> Findings:
+    def compare_block(
+        self, shown: LabelsShown | None, season: int, block: int, kept: BlockLabels
+    ) -> Checking[LabelsShown | None]:
         """Classes that belong to another class of the tier above than in blocks before."""
-        self.priors += kept.priors
-        where = f"{season}, block {block}"
+        before = shown or LabelsShown()
+        where, parents = f"{season}, block {block}", dict(before.parents)
         for (tier, child), parent in sorted(kept.pairs.items()):
-            known, there = self.parents.setdefault((tier, child), (parent, where))
+            known, there = parents.setdefault((tier, child), (parent, where))
             if known != parent:
                 what = f"class {child} of tier {tier} under {parent} of tier {tier - 1}; under {known} in {there}"
                 yield error("tiers", where, what, self.release.remedies.wrong_block(season, block))
+        return LabelsShown(parents, before.priors + kept.priors)
 
-    def end_season(self, season: int, sums: Mapping[str, BlockSums]) -> Findings:
+    def end_season(
+        self, shown: LabelsShown | None, season: int, labelled: Mapping[str, NDArray[np.uint32]]
+    ) -> Checking[LabelsShown | None]:
         """Parcels in two splits, and a season in which every prior is its label."""
         splits: dict[int, list[str]] = defaultdict(list)
-        for split, of_split in sums.items():
-            for parcel in of_split.parcels.tolist():
+        for split, numbers in labelled.items():
+            for parcel in numbers.tolist():
                 splits[parcel].append(split)
         several = sorted(parcel for parcel, names in splits.items() if len(names) > 1)
         if several and not self.release.is_imported(season):
             what = f"{len(several)} parcel(s) with labelled pixels in several splits: {first(several)}"
             yield error("leak", f"{season}/label", what, self.release.remedies.leak())
-        if self.priors.are_labels:
+        priors = (shown or LabelsShown()).priors
+        if priors.are_labels:
             # As when one file was read for both years.
-            what = f"the prior is the label in every pixel of all {self.priors.known} sample(s) that have one"
+            what = f"the prior is the label in every pixel of all {priors.known} sample(s) that have one"
             yield warning("prior", f"{season}/prior", what, self.release.remedies.same_prior(season))
+        return None if shown is None else LabelsShown(shown.parents)
 
 
 def class_problems_of(block: BlockValues, labels: SeasonLabels) -> tuple[TierPairs, list[Problem]]:

@@ -1,1 +1,0 @@
-"""What validation knows of the sources that come with h2crop, each in a module of its own."""
