@@ -6,6 +6,7 @@ import hashlib
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import geopandas as gpd
 import numpy as np
@@ -13,6 +14,7 @@ import pytest
 import rasterio
 import shapely
 import yaml
+from plain_splits import plain_split, plain_square
 from stac_api import stac_api
 from tiny_region import BANDS, CLASSES_ALONE, EAST, NORTH, SOUTH, WEST, TinyRegion
 from typer.testing import CliRunner
@@ -22,7 +24,6 @@ from h2crop_data.cli.main import app
 from h2crop_data.cube.reading import read_index, read_index_json, store_attributes
 from h2crop_data.cube.schema import FORMAT_VERSION
 from h2crop_data.errors import FormatVersionError, PlanError, RecipeError, StoreError, UsageError
-from h2crop_data.grid import Cell, split_squares
 from h2crop_data.parcels.taxonomy import Taxonomy
 from h2crop_data.pipeline import engine
 from h2crop_data.pipeline.block import AssembledBlock, BlockTask
@@ -252,7 +253,7 @@ def test_labels_priors_and_parcels_of_two_years(region: TinyRegion, tmp_path: Pa
 def test_a_parcel_is_unknown_in_the_split_that_does_not_hold_most_of_it(region: TinyRegion, tmp_path: Path) -> None:
     # Small squares, so that a border between two splits runs through a few cells.
     area = {"bbox": [WEST, SOUTH, WEST + 4800, SOUTH + 480]}
-    split = {"square_size": 1000, "shares": {"train": 0.5, "val": 0.5, "test": 0}, "seed": 3}
+    split: dict[str, Any] = {"square_size": 1000, "shares": {"train": 0.5, "val": 0.5, "test": 0}, "seed": 3}
     region.write_parcels(2022, [((WEST, SOUTH, WEST + 4800, SOUTH + 480), WHEAT)])
     recipe = region.recipe(area=area, split=split)
     build_store(recipe, tmp_path / "store")
@@ -265,9 +266,10 @@ def test_a_parcel_is_unknown_in_the_split_that_does_not_hold_most_of_it(region: 
     assert (season.label.values[~mine] == 255).all()
     assert (season.label.values[mine] < 255).all()
     assert (season.parcel.values == 1).all()
-    cells = [Cell.parse(name) for name in samples["cell"]]
-    expected = [recipe.split.split_of(square) for square in split_squares(cells, 1000)]
-    assert samples["split"].tolist() == expected
+    # Of each sample the square of its centre.
+    corners = zip(samples["x0"], samples["y0"], strict=True)
+    squares = [plain_square(west + 120, north - 120, "EPSG:32631", 1000) for west, north in corners]
+    assert samples["split"].tolist() == [plain_split(square, 1000, split["shares"], 3) for square in squares]
 
 
 def test_a_plan_keeps_everything_when_saved(region: TinyRegion, tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ import shapely
 import xarray as xr
 import yaml
 from numpy.typing import NDArray
+from plain_splits import plain_split
 from rasterio.windows import from_bounds
 
 import h2crop_data
@@ -162,7 +163,7 @@ def split_of_objects(built: Built) -> pd.Series:
     squares = gpd.GeoDataFrame(
         [
             {
-                "split": split.split_of((i, j)),
+                "split": plain_split((i, j), size, split.shares, split.seed),
                 "geometry": shapely.box(i * size, j * size, (i + 1) * size, (j + 1) * size),
             }
             for i in range(west, east + 1)

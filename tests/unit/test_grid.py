@@ -14,6 +14,7 @@ import shapely
 import shapely.affinity
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
+from plain_splits import plain_split
 from shapely.geometry.base import BaseGeometry
 
 from h2crop_data.grid import (
@@ -505,6 +506,7 @@ def test_splits_stay_what_they_are_from_release_to_release() -> None:
     for square in itertools.product(range(263, 271), range(-3, 5)):
         expected = "val" if square in val else "test" if square in test else "train"
         assert split_of_square(square, 15_360, SHARES, 0) == expected
+        assert plain_split(square, 15_360, SHARES, 0) == expected
         assert Split().split_of(square) == expected
 
 

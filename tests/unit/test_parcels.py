@@ -18,6 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from odc.geo.geobox import GeoBox
 from parcel_reading import NO_FAULT, read_parcels
+from plain_splits import plain_split
 from shapely.geometry.base import BaseGeometry
 
 from h2crop_data.errors import ParcelError, RecipeError
@@ -601,7 +602,7 @@ def test_the_split_of_a_parcel_is_that_of_its_ground(folder: Path) -> None:
     for parcel in found.parcels.itertuples():
         corners = [to_split.transform(x, y) for x, y in shapely.get_coordinates(parcel.geometry)]
         (square,) = {(int(x // SQUARE), int(y // SQUARE)) for x, y in corners}
-        assert parcel.split == recipe.split.split_of(square)
+        assert parcel.split == plain_split(square, SQUARE, recipe.split.shares, recipe.split.seed)
 
 
 def test_a_year_without_a_source_is_unknown_everywhere(folder: Path) -> None:
