@@ -186,6 +186,7 @@ def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("H2CROP_READ_PAUSES", "0,0,0")
 
 
+@pytest.mark.usefixtures("no_pauses")
 class TestRetried:
     @pytest.mark.parametrize("failures", [0, 1, 3])
     def test_a_remote_read_is_tried_after_each_pause(self, failures: int) -> None:
@@ -196,7 +197,7 @@ class TestRetried:
                 raise errors.pop()
             return "pixels"
 
-        assert retried(read, "a file", remote=True, pauses=(0, 0, 0)) == "pixels"
+        assert retried(read, "a file", remote=True) == "pixels"
 
     @pytest.mark.parametrize(("remote", "tries"), [(True, 4), (False, 1)])
     def test_the_last_failure_is_an_error_that_names_the_file(self, remote: bool, tries: int) -> None:
@@ -207,7 +208,7 @@ class TestRetried:
             raise RasterioIOError("HTTP response code: 503")
 
         with pytest.raises(ReadError, match=r"cannot read S2B asset blue \(b\.tif\): HTTP response code: 503"):
-            retried(read, "S2B asset blue (b.tif)", remote=remote, pauses=(0, 0, 0))
+            retried(read, "S2B asset blue (b.tif)", remote=remote)
         assert len(calls) == tries
 
     def test_other_errors_are_not_tried_again(self) -> None:
@@ -218,7 +219,7 @@ class TestRetried:
             raise ValueError("a bug")
 
         with pytest.raises(ValueError, match="a bug"):
-            retried(read, "a file", remote=True, pauses=(0, 0))
+            retried(read, "a file", remote=True)
         assert len(calls) == 1
 
 

@@ -19,6 +19,8 @@ import requests
 REPOSITORY = Path(__file__).parents[2]
 #: Seconds that a server, a worker or a run may take to start on a busy machine.
 START, RUN = 240.0, 300.0
+#: Seconds that all processes together may take to end by themselves.
+TIDY_END = 6.0
 #: Types of states that stay.
 ENDED = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
 Found = TypeVar("Found")
@@ -203,12 +205,15 @@ class PrefectService:
 
     def stop(self) -> None:
         """End every process, those of runs with their worker."""
-        for process in [*self.workers, *([self.server] if self.server else [])]:
+        processes = [*self.workers, *([self.server] if self.server else [])]
+        for process in processes:
             if process.poll() is None:
                 process.send_signal(signal.SIGTERM)
-        for process in [*self.workers, *([self.server] if self.server else [])]:
+        # A worker that lost its server may wait for it: nobody needs a tidy end.
+        deadline = time.monotonic() + TIDY_END
+        for process in processes:
             try:
-                process.wait(20)
+                process.wait(max(0.0, deadline - time.monotonic()))
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait(20)
