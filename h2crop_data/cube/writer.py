@@ -164,19 +164,20 @@ def block_path(season: int, block: int) -> str:
 
 
 @contextmanager
-def hold_store(location: str | Path) -> Iterator[StoreBuilder]:
+def hold_store(location: str | Path | Storage) -> Iterator[StoreBuilder]:
     """Create the store if needed, and lock it against other builders until the `with` block ends.
 
+    location: a folder, an `s3://` URL, or the storage of the store.
     Raises StoreError when another builder has locked the store, the place is in use by something else or the store has
     lost its root, FormatVersionError for a store of another major version, or of a newer one.
     """
-    storage = open_storage(location)
+    storage = location if isinstance(location, Storage) else open_storage(location)
     with storage.hold():
         attributes = current_attributes(storage)
         if attributes is None:
             refuse_lost_root(storage)
         else:
-            check_format_to_write(attributes, location)
+            check_format_to_write(attributes, storage.location)
         yield StoreBuilder(storage)
 
 

@@ -18,6 +18,7 @@ from h2crop_data.pipeline.sealing import SealedRelease, seal_store
 from h2crop_data.pipeline.timings import TimeSpent
 from h2crop_data.progress import Progress, silent
 from h2crop_data.recipe.model import Recipe
+from h2crop_data.storage.storage import Storage
 
 
 @dataclass(frozen=True)
@@ -91,7 +92,7 @@ class BuildReport:
 
 def build_store(
     source: Recipe | SeasonPlan | Path | str,
-    store: str | Path,
+    store: str | Path | Storage,
     *,
     extend: bool = False,
     changed: Changed = "report",
@@ -104,16 +105,17 @@ def build_store(
 ) -> BuildReport:
     """Build the seasons of a recipe or of a plan into a store, continuing an unfinished one, and seal it.
 
-    source: a recipe, a plan, the folder of plans, a recipe file or the name of a shipped recipe. store: folder or
-    `s3://` URL. extend: search again for seasons the store has, and add what is new. changed: whether finished blocks
-    whose inputs have changed are listed in the report, or their samples are rebuilt in new blocks, which replace the
-    old ones in the new release (with extend). today: a date in UTC, by default that of the day; a season is built when
-    it is complete (`seasons.CATCH_UP`), or in season by recipe. workers: the workers; a number means threads, None the
-    workers of the environment. scratch: a folder for composites that wait for the rest of their block; scratch_bytes:
-    its approximate limit; default of both: the environment variables. progress: called with (done, total, text) while a
-    season is planned, and with the blocks that are done and what was read of scenes. Raises UsageError for another kind
-    of source, PlanError where the store was begun from other inputs, BuildError when blocks failed, StoreError when the
-    store cannot be written or another builder has locked it. Finished work is always kept.
+    source: a recipe, a plan, the folder of plans, a recipe file or the name of a shipped recipe. store: folder, `s3://`
+    URL, or the storage of the store. extend: search again for seasons the store has, and add what is new. changed:
+    whether finished blocks whose inputs have changed are listed in the report, or their samples are rebuilt in new
+    blocks, which replace the old ones in the new release (with extend). today: a date in UTC, by default that of the
+    day; a season is built when it is complete (`seasons.CATCH_UP`), or in season by recipe. workers: the workers; a
+    number means threads, None the workers of the environment. scratch: a folder for composites that wait for the rest
+    of their block; scratch_bytes: its approximate limit; default of both: the environment variables. progress: called
+    with (done, total, text) while a season is planned, and with the blocks that are done and what was read of scenes.
+    Raises UsageError for another kind of source, PlanError where the store was begun from other inputs, BuildError when
+    blocks failed, StoreError when the store cannot be written or another builder has locked it. Finished work is always
+    kept.
     """
     workers = Workers.of(workers)
     with hold_store(store) as builder, kept_notes(builder, "build", workers, progress) as notes:
@@ -134,6 +136,7 @@ def build_store(
         planned = replace(planned, plans=[])
         with notes.phase("sealing"):
             sealed = seal_store(builder, workers, progress)
-        report = BuildReport.of(str(store), planned, blocks, sealed, notes.time_spent())
+        location = store.location if isinstance(store, Storage) else str(store)
+        report = BuildReport.of(location, planned, blocks, sealed, notes.time_spent())
         notes.note_release(report.release, report.gaps)
         return report

@@ -18,6 +18,7 @@ import yaml
 from changed_recipes import kept_recipe, recipe_document
 from changed_stores import sign
 from numpy.typing import NDArray
+from shared_work import with_work_of
 
 import h2crop_data
 from h2crop_data.cube.reading import read_index, store_attributes
@@ -84,8 +85,9 @@ def recipe_of(simulated: Path) -> RecipeOf:
 def stores(recipe_of: RecipeOf, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """A store for each word of `alignment`."""
     folder = tmp_path_factory.mktemp("stores")
-    for mode in ("none", "report", "apply"):
-        build_store(recipe_of(alignment=mode), folder / mode, workers=1)
+    build_store(recipe_of(alignment="none"), folder / "none", workers=1)
+    for before, mode in (("none", "report"), ("report", "apply")):
+        build_store(recipe_of(alignment=mode), with_work_of(folder / before, folder / mode), workers=1)
     return {mode: folder / mode for mode in ("none", "report", "apply")}
 
 

@@ -21,7 +21,6 @@ from typer.testing import CliRunner
 
 import h2crop_data
 from h2crop_data.cli.main import app
-from h2crop_data.cube import writer
 from h2crop_data.cube.reading import read_index, store_attributes
 from h2crop_data.errors import HeldStoreError, PlanError, StoreError
 from h2crop_data.maintenance.compare import compare_stores
@@ -72,10 +71,12 @@ def run(
 class WatchedStorage(LocalStorage):
     """A store in a folder; somebody is told before a file of it is written."""
 
-    told: Callable[[str], None]
+    def __init__(self, folder: Path, told: Callable[[str], None]) -> None:
+        super().__init__(folder)
+        self.told = told
 
     def write(self, name: str, parts: Iterable[bytes]) -> None:
-        type(self).told(name)
+        self.told(name)
         super().write(name, parts)
 
 
@@ -113,11 +114,8 @@ def moments(region: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Path
             waiting.pop(0)
             shutil.copytree(store, folder / str(len(MOMENTS) - len(waiting) - 1))
 
-    WatchedStorage.told = tell
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(writer, "open_storage", WatchedStorage)
-        for season in (2022, 2023):
-            build_store(load_recipe(region).for_seasons([season]), store, workers=1)
+    for season in (2022, 2023):
+        build_store(load_recipe(region).for_seasons([season]), WatchedStorage(store, tell), workers=1)
     assert not waiting
     store.rename(folder / str(len(MOMENTS)))
     return [folder / str(k) for k in range(len(MOMENTS) + 1)]

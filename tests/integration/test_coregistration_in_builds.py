@@ -18,6 +18,7 @@ import zarr
 from changed_recipes import kept_recipe, recipe_document
 from numpy.typing import NDArray
 from rasterio.windows import Window
+from shared_work import with_work_of
 
 from h2crop_data.catalog.access import raster_geobox
 from h2crop_data.catalog.search import read_item_collection
@@ -88,8 +89,9 @@ def recipe_of(simulated: Path) -> RecipeOf:
 def stores(recipe_of: RecipeOf, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """A store for each word of `coregistration`."""
     folder = tmp_path_factory.mktemp("stores")
-    for mode in ("none", "report", "apply"):
-        build_store(recipe_of(coregistration=mode), folder / mode, workers=1)
+    build_store(recipe_of(coregistration="none"), folder / "none", workers=1)
+    for before, mode in (("none", "report"), ("report", "apply")):
+        build_store(recipe_of(coregistration=mode), with_work_of(folder / before, folder / mode), workers=1)
     return {mode: folder / mode for mode in ("none", "report", "apply")}
 
 
@@ -314,11 +316,13 @@ def test_a_date_that_cannot_be_read_fails_the_match_or_is_left_out(
     assert len(list((tmp_path / "store/.build/work/enmap-match").glob("*.json"))) == 2
 
 
-def test_what_is_left_of_a_scene_counts_as_built_from_the_same(recipe_of: RecipeOf, tmp_path: Path) -> None:
+def test_what_is_left_of_a_scene_counts_as_built_from_the_same(
+    recipe_of: RecipeOf, stores: dict[str, Path], tmp_path: Path
+) -> None:
     """The blocks of one tile are retracted: those of the other were matched on its ground too, and did not change."""
     recipe = recipe_of()
     one_by_one = recipe.changed(recipe, store=recipe.store.model_copy(update={"block_capacity": 1}))
-    store = tmp_path / "store"
+    store = with_work_of(stores["apply"], tmp_path / "store")
     build_store(one_by_one, store, workers=1)
     samples = rows_of(store)
     tiles = samples["cell"].map(lambda name: home_tile(Cell.parse(name)))

@@ -14,6 +14,7 @@ import rasterio
 import zarr
 from changed_recipes import kept_recipe, recipe_document
 from numpy.typing import NDArray
+from shared_work import with_work_of
 from typer.testing import CliRunner
 
 from h2crop_data.cli.main import app
@@ -71,8 +72,9 @@ def recipe_of(simulated: Path) -> RecipeOf:
 def stores(recipe_of: RecipeOf, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """A store for each word of `mask`."""
     folder = tmp_path_factory.mktemp("stores")
-    for mode in ("none", "report", "apply"):
-        build_store(recipe_of(mask=mode), folder / mode, workers=1)
+    build_store(recipe_of(mask="none"), folder / "none", workers=1)
+    for before, mode in (("none", "report"), ("report", "apply")):
+        build_store(recipe_of(mask=mode), with_work_of(folder / before, folder / mode), workers=1)
     return {mode: folder / mode for mode in ("none", "report", "apply")}
 
 

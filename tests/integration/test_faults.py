@@ -112,11 +112,10 @@ def test_of_two_builders_one_works_and_the_other_is_told(
 
 @pytest.mark.parametrize("kind", ["threads", "processes"])
 def test_four_workers_write_every_shard_once(
-    recipe: Recipe, reference: dict[str, str], tmp_path: Path, kind: WorkerKind, monkeypatch: pytest.MonkeyPatch
+    recipe: Recipe, reference: dict[str, str], tmp_path: Path, kind: WorkerKind
 ) -> None:
     store = tmp_path / "store"
-    monkeypatch.setattr("h2crop_data.cube.writer.open_storage", NotingStorage)
-    build_store(recipe, store, workers=Workers(4, kind))
+    build_store(recipe, NotingStorage(store), workers=Workers(4, kind))
     assert contents(store) == reference
     written = [line.split() for line in NotingStorage(store).log.read_text().splitlines()]
     counted = Counter(name for _, name in written)

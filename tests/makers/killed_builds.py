@@ -71,10 +71,11 @@ def small_region(folder: Path) -> None:
 
 
 class FatalStorage(LocalStorage):
-    """A store in a folder whose builder dies just before a step."""
+    """A store in a folder whose builder dies just before a step: `write NAME` or `delete NAME`; empty for none."""
 
-    #: `write NAME` or `delete NAME`.
-    fatal = ""
+    def __init__(self, folder: Path, fatal: str = "") -> None:
+        super().__init__(folder)
+        self.fatal = fatal
 
     def write(self, name: str, parts: Iterable[bytes]) -> None:
         self.die_before(f"write {name}")
@@ -92,13 +93,9 @@ class FatalStorage(LocalStorage):
 
 def build(recipe: Path, store: Path, extend: bool, fatal: str = "") -> None:
     """What a child does. fatal: the step before which it dies."""
-    from h2crop_data.cube import writer as builders
     from h2crop_data.pipeline.build import build_store
 
-    if fatal:
-        FatalStorage.fatal = fatal
-        builders.open_storage = FatalStorage  # type: ignore[assignment]
-    build_store(loaded(recipe), store, extend=extend, workers=2)
+    build_store(loaded(recipe), FatalStorage(store, fatal), extend=extend, workers=2)
 
 
 def loaded(path: Path) -> Recipe:
