@@ -14,6 +14,7 @@ Each name is loaded at its first use, so reading a store does not load the libra
 
 from __future__ import annotations
 
+import logging
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -43,6 +44,8 @@ __all__ = [
     "validate",
 ]
 
+# As a library says nothing by itself: programs set up what is done with its lines (docs/monitoring.md).
+logging.getLogger(__name__).addHandler(logging.NullHandler())
 #: Public name -> module, and its name there.
 _PUBLIC = {
     "CropSamples": ("training.dataset", "CropSamples"),

@@ -7,6 +7,7 @@ of several machines build together, their scheduler also counts the connections 
 from __future__ import annotations
 
 import fcntl
+import logging
 import os
 import threading
 import time
@@ -18,7 +19,9 @@ from tempfile import gettempdir
 from typing import IO
 
 from h2crop_data.errors import UsageError
+from h2crop_data.waits import Wait
 
+log = logging.getLogger(__name__)
 #: Seconds after which a connection that is taken is asked for again.
 PAUSE = 0.02
 #: What this thread has of each archive: who has a connection needs no other one.
@@ -71,6 +74,7 @@ class SharedConnections:
     def _wait(self) -> IO[bytes]:
         """The file of a connection, locked."""
         folder = connections_folder()
+        wait = Wait(log, f"a connection to {self.archive}", f"all {self.number} that it allows are used")
         while True:
             for number in range(self.number):
                 file = (folder / f"{self.archive}-{number}").open("ab")
@@ -79,7 +83,9 @@ class SharedConnections:
                 except BlockingIOError:
                     file.close()
                 else:
+                    wait.over()
                     return file
+            wait.look()
             time.sleep(PAUSE)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -34,7 +35,9 @@ from h2crop_data.grid import LONLAT, to_crs
 from h2crop_data.redaction import without_secrets
 from h2crop_data.sentinel2.reflectance import NO_NUMBER, WRAPPED
 from h2crop_data.settings import Archives
+from h2crop_data.waits import report_retry
 
+log = logging.getLogger(__name__)
 Result = TypeVar("Result")
 ResamplingName = Literal["nearest", "bilinear", "cubic"]
 #: Seconds for what is asked for once and can be missed.
@@ -99,11 +102,12 @@ def retried(read: Callable[[], Result], what: str, *, remote: bool, tries: int |
             with rasterio.Env(**ASK_AGAIN) if number else nullcontext():
                 return read()
         except (RasterioError, OSError) as error:
+            told = failure_in_words(error)
             if pause is None:
-                told = failure_in_words(error)
                 shown = without_secrets(told)
                 kind = ArchiveOutageError if remote and is_outage(error, told) else ReadError
                 raise kind(f"cannot read {what}: {shown}") from (error if shown == told else None)
+            report_retry(log, f"reading {what}", told, pause, number + 1, len(pauses) + 1)
             time.sleep(pause)
     raise AssertionError("unreachable")
 

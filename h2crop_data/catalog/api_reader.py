@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import logging
 import random
 import time
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from typing import Any
+from typing import Any, Self
 
 from pystac_client.exceptions import APIError
 from pystac_client.stac_api_io import StacApiIO
@@ -20,7 +21,9 @@ from urllib3.exceptions import HTTPError
 from urllib3.util.retry import Retry
 
 from h2crop_data.catalog.answers import LateAnswerError, begun_by, pieces_by
+from h2crop_data.waits import report_retry
 
+log = logging.getLogger(__name__)
 #: Seconds to wait for a connection or the next bytes, and for a whole answer.
 SEARCH_TIMEOUT, ANSWER_TIME = 60.0, 300.0
 #: What is tried again, how often, with pauses that grow, and seconds that a server may ask to wait (`Retry-After`).
@@ -97,7 +100,10 @@ class ApiReader(StacApiIO):
                 if asked is not None and asked > self.retries.retry_after_max:
                     raise NoAnswerError(f"{reason}, try again in {asked:.0f} seconds")
             if attempt + 1 < tries:
-                time.sleep(self.pause_after(attempt) if asked is None else asked)
+                pause = self.pause_after(attempt) if asked is None else asked
+                asking = "" if asked is None else ", which asks to wait (Retry-After)"
+                report_retry(log, f"{verb} {href}", reason + asking, pause, attempt + 1, tries)
+                time.sleep(pause)
         raise NoAnswerError(f"{reason} (tried {tries} times)")
 
     def answer_to(self, request: Request) -> ApiAnswer:
@@ -149,3 +155,17 @@ def seconds_asked(retry_after: str | None) -> float | None:
         return None
     until = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment
     return max(0.0, (until - datetime.now(UTC)).total_seconds())
+
+
+class ReportedRetry(Retry):
+    """Tries of urllib3, each reported: by itself it logs those after a busy server's answer as details alone."""
+
+    def increment(self, method: str | None = None, url: str | None = None, *arguments: Any, **options: Any) -> Self:
+        """The tries that are left. Raises as of urllib3."""
+        left = super().increment(method, url, *arguments, **options)
+        last = left.history[-1]
+        reason = f"HTTP {last.status}" if last.status else f"{type(last.error).__name__}: {last.error}"
+        response: Any = options.get("response")
+        asked = None if response is None else self.get_retry_after(response)
+        report_retry(log, f"{method} {url}", reason, asked or left.get_backoff_time(), len(left.history))
+        return left

@@ -13,14 +13,16 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import json
+import logging
 import os
 import re
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 from urllib.parse import urlsplit
 
 import requests
@@ -38,12 +40,17 @@ from h2crop_data.catalog.whole_files import (
     refuse_beginning,
 )
 from h2crop_data.errors import ReadError
+from h2crop_data.redaction import without_secrets
 from h2crop_data.settings import Archives
+from h2crop_data.waits import report_retry, waited_for
 
+log = logging.getLogger(__name__)
 #: Bytes that are written at a time.
 WRITTEN_BYTES = 2**20
 #: Answers that are worth another try.
 BUSY = (408, 425, 429, 500, 502, 503, 504)
+#: Seconds between two looks whether another process has a file downloaded.
+LOOK_EVERY_FILE = 0.1
 #: What `downloaded` is called with: bytes that have come of a file, and its length where that is known.
 Downloaded = Callable[[int, int | None], None]
 
@@ -102,6 +109,7 @@ class FileCache:
                 raise ReadError("expected an address that begins with http:// or https://")
             known = self.known(url)
             if known is not None:
+                log.debug("%s is in the cache: %s", without_secrets(url), known)
                 return CachedFile(known, 0)
             with self.locked(url) as part:
                 # Another process may have got it meanwhile.
@@ -137,12 +145,12 @@ class FileCache:
         part = self.folder / "parts" / f"{address_key(url)}.part"
         part.parent.mkdir(parents=True, exist_ok=True)
         with part.with_suffix(".lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+            waited_for(log, url, "another process downloads it", partial(can_lock, lock), LOOK_EVERY_FILE)
             yield part
 
     def download(self, url: str, part: Path, downloaded: Downloaded) -> CachedFile:
         """Download a file, check it and keep it."""
-        before = part.stat().st_size if part.exists() else 0
+        before, begun = part.stat().st_size if part.exists() else 0, time.monotonic()
         stated = self.complete(url, part, downloaded)
         name, size = name_in_address(url), part.stat().st_size
         check_whole(part, name)
@@ -155,6 +163,9 @@ class FileCache:
         discard(part)
         record = {"url": url, "name": name, "sha256": sha256, **asdict(stated), "length": size}
         write_json(self.record(url), record)
+        spent = time.monotonic() - begun
+        more = {"bytes": size - before, "seconds": round(spent, 3)}
+        log.info("downloaded %s: %.1f MB in %.1f s", without_secrets(url), (size - before) / 1e6, spent, extra=more)
         return CachedFile(path, max(0, size - before))
 
     def complete(self, url: str, part: Path, downloaded: Downloaded) -> Stated:
@@ -169,7 +180,9 @@ class FileCache:
                 if tries > len(self.pauses):
                     raise ReadError(f"{why_broken(error)}; rerun to continue the download") from error
                 if self.pauses:
-                    time.sleep(self.pauses[max(0, tries - 1)])
+                    pause = self.pauses[max(0, tries - 1)]
+                    report_retry(log, f"downloading {url}", why_broken(error), pause, max(1, tries))
+                    time.sleep(pause)
 
     def attempt(self, url: str, part: Path, downloaded: Downloaded) -> Stated:
         """Download what is missing of a file in one request.
@@ -199,6 +212,15 @@ class FileCache:
                 write_json(part.with_suffix(".json"), asdict(stated))
             receive(answer, name_in_address(url), part, have, stated, downloaded)
         return stated
+
+
+def can_lock(file: IO[str]) -> bool:
+    """Lock a file, where no other process has locked it; gives whether it did."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def account_session(account: Account) -> requests.Session:

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import rasterio
 import requests
@@ -28,10 +28,13 @@ from h2crop_data.errors import H2cropError
 from h2crop_data.redaction import RedactingFilter, redacted_errors
 from h2crop_data.settings import ArchiveAccount, forget_empty_keys
 from h2crop_data.shared_connections import SharedConnections
+from h2crop_data.waits import report_retry
 
 if TYPE_CHECKING:
     from obstore.store import S3Store
 
+log = logging.getLogger(__name__)
+Answered = TypeVar("Answered")
 #: What is raised when a file is read, and may name its address.
 READING_ERRORS = (RasterioError, H2cropError, OSError)
 #: GDAL's option by which a file is opened as if it never was: GDAL remembers what it read of an address, so that a file
@@ -42,6 +45,8 @@ ASK_AGAIN = {"CPL_VSIL_CURL_NON_CACHED": "/vsi"}
 WHOLE_ANSWER, LEAST_SPEED = 5.0, 20_000.0
 #: Buckets whose connections are kept, by keys: those that end are replaced.
 BUCKETS_KEPT = 16
+#: Pauses in seconds before another request to a bucket that does not answer.
+BUCKET_PAUSES = (0.1, 0.2)
 #: Loggers of libraries that name addresses of files.
 for name in ("odc.loader._rio", "rasterio._env", "rasterio._err", "rasterio._base", "urllib3.connectionpool"):
     logging.getLogger(name).addFilter(RedactingFilter())
@@ -197,7 +202,8 @@ def object_pieces(href: str, s3: S3Access, keys: S3Keys, size: int, timeout: flo
 
     try:
         store, key = object_store(href, s3, keys, timeout)
-        for piece in obstore.get(store, key).stream(min_chunk_size=size):
+        found = asked_of_bucket(href, lambda: obstore.get(store, key))
+        for piece in found.stream(min_chunk_size=size):
             yield bytes(piece)
     except (BaseError, FileNotFoundError) as error:
         raise OSError(f"{type(error).__name__}: {str(error).partition(chr(10))[0]}") from None
@@ -220,7 +226,22 @@ def bucket_store(bucket: str, s3: S3Access, keys: S3Keys, timeout: float) -> S3S
     config |= {"region": s3.region or "us-east-1", "request_payer": s3.requester_pays}
     client: Any = {"timeout": f"{timeout:g}s", "allow_http": not s3.https}
     forget_empty_keys()
-    return S3Store(bucket, config=config, client_options=client, retry_config={"max_retries": 2})
+    # obstore's own tries are seen by nobody.
+    return S3Store(bucket, config=config, client_options=client, retry_config={"max_retries": 0})
+
+
+def asked_of_bucket(href: str, ask: Callable[[], Answered]) -> Answered:
+    """The answer of a bucket, asked again where that may help. Raises as `ask`."""
+    from obstore.exceptions import GenericError
+
+    for number, pause in enumerate(BUCKET_PAUSES, 1):
+        try:
+            return ask()
+        except GenericError as error:
+            reason = str(error).partition("\n")[0]
+            report_retry(log, f"asking for {href}", reason, pause, number, len(BUCKET_PAUSES) + 1)
+            time.sleep(pause)
+    return ask()
 
 
 def connections_of(href: str, wanted: int) -> int:

@@ -24,7 +24,14 @@ from requests.adapters import HTTPAdapter
 from urllib3.util import Retry
 
 from h2crop_data.catalog.answers import begun_by
-from h2crop_data.catalog.file_access import ASK_AGAIN, READING_ERRORS, FileAccess, access_to, object_store
+from h2crop_data.catalog.file_access import (
+    ASK_AGAIN,
+    READING_ERRORS,
+    FileAccess,
+    access_to,
+    asked_of_bucket,
+    object_store,
+)
 from h2crop_data.errors import SceneError
 from h2crop_data.redaction import redacted_errors
 
@@ -240,7 +247,7 @@ def object_version(href: str, access: FileAccess) -> FileVersion:
     assert access.keys is not None, "its bucket is read with keys"
     try:
         store, key = object_store(href, access.s3, access.keys, ANSWER_SECONDS)
-        found = store.head(key)
+        found = asked_of_bucket(href, lambda: store.head(key))
     except (BaseError, FileNotFoundError) as error:
         raise OSError(str(error)) from None
     return FileVersion(found["size"], found["e_tag"] or "", f"{found['last_modified']:%Y-%m-%dT%H:%M:%SZ}")
@@ -255,7 +262,7 @@ def object_is_refused(href: str, access: FileAccess) -> bool | None:
     assert access.keys is not None, "its bucket is read with keys"
     try:
         store, key = object_store(href, access.s3, access.keys, ANSWER_SECONDS)
-        obstore.get(store, key, options={"if_match": ETAG_OF_NO_FILE, "range": (0, 1)})
+        asked_of_bucket(href, lambda: obstore.get(store, key, options={"if_match": ETAG_OF_NO_FILE, "range": (0, 1)}))
     except PreconditionError:
         return True
     except (BaseError, FileNotFoundError):

@@ -12,10 +12,10 @@ from pystac_client.stac_api_io import StacApiIO
 from rasterio.errors import RasterioError
 from rasterio.windows import Window
 from requests.exceptions import RequestException
-from urllib3.util.retry import Retry
 
 from h2crop_data.catalog.access import failure_in_words, opened
 from h2crop_data.catalog.accounts import check_account
+from h2crop_data.catalog.api_reader import ReportedRetry
 from h2crop_data.catalog.features import NOT_STAC
 from h2crop_data.catalog.provider import OfferedCollection, Provider
 from h2crop_data.catalog.registry import files_at
@@ -130,7 +130,8 @@ def online(provider: Provider) -> str:
 
 def one_item(api: str, collection: str) -> pystac.Item | None:
     """Some item of a collection; None where there is none. Raises what pystac-client does."""
-    retries = Retry(total=CHECK_RETRIES, backoff_factor=1, status_forcelist=(429, 502, 503, 504), allowed_methods=None)
+    busy = (429, 502, 503, 504)
+    retries = ReportedRetry(total=CHECK_RETRIES, backoff_factor=1, status_forcelist=busy, allowed_methods=None)
     client = Client.open(api, stac_io=StacApiIO(max_retries=retries, timeout=CHECK_TIMEOUT))
     return next(client.search(collections=[collection], max_items=1, limit=1).items(), None)
 

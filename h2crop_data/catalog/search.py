@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import logging
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
@@ -29,7 +31,9 @@ from h2crop_data.catalog.footprints import place_item
 from h2crop_data.catalog.items import acquired, acquired_if_stated, each_once, identity
 from h2crop_data.catalog.registry import provider_of
 from h2crop_data.errors import CatalogError, CatalogOutageError, IncompleteSearchError, SceneError
+from h2crop_data.redaction import without_secrets
 
+log = logging.getLogger(__name__)
 PAGE_SIZE = 250
 #: Pages without an item, one after the other, after which a search is given up.
 MOST_EMPTY_PAGES = 20
@@ -72,6 +76,7 @@ def find_items(
     each item becomes the ground it means. Raises CatalogError naming the catalog, CatalogOutageError where it may
     answer later.
     """
+    begun = time.monotonic()
     listing = (
         listed_in_files(source)
         if is_file_of_items(source)
@@ -101,7 +106,20 @@ def find_items(
         kept.append(item)
         if wrong:
             corrected.append((item, wrong))
-    return Found(kept, refused, corrected, listing.notes)
+    found, spent = Found(kept, refused, corrected, listing.notes), time.monotonic() - begun
+    log.info(
+        "%s: %d items of %s from %s to %s, %d of them with a footprint of their own corrected; %d refused (%.1f s)",
+        without_secrets(source),
+        len(kept),
+        collection,
+        start.date(),
+        end.date(),
+        len(corrected),
+        len(refused),
+        spent,
+        extra={"items": len(kept), "refused": len(refused), "seconds": round(spent, 3)},
+    )
+    return found
 
 
 @dataclass(frozen=True)
@@ -137,6 +155,9 @@ def search_api(
     except RepeatedPageError:
         first = None
     # A catalog that is being written to loses its place between two pages.
+    if first is None or not first.is_whole:
+        lacking = "a page came twice" if first is None else f"{first.different} of {min(first.promised)} items came"
+        log.warning("%s: the search for %s is not whole (%s): asking again", without_secrets(url), collection, lacking)
     pages = first if first and first.is_whole else search_once(url, collection, area, start, end, retries)
     told = f"{url} states that {{}} items of {collection} match {{}} search, but returned {pages.different}"
     if not pages.is_whole:
@@ -156,7 +177,7 @@ def search_api(
 def search_once(url: str, collection: str, area: BaseGeometry, start: datetime, end: datetime, retries: Retry) -> Pages:
     """The same, asked once. Raises RepeatedPageError where a page comes again, CatalogError."""
     # Servers refuse large geometries; what a simpler one finds too much is left out by the caller.
-    provider = provider_of(url)
+    provider, shown_url = provider_of(url), without_secrets(url)
     asked = area if shapely.get_num_coordinates(area) <= MOST_VERTICES else shapely.box(*area.bounds)
     found = Pages(Listing(), [], [])
     try:
@@ -174,6 +195,7 @@ def search_once(url: str, collection: str, area: BaseGeometry, start: datetime, 
             for number, feature in enumerate(page["features"], first):
                 found.given.append(identity(found.listing.add(feature, f"feature {number}")))
             found.promised.extend(matched(page))
+            log.debug("%s: a page of %d items, %d so far", shown_url, len(page["features"]), len(found.given))
             if page["features"] and before.issuperset(found.given[first:]):
                 raise RepeatedPageError(
                     f"{url} returned a page of the search a second time, so items may be missing. {AGAIN}"

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib.util
+import logging
 import sys
+import time
 import warnings
 from functools import partial
 from typing import Annotated, Any
@@ -31,11 +33,14 @@ from h2crop_data.cli import (
     validate,
 )
 from h2crop_data.cli.console import Exit, console, say
+from h2crop_data.cli.logs import ALREADY_SHOWN, OPEN, LoggedGroup, command_log
 from h2crop_data.errors import H2cropError, RecipeError, StoreWarning, UsageError
 from h2crop_data.redaction import without_secrets
 
+log = logging.getLogger(__name__)
 app = typer.Typer(
     name="h2crop",
+    cls=LoggedGroup,
     help="Build training cubes for crop mapping from public satellite archives and declared parcels.",
     no_args_is_help=True,
     add_completion=False,
@@ -80,40 +85,63 @@ def main() -> None:
     # rasterio warns of scratch datasets that it makes itself, whenever threads undo its silencing.
     warnings.filterwarnings("ignore", message="Dataset has no geotransform")
     warnings.showwarning = partial(show_warning, warnings.showwarning)
+    begun = time.monotonic()
+    with command_log():
+        try:
+            code = run_command()
+        except Exception:
+            log.critical("stopped by an error that nobody foresaw", exc_info=True, extra=ALREADY_SHOWN)
+            raise
+        log.info("ended with exit code %d after %.1f s", code, time.monotonic() - begun)
+    sys.exit(code)
+
+
+def run_command() -> int:
+    """Run the command; gives its exit code, after errors a user can act on were printed."""
     try:
         app()
+    except SystemExit as ended:
+        # As Python takes it: None is 0, and what is no number is printed, with 1.
+        return ended.code if isinstance(ended.code, int) else Exit(bool(ended.code))
     except (UsageError, RecipeError) as error:
-        sys.exit(tell(error, Exit.WRONG_USE))
+        return tell(error, Exit.WRONG_USE)
     except H2cropError as error:
-        sys.exit(tell(error, Exit.FAILED))
+        return tell(error, Exit.FAILED)
     except ModuleNotFoundError as error:
         extra = missing_extra(error.name or "")
         if extra is None:
             raise
-        say(
-            f"this command needs more than the base install: pip install '.[{extra}]' in a checkout of h2crop ({error})"
-        )
-        sys.exit(Exit.WRONG_USE)
+        text = f"this command needs more than the base install: pip install '.[{extra}]' in a checkout of h2crop"
+        return tell(f"{text} ({error})", Exit.WRONG_USE, title="")
     except KeyboardInterrupt:
-        console.print("stopped; finished work is kept, rerun the same command to continue")
-        sys.exit(Exit.FAILED)
+        text = "stopped; finished work is kept, rerun the same command to continue"
+        return tell(text, Exit.FAILED, title="")
+    return Exit.DONE
 
 
 def show_warning(
     otherwise: Any, message: Warning | str, category: type[Warning], filename: str, line: int, *rest: Any
 ) -> None:
-    """Print a warning about a store in one line, any other as Python does (`otherwise`)."""
-    if not issubclass(category, StoreWarning):
+    """Print a warning about a store in one line, any other as Python does (`otherwise`), and log it."""
+    is_of_store = issubclass(category, StoreWarning)
+    place = "" if is_of_store else f" ({category.__name__}, {filename}:{line})"
+    log.warning("%s%s", message, place, extra=ALREADY_SHOWN)
+    if OPEN and OPEN[-1].as_json:
+        return
+    if not is_of_store:
         otherwise(message, category, filename, line, *rest)
         return
     console.print("[yellow]warning:[/] ", end="")
-    console.print(str(message), markup=False, soft_wrap=True)
+    say(str(message))
 
 
-def tell(error: H2cropError, code: Exit) -> Exit:
-    """Print an error; gives the exit code."""
-    console.print("[red]error:[/] ", end="")
-    console.print(without_secrets(str(error)), markup=False, soft_wrap=True)
+def tell(error: H2cropError | str, code: Exit, title: str = "error: ") -> Exit:
+    """Print and log why a command did not do its work; gives the exit code."""
+    text = without_secrets(str(error))
+    log.error("%s", text, extra=ALREADY_SHOWN)
+    if not OPEN[-1].as_json:
+        console.print(f"[red]{title}[/]", end="")
+        say(text)
     return code
 
 

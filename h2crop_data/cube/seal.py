@@ -6,6 +6,7 @@ sees the new release when the root is replaced.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from typing import Any
 
@@ -21,6 +22,7 @@ from h2crop_data.cube.writer import StoreBuilder
 from h2crop_data.progress import Progress, silent
 from h2crop_data.storage.storage import FileRecord
 
+log = logging.getLogger(__name__)
 #: The newest release in words, where a visitor looks first.
 DATASHEET = "DATASHEET.md"
 #: What puts a release into words: root attributes, tables, bytes of its data, values of coordinates of a first block.
@@ -49,6 +51,7 @@ def seal(
     if current and current["seasons"] == identity and current["format_version"] == FORMAT_VERSION:
         # Left by a builder that died after it had replaced the root.
         builder.storage.delete(SEALING)
+        log.info("%s: nothing changed since release %s", builder.location, current["release"])
         return int(current["release"])
     newest = int(current["release"]) if current else 0
     release = next_release(builder.storage, newest)
@@ -97,6 +100,7 @@ def seal(
     builder.write_json(paths["root"], root)
     builder.write_json(ROOT, root)
     builder.storage.delete(SEALING)
+    log.info("%s: release %d is made, %d files", builder.location, release, len(manifest), extra={"release": release})
     return release
 
 

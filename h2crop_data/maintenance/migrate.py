@@ -3,6 +3,7 @@ blocks."""
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,8 @@ from h2crop_data.pipeline.sealing import seal_store
 from h2crop_data.progress import Progress, silent
 from h2crop_data.sources.registry import flag_masks
 from h2crop_data.storage.storage import FileRecord
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -64,7 +67,9 @@ def migrate_store(store: str | Path, progress: Progress = silent) -> MigrationRe
         done = 0
         for plan in plans:
             for block, samples in zip(plan.blocks["block"].tolist(), plan.blocks["samples"].tolist(), strict=True):
-                mended += mend_block(builder, plan, block, samples)
+                if mend_block(builder, plan, block, samples):
+                    mended += 1
+                    log.info("season %d block %d: the sums that it lacked are made", plan.season, block)
                 done += 1
                 progress(done, total, f"season {plan.season} block {block}")
         if root is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -57,6 +58,7 @@ from h2crop_data.sources.timing import Stopwatch
 from h2crop_data.storage.location import open_storage
 from h2crop_data.storage.storage import Storage, canonical_json
 
+log = logging.getLogger(__name__)
 LABELS = DeclaredParcels()
 #: What plans of an earlier version did with rows that have the same shape.
 FIRST_ROW = (
@@ -134,6 +136,7 @@ def relabel_store(
             blocks[kind] += 1
             written += size
             progress(done, len(work), "blocks")
+        log.info("%s: labels of %s", target, ", ".join(f"{number} blocks {kind}" for kind, number in blocks.items()))
         sealed = seal_store(builder, Workers(workers), progress)
     return RelabelReport(
         store=str(target),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +21,8 @@ from h2crop_data.pipeline.sealing import NothingFinishedError, seal_store
 from h2crop_data.sources.formats import layout_of_root
 from h2crop_data.storage.location import open_storage
 from h2crop_data.storage.storage import Storage
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -162,6 +165,7 @@ def retract_from_store(
         for scene in found.scenes:
             retractions.scenes.setdefault(scene, reason)
         retractions.write(builder.storage)
+        log.info("%s: %d samples retracted, of %s: %s", store, found.samples, found.blocks, reason)
         try:
             return found, seal_store(builder).number
         except NothingFinishedError:

@@ -108,6 +108,11 @@ class BlockRun:
         self.total = sum(len(plan.blocks) for plan in plans)
         #: How many blocks are to be built, and how many were there before.
         self.missing = len(self._plan_of)
+        log.info(
+            "%d of %d blocks to build, by %s",
+            *(self.missing, self.total, workers.scheduler or f"{workers.number} {workers.kind}"),
+            extra={"blocks": self.missing},
+        )
         self.already_done = self.total - self.missing
         self._built: set[SeasonBlock] = set()
         self._failed: dict[SeasonBlock, BlockOutcome] = {}

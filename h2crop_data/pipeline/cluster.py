@@ -25,7 +25,7 @@ import threading
 import time
 import zlib
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import CancelledError, Executor, Future
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -36,15 +36,18 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from h2crop_data.bounded_map import WorkerPool
 from h2crop_data.constants import SCHEDULER_SCHEMES
 from h2crop_data.errors import ClusterError, H2cropError, StoreError, UsageError
+from h2crop_data.logs import show_lines_from
 from h2crop_data.pipeline.cluster_session import Session, open_session, unfitness
 from h2crop_data.settings import Processes
 from h2crop_data.shared_connections import counted_by
 from h2crop_data.sources.registry import forget_other_builds
+from h2crop_data.waits import REPORTED_AFTER, Wait
 
 if TYPE_CHECKING:
     from distributed import Client, Semaphore, Worker
     from distributed import Future as DaskFuture
 
+log = logging.getLogger(__name__)
 Outcome = TypeVar("Outcome")
 #: Tasks that are with the cluster for each thread of its workers: one it works on, one that waits; and the most, while
 #: tasks are so short that a worker would be idle until the next one has come.
@@ -88,6 +91,7 @@ def open_cluster(address: str, work: Path, shared: Mapping[str, Path]) -> Iterat
         try:
             refuse_unfit(address, ask_workers(client, session))
             executor = ClusterExecutor(client, address, session)
+            log.info("building on the cluster at %s: %d worker(s)", address, executor.workers)
         except (OSError, CancelledError) as error:
             raise lost_cluster(address) from error
         try:
@@ -237,6 +241,7 @@ def become_fit(session: Session) -> None:
         problems = unfitness(session)
         if problems:
             raise ClusterError(f"worker {worker_address()} cannot build: {'; '.join(problems)}")
+        show_lines_from(session.description()["log level"])
         with suppress(ModuleNotFoundError):
             import cv2
 
@@ -263,6 +268,8 @@ def begin_task(session: Session, task: str) -> Path:
         try:
             with note.open("x", encoding="utf-8") as file:
                 file.write(worker_address())
+            if number:
+                log.warning("task %s: attempt %d of %d, workers died at those before", task, number + 1, DEATHS)
             return note
         except FileExistsError:
             continue
@@ -340,8 +347,11 @@ class ClusterConnections:
         Raises ClusterError where the scheduler does not answer.
         """
         semaphore = self._semaphore(archive, number)
+        wait = Wait(log, f"a connection to {archive}", f"workers of the cluster use all {number} that it allows")
         try:
-            semaphore.acquire()
+            while not semaphore.acquire(timeout=REPORTED_AFTER):
+                wait.look()
+            wait.over()
         except (OSError, RuntimeError) as error:
             raise ClusterError(
                 f"no connection to {archive}: the scheduler, which counts those of all workers, does not answer "
@@ -396,6 +406,11 @@ class ClusterExecutor(Executor):
         self._number = 0
         self._watcher = threading.Thread(target=self._watch, name="cluster", daemon=True)
         self._watcher.start()
+
+    @property
+    def workers(self) -> int:
+        """How many workers the cluster has now."""
+        return len(self._threads)
 
     def ahead(self) -> int:
         """How many tasks may be with the cluster, by the threads its workers have now."""
@@ -461,7 +476,8 @@ class ClusterExecutor(Executor):
         while not self._ended.wait(LOOK_EVERY):
             lost: ClusterError | None = None
             try:
-                self._threads = threads_of(self._client)
+                before, self._threads = self._threads, threads_of(self._client)
+                report_workers(self._address, before, self._threads)
             except Exception:  # noqa: BLE001 -- whatever keeps it from answering
                 lost = lost_cluster(self._address)
             alone_since = None if self._threads else alone_since or time.monotonic()
@@ -479,6 +495,18 @@ class ClusterExecutor(Executor):
             self._waiting.clear()
         for one in waiting:
             one.set_exception(error)
+
+
+def report_workers(address: str, before: Collection[str], now: Collection[str]) -> None:
+    """Report workers of a cluster that came or are lost. before, now: addresses of workers."""
+    for worker in sorted(set(now) - set(before)):
+        log.info("worker %s joined the cluster at %s", worker, address)
+    for worker in sorted(set(before) - set(now)):
+        log.warning(
+            "worker %s left the cluster at %s; others do what it was given (%d left)", worker, address, len(now)
+        )
+    if before and not now:
+        log.warning("waiting up to %.0f s for a worker to join the cluster at %s", WORKERS_WITHIN, address)
 
 
 def explained(error: BaseException, address: str) -> BaseException:

@@ -22,6 +22,7 @@ from typing import Any
 
 import h2crop_data
 from h2crop_data.errors import ClusterError
+from h2crop_data.logs import level_in_force
 from h2crop_data.plugins import GROUP, PROVIDERS, entry_points_of
 
 SESSION_FILE = "session.json"
@@ -71,6 +72,7 @@ def open_session(work: Path, shared: Mapping[str, Path]) -> Iterator[Session]:
             "versions": versions(),
             "folders": {kind: str(folder) for kind, folder in folders.items()},
             "token": token,
+            "log level": level_in_force(),
         }
         (session.folder / SESSION_FILE).write_text(json.dumps(described), encoding="utf-8")
     except OSError as error:

@@ -11,7 +11,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import partial
@@ -23,6 +23,7 @@ from h2crop_data.bounded_map import WorkerPool, as_done_of, worker_processes, wo
 from h2crop_data.cube.marker import Marker
 from h2crop_data.cube.writer import StoreBuilder
 from h2crop_data.errors import ClusterError, H2cropError, StoreError, UsageError
+from h2crop_data.logs import lines_of_processes, send_lines_to
 from h2crop_data.pipeline.block import BlockTask, assemble_block
 from h2crop_data.pipeline.cluster import LostWorkError, open_cluster
 from h2crop_data.pipeline.schedule import Schedule
@@ -319,17 +320,21 @@ def open_pool(workers: Workers, store: str, scratch: Path | None = None) -> Iter
             yield pool
         return
     threads = max(1, (os.cpu_count() or 1) // workers.number)
-    made = (
-        worker_threads(workers.number, "block")
-        if workers.kind == "threads"
-        else worker_processes(workers.number, begin_process, (os.getpid(), workers.number))
-    )
-    with made as executor:
-        yield WorkerPool(executor, 2 * workers.number, threads)
+    with ExitStack() as stack:
+        if workers.kind == "threads":
+            made = worker_threads(workers.number, "block")
+        else:
+            lines = stack.enter_context(lines_of_processes())
+            made = worker_processes(workers.number, begin_process, (os.getpid(), workers.number, *lines))
+        yield WorkerPool(stack.enter_context(made), 2 * workers.number, threads)
 
 
-def begin_process(parent: int, workers: int) -> None:
-    """What a worker process does first. parent: the builder's process. workers: how many there are."""
+def begin_process(parent: int, workers: int, lines: Any, level: int) -> None:
+    """What a worker process does first.
+
+    parent: the builder's process. workers: how many there are. lines, level: where lines of the log go, and which.
+    """
+    send_lines_to(lines, level)
     Processes.share_connections(workers)
     end_with_parent(parent)
 

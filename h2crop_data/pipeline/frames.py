@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures.process import BrokenProcessPool
@@ -35,6 +36,7 @@ from h2crop_data.sources.registry import used_sources
 from h2crop_data.sources.source import MatchedBands
 from h2crop_data.storage.storage import BUILD_FOLDER, Storage, canonical_json
 
+log = logging.getLogger(__name__)
 FRAMES_FOLDER = f"{BUILD_FOLDER}/frames"
 #: Raised whenever the same images and parcels give another frame.
 FRAME_ALGORITHM = 1
@@ -215,6 +217,7 @@ def table_of_frames(
     names = [tiles.task(place).name for place in range(len(tiles))]
     missing = [place for place, name in enumerate(names) if not files.exists(name)]
     if missing:
+        log.info("season %s: measuring in %d of %d tiles where images lie", tiles.season, len(missing), len(tiles))
         try:
             with open_pool(workers.at_most(len(missing)), files.location) as pool:
                 # Parcels of a few tiles are held at a time.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -25,6 +26,7 @@ from h2crop_data.errors import NothingToPlanError
 from h2crop_data.grid import LONLAT, Cell, blocks_of_cells
 from h2crop_data.pipeline.plan import SeasonPlan, row_dictionaries
 from h2crop_data.pipeline.seasons import check_season, planning_date, today_utc
+from h2crop_data.pipeline.source_facts import reasons_left_out, scene_warnings
 from h2crop_data.pipeline.survey import Known, Survey, survey_season
 from h2crop_data.pipeline.units import WorkFolder, run_units, temporary_work
 from h2crop_data.progress import Progress, silent
@@ -32,6 +34,8 @@ from h2crop_data.recipe.model import Recipe
 from h2crop_data.sources.registry import UsedSources, algorithms, layout_of_recipe, sources_of, used_sources
 from h2crop_data.sources.source import Candidate, PlannedBlock, Reference, Source
 from h2crop_data.sources.units import Unit, hashed_ids
+
+log = logging.getLogger(__name__)
 
 
 class NothingNewError(NothingToPlanError):
@@ -83,7 +87,25 @@ def plan_of(
         split_problems=survey.split_problems,
         planned=planned,
     )
+    report_plan(plan)
     return replace(plan, blocks=with_hashes(plan))
+
+
+def report_plan(plan: SeasonPlan) -> None:
+    """Log what a plan has, why scenes are left out, and what is to be looked at of others."""
+    taken = sum(scene.taken for scene in plan.scenes)
+    log.info(
+        "season %d: %d samples in %d blocks of %d scenes planned, %d scenes left out",
+        *(plan.season, len(plan.samples), len(plan.blocks), taken, len(plan.scenes) - taken),
+        extra={"season": plan.season, "samples": len(plan.samples), "blocks": len(plan.blocks)},
+    )
+    for reason, count in reasons_left_out(plan.scenes).most_common():
+        log.info("season %d: %d scene(s) left out: %s", plan.season, count, reason)
+    for scene in plan.scenes:
+        if not scene.taken:
+            log.debug("season %d: scene %s is left out: %s", plan.season, scene.id, scene.reason)
+    for warning in scene_warnings(plan.scenes):
+        log.warning("season %d: %s", plan.season, warning)
 
 
 def with_source_columns(

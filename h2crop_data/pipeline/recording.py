@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -29,6 +30,7 @@ from h2crop_data.recipe.model import Recipe, load_recipe
 from h2crop_data.sources.registry import algorithms
 from h2crop_data.storage.storage import BUILD_FOLDER
 
+log = logging.getLogger(__name__)
 #: Parts of a recipe that say nothing about the data of a season.
 SAYS_NO_DATA = ("name", "description", "seasons", "in_season")
 #: Settings that an error names, and characters of a value.
@@ -107,6 +109,7 @@ def recorded_plans(
             own = [plan for plan in plans if plan.season == season]
             if own and not extend:
                 check_same_recipe(builder, own, asked)
+                log.info("season %d is planned already: going on with %d plan(s) of the store", season, len(own))
                 continue
             check_season(asked, season, day)
             found = plan_season(builder, asked, season, plans, changed=changed, today=day, progress=progress)

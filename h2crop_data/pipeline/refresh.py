@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import date
@@ -38,7 +39,10 @@ from h2crop_data.pipeline.sealing import NothingFinishedError, seal_store
 from h2crop_data.pipeline.seasons import is_complete, today_utc, why_not_yet
 from h2crop_data.progress import Progress, silent
 from h2crop_data.recipe.model import Recipe
+from h2crop_data.redaction import without_secrets
 from h2crop_data.sources.registry import used_sources
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -195,6 +199,7 @@ def refresh_plans(
         reason = why_not_yet(recipe, season, day) or ("" if begun else "; ".join(missing_files(recipe, season)))
         if reason:
             waiting.append(f"season {season}: {reason}")
+            log.info("season %d is not planned yet: %s", season, reason)
             continue
         try:
             found = plan_season(
@@ -209,6 +214,7 @@ def refresh_plans(
                 waiting.append(f"season {season}: {error}")
             else:
                 failed[season] = str(error)
+                log.warning("season %d cannot be planned: %s", season, without_secrets(str(error)))
             continue
         changes += changes_of(recipe, found, builder.location, changed)
         if found.plan is not None and plan is not None:

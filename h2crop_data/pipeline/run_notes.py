@@ -22,6 +22,7 @@ from typing import Any, Literal
 from h2crop_data import __version__
 from h2crop_data.cube.marker import Marker
 from h2crop_data.cube.writer import StoreBuilder
+from h2crop_data.datasheet.markdown import listing
 from h2crop_data.errors import StoreError
 from h2crop_data.pipeline.engine import BlockOutcome, ReadingOutcome, Workers
 from h2crop_data.pipeline.run_status import (
@@ -40,7 +41,7 @@ from h2crop_data.redaction import without_secrets
 from h2crop_data.storage.local import LocalStorage
 from h2crop_data.storage.storage import Storage
 
-status_log = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 #: Seconds between two states, in a folder and in a bucket.
 EVERY_IN_FOLDER, EVERY_IN_BUCKET = 5.0, 60.0
 #: Seconds between two states of the table of timings: readings have no markers that tell of them.
@@ -49,6 +50,8 @@ TIMINGS_EVERY = 600.0
 LAST_WITHIN = 20.0
 #: Lines and characters of an error in a status.
 ERROR_LINES, ERROR_LENGTH = 3, 500
+#: Scenes of one block that a line of the log names.
+GAPS_LOGGED = 5
 #: Seconds between two points of the rate, and how many are kept.
 POINT_EVERY, POINTS = 60.0, 61
 #: Before the first phase, and after the last.
@@ -59,6 +62,36 @@ def first_lines(error: BaseException | str) -> str:
     """The first lines of an error, without secrets."""
     text = without_secrets(str(error)) or type(error).__name__
     return "\n".join(text.splitlines()[:ERROR_LINES])[:ERROR_LENGTH]
+
+
+def report_reading(outcome: ReadingOutcome) -> None:
+    """Log what became of a reading."""
+    seconds = sum(outcome.seconds.values())
+    more = {"season": outcome.season, "reading": outcome.name, "worker": outcome.worker, "seconds": round(seconds, 3)}
+    if outcome.error is not None:
+        log.warning("%s failed: %s", outcome.what, first_lines(outcome.error), extra=more)
+    else:
+        counts = outcome.counts
+        log.debug(
+            "%s: %d tiles, %.1f MB in %.1f s", outcome.what, counts.tiles, counts.bytes / 1e6, seconds, extra=more
+        )
+
+
+def report_block(outcome: BlockOutcome, done: int, total: int) -> None:
+    """Log what became of a block. done, total: of all blocks."""
+    seconds = sum(outcome.seconds.values())
+    more = {"season": outcome.season, "block": outcome.block, "worker": outcome.worker, "seconds": round(seconds, 3)}
+    if outcome.error is not None:
+        log.warning("%s failed: %s", outcome.what, first_lines(outcome.error), extra=more)
+        return
+    log.info(
+        "%s built (%d of %d): %d samples, %.1f MB in %.1f s",
+        *(outcome.what, done, total, outcome.samples, outcome.bytes / 1e6, seconds),
+        extra={**more, "samples": outcome.samples, "bytes": outcome.bytes},
+    )
+    if outcome.gaps:
+        scenes = listing(list(map(without_secrets, outcome.gaps)), GAPS_LOGGED)
+        log.warning("%s lacks %d scene(s) that could not be read: %s", outcome.what, len(outcome.gaps), scenes)
 
 
 class RunNotes:
@@ -100,11 +133,16 @@ class RunNotes:
     def phase(self, name: str) -> Iterator[None]:
         """Note that the run is in a phase. Of phases within others only the inner one's time is counted."""
         self._change_phase([*self._phases, name])
+        begun = time.perf_counter()
+        log.info("%s: begun", name, extra={"phase": name})
         try:
             yield
         except BaseException:
             self._ended_in = self._ended_in or name
             raise
+        else:
+            spent = time.perf_counter() - begun
+            log.info("%s: done in %.1f s", name, spent, extra={"phase": name, "seconds": round(spent, 3)})
         finally:
             self._change_phase(self._phases[:-1])
 
@@ -137,6 +175,7 @@ class RunNotes:
 
     def note_begun(self, what: str) -> None:
         """Note that workers were given a block or a reading. From the first on the rate counts."""
+        log.debug("%s: given to workers", what)
         with self._changing:
             self._at_work[what] = self._progressed = datetime.now(UTC)
             if not self._points:
@@ -144,6 +183,7 @@ class RunNotes:
 
     def note_reading(self, outcome: ReadingOutcome) -> None:
         """Note what became of a reading."""
+        report_reading(outcome)
         one = Spent("reading", outcome.name, outcome.seconds, outcome.finished, outcome.season, outcome.worker)
         with self._changing:
             self._at_work.pop(outcome.what, None)
@@ -156,6 +196,7 @@ class RunNotes:
 
     def note_block(self, outcome: BlockOutcome, done: int, total: int) -> None:
         """Note what became of a block. done, total: of all blocks."""
+        report_block(outcome, done, total)
         block = outcome.season, outcome.block
         one = Spent("block", str(outcome.block), outcome.seconds, outcome.finished, outcome.season, outcome.worker)
         with self._changing:
@@ -291,7 +332,7 @@ class Keeper:
         self.notes.changed.set()
         self._thread.join(LAST_WITHIN)
         if self._thread.is_alive():
-            status_log.warning(
+            log.warning(
                 "the last status and timings of the build were not written within %g s; %s may show it as working, "
                 "and its rows may be missing",
                 LAST_WITHIN,
@@ -324,9 +365,9 @@ class Keeper:
             write()
         except Exception as error:  # noqa: BLE001 -- whatever keeps it from being written must not cost the build
             if last:
-                status_log.warning("%s at the end of the build could not be written: %s", what, first_lines(error))
+                log.warning("%s at the end of the build could not be written: %s", what, first_lines(error))
             elif what not in self._told:
-                status_log.warning(
+                log.warning(
                     "%s of the build cannot be written, the build continues without it: %s", what, first_lines(error)
                 )
                 self._told.add(what)
@@ -350,7 +391,7 @@ def kept_notes(
         units = work.files.folder / work.prefix
         notes.keep_timings_in(Timings(storage, units, RunName(name, notes.begun), last))
     except StoreError as error:
-        status_log.warning("the timings of the build are not kept: %s", first_lines(error))
+        log.warning("the timings of the build are not kept: %s", first_lines(error))
     fixed = {
         "version": 1,
         "run": name,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
@@ -35,6 +36,7 @@ from h2crop_data.sources.registry import used_sources
 from h2crop_data.sources.scenes import scenes_table
 from h2crop_data.storage.storage import BUILD_FOLDER, FileRecord
 
+log = logging.getLogger(__name__)
 Thing = TypeVar("Thing")
 #: Blocks between two words of sealing.
 TOLD_EVERY = 200
@@ -115,6 +117,7 @@ def seal_store(
         finished.append(finished_season(builder, parts, retractions, workers, progress))
         progress(len(finished), len(planned), f"release, season {season} is gathered")
         seasons[season] = sealed_season(finished[-1], parts)
+        log.info("season %d: %d samples for the release", season, seasons[season].samples, extra={"season": season})
         layout = parts[0].layout
     if layout is None:
         raise NothingFinishedError(f"{builder.location} has no finished season to seal")

@@ -33,7 +33,7 @@ from h2crop_data.errors import MissingFileError
 from h2crop_data.sources.timing import step_of
 from h2crop_data.storage.storage import BUILD_FOLDER, Storage
 
-timings_log = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 TIMINGS = f"{BUILD_FOLDER}/timings.parquet"
 TimedKind = Literal["block", "unit", "reading", "phase"]
 #: Rows of the table at most.
@@ -286,7 +286,7 @@ def read_timings(storage: Storage) -> pa.Table:
     except MissingFileError:
         return TIMING_COLUMNS.empty_table()
     except (pa.ArrowException, KeyError, ValueError) as error:
-        timings_log.warning("%s is damaged and is started again: %s", storage.where(TIMINGS), error)
+        log.warning("%s is damaged and is started again: %s", storage.where(TIMINGS), error)
         return TIMING_COLUMNS.empty_table()
 
 

@@ -14,6 +14,7 @@ folder they lie in.
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import time
 from collections import defaultdict
@@ -31,11 +32,13 @@ from h2crop_data.bounded_map import LOOK_AGAIN, WorkerPool, allowed_by
 from h2crop_data.errors import AccountError, ClusterError, H2cropError, StoreError
 from h2crop_data.pipeline.timings import iso_time, utc_now, worker_name
 from h2crop_data.progress import Progress, silent
+from h2crop_data.redaction import without_secrets
 from h2crop_data.settings import Folders
 from h2crop_data.sources.units import ProvisionalResult, RunUnits, Unit, UnitResult
 from h2crop_data.storage.local import LocalStorage
 from h2crop_data.storage.storage import BUILD_FOLDER, TEMPORARY, Storage, canonical_json
 
+log = logging.getLogger(__name__)
 #: Units at work at a time while a season is planned: these wait for files more than they compute. A build has as many
 #: as workers, in threads also where its blocks are built by processes.
 WORKERS = 4
@@ -107,13 +110,16 @@ class WorkFolder:
         Gives the bytes of what is left.
         """
         sizes = self.sizes()
-        left = sum(sizes.values())
+        left = before = sum(sizes.values())
         for _, name in sorted((self.last_use(name), name) for name in sizes if Path(name).stem not in needed):
             if left <= self.bound:
                 break
             self.delete(name.removesuffix(RESULT) + MARKER)
             self.delete(name)
             left -= sizes[name]
+        if left < before:
+            freed, where = (before - left) / 1e6, self.files.folder / self.prefix
+            log.info("deleted %.0f MB of results that were not used for longest from %s", freed, where)
         return left
 
     def delete(self, name: str) -> None:
@@ -206,6 +212,8 @@ def run_units(
     wanted = {unit.id: unit for unit in units}
     results, waiting = what_is_there(work, list(wanted.values()))
     total = len(waiting)
+    if wanted:
+        log.info("units of work: %d to run, %d results are there", total, len(results), extra={"units": total})
     held = sum(work.sizes().values()) if waiting else 0
     running: dict[Future[tuple[Path, float]], Unit] = {}
     with ThreadPoolExecutor(workers, thread_name_prefix="unit") as threads:
@@ -224,7 +232,9 @@ def run_units(
                         running[executor.submit(computed, work, order_of(work, unit, results))] = unit
                 done, _ = wait(running, LOOK_AGAIN if callable(ahead) else None, FIRST_COMPLETED)
                 for future in done:
-                    result = results[running.pop(future).id] = result_of(future, tolerated)
+                    unit = running.pop(future)
+                    result = results[unit.id] = result_of(future, tolerated)
+                    report_unit(unit, result)
                     held += 0 if result.file is None else result.file.stat().st_size
                 if held > work.bound:
                     pending = [*waiting.values(), *running.values()]
@@ -232,6 +242,15 @@ def run_units(
         finally:
             threads.shutdown(wait=True, cancel_futures=True)
     return {name: replace(results[name], steps=steps) for name, steps in seconds_by_step(wanted, results).items()}
+
+
+def report_unit(unit: Unit, result: UnitResult) -> None:
+    """Log what became of a unit that was run."""
+    more = {"unit": unit.name, "step": unit.step}
+    if result.error is not None:
+        log.warning("%s of %s failed: %s", unit.step, unit.name, without_secrets(str(result.error)), extra=more)
+    else:
+        log.debug("%s of %s: %.1f s", unit.step, unit.name, result.seconds, extra={**more, "seconds": result.seconds})
 
 
 def seconds_by_step(units: Mapping[str, Unit], results: Mapping[str, UnitResult]) -> dict[str, dict[str, float]]:

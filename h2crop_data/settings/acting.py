@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 from http.cookies import CookieError, SimpleCookie
 from math import inf
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, SecretStr
 
@@ -137,6 +138,33 @@ class Builders(Settings):
         "",
         expected=" or ".join(f"{scheme}HOST:PORT" for scheme in SCHEDULER_SCHEMES),
     )
+
+
+class Logs(Settings):
+    """What commands log, where their options do not say it."""
+
+    title = "Logs of commands"
+
+    level: Literal["warning", "info", "debug"] = variable(
+        "H2CROP_LOG_LEVEL",
+        "What commands show on standard error: `info` as `-v`, `debug` as `-vv`",
+        "warning",
+        expected="warning, info or debug",
+    )
+    file: Path | None = variable(
+        "H2CROP_LOG_FILE", "File that commands append their log to, from `info` on, as `--log-file`"
+    )
+    format: Literal["text", "json"] = variable(
+        "H2CROP_LOG_FORMAT",
+        "Lines of the log, as `--log-format`: text, or a JSON object each",
+        "text",
+        expected="text or json",
+    )
+
+    @property
+    def number(self) -> int:
+        """The level as `logging` has it."""
+        return logging.getLevelNamesMapping()[self.level.upper()]
 
 
 class Estimates(Settings):

@@ -8,7 +8,17 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 
 from h2crop_data.redaction import without_secrets
-from h2crop_data.settings.acting import ArchiveAccount, Archives, Buckets, Builders, Estimates, Folders, Keys, Processes
+from h2crop_data.settings.acting import (
+    ArchiveAccount,
+    Archives,
+    Buckets,
+    Builders,
+    Estimates,
+    Folders,
+    Keys,
+    Logs,
+    Processes,
+)
 from h2crop_data.settings.others import Deployment, Development, Libraries, PrefectService
 from h2crop_data.settings.variables import Settings, Variable
 
@@ -21,6 +31,7 @@ LIKENESS = 0.6
 GROUPS: tuple[type[Settings], ...] = (
     Folders,
     Builders,
+    Logs,
     Estimates,
     Archives,
     ArchiveAccount,

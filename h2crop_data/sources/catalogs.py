@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -15,6 +16,8 @@ from h2crop_data.errors import CatalogError
 from h2crop_data.progress import Progress
 from h2crop_data.recipe.catalogs import CatalogPlace
 from h2crop_data.redaction import redacted, redacted_errors
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -64,6 +67,14 @@ def search_in_order(
             corrected += here.corrected
             notes += here.notes
         lost = {identity(item): (item, reason) for item, reason in refused}
+        for item, reason in lost.values():
+            log.warning("%s: item %s is refused: %s", catalog.name, item.id, reason, extra={"scene": item.id})
+        for item, reason in corrected:
+            log.info(
+                "%s: the footprint of %s is corrected: %s", catalog.name, item.id, reason, extra={"scene": item.id}
+            )
+        for note in dict.fromkeys(redacted(notes)):
+            log.warning("%s", note)
         found.append(
             CatalogListing(
                 catalog.name,

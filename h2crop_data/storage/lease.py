@@ -19,6 +19,7 @@ Worker processes have no lease. They know the `id` of their builder's hold and l
 from __future__ import annotations
 
 import json
+import logging
 import os
 import socket
 import threading
@@ -42,7 +43,9 @@ from h2crop_data.storage.requests import (
     put_if,
     request_error,
 )
+from h2crop_data.waits import report_retry
 
+log = logging.getLogger(__name__)
 #: How often in its length a lease is renewed, and how often after a renewal that failed.
 RENEWALS, ATTEMPTS = 3, 30
 #: Seconds between two looks at a lock that may have run out.
@@ -114,7 +117,7 @@ class StoreLock:
         #: No request may take so long that none can follow it while the lease lasts.
         self.quick = max(2.0, patience.lease / 6)
         quickly = replace(patience, connect=min(patience.connect, self.quick), request=self.quick)
-        self.store = connect(bucket, server, quickly, retrying=False)
+        self.store = connect(bucket, server, quickly)
         self.key, self.clock_key = f"{folder}lock", f"{folder}clock"
         self.changing = threading.Lock()
 
@@ -142,6 +145,14 @@ class StoreLock:
         if abs(age) <= found.lock.seconds + CLOCK_STEPS:
             return True
         until = moment() + found.lock.seconds / RENEWALS + CLOCK_STEPS
+        log.info(
+            "waiting up to %.0f s to see whether the lock of %s is renewed: it is %.0f s old by the clock of this "
+            "machine and lasts %g s",
+            until - moment(),
+            self.location,
+            age,
+            found.lock.seconds,
+        )
         while moment() < until:
             time.sleep(RENEWAL_LOOKS)
             again = self.look()
@@ -176,7 +187,7 @@ class WatchedLease(StoreLock):
     def check(self) -> None:
         """Return where the builder had the lease when this was called. Raises StoreError else, or RequestError."""
         try:
-            patiently(self.try_to_check, self.quick)
+            patiently(self.try_to_check, self.quick, f"looking at the lock of {self.location}")
         except ConflictError as error:
             raise self.over(str(error)) from error
 
@@ -229,8 +240,9 @@ class Lease(StoreLock):
     def acquire(self) -> None:
         """Get the lease. Raises StoreError where another builder has it, or the server cannot keep builders apart."""
         try:
-            patiently(self.try_to_acquire, self.patience.retry)
-            if not patiently(self.are_conditions_heeded, self.patience.retry):
+            what = f"locking {self.location}"
+            patiently(self.try_to_acquire, self.patience.retry, what)
+            if not patiently(self.are_conditions_heeded, self.patience.retry, what):
                 obstore.delete(self.store, self.key)
                 raise self.no_conditions()
         except (ConflictError, *RequestError) as error:
@@ -240,6 +252,7 @@ class Lease(StoreLock):
                 raise self.no_conditions() from error
             raise request_error("hold", self.location, error) from error
         self.renewer.start()
+        log.info("locked %s: hold %d, renewed every %g s", self.location, self.lock.token, self.lock.seconds / RENEWALS)
 
     def try_to_acquire(self) -> None:
         """One attempt. Raises StoreError where another builder has it, ConflictError where one was faster."""
@@ -276,23 +289,26 @@ class Lease(StoreLock):
 
     def keep(self) -> None:
         """Renew until the lock is released or lost."""
-        pause = self.patience.lease / RENEWALS
+        failed, pause = 0, self.patience.lease / RENEWALS
         while not self.ended.wait(pause):
             try:
                 self.renew()
-                pause = self.patience.lease / RENEWALS
-            except StoreError:
+                failed, pause = 0, self.patience.lease / RENEWALS
+                log.debug("renewed the lock of %s (%d)", self.location, self.lock.renewals)
+            except StoreError as error:
+                log.warning("the lock of %s is lost: %s", self.location, error)
                 return
-            except (ConflictError, *RequestError):
+            except (ConflictError, *RequestError) as error:
                 # `check` says what is wrong, should it still be so when the time is over.
-                pause = self.patience.lease / ATTEMPTS
+                failed, pause = failed + 1, self.patience.lease / ATTEMPTS
+                report_retry(log, f"renewing the lock of {self.location}", cause_of(error), pause, failed)
 
     def check(self) -> None:
         """Return where no other builder can have taken over before this call. Raises StoreError else."""
         if self.lost is None and moment() < self.relied_on_until:
             return
         try:
-            patiently(self.renew, self.quick)
+            patiently(self.renew, self.quick, f"renewing the lock of {self.location}")
         except (ConflictError, *RequestError) as error:
             if isinstance(error, StoreError):
                 raise
@@ -319,7 +335,7 @@ class Lease(StoreLock):
         self.renewer.join()
         # That of a lost hold meets a lock that is not as it was left, and changes nothing.
         with suppress(StoreError, ConflictError, *RequestError):
-            patiently(attempt, self.quick)
+            patiently(attempt, self.quick, f"releasing {self.location}")
 
     def change(self, lock: Lock) -> None:
         """Give the lock another state. Raises StoreError where it is no longer ours, else as `put`."""

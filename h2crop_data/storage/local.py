@@ -16,6 +16,7 @@ import errno
 import fcntl
 import hashlib
 import json
+import logging
 import os
 import shutil
 import socket
@@ -37,7 +38,9 @@ from h2crop_data.storage.storage import (
     Holder,
     Storage,
 )
+from h2crop_data.waits import Wait
 
+log = logging.getLogger(__name__)
 #: In the folder of a hold: the file whose lock its builder has.
 HOLDER = "holder"
 #: What a folder that is being deleted is called, after its own name.
@@ -222,6 +225,7 @@ class LocalStorage(Storage):
             lock.truncate(0)
             lock.write(f"{os.getpid()}\n")
             lock.flush()
+            log.info("locked %s", self.folder)
             self.remove_temporary()
             with self.folder_of_hold():
                 yield
@@ -335,6 +339,7 @@ class LocalStorage(Storage):
         Raises StoreError where that cannot be done.
         """
         for path in list((self.folder / TEMPORARY).glob("*")):
+            log.info("deleting %s, which a builder that died left", path)
             try:
                 if path.is_dir() and not path.is_symlink():
                     remove_folder(path)
@@ -387,6 +392,7 @@ def remove_folder(folder: Path) -> None:
     with suppress(FileNotFoundError):
         folder.rename(over)
     until = time.monotonic() + PATIENCE
+    wait = Wait(log, f"{over} to be deleted", "a process still writes there")
     while True:
         try:
             shutil.rmtree(over)
@@ -400,8 +406,10 @@ def remove_folder(folder: Path) -> None:
                     f"cannot delete {over}: {error.strerror or error}; "
                     f"{remedy if is_used else 'change the permissions of the folder'}, and rerun"
                 ) from error
+            wait.look()
             time.sleep(0.01)
         else:
+            wait.over()
             return
 
 

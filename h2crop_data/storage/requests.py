@@ -7,7 +7,9 @@ at them where it is given timeouts; credentials, region and more it reads by its
 from __future__ import annotations
 
 import functools
+import logging
 import os
+import random
 import re
 import time
 from collections.abc import Callable
@@ -28,15 +30,20 @@ from obstore.store import S3Store
 
 from h2crop_data.errors import MissingFileError, StoreError, StoreOutageError
 from h2crop_data.settings import Buckets, forget_empty_keys, text_of
+from h2crop_data.waits import report_retry
 
 if TYPE_CHECKING:
-    from obstore.store import ClientConfig, RetryConfig, S3Config
+    from obstore.store import ClientConfig, S3Config
 
+log = logging.getLogger(__name__)
 Result = TypeVar("Result")
 #: What a request may raise; ValueError for names that are none.
 RequestError = (BaseError, FileNotFoundError, ValueError)
 #: Answers that may be another one a moment later, beside those from 500 on.
 PASSING_STATUS = {408, 409, 429}
+#: Seconds of the first pause before a request is made again, which doubles each time, and of the longest. A pause is so
+#: much shorter or longer by chance, that workers who were refused together do not come back together.
+FIRST_PAUSE, LONGEST_PAUSE, RETRY_JITTER = 0.1, 5.0, 0.5
 #: In the URL where virtual machines of Amazon get credentials; asked when the environment has none.
 CREDENTIALS_OF_MACHINE = "/latest/api/token"
 
@@ -77,22 +84,15 @@ def client_settings() -> ClientConfig:
     return found
 
 
-def connect(
-    bucket: str, server: str | None, patience: Patience, *, prefix: str | None = None, retrying: bool = True
-) -> S3Store:
+def connect(bucket: str, server: str | None, patience: Patience, *, prefix: str | None = None) -> S3Store:
     """A bucket of a server, or what is below a prefix of it. Raises StoreError for settings that make no sense.
 
-    retrying: try again what failed, with growing pauses, until `patience.retry` is over.
+    A request is made once: obstore would make it again for minutes without a word. `patiently` makes it again.
     """
     # A single DELETE instead of one for many objects: every server has it.
     config: S3Config = {"checksum_algorithm": "SHA256", "conditional_put": "etag", "disable_bulk_delete": True}
     if server is not None:
         config["endpoint"] = server
-    retry: RetryConfig = {
-        "max_retries": 1000 if retrying else 0,
-        "retry_timeout": timedelta(seconds=patience.retry),
-        "backoff": {"init_backoff": timedelta(seconds=0.1), "max_backoff": timedelta(seconds=10), "base": 2},
-    }
     client: ClientConfig = {
         "connect_timeout": timedelta(seconds=patience.connect),
         "timeout": timedelta(seconds=patience.request),
@@ -105,7 +105,7 @@ def connect(
             prefix=prefix,
             config=config,
             client_options=client,
-            retry_config=retry,
+            retry_config={"max_retries": 0},
         )
     except RequestError as error:
         raise StoreError(f"cannot use s3://{bucket}: {cause_of(error)}; check the AWS_ variables") from error
@@ -131,18 +131,38 @@ def moment() -> float:
     return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
 
 
-def patiently(attempt: Callable[[], Result], seconds: float) -> Result:
-    """Try until it works, or so long; then, or for an error that will not pass, the last error is raised."""
-    deadline = moment() + seconds
-    pause = 0.1
+class Tries:
+    """The tries of one request to an object store, each reported that is followed by another."""
+
+    def __init__(self, what: str, seconds: float) -> None:
+        """what: is done, in words. seconds: after so long the request is not made again."""
+        self._what, self._deadline, self._pause, self._number = what, moment() + seconds, FIRST_PAUSE, 0
+
+    def pause_after(self, error: Exception) -> float | None:
+        """Seconds to wait before another try, which is reported; None where there is none."""
+        self._number += 1
+        pause = self._pause * random.uniform(1 - RETRY_JITTER, 1 + RETRY_JITTER)
+        if moment() + pause > self._deadline or not may_pass(error):
+            return None
+        self._pause = min(2 * self._pause, LONGEST_PAUSE)
+        report_retry(log, self._what, cause_of(error), pause, self._number)
+        return pause
+
+
+def patiently(attempt: Callable[[], Result], seconds: float, what: str) -> Result:
+    """Try until it works, or so long; then, or for an error that will not pass, the last error is raised.
+
+    what: is done, in words, to report each try that fails.
+    """
+    tries = Tries(what, seconds)
     while True:
         try:
             return attempt()
         except (ConflictError, GenericError) as error:
-            if moment() + pause > deadline or not may_pass(error):
+            pause = tries.pause_after(error)
+            if pause is None:
                 raise
         time.sleep(pause)
-        pause = min(2 * pause, 5.0)
 
 
 def may_pass(error: Exception) -> bool:

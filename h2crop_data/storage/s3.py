@@ -17,11 +17,11 @@ and write nothing more once the builder that sent them gave it up, lost it or di
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import obstore
@@ -37,6 +37,7 @@ from h2crop_data.storage.requests import (
     ConflictError,
     Patience,
     RequestError,
+    Tries,
     connect,
     patiently,
     put_if,
@@ -92,11 +93,6 @@ class ObjectStorage(Storage):
         """Pickled without the lease: another process cannot lock the store, but can see whether it is locked."""
         return ObjectStorage, (self.location, self.patience, self.hold_id)
 
-    @cached_property
-    def single_store(self) -> S3Store:
-        """The bucket without retries, for writing under a condition: every answer is wanted."""
-        return connect(self.bucket, self.server, self.patience, retrying=False)
-
     def key(self, name: str) -> str:
         """The key of a file in its bucket."""
         return self.prefix + name
@@ -105,7 +101,7 @@ class ObjectStorage(Storage):
         """The answer to a request that may be made again. Raises StoreError when no more will do."""
         refuse_after_fork(self.location)
         try:
-            return patiently(request, self.patience.retry)
+            return patiently(request, self.patience.retry, f"{verb} {self.where(name)}")
         except (ConflictError, *RequestError) as error:
             if isinstance(error, StoreError):
                 raise
@@ -188,7 +184,7 @@ class ObjectStorage(Storage):
             # The order is what the proof above rests on. It holds for every attempt by itself.
             found = self.look(name)
             lease.check()
-            put_if(self.single_store, self.key(name), data, None if found is None else found["e_tag"])
+            put_if(self.store, self.key(name), data, None if found is None else found["e_tag"])
             lease.check()
 
         self.ask("write", name, attempt)
@@ -305,10 +301,15 @@ class ReadableObjects(ObjectStore[S3Store]):
     async def get(self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None) -> Buffer | None:
         location = f"s3://{self.store.config.get('bucket')}/{self.store.prefix or ''}".rstrip("/")
         refuse_after_fork(location)
-        try:
-            return await super().get(key, prototype, byte_range)
-        except RequestError as error:
-            raise request_error("read", f"{location}/{key}", error) from error
+        tries = Tries(f"read {location}/{key}", Patience().retry)
+        while True:
+            try:
+                return await super().get(key, prototype, byte_range)
+            except RequestError as error:
+                pause = tries.pause_after(error) if isinstance(error, GenericError) else None
+                if pause is None:
+                    raise request_error("read", f"{location}/{key}", error) from error
+            await asyncio.sleep(pause)
 
 
 def s3_zarr_store(location: str) -> ReadableObjects:

@@ -17,7 +17,7 @@ from h2crop_data.sources.formats import known_formats
 
 PACKAGE = Path(h2crop_data.__file__).parent
 PURE = {"array_archive", "bounded_map", "constants", "errors", "grid", "matching", "mgrs", "progress", "published_ids"}
-PURE |= {"cast_shadows", "disks", "redaction", "shift", ""}
+PURE |= {"cast_shadows", "disks", "logs", "redaction", "shift", "waits", ""}
 BASE = PURE | {"plugins", "recipe"}
 MAY_IMPORT = {
     "array_archive": set(),
@@ -27,6 +27,7 @@ MAY_IMPORT = {
     "disks": set(),
     "errors": set(),
     "grid": {"constants", "errors"},
+    "logs": {"redaction"},
     "matching": set(),
     "mgrs": {"grid"},
     "published_ids": {"mgrs"},
@@ -38,7 +39,7 @@ MAY_IMPORT = {
     # What the environment says, for those who act on it; the science takes values.
     "settings": {"constants", "errors", "redaction"},
     # Who reads takes connections, who runs workers counts them; the science knows none.
-    "shared_connections": {"errors"},
+    "shared_connections": {"errors", "waits"},
     "shift": set(),
     "splits": {"constants", "errors", "grid", "published_ids"},
     # The science knows arrays and values; no recipe, no store, no catalog.
@@ -46,7 +47,7 @@ MAY_IMPORT = {
     "enmap": PURE,
     "parcels": PURE,
     "catalog": PURE | {"plugins", "sentinel2", "settings", "shared_connections"},
-    "storage": {"errors", "settings"},
+    "storage": {"errors", "settings", "waits"},
     # A store knows no recipe and no sensor.
     "cube": PURE | {"splits", "storage"},
     "simulate": BASE | {"sentinel2", "parcels"},
@@ -56,6 +57,7 @@ MAY_IMPORT = {
     "published": BASE | {"cube", "storage", "parcels", "sources"},
     "sources": BASE | {"sentinel2", "enmap", "parcels", "catalog", "cube", "datasheet", "splits"},
     "validation": {"bounded_map", "constants", "cube", "errors", "progress", "sources", "storage"},
+    "waits": {"redaction"},
     "pipeline": BASE
     | {"parcels", "cube", "datasheet", "settings", "shared_connections", "sources", "storage", "splits"},
     "maintenance": BASE | {"cube", "parcels", "pipeline", "sources", "storage"},
@@ -261,6 +263,7 @@ SHARED_NAMES = {
     "COLUMNS": "each source's `format.py` states its own; nothing imports it",
     "NAMED": "how many names one message lists, the number each message's own",
     "PROVIDER": "each module of `catalog/providers` states its own; the registry finds it there",
+    "log": "each module's logger, called as the module",
     "app": "where typer finds the commands of a group",
     "main": "where Python enters: the command line, and a training step",
     "Bands": "reflectance by band of the simulated sky, and of one reading; to be renamed in the next change of either",

@@ -228,7 +228,7 @@ class TestEmptyVariablesOfBuckets:
     )
     def test_they_count_as_not_set(self, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv(name, "")
-        store = connect("bucket", None, Patience(retry=0), retrying=False)
+        store = connect("bucket", None, Patience(retry=0))
         with pytest.raises(BaseError, match="Connection refused") as caught:
             obstore.head(store, "key")
         assert "https://s3.us-east-1.amazonaws.com/bucket/key" in str(caught.value)
@@ -237,7 +237,7 @@ class TestEmptyVariablesOfBuckets:
         for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
             monkeypatch.setenv(name, "")
         monkeypatch.setenv("AWS_SKIP_SIGNATURE", "true")
-        store = connect("bucket", None, Patience(retry=0), retrying=False)
+        store = connect("bucket", None, Patience(retry=0))
         with pytest.raises(BaseError, match="Connection refused"):
             obstore.head(store, "key")
 

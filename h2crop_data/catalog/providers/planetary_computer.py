@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from urllib.parse import urlsplit
 
+from requests.exceptions import RequestException
+
 from h2crop_data.catalog.answers import begun_by
 from h2crop_data.catalog.provider import FilePlace, OfferedCollection, Provider
+from h2crop_data.waits import report_retry
 
-#: How often a signature is asked for again before an address counts as not signed.
-SIGNING_RETRIES = 2
+log = logging.getLogger(__name__)
+#: Pauses in seconds before a signature is asked for again; after the last an address counts as not signed.
+SIGNING_PAUSES = (0.5, 1.5)
 #: Seconds that all of these may take; the library itself waits for ever.
 SIGNING_SECONDS = 30.0
 
@@ -23,12 +28,20 @@ def signed_for_azure(address: str) -> str:
     from planetary_computer.sas import get_token
     from planetary_computer.utils import parse_blob_url
 
-    # By itself the library tries ten times, for minutes; a read that fails is tried again as a whole.
+    # By itself the library tries ten times, for minutes, silently; a read that fails is tried again as a whole.
     account, container = parse_blob_url(urlsplit(address))
-    token = begun_by(
-        time.monotonic() + SIGNING_SECONDS, lambda: get_token(account, container, retry_total=SIGNING_RETRIES)
-    )
-    return str(token.sign(address).href)
+    until = time.monotonic() + SIGNING_SECONDS
+    for number, pause in enumerate((*SIGNING_PAUSES, None), 1):
+        try:
+            token = begun_by(until, lambda: get_token(account, container, retry_total=0))
+            return str(token.sign(address).href)
+        except RequestException as error:
+            if pause is None:
+                raise
+            what = f"a signature for {container} of {account}"
+            report_retry(log, what, f"{type(error).__name__}: {error}", pause, number, len(SIGNING_PAUSES) + 1)
+            time.sleep(pause)
+    raise AssertionError("unreachable")
 
 
 PROVIDER = Provider(

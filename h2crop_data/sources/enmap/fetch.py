@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -14,7 +15,10 @@ from h2crop_data.catalog.collections import add_items
 from h2crop_data.catalog.downloads import FileCache
 from h2crop_data.errors import ReadError
 from h2crop_data.progress import Progress, silent
+from h2crop_data.redaction import without_secrets
 from h2crop_data.sources.enmap.products import READ_ASSETS
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -81,6 +85,9 @@ def fetch_scenes(
         if not reason:
             # Written at once: what is there is used, whatever becomes of the next scene.
             add_items(into, [local_item(item, hrefs)])
+            log.info("scene %s: %d files, %.1f MB downloaded", item.id, len(hrefs), size / 1e6)
+        else:
+            log.warning("scene %s is left out: %s", item.id, without_secrets(reason))
         scenes.append(FetchedScene(item.id, len(hrefs), kept, size, reason))
     progress(total, total, "downloaded")
     return FetchedScenes(str(into), scenes)

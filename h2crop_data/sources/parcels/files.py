@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ from h2crop_data.parcels.taxonomy import hcat3_codes, load_crop_table, lost_zero
 from h2crop_data.progress import Progress
 from h2crop_data.recipe.model import CropTable, Parcels, ParcelSource
 
+log = logging.getLogger(__name__)
 #: Rows, codes that a line names.
 NAMED = 10
 #: The end of a note on codes that a table has with other zeros.
@@ -163,6 +165,10 @@ def read_near(files: YearFiles, groups: Sequence[Sequence[Cell]], progress: Prog
     parcels = pd.concat(parts, ignore_index=True)
     named = unmapped_codes(parcels[parcels["unmapped"]])
     counts = count_rows(parcels, pd.concat(problems)) | {"unmapped": int(parcels["unmapped"].sum())}
+    found = ", ".join(f"{name} {number}" for name, number in counts.items() if number)
+    log.info("parcels of %d: %s", files.year, found, extra={"counts": counts})
+    for note in notes:
+        log.warning("parcels of %d: %s", files.year, note)
     return NearParcels(parcels.drop(columns="unmapped"), counts, named, notes)
 
 
