@@ -108,7 +108,7 @@ def find_items(
             corrected.append((item, wrong))
     found, spent = Found(kept, refused, corrected, listing.notes), time.monotonic() - begun
     log.info(
-        "%s: %d items of %s from %s to %s, %d of them with a footprint of their own corrected; %d refused (%.1f s)",
+        "%s: %d items of %s from %s to %s, %d with a corrected footprint; %d refused (%.1f s)",
         without_secrets(source),
         len(kept),
         collection,

@@ -75,10 +75,7 @@ class Watcher:
         self.lines.show(done, total, text)
 
     def note_block(self, outcome: BlockOutcome, done: int, total: int) -> None:
-        """Show that a block has ended; one that failed has a line of its own."""
-        if outcome.error is not None:
-            told = without_secrets(str(outcome.error))
-            self.logger.warning("season %s block %s failed: %s", outcome.season, outcome.block, told)
+        """Show that a block has ended; the library logs what became of it."""
         self.progress(done, total, f"blocks, season {outcome.season} block {outcome.block}")
 
 

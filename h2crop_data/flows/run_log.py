@@ -11,11 +11,12 @@ from functools import partial
 from typing import Any
 
 from h2crop_data.errors import H2cropError, StoreWarning
+from h2crop_data.logs import PACKAGE_LOGGER
 from h2crop_data.redaction import without_secrets
 
 Logger = logging.Logger | logging.LoggerAdapter[Any]
-#: Loggers whose warnings are shown in the run, with those below them.
-LIBRARIES = ("h2crop_data", "odc", "rasterio", "urllib3", "distributed")
+#: Loggers that are shown in the run, with those below them: of others their warnings, of h2crop each step.
+LIBRARIES = (PACKAGE_LOGGER, "odc", "rasterio", "urllib3", "distributed")
 #: Where Prefect says what became of a task.
 TASK_LOGGER = "prefect.task_runs"
 #: Seconds between two lines that say how far work is: a build may take days.
@@ -25,13 +26,21 @@ LINE_EVERY = 30.0
 class RunLogHandler(logging.Handler):
     """Passes log records of libraries, from all threads, to the log of one run, without secrets."""
 
-    def __init__(self, logger: Logger) -> None:
-        super().__init__(logging.WARNING)
+    def __init__(self, logger: Logger, level: int = logging.WARNING) -> None:
+        super().__init__(level)
         self.logger = logger
 
     def emit(self, record: logging.LogRecord) -> None:
         """Log a record of a library."""
         self.logger.log(record.levelno, "%s: %s", record.name, without_secrets(record.getMessage()))
+
+
+class NotOfLibraries(logging.Filter):
+    """Keeps from the console of Prefect what it shows as lines of a run already."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether a record is of none of the libraries."""
+        return record.name.split(".")[0] not in LIBRARIES
 
 
 class WithoutTraces(logging.Filter):
@@ -47,16 +56,25 @@ class WithoutTraces(logging.Filter):
 
 @contextmanager
 def library_lines(logger: Logger) -> Iterator[None]:
-    """While it lasts, what libraries of this process log and warn of is in the log of a run.
+    """While it lasts, what libraries log and warn of is in the log of a run: in this process, whichever thread, and in
+    its worker processes. Of h2crop these are lines from INFO on, of others warnings.
 
-    Worker processes and workers of a cluster write to their own output.
+    Workers of a cluster write to their own log.
     """
-    handler = RunLogHandler(logger)
-    loggers = [logging.getLogger(name) for name in LIBRARIES]
-    of_tasks, short = logging.getLogger(TASK_LOGGER), WithoutTraces()
-    for library in loggers:
+    handlers = {
+        logging.getLogger(name): RunLogHandler(logger, logging.INFO if name == PACKAGE_LOGGER else logging.WARNING)
+        for name in LIBRARIES
+    }
+    consoles = [one for one in logging.getLogger().handlers if type(one).__module__.partition(".")[0] == "prefect"]
+    of_tasks, short, once = logging.getLogger(TASK_LOGGER), WithoutTraces(), NotOfLibraries()
+    package = logging.getLogger(PACKAGE_LOGGER)
+    before = package.level
+    package.setLevel(min(logging.INFO, package.getEffectiveLevel()))
+    for library, handler in handlers.items():
         library.addHandler(handler)
     of_tasks.addFilter(short)
+    for console in consoles:
+        console.addFilter(once)
     try:
         with warnings.catch_warnings():
             # rasterio warns of scratch datasets that it makes itself, whenever threads undo its silencing.
@@ -64,9 +82,13 @@ def library_lines(logger: Logger) -> Iterator[None]:
             warnings.showwarning = partial(log_warning, logger)
             yield
     finally:
+        for console in consoles:
+            console.removeFilter(once)
         of_tasks.removeFilter(short)
-        for library in loggers:
+        for library, handler in handlers.items():
             library.removeHandler(handler)
+        if not any(isinstance(handler, RunLogHandler) for handler in package.handlers):
+            package.setLevel(before)
 
 
 def log_warning(
