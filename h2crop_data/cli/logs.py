@@ -67,8 +67,19 @@ class LogFile(logging.FileHandler):
         self.setFormatter(formatter)
         self._failed = False
 
+    def close(self) -> None:
+        """Close the file; what cannot be written then is reported."""
+        try:
+            super().close()
+        except OSError:
+            self._report_failure()
+
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 -- the name that `logging` calls
-        """Report the first error; the work goes on."""
+        """Report that a record cannot be written; the work goes on."""
+        self._report_failure()
+
+    def _report_failure(self) -> None:
+        """Report the error that is being handled, where it is the first."""
         if not self._failed:
             self._failed = True
             error = sys.exc_info()[1]

@@ -90,8 +90,10 @@ def main() -> None:
         try:
             code = run_command()
         except Exception:
-            log.critical("stopped by an error that nobody foresaw", exc_info=True, extra=ALREADY_SHOWN)
-            raise
+            log.critical("stopped by an unexpected error", exc_info=True, extra=ALREADY_SHOWN)
+            if not OPEN[-1].as_json:
+                raise
+            code = Exit.FAILED
         log.info("ended with exit code %d after %.1f s", code, time.monotonic() - begun)
     sys.exit(code)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import logging
 import os
 import signal
 import sys
@@ -39,6 +40,7 @@ from h2crop_data.storage.local import LocalStorage
 from h2crop_data.storage.location import is_folder
 from h2crop_data.storage.storage import BUILD_FOLDER, Storage
 
+log = logging.getLogger(__name__)
 WorkerKind = Literal["threads", "processes", "dask"]
 #: Linux: the signal a process gets when its parent dies.
 PR_SET_PDEATHSIG = 1
@@ -148,6 +150,7 @@ def build_block(storage: Storage, task: BlockTask, threads: int = 1) -> BlockOut
     threads: how many compress and hash.
     """
     start = time.perf_counter()
+    log.debug("%s: begun", name_of_job(task.season, f"block {task.block}"))
     try:
         built = assemble_block(task)
         writing = time.perf_counter()
@@ -218,11 +221,12 @@ class ReadingOutcome:
 def run_reading(storage: Storage, scratch: Scratch, reading: Reading) -> ReadingOutcome:
     """Read what blocks to come need. Errors come back in the outcome; the blocks they concern will meet them again."""
     watch, name = Stopwatch(), name_of_reading(reading)
+    log.debug("%s: begun", name_of_job(reading.season, f"reading {name}"))
     try:
         counts = source_of(reading.source).read(reading, scratch.of_season(reading.season), watch)
     except Exception as error:  # noqa: BLE001 -- it must not cost blocks that do not need it
-        log = f"reading-{reading.id[:16]}"
-        told = error if isinstance(error, H2cropError) else unexpected(storage, log, error)
+        file = f"reading-{reading.id[:16]}"
+        told = error if isinstance(error, H2cropError) else unexpected(storage, file, error)
         return ReadingOutcome(ReadCounts(), dict(watch.seconds), told, reading.season, name, utc_now(), worker_name())
     return ReadingOutcome(counts, dict(watch.seconds), None, reading.season, name, utc_now(), worker_name())
 
