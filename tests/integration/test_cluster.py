@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import pickle
+import re
 import shutil
 import signal
 import subprocess
@@ -170,15 +171,24 @@ def test_workers_that_outlive_a_build_take_files_that_were_replaced_since(
 
 
 def test_what_a_killed_worker_was_at_is_built_by_another(
-    slow_cluster: DaskCluster, recipe: Recipe, reference: Path, tmp_path: Path
+    slow_cluster: DaskCluster, recipe: Recipe, reference: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     store = tmp_path / "store"
+    caplog.set_level("DEBUG", "h2crop_data")
     with building(recipe, store, slow_cluster) as build:
         wait_for_blocks(store, 1, build)
         victim = slow_cluster.workers[0]
         wait_for_task(store, victim)
         victim.kill()
         assert build.result(PATIENCE).built == BLOCKS
+    # The client says who is lost; what a worker does is in its own log, from the client's level on.
+    left = f"worker {victim.address} left the cluster at {slow_cluster.address}; others do what it was given (1 left)"
+    assert [one.levelname for one in caplog.records if one.getMessage() == left] == ["WARNING"]
+    assert len([text for text in caplog.messages if re.match(r"season \d+ block \d+ built", text)]) == BLOCKS
+    begun = re.findall(
+        r"Z DEBUG h2crop_data.pipeline.engine: season \d+ block (\d+): begun", slow_cluster.workers[1].text
+    )
+    assert len(set(begun)) >= 1
     assert f"Remove worker addr: {victim.address}" in slow_cluster.scheduler.text
     assert differences(store, reference) == []
 

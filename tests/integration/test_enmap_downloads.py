@@ -187,14 +187,23 @@ class TestCache:
         assert cache_in(tmp_path).fetch(archive.url + PATH).path.read_bytes() == content
 
     def test_of_several_that_want_a_file_one_downloads_it(
-        self, archive: Archive, content: bytes, tmp_path: Path
+        self,
+        archive: Archive,
+        content: bytes,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        caplog: pytest.LogCaptureFixture,
     ) -> None:
+        monkeypatch.setattr("h2crop_data.waits.REPORTED_AFTER", 0.1)
+        caplog.set_level("INFO", "h2crop_data")
         # The lock is of the open file, so that threads wait for each other as processes do.
         archive.plan[PATH] = [Misbehaviour(first=lambda: time.sleep(0.5))]
         with ThreadPoolExecutor(3) as pool:
             files = list(pool.map(lambda _: cache_in(tmp_path).fetch(archive.url + PATH), range(3)))
         assert archive.paths == [PATH]
         assert sorted(file.downloaded for file in files) == [0, 0, len(content)]
+        waiting = f"waiting for {archive.url}{PATH} for 0 s: another process downloads it"
+        assert caplog.messages.count(waiting) == 2
         assert [path.read_bytes() for path in kept_files(tmp_path)] == [content]
 
     def test_a_folder_that_cannot_be_written_is_named(self, archive: Archive, tmp_path: Path) -> None:

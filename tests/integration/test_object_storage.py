@@ -642,7 +642,9 @@ def test_an_answer_that_was_lost_is_not_taken_for_another_builder(proxy: Proxy, 
         assert lock_of(storage)["released"]
 
 
-def test_a_builder_that_cannot_renew_is_told_why_and_goes_on_when_it_can(proxy: Proxy, url: str) -> None:
+def test_a_builder_that_cannot_renew_is_told_why_and_goes_on_when_it_can(
+    proxy: Proxy, url: str, caplog: pytest.LogCaptureFixture
+) -> None:
     storage = ObjectStorage(url, SHORT)
     with storage.hold():
         storage.replace("zarr.json", [ROOT])
@@ -652,6 +654,12 @@ def test_a_builder_that_cannot_renew_is_told_why_and_goes_on_when_it_can(proxy: 
         assert url in str(raised.value)
         with pytest.raises(StoreError, match="cannot be renewed"):
             storage.write("2022/c.0", [b"x"])
+        renewing = f"renewing the lock of {url}: attempt 1 failed: 503 "
+        # The thread that renews it said so, and so did who had to rely on it.
+        assert {one.threadName for one in caplog.records if one.getMessage().startswith(renewing)} == {
+            "lease",
+            "MainThread",
+        }
         proxy.heal()
         storage.replace("zarr.json", [CHANGED])
     assert storage.read("zarr.json") == CHANGED

@@ -160,7 +160,18 @@ def test_a_day_in_the_life(service: PrefectService, archive: LivingArchive, stor
     assert "season 2023" in shown["gaps"]
     assert shown["cells"].startswith("![cells](data:image/png;base64,")
     assert shown["progress"] == 100.0
-    assert any("/2 blocks, season 2022 block" in line for line in service.lines(first["id"]))
+    said = service.lines(first["id"])
+    assert any("/2 blocks, season 2022 block" in line for line in said)
+    # What the library says of its steps, in whichever thread, with its level.
+    for level, module, text in (
+        ("INFO", "catalog.search", " items of ENMAP_HSI_L2A from 2022-01-01 to 2023-01-01, "),
+        ("INFO", "pipeline.planning", "season 2022: 4 samples in 2 blocks of "),
+        ("INFO", "pipeline.run_notes", "season 2022 block 1 built ("),
+        ("INFO", "cube.seal", ": release 1 is made, "),
+    ):
+        found = [line for line in said if line.startswith(f"h2crop_data.{module}: ") and text in line]
+        assert found, (module, said)
+        assert {service.levels(first["id"])[line] for line in found} == {level}
 
     # A scene and a parcel year appear: the third run adds both.
     archive.region.add_enmap(1, "20220809T104526", datatake=4711)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import socket
@@ -195,8 +196,18 @@ class PrefectService:
 
     def lines(self, run_id: str) -> list[str]:
         """The log of a run."""
-        logs = self.ask("logs/filter", {"logs": {"flow_run_id": {"any_": [run_id]}}, "sort": "TIMESTAMP_ASC"})
-        return [line["message"] for line in logs]
+        return [line["message"] for line in self.log_of_run(run_id)]
+
+    def levels(self, run_id: str) -> dict[str, str]:
+        """The level of each line of the log of a run."""
+        return {line["message"]: logging.getLevelName(line["level"]) for line in self.log_of_run(run_id)}
+
+    def log_of_run(self, run_id: str) -> list[dict[str, Any]]:
+        """The log of a run as the server has it."""
+        found: list[dict[str, Any]] = self.ask(
+            "logs/filter", {"logs": {"flow_run_id": {"any_": [run_id]}}, "sort": "TIMESTAMP_ASC"}
+        )
+        return found
 
     def artifacts(self, run_id: str) -> dict[str, Any]:
         """What a run shows: by the key of an artifact without the store's part, its data."""

@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 import shapely
 from PIL import Image
+from prefect.logging.handlers import PrefectConsoleHandler
 from pydantic import ValidationError
 
 from h2crop_data.errors import (
@@ -45,7 +46,7 @@ from h2crop_data.flows.deadline import TimeoutHoursError
 from h2crop_data.flows.parameters import RunSettings, known_recipe
 from h2crop_data.flows.result import failed_state, may_recover, skipped_state
 from h2crop_data.flows.run_log import library_lines
-from h2crop_data.pipeline.engine import BlockOutcome, BuildError, WorkerDiedError, Workers
+from h2crop_data.pipeline.engine import BlockOutcome, BuildError, WorkerDiedError, Workers, open_pool
 from h2crop_data.report.cell_map import SPLIT_COLOURS, draw_cells
 
 
@@ -159,6 +160,36 @@ class TestLog:
         assert lines == ["odc.loader: retrying https://archive.invalid/scene.tif", f"slow server {SECRET[:-11]}"]
         logging.getLogger("odc.loader").warning("afterwards")
         assert not [record for record in caplog.records[2:] if record.name == "a-run" and "after" in record.message]
+
+    def test_steps_of_h2crop_are_in_it_and_only_warnings_of_others(
+        self, caplog: pytest.LogCaptureFixture, tmp_path: Path
+    ) -> None:
+        run, own = logging.getLogger("a-run"), logging.getLogger("h2crop_data.a_test")
+        package = logging.getLogger("h2crop_data")
+        before = package.level, [*package.handlers]
+        with caplog.at_level(logging.DEBUG, "a-run"), library_lines(run):
+            logging.getLogger("rasterio").info("no")
+            own.debug("no")
+            own.info("read %s", SECRET)
+            with open_pool(Workers(1, "processes"), str(tmp_path)) as pool:
+                pool.executor.submit(own.warning, "from a worker process").result()
+        lines = [(record.levelname, record.getMessage()) for record in caplog.records if record.name == "a-run"]
+        assert lines == [
+            ("INFO", "h2crop_data.a_test: read https://archive.invalid/scene.tif"),
+            ("WARNING", "h2crop_data.a_test: from a worker process"),
+        ]
+        assert (package.level, package.handlers) == before
+
+    def test_the_console_of_prefect_shows_a_line_of_a_run_once(self) -> None:
+        out = io.StringIO()
+        console = PrefectConsoleHandler(stream=out)
+        logging.getLogger().addHandler(console)
+        try:
+            with library_lines(logging.getLogger("a-run")):
+                logging.getLogger("h2crop_data.a_test").warning("said by the library")
+        finally:
+            logging.getLogger().removeHandler(console)
+        assert out.getvalue().count("said by the library") == 1
 
     def test_what_prefect_logs_of_an_error_in_words_has_no_stack_trace(self, caplog: pytest.LogCaptureFixture) -> None:
         tasks = logging.getLogger("prefect.task_runs")

@@ -88,6 +88,28 @@ def take_in_a_thread(connections: SharedConnections, seconds: float) -> bool:
     return got.wait(seconds)
 
 
+def test_who_waits_for_one_says_so_while_it_lasts(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("h2crop_data.waits.REPORTED_AFTER", 0.05)
+    connections, got = SharedConnections("archive", 1), threading.Event()
+
+    def take() -> None:
+        with connections.one():
+            got.set()
+
+    with caplog.at_level("INFO", "h2crop_data"):
+        with connections.one():
+            threading.Thread(target=take, daemon=True).start()
+            until = time.monotonic() + 10
+            while not caplog.messages and time.monotonic() < until:
+                time.sleep(0.01)
+            assert caplog.messages == ["waiting for a connection to archive for 0 s: all 1 that it allows are used"]
+            assert not got.is_set()
+        assert got.wait(10)
+    assert caplog.messages[1].startswith("got a connection to archive after 0.")
+
+
 @pytest.mark.slow
 def test_those_of_a_process_that_died_are_free(tmp_path: Path) -> None:
     ready = tmp_path / "ready"
