@@ -161,6 +161,7 @@ class TestLog:
         logging.getLogger("odc.loader").warning("afterwards")
         assert not [record for record in caplog.records[2:] if record.name == "a-run" and "after" in record.message]
 
+    @pytest.mark.slow
     def test_steps_of_h2crop_are_in_it_and_only_warnings_of_others(
         self, caplog: pytest.LogCaptureFixture, tmp_path: Path
     ) -> None:

@@ -111,6 +111,7 @@ class TestWaits:
         assert caplog.messages == []
 
 
+@pytest.mark.slow
 def test_lines_of_worker_processes_come_to_the_process_that_started_them(
     caplog: pytest.LogCaptureFixture, tmp_path: Path
 ) -> None:
