@@ -7,6 +7,7 @@ threads that read from an archive from scene to scene.
 
 from __future__ import annotations
 
+import logging
 import multiprocessing
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -16,6 +17,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any, TypeVar
 
+log = logging.getLogger(__name__)
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
@@ -145,7 +147,9 @@ def ended(pool: Executor) -> Iterator[Executor]:
     except AbandonedWorkError:
         pool.shutdown(wait=False, cancel_futures=True)
         raise
-    except BaseException:
+    except BaseException as error:
+        if not isinstance(error, GeneratorExit):
+            log.info("stopping after %s: waiting for the work that workers have begun", type(error).__name__)
         pool.shutdown(wait=True, cancel_futures=True)
         raise
     pool.shutdown(wait=True, cancel_futures=True)

@@ -245,6 +245,7 @@ def prune_store(store: str | Path, keep: Sequence[int]) -> PruneReport:
         gone += unneeded_shards(builder, store, kept)
         for name, _ in gone:
             builder.storage.delete(name)
+        log.info("%s: %d files deleted, releases that stay: %s", store, len(gone), kept)
         return PruneReport(
             str(store),
             releases=[release for release in sorted(found) if release not in kept],

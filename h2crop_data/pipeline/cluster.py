@@ -118,6 +118,7 @@ def connected(address: str) -> Iterator[Client]:
         ) from error
     # What it would log with stack traces, and go on logging after it was closed, is reported here as an error.
     logging.getLogger("distributed.client").setLevel(logging.CRITICAL)
+    log.info("connecting to the Dask scheduler at %s, for up to %.0f s", address, CONNECT_WITHIN)
     try:
         client = Client(address, timeout=CONNECT_WITHIN, set_as_default=False, name="h2crop")
     except TypeError as error:
@@ -145,6 +146,7 @@ def ask_workers(client: Client, session: Session) -> dict[str, list[str] | BaseE
         worker: client.submit(call_anywhere(unfitness, session), workers=[worker], priority=1, pure=False)
         for worker in threads_of(client)
     }
+    log.info("checking %d worker(s) of the cluster, for up to %.0f s", len(asked), ASK_WITHIN)
     found: dict[str, list[str] | BaseException] = {}
     end = time.monotonic() + ASK_WITHIN
     for worker, future in asked.items():

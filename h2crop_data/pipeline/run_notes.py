@@ -40,6 +40,7 @@ from h2crop_data.progress import Progress, silent
 from h2crop_data.redaction import without_secrets
 from h2crop_data.storage.local import LocalStorage
 from h2crop_data.storage.storage import Storage
+from h2crop_data.waits import REPORTED_AFTER
 
 log = logging.getLogger(__name__)
 #: Seconds between two states, in a folder and in a bucket.
@@ -330,7 +331,10 @@ class Keeper:
         """Write what is the last state; waits for that a while."""
         self._ended.set()
         self.notes.changed.set()
-        self._thread.join(LAST_WITHIN)
+        self._thread.join(REPORTED_AFTER)
+        if self._thread.is_alive():
+            log.info("waiting up to %g s until the last status and timings of the build are written", LAST_WITHIN)
+            self._thread.join(LAST_WITHIN)
         if self._thread.is_alive():
             log.warning(
                 "the last status and timings of the build were not written within %g s; %s may show it as working, "

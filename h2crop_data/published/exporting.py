@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -32,6 +33,8 @@ from h2crop_data.published.normalisation import normalisation_files
 from h2crop_data.published.options import MARK
 from h2crop_data.storage.local import LocalStorage
 from h2crop_data.storage.storage import BUILD_FOLDER, Storage, canonical_json
+
+log = logging.getLogger(__name__)
 
 #: The record of an export, by which it is gone on with.
 EXPORT_FILE = f"{BUILD_FOLDER}/export.json"
@@ -134,6 +137,7 @@ def export_published(
         exported = in_order(export, tasks, workers or os.cpu_count() or 1)
         for done, sample in enumerate(exported, already_done + 1):
             progress(done, samples, f"samples, {sample}")
+        log.info("%s: %d samples exported, %d were there before", folder, len(tasks), already_done)
         lists = write_lists(target, tables, options)
         normalisation = write_normalisation(target, store, attributes, options)
     return ExportReport(

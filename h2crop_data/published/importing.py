@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections import Counter
 from collections.abc import Sequence
@@ -47,6 +48,8 @@ from h2crop_data.published.tables import block_row, imported_scenes, sample_row,
 from h2crop_data.published_ids import PublishedId
 from h2crop_data.sources.describe import describe_release
 from h2crop_data.storage.storage import BUILD_FOLDER, FileRecord
+
+log = logging.getLogger(__name__)
 
 #: The record of an import, by which it is gone on with.
 IMPORT_FILE = f"{BUILD_FOLDER}/import.json"
@@ -130,6 +133,7 @@ def import_published(
         imported = in_order(lambda task: import_block(builder, task), tasks, workers)
         for done, block in enumerate(imported, already_done + 1):
             progress(done, len(blocks), f"blocks, season {block.season} block {block.number}")
+        log.info("%s: %d blocks imported, %d were there before", store, len(pending), already_done)
         seasons = imported_seasons(builder)
         release = seal_import(builder, seasons)
     return ImportReport(

@@ -6,6 +6,7 @@ missing files are looked up in the recipe's catalogs.
 
 from __future__ import annotations
 
+import logging
 from collections import defaultdict
 from collections.abc import Callable, Container, Sequence
 from pathlib import Path
@@ -18,6 +19,8 @@ from h2crop_data.catalog.items import shared_id
 from h2crop_data.errors import CatalogError, RecipeError
 from h2crop_data.recipe.catalogs import SearchedSection, catalogs_in_order
 from h2crop_data.sources.scenes import kept_identity
+
+log = logging.getLogger(__name__)
 
 
 def found_again(
@@ -43,6 +46,8 @@ def found_again(
         return items
     listed = listed_here(section, locate)
     found = {item.id: with_files_of(item, listed.get(description(item), [])) for item in lost}
+    moved = sum(found[item.id] is not item for item in lost)
+    log.info("files of %d item(s) of the plan are gone; for %d of them a catalog has the new place", len(lost), moved)
     return [found.get(item.id, item) for item in items]
 
 

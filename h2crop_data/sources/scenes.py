@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -25,8 +26,10 @@ from h2crop_data.catalog.items import acquired, acquired_if_stated, shared_id
 from h2crop_data.cube.retraction import SCENE_REASON
 from h2crop_data.errors import ReadError, SceneError
 from h2crop_data.progress import Progress, silent
+from h2crop_data.redaction import without_secrets
 from h2crop_data.sources.changes import ChangeKind, InputChange
 
+log = logging.getLogger(__name__)
 #: Files that could not be read are tried so many at a time.
 FILES_TRIED = 8
 
@@ -211,6 +214,8 @@ def unreadable_items(
     opened = in_order(partial(why_unreadable, place=None), distinct, FILES_TRIED)
     for done, (item, reason) in enumerate(zip(distinct, opened, strict=True), 1):
         closed[item.id] = reason
+        if reason:
+            log.warning("scene %s cannot be read: %s", item.id, without_secrets(reason), extra={"scene": item.id})
         progress(done, len(distinct), "scenes that could not be read: opening their files")
 
     def try_over(task: tuple[Sequence[pystac.Item], BaseGeometry]) -> dict[str, str]:
