@@ -1,7 +1,7 @@
 SHELL := bash
 
-# The newest of these that runs and can make environments. A name alone is not enough: version managers have names for
-# versions that are switched off, and Debian packs what `venv` needs apart.
+# The newest of these that runs and can make environments. A name is not enough: version managers have names for inactive
+# versions, and Debian packages the requirements of `venv` separately.
 PYTHON ?= $(shell for name in python3.13 python3.12 python3.11 python3; do \
 	$$name -c $(USABLE) >/dev/null 2>&1 && echo $$name && break; done)
 USABLE := 'import ensurepip, sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))'
@@ -18,7 +18,7 @@ export H2CROP_SHARED
 
 DEMO := build/demo
 
-# Of make local-service: where all its files lie, and how large its region is, small or demo.
+# For make local-service: the folder of all its files, and the size of its region, small or demo.
 FOLDER ?= build/service
 SIZE ?= small
 
@@ -41,7 +41,7 @@ $(BUILD_READY): pyproject.toml constraints.txt
 	@echo "Installing into $(VENV) what building needs; the first time takes a minute or two"
 	@$(call install,build)
 
-# Where there is no .venv, or the Python it was made with is gone, it is made whatever the stamps say.
+# If .venv or the Python it was made with is missing, the environment is made again, whatever the stamps are.
 ifeq ($(shell test -x $(VENV)/bin/python && echo there),)
 .PHONY: $(READY) $(BUILD_READY)
 endif
@@ -63,7 +63,7 @@ touch $(2) $@ && \
 echo "Ready in $$((SECONDS - start)) s"
 endef
 
-demo: $(BUILD_READY)  ## Simulate a region, build a store from it, look at it (the first thing to try)
+demo: $(BUILD_READY)  ## Simulate a region, build a store from it and inspect it (try this first)
 	@rm -rf $(DEMO) && mkdir -p $(DEMO)
 	@start=$$SECONDS && set -e && export PATH="$(abspath $(VENV))/bin:$$PATH" && \
 	step() { echo; echo "\$$ $$*"; "$$@"; } && \
@@ -100,10 +100,10 @@ real: $(READY)  ## Build and plot two small stores from real data in H2CROP_SHAR
 		$(VENV)/bin/h2crop inspect build/real/$$name --plot build/real/$$name.png; \
 	done
 
-local-service: $(READY)  ## The whole service once on this machine, without containers: FOLDER=build/service SIZE=small
+local-service: $(READY)  ## Run the whole service once on this machine, without containers: FOLDER=build/service SIZE=small
 	PATH="$(abspath $(VENV))/bin:$$PATH" infra/local-service.sh $(FOLDER) --size $(SIZE)
 
-kill-sweep: $(READY)  ## Kill a hundred builds, let them go on, write docs/killed-builds.md (ten minutes)
+kill-sweep: $(READY)  ## Kill a hundred builds, restart them, write docs/killed-builds.md (ten minutes)
 	$(VENV)/bin/python tests/sweeps/kill_builds.py
 
 # The number of places that are damaged.
@@ -112,22 +112,22 @@ CORRUPTIONS := 60
 corruption-sweep: $(READY)  ## Damage sixty places of a store and see each found and named (some minutes)
 	H2CROP_CORRUPTIONS=$(CORRUPTIONS) $(VENV)/bin/pytest -q -n 2 --dist worksteal tests/integration/test_corruption.py $(ARGS)
 
-overfit: $(READY)  ## Let the small model overfit four samples of the demo (make demo first; half an hour)
+overfit: $(READY)  ## Overfit the small model on four samples of the demo (make demo first; half an hour)
 	$(VENV)/bin/python tests/sweeps/overfit.py $(DEMO)/store
 
-published-models: $(READY)  ## Compare the published configurations at full size with a plain writing (a quarter of an hour)
+published-models: $(READY)  ## Compare the published models at full size with an independent implementation (a quarter of an hour)
 	PYTHONPATH=. $(VENV)/bin/python tests/sweeps/published_models.py
 
 bench: $(READY)  ## Run the benchmarks and write docs/benchmarks.md
 	$(VENV)/bin/python tests/benchmarks/run_all.py
 
-golden: $(READY)  ## Write tests/golden.json anew, when a change of output is wanted
+golden: $(READY)  ## Rewrite tests/golden.json, after an intended change of output
 	H2CROP_GOLDEN=write $(VENV)/bin/pytest -q tests/integration/test_golden.py
 
-demo-check: $(READY)  ## Compare the demo's store (make demo) with what is true of its region
+demo-check: $(READY)  ## Compare the demo's store (make demo) with the truth of its region
 	H2CROP_DEMO=$(DEMO) $(VENV)/bin/pytest -q tests/integration/test_simulated_truth.py
 
-# Linters of infra/, in an environment of their own: programs that come as wheels, some 100 MB.
+# Linters of infra/, in a separate environment: programs installed as wheels, about 100 MB.
 INFRA_TOOLS := build/infra-tools
 
 $(INFRA_TOOLS)/.ready: infra/lint-requirements.txt

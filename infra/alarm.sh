@@ -1,5 +1,5 @@
 #!/bin/sh
-# Tell of a unit that did not end well: `alarm.sh UNIT`, started by systemd/h2crop-alarm@.service.
+# Report a unit that failed: `alarm.sh UNIT`, started by systemd/h2crop-alarm@.service.
 #
 # ALARM_COMMAND gets the text on its standard input, `mail -s h2crop you@example.org` for example. Without one it goes to
 # standard error, which systemd puts into the journal.
@@ -9,7 +9,7 @@ unit=$1
 code=${MONITOR_EXIT_STATUS:-unknown}
 case $code in
     1) meaning="failed; what is finished is kept, and the next run continues" ;;
-    2) meaning="the recipe or a setting is wrong: later runs will not pass either" ;;
+    2) meaning="the recipe or a setting is invalid: later runs will not pass either" ;;
     3) meaning="a release was made, from which scenes are missing that could not be read" ;;
     unknown) meaning="the alarm was started by hand" ;;
     *) meaning="did not end by itself (${MONITOR_SERVICE_RESULT:-unknown}); what is finished is kept" ;;

@@ -17,7 +17,7 @@
 # Exit code: 0, 1 where a step failed (the end of its log is shown, files stay), 2 wrong use or something missing,
 # 130 or 143 after Ctrl-C or SIGTERM. Whatever happens, every process is ended by its id, in reverse order.
 #
-# Secrets are made anew for each run, given to each process by its environment or a file, and deleted at the end: the
+# Secrets are generated for each run, given to each process by its environment or a file, and deleted at the end: the
 # database's password, that of Prefect's API, the key with which Prefect encrypts blocks, and the bucket's secret key,
 # which runs get from a Secret block (infra/work_pool.py).
 #
@@ -203,7 +203,7 @@ trap 'exit 129' HUP
 
 # --- what each process sees -------------------------------------------------------------------------------------------
 
-# Nothing of another service, nor an account of whoever runs this.
+# No settings of another service, and no account of the user who runs this.
 for name in "${!PREFECT_@}" "${!AWS_@}"; do unset "$name"; done
 
 begin "Ports, secrets and folders in $folder"
