@@ -281,7 +281,7 @@ def told_check() -> str:
         f"{name} {costs['real_s'][key]:.0f} s and {costs['simulated_s'][key]:.0f} ({costs['ratio'][key]:.2f})"
         for key, name in names.items()
     )
-    return f"The recorded build took and was simulated to take, with the ratio: {told}."
+    return f"Time of the recorded build, its simulated time and their ratio: {told}."
 
 
 def limits(measured: dict[str, float]) -> str:
@@ -311,28 +311,28 @@ def limits(measured: dict[str, float]) -> str:
             "more machines",
         ),
         (
-            "patience of the archives",
-            f"unknown; 64 workers ask {64 * asked:.0f} times a second, and open "
+            "rate limits of the archives",
+            f"unknown; 64 workers make {64 * asked:.0f} requests a second, and open "
             f"{64 * figures.enmap_files(FRANCE) / seconds:.1f} files at DLR",
             "`sentinel2.connections`; a limit for DLR",
         ),
         (
             "one builder, one machine",
-            "the cores of that machine (more than two never measured)",
+            "the cores of that machine (more than two were not measured)",
             "`--dask`: a cluster (up to 256 workers simulated, two measured)",
         ),
         (
             "sealing reads all sums again",
             f"{figures.SUMS_BYTES / 1e6:.0f} MB a training block: {sums / 1e9:.0f} GB for five years of France",
-            "keep the sums of a finished season added up",
+            "store the total of the sums of a finished season",
         ),
         (
             "each release has its own index",
             f"{parcels_gb(FRANCE) * FIVE_YEARS.sealed:.0f} GB after five yearly releases of France, until pruned",
-            "share the tables of seasons that did not change",
+            "share the tables of unchanged seasons",
         ),
     ]
-    return table(["what", "ends at", "what must change then"], rows, numbers=False)
+    return table(["limited by", "limit", "required change"], rows, numbers=False)
 
 
 def page(measured: dict[str, float]) -> str:
@@ -346,72 +346,77 @@ def page(measured: dict[str, float]) -> str:
         f"""
 # Scale
 
-What the published dataset, France and Europe amount to. Written by `python docs/scale.py` from docs/benchmarks.md and
-the figures in docs/scale_figures.py, which name their sources; do not edit. **Nothing of this size was built, and no
-remote archive was read.** Counts should hold within a fifth, bytes within a third, hours within a factor of four.
+Sizes, requests and times of the published dataset, France and Europe. Written by `python docs/scale.py` from
+docs/benchmarks.md and the figures in docs/scale_figures.py, which state their sources; do not edit. **Nothing of this
+size was built, and no remote archive was read.** Expected errors: counts a fifth, bytes a third, hours a factor of
+four.
 
 A cell is 1920 m, a block has up to 16 samples. All ground is counted, farmed or not. With EnMAP, every cell has one
-clear look: an **upper bound**, since EnMAP images chosen strips, at most {figures.ENMAP_KM_A_DAY:,} km of
-{figures.ENMAP_SWATH_KM} km a day the world over. France is {figures.FRANCE_KM2 / a_day:.1f} days of that under a sky
-without clouds, Europe {figures.EUROPE_KM2 / a_day:.0f}. Each further look at a cell is one sample more, with its own
-copy of Sentinel-2 and labels. Five years are five seasons added one by one, with a release each. Europe is the EU, the
+clear look. This is an **upper bound**, because EnMAP images selected strips, at most {figures.ENMAP_KM_A_DAY:,} km of
+{figures.ENMAP_SWATH_KM} km a day worldwide. France takes {figures.FRANCE_KM2 / a_day:.1f} days of that without clouds,
+Europe {figures.EUROPE_KM2 / a_day:.0f}. Each further look at a cell adds one sample, with its own
+copy of Sentinel-2 and labels. Five years are five seasons added one by one, each with a release. Europe is the EU, the
 United Kingdom, Norway and Switzerland: {figures.EUROPE_KM2 / 1e6:.2f} million km² in eight UTM zones.
 
-## What it holds
+## Size of a store
 
 {holdings(measured)}
 
-A sample is {raw["s2"]:.1f} MB raw of Sentinel-2, {raw["enmap"]:.2f} of EnMAP, {raw["labels"]:.2f} of labels. Years with
-more empty months are smaller: 5.1 MB a sample in a simulated year of two dates a month, against
+Raw, a sample has {raw["s2"]:.1f} MB of Sentinel-2, {raw["enmap"]:.2f} of EnMAP, {raw["labels"]:.2f} of labels. Years
+with more empty months are smaller: 5.1 MB a sample in a simulated year with two dates a month, against
 {measured["store.lz4_mb"]:.1f} here.
 
-## What it costs in S3
+## Costs in S3
 
 {requests(measured)}
 
 List prices of us-east-1, 2025: $0.005 for 1000 PUT or LIST, $0.0004 for 1000 GET or HEAD, $0.023 a GB and month. Not
-counted: bytes that leave the region, machines, the lease and the status (4 PUT and a HEAD a minute). The Sentinel-2
+included: traffic out of the region, machines, the lease and the status (4 PUT and a HEAD a minute). The Sentinel-2
 archives charge nothing.
 
-## What it reads
+## Data read from archives
 
 {sources(measured)}
 
-A cell is read from its home granule, and each internal tile once, for all cells and samples. Of the tiles of all
-granules {percent(figures.HOME_10M)} at 10 m and {percent(figures.HOME_20M)} at 20 m lie in the home of some cell. Tiles
-without anything clear are not read either: by how much less is not counted. (Where cells fill single EnMAP scenes, only
-the tiles around these are read.)
+A cell is read from its home granule, and each internal tile is read once for all cells and samples. Of the tiles of
+all granules {percent(figures.HOME_10M)} at 10 m and {percent(figures.HOME_20M)} at 20 m are in the home granule of
+some cell. Tiles without clear pixels are not
+read either; this saving is not counted. (If cells fill only single EnMAP scenes, only the tiles around these are read.)
 
-## How long it takes
+## Time
 
 {times(measured)}
 
-A worker is one core. Computing follows from measured rates: bench_build alone gives a year of France
-{by_benchmark:.0f} core hours, with few scenes from small files; with the tiles of {figures.scenes(FRANCE):.0f} scenes
-over a block, at what bench_reading takes for one, it is {computing:.0f}. Waiting is assumed: {figures.LATENCY:g} s for
-an answer (as `h2crop plan` does by default), {figures.CONNECTIONS} connections a worker, and
-{figures.BANDWIDTH / 1e6:.0f} MB/s. A worker computes while it waits;
-here both are added. Planning and sealing have one worker (where images lie against parcels, all); sealing in
-a bucket also waits for two objects a block. Masks of clouds come on top: for a year of France
+A worker is one core. Computing is calculated from measured rates: with bench_build alone a year of France takes
+{by_benchmark:.0f} core hours, for few scenes from small files; for the tiles of {figures.scenes(FRANCE):.0f} scenes
+over a block, with the time of bench_reading for one tile, it takes {computing:.0f}. Waiting is based on assumptions:
+{figures.LATENCY:g} s for an answer (the default of `h2crop plan`), {figures.CONNECTIONS} connections a worker, and
+{figures.BANDWIDTH / 1e6:.0f} MB/s. A worker computes while it waits; here
+both are added. Planning and sealing use one worker (matching images with parcels uses all); sealing in a bucket also
+waits for two objects a block. Cloud masks are not included: for a year of France
 {figures.mask_hours(FRANCE, False):.0f} core hours by the classification, {figures.mask_hours(FRANCE, True):.0f} with
-`ukis`, where every look has something clear (seconds a date and tile of bench_clouds, without reading); shifts of dates
-{figures.shift_hours(FRANCE):.0f} (bench_alignment), and whether images lie on the parcels
-{figures.frame_hours(FRANCE):.0f} (bench_frame). What other assumptions make of the
-{short(figures.building_hours(FRANCE, SOME, measured))} h that {SOME} workers take for a year of France:
+`ukis`, if every look has clear pixels (seconds per date and tile of bench_clouds, without reading). Neither are shifts
+of dates,
+{figures.shift_hours(FRANCE):.0f} core hours (bench_alignment), and matching images with parcels,
+{figures.frame_hours(FRANCE):.0f} (bench_frame). Effect of other
+assumptions on the
+{short(figures.building_hours(FRANCE, SOME, measured))} h of {SOME} workers for a year of France:
 
 {sensitivity(measured)}
 
 ## On a cluster
 
-`docs/scale_engine.py` simulates the engine task by task: the package's own schedule hands out readings before the
-blocks that need them, at most two tasks a worker are begun, units of work of all tiles come first, one client prepares
-every task ({figures.client_ms(measured, scale_cases.read_costs()["client_ms"]):.1f} ms each with Dask), connections to
-the archive and shared storage are divided among those who use them, and planning and sealing have one machine. What
-tasks cost varies as it did in a recorded build (`tests/benchmarks/build_costs.py`:
+`docs/scale_engine.py` simulates the engine task by task. The schedule of the package itself orders readings before the
+blocks that need them; each worker has at most two tasks; units of work of all tiles come first; one client prepares
+every task ({figures.client_ms(measured, scale_cases.read_costs()["client_ms"]):.1f} ms each with Dask); connections to
+the archive and
+the bandwidth of shared storage are divided among the tasks that use them; planning and sealing run on one machine. The
+costs of tasks vary as in a recorded build (`tests/benchmarks/build_costs.py`:
 {scale_cases.read_costs()["figures"]["blocks"]} blocks, {scale_cases.read_costs()["figures"]["readings"]} readings,
-{scale_cases.read_costs()["figures"]["units"]} units of work); masks, shifts of dates and matches of EnMAP are among it,
-so that one worker takes longer here than above. {told_check()} Efficiency is the hours of one worker over all hours of
-so many.
+{scale_cases.read_costs()["figures"]["units"]} units of work). They include masks, shifts of dates and matches of
+EnMAP, so one worker takes longer here than above. {told_check()} Efficiency is the time of one worker divided by the
+sum of
+the times of all workers.
 
 ![efficiency against workers](images/scale.png)
 
@@ -427,55 +432,56 @@ A year of Europe:
 
 {parts_of(rows, EUROPE.name)}
 
-Where efficiency falls:
+Number of workers at which efficiency falls to 0.8 and 0.5:
 
 {bends(rows)}
 
-- **Connections first.** A recipe asks for 24 connections to one archive, of all workers together. Masks and composites
-  of a year of France ask {figures.asked_of_archive(FRANCE, measured) / 1e6:.0f} million times, {figures.LATENCY:g} s
-  each: {figures.asked_of_archive(FRANCE, measured) * figures.LATENCY / 24 / 3600:.0f} h through 24 connections, however
-  many workers wait. For more than a few workers set `sentinel2.connections` as high as the archive bears.
-- **Then the scratch folder.** Parts of cells wait along the whole height of the ground that is built. Beyond
-  `--scratch-gb` the readings of one block at a time are begun: the default of 20 GB is too little for France as a whole
-  on more than some workers, 50 GB do for 64. {figures.SCRATCH / 1e9:.0f} GB are assumed above.
-- **Then what one machine does alone.** Planning, and sealing with the match of images and parcels on
-  {figures.CLIENT_CORES} cores, take what they take; then shared storage, which has every part of a cell written and
-  read beside the store itself.
+- **Connections are the first limit.** By default a recipe uses 24 connections to one archive for all workers together.
+Masks and composites of a year of France need {figures.asked_of_archive(FRANCE, measured) / 1e6:.0f} million requests of
+{figures.LATENCY:g} s each: {figures.asked_of_archive(FRANCE, measured) * figures.LATENCY / 24 / 3600:.0f} h with
+24 connections, however many workers there are. For more than a few workers set `sentinel2.connections` as high as the
+archive allows.
+- **The scratch folder is the second limit.** Parts of cells wait along the whole height of the ground that is built.
+Beyond `--scratch-gb` the readings of only one block at a time are begun. The default of 20 GB is too small for the
+whole of France on more than some workers; 50 GB are enough for 64. {figures.SCRATCH / 1e9:.0f} GB are assumed above.
+- **The third limit is the work of a single machine**: planning, and sealing with the match of images and parcels on
+{figures.CLIENT_CORES} cores. Then follows shared storage, on which every part of a cell is written and read in addition
+to the store.
 
-What a year of France takes when one thing is otherwise:
+Time for a year of France when one setting changes:
 
 {what_if(rows)}
 
-## What ends first
+## Limits
 
 {limits(measured)}
 
-What does not: the root is as large for any number of samples, a season of 100,000 samples opens in half a second,
-parcel numbers (32 bits) are far from used up.
+No limits: the size of the root does not depend on the number of samples, a season of 100,000 samples opens in half a
+second, and parcel numbers (32 bits) are far from exhausted.
 
-## Assumed
+## Assumptions
 
-- Blocks are {percent(figures.FILL_WHOLE)} full where all ground is taken, {percent(figures.FILL_SCENE)} where an EnMAP
+- Blocks are {percent(figures.FILL_WHOLE)} full if all ground is used, {percent(figures.FILL_SCENE)} if an EnMAP
 scene has {figures.CELLS_A_SCENE} clear cells (counted on the real lattice; that 70 % of a scene's cells are clear is
 assumed).
 - Two Sentinel-2 satellites; {percent(1 - figures.KEPT_SCENES)} of granules are cloudier than 90 %; archive files have
-tiles of {figures.ARCHIVE_TILE} pixels and {figures.ARCHIVE_BYTES_A_PIXEL} bytes a pixel; two EnMAP scenes are looked at
-for one used.
+tiles of {figures.ARCHIVE_TILE} pixels and {figures.ARCHIVE_BYTES_A_PIXEL} bytes a pixel; two EnMAP scenes are
+examined for each one used.
 - Europe's parcels are as dense as those of France ({figures.FRANCE_PARCELS / figures.FRANCE_KM2:.0f} a km²), with
 outlines of 16 points.
-- No cell is dropped. The shipped recipe drops those with less than a tenth of declared crops, and about 1 % lies across
-borders of UTM zones.
+- No cell is left out. The shipped recipe leaves out cells with less than a tenth of declared crops, and about 1 % lies
+across borders of UTM zones.
 - In the tables of time N workers are N times as fast as one; on a cluster as simulated.
 - On a cluster storage gives {figures.STORAGE / 1e9:g} GB/s to all and {figures.STORAGE_EACH / 1e6:.0f} MB/s to one
 worker, archives {figures.BANDWIDTH / 1e6:.0f} MB/s to each, by at most {figures.CONNECTIONS} connections a worker.
-The latency of storage, and what matching EnMAP asks of archives, are not counted.
+The latency of storage, and requests for matching EnMAP, are not counted.
 
-## Not known
+## Unknown
 
-- What the archives give to many readers at once, DLR's above all, and when they begin to refuse.
-- What share of France or Europe EnMAP sees clearly in a season.
-- How a whole real year compresses, and how a real S3 behaves (tested against moto).
-- How many parcels Europe has, with what outlines, and which countries publish them.
+- The rates of the archives for many simultaneous readers, DLR's in particular, and when they begin to refuse.
+- The share of France or Europe of which EnMAP has a clear image in a season.
+- The compression of a whole real year, and the behaviour of a real S3 (tested with moto).
+- The number and outlines of parcels in Europe, and the countries that publish them.
 - Planning beyond some thousand cells, sealing beyond 400,000 samples, memory of a worker with full blocks.
 """
     )
