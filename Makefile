@@ -22,7 +22,7 @@ DEMO := build/demo
 FOLDER ?= build/service
 SIZE ?= small
 
-.PHONY: help demo demo-check setup test test-fast golden lint types format real bench local-service kill-sweep corruption-sweep overfit published-models \
+.PHONY: help demo demo-check setup test test-fast golden lint types format real bench local-service kill-sweep corruption-sweep mutants overfit published-models \
 	infra-lint image-check clean
 
 help:  ## Show this list
@@ -111,6 +111,9 @@ CORRUPTIONS := 60
 
 corruption-sweep: $(READY)  ## Damage sixty places of a store and see each found and named (some minutes)
 	H2CROP_CORRUPTIONS=$(CORRUPTIONS) $(VENV)/bin/pytest -q -n 2 --dist worksteal tests/integration/test_corruption.py $(ARGS)
+
+mutants: $(READY)  ## Change the code in small ways, write which of them no test notices (an hour or more)
+	$(VENV)/bin/python tests/sweeps/mutants.py $(ARGS)
 
 overfit: $(READY)  ## Overfit the small model on four samples of the demo (make demo first; half an hour)
 	$(VENV)/bin/python tests/sweeps/overfit.py $(DEMO)/store
