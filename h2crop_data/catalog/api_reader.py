@@ -21,11 +21,12 @@ from urllib3.exceptions import HTTPError
 from urllib3.util.retry import Retry
 
 from h2crop_data.catalog.answers import LateAnswerError, begun_by, pieces_by
+from h2crop_data.settings import Archives
 from h2crop_data.waits import report_retry
 
 log = logging.getLogger(__name__)
-#: Seconds to wait for a connection or the next bytes, and for a whole answer.
-SEARCH_TIMEOUT, ANSWER_TIME = 60.0, 300.0
+#: A whole answer may take so many times as long as its next bytes (`H2CROP_READ_TIMEOUT`).
+WHOLE_ANSWER_TIMES = 5
 #: What is tried again, how often, with pauses that grow, and seconds that a server may ask to wait (`Retry-After`).
 RETRIES = Retry(
     total=5,
@@ -65,8 +66,9 @@ class ApiReader(StacApiIO):
     """Reads a STAC API; `Client` of pystac-client reads through it."""
 
     def __init__(self, retries: Retry = RETRIES) -> None:
-        super().__init__(timeout=SEARCH_TIMEOUT, max_retries=None)
-        self.retries = retries
+        timeout = Archives.read().timeout
+        super().__init__(timeout=timeout, max_retries=None)
+        self.retries, self.answer_time = retries, WHOLE_ANSWER_TIMES * timeout
 
     def request(
         self,
@@ -108,7 +110,7 @@ class ApiReader(StacApiIO):
 
     def answer_to(self, request: Request) -> ApiAnswer:
         """The answer to a request. Raises LostAnswerError for one that is not whole, APIError where nothing is sent."""
-        until = time.monotonic() + ANSWER_TIME
+        until = time.monotonic() + self.answer_time
         try:
             prepared = self.session.prepare_request(request)
             ways = self.session.merge_environment_settings(str(prepared.url), {}, True, None, None)
@@ -117,7 +119,7 @@ class ApiReader(StacApiIO):
                 text = whole_text(response, until)
                 return ApiAnswer(response.status_code, text, response.headers.get("Retry-After"))
         except LateAnswerError as error:
-            raise LostAnswerError(f"{error} ({ANSWER_TIME:g} s)") from error
+            raise LostAnswerError(f"{error} ({self.answer_time:g} s)") from error
         except (LostConnectionError, Timeout, ChunkedEncodingError, HTTPError) as error:
             raise LostAnswerError(f"{type(error).__name__}: {error}") from error
         except RequestException as error:

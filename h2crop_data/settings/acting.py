@@ -310,7 +310,7 @@ def forget_empty_keys() -> None:
 
 
 class Archives(Settings):
-    """How patient h2crop is with archives."""
+    """How patient h2crop is with catalogs and archives."""
 
     title = "Patience with archives"
 
@@ -322,7 +322,7 @@ class Archives(Settings):
     )
     timeout: Annotated[float, Field(gt=0, allow_inf_nan=False)] = variable(
         "H2CROP_READ_TIMEOUT",
-        "Seconds to wait for an answer of an archive, or for its next bytes",
+        "Seconds to wait for an answer of a catalog or archive, or for its next bytes",
         60.0,
         expected="a number of seconds above 0",
     )

@@ -38,9 +38,8 @@ IDS = [f"scene-{number}" for number in range(8)]
 
 @pytest.fixture
 def api(monkeypatch: pytest.MonkeyPatch) -> Iterator[MisbehavingApi]:
-    """Eight items that match in three pages, and one that does not; whoever asks is patient for a second."""
-    monkeypatch.setattr(api_reader, "SEARCH_TIMEOUT", 0.5)
-    monkeypatch.setattr(api_reader, "ANSWER_TIME", 1.0)
+    """Eight items that match in three pages, and one that does not; whoever asks is patient for a second and a half."""
+    monkeypatch.setenv("H2CROP_READ_TIMEOUT", "0.3")
     with misbehaving_api([*map(item_json, IDS), item_json("far", box=(70, 50, 71, 51))]) as running:
         yield running
 
@@ -158,7 +157,7 @@ def test_a_plan_from_a_server_that_misbehaves_has_the_same_bytes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """And what is strange about the catalog stands in the plan."""
-    monkeypatch.setattr(api_reader, "SEARCH_TIMEOUT", 0.5)
+    monkeypatch.setenv("H2CROP_READ_TIMEOUT", "0.5")
     monkeypatch.setattr(ApiReader, "pause_after", lambda reader, attempt: 0.01)
     region = TinyRegion(tmp_path)
     for number in range(5):
