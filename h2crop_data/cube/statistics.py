@@ -289,5 +289,4 @@ def parcel_counts(sums: BlockSums, numbers: NDArray[np.uint32], tiers: NDArray[n
     numbers: (n), in order; tiers: (n, 4), the classes of the parcels with these numbers.
     """
     classes = tiers[np.isin(numbers, sums.parcels)]
-    counts = [np.bincount(classes[:, tier], minlength=UNKNOWN + 1) for tier in range(TIERS)]
-    return [nonzero_counts(of_tier) for of_tier in counts]
+    return [nonzero_counts(np.bincount(classes[:, tier])) for tier in range(TIERS)]

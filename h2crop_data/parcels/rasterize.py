@@ -21,8 +21,6 @@ def rasterize_ids(geometry: NDArray[np.object_], numbers: NDArray[np.integer], g
 
     geometry: n polygons in the CRS of `geobox`; numbers: n parcel numbers, which break ties of area.
     """
-    if not len(geometry):
-        return np.zeros(geobox.shape, np.int32)
     # Later shapes overwrite earlier ones: the largest first.
     order = np.lexsort((numbers, -shapely.area(geometry)))
     shapes = [(geometry[i], int(i) + 1) for i in order]
@@ -55,7 +53,5 @@ def parcel_numbers(ids: NDArray[np.int32], numbers: NDArray[np.integer]) -> NDAr
 def covered(coverage: Sequence[shapely.Geometry], geobox: GeoBox) -> NDArray[np.bool_]:
     """Whether each pixel's centre lies in one of the polygons (in the CRS of `geobox`), (y, x)."""
     shapes = [(polygon, 1) for polygon in coverage if not polygon.is_empty]
-    if not shapes:
-        return np.zeros(geobox.shape, bool)
     mask = rasterio.features.rasterize(shapes, out_shape=geobox.shape, transform=geobox.affine, fill=0, dtype="uint8")
     return np.asarray(mask == 1)

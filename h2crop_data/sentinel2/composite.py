@@ -62,8 +62,7 @@ def middle(
     # What is not clear sorts behind everything that is.
     masked = np.where(clear[:, None], stack, np.iinfo(stack.dtype).max)
     ordered = sort_layers(masked)
-    low = np.maximum(count - 1, 0)[None, None] // 2
-    high = np.minimum(count // 2, len(stack) - 1)[None, None]
+    low, high = (count[None, None] - 1) // 2, count[None, None] // 2
     return (
         np.take_along_axis(ordered, np.broadcast_to(low, (1, *stack.shape[1:])), axis=0)[0],
         np.take_along_axis(ordered, np.broadcast_to(high, (1, *stack.shape[1:])), axis=0)[0],
