@@ -92,6 +92,12 @@ class TestAgainstGdal:
         assert np.abs(found[stands] - warped[stands]).max() <= 1
 
     @pytest.mark.parametrize("shift", [Shift(), Shift(7, -11)])
+    def test_a_part_of_a_cell_has_the_pixels_of_the_whole(self, shift: Shift) -> None:
+        image = image_with_gaps(5)
+        part = resample_cubic(image, SOURCE, CELL[3:23, 4:31], shift)
+        np.testing.assert_array_equal(part, resample_cubic(image, SOURCE, CELL, shift)[:, 3:23, 4:31])
+
+    @pytest.mark.parametrize("shift", [Shift(), Shift(7, -11)])
     def test_reflectance_in_float_is_rounded_once(self, shift: Shift) -> None:
         image = image_with_gaps(4, (0, 0.01))
         scaled = np.where(image == FILL, np.float32(FILL), image * np.float32(1.0731) + np.float32(0.37))

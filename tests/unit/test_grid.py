@@ -29,6 +29,7 @@ from h2crop_data.grid import (
     hilbert_index,
     split_of_square,
     split_squares,
+    squares_around,
     to_crs,
     utm_epsg,
     zone_extent,
@@ -120,6 +121,8 @@ def test_ids_are_epsg_size_column_row_with_at_least_four_digits() -> None:
     assert Cell(32631, 1920, 261, 2932).id == "32631_1920_0261_2932"
     assert Cell(32631, 60, 8333, 92_000).id == "32631_60_8333_92000"
     assert Cell(32633, 1920, -7, 12).id == "32633_1920_-0007_0012"
+    # The first row north of the equator.
+    assert Cell(32634, 1920, 0, 0).id == "32634_1920_0000_0000"
 
 
 @pytest.mark.parametrize(
@@ -230,7 +233,19 @@ def test_zones_of_known_places(longitude: float, latitude: float, epsg: int) -> 
     assert south <= latitude <= north
 
 
+def test_a_zone_is_six_degrees_wide_and_ends_at_the_equator() -> None:
+    assert zone_extent(32601) == (-180, 0, -174, 84)
+    assert zone_extent(32760) == (174, -80, 180, 0)
+
+
 # Cells of an area
+
+
+def test_squares_around_an_area_are_those_it_meets_and_one_more_on_every_side() -> None:
+    column, row = squares_around((-10, 5, 190, 95), 100)
+    assert set(zip(column.tolist(), row.tolist(), strict=True)) == {(c, r) for c in range(-2, 3) for r in range(-1, 2)}
+    assert len(column) == 15
+
 
 places = st.tuples(st.floats(-178, 178), st.floats(-70, 75) | st.floats(-0.1, 0.1))
 near_a_border = st.tuples(

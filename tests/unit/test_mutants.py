@@ -105,6 +105,7 @@ FOUND = {
 }
 
 
+@pytest.mark.slow
 def test_a_sweep_tells_what_tests_notice_from_what_they_do_not(tmp_path: Path) -> None:
     wanted = json.dumps([[change, module] for module, change in FOUND])
     subprocess.run(
