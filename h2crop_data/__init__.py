@@ -73,7 +73,7 @@ def __getattr__(name: str) -> Any:
         # An AttributeError, so that `help` and `dir` go on without what is not installed.
         extra = _EXTRAS.get(name, "build")
         raise AttributeError(
-            f"h2crop_data.{name} needs the package {error.name}: run pip install '.[{extra}]' in a checkout of h2crop"
+            f"h2crop_data.{name} needs the package {error.name}: pip install '.[{extra}]' in a checkout of h2crop"
         ) from error
 
 
