@@ -263,7 +263,7 @@ def test_datasheets_and_pages_tell_of_it(stores: dict[str, Path], tmp_path: Path
     assert "`enmap_quality` and `enmap_mask` say which to leave out" in plain["apply"]
     assert "it was not counted as flagged" in sheets["report"]
     assert "it counts as flagged" in sheets["apply"]
-    assert "pixels that `enmap_mask` calls cloud" in sheets["report"].replace("\\", "")
+    assert "pixels that `enmap_mask` marks as cloud" in sheets["report"].replace("\\", "")
     page = tmp_path / "page.png"
     outcome = CliRunner().invoke(app, ["inspect", str(stores["report"]), "--plot", str(page)])
     assert outcome.exit_code == 0, outcome.output
