@@ -61,12 +61,12 @@ def number_format(dataset: rasterio.DatasetReader, scale: float | None) -> Numbe
 
 def check_scale_of_whole(dataset: rasterio.DatasetReader, stated: float | None) -> None:
     """Raise SceneError for a file of whole numbers that are not reflectance x 10000, as it or its item states."""
-    for who, scale in (("it", float(dataset.scales[0])), ("its item", stated)):
+    for who, scale in (("the file", float(dataset.scales[0])), ("its item", stated)):
         if scale is not None and not np.isclose(scale, WHOLE_NUMBER_SCALES, rtol=1e-6, atol=0).any():
             raise SceneError(
-                f"{dataset.name}: expected the scale 0.0001, reflectance x 10000, got {scale:g} ({who}, values of "
-                f"type {dataset.dtypes[0]}); if the scale is wrong, correct it, if it is right, convert the file, "
-                "or leave such scenes out with `sentinel2.gaps: record`"
+                f"{dataset.name}: expected the scale 0.0001, reflectance x 10000, got {scale:g}, stated by {who} "
+                f"for {dataset.dtypes[0]} values; if the scale is wrong, correct it, if it is right, convert the "
+                "file, or leave such scenes out with `sentinel2.gaps: record`"
             )
 
 

@@ -315,7 +315,7 @@ def test_a_store_without_the_source_does_not_take_blocks_with_it(
     bare = parse_recipe({**document, "seasons": [2023]}, terrain.parent, "bare")
     store = tmp_path / "store"
     shutil.copytree(built, store)
-    with pytest.raises(PlanError, match=r"another layout \(sources: store terrain \(elevation\), plan none\)"):
+    with pytest.raises(PlanError, match=r"a different layout \(sources: store terrain \(elevation\), plan none\)"):
         build_store(bare, store, workers=1)
 
 

@@ -355,7 +355,7 @@ def test_an_old_backup_over_a_newer_store_brings_back_nothing_that_was_retracted
     for part in PARTS:
         copy_part(part, backup, store)
     (store / ".build/retracted.json").unlink()
-    with pytest.raises(StoreError, match=r"keeps out block 1 of 2022 \(haze nobody saw\).*Restore it from a backup"):
+    with pytest.raises(StoreError, match=r"excludes block 1 of 2022 \(haze nobody saw\).*Restore it from a backup"):
         build_store(load_recipe(region), store, workers=1)
     retract_from_store(store, {2022: [1]}, [], "haze nobody saw")
     assert store_attributes(store)["release"] == 5

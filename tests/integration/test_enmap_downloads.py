@@ -359,7 +359,7 @@ class TestCommand:
         archive.plan[image] = [Misbehaviour(body=LOGIN_PAGE)]
         done = self.run(tmp_path, recipe)
         assert done.exit_code == 3
-        assert "not whole: cannot download" in done.stderr
+        assert "incomplete: cannot download" in done.stderr
         assert "login page" in done.stderr
         ids = [item.id for item in read_item_collection(tmp_path / "own" / "items.json")]
         assert ids == [enmap_product_name(product_of(2))]
@@ -373,4 +373,4 @@ class TestCommand:
         assert [scene["id"] for scene in json.loads(done.stdout)["scenes"]] == [enmap_product_name(product_of(2))]
         done = self.run(tmp_path, recipe, "--scene", "nothing")
         assert isinstance(done.exception, UsageError)
-        assert "no such scene" in str(done.exception)
+        assert "unknown scene" in str(done.exception)

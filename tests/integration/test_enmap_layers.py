@@ -138,5 +138,5 @@ def test_a_mask_with_too_few_bands_is_refused_by_name(tmp_path: Path) -> None:
 def test_a_layer_of_fractions_is_refused_by_name(tmp_path: Path) -> None:
     classes = np.ones(IMAGE.shape, np.uint8)
     item = scene(tmp_path, quality_classes=(classes, IMAGE), quality_haze=(classes.astype(np.float32), IMAGE))
-    with pytest.raises(SceneError, match=r"quality_haze\.tif holds float32 numbers"):
+    with pytest.raises(SceneError, match=r"quality_haze\.tif: expected integers, got float32"):
         read_flags(item, IMAGE)

@@ -243,7 +243,7 @@ def test_a_scene_whose_image_is_cut_is_told_of_and_the_others_are_planned(simula
         image.write_bytes(whole)
     name = image.name.split("-SPECTRAL")[0]
     reasons = {scene.id: scene.reason for scene in plan.scenes if scene.sensor == "enmap"}
-    assert reasons[name].startswith("clouds cannot be looked for: ")
+    assert reasons[name].startswith("clouds cannot be detected: ")
     assert image.name in reasons[name]
     planned = set(everything.samples.loc[everything.samples["scene"] != name, "sample"])
     assert set(plan.samples["sample"]) == planned != set()

@@ -153,7 +153,7 @@ def test_blocks_are_handed_over_in_batches(build: Any, path: str, tmp_path: Path
 
 
 def test_wrong_parameters_end_a_run_at_once_in_words(build: Any, path: str, tmp_path: Path) -> None:
-    with pytest.raises(ParameterTypeError, match=r"recipe: .*no recipe file none.yaml \(shipped ones"):
+    with pytest.raises(ParameterTypeError, match=r"recipe: .*no recipe file none.yaml \(names of shipped recipes"):
         build("none.yaml", str(tmp_path / "store"))
     with pytest.raises(ParameterTypeError, match=r"out: .*expected a folder or s3://bucket/prefix"):
         build(path, "ftp://host/store")

@@ -445,7 +445,7 @@ def test_a_block_retracted_beside_a_lost_record_is_retracted_too(grown: TinyRegi
     build_store(grown.recipe(seasons=[2022]), store, workers=1)
     retract_from_store(store, {2022: [0]}, [], "haze")
     (store / ".build/retracted.json").unlink()
-    with pytest.raises(StoreError, match=r"keeps out block 0 of 2022 \(haze\)"):
+    with pytest.raises(StoreError, match=r"excludes block 0 of 2022 \(haze\)"):
         retract_from_store(store, {2022: [1]}, [], "smoke")
     assert store_attributes(store)["release"] == 2
     assert retract_from_store(store, {2022: [0]}, [], "haze")[1] == 3

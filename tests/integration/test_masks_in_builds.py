@@ -337,7 +337,7 @@ class TestTableOfDates:
 
 class TestMissingInputs:
     def test_methods_that_nobody_knows_are_refused(self, recipe_of: RecipeOf) -> None:
-        with pytest.raises(UsageError, match="unknown cloud method 'fmask'; known are "):
+        with pytest.raises(UsageError, match="unknown cloud method 'fmask'; known: "):
             make_plan(recipe_of(clouds={"method": "scl+fmask"}), 2022)
 
     def test_a_missing_extra_is_refused_and_never_another_method_used(

@@ -1046,7 +1046,7 @@ def test_what_was_retracted_in_a_bucket_does_not_come_back_when_its_record_is_lo
     build_store(recipe, storage.location)
     retract_from_store(storage.location, {2022: [0]}, [], "haze")
     storage.delete(".build/retracted.json")
-    with pytest.raises(StoreError, match=rf"keeps out block 0 of 2022 \(haze\), but {storage.location}/.build"):
+    with pytest.raises(StoreError, match=rf"excludes block 0 of 2022 \(haze\), but {storage.location}/.build"):
         build_store(recipe, storage.location, extend=True)
     retract_from_store(storage.location, {2022: [0]}, [], "haze")
     assert build_store(recipe, storage.location).release == 2

@@ -150,7 +150,7 @@ class TestPixelsDecide:
     def test_a_scene_that_cannot_be_looked_at_is_refused(self, region: TinyRegion) -> None:
         folder = add_scene(region, "lost", "2022-07-01T10:50:00Z", LEAVES, in_numbers=0, removed=True, stated=-0.1)
         (folder / "swir22.tif").unlink()
-        with pytest.raises(PlanError, match=r"(?s)lost: .*its pixels cannot be looked at.*swir22\.tif"):
+        with pytest.raises(PlanError, match=r"(?s)lost: .*its pixels cannot be read.*swir22\.tif"):
             make_plan(region.recipe(), 2022)
 
     @pytest.mark.parametrize("in_numbers", [0, 1000])
@@ -250,15 +250,15 @@ class TestItemsDecide:
 
 
 class TestNumbersThatAreNoReflectance:
-    @pytest.mark.parametrize("who", ["it", "its item"])
+    @pytest.mark.parametrize("who", ["the file", "its item"])
     def test_whole_numbers_of_another_scale_are_refused(self, region: TinyRegion, tmp_path: Path, who: str) -> None:
         folder = add_scene(region, "scene", "2022-07-01T10:50:00Z", LEAVES, in_numbers=0, baseline="02.14")
-        if who == "it":
+        if who == "the file":
             with rasterio.open(folder / "blue.tif", "r+") as raster:
                 raster.scales = (0.001,)
         else:
             region.sentinel2[-1]["assets"]["blue"]["raster:bands"] = [{"scale": 0.001}]
-        told = rf"blue\.tif holds uint16 numbers, and {who}expected the scale 0\.0001, reflectance x 10000, got 0\.001"
+        told = rf"blue\.tif: expected the scale 0\.0001, .*, got 0\.001, stated by {who} for uint16 values"
         (scene,) = make_plan(region.recipe(), 2022).scenes
         assert re.search(told, scene.warning)
         with pytest.raises(BuildError, match=f"scene asset blue: .*{told}"):

@@ -331,7 +331,7 @@ def test_a_store_is_not_gone_on_with_from_other_inputs(region: TinyRegion, tmp_p
     with pytest.raises(PlanError, match=r"another recipe for 2022 \(it differs in sentinel2\)"):
         build_store(region.recipe(sentinel2={"clouds": {**CLASSES_ALONE, "clear": [4]}}), tmp_path / "store")
     ways_out = "build into a new store, or change the recipe to the layout of the store"
-    with pytest.raises(PlanError, match=rf"another layout \(block_capacity: store 2, plan 4\); {ways_out}"):
+    with pytest.raises(PlanError, match=rf"a different layout \(block_capacity: store 2, plan 4\); {ways_out}"):
         build_store(region.recipe(store={"block_capacity": 4}).for_seasons([2023]), tmp_path / "store")
     save_plan(make_plan(region.recipe(sentinel2={"clouds": {**CLASSES_ALONE, "clear": [4]}}), 2022), tmp_path / "plan")
     with pytest.raises(PlanError, match="another plan for 2022"):
