@@ -213,10 +213,10 @@ DECODING = {"MISSING", "decode_chunk", "index_size", "parse_index", "shard_name"
 def test_validation_judges_with_its_own_formulas(path: Path) -> None:
     shared = {name for name in imports_of(path) if part_of(name) not in ("validation", "storage")}
     assert shared <= SHARED_WITH_THE_BUILDER
-    froms = [node for node in nodes_of(path) if isinstance(node, ast.ImportFrom)]
-    of_shards = {alias.name for node in froms if node.module == "h2crop_data.cube.shard" for alias in node.names}
+    imports = [node for node in nodes_of(path) if isinstance(node, ast.ImportFrom)]
+    of_shards = {alias.name for node in imports if node.module == "h2crop_data.cube.shard" for alias in node.names}
     assert of_shards <= DECODING
-    modules = [node.module or "" for node in froms]
+    modules = [node.module or "" for node in imports]
     names = [
         alias.name for node in nodes_of(path) if isinstance(node, ast.Import | ast.ImportFrom) for alias in node.names
     ]
