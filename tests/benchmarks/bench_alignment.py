@@ -1,4 +1,4 @@
-"""Shifts of dates measured on a simulator that knows them: errors, far dates found, dates made worse, and the cost.
+"""Shifts of dates measured on simulated images with known shifts: errors, far dates found, dates made worse, cost.
 
     python tests/benchmarks/bench_alignment.py [--full] [--texture] [--seeds 200 ...] [--cells 16] [--folder DIR]
 

@@ -1,4 +1,4 @@
-"""Building a store from local files: planning, threads against processes, memory, and where the time goes.
+"""Building a store from local files: planning, threads against processes, memory, and time by step.
 
     python tests/benchmarks/bench_build.py [--workers 2] [--repeats 3] [--folder DIR]
 

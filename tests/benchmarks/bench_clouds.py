@@ -1,4 +1,4 @@
-"""Cloud masks judged by a simulator that knows the sky: what still touches composites, and what clear ground they cost.
+"""Cloud masks compared with simulated skies: cloud that remains in composites, clear ground that is lost, cost.
 
     python tests/benchmarks/bench_clouds.py [--full] [--seeds 100 ...] [--workers 2] [--folder DIR]
 

@@ -1,4 +1,4 @@
-"""How far EnMAP lies off Sentinel-2, measured on a simulator that knows it: errors, uncertainty, what is refused.
+"""Shifts of EnMAP against Sentinel-2, measured on simulated scenes with known shifts: errors, uncertainty, refusals.
 
     python tests/benchmarks/bench_coregistration.py [--seed 100] [--cases 60] [--json FILE] [--folder DIR]
 

@@ -1,4 +1,4 @@
-"""An EnMAP scene cut into blocks, each internal tile read once, against a plain read of the same file.
+"""Cutting an EnMAP scene into blocks, reading each internal tile once, against a plain read of the same file.
 
     python tests/benchmarks/bench_enmap.py [--repeats 3] [--side 1000] [--folder DIR]
 

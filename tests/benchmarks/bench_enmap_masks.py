@@ -1,4 +1,4 @@
-"""Our mask of EnMAP's clouds and shadows, and DLR's layers, judged by a simulator that knows the sky.
+"""Our mask of EnMAP's clouds and shadows, and DLR's layers, compared with simulated skies.
 
     python tests/benchmarks/bench_enmap_masks.py [--seeds 100 ...] [--json FILE] [--folder DIR]
 

@@ -1,4 +1,4 @@
-"""What Prefect and Dask cost a build of tiny blocks, and what a second worker brings for blocks of real size.
+"""Overhead of Prefect and Dask for tiny blocks, and the gain from a second worker for blocks of real size.
 
     python tests/benchmarks/bench_flows.py [--full] [--only flow|dask|workers] [--repeats 3] [--folder DIR]
 

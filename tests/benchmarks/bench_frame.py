@@ -1,4 +1,4 @@
-"""Where images lie against parcels, found by a build's own measurement on simulated ground where it is known.
+"""The shift of images against parcels, as measured by a build, on simulated ground with a known shift.
 
     python tests/benchmarks/bench_frame.py [--seed 110] [--workers 2] [--region DIR]
 

@@ -1,4 +1,4 @@
-"""What a growing store costs: file operations, bytes, memory and time of a block, among few and among a thousand.
+"""Cost of a growing store: file operations, bytes, memory and time of a block, among few and among a thousand.
 
     python tests/benchmarks/bench_growth.py [--repeats 3] [--folder DIR]
 

@@ -1,4 +1,4 @@
-"""Offsets of Sentinel-2 told from pixels alone: how many of 1000 simulated scenes are decided, and how many wrongly.
+"""Offsets of Sentinel-2 decided by pixels only: how many of 1000 simulated scenes are decided, how many wrongly.
 
     python tests/benchmarks/bench_offset_decision.py [--seeds 100 ...]
 

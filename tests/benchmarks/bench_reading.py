@@ -1,4 +1,4 @@
-"""Reading Sentinel-2 over HTTP: every needed tile once, against the code before, odc-stac, and doing nothing twice.
+"""Reading Sentinel-2 over HTTP, every needed tile once, against the earlier code, odc-stac, and the minimum.
 
     python tests/benchmarks/bench_reading.py [--full] [--squares 2] [--repeats 3] [--folder DIR]
 

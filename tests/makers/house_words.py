@@ -24,10 +24,25 @@ BANNED = {
 }
 
 
-def banned_in(text: str) -> list[str]:
+#: The same for pages, whose British spelling codespell does not check.
+BANNED_IN_PAGES = BANNED | {
+    r"\bgo(?:es|ing)? on\b": "continue",
+    r"\b(?:told|tells)\b": "report, show, state",
+    r"\blooked at\b": "examined, checked",
+    r"\bwithout a word\b": "unnoticed; without a message",
+    r"\bin vain\b": "without success",
+    r"\bfor want of\b": "for lack of",
+    r"\bnext to nothing\b": "almost zero",
+    r"\btyped? (?:it )?again\b": "rerun",
+    r"\b(?:colors?|behaviors?|centers?|neighbors?|meters?|gray)\b": "the British spelling",
+    r"\b[a-z]+(?:aliz|imiz|lyz|gniz)(?:e[sd]?|ing|ation)\b": "the British spelling",
+}
+
+
+def banned_in(text: str, banned: dict[str, str] = BANNED) -> list[str]:
     """What a text has of the words that are not used, each with what to write instead."""
     return [
         f"{found.group()!r}: write {instead}"
-        for pattern, instead in BANNED.items()
+        for pattern, instead in banned.items()
         for found in re.finditer(pattern, text)
     ]

@@ -1,8 +1,8 @@
-"""Kill a hundred builds at random moments, let each go on, and write what came of it to docs/killed-builds.md.
+"""Kill a hundred builds at random moments, restart each, and write the result to docs/killed-builds.md.
 
     python tests/sweeps/kill_builds.py [--builds 100] [--seed 1] [--out FILE]
 
-The exit code is 1 where any store differs from the one nobody disturbed.
+The exit code is 1 if any store differs from the store of an undisturbed build.
 """
 
 from __future__ import annotations
@@ -47,9 +47,9 @@ def report(result: Killed, seed: int, seconds: float) -> str:
         "",
         f"Written by `make kill-sweep` on {datetime.now(UTC):%Y-%m-%d} (seed {seed}, {seconds:.0f} s); do not edit.",
         "",
-        "Each build was ended by SIGKILL at a random moment and started again with the same command. Then every file",
-        "of the store, what the builder keeps included, was compared with a store that nobody disturbed: the same",
-        "names, the same bytes (of a block's marker without the clock times in it).",
+        "Each build was ended by SIGKILL at a random moment and rerun with the same command. Then every file of the",
+        "store, including the files of the builder, was compared with the store of an undisturbed build: names and",
+        "bytes are the same (of a block's marker without the times in it).",
         "",
         f"**{builds} builds, {result.kills} kills, {len(result.failures)} differences.**",
         "",
@@ -57,7 +57,7 @@ def report(result: Killed, seed: int, seconds: float) -> str:
         "|---|---:|",
         *(f"| {WAYS_IN_WORDS[way]} | {count} |" for way, count in result.builds.items()),
         "",
-        "| what was there when the build died | times |",
+        "| state when the build died | times |",
         "|---|---:|",
         *(f"| {state} | {count} |" for state, count in result.found.most_common()),
         "",

@@ -1,17 +1,24 @@
-"""Texts of the package are in plain words: no text or docstring has a word of tests/makers/house_words.py."""
+"""Texts of the package and pages are in plain words: none has a word of tests/makers/house_words.py."""
 
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from house_words import banned_in
+from house_words import BANNED_IN_PAGES, banned_in
 
 import h2crop_data
 
 PACKAGE = Path(h2crop_data.__file__).parent
+CHECKOUT = PACKAGE.parent
+PAGES = sorted(
+    {*CHECKOUT.glob("*.md"), *(p for part in ("docs", "infra", "taxonomy") for p in (CHECKOUT / part).rglob("*.md"))}
+)
+#: Code of a page, and messages that it quotes.
+CODE = re.compile(r"^```.*?^```$|`[^`]*`", re.DOTALL | re.MULTILINE)
 #: Its texts are rewritten with its modules.
 LATER = PACKAGE / "validation"
 
@@ -37,6 +44,24 @@ def test_no_text_of_the_package_has_a_banned_word() -> None:
         for problem in banned_in(" ".join(text.split()))
     ]
     assert found == []
+
+
+def test_no_page_has_a_banned_word() -> None:
+    assert len(PAGES) > 30
+    found = [
+        f"{path.relative_to(CHECKOUT)}: {problem}"
+        for path in PAGES
+        for problem in banned_in(" ".join(CODE.sub("`", path.read_text(encoding="utf-8")).split()), BANNED_IN_PAGES)
+    ]
+    assert found == []
+
+
+@pytest.mark.parametrize(
+    "text", ["the build goes on", "rows are lost without a word", "the color of a neighbor", "optimized"]
+)
+def test_odd_words_of_pages_are_found(text: str) -> None:
+    assert banned_in(text, BANNED_IN_PAGES)
+    assert banned_in("colour, neighbour, behaviour, optimised, analysed; another perimeter", BANNED_IN_PAGES) == []
 
 
 @pytest.mark.parametrize(
