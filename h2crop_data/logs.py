@@ -1,7 +1,7 @@
 """How lines of the log are written, and how those of worker processes get to the process that started them.
 
-Nothing is set up here by itself: the command line does (`cli/logs.py`), flows do (`flows/run_log.py`), or whoever uses
-the package as a library.
+Nothing is set up here by itself: the command line does (`cli/logs.py`), flows do (`flows/run_log.py`), or the program
+that uses the package as a library.
 """
 
 from __future__ import annotations

@@ -240,7 +240,7 @@ class LoggedGroup(TyperGroup):
         add_options(self, self._options)
 
     def main(self, *arguments: Any, **options: Any) -> Any:
-        """Run a command; its log ends with it, or with that of whoever opened one before."""
+        """Run a command; its log ends with the command, or with the log that a caller opened before."""
         if OPEN:
             return super().main(*arguments, **options)
         with command_log():
