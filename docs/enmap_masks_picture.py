@@ -64,7 +64,7 @@ def panels_of(scene: MaskScene) -> list[Any]:
 
 
 def panels_of_product(items: Path) -> list[Any]:
-    """The panels of a product on disk, whose sky nobody knows."""
+    """The panels of a product on disk, whose true sky is unknown."""
     item = next(iter(read_item_collection(items)))
     product = metadata_of(item)
     image = image_of(item, product)

@@ -70,7 +70,7 @@ class Server:
             self.full += seconds if self.ends else 0.0
 
     def schedule(self, now: float) -> None:
-        """Find how fast each task goes on, and when the first is done, after one came or went."""
+        """Find the speed of each task, and when the first is done, after one was added or removed."""
         users = len(self.ends)
         self.rate = min(self.shared.each, self.shared.total / users) if users else 0.0
         self.next = now + max(0.0, self.ends[0][0] - self.got) / self.rate if users else inf

@@ -36,7 +36,7 @@ FRANCE_KM2 = 544_000  # given: metropolitan France with Corsica
 FRANCE_PARCELS = 9_800_000  # given: declared in a year
 #: Given: EU27 without overseas 4.13, United Kingdom 0.244, Norway's mainland 0.324, Switzerland 0.041 million.
 EUROPE_KM2 = 4_739_000
-#: Assumed: parcels are as dense in Europe as in France; nobody counts them in one way.
+#: Assumed: parcels are as dense in Europe as in France; there is no uniform count.
 EUROPE_PARCELS = round(FRANCE_PARCELS * EUROPE_KM2 / FRANCE_KM2)
 FRANCE_LATITUDE, EUROPE_LATITUDE = 46.5, 52.0  # of the middle of the ground; Europe's is assumed
 SQUARE_KM = 15.36  # a split square of the shipped recipe
@@ -182,7 +182,7 @@ def read_benchmarks(path: Path = BENCHMARKS) -> dict[str, float]:
             figures[f"{section}.{found[1].strip()}"] = float(found[2].replace(",", ""))
     cores = re.search(r"Machine: (\d+) CPU cores", text)
     if cores is None:
-        raise ValueError(f"{path} does not tell the machine's cores; write it anew with `make bench`")
+        raise ValueError(f"{path} does not state the machine's cores; rewrite it with `make bench`")
     return {**figures, "cores": float(cores[1])}
 
 

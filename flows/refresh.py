@@ -1,8 +1,8 @@
-"""`h2crop refresh` as a Prefect flow, for a schedule: search what is new since the last run, and build only that.
+"""`h2crop refresh` as a Prefect flow, for a schedule: search for data that are new, and build only these.
 
     python flows/refresh.py RECIPE --out STORE [--changed rebuild]
 
-runs it once, in this process. Nothing here computes anything: h2crop_data/flows/run.py calls what the command calls.
+runs it once, in this process. h2crop_data/flows/run.py calls the same functions as the command.
 """
 
 from __future__ import annotations
@@ -39,22 +39,22 @@ def refresh_dataset(
     check: parameters.ReleaseCheck = "quick",
     today: date | None = None,
 ) -> RunResult:
-    """Search what is new for a store in scenes, seasons and parcels; build only that, seal and validate.
+    """Search for new scenes, seasons and parcels of a store; build only these, seal and validate.
 
-    Where nothing is new the run does nothing and says so.
+    If nothing is new the run reports that and changes nothing.
 
     Args:
         recipe: A recipe file on the worker's machine, or the name of a shipped recipe.
         out: Folder or s3:// URL of the store.
-        changed: What becomes of finished blocks whose inputs have changed: report them, or rebuild them.
-        workers: Blocks at a time; by default H2CROP_WORKERS, else one a core.
-        processes: Workers are processes instead of threads.
+        changed: Report or rebuild finished blocks whose inputs have changed.
+        workers: Blocks built at the same time; by default H2CROP_WORKERS, else one per core.
+        processes: Use processes instead of threads as workers.
         dask: Address of a Dask scheduler whose workers build instead, tcp://host:port; by default H2CROP_DASK.
-        batch: Blocks handed to the engine at a time; by default 64 or a fiftieth of all, whichever is more.
-        retry_seconds: How long to wait before each further try after an outage. An empty list: no further try.
-        timeout_hours: After that long the run ends; the next one goes on.
+        batch: Blocks passed to the engine at a time; by default 64 or a fiftieth of all, whichever is more.
+        retry_seconds: Seconds to wait before each retry after an outage; an empty list disables retries.
+        timeout_hours: Time limit of the run; the next run continues.
         check: How the release is validated: none, quick (all but pixels) or full.
-        today: The day that decides which seasons are over; by default that of the run, in UTC.
+        today: The day that decides which seasons are over; by default the day of the run, in UTC.
     """
     settings = parameters.RunSettings(
         out=out,

@@ -29,7 +29,7 @@ PAUSE = 0.3
 
 
 def free_ports(number: int) -> list[int]:
-    """Different ports of this machine that nobody listens at."""
+    """Different free ports of this machine."""
     probes = [socket.socket() for _ in range(number)]
     for probe in probes:
         probe.bind(("127.0.0.1", 0))

@@ -1,6 +1,6 @@
-"""Make a bucket on an S3 server, if it is not there: make_bucket.py NAME
+"""Make a bucket on an S3 server, if it does not exist: make_bucket.py NAME
 
-The server and its keys are those of the environment (docs/object-stores.md), so whoever made it can build in it.
+The server and its keys are those of the environment (docs/object-stores.md), so the builder has access to it.
 """
 
 from __future__ import annotations

@@ -121,7 +121,7 @@ def check_services(image: Image, compose_file: Path, folder: Path) -> Iterator[s
         start = time.monotonic()
         client = {key: str(value) for key, value in services["worker"]["environment"].items()}
         page = image.must(["python", "-c", PAGE], client)
-        yield f"Prefect's page is served, its API refuses whoever has no password: {page.strip()}"
+        yield f"Prefect's page is served, its API refuses clients without the password: {page.strip()}"
         said = image.run(["prefect", "deployment", "run", DEPLOYMENT, "--watch"], client, RUN)
         if said.returncode:
             logs = "\n".join((folder / f"{name}.log").read_text()[-3000:] for name in ("worker", "dask-worker"))
