@@ -61,13 +61,15 @@ def begun_by(until: float, ask: Callable[[], Answer]) -> Answer:
     return answer
 
 
-def pieces_by(until: float, response: Response, seconds_a_byte: float = 0.0) -> Iterator[bytes]:
+def pieces_by(
+    until: float, response: Response, seconds_a_byte: float = 0.0, clock: Callable[[], float] = time.monotonic
+) -> Iterator[bytes]:
     """The body of an answer as it comes. Raises LateAnswerError where it does not end in time, HTTPError of urllib3.
 
-    until: on the clock of `time.monotonic`; each byte that came moves it by `seconds_a_byte`.
+    until: on the clock; each byte that came moves it by `seconds_a_byte`.
     """
     while piece := response.raw.read1(READ_BYTES, decode_content=True):
         until += len(piece) * seconds_a_byte
-        if time.monotonic() > until:
+        if clock() > until:
             raise LateAnswerError("timeout: its answer did not end in time")
         yield piece

@@ -197,12 +197,16 @@ class TimeTally:
 class Timings:
     """The table of a store, for the run that holds it. To be used by one thread at a time."""
 
-    def __init__(self, storage: Storage, units: Path, run: RunName, last: RunName | None = None) -> None:
+    def __init__(
+        self, storage: Storage, units: Path, run: RunName, last: RunName | None = None, *, rows_kept: int = ROWS_KEPT
+    ) -> None:
         """units: the folder in which the markers of units lie, in a folder a step. run: the one that adds rows.
 
-        last: the run before it, which may have been killed. Raises StoreError where the table cannot be read.
+        last: the run before it, which may have been killed. rows_kept: how many at most. Raises StoreError where the
+        table cannot be read.
         """
         self.storage, self.units, self.run, self.last = storage, units, run, last
+        self.rows_kept = rows_kept
         self._before = read_timings(storage)
         #: Rows of this run, of what was added.
         self._own = TIMING_COLUMNS.empty_table()
@@ -252,7 +256,7 @@ class Timings:
         )
         table = pa.concat_tables(tables).unify_dictionaries()
         file = io.BytesIO()
-        pq.write_table(table.slice(max(0, len(table) - ROWS_KEPT)).cast(PLAIN_COLUMNS), file, compression="zstd")
+        pq.write_table(table.slice(max(0, len(table) - self.rows_kept)).cast(PLAIN_COLUMNS), file, compression="zstd")
         self.storage.replace(TIMINGS, [file.getvalue()])
 
     def run_before(self, one: Spent) -> RunName:

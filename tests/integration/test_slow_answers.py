@@ -12,7 +12,6 @@ from typing import Any, cast
 import pytest
 from misbehaving_api import send
 
-from h2crop_data.catalog import answers
 from h2crop_data.catalog.access import read_beginning, read_text
 from h2crop_data.catalog.answers import LateAnswerError, pieces_by
 from h2crop_data.catalog.catalog_files import content_of
@@ -68,15 +67,12 @@ def test_they_are_given_up(
 
 
 @pytest.mark.parametrize(("speed", "is_late"), [(500, False), (2000, True)])
-def test_large_files_take_their_time_where_they_come_fast_enough(
-    monkeypatch: pytest.MonkeyPatch, speed: float, is_late: bool
-) -> None:
+def test_large_files_take_their_time_where_they_come_fast_enough(speed: float, is_late: bool) -> None:
     """Here 1000 bytes come every second."""
     left = [b"x" * 1000] * 10
-    clock = iter(range(1, 20))
-    monkeypatch.setattr(answers.time, "monotonic", lambda: float(next(clock)))
+    seconds = iter(range(1, 20))
     raw = SimpleNamespace(read1=lambda size, decode_content: left.pop() if left else b"")
-    pieces = pieces_by(3.0, cast(Any, SimpleNamespace(raw=raw)), 1 / speed)
+    pieces = pieces_by(3.0, cast(Any, SimpleNamespace(raw=raw)), 1 / speed, clock=lambda: float(next(seconds)))
     if is_late:
         with pytest.raises(LateAnswerError):
             list(pieces)

@@ -17,7 +17,6 @@ from parcel_reading import read_parcels
 from h2crop_data.grid import geobox
 from h2crop_data.parcels.rasterize import rasterize_ids
 from h2crop_data.parcels.taxonomy import load_crop_table
-from h2crop_data.simulate.land import declarations
 from h2crop_data.simulate.land.declarations import DIRT, RPG_COLUMNS, TRUTH_COLUMNS, declare, write_geopackage
 from h2crop_data.simulate.land.objects import LAND_SQUARE, land_of_square
 from h2crop_data.simulate.land.rotation import catch_crops, crop_of
@@ -199,14 +198,11 @@ def test_what_a_field_declares_depends_on_nothing_else(fields: gpd.GeoDataFrame)
     assert (next_year["id_parcel"] != whole["id_parcel"])[both].all()
 
 
-def test_files_are_the_same_to_the_byte(
-    fields: gpd.GeoDataFrame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(declarations, "BATCH", 100)
+def test_files_are_the_same_to_the_byte(fields: gpd.GeoDataFrame, tmp_path: Path) -> None:
     records, _ = declare(fields, SEASON, ParcelSettings(three_dimensional=0.2), SEED)
-    assert write_geopackage(tmp_path / "a.gpkg", [records]) == len(records)
+    assert write_geopackage(tmp_path / "a.gpkg", [records], 100) == len(records)
     time.sleep(1.1)
-    write_geopackage(tmp_path / "b.gpkg", [records.iloc[:70], records.iloc[70:75], records.iloc[75:]])
+    write_geopackage(tmp_path / "b.gpkg", [records.iloc[:70], records.iloc[70:75], records.iloc[75:]], 100)
     first, second = (hashlib.sha256((tmp_path / name).read_bytes()).hexdigest() for name in ("a.gpkg", "b.gpkg"))
     assert first == second
     assert pyogrio.read_info(tmp_path / "a.gpkg")["features"] == len(records)

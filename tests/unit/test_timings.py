@@ -136,18 +136,16 @@ def test_the_table_grows_by_runs_knows_what_it_has_and_is_bounded(
     ]
     assert table["step"].tolist() == ["composite", "write", "composite", "write", "write", "composite"]
     assert ROWS_KEPT > 10_000
-    monkeypatch.setattr("h2crop_data.pipeline.timings.ROWS_KEPT", 4)
-    Timings(storage, tmp_path / "units", RunName("three", NOON)).write([block], [])
+    Timings(storage, tmp_path / "units", RunName("three", NOON), rows_kept=4).write([block], [])
     kept = pq.read_table(io.BytesIO(storage.read(TIMINGS)))
     assert kept.schema.names == TIMING_COLUMNS.names
     assert kept["run"].to_pylist() == ["", "two", "three", "three"]
 
 
-def test_rows_that_were_dropped_do_not_come_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("h2crop_data.pipeline.timings.ROWS_KEPT", 2)
+def test_rows_that_were_dropped_do_not_come_back(tmp_path: Path) -> None:
     storage, units = LocalStorage(tmp_path), tmp_path / "units"
     blocks = [spent("block", str(hour), NOON + timedelta(hours=hour), hash=1.0) for hour in range(4)]
-    Timings(storage, units, RunName("one", NOON)).write(blocks, [])
+    Timings(storage, units, RunName("one", NOON), rows_kept=2).write(blocks, [])
     write_unit(units, "old", NOON)
     write_unit(units, "new", NOON + timedelta(hours=4))
     late = Timings(storage, units, RunName("two", NOON + timedelta(hours=5)))

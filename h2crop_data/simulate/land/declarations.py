@@ -245,8 +245,8 @@ def slivers_of(
     return slivers
 
 
-def write_geopackage(path: Path, frames: Iterable[gpd.GeoDataFrame]) -> int:
-    """Write records (as `declare` gives them) to one GeoPackage, batch by batch; the number of records.
+def write_geopackage(path: Path, frames: Iterable[gpd.GeoDataFrame], batch_rows: int = BATCH) -> int:
+    """Write records (as `declare` gives them) to one GeoPackage, so many rows at once; the number of records.
 
     The same records in the same order give the same bytes, however they are divided into frames. An existing file is
     replaced.
@@ -254,7 +254,7 @@ def write_geopackage(path: Path, frames: Iterable[gpd.GeoDataFrame]) -> int:
     path.unlink(missing_ok=True)
     written = 0
     with fixed_time():
-        for batch in batches(frames):
+        for batch in batches(frames, batch_rows):
             pyogrio.write_dataframe(
                 batch,
                 path,
@@ -268,16 +268,16 @@ def write_geopackage(path: Path, frames: Iterable[gpd.GeoDataFrame]) -> int:
     return written
 
 
-def batches(frames: Iterable[gpd.GeoDataFrame]) -> Iterator[gpd.GeoDataFrame]:
-    """The rows of all frames, BATCH at a time; one empty batch when there are none."""
+def batches(frames: Iterable[gpd.GeoDataFrame], size: int) -> Iterator[gpd.GeoDataFrame]:
+    """The rows of all frames, `size` at a time; one empty batch when there are none."""
     held: list[gpd.GeoDataFrame] = []
     full = False
     for frame in frames:
         held.append(frame)
-        while sum(map(len, held)) >= BATCH:
+        while sum(map(len, held)) >= size:
             rows = pd.concat(held, ignore_index=True)
-            yield rows.iloc[:BATCH]
-            held, full = [rows.iloc[BATCH:]], True
+            yield rows.iloc[:size]
+            held, full = [rows.iloc[size:]], True
     if held and (not full or any(map(len, held))):
         yield pd.concat(held, ignore_index=True)
 
