@@ -458,6 +458,7 @@ def test_checkpointing_changes_nothing() -> None:
         assert torch.equal(kept, computed_again)
 
 
+@pytest.mark.slow
 def test_checkpointing_keeps_less() -> None:
     config = tiny()
     batch = batch_of(config)

@@ -118,6 +118,7 @@ def text_of(node: ast.expr) -> str:
     return str(node.value) if isinstance(node, ast.Constant) else FILLED
 
 
+@pytest.mark.slow
 def test_every_error_class_stands_in_the_tables() -> None:
     rows = error_rows()
     assert len(rows) > 200

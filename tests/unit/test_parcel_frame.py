@@ -318,6 +318,7 @@ def test_joined_sums_are_those_of_all_blocks() -> None:
     assert np.allclose(joined.correlation(np.array([0, 0, 0, 0, 2, 2, 2.0])), second.correlation(np.full(3, 2.0)))
 
 
+@pytest.mark.slow
 def test_painted_parcels_find_the_shift_from_anywhere_near() -> None:
     red, infrared = images(4, -6)
     index = (infrared.astype(np.float32) - red) / (infrared.astype(np.float32) + red)

@@ -21,6 +21,9 @@ from h2crop_data.simulate.land.objects import (
 from h2crop_data.simulate.land.regional import CROP_REGIONS, Regional
 from h2crop_data.simulate.land.rotation import crop_of, growth_of_code
 
+#: They share what takes seconds to make.
+pytestmark = pytest.mark.slow
+
 SEED = 5
 CORNER = (128, 1400)
 
@@ -62,7 +65,6 @@ def square(region: gpd.GeoDataFrame) -> gpd.GeoDataFrame:
     return region[region["square"] == 0].reset_index(drop=True)
 
 
-@pytest.mark.slow
 def test_objects_are_valid_polygons_of_known_kinds(region: gpd.GeoDataFrame) -> None:
     assert tuple(land_of_square(SEED, *CORNER).columns) == LAND_FRAME
     assert set(region["kind"]) == set(OBJECT_KINDS)
@@ -73,19 +75,18 @@ def test_objects_are_valid_polygons_of_known_kinds(region: gpd.GeoDataFrame) -> 
     assert region["area_ha"].min() > 0
 
 
-@pytest.mark.slow
 def test_every_object_has_a_key_of_its_own(region: gpd.GeoDataFrame) -> None:
     assert region["key"].dtype == np.uint64
     assert region["key"].is_unique
 
 
-@pytest.mark.slow
 def test_objects_do_not_overlap(region: gpd.GeoDataFrame) -> None:
     for _, land in region.groupby("square"):
         together = shapely.area(shapely.union_all(land.geometry.to_numpy()))
         assert land.geometry.area.sum() == pytest.approx(together, abs=1e-6)
 
 
+@pytest.mark.slow
 def test_neighbours_share_their_borders_corner_by_corner(region: gpd.GeoDataFrame) -> None:
     for _, land in region.groupby("square"):
         assert shapely.coverage_is_valid(land.geometry.to_numpy())
@@ -118,7 +119,6 @@ def test_fields_have_the_sizes_of_french_ones(region: gpd.GeoDataFrame, fields: 
     assert medians.max() > 3 * medians.min()
 
 
-@pytest.mark.slow
 def test_some_regions_are_of_narrow_strips_and_some_of_large_fields() -> None:
     across = np.arange(0, 60_000, 1500.0)
     x, y = (grid.ravel() for grid in np.meshgrid(5e5 + across, 5.4e6 + across))
@@ -155,7 +155,6 @@ def test_roads_are_between_blocks(square: gpd.GeoDataFrame) -> None:
     assert shapely.area(shapely.buffer(free, -6.5)) < 0.05 * free.area
 
 
-@pytest.mark.slow
 def test_neighbouring_squares_do_not_overlap_and_leave_only_roads_between() -> None:
     west, south = np.array(CORNER) * LAND_SQUARE
     parts = [land_of_square(SEED, CORNER[0] + i, CORNER[1] + j) for i in (-1, 0) for j in (-1, 0)]
@@ -168,7 +167,6 @@ def test_neighbouring_squares_do_not_overlap_and_leave_only_roads_between() -> N
     assert 0 < free.area < 0.05 * around.area
 
 
-@pytest.mark.slow
 def test_a_square_is_the_same_whatever_was_made_before() -> None:
     first = bytes_of(land_of_square(SEED, *CORNER))
     land_of_square(SEED, CORNER[0] + 3, CORNER[1] - 2)
@@ -177,7 +175,6 @@ def test_a_square_is_the_same_whatever_was_made_before() -> None:
     assert bytes_of(land_of_square(SEED, CORNER[0] + 1, CORNER[1])) != first
 
 
-@pytest.mark.slow
 def test_bounds_get_all_land_that_meets_them_and_no_other() -> None:
     west, south = CORNER[0] * LAND_SQUARE - 400, CORNER[1] * LAND_SQUARE - 400
     bounds = (west, south, west + 800, south + 800)
@@ -235,7 +232,6 @@ def test_near_fields_are_more_alike_than_far_ones(fields: gpd.GeoDataFrame) -> N
         assert apart < 0.8 * np.abs(value[first] - value[other]).mean(), name
 
 
-@pytest.mark.slow
 def test_a_random_split_leaks_what_a_split_by_ground_does_not(fields: gpd.GeoDataFrame) -> None:
     growth = growth_of_code()
     _, crops = np.unique([growth[code] for code in crop_of(SEED, fields, 2022).tolist()], return_inverse=True)

@@ -22,6 +22,9 @@ from h2crop_data.training.settings import TrainingSettings
 from h2crop_data.training.trainer import Trainer
 from h2crop_data.training.transforms import BatchTransforms
 
+#: They share what takes seconds to make.
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> MadeStore:
@@ -63,7 +66,6 @@ def test_a_short_training_warms_up_for_half_of_it() -> None:
 # A step
 
 
-@pytest.mark.slow
 def test_gradients_of_several_batches_are_averaged(made: MadeStore) -> None:
     batches = [batch_of(made, [0, 1]), batch_of(made, [2, 3])]
     settings = TrainingSettings.small(accumulation=2, seed=3)
@@ -85,7 +87,6 @@ def test_gradients_of_several_batches_are_averaged(made: MadeStore) -> None:
         torch.testing.assert_close(values, other.state_dict()[name], rtol=1e-4, atol=1e-6, msg=name)
 
 
-@pytest.mark.slow
 def test_fewer_batches_than_an_update_takes_are_used_when_asked_for(made: MadeStore, tmp_path: Path) -> None:
     trainer = Trainer(model_of(made), TrainingSettings.small(accumulation=3), updates=10)
     before = {name: values.clone() for name, values in trainer.model.named_parameters()}
@@ -139,7 +140,6 @@ def test_settings_that_contradict_each_other_are_refused() -> None:
         TrainingSettings(learning_rate=1e-6)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["bfloat16", "float16"])
 def test_lower_precision_and_checkpoints_train_nearly_the_same(made: MadeStore, precision: str) -> None:
     batch = batch_of(made, [0, 1])
@@ -160,7 +160,6 @@ def test_the_scale_of_float16_gradients_is_resumed(made: MadeStore, tmp_path: Pa
     assert again.scaler.get_scale() == 8.0
 
 
-@pytest.mark.slow
 def test_a_model_is_compiled_when_asked_for(made: MadeStore, monkeypatch: pytest.MonkeyPatch) -> None:
     batch, compiled, compile_model = batch_of(made, [0, 1]), [], torch.compile
 
@@ -224,7 +223,6 @@ def trained(
     return trainer.model, losses
 
 
-@pytest.mark.slow
 def test_the_same_seed_gives_the_same_weights_interrupted_or_not(made: MadeStore, tmp_path: Path) -> None:
     model, losses = trained(made, 0)
     weights = model.state_dict()

@@ -17,6 +17,9 @@ from h2crop_data.training.run import JUDGED_ARRAYS, TrainingReport, train
 from h2crop_data.training.settings import TrainingSettings
 from h2crop_data.training.transforms import BatchTransforms
 
+#: They share what takes seconds to make.
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> MadeStore:
@@ -41,7 +44,6 @@ def trained(made: MadeStore, tmp_path_factory: pytest.TempPathFactory) -> tuple[
     return folder, train(made.folder, SETTINGS, "small", until="07-31", out=folder)
 
 
-@pytest.mark.slow
 def test_the_weights_of_the_best_epoch_are_kept(made: MadeStore, trained: tuple[Path, TrainingReport]) -> None:
     folder, report = trained
     assert report.split == "val"
@@ -57,7 +59,6 @@ def test_the_weights_of_the_best_epoch_are_kept(made: MadeStore, trained: tuple[
     assert losses[-1] < losses[0]
 
 
-@pytest.mark.slow
 def test_a_training_that_has_ended_says_what_it_said(made: MadeStore, trained: tuple[Path, TrainingReport]) -> None:
     folder, report = trained
     before = {
@@ -69,7 +70,6 @@ def test_a_training_that_has_ended_says_what_it_said(made: MadeStore, trained: t
     assert {path: path.stat().st_mtime_ns for path in before} == before
 
 
-@pytest.mark.slow
 def test_an_epoch_that_was_trained_and_not_judged_is_judged(made: MadeStore, tmp_path: Path) -> None:
     class EndedError(Exception):
         """Stands for a process that ends."""
@@ -90,7 +90,6 @@ def test_an_epoch_that_was_trained_and_not_judged_is_judged(made: MadeStore, tmp
     assert all(torch.equal(values, weights[1][name]) for name, values in weights[0].items())
 
 
-@pytest.mark.slow
 def test_metrics_that_are_lost_or_damaged_are_not_guessed(made: MadeStore, tmp_path: Path) -> None:
     settings = SETTINGS.model_copy(update={"epochs": 2})
     train(made.folder, settings, "small", until="07-31", out=tmp_path)
@@ -104,7 +103,6 @@ def test_metrics_that_are_lost_or_damaged_are_not_guessed(made: MadeStore, tmp_p
     assert [result.epoch for result in report.epochs] == [2]
 
 
-@pytest.mark.slow
 def test_samples_are_augmented_unless_that_is_refused(made: MadeStore, tmp_path: Path) -> None:
     weights = {}
     for name, augment in (("default", True), ("again", True), ("plain", False)):
@@ -115,7 +113,6 @@ def test_samples_are_augmented_unless_that_is_refused(made: MadeStore, tmp_path:
     assert not torch.equal(weights["default"], weights["plain"])
 
 
-@pytest.mark.slow
 def test_without_a_split_to_judge_by_the_last_weights_are_judged_on_the_training_samples(tmp_path: Path) -> None:
     made = make_training_store(tmp_path / "store", blocks=1)
     said: list[str] = []

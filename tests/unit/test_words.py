@@ -35,6 +35,7 @@ def texts_of(path: Path) -> Iterator[tuple[int, str]]:
             yield node.lineno, node.value
 
 
+@pytest.mark.slow
 def test_no_text_of_the_package_has_a_banned_word() -> None:
     found = [
         f"{path.relative_to(PACKAGE)}:{line}: {problem}"
