@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from mutant_runs import CHECKOUT, Attempts, Outcome, Session, TestRun, in_session, seconds_of, warm_up
-from mutations import Mutant, functions_by_line, line_mark, mutants_of
+from mutations import Mutant, function_states, functions_by_line, line_mark, mutants_of
 
 #: What is changed.
 PACKAGES = ("cube", "enmap", "grid.py", "parcels", "sentinel2", "sources", "splits")
@@ -286,14 +286,16 @@ def lines_with(module: str, names: tuple[str, ...]) -> list[int]:
     return [number for number, text in enumerate(texts, 1) if any(name in text for name in names)]
 
 
+@cache
+def states_of(module: str) -> dict[str, str]:
+    """The digest of what each function of a module does."""
+    states = function_states((CHECKOUT / module).read_text(encoding="utf-8"))
+    return {name: digest(state.encode()) for name, state in states.items()}
+
+
 def function_digest(mutant: Mutant) -> str:
-    """Of the lines of a mutant's function, or its module."""
-    texts, functions = lines_of(mutant.module)
-    return digest(
-        "\n".join(
-            text.strip() for line, text in enumerate(texts, 1) if functions.get(line, "") == mutant.function
-        ).encode()
-    )
+    """Changes when a mutant's function, or what its module does at import, does."""
+    return states_of(mutant.module)[mutant.function]
 
 
 @cache
@@ -385,7 +387,7 @@ def row(name: str, count: Counter[str]) -> str:
 
 
 def reasons_by_key() -> dict[str, str]:
-    """Why survivors survive: of the file's tables, one a module, function and change -> reason."""
+    """Why survivors survive, by key, or by module and function for all of a function."""
     if not WHY.exists():
         return {}
     tables = tomllib.loads(WHY.read_text(encoding="utf-8"))
@@ -402,7 +404,8 @@ def listed(survivors: Iterable[Mutant], tried: dict[str, str], reasons: dict[str
         lines += [f"### `{module.removeprefix('h2crop_data/')}`", ""]
         for mutant in sorted(mutants, key=lambda mutant: (mutant.lines[0], mutant.key)):
             state = "" if tried[mutant.key] == "survived" else "no fast test executes it; "
-            why = reasons.get(mutant.key, "not looked at yet")
+            of_function = reasons.get(f"{mutant.module} {mutant.function}", "not looked at yet")
+            why = reasons.get(mutant.key, of_function)
             where = f"{mutant.lines[0]}, {mutant.function or 'at import'}"
             lines.append(f"- {where}: {mutant.change}: {state}{why}")
         lines.append("")

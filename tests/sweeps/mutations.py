@@ -166,6 +166,26 @@ def functions_by_line(source: str) -> dict[int, str]:
     return found
 
 
+def function_states(source: str) -> dict[str, str]:
+    """What each outermost function does, as text without its words; under the empty name what runs at import."""
+    found: dict[str, str] = {}
+
+    def look(node: ast.AST, prefix: str) -> None:
+        for part in ast.iter_child_nodes(node):
+            if isinstance(part, FUNCTIONS):
+                found[prefix + part.name] = ast.dump(part)
+                part.body = []
+            else:
+                look(part, f"{prefix}{part.name}." if isinstance(part, ast.ClassDef) else prefix)
+
+    tree = ast.parse(source)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str):
+            node.value = ""
+    look(tree, "")
+    return found | {"": ast.dump(tree)}
+
+
 def changes_of(tree: ast.Module) -> Iterator[Change]:
     """The changes of a parsed module, in the order of its code."""
     yield from Walk().body(tree, "body", tree.body)

@@ -66,6 +66,15 @@ def test_every_small_change_of_a_module_is_made_and_its_errors_stay(mutations: M
     assert [mutant.key for mutant in longer] == [mutant.key for mutant in found], "a key depends on other lines"
 
 
+def test_words_do_not_change_what_a_function_does(mutations: ModuleType) -> None:
+    before = mutations.function_states(SOURCE)
+    assert set(before) == {"", "Box.fits"}
+    assert mutations.function_states(SOURCE.replace("Whether it does.", "Whether all\n\nof it does.")) == before
+    assert mutations.function_states(SOURCE.replace("n < 0", "n < 1"))[""] == before[""]
+    assert mutations.function_states(SOURCE.replace("n < 0", "n < 1"))["Box.fits"] != before["Box.fits"]
+    assert mutations.function_states(SOURCE.replace("size: int = 2", "size: int = 3"))[""] != before[""]
+
+
 def test_a_changed_module_does_what_is_said(mutations: ModuleType) -> None:
     def run(place: int) -> Any:
         names: dict[str, Any] = {}
