@@ -21,7 +21,7 @@ from h2crop_data.cast_shadows import apparent_sun
 from h2crop_data.constants import ENMAP_FLAGS, ENMAP_MASK_FLAGS
 from h2crop_data.cube.schema import ArraySpec, ArrayStatistics
 from h2crop_data.cube.statistics import block_sums
-from h2crop_data.enmap.clouds import MASK_WAVELENGTHS, MaskBands, find_clouds
+from h2crop_data.enmap.clouds import MASK_WAVELENGTHS, MaskBands, find_clouds, haze_above_ground
 from h2crop_data.enmap.own_mask import bands_for_mask, own_mask
 from h2crop_data.enmap.product import Angles, Band
 from h2crop_data.enmap.shadows import find_shadows, satellite_azimuths, usual_reflectance
@@ -97,6 +97,19 @@ def test_what_a_correction_left_in_over_the_whole_scene_changes_nothing(veil: fl
     hazy = pixels + veil * (490 / np.array(MASK_WAVELENGTHS))[:, None, None] ** 1.6
     inside = everywhere(pixels.shape[1:])
     assert (find_clouds(bands_of(hazy), inside) == find_clouds(bands_of(pixels), inside)).mean() > 0.99
+
+
+def test_haze_counts_from_dark_ground_within_limits_or_from_their_middle() -> None:
+    blue, red = np.full((20, 20), 0.30), np.full((20, 20), 0.40)
+    everything = everywhere(blue.shape)
+    layers = np.stack([blue, blue, blue, red, blue, blue, blue])
+    for dark_red, line in ((0.10, 0.03), (0.16, 0.02), (0.30, -0.01)):
+        layers[1, 0], layers[3, 0] = 0.10, dark_red
+        haze = haze_above_ground(bands_of(layers), everything)
+        np.testing.assert_allclose(haze[1:], 0.30 - 0.5 * 0.40 - line, atol=1e-6)
+    # A pixel or two of dark ground say nothing: the line lies in the middle of where it may be.
+    layers[1, 0, 2:], layers[3, 0, 2:] = 0.30, 0.40
+    np.testing.assert_allclose(haze_above_ground(bands_of(layers), everything)[1:], 0.10 - 0.01, atol=1e-6)
 
 
 def test_over_snow_only_what_is_bright_in_short_waves_is_cloud() -> None:

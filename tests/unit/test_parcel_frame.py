@@ -318,6 +318,15 @@ def test_joined_sums_are_those_of_all_blocks() -> None:
     assert np.allclose(joined.correlation(np.array([0, 0, 0, 0, 2, 2, 2.0])), second.correlation(np.full(3, 2.0)))
 
 
+@pytest.mark.parametrize("scale", [1e-8, 1, 1e8])
+def test_equations_are_solved_at_any_scale_and_not_where_one_direction_is_missing(scale: float) -> None:
+    matrix, shift = np.array([[4.0, 1.0], [1.0, 2.0]]), np.array([3.0, -7.0])
+    assert ShiftEquations(scale * matrix, scale * matrix @ shift).solution() == pytest.approx((3, -7))
+    along_one = np.array([[1.0, 2.0], [2.0, 4.0 + 1e-6]])
+    assert np.isnan(ShiftEquations(scale * along_one, scale * along_one @ shift).solution()).all()
+    assert np.isnan(ShiftEquations(0 * matrix, 0 * shift).solution()).all()
+
+
 @pytest.mark.slow
 def test_painted_parcels_find_the_shift_from_anywhere_near() -> None:
     red, infrared = images(4, -6)
