@@ -60,8 +60,8 @@ class EnmapWords(SourceWords):
         cells = sum(cells_of(one) for one in tables.samples.values())
         if 0 < cells < samples:
             limits.append(
-                "Where several EnMAP scenes saw one cell in a season, each of its samples holds a copy of everything "
-                f"else there is of the cell ({count(samples)} samples, {count(cells)} cells and seasons). Counts of "
+                "Where several EnMAP scenes saw one cell in a season, each of its samples contains a copy of all "
+                f"other data of the cell ({count(samples)} samples, {count(cells)} cells and seasons). Counts of "
                 "pixels count every copy."
             )
         return limits
