@@ -1,8 +1,8 @@
-"""`h2crop refresh` as a Prefect flow, for a schedule: search for data that are new, and build only these.
+"""`h2crop refresh` as a Prefect flow, for a schedule: search for what is new since the last run, and build only that.
 
     python flows/refresh.py RECIPE --out STORE [--changed rebuild]
 
-runs it once, in this process. h2crop_data/flows/run.py calls the same functions as the command.
+runs it once, in this process. Nothing here computes anything: h2crop_data/flows/run.py calls what the command calls.
 """
 
 from __future__ import annotations
@@ -41,20 +41,20 @@ def refresh_dataset(
 ) -> RunResult:
     """Search for new scenes, seasons and parcels of a store; build only these, seal and validate.
 
-    If nothing is new the run reports that and changes nothing.
+    If nothing is new, the run does nothing and reports that.
 
     Args:
         recipe: A recipe file on the worker's machine, or the name of a shipped recipe.
         out: Folder or s3:// URL of the store.
-        changed: Report or rebuild finished blocks whose inputs have changed.
+        changed: Report finished blocks whose inputs have changed, or rebuild them.
         workers: Blocks built at the same time; by default H2CROP_WORKERS, else one per core.
-        processes: Use processes instead of threads as workers.
+        processes: Use worker processes instead of threads.
         dask: Address of a Dask scheduler whose workers build instead, tcp://host:port; by default H2CROP_DASK.
-        batch: Blocks passed to the engine at a time; by default 64 or a fiftieth of all, whichever is more.
-        retry_seconds: Seconds to wait before each retry after an outage; an empty list disables retries.
-        timeout_hours: Time limit of the run; the next run continues.
-        check: How the release is validated: none, quick (all but pixels) or full.
-        today: The day that decides which seasons are over; by default the day of the run, in UTC.
+        batch: Blocks in a batch; by default 64 or a fiftieth of all, whichever is more.
+        retry_seconds: Seconds to wait before each retry after an outage. An empty list: no retries.
+        timeout_hours: Time limit of the run in hours; the next run continues.
+        check: Validation of the release: none, quick (everything except pixels) or full.
+        today: The day that decides which seasons are over; by default that of the run, in UTC.
     """
     settings = parameters.RunSettings(
         out=out,

@@ -63,8 +63,8 @@ class Workers:
             raise UsageError(f"workers: {self.number}; give 1 or more")
         if (self.kind == "dask") != bool(self.scheduler):
             raise UsageError(
-                f"workers of kind {self.kind} cannot be combined with scheduler {self.scheduler or 'none'}: only "
-                "dask requires an address"
+                "workers: expected an address of a scheduler with the kind dask and with no other kind, got the kind "
+                f"{self.kind} with scheduler {self.scheduler or 'none'}"
             )
 
     @classmethod

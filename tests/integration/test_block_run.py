@@ -123,7 +123,7 @@ def test_blocks_that_are_not_to_be_built_are_refused(recipe: Recipe, tmp_path: P
 def test_workers_must_make_sense() -> None:
     with pytest.raises(UsageError, match="workers: 0; give 1 or more"):
         Workers(0)
-    with pytest.raises(UsageError, match="only dask requires an address"):
+    with pytest.raises(UsageError, match="expected an address of a scheduler with the kind dask"):
         Workers(1, "processes", "tcp://127.0.0.1:8786")
-    with pytest.raises(UsageError, match="workers of kind dask with scheduler none"):
+    with pytest.raises(UsageError, match="got the kind dask with scheduler none"):
         Workers(1, "dask")

@@ -268,7 +268,7 @@ class TestNumbers:
         region.add_sentinel2("good", "2022-07-11T10:50:00Z", 900)
         folder = region.add_sentinel2("stack", "2022-07-01T10:50:00Z", 3000)
         rewrite(folder / "nir.tif", lambda pixels: pixels.repeat(3, axis=0))
-        with pytest.raises(BuildError, match=r"stack asset nir: .*nir\.tif : expected one band, got 3"):
+        with pytest.raises(BuildError, match=r"stack asset nir: .*nir\.tif: expected one band, got 3"):
             build_store(region.recipe(), tmp_path / "store", workers=1)
         season, report = built(region.recipe(sentinel2={"gaps": "record"}), tmp_path / "recorded")
         assert report.gaps == ["stack"]
@@ -409,7 +409,7 @@ class TestWhereFilesLie:
         ("damage", "reason"),
         [
             ({"properties": None}, "as its properties, got None"),
-            ({"assets": None}, "its assets are None"),
+            ({"assets": None}, "expected an object as its assets, got None"),
             ({"assets": {"blue": {"title": "a file"}}}, "its asset blue has no address"),
         ],
     )
