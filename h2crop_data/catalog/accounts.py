@@ -41,7 +41,7 @@ class Account:
         try:
             return session_cookies(self.cookie)
         except ValueError as error:
-            raise UsageError(f"{COOKIE} is {error}") from None
+            raise UsageError(f"{COOKIE}: invalid value, {error}") from None
 
     def auth(self, url: str) -> tuple[str, str] | None:
         """User and password for an address; None for other hosts, and where `.netrc` or a cookie is used."""

@@ -92,7 +92,7 @@ def do_step(work: Callable[[], Result]) -> Result:
         raise
     except Exception as error:  # noqa: BLE001 -- whatever a library raises must not reach the server as it is
         get_run_logger().error("%s", without_secrets("".join(traceback.format_exception(error))))
-        raise UnforeseenError(f"{without_secrets(f'{type(error).__name__}: {error}')} (a bug?)") from None
+        raise UnforeseenError(f"{without_secrets(f'{type(error).__name__}: {error}')} (possibly a bug)") from None
 
 
 class Steps:

@@ -95,7 +95,7 @@ class Taxonomy:
                 and re.fullmatch(rf"[0-9]{{{TIER_DIGITS[tier - 1]}}}", prefix)
             )
             if not fits:
-                raise ParcelError(f"{path}:{line}: tier 1..4, id 1..254 and 4/6/8/10 digits, not {row}")
+                raise ParcelError(f"{path}:{line}: expected tier 1..4, id 1..254 and 4/6/8/10 digits, got {row}")
             if prefix in classes[tier - 1] or number in (known for known, _ in classes[tier - 1].values()):
                 raise ParcelError(f"{path}:{line}: duplicate prefix {prefix} or id {number} in tier {tier}")
             classes[tier - 1][prefix] = (number, row["name"].strip())

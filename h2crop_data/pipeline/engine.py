@@ -50,7 +50,7 @@ GAPS: Final = "gaps"
 
 @dataclass(frozen=True)
 class Workers:
-    """Who builds."""
+    """The workers of a build."""
 
     #: How many work at a time on this machine; those of a cluster are as many as it has.
     number: int

@@ -177,7 +177,7 @@ def wrong_array(dataset: Any, name: str, form: ArrayForm) -> str | None:
         return f"has no dataset {name}"
     found = dataset.dtype.newbyteorder("=")
     if dataset.shape != form.shape or found != form.dtype:
-        return f"{name} is {found} {dataset.shape}, not {form.dtype} {form.shape}"
+        return f"{name}: expected {form.dtype} {form.shape}, got {found} {dataset.shape}"
     return None
 
 

@@ -122,7 +122,7 @@ class Folders(Settings):
 class Builders(Settings):
     """The workers, if neither options nor the parameters of a flow set them."""
 
-    title = "Who builds"
+    title = "Workers"
 
     workers: Annotated[int, Field(ge=1)] | None = variable(
         "H2CROP_WORKERS",

@@ -534,9 +534,9 @@ def test_every_unfit_file_is_told_at_once(tmp_path: Path) -> None:
     with pytest.raises(PublishedError) as told:
         check_files(find_samples(tmp_path))
     assert told.value.problems[:3] == [
-        f"{made.path(first)}: label is int64 (4, 192, 192), not uint8 (4, 192, 192)",
+        f"{made.path(first)}: label: expected uint8 (4, 192, 192), got int64 (4, 192, 192)",
         f"{made.path(first)}: has no dataset priors",
-        f"{made.path(second)}: S2_data is int16 (12, 10, 96, 96), not int16 (12, 10, 192, 192)",
+        f"{made.path(second)}: S2_data: expected int16 (12, 10, 192, 192), got int16 (12, 10, 96, 96)",
     ]
     assert [problem.split(": ")[0] for problem in told.value.problems[3:]] == [
         str(made.path(name)) for name in (third, fourth, fifth, sixth)
