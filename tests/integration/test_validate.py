@@ -791,7 +791,7 @@ def test_what_it_says_about_a_damaged_block_mends_the_store(tmp_path: Path) -> N
     assert marker == f"{store}/.build/{SEASON}/{BLOCK:06d}.json"
     assert f"h2crop build RECIPE --season {SEASON} --out {store}" in found
     Path(marker).unlink()
-    report = build_store(load_recipe(tmp_path / "region/recipe.yaml").for_seasons([SEASON]), store, workers=1)
+    report = build_store(checked_region(tmp_path / "region").for_seasons([SEASON]), store, workers=1)
     assert (report.built, report.release) == (1, 1)
     result = validated(store)
     assert not result.findings, told(result)
@@ -966,7 +966,7 @@ def test_people_are_told_a_few_of_each_check_and_what_to_do(app: typer.Typer, st
     done = run(app, store, "--quick")
     assert done.exit_code == 1
     assert "missing (8)" in done.stderr
-    assert "and 3 more: --all shows them" in done.stderr
+    assert "and 3 more; --all shows them" in done.stderr
     assert done.stderr.count("is missing") == 5
     assert f"h2crop build RECIPE --season 2022 --out {store}" in done.stderr
     assert "8 error(s), 0 warning(s)" in done.stderr
