@@ -8,12 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from h2crop_data.constants import ENMAP_FLAGS, ENMAP_MASK_FLAGS, REFLECTANCE_FILL
+from h2crop_data.validation.findings import Checking, Counted, Measured, Reports, warning
+from h2crop_data.validation.sources import BlockValues, SourceChecks, ValueCheck
 
 #: Centre and width in nm of the bands of Sentinel-2 (mean of its satellites; ESA, Sentinel-2 spectral responses).
 S2_BANDS = {
@@ -30,23 +33,23 @@ S2_BANDS = {
     "B12": (2198, 175),
 }
 #: Flags of EnMAP pixels that are not compared: they show no ground, or not clearly.
-UNCLEAR = sum(
+NOT_COMPARED = sum(
     ENMAP_FLAGS[flag] for flag in ("outside", "cloud", "cloud_shadow", "haze", "cirrus_medium", "cirrus_thick", "snow")
 )
-UNCLEAR_BY_OWN = ENMAP_MASK_FLAGS["cloud"] | ENMAP_MASK_FLAGS["cloud_shadow"]
+NOT_COMPARED_BY_OWN = ENMAP_MASK_FLAGS["cloud"] | ENMAP_MASK_FLAGS["cloud_shadow"]
 #: A sample is compared where so many pixels of 30 m are clear in both, in bands of EnMAP whose standard deviation there
 #: is at least this (stored numbers: reflectance 0.003); it takes so many bands.
-FEWEST_PIXELS, LEAST_CONTRAST, FEWEST_BANDS = 256, 30.0, 3
+PIXELS_NEEDED, BAND_CONTRAST, BANDS_NEEDED = 256, 30.0, 3
 #: Weights are fitted in every other square of so many pixels of 30 m, and judged in the others.
-SQUARE = 8
+CHESS_SQUARE = 8
 #: The agreement of a sample is this quantile of its bands: where crops change within the month, some show it less.
 BAND_QUANTILE = 0.75
 #: A sample below the first is an outlier in every store, one above the second in none. In between it is one where it
 #: lies more than so many standard deviations (by the median absolute deviation) below the median, if there are so many
 #: samples.
-LOWEST, SURE, DEVIATIONS, FEWEST_SAMPLES = 0.75, 0.8, 4.0, 20
+OUTLIER_BELOW, NO_OUTLIER_ABOVE, OUTLIER_DEVIATIONS, SAMPLES_NEEDED = 0.75, 0.8, 4.0, 20
 MAD_TO_SD = 1.4826
-PERCENTILES = (0, 5, 25, 50, 75, 95, 100)
+AGREEMENT_PERCENTILES = (0, 5, 25, 50, 75, 95, 100)
 
 
 def agreement(
@@ -64,16 +67,16 @@ def agreement(
     cube = arrays["enmap"]
     clear = np.ones(cube.shape[1:], bool)
     if "enmap_quality" in arrays:
-        clear &= (arrays["enmap_quality"] & UNCLEAR) == 0
+        clear &= (arrays["enmap_quality"] & NOT_COMPARED) == 0
     if "enmap_mask" in arrays:
-        clear &= (arrays["enmap_mask"] & UNCLEAR_BY_OWN) == 0
+        clear &= (arrays["enmap_mask"] & NOT_COMPARED_BY_OWN) == 0
     composite, shown = coarse(arrays["s2"][month - 1])
     bands = enmap_in_bands(cube, wavelength, s2_bands)
     clear &= shown & np.isfinite(bands).all(axis=0)
-    if clear.sum() < FEWEST_PIXELS or len(bands) < FEWEST_BANDS:
+    if clear.sum() < PIXELS_NEEDED or len(bands) < BANDS_NEEDED:
         return None
     correlations = predicted_correlations(composite[:, clear].T, bands[:, clear].T, other_squares(clear.shape)[clear])
-    return None if len(correlations) < FEWEST_BANDS else float(np.quantile(correlations, BAND_QUANTILE))
+    return None if len(correlations) < BANDS_NEEDED else float(np.quantile(correlations, BAND_QUANTILE))
 
 
 def enmap_in_bands(
@@ -90,7 +93,7 @@ def enmap_in_bands(
 
 def other_squares(shape: tuple[int, ...]) -> NDArray[np.bool_]:
     """Every other square of a chessboard (y30, x30)."""
-    rows, columns = np.indices(shape) // SQUARE
+    rows, columns = np.indices(shape) // CHESS_SQUARE
     return np.asarray((rows + columns) % 2 == 0)
 
 
@@ -109,7 +112,7 @@ def predicted_correlations(
     for judged in (part, ~part):
         weights = np.linalg.lstsq(design[~judged], wanted[~judged], rcond=None)[0]
         predicted[judged] = design[judged] @ weights
-    contrast = (wanted.std(axis=0) >= LEAST_CONTRAST) & (predicted.std(axis=0) > 0)
+    contrast = (wanted.std(axis=0) >= BAND_CONTRAST) & (predicted.std(axis=0) > 0)
     return [float(np.corrcoef(predicted[:, band], wanted[:, band])[0, 1]) for band in np.flatnonzero(contrast)]
 
 
@@ -136,15 +139,15 @@ class Distribution:
     def of(cls, values: Sequence[float]) -> Distribution:
         """Of the samples that could be compared."""
         if not values:
-            return cls(0, {}, 0.0, LOWEST)
+            return cls(0, {}, 0.0, OUTLIER_BELOW)
         numbers = np.array(values)
         median = float(np.median(numbers))
         deviation = float(np.median(np.abs(numbers - median)))
-        limit = LOWEST
-        if len(numbers) >= FEWEST_SAMPLES:
-            limit = min(max(median - DEVIATIONS * MAD_TO_SD * deviation, LOWEST), SURE)
-        found = np.percentile(numbers, PERCENTILES).tolist()
-        return cls(len(numbers), dict(zip(PERCENTILES, found, strict=True)), deviation, limit)
+        limit = OUTLIER_BELOW
+        if len(numbers) >= SAMPLES_NEEDED:
+            limit = min(max(median - OUTLIER_DEVIATIONS * MAD_TO_SD * deviation, OUTLIER_BELOW), NO_OUTLIER_ABOVE)
+        found = np.percentile(numbers, AGREEMENT_PERCENTILES).tolist()
+        return cls(len(numbers), dict(zip(AGREEMENT_PERCENTILES, found, strict=True)), deviation, limit)
 
     def as_json(self) -> dict[str, Any]:
         """As plain data, rounded to four digits."""
@@ -153,3 +156,58 @@ class Distribution:
             "percentiles": {str(name): round(value, 4) for name, value in self.percentiles.items()},
             "limit": round(self.limit, 4),
         }
+
+
+@dataclass(frozen=True)
+class Compared:
+    """The agreement of a sample, -1..1."""
+
+    season: int
+    block: int
+    sample: str
+    value: float
+
+
+@dataclass(frozen=True)
+class AgreementChecks(SourceChecks[None, tuple[tuple[str, float], ...], tuple[Compared, ...]]):
+    """EnMAP against Sentinel-2, in a store that has both."""
+
+    name = "agreement"
+    #: What a store must state for it.
+    arrays: ClassVar[frozenset[str]] = frozenset({"enmap", "s2"})
+
+    def check_values(self, block: BlockValues, facts: None) -> ValueCheck[tuple[tuple[str, float], ...]]:
+        """The agreement of each sample of a block that can be compared."""
+        wavelength = self.release.coordinates.get(block.season, {}).get("wavelength")
+        if wavelength is None or block.rows is None or not set(block.arrays) >= self.arrays:
+            return ValueCheck()
+        compared = []
+        columns = ("sample", "slot", "scene_time")
+        for place, (sample, slot, moment) in enumerate(zip(*(block.rows[name] for name in columns), strict=True)):
+            if not pd.isna(moment) and 0 <= slot < len(wavelength):
+                arrays = {name: values[place] for name, values in block.arrays.items()}
+                value = agreement(arrays, wavelength[slot], moment.month, self.release.attributes["layout"]["s2_bands"])
+                compared += [] if value is None else [(str(sample), value)]
+        return ValueCheck(kept=tuple(compared))
+
+    def compare_block(
+        self, shown: tuple[Compared, ...] | None, season: int, block: int, kept: tuple[tuple[str, float], ...]
+    ) -> Checking[tuple[Compared, ...] | None]:
+        """Those of the blocks before, and of this one."""
+        yield Counted("samples_of_two_sensors", len(kept))
+        return (*(shown or ()), *(Compared(season, block, sample, value) for sample, value in kept))
+
+    def end_store(self, shown: tuple[Compared, ...] | None) -> Reports:
+        """The distribution, and the samples that lie outside it."""
+        compared = shown or ()
+        distribution = Distribution.of([one.value for one in compared])
+        yield Measured("enmap_with_s2", distribution.as_json())
+        for one in compared:
+            if one.value < distribution.limit:
+                what = (
+                    f"EnMAP follows from Sentinel-2 of its month with a correlation of {one.value:.2f} only; of the "
+                    f"store's {distribution.samples} samples the median is {distribution.percentiles[50]:.2f}, and "
+                    f"below {distribution.limit:.2f} the two may not show the same ground"
+                )
+                where = f"{one.season}/enmap and s2, sample {one.sample} (block {one.block})"
+                yield warning("agreement", where, what, self.release.remedies.disagreement(one.season, one.block))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Generator, Iterator, Sequence
+from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
@@ -48,8 +48,16 @@ class Counted:
     count: int
 
 
+@dataclass(frozen=True)
+class Measured:
+    """How a figure of the samples is distributed over the store."""
+
+    name: str
+    distribution: Mapping[str, Any]
+
+
 #: What a step of validation reports as it goes.
-Report = Finding | NotChecked | Counted
+Report = Finding | NotChecked | Counted | Measured
 Reports = Iterator[Report]
 Read = TypeVar("Read")
 #: A step of validation: it reports as it goes, changes nothing, and gives what later steps need.
@@ -172,6 +180,15 @@ class Remedies:
                 f"the recipe, or `prior: none`; `h2crop relabel {self.location} --recipe RECIPE --out NEW` follows it"
             )
         return "do not take the prior for the crop of the year before until its publisher says that nothing changed"
+
+    def disagreement(self, season: int, block: int) -> str:
+        """For a sample of which two sensors may not show the same ground."""
+        look = f"look at it: `h2crop inspect {self.location} --season {season} --sample SAMPLE --plot PICTURE`; where "
+        look += "the two do not show the same ground, "
+        if self.origin != "built":
+            return f"{look}leave the sample out, and report it to its publisher"
+        retract = f"`h2crop retract {self.location} --block {season}:{block} --reason …`"
+        return f"{look}{retract} keeps its block out of the next release"
 
     def root(self, copy: str | None) -> str:
         """For a damaged root; copy: a whole copy of it, if there is one."""

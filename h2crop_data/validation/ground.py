@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 from pyproj import Transformer
 
 #: Side of a pixel of `parcel` in metres.
-PIXEL = 10.0
+PARCEL_PIXEL = 10.0
 #: A pixel whose centre is nearer to an outline than this many metres may be on either side of it.
-BORDER = 0.05
+ON_OUTLINE = 0.05
 #: Parcels whose areas differ by less than this share are of one size: a pixel in both may have either number.
 SAME_SIZE = 1e-6
 #: A sample fails from this many wrong pixels on, if they are more than this share of its pixels.
@@ -99,7 +99,7 @@ def zone_projection(epsg: int) -> Transformer:
 def count_ground(numbers: NDArray[np.uint32], place: Place, outlines: Outlines) -> GroundCount:
     """Compare the parcel numbers of a sample (y, x) with the outlines; numbers that no outline has are left out."""
     side = len(numbers)
-    names, shapes = outlines.near(place, side * PIXEL)
+    names, shapes = outlines.near(place, side * PARCEL_PIXEL)
     areas = shapely.area(shapes)
     shown = np.isin(names, numbers)
     held = np.full(numbers.shape, np.inf)  # area of the parcel whose number a pixel has, where it lies in that
@@ -127,11 +127,13 @@ def count_ground(numbers: NDArray[np.uint32], place: Place, outlines: Outlines) 
 def pixels_in(shape: shapely.Geometry, place: Place, side: int) -> tuple[tuple[slice, slice], NDArray[np.bool_]]:
     """Rows and columns of a sample around a shape in metres of its zone, and which pixels have their centre in it."""
     west, south, east, north = shapely.bounds(shape).tolist()
-    first = np.clip(np.floor([(place.y0 - north) / PIXEL, (west - place.x0) / PIXEL]), 0, side).astype(int)
-    last = np.clip(np.ceil([(place.y0 - south) / PIXEL, (east - place.x0) / PIXEL]), 0, side).astype(int)
+    first = np.clip(np.floor([(place.y0 - north) / PARCEL_PIXEL, (west - place.x0) / PARCEL_PIXEL]), 0, side).astype(
+        int
+    )
+    last = np.clip(np.ceil([(place.y0 - south) / PARCEL_PIXEL, (east - place.x0) / PARCEL_PIXEL]), 0, side).astype(int)
     rows, columns = slice(first[0], last[0]), slice(first[1], last[1])
-    y = place.y0 - (np.arange(first[0], last[0]) + 0.5) * PIXEL
-    x = place.x0 + (np.arange(first[1], last[1]) + 0.5) * PIXEL
+    y = place.y0 - (np.arange(first[0], last[0]) + 0.5) * PARCEL_PIXEL
+    x = place.x0 + (np.arange(first[1], last[1]) + 0.5) * PARCEL_PIXEL
     shapely.prepare(shape)
     return (rows, columns), np.asarray(shapely.contains_xy(shape, *np.meshgrid(x, y)))
 
@@ -139,8 +141,8 @@ def pixels_in(shape: shapely.Geometry, place: Place, side: int) -> tuple[tuple[s
 def on_border(pixels: NDArray[np.bool_], shapes: NDArray[np.object_], place: Place) -> NDArray[np.bool_]:
     """Which of some pixels (y, x) have their centre on an outline, as nearly as versions of libraries agree."""
     rows, columns = np.nonzero(pixels)
-    centres = shapely.points(place.x0 + (columns + 0.5) * PIXEL, place.y0 - (rows + 0.5) * PIXEL)
-    near = shapely.STRtree(shapely.boundary(shapes)).query(centres, predicate="dwithin", distance=BORDER)[0]
+    centres = shapely.points(place.x0 + (columns + 0.5) * PARCEL_PIXEL, place.y0 - (rows + 0.5) * PARCEL_PIXEL)
+    near = shapely.STRtree(shapely.boundary(shapes)).query(centres, predicate="dwithin", distance=ON_OUTLINE)[0]
     found = np.zeros(pixels.shape, bool)
     found[rows[near], columns[near]] = True
     return found

@@ -13,7 +13,9 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from h2crop_data.constants import BACKGROUND, SPLITS, TIER_COLUMNS, TIERS, UNKNOWN
-from h2crop_data.validation.findings import Checking, Counted, Findings, Problem, error, first, warning
+from h2crop_data.validation.findings import Checking, Counted, Findings, NotChecked, Problem, error, first, warning
+from h2crop_data.validation.ground import Outlines, Place, ground_problems
+from h2crop_data.validation.places import ground_of_cell
 from h2crop_data.validation.release import Release
 from h2crop_data.validation.sources import Arrays, BlockValues, DerivedColumn, SourceChecks, ValueCheck
 
@@ -194,13 +196,19 @@ class SeasonLabels:
     parents: Parents
     #: Whether there may be ground that no declarations cover, where nothing is known.
     uncovered: bool
+    #: None where the index does not tell where parcels lie.
+    outlines: Outlines | None = None
+    #: Whether the season was planned in several parts, between which declarations may have changed.
+    grown: bool = False
 
     @classmethod
     def of(cls, release: Release, season: int) -> SeasonLabels:
         """From the index of a release."""
         table = release.tables.get(f"parcels-{season}")
         parcels = None if table is None else SeasonParcels.of(table)
-        return cls(class_ids(release), parcels, parents_of(release), may_be_uncovered(release, season))
+        outlines = None if table is None or season in release.doubtful_parcels else Outlines.of(table)
+        uncovered, grown = may_be_uncovered(release, season), may_have_grown(release, season)
+        return cls(class_ids(release), parcels, parents_of(release), uncovered, outlines, grown)
 
 
 def may_be_uncovered(release: Release, season: int) -> bool:
@@ -215,12 +223,20 @@ def may_be_uncovered(release: Release, season: int) -> bool:
     return not current or all(source.get("coverage") is not None for source in current)
 
 
+def may_have_grown(release: Release, season: int) -> bool:
+    """Whether a season may have been planned in several parts, by what was read for each."""
+    sources = release.documents.get("sources")
+    parts = sources.get(str(season)) if isinstance(sources, dict) else None
+    return not isinstance(parts, dict) or len(parts) != 1
+
+
 @dataclass(frozen=True)
 class BlockLabels:
-    """What of the labels of a block is compared with other blocks."""
+    """What of the labels of a block is compared with other blocks, and how many samples lie where outlines say."""
 
     pairs: TierPairs = field(default_factory=dict)
     priors: Priors = field(default_factory=Priors)
+    placed: int = 0
 
 
 @dataclass(frozen=True)
@@ -250,7 +266,13 @@ class ParcelChecks(SourceChecks[SeasonLabels, BlockLabels, LabelsShown]):
         pairs, problems = class_problems_of(block, labels)
         if not block.imported and "parcel" in block.arrays and labels.parcels is not None:
             problems += parcel_problems_of(block, labels, labels.parcels)
-        return ValueCheck(problems, BlockLabels(pairs, compare_priors(block.arrays)))
+        placed = 0
+        if not block.imported and "parcel" in block.arrays and labels.outlines is not None and block.rows is not None:
+            places = places_of(block.rows)
+            placed = sum(place is not None for place in places)
+            found = ground_problems(block.arrays["parcel"], places, labels.outlines, grown=labels.grown)
+            problems += [Problem(sample, "parcel", "ground", what) for sample, what in found]
+        return ValueCheck(problems, BlockLabels(pairs, compare_priors(block.arrays), placed))
 
     def derived_columns(self, season: int, arrays: Arrays, *, imported: bool) -> Iterator[DerivedColumn]:
         """Shares of classes and of declared pixels, how many parcels there are."""
@@ -276,12 +298,15 @@ class ParcelChecks(SourceChecks[SeasonLabels, BlockLabels, LabelsShown]):
             if known != parent:
                 what = f"class {child} of tier {tier} under {parent} of tier {tier - 1}; under {known} in {there}"
                 yield error("tiers", where, what, self.release.remedies.wrong_block(season, block))
+        yield Counted("samples_by_outlines", kept.placed)
         return LabelsShown(parents, before.priors + kept.priors)
 
     def end_season(
         self, shown: LabelsShown | None, season: int, labelled: Mapping[str, NDArray[np.uint32]]
     ) -> Checking[LabelsShown | None]:
         """Parcels in two splits, and a season in which every prior is its label."""
+        if f"parcels-{season}" not in self.release.tables or season in self.release.doubtful_parcels:
+            yield NotChecked(f"whether parcels of {season} lie where their outlines are: the index does not say where")
         splits: dict[int, list[str]] = defaultdict(list)
         for split, numbers in labelled.items():
             for parcel in numbers.tolist():
@@ -323,6 +348,16 @@ def parcel_problems_of(block: BlockValues, labels: SeasonLabels, parcels: Season
         elif classes is not None and block.split is not None:
             for what in parcel_problems(classes[sample], numbers, block.split, parcels, labels.uncovered):
                 yield Problem(sample, "label", "labels", what)
+
+
+def places_of(rows: pd.DataFrame) -> list[Place | None]:
+    """Where each sample lies; None where its corner is not that of its cell, which is reported of the index."""
+    places: list[Place | None] = []
+    for cell, epsg, x0, y0 in zip(*(rows[name].tolist() for name in ("cell", "epsg", "x0", "y0")), strict=True):
+        ground = ground_of_cell(cell)
+        right = ground is not None and (ground[0], *ground[2:]) == (epsg, x0, y0)
+        places.append(Place(epsg, x0, y0) if right else None)
+    return places
 
 
 def compare_priors(arrays: Arrays) -> Priors:

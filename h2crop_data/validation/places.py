@@ -254,7 +254,10 @@ def check_georeferencing(release: Release) -> Findings:
         vague = samples["sample"][~on_lattice & ~placed].tolist()
         if vague:
             what = f"{len(vague)} samples lie somewhere in their tile or scene, so nothing proves where: {first(vague)}"
-            remedy = "import again with --catalog and the EnMAP items of their scenes"
+            remedy = (
+                "`h2crop import-h5 DIR NEW --catalog ITEMS` places them in a new store, where ITEMS is a file of the "
+                "EnMAP items of their scenes"
+            )
             yield warning("georeferencing", path, what, remedy)
 
 

@@ -13,6 +13,7 @@ from h2crop_data.errors import StoreError, UsageError
 from h2crop_data.progress import Progress, silent
 from h2crop_data.storage.location import WEB, open_storage
 from h2crop_data.storage.storage import BUILD_FOLDER
+from h2crop_data.validation.agreement import AgreementChecks
 from h2crop_data.validation.figures import check_form
 from h2crop_data.validation.files import (
     check_kept_files,
@@ -26,6 +27,7 @@ from h2crop_data.validation.findings import (
     Checking,
     Counted,
     Finding,
+    Measured,
     NotChecked,
     Read,
     Remedies,
@@ -66,6 +68,7 @@ class Validation:
 
     store: as it was given. mode: `quick` or `full`. release: the one looked at; 0 where no root could be read.
     checked: what was looked at -> how many. not_checked: in words, what could not be checked, and why.
+    distributions: figure of the samples -> how it is distributed over the store, as docs/validate.md says.
     findings: everything that is wrong, in the order it was found.
     """
 
@@ -74,6 +77,7 @@ class Validation:
     release: int = 0
     checked: dict[str, int] = field(default_factory=dict)
     not_checked: list[str] = field(default_factory=list)
+    distributions: dict[str, dict[str, Any]] = field(default_factory=dict)
     findings: list[Finding] = field(default_factory=list)
 
     @property
@@ -96,6 +100,7 @@ class Validation:
             "warnings": self.warnings,
             "checked": self.checked,
             "not_checked": self.not_checked,
+            "distributions": self.distributions,
             "findings": [asdict(finding) for finding in self.findings],
         }
 
@@ -139,6 +144,8 @@ def validate_store(
     def note(report: Report) -> None:
         if isinstance(report, Counted):
             counts[report.name] += report.count
+        elif isinstance(report, Measured):
+            result.distributions[report.name] = dict(report.distribution)
         elif isinstance(report, NotChecked):
             if report.what not in result.not_checked:
                 result.not_checked.append(report.what)
@@ -199,8 +206,12 @@ def checks(release: Release, mode: Mode, workers: int, progress: Progress) -> Ch
 
 
 def checks_of(release: Release) -> Sources:
-    """The checks of the sources that a store has, in the order of their arrays; none for a source nobody here knows."""
-    return [KNOWN[source.name](release) for source in release.layout.sources if source.name in KNOWN]
+    """The checks of the sources that a store has, in the order of their arrays, then those of several sources.
+
+    There are none for a source nobody here knows.
+    """
+    single: Sources = [KNOWN[source.name](release) for source in release.layout.sources if source.name in KNOWN]
+    return [*single, AgreementChecks(release)] if set(release.specs) >= AgreementChecks.arrays else single
 
 
 def reading(

@@ -325,6 +325,22 @@ def merge_parcels(store: Path) -> None:
     sign(store)
 
 
+def move_outlines(store: Path) -> None:
+    """Outlines of parcels 6 m off the pixels that were drawn from others."""
+    change_table(
+        store, f"parcels-{SEASON}", lambda table: table.set_geometry(table.to_crs(32631).translate(6).to_crs(table.crs))
+    )
+    sign(store)
+
+
+def turn_rows(store: Path) -> None:
+    """Labels and parcels of a block with the south at the top; everything else fits."""
+    for array in ("label", "prior", "parcel"):
+        change_values(store, SEASON, array, BLOCK, lambda values: values.__setitem__(..., values[..., ::-1, :].copy()))
+    sum_up(store)
+    sign(store)
+
+
 S2, CLEAR, DAY = "s2", "s2_clear", "s2_day"
 SAMPLES = f"samples-{SEASON}"
 DAMAGES: dict[str, Damage] = {
@@ -568,8 +584,12 @@ DAMAGES: dict[str, Damage] = {
         full_only=True,
     ),
     "a parcel in two splits": Damage(
-        merge_parcels, {"leak": "2022/label", "labels": "2022/label, sample", "shares": "2022/"}, full_only=True
+        merge_parcels,
+        {"leak": "2022/label", "labels": "2022/label, sample", "shares": "2022/", "ground": "2022/parcel, sample"},
+        full_only=True,
     ),
+    "parcels upside down": Damage(turn_rows, {"ground": "2022/parcel, sample"}, full_only=True),
+    "outlines half a pixel off": Damage(move_outlines, {"ground": "2022/parcel, sample"}, full_only=True),
     "cloud share without the layer": Damage(
         set_value(SAMPLES, "enmap_layers_missing", 1, ["quality_cloud"]),
         {"shares": "2022/enmap_quality"},
@@ -630,7 +650,7 @@ def test_every_check_has_a_damage_that_shows_it() -> None:
         if line.startswith("| `"):
             documented.update(re.findall("`([^`]+)`", line.split("|")[1]))
     # Those of other tests, and what no test can bring about.
-    elsewhere = {"format", "release", "unreadable", "unforeseen", "frame"}
+    elsewhere = {"format", "release", "unreadable", "unforeseen", "frame", "agreement"}
     assert {check for damage in DAMAGES.values() for check in damage.found} | elsewhere == documented
 
 
@@ -946,7 +966,7 @@ def test_the_command_tells_errors_by_its_exit_code(app: typer.Typer, store: Path
     answer = json.loads(done.stdout)
     assert answer == {**validated(store, "quick").as_json()}
     assert set(answer) == {
-        *("store", "release", "mode", "errors", "warnings", "checked", "not_checked", "findings"),
+        *("store", "release", "mode", "errors", "warnings", "checked", "not_checked", "distributions", "findings"),
     }
     (store / "notes.txt").write_text("x")
     done = run(app, store, "--quick", "--json")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,14 @@ from numpy.typing import NDArray
 from pyproj import Transformer
 
 from h2crop_data.constants import ENMAP_FLAGS
-from h2crop_data.validation.agreement import LOWEST, SURE, Distribution, agreement
+from h2crop_data.validation.agreement import (
+    NO_OUTLIER_ABOVE,
+    OUTLIER_BELOW,
+    AgreementChecks,
+    Distribution,
+    agreement,
+)
+from h2crop_data.validation.findings import Counted, Remedies
 from h2crop_data.validation.ground import (
     GroundCount,
     Outlines,
@@ -22,6 +30,7 @@ from h2crop_data.validation.ground import (
     ground_problem,
     ground_problems,
 )
+from h2crop_data.validation.sources import BlockValues
 
 # Parcels
 
@@ -189,7 +198,7 @@ def scene(seed: int) -> dict[str, NDArray[Any]]:
     of_pixel = fields(random, COARSE)
     spectra = random.uniform(300, 4000, (12, len(BANDS), of_pixel.max() + 1))
     s2 = np.repeat(np.repeat(spectra[:, :, of_pixel], 3, axis=2), 3, axis=3)
-    s2 = (s2 + random.normal(0, 60, s2.shape)).astype(np.int16)
+    s2 = (s2 + random.normal(0, 60, s2.shape[1:])).astype(np.int16)
     july = spectra[JULY - 1][:, of_pixel]
     cube = np.concatenate([np.repeat(0.9 * july + 100, 2, axis=0), july[:1]]).astype(np.float64)
     cube += random.normal(0, 60, cube.shape)
@@ -220,7 +229,7 @@ def test_two_images_of_one_ground_agree_and_others_do_not() -> None:
         "another month": agreed(arrays, month=3),
         "90 m": agreed({**arrays, "enmap": np.roll(cube, 3, axis=1)}),
     }
-    assert all(one is not None and one < LOWEST for one in wrong.values()), wrong
+    assert all(one is not None and one < OUTLIER_BELOW for one in wrong.values()), wrong
 
 
 def test_crops_that_changed_since_agree_all_the_same() -> None:
@@ -265,19 +274,78 @@ def test_what_cannot_be_compared_has_no_agreement() -> None:
     # A composite without a pattern, where EnMAP shows one, is no picture of this ground.
     blank = agreed({**arrays, "s2": np.full_like(arrays["s2"], 2000)})
     assert blank is not None
-    assert blank < LOWEST
+    assert blank < OUTLIER_BELOW
     assert agreement(arrays, np.zeros(len(WAVELENGTH)), JULY, BANDS) is None
     assert agreement({name: arrays[name] for name in ("enmap", "s2")}, WAVELENGTH, JULY, BANDS) is not None
 
 
 def test_the_limit_of_a_store_follows_from_its_samples() -> None:
-    assert Distribution.of([]).limit == LOWEST
-    assert Distribution.of([0.9] * 19).limit == LOWEST
+    assert Distribution.of([]).limit == OUTLIER_BELOW
+    assert Distribution.of([0.9] * 19).limit == OUTLIER_BELOW
     tight = [0.9 + 0.001 * place for place in range(40)]
-    assert Distribution.of(tight).limit == SURE
-    assert Distribution.of([0.1 + 0.02 * place for place in range(40)]).limit == LOWEST
+    assert Distribution.of(tight).limit == NO_OUTLIER_ABOVE
+    assert Distribution.of([0.1 + 0.02 * place for place in range(40)]).limit == OUTLIER_BELOW
     assert Distribution.of([0.88, 0.92] * 20).limit == pytest.approx(0.9 - 4 * 1.4826 * 0.02)
     found = Distribution.of(tight)
     assert found.percentiles[50] == pytest.approx(np.median(tight))
     assert (found.percentiles[0], found.percentiles[100]) == (min(tight), max(tight))
     assert found.as_json()["samples"] == 40
+
+
+def block_of(places: list[int], turned: int | None) -> BlockValues:
+    """A block of samples of these slots; the rows of one are turned."""
+    samples = [scene(slot) for slot in places]
+    for slot, arrays in zip(places, samples, strict=True):
+        if slot == turned:
+            arrays["enmap"] = arrays["enmap"][:, ::-1]
+    rows = pd.DataFrame(
+        {
+            "sample": [f"sample {slot}" for slot in places],
+            "slot": places,
+            "scene_time": pd.to_datetime([f"2022-{JULY:02d}-24T10:45:26Z"] * len(places)),
+        }
+    )
+    stacked = {name: np.stack([one[name] for one in samples]) for name in samples[0]}
+    return BlockValues(2022, "train", stacked, imported=False, rows=rows)
+
+
+def judged(turned: int | None, wavelengths: int = 30) -> list[Any]:
+    """What is reported of a store of 24 samples in three blocks, of which the wavelengths of some slots are known."""
+    release: Any = SimpleNamespace(
+        coordinates={2022: {"wavelength": np.tile(WAVELENGTH, (wavelengths, 1))}},
+        attributes={"layout": {"s2_bands": BANDS}},
+        remedies=Remedies("STORE", "built"),
+    )
+    checks = AgreementChecks(release)
+    reports: list[Any] = []
+    shown = None
+    for block in range(3):
+        values = block_of(list(range(8 * block, 8 * block + 8)), turned)
+        kept = checks.check_values(values, None).kept
+        assert kept is not None
+        step = checks.compare_block(shown, 2022, block, kept)
+        while True:
+            try:
+                reports.append(next(step))
+            except StopIteration as end:
+                shown = end.value
+                break
+    return [*reports, *checks.end_store(shown)]
+
+
+def test_a_store_whose_samples_agree_has_a_distribution_and_no_warning() -> None:
+    *counted, measured = judged(turned=None)
+    assert counted == [Counted("samples_of_two_sensors", 8)] * 3
+    assert (measured.name, measured.distribution["samples"]) == ("enmap_with_s2", 24)
+    assert measured.distribution["percentiles"]["0"] > 0.95
+
+
+def test_a_sample_with_its_rows_turned_is_a_warning_with_its_place() -> None:
+    *_, measured, one = judged(turned=13)
+    assert (one.severity, one.check) == ("warning", "agreement")
+    assert one.where == "2022/enmap and s2, sample sample 13 (block 1)"
+    assert f"correlation of {measured.distribution['percentiles']['0']:.2f} only" in one.what
+    assert "`h2crop retract STORE --block 2022:1 " in one.remedy
+    # Slots whose wavelengths nobody knows are not compared.
+    *_, measured = judged(turned=13, wavelengths=13)
+    assert measured.distribution["samples"] == 13
