@@ -22,7 +22,7 @@ import typer
 import xarray as xr
 from made_stores import CUT_MONTH, EMPTY_MONTH, PUBLISHED_WAVELENGTHS, MadeStore, make_store
 from numpy.typing import NDArray
-from published_files import IDS, KINDS, MadeFolder, arrays, make_published, mask, sentinel2
+from published_files import IDS, KINDS, MadeFolder, arrays, make_published, mask, scene_catalog, sentinel2
 from typer.testing import CliRunner
 
 import h2crop_data
@@ -406,23 +406,8 @@ def test_a_built_store_takes_no_import(made: MadeFolder, tmp_path: Path) -> None
         import_published(made.folder, tmp_path / "store")
 
 
-def catalog(path: Path, *scenes: tuple[str, float, float]) -> Path:
-    """EnMAP items (scene of an id, corner in EPSG:32631) as an ItemCollection."""
-    features = [
-        {
-            "id": f"ENMAP01-____L2A-DT0000000001_{name}_V010402_20240101T000000Z",
-            "geometry": {"type": "Polygon", "coordinates": [[[0, 43], [2, 43], [2, 44.5], [0, 44.5], [0, 43]]]},
-            "properties": {"proj:epsg": 32631, "enmap:acrossOffNadirAngle": -4.5},
-            "assets": {"image": {"proj:transform": [30, 0, x, 0, -30, y], "proj:shape": [1000, 1000]}},
-        }
-        for name, x, y in scenes
-    ]
-    path.write_text(json.dumps({"type": "FeatureCollection", "features": features}), encoding="utf-8")
-    return path
-
-
 def test_a_catalog_places_samples_exactly_and_the_rest_is_told(made: MadeFolder, tmp_path: Path) -> None:
-    items = catalog(tmp_path / "items.json", ("20230701T105812Z_001", 330_015, 4_850_025))
+    items = scene_catalog(tmp_path / "items.json", ("20230701T105812Z_001", 330_015, 4_850_025))
     report = import_published(made.folder, tmp_path / "store", ImportOptions(capacity=2, catalogs=(items,)))
     assert report.located == {"scene": 1, "tile": 6}
     assert [line.split(":")[0] for line in report.not_located] == [
@@ -677,7 +662,7 @@ def test_the_commands_tell_what_they_did(made: MadeFolder, tmp_path: Path) -> No
 
 
 def test_scenes_a_catalog_does_not_have_are_gaps(made: MadeFolder, tmp_path: Path) -> None:
-    items = catalog(tmp_path / "items.json", ("20230701T105812Z_001", 330_015, 4_850_025))
+    items = scene_catalog(tmp_path / "items.json", ("20230701T105812Z_001", 330_015, 4_850_025))
     arguments = ["import-h5", str(made.folder), str(tmp_path / "store"), "--catalog", str(items)]
     told = CliRunner().invoke(app, arguments)
     assert told.exit_code == 3

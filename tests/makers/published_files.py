@@ -6,6 +6,7 @@ at every limit of their type.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -194,3 +195,18 @@ def unreadable_dates(file: h5py.File, number: int, season: int) -> None:
 
 Kind = Callable[[h5py.File, int, int], None]
 KINDS: Sequence[Kind] = (texts, compact_texts, numbers, days_of_pixels, without, unreadable_dates)
+
+
+def scene_catalog(path: Path, *scenes: tuple[str, float, float]) -> Path:
+    """EnMAP items (scene of an id, corner in EPSG:32631) as an ItemCollection."""
+    features = [
+        {
+            "id": f"ENMAP01-____L2A-DT0000000001_{name}_V010402_20240101T000000Z",
+            "geometry": {"type": "Polygon", "coordinates": [[[0, 43], [2, 43], [2, 44.5], [0, 44.5], [0, 43]]]},
+            "properties": {"proj:epsg": 32631, "enmap:acrossOffNadirAngle": -4.5},
+            "assets": {"image": {"proj:transform": [30, 0, x, 0, -30, y], "proj:shape": [1000, 1000]}},
+        }
+        for name, x, y in scenes
+    ]
+    path.write_text(json.dumps({"type": "FeatureCollection", "features": features}), encoding="utf-8")
+    return path
