@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import ast
 import re
+import tomllib
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
 import typer
+import yaml
 
 import h2crop_data
 from h2crop_data.cli.console import Exit
@@ -195,6 +197,18 @@ def test_broken_links_are_found(tmp_path: Path) -> None:
     page = tmp_path / "page.md"
     page.write_text("# One, two\n[a](#one-two) [b](page.md#one-two) [c](#three) [d](gone.md) [e](https://example.org)")
     assert broken_links(page) == ["page.md: #three", "page.md: gone.md#"]
+
+
+FENCED = re.compile(r"^```(\w+)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+PARSERS: dict[str, Any] = {"yaml": yaml.safe_load, "python": ast.parse, "toml": tomllib.loads}
+
+
+def test_code_of_pages_can_be_parsed() -> None:
+    texts = [page.read_text(encoding="utf-8") for page in DOCS.rglob("*.md")]
+    blocks = [(kind, code) for text in texts for kind, code in FENCED.findall(text) if kind in PARSERS]
+    assert len(blocks) > 30
+    for kind, code in blocks:
+        PARSERS[kind](code)
 
 
 def commands_of(text: str) -> list[str]:
