@@ -98,9 +98,9 @@ def report_block(outcome: BlockOutcome, done: int, total: int) -> None:
 class RunNotes:
     """What one run over a store does and did, in memory. Used by its threads."""
 
-    def __init__(self, progress: Progress = silent) -> None:
-        """progress: also receives the progress."""
-        self._tell = progress
+    def __init__(self, progress: Progress = silent, clock: Callable[[], float] = time.perf_counter) -> None:
+        """progress: also receives the progress. clock: gives seconds."""
+        self._tell, self._now = progress, clock
         self._changing = threading.RLock()
         #: Set when another phase begins, and at the end.
         self.changed = threading.Event()
@@ -110,7 +110,8 @@ class RunNotes:
         self._phases: list[str] = [STARTING]
         #: The phase in which an error was raised that ends the run.
         self._ended_in = ""
-        self._clock = time.perf_counter()
+        #: When the phase that is counted now began or went on.
+        self._counted_since = clock()
         self._seconds: dict[str, float] = {}
         self._progress = (0, 0, "")
         self._tally = TimeTally()
@@ -134,7 +135,7 @@ class RunNotes:
     def phase(self, name: str) -> Iterator[None]:
         """Note that the run is in a phase. Of phases within others only the inner one's time is counted."""
         self._change_phase([*self._phases, name])
-        begun = time.perf_counter()
+        begun = self._now()
         log.info("%s: begun", name, extra={"phase": name})
         try:
             yield
@@ -142,16 +143,16 @@ class RunNotes:
             self._ended_in = self._ended_in or name
             raise
         else:
-            spent = time.perf_counter() - begun
+            spent = self._now() - begun
             log.info("%s: done in %.1f s", name, spent, extra={"phase": name, "seconds": round(spent, 3)})
         finally:
             self._change_phase(self._phases[:-1])
 
     def _change_phase(self, phases: list[str]) -> None:
         with self._changing:
-            now = time.perf_counter()
-            self._seconds[self._phases[-1]] = self._seconds.get(self._phases[-1], 0.0) + now - self._clock
-            self._clock, self._phases = now, phases
+            now = self._now()
+            self._seconds[self._phases[-1]] = self._seconds.get(self._phases[-1], 0.0) + now - self._counted_since
+            self._counted_since, self._phases = now, phases
             self._progress = (0, 0, "")
             self._progressed = self._phase_begun = datetime.now(UTC)
         self.changed.set()
@@ -267,7 +268,7 @@ class RunNotes:
     def _phases_until_now(self) -> list[Spent]:
         """What the phases of this run took, as they are now."""
         seconds = dict(self._seconds)
-        seconds[self._phases[-1]] = seconds.get(self._phases[-1], 0.0) + time.perf_counter() - self._clock
+        seconds[self._phases[-1]] = seconds.get(self._phases[-1], 0.0) + self._now() - self._counted_since
         now, worker = utc_now(), f"{socket.gethostname()}:{os.getpid()}"
         seconds.pop(STARTING, None)
         return [Spent("phase", phase, {phase: spent}, now, None, worker) for phase, spent in seconds.items()]
@@ -315,9 +316,11 @@ class RunNotes:
 class Keeper:
     """Keeps the notes of a run in its store, in a thread, until the run has ended."""
 
-    def __init__(self, notes: RunNotes, storage: Storage, fixed: dict[str, Any]) -> None:
-        """fixed: what every status of the run says."""
-        self.notes, self.storage, self.fixed = notes, storage, fixed
+    def __init__(
+        self, notes: RunNotes, storage: Storage, fixed: dict[str, Any], *, last_within: float = LAST_WITHIN
+    ) -> None:
+        """fixed: what every status of the run says. last_within: seconds to wait for the last one."""
+        self.notes, self.storage, self.fixed, self.last_within = notes, storage, fixed, last_within
         self.every = EVERY_IN_FOLDER if isinstance(storage, LocalStorage) else EVERY_IN_BUCKET
         self._told: set[str] = set()
         self._ended = threading.Event()
@@ -333,13 +336,13 @@ class Keeper:
         self.notes.changed.set()
         self._thread.join(REPORTED_AFTER)
         if self._thread.is_alive():
-            log.info("waiting up to %g s until the last status and timings of the build are written", LAST_WITHIN)
-            self._thread.join(LAST_WITHIN)
+            log.info("waiting up to %g s until the last status and timings of the build are written", self.last_within)
+            self._thread.join(self.last_within)
         if self._thread.is_alive():
             log.warning(
                 "the last status and timings of the build were not written within %g s; %s may show it as working, "
                 "and its rows may be missing",
-                LAST_WITHIN,
+                self.last_within,
                 self.storage.where(STATUS_FILE),
             )
 

@@ -85,9 +85,9 @@ def recipe_of(simulated: Path) -> RecipeOf:
 def stores(recipe_of: RecipeOf, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """A store for each word of `alignment`."""
     folder = tmp_path_factory.mktemp("stores")
-    build_store(recipe_of(alignment="none"), folder / "none", workers=1)
-    for before, mode in (("none", "report"), ("report", "apply")):
-        build_store(recipe_of(alignment=mode), with_work_of(folder / before, folder / mode), workers=1)
+    for mode in ("none", "report"):
+        build_store(recipe_of(alignment=mode), folder / mode, workers=1)
+    build_store(recipe_of(alignment="apply"), with_work_of(folder / "report", folder / "apply"), workers=1)
     return {mode: folder / mode for mode in ("none", "report", "apply")}
 
 

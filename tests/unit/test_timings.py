@@ -200,9 +200,7 @@ def test_what_cannot_be_written_at_the_end_is_told(tmp_path: Path, caplog: pytes
     assert [line.partition(":")[0] for line in told] == ["the timings at the end of the build could not be written"]
 
 
-def test_a_storage_that_does_not_answer_at_the_end_is_told(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_storage_that_does_not_answer_at_the_end_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     answers = threading.Event()
 
     class Hanging(LocalStorage):
@@ -210,8 +208,8 @@ def test_a_storage_that_does_not_answer_at_the_end_is_told(
             answers.wait(30)
             return super().replace(*arguments)
 
-    monkeypatch.setattr("h2crop_data.pipeline.run_notes.LAST_WITHIN", 0.1)
-    keeper = Keeper(RunNotes(), Hanging(tmp_path), {name: getattr(run(), name) for name in FIXED})
+    fixed = {name: getattr(run(), name) for name in FIXED}
+    keeper = Keeper(RunNotes(), Hanging(tmp_path), fixed, last_within=0.1)
     keeper.start()
     keeper.end()
     assert "the last status and timings of the build were not written within 0.1 s" in caplog.text
@@ -243,12 +241,16 @@ def test_a_damaged_table_is_begun_anew(tmp_path: Path, caplog: pytest.LogCapture
     assert len(pd.read_parquet(tmp_path / TIMINGS)) == 1
 
 
-def test_phases_within_others_count_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    clock = iter([0.0, 1.0, 3.0, 6.0, 10.0, 10.0])
-    monkeypatch.setattr("h2crop_data.pipeline.run_notes.time.perf_counter", lambda: next(clock))
-    notes = RunNotes()
-    with notes.phase("blocks"), notes.phase("units"):
-        assert notes.facts()["phase"] == "units"
+def test_phases_within_others_count_once() -> None:
+    second = [0.0]
+    notes = RunNotes(clock=lambda: second[0])
+    second[0] = 1.0
+    with notes.phase("blocks"):
+        second[0] = 3.0
+        with notes.phase("units"):
+            assert notes.facts()["phase"] == "units"
+            second[0] = 6.0
+        second[0] = 10.0
     assert notes.time_spent().phases == {"blocks": 2.0 + 4.0, "units": 3.0}
 
 
