@@ -12,13 +12,16 @@ import multiprocessing
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from logging.handlers import QueueHandler, QueueListener
+from logging.handlers import QueueHandler
+from threading import Thread
 from typing import Any
 
 from h2crop_data.redaction import redacted, without_secrets
 
 #: The logger above those of all modules.
 PACKAGE_LOGGER = "h2crop_data"
+#: Seconds to wait for the last lines of worker processes that have ended.
+LAST_LINES_WITHIN = 5.0
 #: What every record has; anything else was given as `extra`.
 OWN_FIELDS = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 
@@ -80,20 +83,21 @@ def lines_of_processes() -> Iterator[tuple[Any, int]]:
     A process that is killed loses the lines it has not sent.
     """
     queue: Any = multiprocessing.get_context("spawn").Queue()
-    listener = QueueListener(queue, SameLogger())
+    listener = Thread(target=handle_lines, args=(queue,), name="lines of processes", daemon=True)
     listener.start()
     try:
         yield queue, level_in_force()
     finally:
-        listener.stop()
+        queue.put(None)
+        # A process that was killed while it sent a line keeps the lock of the queue: what is left is lost.
+        listener.join(LAST_LINES_WITHIN)
+        queue.cancel_join_thread()
         queue.close()
 
 
-class SameLogger(logging.Handler):
-    """Gives records of other processes to the logger of the same name."""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        """Handle a record."""
+def handle_lines(queue: Any) -> None:
+    """Give records of other processes to the loggers of the same names, until there is None."""
+    while (record := queue.get()) is not None:
         logger = logging.getLogger(record.name)
         if logger.isEnabledFor(record.levelno):
             logger.handle(record)

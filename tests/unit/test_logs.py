@@ -7,6 +7,7 @@ import json
 import logging
 import re
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,12 +15,12 @@ import pytest
 import typer
 from rich.console import Console
 
-from h2crop_data import waits
+from h2crop_data import logs, waits
 from h2crop_data.cli import console as console_module
 from h2crop_data.cli.logs import ConsoleHandler
 from h2crop_data.cli.main import app, main
 from h2crop_data.errors import UsageError
-from h2crop_data.logs import JsonFormatter, TextFormatter
+from h2crop_data.logs import JsonFormatter, TextFormatter, lines_of_processes
 from h2crop_data.pipeline.engine import Workers, open_pool
 from h2crop_data.waits import Wait, report_retry, waited_for
 
@@ -125,6 +126,20 @@ def test_lines_of_worker_processes_come_to_the_process_that_started_them(
             (one.name, one.levelname, one.getMessage()) for one in caplog.records if one.processName != "MainProcess"
         ]
     assert lines == [(LOG.name, level, "season 2022 block 3") for level in ("INFO", "WARNING")]
+
+
+def test_a_process_that_was_killed_while_it_sent_a_line_stops_nobody(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(logs, "LAST_LINES_WITHIN", 0.2)
+    until = time.monotonic() + 10
+    with lines_of_processes() as (queue, _):
+        queue.put(record("before"))
+        while not caplog.messages and time.monotonic() < until:
+            time.sleep(0.01)
+        # What it leaves behind: the lock of whoever writes, which nobody gives back.
+        queue._wlock.acquire()
+    assert caplog.messages == ["before"]
 
 
 def test_a_line_does_not_garble_the_bar_of_progress(monkeypatch: pytest.MonkeyPatch) -> None:
