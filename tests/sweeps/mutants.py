@@ -330,7 +330,7 @@ def page(everything: Sequence[Mutant], results: dict[str, Any], seed: int) -> st
     """The results as a page."""
     by_key = {mutant.key: mutant for mutant in everything}
     tried = {
-        key: results[key]["result"]
+        key: results[key]
         for key, mutant in by_key.items()
         if key in results and results[key]["function"] == function_digest(mutant)
     }
@@ -339,12 +339,12 @@ def page(everything: Sequence[Mutant], results: dict[str, Any], seed: int) -> st
     for key, mutant in by_key.items():
         counts[mutant.module]["all"] += 1
         if key in tried:
-            counts[mutant.module][tried[key]] += 1
+            counts[mutant.module][tried[key]["result"]] += 1
             counts[mutant.module]["tried"] += 1
     total: Counter[str] = sum(counts.values(), Counter())
     rows = [(module, count) for module, count in sorted(counts.items()) if count["tried"]]
-    survivors = [by_key[key] for key, result in tried.items() if result in ("survived", "not run")]
-    found = sum(total[result] for result in ("killed", "timed out"))
+    survivors = [by_key[key] for key, found in tried.items() if found["result"] in ("survived", "not run")]
+    noticed = sum(total[result] for result in ("killed", "timed out"))
     return (
         "\n".join(
             [
@@ -355,7 +355,7 @@ def page(everything: Sequence[Mutant], results: dict[str, Any], seed: int) -> st
                 "",
                 INTRODUCTION,
                 "",
-                f"**{total['tried']} of {total['all']} possible changes were tried; tests noticed {found}, "
+                f"**{total['tried']} of {total['all']} possible changes were tried; tests noticed {noticed}, "
                 f"{len(survivors)} were not noticed.**",
                 "",
                 "| module | possible | tried | a test fails | never ends | not noticed | no test executes it |",
@@ -394,7 +394,7 @@ def reasons_by_key() -> dict[str, str]:
     return {f"h2crop_data/{module} {name}": why for module, rows in tables.items() for name, why in rows.items()}
 
 
-def listed(survivors: Iterable[Mutant], tried: dict[str, str], reasons: dict[str, str]) -> list[str]:
+def listed(survivors: Iterable[Mutant], tried: dict[str, Any], reasons: dict[str, str]) -> list[str]:
     """The survivors by module, each with its reason."""
     lines = []
     by_module: dict[str, list[Mutant]] = defaultdict(list)
@@ -403,7 +403,9 @@ def listed(survivors: Iterable[Mutant], tried: dict[str, str], reasons: dict[str
     for module, mutants in sorted(by_module.items()):
         lines += [f"### `{module.removeprefix('h2crop_data/')}`", ""]
         for mutant in sorted(mutants, key=lambda mutant: (mutant.lines[0], mutant.key)):
-            state = "" if tried[mutant.key] == "survived" else "no fast test executes it; "
+            left_out = tried[mutant.key]["left_out"]
+            state = f"{left_out} slower tests were not run; " if left_out else ""
+            state = state if tried[mutant.key]["result"] == "survived" else "no fast test executes it; "
             of_function = reasons.get(f"{mutant.module} {mutant.function}", "not looked at yet")
             why = reasons.get(mutant.key, of_function)
             where = f"{mutant.lines[0]}, {mutant.function or 'at import'}"

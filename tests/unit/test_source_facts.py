@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from stac_items import item_of
+
 from h2crop_data.pipeline.source_facts import reasons_left_out
-from h2crop_data.sources.scenes import SceneDecision
+from h2crop_data.sources.scenes import SceneDecision, kept_identity
 
 
 def decision(name: str, reason: str, taken: bool = False) -> SceneDecision:
@@ -24,3 +26,14 @@ def test_reasons_that_differ_in_names_and_figures_alone_are_one() -> None:
         "cloud cover N % above sentinel2.max_cloud_cover N": 2,
         "… covers nothing at N-N-N": 1,
     }
+
+
+def test_items_that_were_changed_have_another_identity_however_their_catalog_writes_times() -> None:
+    def identity(**properties: str) -> list[object]:
+        return kept_identity(item_of("S2A", s2__processing_baseline="05.11", **properties))
+
+    noon = identity(updated="2024-03-01T12:00:00Z")
+    assert noon == identity(updated="2024-03-01T13:00:00+01:00")
+    assert noon != identity(updated="2024-03-01T12:00:01Z")
+    assert identity(updated="spring") != identity(updated="autumn") != identity()
+    assert identity() == identity()

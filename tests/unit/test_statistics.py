@@ -104,6 +104,7 @@ def test_the_sums_of_blocks_are_those_of_a_naive_pass_in_any_order() -> None:
     clear = (whole["enmap_quality"] & CLOUD) == 0
     assert everything.samples == 6
     found = statistics_of_training(everything, SPECS)
+    assert set(found) == {"reflectance", "clear_observations"}
     statistics = found["reflectance"]
     for band in range(3):
         values = whole["enmap"][:, band][clear & (whole["enmap"][:, band] != REFLECTANCE_FILL)] / 10000
