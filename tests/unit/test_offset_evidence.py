@@ -47,6 +47,13 @@ class TestOfOneScene:
     def test_leaves_and_water_tell(self, ground: tuple[tuple[int, ...], ...], scl: int, offset: int) -> None:
         assert told_by_itself(picture(*ground, offset=offset, scl=scl)).offset == offset
 
+    def test_water_tells_by_the_pixels_of_its_class_alone(self) -> None:
+        # Beside it dry ground that is blue as well, and far brighter.
+        both = picture(WATER, (3000, 3000, 3000, 3000, 2600, 2500), offset=-1000)
+        classes = np.where(np.arange(20)[:, None] < 10, 6, 4).repeat(20, axis=1).astype(np.uint8)
+        assert told_by_itself(replace(both, classes=classes)).offset == -1000
+        assert told_by_itself(both).offset is None
+
     def test_figures_are_in_the_evidence(self) -> None:
         verdict = told_by_itself(picture(LEAVES, offset=0))
         assert verdict.reason == "too dark for an offset"
