@@ -1,4 +1,4 @@
-"""The figures of `statistics.json`: by their form, and counted anew from the pixels.
+"""The figures of `statistics.json`: by their form, and recomputed from the pixels.
 
 The formulas are those of docs/store-format.md, in plain numpy; nothing of what the builder sums up with is used. Of
 each band it is counted how many pixels have which stored number; every figure follows from that by its definition.

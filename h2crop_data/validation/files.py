@@ -207,7 +207,7 @@ def check_older(release: Release, number: int, progress: Progress, *, full: bool
     """One older release: its index by its own manifest, and the shards only it has; gives the names of its files."""
     folder = f"index/r{number}/"
     copy = f"{folder}{ROOT_COPY}"
-    prune = f"`h2crop prune {release.files.location}` deletes older releases, if nobody needs this one"
+    prune = f"`h2crop prune {release.files.location}` deletes older releases, if this one is not needed"
     root: Root | None = None
     if copy in release.sizes:
         file = read_root_file(release.files, copy)

@@ -144,7 +144,7 @@ class Remedies:
         return f"delete {marker}, then {command} makes this block again"
 
     def wrong_block(self, season: int, block: int) -> str:
-        """For values that were written like this: their checksum is right, or nobody knows it."""
+        """For values that were written like this: their checksum is right, or not known."""
         if self.origin == "copied":
             return "the file is as it was published: report it to its publisher, and leave these samples out"
         if self.origin == "imported":

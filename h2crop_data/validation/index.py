@@ -267,7 +267,7 @@ def own_rules(release: Release, season: int, samples: pd.DataFrame) -> Iterator[
 def is_its_id(row: dict[Any, Any], season: int) -> bool:
     """Whether the id of a sample is that of its cell, and of the time in the name of its scene, or of the season.
 
-    Of scenes of other sources nobody here knows how their names say the time.
+    How the names of scenes of other sources state the time is not known.
     """
     cell, _, rest = str(row["sample"]).rpartition("_")
     found = STAMP.search(str(row["scene"]))

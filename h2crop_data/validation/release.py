@@ -153,7 +153,7 @@ class Release:
         return self.remedies.sealed() if block is None else self.remedies.block(*block)
 
     def other_bytes(self, name: str) -> Finding:
-        """The finding of a file whose SHA-256 is not that of the manifest; whoever reports it relies on it no more."""
+        """The finding of a file whose SHA-256 is not that of the manifest; it must not be used after that."""
         return error("checksum", name, "its bytes are not those of the manifest (SHA-256)", self.remedy_for(name))
 
     def unreadable(self, name: str, failure: Exception) -> Finding:

@@ -208,7 +208,7 @@ def checks(release: Release, mode: Mode, workers: int, progress: Progress) -> Ch
 def checks_of(release: Release) -> Sources:
     """The checks of the sources that a store has, in the order of their arrays, then those of several sources.
 
-    There are none for a source nobody here knows.
+    There are none for an unknown source.
     """
     single: Sources = [KNOWN[source.name](release) for source in release.layout.sources if source.name in KNOWN]
     return [*single, AgreementChecks(release)] if set(release.specs) >= AgreementChecks.arrays else single
@@ -217,7 +217,7 @@ def checks_of(release: Release) -> Sources:
 def reading(
     name: str, known: Read, step: Callable[..., Checking[Read]], *arguments: Any, **options: Any
 ) -> Checking[Read]:
-    """What a step reads; whatever it fails at, the others go on with what is known."""
+    """What a step reads; if it fails, the others continue with what is known."""
     try:
         return (yield from step(*arguments, **options))
     except Exception as failure:  # noqa: BLE001 -- nobody foresees every way in which a file can be damaged
