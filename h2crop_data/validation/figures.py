@@ -55,7 +55,7 @@ def tallied(values: NDArray[np.integer[Any]]) -> BandTally:
     if not len(values):
         return NOTHING_TALLIED
     lowest = int(values.min())
-    return BandTally(lowest, np.bincount(np.subtract(values, lowest, dtype=np.int32)))
+    return BandTally(lowest, np.bincount(np.subtract(values, lowest, dtype=np.intp)))
 
 
 def tally_together(tallies: Sequence[BandTally]) -> BandTally:
