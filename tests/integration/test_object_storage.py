@@ -1057,7 +1057,7 @@ def test_lost_coordinates_and_other_sums_in_a_bucket_are_told(storage: ObjectSto
     chunk, sums = "2022/valid/c.0", ".build/2022/000000.sums"
     whole = {name: storage.read(name) for name in (chunk, sums)}
     storage.delete(chunk)
-    with pytest.raises(StoreError, match=f"{storage.location}/{chunk} is lost"):
+    with pytest.raises(StoreError, match=f"{storage.location}/{chunk} is missing"):
         h2crop_data.open(storage.location, 2022)
     storage.write(chunk, [whole[chunk]])
     assert h2crop_data.open(storage.location, 2022).sizes["sample"] == 4

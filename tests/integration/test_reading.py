@@ -215,9 +215,9 @@ def test_a_lost_chunk_of_a_coordinate_is_told_instead_of_read_as_nothing(tmp_pat
     made = make_store(tmp_path / "store")
     (made.folder / chunk_of(name)).unlink()
     for release in (None, 1):
-        with pytest.raises(StoreError, match=rf"{made.folder}/{chunk_of(name)} is lost.*`h2crop validate"):
+        with pytest.raises(StoreError, match=rf"{made.folder}/{chunk_of(name)} is missing.*`h2crop validate"):
             read_all(made.folder, release)
-    with served(made.folder) as (url, _), pytest.raises(StoreError, match=rf"{url}/{chunk_of(name)} is lost"):
+    with served(made.folder) as (url, _), pytest.raises(StoreError, match=rf"{url}/{chunk_of(name)} is missing"):
         read_all(url)
 
 
