@@ -411,7 +411,7 @@ REMEDIES: dict[str, tuple[str, ...] | str] = {
     f"nothing while a build is at work; else `{IMPORT}` again, which finishes it": NEVER,
     "delete it, or leave it: readers do not look at it": ("copied, interrupted",),
     "delete it, if nothing else needs it; readers do not look at it": ("built, stray",),
-    "`h2crop prune {}` deletes older releases, if nobody needs this one": ("built, older release",),
+    "`h2crop prune {}` deletes older releases, if this one is not needed": ("built, older release",),
     "`h2crop migrate {}` makes a release of format {}; nothing must be done": ("built, format",),
     "nothing: it can be read as it is; `h2crop migrate` brings it to {} where it was built": NOTHING,
     "use the newest h2crop": PUBLISHER,
