@@ -204,6 +204,8 @@ def test_the_store_of_the_honest_builder_gives_no_finding(stores: dict[str, Path
     assert not result.findings, result.findings
     assert not result.not_checked
     assert result.checked["training_samples"] == 4
+    assert result.checked["samples_by_outlines"] == result.checked["samples"]
+    assert 0 < result.distributions["enmap_with_s2"]["samples"] == result.checked["samples_of_two_sensors"]
 
 
 @pytest.mark.parametrize("name", CASES)
