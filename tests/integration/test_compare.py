@@ -88,7 +88,7 @@ def content(layout: StoreLayout = LAYOUT, blocks: int = 3) -> Content:
     """Known values: full blocks in one split."""
     made = Content(layout)
     for slot in range(blocks * layout.capacity):
-        arrays = sample_arrays(layout, SEASON, slot)
+        arrays = sample_arrays(layout, slot)
         row = sample_row(layout, SEASON, slot // layout.capacity, slot, "train", arrays)
         made.arrays[row["sample"]], made.rows[row["sample"]] = arrays, row
     ids = list(made.rows)

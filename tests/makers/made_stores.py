@@ -367,7 +367,7 @@ def scene_id(season: int, block: int) -> str:
     return f"ENMAP01-____L2A-DT000000{block:04d}_{scene_time(season, block):%Y%m%dT%H%M%S}Z_001_V010502"
 
 
-def scenes_table(layout: StoreLayout, season: int, empty_month: int) -> pd.DataFrame:
+def scenes_table(layout: StoreLayout, season: int, empty_month: int = EMPTY_MONTH) -> pd.DataFrame:
     """Decisions on scenes: eleven Sentinel-2 scenes and two EnMAP scenes taken, one of each left out."""
     moments: list[tuple[str, str, datetime, bool]] = []
     if layout.attributes()["s2_bands"]:
