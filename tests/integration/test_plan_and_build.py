@@ -421,7 +421,7 @@ def test_a_plan_of_another_algorithm_or_taxonomy_is_not_gone_on_with(
     assert "2022" in told
     assert "s2" in told
     (tmp_path / "store/.build/2022/000000.json").unlink()
-    with pytest.raises(PlanError, match="has other algorithms"):
+    with pytest.raises(PlanError, match="with other algorithms"):
         build_store(recipe, tmp_path / "store")
 
 
