@@ -271,7 +271,9 @@ def test_what_a_build_asks_of_a_bucket_each_minute_is_that_of_the_code() -> None
 
 
 def test_no_page_names_a_constant_of_the_settings_for_its_variable() -> None:
-    assert not [page.name for page in DOCS.rglob("*.md") if "_BYTES`" in page.read_text(encoding="utf-8")]
+    # testing.md lists the constants that tests replace.
+    pages = set(DOCS.rglob("*.md")) - {DOCS / "testing.md"}
+    assert not [page.name for page in pages if "_BYTES`" in page.read_text(encoding="utf-8")]
 
 
 def scale(row: str) -> list[float]:
