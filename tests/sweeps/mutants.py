@@ -376,9 +376,10 @@ INTRODUCTION = """\
 A mutant is the code with one small change: another operator, a limit or a number moved by one, a condition turned
 round, a statement left out. A change that no test notices is either equivalent (nobody can tell it from the code as it
 is) or shows what no test looks at. Each mutant runs in memory, in a process of its own, with the fast tests that
-execute its line. Modules in the list of `tests/sweeps/mutants.py` are tried whole, the others by a random sample of
-each package. Slow tests, which build whole stores, are left out: what is not noticed here may be noticed by them. Words
-for people and the messages of errors are not changed."""
+execute its line. The modules that `tests/sweeps/mutants.py` lists under WHOLE are to be tried whole, the others by a
+random sample of each package. Mutants are tried in random order, and a run that was stopped goes on with the next: the
+table says how many were tried so far. Slow tests, which build whole stores, are left out: what is not noticed here may
+be noticed by them. Words for people and the messages of errors are not changed."""
 
 
 def row(name: str, count: Counter[str]) -> str:
