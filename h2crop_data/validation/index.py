@@ -103,6 +103,8 @@ KINDS: dict[str, IsKind] = {
 }
 TABLES = {"scenes": SCENES, "squares": SQUARES}
 DOCUMENTS = ("recipes", "classes", "statistics")
+#: A document that releases of earlier versions of h2crop do not have.
+SOURCES = "sources"
 
 
 def columns_of(release: Release, name: str) -> list[Column]:
@@ -137,7 +139,7 @@ def wanted_parts(release: Release, sources: Sources) -> tuple[list[str], list[st
 def read_parts(release: Release, sources: Sources, progress: Progress) -> Checking[Release]:
     """Every part of the index that can be relied on; reports those that are missing or not as they must be."""
     index = release.attributes["index"]
-    for name in DOCUMENTS:
+    for name in (*DOCUMENTS, SOURCES):
         if name in index and release.is_here(index[name]):
             release = yield from read_document(release, name)
     wanted, possible = wanted_parts(release, sources)
@@ -148,7 +150,7 @@ def read_parts(release: Release, sources: Sources, progress: Progress) -> Checki
         progress(done, len(tables), f"index, {name}")
         if name in index and release.is_here(index[name]):
             release = yield from read_table_of(release, name)
-    for name in wanted:
+    for name in [*wanted, *(name for name in (SOURCES,) if name in index)]:
         known = name in release.tables or name in release.documents or name in ("manifest", "root")
         if not known:
             yield NotChecked(f"what needs the index {name}: it is lost or damaged")

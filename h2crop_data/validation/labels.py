@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from h2crop_data.constants import BACKGROUND, SPLITS, TIER_COLUMNS, TIERS, UNKNOWN
 from h2crop_data.validation.findings import Checking, Counted, Findings, NotChecked, Problem, error, first, warning
 from h2crop_data.validation.ground import Outlines, Place, ground_problems
+from h2crop_data.validation.index import SOURCES
 from h2crop_data.validation.places import ground_of_cell
 from h2crop_data.validation.release import Release
 from h2crop_data.validation.sources import Arrays, BlockValues, DerivedColumn, SourceChecks, ValueCheck
@@ -207,7 +208,7 @@ class SeasonLabels:
         table = release.tables.get(f"parcels-{season}")
         parcels = None if table is None else SeasonParcels.of(table)
         outlines = None if table is None or season in release.doubtful_parcels else Outlines.of(table)
-        uncovered, grown = may_be_uncovered(release, season), may_have_grown(release, season)
+        uncovered, grown = may_be_uncovered(release, season), may_have_parts(release, season)
         return cls(class_ids(release), parcels, parents_of(release), uncovered, outlines, grown)
 
 
@@ -223,9 +224,9 @@ def may_be_uncovered(release: Release, season: int) -> bool:
     return not current or all(source.get("coverage") is not None for source in current)
 
 
-def may_have_grown(release: Release, season: int) -> bool:
-    """Whether a season may have been planned in several parts, by what was read for each."""
-    sources = release.documents.get("sources")
+def may_have_parts(release: Release, season: int) -> bool:
+    """Whether a season may have been planned in several parts, by what was read for each; True where it is unknown."""
+    sources = release.documents.get(SOURCES)
     parts = sources.get(str(season)) if isinstance(sources, dict) else None
     return not isinstance(parts, dict) or len(parts) != 1
 

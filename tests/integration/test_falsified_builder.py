@@ -117,6 +117,9 @@ CASES = {
         "return shapely.transform(shapely.box(self.bounds[0] + 5, *self.bounds[1:]), ",
         "georeferencing",
     ),
+    "a parcel of each sample not drawn": Case(
+        RASTER, "int(i) + 1) for i in order]", "int(i) + 1) for i in np.delete(order, len(order) // 2)]", "ground"
+    ),
     "parcels drawn half a pixel off": Case(
         RASTER, AFFINE, AFFINE.replace("geobox", "geobox.affine.translation(5, 0) * geobox"), "ground"
     ),

@@ -333,6 +333,17 @@ def move_outlines(store: Path) -> None:
     sign(store)
 
 
+def forget_a_parcel(store: Path) -> None:
+    """A block without the parcel that crosses all its samples: less than a quarter of the declared ground of each."""
+    numbers = block_values(store, SEASON, "parcel", BLOCK)
+    there = numbers == numbers.max()
+    assert (there.sum(axis=(1, 2)) > 50).all()
+    change_values(store, SEASON, "parcel", BLOCK, set_where(there, 0))
+    change_values(store, SEASON, "label", BLOCK, set_where(np.repeat(there[:, None], 4, axis=1), 0))
+    sum_up(store)
+    sign(store)
+
+
 def turn_rows(store: Path) -> None:
     """Labels and parcels of a block with the south at the top; everything else fits."""
     for array in ("label", "prior", "parcel"):
@@ -588,6 +599,9 @@ DAMAGES: dict[str, Damage] = {
         {"leak": "2022/label", "labels": "2022/label, sample", "shares": "2022/", "ground": "2022/parcel, sample"},
         full_only=True,
     ),
+    "a parcel is not drawn": Damage(
+        forget_a_parcel, {"ground": "2022/parcel, sample", "shares": "2022/"}, full_only=True
+    ),
     "parcels upside down": Damage(turn_rows, {"ground": "2022/parcel, sample"}, full_only=True),
     "outlines half a pixel off": Damage(move_outlines, {"ground": "2022/parcel, sample"}, full_only=True),
     "cloud share without the layer": Damage(
@@ -642,6 +656,25 @@ def assert_found(result: Validation, damage: Damage) -> None:
         assert finding.severity == damage.severity or damage.severity == "any"
         assert len(finding.what) > 5
         assert len(finding.remedy) > 10
+
+
+def test_without_a_list_of_plans_parcels_may_have_been_declared_later(store: Path) -> None:
+    path = index_file(store, "sources")
+    forget_a_parcel(store)
+    path.write_text("[]")
+    sign(store)
+    result = validated(store)
+    assert {(one.check, one.where) for one in result.findings if one.check != "shares"} == {
+        ("index", "index/r1/sources.json")
+    }
+    assert result.not_checked == ["what needs the index sources: it is lost or damaged"]
+    # Releases of earlier versions do not have it.
+    path.unlink()
+    sign(store)
+    set_root(lambda root: root["attributes"]["index"].pop("sources"))(store)
+    result = validated(store)
+    assert {one.check for one in result.findings} == {"shares"}
+    assert not result.not_checked
 
 
 def test_every_check_has_a_damage_that_shows_it() -> None:

@@ -30,6 +30,7 @@ from h2crop_data.validation.ground import (
     ground_problem,
     ground_problems,
 )
+from h2crop_data.validation.labels import SeasonLabels
 from h2crop_data.validation.sources import BlockValues
 
 # Parcels
@@ -170,6 +171,28 @@ def test_a_parcel_declared_later_is_wrong_only_where_nothing_was_declared_later(
     assert ground_problem(GroundCount(1000, 800, 0, 300), grown=True) is not None
     assert ground_problem(GroundCount(1000, 800, 3, 0), grown=False) is None
     assert ground_problem(count_ground(np.zeros_like(DRAWN), PLACE, OUTLINES), grown=True) is not None
+
+
+@pytest.mark.parametrize(
+    ("sources", "grown"),
+    [
+        ({"2022": {"2022": {}}}, False),
+        ({"2022": {"2022": {}, "2022-00004": {}}}, True),
+        ({"2021": {"2021": {}}}, True),
+        (None, True),
+    ],
+    ids=["one part", "two parts", "another season", "an older release"],
+)
+def test_the_index_says_whether_a_season_was_planned_in_parts(sources: Any, grown: bool) -> None:
+    release: Any = SimpleNamespace(
+        seasons={2022: 4},
+        tables={},
+        documents={} if sources is None else {"sources": sources},
+        doubtful_parcels=frozenset(),
+        blocks=lambda season: None,
+        settings=lambda season, section: {},
+    )
+    assert SeasonLabels.of(release, 2022).grown is grown
 
 
 def test_a_sample_of_unknown_place_and_a_season_without_parcels_give_nothing() -> None:
