@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import groupby
 from typing import Any
 
@@ -362,6 +363,7 @@ def check_pixels(release: Release, sources: Sources, workers: int, progress: Pro
         if stored.name not in known:
             yield from unknown_source(stored)
     counted: dict[tuple[int, str], BlockFigures] = {}
+    labelled_parts: dict[tuple[int, str], list[NDArray[np.uint32]]] = defaultdict(list)
     # By source, what the blocks so far have shown.
     shown: dict[str, Any] = {}
     total, done, summed = sum(release.seasons.values()), 0, 0
@@ -381,10 +383,16 @@ def check_pixels(release: Release, sources: Sources, workers: int, progress: Pro
                     shown[source.name] = yield from source.compare_block(before, season, task.block, kept)
             if outcome.figures is not None and task.split is not None:
                 key = season, task.split
-                parts = [counted[key], outcome.figures] if key in counted else [outcome.figures]
-                counted[key] = figures_together(parts)
+                labelled_parts[key] += outcome.figures.labelled
+                figures = replace(outcome.figures, labelled=())
+                counted[key] = figures_together([counted[key], figures] if key in counted else [figures])
                 summed += 1
-        labelled = {split: figures.labelled_parcels for (year, split), figures in counted.items() if year == season}
+        labelled = {}
+        for (year, split), parts in labelled_parts.items():
+            if year == season:
+                figures = replace(counted[year, split], labelled=parts)
+                labelled[split] = figures.labelled_parcels
+                counted[year, split] = replace(figures, labelled=(labelled[split],))
         for source in sources:
             shown[source.name] = yield from source.end_season(shown.get(source.name), season, labelled)
     for source in sources:
