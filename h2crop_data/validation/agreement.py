@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any, ClassVar
 
 import numpy as np
@@ -15,7 +16,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from h2crop_data.constants import ENMAP_FLAGS, ENMAP_MASK_FLAGS, REFLECTANCE_FILL
-from h2crop_data.validation.findings import Checking, Counted, Measured, Reports, warning
+from h2crop_data.validation.findings import Checking, Counted, Measured, NotChecked, Reports, warning
 from h2crop_data.validation.sources import BlockValues, SourceChecks, ValueCheck
 
 #: Centre and width in nm of the bands of Sentinel-2 (mean of its satellites; ESA, Sentinel-2 spectral responses).
@@ -169,18 +170,39 @@ class Compared:
 
 
 @dataclass(frozen=True)
-class AgreementChecks(SourceChecks[None, tuple[tuple[str, float], ...], tuple[Compared, ...]]):
+class BlockAgreement:
+    """The samples of a block that could be compared, or why none could."""
+
+    #: Samples and their agreement.
+    values: tuple[tuple[str, float], ...] = ()
+    lacking: str = ""
+
+
+@dataclass(frozen=True)
+class AgreementShown:
+    """What the blocks before have shown."""
+
+    #: Of the seasons before; of the season that is looked at, those of each block.
+    before: tuple[Compared, ...] = ()
+    blocks: tuple[tuple[Compared, ...], ...] = ()
+
+
+@dataclass(frozen=True)
+class AgreementChecks(SourceChecks[None, BlockAgreement, AgreementShown]):
     """EnMAP against Sentinel-2, in a store that has both."""
 
     name = "agreement"
     #: What a store must state for it.
     arrays: ClassVar[frozenset[str]] = frozenset({"enmap", "s2"})
 
-    def check_values(self, block: BlockValues, facts: None) -> ValueCheck[tuple[tuple[str, float], ...]]:
+    def check_values(self, block: BlockValues, facts: None) -> ValueCheck[BlockAgreement]:
         """The agreement of each sample of a block that can be compared."""
         wavelength = self.release.coordinates.get(block.season, {}).get("wavelength")
-        if wavelength is None or block.rows is None or not set(block.arrays) >= self.arrays:
+        if not set(block.arrays) >= self.arrays:
             return ValueCheck()
+        if wavelength is None or block.rows is None:
+            what = "wavelengths" if wavelength is None else "rows of the samples index"
+            return ValueCheck(kept=BlockAgreement(lacking=f"their {what} are lost or damaged"))
         compared = []
         columns = ("sample", "slot", "scene_time")
         for place, (sample, slot, moment) in enumerate(zip(*(block.rows[name] for name in columns), strict=True)):
@@ -188,18 +210,30 @@ class AgreementChecks(SourceChecks[None, tuple[tuple[str, float], ...], tuple[Co
                 arrays = {name: values[place] for name, values in block.arrays.items()}
                 value = agreement(arrays, wavelength[slot], moment.month, self.release.attributes["layout"]["s2_bands"])
                 compared += [] if value is None else [(str(sample), value)]
-        return ValueCheck(kept=tuple(compared))
+        return ValueCheck(kept=BlockAgreement(tuple(compared)))
 
     def compare_block(
-        self, shown: tuple[Compared, ...] | None, season: int, block: int, kept: tuple[tuple[str, float], ...]
-    ) -> Checking[tuple[Compared, ...] | None]:
+        self, shown: AgreementShown | None, season: int, block: int, kept: BlockAgreement
+    ) -> Checking[AgreementShown | None]:
         """Those of the blocks before, and of this one."""
-        yield Counted("samples_of_two_sensors", len(kept))
-        return (*(shown or ()), *(Compared(season, block, sample, value) for sample, value in kept))
+        before = shown or AgreementShown()
+        if kept.lacking:
+            yield NotChecked(f"whether EnMAP shows what Sentinel-2 shows, in blocks of {season}: {kept.lacking}")
+            return before
+        yield Counted("samples_of_two_sensors", len(kept.values))
+        of_block = tuple(Compared(season, block, sample, value) for sample, value in kept.values)
+        return AgreementShown(before.before, (*before.blocks, of_block))
 
-    def end_store(self, shown: tuple[Compared, ...] | None) -> Reports:
+    def end_season(
+        self, shown: AgreementShown | None, season: int, labelled: Mapping[str, NDArray[np.uint32]]
+    ) -> Checking[AgreementShown | None]:
+        """The samples of its blocks together."""
+        yield from ()
+        return None if shown is None else AgreementShown((*shown.before, *chain.from_iterable(shown.blocks)))
+
+    def end_store(self, shown: AgreementShown | None) -> Reports:
         """The distribution, and the samples that lie outside it."""
-        compared = shown or ()
+        compared = (shown or AgreementShown()).before
         distribution = Distribution.of([one.value for one in compared])
         yield Measured("enmap_with_s2", distribution.as_json())
         for one in compared:

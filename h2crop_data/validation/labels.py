@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Any
@@ -26,6 +26,8 @@ NO_SPLIT = ""
 REPORTED = 3
 ALL_UNKNOWN = (UNKNOWN,) * TIERS
 NOT_DECLARED = (BACKGROUND,) * TIERS
+#: Begins what is said where parcels cannot be compared with their outlines.
+OUTLINES_OF = "whether parcels lie where their outlines are, in"
 #: Child class -> parent class, for tiers 2 to 4 on tiers 1 to 3.
 Parents = list[dict[int, int]]
 #: (tier of the child from 2, child class) -> parent class.
@@ -88,25 +90,31 @@ def is_class(number: int) -> bool:
     return BACKGROUND < number < UNKNOWN
 
 
-def tier_problems(tiers: Iterator[Any] | list[list[int]], parents: Parents) -> Iterator[tuple[list[int], str]]:
-    """Combinations of classes (tier 1 to 4) that cannot be, and why.
+def tier_problems(
+    combinations: Sequence[Sequence[int]], known: Parents
+) -> tuple[list[tuple[Sequence[int], str]], Parents]:
+    """Combinations of classes (tier 1 to 4) that cannot be, and why; and the classes above each class.
 
-    parents: what is known already; grows by what the combinations say.
+    known: the classes above each class as others have them; those of the combinations are added in the result.
     """
-    for combination in tiers:
+    problems: list[tuple[Sequence[int], str]] = []
+    parents = [dict(of_tier) for of_tier in known]
+    for combination in combinations:
         for above, (parent, child) in enumerate(pairwise(combination)):
             if not is_class(child):
                 continue
             expected = parents[above].setdefault(child, parent)
             if not is_class(parent):
-                yield combination, f"class {child} of tier {above + 2} without one of tier {above + 1} ({parent})"
+                what = f"class {child} of tier {above + 2} without one of tier {above + 1} ({parent})"
+                problems.append((combination, what))
             elif expected != parent:
                 what = (
                     f"class {child} of tier {above + 2} under {parent} of tier {above + 1}, elsewhere under {expected}"
                 )
-                yield combination, what
+                problems.append((combination, what))
         if BACKGROUND in combination and any(combination):
-            yield combination, f"not declared at one tier only: {combination}"
+            problems.append((combination, f"not declared at one tier only: {list(combination)}"))
+    return problems, parents
 
 
 def check_classes(release: Release) -> Findings:
@@ -148,7 +156,8 @@ def check_parcels(release: Release) -> Checking[Release]:
                 doubtful.add(season)
                 yield error("parcels", path, f"{what}: parcel {first(numbers[wrong].tolist())}", remedy)
         combinations = np.unique(table[TIER_COLUMNS].to_numpy(np.int64), axis=0).tolist()
-        for _, what in tier_problems(combinations, parents):
+        found, parents = tier_problems(combinations, parents)
+        for _, what in found:
             yield error("tiers", path, what, remedy)
         for tier, column in enumerate(TIER_COLUMNS):
             unknown = sorted(set(table[column].tolist()) - {UNKNOWN} - (ids[tier] if ids else set(range(1, UNKNOWN))))
@@ -237,7 +246,8 @@ class BlockLabels:
 
     pairs: TierPairs = field(default_factory=dict)
     priors: Priors = field(default_factory=Priors)
-    placed: int = 0
+    #: None where the index does not say where its samples lie.
+    placed: int | None = 0
 
 
 @dataclass(frozen=True)
@@ -263,15 +273,16 @@ class ParcelChecks(SourceChecks[SeasonLabels, BlockLabels, LabelsShown]):
 
     def check_values(self, block: BlockValues, facts: SeasonLabels | None) -> ValueCheck[BlockLabels]:
         """Labels and priors (sample, tier, y, x) and parcel numbers (sample, y, x)."""
-        labels = facts or SeasonLabels(None, None, [], uncovered=True)
-        pairs, problems = class_problems_of(block, labels)
-        if not block.imported and "parcel" in block.arrays and labels.parcels is not None:
-            problems += parcel_problems_of(block, labels, labels.parcels)
-        placed = 0
-        if not block.imported and "parcel" in block.arrays and labels.outlines is not None and block.rows is not None:
-            places = places_of(block.rows)
-            placed = sum(place is not None for place in places)
-            found = ground_problems(block.arrays["parcel"], places, labels.outlines, grown=labels.grown)
+        assert facts is not None
+        pairs, problems = class_problems_of(block, facts)
+        numbers = None if block.imported else block.arrays.get("parcel")
+        if numbers is not None and facts.parcels is not None:
+            problems += parcel_problems_of(block, facts, facts.parcels)
+        placed: int | None = 0
+        if numbers is not None and facts.outlines is not None:
+            places = None if block.rows is None else places_of(block.rows)
+            placed = None if places is None else sum(place is not None for place in places)
+            found = ground_problems(numbers, places, facts.outlines, grown=facts.grown) if places is not None else ()
             problems += [Problem(sample, "parcel", "ground", what) for sample, what in found]
         return ValueCheck(problems, BlockLabels(pairs, compare_priors(block.arrays), placed))
 
@@ -299,21 +310,25 @@ class ParcelChecks(SourceChecks[SeasonLabels, BlockLabels, LabelsShown]):
             if known != parent:
                 what = f"class {child} of tier {tier} under {parent} of tier {tier - 1}; under {known} in {there}"
                 yield error("tiers", where, what, self.release.remedies.wrong_block(season, block))
-        yield Counted("samples_by_outlines", kept.placed)
+        if kept.placed is None:
+            yield NotChecked(f"{OUTLINES_OF} blocks of {season}: the index does not say where their samples lie")
+        else:
+            yield Counted("samples_by_outlines", kept.placed)
         return LabelsShown(parents, before.priors + kept.priors)
 
     def end_season(
         self, shown: LabelsShown | None, season: int, labelled: Mapping[str, NDArray[np.uint32]]
     ) -> Checking[LabelsShown | None]:
         """Parcels in two splits, and a season in which every prior is its label."""
-        if f"parcels-{season}" not in self.release.tables or season in self.release.doubtful_parcels:
-            yield NotChecked(f"whether parcels of {season} lie where their outlines are: the index does not say where")
+        imported = self.release.is_imported(season)
+        if not imported and (f"parcels-{season}" not in self.release.tables or season in self.release.doubtful_parcels):
+            yield NotChecked(f"{OUTLINES_OF} {season}: the index does not say where parcels lie")
         splits: dict[int, list[str]] = defaultdict(list)
         for split, numbers in labelled.items():
             for parcel in numbers.tolist():
                 splits[parcel].append(split)
         several = sorted(parcel for parcel, names in splits.items() if len(names) > 1)
-        if several and not self.release.is_imported(season):
+        if several and not imported:
             what = f"{len(several)} parcel(s) with labelled pixels in several splits: {first(several)}"
             yield error("leak", f"{season}/label", what, self.release.remedies.leak())
         priors = (shown or LabelsShown()).priors
@@ -391,17 +406,18 @@ def class_problems(layers: NDArray[np.uint8], labels: SeasonLabels) -> tuple[Tie
     numbers, counts = np.unique(combined(layers), return_counts=True)
     pairs: TierPairs = {}
     problems: list[tuple[str, str]] = []
-    parents = [dict(of_tier) for of_tier in labels.parents]
-    for number, count in zip(numbers.tolist(), counts.tolist(), strict=True):
-        classes = classes_in(number)
+    combinations = list(map(classes_in, numbers.tolist()))
+    strange: dict[Sequence[int], list[str]] = defaultdict(list)
+    for combination, what in tier_problems(combinations, labels.parents)[0]:
+        strange[combination].append(what)
+    for classes, count in zip(combinations, counts.tolist(), strict=True):
         for tier, found in enumerate(classes):
             if labels.classes is not None and is_class(found) and found not in labels.classes[tier]:
                 problems.append(
                     ("range", f"{count} pixel(s) with class {found} of tier {tier + 1}, which does not exist")
                 )
-        strange = [what for _, what in tier_problems([list(classes)], parents)]
-        problems += [("tiers", f"{count} pixel(s) with {what}") for what in strange]
-        if not strange:
+        problems += [("tiers", f"{count} pixel(s) with {what}") for what in strange.get(classes, [])]
+        if classes not in strange:
             pairs |= {
                 (tier + 2, child): parent for tier, (parent, child) in enumerate(pairwise(classes)) if is_class(child)
             }

@@ -677,6 +677,21 @@ def test_without_a_list_of_plans_parcels_may_have_been_declared_later(store: Pat
     assert not result.not_checked
 
 
+def test_pixels_whose_place_is_lost_are_said_to_be_unchecked(store: Path) -> None:
+    index_file(store, SAMPLES).unlink()
+    (store / "2021/wavelength/c.0.0").unlink()
+    result = validated(store)
+    assert {one.check for one in result.findings} == {"missing"}
+    places = [what for what in result.not_checked if what.startswith("whether")]
+    assert places == [
+        "whether EnMAP shows what Sentinel-2 shows, in blocks of 2021: their wavelengths are lost or damaged",
+        "whether parcels lie where their outlines are, in blocks of 2022: the index does not say where their samples "
+        "lie",
+        "whether EnMAP shows what Sentinel-2 shows, in blocks of 2022: their rows of the samples index are lost or "
+        "damaged",
+    ]
+
+
 def test_every_check_has_a_damage_that_shows_it() -> None:
     documented = set()
     for line in (Path(__file__).parents[2] / "docs/validate.md").read_text(encoding="utf-8").splitlines():
@@ -901,6 +916,7 @@ def test_an_imported_store_says_what_cannot_be_proven(tmp_path: Path) -> None:
         vague = [one for one in result.findings if one.check == "georeferencing"]
         assert len(vague) == len(root_of(store)["attributes"]["seasons"])
         assert all("--catalog" in one.remedy and "nothing proves where" in one.what for one in vague)
+        assert not result.not_checked
     flip(next((store / "2022/published").iterdir()), 1000)
     flip(next((store / "2022/enmap").glob("c.0*")), 1000)
     found = {(one.check, one.where.split("/")[1]) for one in validated(store).findings if one.severity == "error"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -21,7 +22,7 @@ from h2crop_data.validation.agreement import (
     Distribution,
     agreement,
 )
-from h2crop_data.validation.findings import Counted, Remedies
+from h2crop_data.validation.findings import Counted, NotChecked, Remedies
 from h2crop_data.validation.ground import (
     GroundCount,
     Outlines,
@@ -32,6 +33,7 @@ from h2crop_data.validation.ground import (
 )
 from h2crop_data.validation.labels import SeasonLabels
 from h2crop_data.validation.sources import BlockValues
+from h2crop_data.validation.validate import watched
 
 # Parcels
 
@@ -332,10 +334,14 @@ def block_of(places: list[int], turned: int | None) -> BlockValues:
     return BlockValues(2022, "train", stacked, imported=False, rows=rows)
 
 
-def judged(turned: int | None, wavelengths: int = 30) -> list[Any]:
-    """What is reported of a store of 24 samples in three blocks, of which the wavelengths of some slots are known."""
+def judged(turned: int | None, wavelengths: int = 30, without_rows: int | None = None) -> list[Any]:
+    """What is reported of a store of 24 samples in three blocks, of which the wavelengths of some slots are known.
+
+    without_rows: a block whose rows of the samples index are lost.
+    """
+    known = {"wavelength": np.tile(WAVELENGTH, (wavelengths, 1))} if wavelengths else {}
     release: Any = SimpleNamespace(
-        coordinates={2022: {"wavelength": np.tile(WAVELENGTH, (wavelengths, 1))}},
+        coordinates={2022: known},
         attributes={"layout": {"s2_bands": BANDS}},
         remedies=Remedies("STORE", "built"),
     )
@@ -344,15 +350,11 @@ def judged(turned: int | None, wavelengths: int = 30) -> list[Any]:
     shown = None
     for block in range(3):
         values = block_of(list(range(8 * block, 8 * block + 8)), turned)
+        values = replace(values, rows=None) if block == without_rows else values
         kept = checks.check_values(values, None).kept
         assert kept is not None
-        step = checks.compare_block(shown, 2022, block, kept)
-        while True:
-            try:
-                reports.append(next(step))
-            except StopIteration as end:
-                shown = end.value
-                break
+        shown = watched(checks.compare_block(shown, 2022, block, kept), reports.append)
+    shown = watched(checks.end_season(shown, 2022, {}), reports.append)
     return [*reports, *checks.end_store(shown)]
 
 
@@ -372,3 +374,17 @@ def test_a_sample_with_its_rows_turned_is_a_warning_with_its_place() -> None:
     # Slots whose wavelengths nobody knows are not compared.
     *_, measured = judged(turned=13, wavelengths=13)
     assert measured.distribution["samples"] == 13
+
+
+def test_blocks_that_cannot_be_compared_are_said_to_be_unchecked() -> None:
+    said = NotChecked(
+        "whether EnMAP shows what Sentinel-2 shows, in blocks of 2022: their rows of the samples index are lost or "
+        "damaged"
+    )
+    first, second, third, measured = judged(turned=10, without_rows=1)
+    assert [first, second, third] == [Counted("samples_of_two_sensors", 8), said, Counted("samples_of_two_sensors", 8)]
+    assert measured.distribution["samples"] == 16
+    *unchecked, measured = judged(turned=None, wavelengths=0)
+    assert {type(one) for one in unchecked} == {NotChecked}
+    assert "their wavelengths are lost or damaged" in unchecked[0].what
+    assert measured.distribution["samples"] == 0
