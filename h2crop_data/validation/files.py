@@ -33,7 +33,8 @@ from h2crop_data.validation.metadata import read_root_file, release_files
 from h2crop_data.validation.release import INDEX_FILE, SHA256, SHEET, Release
 
 MANIFEST_COLUMNS = ["path", "bytes", "sha256"]
-SEASON_FILE = re.compile(r"(?P<season>\d{4})/.+")
+SEASON_FILE = re.compile(r"(?P<season>\d{4})/((?P<folder>\w+)/)?(?P<file>[^/]+)")
+COORDINATE_CHUNK = re.compile(r"c\.\d+(\.0)*")
 
 
 # The manifest
@@ -324,10 +325,15 @@ def part_of_later_release(release: Release, name: str) -> str | None:
     block = release.block_of(name)
     if block is not None and block[1] >= release.seasons.get(block[0], 0):
         return f"{block[0]}/ (blocks from {release.seasons.get(block[0], 0)} on)"
-    season = SEASON_FILE.fullmatch(name)
-    if season and int(season["season"]) not in release.seasons:
-        return f"{season['season']}/"
-    if season and int(season["season"]) in release.extended and re.search(r"/c\.\d+(\.0)*$", name):
-        # The next chunk of a coordinate.
-        return f"{season['season']}/ (blocks from {release.seasons[int(season['season'])]} on)"
+    found = SEASON_FILE.fullmatch(name)
+    if found is None:
+        return None
+    season, folder, file = int(found["season"]), found["folder"], found["file"]
+    coordinates = {coordinate.name for coordinate in release.layout.coordinates()}
+    is_chunk = folder in coordinates and COORDINATE_CHUNK.fullmatch(file) is not None
+    is_document = file == "zarr.json" and (folder is None or folder in coordinates or folder in release.specs)
+    if season not in release.seasons and (is_chunk or is_document):
+        return f"{season}/"
+    if season in release.extended and is_chunk:
+        return f"{season}/ (blocks from {release.seasons[season]} on)"
     return None
