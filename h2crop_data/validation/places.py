@@ -55,6 +55,7 @@ TOUCHING = 1e-3
 #: Metres between the corners of an outline that is moved to another zone.
 DENSE = 240.0
 CELL = re.compile(r"(?P<epsg>\d{5})_(?P<size>\d+)_(?P<column>-?\d+)_(?P<row>-?\d+)")
+SQUARE = re.compile(r"-?\d+_-?\d+")
 LEAK_COLUMNS = ["sample", "cell", "epsg", "x0", "y0", "split", "geometry"]
 
 
@@ -340,15 +341,18 @@ def has_outline(release: Release, samples: pd.DataFrame, rows: NDArray[np.bool_]
     right = np.zeros(len(samples), bool)
     size = release.layout.cell_size
     codes = samples["epsg"].to_numpy()
-    for epsg in np.unique(codes[rows]).tolist():
-        if not (32601 <= epsg <= 32660 or 32701 <= epsg <= 32760):
-            continue
+    for epsg in np.unique(codes[rows & is_zone(samples["epsg"])]).tolist():
         here = rows & (codes == epsg)
         x, y = samples["x0"].to_numpy()[here], samples["y0"].to_numpy()[here]
         outlines = moved_outlines(shapely.box(x, y - size, x + size, y), int(epsg), DEGREES)
         apart = shapely.hausdorff_distance(outlines, samples["geometry"].to_numpy()[here])
         right[here] = apart <= OUTLINE_TOLERANCE
     return right
+
+
+def is_zone(epsg: pd.Series) -> NDArray[np.bool_]:
+    """Which codes are those of a UTM zone; what lies in others is reported by the check of cells."""
+    return np.asarray(epsg.between(32601, 32660) | epsg.between(32701, 32760), bool)
 
 
 # Splits
@@ -365,9 +369,15 @@ def check_splits(release: Release) -> Reports:
 
 
 def check_drawn(release: Release, season: int, samples: pd.DataFrame) -> Reports:
-    """Where squares are drawn by their hash, every sample has the split of its square."""
+    """Every sample names a split square; where squares are drawn by their hash, it has the split of its square."""
     if release.is_imported(season):
         return
+    path, remedy = release.index_path(f"samples-{season}"), release.remedies.wrong_index()
+    named = samples["square"].map(is_square).to_numpy(bool)
+    if not named.all():
+        what = f"split squares are not column_row: {first(sorted(set(samples['square'][~named].map(str))))}"
+        yield error("split", path, what, remedy)
+    samples = samples[named]
     split = release.settings(season, "split")
     try:
         if split.get("method", "hash") != "hash" or split.get("lists"):
@@ -380,7 +390,12 @@ def check_drawn(release: Release, season: int, samples: pd.DataFrame) -> Reports
     wrong = samples["sample"][samples["split"] != samples["square"].map(drawn)].tolist()
     if wrong:
         what = f"{len(wrong)} samples are not in the split the recipe draws for their square: {first(wrong)}"
-        yield error("split", release.index_path(f"samples-{season}"), what, release.remedies.wrong_index())
+        yield error("split", path, what, remedy)
+
+
+def is_square(name: Any) -> bool:
+    """Whether a text names a split square."""
+    return SQUARE.fullmatch(str(name)) is not None
 
 
 def drawn_split(square: str, size: int, shares: Mapping[str, float], seed: int) -> str:
@@ -412,7 +427,7 @@ def check_squares(release: Release, tables: dict[int, gpd.GeoDataFrame]) -> Find
     if len(tables) < len(release.named_seasons) or not release.minor or not release.recipe(min(tables)):
         return
     size = release.settings(min(tables), "split").get("square_size")
-    if (size is None or not counts) and stored is None:
+    if ((size is None or not counts) and stored is None) or not all(is_square(square) for square, _ in counts):
         return
     if size is None or not counts or stored is None:
         what = "is not part of the index" if stored is None else "is not expected: the split is not drawn by squares"
@@ -440,7 +455,7 @@ def outlines_of_squares(squares: Sequence[tuple[Any, ...]], size: float) -> NDAr
 def check_leaks(release: Release, tables: dict[int, gpd.GeoDataFrame]) -> Reports:
     """No cell, no ground and nothing within the buffer is in two splits, in all seasons together."""
     samples = pd.concat([table[LEAK_COLUMNS] for table in tables.values()], ignore_index=True)
-    placed = samples[np.isfinite(samples[["x0", "y0"]].to_numpy(float)).all(axis=1)]
+    placed = samples[np.isfinite(samples[["x0", "y0"]].to_numpy(float)).all(axis=1) & is_zone(samples["epsg"])]
     # Imported samples have no cell: only their ground can be compared.
     placed = placed.assign(cell=placed["cell"].where(placed["cell"] != NONE, placed["sample"]))
     buffers = [release.settings(season, "split").get("buffer", 0.0) for season in tables]

@@ -292,6 +292,12 @@ def move_to_other_square(store: Path) -> None:
     sign(store)
 
 
+def name_squares(store: Path) -> None:
+    """Two samples whose split square has another name than squares have."""
+    set_value(SAMPLES, "square", 0, "somewhere")(store)
+    set_value(SAMPLES, "square", 3, "1_2_3")(store)
+
+
 def move_samples(store: Path) -> None:
     """A sample that says it lies 30 m further east, in the index and in its coordinates."""
     set_value(f"samples-{SEASON}", "x0", 0, lambda x: x + 30)(store)
@@ -350,6 +356,13 @@ def turn_rows(store: Path) -> None:
         change_values(store, SEASON, array, BLOCK, lambda values: values.__setitem__(..., values[..., ::-1, :].copy()))
     sum_up(store)
     sign(store)
+
+
+def write_notes(store: Path) -> None:
+    """Files that no build writes, in the folder of a year."""
+    for name in ("2031/notes.txt", "2031/notes/zarr.json", "2031/notes/c.0", "2031/x0/notes.txt", "2031/x0/a/c.0"):
+        (store / name).parent.mkdir(parents=True, exist_ok=True)
+        (store / name).write_text("x")
 
 
 S2, CLEAR, DAY = "s2", "s2_clear", "s2_day"
@@ -498,6 +511,14 @@ DAMAGES: dict[str, Damage] = {
         {"georeferencing": "samples-2022.parquet"},
     ),
     "square of another place": Damage(move_to_other_square, {"georeferencing": "samples-202", "split": "index/r1/s"}),
+    "square is none": Damage(
+        name_squares,
+        {"split": "index/r1/samples-2022.parquet", "georeferencing": "samples-2022.parquet", "samples": "samples-2022"},
+    ),
+    "epsg of no zone": Damage(
+        set_value(SAMPLES, "epsg", 2, 999_931),
+        {"georeferencing": "samples-2022.parquet", "samples": "samples-2022", "coordinate": "2022/epsg/c.0"},
+    ),
     "square counted wrong": Damage(set_value("squares", "samples", 1, 99), {"split": "index/r1/squares.parquet"}),
     "nearer than the buffer": Damage(
         set_json("recipes", lambda recipes: recipes["2022"]["split"].update(buffer=300.0)),
@@ -623,6 +644,7 @@ DAMAGES: dict[str, Damage] = {
     "declared share": Damage(set_value(SAMPLES, "declared_share", 1, 0.123), {"shares": "2022/parcel"}, full_only=True),
     "parcels of a sample": Damage(set_value(SAMPLES, "parcels", 1, 9), {"shares": "2022/parcel"}, full_only=True),
     "stray": Damage(lambda store: (store / "2022/notes.txt").write_text("x"), {"stray": "2022/notes.txt"}, "warning"),
+    "stray in a folder like a season's": Damage(write_notes, {"stray": "2031/"}, "warning"),
     "shard of a block to come": Damage(
         lambda store: shutil.copy(shard("s2")(store), store / "2022/s2/c.8.0.0.0.0"), {"unfinished": "2022/"}, "warning"
     ),
