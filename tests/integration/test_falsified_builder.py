@@ -7,16 +7,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
 import yaml
-from falsified_builder import Falsehood, falsified_package, falsified_stores
+from falsified_builder import CHECKOUT, Falsehood, falsified_package, falsified_stores
 
 from h2crop_data.simulate.region import simulate_region
 from h2crop_data.simulate.settings import load_settings
 from h2crop_data.validation.validate import Validation, validate_store
 
+#: A file system that the checkout is not on.
+MEMORY = Path("/dev/shm")
 #: Six cells in two squares; clouds in both months of Sentinel-2 and in the scene of EnMAP.
 REGION: dict[str, Any] = {
     "seed": 23,
@@ -221,3 +224,15 @@ def test_what_a_broken_builder_made_is_found(name: str, stores: dict[str, Path])
 def test_a_line_that_the_builder_does_not_have_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="0 times"):
         falsified_package(Falsehood("grid.py", "no such line", ""), tmp_path)
+    assert not list(tmp_path.rglob("__pycache__"))
+
+
+@pytest.mark.skipif(not MEMORY.is_dir(), reason="there is no second file system")
+def test_a_package_on_another_file_system_is_copied(tmp_path: Path) -> None:
+    with TemporaryDirectory(dir=MEMORY) as other:
+        for folder in (Path(other), tmp_path):
+            falsified_package(Falsehood("grid.py", "import hashlib", "import json"), folder)
+            changed = folder / "h2crop_data/grid.py"
+            assert "import json" in changed.read_text(encoding="utf-8")
+            names = {str(path.relative_to(folder)) for path in folder.rglob("*.py")}
+            assert names == {str(path.relative_to(CHECKOUT)) for path in (CHECKOUT / "h2crop_data").rglob("*.py")}

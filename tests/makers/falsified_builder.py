@@ -6,6 +6,7 @@ one process that has loaded what the package needs, so that a store takes a seco
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -29,10 +30,21 @@ class Falsehood:
     instead: str
 
 
+def link_or_copy(source: str, target: str) -> None:
+    """A file a second time, as a link where both places are on one file system."""
+    try:
+        os.link(source, target)
+    except OSError as failure:
+        if failure.errno != errno.EXDEV:
+            raise
+        shutil.copy(source, target)
+
+
 def falsified_package(falsehood: Falsehood | None, folder: Path) -> None:
     """A copy of the package below a folder with one line changed; None: as it is. Raises ValueError for a line lost."""
     package = folder / "h2crop_data"
-    shutil.copytree(CHECKOUT / "h2crop_data", package, copy_function=os.link)
+    ignored = shutil.ignore_patterns("__pycache__")
+    shutil.copytree(CHECKOUT / "h2crop_data", package, copy_function=link_or_copy, ignore=ignored)
     (folder / "taxonomy").symlink_to(CHECKOUT / "taxonomy")
     if falsehood is None:
         return
