@@ -150,6 +150,34 @@ def test_a_larger_parcel_over_a_smaller_one_is_wrong() -> None:
     assert count_ground(wrong, PLACE, index).wrong == (right[rows[0]] == 2).sum() == 5
 
 
+def ring(west: float, south: float, east: float, north: float) -> list[tuple[float, float]]:
+    """Corners of a box, in metres from the lower left corner of the sample."""
+    x, y = PLACE.x0, PLACE.y0 - SIDE * 10
+    return [(x + west, y + south), (x + east, y + south), (x + east, y + north), (x + west, y + north)]
+
+
+def test_holes_and_parts_of_parcels_are_theirs_alone() -> None:
+    outer, hole = ring(43, 52, 301, 398), ring(102, 147, 243, 289)
+    parts = [ring(131, 171, 199, 233), ring(330, 96, 421, 187)]
+    shapes = [shapely.Polygon(outer, [hole]), shapely.MultiPolygon([shapely.Polygon(one) for one in parts])]
+    to_degrees = Transformer.from_crs(f"EPSG:{PLACE.epsg}", "OGC:CRS84", always_xy=True).transform
+    geometry = [shapely.transform(shape, to_degrees, interleaved=False) for shape in shapes]
+    index = Outlines.of(pd.DataFrame({"number": [5, 9], "geometry": geometry}))
+    pixels, in_hole = np.zeros((SIDE, SIDE), np.uint32), np.zeros((SIDE, SIDE), bool)
+    for row, column in np.ndindex(SIDE, SIDE):
+        x, y = PLACE.x0 + column * 10 + 5, PLACE.y0 - row * 10 - 5
+        in_hole[row, column] = is_inside(x, y, hole)
+        if any(is_inside(x, y, part) for part in parts):
+            pixels[row, column] = 9
+        elif is_inside(x, y, outer) and not in_hole[row, column]:
+            pixels[row, column] = 5
+    assert count_ground(pixels, PLACE, index) == GroundCount(SIDE * SIDE, int((pixels > 0).sum()), 0, 0)
+    filled = np.where(in_hole & (pixels == 0), 5, pixels).astype(np.uint32)
+    assert count_ground(filled, PLACE, index).wrong == (in_hole & (pixels == 0)).sum() > 100
+    second = (pixels == 9) & ~in_hole
+    assert count_ground(np.where(second, 0, pixels).astype(np.uint32), PLACE, index).wrong == second.sum() > 50
+
+
 def test_twins_and_borders_on_centres_are_not_wrong() -> None:
     x, y = PLACE.x0 + 105.0, PLACE.y0 - 305.0
     square = list(shapely.box(x, y, x + 100, y + 100).exterior.coords)[:4]
