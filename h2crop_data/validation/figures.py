@@ -327,7 +327,9 @@ def check_figures(release: Release, counted: Mapping[tuple[int, str], BlockFigur
     yield Counted("training_samples", expected["reflectance"].get("samples", 0))
     differs = unlike(expected if release.minor else older(expected), stored)
     if differs:
-        yield error("statistics", path, f"is not what the arrays give: {differs}", release.remedies.sealed())
+        yield error(
+            "statistics", path, f"differs from the statistics of the arrays: {differs}", release.remedies.sealed()
+        )
 
 
 def older(document: Any) -> Any:

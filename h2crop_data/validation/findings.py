@@ -170,7 +170,8 @@ class Remedies:
         """For samples of two splits that share ground, which a build never makes."""
         if self.origin == "copied":
             return "report it to the publisher, and leave one of them out of training or of testing"
-        return f"`h2crop retract {self.location} --block SEASON:BLOCK --reason …` keeps one of them out; report this"
+        retract = f"`h2crop retract {self.location} --block SEASON:BLOCK --reason …`"
+        return f"retract the block of one of them with {retract}, and report this as an error of h2crop"
 
     def same_prior(self, season: int) -> str:
         """For priors that are the labels: one file was read for both years, or nothing changed from year to year."""
@@ -195,6 +196,15 @@ class Remedies:
         if copy is not None:
             return f"copy {self.location}/{copy} over {self.location}/zarr.json"
         return self.sealed()
+
+    def copy_of_root(self, name: str) -> str:
+        """For a damaged copy of a root that is whole; name: of the copy."""
+        return f"copy {self.location}/zarr.json over {self.location}/{name}"
+
+    @staticmethod
+    def unforeseen() -> str:
+        """For a check that failed, perhaps because of other damage."""
+        return "fix the other findings and validate again; report this finding if it remains"
 
     def unfinished(self) -> str:
         """For what a build at work, or one that was interrupted, leaves."""

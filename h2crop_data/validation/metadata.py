@@ -219,7 +219,7 @@ def compare_with_copy(files: Storage, root: RootFile, copy: RootFile, remedies: 
     """A root that can be read against its copy; gives the one to believe."""
     assert root.document is not None
     if copy.document is None:
-        yield error("root", copy.name, copy.problem, f"copy {ROOT} over {copy.name}")
+        yield error("root", copy.name, copy.problem, remedies.copy_of_root(copy.name))
         return root.document
     if copy.data == root.data:
         return root.document
@@ -229,7 +229,8 @@ def compare_with_copy(files: Storage, root: RootFile, copy: RootFile, remedies: 
         yield error("root", ROOT, f"was changed: in its copy {copy.name} {differs}", remedies.root(copy.name))
         return copy.document
     if sound == (True, False):
-        yield error("root", copy.name, f"was changed: against {ROOT} {differs}", f"copy {ROOT} over {copy.name}")
+        what = f"was changed: against {ROOT} {differs}"
+        yield error("root", copy.name, what, remedies.copy_of_root(copy.name))
     else:
         what = f"one of them was changed: in the second {differs}"
         yield error("root", f"{ROOT} and {copy.name}", what, remedies.sealed())

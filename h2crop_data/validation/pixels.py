@@ -163,9 +163,9 @@ def checked_block(release: Release, sources: Sources, facts: Mapping[str, Any], 
     try:
         return look_at_block(release, sources, facts, task)
     except Exception as failure:  # noqa: BLE001 -- one strange block must not keep the others from being read
-        what = f"the check of its pixels came to an end: {type(failure).__name__}: {failure}"
-        where, remedy = f"{task.season}, block {task.block}", "fix the other findings and validate again, or report it"
-        return CheckedBlock([error("unforeseen", where, what, remedy)])
+        what = f"the check of its pixels failed: {type(failure).__name__}: {failure}"
+        where = f"{task.season}, block {task.block}"
+        return CheckedBlock([error("unforeseen", where, what, release.remedies.unforeseen())])
 
 
 def look_at_block(release: Release, sources: Sources, facts: Mapping[str, Any], task: BlockToCheck) -> CheckedBlock:

@@ -254,7 +254,8 @@ def check_georeferencing(release: Release) -> Findings:
             yield from of_samples("georeferencing", path, samples["sample"].to_numpy()[where].tolist(), what, remedy)
         vague = samples["sample"][~on_lattice & ~placed].tolist()
         if vague:
-            what = f"{len(vague)} samples lie somewhere in their tile or scene, so nothing proves where: {first(vague)}"
+            names = first(vague)
+            what = f"only the tile or scene of {len(vague)} samples is known: their place cannot be verified ({names})"
             remedy = (
                 "`h2crop import-h5 DIR NEW --catalog ITEMS` places them in a new store, where ITEMS is a file of the "
                 "EnMAP items of their scenes"

@@ -59,7 +59,7 @@ KNOWN: dict[str, type[SourceChecks[Any, Any, Any]]] = {
 
 
 def ignore(finding: Finding) -> None:
-    """Nobody watches."""
+    """Report nothing while validation runs; the result has all findings."""
 
 
 @dataclass
@@ -222,8 +222,8 @@ def reading(
         return (yield from step(*arguments, **options))
     except Exception as failure:  # noqa: BLE001 -- nobody foresees every way in which a file can be damaged
         yield NotChecked(f"{name}, in part")
-        what = f"the check of {name} came to an end: {type(failure).__name__}: {failure}"
-        yield error("unforeseen", name, what, "fix the other findings and validate again; if it stays, report it")
+        what = f"the check of {name} failed: {type(failure).__name__}: {failure}"
+        yield error("unforeseen", name, what, Remedies.unforeseen())
         return known
 
 

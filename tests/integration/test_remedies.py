@@ -15,7 +15,7 @@ import shlex
 import shutil
 import zipfile
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -36,6 +36,7 @@ from changed_stores import (
 )
 from made_stores import SEASONS, checked_region, made_once
 from published_files import make_published, scene_catalog
+from two_sensors import make_region
 from typer.testing import CliRunner
 
 import h2crop_data.validation
@@ -45,6 +46,7 @@ from h2crop_data.published.importing import import_published
 from h2crop_data.recipe.model import Recipe, load_recipe
 from h2crop_data.storage.storage import canonical_json
 from h2crop_data.validation.findings import Finding, Origin, Remedies
+from h2crop_data.validation.release import Release
 from h2crop_data.validation.validate import Validation, validate_store
 
 STORES = Path(__file__).parents[1] / "stores"
@@ -55,6 +57,7 @@ NEXT = SEASONS[0]
 #: Why a remedy need not be followed.
 BY_HAND = "a person looks, and decides"
 PUBLISHER = "it is reported to somebody else"
+UPGRADE = "another version of h2crop is installed"
 NOTHING = "nothing must be done"
 NEVER = "no finding of such a store has it"
 
@@ -97,6 +100,8 @@ def make_stores(folder: Path) -> None:
     scene_catalog(folder / "items.json", *((scene, 330_015, 4_850_025) for scene in scenes))
     with zipfile.ZipFile(STORES / "format-1.0.zip") as archive:
         archive.extractall(folder / "first")
+    region = made_once("two sensors", make_region)
+    build_store(load_recipe(region / "plain.yaml"), folder / "compared", workers=1)
 
 
 def written(path: Path, document: dict[str, Any]) -> Recipe:
@@ -125,13 +130,19 @@ def follow(finding: Finding, bench: Bench) -> Path:
     elif text.startswith("delete it"):
         delete(bench.store / finding.where)
     elif copied := re.match(r"copy (\S+) over (\S+)", text):
-        shutil.copy(bench.store / copied[1], bench.store / copied[2])
+        shutil.copy(copied[1], copied[2])
+    elif text.startswith("fix the other findings and validate again"):
+        for other in validated(bench.store).findings:
+            if other.remedy != text:
+                follow(other, bench)
     else:
         if deleted := re.match(r"delete (\S+), then", text):
             delete(Path(deleted[1]))
-        command = re.search("`h2crop ([^`]+)`", text)
-        assert command is not None, text
-        return run(command[1], bench)
+        commands = re.findall("`h2crop ([^`]+)`", text)
+        assert commands, text
+        sample = re.search(r"sample (\S+)", finding.where)
+        words = {**bench.words, "SAMPLE": "" if sample is None else sample[1]}
+        return [run(command, replace(bench, words=words)) for command in commands][-1]
     return bench.store
 
 
@@ -150,6 +161,8 @@ def run(command: str, bench: Bench) -> Path:
         arguments.append("--yes")
     done = CliRunner().invoke(app, arguments)
     assert done.exit_code == 0, f"h2crop {' '.join(arguments)}: {done.stderr} {done.exception!r}"
+    if "PICTURE" in command:
+        assert Path(bench.words["PICTURE"]).is_file()
     return Path(bench.words["NEW"]) if bench.words["NEW"] in arguments else bench.store
 
 
@@ -299,6 +312,23 @@ def write_note(bench: Bench) -> None:
     (bench.store / str(SEASON) / "notes.txt").write_text("x", encoding="utf-8")
 
 
+def turn_enmap(bench: Bench) -> None:
+    """A block that was built with the rows of EnMAP from south to north."""
+    for array in ("enmap", "enmap_quality"):
+        change_values(
+            bench.store, SEASON, array, BLOCK, lambda values: values.__setitem__(..., values[..., ::-1, :].copy())
+        )
+    sum_up(bench.store)
+    sign(bench.store)
+
+
+def fail_where_damaged(release: Release, *_: Any) -> Iterator[Finding]:
+    """A check that other damage makes fail."""
+    if release.damaged:
+        raise ZeroDivisionError("a file is lost")
+    return iter(())
+
+
 def no_damage(bench: Bench) -> None:
     pass
 
@@ -317,6 +347,8 @@ class Case:
     words: dict[str, str] = field(default_factory=dict)
     #: What cannot be repaired yet.
     lacking: str = ""
+    #: Whether a check fails where a file is damaged.
+    fails: bool = False
 
 
 REPAIR = "a build or import that has nothing to build returns early: stores have no repair of what sealing writes yet"
@@ -325,6 +357,8 @@ CASES: dict[str, Case] = {
     "built, block built wrong": Case("built", set_day, "range"),
     "built, parcel in two splits": Case("built", share_a_parcel, "leak", {"SEASON:BLOCK": f"{SEASON}:{BLOCK}"}),
     "built, prior": Case("built", build_by_one_file, "prior"),
+    "built, two sensors": Case("compared", turn_enmap, "agreement"),
+    "built, a check failed": Case("built", lose_first(f"{SEASON}/s2/c.*"), "unforeseen", fails=True),
     "built, root": Case("built", lose("zarr.json"), "root"),
     "built, copy of the root": Case("built", lose("index/r1/root.json"), "root"),
     "built, both roots": Case("built", change_both_roots, "root", lacking=REPAIR),
@@ -398,15 +432,14 @@ REMEDIES: dict[str, tuple[str, ...] | str] = {
         "imported, index sealed wrong",
     ),
     "the index is as it was published: report it to its publisher": PUBLISHER,
-    "`h2crop retract STORE --block SEASON:BLOCK --reason …` keeps one of them out; report this": (
-        "built, parcel in two splits",
-    ),
+    "retract the block of one of them with `h2crop retract STORE --block SEASON:BLOCK --reason …`, and report this as "
+    "an error of h2crop": ("built, parcel in two splits",),
     "report it to the publisher, and leave one of them out of training or of testing": PUBLISHER,
     "if the parcels of 2022 were read for 2021 as well, give that year a file of its own in the recipe, or `prior: "
     "none`; `h2crop relabel STORE --recipe RECIPE --out NEW` follows it": ("built, prior",),
     "do not take the prior for the crop of the year before until its publisher says that nothing changed": BY_HAND,
     "copy STORE/index/r1/root.json over STORE/zarr.json": ("built, root", "imported, root", "copied, root"),
-    "copy {} over {}": ("built, copy of the root", "copied, no root"),
+    "copy STORE/zarr.json over STORE/index/r1/root.json": ("built, copy of the root", "copied, no root"),
     f"nothing while a build is at work; else `{BUILD}` again, which finishes it": ("built, interrupted",),
     f"nothing while a build is at work; else `{IMPORT}` again, which finishes it": NEVER,
     "delete it, or leave it: readers do not look at it": ("copied, interrupted",),
@@ -414,18 +447,19 @@ REMEDIES: dict[str, tuple[str, ...] | str] = {
     "`h2crop prune {}` deletes older releases, if this one is not needed": ("built, older release",),
     "`h2crop migrate {}` makes a release of format {}; nothing must be done": ("built, format",),
     "nothing: it can be read as it is; `h2crop migrate` brings it to {} where it was built": NOTHING,
-    "use the newest h2crop": PUBLISHER,
+    "use the newest h2crop": UPGRADE,
     "`h2crop import-h5 DIR NEW --catalog ITEMS` places them in a new store, where ITEMS is a file of the EnMAP items "
     "of their scenes": ("imported, somewhere",),
     "the published lists are like this: evaluate on a split by ground if that matters": BY_HAND,
     "the files were used: look whether these are the scenes, and report it to the catalog": BY_HAND,
     "look at it: `h2crop inspect STORE --season 2022 --sample SAMPLE --plot PICTURE`; where the two do not show the "
-    "same ground, `h2crop retract STORE --block 2022:2 --reason …` keeps its block out of the next release": BY_HAND,
+    "same ground, `h2crop retract STORE --block 2022:2 --reason …` keeps its block out of the next release": (
+        "built, two sensors",
+    ),
     "look at it: `h2crop inspect STORE --season 2022 --sample SAMPLE --plot PICTURE`; where the two do not show the "
     "same ground, leave the sample out, and report it to its publisher": BY_HAND,
     "compare images and parcels in a picture; move the parcels in their file where these are off": BY_HAND,
-    "fix the other findings and validate again, or report it": BY_HAND,
-    "fix the other findings and validate again; if it stays, report it": BY_HAND,
+    "fix the other findings and validate again; report this finding if it remains": ("built, a check failed",),
 }
 
 
@@ -436,7 +470,7 @@ def remedies_by_origin() -> Iterator[str]:
             if not name.startswith("_"):
                 wanted = [word for word in inspect.signature(method).parameters if word != "self"]
                 for copy in ("index/r1/root.json", None):
-                    known = {"season": SEASON, "block": BLOCK, "copy": copy}
+                    known = {"season": SEASON, "block": BLOCK, "copy": copy, "name": "index/r1/root.json"}
                     yield getattr(Remedies("STORE", origin), name)(*(known[word] for word in wanted))
 
 
@@ -481,6 +515,7 @@ def bench(made: Path, tmp_path: Path, request: pytest.FixtureRequest) -> Bench:
         "VAGUE FILES": str(made / "vague files"),
         "NEW": str(tmp_path / "new"),
         "ITEMS": str(made / "items.json"),
+        "PICTURE": str(tmp_path / "sample.png"),
         "…": "it is wrong",
     }
     words |= {word: words.get(other, other) for word, other in case.words.items()}
@@ -494,8 +529,10 @@ def cases() -> Iterator[Any]:
 
 
 @pytest.mark.parametrize(("bench", "name"), list(cases()), indirect=["bench"])
-def test_who_does_what_it_says_has_a_whole_store(bench: Bench, name: str) -> None:
+def test_who_does_what_it_says_has_a_whole_store(bench: Bench, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     case, store = CASES[name], bench.store
+    if case.fails:
+        monkeypatch.setattr("h2crop_data.validation.validate.check_provenance", fail_where_damaged)
     whole = validated(bench.intact).findings
     before = facts(finding for finding in whole if case.damage is not no_damage or finding.check != case.check)
     case.damage(bench)

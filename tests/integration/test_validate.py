@@ -937,7 +937,7 @@ def test_an_imported_store_says_what_cannot_be_proven(tmp_path: Path) -> None:
         assert not result.errors, told(result)
         vague = [one for one in result.findings if one.check == "georeferencing"]
         assert len(vague) == len(root_of(store)["attributes"]["seasons"])
-        assert all("--catalog" in one.remedy and "nothing proves where" in one.what for one in vague)
+        assert all("--catalog" in one.remedy and "their place cannot be verified" in one.what for one in vague)
         assert not result.not_checked
     flip(next((store / "2022/published").iterdir()), 1000)
     flip(next((store / "2022/enmap").glob("c.0*")), 1000)
