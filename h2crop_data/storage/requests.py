@@ -217,7 +217,9 @@ def request_error(verb: str, where: str, error: Exception) -> StoreError:
             f"cannot {verb} {where}: no credentials; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or "
             "AWS_SKIP_SIGNATURE=true for a public bucket"
         )
-    if isinstance(error, PermissionDeniedError | UnauthenticatedError):
+    # Of a listing that is refused, obstore gives the status alone.
+    is_refused = isinstance(error, PermissionDeniedError | UnauthenticatedError)
+    if is_refused or re.match(r"40[13]\b", cause_of(error)):
         return StoreError(f"{cause}; check AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and their permissions there")
     if "builder error" in text:
         return StoreError(f"{cause}; for a server without TLS set AWS_ALLOW_HTTP=true")

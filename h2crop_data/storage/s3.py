@@ -20,7 +20,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -296,19 +296,65 @@ class ObjectStorage(Storage):
 
 
 class ReadableObjects(ObjectStore[S3Store]):
-    """Zarr's store on obstore, whose errors say what to do, and that does not wait without end in a forked process."""
+    """Zarr's store on obstore: tries again what may pass, with errors that say what to do; none in a forked process.
+
+    A listing is read whole before its first name is given.
+    """
 
     async def get(self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None) -> Buffer | None:
+        get = super().get
+        return await self._asked("read", key, lambda: get(key, prototype, byte_range))
+
+    async def get_partial_values(
+        self, prototype: BufferPrototype, key_ranges: Iterable[tuple[str, ByteRequest | None]]
+    ) -> list[Buffer | None]:
+        get, wanted = super().get_partial_values, [*key_ranges]
+        keys = ", ".join(dict.fromkeys(key for key, _ in wanted))
+        return await self._asked("read", keys, lambda: get(prototype, wanted))
+
+    async def exists(self, key: str) -> bool:
+        exists = super().exists
+        return await self._asked("read", key, lambda: exists(key))
+
+    async def getsize(self, key: str) -> int:
+        size = super().getsize
+        return await self._asked("read", key, lambda: size(key))
+
+    async def getsize_prefix(self, prefix: str) -> int:
+        size = super().getsize_prefix
+        return await self._asked("list", prefix, lambda: size(prefix))
+
+    def list(self) -> AsyncGenerator[str, None]:
+        return self._listed("", super().list)
+
+    def list_prefix(self, prefix: str) -> AsyncGenerator[str, None]:
+        names = super().list_prefix
+        return self._listed(prefix, lambda: names(prefix))
+
+    def list_dir(self, prefix: str) -> AsyncGenerator[str, None]:
+        names = super().list_dir
+        return self._listed(prefix, lambda: names(prefix))
+
+    async def _listed(self, prefix: str, names: Callable[[], AsyncIterable[str]]) -> AsyncGenerator[str, None]:
+        async def whole() -> Sequence[str]:
+            return [name async for name in names()]
+
+        for name in await self._asked("list", prefix, whole):
+            yield name
+
+    async def _asked(self, verb: str, key: str, request: Callable[[], Awaitable[Answer]]) -> Answer:
+        """The answer to a request, made again where that may help. Raises StoreError."""
         location = f"s3://{self.store.config.get('bucket')}/{self.store.prefix or ''}".rstrip("/")
         refuse_after_fork(location)
-        tries = Tries(f"read {location}/{key}", Patience().retry)
+        where = f"{location}/{key}".rstrip("/")
+        tries = Tries(f"{verb} {where}", Patience().retry)
         while True:
             try:
-                return await super().get(key, prototype, byte_range)
+                return await request()
             except RequestError as error:
                 pause = tries.pause_after(error) if isinstance(error, GenericError) else None
                 if pause is None:
-                    raise request_error("read", f"{location}/{key}", error) from error
+                    raise request_error(verb, where, error) from error
             await asyncio.sleep(pause)
 
 

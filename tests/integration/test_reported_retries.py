@@ -5,20 +5,23 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import os
 import re
+import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from pystac_client.stac_api_io import StacApiIO
 from tiny_region import NORTH, WEST, write_raster
 from urllib3.util.retry import Retry
-from zarr.core.buffer import default_buffer_prototype
+from zarr.core.buffer import Buffer, default_buffer_prototype
 
 from h2crop_data.catalog.access import read_text, read_window, retried
 from h2crop_data.catalog.accounts import S3Keys
@@ -27,9 +30,9 @@ from h2crop_data.catalog.downloads import FileCache
 from h2crop_data.catalog.file_access import object_pieces
 from h2crop_data.catalog.provider import S3Access
 from h2crop_data.catalog.providers.planetary_computer import signed_for_azure
-from h2crop_data.errors import H2cropError
+from h2crop_data.errors import H2cropError, StoreError
 from h2crop_data.storage.requests import Patience
-from h2crop_data.storage.s3 import ObjectStorage, s3_zarr_store
+from h2crop_data.storage.s3 import ObjectStorage, ReadableObjects, s3_zarr_store
 
 #: What a server is asked with, and the log must not say.
 SECRET = "hunter2-0123456789"
@@ -39,12 +42,20 @@ ANSWER = {
     "token": "st=1",
     "msft:expiry": f"{datetime.now(UTC) + timedelta(hours=1):%Y-%m-%dT%H:%M:%SZ}",
 }
+BODY = json.dumps(ANSWER).encode()
+#: What a bucket answers that is asked for its objects.
+LISTING = b"""<?xml version="1.0" encoding="UTF-8"?>
+<ListBucketResult xmlns="http://s3.amazonaws.com/doc/2006-03-01/"><Name>bucket</Name><Prefix>store/</Prefix>
+<KeyCount>1</KeyCount><MaxKeys>1000</MaxKeys><IsTruncated>false</IsTruncated>
+<Contents><Key>store/2022/zarr.json</Key><LastModified>2022-01-01T00:00:00.000Z</LastModified><ETag>"1"</ETag>
+<Size>7</Size><StorageClass>STANDARD</StorageClass></Contents></ListBucketResult>"""
 
 
 class BusyServer:
     """A server that is busy the first time it is asked."""
 
-    def __init__(self, body: bytes, **headers: str) -> None:
+    def __init__(self, body: bytes, first: int = 503, **headers: str) -> None:
+        """body: of the answers that follow. first: the status of the first answer, which has the headers."""
         #: When each request came and when it was answered, on the clock of `time.time`, with its status.
         self.answers: list[tuple[float, float, int]] = []
         busy = self
@@ -54,11 +65,12 @@ class BusyServer:
 
             def do_GET(self) -> None:
                 came = time.time()
-                status = 200 if any(status == 503 for *_, status in busy.answers) else 503
+                status = 200 if any(status == first for *_, status in busy.answers) else first
                 busy.answers.append((came, time.time(), status))
                 self.send_response(status)
-                sent = body if status == 200 else b""
-                for name, value in headers.items() if status == 503 else ():
+                whole = LISTING if "list-type" in self.path else body
+                sent = whole if status == 200 else b""
+                for name, value in headers.items() if status == first else ():
                     self.send_header(name.replace("_", "-"), value)
                 self.send_header("Last-Modified", "Sat, 01 Jan 2022 00:00:00 GMT")
                 self.send_header("ETag", '"1"')
@@ -88,19 +100,31 @@ class BusyServer:
 
 
 @pytest.fixture
-def busy(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[BusyServer]:
-    server = BusyServer(json.dumps(ANSWER).encode())
+def bucket(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Callable[..., BusyServer]]:
+    """Starts a server, which is that of all buckets and of signatures then."""
+    servers = []
+
+    def start(**options: Any) -> BusyServer:
+        servers.append(server := BusyServer(BODY, **options))
+        monkeypatch.setenv("PC_SDK_SAS_URL", f"{server.url}/token")
+        monkeypatch.setenv("AWS_ENDPOINT_URL", server.url)
+        return server
+
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.setenv("PC_SDK_SAS_URL", f"{server.url}/token")
     for name in ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT", "AWS_PROFILE"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("AWS_ENDPOINT_URL", server.url)
     monkeypatch.setenv("AWS_ALLOW_HTTP", "true")
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "anyone")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
-    yield server
-    server.close()
+    yield start
+    for server in servers:
+        server.close()
+
+
+@pytest.fixture
+def busy(bucket: Callable[..., BusyServer]) -> BusyServer:
+    return bucket()
 
 
 def ask_api(url: str, folder: Path) -> None:
@@ -142,13 +166,81 @@ def read_store(url: str, folder: Path) -> None:
     ObjectStorage("s3://bucket/store", Patience(retry=5)).read("zarr.json")
 
 
-def read_zarr(url: str, folder: Path) -> None:
-    assert asyncio.run(s3_zarr_store("s3://bucket/store").get("zarr.json", default_buffer_prototype())) is not None
+def read_zarr(store: ReadableObjects) -> object:
+    return store.get("zarr.json", default_buffer_prototype())
+
+
+def read_zarr_ranges(store: ReadableObjects) -> object:
+    return store.get_partial_values(default_buffer_prototype(), [("zarr.json", None)])
+
+
+def find_zarr(store: ReadableObjects) -> object:
+    return store.exists("zarr.json")
+
+
+def measure_zarr(store: ReadableObjects) -> object:
+    return store.getsize("zarr.json")
+
+
+def measure_zarr_group(store: ReadableObjects) -> object:
+    return store.getsize_prefix("2022")
+
+
+def list_zarr(store: ReadableObjects) -> object:
+    return store.list()
+
+
+def list_zarr_prefix(store: ReadableObjects) -> object:
+    return store.list_prefix("2022")
+
+
+def list_zarr_group(store: ReadableObjects) -> object:
+    return store.list_dir("2022")
+
+
+#: What Zarr asks a store for -> the answer to it. Of bytes, how many there are.
+ASKED_BY_ZARR = {
+    read_zarr: len(BODY),
+    read_zarr_ranges: [len(BODY)],
+    find_zarr: True,
+    measure_zarr: len(BODY),
+    measure_zarr_group: 7,
+    list_zarr: ["2022/zarr.json"],
+    list_zarr_prefix: ["2022/zarr.json"],
+    list_zarr_group: ["zarr.json"],
+}
+
+
+def answer_of(ask: Callable[[ReadableObjects], object]) -> object:
+    """What a store of Zarr in the bucket answers; bytes as their number."""
+
+    async def answer() -> object:
+        found = ask(s3_zarr_store("s3://bucket/store"))
+        return [name async for name in found] if isinstance(found, AsyncIterator) else await found  # type: ignore[misc]
+
+    def plain(found: object) -> object:
+        return len(found) if isinstance(found, Buffer) else found
+
+    found = asyncio.run(answer())
+    return [plain(one) for one in found] if isinstance(found, list) else plain(found)
+
+
+def asked_by_zarr(ask: Callable[[ReadableObjects], object]) -> Callable[[str, Path], None]:
+    """Ask for it and check the answer."""
+
+    def asked(url: str, folder: Path) -> None:
+        assert answer_of(ask) == ASKED_BY_ZARR[ask]
+
+    asked.__name__ = ask.__name__
+    return asked
 
 
 @pytest.mark.parametrize(
     "ask",
-    [ask_api, check_provider, sign, read_file, read_archive_bucket, download, read_store, read_zarr],
+    [
+        *(ask_api, check_provider, sign, read_file, read_archive_bucket, download, read_store),
+        *map(asked_by_zarr, ASKED_BY_ZARR),
+    ],
     ids=lambda ask: ask.__name__,
 )
 def test_a_try_that_fails_is_in_the_log_before_the_next_one(
@@ -165,6 +257,37 @@ def test_a_try_that_fails_is_in_the_log_before_the_next_one(
     assert re.search(r".+: attempt 1( of \d)? failed: .*503.*; next attempt in \d\.\d s$", text)
     assert again - line.created >= 0.9 * getattr(line, "seconds", 99)
     assert SECRET not in caplog.text
+
+
+@pytest.mark.parametrize("ask", ASKED_BY_ZARR, ids=lambda ask: ask.__name__)
+def test_an_answer_that_no_other_try_changes_is_an_error_of_the_store(
+    ask: Callable[[ReadableObjects], object], bucket: Callable[..., BusyServer]
+) -> None:
+    server = bucket(first=403)
+    with pytest.raises(StoreError, match=r"cannot (read|list) s3://bucket/store.*AWS_ACCESS_KEY_ID"):
+        answer_of(ask)
+    assert [status for *_, status in server.answers] == [403]
+
+
+@pytest.mark.parametrize("ask", ASKED_BY_ZARR, ids=lambda ask: ask.__name__)
+def test_a_forked_process_is_refused_before_it_asks(
+    ask: Callable[[ReadableObjects], object], bucket: Callable[..., BusyServer]
+) -> None:
+    server = bucket()
+    answer_of(read_zarr)
+    asked_before = len(server.answers)
+    child = os.fork()
+    if child == 0:
+        signal.alarm(20)
+        code = 9
+        try:
+            answer_of(ask)
+        except StoreError as error:
+            code = 7 if "forked" in str(error) else 8
+        finally:
+            os._exit(code)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+    assert len(server.answers) == asked_before
 
 
 def test_a_server_that_asks_to_wait_is_named_with_the_time(caplog: pytest.LogCaptureFixture) -> None:
