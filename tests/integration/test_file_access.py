@@ -24,7 +24,7 @@ from lender_provider import lender_installed, without_accounts
 from odc.geo.geobox import GeoBox
 from pyproj import Transformer
 from rasterio.windows import Window
-from s3_server import BUCKET, Proxy, put_plainly, s3_proxy, s3_server
+from s3_server import BUCKET, Fault, Proxy, put_plainly, s3_proxy, s3_server
 from signing_server import MARK, Lender, lending
 from stac_items import item_of
 
@@ -376,6 +376,16 @@ class TestBucket:
             monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
         window, _ = read_window("s3://lent/a/B02.tif", Window(0, 0, 200, 300))
         np.testing.assert_array_equal(window[0], pixels(folder)[:300, :200])
+
+    def test_a_text_that_is_cut_is_asked_for_again(
+        self, bucket: Proxy, folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        monkeypatch.setenv("H2CROP_READ_PAUSES", "0.1")
+        bucket.fail_if(lambda request: request.method == "GET", Fault(cut_answer=True), times=1)
+        assert read_text("s3://lent/a/about.xml") == (folder / "about.xml").read_text(encoding="utf-8")
+        assert bucket.count("GET") == 2
+        [line] = [one for one in caplog.records if getattr(one, "event", "") == "retry"]
+        assert line.getMessage().startswith("reading s3://lent/a/about.xml: attempt 1 of 2 failed: ")
 
     def test_keys_do_not_reach_other_buckets(self, bucket: Proxy, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("H2CROP_READ_PAUSES", "none")
