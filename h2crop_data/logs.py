@@ -22,8 +22,10 @@ from h2crop_data.redaction import redacted, without_secrets
 PACKAGE_LOGGER = "h2crop_data"
 #: Seconds to wait for the last lines of worker processes that have ended.
 LAST_LINES_WITHIN = 5.0
-#: What every record has; anything else was given as `extra`.
-OWN_FIELDS = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
+#: `extra` of a record that people have been shown in other words: for handlers, lines do not have it.
+ALREADY_SHOWN = {"shown": True}
+#: What every record has, and marks for handlers; anything else was given as `extra`.
+OWN_FIELDS = frozenset(vars(logging.makeLogRecord(ALREADY_SHOWN))) | {"message", "asctime", "taskName"}
 
 
 def record_time(record: logging.LogRecord) -> str:

@@ -6,8 +6,8 @@ import io
 import logging
 import shlex
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from functools import wraps
 from pathlib import Path
 from typing import Annotated, Any, Literal, TextIO
@@ -26,8 +26,6 @@ from h2crop_data.settings import Logs
 log = logging.getLogger(__name__)
 #: By how often `-v` is given; more counts as the last.
 VERBOSITY = (logging.WARNING, logging.INFO, logging.DEBUG)
-#: `extra` of a record that people have been shown in other words.
-ALREADY_SHOWN = {"shown": True}
 
 
 class ConsoleHandler(logging.Handler):
@@ -37,19 +35,6 @@ class ConsoleHandler(logging.Handler):
         """Write a record, unless people have been shown it."""
         if not getattr(record, "shown", False):
             console.print(self.format(record), markup=False, soft_wrap=True)
-
-
-class JsonConsoleHandler(logging.StreamHandler[TextIO]):
-    """Writes records as JSON lines to standard error."""
-
-    def __init__(self) -> None:
-        super().__init__(sys.stderr)
-        self.setFormatter(JsonFormatter())
-
-    def format(self, record: logging.LogRecord) -> str:
-        """A record without the mark of one that was shown."""
-        vars(record).pop("shown", None)
-        return super().format(record)
 
 
 class LogFile(logging.FileHandler):
@@ -114,6 +99,8 @@ class CommandLog:
 
     def __init__(self) -> None:
         self.as_json = False
+        #: What the program was called with.
+        self.arguments: Sequence[str] = ()
         #: Options of the command line.
         self.verbose = 0
         self.file: Path | None = None
@@ -134,13 +121,11 @@ class CommandLog:
         if path is not None:
             # A file is read afterwards, when nobody can ask for more.
             self._add(LogFile(path, formatter), min(level, logging.INFO))
+        shown = logging.StreamHandler(sys.stderr) if self.as_json else ConsoleHandler()
+        shown.setFormatter(formatter)
+        self._add(shown, level)
         if self.as_json:
-            self._add(JsonConsoleHandler(), level)
             console.file = LinesAsJson(sys.stderr)  # type: ignore[assignment]
-        else:
-            shown = ConsoleHandler()
-            shown.setFormatter(formatter)
-            self._add(shown, level)
         package = logging.getLogger(PACKAGE_LOGGER)
         self._level_before = package.level
         package.setLevel(min(handler.level for handler in self._handlers))
@@ -239,12 +224,11 @@ class LoggedGroup(TyperGroup):
         self._options = [option for option in get_command(holder).params if option.name != "help"]
         add_options(self, self._options)
 
-    def main(self, *arguments: Any, **options: Any) -> Any:
+    def main(self, args: Sequence[str] | None = None, *more: Any, **options: Any) -> Any:
         """Run a command; its log ends with the command, or with the log that a caller opened before."""
-        if OPEN:
-            return super().main(*arguments, **options)
-        with command_log():
-            return super().main(*arguments, **options)
+        with nullcontext() if OPEN else command_log():
+            OPEN[-1].arguments = sys.argv[1:] if args is None else [*args]
+            return super().main(args, *more, **options)
 
 
 def add_options(command: Any, options: list[Any]) -> None:
@@ -264,7 +248,7 @@ def with_log(name: str | None, run: Callable[..., Any]) -> Callable[..., Any]:
     def logged(*arguments: Any, **options: Any) -> Any:
         # `h2crop config` says what is wrong with variables, also with those of the log.
         OPEN[-1].set_up(use_environment=name != "config")
-        log.info("h2crop %s: %s", __version__, without_secrets(shlex.join(sys.argv[1:])))
+        log.info("h2crop %s: %s", __version__, without_secrets(shlex.join(OPEN[-1].arguments)))
         return run(*arguments, **options)
 
     return logged

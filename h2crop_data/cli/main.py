@@ -33,8 +33,9 @@ from h2crop_data.cli import (
     validate,
 )
 from h2crop_data.cli.console import Exit, console, say
-from h2crop_data.cli.logs import ALREADY_SHOWN, OPEN, LoggedGroup, command_log
+from h2crop_data.cli.logs import OPEN, LoggedGroup, command_log
 from h2crop_data.errors import H2cropError, RecipeError, StoreWarning, UsageError
+from h2crop_data.logs import ALREADY_SHOWN
 from h2crop_data.redaction import without_secrets
 
 log = logging.getLogger(__name__)

@@ -300,6 +300,28 @@ class TestOptions:
         assert (error["level"], error["logger"]) == ("ERROR", "h2crop_data.cli.main")
         assert "nowhere.yaml" in error["message"]
 
+    def test_an_error_has_the_same_keys_on_the_terminal_and_in_the_file(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        file = tmp_path / "log.jsonl"
+        words = ["--log-format", "json", "recipe", "check", "nowhere.yaml", "--log-file", str(file)]
+        assert run(*words, monkeypatch=monkeypatch) == 2
+        [shown] = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+        lines = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+        assert [one for one in lines if one["level"] == "ERROR"] == [shown]
+        assert shown.keys() == {"time", "level", "logger", "message"}
+
+    def test_a_call_within_a_program_is_logged_with_its_own_arguments(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(sys, "argv", ["a_program", "with its own"])
+        file = tmp_path / "log.txt"
+        words = ["recipe", "check", RECIPE, "--log-file", str(file)]
+        app(words, standalone_mode=False)
+        text = file.read_text(encoding="utf-8")
+        assert f"h2crop 0.1.0: {' '.join(words)}\n" in text
+        assert "with its own" not in text
+
     def test_secrets_of_the_command_line_are_nowhere(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
     ) -> None:
