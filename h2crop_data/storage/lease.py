@@ -250,9 +250,10 @@ class Lease(StoreLock):
                 raise
             if "NotImplemented" in str(error):
                 raise self.no_conditions() from error
-            raise request_error("hold", self.location, error) from error
+            raise request_error("lock", self.location, error) from error
         self.renewer.start()
-        log.info("locked %s: hold %d, renewed every %g s", self.location, self.lock.token, self.lock.seconds / RENEWALS)
+        every = self.lock.seconds / RENEWALS
+        log.info("locked %s: lock %d, renewed every %g s", self.location, self.lock.token, every)
 
     def try_to_acquire(self) -> None:
         """One attempt. Raises StoreError where another builder has it, ConflictError where one was faster."""

@@ -154,7 +154,7 @@ def test_it_is_planned_built_sealed_read_grown_and_compared(
     dataset = CropSamples(store, arrays=["elevation", "label"])
     np.testing.assert_array_equal(dataset[1]["elevation"].numpy(), opened["elevation"][1])
     sheet = (store / "DATASHEET.md").read_text(encoding="utf-8")
-    assert "**Terrain**: a raster of whoever built the store" in sheet
+    assert "**Terrain**: a raster of the user's own" in sheet
     assert "| `elevation` | elevation | 8 x 8 pixels of 30 m | int16 | -32768 | m |" in sheet
     check_statistics(store)
     build(terrain, store, "--season", "2023")

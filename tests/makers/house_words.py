@@ -35,7 +35,8 @@ BANNED_IN_PAGES = BANNED | {
     r"\bnext to nothing\b": "almost zero",
     r"\btyped? (?:it )?again\b": "rerun",
     r"\b(?:colors?|behaviors?|centers?|neighbors?|meters?|gray)\b": "the British spelling",
-    r"\b[a-z]+(?:aliz|imiz|lyz|gniz)(?:e[sd]?|ing|ation)\b": "the British spelling",
+    # The name of a format is as it is.
+    r"(?<!Cloud )\b[a-z]+(?:aliz|imiz|lyz|gniz)(?:e[sd]?|ing|ation)\b": "the British spelling",
 }
 
 
@@ -44,5 +45,5 @@ def banned_in(text: str, banned: dict[str, str] = BANNED) -> list[str]:
     return [
         f"{found.group()!r}: write {instead}"
         for pattern, instead in banned.items()
-        for found in re.finditer(pattern, text)
+        for found in re.finditer(pattern, text, re.IGNORECASE)
     ]

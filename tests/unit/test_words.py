@@ -55,11 +55,25 @@ def test_no_page_has_a_banned_word() -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["the build goes on", "rows are lost without a word", "the color of a neighbor", "optimized"]
+    "text",
+    [
+        "the build goes on",
+        "Rows are lost without a word",
+        "the color of a neighbor",
+        "Colors",
+        "optimized",
+        "Optimized",
+    ],
 )
 def test_odd_words_of_pages_are_found(text: str) -> None:
     assert banned_in(text, BANNED_IN_PAGES)
-    assert banned_in("colour, neighbour, behaviour, optimised, analysed; another perimeter", BANNED_IN_PAGES) == []
+    assert (
+        banned_in(
+            "colour, neighbour, behaviour, optimised, analysed; a Cloud Optimized GeoTIFF; another perimeter",
+            BANNED_IN_PAGES,
+        )
+        == []
+    )
 
 
 @pytest.mark.parametrize(
@@ -74,6 +88,7 @@ def test_odd_words_of_pages_are_found(text: str) -> None:
         "the shift is made good",
         "an older build is gone on with",
         "how it is decided is told in the index",
+        "Nobody knows",
     ],
 )
 def test_odd_words_are_found(text: str) -> None:

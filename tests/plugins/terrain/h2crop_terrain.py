@@ -51,7 +51,7 @@ class TerrainWords(SourceWords):
     """Terrain in a datasheet."""
 
     def origin(self, source: SourceFormat, tables: IndexTables) -> list[str]:
-        return ["- **Terrain**: a raster of whoever built the store."]
+        return ["- **Terrain**: a raster of the user's own."]
 
     def limits(self, source: SourceFormat, tables: IndexTables) -> list[str]:
         return ["`elevation` is that of the raster, whatever it means by ground: trees and roofs may be part of it."]
