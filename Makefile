@@ -112,7 +112,7 @@ CORRUPTIONS := 60
 corruption-sweep: $(READY)  ## Damage sixty places of a store and see each found and named (some minutes)
 	H2CROP_CORRUPTIONS=$(CORRUPTIONS) $(VENV)/bin/pytest -q -n 2 --dist worksteal tests/integration/test_corruption.py $(ARGS)
 
-mutants: $(READY)  ## Change the code in small ways, write which of them no test notices (an hour or more)
+mutants: $(READY)  ## Change the code in small ways, write which no test notices (4 s each, 2,000 by default; a run that was stopped continues)
 	$(VENV)/bin/python tests/sweeps/mutants.py $(ARGS)
 
 overfit: $(READY)  ## Overfit the small model on four samples of the demo (make demo first; half an hour)

@@ -38,6 +38,8 @@ BANNED_IN_PAGES = BANNED | {
     # The name of a format is as it is.
     r"(?<!Cloud )\b[a-z]+(?:aliz|imiz|lyz|gniz)(?:e[sd]?|ing|ation)\b": "the British spelling",
 }
+#: Code of a page, and messages that it quotes.
+CODE = re.compile(r"^```.*?^```$|`[^`]*`", re.DOTALL | re.MULTILINE)
 
 
 def banned_in(text: str, banned: dict[str, str] = BANNED) -> list[str]:
@@ -47,3 +49,8 @@ def banned_in(text: str, banned: dict[str, str] = BANNED) -> list[str]:
         for pattern, instead in banned.items()
         for found in re.finditer(pattern, text, re.IGNORECASE)
     ]
+
+
+def banned_in_page(text: str) -> list[str]:
+    """The same of a page, without its code and the messages that it quotes."""
+    return banned_in(" ".join(CODE.sub("`", text).split()), BANNED_IN_PAGES)

@@ -11,6 +11,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+from house_words import banned_in_page
 from script_modules import CHECKOUT, script_module
 
 SOURCE = '''
@@ -112,6 +113,25 @@ FOUND = {
     (SUN, "`datetime(2000, 1, 1, 12, tzinfo=UTC)` → `datetime(2000, 1, 2, 12, tzinfo=UTC)`"): "killed",
     (NEIGHBOURS, "`len(values) - 1` → `len(values) - 2`"): "not run",
 }
+
+
+def test_a_page_counts_every_result_and_has_no_banned_word(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(CHECKOUT / "tests/sweeps"))
+    sweep = script_module("tests/sweeps/mutants.py")
+    of_sun = sweep.mutants_of(SUN, (CHECKOUT / SUN).read_text(encoding="utf-8"))
+    kinds = ["killed", "timed out", "survived", "survived", "not run", "failed"]
+    results = {
+        mutant.key: {"result": kind, "left_out": 3, "function": sweep.function_digest(mutant)}
+        for mutant, kind in zip(of_sun, kinds, strict=False)
+    }
+    page = sweep.page(of_sun, results, 1)
+    assert "6 of 64 possible changes were tried; tests noticed 2, 3 were not noticed, 1 cannot run." in page
+    assert "| `sentinel2/sun.py` | 64 | 6 | 1 | 1 | 2 | 1 | 1 |" in page
+    assert banned_in_page(page) == []
+    reasons = sweep.reasons_by_key()
+    assert len(reasons) > 50
+    assert banned_in_page("\n\n".join(reasons.values())) == []
+    assert all(": " in key for key in reasons), "a reason for all changes of a function"
 
 
 @pytest.mark.slow
