@@ -6,6 +6,7 @@ import json
 import logging
 import random
 import time
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -65,10 +66,11 @@ class ApiAnswer:
 class ApiReader(StacApiIO):
     """Reads a STAC API; `Client` of pystac-client reads through it."""
 
-    def __init__(self, retries: Retry = RETRIES) -> None:
+    def __init__(self, retries: Retry = RETRIES, sleep: Callable[[float], None] = time.sleep) -> None:
+        """sleep: waits so many seconds between two tries."""
         timeout = Archives.read().timeout
         super().__init__(timeout=timeout, max_retries=None)
-        self.retries, self.answer_time = retries, WHOLE_ANSWER_TIMES * timeout
+        self.retries, self.answer_time, self._sleep = retries, WHOLE_ANSWER_TIMES * timeout, sleep
 
     def request(
         self,
@@ -105,7 +107,7 @@ class ApiReader(StacApiIO):
                 pause = self.pause_after(attempt) if asked is None else asked
                 asking = "" if asked is None else ", which asks to wait (Retry-After)"
                 report_retry(log, f"{verb} {href}", reason + asking, pause, attempt + 1, tries)
-                time.sleep(pause)
+                self._sleep(pause)
         raise NoAnswerError(f"{reason} (tried {tries} times)")
 
     def answer_to(self, request: Request) -> ApiAnswer:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import urljoin
@@ -67,20 +68,27 @@ class Found:
 
 
 def find_items(
-    source: str, collection: str, area: BaseGeometry, start: datetime, end: datetime, *, retries: Retry = RETRIES
+    source: str,
+    collection: str,
+    area: BaseGeometry,
+    start: datetime,
+    end: datetime,
+    *,
+    retries: Retry = RETRIES,
+    sleep: Callable[[float], None] = time.sleep,
 ) -> Found:
     """The items of a collection that meet an area and were acquired in start <= time < end.
 
     source: URL of a STAC API, or path or URL of a catalog in files, whose relative hrefs become absolute. area:
     longitude and latitude. Some servers ignore parts of a query, so everything is tested again here. The footprint of
-    each item becomes the ground it means. Raises CatalogError naming the catalog, CatalogOutageError where it may
-    answer later.
+    each item becomes the ground it means. retries, sleep: as for `ApiReader`. Raises CatalogError naming the catalog,
+    CatalogOutageError where it may answer later.
     """
     begun = time.monotonic()
     listing = (
         listed_in_files(source)
         if is_file_of_items(source)
-        else search_api(source, collection, area, start, end, retries)
+        else search_api(source, collection, area, start, end, partial(ApiReader, retries, sleep))
     )
     shapely.prepare(area)
     kept: list[pystac.Item] = []
@@ -144,21 +152,21 @@ class Pages:
 
 
 def search_api(
-    url: str, collection: str, area: BaseGeometry, start: datetime, end: datetime, retries: Retry
+    url: str, collection: str, area: BaseGeometry, start: datetime, end: datetime, new_reader: Callable[[], ApiReader]
 ) -> Listing:
-    """Items of a STAC API search, and notes on anomalies.
+    """Items of a STAC API search, and notes on anomalies. new_reader: makes what reads the API.
 
     Raises CatalogError where it returns fewer items than it states, also at a second attempt.
     """
     try:
-        first = search_once(url, collection, area, start, end, retries)
+        first = search_once(url, collection, area, start, end, new_reader)
     except RepeatedPageError:
         first = None
     # A catalog that is being written to loses its place between two pages.
     if first is None or not first.is_whole:
         lacking = "a page came twice" if first is None else f"{first.different} of {min(first.promised)} items came"
         log.warning("%s: the search for %s is not whole (%s): asking again", without_secrets(url), collection, lacking)
-    pages = first if first and first.is_whole else search_once(url, collection, area, start, end, retries)
+    pages = first if first and first.is_whole else search_once(url, collection, area, start, end, new_reader)
     told = f"{url} states that {{}} items of {collection} match {{}} search, but returned {pages.different}"
     if not pages.is_whole:
         fewest = min(pages.promised)
@@ -174,14 +182,16 @@ def search_api(
     return pages.listing
 
 
-def search_once(url: str, collection: str, area: BaseGeometry, start: datetime, end: datetime, retries: Retry) -> Pages:
+def search_once(
+    url: str, collection: str, area: BaseGeometry, start: datetime, end: datetime, new_reader: Callable[[], ApiReader]
+) -> Pages:
     """The same, asked once. Raises RepeatedPageError where a page comes again, CatalogError."""
     # Servers refuse large geometries; what a simpler one finds too much is left out by the caller.
     provider, shown_url = provider_of(url), without_secrets(url)
     asked = area if shapely.get_num_coordinates(area) <= MOST_VERTICES else shapely.box(*area.bounds)
     found = Pages(Listing(), [], [])
     try:
-        reader = ApiReader(retries)
+        reader = new_reader()
         client = Client.open(url, stac_io=reader)
         search = client.search(
             collections=[collection],

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,6 @@ from stac_items import item_json
 from tiny_region import TinyRegion
 from urllib3.util.retry import Retry
 
-from h2crop_data.catalog import api_reader
 from h2crop_data.catalog.api_reader import RETRIES, ApiReader, seconds_asked
 from h2crop_data.catalog.search import find_items
 from h2crop_data.errors import CatalogError
@@ -44,17 +44,9 @@ def api(monkeypatch: pytest.MonkeyPatch) -> Iterator[MisbehavingApi]:
         yield running
 
 
-@pytest.fixture
-def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """The pauses between tries, which are not waited for."""
-    waited: list[float] = []
-    monkeypatch.setattr(api_reader.time, "sleep", waited.append)
-    return waited
-
-
-def found(api: MisbehavingApi, retries: Retry = QUICK) -> list[str]:
+def found(api: MisbehavingApi, retries: Retry = QUICK, sleep: Callable[[float], None] = time.sleep) -> list[str]:
     """The ids that a search finds."""
-    return [item.id for item in find_items(api.url, "sentinel-2-l2a", AREA, *SPAN, retries=retries).items]
+    return [item.id for item in find_items(api.url, "sentinel-2-l2a", AREA, *SPAN, retries=retries, sleep=sleep).items]
 
 
 def test_a_healthy_one_gives_every_page_once(api: MisbehavingApi) -> None:
@@ -86,32 +78,34 @@ def test_a_page_in_html_is_an_error_at_once(api: MisbehavingApi) -> None:
 
 
 class TestPauses:
-    def test_a_server_that_says_when_to_come_back_is_obeyed(self, api: MisbehavingApi, pauses: list[float]) -> None:
+    def test_a_server_that_says_when_to_come_back_is_obeyed(self, api: MisbehavingApi) -> None:
+        pauses: list[float] = []
         api.faults["3"] = [status(429, Retry_After="7"), status(503, Retry_After="2")]
-        assert found(api) == IDS
+        assert found(api, sleep=pauses.append) == IDS
         assert pauses == [7, 2]
 
-    def test_also_where_it_gives_a_date(self, api: MisbehavingApi, pauses: list[float]) -> None:
+    def test_also_where_it_gives_a_date(self, api: MisbehavingApi) -> None:
+        pauses: list[float] = []
         api.faults["3"] = [FAULTS["429, come back at a date"]]
-        assert found(api) == IDS
+        assert found(api, sleep=pauses.append) == IDS
         (pause,) = pauses
         # Dates have whole seconds.
         assert 0.5 < pause <= 2
 
     @pytest.mark.parametrize("page", ["0", "6"])
-    def test_one_that_wants_to_be_left_alone_for_long_is_an_error(
-        self, api: MisbehavingApi, pauses: list[float], page: str
-    ) -> None:
+    def test_one_that_wants_to_be_left_alone_for_long_is_an_error(self, api: MisbehavingApi, page: str) -> None:
+        pauses: list[float] = []
         api.faults[page] = [status(429, Retry_After="86400")] * 9
         with pytest.raises(CatalogError, match=f"{api.url} does not answer: HTTP 429, try again in 86400 seconds"):
-            found(api)
+            found(api, sleep=pauses.append)
         assert pauses == []
         assert api.asked.count(page) == 1
 
-    def test_else_pauses_grow_and_differ(self, api: MisbehavingApi, pauses: list[float]) -> None:
+    def test_else_pauses_grow_and_differ(self, api: MisbehavingApi) -> None:
+        pauses: list[float] = []
         api.faults["3"] = [status(503)] * 4
         retries = QUICK.new(total=4, backoff_factor=1)
-        assert found(api, retries) == IDS
+        assert found(api, retries, pauses.append) == IDS
         for pause, middle in zip(pauses, (1, 2, 4, 8), strict=True):
             assert middle / 2 <= pause <= middle * 1.5
         random.seed(1)
