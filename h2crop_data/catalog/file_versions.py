@@ -34,9 +34,10 @@ from h2crop_data.catalog.file_access import (
 )
 from h2crop_data.errors import SceneError
 from h2crop_data.redaction import redacted_errors
+from h2crop_data.settings import Archives
 
-#: Seconds to wait for an answer.
-ANSWER_SECONDS = 10
+#: Seconds to wait for an answer, or `H2CROP_READ_TIMEOUT` if that is less.
+ANSWER_SECONDS = 10.0
 #: The first byte of a file, as it is stored.
 FIRST_BYTE = {"Range": "bytes=0-0", "Accept-Encoding": "identity"}
 TOTAL = re.compile(r"bytes \d+-\d+/(\d+)")
@@ -209,14 +210,21 @@ class FileVersions:
             return self._heeds[server]
 
 
+def answer_seconds() -> float:
+    """Seconds to wait for an answer."""
+    return min(ANSWER_SECONDS, Archives.read().timeout)
+
+
 def first_byte(access: FileAccess, headers: dict[str, str]) -> requests.Response:
     """A server's answer to the wish for the first byte of a file, without what it sends. Raises RequestException, and
     LateAnswerError where it does not come in time.
     """
     wanted = {**access.headers, **FIRST_BYTE, **headers}
 
+    seconds = answer_seconds()
+
     def ask() -> requests.Response:
-        settings: Any = {"auth": access.auth, "timeout": ANSWER_SECONDS, "stream": True}
+        settings: Any = {"auth": access.auth, "timeout": seconds, "stream": True}
         with SESSION.get(access.address, headers=wanted, **settings) as answer:
             length = answer.headers.get("Content-Length", "")
             if length.isdecimal() and int(length) <= SHORT_ANSWER:
@@ -224,7 +232,7 @@ def first_byte(access: FileAccess, headers: dict[str, str]) -> requests.Response
                 _ = answer.content
             return answer
 
-    return begun_by(time.monotonic() + ANSWER_SECONDS, ask)
+    return begun_by(time.monotonic() + seconds, ask)
 
 
 def session_for_versions() -> requests.Session:
@@ -246,7 +254,7 @@ def object_version(href: str, access: FileAccess) -> FileVersion:
     assert access.s3 is not None, "it lies in a bucket"
     assert access.keys is not None, "its bucket is read with keys"
     try:
-        store, key = object_store(href, access.s3, access.keys, ANSWER_SECONDS)
+        store, key = object_store(href, access.s3, access.keys, answer_seconds())
         found = asked_of_bucket(href, lambda: store.head(key))
     except (BaseError, FileNotFoundError) as error:
         raise OSError(str(error)) from None
@@ -261,7 +269,7 @@ def object_is_refused(href: str, access: FileAccess) -> bool | None:
     assert access.s3 is not None, "it lies in a bucket"
     assert access.keys is not None, "its bucket is read with keys"
     try:
-        store, key = object_store(href, access.s3, access.keys, ANSWER_SECONDS)
+        store, key = object_store(href, access.s3, access.keys, answer_seconds())
         asked_of_bucket(href, lambda: obstore.get(store, key, options={"if_match": ETAG_OF_NO_FILE, "range": (0, 1)}))
     except PreconditionError:
         return True

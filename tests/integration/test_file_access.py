@@ -537,7 +537,7 @@ class TestPlanetaryComputer:
         pytest.importorskip("planetary_computer")
         from planetary_computer import sas, settings
 
-        monkeypatch.setattr("h2crop_data.catalog.providers.planetary_computer.SIGNING_SECONDS", 0.3)
+        monkeypatch.setenv("H2CROP_READ_TIMEOUT", "0.3")
         monkeypatch.setenv("H2CROP_READ_PAUSES", "none")
         with socket.create_server(("127.0.0.1", 0)) as silent, ThreadPoolExecutor(1) as pool:
             monkeypatch.setenv("PC_SDK_SAS_URL", f"http://127.0.0.1:{silent.getsockname()[1]}/token")

@@ -247,7 +247,6 @@ class TestCheck:
         assert "online" not in result.stderr
 
     def test_a_catalog_that_does_not_answer(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("h2crop_data.catalog.provider_check.CHECK_RETRIES", 0)
         with lender_installed():
             monkeypatch.setenv("LENDER_API", f"http://me:{MARK}@127.0.0.1:9/stac")
             result = run("check", "lender")

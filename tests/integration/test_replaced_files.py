@@ -26,7 +26,7 @@ from s3_server import put_plainly, s3_proxy, s3_server
 from tiny_region import CLASSES_ALONE, TinyRegion
 
 import h2crop_data
-from h2crop_data.catalog import access, file_versions
+from h2crop_data.catalog import access
 from h2crop_data.catalog.file_access import access_to
 from h2crop_data.catalog.file_versions import ETAG_OF_NO_FILE, VERSIONS
 from h2crop_data.catalog.granule_reader import GranuleReader
@@ -306,7 +306,7 @@ def test_a_busy_server_is_asked_again_whether_it_heeds_versions(tmp_path: Path) 
 
 
 def test_a_server_that_answers_byte_by_byte_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(file_versions, "ANSWER_SECONDS", 0.5)
+    monkeypatch.setenv("H2CROP_READ_TIMEOUT", "0.5")
     path = tmp_path / "files/nir.tif"
     write_large(path, 1000)
     with serving(tmp_path / "files", "strong ETag") as archive:

@@ -10,12 +10,13 @@ from requests.exceptions import RequestException
 
 from h2crop_data.catalog.answers import begun_by
 from h2crop_data.catalog.provider import FilePlace, OfferedCollection, Provider
+from h2crop_data.settings import Archives
 from h2crop_data.waits import report_retry
 
 log = logging.getLogger(__name__)
 #: Pauses in seconds before a signature is asked for again; after the last an address counts as not signed.
 SIGNING_PAUSES = (0.5, 1.5)
-#: Seconds that all of these may take; the library itself waits for ever.
+#: Seconds that all of these may take, or `H2CROP_READ_TIMEOUT` if that is less; the library itself has no limit.
 SIGNING_SECONDS = 30.0
 
 
@@ -30,7 +31,7 @@ def signed_for_azure(address: str) -> str:
 
     # By itself the library tries ten times, for minutes, silently; a read that fails is tried again as a whole.
     account, container = parse_blob_url(urlsplit(address))
-    until = time.monotonic() + SIGNING_SECONDS
+    until = time.monotonic() + min(SIGNING_SECONDS, Archives.read().timeout)
     for number, pause in enumerate((*SIGNING_PAUSES, None), 1):
         try:
             token = begun_by(until, lambda: get_token(account, container, retry_total=0))
