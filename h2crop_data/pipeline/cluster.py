@@ -64,8 +64,10 @@ LOOK_EVERY = 1.0
 ASK_WITHIN = 30.0
 ANSWER_WITHIN = 60.0
 WORKERS_WITHIN = 600.0
-#: Seconds that a scheduler has for answering the first time, and for taking leave.
-CONNECT_WITHIN, LEAVE_WITHIN = 30.0, 5.0
+#: What Dask's configuration names the time in which a scheduler must answer.
+CONNECT_WITHIN = "distributed.comm.timeouts.connect"
+#: Seconds that a scheduler has for taking leave.
+LEAVE_WITHIN = 5.0
 #: Sessions that this process has seen to be fit for.
 FIT: set[str] = set()
 CHECKING = threading.Lock()
@@ -109,8 +111,12 @@ def lost_cluster(address: str, what: str = "lost") -> ClusterError:
 
 @contextmanager
 def connected(address: str) -> Iterator[Client]:
-    """A client of a scheduler. Raises ClusterError where none answers, UsageError without the package."""
+    """A client of a scheduler, which is waited for as long as Dask's configuration says.
+
+    Raises ClusterError where none answers, UsageError without the package.
+    """
     try:
+        from dask import config
         from distributed import Client
     except ModuleNotFoundError as error:
         raise UsageError(
@@ -118,9 +124,9 @@ def connected(address: str) -> Iterator[Client]:
         ) from error
     # What it would log with stack traces, and go on logging after it was closed, is reported here as an error.
     logging.getLogger("distributed.client").setLevel(logging.CRITICAL)
-    log.info("connecting to the Dask scheduler at %s, for up to %.0f s", address, CONNECT_WITHIN)
+    log.info("connecting to the Dask scheduler at %s, for up to %s", address, config.get(CONNECT_WITHIN))
     try:
-        client = Client(address, timeout=CONNECT_WITHIN, set_as_default=False, name="h2crop")
+        client = Client(address, set_as_default=False, name="h2crop")
     except TypeError as error:
         # What Dask raises for tls:// where its own configuration names no certificates.
         raise UsageError(
