@@ -135,6 +135,8 @@ class StoreLook:
     location: str
     #: Minutes without progress after which a builder is taken for stuck.
     stuck_minutes: float = STUCK_MINUTES
+    #: Seconds without a sign of life after which a builder is taken for stopped.
+    silent_after: float = SILENT_AFTER
     _plans: dict[str, PlanFacts] = field(default_factory=dict)
     #: By the number of a release.
     _gaps: dict[int, list[str]] = field(default_factory=dict)
@@ -160,6 +162,7 @@ class StoreLook:
             sealing=storage.exists(SEALING),
             now=now,
             stuck_minutes=self.stuck_minutes,
+            silent_after=self.silent_after,
             # The operating system tells of every process of this machine, a lease of every machine.
             can_miss_lock=isinstance(storage, LocalStorage) and run is not None and run.host != socket.gethostname(),
         )
@@ -273,6 +276,7 @@ class StateFacts:
     sealing: bool
     now: datetime
     stuck_minutes: float
+    silent_after: float = SILENT_AFTER
     #: Whether the lock of the last run may be one that this machine cannot see.
     can_miss_lock: bool = False
 
@@ -299,7 +303,7 @@ class StateFacts:
         is_dead = self.holder is not None and not self.holder.alive
         if run is None or run.state != "working" or not (self.can_miss_lock and is_dead and self.run_is_holders):
             return False
-        return (self.now - run.written).total_seconds() <= silent_limit(run)
+        return (self.now - run.written).total_seconds() <= self.silent_limit(run)
 
     @property
     def last_run(self) -> LastRun | None:
@@ -311,6 +315,10 @@ class StateFacts:
             lives = self.holder is not None and self.holder.alive and self.run_is_holders
             return "running" if lives or self.lock_is_unseen else "dead"
         return "dead" if run.state == "interrupted" else run.state
+
+    def silent_limit(self, run: RunStatus) -> float:
+        """Seconds without a sign of life after which a run is taken for stopped."""
+        return max(self.silent_after, SILENT_TIMES * run.every)
 
     def state(self) -> tuple[State, str]:
         """The state of the build, and why."""
@@ -349,7 +357,7 @@ class StateFacts:
         if run is None or not self.run_is_holders:
             return "running", f"{name} has the lock; it has not reported anything yet, or is a command without reports"
         silent, idle = (self.now - run.written).total_seconds(), idle_seconds(run, self.now)
-        if silent > silent_limit(run):
+        if silent > self.silent_limit(run):
             return "stuck", (
                 f"{name} has the lock and has reported nothing for {minutes(silent)}: stopped, swapped out, or its "
                 "storage does not answer. Check the process; if it does not continue, end it and rerun the same "
@@ -366,11 +374,6 @@ class StateFacts:
                 "If it does not continue, end it and rerun the same command: finished work is kept"
             )
         return "running", name
-
-
-def silent_limit(run: RunStatus) -> float:
-    """Seconds without a sign of life after which a run is taken for stopped."""
-    return max(SILENT_AFTER, SILENT_TIMES * run.every)
 
 
 def idle_seconds(run: RunStatus, now: datetime) -> float:

@@ -38,13 +38,10 @@ from h2crop_data.pipeline.timings import RunName, Spent, TimeSpent, TimeTally, T
 from h2crop_data.pipeline.units import work_folder
 from h2crop_data.progress import Progress, silent
 from h2crop_data.redaction import without_secrets
-from h2crop_data.storage.local import LocalStorage
 from h2crop_data.storage.storage import Storage
 from h2crop_data.waits import REPORTED_AFTER
 
 log = logging.getLogger(__name__)
-#: Seconds between two states, in a folder and in a bucket.
-EVERY_IN_FOLDER, EVERY_IN_BUCKET = 5.0, 60.0
 #: Seconds between two states of the table of timings: readings have no markers that tell of them.
 TIMINGS_EVERY = 600.0
 #: Seconds that the end of a run waits for the last state to be written.
@@ -321,7 +318,7 @@ class Keeper:
     ) -> None:
         """fixed: what every status of the run says. last_within: seconds to wait for the last one."""
         self.notes, self.storage, self.fixed, self.last_within = notes, storage, fixed, last_within
-        self.every = EVERY_IN_FOLDER if isinstance(storage, LocalStorage) else EVERY_IN_BUCKET
+        self.every = storage.status_every
         self._told: set[str] = set()
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._keep, name="status", daemon=True)

@@ -58,6 +58,8 @@ USED = (errno.ENOTEMPTY, errno.EBUSY, errno.ENOENT)
 class LocalStorage(Storage):
     """A store in a folder."""
 
+    status_every = 5.0
+
     def __init__(self, folder: Path, token: str = "") -> None:
         """token: of the lock that files are written under; empty where they are written for none."""
         self.folder = Path(folder)

@@ -78,6 +78,9 @@ class ReadableStorage(ABC):
 class Storage(ReadableStorage):
     """The files of one store, to be read and written."""
 
+    #: Seconds between two statuses that a builder writes; in a bucket each is two requests, which cost money.
+    status_every: float = 60.0
+
     def read_end(self, name: str, length: int) -> tuple[bytes, int] | None:
         size = self.size(name)
         if size is None:

@@ -31,11 +31,13 @@ from h2crop_data.cli.main import app
 from h2crop_data.cube.writer import hold_store
 from h2crop_data.errors import H2cropError
 from h2crop_data.maintenance.retract import retract_from_store
-from h2crop_data.pipeline import build_state, run_notes
 from h2crop_data.pipeline.build import build_store
-from h2crop_data.pipeline.build_state import BuildState
+from h2crop_data.pipeline.build_state import BuildState, StoreLook
 from h2crop_data.pipeline.engine import BuildError, Workers
 from h2crop_data.recipe.model import load_recipe
+from h2crop_data.storage.local import LocalStorage
+from h2crop_data.storage.requests import Patience
+from h2crop_data.storage.s3 import ObjectStorage
 
 #: Seconds for what takes one.
 PATIENCE = 60.0
@@ -62,23 +64,34 @@ def wait_for(condition: Callable[[], Any]) -> None:
         time.sleep(0.05)
 
 
+class OftenInFolder(LocalStorage):
+    """A folder with a status every half second."""
+
+    status_every = EVERY
+
+
+class AlmostAlways(LocalStorage):
+    """A folder with twenty statuses a second."""
+
+    status_every = 0.05
+
+
+class OftenInBucket(ObjectStorage):
+    """A bucket with a status every half second."""
+
+    status_every = EVERY
+
+
 def in_child(recipe: Path, store: str, environment: dict[str, str], hang_after: int | None) -> None:
     """What a child does: build, and hang when so many blocks are done."""
-    from functools import partial
-
-    from h2crop_data.pipeline.build import build_store
-    from h2crop_data.storage import s3
-    from h2crop_data.storage.requests import Patience
-
     os.environ.update(environment)
-    run_notes.EVERY_IN_BUCKET = run_notes.EVERY_IN_FOLDER = EVERY
-    s3.Patience = partial(Patience, lease=LEASE)  # type: ignore[misc,assignment]
+    storage = OftenInBucket(store, Patience(lease=LEASE)) if store.startswith("s3://") else OftenInFolder(Path(store))
 
     def note(outcome: object, done: int, total: int) -> None:
         while done == hang_after:
             time.sleep(1)
 
-    build_store(load_recipe(recipe), store, workers=1, on_block=note)
+    build_store(load_recipe(recipe), storage, workers=1, on_block=note)
 
 
 @pytest.fixture
@@ -147,13 +160,13 @@ def test_a_build_whose_read_hangs_is_seen_to_live_to_be_stopped_and_to_be_dead(
         assert [one.what for one in state.run.at_work] == [f"season 2022 reading {reading_in(state)}"]  # type: ignore[union-attr]
         assert "is alive, but nothing was started or finished" in state.explanation
         # Stopped, it says nothing any more.
-        monkeypatch.setattr(build_state, "SILENT_AFTER", 1.0)
-        assert seen(store)[1].state == "running"
+        look = StoreLook(str(store), silent_after=1.0)
+        assert look.look().state == "running"
         os.kill(process.pid or 0, signal.SIGSTOP)
-        wait_for(lambda: seen(store)[1].state == "stuck")
-        assert "has reported nothing for" in shown(store)
+        wait_for(lambda: look.look().state == "stuck")
+        assert "has reported nothing for" in look.look().explanation
         os.kill(process.pid or 0, signal.SIGCONT)
-        wait_for(lambda: seen(store)[1].state == "running")
+        wait_for(lambda: look.look().state == "running")
         process.kill()
         process.join()
         code, state = seen(store)
@@ -382,12 +395,11 @@ def test_stores_without_a_status_are_told_by_what_else_is_there(half: Path, tmp_
 
 
 def test_a_status_that_cannot_be_written_costs_the_build_nothing(
-    half: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    half: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(run_notes, "EVERY_IN_FOLDER", 0.05)
     store = tmp_path / "store"
     (store / ".build/status.json/in the way").mkdir(parents=True)
-    assert build_store(load_recipe(half), store, workers=2).built == 2
+    assert build_store(load_recipe(half), AlmostAlways(store), workers=2).built == 2
     told = [record.getMessage() for record in caplog.records if "the status of the build" in record.getMessage()]
     assert len(told) == 1
     assert "cannot be written, the build continues without it: cannot write" in told[0]
@@ -494,7 +506,6 @@ def test_builds_in_a_bucket_run_die_and_finish(
         process.join()
         wait_for(lambda: seen(store)[0] == 12)
         assert "rerun the same command" in shown(store)
-        monkeypatch.setattr(run_notes, "EVERY_IN_BUCKET", EVERY)
-        build_store(load_recipe(half), store, workers=1)
+        build_store(load_recipe(half), OftenInBucket(store), workers=1)
         code, state = seen(store)
         assert (code, state.state, state.release, state.holder) == (0, "finished", 1, None)

@@ -16,9 +16,9 @@ import yaml
 import h2crop_data
 from h2crop_data.cli.console import Exit
 from h2crop_data.cli.main import app
-from h2crop_data.pipeline.run_notes import EVERY_IN_BUCKET
 from h2crop_data.storage.lease import RENEWALS
 from h2crop_data.storage.requests import Patience
+from h2crop_data.storage.s3 import ObjectStorage
 
 PACKAGE = Path(h2crop_data.__file__).parent
 DOCS = PACKAGE.parent / "docs"
@@ -261,7 +261,7 @@ def test_the_page_has_every_exit_code() -> None:
 def test_what_a_build_asks_of_a_bucket_each_minute_is_that_of_the_code() -> None:
     leases = 60 / (Patience().lease / RENEWALS)
     # The status is a file that is replaced.
-    statuses = 60 / EVERY_IN_BUCKET
+    statuses = 60 / ObjectStorage.status_every
     told = f"{leases + statuses:g} PUT and {statuses:g} HEAD a minute"
     assert told == "4 PUT and 1 HEAD a minute"
     assert told in PAGE
