@@ -14,6 +14,7 @@ import pytest
 import rasterio
 import shapely
 import yaml
+from mishap_source import mishaps_installed
 from plain_splits import plain_split, plain_square
 from stac_api import stac_api
 from tiny_region import BANDS, CLASSES_ALONE, EAST, NORTH, SOUTH, WEST, TinyRegion
@@ -25,8 +26,6 @@ from h2crop_data.cube.reading import read_index, read_index_json, store_attribut
 from h2crop_data.cube.schema import FORMAT_VERSION
 from h2crop_data.errors import FormatVersionError, PlanError, RecipeError, StoreError, UsageError
 from h2crop_data.parcels.taxonomy import Taxonomy
-from h2crop_data.pipeline import engine
-from h2crop_data.pipeline.block import AssembledBlock, BlockTask
 from h2crop_data.pipeline.build import build_store
 from h2crop_data.pipeline.engine import BuildError
 from h2crop_data.pipeline.plan import kept_parts, load_plan, save_plan
@@ -455,18 +454,12 @@ def test_an_unforeseen_error_costs_only_its_block(
     region: TinyRegion, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     region.add_sentinel2("one", "2022-07-01T10:50:00Z")
-    assemble = engine.assemble_block
-
-    def stumble(task: BlockTask) -> AssembledBlock:
-        if task.block == 0:
-            raise ZeroDivisionError("nobody thought of this")
-        return assemble(task)
-
-    monkeypatch.setattr(engine, "assemble_block", stumble)
-    with pytest.raises(BuildError, match=r"(?s)block 0: ZeroDivisionError: nobody thought of this.*stack trace is in"):
-        build_store(region.recipe(), tmp_path / "store")
+    monkeypatch.setenv("MISHAPS_FAILING", "2022-0:ZeroDivisionError")
+    told = r"(?s)block 0: ZeroDivisionError: cannot read what block 2022-0 needs.*stack trace is in"
+    with mishaps_installed(), pytest.raises(BuildError, match=told):
+        build_store(region.recipe(mishaps={}), tmp_path / "store")
     assert (tmp_path / "store/.build/2022/000001.json").exists()
-    assert "in stumble" in (tmp_path / "store/.build/logs/2022-000000.txt").read_text()
+    assert "in assemble" in (tmp_path / "store/.build/logs/2022-000000.txt").read_text()
 
 
 def test_flagged_pixels_stay_out_of_the_statistics(region: TinyRegion, tmp_path: Path) -> None:
