@@ -12,6 +12,7 @@ import numpy as np
 import pystac
 import pytest
 import rasterio
+from mishap_source import mishaps_installed
 from numpy.typing import NDArray
 from pyproj import Transformer
 from rasterio.transform import from_origin
@@ -24,7 +25,6 @@ from h2crop_data.enmap.quality import footprint_or
 from h2crop_data.enmap.resample import resample_cubic
 from h2crop_data.errors import ReadError, SceneError
 from h2crop_data.grid import Cell, geobox
-from h2crop_data.pipeline import engine
 from h2crop_data.pipeline.block import BlockTasks
 from h2crop_data.pipeline.build import build_store
 from h2crop_data.pipeline.engine import BuildError
@@ -315,12 +315,14 @@ class TestBuilds:
         self, region: TinyRegion, tmp_path: Path, windows: list[Any], monkeypatch: pytest.MonkeyPatch
     ) -> None:
         region.add_enmap(1, "20220724T104526")
-        with monkeypatch.context() as patched:
-            patched.setattr(engine, "assemble_block", lambda task: 1 / 0)
-            with pytest.raises(BuildError, match="2 of 2 blocks failed"):
-                build_store(region.recipe(), tmp_path / "store", workers=1)
-        assert len(windows) == 1
-        assert build_store(region.recipe(), tmp_path / "store", workers=1).samples == 4
+        with mishaps_installed():
+            recipe = region.recipe(mishaps={})
+            with monkeypatch.context() as patched:
+                patched.setenv("MISHAPS_FAILING", "all:ZeroDivisionError")
+                with pytest.raises(BuildError, match="2 of 2 blocks failed"):
+                    build_store(recipe, tmp_path / "store", workers=1)
+            assert len(windows) == 1
+            assert build_store(recipe, tmp_path / "store", workers=1).samples == 4
         assert len(windows) == 1
         assert not list(tmp_path.rglob("*.part"))
 

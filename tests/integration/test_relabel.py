@@ -18,7 +18,6 @@ from h2crop_data.maintenance.migrate import migrate_store
 from h2crop_data.maintenance.relabel import relabel_store
 from h2crop_data.maintenance.retract import retract_from_store
 from h2crop_data.pipeline.build import build_store
-from h2crop_data.sources.parcels.source import DeclaredParcels
 
 LABELS = ("label", "prior", "parcel")
 FIELDS = [
@@ -118,24 +117,18 @@ def test_parcels_read_anew_are_what_a_build_makes_of_them(labelled: TinyRegion, 
         assert one.equals(other)
 
 
-def test_relabelling_goes_on_where_it_stopped(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_relabelling_goes_on_where_it_stopped(source: Path, tmp_path: Path) -> None:
     table = tmp_path / "corrected.csv"
     table.write_text("code,hcat3\nBTH,3301010101\nMIS,3301010401\nXYZ,3302000000\n")
     relabel_store(source, tmp_path / "whole", tables={"fr": table})
-    calls = 0
-    draw = DeclaredParcels.assemble
 
-    def stop(*arguments: object) -> object:
-        nonlocal calls
-        calls += 1
-        if calls > 2:
+    def stop(done: int, total: int, text: str) -> None:
+        if text == "blocks" and done == 2:
+            assert total > 2
             raise KeyboardInterrupt
-        return draw(*arguments)
 
-    monkeypatch.setattr(DeclaredParcels, "assemble", stop)
     with pytest.raises(KeyboardInterrupt):
-        relabel_store(source, tmp_path / "new", tables={"fr": table})
-    monkeypatch.undo()
+        relabel_store(source, tmp_path / "new", tables={"fr": table}, progress=stop)
     assert not (tmp_path / "new/zarr.json").exists()
     other = tmp_path / "other.csv"
     other.write_text("code,hcat3\nBTH,3301010101\nMIS,\nXYZ,3302000000\n")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -32,9 +32,10 @@ from h2crop_data.catalog.file_versions import ETAG_OF_NO_FILE, VERSIONS
 from h2crop_data.catalog.granule_reader import GranuleReader
 from h2crop_data.errors import SceneError
 from h2crop_data.grid import geobox
-from h2crop_data.pipeline import block_run
 from h2crop_data.pipeline.build import build_store
+from h2crop_data.pipeline.dates import DATES_FOLDER
 from h2crop_data.pipeline.engine import BuildError
+from h2crop_data.storage.local import LocalStorage
 
 #: What a server says of its files, and whether it refuses those of another ETag than is asked for.
 SERVERS = {
@@ -403,25 +404,27 @@ def invert_classes(path: Path) -> None:
 
 @pytest.mark.parametrize("kind", ["strong ETag, not heeded", "no ETag"])
 def test_a_scene_replaced_between_masks_and_composites_fails_its_block_or_is_a_gap(
-    region: TinyRegion, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+    region: TinyRegion, tmp_path: Path, kind: str
 ) -> None:
-    keep = block_run.keep_dates
     with serving(region.folder, kind) as archive:
         region_in_archive(region, archive)
         path = region.folder / "sentinel2/july/scl.tif"
 
-        def keep_and_replace(*args: Any) -> None:
-            archive.replace(path, invert_classes)
-            keep(*args)
+        class ReplacingStorage(LocalStorage):
+            """The classification is replaced when all masks are made: before their rows are kept."""
 
-        monkeypatch.setattr(block_run, "keep_dates", keep_and_replace)
+            def replace(self, name: str, parts: Iterable[bytes]) -> None:
+                if name.startswith(DATES_FOLDER):
+                    archive.replace(path, invert_classes)
+                super().replace(name, parts)
+
         clouds = {"clouds": {**CLASSES_ALONE, "dilation": 20}}
         with pytest.raises(BuildError, match=rf"july asset scl: .*july/scl\.tif {REPLACED}"):
-            build_store(region.recipe(sentinel2=clouds), tmp_path / "store", workers=1)
+            build_store(region.recipe(sentinel2=clouds), ReplacingStorage(tmp_path / "store"), workers=1)
         archive.replace(path, lambda path: region.add_sentinel2("july", "2022-07-01T10:50:00Z", 900))
         del region.sentinel2[-1]
         recorded = region.recipe(sentinel2={**clouds, "gaps": "record"})
-        report = build_store(recorded, tmp_path / "recorded", workers=1)
+        report = build_store(recorded, ReplacingStorage(tmp_path / "recorded"), workers=1)
         assert report.gaps == ["july"]
         season = h2crop_data.open(tmp_path / "recorded", 2022).load()
         assert (season.s2_clear.sel(month=7) == 0).all()
