@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import json
-import multiprocessing
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -23,6 +23,7 @@ from typing import Any
 import pandas as pd
 import pytest
 from dask_cluster import dask_cluster
+from mishap_source import mishaps_installed
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import (
     ArtifactFilter,
@@ -36,22 +37,17 @@ from prefect.testing.utilities import prefect_test_harness
 from tiny_region import EAST, NORTH, SOUTH, WEST, TinyRegion
 from web_server import served
 
-from h2crop_data.bounded_map import WorkerPool
 from h2crop_data.cube.reading import read_index
 from h2crop_data.cube.writer import hold_store
 from h2crop_data.errors import PlanError
-from h2crop_data.flows import deadline
 from h2crop_data.flows import run as flow_run
-from h2crop_data.flows.deadline import TimeoutHoursError, alarm
-from h2crop_data.pipeline import block_run, engine
+from h2crop_data.flows.deadline import TimeoutHoursError
 from h2crop_data.pipeline.build import build_store
 from h2crop_data.pipeline.engine import BuildError
 from h2crop_data.pipeline.recording import recorded_plans
 from h2crop_data.pipeline.run_status import read_status
 from h2crop_data.recipe.model import Recipe, load_recipe
 from h2crop_data.storage.local import LocalStorage
-from h2crop_data.validation.findings import error as error_finding
-from h2crop_data.validation.validate import Validation
 
 FLOWS = Path(__file__).parents[2] / "flows"
 
@@ -96,6 +92,14 @@ def recipe(region: TinyRegion) -> Recipe:
 def path(region: TinyRegion, recipe: Recipe) -> str:
     """The file of that recipe."""
     return str(region.folder / "recipe.yaml")
+
+
+@pytest.fixture
+def mishap_path(region: TinyRegion, recipe: Recipe) -> Iterator[str]:
+    """The file of that recipe, with the source that goes wrong on request."""
+    with mishaps_installed():
+        region.recipe(mishaps={})
+        yield str(region.folder / "recipe.yaml")
 
 
 def contents(store: Path) -> dict[str, str]:
@@ -281,27 +285,15 @@ def test_an_archive_that_is_down_while_blocks_are_read_is_an_outage(
 
 
 def test_a_worker_process_that_dies_is_replaced(
-    build: Any, recipe: Recipe, path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    build: Any, mishap_path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Killed while it is at its first task; the block it was at is built by another."""
-    opened, killed = block_run.open_pool, list[int]()
-
-    @contextmanager
-    def deadly(*arguments: Any) -> Iterator[WorkerPool]:
-        with opened(*arguments) as pool:
-            if not killed:
-                pool.executor.submit(time.sleep, 60)
-                (process,) = multiprocessing.active_children()
-                killed.append(process.pid or 0)
-                process.kill()
-            yield pool
-
-    monkeypatch.setattr(block_run, "open_pool", deadly)
-    result = build(path, str(tmp_path / "store"), workers=1, processes=True)
-    assert len(killed) == 1
+    """Killed while it is at its first block, which is built by another."""
+    monkeypatch.setenv("MISHAPS_FOLDER", str(tmp_path))
+    monkeypatch.setenv("MISHAPS_DEADLY", "all")
+    result = build(mishap_path, str(tmp_path / "store"), workers=1, processes=True)
+    assert (tmp_path / "died").exists()
     assert (result.build.built, result.build.release) == (2, 1)
-    monkeypatch.undo()
-    build_store(recipe, tmp_path / "command")
+    build_store(mishap_path, tmp_path / "command")
     assert contents(tmp_path / "store") == contents(tmp_path / "command")
 
 
@@ -338,21 +330,22 @@ def test_a_file_of_flows_runs_without_a_server(name: str, path: str, tmp_path: P
 
 
 @contextmanager
-def alarm_after(event: threading.Event) -> Iterator[None]:
-    """The alarm of a run, which rings half a second after an event."""
+def alarm_after(file: Path) -> Iterator[None]:
+    """The alarm of the time limit rings half a second after a file appears: the run gets the signal for it."""
     over = threading.Event()
 
     def ring() -> None:
-        if event.wait(120) and not over.wait(0.5):
+        while not file.exists():
+            if over.wait(0.02):
+                return
+        if not over.wait(0.5):
             signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGALRM)
 
-    thread = threading.Thread(target=ring, daemon=True)
-    with alarm(600):
-        thread.start()
-        try:
-            yield
-        finally:
-            over.set()
+    threading.Thread(target=ring, daemon=True).start()
+    try:
+        yield
+    finally:
+        over.set()
 
 
 class TestTimeouts:
@@ -361,58 +354,43 @@ class TestTimeouts:
             build(path, str(tmp_path / "store"), timeout_hours=1e-9)
 
     def test_a_step_is_ended_and_the_next_run_goes_on(
-        self, build: Any, path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+        self, build: Any, mishap_path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        assemble = engine.assemble_block
-
-        begun, never = threading.Event(), threading.Event()
-        hung: list[threading.Thread] = []
-
-        def hang(task: Any) -> Any:
-            if task.block == 1:
-                hung.append(threading.current_thread())
-                begun.set()
-                never.wait(300)
-            return assemble(task)
-
-        monkeypatch.setattr(engine, "assemble_block", hang)
-        store = tmp_path / "store"
+        store, hanging, going_on = tmp_path / "store", tmp_path / "hanging", tmp_path / "go-on"
+        monkeypatch.setenv("MISHAPS_FOLDER", str(tmp_path))
+        monkeypatch.setenv("MISHAPS_HANGING", "2022-1")
         try:
             # The time is over as soon as the block hangs.
-            monkeypatch.setattr(deadline, "alarm", lambda _: alarm_after(begun))
-            state = build(path, str(store), workers=1, timeout_hours=1, return_state=True)
-            assert begun.is_set()
+            with alarm_after(hanging):
+                state = build(mishap_path, str(store), workers=1, timeout_hours=1, return_state=True)
             assert (state.type.value, state.name) == ("FAILED", "TimedOut")
             # It was not waited for, and the store is free.
-            assert hung[0].is_alive()
+            [hung] = [thread for thread in threading.enumerate() if thread.name == hanging.read_text()]
             assert not (store / "zarr.json").exists()
             with hold_store(store):
                 pass
         finally:
-            never.set()
+            going_on.touch()
         # What the thread does when it wakes up is refused.
-        hung[0].join(60)
-        assert not hung[0].is_alive()
+        hung.join(60)
+        assert not hung.is_alive()
         assert not (store / ".build/2022/000001.json").exists()
-        monkeypatch.undo()
-        result = build(path, str(store))
+        result = build(mishap_path, str(store))
         assert result.build.release == 1
         assert result.build.already_done >= 1
 
 
 def test_an_invalid_release_is_a_failure_that_names_the_first_error(
-    build: Any, path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    build: Any, mishap_path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def find_fault(store: str, **_: Any) -> Validation:
-        found = [error_finding("checksum", "2022/s2/c.0", "a byte differs", "copy it again")]
-        return Validation(store, "quick", 1, findings=found)
-
-    monkeypatch.setattr(flow_run, "validate_store", find_fault)
-    state = build(path, str(tmp_path / "store"), return_state=True)
+    monkeypatch.setenv("MISHAPS_CUTTING", str(tmp_path / "store/2022/s2/c.0.0.0.0.0"))
+    state = build(mishap_path, str(tmp_path / "store"), return_state=True)
     assert (state.type.value, state.name) == ("FAILED", "Failed")
     assert (state.message or "").startswith("invalid release: release 1 of ")
-    assert "checksum, 2022/s2/c.0: a byte differs -> copy it again" in (state.message or "")
-    assert "a byte differs" in artifact_of(state, "findings")
+    assert re.search(
+        r"size, 2022/s2/c\.0\.0\.0\.0\.0: has \d+ bytes, the manifest says \d+ -> delete", state.message or ""
+    )
+    assert "the manifest says" in artifact_of(state, "findings")
 
 
 class TestRefresh:
@@ -454,13 +432,10 @@ class TestRefresh:
         assert set(read_index(store, "blocks")["season"]) == {2022}
 
     def test_an_error_that_nobody_foresaw_is_told_without_secrets(
-        self, refresh: Any, path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+        self, refresh: Any, mishap_path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        def fail(*_: Any, **__: Any) -> None:
-            raise RuntimeError("cannot get https://archive.example/red.tif?sig=S3CRET-W0RD")
-
-        monkeypatch.setattr(flow_run, "seal_store", fail)
-        state = refresh(path, str(tmp_path / "store"), return_state=True)
+        monkeypatch.setenv("MISHAPS_SEALING", "cannot get https://archive.example/red.tif?sig=S3CRET-W0RD")
+        state = refresh(mishap_path, str(tmp_path / "store"), return_state=True)
         assert (state.message or "").startswith("unforeseen: RuntimeError: cannot get https://archive.example/red.tif")
         with get_client(sync_client=True) as client:
             tasks = client.read_task_runs(flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=[run_id(state)])))

@@ -7,6 +7,7 @@ MISHAPS_HANGING   blocks that wait until there is a file `go-on` in MISHAPS_FOLD
 MISHAPS_DEADLY    blocks at which the process dies; with MISHAPS_FOLDER only one, which leaves `died` there
 MISHAPS_FAILING   blocks with the error that they raise, `2022-1:ReadError`
 MISHAPS_SEALING   what the error says that is raised while a release is made
+MISHAPS_CUTTING   a file that loses its last byte while a release is made
 """
 
 from __future__ import annotations
@@ -35,6 +36,9 @@ class MishapWords(SourceWords):
     """What a datasheet says of it: nothing, or an error that nobody expects."""
 
     def origin(self, source: SourceFormat, tables: IndexTables) -> list[str]:
+        if "MISHAPS_CUTTING" in os.environ:
+            path = Path(os.environ["MISHAPS_CUTTING"])
+            os.truncate(path, path.stat().st_size - 1)
         text = os.environ.get("MISHAPS_SEALING")
         if text is not None:
             raise RuntimeError(text)
