@@ -24,12 +24,12 @@ import pytest
 from dask_cluster import CHECKOUT, PATIENCE, DaskCluster, Node, dask_cluster, wait_until
 from distributed import Client
 from killed_builds import contents, differences, small_region
+from mishap_source import PLUGIN, mishaps_installed
 from typer.testing import CliRunner
 
 from h2crop_data import __version__
 from h2crop_data.cli.main import app
 from h2crop_data.errors import ClusterError, StoreError, UsageError
-from h2crop_data.pipeline.block import BlockTask
 from h2crop_data.pipeline.build import BuildReport, build_store
 from h2crop_data.pipeline.cluster import begin_task, connected, keep_outcome, take_outcome, tasks_a_thread
 from h2crop_data.pipeline.cluster_session import TOKEN, Session, open_session
@@ -38,16 +38,25 @@ from h2crop_data.recipe.model import Recipe, load_recipe
 
 BLOCKS = 8
 #: Seconds that blocks take longer in builds that are disturbed.
-SLOW = {"H2CROP_TEST_SECONDS": "0.7"}
+SLOW = {"MISHAPS_SECONDS": "0.7"}
 #: A text of the package, and what another one has there.
 OTHER_CODE = ("from __future__", "# Changed.\nfrom __future__")
 OTHER_VERSION = (f'__version__ = "{__version__}"', '__version__ = "9.9"')
+
+
+@pytest.fixture(scope="module", autouse=True)
+def source_of_mishaps() -> Iterator[None]:
+    """Its package, on the builder and on workers, which get their faults by variables."""
+    with mishaps_installed():
+        yield
 
 
 @pytest.fixture(scope="module")
 def region(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("region")
     small_region(folder)
+    recipe = folder / "recipe.yaml"
+    recipe.write_text(f"{recipe.read_text(encoding='utf-8')}\nmishaps: {{}}\n", encoding="utf-8")
     return folder
 
 
@@ -220,7 +229,7 @@ def test_a_lost_scheduler_ends_the_build_and_nothing_is_written_after(
     cluster: DaskCluster, recipe: Recipe, reference: Path, tmp_path: Path
 ) -> None:
     store = tmp_path / "store"
-    with dask_cluster(tmp_path / "killed", environment={"H2CROP_TEST_SECONDS": "3"}) as killed:
+    with dask_cluster(tmp_path / "killed", environment={"MISHAPS_SECONDS": "3"}) as killed:
         with building(recipe, store, killed) as build:
             wait_for_blocks(store, 1, build)
             for worker in killed.workers:
@@ -243,7 +252,7 @@ def another_checkout(folder: Path, change: tuple[str, str]) -> dict[str, str]:
     text = module.read_text(encoding="utf-8")
     assert change[0] in text
     module.write_text(text.replace(*change), encoding="utf-8")
-    return {"PYTHONPATH": str(folder)}
+    return {"PYTHONPATH": os.pathsep.join([str(folder), str(PLUGIN)])}
 
 
 @pytest.mark.parametrize(
@@ -298,7 +307,7 @@ def test_a_worker_that_joins_later_takes_its_part(recipe: Recipe, reference: Pat
 def test_blocks_that_fail_or_kill_workers_are_listed_and_the_others_built(
     recipe: Recipe, reference: Path, tmp_path: Path
 ) -> None:
-    faults = {"H2CROP_TEST_FAILING": "2022-1", "H2CROP_TEST_DEADLY": "2023-2"}
+    faults = {"MISHAPS_FAILING": "2022-1:ReadError", "MISHAPS_DEADLY": "2023-2"}
     store = tmp_path / "store"
     with dask_cluster(tmp_path / "cluster", workers=4, environment=faults) as cluster:
         with pytest.raises(BuildError, match=r"2 of 8 blocks failed") as caught:
@@ -376,7 +385,7 @@ def test_a_worker_without_h2crop_is_refused_and_lives(cluster: DaskCluster, reci
     other = tmp_path / "other/h2crop_data"
     other.mkdir(parents=True)
     (other / "__init__.py").write_text('__version__ = "0.0.9"\n', encoding="utf-8")
-    worker = cluster.start_worker({"PYTHONPATH": str(other.parent)}, faults=False)
+    worker = cluster.start_worker({"PYTHONPATH": str(other.parent)})
     cluster.wait_for(worker)
     told = (
         rf"worker {worker.address} of the cluster .* it does not have the same version of h2crop-data "
@@ -400,7 +409,7 @@ def test_a_build_that_is_interrupted_drops_what_waits_and_goes_on_later(
     heeding = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
     program = f"{heeding}; from h2crop_data.cli.main import main; main()"
     command = [sys.executable, "-c", program, "build", str(region / "recipe.yaml"), *options]
-    environment = {**os.environ, "PYTHONPATH": str(CHECKOUT)}
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(PLUGIN), str(CHECKOUT)])}
     with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as build:
         try:
             wait_until(
@@ -451,11 +460,8 @@ def test_a_block_that_meets_a_lost_cluster_ends_the_build(
     """As where the scheduler gives no connection to an archive: other blocks would meet it too, and nothing is wrong
     with this one."""
 
-    def assemble(task: BlockTask) -> None:
-        raise ClusterError("no connection to an archive: the scheduler does not answer")
-
-    monkeypatch.setattr("h2crop_data.pipeline.engine.assemble_block", assemble)
-    with pytest.raises(ClusterError, match="the scheduler does not answer"):
+    monkeypatch.setenv("MISHAPS_FAILING", "all:ClusterError")
+    with pytest.raises(ClusterError, match=r"^cannot read what block 20\d\d-\d+ needs$"):
         build_store(recipe, tmp_path / "store", workers=1)
 
 

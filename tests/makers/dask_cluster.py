@@ -19,10 +19,8 @@ import h2crop_data
 PATIENCE = 120.0
 #: Where this package lies: workers run elsewhere, and must find the one that is tested.
 CHECKOUT = Path(h2crop_data.__file__).parents[1]
-#: What all of its processes find: the package, and the functions of tests.
+#: What all of its processes find, beside what this one does: the package, and the functions of tests.
 MODULES = os.pathsep.join([str(CHECKOUT), str(Path(__file__).parent)])
-#: What workers load first.
-FAULTS = Path(__file__).with_name("faulty_worker.py")
 #: Scheduler and workers notice soon what in production takes minutes.
 QUICK = {
     "DASK_DISTRIBUTED__SCHEDULER__WORKER_TTL": "3s",
@@ -126,11 +124,10 @@ class DaskCluster:
         """Wait until the scheduler knows a worker."""
         wait_until(lambda: "Starting established connection" in worker.text, lambda: f"the worker said {worker.text}")
 
-    def start_worker(self, environment: Mapping[str, str], faults: bool = True) -> Node:
-        """Start a worker, in another working folder than the tests'. faults: whether it can be told to have some."""
+    def start_worker(self, environment: Mapping[str, str]) -> Node:
+        """Start a worker, in another working folder than the tests'."""
         size = ("--nthreads", "1", "--memory-limit", "0")
         place = ("--host", "127.0.0.1", "--local-directory", str(self.folder))
-        place = (*place, "--preload", str(FAULTS)) if faults else place
         options = ("--no-nanny", "--no-dashboard", *place)
         return self.start("dask_worker", self.address, *size, *options, environment=environment)
 
@@ -139,7 +136,8 @@ class DaskCluster:
         self.started += 1
         log = self.folder / f"{self.started}-{program}.log"
         command = [sys.executable, "-m", f"distributed.cli.{program}", *arguments]
-        variables = {**os.environ, **QUICK, "PYTHONPATH": MODULES, **(environment or {})}
+        modules = os.pathsep.join(filter(None, [MODULES, os.environ.get("PYTHONPATH")]))
+        variables = {**os.environ, **QUICK, "PYTHONPATH": modules, **(environment or {})}
         with log.open("wb") as file:
             process = subprocess.Popen(
                 command, stdout=file, stderr=subprocess.STDOUT, cwd=self.folder, env=variables, start_new_session=True
