@@ -79,10 +79,10 @@ def level_in_force() -> int:
 
 
 @contextmanager
-def lines_of_processes() -> Iterator[tuple[Any, int]]:
+def lines_of_processes(*, last_within: float = LAST_LINES_WITHIN) -> Iterator[tuple[Any, int]]:
     """What new worker processes begin to log with (`send_lines_to`): their lines are handled here as if logged here.
 
-    A process that is killed loses the lines it has not sent.
+    A process that is killed loses the lines it has not sent. last_within: seconds to wait for the last lines.
     """
     queue: Any = multiprocessing.get_context("spawn").Queue()
     listener = Thread(target=handle_lines, args=(queue,), name="lines of processes", daemon=True)
@@ -92,7 +92,7 @@ def lines_of_processes() -> Iterator[tuple[Any, int]]:
     finally:
         queue.put(None)
         # A process that was killed while it sent a line keeps the lock of the queue: what is left is lost.
-        listener.join(LAST_LINES_WITHIN)
+        listener.join(last_within)
         queue.cancel_join_thread()
         queue.close()
 

@@ -19,7 +19,7 @@ from tempfile import gettempdir
 from typing import IO
 
 from h2crop_data.errors import UsageError
-from h2crop_data.waits import Wait
+from h2crop_data.waits import REPORTED_AFTER, Wait
 
 log = logging.getLogger(__name__)
 #: Seconds after which a connection that is taken is asked for again.
@@ -48,6 +48,8 @@ class SharedConnections:
 
     archive: str
     number: int
+    #: Seconds until a wait for one is reported.
+    reported_after: float = REPORTED_AFTER
 
     @contextmanager
     def one(self) -> Iterator[None]:
@@ -74,7 +76,8 @@ class SharedConnections:
     def _wait(self) -> IO[bytes]:
         """The file of a connection, locked."""
         folder = connections_folder()
-        wait = Wait(log, f"a connection to {self.archive}", f"all {self.number} that it allows are used")
+        reason = f"all {self.number} that it allows are used"
+        wait = Wait(log, f"a connection to {self.archive}", reason, reported_after=self.reported_after)
         while True:
             for number in range(self.number):
                 file = (folder / f"{self.archive}-{number}").open("ab")

@@ -37,11 +37,11 @@ def report_retry(
 class Wait:
     """A wait for something that others have: reported once it takes a second, every minute, and when it is over."""
 
-    def __init__(self, log: logging.Logger, what: str, reason: str) -> None:
-        """what: is waited for. reason: why it is not there."""
+    def __init__(self, log: logging.Logger, what: str, reason: str, *, reported_after: float = REPORTED_AFTER) -> None:
+        """what: is waited for. reason: why it is not there. reported_after: seconds until the first report."""
         self._log, self._what, self._reason = log, without_secrets(what), without_secrets(reason)
         self._begun = time.monotonic()
-        self._next = REPORTED_AFTER
+        self._first = self._next = reported_after
 
     @property
     def seconds(self) -> float:
@@ -56,7 +56,7 @@ class Wait:
 
     def over(self) -> None:
         """Report its length where it was reported before."""
-        if self._next > REPORTED_AFTER:
+        if self._next > self._first:
             self._say("got %s after %.1f s")
 
     def _say(self, text: str, *more: str) -> None:
@@ -64,11 +64,22 @@ class Wait:
         self._log.info(text, self._what, spent, *more, extra={"event": "wait", "seconds": round(spent, 3)})
 
 
-def waited_for(log: logging.Logger, what: str, reason: str, get: Callable[[], bool], every: float) -> None:
-    """Wait until something can be got. get: tries at once, gives whether it did; called every so many seconds."""
+def waited_for(
+    log: logging.Logger,
+    what: str,
+    reason: str,
+    get: Callable[[], bool],
+    every: float,
+    *,
+    reported_after: float = REPORTED_AFTER,
+) -> None:
+    """Wait until something can be got. get: tries at once, gives whether it did; called every so many seconds.
+
+    reported_after: as for `Wait`.
+    """
     if get():
         return
-    wait, never = Wait(log, what, reason), Event()
+    wait, never = Wait(log, what, reason, reported_after=reported_after), Event()
     while not get():
         wait.look()
         never.wait(every)

@@ -42,7 +42,7 @@ from h2crop_data.catalog.whole_files import (
 from h2crop_data.errors import ReadError
 from h2crop_data.redaction import without_secrets
 from h2crop_data.settings import Archives
-from h2crop_data.waits import report_retry, waited_for
+from h2crop_data.waits import REPORTED_AFTER, report_retry, waited_for
 
 log = logging.getLogger(__name__)
 #: Bytes that are written at a time.
@@ -95,12 +95,23 @@ class CachedFile:
 class FileCache:
     """A folder of downloaded files."""
 
-    def __init__(self, folder: Path, account: Account | None = None, pauses: Sequence[float] | None = None) -> None:
-        """account, pauses (in seconds, before further tries): by default those of the environment."""
+    def __init__(
+        self,
+        folder: Path,
+        account: Account | None = None,
+        pauses: Sequence[float] | None = None,
+        *,
+        reported_after: float = REPORTED_AFTER,
+    ) -> None:
+        """account, pauses (in seconds, before further tries): by default those of the environment.
+
+        reported_after: seconds until a wait for another process is reported.
+        """
         self.folder = folder.resolve()
         self.account = account or Account.from_environment()
         self.session = account_session(self.account)
         self.pauses = Archives.read().pauses if pauses is None else pauses
+        self.reported_after = reported_after
 
     def fetch(self, url: str, downloaded: Downloaded = lambda done, total: None) -> CachedFile:
         """The file of an address, downloaded where it is not there. Raises ReadError that names the address."""
@@ -145,7 +156,14 @@ class FileCache:
         part = self.folder / "parts" / f"{address_key(url)}.part"
         part.parent.mkdir(parents=True, exist_ok=True)
         with part.with_suffix(".lock").open("w") as lock:
-            waited_for(log, url, "another process downloads it", partial(can_lock, lock), LOOK_EVERY_FILE)
+            waited_for(
+                log,
+                url,
+                "another process downloads it",
+                partial(can_lock, lock),
+                LOOK_EVERY_FILE,
+                reported_after=self.reported_after,
+            )
             yield part
 
     def download(self, url: str, part: Path, downloaded: Downloaded) -> CachedFile:

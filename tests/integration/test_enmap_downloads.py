@@ -53,9 +53,9 @@ def archive(content: bytes) -> Iterator[Archive]:
         yield archive
 
 
-def cache_in(folder: Path) -> FileCache:
-    """A cache that tries three times more, at once."""
-    return FileCache(folder / "cache", pauses=(0, 0, 0))
+def cache_in(folder: Path, reported_after: float = 1.0) -> FileCache:
+    """A cache that tries three times more, at once. reported_after: seconds until a wait is reported."""
+    return FileCache(folder / "cache", pauses=(0, 0, 0), reported_after=reported_after)
 
 
 def kept_files(folder: Path) -> list[Path]:
@@ -192,15 +192,13 @@ class TestCache:
         archive: Archive,
         content: bytes,
         tmp_path: Path,
-        monkeypatch: pytest.MonkeyPatch,
         caplog: pytest.LogCaptureFixture,
     ) -> None:
-        monkeypatch.setattr("h2crop_data.waits.REPORTED_AFTER", 0.1)
         caplog.set_level("INFO", "h2crop_data")
         # The lock is of the open file, so that threads wait for each other as processes do.
         archive.plan[PATH] = [Misbehaviour(first=lambda: time.sleep(0.5))]
         with ThreadPoolExecutor(3) as pool:
-            files = list(pool.map(lambda _: cache_in(tmp_path).fetch(archive.url + PATH), range(3)))
+            files = list(pool.map(lambda _: cache_in(tmp_path, 0.1).fetch(archive.url + PATH), range(3)))
         assert archive.paths == [PATH]
         assert sorted(file.downloaded for file in files) == [0, 0, len(content)]
         waiting = re.compile(rf"waiting for {archive.url}{PATH} for \d+ s: another process downloads it")

@@ -15,7 +15,6 @@ import pytest
 import typer
 from rich.console import Console
 
-from h2crop_data import logs, waits
 from h2crop_data.cli import console as console_module
 from h2crop_data.cli.logs import ConsoleHandler
 from h2crop_data.cli.main import app, main
@@ -84,10 +83,7 @@ class TestWaits:
         [one] = caplog.records
         assert (one.levelname, one.attempt, one.attempts, one.seconds) == ("WARNING", 2, 5, 4.0)
 
-    def test_a_wait_is_reported_while_it_lasts_and_when_it_is_over(
-        self, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        monkeypatch.setattr(waits, "REPORTED_AFTER", 0.02)
+    def test_a_wait_is_reported_while_it_lasts_and_when_it_is_over(self, caplog: pytest.LogCaptureFixture) -> None:
         seen: list[int] = []
 
         def get() -> bool:
@@ -95,7 +91,7 @@ class TestWaits:
             return len(seen) == 12
 
         with caplog.at_level(logging.INFO, LOG.name):
-            waited_for(LOG, "the file", "another process has it", get, 0.005)
+            waited_for(LOG, "the file", "another process has it", get, 0.005, reported_after=0.02)
         assert [re.sub(r"[\d.]+ s", "N s", text) for text in caplog.messages] == [
             "waiting for the file for N s: another process has it",
             "got the file after N s",
@@ -128,12 +124,9 @@ def test_lines_of_worker_processes_come_to_the_process_that_started_them(
     assert lines == [(LOG.name, level, "season 2022 block 3") for level in ("INFO", "WARNING")]
 
 
-def test_a_process_that_was_killed_while_it_sent_a_line_stops_nobody(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    monkeypatch.setattr(logs, "LAST_LINES_WITHIN", 0.2)
+def test_a_process_that_was_killed_while_it_sent_a_line_stops_nobody(caplog: pytest.LogCaptureFixture) -> None:
     until = time.monotonic() + 10
-    with lines_of_processes() as (queue, _):
+    with lines_of_processes(last_within=0.2) as (queue, _):
         queue.put(record("before"))
         while not caplog.messages and time.monotonic() < until:
             time.sleep(0.01)

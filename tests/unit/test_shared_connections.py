@@ -89,12 +89,9 @@ def take_in_a_thread(connections: SharedConnections, seconds: float) -> bool:
     return got.wait(seconds)
 
 
-def test_who_waits_for_one_says_so_while_it_lasts(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    monkeypatch.setattr("h2crop_data.waits.REPORTED_AFTER", 0.05)
+def test_who_waits_for_one_says_so_while_it_lasts(caplog: pytest.LogCaptureFixture) -> None:
     # Threads of other tests may wait for theirs yet.
-    connections, got = SharedConnections("an-archive", 1), threading.Event()
+    connections, got = SharedConnections("an-archive", 1, reported_after=0.05), threading.Event()
 
     def take() -> None:
         with connections.one():
