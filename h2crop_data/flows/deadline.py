@@ -80,13 +80,16 @@ def alarm(seconds: float) -> Iterator[None]:
         signal.signal(signal.SIGALRM, before)
 
 
-def end_process_later() -> None:
-    """End this process a minute from now, if Prefect started it for this run alone, whatever its threads hang at."""
+def end_process_later(report_within: float = REPORT_WITHIN) -> None:
+    """End this process a minute from now, if Prefect started it for this run alone, whatever its threads hang at.
+
+    report_within: seconds until then.
+    """
     if Processes.read().flow_run is None:
         return
 
     def end() -> None:
-        sleep(REPORT_WITHIN)
+        sleep(report_within)
         os._exit(1)
 
     threading.Thread(target=end, name="end of the run", daemon=True).start()

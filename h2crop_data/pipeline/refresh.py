@@ -41,6 +41,7 @@ from h2crop_data.progress import Progress, silent
 from h2crop_data.recipe.model import Recipe
 from h2crop_data.redaction import without_secrets
 from h2crop_data.sources.registry import used_sources
+from h2crop_data.storage.storage import Storage
 
 log = logging.getLogger(__name__)
 
@@ -96,7 +97,7 @@ def seasons_in_words(failed: Mapping[int, str]) -> str:
 
 def refresh_store(
     recipe: Recipe,
-    store: str | Path,
+    store: str | Path | Storage,
     *,
     changed: Changed = "report",
     workers: Workers | int | None = None,
@@ -136,7 +137,7 @@ def refresh_store(
                 pass
         spent = notes.time_spent()
         report = RefreshReport(
-            store=str(store),
+            store=store.location if isinstance(store, Storage) else str(store),
             release=release,
             nothing_new=planned.nothing_new and not built and release == before,
             new_samples=planned.new_samples,

@@ -408,11 +408,7 @@ def kill_refresh(recipe: Path, store: Path, step: str) -> None:
 
 def refresh_child(recipe: Path, store: Path, fatal: str) -> None:
     """A refresh that dies just before a step."""
-    from h2crop_data.cube import writer
-
-    FatalStorage.fatal = fatal
-    writer.open_storage = FatalStorage  # type: ignore[assignment]
-    refresh_store(load_recipe(recipe), store, changed="rebuild", workers=1)
+    refresh_store(load_recipe(recipe), FatalStorage(store, fatal), changed="rebuild", workers=1)
 
 
 @pytest.mark.parametrize(

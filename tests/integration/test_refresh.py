@@ -254,11 +254,7 @@ def test_only_a_season_of_which_there_is_nothing_waits_in_its_year(begun: TinyRe
 
 def refresh_child(recipe: Path, store: Path, fatal: str) -> None:
     """A refresh that dies just before a step."""
-    from h2crop_data.cube import writer
-
-    FatalStorage.fatal = fatal
-    writer.open_storage = FatalStorage  # type: ignore[assignment]
-    refresh_store(load_recipe(recipe), store, workers=1)
+    refresh_store(load_recipe(recipe), FatalStorage(store, fatal), workers=1)
 
 
 @pytest.mark.parametrize("step", ["write .build/2022/000001.json", "write zarr.json"])

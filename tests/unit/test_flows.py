@@ -219,8 +219,7 @@ class TestDeadline:
         program = (
             "import os, threading\n"
             "from h2crop_data.flows import deadline\n"
-            "deadline.REPORT_WITHIN = 0.5\n"
-            "deadline.end_process_later()\n"
+            "deadline.end_process_later(0.5)\n"
             "threading.Timer(3 if 'PREFECT__FLOW_RUN_ID' not in os.environ else 60, os._exit, [3]).start()\n"
             "threading.Event().wait()\n"
         )
