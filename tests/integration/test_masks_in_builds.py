@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ import pytest
 import rasterio
 from changed_recipes import kept_recipe, recipe_document
 from changed_stores import sign
+from mishap_source import mishaps_installed
 from numpy.typing import NDArray
 
 import h2crop_data
@@ -32,7 +35,6 @@ from h2crop_data.sentinel2.clouds import MASK_PIXEL
 from h2crop_data.sentinel2.tile_masks import MaskCode, MaskRules
 from h2crop_data.simulate.region import simulate_region
 from h2crop_data.simulate.settings import load_settings
-from h2crop_data.sources.sentinel2 import detectors
 from h2crop_data.sources.sentinel2.alignment import Alignment
 from h2crop_data.sources.sentinel2.mask_file import TileMasks
 from h2crop_data.sources.sentinel2.tile_reading import TileMaker, TileTask, make_masks
@@ -343,13 +345,12 @@ class TestMissingInputs:
     def test_a_missing_extra_is_refused_and_never_another_method_used(
         self, recipe_of: RecipeOf, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        def missing(name: str) -> Any:
-            raise PluginError(f"{name} is not installed: pip install h2crop-data[clouds]")
-
-        monkeypatch.setattr(detectors, "OF_THREAD", type(detectors.OF_THREAD)())
-        monkeypatch.setattr(detectors, "method_named", missing)
-        with pytest.raises(PluginError, match="clouds"):
-            make_plan(recipe_of(clouds={"method": "scl+ukis"}), 2022)
+        monkeypatch.setitem(sys.modules, "ukis_csmask", None)
+        monkeypatch.delitem(sys.modules, "h2crop_data.sentinel2.ukis_clouds", raising=False)
+        recipe = recipe_of(clouds={"method": "scl+ukis"})
+        # Threads keep the detectors that they have loaded.
+        with ThreadPoolExecutor(1) as thread, pytest.raises(PluginError, match="clouds"):
+            thread.submit(make_plan, recipe, 2022).result()
 
     def test_l1c_must_be_said_where_it_is_needed(self, recipe_of: RecipeOf) -> None:
         with pytest.raises(RecipeError, match="set their catalog in l1c"):
@@ -454,19 +455,10 @@ def test_processes_build_the_same(recipe_of: RecipeOf, tmp_path: Path) -> None:
 class TestReviewed:
     """What a reader of the code found."""
 
-    def test_a_method_that_fails_is_named_with_its_date(
-        self, recipe_of: RecipeOf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        class Failing:
-            name, version, level, bands, pixel = "ukis", "9.9", "L2A", ("B02",), 20
-
-            def detect(self, reflectance: NDArray[np.float32], imaged: NDArray[np.bool_]) -> Any:
-                raise IndexError("nothing at 5")
-
-        monkeypatch.setattr(detectors, "OF_THREAD", type(detectors.OF_THREAD)())
-        monkeypatch.setattr(detectors, "method_named", lambda name: Failing())
-        with pytest.raises(BuildError, match=r"ukis \(9.9\) failed on 2022-0\d-\d\d over 32631_15360.*nothing at 5"):
-            build_store(recipe_of(clouds={"method": "scl+ukis"}), tmp_path / "store", workers=1)
+    def test_a_method_that_fails_is_named_with_its_date(self, recipe_of: RecipeOf, tmp_path: Path) -> None:
+        told = r"failing \(9.9\) failed on 2022-0\d-\d\d over 32631_15360.*nothing at 5"
+        with mishaps_installed(), pytest.raises(BuildError, match=told):
+            build_store(recipe_of(clouds={"method": "scl+failing"}), tmp_path / "store", workers=1)
 
     def test_what_a_recipe_calls_clear_is_looked_at(self, recipe_of: RecipeOf, tmp_path: Path) -> None:
         """Cirrus counts as clear, the classification says nothing else: bands must be read for the second look."""
@@ -561,7 +553,6 @@ class TestReviewed:
     ) -> None:
         """The one of docs/clouds.md, as if it were installed."""
         monkeypatch.syspath_prepend(str(WHITENESS))
-        monkeypatch.setattr(detectors, "OF_THREAD", type(detectors.OF_THREAD)())
         plain, store = tmp_path / "plain", tmp_path / "store"
         alone = {"dilation": 0, "cast_shadows": False, "second_look": False}
         build_store(recipe_of(clouds={**alone, "dilation": 20}), plain, workers=1)

@@ -1,4 +1,5 @@
-"""A source without arrays, which goes wrong where the environment says so, in whichever process builds a block.
+"""A source without arrays, which goes wrong where the environment says so, in whichever process builds a block; and a
+cloud method, `failing`, which always does.
 
 Blocks are named `2022-1` (season and number), by commas; `all` are all of them.
 
@@ -18,13 +19,17 @@ import signal
 import threading
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
 
 from h2crop_data import errors
 from h2crop_data.cube.index import IndexTables
 from h2crop_data.cube.schema import SourceFormat
 from h2crop_data.datasheet.words import SourceWords
 from h2crop_data.recipe.model import Section
+from h2crop_data.sentinel2.clouds import Detection
 from h2crop_data.sources.source import BlockGround, PlannedBlock, Source, SourceBlock
 
 
@@ -76,6 +81,19 @@ class Mishaps(Source):
             error = getattr(errors, failing, None) or getattr(builtins, failing)
             raise error(f"cannot read what block {task} needs")
         return SourceBlock({}, [{} for _ in ground.cells])
+
+
+class Failing:
+    """A cloud method that finds an error in everything."""
+
+    name = "failing"
+    version = "9.9"
+    level: Literal["L2A", "L1C"] = "L2A"
+    bands = ("B02",)
+    pixel = 20
+
+    def detect(self, reflectance: NDArray[np.float32], imaged: NDArray[np.bool_]) -> Detection:
+        raise IndexError("nothing at 5")
 
 
 def named(block: str, variable: str) -> str | None:
