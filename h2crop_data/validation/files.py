@@ -34,7 +34,7 @@ from h2crop_data.validation.release import INDEX_FILE, SHA256, SHEET, Release
 
 MANIFEST_COLUMNS = ["path", "bytes", "sha256"]
 SEASON_FILE = re.compile(r"(?P<season>\d{4})/((?P<folder>\w+)/)?(?P<file>[^/]+)")
-COORDINATE_CHUNK = re.compile(r"c\.\d+(\.0)*")
+CHUNK_FILE = re.compile(r"c\.\d+(\.0)*")
 
 
 # The manifest
@@ -330,7 +330,7 @@ def part_of_later_release(release: Release, name: str) -> str | None:
         return None
     season, folder, file = int(found["season"]), found["folder"], found["file"]
     coordinates = {coordinate.name for coordinate in release.layout.coordinates()}
-    is_chunk = folder in coordinates and COORDINATE_CHUNK.fullmatch(file) is not None
+    is_chunk = folder in coordinates and CHUNK_FILE.fullmatch(file) is not None
     is_document = file == "zarr.json" and (folder is None or folder in coordinates or folder in release.specs)
     if season not in release.seasons and (is_chunk or is_document):
         return f"{season}/"
