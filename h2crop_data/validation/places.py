@@ -55,7 +55,7 @@ TOUCHING = 1e-3
 #: Metres between the corners of an outline that is moved to another zone.
 DENSE = 240.0
 CELL = re.compile(r"(?P<epsg>\d{5})_(?P<size>\d+)_(?P<column>-?\d+)_(?P<row>-?\d+)")
-SQUARE = re.compile(r"-?\d+_-?\d+")
+SQUARE_NAME = re.compile(r"-?\d+_-?\d+")
 LEAK_COLUMNS = ["sample", "cell", "epsg", "x0", "y0", "split", "geometry"]
 
 
@@ -396,7 +396,7 @@ def check_drawn(release: Release, season: int, samples: pd.DataFrame) -> Reports
 
 def is_square(name: Any) -> bool:
     """Whether a text names a split square."""
-    return SQUARE.fullmatch(str(name)) is not None
+    return SQUARE_NAME.fullmatch(str(name)) is not None
 
 
 def drawn_split(square: str, size: int, shares: Mapping[str, float], seed: int) -> str:
