@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from h2crop_data.bounded_map import in_order
@@ -21,10 +22,10 @@ from h2crop_data.cube.root import Root
 from h2crop_data.cube.schema import (
     FORMAT_VERSION,
     ROOT_COPY,
+    ArraySpec,
     CoordinateSpec,
     StoreLayout,
     check_format_version,
-    group_document,
 )
 from h2crop_data.errors import FormatVersionError, StoreError
 from h2crop_data.progress import Progress
@@ -258,18 +259,82 @@ def consolidated_problems(document: Root) -> Iterator[tuple[str, str]]:
             yield path, differs
 
 
-# The documents a store must have follow from its layout and the number of its blocks
+# The documents a store must have follow from its layout and the number of its blocks, as docs/store-format.md says
 
 
 def expected_documents(layout: StoreLayout, season: int, blocks: int) -> dict[str, dict[str, Any]]:
     """Path below the root -> metadata document, of a season's group, arrays and coordinates."""
     slots = blocks * layout.capacity
-    documents = {str(season): group_document({"season": season})}
+    group = {"zarr_format": 3, "node_type": "group", "attributes": {"season": season}}
+    documents: dict[str, dict[str, Any]] = {str(season): group}
     for name, spec in layout.arrays().items():
-        documents[f"{season}/{name}"] = spec.metadata(slots, layout.capacity, layout.codec)
+        documents[f"{season}/{name}"] = expected_array(layout, spec, slots)
     for coordinate in layout.coordinates():
-        documents[f"{season}/{coordinate.name}"] = coordinate.metadata(coordinate.shape(slots))
+        documents[f"{season}/{coordinate.name}"] = expected_coordinate(coordinate, slots)
     return documents
+
+
+def expected_array(layout: StoreLayout, spec: ArraySpec, slots: int) -> dict[str, Any]:
+    """The document of an array with so many slots: a shard is a block, its index is at the end."""
+    blosc = {
+        "cname": layout.codec.name,
+        "clevel": layout.codec.level,
+        "shuffle": "bitshuffle",
+        "typesize": spec.dtype.itemsize,
+        "blocksize": 0,
+    }
+    sharding = {
+        "chunk_shape": list(spec.chunk),
+        "codecs": [bytes_codec(spec.dtype.itemsize), {"name": "blosc", "configuration": blosc}],
+        "index_codecs": [bytes_codec(np.dtype(np.uint64).itemsize), {"name": "crc32c"}],
+        "index_location": "end",
+    }
+    return {
+        **chunked([slots, *spec.sample_shape], [layout.capacity, *spec.sample_shape]),
+        "data_type": spec.dtype.name,
+        "fill_value": spec.fill,
+        "codecs": [{"name": "sharding_indexed", "configuration": sharding}],
+        "dimension_names": list(spec.dims),
+        "attributes": spec.attributes,
+    }
+
+
+def expected_coordinate(coordinate: CoordinateSpec, slots: int) -> dict[str, Any]:
+    """The document of a coordinate in a season of so many slots."""
+    is_text = coordinate.data_type == "string"
+    numbers = {"name": "vlen-utf8"} if is_text else bytes_codec(np.dtype(coordinate.data_type).itemsize)
+    zstd = {"name": "zstd", "configuration": {"level": 3, "checksum": False}}
+    shape = shape_of(coordinate, slots)
+    return {
+        **chunked(list(shape), [coordinate.chunk or shape[0], *shape[1:]]),
+        "data_type": coordinate.data_type,
+        "fill_value": coordinate.fill,
+        "codecs": [numbers, zstd],
+        "dimension_names": list(coordinate.dims),
+        "attributes": coordinate.attributes,
+    }
+
+
+def shape_of(coordinate: CoordinateSpec, slots: int) -> tuple[int, ...]:
+    """The shape of a coordinate in a season of so many slots."""
+    return (slots, *coordinate.lengths) if coordinate.values is None else (len(coordinate.values),)
+
+
+def bytes_codec(itemsize: int) -> dict[str, Any]:
+    """The codec of numbers of so many bytes; those of one byte have no order."""
+    return {"name": "bytes"} if itemsize == 1 else {"name": "bytes", "configuration": {"endian": "little"}}
+
+
+def chunked(shape: list[int], chunk: list[int]) -> dict[str, Any]:
+    """What the documents of arrays and coordinates have in common: a regular grid, keys like `c.0.0`."""
+    return {
+        "zarr_format": 3,
+        "node_type": "array",
+        "shape": shape,
+        "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": chunk}},
+        "chunk_key_encoding": {"name": "default", "configuration": {"separator": "."}},
+        "storage_transformers": [],
+    }
 
 
 def store_documents(layout: StoreLayout, seasons: Mapping[int, int]) -> dict[str, dict[str, Any]]:
@@ -317,7 +382,7 @@ def release_files(layout: StoreLayout, seasons: Mapping[int, int], index: Mappin
     for season, blocks in seasons.items():
         files |= {f"{path}/zarr.json" for path in expected_documents(layout, season, blocks)}
         for coordinate in layout.coordinates():
-            shape = coordinate.shape(blocks * layout.capacity)
+            shape = shape_of(coordinate, blocks * layout.capacity)
             files |= {f"{season}/{coordinate.name}/{chunk}" for chunk in coordinate_files(coordinate, shape)}
     return files
 

@@ -38,7 +38,7 @@ from h2crop_data.validation.findings import (
     warning,
 )
 from h2crop_data.validation.index import Sources, of_samples
-from h2crop_data.validation.metadata import SIDE_STEP, coordinate_files
+from h2crop_data.validation.metadata import SIDE_STEP, coordinate_files, shape_of
 from h2crop_data.validation.release import Release
 
 #: Bytes of a number in a chunk of text: how many texts there are, how long each is.
@@ -111,7 +111,7 @@ def check_coordinates(release: Release, sources: Sources) -> Checking[Release]:
     for season in release.seasons:
         table = SlotTable.of(release, season)
         for coordinate in release.layout.coordinates():
-            shape = coordinate.shape(len(table.valid))
+            shape = shape_of(coordinate, len(table.valid))
             chunks: list[NDArray[Any]] = []
             files = coordinate_files(coordinate, shape)
             for place, file in enumerate(files):

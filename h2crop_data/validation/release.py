@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 
 from h2crop_data.cube.root import Root, RootAttributes
 from h2crop_data.cube.schema import ArraySpec, StoreLayout
-from h2crop_data.cube.shard import shard_name
 from h2crop_data.storage.storage import FileRecord, Storage
 from h2crop_data.validation.findings import Finding, Remedies, error
 
@@ -26,6 +25,11 @@ SHEET = "DATASHEET.md"
 KEPT = re.compile(r"(?P<season>\d{4})/published/(?P<block>\d+)\.h5")
 #: The key in a season's recipe by which an imported season is known.
 IMPORTED = "published"
+
+
+def shard_file(block: int, dimensions: int) -> str:
+    """The name of a block's shard in the folder of an array of so many dimensions."""
+    return ".".join(["c", str(block), *["0"] * (dimensions - 1)])
 
 
 @dataclass(frozen=True)
@@ -100,7 +104,7 @@ class Release:
     def shards(self, season: int, block: int) -> dict[str, str]:
         """Array -> name of the shard of a block."""
         return {
-            name: f"{season}/{name}/{shard_name(block, len(spec.dims))}" for name, spec in self.arrays(season).items()
+            name: f"{season}/{name}/{shard_file(block, len(spec.dims))}" for name, spec in self.arrays(season).items()
         }
 
     def block_of(self, name: str) -> tuple[int, int] | None:
@@ -110,7 +114,7 @@ class Release:
             return int(kept["season"]), int(kept["block"])
         found = SHARD.fullmatch(name)
         spec = self.specs.get(found["array"]) if found else None
-        if not found or spec is None or found["file"] != shard_name(int(found["block"]), len(spec.dims)):
+        if not found or spec is None or found["file"] != shard_file(int(found["block"]), len(spec.dims)):
             return None
         return int(found["season"]), int(found["block"])
 

@@ -134,6 +134,18 @@ CASES = {
     "classes of another split's parcels": Case(
         LABELS, '(inside["split"] == ground.split).to_numpy()', '(inside["split"] != "").to_numpy()', "labels"
     ),
+    "dimensions in another order": Case(
+        "cube/schema.py",
+        '"configuration": sharding}],\n            dims=self.dims,',
+        '"configuration": sharding}],\n            dims=self.dims[:-2] + self.dims[:-3:-1],',
+        "metadata",
+    ),
+    "shape of inner chunks": Case(
+        "cube/schema.py", '"chunk_shape": list(self.chunk),', '"chunk_shape": list(self.sample_shape),', "metadata"
+    ),
+    "shape of chunks of coordinates": Case(
+        "cube/schema.py", "chunk=(self.chunk or shape[0], *shape[1:])", "chunk=shape", "metadata"
+    ),
     "hash of a season": Case(
         "cube/season.py", "files = sorted(self.files, ", "files = sorted(self.files[1:], ", "identity"
     ),
@@ -178,7 +190,7 @@ def test_the_store_of_the_honest_builder_gives_no_finding(stores: dict[str, Path
 def test_what_a_broken_builder_made_is_found(name: str, stores: dict[str, Path]) -> None:
     found = {finding.check for finding in validated(stores[name]).findings}
     assert CASES[name].found in found
-    assert not found & OF_FILES
+    assert not found & OF_FILES - {CASES[name].found}
 
 
 def test_a_line_that_the_builder_does_not_have_is_refused(tmp_path: Path) -> None:

@@ -206,7 +206,7 @@ SHARED_WITH_THE_BUILDER = {
     "h2crop_data.sources.formats",
     "h2crop_data.sources.sentinel2.format",
 }
-DECODING = {"MISSING", "decode_chunk", "index_size", "parse_index", "shard_name"}
+DECODING = {"MISSING", "decode_chunk", "index_size", "parse_index"}
 
 
 @pytest.mark.parametrize("path", sorted(VALIDATION.rglob("*.py")), ids=module_name)
