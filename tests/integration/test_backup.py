@@ -429,7 +429,7 @@ def test_scenes_that_were_moved_without_their_catalog_are_named(region: Path, tm
     (tmp_path / "region/sentinel2").rename(tmp_path / "region/elsewhere")
     with pytest.raises(BuildError, match=r"\d of \d blocks failed[\s\S]*region/sentinel2/S2_2022") as told:
         build_store(load_recipe(recipe).for_seasons([2022]), store, workers=1)
-    assert "finished blocks are kept" in str(told.value)
+    assert "Finished blocks are kept" in str(told.value)
     assert kept_files(store).items() >= before.items()
     # A catalog that is damaged, or gone, changes nothing of that.
     whole = (tmp_path / "region/sentinel2.json").read_bytes()

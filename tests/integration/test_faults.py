@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import subprocess
 import sys
 from collections import Counter
@@ -123,7 +124,9 @@ def test_four_workers_write_every_shard_once(
     shards = [name for name in reference if "/c." in name and name.split("/")[1] in arrays]
     assert {counted[name] for name in shards} == {1}
     writers = {process for process, name in written if name in shards}
-    assert (len(writers) > 1) == (kind == "processes")
+    # Shards are written where they are computed; how many processes get a block depends on the machine.
+    here = {str(os.getpid())}
+    assert writers == here if kind == "threads" else writers.isdisjoint(here)
 
 
 @pytest.fixture(scope="module")

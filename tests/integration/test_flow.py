@@ -45,7 +45,7 @@ from h2crop_data.flows.deadline import TimeoutHoursError
 from h2crop_data.pipeline.build import build_store
 from h2crop_data.pipeline.engine import BuildError
 from h2crop_data.pipeline.recording import recorded_plans
-from h2crop_data.pipeline.run_status import read_status
+from h2crop_data.pipeline.run_status import RunStatus, read_status
 from h2crop_data.recipe.model import Recipe, load_recipe
 from h2crop_data.storage.local import LocalStorage
 
@@ -100,6 +100,13 @@ def mishap_path(region: TinyRegion, recipe: Recipe) -> Iterator[str]:
     with mishaps_installed():
         region.recipe(mishaps={})
         yield str(region.folder / "recipe.yaml")
+
+
+def paused_for(status: RunStatus) -> float | None:
+    """Seconds of the pause that a status states; None where it states none."""
+    if status.paused_until is None or not status.doing.startswith("pause, then "):
+        return None
+    return (status.paused_until - status.progressed).total_seconds()
 
 
 def contents(store: Path) -> dict[str, str]:
@@ -220,13 +227,11 @@ class TestFailedBlocks:
 
         def wait(seconds: float) -> None:
             waited.append(seconds)
-            # The status says it, and when the pause ends: nobody takes it for a standstill.
+            # The status says so, and when the pause ends, once the one of the pause before is replaced.
             deadline = time.monotonic() + 30
-            while not (status := read_status(LocalStorage(store))) or not status.doing.startswith("pause, then "):
-                assert time.monotonic() < deadline
+            while (status := read_status(LocalStorage(store))) is None or paused_for(status) != seconds:
+                assert time.monotonic() < deadline, status
                 time.sleep(0.05)
-            assert status.paused_until is not None
-            assert (status.paused_until - status.progressed).total_seconds() == seconds
             if len(waited) == 2:
                 damaged[1].rename(damaged[0])
 

@@ -357,7 +357,7 @@ def test_a_store_that_lost_its_root_is_left_alone_until_it_is_put_back(
         lambda: prune_store(store, []),
         lambda: relabel_store(tmp_path / "source", store),
     ):
-        with pytest.raises(StoreError, match=f"{store} lost its root zarr.json.*`{command}`") as raised:
+        with pytest.raises(StoreError, match=f"{store} has lost its root zarr.json.*`{command}`") as raised:
             refused()
         assert files_of(store) == lost
     told = CliRunner().invoke(app, ["build", path, "--out", str(store)])

@@ -1010,7 +1010,7 @@ def test_a_build_stopped_by_the_server_in_a_shard_shows_no_release_and_goes_on_w
         with pytest.raises(StoreError, match=rf"cannot write {storage.location}/.*{fault.status}.*{fault.code}"):
             build_store(recipe, storage.location, workers=1)
         assert not direct.exists("zarr.json")
-        with pytest.raises(StoreError, match=f"is {storage.location} a finished store"):
+        with pytest.raises(StoreError, match=f"check that {storage.location} is a finished store"):
             h2crop_data.open(storage.location, 2022)
     proxy.heal()
     report = build_store(recipe, storage.location)
@@ -1026,7 +1026,7 @@ def test_a_store_in_a_bucket_that_lost_its_root_is_left_alone_until_it_is_put_ba
     storage.delete("zarr.json")
     command = f"`aws s3 cp {storage.location}/index/r1/root.json {storage.location}/zarr.json`"
     before = len(proxy.requests)
-    with pytest.raises(StoreError, match=f"{storage.location} lost its root zarr.json.*{command}"):
+    with pytest.raises(StoreError, match=f"{storage.location} has lost its root zarr.json.*{command}"):
         build_store(recipe, storage.location)
     assert {request.key.rpartition("/")[2] for request in proxy.requests[before:] if request.method == "PUT"} <= {
         "lock",

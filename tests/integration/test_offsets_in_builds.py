@@ -281,7 +281,7 @@ class TestNumbersThatAreNoReflectance:
         folder = add_scene(region, "scene", "2022-07-01T10:50:00Z", LEAVES, in_numbers=0, removed=True, stated=stated)
         with rasterio.open(folder / "blue.tif", "r+") as raster:
             raster.offsets = (of_file,)
-        with pytest.raises(BuildError, match=rf"blue\.tif states the offset -0\.1 .*its item {said}: correct"):
+        with pytest.raises(BuildError, match=rf"blue\.tif states the offset -0\.1 .*its item {said}; correct"):
             build_store(region.recipe(), tmp_path / "store", workers=1)
 
     def test_an_offset_that_file_and_item_state_alike_is_read(self, region: TinyRegion, tmp_path: Path) -> None:

@@ -440,7 +440,7 @@ def test_a_file_that_lost_rows_ends_the_plan_with_the_numbers(season: TinyRegion
     cut(season.folder / "wrong_2022.dbf", 0.5)
     source = {"path": "wrong_{year}.shp", "years": [2022], "country": "fr", "code_field": "CODE_CULTU"}
     season.recipe(parcels={"season": [source]})
-    assert "promises 96 row(s) in its .dbf and has 47" in refused(season, tmp_path / "plan")
+    assert "expected 96 row(s) in its .dbf, got 47" in refused(season, tmp_path / "plan")
 
 
 # Relabelling

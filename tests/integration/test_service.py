@@ -255,7 +255,7 @@ def test_a_wrong_parameter_ends_a_run_at_once(service: PrefectService, store: Pa
     wrong = service.trigger(REFRESH, recipe="/nowhere/recipe.yaml", retry_seconds=[600])
     kind, name, message = service.ended(wrong)
     assert (kind, name) == ("FAILED", "Failed")
-    assert "no recipe file /nowhere/recipe.yaml (names of shipped recipes:  h2crop-france.yaml)" in message
+    assert "no recipe file /nowhere/recipe.yaml (names of shipped recipes: h2crop-france.yaml)" in message
 
 
 def test_a_failure_raises_the_alarm(service: PrefectService, archive: LivingArchive, store: Path) -> None:

@@ -128,7 +128,7 @@ except AttributeError as error:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert (
         done.stdout.strip()
-        == "h2crop_data.CropSamples needs the package torch: run pip install '.[train]' in a checkout of h2crop"
+        == "h2crop_data.CropSamples needs the package torch: pip install '.[train]' in a checkout of h2crop"
     )
 
 
