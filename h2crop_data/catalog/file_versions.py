@@ -220,7 +220,6 @@ def first_byte(access: FileAccess, headers: dict[str, str]) -> requests.Response
     LateAnswerError where it does not come in time.
     """
     wanted = {**access.headers, **FIRST_BYTE, **headers}
-
     seconds = answer_seconds()
 
     def ask() -> requests.Response:

@@ -322,7 +322,8 @@ class Archives(Settings):
     )
     timeout: Annotated[float, Field(gt=0, allow_inf_nan=False)] = variable(
         "H2CROP_READ_TIMEOUT",
-        "Seconds to wait for an answer of a catalog or archive, or for its next bytes",
+        "Seconds to wait for an answer of a catalog or archive, or for its next bytes; for signatures at most 30, for "
+        "the version of a file at most 10",
         60.0,
         expected="a number of seconds above 0",
     )

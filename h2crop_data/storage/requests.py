@@ -202,8 +202,13 @@ def cause_of(error: Exception) -> str:
     return " ".join([text.rpartition(" - ")[2].strip(), *[f"({words})" for words in deepest[-1:]]])
 
 
-def request_error(verb: str, where: str, error: Exception) -> StoreError:
-    """The error to raise for one of a request: what could not be done where, why, and what to do."""
+def request_error(
+    verb: str, where: str, error: Exception, remedy: str = "finished blocks are kept; fix it and rerun"
+) -> StoreError:
+    """The error to raise for one of a request: what could not be done where, why, and what to do.
+
+    remedy: of errors that are not of settings, keys or a missing object.
+    """
     if isinstance(error, ConflictError):
         return StoreError(f"cannot {verb} {where}: another process keeps changing it; end that process and rerun")
     text = str(error)
@@ -226,4 +231,4 @@ def request_error(verb: str, where: str, error: Exception) -> StoreError:
     if isinstance(error, ValueError):
         return StoreError(cause)
     kind = StoreOutageError if may_pass(error) else StoreError
-    return kind(f"{cause}; finished blocks are kept; fix it and rerun")
+    return kind(f"{cause}; {remedy}")

@@ -309,8 +309,9 @@ class ReadableObjects(ObjectStore[S3Store]):
         self, prototype: BufferPrototype, key_ranges: Iterable[tuple[str, ByteRequest | None]]
     ) -> list[Buffer | None]:
         get, wanted = super().get_partial_values, [*key_ranges]
-        keys = ", ".join(dict.fromkeys(key for key, _ in wanted))
-        return await self._asked("read", keys, lambda: get(prototype, wanted))
+        keys = [*dict.fromkeys(key for key, _ in wanted)]
+        named = ", ".join(keys[:1]) + (f" and {len(keys) - 1} more" if len(keys) > 1 else "")
+        return await self._asked("read", named, lambda: get(prototype, wanted))
 
     async def exists(self, key: str) -> bool:
         exists = super().exists
@@ -354,7 +355,8 @@ class ReadableObjects(ObjectStore[S3Store]):
             except RequestError as error:
                 pause = tries.pause_after(error) if isinstance(error, GenericError) else None
                 if pause is None:
-                    raise request_error(verb, where, error) from error
+                    remedy = "check the server and the connection to it, then try again"
+                    raise request_error(verb, where, error, remedy) from error
             await asyncio.sleep(pause)
 
 

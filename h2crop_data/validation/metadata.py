@@ -47,6 +47,8 @@ from h2crop_data.validation.findings import (
 from h2crop_data.validation.release import SHA256, SHEET, Release
 
 COPY = re.compile(rf"index/r(\d+)/{re.escape(ROOT_COPY)}")
+#: Zstandard's level in chunks of coordinates.
+COORDINATE_LEVEL = 3
 #: Endings of index files.
 ENDINGS = ("parquet", "json", "md")
 #: The side of a cell is a multiple of so many metres, so that pixels of 10, 20, 30 and 60 m fit.
@@ -303,7 +305,7 @@ def expected_coordinate(coordinate: CoordinateSpec, slots: int) -> dict[str, Any
     """The document of a coordinate in a season of so many slots."""
     is_text = coordinate.data_type == "string"
     numbers = {"name": "vlen-utf8"} if is_text else bytes_codec(np.dtype(coordinate.data_type).itemsize)
-    zstd = {"name": "zstd", "configuration": {"level": 3, "checksum": False}}
+    zstd = {"name": "zstd", "configuration": {"level": COORDINATE_LEVEL, "checksum": False}}
     shape = shape_of(coordinate, slots)
     return {
         **chunked(list(shape), [coordinate.chunk or shape[0], *shape[1:]]),

@@ -388,11 +388,10 @@ def check_pixels(release: Release, sources: Sources, workers: int, progress: Pro
                 counted[key] = figures_together([counted[key], figures] if key in counted else [figures])
                 summed += 1
         labelled = {}
-        for (year, split), parts in labelled_parts.items():
-            if year == season:
-                figures = replace(counted[year, split], labelled=parts)
-                labelled[split] = figures.labelled_parcels
-                counted[year, split] = replace(figures, labelled=(labelled[split],))
+        for key in [key for key in labelled_parts if key[0] == season]:
+            figures = replace(counted[key], labelled=labelled_parts.pop(key))
+            labelled[key[1]] = figures.labelled_parcels
+            counted[key] = replace(figures, labelled=(labelled[key[1]],))
         for source in sources:
             shown[source.name] = yield from source.end_season(shown.get(source.name), season, labelled)
     for source in sources:

@@ -699,6 +699,16 @@ def test_without_a_list_of_plans_parcels_may_have_been_declared_later(store: Pat
     assert not result.not_checked
 
 
+def test_squares_whose_names_are_lost_are_said_to_be_unchecked_and_those_nobody_draws_are_found(store: Path) -> None:
+    name_squares(store)
+    result = validated(store, "quick")
+    assert result.not_checked == ["the table of split squares: the squares of some samples are not column_row"]
+    set_json("recipes", lambda recipes: [recipe["split"].pop("square_size") for recipe in recipes.values()])(store)
+    result = validated(store, "quick")
+    squares = [one.what for one in result.findings if one.where == "index/r1/squares.parquet"]
+    assert squares == ["is not expected: the split is not drawn by squares"]
+
+
 def test_pixels_whose_place_is_lost_are_said_to_be_unchecked(store: Path) -> None:
     index_file(store, SAMPLES).unlink()
     (store / "2021/wavelength/c.0.0").unlink()

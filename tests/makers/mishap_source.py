@@ -20,7 +20,8 @@ def mishaps_installed() -> Iterator[None]:
     """The package is there, for processes too; recipes have the section `mishaps: {}`."""
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(str(PLUGIN))
-        patch.setenv("PYTHONPATH", os.pathsep.join([str(PLUGIN), str(ROOT)]))
+        before = filter(None, [os.environ.get("PYTHONPATH")])
+        patch.setenv("PYTHONPATH", os.pathsep.join([str(PLUGIN), str(ROOT), *before]))
         forget_sources()
         yield
     forget_sources()

@@ -379,8 +379,10 @@ a statement left out. A change that no test notices is either equivalent (the co
 what the tests do not check. Each mutant runs in memory, in a process of its own, with the fast tests that execute its
 line. The modules that `tests/sweeps/mutants.py` lists under WHOLE are to be tried whole, the others by a random sample
 of each package. Mutants are tried in random order, and a run that was stopped continues with the next: the table
-states how many were tried so far. Slow tests, which build whole stores, are left out: whether they notice a change
-listed here was not tried. Texts for users and the messages of errors are not changed.
+states how many were tried so far. It leaves out modules of which none was tried; *never ends* are changes that make a
+test run into the time limit, *cannot run* those that could not be put into the running module. Slow tests, which build
+whole stores, are left out: whether they notice a change listed here was not tried. Texts for users and the messages of
+errors are not changed.
 
 On two cores with other work, 477 changes took 34 minutes: 4 s each, half of them 2 s or less. So the default, the
 modules of WHOLE and 60 of each package, takes some two and a half hours, and all changes 13 hours (`make mutants
@@ -411,7 +413,7 @@ def listed(survivors: Iterable[Mutant], tried: dict[str, Any], reasons: dict[str
         lines += [f"### `{module.removeprefix('h2crop_data/')}`", ""]
         for mutant in sorted(mutants, key=lambda mutant: (mutant.lines[0], mutant.key)):
             left_out = tried[mutant.key]["left_out"]
-            state = f"{left_out} slower tests were not run; " if left_out else ""
+            state = f"slower tests that were not run: {left_out}; " if left_out else ""
             state = state if tried[mutant.key]["result"] == "survived" else "no fast test executes it; "
             why = reasons.get(mutant.key, "not examined yet")
             where = f"{mutant.lines[0]}, {mutant.function or 'at import'}"

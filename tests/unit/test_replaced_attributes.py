@@ -21,7 +21,7 @@ def replaced_in(source: str) -> Iterator[str]:
             for target in node.targets:
                 if isinstance(target, ast.Attribute) and ast.unparse(target.value).partition(".")[0] in imported:
                     yield target.attr
-        elif isinstance(node, ast.Call) and ast.unparse(node.func).rpartition(".")[2] in ("setattr", "delattr"):
+        elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith(("setattr", "delattr", "patch.object")):
             target, *more = node.args
             is_own = isinstance(node.func, ast.Name) and ast.unparse(target).partition(".")[0] not in imported
             named = target if isinstance(target, ast.Constant) else more[0]
@@ -44,12 +44,13 @@ patch.setattr("package.module.one", 1)
 patch.delattr("package.module.two")
 patch.setattr(module.Class, "three", 3)
 patch.setattr(Class, name, 4)
+patch.object(Class, "ten", autospec=True)
 module.five = module.six = 5
 setattr(Class, "seven", 7)
 setattr(own, "eight", 8)
 own.nine = 9
 """
-    assert sorted(replaced_in(source)) == ["Class", "five", "one", "seven", "six", "three", "two"]
+    assert sorted(replaced_in(source)) == ["Class", "five", "one", "seven", "six", "ten", "three", "two"]
 
 
 def test_all_that_tests_replace_has_its_reason_in_the_page() -> None:
