@@ -78,7 +78,7 @@ test: $(READY)  ## Run all tests (half an hour; docs/testing.md)
 	$(VENV)/bin/pytest -n 2 --dist worksteal $(ARGS)
 
 test-fast: $(READY)  ## Run the unit tests but the slow ones (under a minute)
-	$(VENV)/bin/pytest -n 2 --dist worksteal -m "not slow" tests/unit $(ARGS)
+	$(VENV)/bin/pytest -n 2 --dist worksteal -m "not slow" --hypothesis-profile fast tests/unit $(ARGS)
 
 lint: $(READY)  ## Check style, formatting and spelling
 	$(VENV)/bin/ruff check .

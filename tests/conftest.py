@@ -13,6 +13,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # A busy machine is no fault of what is tested.
 settings.register_profile("without clock", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+# Of `make test-fast`: a fifth of the examples of a property.
+settings.register_profile("fast", settings.get_profile("without clock"), max_examples=20)
 settings.load_profile("without clock")
 
 pytest_plugins = ["pytester"]

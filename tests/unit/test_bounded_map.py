@@ -76,6 +76,7 @@ def test_every_thing_is_worked_on_once(things: list[int], workers: int) -> None:
     assert list(in_order(lambda number: 2 * number, things, workers)) == [2 * number for number in things]
 
 
+@pytest.mark.slow
 @given(st.lists(st.integers(), max_size=20), st.integers(1, 4), st.integers(1, 8))
 def test_as_done_every_thing_comes_once_with_its_own_result(things: list[int], workers: int, ahead: int) -> None:
     with worker_threads(workers, "test") as pool:
@@ -143,6 +144,7 @@ def test_a_thing_at_which_the_pool_failed_can_have_a_result_instead() -> None:
         assert list(as_done_of(pool, fail_at_one, range(3), 1, told)) == [(0, 0), (1, -1), (2, 2)]
 
 
+@pytest.mark.slow
 def test_more_is_begun_when_more_workers_come_without_waiting_for_a_result() -> None:
     """Nothing ends before three things are at work; at first there is one worker."""
     together = threading.Barrier(3)

@@ -214,6 +214,7 @@ class TestLog:
 
 
 class TestDeadline:
+    @pytest.mark.slow
     @pytest.mark.parametrize(("variables", "code"), [({"PREFECT__FLOW_RUN_ID": "a-run"}, 1), ({}, 3)])
     def test_the_process_of_a_run_ends_whatever_its_threads_hang_at(self, variables: dict[str, str], code: int) -> None:
         program = (

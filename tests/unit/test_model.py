@@ -155,6 +155,7 @@ def test_gradients_are_those_of_the_plain_model() -> None:
 # Windows.
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("months", "stage"), [(6, 0), (12, 1), (6, 2), (6, 3)])
 def test_window_attention_by_its_definition(months: int, stage: int) -> None:
     """Token by token: which tokens it sees, and which row of the table stands for each pair."""

@@ -132,6 +132,7 @@ def test_every_error_class_stands_in_the_tables() -> None:
     assert named <= classes
 
 
+@pytest.mark.slow
 def test_every_message_that_is_quoted_is_one_of_the_package() -> None:
     usual = table_rows(PAGE.split("\n## When something fails")[1].split("\n## ")[0])
     assert 8 <= len(usual) <= 12
@@ -145,6 +146,7 @@ def test_every_message_that_is_quoted_is_one_of_the_package() -> None:
     assert [row[0] for row in error_rows() if len(SPANS.findall(row[0])) > 1] == []
 
 
+@pytest.mark.slow
 def test_every_message_that_is_raised_is_quoted_with_its_class() -> None:
     """But for those that name an option or argument, and those that pass on what another error says."""
     rows = [(pattern_of(message), SPANS.findall(row[1])) for row in error_rows() for message in SPANS.findall(row[0])]

@@ -7,6 +7,8 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
+
 TESTS = Path(__file__).resolve().parents[1]
 PAGE = TESTS.parent / "docs" / "testing.md"
 
@@ -53,6 +55,7 @@ own.nine = 9
     assert sorted(replaced_in(source)) == ["Class", "five", "one", "seven", "six", "ten", "three", "two"]
 
 
+@pytest.mark.slow
 def test_all_that_tests_replace_has_its_reason_in_the_page() -> None:
     files = sorted(TESTS.rglob("*.py"))
     replaced = {name for file in files for name in replaced_in(file.read_text(encoding="utf-8"))}

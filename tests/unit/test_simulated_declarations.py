@@ -124,6 +124,7 @@ def test_every_fault_can_be_everywhere_at_once(fields: gpd.GeoDataFrame, tmp_pat
     assert len(parcels) == shaped.sum() + truth["dirt"].str.contains("slivers").sum()
 
 
+@pytest.mark.slow
 def test_reading_mends_as_much_as_is_wrong(fields: gpd.GeoDataFrame, tmp_path: Path) -> None:
     settings = only(invalid=0.2, duplicates=0.1, null_geometry=0.1, three_dimensional=0.2)
     records, truth = declare(fields, SEASON, settings, SEED)
@@ -198,6 +199,7 @@ def test_what_a_field_declares_depends_on_nothing_else(fields: gpd.GeoDataFrame)
     assert (next_year["id_parcel"] != whole["id_parcel"])[both].all()
 
 
+@pytest.mark.slow
 def test_files_are_the_same_to_the_byte(fields: gpd.GeoDataFrame, tmp_path: Path) -> None:
     records, _ = declare(fields, SEASON, ParcelSettings(three_dimensional=0.2), SEED)
     assert write_geopackage(tmp_path / "a.gpkg", [records], 100) == len(records)

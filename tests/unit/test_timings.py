@@ -200,6 +200,7 @@ def test_what_cannot_be_written_at_the_end_is_told(tmp_path: Path, caplog: pytes
     assert [line.partition(":")[0] for line in told] == ["the timings at the end of the build could not be written"]
 
 
+@pytest.mark.slow
 def test_a_storage_that_does_not_answer_at_the_end_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     answers = threading.Event()
 

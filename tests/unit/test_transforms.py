@@ -114,6 +114,7 @@ def test_an_orientation_is_what_its_name_says() -> None:
     assert Orientation(True, False, 1).apply(image).tolist() == [[4, 2], [3, 1]]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("turns", [0, 1, 2, 3])
 def test_a_turn_is_what_sampling_a_grid_gives(turns: int) -> None:
     """The published code turns images by bilinear sampling; by quarter turns the grid falls on the pixels."""
