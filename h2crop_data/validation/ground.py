@@ -8,14 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import shapely
 from numpy.typing import NDArray
-from pyproj import Transformer
+
+from h2crop_data.validation.places import DEGREES, moved_outlines
 
 #: Side of a pixel of `parcel` in metres.
 PARCEL_PIXEL = 10.0
@@ -73,14 +73,10 @@ class Outlines:
 
     def near(self, place: Place, size: float) -> tuple[NDArray[np.int64], NDArray[np.object_]]:
         """Numbers and outlines, in metres of its zone, of the parcels around a square of `size` metres."""
-        to_zone = zone_projection(place.epsg)
-        corners = shapely.box(place.x0, place.y0 - size, place.x0 + size, place.y0)
-        square = shapely.transform(
-            corners, lambda x, y: to_zone.transform(x, y, direction="INVERSE"), interleaved=False
-        )
-        found = np.sort(self.tree.query(shapely.box(*shapely.bounds(square))))
-        shapes: NDArray[np.object_] = shapely.transform(self.shapes[found], to_zone.transform, interleaved=False)
-        return self.numbers[found], shapes
+        square = np.array([shapely.box(place.x0, place.y0 - size, place.x0 + size, place.y0)])
+        around = shapely.box(*shapely.total_bounds(moved_outlines(square, place.epsg, DEGREES)))
+        found = np.sort(self.tree.query(around))
+        return self.numbers[found], moved_outlines(self.shapes[found], DEGREES, place.epsg)
 
     def unknown(self, numbers: NDArray[np.integer[Any]]) -> NDArray[np.int64]:
         """Which of some numbers no parcel has."""
@@ -88,12 +84,6 @@ class Outlines:
         found = np.append(self.numbers, -1)[places] == numbers
         missing: NDArray[np.int64] = numbers[~found].astype(np.int64)
         return missing
-
-
-@lru_cache(maxsize=256)
-def zone_projection(epsg: int) -> Transformer:
-    """From longitude and latitude to metres of a zone."""
-    return Transformer.from_crs("OGC:CRS84", f"EPSG:{epsg}", always_xy=True)
 
 
 def count_ground(numbers: NDArray[np.uint32], place: Place, outlines: Outlines) -> GroundCount:

@@ -78,7 +78,7 @@ def main() -> int:
     kept = Kept(arguments.work)
     if not arguments.page_only:
         warm_up()
-        tries = Tries(recorded(kept, arguments.tests or test_files()), kept, arguments.seconds)
+        tries = Tries(recorded(kept, arguments.tests or files_of_tests()), kept, arguments.seconds)
         tries.run([mutant for mutant in wanted if tries.is_to_try(mutant, again=arguments.again)], until)
     arguments.out.write_text(page(everything, read(kept.results), arguments.seed), encoding="utf-8")
     print(f"wrote {arguments.out}")
@@ -126,7 +126,7 @@ def in_package(mutant: Mutant) -> str:
     return mutant.module.removeprefix("h2crop_data/")
 
 
-def test_files() -> list[str]:
+def files_of_tests() -> list[str]:
     """The tests that are used, as paths in the checkout."""
     tests = CHECKOUT / "tests"
     files = [file for file in sorted(tests.glob("unit/**/test_*.py")) if file.stem[5:] not in OTHER_TESTS]
