@@ -12,6 +12,7 @@ from typing import Any
 
 import pandas as pd
 
+from h2crop_data.cube.continuity import check_continuity
 from h2crop_data.cube.coordinates import coordinate_chunks, encode_coordinate
 from h2crop_data.cube.index import IndexTables, index_files, index_tables, parquet_bytes
 from h2crop_data.cube.release_numbers import ROOT, SEALING, current_attributes, next_release
@@ -44,6 +45,7 @@ def seal(
 
     classes: names of the class ids of each tier. describe: what writes the datasheet. origin: the release of another
     store this one was relabelled from. progress: called with (done, total, text) for each season and for the index.
+    Raises StoreError where the release would contradict the newest one.
     """
     seasons = sorted(seasons, key=lambda finished: finished.season)
     identity = {str(finished.season): finished.identity for finished in seasons}
@@ -53,6 +55,8 @@ def seal(
         builder.storage.delete(SEALING)
         log.info("%s: nothing changed since release %s", builder.location, current["release"])
         return int(current["release"])
+    for finished in seasons:
+        check_continuity(builder.storage, current, finished.season, finished.samples, finished.blocks, finished.files)
     newest = int(current["release"]) if current else 0
     release = next_release(builder.storage, newest)
     builder.write_json(SEALING, {"release": release, "after": newest})

@@ -1,0 +1,92 @@
+"""Tables of a release as the builder reads them: by its storage, by season, and checked against the manifest."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import logging
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from h2crop_data.cube.root import RootAttributes
+from h2crop_data.errors import MissingFileError
+from h2crop_data.storage.storage import Storage
+
+log = logging.getLogger(__name__)
+
+
+def index_paths(attributes: RootAttributes, name: str) -> list[str]:
+    """The files of a part of the index, in order: one, or in format 2 one a season. None where it has no such part."""
+    paths: str | list[str] = attributes["index"].get(name, [])
+    return [paths] if isinstance(paths, str) else list(paths)
+
+
+def manifest_paths(attributes: RootAttributes) -> list[str]:
+    """The files of the manifest: one, or in format 2 one a season and one for the rest."""
+    parts = attributes["manifest"].get("parts")
+    return [part["path"] for part in parts] if isinstance(parts, list) else index_paths(attributes, "manifest")
+
+
+def named_files(attributes: RootAttributes) -> set[str]:
+    """Every file of the index that a release names: its own, and in format 2 those of earlier releases."""
+    return {path for name in attributes["index"] for path in index_paths(attributes, name)} | {
+        *manifest_paths(attributes)
+    }
+
+
+def paths_of_season(paths: list[str], season: int) -> list[str]:
+    """Those of some files that can have rows of a season: its own where each season has one, else all."""
+    return [path for path in paths if path.endswith(f"-{season}.parquet")] if len(paths) > 1 else paths
+
+
+def released_records(files: Storage, attributes: RootAttributes, season: int) -> pa.Table | None:
+    """`path` and `sha256` (text) of the files of a season in the manifest of a release, of all seasons in format 1.
+
+    None where that part of the manifest is lost, or is not what the root states.
+    """
+    parts = attributes["manifest"].get("parts")
+    if isinstance(parts, list):
+        stated = {part["path"]: part["sha256"] for part in parts}
+        wanted = [path for path in stated if path.endswith(f"-{season}.parquet")]
+    else:
+        stated = dict.fromkeys(manifest_paths(attributes), attributes["manifest"]["sha256"])
+        wanted = list(stated)
+    tables = [checked_table(files, path, stated[path], ["path", "sha256"]) for path in wanted]
+    known = [table for table in tables if table is not None]
+    return pa.concat_tables(known) if known and len(known) == len(tables) else None
+
+
+def released_table(
+    files: Storage, attributes: RootAttributes, name: str, season: int, records: pa.Table
+) -> pa.Table | None:
+    """The rows of a season in a table of the index of a release; None where it is lost or damaged.
+
+    records: `path` and `sha256`, as of `released_records`.
+    """
+    wanted = paths_of_season(index_paths(attributes, name), season)
+    here = records.filter(pc.is_in(records["path"], pa.array(wanted, pa.string())))
+    stated = dict(zip(here["path"].to_pylist(), here["sha256"].to_pylist(), strict=True))
+    tables = [checked_table(files, path, stated.get(path, "")) for path in wanted]
+    known = [table for table in tables if table is not None]
+    if not known or len(known) < len(tables):
+        return None
+    table = pa.concat_tables(known, promote_options="permissive")
+    return table.filter(pc.equal(table["season"], season)) if "season" in table.column_names else table
+
+
+def checked_table(files: Storage, path: str, sha256: str, columns: list[str] | None = None) -> pa.Table | None:
+    """A table whose bytes have this SHA-256; None where they have another one, or the file is lost.
+
+    Raises StoreError where it cannot be read now.
+    """
+    try:
+        data = files.read(path)
+    except MissingFileError:
+        log.warning("%s is missing: it is not compared with the next release", files.where(path))
+        return None
+    if hashlib.sha256(data).hexdigest() != sha256:
+        log.warning("%s is not what its manifest states: it is not compared with the next release", files.where(path))
+        return None
+    return pq.read_table(io.BytesIO(data), columns=columns)
