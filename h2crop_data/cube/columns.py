@@ -12,7 +12,7 @@ from typing import Literal, TypeVar
 
 import pandas as pd
 
-from h2crop_data.constants import TIERS
+from h2crop_data.constants import TIER_COLUMNS
 
 Dtype = Literal["text", "texts", "integer", "nullable integer", "number", "numbers", "time", "boolean", "geometry"]
 #: When a column is known: before a pixel is read, or from the arrays of a block.
@@ -97,8 +97,13 @@ BLOCK_RECORDS = (
     Column("part", "text", "part of the season's plans: the season, or season and first block of what was added"),
     Column("recipe", "text", "SHA-256 of the recipe without its seasons"),
     Column("taxonomy", "text", "version and SHA-256 of the classes"),
+    Column(
+        "tables",
+        "texts",
+        "crop tables its labels were made with: country and SHA-256 of each; null where that is not known",
+        always=False,
+    ),
     Column("files", "texts", "its shards", filled=True, known="derived"),
-    Column("sha256", "texts", "their SHA-256, in the same order", filled=True, known="derived"),
     Column("software", "text", "what built it", known="derived"),
     Column(
         "dates",
@@ -108,6 +113,10 @@ BLOCK_RECORDS = (
         always=False,
     ),
     Column("retracted", "text", "why it is not part of the release; empty where it is"),
+)
+#: What blocks had in format 1 only; since then the manifest alone has it.
+BLOCK_DIGESTS = Column(
+    "sha256", "texts", "SHA-256 of its files, in the same order; in format 1 only", filled=True, known="derived"
 )
 #: Columns of blocks that came with format 1.1.
 BLOCKS_SINCE_1_1 = ("part", "retracted")
@@ -153,9 +162,15 @@ PARCELS = (
     Column("parcel_id", "text", "its own id in the file"),
     Column("code", "text", "crop code; several, as `BTH ≠ MIS`, where its ground was declared with several crops"),
     Column("hcat3", "text", "HCAT3 code of the crop"),
-    *(Column(f"tier{tier}", "integer", f"class at tier {tier}") for tier in range(1, TIERS + 1)),
+    *(Column(name, "integer", f"class at tier {tier}") for tier, name in enumerate(TIER_COLUMNS, 1)),
     Column("split", "text", "the split that holds most of it", filled=True),
     GEOMETRY,
+)
+#: Of codes-<season>.parquet, where rows of parcels have codes without classes: those of each code.
+CODES = tuple(
+    Column(column.name, column.dtype, column.text, filled=True)
+    for column in PARCELS
+    if column.name in ("country", "code", "hcat3") or column.name in TIER_COLUMNS
 )
 #: What every table of dates has; the rest states the source whose dates they are.
 DATES = (
@@ -164,10 +179,11 @@ DATES = (
     Column("time", "time", "of the look: when its datatake began", filled=True),
 )
 SQUARES = (
+    Column("season", "integer", "calendar year; not in format 1", always=False),
     Column("column", "integer", "of the split square"),
     Column("row", "integer", "of the split square"),
     Column("split", "text", "of all ground in it", filled=True),
-    Column("samples", "integer", "of all seasons"),
+    Column("samples", "integer", "of the season; of all seasons in format 1"),
     GEOMETRY,
 )
 

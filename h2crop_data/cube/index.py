@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import PurePosixPath
 from typing import Any
 
 import geopandas as gpd
@@ -14,12 +15,23 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import shapely
 
-from h2crop_data.constants import TIERS
+from h2crop_data.constants import TIER_COLUMNS
+from h2crop_data.cube.columns import BLOCK_DIGESTS
 from h2crop_data.cube.schema import ArraySpec
 from h2crop_data.cube.season import FinishedSeason
-from h2crop_data.cube.statistics import TRAINING, class_counts, parcel_counts, statistics_of_training, total
+from h2crop_data.cube.statistics import (
+    TRAINING,
+    BlockSums,
+    class_counts,
+    parcel_counts,
+    statistics_of_training,
+    total,
+)
 from h2crop_data.grid import LONLAT, SPLIT_CRS, transformer
-from h2crop_data.storage.storage import canonical_json
+from h2crop_data.storage.storage import FileRecord, canonical_json
+
+#: Parts of the index with a file a season, which together are one table or document.
+LISTED = ("blocks", "scenes", "squares", "recipes", "sources", "manifest")
 
 
 @dataclass(frozen=True)
@@ -122,28 +134,131 @@ def square_table(samples: Sequence[gpd.GeoDataFrame], recipe: dict[str, Any]) ->
     return gpd.GeoDataFrame(counted[["column", "row", "split", "samples"]], geometry=outlines, crs=LONLAT)
 
 
-def statistics(seasons: Sequence[FinishedSeason], specs: Mapping[str, ArraySpec]) -> dict[str, Any]:
-    """Statistics of a release: values over the training split; classes by season, split and tier."""
-    training = [finished.sums[TRAINING] for finished in seasons if TRAINING in finished.sums]
+@dataclass(frozen=True)
+class SeasonTables:
+    """The tables of a season of a release (columns: docs/store-format.md)."""
+
+    season: int
+    samples: gpd.GeoDataFrame
+    #: None where the store has no labels.
+    parcels: gpd.GeoDataFrame | None
+    blocks: pd.DataFrame
+    scenes: pd.DataFrame
+    #: None where the split is not drawn by squares.
+    squares: gpd.GeoDataFrame | None
+    recipe: dict[str, Any]
+    #: What was looked at date by date; None where there are no such units of work.
+    dates: pd.DataFrame | None = None
+    #: Where images lie against parcels; None where that was not looked at.
+    frames: pd.DataFrame | None = None
+    #: By part of its plan, what was read of the sources; empty where that was not counted.
+    sources: dict[str, Any] = field(default_factory=dict)
+
+
+def season_tables(finished: FinishedSeason) -> SeasonTables:
+    """The tables of a finished season."""
+    season = finished.season
+    samples = finished.released.reset_index(drop=True)
+    squares = square_table([samples], finished.recipe)
+    if squares is not None:
+        squares.insert(0, "season", season)
+    return SeasonTables(
+        season,
+        samples,
+        finished.parcels,
+        stacked([finished], "blocks").drop(columns=BLOCK_DIGESTS.name, errors="ignore"),
+        stacked([finished], "scenes"),
+        squares,
+        finished.recipe,
+        finished.dates,
+        finished.frames,
+        finished.sources,
+    )
+
+
+def season_files(tables: SeasonTables) -> Iterator[tuple[str, bytes]]:
+    """The files of the index of a season, name and content, one after the other; without the manifest."""
+    for name, table in (
+        ("samples", tables.samples),
+        ("parcels", tables.parcels),
+        ("dates", tables.dates),
+        ("frames", tables.frames),
+        ("blocks", tables.blocks),
+        ("scenes", tables.scenes),
+        ("squares", tables.squares),
+    ):
+        if table is not None:
+            yield f"{name}-{tables.season}.parquet", parquet_bytes(table)
+    season = str(tables.season)
+    yield f"recipes-{season}.json", canonical_json({season: tables.recipe}).encode()
+    if tables.sources:
+        yield f"sources-{season}.json", canonical_json({season: tables.sources}).encode()
+
+
+def manifest_bytes(files: Iterable[FileRecord]) -> bytes:
+    """A part of the manifest: some files in order of path."""
+    table = pd.DataFrame(list(files), columns=["path", "bytes", "sha256"])
+    return parquet_bytes(table.sort_values("path", ignore_index=True))
+
+
+def index_of(paths: Iterable[str]) -> dict[str, str | list[str]]:
+    """What the root says of some files of the index: name -> path, or a list of those with a file a season."""
+    index: dict[str, str | list[str]] = {}
+    listed: dict[str, list[str]] = {}
+    for path in sorted(paths, key=lambda path: PurePosixPath(path).name):
+        stem = PurePosixPath(path).stem
+        name = stem.partition("-")[0]
+        if name in LISTED:
+            listed.setdefault(name, []).append(path)
+        else:
+            index[stem] = path
+    return {**index, **listed}
+
+
+def class_document(classes: Sequence[Mapping[int, str]]) -> list[dict[str, str]]:
+    """`classes.json`: of each tier id, as text -> name."""
+    return [{str(number): name for number, name in tier.items()} for tier in classes]
+
+
+def season_statistics(finished: FinishedSeason, specs: Mapping[str, ArraySpec]) -> dict[str, Any]:
+    """What `statistics.json` says of a season: `class_pixels` and, where it has parcels, `class_parcels`, by split."""
+    by_split = sorted(finished.sums.items())
+    found: dict[str, Any] = {"class_pixels": {split: class_counts(sums, specs) for split, sums in by_split}}
+    if finished.parcels is not None:
+        tiers = finished.parcels[TIER_COLUMNS].to_numpy(np.uint8)
+        numbers = finished.parcels["number"].to_numpy(np.uint32)
+        found["class_parcels"] = {split: parcel_counts(sums, numbers, tiers) for split, sums in by_split}
+    return found
+
+
+def release_statistics(
+    training: BlockSums | None, of_seasons: Mapping[int, Mapping[str, Any]], specs: Mapping[str, ArraySpec]
+) -> dict[str, Any]:
+    """`statistics.json`: values over the training split of all seasons; classes by season, split and tier.
+
+    training: the sums of the training split of all seasons; None where there is none. of_seasons: season ->
+    `season_statistics`.
+    """
     result: dict[str, Any] = {
         "reflectance": {"split": TRAINING, "units": "1"},
         "clear_observations": [],
         "class_pixels": {},
         "class_parcels": {},
     }
-    if training:
-        found = statistics_of_training(total(training), specs)
+    if training is not None:
+        found = statistics_of_training(training, specs)
         result |= {**found, "reflectance": {**result["reflectance"], **found["reflectance"]}}
-    for finished in seasons:
-        by_split = sorted(finished.sums.items())
-        result["class_pixels"][str(finished.season)] = {split: class_counts(sums, specs) for split, sums in by_split}
-        if finished.parcels is not None:
-            tiers = finished.parcels[[f"tier{tier}" for tier in range(1, TIERS + 1)]].to_numpy(np.uint8)
-            numbers = finished.parcels["number"].to_numpy(np.uint32)
-            result["class_parcels"][str(finished.season)] = {
-                split: parcel_counts(sums, numbers, tiers) for split, sums in by_split
-            }
+    for season, of_season in sorted(of_seasons.items()):
+        for part, counts in of_season.items():
+            result[part][str(season)] = counts
     return result
+
+
+def statistics(seasons: Sequence[FinishedSeason], specs: Mapping[str, ArraySpec]) -> dict[str, Any]:
+    """Statistics of a release: values over the training split; classes by season, split and tier."""
+    training = [finished.sums[TRAINING] for finished in seasons if TRAINING in finished.sums]
+    of_seasons = {finished.season: season_statistics(finished, specs) for finished in seasons}
+    return release_statistics(total(training) if training else None, of_seasons, specs)
 
 
 def parquet_bytes(table: pd.DataFrame) -> bytes:

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import fsspec
-import geopandas as gpd
 import numpy as np
 import pandas as pd
 import pyarrow as pa
@@ -24,7 +23,15 @@ from zarr.core.buffer import Buffer, BufferPrototype
 from zarr.storage import FsspecStore, LocalStore, WrapperStore
 
 from h2crop_data.constants import REFLECTANCE_FILL, REFLECTANCE_SCALE
-from h2crop_data.cube.root import Root, RootAttributes
+from h2crop_data.cube.index_reading import (
+    codes_name,
+    decode_document,
+    decode_table,
+    joined_columns,
+    needs_classes,
+    with_classes,
+)
+from h2crop_data.cube.root import Root, RootAttributes, index_paths
 from h2crop_data.cube.schema import (
     REFLECTANCE_UNITS,
     ROOT_COPY,
@@ -266,26 +273,42 @@ def read_index(store: str | Path, name: str, release: int | None = None) -> pd.D
 
 def read_table(store: str | Path, attributes: RootAttributes, name: str) -> pd.DataFrame:
     """A table of the index of the release with these root attributes."""
-    data = io.BytesIO(read_file(store, index_path(store, attributes, name)))
-    with_geometry = name.startswith(("samples", "parcels", "squares"))
-    table: pd.DataFrame = (gpd if with_geometry else pd).read_parquet(data)
-    return table
+    table = decode_table(read_file(store, path) for path in files_of_index(store, attributes, name))
+    if not needs_classes(name, table.columns):
+        return table
+    codes = read_table(store, attributes, codes_name(name))
+    try:
+        return with_classes(table, codes)
+    except ValueError as error:
+        raise StoreError(f"{store}: cannot read {name}: {error}; copy the index again from the origin") from error
 
 
 def read_columns(store: str | Path, attributes: RootAttributes, name: str, columns: Sequence[str]) -> pa.Table:
-    """Those of some columns that a table of the index has; of a file in a folder only their bytes are read."""
-    path = index_path(store, attributes, name)
-    source = Path(store, path) if is_folder(store) else io.BytesIO(read_file(store, path))
-    try:
-        with pq.ParquetFile(source) as file:
-            return file.read([column for column in columns if column in file.schema_arrow.names])
-    except (OSError, pa.ArrowException) as error:
-        raise StoreError(f"cannot read {store}/{path}: {error}; copy it again from the origin of the store") from error
+    """Those of some columns that a table of the index has; of a file in a folder only their bytes are read.
+
+    Classes of parcels that only the table of codes has are not among them.
+    """
+    parts = []
+    for path in files_of_index(store, attributes, name):
+        source = Path(store, path) if is_folder(store) else io.BytesIO(read_file(store, path))
+        try:
+            with pq.ParquetFile(source) as file:
+                parts.append(file.read([column for column in columns if column in file.schema_arrow.names]))
+        except (OSError, pa.ArrowException) as error:
+            raise StoreError(
+                f"cannot read {store}/{path}: {error}; copy it again from the origin of the store"
+            ) from error
+    return joined_columns(parts)
 
 
 def read_index_json(store: str | Path, name: str, release: int | None = None) -> Any:
     """A document of a release's index: `statistics`, `classes`, `recipes`."""
-    return json.loads(read_file(store, index_path(store, store_attributes(store, release), name)))
+    return read_document(store, store_attributes(store, release), name)
+
+
+def read_document(store: str | Path, attributes: RootAttributes, name: str) -> Any:
+    """A document of the index of the release with these root attributes."""
+    return decode_document([read_file(store, path) for path in files_of_index(store, attributes, name)])
 
 
 def nothing_selected(
@@ -299,7 +322,7 @@ def nothing_selected(
         season: read_columns(store, attributes, f"samples-{season}", ["split"]).to_pandas()["split"].value_counts()
         for season in present
     }
-    recipes = json.loads(read_file(store, index_path(store, attributes, "recipes")))
+    recipes = read_document(store, attributes, "recipes")
     shares = [(recipe.get("split") or {}).get("shares", {}) for recipe in recipes.values()]
     asked = [name for of_recipe in shares for name, share in of_recipe.items() if share > 0]
     known = dict.fromkeys([*asked, *(name for of_season in counts.values() for name in of_season.index)])
@@ -313,9 +336,9 @@ def nothing_selected(
     return StoreError(f"{store} has {wanted} in {', '.join(map(str, seasons))}; {'; '.join(there)}")
 
 
-def index_path(store: str | Path, attributes: RootAttributes, name: str) -> str:
-    """Where a part of the index lies."""
-    index: dict[str, str] = attributes["index"]
-    if name not in index:
-        raise StoreError(f"{store} has no index {name!r}; it has {', '.join(sorted(index))}")
-    return index[name]
+def files_of_index(store: str | Path, attributes: RootAttributes, name: str) -> list[str]:
+    """The files of a part of the index, in order. Raises StoreError where there is none."""
+    paths = index_paths(attributes, name)
+    if not paths:
+        raise StoreError(f"{store} has no index {name!r}; it has {', '.join(sorted(attributes['index']))}")
+    return paths

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from h2crop_data.cube.release_numbers import newest_attributes
-from h2crop_data.cube.root import RootAttributes
+from h2crop_data.cube.root import RootAttributes, index_paths
 from h2crop_data.errors import MissingFileError, StoreError
 from h2crop_data.storage.storage import BUILD_FOLDER, Storage, canonical_json
 
@@ -120,11 +120,15 @@ def released_retractions(files: Storage) -> Retractions:
 
 
 def index_rows(files: Storage, attributes: RootAttributes, name: str, columns: list[str]) -> list[tuple[Any, ...]]:
-    """Some columns of a table of a release, row by row; none where the table is lost or of a format without them.
+    """Some columns of a table of a release, row by row; none of files that are lost or of a format without them.
 
     Raises StoreError for a damaged table.
     """
-    path = attributes["index"][name]
+    return [row for path in index_paths(attributes, name) for row in rows_of_file(files, path, columns)]
+
+
+def rows_of_file(files: Storage, path: str, columns: list[str]) -> list[tuple[Any, ...]]:
+    """The same of one file of a table."""
     try:
         data = files.read(path)
     except MissingFileError:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal, NotRequired, TypedDict
 
 
@@ -14,13 +17,26 @@ class SeasonIdentity(TypedDict):
     sha256: str
 
 
-class ManifestIdentity(TypedDict):
-    """The entry of the manifest in the root."""
+class ManifestPart(TypedDict):
+    """A file of the manifest: that of a season, or that of all other files."""
 
+    path: str
     bytes: int
     sha256: str
     #: How many files it lists.
     files: int
+
+
+class ManifestIdentity(TypedDict):
+    """The entry of the manifest in the root."""
+
+    #: Of the paths and checksums of its parts; in format 1 that of its only file.
+    sha256: str
+    #: How many files it lists.
+    files: int
+    parts: NotRequired[list[ManifestPart]]
+    #: In format 1 only.
+    bytes: NotRequired[int]
 
 
 class CodecAttributes(TypedDict):
@@ -72,8 +88,8 @@ class SealedAttributes(TypedDict):
 class RootAttributes(SealedAttributes, total=False):
     """The attributes of a root document; of a finished release `index` and `manifest` are there."""
 
-    #: Name -> path of every part of the index.
-    index: dict[str, str]
+    #: Name -> path of every part of the index; several where it consists of several files.
+    index: dict[str, str | list[str]]
     manifest: ManifestIdentity
     #: Of a relabelled store.
     origin: OriginIdentity
@@ -95,3 +111,38 @@ class Root(TypedDict):
     node_type: str
     attributes: RootAttributes
     consolidated_metadata: ConsolidatedMetadata
+
+
+def index_paths(attributes: RootAttributes, name: str) -> list[str]:
+    """The files of a part of the index, in order; none where the release has no such part."""
+    paths = attributes["index"].get(name, [])
+    return [paths] if isinstance(paths, str) else list(paths)
+
+
+def all_index_paths(attributes: RootAttributes) -> dict[str, list[str]]:
+    """Name -> files of every part of the index."""
+    return {name: index_paths(attributes, name) for name in attributes["index"]}
+
+
+def manifest_parts(attributes: RootAttributes) -> list[ManifestPart]:
+    """The files of the manifest, of a root of any version."""
+    manifest = attributes["manifest"]
+    if "parts" in manifest:
+        return manifest["parts"]
+    (path,) = index_paths(attributes, "manifest")
+    return [{"path": path, "bytes": manifest["bytes"], "sha256": manifest["sha256"], "files": manifest["files"]}]
+
+
+def manifest_identity(parts: Sequence[ManifestPart]) -> ManifestIdentity:
+    """What the root says of a manifest of some parts, in this order."""
+    return {
+        "files": sum(part["files"] for part in parts),
+        "sha256": digest_of_files(parts),
+        "parts": list(parts),
+    }
+
+
+def digest_of_files(files: Iterable[Mapping[str, Any]]) -> str:
+    """SHA-256 of the JSON text of `[path, sha256]` of some files, in this order."""
+    text = json.dumps([[file["path"], file["sha256"]] for file in files])
+    return hashlib.sha256(text.encode()).hexdigest()

@@ -89,19 +89,19 @@ def seal(
     )
     index["datasheet.md"] = text.encode()
     folder = f"index/r{release}"
-    paths = {name.split(".")[0]: f"{folder}/{name}" for name in index}
+    paths: dict[str, str | list[str]] = {name.split(".")[0]: f"{folder}/{name}" for name in index}
     progress(len(seasons), len(seasons) + 1, f"release {release}, files of the index")
     files += [builder.describe(builder.replace(f"{folder}/{name}", [data])) for name, data in index.items()]
     files.append(builder.describe(builder.replace(DATASHEET, [index["datasheet.md"]])))
     manifest = pd.DataFrame(files, columns=["path", "bytes", "sha256"]).sort_values("path", ignore_index=True)
-    paths["manifest"] = f"{folder}/manifest.parquet"
-    record = builder.describe(builder.replace(paths["manifest"], [parquet_bytes(manifest)]))
-    paths["root"] = f"{folder}/{ROOT_COPY}"
+    name_of_manifest, copy_of_root = f"{folder}/manifest.parquet", f"{folder}/{ROOT_COPY}"
+    record = builder.describe(builder.replace(name_of_manifest, [parquet_bytes(manifest)]))
+    paths |= {"manifest": name_of_manifest, "root": copy_of_root}
     attributes["index"] = paths
     attributes["manifest"] = {"bytes": record["bytes"], "sha256": record["sha256"], "files": len(manifest)}
     root = group_document(attributes, dict(sorted(members.items())))
     # The copy by which this release can be read when it is no longer the newest.
-    builder.write_json(paths["root"], root)
+    builder.write_json(copy_of_root, root)
     builder.write_json(ROOT, root)
     builder.storage.delete(SEALING)
     log.info("%s: release %d is made, %d files", builder.location, release, len(manifest), extra={"release": release})

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -14,7 +12,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from h2crop_data.cube.root import SeasonIdentity
+from h2crop_data.cube.root import SeasonIdentity, digest_of_files
 from h2crop_data.cube.statistics import BlockSums
 from h2crop_data.storage.storage import FileRecord
 
@@ -67,11 +65,10 @@ class FinishedSeason:
     def identity(self) -> SeasonIdentity:
         """What the root says of it: its size, and a hash of its blocks that changes when any of them does."""
         files = sorted(self.files, key=lambda file: str(file["path"]))
-        content = json.dumps([[file["path"], file["sha256"]] for file in files])
         return {
             "blocks": len(self.blocks),
             "samples": int(self.valid.sum()),
-            "sha256": hashlib.sha256(content.encode()).hexdigest(),
+            "sha256": digest_of_files(files),
         }
 
 

@@ -7,7 +7,6 @@ not read at all.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
@@ -18,7 +17,7 @@ import numpy as np
 import pandas as pd
 import zarr
 
-from h2crop_data.cube.reading import ReleaseStore, index_path, load_root, read_file, read_table
+from h2crop_data.cube.reading import ReleaseStore, load_root, read_document, read_table
 from h2crop_data.cube.sample_reader import SampleReader, open_samples
 from h2crop_data.cube.schema import ArraySpec, CoordinateSpec, StoreLayout
 from h2crop_data.cube.shard import shard_name
@@ -147,7 +146,7 @@ class ComparedRelease:
 
     def document(self, name: str) -> Any:
         """A document of the index."""
-        return json.loads(read_file(self.store, index_path(self.store, self.attributes, name)))
+        return read_document(self.store, self.attributes, name)
 
     @cached_property
     def checksums(self) -> dict[str, str]:

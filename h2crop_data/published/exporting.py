@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
 from h2crop_data.bounded_map import in_order
 from h2crop_data.constants import PUBLISHED_OFFSET, SENTINEL2_BANDS, SPLITS
-from h2crop_data.cube.reading import index_path, load_root, nothing_selected, read_bytes, read_columns, read_file
+from h2crop_data.cube.reading import load_root, nothing_selected, read_bytes, read_columns, read_document
 from h2crop_data.cube.root import LayoutAttributes, RootAttributes
 from h2crop_data.cube.sample_reader import SampleReader, open_samples
 from h2crop_data.errors import PlanError, StoreError, UsageError
@@ -175,7 +173,7 @@ def season_source(
     options: ExportOptions,
 ) -> SeasonSource:
     """A season to export. Raises UsageError where the offset is asked for and there already."""
-    mark = index_document(store, attributes, "recipes")[str(season)].get(MARK)
+    mark = read_document(store, attributes, "recipes")[str(season)].get(MARK)
     if mark is not None and mark["s2_offset"] and options.published_offset:
         raise UsageError(
             f"--published-offset: the Sentinel-2 numbers of {store} were imported with their offset of "
@@ -272,13 +270,8 @@ def write_normalisation(
     target: Storage, store: str | Path, attributes: RootAttributes, options: ExportOptions
 ) -> list[str]:
     """Write mean and standard deviation of the numbers that were exported; gives the names of the files."""
-    reflectance = index_document(store, attributes, "statistics")["reflectance"]
+    reflectance = read_document(store, attributes, "statistics")["reflectance"]
     files = normalisation_files(reflectance, PUBLISHED_OFFSET if options.published_offset else 0)
     for name, data in files.items():
         target.replace(name, [data])
     return list(files)
-
-
-def index_document(store: str | Path, attributes: RootAttributes, name: str) -> Any:
-    """A JSON document of the index of a release."""
-    return json.loads(read_file(store, index_path(store, attributes, name)))

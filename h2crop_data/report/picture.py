@@ -4,7 +4,6 @@ exist."""
 from __future__ import annotations
 
 import calendar
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -17,7 +16,7 @@ from matplotlib.axes import Axes
 from numpy.typing import NDArray
 
 from h2crop_data.constants import COARSE, FINE, MONTHS, TIER_DIGITS, UNKNOWN
-from h2crop_data.cube.reading import index_path, load_root, read_file, read_table, to_reflectance
+from h2crop_data.cube.reading import load_root, read_document, read_table, to_reflectance
 from h2crop_data.cube.sample_reader import open_samples
 from h2crop_data.report import layers
 from h2crop_data.report.layers import Color
@@ -153,7 +152,7 @@ def read_sample(store: str | Path, season: int, sample: int | str | None) -> Sam
         if values is not None:
             read[coordinate] = values
     facts |= {"store": Path(str(store)).name, "release": attributes["release"], "season": season, "of": len(index)}
-    names = json.loads(read_file(store, index_path(store, attributes, "classes")))
+    names = read_document(store, attributes, "classes")
     layout = attributes["layout"]
     shifts = drawn_shifts(facts, windows_of_block(index, facts["block"]))
     return Sample(read, facts, names, layout["cell_size"], layout["s2_bands"], shifts)

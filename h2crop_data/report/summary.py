@@ -24,7 +24,7 @@ from h2crop_data.cube.reading import (
     read_table,
     store_attributes,
 )
-from h2crop_data.cube.root import Root
+from h2crop_data.cube.root import Root, manifest_parts
 from h2crop_data.errors import StoreError
 
 #: Classes of tier 4 that are named, the most frequent first.
@@ -75,7 +75,7 @@ def summarize(store: str | Path) -> dict[str, Any]:
         "software": attributes["software"],
         "layout": attributes["layout"],
         "files": attributes["manifest"]["files"],
-        "bytes": int(manifest["bytes"].sum()) + attributes["manifest"]["bytes"],
+        "bytes": int(manifest["bytes"].sum()) + sum(part["bytes"] for part in manifest_parts(attributes)),
         "seasons": seasons,
         "training": training_statistics(statistics["reflectance"], attributes["layout"]["s2_bands"]),
     }

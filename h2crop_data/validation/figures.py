@@ -275,7 +275,7 @@ def form_problems(release: Release, document: dict[str, Any]) -> Iterator[str]:
                 yield f"{where}.{name}_by_month is not a list of {months[0]} months of bands"
         for name, spec in arrays_counted(release, "counts").items():
             key = (spec.statistics and spec.statistics.key) or name
-            if release.minor and len(document[key]) != spec.sample_shape[0]:
+            if not release.is_first_format and len(document[key]) != spec.sample_shape[0]:
                 yield f"{key} is not a list of {spec.sample_shape[0]}"
     if set(map(int, document["class_pixels"])) != release.named_seasons:
         yield f"class_pixels has the seasons {first(sorted(document['class_pixels']))}"
@@ -292,7 +292,7 @@ def arrays_counted(release: Release, kind: str) -> dict[str, ArraySpec]:
 def summary_keys(release: Release) -> set[str]:
     """What is stated of a band."""
     keys = {"count", "mean", "sd", "min", "max"}
-    return keys | {"percentiles"} if release.minor else keys
+    return keys if release.is_first_format else keys | {"percentiles"}
 
 
 def class_count_problems(
@@ -325,7 +325,7 @@ def check_figures(release: Release, counted: Mapping[tuple[int, str], BlockFigur
         return
     expected = expected_figures(release, counted)
     yield Counted("training_samples", expected["reflectance"].get("samples", 0))
-    differs = unlike(expected if release.minor else older(expected), stored)
+    differs = unlike(older(expected) if release.is_first_format else expected, stored)
     if differs:
         yield error(
             "statistics", path, f"differs from the statistics of the arrays: {differs}", release.remedies.sealed()

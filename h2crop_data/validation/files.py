@@ -13,7 +13,7 @@ import pandas as pd
 
 from h2crop_data.bounded_map import in_order
 from h2crop_data.cube.release_numbers import ROOT
-from h2crop_data.cube.root import Root
+from h2crop_data.cube.root import ManifestPart, Root, all_index_paths, manifest_parts
 from h2crop_data.cube.schema import ROOT_COPY
 from h2crop_data.errors import StoreError
 from h2crop_data.progress import Progress
@@ -42,25 +42,46 @@ CHUNK_FILE = re.compile(r"c\.\d+(\.0)*")
 
 def read_manifest(release: Release) -> Checking[Release]:
     """The manifest against the root, and its form; what it says is relied on from here on."""
-    name = release.index_path("manifest")
-    data = None
+    everything: list[FileRecord] = []
+    lost = set()
+    for part in manifest_parts(release.attributes):
+        records = yield from read_manifest_part(release, part)
+        if records is None:
+            lost.add(part["path"])
+        else:
+            everything += records
+    if lost:
+        yield NotChecked("which files belong to the release, and their checksums: the manifest is lost")
+        return replace(release, damaged=release.damaged | lost)
+    yield from list_problems(release, everything)
+    expected = {record["path"]: record for record in everything if not is_strange(record["path"])}
+    return replace(release, expected=expected)
+
+
+def read_manifest_part(release: Release, part: ManifestPart) -> Checking[list[FileRecord] | None]:
+    """What a file of the manifest lists; None where it is lost or damaged."""
+    name, remedy = part["path"], release.remedies.sealed()
     try:
         data = release.files.read(name)
     except StoreError as failure:
-        lost = name not in release.sizes
-        what = "is missing" if lost else f"cannot be read ({failure})"
-        yield error("missing" if lost else "unreadable", name, what, release.remedies.sealed())
-    if data is not None and hashlib.sha256(data).hexdigest() != release.attributes["manifest"]["sha256"]:
-        yield error("checksum", name, f"its bytes are not those that {ROOT} states", release.remedies.sealed())
-        data = None
-    records = None if data is None else records_of(data)
-    if data is not None and records is None:
-        yield error("index", name, "is not a table of path, bytes and sha256", release.remedies.wrong_index())
+        is_lost = name not in release.sizes
+        what = "is missing" if is_lost else f"cannot be read ({failure})"
+        yield error("missing" if is_lost else "unreadable", name, what, remedy)
+        return None
+    if hashlib.sha256(data).hexdigest() != part["sha256"]:
+        yield error("checksum", name, f"its bytes are not those that {ROOT} states", remedy)
+        return None
+    records = records_of(data)
     if records is None:
-        yield NotChecked("which files belong to the release, and their checksums: the manifest is lost")
-        return replace(release, damaged=release.damaged | {name})
-    yield from list_problems(release, name, records)
-    return replace(release, expected={record["path"]: record for record in records if not is_strange(record["path"])})
+        yield error("index", name, "is not a table of path, bytes and sha256", release.remedies.wrong_index())
+        return None
+    paths = [record["path"] for record in records]
+    if paths != sorted(paths):
+        yield warning("index", name, "does not list its files by path", release.remedies.wrong_index())
+    if len(paths) != part["files"]:
+        what = f"lists {len(paths)} files, {ROOT} says {part['files']}"
+        yield error("index", name, what, release.remedies.wrong_index())
+    return records
 
 
 def records_of(data: bytes) -> list[FileRecord] | None:
@@ -78,25 +99,20 @@ def is_strange(path: str) -> bool:
     return path == ROOT or path.startswith(("/", ".")) or ".." in path.split("/")
 
 
-def list_problems(release: Release, name: str, records: list[FileRecord]) -> Findings:
-    """What is wrong with the list itself."""
+def list_problems(release: Release, records: list[FileRecord]) -> Findings:
+    """What is wrong with the list of all files itself."""
     paths = [record["path"] for record in records]
     known = set(paths)
-    remedy = release.remedies.wrong_index()
+    name, remedy = release.index_path("manifest"), release.remedies.wrong_index()
     if strange := [path for path in paths if is_strange(path)]:
         yield error("index", name, f"lists files that no manifest can list: {first(strange)}", remedy)
     if len(known) < len(paths):
         yield error("index", name, f"lists {len(paths) - len(known)} file(s) more than once", remedy)
-    if paths != sorted(paths):
-        yield warning("index", name, "does not list its files by path", remedy)
-    stated = release.attributes["manifest"]["files"]
-    if len(paths) != stated:
-        yield error("index", name, f"lists {len(paths)} files, {ROOT} says {stated}", remedy)
     if without := [record["path"] for record in records if not re.match(SHA256, record["sha256"])]:
         yield error("index", name, f"has no SHA-256 of {first(without)}", remedy)
     left_out = {str(season) for season in release.named_seasons - set(release.seasons)}
     sealed = {path for path in paths if release.block_of(path) is None and path.split("/")[0] not in left_out}
-    wanted = release_files(release.layout, release.seasons, release.attributes["index"])
+    wanted = release_files(release.layout, release.seasons, all_index_paths(release.attributes))
     if lost := sorted(wanted - sealed):
         yield error("index", name, f"does not list {first(lost)}", remedy)
     if more := sorted(sealed - wanted - set(strange)):
@@ -197,8 +213,13 @@ def older_numbers(release: Release) -> list[int]:
 
 def check_older_releases(release: Release, progress: Progress, *, full: bool) -> Checking[frozenset[str]]:
     """Every older release; gives the names of their files. full: read also the shards that only they have."""
+    index = {path for paths in all_index_paths(release.attributes).values() for path in paths}
     known: frozenset[str] = frozenset()
-    for number in older_numbers(release):
+    # Newer ones first: a folder may have nothing but files that later releases share.
+    for number in reversed(older_numbers(release)):
+        folder = {name for name in release.sizes if name.startswith(f"index/r{number}/")}
+        if folder <= index | known:
+            continue
         yield Counted("older_releases", 1)
         known |= yield from check_older(release, number, progress, full=full)
     return known
@@ -219,27 +240,33 @@ def check_older(release: Release, number: int, progress: Progress, *, full: bool
     else:
         what = f"release {number} cannot be opened without it: format 1.0 kept none, or it was lost"
         yield warning("release", copy, what, prune)
-    manifest = root["attributes"]["index"]["manifest"] if root else f"{folder}manifest.parquet"
-    records = None
-    try:
-        data = release.files.read(manifest)
-        right = root is None or root["attributes"]["manifest"]["sha256"] == hashlib.sha256(data).hexdigest()
-        records = records_of(data) if right else None
-    except StoreError as failure:
-        yield error("release", manifest, f"cannot be read ({failure})", prune)
-    else:
-        if records is None:
-            yield error("release", manifest, f"is not the manifest that {copy} states", prune)
-    if records is None:
+    manifest = {part["path"]: part["sha256"] for part in manifest_parts(root["attributes"])} if root else {}
+    records: list[FileRecord] = []
+    whole = True
+    for name in manifest or (f"{folder}manifest.parquet",):
+        try:
+            data = release.files.read(name)
+        except StoreError as failure:
+            yield error("release", name, f"cannot be read ({failure})", prune)
+            whole = False
+            continue
+        right = root is None or manifest[name] == hashlib.sha256(data).hexdigest()
+        found = records_of(data) if right else None
+        if found is None:
+            yield error("release", name, f"is not the manifest that {copy} states", prune)
+            whole = False
+        records += found or []
+    own = frozenset({copy, *manifest, f"{folder}manifest.parquet"})
+    if not whole:
         # What belongs to it is not known: nothing of it is a stray.
-        return frozenset({copy, manifest, *(name for name in release.sizes if name.startswith(folder))})
-    of_records = yield from check_records(release, folder, records, progress, prune, shards=root is not None, full=full)
-    return of_records | {copy, manifest}
+        return own | {name for name in release.sizes if name.startswith(folder)}
+    of_records = yield from check_records(release, number, records, progress, prune, shards=root is not None, full=full)
+    return own | of_records
 
 
 def check_records(
     release: Release,
-    folder: str,
+    number: int,
     records: list[FileRecord],
     progress: Progress,
     remedy: str,
@@ -254,18 +281,18 @@ def check_records(
     own, known = [], set()
     for record in records:
         name = record["path"]
-        is_index, is_shard = name.startswith(folder), release.block_of(name) is not None
+        is_index, is_shard = INDEX_FILE.fullmatch(name) is not None, release.block_of(name) is not None
         if is_strange(name) or not (is_index or is_shard):
             # Metadata and coordinates are replaced by those of later releases.
             continue
         known.add(name)
-        if is_shard and (not shards or name in (release.expected or {})):
+        if name in (release.expected or {}) or (is_shard and not shards):
             continue
         size = release.sizes.get(name)
         if size is None and is_shard and release.partial:
             yield Counted("not_here", 1)
         elif size is None:
-            yield error("release", name, f"is missing, release {folder[7:-1]} needs it", remedy)
+            yield error("release", name, f"is missing, release {number} needs it", remedy)
         elif size != record["bytes"]:
             what = f"has {size} bytes, the manifest of its release says {record['bytes']}"
             yield error("release", name, what, remedy)
@@ -273,7 +300,7 @@ def check_records(
             own.append(record)
     found = in_order(lambda record: (record, file_digest(release, record["path"])), own, SMALL_READS)
     for done, (record, digest) in enumerate(found):
-        progress(done, len(own), f"files of release {folder[7:-1]}")
+        progress(done, len(own), f"files of release {number}")
         if isinstance(digest, StoreError):
             yield error("unreadable", record["path"], f"cannot be read ({digest})", remedy)
         elif digest != record["sha256"]:
@@ -292,7 +319,7 @@ def check_strays(release: Release, older: frozenset[str]) -> Reports:
     if release.expected is None:
         yield NotChecked("files that do not belong to the store: the manifest is lost")
         return
-    index = set(release.attributes["index"].values())
+    index = {path for paths in all_index_paths(release.attributes).values() for path in paths}
     known = {ROOT, *index, *release.expected, *older, *retracted_files(release)}
     unfinished: Counter[str] = Counter()
     for name in release.sizes:

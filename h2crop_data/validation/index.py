@@ -8,9 +8,9 @@ import json
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
-import geopandas as gpd
 import numpy as np
 import pandas as pd
 import pyarrow as pa
@@ -20,7 +20,9 @@ from pyarrow import types
 
 from h2crop_data.constants import NONE, SPLITS
 from h2crop_data.cube.columns import (
+    BLOCK_DIGESTS,
     BLOCKS_SINCE_1_1,
+    CODES,
     FRAMES,
     GEOMETRY,
     IMPORTED_COLUMNS,
@@ -29,6 +31,7 @@ from h2crop_data.cube.columns import (
     SQUARES,
     Column,
 )
+from h2crop_data.cube.index_reading import CODE_KEY, codes_name, decode_file, needs_classes, together, with_classes
 from h2crop_data.cube.release_numbers import ROOT
 from h2crop_data.errors import StoreError
 from h2crop_data.progress import Progress
@@ -103,6 +106,8 @@ KINDS: dict[str, IsKind] = {
 }
 TABLES = {"scenes": SCENES, "squares": SQUARES}
 DOCUMENTS = ("recipes", "classes", "statistics")
+#: Columns of parcels that may be in the table of codes instead.
+OF_CODES = {column.name for column in CODES} - set(CODE_KEY)
 #: A document that releases of earlier versions of h2crop do not have.
 SOURCES = "sources"
 
@@ -110,13 +115,15 @@ SOURCES = "sources"
 def columns_of(release: Release, name: str) -> list[Column]:
     """The columns that a table of the index may have; those of sources come with the store's layout."""
     if name == "blocks":
-        return [
-            column for column in release.layout.block_columns() if release.minor or column.name not in BLOCKS_SINCE_1_1
-        ]
+        columns = [*release.layout.block_columns(), *([BLOCK_DIGESTS] if release.has_block_digests else [])]
+        later = BLOCKS_SINCE_1_1 if release.is_first_format else ()
+        return [column for column in columns if column.name not in later]
     if name.startswith("dates"):
         return release.layout.date_columns()
     if name.startswith("frames"):
         return list(FRAMES)
+    if name.startswith("codes"):
+        return list(CODES)
     if not name.startswith("samples"):
         return list(TABLES.get(name, PARCELS))
     imported = release.is_imported(int(name.split("-")[1]))
@@ -130,9 +137,11 @@ def wanted_parts(release: Release, sources: Sources) -> tuple[list[str], list[st
     built = [season for season in seasons if not release.is_imported(season)]
     wanted = [*DOCUMENTS, *(f"samples-{season}" for season in seasons), "blocks", "scenes", "manifest"]
     wanted += [f"{table}-{season}" for source in sources for table in source.season_tables for season in built]
-    if release.minor:
+    if not release.is_first_format:
         wanted += ["root"]
     by_season = [f"{table}-{season}" for season in seasons for table in ("parcels", "dates", "frames")]
+    # Before the parcels, which need them.
+    wanted = [*(name for season in seasons if (name := f"codes-{season}") in release.attributes["index"]), *wanted]
     return wanted, ["squares", "datasheet", *by_season]
 
 
@@ -140,7 +149,7 @@ def read_parts(release: Release, sources: Sources, progress: Progress) -> Checki
     """Every part of the index that can be relied on; reports those that are missing or not as they must be."""
     index = release.attributes["index"]
     for name in (*DOCUMENTS, SOURCES):
-        if name in index and release.is_here(index[name]):
+        if release.has_index(name):
             release = yield from read_document(release, name)
     wanted, possible = wanted_parts(release, sources)
     if lost := [name for name in wanted if name not in index]:
@@ -148,7 +157,7 @@ def read_parts(release: Release, sources: Sources, progress: Progress) -> Checki
     tables = [name for name in (*wanted, *possible) if name not in (*DOCUMENTS, "manifest", "root", "datasheet")]
     for done, name in enumerate(dict.fromkeys(tables)):
         progress(done, len(tables), f"index, {name}")
-        if name in index and release.is_here(index[name]):
+        if release.has_index(name):
             release = yield from read_table_of(release, name)
     for name in [*wanted, *(name for name in (SOURCES,) if name in index)]:
         known = name in release.tables or name in release.documents or name in ("manifest", "root")
@@ -163,43 +172,81 @@ def with_damage(release: Release, name: str) -> Release:
 
 
 def read_document(release: Release, name: str) -> Checking[Release]:
-    """Read a JSON document of the index."""
-    path = release.index_path(name)
-    try:
-        document = json.loads(release.files.read(path))
-    except (StoreError, ValueError, RecursionError) as failure:
-        yield error("index", path, f"is not a JSON document ({failure})", release.remedies.sealed())
-        return with_damage(release, path)
-    if isinstance(document, list if name == "classes" else dict):
-        return replace(release, documents={**release.documents, name: document})
-    yield error("index", path, f"is a {type(document).__name__}", release.remedies.wrong_index())
-    return with_damage(release, path)
+    """Read a JSON document of the index, of all its files."""
+    parts: list[Any] = []
+    for path in release.index_paths(name):
+        try:
+            document = json.loads(release.files.read(path))
+        except (StoreError, ValueError, RecursionError) as failure:
+            yield error("index", path, f"is not a JSON document ({failure})", release.remedies.sealed())
+            release = with_damage(release, path)
+            continue
+        if isinstance(document, list if name == "classes" else dict):
+            parts.append(document)
+            continue
+        yield error("index", path, f"is a {type(document).__name__}", release.remedies.wrong_index())
+        release = with_damage(release, path)
+    if not release.has_index(name):
+        return release
+    known = [key for part in parts for key in part] if len(parts) > 1 else []
+    if len(set(known)) < len(known):
+        what = "its files have several entries of one season"
+        yield error("index", release.index_path(name), what, release.remedies.wrong_index())
+    document = parts[0] if len(parts) == 1 else {key: value for part in parts for key, value in part.items()}
+    return replace(release, documents={**release.documents, name: document})
 
 
 def read_table_of(release: Release, name: str) -> Checking[Release]:
-    """Read a table of the index and check its columns; one that lacks a column is not relied on."""
-    path = release.index_path(name)
-    try:
-        data = release.files.read(path)
-        schema = pq.read_schema(io.BytesIO(data))
-        problems = column_problems(columns_of(release, name), schema)
-        with_geometry = "geometry" in schema.names
-        table: pd.DataFrame = (gpd if with_geometry else pd).read_parquet(io.BytesIO(data))
-    except TABLE_ERRORS as failure:
-        what = f"is not a table of the index ({type(failure).__name__}: {str(failure)[:100]})"
-        yield error("index", path, what, release.remedies.sealed())
-        return with_damage(release, path)
-    stated = [column.name for column in columns_of(release, name) if column.filled and column.name in table]
-    empty = [column for column in stated if table[column].isna().any()]
-    problems += [f"column {column} has rows without a value" for column in empty]
-    for problem in problems:
-        yield error("index", path, problem, release.remedies.wrong_index())
-    if problems:
-        return with_damage(release, path)
-    if name == "blocks" and not release.minor:
+    """Read a table of the index, of all its files, and check its columns; one that lacks a column is not relied on."""
+    parts = []
+    for path in release.index_paths(name):
+        part = yield from read_table_file(release, name, path)
+        if part is None:
+            release = with_damage(release, path)
+        else:
+            parts.append(part)
+    if not release.has_index(name):
+        return release
+    table = together(parts)
+    if needs_classes(name, table.columns):
+        codes = codes_name(name)
+        if codes not in release.tables:
+            yield NotChecked(f"{name}: the index {codes}, which has the classes of its codes, is lost or damaged")
+            return release
+        try:
+            table = with_classes(table, release.tables[codes])
+        except ValueError as failure:
+            yield error("index", release.index_path(codes), str(failure), release.remedies.wrong_index())
+            return release
+    if name == "blocks" and release.is_first_format:
         table = table.assign(retracted="", part="")
     yield Counted("tables", 1)
     return replace(release, tables={**release.tables, name: table})
+
+
+def read_table_file(release: Release, name: str, path: str) -> Checking[pd.DataFrame | None]:
+    """Read a file of a table of the index; None where it is not as it must be."""
+    columns = columns_of(release, name)
+    try:
+        data = release.files.read(path)
+        schema = pq.read_schema(io.BytesIO(data))
+        if needs_classes(name, schema.names):
+            columns = [column for column in columns if column.name not in OF_CODES]
+        problems = column_problems(columns, schema)
+        table = decode_file(data)
+    except TABLE_ERRORS as failure:
+        what = f"is not a table of the index ({type(failure).__name__}: {str(failure)[:100]})"
+        yield error("index", path, what, release.remedies.sealed())
+        return None
+    stated = [column.name for column in columns if column.filled and column.name in table]
+    empty = [column for column in stated if table[column].isna().any()]
+    problems += [f"column {column} has rows without a value" for column in empty]
+    of_season = re.fullmatch(rf"{name}-(\d{{4}})", Path(path).stem)
+    if of_season and "season" in table and not (table["season"] == int(of_season[1])).all():
+        problems.append(f"has rows of other seasons than {of_season[1]}")
+    for problem in problems:
+        yield error("index", path, problem, release.remedies.wrong_index())
+    return None if problems else table
 
 
 def column_problems(columns: Sequence[Column], schema: pa.Schema) -> list[str]:
@@ -327,12 +374,13 @@ def check_blocks(release: Release) -> Reports:
     table = release.tables.get("blocks")
     if table is None:
         return
-    path, remedy = release.index_path("blocks"), release.remedies.wrong_index()
+    remedy = release.remedies.wrong_index()
     foreign = sorted(set(table["season"]) - release.named_seasons)
     if foreign:
-        yield error("blocks", path, f"has blocks of {first(foreign)}, which the root does not name", remedy)
+        what = f"has blocks of {first(foreign)}, which the root does not name"
+        yield error("blocks", release.index_path("blocks"), what, remedy)
     for season in release.seasons:
-        blocks = release.blocks(season)
+        blocks, path = release.blocks(season), release.index_path("blocks", season)
         assert blocks is not None
         yield Counted("blocks", len(blocks))
         yield Counted("retracted_blocks", int((blocks["retracted"] != "").sum()))
@@ -354,8 +402,11 @@ def block_problems(release: Release, season: int, row: dict[Any, Any]) -> list[s
         problems.append(f"has {row['samples']} samples, a block holds 1 to {release.layout.capacity}")
     if row["split"] not in SPLITS:
         problems.append(f"its split is {row['split']!r}")
-    files, digests = list(row["files"]), list(row["sha256"])
-    if len(files) != len(digests) or not all(re.match(SHA256, str(digest)) for digest in digests):
+    files = list(row["files"])
+    digests = list(row["sha256"]) if release.has_block_digests else [None] * len(files)
+    if release.has_block_digests and (
+        len(files) != len(digests) or not all(re.match(SHA256, str(digest)) for digest in digests)
+    ):
         problems.append("its files and their SHA-256 are not two lists of one length")
     shards = set(release.shards(season, int(row["block"])).values())
     strange = [file for file in files if release.block_of(str(file)) != (season, row["block"])]
@@ -370,27 +421,28 @@ def block_problems(release: Release, season: int, row: dict[Any, Any]) -> list[s
     for file, digest in zip(files, digests, strict=False):
         if expected is not None and file not in expected:
             problems.append(f"its file {file} is not in the manifest")
-        elif expected is not None and expected[file]["sha256"] != digest:
+        elif expected is not None and digest is not None and expected[file]["sha256"] != digest:
             problems.append(f"its file {file} has another SHA-256 in the manifest")
     return problems
 
 
 def check_identity(release: Release, season: int, blocks: pd.DataFrame) -> Findings:
     """What the root says of a season: blocks, and the hash of their files. Samples are another check's."""
+    digests: dict[str, str] | None = None
     if release.expected is not None:
         listed = release.expected.values()
         files = [record for record in listed if release.block_of(record["path"]) is not None]
         digests = {record["path"]: record["sha256"] for record in files if record["path"].startswith(f"{season}/")}
-    else:
+    elif release.has_block_digests:
         rows = blocks[blocks["retracted"] == ""].to_dict("records")
         digests = {path: digest for row in rows for path, digest in zip(row["files"], row["sha256"], strict=False)}
-    # As docs/store-format.md has it: the JSON text of [path, SHA-256] of the shards, in order of path.
-    text = "[" + ", ".join(f"[{json.dumps(path)}, {json.dumps(digests[path])}]" for path in sorted(digests)) + "]"
     stated = release.attributes["seasons"][str(season)]
-    for word, given, said in (
-        ("blocks", len(blocks), stated["blocks"]),
-        ("hash of the blocks' files", hashlib.sha256(text.encode()).hexdigest(), stated["sha256"]),
-    ):
+    found: list[tuple[str, Any, Any]] = [("blocks", len(blocks), stated["blocks"])]
+    if digests is not None:
+        # As docs/store-format.md has it: the JSON text of [path, SHA-256] of the shards, in order of path.
+        text = "[" + ", ".join(f"[{json.dumps(path)}, {json.dumps(digests[path])}]" for path in sorted(digests)) + "]"
+        found.append(("hash of the blocks' files", hashlib.sha256(text.encode()).hexdigest(), stated["sha256"]))
+    for word, given, said in found:
         if given != said:
             what = f"its {word} of {season} is {said}, the index gives {given}"
             yield error("identity", ROOT, what, release.remedies.sealed())
@@ -413,14 +465,14 @@ def check_listed(release: Release, table: pd.DataFrame) -> Findings:
 def check_provenance(release: Release, sources: Sources) -> Findings:
     """Every block says what it was made from and by what, and the scenes it names are in the index."""
     table, scenes = release.tables.get("blocks"), release.tables.get("scenes")
-    path, remedy = release.index_path("blocks"), release.remedies.wrong_index()
+    remedy = release.remedies.wrong_index()
     hashes = [column.name for column in release.layout.block_columns() if column.name.startswith("hash_")]
     for season in release.seasons:
         blocks = release.blocks(season)
         if table is None or blocks is None:
             return
         for row in blocks.to_dict("records"):
-            where = f"{path}, {season} block {row['block']}"
+            where = f"{release.index_path('blocks', season)}, {season} block {row['block']}"
             for what in missing_facts(row, hashes, imported=release.is_imported(season)):
                 yield error("provenance", where, what, remedy)
         yield from check_recipe(release, season, blocks)
@@ -448,7 +500,7 @@ def check_recipe(release: Release, season: int, blocks: pd.DataFrame) -> Finding
     """The recipe of a season fits the store and is the one its newest blocks were planned by."""
     if "recipes" not in release.documents:
         return
-    path, recipe = release.index_path("recipes"), release.recipe(season)
+    path, recipe = release.index_path("recipes", season), release.recipe(season)
     if not recipe:
         yield error("provenance", path, f"has no recipe of {season}", release.remedies.wrong_index())
         return
@@ -469,7 +521,7 @@ def check_scenes(
     taken = scenes[scenes["taken"]]
     names = {sensor: set(of_sensor) for sensor, of_sensor in taken.groupby("sensor")["id"]}
     titles = {source.name: source.title for source in release.layout.sources}
-    path, remedy = release.index_path("blocks"), release.remedies.wrong_index()
+    path, remedy = release.index_path("blocks", season), release.remedies.wrong_index()
     maker = next((source for source in release.layout.sources if source.makes_samples), None)
     columns = {"scene": maker.name} if maker else {}
     if maker is None and set(blocks["scene"]) - {NONE}:
@@ -493,7 +545,7 @@ def check_scenes(
 
 def check_scene_table(release: Release, scenes: pd.DataFrame) -> Findings:
     """Every scene says whether it was taken and why; what was taken from Sentinel-2 has an offset."""
-    path, remedy = release.index_path("scenes"), release.remedies.wrong_index()
+    remedy = release.remedies.wrong_index()
     without = scenes["reason"].fillna("").str.strip() == ""
     with_offset = {source.name: source.title for source in release.layout.sources if source.has_offsets}
     decided = scenes["taken"] & scenes["sensor"].isin(with_offset)
@@ -507,4 +559,6 @@ def check_scene_table(release: Release, scenes: pd.DataFrame) -> Findings:
         ("their sensor is not known", ~scenes["sensor"].isin([source.name for source in release.layout.sources])),
     ):
         if wrong.any():
+            season = scenes["season"][wrong].iloc[0]
+            path = release.index_path("scenes", season)
             yield error("provenance", path, f"{what}: {first(scenes['id'][wrong].tolist())}", remedy)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from h2crop_data.bounded_map import in_order
 from h2crop_data.cube.release_numbers import ROOT
-from h2crop_data.cube.root import Root
+from h2crop_data.cube.root import Root, index_paths, manifest_parts
 from h2crop_data.cube.schema import (
     FORMAT_VERSION,
     ROOT_COPY,
@@ -46,6 +46,7 @@ from h2crop_data.validation.findings import (
 )
 from h2crop_data.validation.release import SHA256, SHEET, Release
 
+INDEX_PATH = re.compile(r"index/r(?P<release>\d+)/(?P<stem>[\w-]+)\.(?P<ending>\w+)")
 COPY = re.compile(rf"index/r(\d+)/{re.escape(ROOT_COPY)}")
 #: Zstandard's level in chunks of coordinates.
 COORDINATE_LEVEL = 3
@@ -91,12 +92,34 @@ class SeasonFacts(Facts):
     sha256: str = Field(pattern=SHA256)
 
 
-class ManifestFacts(Facts):
-    """The manifest, in short."""
+class ManifestPartFacts(Facts):
+    """A file of the manifest, in short."""
 
+    path: str = Field(pattern=r"^index/r\d+/[\w-]+\.parquet$")
     bytes: int = Field(ge=1)
     sha256: str = Field(pattern=SHA256)
     files: int = Field(ge=1)
+
+
+class ManifestFacts(Facts):
+    """The manifest, in short. Format 1 has one file, with its bytes and SHA-256; format 2 parts."""
+
+    sha256: str = Field(pattern=SHA256)
+    files: int = Field(ge=1)
+    bytes: int | None = Field(None, ge=1)
+    parts: list[ManifestPartFacts] = Field(default=[], min_length=1)
+
+    @model_validator(mode="after")
+    def parts_that_fit(self) -> ManifestFacts:
+        """The whole follows from its parts."""
+        if (self.bytes is None) == (not self.parts):
+            raise ValueError("it has either bytes or parts")
+        if self.parts and self.files != sum(part.files for part in self.parts):
+            raise ValueError(f"its parts list {sum(part.files for part in self.parts)} files, it {self.files}")
+        listed = "[" + ", ".join(f"[{json.dumps(part.path)}, {json.dumps(part.sha256)}]" for part in self.parts) + "]"
+        if self.parts and self.sha256 != hashlib.sha256(listed.encode()).hexdigest():
+            raise ValueError("its SHA-256 is not that of its parts")
+        return self
 
 
 class RootFacts(Facts):
@@ -107,7 +130,7 @@ class RootFacts(Facts):
     release: int = Field(ge=1)
     layout: LayoutFacts
     seasons: dict[str, SeasonFacts] = Field(min_length=1)
-    index: dict[str, str]
+    index: dict[str, str | list[str]]
     manifest: ManifestFacts
     software: str
 
@@ -117,12 +140,25 @@ class RootFacts(Facts):
         for season in self.seasons:
             if not re.fullmatch(r"\d{4}", season):
                 raise ValueError(f"{season!r} is not a season")
-        for name, path in self.index.items():
-            if path not in {f"index/r{self.release}/{name}.{ending}" for ending in ENDINGS}:
-                raise ValueError(f"the index {name!r} cannot lie in {path!r}")
+        for name, paths in self.index.items():
+            for path in [paths] if isinstance(paths, str) else paths:
+                if not self.may_lie_in(name, path, alone=isinstance(paths, str)):
+                    raise ValueError(f"the index {name!r} cannot lie in {path!r}")
         if "manifest" not in self.index:
             raise ValueError("it names no manifest")
+        if self.manifest.parts and [part.path for part in self.manifest.parts] != self.index["manifest"]:
+            raise ValueError("its index names other parts of the manifest than its manifest")
         return self
+
+    def may_lie_in(self, name: str, path: str, *, alone: bool) -> bool:
+        """Whether a part of the index may lie in a file: of this release, or of an earlier one since format 2."""
+        found = INDEX_PATH.fullmatch(path)
+        if found is None or found["ending"] not in ENDINGS:
+            return False
+        if self.format_version.startswith("1."):
+            return alone and found["stem"] == name and int(found["release"]) == self.release
+        right = found["stem"] == name or (not alone and found["stem"].startswith(f"{name}-"))
+        return right and 1 <= int(found["release"]) <= self.release
 
 
 @dataclass(frozen=True)
@@ -174,14 +210,17 @@ def is_sound(files: Storage, root: RootFile) -> bool:
     """Whether a root agrees with itself and with the manifest it names."""
     assert root.document is not None
     attributes = root.document["attributes"]
+    parts = manifest_parts(attributes)
     try:
-        manifest = files.read(attributes["index"]["manifest"])
+        stored = [files.read(part["path"]) for part in parts]
     except StoreError:
         return False
     return (
         root.document["consolidated_metadata"]["metadata"] == documents_of(root.document)
-        and attributes["manifest"]["sha256"] == hashlib.sha256(manifest).hexdigest()
-        and attributes["manifest"]["bytes"] == len(manifest)
+        and all(
+            part["sha256"] == hashlib.sha256(data).hexdigest() and part["bytes"] == len(data)
+            for part, data in zip(parts, stored, strict=True)
+        )
         and root.data == canonical_json(root.document).encode()
     )
 
@@ -200,10 +239,10 @@ def choose_root(files: Storage, sizes: Mapping[str, int], remedies: Remedies) ->
     if root.document is None:
         copies = sorted((name for name in sizes if COPY.fullmatch(name)), key=release_of, reverse=True)
         return (yield from root_from_copy(files, root, copies, remedies))
-    path = root.document["attributes"]["index"].get("root")
-    if path is None:
+    paths = index_paths(root.document["attributes"], "root")
+    if not paths:
         return root.document
-    return (yield from compare_with_copy(files, root, read_root_file(files, path), remedies))
+    return (yield from compare_with_copy(files, root, read_root_file(files, paths[0]), remedies))
 
 
 def root_from_copy(files: Storage, root: RootFile, copies: list[str], remedies: Remedies) -> Checking[Root | None]:
@@ -373,12 +412,12 @@ def difference(expected: Any, found: Any, at: str = "") -> str:
     return f"{at or 'it'} is {short(found)}, expected {short(expected)}"
 
 
-def release_files(layout: StoreLayout, seasons: Mapping[int, int], index: Mapping[str, str]) -> set[str]:
+def release_files(layout: StoreLayout, seasons: Mapping[int, int], index: Mapping[str, Sequence[str]]) -> set[str]:
     """The files that sealing writes and the manifest lists: metadata documents, coordinates, index.
 
-    seasons: season -> blocks. index: name -> path.
+    seasons: season -> blocks. index: name -> paths.
     """
-    files = {path for name, path in index.items() if name not in ("manifest", "root")}
+    files = {path for name, paths in index.items() if name not in ("manifest", "root") for path in paths}
     if "datasheet" in index:
         files.add(SHEET)
     for season, blocks in seasons.items():

@@ -54,6 +54,7 @@ TOUCHING = 1e-3
 DENSE = 240.0
 CELL = re.compile(r"(?P<epsg>\d{5})_(?P<size>\d+)_(?P<column>-?\d+)_(?P<row>-?\d+)")
 SQUARE_NAME = re.compile(r"-?\d+_-?\d+")
+SQUARE_COLUMNS = ["column", "row", "split", "samples"]
 LEAK_COLUMNS = ["sample", "cell", "epsg", "x0", "y0", "split", "geometry"]
 
 
@@ -423,7 +424,7 @@ def check_squares(release: Release, tables: dict[int, gpd.GeoDataFrame]) -> Repo
         if twice := sorted(square for square, number in splits.items() if number > 1):
             what = f"split squares are in several splits: {first(twice)}"
             yield error("split", release.index_path(f"samples-{min(tables)}"), what, remedy)
-    if len(tables) < len(release.named_seasons) or not release.minor or not release.recipe(min(tables)):
+    if len(tables) < len(release.named_seasons) or release.is_first_format or not release.recipe(min(tables)):
         return
     size = release.settings(min(tables), "split").get("square_size")
     if (size is None or not counts) and stored is None:
@@ -435,13 +436,28 @@ def check_squares(release: Release, tables: dict[int, gpd.GeoDataFrame]) -> Repo
     if not all(is_square(square) for square, _ in counts):
         yield NotChecked("the table of split squares: the squares of some samples are not column_row")
         return
-    expected = sorted((*map(int, square.split("_")), split, count) for (square, split), count in counts.items())
-    if expected != list(stored[["column", "row", "split", "samples"]].itertuples(index=False, name=None)):
+    expected = counted_squares(counts)
+    columns, rows = SQUARE_COLUMNS, expected
+    if "season" in stored:
+        # Since format 2 each season counts its own.
+        columns = ["season", *SQUARE_COLUMNS]
+        rows = [
+            (season, *row)
+            for season, table in sorted(tables.items())
+            for row in counted_squares(Counter(zip(table["square"], table["split"], strict=True)))
+        ]
+        expected = [row[1:] for row in rows]
+    if rows != list(stored[columns].itertuples(index=False, name=None)):
         yield error("split", path, "does not count the samples of each square as the samples index does", remedy)
     elif not shapely.equals_exact(
         outlines_of_squares(expected, size), stored.geometry.to_numpy(), OUTLINE_TOLERANCE
     ).all():
         yield error("split", path, "has outlines that are not those of its squares", remedy)
+
+
+def counted_squares(counts: Counter[tuple[str, str]]) -> list[tuple[Any, ...]]:
+    """Column, row, split and samples of each square, in order."""
+    return sorted((*map(int, square.split("_")), split, number) for (square, split), number in counts.items())
 
 
 def outlines_of_squares(squares: Sequence[tuple[Any, ...]], size: float) -> NDArray[np.object_]:

@@ -6,12 +6,13 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
 from numpy.typing import NDArray
 
-from h2crop_data.cube.root import Root, RootAttributes
+from h2crop_data.cube.root import Root, RootAttributes, index_paths
 from h2crop_data.cube.schema import ArraySpec, StoreLayout
 from h2crop_data.storage.storage import FileRecord, Storage
 from h2crop_data.validation.findings import Finding, Remedies, error
@@ -77,6 +78,16 @@ class Release:
         return int(self.attributes["release"])
 
     @property
+    def is_first_format(self) -> bool:
+        """Whether its format is 1.0, which lacked much of what later ones have."""
+        return self.attributes["format_version"] == "1.0"
+
+    @property
+    def has_block_digests(self) -> bool:
+        """Whether the blocks index has the checksums of files, as in format 1; since format 2 the manifest alone."""
+        return self.attributes["format_version"].startswith("1.")
+
+    @property
     def minor(self) -> int:
         """Minor version of its format."""
         return int(self.attributes["format_version"].split(".")[1])
@@ -119,7 +130,10 @@ class Release:
         return int(found["season"]), int(found["block"])
 
     def sha256_of(self, name: str) -> str | None:
-        """The SHA-256 a file must have by the manifest, or where that is lost by the blocks index; None: unknown."""
+        """The SHA-256 a file must have by the manifest, or where that is lost by the blocks index; None: unknown.
+
+        Only format 1 has checksums in the blocks index.
+        """
         if self.expected is not None:
             return str(self.expected[name]["sha256"]) if name in self.expected else None
         return self.sha256_of_blocks.get(name)
@@ -128,7 +142,7 @@ class Release:
     def sha256_of_blocks(self) -> dict[str, str]:
         """What the blocks index says of their files; asked for when the index was read."""
         blocks = self.tables.get("blocks")
-        if blocks is None:
+        if blocks is None or "sha256" not in blocks:
             return {}
         rows = zip(blocks["files"], blocks["sha256"], strict=True)
         return {str(name): str(digest) for row in rows for name, digest in zip(*row, strict=False)}
@@ -164,9 +178,20 @@ class Release:
         """The finding of a file that is there and cannot be read."""
         return error("unreadable", name, f"cannot be read ({failure})", self.remedy_for(name))
 
-    def index_path(self, name: str) -> str:
-        """Where a part of the index lies."""
-        return str(self.attributes["index"].get(name, f"index/r{self.number}/{name}"))
+    def index_paths(self, name: str) -> list[str]:
+        """The files of a part of the index; none where it has no such part."""
+        return index_paths(self.attributes, name)
+
+    def index_path(self, name: str, season: int | None = None) -> str:
+        """Where a part of the index lies, for a finding. season: of which, where each season has its own file."""
+        paths = self.index_paths(name)
+        of_season = [path for path in paths if Path(path).stem == f"{name}-{season}"]
+        return ", ".join(of_season or paths) or f"index/r{self.number}/{name}"
+
+    def has_index(self, name: str) -> bool:
+        """Whether the release has a part of the index, and none of its files is lost or known to be damaged."""
+        paths = self.index_paths(name)
+        return bool(paths) and all(map(self.is_here, paths))
 
     def samples(self, season: int) -> pd.DataFrame | None:
         """The samples index of a season; None where it cannot be relied on."""
