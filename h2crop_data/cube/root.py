@@ -77,6 +77,8 @@ class SealedAttributes(TypedDict):
     """The facts of a release before its index is written."""
 
     title: str
+    #: Of CF; since format 2.0.
+    Conventions: NotRequired[str]
     format_version: str
     release: int
     layout: LayoutAttributes

@@ -18,7 +18,9 @@ from h2crop_data.cube.columns import BLOCK_HASHES, BLOCK_RECORDS, BLOCKS, DATES,
 from h2crop_data.cube.root import LayoutAttributes, Root
 from h2crop_data.errors import FormatVersionError
 
-FORMAT_VERSION = "1.2"
+FORMAT_VERSION = "2.0"
+#: Major versions of the format that this h2crop reads; it writes the last.
+READABLE = ("1", "2")
 #: What to do about a store of a later one.
 NEWER_FORMAT = "a newer h2crop wrote it; install that version or a later one (nothing was changed)"
 
@@ -406,34 +408,41 @@ def parsed_rules(facts: Mapping[str, Any]) -> ValueRules:
 
 
 def check_format_version(attributes: Mapping[str, Any], store: object) -> None:
-    """Refuse a store of another major version of the format. Raises FormatVersionError."""
+    """Refuse a store of a major version of the format that this h2crop does not read. Raises FormatVersionError."""
     version = str(attributes.get("format_version", "none"))
-    own = FORMAT_VERSION.split(".")[0]
-    if version.split(".")[0] == own:
+    if version.split(".")[0] in READABLE:
         return
-    remedy = (
-        NEWER_FORMAT
-        if is_newer_format(version)
-        else f"migrate it with `h2crop migrate {store}`, or use a matching version of h2crop"
-    )
-    raise FormatVersionError(f"{store} has format {version}, this h2crop reads {own}.x: {remedy}")
+    remedy = NEWER_FORMAT if is_newer_format(version) else "use a matching version of h2crop"
+    raise FormatVersionError(f"{store} has format {version}, this h2crop reads {'.x and '.join(READABLE)}.x: {remedy}")
 
 
 def check_format_to_write(attributes: Mapping[str, Any], store: object) -> None:
     """Refuse a store to which this h2crop cannot add a release. Raises FormatVersionError.
 
-    A newer minor version can be read, but the next release would lose what is new in it.
+    A newer minor version can be read, but the next release would lose what is new in it. A store of format 1 is
+    migrated by a command of its own, because readers of earlier versions cannot read it after that.
     """
     check_format_version(attributes, store)
     version = str(attributes["format_version"])
+    if is_format_1(attributes):
+        raise FormatVersionError(
+            f"{store} has format {version}, this h2crop writes {FORMAT_VERSION}: run `h2crop migrate {store}` first. "
+            "It makes a release of the new format and changes no shard; earlier versions of h2crop cannot read the "
+            "store after that"
+        )
     if is_newer_format(version):
         raise FormatVersionError(
             f"{store} has format {version}, this h2crop writes {FORMAT_VERSION} and can only read it: {NEWER_FORMAT}"
         )
 
 
+def is_format_1(attributes: Mapping[str, Any]) -> bool:
+    """Whether root attributes are of a release of format 1."""
+    return str(attributes["format_version"]).split(".")[0] == "1"
+
+
 def is_newer_format(version: str) -> bool:
-    """Whether a version of the format (`1.3`) comes after the one this h2crop writes; False for anything but a
+    """Whether a version of the format (`2.1`) comes after the one this h2crop writes; False for anything but a
     version."""
     try:
         return [int(part) for part in version.split(".")] > [int(part) for part in FORMAT_VERSION.split(".")]

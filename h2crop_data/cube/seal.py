@@ -7,7 +7,7 @@ sees the new release when the root is replaced.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -15,6 +15,7 @@ import pandas as pd
 from h2crop_data.cube.continuity import check_continuity
 from h2crop_data.cube.coordinates import coordinate_chunks, encode_coordinate
 from h2crop_data.cube.index import IndexTables, index_files, index_tables, parquet_bytes
+from h2crop_data.cube.meanings import CONVENTIONS, class_attributes, season_attributes, season_document
 from h2crop_data.cube.release_numbers import ROOT, SEALING, current_attributes, next_release
 from h2crop_data.cube.root import OriginIdentity, RootAttributes, SealedAttributes
 from h2crop_data.cube.schema import FORMAT_VERSION, ROOT_COPY, StoreLayout, group_document
@@ -64,11 +65,12 @@ def seal(
     files: list[FileRecord] = []
     for done, finished in enumerate(seasons):
         progress(done, len(seasons) + 1, f"release {release}, coordinates of season {finished.season}")
-        documents, written = write_season(builder, layout, finished)
+        documents, written = write_season(builder, layout, finished, classes)
         members |= documents
         files += written + finished.files
     attributes: RootAttributes = {
         "title": "h2crop store",
+        "Conventions": CONVENTIONS,
         "format_version": FORMAT_VERSION,
         "release": release,
         "layout": layout.attributes(),
@@ -109,20 +111,24 @@ def seal(
 
 
 def write_season(
-    builder: StoreBuilder, layout: StoreLayout, finished: FinishedSeason
+    builder: StoreBuilder, layout: StoreLayout, finished: FinishedSeason, classes: Sequence[Mapping[int, str]]
 ) -> tuple[dict[str, dict[str, Any]], list[FileRecord]]:
     """Metadata documents and coordinates of a season; gives the documents by path, and the files written."""
     slots = len(finished.blocks) * layout.capacity
     prefix = str(finished.season)
-    documents = {prefix: group_document({"season": finished.season})}
+    members: dict[str, dict[str, Any]] = {}
     for name, spec in layout.arrays().items():
-        documents[f"{prefix}/{name}"] = spec.metadata(slots, layout.capacity, layout.codec)
+        document = spec.metadata(slots, layout.capacity, layout.codec)
+        members[name] = {**document, "attributes": {**spec.attributes, **class_attributes(spec, classes)}}
     files: list[str] = []
     for coordinate in layout.coordinates():
         shape, chunks = coordinate_chunks(coordinate, layout, finished)
-        documents[f"{prefix}/{coordinate.name}"] = coordinate.metadata(shape)
+        members[coordinate.name] = coordinate.metadata(shape)
         for place, values in enumerate(chunks):
             name = f"{prefix}/{coordinate.name}/c.{place}" + ".0" * (len(shape) - 1)
             files.append(builder.replace(name, [encode_coordinate(coordinate, values)]))
-    files += [builder.write_json(f"{path}/zarr.json", document) for path, document in documents.items()]
+    files += [builder.write_json(f"{prefix}/{name}/zarr.json", document) for name, document in members.items()]
+    group = group_document(season_attributes(finished.season, layout))
+    files.append(builder.write_json(f"{prefix}/zarr.json", season_document(group, members)))
+    documents = {prefix: group, **{f"{prefix}/{name}": document for name, document in members.items()}}
     return documents, [builder.describe(name) for name in files]

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from h2crop_data.bounded_map import in_order
 from h2crop_data.cube.marker import Marker, parsed_marker
 from h2crop_data.cube.release_numbers import current_attributes, refuse_lost_root
-from h2crop_data.cube.schema import StoreLayout, check_format_to_write
+from h2crop_data.cube.schema import StoreLayout, check_format_to_write, check_format_version, is_format_1
 from h2crop_data.cube.shard import encode_shard, shard_name
 from h2crop_data.cube.statistics import BlockSums
 from h2crop_data.errors import MissingFileError, PlanError, StoreError
@@ -164,10 +164,11 @@ def block_path(season: int, block: int) -> str:
 
 
 @contextmanager
-def hold_store(location: str | Path | Storage) -> Iterator[StoreBuilder]:
+def hold_store(location: str | Path | Storage, *, migrates: bool = False) -> Iterator[StoreBuilder]:
     """Create the store if needed, and lock it against other builders until the `with` block ends.
 
-    location: a folder, an `s3://` URL, or the storage of the store.
+    location: a folder, an `s3://` URL, or the storage of the store. migrates: whether the next release of a store of
+    format 1 is to be of the present format; else such a store is refused.
     Raises StoreError when another builder has locked the store, the place is in use by something else or the store has
     lost its root, FormatVersionError for a store of another major version, or of a newer one.
     """
@@ -176,6 +177,8 @@ def hold_store(location: str | Path | Storage) -> Iterator[StoreBuilder]:
         attributes = current_attributes(storage)
         if attributes is None:
             refuse_lost_root(storage)
+        elif migrates and is_format_1(attributes):
+            check_format_version(attributes, storage.location)
         else:
             check_format_to_write(attributes, storage.location)
         yield StoreBuilder(storage)

@@ -1,5 +1,4 @@
-"""Migrating a store from an older minor version of the format to the current one, and repairing statistics of its
-blocks."""
+"""Migrating a store from an older version of the format to the current one, and repairing statistics of its blocks."""
 
 from __future__ import annotations
 
@@ -20,8 +19,10 @@ from h2crop_data.errors import StoreError
 from h2crop_data.pipeline.extension import kept_plans
 from h2crop_data.pipeline.finished import refuse_lost_plans
 from h2crop_data.pipeline.plan import SeasonPlan
+from h2crop_data.pipeline.recording import IMPORT_RECORD
 from h2crop_data.pipeline.sealing import seal_store
 from h2crop_data.progress import Progress, silent
+from h2crop_data.published.importing import imported_seasons, seal_import
 from h2crop_data.sources.registry import flag_masks
 from h2crop_data.storage.storage import FileRecord
 
@@ -49,15 +50,19 @@ def migrate_store(store: str | Path, progress: Progress = silent) -> MigrationRe
 
     In a store without a release only the statistics of its finished blocks are repaired; the build makes the release.
     Raises StoreError where the store has no builder's files (a downloaded one: its readers need no migration), or
-    blocks that are not done, FormatVersionError for another major version.
+    blocks that are not done, FormatVersionError for a version that this h2crop does not read.
     """
-    with hold_store(store) as builder:
+    with hold_store(store, migrates=True) as builder:
         root = load_root(store) if builder.storage.exists(ROOT) else None
+        if root is not None and builder.storage.exists(IMPORT_RECORD):
+            keep_root(builder, root)
+            number = seal_import(builder, imported_seasons(builder))
+            return MigrationReport(str(store), str(root["attributes"]["format_version"]), FORMAT_VERSION, number, 0)
         plans = kept_plans(builder.storage, ())
         if not plans:
             raise StoreError(
-                f"{store} has no plans in .build/: it was downloaded or imported, and can be read as it is; migrate "
-                "it where it was built"
+                f"{store} has no plans in .build/: it was downloaded, and can be read as it is; migrate it where it "
+                "was built"
             )
         refuse_lost_plans(builder.storage, {plan.season for plan in plans})
         if root is not None:

@@ -13,9 +13,11 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from h2crop_data.constants import BACKGROUND, SPLITS, TIER_COLUMNS, TIERS, UNKNOWN
+from h2crop_data.cube.release_numbers import ROOT
 from h2crop_data.validation.findings import Checking, Counted, Findings, NotChecked, Problem, error, first, warning
 from h2crop_data.validation.ground import Outlines, Place, ground_problems
 from h2crop_data.validation.index import SOURCES
+from h2crop_data.validation.metadata import has_classes, stated_meanings
 from h2crop_data.validation.places import ground_of_cell
 from h2crop_data.validation.release import Release
 from h2crop_data.validation.sources import Arrays, BlockValues, DerivedColumn, SourceChecks, ValueCheck
@@ -133,6 +135,22 @@ def check_classes(release: Release) -> Findings:
             yield error(
                 "classes", path, f"tier {tier} has invalid ids, or ids without a name: {first(strange)}", remedy
             )
+
+
+def check_meanings(release: Release) -> Findings:
+    """The attributes of arrays of classes name the classes of the index; format 1 has no such attributes."""
+    stated, document = stated_meanings(release.root), release.documents.get("classes") or []
+    if stated is None or class_ids(release) is None or not all(isinstance(names, Mapping) for names in document):
+        return
+    wanted = {}
+    for tier, names in enumerate(document, 1):
+        every = {0: "not_declared", UNKNOWN: "unknown", **{int(number): name for number, name in names.items()}}
+        pairs = [f"{number}={'_'.join(str(every[number]).split())}" for number in sorted(every)]
+        wanted[f"classes_tier{tier}"] = " ".join(pairs)
+    for name, spec in release.specs.items():
+        if has_classes(spec) and stated.get(name, {}) != wanted:
+            what = f"the attributes of {name} do not name the classes of {release.index_path('classes')}"
+            yield error("metadata", ROOT, what, release.remedies.sealed())
 
 
 def check_parcels(release: Release) -> Checking[Release]:

@@ -26,6 +26,7 @@ from h2crop_data.cube.schema import (
     CoordinateSpec,
     StoreLayout,
     check_format_version,
+    is_format_1,
 )
 from h2crop_data.errors import FormatVersionError, StoreError
 from h2crop_data.progress import Progress
@@ -48,6 +49,11 @@ from h2crop_data.validation.release import SHA256, SHEET, Release
 
 INDEX_PATH = re.compile(r"index/r(?P<release>\d+)/(?P<stem>[\w-]+)\.(?P<ending>\w+)")
 COPY = re.compile(rf"index/r(\d+)/{re.escape(ROOT_COPY)}")
+#: Attributes that name the classes of a tier.
+CLASSES = re.compile(r"classes_tier[1-4]")
+CONVENTIONS = "CF-1.11"
+#: Array -> attributes that name its classes; None for a store of format 1, which names none.
+Meanings = Mapping[str, Mapping[str, Any]] | None
 #: Zstandard's level in chunks of coordinates.
 COORDINATE_LEVEL = 3
 #: Endings of index files.
@@ -126,6 +132,7 @@ class RootFacts(Facts):
     """The attributes of a root document."""
 
     title: str
+    Conventions: str | None = None
     format_version: str = Field(pattern=r"^\d+\.\d+$")
     release: int = Field(ge=1)
     layout: LayoutFacts
@@ -200,10 +207,14 @@ def read_root_file(files: Storage, name: str) -> RootFile:
 
 
 def documents_of(document: Root) -> dict[str, dict[str, Any]]:
-    """The metadata documents that the store of a root must have."""
+    """The entries that the consolidated metadata of a root must have."""
     attributes = document["attributes"]
     seasons = {int(season): facts["blocks"] for season, facts in attributes["seasons"].items()}
-    return store_documents(layout_of_root(attributes), seasons)
+    layout = layout_of_root(attributes)
+    documents: dict[str, dict[str, Any]] = {}
+    for season, blocks in seasons.items():
+        documents |= expected_documents(layout, season, blocks, stated_meanings(document))
+    return documents
 
 
 def is_sound(files: Storage, root: RootFile) -> bool:
@@ -283,8 +294,8 @@ def opened_release(
     files: Storage, sizes: Mapping[str, int], root: Root, remedies: Remedies, *, partial: bool
 ) -> Release:
     """The release of a root, before anything else of it is read."""
-    layout = layout_of_root(root["attributes"])
-    return Release(files, sizes, root, layout, dict(consolidated_problems(root)), remedies, partial=partial)
+    layout, strange = layout_of_root(root["attributes"]), dict(consolidated_problems(root))
+    return Release(files, sizes, root, layout, strange, remedies, partial=partial)
 
 
 def consolidated_problems(document: Root) -> Iterator[tuple[str, str]]:
@@ -303,13 +314,38 @@ def consolidated_problems(document: Root) -> Iterator[tuple[str, str]]:
 # The documents a store must have follow from its layout and the number of its blocks, as docs/store-format.md says
 
 
-def expected_documents(layout: StoreLayout, season: int, blocks: int) -> dict[str, dict[str, Any]]:
-    """Path below the root -> metadata document, of a season's group, arrays and coordinates."""
+def stated_meanings(root: Root) -> Meanings:
+    """What a root says of its classes, by array; None for a root of format 1.
+
+    `check_meanings` compares it with the classes of the index.
+    """
+    if is_format_1(root["attributes"]):
+        return None
+    found: dict[str, dict[str, Any]] = {}
+    for path, document in root["consolidated_metadata"]["metadata"].items():
+        attributes = document.get("attributes", {})
+        named = {name: value for name, value in attributes.items() if CLASSES.fullmatch(name)}
+        if named:
+            found.setdefault(path.split("/")[-1], named)
+    return found
+
+
+def expected_documents(layout: StoreLayout, season: int, blocks: int, meanings: Meanings) -> dict[str, dict[str, Any]]:
+    """Path below the root -> consolidated entry, of a season's group, arrays and coordinates.
+
+    meanings: array -> attributes on its classes; None for a store of format 1.
+    """
     slots = blocks * layout.capacity
-    group = {"zarr_format": 3, "node_type": "group", "attributes": {"season": season}}
+    attributes: dict[str, Any] = {"season": season}
+    if meanings is not None:
+        auxiliary = [one.name for one in layout.coordinates() if list(one.dims) != [one.name]]
+        attributes |= {"Conventions": CONVENTIONS, "coordinates": " ".join(auxiliary)}
+    group = {"zarr_format": 3, "node_type": "group", "attributes": attributes}
     documents: dict[str, dict[str, Any]] = {str(season): group}
     for name, spec in layout.arrays().items():
-        documents[f"{season}/{name}"] = expected_array(layout, spec, slots)
+        document = expected_array(layout, spec, slots)
+        of_array = (meanings or {}).get(name, {}) if has_classes(spec) else {}
+        documents[f"{season}/{name}"] = {**document, "attributes": {**spec.attributes, **of_array}}
     for coordinate in layout.coordinates():
         documents[f"{season}/{coordinate.name}"] = expected_coordinate(coordinate, slots)
     return documents
@@ -378,12 +414,20 @@ def chunked(shape: list[int], chunk: list[int]) -> dict[str, Any]:
     }
 
 
-def store_documents(layout: StoreLayout, seasons: Mapping[int, int]) -> dict[str, dict[str, Any]]:
-    """The same of all seasons (season -> blocks) of a store."""
-    documents: dict[str, dict[str, Any]] = {}
-    for season, blocks in seasons.items():
-        documents |= expected_documents(layout, season, blocks)
-    return documents
+def has_classes(spec: ArraySpec) -> bool:
+    """Whether the numbers of an array are classes."""
+    return spec.statistics is not None and spec.statistics.kind == "classes"
+
+
+def with_members(documents: Mapping[str, dict[str, Any]], season: int) -> dict[str, dict[str, Any]]:
+    """The documents as files have them, from the consolidated entries of a season of format 2.
+
+    The file of the season's group has the documents of its members as well.
+    """
+    prefix = f"{season}/"
+    members = {path.removeprefix(prefix): one for path, one in documents.items() if path.startswith(prefix)}
+    consolidated = {"kind": "inline", "must_understand": False, "metadata": members}
+    return {**documents, str(season): {**documents[str(season)], "consolidated_metadata": consolidated}}
 
 
 def coordinate_files(coordinate: CoordinateSpec, shape: tuple[int, ...]) -> list[str]:
@@ -421,7 +465,7 @@ def release_files(layout: StoreLayout, seasons: Mapping[int, int], index: Mappin
     if "datasheet" in index:
         files.add(SHEET)
     for season, blocks in seasons.items():
-        files |= {f"{path}/zarr.json" for path in expected_documents(layout, season, blocks)}
+        files |= {f"{path}/zarr.json" for path in expected_documents(layout, season, blocks, None)}
         for coordinate in layout.coordinates():
             shape = shape_of(coordinate, blocks * layout.capacity)
             files |= {f"{season}/{coordinate.name}/{chunk}" for chunk in coordinate_files(coordinate, shape)}
@@ -434,15 +478,17 @@ def release_files(layout: StoreLayout, seasons: Mapping[int, int], index: Mappin
 def check_format(release: Release) -> Findings:
     """Whether the store is of this format, or of an older or newer minor version."""
     version, newest = release.attributes["format_version"], FORMAT_VERSION
-    if release.minor < int(newest.split(".")[1]):
+    major, minor = map(int, newest.split("."))
+    if release.format < (major, minor):
         if release.remedies.origin == "built":
             remedy = (
                 f"`h2crop migrate {release.files.location}` makes a release of format {newest}; nothing must be done"
             )
         else:
             remedy = f"nothing: it can be read as it is; `h2crop migrate` brings it to {newest} where it was built"
-        yield warning("format", ROOT, f"has the older format {version}, without a copy of its root", remedy)
-    elif release.minor > int(newest.split(".")[1]):
+        lacks = ", without a copy of its root" if release.is_first_format else ""
+        yield warning("format", ROOT, f"has the older format {version}{lacks}", remedy)
+    elif release.format > (major, minor):
         what = f"has the newer format {version}, and is checked by the rules of {newest}"
         yield warning("format", ROOT, what, "use the newest h2crop")
 
@@ -462,7 +508,9 @@ def check_consolidated(release: Release) -> Reports:
 def check_documents(release: Release, progress: Progress) -> Reports:
     """The `zarr.json` of every group and array equals what it must be."""
     for season, blocks in release.seasons.items():
-        documents = expected_documents(release.layout, season, blocks)
+        documents = expected_documents(release.layout, season, blocks, stated_meanings(release.root))
+        if release.format >= (2, 0):
+            documents = with_members(documents, season)
         names = {f"{path}/zarr.json": document for path, document in documents.items()}
         here = [name for name in names if release.is_here(name)]
         documents_here = in_order(lambda name: (name, read_metadata(release, name)), here, SMALL_READS)
@@ -500,13 +548,28 @@ def is_longer(expected: dict[str, Any], found: Any, capacity: int) -> bool:
     if not isinstance(found, dict) or found.get("node_type") != expected["node_type"]:
         return False
     if expected["node_type"] == "group":
-        return found == expected
+        return is_group_of_longer(expected, found, capacity)
     shape, wanted = found.get("shape"), expected["shape"]
     if not isinstance(shape, list) or not shape or not isinstance(shape[0], int):
         return False
     if shape[0] < wanted[0] or (shape[0] - wanted[0]) % capacity:
         return False
     return found == {**expected, "shape": [shape[0], *wanted[1:]]}
+
+
+def is_group_of_longer(expected: dict[str, Any], found: dict[str, Any], capacity: int) -> bool:
+    """Whether the document of a season is the expected one with more slots in its members."""
+    key = "consolidated_metadata"
+    try:
+        members, wanted = found[key]["metadata"], expected[key]["metadata"]
+        same = {**found, key: {**found[key], "metadata": {}}} == {**expected, key: {**expected[key], "metadata": {}}}
+        return (
+            same
+            and set(members) == set(wanted)
+            and all(one == wanted[name] or is_longer(wanted[name], one, capacity) for name, one in members.items())
+        )
+    except (KeyError, TypeError):
+        return found == expected
 
 
 def is_canonical(release: Release, name: str, document: Any) -> bool:

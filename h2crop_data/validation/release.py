@@ -78,19 +78,20 @@ class Release:
         return int(self.attributes["release"])
 
     @property
+    def format(self) -> tuple[int, int]:
+        """Major and minor version of its format."""
+        major, minor = self.attributes["format_version"].split(".")
+        return int(major), int(minor)
+
+    @property
     def is_first_format(self) -> bool:
-        """Whether its format is 1.0, which lacked much of what later ones have."""
-        return self.attributes["format_version"] == "1.0"
+        """Whether it is of format 1.0, which lacks some of what every later one has."""
+        return self.format == (1, 0)
 
     @property
     def has_block_digests(self) -> bool:
-        """Whether the blocks index has the checksums of files, as in format 1; since format 2 the manifest alone."""
-        return self.attributes["format_version"].startswith("1.")
-
-    @property
-    def minor(self) -> int:
-        """Minor version of its format."""
-        return int(self.attributes["format_version"].split(".")[1])
+        """Whether the blocks index has the checksums of files, as before manifests had parts; later the manifest alone."""
+        return "parts" not in self.attributes["manifest"]
 
     @property
     def named_seasons(self) -> set[int]:

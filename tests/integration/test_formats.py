@@ -94,7 +94,7 @@ def test_the_first_format_is_read(first: Path) -> None:
 def test_the_first_format_is_not_built_upon_before_it_is_migrated(first: Path) -> None:
     before = files_of(first)
     recipe = load_plan(LocalStorage(first), ".build/plan/2022/").recipe
-    with pytest.raises(StoreError, match="written by an older h2crop; run `h2crop migrate"):
+    with pytest.raises(StoreError, match="has format 1.0, this h2crop writes 2.0: run `h2crop migrate"):
         build_store(recipe, first)
     after = files_of(first)
     assert {name: data for name, data in after.items() if Path(name).name not in SAID_BY_RUNS} == before
@@ -103,7 +103,7 @@ def test_the_first_format_is_not_built_upon_before_it_is_migrated(first: Path) -
 def test_a_migrated_store_has_the_same_samples_and_keeps_its_old_release(first: Path) -> None:
     before = files_of(first)
     report = migrate_store(first)
-    assert (report.before, report.after, report.release, report.mended) == ("1.0", "1.2", 2, 4)
+    assert (report.before, report.after, report.release, report.mended) == ("1.0", "2.0", 2, 4)
     assert_all_values_are_the_first_ones(first)
     after = files_of(first)
     shards = [name for name in before if name.startswith("20") and "zarr.json" not in name]
@@ -142,7 +142,7 @@ def test_lost_and_damaged_sums_are_made_anew_by_migrating(first: Path) -> None:
 def test_the_command_tells_what_it_did(first: Path) -> None:
     done = CliRunner().invoke(app, ["migrate", str(first), "--json"])
     assert done.exit_code == 0
-    assert json.loads(done.stdout)["after"] == "1.2"
+    assert json.loads(done.stdout)["after"] == "2.0"
 
 
 def test_a_store_without_the_builders_files_needs_no_migration(first: Path) -> None:
@@ -196,7 +196,7 @@ def test_of_a_store_of_format_1_1_a_release_is_made_and_nothing_else(kept: dict[
     shutil.copytree(kept["grown"], folder)
     before = files_of(folder)
     report = migrate_store(folder)
-    assert (report.before, report.after, report.release, report.mended) == ("1.1", "1.2", 4, 0)
+    assert (report.before, report.after, report.release, report.mended) == ("1.1", "2.0", 4, 0)
     after = files_of(folder)
     new = {name for name in after if name not in before and name != ".build/lock"}
     assert {name.split("/")[:2] == ["index", "r4"] for name in new} == {True}

@@ -60,7 +60,7 @@ MAY_IMPORT = {
     "waits": {"redaction"},
     "pipeline": BASE
     | {"parcels", "cube", "datasheet", "settings", "shared_connections", "sources", "storage", "splits"},
-    "maintenance": BASE | {"cube", "parcels", "pipeline", "sources", "storage"},
+    "maintenance": BASE | {"cube", "parcels", "pipeline", "published", "sources", "storage"},
     "cli": BASE
     | {"catalog", "cube", "maintenance", "parcels", "pipeline", "published", "report", "simulate", "sources"}
     | {"settings", "storage", "training", "validation"},
