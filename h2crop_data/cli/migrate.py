@@ -1,4 +1,4 @@
-"""`h2crop migrate`: migrate a store from an older minor version of the format to the current one."""
+"""`h2crop migrate`: migrate a store from an older version of the format to the current one."""
 
 from __future__ import annotations
 

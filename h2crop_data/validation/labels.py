@@ -120,7 +120,15 @@ def tier_problems(
 
 
 def check_classes(release: Release) -> Findings:
-    """Four tiers of ids and names."""
+    """Four tiers of ids and names, which the attributes of arrays have as well."""
+    problems = list(class_problems(release))
+    yield from problems
+    if not problems:
+        yield from meaning_problems(release)
+
+
+def class_problems(release: Release) -> Findings:
+    """What is wrong with the list of classes."""
     if "classes" not in release.documents:
         return
     document, path = release.documents["classes"], release.index_path("classes")
@@ -137,15 +145,15 @@ def check_classes(release: Release) -> Findings:
             )
 
 
-def check_meanings(release: Release) -> Findings:
-    """The attributes of arrays of classes name the classes of the index; format 1 has no such attributes."""
-    stated, document = stated_meanings(release.root), release.documents.get("classes") or []
-    if stated is None or class_ids(release) is None or not all(isinstance(names, Mapping) for names in document):
+def meaning_problems(release: Release) -> Findings:
+    """Arrays whose attributes do not name the classes of the index; format 1 has no such attributes."""
+    stated, document = stated_meanings(release.root), release.documents.get("classes")
+    if stated is None or document is None:
         return
     wanted = {}
     for tier, names in enumerate(document, 1):
         every = {0: "not_declared", UNKNOWN: "unknown", **{int(number): name for number, name in names.items()}}
-        pairs = [f"{number}={'_'.join(str(every[number]).split())}" for number in sorted(every)]
+        pairs = [f"{number}={'_'.join(every[number].split())}" for number in sorted(every)]
         wanted[f"classes_tier{tier}"] = " ".join(pairs)
     for name, spec in release.specs.items():
         if has_classes(spec) and stated.get(name, {}) != wanted:

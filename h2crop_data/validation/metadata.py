@@ -317,7 +317,7 @@ def consolidated_problems(document: Root) -> Iterator[tuple[str, str]]:
 def stated_meanings(root: Root) -> Meanings:
     """What a root says of its classes, by array; None for a root of format 1.
 
-    `check_meanings` compares it with the classes of the index.
+    It is compared with the classes of the index when those are read.
     """
     if is_format_1(root["attributes"]):
         return None

@@ -90,7 +90,7 @@ class Release:
 
     @property
     def has_block_digests(self) -> bool:
-        """Whether the blocks index has the checksums of files, as before manifests had parts; later the manifest alone."""
+        """Whether the blocks index has checksums of files, as before manifests had parts; later they alone have."""
         return "parts" not in self.attributes["manifest"]
 
     @property

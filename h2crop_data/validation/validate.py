@@ -37,7 +37,7 @@ from h2crop_data.validation.findings import (
     origin_of,
 )
 from h2crop_data.validation.index import Sources, check_blocks, check_provenance, check_samples, read_parts
-from h2crop_data.validation.labels import ParcelChecks, check_classes, check_meanings, check_parcels
+from h2crop_data.validation.labels import ParcelChecks, check_classes, check_parcels
 from h2crop_data.validation.metadata import (
     check_consolidated,
     check_documents,
@@ -190,7 +190,6 @@ def checks(release: Release, mode: Mode, workers: int, progress: Progress) -> Ch
     yield from guarded("blocks", check_blocks, release)
     yield from guarded("provenance", check_provenance, release, checks_of(release))
     yield from guarded("classes", check_classes, release)
-    yield from guarded("class names", check_meanings, release)
     release = yield from reading("parcels", release, check_parcels, release)
     release = yield from reading("coordinates", release, check_coordinates, release, checks_of(release))
     yield from guarded("georeferencing", check_georeferencing, release)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import zarr
 from killed_builds import SAID_BY_RUNS
@@ -28,6 +29,7 @@ from h2crop_data.training.dataset import CropSamples
 from h2crop_data.validation.validate import validate_store
 
 STORES = Path(__file__).parents[1] / "stores"
+ARRAYS = ("enmap", "enmap_quality", "s2", "s2_clear", "s2_day", "label", "prior", "parcel")
 
 
 @pytest.fixture
@@ -94,7 +96,7 @@ def test_the_first_format_is_read(first: Path) -> None:
 def test_the_first_format_is_not_built_upon_before_it_is_migrated(first: Path) -> None:
     before = files_of(first)
     recipe = load_plan(LocalStorage(first), ".build/plan/2022/").recipe
-    with pytest.raises(StoreError, match="has format 1.0, this h2crop writes 2.0: run `h2crop migrate"):
+    with pytest.raises(StoreError, match=r"has format 1\.0, this h2crop writes 2\.0: run `h2crop migrate"):
         build_store(recipe, first)
     after = files_of(first)
     assert {name: data for name, data in after.items() if Path(name).name not in SAID_BY_RUNS} == before
@@ -191,18 +193,54 @@ def test_what_was_retracted_from_a_store_of_format_1_1_stays_out_and_older_relea
     assert (relabelled["label"].values != newest["label"].values).any()
 
 
-def test_of_a_store_of_format_1_1_a_release_is_made_and_nothing_else(kept: dict[str, Path], tmp_path: Path) -> None:
+def is_shard(name: str) -> bool:
+    """Whether a file is a shard of an array with pixels."""
+    season, _, rest = name.partition("/")
+    return season.isdecimal() and rest.split("/")[0] in ARRAYS and "/c." in rest
+
+
+def identities(folder: Path) -> dict[str, tuple[int, int, str]]:
+    """Inode, time of change and checksum of every shard."""
+    found = {}
+    for name, data in files_of(folder).items():
+        if is_shard(name):
+            status = (folder / name).stat()
+            found[name] = (status.st_ino, status.st_mtime_ns, hashlib.sha256(data).hexdigest())
+    return found
+
+
+def test_of_a_store_of_format_1_1_a_release_is_made_and_no_shard_is_touched(
+    kept: dict[str, Path], tmp_path: Path
+) -> None:
     folder = tmp_path / "grown"
     shutil.copytree(kept["grown"], folder)
-    before = files_of(folder)
+    before, shards = files_of(folder), identities(folder)
+    tables = {name: read_index(folder, name) for name in ("samples-2021", "samples-2022", "blocks", "scenes")}
+    assert len(shards) > 20
     report = migrate_store(folder)
     assert (report.before, report.after, report.release, report.mended) == ("1.1", "2.0", 4, 0)
     after = files_of(folder)
-    new = {name for name in after if name not in before and name != ".build/lock"}
-    assert {name.split("/")[:2] == ["index", "r4"] for name in new} == {True}
-    changed = {name for name in before if after[name] != before[name]}
-    assert changed <= {"zarr.json", "DATASHEET.md"}
-    for table in ("samples-2022", "blocks", "scenes"):
-        assert after[f"index/r4/{table}.parquet"] == before[f"index/r3/{table}.parquet"]
+    assert identities(folder) == shards
+    # Older releases are as they were.
+    assert {name: after[name] for name in before if name.startswith("index/")} == {
+        name: before[name] for name in before if name.startswith("index/")
+    }
+    for name, was in tables.items():
+        now = read_index(folder, name)
+        shared = [column for column in was if column in now]
+        assert len(shared) > 5
+        pd.testing.assert_frame_equal(now[shared], was[shared], check_dtype=False)
     # The second time nothing is left to do.
     assert migrate_store(folder).release == 4
+
+
+def test_an_imported_store_is_migrated_from_what_its_import_kept(kept: dict[str, Path], tmp_path: Path) -> None:
+    folder = tmp_path / "imported"
+    shutil.copytree(kept["imported"], folder)
+    shards, was = identities(folder), h2crop_data.open(folder, 2023)
+    report = migrate_store(folder)
+    assert (report.before, report.after, report.release, report.mended) == ("1.1", "2.0", 2, 0)
+    assert identities(folder) == shards
+    np.testing.assert_array_equal(h2crop_data.open(folder, 2023)["s2"].values, was["s2"].values)
+    assert validate_store(folder).errors == 0
+    assert migrate_store(folder).release == 2

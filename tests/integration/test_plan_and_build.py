@@ -428,8 +428,8 @@ def test_a_store_of_another_format_is_not_written(region: TinyRegion, tmp_path: 
     region.add_sentinel2("one", "2022-07-01T10:50:00Z")
     recipe, root = region.recipe(), tmp_path / "store/zarr.json"
     build_store(recipe, tmp_path / "store")
-    root.write_text(root.read_text().replace(f'"format_version": "{FORMAT_VERSION}"', '"format_version": "2.0"'))
-    with pytest.raises(FormatVersionError, match=r"has format 2\.0, .*a newer h2crop wrote it"):
+    root.write_text(root.read_text().replace(f'"format_version": "{FORMAT_VERSION}"', '"format_version": "3.0"'))
+    with pytest.raises(FormatVersionError, match=r"has format 3\.0, .*a newer h2crop wrote it"):
         build_store(recipe.for_seasons([2021]), tmp_path / "store")
 
 

@@ -185,12 +185,12 @@ def test_wrong_stores_are_refused_with_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="has no index 'parcels-1999'"):
         read_index(made.folder, "parcels-1999")
     root = json.loads((made.folder / "zarr.json").read_text())
-    root["attributes"]["format_version"] = "1.7"
+    root["attributes"]["format_version"] = "2.7"
     (made.folder / "zarr.json").write_text(json.dumps(root))
     h2crop_data.open(made.folder, 2022)
-    root["attributes"]["format_version"] = "2.0"
+    root["attributes"]["format_version"] = "3.0"
     (made.folder / "zarr.json").write_text(json.dumps(root))
-    with pytest.raises(FormatVersionError, match=r"has format 2\.0, this h2crop reads 1\.x: a newer h2crop wrote it"):
+    with pytest.raises(FormatVersionError, match=r"has format 3\.0, .* reads 1\.x and 2\.x: a newer h2crop wrote it"):
         h2crop_data.open(made.folder, 2022)
 
 

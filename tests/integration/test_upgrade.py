@@ -132,13 +132,13 @@ NEWER: dict[str, tuple[list[str], Callable[[Any], None], str]] = {
     ),
     "major": (
         ROOTS,
-        lambda root: root["attributes"].update(format_version="2.0"),
-        r"has format 2\.0, this h2crop reads 1\.x: a newer h2crop wrote it; install that version or a later one",
+        lambda root: root["attributes"].update(format_version="3.0"),
+        r"has format 3\.0, .* reads 1\.x and 2\.x: a newer h2crop wrote it; install that version or a later one",
     ),
     "minor": (
         ROOTS,
-        lambda root: root["attributes"].update(format_version="1.3"),
-        r"has format 1\.3, this h2crop writes 1\.2 and can only read it: a newer h2crop wrote it",
+        lambda root: root["attributes"].update(format_version="2.1"),
+        r"has format 2\.1, this h2crop writes 2\.0 and can only read it: a newer h2crop wrote it",
     ),
 }
 #: Commands that write a store or look at its plans, and those that read a release.
@@ -214,8 +214,8 @@ def test_a_release_of_a_newer_format_is_refused_where_copies_of_older_ones_remai
     shutil.copytree(built / "store", store)
     shutil.copytree(store / "index/r1", store / "index/r2")
     for name in ("zarr.json", "index/r2/root.json"):
-        edited(store / name, lambda root: root["attributes"].update(format_version="2.0", release=2))
-    with pytest.raises(FormatVersionError, match=r"has format 2\.0"):
+        edited(store / name, lambda root: root["attributes"].update(format_version="3.0", release=2))
+    with pytest.raises(FormatVersionError, match=r"has format 3\.0"):
         validate_store(store)
 
 

@@ -956,13 +956,13 @@ def test_an_imported_store_says_what_cannot_be_proven(tmp_path: Path) -> None:
 
 
 def test_a_store_of_another_major_version_is_refused(store: Path) -> None:
-    set_root(lambda root: root["attributes"].update(format_version="2.0"))(store)
-    with pytest.raises(FormatVersionError, match=r"has format 2\.0"):
+    set_root(lambda root: root["attributes"].update(format_version="3.0"))(store)
+    with pytest.raises(FormatVersionError, match=r"has format 3\.0"):
         validated(store)
 
 
 def test_a_newer_minor_version_is_told(store: Path) -> None:
-    set_root(lambda root: root["attributes"].update(format_version="1.99"))(store)
+    set_root(lambda root: root["attributes"].update(format_version="2.99"))(store)
     found = validated(store, "quick").findings
     assert [(one.severity, one.check) for one in found] == [("warning", "format")]
 
