@@ -121,13 +121,13 @@ def tier_problems(
 
 def check_classes(release: Release) -> Findings:
     """Four tiers of ids and names, which the attributes of arrays have as well."""
-    problems = list(class_problems(release))
+    problems = list(list_problems(release))
     yield from problems
     if not problems:
         yield from meaning_problems(release)
 
 
-def class_problems(release: Release) -> Findings:
+def list_problems(release: Release) -> Findings:
     """What is wrong with the list of classes."""
     if "classes" not in release.documents:
         return
