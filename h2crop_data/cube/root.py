@@ -44,6 +44,8 @@ class CodecAttributes(TypedDict):
 
     name: Literal["lz4", "zstd"]
     level: int
+    #: Whether each chunk ends with its CRC32C; missing in format 1, whose chunks have none.
+    checksum: NotRequired[bool]
 
 
 class LayoutAttributes(TypedDict):

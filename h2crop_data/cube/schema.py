@@ -21,6 +21,9 @@ from h2crop_data.errors import FormatVersionError
 FORMAT_VERSION = "2.0"
 #: Major versions of the format that this h2crop reads; it writes the last.
 READABLE = ("1", "2")
+#: The generation of layouts that new stores get. In generation 1, of format 1, inner chunks have no checksum, and some
+#: arrays another dtype. A store keeps its own when it is migrated and when it grows.
+LAYOUT_GENERATION = 2
 #: What to do about a store of a later one.
 NEWER_FORMAT = "a newer h2crop wrote it; install that version or a later one (nothing was changed)"
 
@@ -43,9 +46,14 @@ class Codec:
 
     name: Literal["lz4", "zstd"] = "lz4"
     level: int = 5
+    #: Whether each chunk ends with its CRC32C; without it a damaged range of a shard can be read as other values.
+    checksum: bool = True
 
-    def metadata(self, itemsize: int) -> dict[str, Any]:
-        """The Zarr v3 codec document for elements of `itemsize` bytes."""
+    def metadata(self, itemsize: int) -> list[dict[str, Any]]:
+        """The Zarr v3 codec documents of an inner chunk with elements of `itemsize` bytes, in order."""
+        little: dict[str, Any] = {"name": "bytes"}
+        if itemsize > 1:
+            little["configuration"] = {"endian": "little"}
         configuration = {
             "typesize": itemsize,
             "cname": self.name,
@@ -53,7 +61,8 @@ class Codec:
             "shuffle": "bitshuffle",
             "blocksize": 0,
         }
-        return {"name": "blosc", "configuration": configuration}
+        checksum = [{"name": "crc32c"}] if self.checksum else []
+        return [little, {"name": "blosc", "configuration": configuration}, *checksum]
 
 
 @dataclass(frozen=True)
@@ -169,13 +178,10 @@ class ArraySpec:
 
     def metadata(self, slots: int, capacity: int, codec: Codec) -> dict[str, Any]:
         """The array's `zarr.json` for `slots` slots: shards of `capacity` samples, index at the end."""
-        little: dict[str, Any] = {"name": "bytes"}
-        if self.dtype.itemsize > 1:
-            little["configuration"] = {"endian": "little"}
         index_codecs = [{"name": "bytes", "configuration": {"endian": "little"}}, {"name": "crc32c"}]
         sharding = {
             "chunk_shape": list(self.chunk),
-            "codecs": [little, codec.metadata(self.dtype.itemsize)],
+            "codecs": codec.metadata(self.dtype.itemsize),
             "index_codecs": index_codecs,
             "index_location": "end",
         }
@@ -338,7 +344,7 @@ class StoreLayout:
         attributes: LayoutAttributes = {
             "cell_size": self.cell_size,
             "block_capacity": self.capacity,
-            "codec": {"name": self.codec.name, "level": self.codec.level},
+            "codec": {"name": self.codec.name, "level": self.codec.level, "checksum": self.codec.checksum},
             "s2_bands": known["s2_bands"],
             "enmap_bands": known["enmap_bands"],
             "labels": known["labels"],

@@ -1,9 +1,10 @@
 """One block's shard of one array: its bytes, and the reader.
 
-A shard is the inner chunks in C order, each compressed on its own, followed by an index of (offset, length) pairs
-and the index's CRC32C (Zarr v3 `sharding_indexed`, index at the end). Chunks that hold nothing but the fill value
-are left out. The reader keeps the indexes it used last, fetches neighbouring chunks at once (in a folder with one
-`pread`) and decodes them straight into the caller's buffer; it keeps no open file and no thread of its own.
+A shard is the inner chunks in C order, each compressed on its own and followed by its CRC32C (which chunks of stores
+that were begun in format 1 do not have), then an index of (offset, length) pairs and the index's CRC32C (Zarr v3
+`sharding_indexed`, index at the end). Chunks that hold nothing but the fill value are left out. The reader keeps the
+indexes it used last, fetches neighbouring chunks at once (in a folder with one `pread`) and decodes them straight into
+the caller's buffer; it keeps no open file and no thread of its own.
 """
 
 from __future__ import annotations
@@ -38,6 +39,7 @@ INDEX_OVERHEAD = 600
 BITSHUFFLE = 2
 #: Blosc's header: format version, codec version, flags, bytes an element, bytes decoded, block size, bytes encoded.
 BLOSC_HEADER = struct.Struct("<4B3I")
+CHECKSUM_BYTES = 4
 #: The bits of its flags that tell the shuffle, and what they are in every chunk of a store.
 SHUFFLE_FLAGS, BITSHUFFLED = 0b101, 0b100
 
@@ -78,7 +80,12 @@ def append_index(encoded: Iterable[bytes | None], entries: int) -> Iterator[byte
             position += len(data)
             yield data
     table = index.tobytes()
-    yield table + int(google_crc32c.value(table)).to_bytes(4, "little")
+    yield table + crc32c(table)
+
+
+def crc32c(data: bytes) -> bytes:
+    """The CRC32C (Castagnoli) of some bytes, as it is stored: little-endian uint32."""
+    return int(google_crc32c.value(data)).to_bytes(CHECKSUM_BYTES, "little")
 
 
 def encode_chunk(chunk: NDArray[Any], fill: int, codec: Codec) -> bytes | None:
@@ -86,11 +93,19 @@ def encode_chunk(chunk: NDArray[Any], fill: int, codec: Codec) -> bytes | None:
     if chunk.flat[0] == fill and (chunk == fill).all():
         return None
     data: bytes = blosc.compress(chunk, codec.name.encode(), codec.level, BITSHUFFLE)
-    return data
+    return data + crc32c(data) if codec.checksum else data
 
 
-def decode_chunk(chunk: memoryview, out: NDArray[Any]) -> None:
-    """Decompress one chunk into `out`. Raises ValueError or RuntimeError for bytes that are not such a chunk."""
+def decode_chunk(chunk: memoryview, out: NDArray[Any], *, checksum: bool) -> None:
+    """Decompress one chunk into `out`. Raises ValueError or RuntimeError for bytes that are not such a chunk.
+
+    checksum: whether the chunk ends with its CRC32C, as the codec of its array says.
+    """
+    if checksum:
+        chunk, stated = chunk[:-CHECKSUM_BYTES], chunk[-CHECKSUM_BYTES:]
+        # The library takes no views.
+        if crc32c(bytes(chunk)) != stated:
+            raise ValueError("its CRC32C is not that of its bytes")
     if len(chunk) < BLOSC_HEADER.size:
         raise ValueError(f"only {len(chunk)} bytes")
     # Blosc trusts its header: a damaged one makes it read past the end, or undo a shuffle that never was.
@@ -104,10 +119,10 @@ def decode_chunk(chunk: memoryview, out: NDArray[Any]) -> None:
     blosc.decompress(chunk, out)
 
 
-def decode_shard(data: bytes, spec: ArraySpec, capacity: int) -> NDArray[Any]:
+def decode_shard(data: bytes, spec: ArraySpec, capacity: int, codec: Codec) -> NDArray[Any]:
     """All slots of a shard file, (capacity, *spec.sample_shape); fill where nothing is stored.
 
-    Raises ValueError for bytes that are no such shard.
+    codec: that of its store. Raises ValueError for bytes that are no such shard.
     """
     index = parse_index(
         data[-index_size(capacity * spec.chunks_per_sample) :], len(data), capacity * spec.chunks_per_sample
@@ -118,7 +133,7 @@ def decode_shard(data: bytes, spec: ArraySpec, capacity: int) -> NDArray[Any]:
     for row, (offset, length) in zip(rows, index.tolist(), strict=True):
         if offset != int(MISSING):
             try:
-                decode_chunk(view[offset : offset + length], row)
+                decode_chunk(view[offset : offset + length], row, checksum=codec.checksum)
             except RuntimeError as error:
                 raise ValueError(f"chunk at byte {offset} is damaged ({error})") from error
     return samples
@@ -203,6 +218,7 @@ class ShardReader:
         self.capacity: int = document["chunk_grid"]["configuration"]["chunk_shape"][0]
         self.step: int = sharding["chunk_shape"][1]
         self.chunks_per_sample = self.sample_shape[0] // self.step
+        self.checksum = any(codec["name"] == "crc32c" for codec in sharding["codecs"])
         self.missing_is_fill = missing_is_fill
         self.indexes = IndexCache() if indexes is None else indexes
 
@@ -254,7 +270,7 @@ class ShardReader:
         for i in wanted:
             chunk = data[offsets[i] - begin : offsets[i] - begin + lengths[i]]
             try:
-                decode_chunk(chunk, rows[i])
+                decode_chunk(chunk, rows[i], checksum=self.checksum)
             except (RuntimeError, ValueError) as error:
                 raise StoreError(
                     f"{self.where(block)}: chunk at byte {offsets[i]} is damaged ({error}); "
@@ -311,13 +327,13 @@ def check_request(
 
 def index_size(entries: int) -> int:
     """Bytes of the index of so many chunks, with its checksum."""
-    return entries * INDEX_ENTRY.itemsize + 4
+    return entries * INDEX_ENTRY.itemsize + CHECKSUM_BYTES
 
 
 def parse_index(tail: bytes, length: int, entries: int) -> NDArray[np.void]:
     """The index in the last bytes of a shard file of `length` bytes. Raises ValueError for a damaged one."""
-    table = tail[:-4]
-    if len(tail) != index_size(entries) or int(google_crc32c.value(table)).to_bytes(4, "little") != tail[-4:]:
+    table = tail[:-CHECKSUM_BYTES]
+    if len(tail) != index_size(entries) or crc32c(table) != tail[-CHECKSUM_BYTES:]:
         raise ValueError("the shard's index is damaged or truncated")
     index = np.frombuffer(table, INDEX_ENTRY)
     present = index["offset"] != MISSING

@@ -101,7 +101,10 @@ def mend_block(builder: StoreBuilder, plan: SeasonPlan, block: int, samples: int
         return False
     arrays = {
         array: decode_shard(
-            builder.storage.read(shard_path(plan.season, array, block, len(spec.dims))), spec, plan.layout.capacity
+            builder.storage.read(shard_path(plan.season, array, block, len(spec.dims))),
+            spec,
+            plan.layout.capacity,
+            plan.layout.codec,
         )[:samples]
         for array, spec in plan.layout.arrays().items()
     }

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from h2crop_data.cube.schema import StoreLayout
@@ -99,6 +101,17 @@ class BlockTasks:
         )
 
 
+def in_store_dtypes(arrays: Mapping[str, NDArray[Any]], layout: StoreLayout) -> dict[str, NDArray[Any]]:
+    """Arrays in the dtypes of a store, where these hold every number; others are refused when they are written."""
+    specs = layout.arrays()
+    return {
+        name: values.astype(specs[name].dtype, copy=False)
+        if name in specs and np.can_cast(values.dtype, specs[name].dtype)
+        else values
+        for name, values in arrays.items()
+    }
+
+
 def assemble_block(task: BlockTask) -> AssembledBlock:
     """Compute a block's arrays from its inputs, source by source.
 
@@ -112,7 +125,7 @@ def assemble_block(task: BlockTask) -> AssembledBlock:
     dates: list[str] | None = None
     for name, own in task.sources.items():
         made = source_of(name).assemble(own, task.ground, watch)
-        arrays |= made.arrays
+        arrays |= in_store_dtypes(made.arrays, task.layout)
         if made.dates is not None:
             dates = [*(dates or []), *made.dates]
         coordinates |= made.coordinates

@@ -21,7 +21,7 @@ import geopandas as gpd
 import pandas as pd
 
 from h2crop_data.cube.retraction import REBUILT, Retractions
-from h2crop_data.cube.schema import StoreLayout
+from h2crop_data.cube.schema import LAYOUT_GENERATION, StoreLayout
 from h2crop_data.errors import MissingFileError, PlanError, RecipeError, StoreError
 from h2crop_data.recipe.model import Recipe, parse_recipe
 from h2crop_data.sources.registry import layout_of_recipe, sources_of
@@ -32,6 +32,8 @@ from h2crop_data.storage.storage import BUILD_FOLDER, Storage, canonical_json
 PLAN_VERSION = 2
 #: Of a plan that replaces blocks: an older h2crop must not read it as one that only adds samples.
 REPLACING_VERSION = 3
+#: Of a plan for a layout that is not of generation 1: an older h2crop would write shards of that.
+LAYOUT_VERSION = 4
 #: Where a store keeps its plans.
 PLAN_FOLDER = f"{BUILD_FOLDER}/plan"
 SQUARE_COLUMNS = ["column", "row", "split"]
@@ -50,7 +52,8 @@ class SeasonPlan:
     split of every square this plan decided on. split_problems: in words, what the split of the samples could not be
     made to meet. replaces: blocks of earlier parts of the season whose samples are planned again here, each with the
     reason. They leave the release in which all blocks of this part are. planned: when it was made, of a season that was
-    not complete then; None for others.
+    not complete then; None for others. generation: of the layout of its store; one that is kept in a store has that of
+    the store.
     """
 
     season: int
@@ -66,6 +69,7 @@ class SeasonPlan:
     split_problems: list[str] = field(default_factory=list)
     replaces: dict[int, str] = field(default_factory=dict)
     planned: date | None = None
+    generation: int = LAYOUT_GENERATION
 
     @property
     def first_block(self) -> int:
@@ -80,12 +84,19 @@ class SeasonPlan:
     @property
     def layout(self) -> StoreLayout:
         """The layout of the store this plan fits."""
-        return layout_of_recipe(self.recipe)
+        return layout_of_recipe(self.recipe, self.generation)
+
+    @property
+    def version(self) -> int:
+        """The lowest version of plans that says all this one does."""
+        if self.generation > 1:
+            return LAYOUT_VERSION
+        return REPLACING_VERSION if self.replaces else PLAN_VERSION
 
     def facts(self) -> dict[str, Any]:
         """What `plan.json` says beside the tables."""
         facts: dict[str, Any] = {
-            "plan_version": REPLACING_VERSION if self.replaces else PLAN_VERSION,
+            "plan_version": self.version,
             "season": self.season,
             "recipe": self.recipe.as_written(),
             "taxonomy": {"version": self.taxonomy_version, "sha256": self.taxonomy_hash},
@@ -97,6 +108,8 @@ class SeasonPlan:
             facts["replaces"] = {str(block): reason for block, reason in sorted(self.replaces.items())}
         if self.planned is not None:
             facts["planned"] = self.planned.isoformat()
+        if self.generation > 1:
+            facts["layout"] = self.generation
         for source in sources_of(self.recipe):
             for name, value in source.facts(self.pinned[source.name]).items():
                 facts[name] = {**facts.get(name, {}), **value}
@@ -189,10 +202,10 @@ def load_plan(files: Storage, folder: str, *, whole: bool = True) -> SeasonPlan:
     where = files.where(folder.rstrip("/"))
     try:
         facts = files.read_json(f"{folder}plan.json")
-        if facts["plan_version"] not in (1, PLAN_VERSION, REPLACING_VERSION):
+        if facts["plan_version"] not in (1, PLAN_VERSION, REPLACING_VERSION, LAYOUT_VERSION):
             raise PlanError(
                 f"{where} is a plan of version {facts['plan_version']}, this h2crop reads up to "
-                f"{REPLACING_VERSION}: a newer h2crop made it; install that version or a later one (nothing was "
+                f"{LAYOUT_VERSION}: a newer h2crop made it; install that version or a later one (nothing was "
                 "changed)"
             )
         try:
@@ -218,6 +231,7 @@ def load_plan(files: Storage, folder: str, *, whole: bool = True) -> SeasonPlan:
             split_problems=facts.get("split_problems", []),
             replaces={int(block): reason for block, reason in facts.get("replaces", {}).items()},
             planned=date.fromisoformat(facts["planned"]) if "planned" in facts else None,
+            generation=facts.get("layout", 1),
         )
     except (OSError, ValueError, KeyError) as error:
         # Of a store that cannot be read now its plan may be whole.

@@ -6,7 +6,7 @@ import json
 import logging
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -242,7 +242,7 @@ def keys_of(settings: Sequence[str]) -> list[str]:
 def record_plan(builder: StoreBuilder, kept: Sequence[SeasonPlan], plan: SeasonPlan) -> SeasonPlan:
     """Keep a plan in the store; gives the one to build, which may be there already.
 
-    Raises PlanError where it does not fit what is there.
+    It gets the generation of the layout that the store has. Raises PlanError where it does not fit what is there.
     """
     parts = [other for other in kept if other.season == plan.season]
     same = next((other for other in parts if other.first_block == plan.first_block), None)
@@ -261,6 +261,8 @@ def record_plan(builder: StoreBuilder, kept: Sequence[SeasonPlan], plan: SeasonP
             f"the plan numbers the blocks of {plan.season} from {plan.first_block}, {builder.location} from {free}: "
             f"it has grown since; plan again with `h2crop plan RECIPE --extend {builder.location}`"
         )
+    if kept:
+        plan = replace(plan, generation=kept[0].generation)
     for other in kept:
         check_fits(builder.location, other, plan)
     check_replaces(builder, parts, plan)

@@ -21,7 +21,7 @@ from h2crop_data.published.dates import composite_days
 from h2crop_data.published.kept import file_in_memory, image, keep
 from h2crop_data.published.layout import CELL_SIZE, ENMAP_BANDS, PublishedSample
 from h2crop_data.published.values import Stored, cloud_mask, measured_enmap, measured_sentinel2, store
-from h2crop_data.sources.formats import known_layout
+from h2crop_data.sources.formats import known_layout, of_generation
 
 #: Part of the input hashes of a block; a change of what is computed here changes it.
 IMPORT_ALGORITHM = "published 1"
@@ -59,9 +59,10 @@ class ImportedBlock:
     sizes: dict[str, int]
 
 
-def published_layout(capacity: int) -> StoreLayout:
-    """The layout of a store of published samples."""
-    return known_layout(CELL_SIZE, capacity, s2_bands=SENTINEL2_BANDS, enmap_bands=ENMAP_BANDS)
+def published_layout(capacity: int, generation: int) -> StoreLayout:
+    """The layout of a store of published samples. generation: of its layout."""
+    layout = known_layout(CELL_SIZE, capacity, s2_bands=SENTINEL2_BANDS, enmap_bands=ENMAP_BANDS)
+    return of_generation(layout, generation)
 
 
 def blocks_of_samples(samples: Sequence[PublishedSample], capacity: int) -> list[PublishedBlock]:

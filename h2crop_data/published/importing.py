@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from h2crop_data.bounded_map import in_order, worker_threads
 from h2crop_data.constants import PUBLISHED_OFFSET
 from h2crop_data.cube.marker import Marker
 from h2crop_data.cube.retraction import complete_retractions
-from h2crop_data.cube.schema import StoreLayout
+from h2crop_data.cube.schema import LAYOUT_GENERATION, StoreLayout
 from h2crop_data.cube.seal import seal
 from h2crop_data.cube.season import FinishedSeason, stacked_coordinates
 from h2crop_data.cube.statistics import block_sums, total
@@ -122,10 +122,9 @@ def import_published(
     blocks = blocks_of_samples(samples, options.capacity)
     pinned = pinned_import(options, spectrum, scenes if options.catalogs else None, blocks)
     with hold_store(store) as builder:
-        record_import(builder, pinned)
+        layout = layout_of_import(record_import(builder, pinned))
         pending = blocks_to_import(builder, blocks)
         already_done = len(blocks) - len(pending)
-        layout = published_layout(options.capacity)
         cores = os.cpu_count() or 1
         workers = workers or min(cores, MOST_WORKERS)
         threads = max(1, cores // workers)
@@ -150,21 +149,29 @@ def import_published(
     )
 
 
-def record_import(builder: StoreBuilder, pinned: dict[str, Any]) -> None:
-    """Keep the record of an import. Raises PlanError where the store was begun otherwise, naming what differs."""
+def record_import(builder: StoreBuilder, pinned: dict[str, Any]) -> dict[str, Any]:
+    """Keep the record of an import; gives the one of the store. Raises PlanError where it was begun otherwise, naming
+    what differs."""
     if not builder.storage.exists(IMPORT_FILE):
         begun = next(builder.storage.names(f"{BUILD_FOLDER}/plan/"), None)
         if begun is not None or builder.storage.exists("zarr.json"):
             raise PlanError(f"{builder.location} has a store that was not imported; import into a new one")
-        builder.write_json(IMPORT_FILE, pinned)
-        return
-    kept = builder.storage.read_json(IMPORT_FILE)
-    differing = sorted(key for key in {*kept, *pinned} if kept.get(key) != pinned.get(key))
+        record = {**pinned, "layout": LAYOUT_GENERATION}
+        builder.write_json(IMPORT_FILE, record)
+        return record
+    kept: dict[str, Any] = builder.storage.read_json(IMPORT_FILE)
+    differing = sorted(key for key in {*kept, *pinned} - {"layout"} if kept.get(key) != pinned.get(key))
     if differing:
         raise PlanError(
             f"{builder.location} has another import (it differs in {', '.join(differing)}); give the same folder "
             "and options again, or import into a new store"
         )
+    return kept
+
+
+def layout_of_import(record: Mapping[str, Any]) -> StoreLayout:
+    """The layout of an imported store, by its record; those that were begun in format 1 do not state a generation."""
+    return published_layout(record["block capacity"], record.get("layout", 1))
 
 
 def blocks_to_import(builder: StoreBuilder, blocks: Sequence[PublishedBlock]) -> list[PublishedBlock]:
@@ -244,7 +251,7 @@ def imported_season(
     builder: StoreBuilder, season: int, count: int, recipe: dict[str, Any], retracted: dict[int, str]
 ) -> FinishedSeason:
     """What sealing needs of a season of so many blocks. retracted: block -> why it is kept out."""
-    layout = published_layout(builder.storage.read_json(IMPORT_FILE)["block capacity"])
+    layout = layout_of_import(builder.storage.read_json(IMPORT_FILE))
     rows: list[dict[str, Any]] = []
     block_rows, coordinates, files = [], [], []
     sums: dict[int, FileRecord] = {}
@@ -279,8 +286,8 @@ def seal_import(builder: StoreBuilder, seasons: list[FinishedSeason]) -> int:
     """Make a release of an imported store; gives its number."""
     taxonomy = Taxonomy.load()
     classes = [taxonomy.names(tier) for tier in range(1, len(taxonomy.classes) + 1)]
-    capacity = builder.storage.read_json(IMPORT_FILE)["block capacity"]
-    return seal(builder, published_layout(capacity), seasons, classes, f"h2crop-data {__version__}", describe_release)
+    layout = layout_of_import(builder.storage.read_json(IMPORT_FILE))
+    return seal(builder, layout, seasons, classes, f"h2crop-data {__version__}", describe_release)
 
 
 def located(seasons: Sequence[FinishedSeason]) -> dict[str, int]:

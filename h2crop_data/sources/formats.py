@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from h2crop_data.cube.root import SealedAttributes
-from h2crop_data.cube.schema import Codec, SourceFormat, StoreLayout, parsed_source
-from h2crop_data.sources.enmap.format import enmap_format
+from h2crop_data.cube.schema import LAYOUT_GENERATION, Codec, SourceFormat, StoreLayout, parsed_source
+from h2crop_data.sources.enmap.format import FIRST_DTYPES, enmap_format
 from h2crop_data.sources.parcels.format import parcels_format
 from h2crop_data.sources.sentinel2.format import sentinel2_format
 
@@ -31,6 +32,20 @@ def known_layout(cell_size: int, capacity: int, codec: Codec = Codec(), **stored
     return StoreLayout(cell_size, capacity, codec, known_formats(cell_size, **stored))
 
 
+def of_generation(layout: StoreLayout, generation: int) -> StoreLayout:
+    """A layout of the current generation as stores of another one have it."""
+    if generation == LAYOUT_GENERATION:
+        return layout
+    sources = tuple(
+        replace(
+            source,
+            arrays=tuple(replace(spec, dtype=FIRST_DTYPES.get(spec.name, spec.dtype)) for spec in source.arrays),
+        )
+        for source in layout.sources
+    )
+    return replace(layout, codec=replace(layout.codec, checksum=False), sources=sources)
+
+
 def layout_of_root(attributes: SealedAttributes) -> StoreLayout:
     """The layout of a store. attributes: of its root. Raises KeyError or TypeError where they do not say it."""
     layout = attributes["layout"]
@@ -42,4 +57,5 @@ def layout_of_root(attributes: SealedAttributes) -> StoreLayout:
         labels=layout["labels"],
     )
     stated = [parsed_source(facts) for facts in layout.get("sources", {}).values()]
-    return StoreLayout(layout["cell_size"], layout["block_capacity"], Codec(**layout["codec"]), (*known, *stated))
+    made = StoreLayout(layout["cell_size"], layout["block_capacity"], Codec(**layout["codec"]), (*known, *stated))
+    return of_generation(made, LAYOUT_GENERATION if layout["codec"].get("checksum") else 1)

@@ -6,11 +6,12 @@ from collections import Counter
 from contextlib import suppress
 from typing import Any
 
-from h2crop_data.cube.schema import Codec, StoreLayout
+from h2crop_data.cube.schema import LAYOUT_GENERATION, Codec, StoreLayout
 from h2crop_data.errors import PluginError
 from h2crop_data.plugins import installed_sources, load_installed
 from h2crop_data.recipe.model import Recipe
 from h2crop_data.sources.enmap.source import Enmap
+from h2crop_data.sources.formats import of_generation
 from h2crop_data.sources.parcels.source import DeclaredParcels
 from h2crop_data.sources.sentinel2.source import Sentinel2
 from h2crop_data.sources.source import Source
@@ -57,13 +58,16 @@ def used_sources(recipe: Recipe) -> UsedSources:
     return [(source, settings) for source, settings in found if settings is not None]
 
 
-def layout_of_recipe(recipe: Recipe) -> StoreLayout:
-    """The layout of the store that a recipe asks for. Raises PluginError where two sources use one name."""
+def layout_of_recipe(recipe: Recipe, generation: int = LAYOUT_GENERATION) -> StoreLayout:
+    """The layout of the store that a recipe asks for. Raises PluginError where two sources use one name.
+
+    generation: of the layouts, 1 for a store that was begun in format 1.
+    """
     formats = tuple(source.format(settings, recipe.cell_size) for source, settings in used_sources(recipe))
     codec = Codec(recipe.store.codec, recipe.store.level)
     layout = StoreLayout(recipe.cell_size, recipe.store.block_capacity, codec, formats)
     check_unique_names(layout)
-    return layout
+    return of_generation(layout, generation)
 
 
 def check_unique_names(layout: StoreLayout) -> None:

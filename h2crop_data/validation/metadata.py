@@ -76,6 +76,7 @@ class CodecFacts(Facts):
 
     name: Literal["lz4", "zstd"]
     level: int = Field(ge=1, le=9)
+    checksum: bool = False
 
 
 class LayoutFacts(Facts):
@@ -360,9 +361,10 @@ def expected_array(layout: StoreLayout, spec: ArraySpec, slots: int) -> dict[str
         "typesize": spec.dtype.itemsize,
         "blocksize": 0,
     }
+    checksum = [{"name": "crc32c"}] if layout.codec.checksum else []
     sharding = {
         "chunk_shape": list(spec.chunk),
-        "codecs": [bytes_codec(spec.dtype.itemsize), {"name": "blosc", "configuration": blosc}],
+        "codecs": [bytes_codec(spec.dtype.itemsize), {"name": "blosc", "configuration": blosc}, *checksum],
         "index_codecs": [bytes_codec(np.dtype(np.uint64).itemsize), {"name": "crc32c"}],
         "index_location": "end",
     }

@@ -236,7 +236,7 @@ def decode_shard_file(
             continue
         chunks += 1
         try:
-            decode_chunk(view[offset : offset + length], rows[place])
+            decode_chunk(view[offset : offset + length], rows[place], checksum=release.layout.codec.checksum)
         except (ValueError, RuntimeError) as failure:
             what = f"the chunk of {chunk_words(spec.chunks_per_sample, place)} cannot be decoded ({failure})"
             damaged.append(error("chunk", shard.name, what, release.remedy_for(shard.name)))

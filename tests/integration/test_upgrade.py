@@ -11,13 +11,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from changed_stores import layout_of
 from killed_builds import SAID_BY_RUNS, small_region
 from typer.testing import CliRunner
 
 from h2crop_data.cli.main import app
 from h2crop_data.cube.reading import store_attributes
+from h2crop_data.cube.schema import Codec
 from h2crop_data.errors import FormatVersionError, H2cropError, PlanError, StoreError, StoreOutageError
-from h2crop_data.maintenance.compare import compare_stores
+from h2crop_data.maintenance.compare import Choice, compare_stores
 from h2crop_data.maintenance.migrate import migrate_store
 from h2crop_data.maintenance.retract import retract_from_store
 from h2crop_data.pipeline.build import build_store
@@ -49,17 +51,30 @@ def files_of(folder: Path) -> dict[str, bytes]:
     }
 
 
-def test_a_build_that_the_version_before_began_goes_on(tmp_path: Path) -> None:
-    recipe, store = unpacked("before", tmp_path)
+@pytest.mark.parametrize("name", ["before", "format-1.2"])
+def test_a_build_that_the_version_before_began_goes_on(name: str, tmp_path: Path) -> None:
+    recipe, store = unpacked(name, tmp_path)
     before = files_of(store)
     assert sorted(int(path.stem) for path in store.glob(".build/2022/*.json")) == FINISHED
     report = build_store(load_recipe(recipe), store, workers=1)
     assert (report.already_done, report.built, report.release) == (len(FINISHED), len(LEFT), 1)
     after = files_of(store)
     assert {name: after[name] for name in before} == before
+    # The blocks that were left are as those that were there: without checksums of chunks, with flags of 16 bits.
+    assert layout_of(store).codec == Codec(checksum=False)
+    documents = [json.loads((store / f"2022/{array}/zarr.json").read_text()) for array in ("s2", "enmap_quality")]
+    assert [[codec["name"] for codec in inner_codecs(document)] for document in documents] == [["bytes", "blosc"]] * 2
+    assert documents[1]["data_type"] == "uint16"
     assert validate_store(store).errors == 0
     build_store(load_recipe(recipe), tmp_path / "afresh", workers=1)
-    assert compare_stores(tmp_path / "afresh", store).same
+    assert layout_of(tmp_path / "afresh").codec == Codec()
+    assert compare_stores(tmp_path / "afresh", store, Choice(full=True)).same
+
+
+def inner_codecs(document: dict[str, Any]) -> list[dict[str, Any]]:
+    """The codecs of the inner chunks of an array, by its document."""
+    codecs: list[dict[str, Any]] = document["codecs"][0]["configuration"]["codecs"]
+    return codecs
 
 
 @pytest.mark.parametrize("name", ["format-1.1", "format-1.0"])
@@ -122,8 +137,8 @@ PLAN, ROOTS = [".build/plan/2022/plan.json"], ["zarr.json", "index/r1/root.json"
 NEWER: dict[str, tuple[list[str], Callable[[Any], None], str]] = {
     "plan": (
         PLAN,
-        lambda plan: plan.update(plan_version=4),
-        r"is a plan of version 4, this h2crop reads up to 3: a newer h2crop made it; install that version or a later",
+        lambda plan: plan.update(plan_version=5),
+        r"is a plan of version 5, this h2crop reads up to 4: a newer h2crop made it; install that version or a later",
     ),
     "setting": (
         PLAN,

@@ -56,7 +56,7 @@ def block_values(store: Path, season: int, array: str, block: int) -> NDArray[An
     layout = layout_of(store)
     data = shard_file(store, season, array, block).read_bytes()
     rows = table_of(store, "blocks").query(f"season == {season} and block == {block}")
-    return decode_shard(data, layout.arrays()[array], layout.capacity)[: int(rows["samples"].iloc[0])]
+    return decode_shard(data, layout.arrays()[array], layout.capacity, layout.codec)[: int(rows["samples"].iloc[0])]
 
 
 def change_values(
@@ -66,7 +66,7 @@ def change_values(
     layout = layout_of(store)
     spec = layout.arrays()[array]
     path = shard_file(store, season, array, block)
-    values = decode_shard(path.read_bytes(), spec, layout.capacity)
+    values = decode_shard(path.read_bytes(), spec, layout.capacity, layout.codec)
     values = values[: slots or len(block_values(store, season, array, block))]
     change(values)
     path.write_bytes(b"".join(encode_shard(values, spec, layout.capacity, layout.codec)))

@@ -268,7 +268,7 @@ def sentinel2_values(layout: StoreLayout, slot: int) -> NDArray[np.int16]:
     return values.astype(np.int16)
 
 
-def enmap_values(side: int, slot: int, wavelengths: NDArray[Any]) -> tuple[NDArray[np.int16], NDArray[np.uint16]]:
+def enmap_values(side: int, slot: int, wavelengths: NDArray[Any]) -> tuple[NDArray[np.int16], NDArray[np.uint32]]:
     """EnMAP reflectance x 10000 (band, y30, x30) and flags (y30, x30).
 
     The north-west quarter is vegetation, the southern half bare soil, the north-east quarter water; the south-east
@@ -282,7 +282,7 @@ def enmap_values(side: int, slot: int, wavelengths: NDArray[Any]) -> tuple[NDArr
     values[:] = water[:, None, None] + slot
     values[:, : side // 2, : side // 2] = vegetation[:, None, None] + slot
     values[:, side // 2 :] = soil[:, None, None] + slot
-    flags = np.zeros((side, side), np.uint16)
+    flags = np.zeros((side, side), np.uint32)
     flags[: side // 2, side // 2 :] = ENMAP_FLAGS["water"]
     flags[-1, -2] = ENMAP_FLAGS["cloud"]
     flags[-1, -1] = ENMAP_FLAGS["outside"]

@@ -80,9 +80,9 @@ def test_the_page_is_what_the_script_writes(modules: dict[str, ModuleType], figu
 def test_what_the_toy_holds(figures: ModuleType, toy: Any) -> None:
     # 112 / (16 x 0.7) blocks.
     assert toy.blocks == 10
-    # Of a cell: 12 months x 192 x 192 x (10 bands int16, uint8, uint16); 64 x 64 x (218 int16, uint16);
+    # Of a cell: 12 months x 192 x 192 x (10 bands int16, uint8, uint16); 64 x 64 x (218 int16, uint32);
     # 192 x 192 x (4 + 4 uint8, uint32).
-    assert figures.raw_bytes(toy) == {"s2": 224 * 10_174_464, "enmap": 224 * 1_794_048, "labels": 224 * 442_368}
+    assert figures.raw_bytes(toy) == {"s2": 224 * 10_174_464, "enmap": 224 * 1_802_240, "labels": 224 * 442_368}
     stored = figures.stored_bytes(toy, RATES)
     assert sum(stored.values()) == pytest.approx(224 * 8e6)
     assert stored["enmap"] == pytest.approx(224 * 8e6 * 0.167)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import pickle
+import re
 import shutil
 import struct
 import sys
@@ -23,6 +24,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from numcodecs import Blosc, blosc
+from numcodecs.checksum32 import CRC32C
 from numpy.typing import NDArray
 
 from h2crop_data.cube.reading import load_root
@@ -61,10 +63,10 @@ FORK = multiprocessing.get_context("fork")
 pytestmark = pytest.mark.filterwarnings("ignore:.*onsolidated metadata.*")
 
 
-def small_layout(codec: Literal["lz4", "zstd"] = "lz4") -> StoreLayout:
+def small_layout(codec: Codec = Codec()) -> StoreLayout:  # noqa: B008 -- it cannot be changed
     """Cells of 240 m: 24 x 24 px at 10 m, 8 x 8 px at 30 m, with every array of the format."""
     bands = ("B02", "B03", "B04")
-    return known_layout(cell_size=240, capacity=CAPACITY, codec=Codec(codec), s2_bands=bands, enmap_bands=7)
+    return known_layout(cell_size=240, capacity=CAPACITY, codec=codec, s2_bands=bands, enmap_bands=7)
 
 
 def block_arrays(layout: StoreLayout, block: int) -> dict[str, NDArray[Any]]:
@@ -116,10 +118,10 @@ def write_store(folder: Path, layout: StoreLayout) -> Written:
     return Written(folder, layout, truth)
 
 
-@pytest.fixture(scope="module", params=["lz4", "zstd"])
+@pytest.fixture(scope="module", params=[Codec(), Codec("zstd", checksum=False)], ids=["lz4", "zstd"])
 def store(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Written:
-    """A small store of each codec, not to be changed."""
-    return write_store(tmp_path_factory.mktemp(request.param) / "store", small_layout(request.param))
+    """A small store of each codec, the second without checksums of chunks, as in format 1; not to be changed."""
+    return write_store(tmp_path_factory.mktemp("made") / "store", small_layout(request.param))
 
 
 @pytest.fixture
@@ -190,7 +192,7 @@ def write_with_tensorstore(folder: Path, document: dict[str, Any], values: NDArr
 def test_shards_of_other_writers_are_read_right(
     write: Callable[[Path, dict[str, Any], NDArray[Any]], None], codec: Literal["lz4", "zstd"], tmp_path: Path
 ) -> None:
-    layout = small_layout(codec)
+    layout = small_layout(Codec(codec))
     arrays = block_arrays(layout, 0)
     for name, spec in layout.arrays().items():
         document = spec.metadata(SLOTS, CAPACITY, layout.codec)
@@ -309,7 +311,7 @@ def shards(draw: st.DrawFn) -> tuple[ArraySpec, int, Codec, NDArray[Any]]:
     dims = tuple(f"d{i}" for i in range(len(shape) + 1))
     spec = ArraySpec("anything", "s2", dims, shape, (1, step, *inner), dtype, fill)
     capacity = draw(st.integers(1, 4))
-    codec = Codec(draw(st.sampled_from(["lz4", "zstd"])), draw(st.integers(0, 9)))
+    codec = Codec(draw(st.sampled_from(["lz4", "zstd"])), draw(st.integers(0, 9)), draw(st.booleans()))
     # Most elements equal the fill value, so that chunks are left out.
     values = draw(hnp.arrays(dtype, (draw(st.integers(0, capacity)), *shape), fill=st.just(fill)))
     return spec, capacity, codec, values
@@ -382,13 +384,40 @@ def test_a_destroyed_header_is_told(damageable: Written, byte: int) -> None:
 @pytest.mark.parametrize("behind", [b"\0", b"x" * 100])
 def test_a_chunk_with_bytes_behind_it_is_told(behind: bytes) -> None:
     values = np.arange(64, dtype=np.int16)
-    encoded = encode_chunk(values, -1, Codec())
+    encoded = encode_chunk(values, -1, Codec(checksum=False))
     assert encoded is not None
     out = np.empty_like(values)
-    decode_chunk(memoryview(encoded), out)
+    decode_chunk(memoryview(encoded), out, checksum=False)
     np.testing.assert_array_equal(out, values)
     with pytest.raises(ValueError, match=f"expected 128 bytes encoded in {len(encoded) + len(behind)}"):
-        decode_chunk(memoryview(encoded + behind), out)
+        decode_chunk(memoryview(encoded + behind), out, checksum=False)
+
+
+def test_a_chunk_is_followed_by_the_crc32c_of_its_bytes() -> None:
+    values = np.random.default_rng(3).integers(0, 9000, 256).astype(np.int16)
+    plain, checked = (encode_chunk(values, -1, Codec(checksum=checksum)) for checksum in (False, True))
+    assert plain is not None
+    # The codec of another library is the witness.
+    assert checked == bytes(CRC32C().encode(plain))
+    out = np.empty_like(values)
+    for position in range(len(checked)):
+        damaged = bytearray(checked)
+        damaged[position] ^= 1
+        with pytest.raises(ValueError, match="its CRC32C is not that of its bytes"):
+            decode_chunk(memoryview(damaged), out, checksum=True)
+
+
+@pytest.mark.parametrize("slot", [0, 1])
+def test_any_flipped_bit_of_a_chunk_is_reported_with_shard_and_chunk(tmp_path: Path, slot: int) -> None:
+    store = write_store(tmp_path / "store", small_layout())
+    path = store.shard("label", 0)
+    index = path.read_bytes()[-16 * CAPACITY - 4 :]
+    offset, length = struct.unpack_from("<2Q", index, 16 * slot)
+    for position in np.random.default_rng(slot).integers(offset, offset + length, 40).tolist():
+        flip(path, position, 4)
+        with pytest.raises(StoreError, match=f"{re.escape(str(path))}: chunk at byte {offset} is damaged"):
+            store.reader("label").read(slot)
+        flip(path, position, 4)
 
 
 @pytest.mark.parametrize("from_end", [1, 4, 5, 100, 16 * CAPACITY * 12 + 4])

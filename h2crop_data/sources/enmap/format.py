@@ -57,6 +57,10 @@ FIGURES = (
 )
 
 
+#: Dtypes of arrays of layouts of generation 1, where they differ.
+FIRST_DTYPES = {"enmap_quality": np.dtype("uint16")}
+
+
 def later(name: str, dtype: Dtype, text: str, unit: str = "") -> Column:
     """A column that came after format 1.0; an import has none."""
     return Column(name, dtype, text, unit, NAME, "derived", always=False, imported=False)
@@ -126,7 +130,7 @@ MASK_COLUMNS = (
 
 
 def enmap_format(bands: int, cell_size: int, *, mask: bool = False) -> SourceFormat:
-    """EnMAP reflectance (sample, band, y30, x30) int16 and its flags (sample, y30, x30) uint16.
+    """EnMAP reflectance (sample, band, y30, x30) int16 and its flags (sample, y30, x30) uint32.
 
     mask: whether there is a mask of our own, (sample, y30, x30) uint8.
     """
@@ -154,7 +158,7 @@ def enmap_format(bands: int, cell_size: int, *, mask: bool = False) -> SourceFor
             ("sample", "y30", "x30"),
             (side, side),
             (1, side, side),
-            np.dtype("uint16"),
+            np.dtype("uint32"),
             ENMAP_FLAGS["outside"],
             {"long_name": "EnMAP quality flags", **flags},
             "bit flags",
