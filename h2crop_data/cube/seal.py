@@ -7,14 +7,14 @@ sees the new release when the root is replaced.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
 
 import pandas as pd
 
 from h2crop_data.cube.continuity import check_continuity
 from h2crop_data.cube.coordinates import coordinate_chunks, encode_coordinate
-from h2crop_data.cube.index import IndexTables, index_files, index_tables, parquet_bytes
+from h2crop_data.cube.index import SeasonTables, index_files, index_tables, parquet_bytes, season_tables
 from h2crop_data.cube.meanings import CONVENTIONS, class_attributes, season_attributes, season_document
 from h2crop_data.cube.release_numbers import ROOT, SEALING, current_attributes, next_release
 from h2crop_data.cube.root import OriginIdentity, RootAttributes, SealedAttributes
@@ -27,8 +27,24 @@ from h2crop_data.storage.storage import FileRecord
 log = logging.getLogger(__name__)
 #: The newest release in words, where a visitor looks first.
 DATASHEET = "DATASHEET.md"
-#: What puts a release into words: root attributes, tables, bytes of its data, values of coordinates of a first block.
-Describe = Callable[[SealedAttributes, IndexTables, int, dict[str, list[float]]], str]
+
+
+class Describe(Protocol):
+    """What puts a release into words."""
+
+    def season(
+        self, layout: StoreLayout, tables: SeasonTables, data_bytes: int, coordinates: Mapping[str, Sequence[float]]
+    ) -> dict[str, Any]:
+        """The facts of a season: plain data that JSON can hold, of a size that does not depend on its samples."""
+
+    def release(
+        self,
+        attributes: SealedAttributes,
+        seasons: Mapping[int, Mapping[str, Any]],
+        statistics: Mapping[str, Any],
+        classes: Sequence[Mapping[int, str]],
+    ) -> str:
+        """The datasheet, from the facts of every season."""
 
 
 def seal(
@@ -83,12 +99,16 @@ def seal(
     tables = index_tables(seasons, classes, layout.arrays())
     index = index_files(tables)
     progress(len(seasons), len(seasons) + 1, f"release {release}, datasheet")
-    text = describe(
-        attributes,
-        tables,
-        sum(int(file["bytes"]) for file in files),
-        seasons[0].first_coordinates,
-    )
+    facts = {
+        finished.season: describe.season(
+            layout,
+            season_tables(finished),
+            sum(int(file["bytes"]) for file in files if str(file["path"]).startswith(f"{finished.season}/")),
+            finished.first_coordinates,
+        )
+        for finished in seasons
+    }
+    text = describe.release(attributes, facts, tables.statistics, classes)
     index["datasheet.md"] = text.encode()
     folder = f"index/r{release}"
     paths: dict[str, str | list[str]] = {name.split(".")[0]: f"{folder}/{name}" for name in index}

@@ -63,9 +63,10 @@ def byte_size(number: int) -> str:
     return f"{number / 1e3:.1f} kB"
 
 
-def listing(names: Sequence[Any], most: int) -> str:
-    """The first names of some, and how many more there are."""
-    more = f" and {count(len(names) - most)} more" if len(names) > most else ""
+def listing(names: Sequence[Any], most: int, number: int | None = None) -> str:
+    """The first names of some, and how many more there are. number: of all, where only the first ones are given."""
+    total = len(names) if number is None else number
+    more = f" and {count(total - most)} more" if total > most else ""
     return ", ".join(map(str, names[:most])) + more
 
 

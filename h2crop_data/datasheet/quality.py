@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping
 from typing import Any
 
 from h2crop_data.constants import BACKGROUND, TIERS, UNKNOWN
-from h2crop_data.cube.index import IndexTables
-from h2crop_data.cube.retraction import NEVER_BUILT, REBUILT
 from h2crop_data.cube.schema import StoreLayout
 from h2crop_data.datasheet.facts import (
+    ReleaseFacts,
     class_names,
-    is_retracted,
     parcels_by_class,
     pixel_counts,
     split_names,
@@ -30,17 +28,17 @@ REPAIRED_ROWS = {"invalid": "invalid", "three_dimensional": "with heights"}
 ROWS_LEFT_OUT = {"null": "without a shape", "empty": "empty", "unreadable": "unreadable", "duplicate": "repeated"}
 
 
-def classes_section(tables: IndexTables) -> list[str]:
+def classes_section(facts: ReleaseFacts) -> list[str]:
     """A table a tier: pixels and parcels of every class by split."""
-    splits = split_names(tables)
-    counted = bool(tables.statistics.get("class_parcels"))
+    splits = split_names(facts)
+    counted = bool(facts.statistics.get("class_parcels"))
     columns = ["id", "class", *(f"pixels, {plain(name)}" for name in splits)]
     columns += [f"parcels, {plain(name)}" for name in splits] if counted else []
     lines = ["## Classes", "", "Pixels of 10 m" + (", and parcels that have a class and a pixel." if counted else ".")]
     for tier in range(TIERS):
-        pixels = [pixel_counts(tables, name, tier) for name in splits]
-        parcels = [parcels_by_class(tables, name, tier) for name in splits] if counted else []
-        names = class_names(tables, tier)
+        pixels = [pixel_counts(facts, name, tier) for name in splits]
+        parcels = [parcels_by_class(facts, name, tier) for name in splits] if counted else []
+        names = class_names(facts, tier)
         there = sorted(set().union(*pixels) - {BACKGROUND, UNKNOWN})
         rows = [[str(number), plain(names.get(number, "without a name"))] for number in there]
         rows += [[str(BACKGROUND), "*not declared*"], [str(UNKNOWN), "*unknown at this tier*"]]
@@ -56,11 +54,11 @@ def classes_section(tables: IndexTables) -> list[str]:
 
 
 def statistics_section(
-    tables: IndexTables, layout: StoreLayout, words: Mapping[str, SourceWords], coordinates: Coordinates
+    facts: ReleaseFacts, layout: StoreLayout, words: Mapping[str, SourceWords], coordinates: Coordinates
 ) -> list[str]:
     """Reflectance of the bands over the training split."""
-    found = tables.statistics.get("reflectance", {})
-    rows = [row for source in layout.sources for row in words[source.name].bands(source, tables, coordinates)]
+    found = facts.statistics.get("reflectance", {})
+    rows = [row for source in layout.sources for row in words[source.name].bands(source, facts, coordinates)]
     if not rows:
         return []
     pixels = [words[source.name].pixels(source) for source in layout.sources]
@@ -85,23 +83,23 @@ def band_row(name: str, band: dict[str, Any]) -> list[str]:
     return [name, count(band.get("count")), *map(reflectance, numbers)]
 
 
-def quality_section(tables: IndexTables, layout: StoreLayout, words: Mapping[str, SourceWords]) -> list[str]:
+def quality_section(facts: ReleaseFacts, layout: StoreLayout, words: Mapping[str, SourceWords]) -> list[str]:
     """What each source counts of its quality, and what was kept out."""
     lines = ["## Quality"]
     for source in layout.sources:
-        for part in words[source.name].quality(source, tables):
+        for part in words[source.name].quality(source, facts):
             lines += ["", *part]
-    faults = [line for source in layout.sources for line in words[source.name].faults(source, tables)]
-    return [*lines, "", *kept_out(tables), *(text for line in faults for text in ("", line))]
+    faults = [line for source in layout.sources for line in words[source.name].faults(source, facts)]
+    return [*lines, "", *kept_out(facts), *(text for line in faults for text in ("", line))]
 
 
-def sources_read_section(tables: IndexTables) -> list[str]:
+def sources_read_section(facts: ReleaseFacts) -> list[str]:
     """What was read of the sources, repaired and dropped, crop codes in no table, and what needs a look."""
     rows, lines = [], []
-    for season, parts in tables.sources.items():
-        for part, facts in parts.items():
+    for season, of_season in facts.seasons.items():
+        for part, read in of_season["read"].items():
             for role, words in DECLARED.items():
-                found = facts.get(role, {})
+                found = read.get(role, {})
                 rows += [[plain(part), words, *count_cells(found["counts"])]] if found.get("counts") else []
                 for country, codes in sorted(found.get("unmapped", {}).items()):
                     often = sorted(codes.items(), key=lambda item: (-item[1], item[0]))
@@ -109,7 +107,7 @@ def sources_read_section(tables: IndexTables) -> list[str]:
                     lines.append(
                         f"- {season}, {words}: crop codes of {plain(country)} in no table: {listing(named, NAMED)}"
                     )
-            lines += [f"- {season}: {plain(warning)}" for warning in facts.get("warnings", [])]
+            lines += [f"- {season}: {plain(warning)}" for warning in read.get("warnings", [])]
     if not rows and not lines:
         return []
     columns = ["part", "declarations", "rows read", "parcels", "repaired", "left out", "several crops", "in no table"]
@@ -133,16 +131,10 @@ def with_reasons(counts: dict[str, int], words: dict[str, str]) -> str:
     return f"{total} ({', '.join(reasons)})" if reasons else total
 
 
-def without_block(reason: str) -> str:
-    """Why a block is kept out; of one that was rebuilt without the numbers of the new blocks, which differ."""
-    return f"rebuilt: {reason.split(': ', 1)[-1]}" if reason.startswith(REBUILT) else reason
-
-
-def kept_out(tables: IndexTables) -> list[str]:
+def kept_out(facts: ReleaseFacts) -> list[str]:
     """Retracted blocks, those that were rebuilt, and those that were never built."""
-    rows = tables.blocks[is_retracted(tables.blocks)]
-    never = sum(str(reason).startswith(NEVER_BUILT) for reason in rows.get("retracted", []))
-    built = len(rows) - never
+    retracted = {season: of_season["retracted"] for season, of_season in facts.seasons.items()}
+    built, never = (sum(of_season[name] for of_season in retracted.values()) for name in ("built", "never"))
     lines = [
         "Blocks retracted after they were built, which are not part of this release: "
         f"{count(built) if built else 'none'}."
@@ -150,8 +142,12 @@ def kept_out(tables: IndexTables) -> list[str]:
     if never:
         lines[0] += f" Blocks that were planned and never built: {count(never)}."
     places: dict[str, list[str]] = defaultdict(list)
-    for row in rows.to_dict("records"):
-        places[without_block(str(row["retracted"]))].append(f"block {row['block']} of {row['season']}")
+    numbers: Counter[str] = Counter()
+    for season, of_season in retracted.items():
+        for reason, blocks in of_season["reasons"].items():
+            places[reason] += [f"block {block} of {season}" for block in blocks["first"]]
+            numbers[reason] += blocks["count"]
     lines += [""] if places else []
-    lines += [f"- “{plain(reason)}”: {listing(places[reason], NAMED)}" for reason in sorted(places)]
-    return lines
+    return lines + [
+        f"- “{plain(reason)}”: {listing(places[reason], NAMED, numbers[reason])}" for reason in sorted(places)
+    ]

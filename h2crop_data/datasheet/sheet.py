@@ -6,27 +6,21 @@ same release has the same sheet.
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
-from h2crop_data.constants import COARSE, FINE, NONE
-from h2crop_data.cube.index import IndexTables
+from h2crop_data.constants import COARSE, FINE
 from h2crop_data.cube.root import SealedAttributes
 from h2crop_data.cube.schema import ArraySpec, StoreLayout
 from h2crop_data.datasheet.facts import (
-    cells_of,
-    everything,
+    ReleaseFacts,
+    added,
     has_classes,
-    is_retracted,
     labelled,
-    of_season,
     parcels_drawn,
     pixel_counts,
-    recipe_sections,
     split_names,
 )
 from h2crop_data.datasheet.limits import limits_section
@@ -56,48 +50,45 @@ NAMED = 6
 
 def datasheet(
     attributes: SealedAttributes,
-    tables: IndexTables,
+    facts: ReleaseFacts,
     layout: StoreLayout,
     words: Mapping[str, SourceWords],
-    *,
-    data_bytes: int | None = None,
-    coordinates: Coordinates | None = None,
 ) -> str:
     """The datasheet of a release in Markdown.
 
     attributes: of the root; at least title, format_version, release, software. words: of every source of the layout.
-    data_bytes: of all arrays and coordinates together. coordinates: those of the first block, `wavelength` in nm for
-    instance; without them, or with zeros, bands are listed by number.
     """
+    coordinates: Coordinates = next((season["coordinates"] for season in facts.seasons.values()), {})
     sections = [
-        heading(attributes, tables, layout, words),
-        contents_section(attributes, tables, layout, words, data_bytes),
-        place_section(tables, layout),
-        time_section(tables, layout),
-        sources_section(tables, layout, words),
-        split_section(tables, layout),
-        statistics_section(tables, layout, words, coordinates or {}),
-        quality_section(tables, layout, words),
-        sources_read_section(tables),
-        limits_section(tables, layout, words),
-        reading_section(tables),
-        making_section(attributes, tables),
-        citation_section(tables),
-        classes_section(tables) if has_classes(layout) else [],
+        heading(attributes, facts, layout, words),
+        contents_section(attributes, facts, layout, words),
+        place_section(facts, layout),
+        time_section(facts, layout),
+        sources_section(facts, layout, words),
+        split_section(facts, layout),
+        statistics_section(facts, layout, words, coordinates),
+        quality_section(facts, layout, words),
+        sources_read_section(facts),
+        limits_section(facts, layout, words),
+        reading_section(facts),
+        making_section(attributes, facts),
+        citation_section(facts),
+        classes_section(facts) if has_classes(layout) else [],
     ]
     return "\n\n".join("\n".join(section) for section in sections if section) + "\n"
 
 
 def heading(
-    attributes: SealedAttributes, tables: IndexTables, layout: StoreLayout, words: Mapping[str, SourceWords]
+    attributes: SealedAttributes, facts: ReleaseFacts, layout: StoreLayout, words: Mapping[str, SourceWords]
 ) -> list[str]:
     """Title, what the recipes say it is for, and the whole in one sentence."""
     sources = [words[source.name].summary(source) for source in layout.sources]
-    seasons = list(tables.samples)
+    seasons = list(facts.seasons)
     years = f"season {seasons[0]}" if len(seasons) == 1 else f"seasons {listing(seasons, len(seasons))}"
-    samples = plural(len(everything(tables)), "sample")
+    samples = plural(facts.samples, "sample")
     lines = [f"# {plain(attributes['title'])}, release {attributes['release']}", ""]
-    names = [(recipe.get("name"), recipe.get("description")) for recipe in tables.recipes.values()]
+    recipes = [season["recipe"] for season in facts.seasons.values()]
+    names = [(recipe.get("name"), recipe.get("description")) for recipe in recipes]
     for name, description in dict.fromkeys(names):
         purpose = f": {plain(description)}" if description else ""
         lines += [f"**{plain(name or 'A recipe without a name')}**{purpose}", ""]
@@ -107,18 +98,16 @@ def heading(
 
 def contents_section(
     attributes: SealedAttributes,
-    tables: IndexTables,
+    facts: ReleaseFacts,
     layout: StoreLayout,
     words: Mapping[str, SourceWords],
-    data_bytes: int | None,
 ) -> list[str]:
     """Size by season, and the arrays."""
-    counted = has_classes(layout) and bool(tables.statistics.get("class_parcels"))
+    counted = has_classes(layout) and bool(facts.statistics.get("class_parcels"))
     rows = []
-    for season, samples in tables.samples.items():
-        blocks = of_season(tables.blocks[~is_retracted(tables.blocks)], season)
-        row = [str(season), count(len(samples)), count(cells_of(samples) or None), count(len(blocks))]
-        rows.append(row + ([count(parcels_drawn(tables, season))] if counted else []))
+    for season, of_season in facts.seasons.items():
+        row = [str(season), count(of_season["samples"]), count(of_season["cells"] or None), count(of_season["blocks"])]
+        rows.append(row + ([count(parcels_drawn(facts, season))] if counted else []))
     arrays = [
         [
             code(spec.name),
@@ -130,7 +119,7 @@ def contents_section(
         ]
         for spec in layout.arrays().values()
     ]
-    size = f", {byte_size(data_bytes)} of arrays" if data_bytes is not None else ""
+    size = f", {byte_size(sum(of_season['bytes'] for of_season in facts.seasons.values()))} of arrays"
     seen = [f", {text}" for source in layout.sources if (text := words[source.name].sample(source))]
     form = (
         f"Format {attributes['format_version']}: a sharded Zarr v3 store{size}. A sample is a square cell of ground"
@@ -158,80 +147,72 @@ def axes(spec: ArraySpec) -> str:
     return ", ".join([*told, *sorted(pixels)])
 
 
-def place_section(tables: IndexTables, layout: StoreLayout) -> list[str]:
+def place_section(facts: ReleaseFacts, layout: StoreLayout) -> list[str]:
     """Bounding box, UTM zones, area, countries."""
-    samples = everything(tables)
     lines = ["## Where", ""]
-    bounds = np.array([samples.total_bounds for samples in tables.samples.values() if len(samples)], float)
-    if bounds.size and np.isfinite(bounds).all():
+    bounds = np.array([of_season["bounds"] for of_season in facts.seasons.values() if of_season["bounds"]], float)
+    if bounds.size:
         west, south = bounds[:, :2].min(axis=0)
         east, north = bounds[:, 2:].max(axis=0)
         lines.append(
             f"- Longitude {west:.4f} to {east:.4f}, latitude {south:.4f} to {north:.4f} (degrees, the box around all)"
         )
-    zones = sorted(int(zone) for zone in samples.get("epsg", pd.Series(dtype=int)).dropna().unique() if int(zone))
+    zones = facts.united("zones")
     if zones:
         lines.append(f"- UTM zones: {', '.join(f'EPSG:{zone}' for zone in zones)}")
-    cells = cells_of(samples)
-    if cells:
-        lines.append(f"- {plural(cells, 'cell')}, {cells * (layout.cell_size / 1000) ** 2:,.1f} km² of ground")
-    countries: Counter[str] = Counter()
-    for parcels in tables.parcels.values():
-        countries.update(parcels.get("country", []))
+    of_one = len(facts.seasons) == 1
+    for season, of_season in facts.seasons.items():
+        if cells := of_season["cells"]:
+            ground = f"{plural(cells, 'cell')}, {cells * (layout.cell_size / 1000) ** 2:,.1f} km² of ground"
+            lines.append(f"- {ground}" if of_one else f"- {season}: {ground}")
+    countries = added(of_season["countries"] for of_season in facts.seasons.values())
     if countries:
         told = ", ".join(f"{plain(name)} ({count(number)})" for name, number in sorted(countries.items()))
         lines.append(f"- Parcels on and around this ground, by country: {told}")
     return lines
 
 
-def time_section(tables: IndexTables, layout: StoreLayout) -> list[str]:
+def time_section(facts: ReleaseFacts, layout: StoreLayout) -> list[str]:
     """The scenes of each season: how many were found and used, from when to when."""
-    if not {"id", "sensor", "taken", "time"} <= set(tables.scenes.columns):
-        return []
     titles = {source.name: source.title for source in layout.sources}
     rows = []
-    for season, samples in tables.samples.items():
-        scenes = of_season(tables.scenes, season)
-        for sensor in sorted(scenes["sensor"].unique()):
-            found = scenes[scenes["sensor"] == sensor]
-            used = found[found["taken"]]
-            of_samples = used["id"].isin(samples["scene"]) if "scene" in samples else used["taken"] & False
-            used = used[of_samples] if of_samples.any() else used
-            times = used["time"].dropna()
-            span = f"{times.min():%Y-%m-%d} to {times.max():%Y-%m-%d}" if len(times) else NOTHING
-            rows.append([str(season), plain(titles.get(sensor, sensor)), count(len(found)), count(len(used)), span])
+    for season, of_season in facts.seasons.items():
+        for scenes in of_season["scenes"]:
+            title = plain(titles.get(scenes["sensor"], scenes["sensor"]))
+            span = " to ".join(scenes["days"]) or NOTHING
+            rows.append([str(season), title, count(scenes["found"]), count(scenes["used"]), span])
     columns = ["season", "sensor", "scenes found", "scenes used", "dates of those used"]
     return ["## When", "", *table(columns, rows, texts=2)] if rows else []
 
 
-def sources_section(tables: IndexTables, layout: StoreLayout, words: Mapping[str, SourceWords]) -> list[str]:
+def sources_section(facts: ReleaseFacts, layout: StoreLayout, words: Mapping[str, SourceWords]) -> list[str]:
     """Where everything comes from, and under which licence."""
     lines = ["## Sources and licences", ""]
-    lines += [line for source in layout.sources for line in words[source.name].origin(source, tables)]
+    lines += [line for source in layout.sources for line in words[source.name].origin(source, facts)]
     closing = "These are the licences of the sources as known to h2crop; no licence of the store as a whole is stated."
     return [*lines, "", closing]
 
 
-def split_section(tables: IndexTables, layout: StoreLayout) -> list[str]:
+def split_section(facts: ReleaseFacts, layout: StoreLayout) -> list[str]:
     """Shares asked and reached."""
-    samples = everything(tables)
-    settings = next(iter(recipe_sections(tables, "split")), {})
+    settings = next(iter(facts.sections("split")), {})
     shares = settings.get("shares") or {}
-    squares = tables.squares[["column", "row", "split"]].drop_duplicates() if tables.squares is not None else None
+    by_season = [of_season["squares"] for of_season in facts.seasons.values() if of_season["squares"] is not None]
+    squares = {tuple(square) for of_season in by_season for square in of_season} if by_season else None
     columns = ["split", "asked", "samples", "of the samples"]
     columns += ["squares", "of the squares"] if squares is not None else []
     columns += ["pixels with a class"] if has_classes(layout) else []
-    counted = has_classes(layout) and bool(tables.statistics.get("class_parcels"))
+    counted = has_classes(layout) and bool(facts.statistics.get("class_parcels"))
     columns += ["parcels with a class"] if counted else []
     rows = []
-    for name in split_names(tables):
-        inside = int((samples["split"] == name).sum())
-        row = [plain(name), share(shares.get(name)), count(inside), share(part(inside, len(samples)))]
+    for name in split_names(facts):
+        inside = facts.splits[name]
+        row = [plain(name), share(shares.get(name)), count(inside), share(part(inside, facts.samples))]
         if squares is not None:
-            here = int((squares["split"] == name).sum())
+            here = sum(split == name for _, _, split in squares)
             row += [count(here), share(part(here, len(squares)))]
-        row += [count(labelled(pixel_counts(tables, name, 0)))] if has_classes(layout) else []
-        row += [count(sum(parcels_drawn(tables, season, name) or 0 for season in tables.samples))] if counted else []
+        row += [count(labelled(pixel_counts(facts, name, 0)))] if has_classes(layout) else []
+        row += [count(sum(parcels_drawn(facts, season, name) or 0 for season in facts.seasons))] if counted else []
         rows.append(row)
     return ["## How it is split", "", split_rule(settings), "", *table(columns, rows)]
 
@@ -256,9 +237,9 @@ def split_rule(settings: dict[str, Any]) -> str:
     )
 
 
-def reading_section(tables: IndexTables) -> list[str]:
+def reading_section(facts: ReleaseFacts) -> list[str]:
     """Three lines of Python."""
-    season = max(tables.samples, default=0)
+    season = max(facts.seasons, default=0)
     return [
         "## How to read it",
         "",
@@ -273,34 +254,29 @@ def reading_section(tables: IndexTables) -> list[str]:
     ]
 
 
-def making_section(attributes: SealedAttributes, tables: IndexTables) -> list[str]:
+def making_section(attributes: SealedAttributes, facts: ReleaseFacts) -> list[str]:
     """Software, recipes, classes, and how the offset of Sentinel-2 was decided."""
-    blocks = tables.blocks
-    lines = [f"- Sealed by {plain(attributes['software'])}{names_in('blocks built by', blocks, 'software', plain)}"]
-    for season, recipe in tables.recipes.items():
-        digests = names_in("SHA-256", of_season(blocks, season), "recipe", code)
-        lines.append(f"- Recipe of {season}: {code(recipe.get('name') or 'without a name')}{digests}")
-    versions = sorted(set(blocks["taxonomy"].dropna()) - {NONE}) if "taxonomy" in blocks else []
-    for text in versions:
-        version, _, digest = str(text).partition(" ")
+    software = names_in("blocks built by", facts.united("software"), plain)
+    lines = [f"- Sealed by {plain(attributes['software'])}{software}"]
+    for season, of_season in facts.seasons.items():
+        digests = names_in("SHA-256", of_season["recipe_hashes"], code)
+        lines.append(f"- Recipe of {season}: {code(of_season['recipe'].get('name') or 'without a name')}{digests}")
+    for text in facts.united("taxonomy"):
+        version, _, digest = text.partition(" ")
         lines.append(f"- Crop classes: version {plain(version)}{f', SHA-256 {code(digest)}' if digest else ''}")
-    scenes = tables.scenes
-    if {"sensor", "taken", "reason"} <= set(scenes.columns):
-        decided = scenes["taken"] & scenes["offset"].notna() if "offset" in scenes else scenes["taken"]
-        reasons = scenes.loc[decided, "reason"].value_counts()
-        often = sorted(reasons.items(), key=lambda item: (-item[1], str(item[0])))
-        told = [f"{plain(reason)} ({plural(number, 'scene')})" for reason, number in often]
-        lines += [f"- Offset of the values, decided by: {listing(told, NAMED)}"] if told else []
-    return ["## How it was made", "", *lines, "", "The complete recipes are in `recipes.json`."]
+    decisions = added(of_season["decisions"] for of_season in facts.seasons.values())
+    told = [f"{plain(reason)} ({plural(number, 'scene')})" for reason, number in decisions.items()]
+    lines += [f"- Offset of the values, decided by: {listing(told, NAMED)}"] if told else []
+    return ["## How it was made", "", *lines, "", "The complete recipes are in the index, under `recipes`."]
 
 
-def names_in(words: str, rows: pd.DataFrame, column: str, form: Callable[[Any], str]) -> str:
-    """What a column holds, for the end of a line; nothing where there is none."""
-    values = sorted(set(rows[column].dropna()) - {NONE}) if column in rows else []
+def names_in(words: str, values: Sequence[str], form: Callable[[Any], str]) -> str:
+    """Some values, for the end of a line; nothing where there are none."""
     return f"; {words} {', '.join(map(form, values))}" if values else ""
 
 
-def citation_section(tables: IndexTables) -> list[str]:
+def citation_section(facts: ReleaseFacts) -> list[str]:
     """How to cite it, where a recipe says."""
-    cited = dict.fromkeys(plain(recipe["citation"]) for recipe in tables.recipes.values() if recipe.get("citation"))
+    recipes = [of_season["recipe"] for of_season in facts.seasons.values()]
+    cited = dict.fromkeys(plain(recipe["citation"]) for recipe in recipes if recipe.get("citation"))
     return ["## How to cite it", "", *cited] if cited else []

@@ -31,7 +31,7 @@ from h2crop_data.pipeline.frames import frame_warnings, frames_of_season
 from h2crop_data.pipeline.plan import PLAN_FOLDER, SeasonPlan, kept_parts, load_plan, season_of_part, with_replaced
 from h2crop_data.pipeline.source_facts import source_facts
 from h2crop_data.progress import Progress, silent
-from h2crop_data.sources.describe import describe_release
+from h2crop_data.sources.describe import DATASHEETS
 from h2crop_data.sources.registry import used_sources
 from h2crop_data.sources.scenes import scenes_table
 from h2crop_data.storage.storage import BUILD_FOLDER, FileRecord
@@ -124,7 +124,7 @@ def seal_store(
     taxonomy = Taxonomy.load()
     classes = [taxonomy.names(tier) for tier in range(1, len(taxonomy.classes) + 1)]
     origin = builder.storage.read_json(ORIGIN) if builder.storage.exists(ORIGIN) else None
-    number = seal(builder, layout, finished, classes, f"h2crop-data {__version__}", describe_release, origin, progress)
+    number = seal(builder, layout, finished, classes, f"h2crop-data {__version__}", DATASHEETS, origin, progress)
     return SealedRelease(number, seasons)
 
 

@@ -46,7 +46,7 @@ from h2crop_data.published.options import (
 from h2crop_data.published.places import SceneCatalog, place_of, read_scenes
 from h2crop_data.published.tables import block_row, imported_scenes, sample_row, samples_table
 from h2crop_data.published_ids import PublishedId
-from h2crop_data.sources.describe import describe_release
+from h2crop_data.sources.describe import DATASHEETS
 from h2crop_data.storage.storage import BUILD_FOLDER, FileRecord
 
 log = logging.getLogger(__name__)
@@ -287,7 +287,7 @@ def seal_import(builder: StoreBuilder, seasons: list[FinishedSeason]) -> int:
     taxonomy = Taxonomy.load()
     classes = [taxonomy.names(tier) for tier in range(1, len(taxonomy.classes) + 1)]
     layout = layout_of_import(builder.storage.read_json(IMPORT_FILE))
-    return seal(builder, layout, seasons, classes, f"h2crop-data {__version__}", describe_release)
+    return seal(builder, layout, seasons, classes, f"h2crop-data {__version__}", DATASHEETS)
 
 
 def located(seasons: Sequence[FinishedSeason]) -> dict[str, int]:

@@ -132,12 +132,12 @@ def synthesise(folder: Path) -> dict[str, float]:
     from h2crop_data.cube.seal import seal
     from h2crop_data.cube.writer import hold_store
     from h2crop_data.report.summary import summarize
-    from h2crop_data.sources.describe import describe_release
+    from h2crop_data.sources.describe import DATASHEETS
 
     layout, finished = synthesised_season()
     with hold_store(folder / "many") as builder:
         start = time.perf_counter()
-        seal(builder, layout, [finished], [{1: "a"}, {1: "b"}, {1: "c"}, {1: "d"}], "bench", describe_release)
+        seal(builder, layout, [finished], [{1: "a"}, {1: "b"}, {1: "c"}, {1: "d"}], "bench", DATASHEETS)
         sealed = time.perf_counter() - start
 
     def seconds(work: Callable[[], Any]) -> float:

@@ -43,7 +43,7 @@ from h2crop_data.cube.writer import hold_store
 from h2crop_data.errors import StoreError, UsageError
 from h2crop_data.maintenance.compare import Choice, StoreComparison, compare_stores
 from h2crop_data.maintenance.differences import Change, changes, compare_tables
-from h2crop_data.sources.describe import describe_release
+from h2crop_data.sources.describe import DATASHEETS
 from h2crop_data.sources.formats import known_layout
 
 SEASON = 2022
@@ -137,7 +137,7 @@ def write(made: Content, folder: Path, season: int = SEASON) -> Path:
             files=files,
             recipe=made.recipe,
         )
-        seal(builder, layout, [finished], made.classes, made.software, describe_release)
+        seal(builder, layout, [finished], made.classes, made.software, DATASHEETS)
     return folder
 
 

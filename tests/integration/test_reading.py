@@ -21,7 +21,7 @@ from h2crop_data.cube.seal import seal
 from h2crop_data.cube.shard import open_arrays
 from h2crop_data.cube.writer import hold_store
 from h2crop_data.errors import FormatVersionError, StoreError
-from h2crop_data.sources.describe import describe_release
+from h2crop_data.sources.describe import DATASHEETS
 
 
 def test_xarray_opens_a_folder_without_our_help(tmp_path: Path) -> None:
@@ -94,7 +94,7 @@ def test_a_reader_open_while_the_store_grows_keeps_seeing_its_release(tmp_path: 
         # Shards of the next release lie there already; nobody sees them.
         assert h2crop_data.open(made.folder, 2022).sizes["sample"] == len(old_ids)
         other = write_season(builder, pool, made, 2023, 1)
-        release = seal(builder, made.layout, [grown, other], CLASSES, SOFTWARE, describe_release)
+        release = seal(builder, made.layout, [grown, other], CLASSES, SOFTWARE, DATASHEETS)
     assert release == 2
     seen = reader.load()
     assert seen.sample.values.tolist() == old_ids
@@ -116,7 +116,7 @@ def test_sealing_again_without_change_makes_no_release(tmp_path: Path) -> None:
     made = make_store(tmp_path / "store")
     with hold_store(made.folder) as builder, ThreadPoolExecutor(2) as pool:
         again = write_season(builder, pool, made, 2022, 2)
-        assert seal(builder, made.layout, [again], CLASSES, SOFTWARE, describe_release) == 1
+        assert seal(builder, made.layout, [again], CLASSES, SOFTWARE, DATASHEETS) == 1
     assert not (made.folder / "index/r2").exists()
 
 
@@ -236,7 +236,7 @@ def test_a_coordinate_of_before_the_store_grew_is_told(tmp_path: Path, name: str
     count = len(made.samples[2022])
     before = (made.folder / chunk_of(name)).read_bytes()
     with hold_store(made.folder) as builder, ThreadPoolExecutor(2) as pool:
-        seal(builder, made.layout, [write_season(builder, pool, made, 2022, 4)], CLASSES, SOFTWARE, describe_release)
+        seal(builder, made.layout, [write_season(builder, pool, made, 2022, 4)], CLASSES, SOFTWARE, DATASHEETS)
     (made.folder / chunk_of(name)).write_bytes(before)
     new = len(made.samples[2022]) - count
     with pytest.raises(StoreError, match=rf"{made.folder}/2022/{name} is empty for {new} of {count + new} samples"):
@@ -252,7 +252,7 @@ def test_which_samples_a_release_has_is_told_by_its_index_where_another_one_is_b
         season = write_season(builder, pool, made, 2022, 2)
         blocks = season.blocks.assign(retracted=["", "haze"])
         files = [file for file in season.files if "/c.1." not in file["path"]]
-        seal(builder, made.layout, [replace(season, blocks=blocks, files=files)], CLASSES, SOFTWARE, describe_release)
+        seal(builder, made.layout, [replace(season, blocks=blocks, files=files)], CLASSES, SOFTWARE, DATASHEETS)
     assert h2crop_data.open(made.folder, 2022).sizes["sample"] == made.layout.capacity
     # As if the builder had died, or were just there, between the coordinates and the root.
     (made.folder / "zarr.json").write_bytes(root)

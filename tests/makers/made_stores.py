@@ -44,7 +44,7 @@ from h2crop_data.grid import Cell
 from h2crop_data.parcels.taxonomy import Taxonomy
 from h2crop_data.pipeline.build import build_store
 from h2crop_data.recipe.model import Recipe
-from h2crop_data.sources.describe import describe_release
+from h2crop_data.sources.describe import DATASHEETS
 from h2crop_data.sources.formats import known_layout
 
 SOFTWARE = "h2crop-data of the tests"
@@ -173,7 +173,7 @@ def written_store(layout: StoreLayout, content: Content, classes: list[dict[int,
     made = MadeStore(folder, layout, content=content)
     with hold_store(folder) as builder, ThreadPoolExecutor(2) as pool:
         finished = [write_season(builder, pool, made, season, content.blocks) for season in content.seasons]
-        made.release = seal(builder, layout, finished, classes, SOFTWARE, describe_release)
+        made.release = seal(builder, layout, finished, classes, SOFTWARE, DATASHEETS)
     return made
 
 

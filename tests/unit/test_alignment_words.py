@@ -2,22 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from h2crop_data.cube.index import IndexTables
 from h2crop_data.pipeline.frames import frame_warnings
-from h2crop_data.sources.parcels.words import frames_of_images, limits_of_frames
-from h2crop_data.sources.sentinel2.words import limit_of_shifts, shifted_dates
-
-
-def tables(**given: Any) -> IndexTables:
-    """Tables of a release of which only some are there."""
-    return IndexTables(**{field.name: given.get(field.name, {}) for field in fields(IndexTables)})
+from h2crop_data.sources.parcels.words import frames_of, frames_of_images, limits_of_frames
+from h2crop_data.sources.sentinel2.words import limit_of_shifts, shifted_dates, shifts_of
 
 
 def frame(tile: str, window: str = "whole", east: float = 0, **other: Any) -> dict[str, Any]:
@@ -40,7 +33,7 @@ FRAMES = pd.DataFrame(
 
 
 def test_tiles_are_told_from_the_farthest_on_and_the_others_counted() -> None:
-    lines = frames_of_images(tables(frames={2022: FRAMES}))
+    lines = frames_of_images({2022: frames_of(FRAMES)})
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("| 2022")]
     assert [row[1] for row in rows[:3]] == ["`a`", "`c`", "`b`"]
     assert rows[0] == ["2022", "`a`", "8.0 m", "0.0 m", "0.3 m", "400", "yes"]
@@ -54,18 +47,18 @@ def test_tiles_are_told_from_the_farthest_on_and_the_others_counted() -> None:
 
 def test_a_release_of_measured_tiles_alone_is_told() -> None:
     measured = FRAMES[FRAMES["tile"] == "a"]
-    lines = frames_of_images(tables(frames={2021: measured, 2022: FRAMES[FRAMES["tile"] == "d"]}))
+    lines = frames_of_images({2021: frames_of(measured), 2022: frames_of(FRAMES[FRAMES["tile"] == "d"])})
     assert len([line for line in lines if line.startswith("| 2021")]) == 1
     assert lines[-1] == "2022: 1 tile not measured, fewer than 300 parcels."
-    assert frames_of_images(tables(frames={2021: measured}))[-1].startswith("| 2021")
+    assert frames_of_images({2021: frames_of(measured)})[-1].startswith("| 2021")
 
 
 def test_images_off_their_parcels_are_a_limit_and_a_warning() -> None:
-    assert limits_of_frames(tables(frames={2022: FRAMES})) == [
+    assert limits_of_frames({2022: frames_of(FRAMES)}) == [
         "2022: in 1 tile and 1 window of 4 km images are shifted by more than half a pixel against the parcels; "
         "labels are not moved."
     ]
-    assert limits_of_frames(tables(frames={2022: FRAMES[FRAMES["warning"] == ""]})) == []
+    assert limits_of_frames({2022: frames_of(FRAMES[FRAMES["warning"] == ""])}) == []
     assert frame_warnings(FRAMES) == [
         "a: images are shifted 8.0 m against the parcels",
         "the shift of images against parcels is uncertain, because two measurements disagree: a",
@@ -85,7 +78,7 @@ def test_shifts_are_summed_up_by_what_became_of_them() -> None:
             "refined": ["refined", "not refined", "refined", "unknown", "refined"],
         }
     )
-    found = shifted_dates(tables(dates={2021: dates.drop(columns="alignment"), 2022: dates}))
+    found = shifted_dates({2021: {}, 2022: {"shifted": shifts_of(dates)}})
     (row,) = [[cell.strip() for cell in line.strip("|").split("|")] for line in found if line.startswith("| 202")]
     # Of those that are trusted: 5, 10 and 1 m.
     assert row[:5] == ["2022", "5.0 m", "9.5 m", "10.0 m", "0.3 m"]

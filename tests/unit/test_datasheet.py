@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import pickle
 import re
@@ -24,10 +25,11 @@ from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
 from h2crop_data.constants import MONTHS, SENTINEL2_BANDS, TIERS, UNKNOWN
-from h2crop_data.cube.index import IndexTables
+from h2crop_data.cube.index import SeasonTables
 from h2crop_data.cube.reading import read_index, read_index_json, store_attributes
 from h2crop_data.datasheet.markdown import byte_size, code, listing, plain, share
-from h2crop_data.sources.describe import describe_release
+from h2crop_data.sources.describe import DATASHEETS
+from h2crop_data.sources.formats import layout_of_root
 
 SEASONS = (2021, 2022)
 BANDS = {"wavelength": WAVELENGTHS.tolist()}
@@ -75,12 +77,49 @@ def rendered(token: Token) -> str:
     return "".join(" " if child.type == "softbreak" else child.content for child in token.children or [])
 
 
-def tables_of(store: Path) -> tuple[dict[str, Any], IndexTables]:
+@dataclass(frozen=True)
+class Tables:
+    """The tables of all seasons, which tests change."""
+
+    samples: dict[int, gpd.GeoDataFrame]
+    parcels: dict[int, gpd.GeoDataFrame]
+    blocks: pd.DataFrame
+    scenes: pd.DataFrame
+    squares: gpd.GeoDataFrame | None
+    statistics: dict[str, Any]
+    classes: list[dict[int, str]]
+    recipes: dict[int, dict[str, Any]]
+
+    def of_season(self, season: int) -> SeasonTables:
+        """Those of a season."""
+        blocks, scenes = (rows[rows["season"] == season] for rows in (self.blocks, self.scenes))
+        samples, parcels, recipe = self.samples[season], self.parcels.get(season), self.recipes[season]
+        return SeasonTables(season, samples, parcels, blocks, scenes, self.squares, recipe)
+
+
+def described(
+    attributes: dict[str, Any],
+    tables: Tables,
+    data_bytes: int = 0,
+    coordinates: dict[str, list[float]] = {},  # noqa: B006 -- it is not changed
+) -> str:
+    """The datasheet of a release, from the facts of each season as they are kept. data_bytes: of each season."""
+    layout = layout_of_root(attributes)
+    seasons = {
+        season: DATASHEETS.season(layout, tables.of_season(season), data_bytes, coordinates)
+        for season in tables.samples
+    }
+    kept = json.loads(json.dumps(seasons, allow_nan=False))
+    facts = {int(season): of_season for season, of_season in kept.items()}
+    return DATASHEETS.release(attributes, facts, tables.statistics, tables.classes)
+
+
+def tables_of(store: Path) -> tuple[dict[str, Any], Tables]:
     """Root attributes and tables of a store, as its index has them."""
     attributes = store_attributes(store)
     seasons = [int(season) for season in attributes["seasons"]]
     parcels = {season: f"parcels-{season}" for season in seasons if f"parcels-{season}" in attributes["index"]}
-    return attributes, IndexTables(
+    return attributes, Tables(
         samples={season: read_index(store, f"samples-{season}") for season in seasons},
         parcels={season: read_index(store, name) for season, name in parcels.items()},
         blocks=read_index(store, "blocks"),
@@ -99,21 +138,21 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> MadeStore:
 
 
 @pytest.fixture(scope="module")
-def parts(made: MadeStore) -> tuple[dict[str, Any], IndexTables]:
+def parts(made: MadeStore) -> tuple[dict[str, Any], Tables]:
     return tables_of(made.folder)
 
 
 @pytest.fixture
-def release(parts: tuple[dict[str, Any], IndexTables]) -> tuple[dict[str, Any], IndexTables]:
+def release(parts: tuple[dict[str, Any], Tables]) -> tuple[dict[str, Any], Tables]:
     """Attributes and tables that a test may change."""
     return deepcopy(parts)
 
 
 @pytest.fixture(scope="module")
-def sheet(parts: tuple[dict[str, Any], IndexTables]) -> Sheet:
+def sheet(parts: tuple[dict[str, Any], Tables]) -> Sheet:
     """The sheet of the store with everything."""
     attributes, tables = parts
-    return Sheet(describe_release(attributes, tables, data_bytes=12_345_678, coordinates=BANDS))
+    return Sheet(described(attributes, tables, data_bytes=6_172_839, coordinates=BANDS))
 
 
 def of_split(made: MadeStore, split: str, array: str) -> np.ndarray[Any, Any]:
@@ -194,7 +233,7 @@ class TestFigures:
             # Numbers are counted in each season anew, so every sample has two parcels of its own.
             assert number(row["parcels with a class"]) == 2 * len(parcels)
 
-    def test_classes(self, sheet: Sheet, made: MadeStore, parts: tuple[dict[str, Any], IndexTables]) -> None:
+    def test_classes(self, sheet: Sheet, made: MadeStore, parts: tuple[dict[str, Any], Tables]) -> None:
         for tier in range(TIERS):
             rows = sheet.rows(f"Tier {tier + 1}")
             labels = {split: of_split(made, split, "label")[:, tier] for split in ("train", "val", "test")}
@@ -292,7 +331,7 @@ class TestFigures:
         assert len(before_classes.splitlines()) < 160
 
 
-def test_figures_of_samples_that_differ(release: tuple[dict[str, Any], IndexTables]) -> None:
+def test_figures_of_samples_that_differ(release: tuple[dict[str, Any], Tables]) -> None:
     """The made samples resemble each other; these do not."""
     attributes, tables = release
     rng = np.random.default_rng(4)
@@ -305,7 +344,7 @@ def test_figures_of_samples_that_differ(release: tuple[dict[str, Any], IndexTabl
         samples["scene"] = samples["scene"].iloc[0]
     days = {"0": 5, "1": 40, "2": 10, "7": 35, "12": 10}
     tables.statistics["clear_observations"] = [days] * MONTHS
-    sheet = Sheet(describe_release(attributes, tables))
+    sheet = Sheet(described(attributes, tables))
     half = sorted(int(number) for number, pixels in days.items() for _ in range(pixels))[49]
     for month, row in enumerate(sheet.rows("Quality", "month")):
         for season in SEASONS:
@@ -341,7 +380,7 @@ def test_nothing_is_said_of_sources_a_store_does_not_have(
     layout: dict[str, Any], gone: list[str], tmp_path: Path
 ) -> None:
     made = make_store(tmp_path / "store", **layout)
-    sheet = Sheet(describe_release(*tables_of(made.folder)))
+    sheet = Sheet(described(*tables_of(made.folder)))
     assert [title for title in sheet.text if title in ALWAYS] == ALWAYS
     for word in gone:
         assert word not in sheet.source, word
@@ -353,13 +392,13 @@ def test_nothing_is_said_of_sources_a_store_does_not_have(
     )
 
 
-def test_a_release_of_the_first_format_has_fewer_columns(release: tuple[dict[str, Any], IndexTables]) -> None:
+def test_a_release_of_the_first_format_has_fewer_columns(release: tuple[dict[str, Any], Tables]) -> None:
     attributes, tables = release
     statistics = tables.statistics
     del statistics["class_parcels"], statistics["clear_observations"]
     for band in [*statistics["reflectance"]["s2"], *statistics["reflectance"]["enmap"]]:
         del band["percentiles"]
-    sheet = Sheet(describe_release(attributes, replace(tables, blocks=tables.blocks.drop(columns="retracted"))))
+    sheet = Sheet(described(attributes, replace(tables, blocks=tables.blocks.drop(columns="retracted"))))
     assert "parcels" not in "".join(sheet.rows("Tier 1")[0])
     assert list(sheet.rows("What is in it")[0]) == ["season", "samples", "cells", "blocks"]
     assert list(sheet.rows("Quality", "month")[0]) == ["month", "pixels seen clear, 2021", "pixels seen clear, 2022"]
@@ -367,7 +406,7 @@ def test_a_release_of_the_first_format_has_fewer_columns(release: tuple[dict[str
     assert "EnMAP, band 32 of 32" in [row["band"] for row in sheet.rows("Reflectance")]
 
 
-def test_a_full_recipe_is_told(release: tuple[dict[str, Any], IndexTables]) -> None:
+def test_a_full_recipe_is_told(release: tuple[dict[str, Any], Tables]) -> None:
     attributes, tables = release
     recipe = {
         "name": "full",
@@ -395,9 +434,7 @@ def test_a_full_recipe_is_told(release: tuple[dict[str, Any], IndexTables]) -> N
         {"column": [1, 2, 3, 4], "row": 7, "split": ["train", "train", "val", "test"], "samples": 4},
         geometry=gpd.points_from_xy([3] * 4, [50] * 4, crs="OGC:CRS84"),
     )
-    sheet = Sheet(
-        describe_release(attributes, replace(tables, recipes=dict.fromkeys(SEASONS, recipe), squares=squares))
-    )
+    sheet = Sheet(described(attributes, replace(tables, recipes=dict.fromkeys(SEASONS, recipe), squares=squares)))
     assert sheet.text["h2crop store, release 1"].count("full: Two valleys.") == 1
     sources = sheet.text["Sources and licences"]
     assert "EnMAP L2A from https://example.org/stac, collection ENMAP_HSI_L2A." in sources
@@ -426,12 +463,12 @@ def test_a_full_recipe_is_told(release: tuple[dict[str, Any], IndexTables]) -> N
     assert sheet.text["How to cite it"] == "Somebody, 2026.\n"
 
 
-def test_what_was_kept_out_is_told(release: tuple[dict[str, Any], IndexTables]) -> None:
+def test_what_was_kept_out_is_told(release: tuple[dict[str, Any], Tables]) -> None:
     attributes, tables = release
     tables.blocks.loc[[0, 4], "retracted"] = ["haze | not flagged", "a *wrong* offset"]
     tables.blocks.loc[3, "retracted"] = "haze | not flagged"
     tables.samples[2022]["s2_gaps"] = [["S2A_1", "S2B_2"], [], ["S2A_1"], *([] for _ in range(5))]
-    sheet = Sheet(describe_release(attributes, tables))
+    sheet = Sheet(described(attributes, tables))
     quality = sheet.text["Quality"]
     assert "which are not part of this release: 3." in quality
     assert "“haze | not flagged”: block 0 of 2021, block 0 of 2022\n" in quality
@@ -440,7 +477,7 @@ def test_what_was_kept_out_is_told(release: tuple[dict[str, Any], IndexTables]) 
     assert [row["blocks"] for row in sheet.rows("What is in it")] == ["2", "1"]
 
 
-def test_limits_that_the_tables_show(release: tuple[dict[str, Any], IndexTables]) -> None:
+def test_limits_that_the_tables_show(release: tuple[dict[str, Any], Tables]) -> None:
     attributes, tables = release
     pixels = tables.statistics["class_pixels"]
     for season in ("2021", "2022"):
@@ -454,7 +491,7 @@ def test_limits_that_the_tables_show(release: tuple[dict[str, Any], IndexTables]
     samples.loc[[0, 1], "cell"] = samples.loc[2, "cell"]
     samples.loc[7, ["x0", "y0"]] = np.nan
     tables.samples[2021]["s2_offset"], samples["s2_offset"] = 0, 1000
-    sheet = Sheet(describe_release(attributes, tables))
+    sheet = Sheet(described(attributes, tables))
     limits = sheet.text["Known limits"]
     assert (
         "Classes of the store that do not occur in test: 1 of 2 at tier 1, 1 of 2 at tier 2, 1 of 1 at tier 3, "
@@ -472,14 +509,14 @@ def test_limits_that_the_tables_show(release: tuple[dict[str, Any], IndexTables]
 def test_a_split_without_samples_is_told(tmp_path: Path) -> None:
     attributes, tables = tables_of(make_store(tmp_path / "store", blocks=1).folder)
     recipe = {"name": "one", "split": {"square_size": 15360, "shares": {"train": 1, "val": 0, "test": 0}}}
-    sheet = Sheet(describe_release(attributes, replace(tables, recipes={2022: recipe})))
+    sheet = Sheet(described(attributes, replace(tables, recipes={2022: recipe})))
     assert "There is no sample in val or test." in sheet.text["Known limits"]
     assert "do not occur in" not in sheet.text["Known limits"]
     assert [row["of the samples"] for row in sheet.rows("How it is split")] == ["100.0 %", "0.0 %", "0.0 %"]
     assert "may touch where two squares meet" in sheet.text["How it is split"]
 
 
-def test_an_import_with_next_to_no_recipe(release: tuple[dict[str, Any], IndexTables]) -> None:
+def test_an_import_with_next_to_no_recipe(release: tuple[dict[str, Any], Tables]) -> None:
     attributes, tables = release
     recipe = {
         "name": "h2crop-published",
@@ -498,7 +535,7 @@ def test_an_import_with_next_to_no_recipe(release: tuple[dict[str, Any], IndexTa
         scenes=tables.scenes[tables.scenes["sensor"] == "enmap"],
         statistics={**tables.statistics, "class_parcels": {}},
     )
-    sheet = Sheet(describe_release(attributes, bare, coordinates={"wavelength": [0.0] * len(WAVELENGTHS)}))
+    sheet = Sheet(described(attributes, bare, coordinates={"wavelength": [0.0] * len(WAVELENGTHS)}))
     assert (
         "Declared parcels: their origin is not recorded; their licence is unknown."
         in sheet.text["Sources and licences"]
@@ -533,20 +570,20 @@ OPTIONAL = {
 
 @pytest.mark.parametrize(("table", "column"), [(table, column) for table in OPTIONAL for column in OPTIONAL[table]])
 def test_a_column_that_is_not_there_leaves_a_gap_only(
-    table: str, column: str, release: tuple[dict[str, Any], IndexTables]
+    table: str, column: str, release: tuple[dict[str, Any], Tables]
 ) -> None:
     attributes, tables = release
-    whole = describe_release(attributes, tables)
+    whole = described(attributes, tables)
     if table == "samples":
         tables = replace(tables, samples={season: one.drop(columns=column) for season, one in tables.samples.items()})
     else:
         tables = replace(tables, **{table: getattr(tables, table).drop(columns=column)})
-    sheet = Sheet(describe_release(attributes, tables))
+    sheet = Sheet(described(attributes, tables))
     assert [title for title in sheet.text if title in ALWAYS] == ALWAYS
     assert len(sheet.source) <= len(whole) + 100
 
 
-def test_an_empty_recipe_and_empty_tables(release: tuple[dict[str, Any], IndexTables]) -> None:
+def test_an_empty_recipe_and_empty_tables(release: tuple[dict[str, Any], Tables]) -> None:
     attributes, tables = release
     bare = replace(
         tables,
@@ -555,7 +592,7 @@ def test_an_empty_recipe_and_empty_tables(release: tuple[dict[str, Any], IndexTa
         parcels={season: parcels[:0] for season, parcels in tables.parcels.items()},
         statistics={"reflectance": {"split": "train", "units": "1"}, "class_pixels": {}},
     )
-    sheet = Sheet(describe_release(attributes, bare))
+    sheet = Sheet(described(attributes, bare))
     assert "Reflectance" not in sheet.text
     assert "When" not in sheet.text
     assert sheet.text["h2crop store, release 1"].startswith("A recipe without a name\n")
@@ -565,9 +602,9 @@ def test_an_empty_recipe_and_empty_tables(release: tuple[dict[str, Any], IndexTa
 
 
 def test_the_sheet_is_a_pure_function(
-    release: tuple[dict[str, Any], IndexTables], parts: tuple[dict[str, Any], IndexTables]
+    release: tuple[dict[str, Any], Tables], parts: tuple[dict[str, Any], Tables]
 ) -> None:
-    assert describe_release(*release) == describe_release(*parts)
+    assert described(*release) == described(*parts)
     for season in SEASONS:
         pd.testing.assert_frame_equal(release[1].samples[season], parts[1].samples[season])
     pd.testing.assert_frame_equal(release[1].blocks, parts[1].blocks)
@@ -575,17 +612,41 @@ def test_the_sheet_is_a_pure_function(
     assert release[1].statistics == parts[1].statistics
 
 
+def test_the_facts_of_a_season_do_not_grow_with_its_samples(parts: tuple[dict[str, Any], Tables]) -> None:
+    """They are kept, and read for every release."""
+    attributes, tables = parts
+    few = tables.of_season(2022)
+    samples = pd.concat([few.samples.assign(cell=few.samples["cell"] + f"_{i}") for i in range(50)], ignore_index=True)
+    layout = layout_of_root(attributes)
+    sizes = [
+        len(json.dumps(DATASHEETS.season(layout, of_season, 0, BANDS)))
+        for of_season in (few, replace(few, samples=samples))
+    ]
+    assert len(samples) == 50 * len(few.samples)
+    assert sizes[1] == pytest.approx(sizes[0], rel=0.05)
+
+
 @pytest.mark.slow
-def test_it_does_not_depend_on_the_process(parts: tuple[dict[str, Any], IndexTables], tmp_path: Path) -> None:
-    (tmp_path / "parts").write_bytes(pickle.dumps(parts))
+def test_it_does_not_depend_on_the_process(parts: tuple[dict[str, Any], Tables], tmp_path: Path) -> None:
+    attributes, tables = parts
+    seasons = {season: tables.of_season(season) for season in tables.samples}
+    given = (attributes, seasons, tables.statistics, tables.classes)
+    (tmp_path / "parts").write_bytes(pickle.dumps(given))
     program = (
-        "import pickle, sys; from h2crop_data.sources.describe import describe_release; "
-        "sys.stdout.buffer.write(describe_release(*pickle.load(open(sys.argv[1], 'rb'))).encode())"
+        "import pickle, sys; from h2crop_data.sources.describe import DATASHEETS; "
+        "from h2crop_data.sources.formats import layout_of_root; "
+        "attributes, seasons, *others = pickle.load(open(sys.argv[1], 'rb')); layout = layout_of_root(attributes); "
+        "facts = {season: DATASHEETS.season(layout, tables, 0, {}) for season, tables in seasons.items()}; "
+        "sys.stdout.buffer.write(DATASHEETS.release(attributes, facts, *others).encode())"
     )
-    here = describe_release(*parts).encode()
+    here = described(*parts).encode()
     for seed in ("1", "2"):
         command = [sys.executable, "-c", program, str(tmp_path / "parts")]
-        environment = {"PYTHONHASHSEED": seed, "TZ": "Pacific/Auckland", "LC_ALL": "C.UTF-8"}
+        environment = {
+            "PYTHONHASHSEED": seed,
+            "TZ": "Pacific/Auckland",
+            "LC_ALL": "C.UTF-8",
+        }
         assert subprocess.run(command, env=environment, capture_output=True, check=True).stdout == here
 
 

@@ -25,8 +25,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from h2crop_data import errors
-from h2crop_data.cube.index import IndexTables
 from h2crop_data.cube.schema import SourceFormat
+from h2crop_data.datasheet.facts import ReleaseFacts
 from h2crop_data.datasheet.words import SourceWords
 from h2crop_data.recipe.model import Section
 from h2crop_data.sentinel2.clouds import Detection
@@ -40,7 +40,7 @@ class MishapSettings(Section):
 class MishapWords(SourceWords):
     """What a datasheet says of it: nothing, or an error that nobody expects."""
 
-    def origin(self, source: SourceFormat, tables: IndexTables) -> list[str]:
+    def origin(self, source: SourceFormat, facts: ReleaseFacts) -> list[str]:
         if "MISHAPS_CUTTING" in os.environ:
             path = Path(os.environ["MISHAPS_CUTTING"])
             os.truncate(path, path.stat().st_size - 1)

@@ -15,8 +15,8 @@ from rasterio.vrt import WarpedVRT
 
 from h2crop_data.constants import COARSE
 from h2crop_data.cube.columns import Column
-from h2crop_data.cube.index import IndexTables
 from h2crop_data.cube.schema import ArraySpec, ArrayStatistics, SourceFormat, ValueRules
+from h2crop_data.datasheet.facts import ReleaseFacts
 from h2crop_data.datasheet.words import SourceWords
 from h2crop_data.errors import ReadError
 from h2crop_data.grid import Cell
@@ -50,10 +50,10 @@ class Raster:
 class TerrainWords(SourceWords):
     """Terrain in a datasheet."""
 
-    def origin(self, source: SourceFormat, tables: IndexTables) -> list[str]:
+    def origin(self, source: SourceFormat, facts: ReleaseFacts) -> list[str]:
         return ["- **Terrain**: a raster of the user's own."]
 
-    def limits(self, source: SourceFormat, tables: IndexTables) -> list[str]:
+    def limits(self, source: SourceFormat, facts: ReleaseFacts) -> list[str]:
         return ["`elevation` is that of the raster, whatever it means by ground: trees and roofs may be part of it."]
 
 
