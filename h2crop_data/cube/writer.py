@@ -46,6 +46,11 @@ class StoreBuilder:
         self.storage.write(name, parts)
         return name
 
+    def write_permanent(self, name: str, parts: Iterable[bytes]) -> str:
+        """Write a file of a block that readers see; gives its name. Raises StoreError."""
+        self.storage.write_permanent(name, parts)
+        return name
+
     def replace(self, name: str, parts: Iterable[bytes]) -> str:
         """Write a file that changes in the life of a store; gives its name. Raises StoreError."""
         self.storage.replace(name, parts)
@@ -81,7 +86,8 @@ class StoreBuilder:
             for name, spec in specs.items()
         }
         return [
-            self.write(shard_path(season, name, block, len(spec.dims)), encoded[name]) for name, spec in specs.items()
+            self.write_permanent(shard_path(season, name, block, len(spec.dims)), encoded[name])
+            for name, spec in specs.items()
         ]
 
     def write_sums(self, season: int, block: int, sums: BlockSums) -> FileRecord:

@@ -201,7 +201,7 @@ def import_block(builder: StoreBuilder, task: ImportTask) -> PublishedBlock:
     arrays = assembled.arrays
     with worker_threads(task.threads, "write") as pool:
         names = builder.write_block(block.season, block.number, arrays, task.layout, pool)
-        names.append(builder.write(kept_path(block.season, block.number), [assembled.kept]))
+        names.append(builder.write_permanent(kept_path(block.season, block.number), [assembled.kept]))
         digests = pool.map(lambda group: input_hash(arrays, HASHED[group], block.ids), HASHED)
         files = list(pool.map(builder.describe, names))
         hashes = dict(zip(HASHED, digests, strict=True))

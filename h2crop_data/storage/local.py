@@ -8,6 +8,12 @@ however long its writer was stopped in between. No process waits for another one
 
 A builder that died deletes nothing. So before each rename a worker also looks whether somebody has the lock of
 `.build/tmp/<token>/holder`, which ends with the builder's process.
+
+A builder whose lock file was deleted or replaced does not keep others out any more. It looks before each rename whether
+`.build/lock` is still the file that it locked.
+
+**Inside a store nothing is a symbolic link.** Only the folder of the store itself may be reached through one. Nothing
+is written or deleted through a link; readers follow them.
 """
 
 from __future__ import annotations
@@ -49,6 +55,10 @@ OVER = ".over"
 PATIENCE = 5.0
 #: Seconds within which a builder has locked the file of its hold, after it made it.
 LOCKED_WITHIN = 10.0
+#: The permissions that are left of those of a file.
+READ_ONLY = 0o444
+#: Errors of a file system without locks.
+NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL)
 #: Errors of a path of which a folder is gone, on this machine or on the server it lies on.
 GONE = (errno.ENOENT, errno.ESTALE)
 #: Errors of a folder that is deleted while others still write there, or have a file of it open (NFS).
@@ -67,10 +77,12 @@ class LocalStorage(Storage):
         self.token = token
         #: Whether the hold is this object's own, and lasts.
         self.is_holder = False
+        #: The lock file of that hold, as it was when it was locked.
+        self.locked: os.stat_result | None = None
 
     def __getstate__(self) -> dict[str, Any]:
         """Pickled with the token, without the lock; the folder absolute, as processes differ in where they run."""
-        return {**self.__dict__, "folder": self.folder.absolute(), "is_holder": False}
+        return {**self.__dict__, "folder": self.folder.absolute(), "is_holder": False, "locked": None}
 
     def read(self, name: str) -> bytes:
         try:
@@ -111,10 +123,34 @@ class LocalStorage(Storage):
 
         yield from files_below(str(self.folder / prefix), prefix)
 
+    def links(self) -> Iterator[str]:
+        def links_below(folder: str, name: str) -> Iterator[str]:
+            try:
+                with os.scandir(folder) as found:
+                    entries = sorted(found, key=lambda entry: entry.name)
+            except FileNotFoundError:
+                return
+            for entry in entries:
+                if entry.is_symlink():
+                    yield f"{name}{entry.name}"
+                elif entry.is_dir(follow_symlinks=False):
+                    yield from links_below(entry.path, f"{name}{entry.name}/")
+
+        yield from links_below(str(self.folder), "")
+
     def write(self, name: str, parts: Iterable[bytes]) -> None:
+        self.write_file(name, parts, read_only=False)
+
+    def write_permanent(self, name: str, parts: Iterable[bytes]) -> None:
+        self.write_file(name, parts, read_only=True)
+
+    def write_file(self, name: str, parts: Iterable[bytes], *, read_only: bool) -> None:
+        """Write a file, whole or not at all. read_only: without the permission to write it."""
         with self.new_file(name) as partial, partial.open("wb") as file:
             file.writelines(parts)
             file.flush()
+            if read_only:
+                os.fchmod(file.fileno(), os.fstat(file.fileno()).st_mode & READ_ONLY)
             os.fsync(file.fileno())
 
     @contextmanager
@@ -125,8 +161,10 @@ class LocalStorage(Storage):
         try:
             if not self.token:
                 self.make_folder(partial.parent)
+            self.refuse_links(*self.path_of(partial)[:-1], *self.path_of(target))
             yield partial
             self.check_hold()
+            self.refuse_links(*self.path_of(target))
             self.make_folder(target.parent)
             partial.replace(target)
             # Where both names were the same file already, replacing did nothing.
@@ -145,7 +183,7 @@ class LocalStorage(Storage):
     def delete(self, name: str) -> None:
         path = self.folder / name
         try:
-            self.refuse_links(*reversed(path.relative_to(self.folder).parents[:-1]))
+            self.refuse_links(*self.path_of(path)[:-1])
             self.unlink(path)
             for parent in path.relative_to(self.folder).parents:
                 # A folder without files is no trace worth keeping.
@@ -183,15 +221,17 @@ class LocalStorage(Storage):
     def share(self, name: str, source: Storage) -> None:
         """A hard link where both folders lie on one file system, else a copy."""
         if not isinstance(source, LocalStorage):
-            self.write(name, [source.read(name)])
+            self.write_permanent(name, [source.read(name)])
             return
         with self.new_file(name) as partial:
             try:
-                os.link(source.folder / name, partial)
+                # Of a link in the other store, the file behind it is shared.
+                os.link(os.path.realpath(source.folder / name), partial)
             except OSError as error:
                 if isinstance(error, FileNotFoundError) and not source.exists(name):
                     raise source.cannot("read", name, error) from error
                 shutil.copyfile(source.folder / name, partial)
+                shutil.copymode(source.folder / name, partial)
                 sync(partial)
 
     @contextmanager
@@ -199,11 +239,12 @@ class LocalStorage(Storage):
         """The lock is the operating system's: it ends with the process, however that dies."""
         build = self.folder / BUILD_FOLDER
         try:
-            self.refuse_links(BUILD_FOLDER, TEMPORARY, LOCK)
-            if self.folder.is_dir() and not build.is_dir() and any(self.folder.iterdir()):
+            lacks_build = not build.is_dir() and not build.is_symlink()
+            if self.folder.is_dir() and lacks_build and any(self.folder.iterdir()):
                 raise StoreError(
                     f"{self.folder} is not empty and has no {BUILD_FOLDER}/ to continue from; {WITHOUT_BUILD_FOLDER}"
                 )
+            self.refuse_links(*self.upper_entries())
             (self.folder / TEMPORARY).mkdir(parents=True, exist_ok=True)
             lock = (self.folder / LOCK).open("a+", encoding="utf-8")
         except StoreError:
@@ -220,10 +261,9 @@ class LocalStorage(Storage):
                     f"{self.folder} is locked by another builder (process {holder}); wait for it or end it"
                 ) from None
             except OSError as error:
-                raise StoreError(
-                    f"cannot lock {self.folder / LOCK}: {error.strerror or error}; a store needs a file system with "
-                    "file locks (flock): mount it with them, or build in another folder"
-                ) from error
+                raise self.cannot_lock(LOCK, error) from error
+            self.locked = os.fstat(lock.fileno())
+            self.check_lock()
             lock.truncate(0)
             lock.write(f"{os.getpid()}\n")
             lock.flush()
@@ -231,6 +271,34 @@ class LocalStorage(Storage):
             self.remove_temporary()
             with self.folder_of_hold():
                 yield
+
+    def check_lock(self) -> None:
+        """Raise StoreError where the lock file is no longer the one that this object locked."""
+        try:
+            found = (self.folder / LOCK).lstat()
+        except FileNotFoundError:
+            found = None
+        if self.locked is None or found is None or not os.path.samestat(found, self.locked):
+            raise StoreError(
+                f"{self.where(LOCK)} was deleted or replaced while this process had locked {self.location}, so another "
+                "builder can work there; nothing more is written. End the other builder, if there is one, and rerun"
+            )
+
+    def cannot_lock(self, name: str, error: OSError) -> StoreError:
+        """The error for a file that cannot be locked."""
+        return StoreError(
+            f"cannot lock {self.where(name)}: {error.strerror or error}; a store needs a file system with file locks "
+            "(flock). Mount it with them (NFS 4, or Lustre with `-o flock`), or build in a folder of this machine and "
+            "copy the store there when it is finished"
+        )
+
+    def upper_entries(self) -> list[str]:
+        """The names of everything in the folder of the store, and in the folders there."""
+        found = []
+        for entry in sorted(self.folder.glob("*")):
+            inside = [] if entry.is_symlink() or not entry.is_dir() else sorted(entry.iterdir())
+            found += [path.relative_to(self.folder).as_posix() for path in (entry, *inside)]
+        return found
 
     @contextmanager
     def folder_of_hold(self) -> Iterator[None]:
@@ -302,8 +370,11 @@ class LocalStorage(Storage):
         return Holder(known["host"], known["process"], known["since"], file.parent.name, alive)
 
     def check_hold(self) -> None:
-        """Raise StoreError where files are written under a lock that is over, or whose builder died."""
-        if not self.token or self.is_holder:
+        """Raise StoreError where files are written under a lock that is over, or whose builder or file is gone."""
+        if not self.token:
+            return
+        if self.is_holder:
+            self.check_lock()
             return
         holder = self.folder / TEMPORARY / self.token / HOLDER
         try:
@@ -312,6 +383,8 @@ class LocalStorage(Storage):
         except BlockingIOError:
             return
         except OSError as error:
+            if error.errno in NO_LOCKS:
+                raise self.cannot_lock(holder.relative_to(self.folder).as_posix(), error) from error
             if error.errno not in GONE:
                 raise
             raise self.hold_is_over() from error
@@ -352,13 +425,19 @@ class LocalStorage(Storage):
             except OSError as error:
                 raise self.cannot("delete", path.relative_to(self.folder).as_posix(), error) from error
 
+    def path_of(self, target: Path) -> list[Path]:
+        """A file of the store, with the folders it lies in, from above."""
+        inside = target.relative_to(self.folder)
+        return [*reversed(inside.parents[:-1]), inside]
+
     def refuse_links(self, *names: str | Path) -> None:
-        """Refuse a symbolic link where files are deleted or emptied: they may be another store's. Raises StoreError."""
+        """Refuse a symbolic link where files are written or deleted: they may be another store's. Raises StoreError."""
         for name in names:
             if (self.folder / name).is_symlink():
                 raise StoreError(
-                    f"{self.where(str(name))} is a symbolic link: the builder deletes files there, and would delete "
-                    "those it points to; replace the link by a folder or file in the store and rerun"
+                    f"{self.where(str(name))} is a symbolic link: inside a store nothing is one, because the builder "
+                    "would change or delete the files that it points to; replace the link by a folder or file in the "
+                    "store and rerun"
                 )
 
     def temporary_name(self, target: Path) -> Path:

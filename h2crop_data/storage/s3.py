@@ -10,9 +10,14 @@ builder that lost its lock between (2) and (3) ends there, even where its succes
 successor does, it replaces what it finds. Equal bytes have equal ETags: writing a file as it was counts as not writing
 it.
 
-**`write` has no condition.** It is for files whose content does not depend on the writer: the shards, sums and markers
-of a block. Worker processes, which have no lease, write nothing else. They look at the lock right before each write,
-and write nothing more once the builder that sent them gave it up, lost it or died.
+**`write_permanent` never writes over a shard that another process wrote meanwhile.** A shard is created under the
+condition that there is none. One with the same bytes stays. One with other bytes is of a block that is not finished or
+that is damaged; it is replaced under the condition that it still has the ETag that was found, after another look at the
+lock. So a late shard of a builder that lost its lock is refused wherever its successor has written.
+
+**`write` has no condition.** It is for files whose content does not depend on the writer: the sums and markers of a
+block. Worker processes, which have no lease, write nothing but these and shards. They look at the lock right before
+each write, and write nothing more once the builder that sent them gave it up, lost it or died.
 """
 
 from __future__ import annotations
@@ -173,6 +178,31 @@ class ObjectStorage(Storage):
 
         self.ask("write", name, request)
         self.keep_digest(name, data)
+
+    def write_permanent(self, name: str, parts: Iterable[bytes]) -> None:
+        data = self.joined(name, parts)
+
+        def attempt() -> None:
+            self.check_lease()
+            try:
+                put_if(self.store, self.key(name), data, None)
+            except ConflictError:
+                found = self.look(name)
+                if found is None:
+                    raise
+                if self.has_bytes(name, found, data):
+                    return
+                self.check_lease()
+                put_if(self.store, self.key(name), data, found["e_tag"])
+
+        self.ask("write", name, attempt)
+        self.keep_digest(name, data)
+
+    def has_bytes(self, name: str, found: ObjectMeta, data: bytes) -> bool:
+        """Whether an object that was found is what would be written."""
+        if found["size"] != len(data):
+            return False
+        return obstore.get(self.store, self.key(name)).bytes().to_bytes() == data
 
     def replace(self, name: str, parts: Iterable[bytes]) -> None:
         lease = self.lease

@@ -96,9 +96,19 @@ class Storage(ReadableStorage):
     def names(self, prefix: str = "") -> Iterator[tuple[str, int]]:
         """Every file whose name begins with `prefix` (empty, or ending in a slash) and its size, in order of name."""
 
+    def links(self) -> Iterator[str]:
+        """Every symbolic link in the store, by its name there; the folder of the store itself may be one."""
+        yield from ()
+
     @abstractmethod
     def write(self, name: str, parts: Iterable[bytes]) -> None:
         """Write a file, whole or not at all. Raises StoreError; what was there before is still there then."""
+
+    @abstractmethod
+    def write_permanent(self, name: str, parts: Iterable[bytes]) -> None:
+        """Write a shard, or another file of a block, whole or not at all: in a folder read-only, in a bucket never over
+        an object that another process writes at the same time. Raises StoreError as `write`.
+        """
 
     def replace(self, name: str, parts: Iterable[bytes]) -> None:
         """Write a file whose content changes in the life of a store, for the builder that has locked it.

@@ -17,7 +17,7 @@ from h2crop_data.cube.root import ManifestPart, Root, all_index_paths, manifest_
 from h2crop_data.cube.schema import ROOT_COPY
 from h2crop_data.errors import StoreError
 from h2crop_data.progress import Progress
-from h2crop_data.storage.storage import FileRecord
+from h2crop_data.storage.storage import FileRecord, Storage
 from h2crop_data.validation.findings import (
     SMALL_READS,
     Checking,
@@ -35,6 +35,27 @@ from h2crop_data.validation.release import INDEX_FILE, SHA256, SHEET, Release
 MANIFEST_COLUMNS = ["path", "bytes", "sha256"]
 SEASON_FILE = re.compile(r"(?P<season>\d{4})/((?P<folder>\w+)/)?(?P<file>[^/]+)")
 CHUNK_FILE = re.compile(r"c\.\d+(\.0)*")
+
+
+# Links
+
+
+def behind_links(files: Storage, links: Sequence[str]) -> dict[str, int]:
+    """The files that readers find behind symbolic links in a store, by the name they have there, and their sizes."""
+    found: dict[str, int] = {}
+    for link in links:
+        try:
+            found.update(files.names(f"{link}/"))
+        except NotADirectoryError:
+            found[link] = files.size(link) or 0
+    return found
+
+
+def check_links(links: Sequence[str]) -> Findings:
+    """Symbolic links in a store: readers follow them, builders refuse it."""
+    for name in links:
+        what = "is a symbolic link: readers follow it, builders refuse a store with links"
+        yield warning("link", name, what, "replace it by the file or folder that it points to")
 
 
 # The manifest

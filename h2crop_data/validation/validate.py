@@ -16,7 +16,9 @@ from h2crop_data.storage.storage import BUILD_FOLDER
 from h2crop_data.validation.agreement import AgreementChecks
 from h2crop_data.validation.figures import check_form
 from h2crop_data.validation.files import (
+    behind_links,
     check_kept_files,
+    check_links,
     check_older_releases,
     check_presence,
     check_small_checksums,
@@ -129,7 +131,8 @@ def validate_store(
         )
     files = open_storage(location)
     try:
-        everything = dict(files.names())
+        links = list(files.links())
+        everything = {name: size for name, size in files.names() if name not in links} | behind_links(files, links)
     except StoreError:
         raise
     except OSError as failure:
@@ -153,6 +156,8 @@ def validate_store(
             result.findings.append(report)
             on_finding(report)
 
+    for report in check_links(links):
+        note(report)
     root = watched(choose_root(files, sizes, remedies), note)
     if root is None:
         result.not_checked.append("everything else: without a root nothing says what the store holds")

@@ -75,9 +75,9 @@ class WatchedStorage(LocalStorage):
         super().__init__(folder)
         self.told = told
 
-    def write(self, name: str, parts: Iterable[bytes]) -> None:
+    def write_file(self, name: str, parts: Iterable[bytes], *, read_only: bool) -> None:
         self.told(name)
-        super().write(name, parts)
+        super().write_file(name, parts, read_only=read_only)
 
 
 class StopBuildError(Exception):

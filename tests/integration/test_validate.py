@@ -107,6 +107,17 @@ def test_a_good_store_gives_no_finding(made: Path, mode: Mode) -> None:
         assert result.checked["chunks"] == chunks
 
 
+def link_away(name: str) -> Callable[[Path], None]:
+    """Move a file or folder out of the store, and leave a link to it."""
+
+    def link(store: Path) -> None:
+        target = store.with_name("elsewhere")
+        (store / name).rename(target)
+        (store / name).symlink_to(target)
+
+    return link
+
+
 @dataclass(frozen=True)
 class Damage:
     """A way to damage a store, and what must be found."""
@@ -643,6 +654,9 @@ DAMAGES: dict[str, Damage] = {
     "class share": Damage(set_value(SAMPLES, "class_share", 1, [0.1] * 4), {"shares": "2022/label"}, full_only=True),
     "declared share": Damage(set_value(SAMPLES, "declared_share", 1, 0.123), {"shares": "2022/parcel"}, full_only=True),
     "parcels of a sample": Damage(set_value(SAMPLES, "parcels", 1, 9), {"shares": "2022/parcel"}, full_only=True),
+    "a season elsewhere": Damage(link_away("2022"), {"link": "2022"}, "warning"),
+    "a shard elsewhere": Damage(link_away("2022/label/c.1.0.0.0"), {"link": "2022/label/c.1.0.0.0"}, "warning"),
+    "an index elsewhere": Damage(link_away("index"), {"link": "index"}, "warning"),
     "stray": Damage(lambda store: (store / "2022/notes.txt").write_text("x"), {"stray": "2022/notes.txt"}, "warning"),
     "stray in a folder like a season's": Damage(write_notes, {"stray": "2031/"}, "warning"),
     "shard of a block to come": Damage(

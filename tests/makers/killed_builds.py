@@ -77,9 +77,9 @@ class FatalStorage(LocalStorage):
         super().__init__(folder)
         self.fatal = fatal
 
-    def write(self, name: str, parts: Iterable[bytes]) -> None:
+    def write_file(self, name: str, parts: Iterable[bytes], *, read_only: bool) -> None:
         self.die_before(f"write {name}")
-        super().write(name, parts)
+        super().write_file(name, parts, read_only=read_only)
 
     def delete(self, name: str) -> None:
         self.die_before(f"delete {name}")

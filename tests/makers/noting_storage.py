@@ -16,7 +16,7 @@ class NotingStorage(LocalStorage):
         super().__init__(folder)
         self.log = Path(f"{folder}.log")
 
-    def write(self, name: str, parts: Iterable[bytes]) -> None:
+    def write_file(self, name: str, parts: Iterable[bytes], *, read_only: bool) -> None:
         with self.log.open("a") as file:
             file.write(f"{os.getpid()} {name}\n")
-        super().write(name, parts)
+        super().write_file(name, parts, read_only=read_only)

@@ -8,9 +8,10 @@ import os
 import pickle
 import resource
 import signal
+import stat
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -330,13 +331,186 @@ def test_a_path_that_is_a_file_is_refused(tmp_path: Path) -> None:
         pytest.fail("a file was taken for a store")
 
 
-def test_a_file_system_without_locks_is_refused(storage: LocalStorage, monkeypatch: pytest.MonkeyPatch) -> None:
-    def no_locks(*_: object) -> None:
-        raise OSError(errno.ENOLCK, "No locks available")
+#: The kernel refuses flock to this process, as file systems without locks do.
+WITHOUT_FLOCK = """
+import ctypes, errno, fcntl, platform, struct, sys
+from pathlib import Path
+from h2crop_data.errors import StoreError
+from h2crop_data.storage.local import LocalStorage
 
-    monkeypatch.setattr("fcntl.flock", no_locks)
-    with pytest.raises(StoreError, match=r"cannot lock .*\.build/lock: No locks available.*flock"), storage.hold():
-        pytest.fail("a store was held that anybody else could hold, too")
+NUMBER = {"x86_64": 73, "aarch64": 32}[platform.machine()]
+# Load the number of the system call; for flock give the error, else allow it.
+rules = [(0x20, 0, 0, 0), (0x15, 0, 1, NUMBER), (0x06, 0, 0, 0x00050000 | errno.ENOTSUP), (0x06, 0, 0, 0x7FFF0000)]
+filters = ctypes.create_string_buffer(b"".join(struct.pack("HBBI", *rule) for rule in rules))
+program = struct.pack("HxxxxxxP", len(rules), ctypes.addressof(filters))
+libc = ctypes.CDLL(None, use_errno=True)
+storage = LocalStorage(Path(sys.argv[1]))
+if libc.prctl(38, 1, 0, 0, 0) or libc.prctl(22, 2, ctypes.c_char_p(program), 0, 0):
+    sys.exit("no seccomp here")
+try:
+    with storage.hold():
+        print("held")
+except StoreError as error:
+    print(error)
+"""
+
+
+def test_a_file_system_without_locks_is_refused(storage: LocalStorage) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", WITHOUT_FLOCK, str(storage.folder)], capture_output=True, text=True, check=False
+    )
+    if "no seccomp here" in done.stderr:
+        pytest.skip("the kernel does not let a process refuse itself system calls")
+    assert done.stdout == (
+        f"cannot lock {storage.folder}/.build/lock: Operation not supported; a store needs a file system with file "
+        "locks (flock). Mount it with them (NFS 4, or Lustre with `-o flock`), or build in a folder of this machine "
+        "and copy the store there when it is finished\n"
+    ), done.stderr
+
+
+def delete(lock: Path) -> None:
+    lock.unlink()
+
+
+def write_anew(lock: Path) -> None:
+    lock.rename(lock.with_name("before"))
+    lock.write_text("1\n", encoding="utf-8")
+
+
+@pytest.mark.parametrize("change", [delete, write_anew])
+def test_a_builder_whose_lock_file_is_gone_replaces_nothing(
+    storage: LocalStorage, change: Callable[[Path], None]
+) -> None:
+    with storage.hold():
+        storage.replace("zarr.json", [b"before"])
+        change(storage.folder / ".build/lock")
+        for act in (
+            lambda: storage.replace("zarr.json", [b"after"]),
+            lambda: storage.write_permanent("2022/c.0", [b"after"]),
+            lambda: storage.delete("zarr.json"),
+        ):
+            with pytest.raises(StoreError, match=r"\.build/lock was deleted or replaced while this process had locked"):
+                act()
+    assert storage.read("zarr.json") == b"before"
+    assert not storage.exists("2022/c.0")
+    with storage.hold():
+        storage.replace("zarr.json", [b"of the next builder"])
+
+
+def test_of_two_builders_after_the_lock_file_was_deleted_only_the_second_writes(storage: LocalStorage) -> None:
+    second = LocalStorage(storage.folder)
+    with storage.hold():
+        (storage.folder / ".build/lock").unlink()
+        with second.hold():
+            second.replace("zarr.json", [b"of the second"])
+            worker = pickle.loads(pickle.dumps(storage))
+            for writer in (storage, worker):
+                with pytest.raises(StoreError, match=r"nothing (more )?is written"):
+                    writer.write("zarr.json", [b"of the first"])
+            second.replace("root.json", [b"of the second"])
+    assert second.read("zarr.json") == second.read("root.json") == b"of the second"
+
+
+# Links
+
+
+#: What was made a link, and what a builder does then.
+LINKED = {
+    "season": ("2022", "2022/s2/c.1"),
+    "array": ("2022/s2", "2022/s2/c.1"),
+    "index": ("index", "index/r2/root.json"),
+    "folder of a release": ("index/r1", "index/r1/root.json"),
+    "root": ("zarr.json", "zarr.json"),
+    "shard": ("2022/s2/c.0", "2022/s2/c.0"),
+    "table": ("index/r1/root.json", "index/r1/root.json"),
+    "temporary files": (".build/tmp/TOKEN", "zarr.json"),
+}
+
+
+@pytest.mark.parametrize("case", LINKED)
+def test_nothing_is_written_through_a_link_or_onto_one(storage: LocalStorage, tmp_path: Path, case: str) -> None:
+    linked, written = LINKED[case]
+    other = tmp_path / "other"
+    with storage.hold():
+        for name in ("2022/s2/c.0", "index/r1/root.json", "zarr.json"):
+            storage.write(name, [b"before"])
+        linked = linked.replace("TOKEN", storage.token)
+        (storage.folder / linked).rename(other)
+        (storage.folder / linked).symlink_to(other)
+        before = content_of(other)
+        for write in (storage.write, storage.write_permanent, storage.replace):
+            with pytest.raises(StoreError, match=rf"{storage.folder}/{linked} is a symbolic link: inside a store"):
+                write(written, [b"after"])
+        assert content_of(other) == before
+        assert list(storage.links()) == [linked]
+        if case != "temporary files":
+            assert storage.read("2022/s2/c.0") == b"before", "readers follow links"
+    is_temporary = case == "temporary files"
+    if linked.count("/") < 2 and not is_temporary:
+        with pytest.raises(StoreError, match=f"{linked} is a symbolic link"), storage.hold():
+            pytest.fail("a store with a link in it was locked")
+
+
+def content_of(path: Path) -> dict[str, bytes]:
+    """A file, or all files of a folder."""
+    return {str(file): file.read_bytes() for file in (path, *path.rglob("*")) if file.is_file()}
+
+
+def test_a_store_may_be_reached_through_a_link(tmp_path: Path) -> None:
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "store").symlink_to(tmp_path / "disk")
+    storage = LocalStorage(tmp_path / "store")
+    with storage.hold():
+        storage.write_permanent("2022/s2/c.0", [b"x"])
+        storage.delete("2022/s2/c.0")
+        storage.write("zarr.json", [b"x"])
+    assert list(storage.links()) == []
+    assert (tmp_path / "disk/zarr.json").read_bytes() == b"x"
+
+
+def test_what_is_shared_from_a_store_with_links_is_none(tmp_path: Path) -> None:
+    first, second = LocalStorage(tmp_path / "first"), LocalStorage(tmp_path / "second")
+    first.write("2022/s2/c.0", [b"pixels"])
+    (first.folder / "2022/s2/c.1").symlink_to("c.0")
+    second.share("2022/s2/c.1", first)
+    assert not (second.folder / "2022/s2/c.1").is_symlink()
+    assert second.read("2022/s2/c.1") == b"pixels"
+
+
+# Files that are only read
+
+
+def test_shards_are_read_only_and_can_be_replaced_shared_and_deleted(tmp_path: Path) -> None:
+    first, second = LocalStorage(tmp_path / "first"), LocalStorage(tmp_path / "second")
+    name = "2022/s2/c.0"
+    mask = os.umask(0o027)
+    try:
+        with first.hold():
+            first.write_permanent(name, [b"damaged"])
+            first.write_permanent(name, [b"pixels"])
+            first.write("zarr.json", [b"root"])
+        with second.hold():
+            second.share(name, first)
+    finally:
+        os.umask(mask)
+    assert stat.S_IMODE((first.folder / name).stat().st_mode) == 0o440
+    assert stat.S_IMODE((first.folder / "zarr.json").stat().st_mode) == 0o640
+    assert (first.folder / name).samefile(second.folder / name)
+    with first.hold():
+        first.delete(name)
+    assert not first.exists(name)
+    assert second.read(name) == b"pixels"
+
+
+def test_a_copy_of_a_read_only_file_is_read_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(source: str, target: Path) -> None:
+        raise OSError(errno.EXDEV, "Invalid cross-device link")
+
+    first, second = LocalStorage(tmp_path / "first"), LocalStorage(tmp_path / "second")
+    first.write_permanent("2022/s2/c.0", [b"pixels"])
+    monkeypatch.setattr(os, "link", refuse)
+    second.share("2022/s2/c.0", first)
+    assert not (second.folder / "2022/s2/c.0").stat().st_mode & 0o222
 
 
 def test_a_storage_pickled_while_held_is_not_held_by_who_unpickles_it(storage: LocalStorage) -> None:
