@@ -10,30 +10,17 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from h2crop_data.cube.root import RootAttributes
+from h2crop_data.cube.root import RootAttributes, all_index_paths, index_paths, manifest_parts
 from h2crop_data.errors import MissingFileError
 from h2crop_data.storage.storage import Storage
 
 log = logging.getLogger(__name__)
 
 
-def index_paths(attributes: RootAttributes, name: str) -> list[str]:
-    """The files of a part of the index, in order: one, or in format 2 one a season. None where it has no such part."""
-    paths: str | list[str] = attributes["index"].get(name, [])
-    return [paths] if isinstance(paths, str) else list(paths)
-
-
-def manifest_paths(attributes: RootAttributes) -> list[str]:
-    """The files of the manifest: one, or in format 2 one a season and one for the rest."""
-    parts = attributes["manifest"].get("parts")
-    return [part["path"] for part in parts] if isinstance(parts, list) else index_paths(attributes, "manifest")
-
-
 def named_files(attributes: RootAttributes) -> set[str]:
     """Every file of the index that a release names: its own, and in format 2 those of earlier releases."""
-    return {path for name in attributes["index"] for path in index_paths(attributes, name)} | {
-        *manifest_paths(attributes)
-    }
+    of_index = {path for paths in all_index_paths(attributes).values() for path in paths}
+    return of_index | {part["path"] for part in manifest_parts(attributes)}
 
 
 def paths_of_season(paths: list[str], season: int) -> list[str]:
@@ -46,14 +33,9 @@ def released_records(files: Storage, attributes: RootAttributes, season: int) ->
 
     None where that part of the manifest is lost, or is not what the root states.
     """
-    parts = attributes["manifest"].get("parts")
-    if isinstance(parts, list):
-        stated = {part["path"]: part["sha256"] for part in parts}
-        wanted = [path for path in stated if path.endswith(f"-{season}.parquet")]
-    else:
-        stated = dict.fromkeys(manifest_paths(attributes), attributes["manifest"]["sha256"])
-        wanted = list(stated)
-    tables = [checked_table(files, path, stated[path], ["path", "sha256"]) for path in wanted]
+    parts = {part["path"]: part["sha256"] for part in manifest_parts(attributes)}
+    wanted = paths_of_season([*parts], season)
+    tables = [checked_table(files, path, parts[path], ["path", "sha256"]) for path in wanted]
     known = [table for table in tables if table is not None]
     return pa.concat_tables(known) if known and len(known) == len(tables) else None
 

@@ -407,6 +407,26 @@ def test_replacing_is_a_look_and_a_put(proxy: Proxy, storage: ObjectStorage) -> 
             assert expected in put.headers
 
 
+def test_a_shard_is_created_or_replaced_as_it_was_found_and_the_same_bytes_stay(
+    proxy: Proxy, storage: ObjectStorage
+) -> None:
+    name = "2022/s2/c.0"
+    with storage.hold():
+        for data, expected in (
+            (b"pixels", [("PUT", "if-none-match")]),
+            (b"pixels", [("PUT", "if-none-match"), ("HEAD", ""), ("GET", "")]),
+            (b"others", [("PUT", "if-none-match"), ("HEAD", ""), ("GET", ""), ("PUT", "if-match")]),
+            (b"of another size", [("PUT", "if-none-match"), ("HEAD", ""), ("PUT", "if-match")]),
+        ):
+            before = len(proxy.requests)
+            storage.write_permanent(name, [data])
+            requests = [one for one in proxy.requests[before:] if name in one.key]
+            conditions = [{"if-none-match", "if-match"} & one.headers.keys() for one in requests]
+            assert [(one.method, "".join(found)) for one, found in zip(requests, conditions, strict=True)] == expected
+            assert storage.read(name) == data
+            assert storage.describe(name)["sha256"] == hashlib.sha256(data).hexdigest()
+
+
 # One builder
 
 
@@ -475,15 +495,19 @@ def test_a_stalled_builder_goes_on_where_nobody_took_over(url: str) -> None:
 
 
 @contextmanager
-def cut_off(proxy: Proxy, storage: ObjectStorage, name: str, content: bytes) -> Iterator[tuple[threading.Event, Any]]:
+def cut_off(
+    proxy: Proxy, write: Callable[[str, list[bytes]], None], name: str, content: bytes, condition: str = "if-"
+) -> Iterator[tuple[threading.Event, Any]]:
     """A builder whose PUT of a file hangs on its way, and whose lease cannot be renewed any more.
 
-    Gives what lets the PUT arrive, and the future of its `replace`.
+    write: method of its storage. condition: what a header of that PUT begins with. Gives what lets the PUT arrive, and
+    the future of `write`.
     """
     arrive = threading.Event()
 
     def fault(request: Request) -> Fault | None:
-        if request.method == "PUT" and request.key.endswith(name) and not arrive.is_set():
+        conditional = any(header.startswith(condition) for header in request.headers)
+        if request.method == "PUT" and request.key.endswith(name) and conditional and not arrive.is_set():
             reached.set()
             return Fault(until=arrive)
         return Fault(status=503) if is_lock(request) and not arrive.is_set() else None
@@ -491,7 +515,7 @@ def cut_off(proxy: Proxy, storage: ObjectStorage, name: str, content: bytes) -> 
     reached = threading.Event()
     with ThreadPoolExecutor(1) as pool:
         proxy.fault = fault
-        future = pool.submit(storage.replace, name, [content])
+        future = pool.submit(write, name, [content])
         try:
             assert reached.wait(60)
             yield arrive, future
@@ -504,7 +528,7 @@ def test_a_write_held_up_on_its_way_does_not_undo_the_successors(proxy: Proxy, u
     ObjectStorage(f"{url}-other").write("2022/c.0", [b"too late"])
     with storage.hold():
         storage.replace("zarr.json", [ROOT])
-        with cut_off(proxy, storage, "zarr.json", b"too late") as (arrive, replacing), hold_when_free(direct):
+        with cut_off(proxy, storage.replace, "zarr.json", b"too late") as (arrive, replacing), hold_when_free(direct):
             direct.replace("zarr.json", [CHANGED])
             arrive.set()
             with pytest.raises(StoreError, match="took over"):
@@ -525,12 +549,34 @@ def test_a_write_that_arrives_before_the_successors_ends_its_builder_and_is_repl
     storage = ObjectStorage(url, SHORT)
     with storage.hold():
         storage.replace("zarr.json", [ROOT])
-        with cut_off(proxy, storage, "zarr.json", b"too late") as (arrive, replacing), hold_when_free(direct):
+        with cut_off(proxy, storage.replace, "zarr.json", b"too late") as (arrive, replacing), hold_when_free(direct):
             arrive.set()
             with pytest.raises(StoreError, match="took over"):
                 replacing.result(60)
             direct.replace("zarr.json", [CHANGED])
     assert direct.read("zarr.json") == CHANGED
+
+
+@pytest.mark.parametrize("before", [None, b"of a killed build"])
+def test_a_late_shard_does_not_undo_the_successors(
+    proxy: Proxy, url: str, direct: ObjectStorage, before: bytes | None
+) -> None:
+    name = "2022/s2/c.0"
+    with direct.hold():
+        if before is not None:
+            direct.write_permanent(name, [before])
+    storage = ObjectStorage(url, SHORT)
+    condition = "if-none-match" if before is None else "if-match"
+    with (
+        storage.hold(),
+        cut_off(proxy, storage.write_permanent, name, b"too late", condition) as (arrive, writing),
+        hold_when_free(direct),
+    ):
+        direct.write_permanent(name, [b"of the successor"])
+        arrive.set()
+        with pytest.raises(StoreError, match="took over"):
+            writing.result(60)
+    assert direct.read(name) == b"of the successor"
 
 
 def test_a_hold_lasts_longer_than_its_lease_while_its_builder_computes_or_writes(url: str) -> None:
