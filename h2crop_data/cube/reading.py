@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ import fsspec
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import xarray as xr
 import zarr
@@ -40,6 +41,7 @@ from h2crop_data.cube.schema import (
     season_documents,
     shard_capacity,
 )
+from h2crop_data.cube.time_axis import TIME_DIMENSION, months_of_windows, season_windows
 from h2crop_data.errors import StoreError
 from h2crop_data.storage.location import WEB, is_folder, is_readable, open_readable
 
@@ -189,34 +191,32 @@ def to_reflectance(stored: NDArray[np.int16]) -> NDArray[np.float32]:
     return np.where(stored == REFLECTANCE_FILL, np.float32(np.nan), stored * np.float32(REFLECTANCE_SCALE))
 
 
+#: What `open_season` takes of every sample from the index.
+OF_SAMPLES = ("sample", "x0", "y0", "epsg")
+
+
 def open_season(store: str | Path, season: int, *, scaled: bool = False, release: int | None = None) -> xr.Dataset:
-    """The valid samples of a season, lazily, as stored or scaled.
+    """The samples of a season, lazily, as stored or scaled, in the order of the samples index.
 
     store: folder, http(s) or s3 URL. scaled: `enmap` and `s2` become reflectance, float32 with NaN where nothing was
     measured; everything else stays as stored. release: number of an older release (default: the current one). Arrays
     are dask arrays, a block's size a chunk; coordinates are in memory, but for those along bands, which are read when
-    asked for. Raises StoreError.
+    asked for. Ids, places and slots are those of the index, windows of time those of the root. `month` is a second
+    index of the dimension `time`. Raises StoreError.
     """
     # One root for everything: another release may be made at any moment.
     document = load_root(store, release)
     attributes = document["attributes"]
     if str(season) not in attributes["seasons"]:
         raise StoreError(f"{store} has no season {season}; it has {', '.join(attributes['seasons'])}")
+    documents = season_documents(document, season)
     root: Any = zarr.open_group(ReleaseStore(store, document), mode="r", use_consolidated=True)
     group = root[str(season)]
-    samples = int(attributes["seasons"][str(season)]["samples"])
-    slots = np.flatnonzero(read_coordinate(store, group, "valid"))
-    if release is not None or len(slots) != samples:
-        # `valid` is that of the newest release, or of one that is just being made; this one's own index tells the rest.
-        slots = read_table(store, attributes, f"samples-{season}")["slot"].to_numpy()
-    if len(slots) != samples:
-        raise StoreError(
-            f"{store}: expected {samples} samples in the index of {season}, as the root states, got {len(slots)}; "
-            f"one of the two is damaged, run `h2crop validate {store}`"
-        )
+    samples = samples_of_season(store, attributes, season, documents)
+    slots = samples.column("slot").to_numpy()
     variables: dict[str, xr.Variable] = {}
     coordinates: dict[str, xr.Variable] = {}
-    for name, array in season_documents(document, season).items():
+    for name, array in documents.items():
         dims, attrs = tuple(array["dimension_names"]), dict(array["attributes"])
         if is_sharded(array):
             reflectance = scaled and attrs.get("units") == REFLECTANCE_UNITS
@@ -225,21 +225,88 @@ def open_season(store: str | Path, season: int, *, scaled: bool = False, release
                 attrs["units"] = "1"
             lazy = LazilyIndexedArray(ValidSamples(group[name], slots, scaled=reflectance))
             variables[name] = xr.Variable(dims, lazy, attrs).chunk({"sample": shard_capacity(array)})
+        elif TIME_DIMENSION in dims:
+            # From the root, below.
             continue
-        if len(dims) > 1:
-            values: Any = LazilyIndexedArray(ValidSamples(group[name], slots, scaled=False))
-        else:
-            values = read_coordinate(store, group, name)
-            values = values[slots] if dims[0] == "sample" else values
-        if name == "valid":
-            values = np.ones(len(slots), bool)
-        elif dims == ("sample",) and (empty := np.count_nonzero(values == array["fill_value"])):
-            raise StoreError(
-                f"{store}/{season}/{name} is empty for {empty} of {samples} samples, as in a copy that was made "
-                "while the store grew; copy it again from the origin of the store"
+        elif len(dims) > 1:
+            coordinates[name] = xr.Variable(
+                dims, LazilyIndexedArray(ValidSamples(group[name], slots, scaled=False)), attrs
             )
-        coordinates[name] = xr.Variable(dims, values, attrs)
-    return xr.Dataset(variables, coordinates, {"release": attributes["release"], "season": season})
+        elif dims != ("sample",):
+            fixed = stated_values(attributes, name)
+            values = read_coordinate(store, group, name) if fixed is None else np.array(fixed, group[name].dtype)
+            coordinates[name] = xr.Variable(dims, values, attrs)
+        elif name == "valid":
+            coordinates[name] = xr.Variable(dims, np.ones(len(slots), bool), attrs)
+        else:
+            coordinates[name] = xr.Variable(dims, samples.column(name).to_numpy().astype(group[name].dtype), attrs)
+    windows = next((array.sizes[TIME_DIMENSION] for array in variables.values() if TIME_DIMENSION in array.dims), 0)
+    if not windows:
+        return xr.Dataset(variables, coordinates, {"release": attributes["release"], "season": season})
+    coordinates |= time_coordinates(store, attributes, season, windows)
+    opened = xr.Dataset(variables, coordinates, {"release": attributes["release"], "season": season})
+    return opened.set_xindex("month")
+
+
+def samples_of_season(
+    store: str | Path, attributes: RootAttributes, season: int, documents: Mapping[str, Mapping[str, Any]]
+) -> pa.Table:
+    """The rows of the samples index: `slot`, and the coordinates along `sample`, which are its columns.
+
+    documents: those of the season. Raises StoreError where root and index contradict each other.
+    """
+    along = [name for name, array in documents.items() if array["dimension_names"] == ["sample"] and name != "valid"]
+    name, wanted = f"samples-{season}", ["slot", *dict.fromkeys((*OF_SAMPLES, *along))]
+    table = read_columns(store, attributes, name, wanted)
+    problem = ""
+    if lost := [column for column in wanted if column not in table.column_names]:
+        problem = f"expected the column {lost[0]} in {name}, got {', '.join(table.column_names)}"
+    elif table.num_rows != (samples := int(attributes["seasons"][str(season)]["samples"])):
+        problem = f"expected {samples} samples in the index of {season}, as the root states, got {table.num_rows}"
+    else:
+        slots = table.column("slot").to_numpy()
+        length = min(array["shape"][0] for array in documents.values() if array["dimension_names"][0] == "sample")
+        if len(slots) and not 0 <= slots.min() <= slots.max() < length:
+            problem = f"expected slots from 0 to {length - 1} in {name}, got {slots.min()} to {slots.max()}"
+        elif len(np.unique(slots)) < len(slots) or len(pc.unique(table.column("sample"))) < len(slots):
+            problem = f"expected every slot and every id once in {name}, got some of them several times"
+    if problem:
+        raise StoreError(f"{store}: {problem}; one of the two is damaged, run `h2crop validate {store}`")
+    return table
+
+
+def stated_values(attributes: RootAttributes, name: str) -> Sequence[Any] | None:
+    """The values of a coordinate that does not run along the samples, by the root; None where it does not state them.
+
+    Roots of format 1 state those of sources of other packages alone.
+    """
+    layout: Mapping[str, Any] = attributes["layout"]
+    for source in layout.get("sources", {}).values():
+        for coordinate in source["coordinates"]:
+            if coordinate["name"] == name and coordinate["values"] is not None:
+                values: Sequence[Any] = coordinate["values"]
+                return values
+    return None
+
+
+def time_coordinates(store: str | Path, attributes: RootAttributes, season: int, count: int) -> dict[str, xr.Variable]:
+    """`time` and `time_bnds` as datetimes, and `month`, of so many windows. Raises StoreError for another number."""
+    windows = season_windows(attributes, season)
+    if len(windows) != count:
+        raise StoreError(
+            f"{store}: expected {count} windows of {season}, as its arrays have, got {len(windows)} in the root; run "
+            f"`h2crop validate {store}`"
+        )
+    bounds = np.array(windows, "datetime64[ns]")
+    stored = {"units": f"days since {windows[0][0]}", "calendar": "proleptic_gregorian", "dtype": "int32"}
+    attrs = {"standard_name": "time", "axis": "T", "bounds": "time_bnds"}
+    return {
+        TIME_DIMENSION: xr.Variable((TIME_DIMENSION,), bounds[:, 0].copy(), attrs, stored),
+        "time_bnds": xr.Variable((TIME_DIMENSION, "bnds"), bounds, None, stored),
+        "month": xr.Variable(
+            (TIME_DIMENSION,), months_of_windows(windows), {"long_name": "month in which the window begins"}
+        ),
+    }
 
 
 def open_sample(store: str | Path, sample: str, *, scaled: bool = False, release: int | None = None) -> xr.Dataset:

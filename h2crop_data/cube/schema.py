@@ -16,6 +16,7 @@ import numpy as np
 from h2crop_data.constants import COARSE, FINE, REFLECTANCE_FILL
 from h2crop_data.cube.columns import BLOCK_HASHES, BLOCK_RECORDS, BLOCKS, DATES, SAMPLES, Column
 from h2crop_data.cube.root import LayoutAttributes, Root
+from h2crop_data.cube.time_axis import TIME_DIMENSION, TIME_DIMENSION_OF_FORMAT_1
 from h2crop_data.errors import FormatVersionError
 
 FORMAT_VERSION = "2.0"
@@ -501,10 +502,21 @@ def group_document(attributes: Mapping[str, Any], members: dict[str, dict[str, A
 
 
 def season_documents(root: Root, season: int) -> dict[str, dict[str, Any]]:
-    """The documents of the arrays and coordinates of a season by name, from a release's root."""
+    """The documents of the arrays and coordinates of a season by name, from a release's root.
+
+    Format 1 called the dimension `time` `month`; its documents are given with the name of today.
+    """
     prefix = f"{season}/"
     members = root["consolidated_metadata"]["metadata"]
-    return {path.removeprefix(prefix): document for path, document in members.items() if path.startswith(prefix)}
+    return {
+        path.removeprefix(prefix): with_time(document) for path, document in members.items() if path.startswith(prefix)
+    }
+
+
+def with_time(document: dict[str, Any]) -> dict[str, Any]:
+    """The document of an array or coordinate with `time` for the dimension that format 1 called `month`."""
+    dims = [TIME_DIMENSION if name == TIME_DIMENSION_OF_FORMAT_1 else name for name in document["dimension_names"]]
+    return {**document, "dimension_names": dims}
 
 
 def is_sharded(document: Mapping[str, Any]) -> bool:

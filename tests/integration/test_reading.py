@@ -74,13 +74,13 @@ def test_one_sample_of_one_month_reads_little(tmp_path: Path) -> None:
     with served(made.folder) as (url, asked):
         opened = h2crop_data.open(url, 2022)
         asked.clear()
-        one = opened.s2.isel(sample=2, month=5).load()
+        one = opened.s2.isel(sample=2, time=5).load()
     # The shard's index and one inner chunk of 8 x 12.
     assert {path for path, _ in asked} == {"/2022/s2/c.0.0.0.0.0"}
     assert sum(size for _, size in asked) < shard / 10
     np.testing.assert_array_equal(one, made.arrays[2022]["s2"][2, 5])
     local = h2crop_data.open(made.folder, 2022)
-    np.testing.assert_array_equal(local.s2.isel(sample=2, month=5), one)
+    np.testing.assert_array_equal(local.s2.isel(sample=2, time=5), one)
 
 
 def test_a_reader_open_while_the_store_grows_keeps_seeing_its_release(tmp_path: Path) -> None:
@@ -194,24 +194,26 @@ def test_wrong_stores_are_refused_with_what_to_do(tmp_path: Path) -> None:
         h2crop_data.open(made.folder, 2022)
 
 
-# Coordinates that are lost
+# Coordinates that are lost: those that are read raise, the others are not needed
 
-COORDINATES = ("sample", "valid", "x0", "y0", "epsg", "month", "s2_band", "tier", "wavelength", "fwhm")
+FROM_INDEX_AND_ROOT = ("sample", "valid", "x0", "y0", "epsg", "month")
+READ = ("s2_band", "tier")
+READ_LATER = ("wavelength", "fwhm")
 
 
 def chunk_of(coordinate: str) -> str:
     """The first chunk of a coordinate of 2022."""
-    return f"2022/{coordinate}/c.0" + ".0" * (coordinate in ("wavelength", "fwhm"))
+    return f"2022/{coordinate}/c.0" + ".0" * (coordinate in READ_LATER)
 
 
 def read_all(store: str | Path, release: int | None = None) -> xr.Dataset:
     """The coordinates of a season, those along bands as well."""
     opened = h2crop_data.open(store, 2022, release=release)
-    return opened.assign_coords({name: opened[name].load() for name in COORDINATES})
+    return opened.assign_coords({name: opened[name].load() for name in (*READ, *READ_LATER)})
 
 
-@pytest.mark.parametrize("name", COORDINATES)
-def test_a_lost_chunk_of_a_coordinate_is_told_instead_of_read_as_nothing(tmp_path: Path, name: str) -> None:
+@pytest.mark.parametrize("name", READ + READ_LATER)
+def test_a_lost_chunk_of_a_coordinate_raises_instead_of_reading_as_nothing(tmp_path: Path, name: str) -> None:
     made = make_store(tmp_path / "store")
     (made.folder / chunk_of(name)).unlink()
     for release in (None, 1):
@@ -221,8 +223,8 @@ def test_a_lost_chunk_of_a_coordinate_is_told_instead_of_read_as_nothing(tmp_pat
         read_all(url)
 
 
-@pytest.mark.parametrize("name", [name for name in COORDINATES if name not in ("wavelength", "fwhm")])
-def test_a_damaged_chunk_of_a_coordinate_is_told(tmp_path: Path, name: str) -> None:
+@pytest.mark.parametrize("name", READ)
+def test_a_damaged_chunk_of_a_coordinate_raises(tmp_path: Path, name: str) -> None:
     made = make_store(tmp_path / "store")
     chunk = made.folder / chunk_of(name)
     chunk.write_bytes(chunk.read_bytes()[:-2])
@@ -230,18 +232,65 @@ def test_a_damaged_chunk_of_a_coordinate_is_told(tmp_path: Path, name: str) -> N
         h2crop_data.open(made.folder, 2022)
 
 
-@pytest.mark.parametrize("name", ["sample", "x0", "y0", "epsg"])
-def test_a_coordinate_of_before_the_store_grew_is_told(tmp_path: Path, name: str) -> None:
-    made = make_store(tmp_path / "store", blocks=2)
-    count = len(made.samples[2022])
-    before = (made.folder / chunk_of(name)).read_bytes()
+def test_ids_places_and_times_come_from_index_and_root(tmp_path: Path) -> None:
+    made = make_store(tmp_path / "store")
+    whole = h2crop_data.open(made.folder, 2022).load()
+    for name in ("sample", "x0", "y0", "epsg"):
+        assert whole[name].values.tolist() == made.samples[2022][name].tolist()
+    for name in FROM_INDEX_AND_ROOT:
+        (made.folder / chunk_of(name)).unlink()
+    assert h2crop_data.open(made.folder, 2022).load().identical(whole)
+
+
+def test_coordinates_of_before_the_store_grew_do_not_matter(tmp_path: Path) -> None:
+    made = make_store(tmp_path / "store", blocks=2, capacity=1)
+    names = [chunk_of(name) for name in ("sample", "valid", "x0", "y0", "epsg")]
+    before = {name: (made.folder / name).read_bytes() for name in names}
     with hold_store(made.folder) as builder, ThreadPoolExecutor(2) as pool:
         seal(builder, made.layout, [write_season(builder, pool, made, 2022, 4)], CLASSES, SOFTWARE, DATASHEETS)
-    (made.folder / chunk_of(name)).write_bytes(before)
-    new = len(made.samples[2022]) - count
-    with pytest.raises(StoreError, match=rf"{made.folder}/2022/{name} is empty for {new} of {count + new} samples"):
-        h2crop_data.open(made.folder, 2022)
-    assert h2crop_data.open(made.folder, 2022, release=1).sizes["sample"] == count
+    for name, data in before.items():
+        (made.folder / name).write_bytes(data)
+    opened = h2crop_data.open(made.folder, 2022).load()
+    assert opened.sample.values.tolist() == made.samples[2022]["sample"].tolist()
+    assert opened.x0.values.tolist() == made.samples[2022]["x0"].tolist()
+    np.testing.assert_array_equal(opened.s2, made.arrays[2022]["s2"])
+    assert h2crop_data.open(made.folder, 2022, release=1).sizes["sample"] == 2
+
+
+def test_an_index_that_contradicts_the_store_is_refused(tmp_path: Path) -> None:
+    made = make_store(tmp_path / "store")
+    path = made.folder / load_root(made.folder)["attributes"]["index"]["samples-2022"]
+    samples = gpd.read_parquet(path)
+    for changed, problem in (
+        (samples.assign(slot=samples["slot"] + 4), "expected slots from 0 to 5 in samples-2022, got 4 to 8"),
+        (samples.assign(slot=samples["slot"].where(samples["slot"] != 1, 0)), "every slot and every id once"),
+        (samples.assign(sample=samples["sample"].iloc[0]), "every slot and every id once"),
+        (samples.drop(columns="epsg"), "expected the column epsg in samples-2022"),
+    ):
+        changed.to_parquet(path)
+        with pytest.raises(StoreError, match=problem):
+            h2crop_data.open(made.folder, 2022)
+
+
+# Time
+
+
+def test_months_and_dates_select_the_same_windows(tmp_path: Path) -> None:
+    made = make_store(tmp_path / "store", seasons=(2021, 2022))
+    opened = h2crop_data.open(made.folder, 2022)
+    july = made.arrays[2022]["s2"][:, 6]
+    np.testing.assert_array_equal(opened.s2.sel(month=7), july)
+    np.testing.assert_array_equal(opened.s2.sel(time="2022-07")[:, 0], july)
+    np.testing.assert_array_equal(opened.s2.sel(time="2022-07-01"), july)
+    np.testing.assert_array_equal(opened.s2.sel(month=slice(4, 9)), made.arrays[2022]["s2"][:, 3:9])
+    assert opened.isel(time=[1, 11]).month.values.tolist() == [2, 12]
+    bounds = opened.time_bnds.values.astype("datetime64[D]").astype(str)
+    assert bounds[[1, 11]].tolist() == [["2022-02-01", "2022-03-01"], ["2022-12-01", "2023-01-01"]]
+    # Seasons have no date in common, so they are stacked by month.
+    both = [h2crop_data.open(made.folder, season).drop_vars(["time", "time_bnds"]) for season in (2021, 2022)]
+    stacked = xr.concat(both, "sample")
+    assert stacked.s2.dtype == np.int16
+    np.testing.assert_array_equal(stacked.s2.sel(month=7)[-len(july) :], july)
 
 
 def test_which_samples_a_release_has_is_told_by_its_index_where_another_one_is_being_made(tmp_path: Path) -> None:

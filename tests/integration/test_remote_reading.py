@@ -164,7 +164,7 @@ def test_every_array_opens_as_in_a_folder(remote: RemoteStore) -> None:
 def test_an_opened_season_can_be_sent_to_another_process(remote: RemoteStore) -> None:
     opened = h2crop_data.open(remote.url, 2022)
     with remote.warning():
-        received = pickle.loads(pickle.dumps(opened)).s2.isel(sample=4, month=3).load()
+        received = pickle.loads(pickle.dumps(opened)).s2.isel(sample=4, time=3).load()
     np.testing.assert_array_equal(received, remote.made.arrays[2022]["s2"][4, 3])
 
 
