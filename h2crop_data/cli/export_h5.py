@@ -25,6 +25,15 @@ def export_h5(
             "--published-offset", help="Add the offset of 1000 to the Sentinel-2 values, as in the published files."
         ),
     ] = False,
+    months: Annotated[
+        int,
+        typer.Option(
+            min=1,
+            max=12,
+            help="Export the first N months of Sentinel-2 only, and leave out samples whose EnMAP scene is later.",
+            metavar="N",
+        ),
+    ] = 12,
     release: Annotated[int | None, typer.Option(min=1, help="Release to export (default: the current one).")] = None,
     workers: Annotated[
         int | None, typer.Option(min=1, help="Samples exported at the same time (default: one per core).")
@@ -34,7 +43,7 @@ def export_h5(
     """Export a store as HDF5 files and split lists that the published H2Crop code trains on."""
     from h2crop_data.published.exporting import ExportOptions, export_published
 
-    options = ExportOptions(tuple(season or ()), split, published_offset, release)
+    options = ExportOptions(tuple(season or ()), split, published_offset, release, months)
     with progress_line(quiet=as_json) as progress:
         report = export_published(store, folder, options, workers=workers, progress=progress)
     if as_json:
@@ -53,6 +62,8 @@ def show_export(report: ExportReport) -> None:
         f"{report.exported} exported, {report.already_done} already exported",
         f"  arrays: {', '.join(report.arrays)}",
     ]
+    if report.left_out:
+        lines.append(f"  {report.left_out} sample(s) left out: their EnMAP scene is later than month {report.months}")
     if report.normalisation:
         lines.append(
             f"  mean and standard deviation for the published configuration: {', '.join(report.normalisation)}"

@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
 from h2crop_data.bounded_map import in_order
-from h2crop_data.constants import PUBLISHED_OFFSET, SENTINEL2_BANDS, SPLITS
+from h2crop_data.constants import MONTHS, PUBLISHED_OFFSET, SENTINEL2_BANDS, SPLITS
+from h2crop_data.cube.known_scenes import last_day_of_month, scenes_until
 from h2crop_data.cube.reading import load_root, nothing_selected, read_bytes, read_columns, read_document
 from h2crop_data.cube.root import LayoutAttributes, RootAttributes
 from h2crop_data.cube.sample_reader import SampleReader, open_samples
 from h2crop_data.errors import PlanError, StoreError, UsageError
 from h2crop_data.progress import Progress, silent
 from h2crop_data.published.files import STORE_NAMES, SeasonSource, sample_file
+from h2crop_data.published.first_months import reflectance_of_first_months
 from h2crop_data.published.kept import kept_path
 from h2crop_data.published.layout import (
     CELL_SIZE,
@@ -56,6 +59,8 @@ class ExportOptions:
     published_offset: bool = False
     #: The current one by default.
     release: int | None = None
+    #: How many months of Sentinel-2, from January on. Samples whose scene is of a later month are left out.
+    months: int = MONTHS
 
 
 @dataclass(frozen=True)
@@ -63,7 +68,8 @@ class ExportReport:
     """The report of an export.
 
     folder: as it was given. release: the number of the release that was exported.
-    samples: how many were asked for. exported, already_done: of these by this run, and before it.
+    months: of Sentinel-2. left_out: how many samples were left out because their scene is of a later month.
+    samples: how many were asked for, without these. exported, already_done: of these by this run, and before it.
     bytes: of the samples' files. arrays: the published arrays that these have.
     lists: split -> number of ids in its list.
     normalisation: files with mean and standard deviation; none where the store has no training split.
@@ -71,6 +77,8 @@ class ExportReport:
 
     folder: str
     release: int
+    months: int
+    left_out: int
     samples: int
     exported: int
     already_done: int
@@ -100,9 +108,9 @@ def export_published(
     """Export a store into a folder, continuing an unfinished export.
 
     store: folder or URL. workers: samples at a time, a core each by default. Raises PublishedError naming everything of
-    the store that does not fit the published layout, UsageError for an offset that cannot be added, PlanError where the
-    folder has an export of another store or with other options, StoreError where no sample is selected, the store is
-    damaged or the folder cannot be written. Finished files are kept.
+    the store that does not fit the published layout, UsageError for options that do not fit the store, PlanError where
+    the folder has an export of another store or with other options, StoreError where no sample is selected, the store
+    is damaged or the folder cannot be written. Finished files are kept.
     """
     options = options or ExportOptions()
     root = load_root(store, options.release)
@@ -110,8 +118,18 @@ def export_published(
     opened = open_samples(store, root, chosen_seasons(store, attributes, options))
     sources = [season_source(store, attributes, season, readers, options) for season, readers in opened.items()]
     check_fit(store, attributes["layout"])
-    tables = [samples_of(store, attributes, source.season, options.split) for source in sources]
+    every = [samples_of(store, attributes, source.season, options.split) for source in sources]
+    tables = [
+        known_by_then(store, attributes, source.season, table, options.months)
+        for source, table in zip(sources, every, strict=True)
+    ]
+    left_out = sum(map(len, every)) - sum(map(len, tables))
     if not any(map(len, tables)):
+        if left_out:
+            raise StoreError(
+                f"{store}: all {left_out} sample(s) were left out, because their scenes were acquired after month "
+                f"{options.months}; export more months"
+            )
         raise nothing_selected(store, attributes, options.split, [source.season for source in sources])
     target = LocalStorage(folder)
     check_target(target)
@@ -128,7 +146,7 @@ def export_published(
         already_done = samples - len(tasks)
 
         def export(task: ExportTask) -> str:
-            data = sample_file(task.source, task.sample, task.slot, options.published_offset)
+            data = sample_file(task.source, task.sample, task.slot, options.published_offset, options.months)
             target.write(file_name(task.sample), [data])
             return task.sample
 
@@ -137,10 +155,13 @@ def export_published(
             progress(done, samples, f"samples, {sample}")
         log.info("%s: %d samples exported, %d were there before", folder, len(tasks), already_done)
         lists = write_lists(target, tables, options)
-        normalisation = write_normalisation(target, store, attributes, options)
+        reflectance = reflectance_of_first_months(store, root, options.months, progress)
+        normalisation = write_normalisation(target, reflectance, options)
     return ExportReport(
         folder=str(folder),
         release=attributes["release"],
+        months=options.months,
+        left_out=left_out,
         samples=samples,
         exported=len(tasks),
         already_done=already_done,
@@ -172,12 +193,19 @@ def season_source(
     readers: dict[str, SampleReader],
     options: ExportOptions,
 ) -> SeasonSource:
-    """A season to export. Raises UsageError where the offset is asked for and there already."""
+    """A season to export. Raises UsageError where the offset is asked for and there already, or months of a season that
+    was imported."""
     mark = read_document(store, attributes, "recipes")[str(season)].get(MARK)
     if mark is not None and mark["s2_offset"] and options.published_offset:
         raise UsageError(
             f"--published-offset: the Sentinel-2 numbers of {store} were imported with their offset of "
             f"{PUBLISHED_OFFSET} and still have it; omit the option"
+        )
+
+    if mark is not None and options.months != MONTHS:
+        raise UsageError(
+            f"--months: {store} was imported, and its files are exported as they were published, with {MONTHS} months; "
+            "omit the option"
         )
 
     @lru_cache(KEPT_FILES)
@@ -221,6 +249,16 @@ def samples_of(store: str | Path, attributes: RootAttributes, season: int, split
     return table if split is None else table[table["split"] == split]
 
 
+def known_by_then(
+    store: str | Path, attributes: RootAttributes, season: int, table: pd.DataFrame, months: int
+) -> pd.DataFrame:
+    """The samples of a season whose scene was acquired by the end of a month."""
+    if months == MONTHS:
+        return table
+    known = scenes_until(store, attributes, season, last_day_of_month(season, months))
+    return table[table["slot"].isin(known.to_numpy())]
+
+
 def check_target(target: LocalStorage) -> None:
     """Refuse a folder with files that no export began. Raises StoreError."""
     foreign = next((name for name, _ in target.names() if not name.startswith(f"{BUILD_FOLDER}/")), None)
@@ -232,13 +270,15 @@ def check_target(target: LocalStorage) -> None:
 
 def record_export(target: Storage, options: ExportOptions, attributes: RootAttributes) -> None:
     """Keep the record of an export. Raises PlanError where the folder was begun otherwise, naming what differs."""
-    record = {
+    record: dict[str, Any] = {
         "algorithm": EXPORT_ALGORITHM,
         "release of the store": attributes["manifest"]["sha256"],
         "seasons": sorted(options.seasons),
         "split": options.split,
         "published offset": options.published_offset,
     }
+    if options.months != MONTHS:
+        record["months"] = options.months
     if not target.exists(EXPORT_FILE):
         target.replace(EXPORT_FILE, [canonical_json(record).encode()])
         return
@@ -266,11 +306,8 @@ def write_lists(target: Storage, tables: Sequence[pd.DataFrame], options: Export
     return lengths
 
 
-def write_normalisation(
-    target: Storage, store: str | Path, attributes: RootAttributes, options: ExportOptions
-) -> list[str]:
+def write_normalisation(target: Storage, reflectance: Mapping[str, Any], options: ExportOptions) -> list[str]:
     """Write mean and standard deviation of the numbers that were exported; gives the names of the files."""
-    reflectance = read_document(store, attributes, "statistics")["reflectance"]
     files = normalisation_files(reflectance, PUBLISHED_OFFSET if options.published_offset else 0)
     for name, data in files.items():
         target.replace(name, [data])

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import h5py
+import numpy as np
 from numpy.typing import NDArray
 
-from h2crop_data.constants import PUBLISHED_OFFSET
+from h2crop_data.constants import MONTHS, PUBLISHED_OFFSET
 from h2crop_data.cube.sample_reader import SampleReader
 from h2crop_data.errors import StoreError
 from h2crop_data.published.filling import fill_bands, fill_classes, fill_months
@@ -36,12 +37,18 @@ class SeasonSource:
     kept_file: Callable[[int], bytes]
 
 
-def sample_file(source: SeasonSource, sample: str, slot: int, published_offset: bool) -> bytes:
+def sample_file(source: SeasonSource, sample: str, slot: int, published_offset: bool, months: int = MONTHS) -> bytes:
     """A sample as the bytes of an HDF5 file. Raises StoreError where the store is damaged or not all there.
 
-    published_offset: Sentinel-2 numbers get 1000 more than reflectance x 10000.
+    published_offset: Sentinel-2 numbers get 1000 more than reflectance x 10000. months: how many of `S2_data`, from the
+    first on, of a sample that was not imported.
     """
-    stored = {name: reader.read(slot) for name, reader in source.readers.items()}
+    stored = {name: reader.read(slot) for name, reader in source.readers.items() if name != "S2_data"}
+    if "S2_data" in source.readers:
+        reader = source.readers["S2_data"]
+        stored["S2_data"] = np.empty((months, *reader.sample_shape[1:]), reader.dtype)
+        reader.read_into(slot, stored["S2_data"])
+        stored = {name: stored[name] for name in source.readers}
     with file_in_memory() as file:
         if source.offset_removed is None:
             for name, values in filled(stored, PUBLISHED_OFFSET if published_offset else 0).items():

@@ -16,16 +16,16 @@ WINDOWS = (6, 8, 10, MONTHS)
 def fill_months(s2: NDArray[np.int16]) -> NDArray[np.int16]:
     """Months without a clear pixel, from the clear months of the same pixel and band in the window they lie in.
 
-    s2: (month, band, y, x). The window of a month is the shortest of `WINDOWS` that holds it, so that the first months
-    of a window never depend on later ones. Between two clear months of the window linear in the number of the month,
-    rounded to the nearest (halves to the even number); before the first and after the last the nearest clear month. A
-    pixel that was not clear in the window stays fill.
+    s2: (month, band, y, x) of the first 1..12 months. The window of a month is the shortest of `WINDOWS` that holds it,
+    or all months if that is shorter, so that the first months of a window never depend on later ones. Between two clear
+    months of the window linear in the number of the month, rounded to the nearest (halves to the even number); before
+    the first and after the last the nearest clear month. A pixel that was not clear in the window stays fill.
     """
     filled = s2.copy()
     # Band by band: the interpolation needs several times its input in memory.
     for band in range(s2.shape[1]):
         measured, whole = (values[:, band].reshape(len(s2), -1) for values in (s2, filled))
-        for first, end in pairwise((0, *WINDOWS)):
+        for first, end in pairwise((0, *(window for window in WINDOWS if window < len(s2)), len(s2))):
             window = measured[:end]
             gaps = window == REFLECTANCE_FILL
             columns = np.flatnonzero(gaps[first:].any(axis=0) & ~gaps.all(axis=0))

@@ -21,7 +21,8 @@ UNKNOWN_MEAN, UNKNOWN_SD = 0.0, 1.0
 def normalisation_files(reflectance: Mapping[str, Any], s2_offset: int) -> dict[str, bytes]:
     """`normalisation.json` and `normalisation.py` of a store's statistics; none without a training split.
 
-    reflectance: as in `statistics.json`. s2_offset: what the exported Sentinel-2 numbers are above the stored ones.
+    reflectance: as in `statistics.json`, or of its first `months`. s2_offset: what the exported Sentinel-2 numbers are
+    above the stored ones.
     """
     bands = {
         name: statistics_in_numbers(reflectance[key], s2_offset if key == "s2" else 0)
@@ -34,6 +35,8 @@ def normalisation_files(reflectance: Mapping[str, Any], s2_offset: int) -> dict[
         f"value = (number - mean) / sd; Sentinel-2 in the order {' '.join(SENTINEL2_BANDS)}, EnMAP in order of "
         f"wavelength; over {reflectance['samples']} sample(s) of the split {reflectance['split']}, measured pixels only"
     )
+    if "months" in reflectance:
+        note += f", until the end of month {reflectance['months']}"
     return {
         "normalisation.json": canonical_json({"what": note, **bands}).encode(),
         "normalisation.py": configuration(bands, note).encode(),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from calendar import monthrange
 from collections.abc import Iterator, Sequence
-from datetime import UTC, date, datetime, time, timedelta
+from datetime import date
 from pathlib import Path
 from typing import Any, overload
 
@@ -15,7 +15,8 @@ import pyarrow.compute as pc
 import torch
 from torch.utils.data import Dataset
 
-from h2crop_data.constants import MONTHS, NONE
+from h2crop_data.constants import MONTHS
+from h2crop_data.cube.known_scenes import last_day_of_month, scenes_until
 from h2crop_data.cube.reading import load_root, nothing_selected, read_columns
 from h2crop_data.cube.root import RootAttributes
 from h2crop_data.cube.sample_reader import SampleReader, open_samples
@@ -162,15 +163,6 @@ def chosen_samples(store: str | Path, attributes: RootAttributes, season: int, s
     return chosen.select(["sample", "slot"])
 
 
-def scenes_until(store: str | Path, attributes: RootAttributes, season: int, day: date) -> pa.ChunkedArray:
-    """Slots of the samples that have no scene, or one that is known to be acquired by the end of a day (UTC)."""
-    table = read_columns(store, attributes, f"samples-{season}", ["slot", "scene", "scene_time"])
-    times = table["scene_time"].cast(pa.timestamp("us", "UTC"))
-    end = pa.scalar(datetime.combine(day + timedelta(days=1), time(), UTC), pa.timestamp("us", "UTC"))
-    known = pc.or_(pc.equal(table["scene"], NONE), pc.fill_null(pc.less(times, end), False))
-    return table.filter(known)["slot"]
-
-
 def last_days(until: str | date | None, months: int | None, seasons: Sequence[int]) -> dict[int, date]:
     """By season, the last day that is known: that of the season by default. Raises UsageError."""
     if until is not None and months is not None:
@@ -178,7 +170,7 @@ def last_days(until: str | date | None, months: int | None, seasons: Sequence[in
     if months is not None:
         if not 1 <= months <= MONTHS:
             raise UsageError(f"months: expected 1..12, got {months}")
-        return {season: date(season, months, monthrange(season, months)[1]) for season in seasons}
+        return {season: last_day_of_month(season, months) for season in seasons}
     if until is None:
         return {season: date(season, MONTHS, 31) for season in seasons}
     if isinstance(until, str) and re.fullmatch(r"\d\d-\d\d", until):
