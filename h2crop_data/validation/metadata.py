@@ -51,7 +51,7 @@ INDEX_PATH = re.compile(r"index/r(?P<release>\d+)/(?P<stem>[\w-]+)\.(?P<ending>\
 COPY = re.compile(rf"index/r(\d+)/{re.escape(ROOT_COPY)}")
 #: Attributes that name the classes of a tier.
 CLASSES = re.compile(r"classes_tier[1-4]")
-CONVENTIONS = "CF-1.11"
+CF_VERSION = "CF-1.11"
 #: Array -> attributes that name its classes; None for a store of format 1, which names none.
 Meanings = Mapping[str, Mapping[str, Any]] | None
 #: Zstandard's level in chunks of coordinates.
@@ -340,7 +340,7 @@ def expected_documents(layout: StoreLayout, season: int, blocks: int, meanings: 
     attributes: dict[str, Any] = {"season": season}
     if meanings is not None:
         auxiliary = [one.name for one in layout.coordinates() if list(one.dims) != [one.name]]
-        attributes |= {"Conventions": CONVENTIONS, "coordinates": " ".join(auxiliary)}
+        attributes |= {"Conventions": CF_VERSION, "coordinates": " ".join(auxiliary)}
     group = {"zarr_format": 3, "node_type": "group", "attributes": attributes}
     documents: dict[str, dict[str, Any]] = {str(season): group}
     for name, spec in layout.arrays().items():

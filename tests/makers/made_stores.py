@@ -108,6 +108,8 @@ class Content:
     splits: tuple[str, ...] = SPLITS
     wavelengths: tuple[float, ...] = tuple(map(float, WAVELENGTHS))
     empty_month: int = EMPTY_MONTH
+    #: Days from the EnMAP scene of a block to that of the next; the first is of 1 July.
+    scene_step: int = 1
     taxonomy: str = "1 " + "0" * 64
     #: Changes the arrays of each sample before they are written.
     change: Callable[[Arrays], Arrays] = dict
@@ -205,8 +207,13 @@ def write_season(
         arrays = {name: np.stack([one[name] for one in stacked]) for name in stacked[0]}
         written = [builder.describe(name) for name in builder.write_block(season, block, arrays, layout, pool)]
         sums.setdefault(split, []).append(block_sums(arrays, layout.arrays(), split, {"enmap_quality": ENMAP_FLAGGED}))
-        rows += [sample_row(layout, season, block, slot, split, one) for slot, one in zip(slots, stacked, strict=True)]
-        block_rows.append(block_row(season, block, split, count, written, layout) | {"taxonomy": content.taxonomy})
+        rows += [
+            sample_row(layout, season, block, slot, split, one, content.scene_step)
+            for slot, one in zip(slots, stacked, strict=True)
+        ]
+        block_rows.append(
+            block_row(season, block, split, count, written, layout, content.scene_step) | {"taxonomy": content.taxonomy}
+        )
         files += written
         parts.append(arrays)
     made.arrays[season] = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
@@ -219,12 +226,17 @@ def write_season(
         season=season,
         samples=made.samples[season],
         blocks=pd.DataFrame(block_rows),
-        scenes=scenes_table(layout, season, content.empty_month),
+        scenes=scenes_table(layout, season, content.empty_month, content.scene_step),
         parcels=parcels_table(layout, rows),
         by_block=spectrum if layout.attributes()["enmap_bands"] else {},
         sums={split: total(parts) for split, parts in sums.items()},
         files=files,
-        recipe={"name": f"made-{season}", "description": "A store of the tests.", "cell_size": layout.cell_size},
+        recipe={
+            "name": f"made-{season}",
+            "description": "A store of the tests.",
+            "cell_size": layout.cell_size,
+            "enmap": {"catalog": "items.json", "flagged": ["cloud", "cirrus_thick"]},
+        },
     )
 
 
@@ -300,11 +312,11 @@ def tier_layers(side: int, north_west: Sequence[int], south: Sequence[int]) -> N
 
 
 def sample_row(
-    layout: StoreLayout, season: int, block: int, slot: int, split: str, arrays: dict[str, NDArray[Any]]
+    layout: StoreLayout, season: int, block: int, slot: int, split: str, arrays: dict[str, NDArray[Any]], step: int = 1
 ) -> dict[str, Any]:
-    """The index row of a sample, with the columns a build gives."""
+    """The index row of a sample, with the columns a build gives. step: days between the scenes of two blocks."""
     cell = Cell(EPSG, layout.cell_size, FIRST_CELL[0] + slot, FIRST_CELL[1])
-    time = scene_time(season, block) if layout.attributes()["enmap_bands"] else None
+    time = scene_time(season, block, step) if layout.attributes()["enmap_bands"] else None
     row: dict[str, Any] = {
         "sample": f"{cell.id}_{time:%Y%m%dT%H%M%S}" if time else f"{cell.id}_{season}",
         "cell": cell.id,
@@ -315,7 +327,7 @@ def sample_row(
         "slot": slot,
         "split": split,
         "square": f"0_{block}",
-        "scene": scene_id(season, block) if time else "none",
+        "scene": scene_id(season, block, step) if time else "none",
         "scene_time": pd.Timestamp(time) if time else pd.NaT,
         "sun_elevation": 55.0 if time else np.nan,
         "sun_azimuth": 150.0 if time else np.nan,
@@ -337,7 +349,7 @@ def sample_row(
 
 
 def block_row(
-    season: int, block: int, split: str, samples: int, files: list[dict[str, Any]], layout: StoreLayout
+    season: int, block: int, split: str, samples: int, files: list[dict[str, Any]], layout: StoreLayout, step: int = 1
 ) -> dict[str, Any]:
     """The index row of a block, with the columns a build gives."""
     return {
@@ -345,7 +357,7 @@ def block_row(
         "split": split,
         "square": f"0_{block}",
         "epsg": EPSG,
-        "scene": scene_id(season, block) if layout.attributes()["enmap_bands"] else "none",
+        "scene": scene_id(season, block, step) if layout.attributes()["enmap_bands"] else "none",
         "samples": samples,
         **{f"hash_{group}": f"{group} {season} {block}" for group in ("s2", "enmap", "labels")},
         "files": [file["path"] for file in files],
@@ -357,17 +369,17 @@ def block_row(
     }
 
 
-def scene_time(season: int, block: int) -> datetime:
-    """When the EnMAP scene of a block was taken."""
-    return datetime(season, 7, 1, 10, 30, tzinfo=UTC) + timedelta(days=block)
+def scene_time(season: int, block: int, step: int = 1) -> datetime:
+    """When the EnMAP scene of a block was taken. step: days from one to the next."""
+    return datetime(season, 7, 1, 10, 30, tzinfo=UTC) + timedelta(days=block * step)
 
 
-def scene_id(season: int, block: int) -> str:
+def scene_id(season: int, block: int, step: int = 1) -> str:
     """The EnMAP scene of a block."""
-    return f"ENMAP01-____L2A-DT000000{block:04d}_{scene_time(season, block):%Y%m%dT%H%M%S}Z_001_V010502"
+    return f"ENMAP01-____L2A-DT000000{block:04d}_{scene_time(season, block, step):%Y%m%dT%H%M%S}Z_001_V010502"
 
 
-def scenes_table(layout: StoreLayout, season: int, empty_month: int = EMPTY_MONTH) -> pd.DataFrame:
+def scenes_table(layout: StoreLayout, season: int, empty_month: int = EMPTY_MONTH, step: int = 1) -> pd.DataFrame:
     """Decisions on scenes: eleven Sentinel-2 scenes and two EnMAP scenes taken, one of each left out."""
     moments: list[tuple[str, str, datetime, bool]] = []
     if layout.attributes()["s2_bands"]:
@@ -375,7 +387,7 @@ def scenes_table(layout: StoreLayout, season: int, empty_month: int = EMPTY_MONT
             time = datetime(season, month, 15, 10, 50, tzinfo=UTC)
             moments.append(("sentinel2", f"S2A_31UES_{time:%Y%m%d}_0_L2A", time, month - 1 != empty_month))
     if layout.attributes()["enmap_bands"]:
-        moments += [("enmap", scene_id(season, i), scene_time(season, i), i < 2) for i in range(3)]
+        moments += [("enmap", scene_id(season, i, step), scene_time(season, i, step), i < 2) for i in range(3)]
     facts = {
         "sentinel2": {"collection": "sentinel-2-l2a", "baseline": "05.09", "offset": -1000},
         "enmap": {"collection": "ENMAP_HSI_L2A", "baseline": None, "offset": None},
