@@ -24,7 +24,7 @@ def season_attributes(season: int, layout: StoreLayout) -> dict[str, Any]:
 
     `coordinates` lists those that are not the coordinate of their own dimension: readers know the others by name.
     """
-    auxiliary = [spec.name for spec in layout.coordinates() if spec.dims != (spec.name,)]
+    auxiliary = [spec.name for spec in layout.coordinates(season) if spec.dims != (spec.name,)]
     return {"Conventions": CONVENTIONS, "coordinates": " ".join(auxiliary), "season": season}
 
 

@@ -41,7 +41,7 @@ from h2crop_data.cube.schema import (
     season_documents,
     shard_capacity,
 )
-from h2crop_data.cube.time_axis import TIME_DIMENSION, months_of_windows, season_windows
+from h2crop_data.cube.windows import TIME, windows_of_season
 from h2crop_data.errors import StoreError
 from h2crop_data.storage.location import WEB, is_folder, is_readable, open_readable
 
@@ -225,7 +225,7 @@ def open_season(store: str | Path, season: int, *, scaled: bool = False, release
                 attrs["units"] = "1"
             lazy = LazilyIndexedArray(ValidSamples(group[name], slots, scaled=reflectance))
             variables[name] = xr.Variable(dims, lazy, attrs).chunk({"sample": shard_capacity(array)})
-        elif TIME_DIMENSION in dims:
+        elif TIME in dims:
             # From the root, below.
             continue
         elif len(dims) > 1:
@@ -240,10 +240,10 @@ def open_season(store: str | Path, season: int, *, scaled: bool = False, release
             coordinates[name] = xr.Variable(dims, np.ones(len(slots), bool), attrs)
         else:
             coordinates[name] = xr.Variable(dims, samples.column(name).to_numpy().astype(group[name].dtype), attrs)
-    windows = next((array.sizes[TIME_DIMENSION] for array in variables.values() if TIME_DIMENSION in array.dims), 0)
+    windows = next((array.sizes[TIME] for array in variables.values() if TIME in array.dims), 0)
     if not windows:
         return xr.Dataset(variables, coordinates, {"release": attributes["release"], "season": season})
-    coordinates |= time_coordinates(store, attributes, season, windows)
+    coordinates |= time_variables(store, document, season, windows)
     opened = xr.Dataset(variables, coordinates, {"release": attributes["release"], "season": season})
     return opened.set_xindex("month")
 
@@ -289,9 +289,9 @@ def stated_values(attributes: RootAttributes, name: str) -> Sequence[Any] | None
     return None
 
 
-def time_coordinates(store: str | Path, attributes: RootAttributes, season: int, count: int) -> dict[str, xr.Variable]:
+def time_variables(store: str | Path, root: Root, season: int, count: int) -> dict[str, xr.Variable]:
     """`time` and `time_bnds` as datetimes, and `month`, of so many windows. Raises StoreError for another number."""
-    windows = season_windows(attributes, season)
+    windows = windows_of_season(root, season)
     if len(windows) != count:
         raise StoreError(
             f"{store}: expected {count} windows of {season}, as its arrays have, got {len(windows)} in the root; run "
@@ -300,12 +300,11 @@ def time_coordinates(store: str | Path, attributes: RootAttributes, season: int,
     bounds = np.array(windows, "datetime64[ns]")
     stored = {"units": f"days since {windows[0][0]}", "calendar": "proleptic_gregorian", "dtype": "int32"}
     attrs = {"standard_name": "time", "axis": "T", "bounds": "time_bnds"}
+    months = np.array([start.month for start, _ in windows], np.int8)
     return {
-        TIME_DIMENSION: xr.Variable((TIME_DIMENSION,), bounds[:, 0].copy(), attrs, stored),
-        "time_bnds": xr.Variable((TIME_DIMENSION, "bnds"), bounds, None, stored),
-        "month": xr.Variable(
-            (TIME_DIMENSION,), months_of_windows(windows), {"long_name": "month in which the window begins"}
-        ),
+        TIME: xr.Variable((TIME,), bounds[:, 0].copy(), attrs, stored),
+        "time_bnds": xr.Variable((TIME, "bnds"), bounds, None, stored),
+        "month": xr.Variable((TIME,), months, {"long_name": "month in which the window begins"}),
     }
 
 

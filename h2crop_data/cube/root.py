@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Literal, NotRequired, TypedDict
 
 
@@ -15,6 +16,8 @@ class SeasonIdentity(TypedDict):
     samples: int
     #: Of the names and checksums of its shards.
     sha256: str
+    #: Start and end of the windows of time of its arrays, where it has any; not in format 1.
+    windows: NotRequired[list[list[str]]]
 
 
 class ManifestPart(TypedDict):
@@ -56,15 +59,37 @@ class LayoutAttributes(TypedDict):
     #: Samples in a block.
     block_capacity: int
     codec: CodecAttributes
-    #: Of the sources that come with h2crop: bands of Sentinel-2, empty without it; number of EnMAP's, 0 without it;
-    #: whether there are labels.
-    s2_bands: list[str]
-    enmap_bands: int
-    labels: bool
-    #: Whether there is a mask of EnMAP's clouds of our own; where it is missing there is none.
-    enmap_mask: NotRequired[bool]
-    #: Name -> what `cube.schema.stated_source` says of a source of another package.
+    #: Name -> what `cube.schema.stated_source` says of a source; in format 1 only of those of other packages.
     sources: NotRequired[dict[str, dict[str, Any]]]
+    #: In format 1, of the sources that come with h2crop: bands of Sentinel-2, empty without it; number of EnMAP's, 0
+    #: without it; whether there are labels, and a mask of EnMAP's clouds of our own, which is not where it is missing.
+    s2_bands: NotRequired[list[str]]
+    enmap_bands: NotRequired[int]
+    labels: NotRequired[bool]
+    enmap_mask: NotRequired[bool]
+
+
+@dataclass(frozen=True)
+class StoredData:
+    """What a store has of the sources that come with h2crop."""
+
+    #: Empty without Sentinel-2.
+    s2_bands: list[str]
+    #: 0 without EnMAP.
+    enmap_bands: int
+    enmap_mask: bool
+    labels: bool
+
+
+def stored_data(layout: LayoutAttributes) -> StoredData:
+    """What a layout says of the sources that come with h2crop, in a root of any format. Raises KeyError, TypeError."""
+    if "s2_bands" in layout:
+        return StoredData(layout["s2_bands"], layout["enmap_bands"], layout.get("enmap_mask", False), layout["labels"])
+    sources = layout["sources"].values()
+    arrays = {spec["name"]: spec for source in sources for spec in source["arrays"]}
+    names = {spec["name"]: spec["values"] for source in sources for spec in source["coordinates"]}
+    bands = arrays["enmap"]["sample_shape"][0] if "enmap" in arrays else 0
+    return StoredData(list(names.get("s2_band") or []), bands, "enmap_mask" in arrays, "label" in arrays)
 
 
 class OriginIdentity(TypedDict):

@@ -6,7 +6,7 @@ The metadata documents are written here as plain dictionaries, so that the same 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from math import isinf
 from typing import Any, Literal
@@ -16,7 +16,7 @@ import numpy as np
 from h2crop_data.constants import COARSE, FINE, REFLECTANCE_FILL
 from h2crop_data.cube.columns import BLOCK_HASHES, BLOCK_RECORDS, BLOCKS, DATES, SAMPLES, Column
 from h2crop_data.cube.root import LayoutAttributes, Root
-from h2crop_data.cube.time_axis import TIME_DIMENSION, TIME_DIMENSION_OF_FORMAT_1
+from h2crop_data.cube.windows import FIRST_TIME, TIME, Window, calendar_months, days_since_start
 from h2crop_data.errors import FormatVersionError
 
 FORMAT_VERSION = "2.0"
@@ -37,8 +37,8 @@ REFLECTANCE_UNITS = "1e-4"
 COORDINATE_CHUNK = 65536
 #: The same for coordinates that also run along another axis.
 BAND_COORDINATE_CHUNK = 1024
-#: How the root of format 1 states the sources that come with h2crop, where a store has none of them.
-NOT_STORED: dict[str, Any] = {"s2_bands": [], "enmap_bands": 0, "labels": False}
+#: Fill of coordinates of time: no day that a calendar has, so that a lost chunk is an error and not a date.
+NO_DAY = -(2**31)
 
 
 @dataclass(frozen=True)
@@ -174,7 +174,7 @@ class ArraySpec:
 
     @property
     def chunks_per_sample(self) -> int:
-        """How many inner chunks hold one sample (12 where months are apart, else 1)."""
+        """How many inner chunks hold one sample (as many as windows of time where these are apart, else 1)."""
         return self.sample_shape[0] // self.chunk[1]
 
     def metadata(self, slots: int, capacity: int, codec: Codec) -> dict[str, Any]:
@@ -210,12 +210,12 @@ class CoordinateSpec:
     attributes: dict[str, Any] = field(default_factory=dict)
     #: The values of a coordinate that does not run along the samples.
     values: tuple[Any, ...] | None = None
-    #: Lengths of the axes after `sample`.
+    #: Lengths of the axes after the first.
     lengths: tuple[int, ...] = ()
 
     def shape(self, slots: int) -> tuple[int, ...]:
         """Its shape in a season of so many slots."""
-        return (slots, *self.lengths) if self.values is None else (len(self.values),)
+        return (slots if self.values is None else len(self.values), *self.lengths)
 
     def metadata(self, shape: tuple[int, ...]) -> dict[str, Any]:
         """The coordinate's `zarr.json`: chunks along the first axis only, Zstandard."""
@@ -247,6 +247,18 @@ SAMPLE_COORDINATES = (
 )
 
 
+def time_coordinates(windows: Sequence[Window]) -> tuple[CoordinateSpec, ...]:
+    """The coordinates along `time`: start and bounds of windows in days since the first began, and their months."""
+    days = days_since_start(windows)
+    since = {"units": f"days since {windows[0][0].isoformat()}", "calendar": "proleptic_gregorian"}
+    starts = {**since, "standard_name": "time", "bounds": "time_bnds"}
+    return (
+        CoordinateSpec("time", (TIME,), "int32", NO_DAY, None, starts, tuple(start for start, _ in days)),
+        CoordinateSpec("time_bnds", (TIME, "bnds"), "int32", NO_DAY, None, since, tuple(days), (2,)),
+        CoordinateSpec("month", (TIME,), "int8", 0, None, values=tuple(start.month for start, _ in windows)),
+    )
+
+
 @dataclass(frozen=True)
 class SourceFormat:
     """The arrays, coordinates and columns of one source."""
@@ -259,8 +271,8 @@ class SourceFormat:
     group: str
     arrays: tuple[ArraySpec, ...]
     coordinates: tuple[CoordinateSpec, ...] = ()
-    #: What the root's layout says of it, for sources that format 1 knows; the others are stated whole.
-    attributes: dict[str, Any] | None = None
+    #: Whether it comes with h2crop: its columns and rules are known, and not stated in roots.
+    built_in: bool = False
     #: Its columns of the samples and of the blocks index.
     columns: tuple[Column, ...] = ()
     block_columns: tuple[Column, ...] = ()
@@ -304,9 +316,18 @@ class StoreLayout:
         """The arrays of a season group by name; sources a recipe leaves out have no arrays."""
         return {spec.name: spec for source in self.sources for spec in source.arrays}
 
-    def coordinates(self) -> list[CoordinateSpec]:
-        """The coordinates of a season group."""
-        return [*SAMPLE_COORDINATES, *(spec for source in self.sources for spec in source.coordinates)]
+    def windows(self, season: int) -> list[Window]:
+        """The windows of a season; none where no array goes by time."""
+        return calendar_months(season) if any(TIME in spec.dims for spec in self.arrays().values()) else []
+
+    def coordinates(self, season: int) -> list[CoordinateSpec]:
+        """The coordinates of the group of a season."""
+        windows = self.windows(season)
+        return [
+            *SAMPLE_COORDINATES,
+            *(time_coordinates(windows) if windows else ()),
+            *(spec for source in self.sources for spec in source.coordinates),
+        ]
 
     def sample_columns(self) -> list[Column]:
         """The columns of the samples index, in order, but for the geometry: planned ones, then derived ones by name."""
@@ -318,11 +339,11 @@ class StoreLayout:
     def block_columns(self) -> list[Column]:
         """The columns of the blocks index, in order."""
         own = [column for source in self.sources for column in source.block_columns]
-        # Format 1 has those of its own sources in every store.
+        # Those of sources that come with h2crop are in every store.
         hashes = [
             Column(f"hash_{source.group}", "text", f"input hash of its {source.title} arrays", source=source.name)
             for source in self.sources
-            if source.attributes is None
+            if not source.built_in
         ]
         return [*BLOCKS, *own, *BLOCK_HASHES, *hashes, *BLOCK_RECORDS]
 
@@ -336,41 +357,34 @@ class StoreLayout:
 
     def attributes(self) -> LayoutAttributes:
         """What the root attributes say of the layout."""
-        known, stated = dict(NOT_STORED), {}
-        for source in self.sources:
-            if source.attributes is None:
-                stated[source.name] = stated_source(source)
-            else:
-                known |= source.attributes
-        attributes: LayoutAttributes = {
+        return {
             "cell_size": self.cell_size,
             "block_capacity": self.capacity,
             "codec": {"name": self.codec.name, "level": self.codec.level, "checksum": self.codec.checksum},
-            "s2_bands": known["s2_bands"],
-            "enmap_bands": known["enmap_bands"],
-            "labels": known["labels"],
+            "sources": {source.name: stated_source(source) for source in self.sources},
         }
-        if known.get("enmap_mask"):
-            # As earlier versions wrote it where there is none.
-            attributes["enmap_mask"] = True
-        if stated:
-            attributes["sources"] = stated
-        return attributes
+
+
+#: What a root states of the columns of a source, unless it comes with h2crop.
+STATED_COLUMNS = ("columns", "block_columns", "date_columns")
 
 
 def stated_source(source: SourceFormat) -> dict[str, Any]:
-    """What the root says of a source that format 1 does not know: plain data that `parsed_source` reads."""
+    """What the root says of a source: plain data that `parsed_source` reads."""
     facts = asdict(source)
     for spec in facts["arrays"]:
         spec["dtype"] = spec["dtype"].name
-        if spec["rules"] is None:
+        if spec["rules"] is None or source.built_in:
             del spec["rules"]
         if spec["statistics"] and spec["statistics"]["flags"] is None:
             del spec["statistics"]["flags"]
         if spec["statistics"] and spec["statistics"]["also"] is None:
             del spec["statistics"]["also"]
-    del facts["attributes"]
-    if not source.date_columns:
+    del facts["built_in"]
+    if source.built_in:
+        for name in STATED_COLUMNS:
+            del facts[name]
+    elif not source.date_columns:
         # As earlier versions stated it.
         del facts["date_columns"]
     # Lists instead of tuples, as it is read back.
@@ -389,10 +403,14 @@ def parsed_source(facts: Mapping[str, Any]) -> SourceFormat:
         return ArraySpec(**{**spec, **lists, "dtype": np.dtype(spec["dtype"]), "statistics": counted, "rules": rules})
 
     def coordinate(spec: Mapping[str, Any]) -> CoordinateSpec:
-        values = None if spec["values"] is None else tuple(spec["values"])
+        rows = spec["values"]
+        values = None if rows is None else tuple(tuple(row) if isinstance(row, list) else row for row in rows)
         return CoordinateSpec(
             **{**spec, "dims": tuple(spec["dims"]), "lengths": tuple(spec["lengths"]), "values": values}
         )
+
+    def columns(kind: str) -> tuple[Column, ...]:
+        return tuple(Column(**column) for column in facts.get(kind, []))
 
     return SourceFormat(
         name=facts["name"],
@@ -400,9 +418,9 @@ def parsed_source(facts: Mapping[str, Any]) -> SourceFormat:
         group=facts["group"],
         arrays=tuple(map(array, facts["arrays"])),
         coordinates=tuple(map(coordinate, facts["coordinates"])),
-        columns=tuple(Column(**column) for column in facts["columns"]),
-        block_columns=tuple(Column(**column) for column in facts["block_columns"]),
-        date_columns=tuple(Column(**column) for column in facts.get("date_columns", [])),
+        columns=columns("columns"),
+        block_columns=columns("block_columns"),
+        date_columns=columns("date_columns"),
         makes_samples=facts["makes_samples"],
         has_offsets=facts["has_offsets"],
     )
@@ -504,19 +522,23 @@ def group_document(attributes: Mapping[str, Any], members: dict[str, dict[str, A
 def season_documents(root: Root, season: int) -> dict[str, dict[str, Any]]:
     """The documents of the arrays and coordinates of a season by name, from a release's root.
 
-    Format 1 called the dimension `time` `month`; its documents are given with the name of today.
+    Those of format 1 have the names of axes of format 2. The coordinates along `time` follow from
+    `windows.windows_of_season`; stores of format 1 have only `month` of them.
     """
     prefix = f"{season}/"
     members = root["consolidated_metadata"]["metadata"]
-    return {
-        path.removeprefix(prefix): with_time(document) for path, document in members.items() if path.startswith(prefix)
-    }
+    documents = {path.removeprefix(prefix): document for path, document in members.items() if path.startswith(prefix)}
+    return {name: with_time_axis(document) for name, document in documents.items()}
 
 
-def with_time(document: dict[str, Any]) -> dict[str, Any]:
-    """The document of an array or coordinate with `time` for the dimension that format 1 called `month`."""
-    dims = [TIME_DIMENSION if name == TIME_DIMENSION_OF_FORMAT_1 else name for name in document["dimension_names"]]
-    return {**document, "dimension_names": dims}
+def with_time_axis(document: dict[str, Any]) -> dict[str, Any]:
+    """A document of an array of any format with the axis by time as format 2 calls it."""
+    return {**document, "dimension_names": [axis_of_2(name) for name in document["dimension_names"]]}
+
+
+def axis_of_2(name: str) -> str:
+    """What format 2 calls an axis of format 1."""
+    return TIME if name == FIRST_TIME else name
 
 
 def is_sharded(document: Mapping[str, Any]) -> bool:

@@ -65,7 +65,7 @@ def seal(
     Raises StoreError where the release would contradict the newest one.
     """
     seasons = sorted(seasons, key=lambda finished: finished.season)
-    identity = {str(finished.season): finished.identity for finished in seasons}
+    identity = {str(finished.season): finished.identity_in(layout) for finished in seasons}
     current = current_attributes(builder.storage)
     if current and current["seasons"] == identity and current["format_version"] == FORMAT_VERSION:
         # Left by a builder that died after it had replaced the root.
@@ -141,7 +141,7 @@ def write_season(
         document = spec.metadata(slots, layout.capacity, layout.codec)
         members[name] = {**document, "attributes": {**spec.attributes, **class_attributes(spec, classes)}}
     files: list[str] = []
-    for coordinate in layout.coordinates():
+    for coordinate in layout.coordinates(finished.season):
         shape, chunks = coordinate_chunks(coordinate, layout, finished)
         members[coordinate.name] = coordinate.metadata(shape)
         for place, values in enumerate(chunks):

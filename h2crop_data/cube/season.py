@@ -13,7 +13,9 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from h2crop_data.cube.root import SeasonIdentity, digest_of_files
+from h2crop_data.cube.schema import StoreLayout
 from h2crop_data.cube.statistics import BlockSums
+from h2crop_data.cube.windows import stated_windows
 from h2crop_data.storage.storage import FileRecord
 
 
@@ -61,15 +63,17 @@ class FinishedSeason:
         """The samples of the release."""
         return self.samples[self.valid]
 
-    @property
-    def identity(self) -> SeasonIdentity:
-        """What the root says of it: its size, and a hash of its blocks that changes when any of them does."""
+    def identity_in(self, layout: StoreLayout) -> SeasonIdentity:
+        """What the root says of it: size, a hash of its blocks that changes when any of them does, windows of time."""
         files = sorted(self.files, key=lambda file: str(file["path"]))
-        return {
+        identity: SeasonIdentity = {
             "blocks": len(self.blocks),
             "samples": int(self.valid.sum()),
             "sha256": digest_of_files(files),
         }
+        if windows := layout.windows(self.season):
+            identity["windows"] = stated_windows(windows)
+        return identity
 
 
 def stacked_coordinates(of_blocks: Sequence[Mapping[str, Sequence[float]]]) -> dict[str, NDArray[np.float32]]:

@@ -195,12 +195,14 @@ def check_same_layout(store: str, existing: StoreLayout, wanted: StoreLayout) ->
 
     What a source states of its numbers may change from release to release.
     """
-    old, new = existing.without_rules().attributes(), wanted.without_rules().attributes()
+    old, new = layout_in_words(existing), layout_in_words(wanted)
     differing = [
-        f"{key}: store {in_short(old.get(key))}, plan {in_short(new.get(key))}"
+        f"{key}: store {old.get(key, 'none')}, plan {new.get(key, 'none')}"
         for key in {**old, **new}
         if old.get(key) != new.get(key)
     ]
+    if not differing and existing.without_rules().attributes() != wanted.without_rules().attributes():
+        differing = ["sources state their arrays otherwise"]
     if differing:
         raise PlanError(
             f"{store} has a different layout ({'; '.join(differing)}); build into a new store, or change the recipe "
@@ -208,9 +210,16 @@ def check_same_layout(store: str, existing: StoreLayout, wanted: StoreLayout) ->
         )
 
 
-def in_short(value: Any) -> str:
-    """A part of a layout in an error: of sources that the root states whole their names and arrays."""
-    if not isinstance(value, dict) or not all(isinstance(facts, dict) for facts in value.values()):
-        return "none" if value is None else str(value)
-    arrays = {name: ", ".join(spec["name"] for spec in facts["arrays"]) for name, facts in value.items()}
-    return "; ".join(f"{name} ({of_source})" for name, of_source in arrays.items())
+def layout_in_words(layout: StoreLayout) -> dict[str, str]:
+    """The parts of a layout for errors: its sizes, its codec, and each source with its arrays and named bands."""
+    words = {
+        "cell_size": str(layout.cell_size),
+        "block_capacity": str(layout.capacity),
+        "codec": f"{layout.codec.name} level {layout.codec.level}"
+        + ("" if layout.codec.checksum else " without checksums"),
+    }
+    for source in layout.sources:
+        arrays = [f"{spec.name} {spec.dtype} {' x '.join(map(str, spec.sample_shape))}" for spec in source.arrays]
+        names = [" ".join(map(str, spec.values)) for spec in source.coordinates if spec.values is not None]
+        words[source.name] = "; ".join([", ".join(arrays), *names])
+    return words

@@ -18,8 +18,9 @@ import pandas as pd
 import zarr
 
 from h2crop_data.cube.reading import ReleaseStore, load_root, read_document, read_table
+from h2crop_data.cube.root import stored_data
 from h2crop_data.cube.sample_reader import SampleReader, open_samples
-from h2crop_data.cube.schema import ArraySpec, CoordinateSpec, StoreLayout
+from h2crop_data.cube.schema import ArraySpec, CoordinateSpec, StoreLayout, stated_source
 from h2crop_data.cube.shard import shard_name
 from h2crop_data.errors import UsageError
 from h2crop_data.maintenance.differences import (
@@ -36,9 +37,9 @@ from h2crop_data.sources.formats import layout_of_root
 #: What the axes are called whose places have names.
 AXES = {"s2_band": "the bands"}
 #: Root attributes that are compared.
-COMPARED_ATTRIBUTES = ("title", "format_version", "software", "layout")
-#: Those of them that say how the bytes are laid out, not what they mean.
-FORM = ("layout.block_capacity", "layout.codec")
+COMPARED_ATTRIBUTES = ("title", "format_version", "software")
+#: Those of them that say who wrote the bytes and how, not what they mean.
+FORM = ("format_version", "layout.block_capacity", "layout.codec")
 #: Parts of the statistics that go by season.
 SEASON_STATISTICS = ("class_pixels", "class_parcels")
 #: Columns of the samples index that say where a sample lies in the store.
@@ -139,6 +140,13 @@ class ComparedRelease:
         self.attributes = self.root["attributes"]
         self.layout = layout_of_root(self.attributes)
         self.seasons = {int(season) for season in self.attributes["seasons"]}
+
+    def facts_of_layout(self) -> dict[str, Any]:
+        """What is in the store and how it is cut, in one form for stores of every format."""
+        codec = {"checksum": False, **self.attributes["layout"]["codec"]}
+        facts = {"cell_size": self.layout.cell_size, "block_capacity": self.layout.capacity, "codec": codec}
+        others = {source.name: stated_source(source) for source in self.layout.sources if not source.built_in}
+        return {**facts, **asdict(stored_data(self.attributes["layout"])), "sources": others}
 
     def table(self, name: str) -> pd.DataFrame:
         """A table of the index."""
@@ -242,7 +250,10 @@ def check_names(kind: str, wanted: Collection[Any], known: Collection[Any]) -> N
 def compare_attributes(result: StoreComparison, one: ComparedRelease, other: ComparedRelease) -> None:
     """Root attributes, those that only say how the bytes are laid out apart."""
     a, b = (
-        {name: value for name, value in release.attributes.items() if name in COMPARED_ATTRIBUTES}
+        {
+            **{name: value for name, value in release.attributes.items() if name in COMPARED_ATTRIBUTES},
+            "layout": release.facts_of_layout(),
+        }
         for release in (one, other)
     )
     for change in changes(a, b):
@@ -290,7 +301,7 @@ def comparable_arrays(a: StoreLayout, b: StoreLayout, choice: Choice) -> tuple[l
 
 def names_along(layout: StoreLayout, axis: str) -> list[str]:
     """What the places along an axis are called; empty where they have numbers only."""
-    spec = next((spec for spec in layout.coordinates() if spec.name == axis), None)
+    spec = next((spec for source in layout.sources for spec in source.coordinates if spec.name == axis), None)
     return [] if spec is None or spec.data_type != "string" else list(spec.values or ())
 
 
@@ -352,8 +363,8 @@ def compare_coordinates(pair: SeasonPair) -> dict[str, list[str]]:
     one, other = pair.releases
     groups = [release.group(pair.season) for release in pair.releases]
     # Ids matched the samples, and all of them are valid.
-    specs = {spec.name: spec for spec in other.layout.coordinates()}
-    shared = [spec for spec in one.layout.coordinates() if spec.dims[0] == "sample" and is_like(spec, specs)]
+    specs = {spec.name: spec for spec in other.layout.coordinates(pair.season)}
+    shared = [spec for spec in one.layout.coordinates(pair.season) if spec.dims[0] == "sample" and is_like(spec, specs)]
     names = [spec.name for spec in shared if spec.name not in ("sample", "valid")]
     found: dict[str, list[str]] = {}
     samples, slots = list(pair.slots), np.array(list(pair.slots.values()), np.int64).reshape(-1, 2)

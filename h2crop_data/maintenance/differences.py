@@ -13,9 +13,12 @@ import shapely
 from numpy.typing import NDArray
 
 from h2crop_data.cube.schema import ArraySpec
+from h2crop_data.cube.windows import TIME
 
 #: Axes of a sample that are told by number, and the number of their first place.
-NUMBERED_AXES = {"month": 1, "tier": 1, "band": 0}
+NUMBERED_AXES = {TIME: 1, "tier": 1, "band": 0}
+#: What a difference calls axes of other names; windows of time are months.
+AXES_IN_WORDS = {TIME: "month"}
 
 
 @dataclass(frozen=True)
@@ -92,7 +95,7 @@ def compare_values(
         if name in NUMBERED_AXES or called:
             rest = tuple(i for i in range(differ.ndim) if i != axis)
             places = np.flatnonzero(differ.any(axis=rest)).tolist()
-            where[name] = [called[i] if called else i + NUMBERED_AXES[name] for i in places]
+            where[AXES_IN_WORDS.get(name, name)] = [called[i] if called else i + NUMBERED_AXES[name] for i in places]
     if "flag_masks" in spec.attributes:
         changed = int(np.bitwise_or.reduce(one ^ other))
         flags = zip(spec.attributes["flag_masks"], spec.attributes["flag_meanings"].split(), strict=True)

@@ -16,7 +16,7 @@ from h2crop_data.bounded_map import in_order
 from h2crop_data.constants import MONTHS, PUBLISHED_OFFSET, SENTINEL2_BANDS, SPLITS
 from h2crop_data.cube.known_scenes import last_day_of_month, scenes_until
 from h2crop_data.cube.reading import load_root, nothing_selected, read_bytes, read_columns, read_document
-from h2crop_data.cube.root import LayoutAttributes, RootAttributes
+from h2crop_data.cube.root import LayoutAttributes, RootAttributes, stored_data
 from h2crop_data.cube.sample_reader import SampleReader, open_samples
 from h2crop_data.errors import PlanError, StoreError, UsageError
 from h2crop_data.progress import Progress, silent
@@ -229,13 +229,14 @@ def check_fit(store: str | Path, layout: LayoutAttributes) -> None:
     problems = []
     if layout["cell_size"] != CELL_SIZE:
         problems.append(f"expected cells of {CELL_SIZE} m, got {layout['cell_size']} m")
-    if tuple(layout["s2_bands"]) != SENTINEL2_BANDS:
+    stored = stored_data(layout)
+    if tuple(stored.s2_bands) != SENTINEL2_BANDS:
         problems.append(
-            f"expected the Sentinel-2 bands {' '.join(SENTINEL2_BANDS)}, got {' '.join(layout['s2_bands']) or 'none'}"
+            f"expected the Sentinel-2 bands {' '.join(SENTINEL2_BANDS)}, got {' '.join(stored.s2_bands) or 'none'}"
         )
-    if layout["enmap_bands"] not in (0, ENMAP_BANDS):
-        problems.append(f"expected {ENMAP_BANDS} EnMAP bands, got {layout['enmap_bands']}")
-    if not layout["labels"]:
+    if stored.enmap_bands not in (0, ENMAP_BANDS):
+        problems.append(f"expected {ENMAP_BANDS} EnMAP bands, got {stored.enmap_bands}")
+    if not stored.labels:
         problems.append("it has no labels")
     if problems:
         raise PublishedError(f"{store} does not match the published layout:", problems)

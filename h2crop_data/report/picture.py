@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from h2crop_data.constants import COARSE, FINE, MONTHS, TIER_DIGITS, UNKNOWN
 from h2crop_data.cube.reading import load_root, read_document, read_table, to_reflectance
+from h2crop_data.cube.root import stored_data
 from h2crop_data.cube.sample_reader import open_samples
 from h2crop_data.report import layers
 from h2crop_data.report.layers import Color
@@ -155,7 +156,7 @@ def read_sample(store: str | Path, season: int, sample: int | str | None) -> Sam
     names = read_document(store, attributes, "classes")
     layout = attributes["layout"]
     shifts = drawn_shifts(facts, windows_of_block(index, facts["block"]))
-    return Sample(read, facts, names, layout["cell_size"], layout["s2_bands"], shifts)
+    return Sample(read, facts, names, layout["cell_size"], stored_data(layout).s2_bands, shifts)
 
 
 def windows_of_block(index: pd.DataFrame, block: int) -> list[str]:

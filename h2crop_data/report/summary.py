@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
@@ -24,7 +25,7 @@ from h2crop_data.cube.reading import (
     read_table,
     store_attributes,
 )
-from h2crop_data.cube.root import Root, manifest_parts
+from h2crop_data.cube.root import Root, manifest_parts, stored_data
 from h2crop_data.errors import StoreError
 
 #: Classes of tier 4 that are named, the most frequent first.
@@ -68,16 +69,17 @@ def summarize(store: str | Path) -> dict[str, Any]:
             "labelled_share": mean_of_lists(table, "class_share", TIERS),
             "classes": frequent_classes(statistics["class_pixels"].get(key, {}), names[-1]),
         }
+    stored = stored_data(attributes["layout"])
     summary: dict[str, Any] = {
         "store": str(store),
         "release": attributes["release"],
         "format_version": attributes["format_version"],
         "software": attributes["software"],
-        "layout": attributes["layout"],
+        "layout": {**attributes["layout"], **asdict(stored)},
         "files": attributes["manifest"]["files"],
         "bytes": int(manifest["bytes"].sum()) + sum(part["bytes"] for part in manifest_parts(attributes)),
         "seasons": seasons,
-        "training": training_statistics(statistics["reflectance"], attributes["layout"]["s2_bands"]),
+        "training": training_statistics(statistics["reflectance"], stored.s2_bands),
     }
     return summary
 

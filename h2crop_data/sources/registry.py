@@ -7,6 +7,7 @@ from contextlib import suppress
 from typing import Any
 
 from h2crop_data.cube.schema import LAYOUT_GENERATION, Codec, StoreLayout
+from h2crop_data.cube.windows import FIRST_TIME, TIME
 from h2crop_data.errors import PluginError
 from h2crop_data.plugins import installed_sources, load_installed
 from h2crop_data.recipe.model import Recipe
@@ -16,6 +17,8 @@ from h2crop_data.sources.parcels.source import DeclaredParcels
 from h2crop_data.sources.sentinel2.source import Sentinel2
 from h2crop_data.sources.source import Source
 
+#: The names of coordinates do not depend on the season.
+ANY_SEASON = 2000
 #: In the order they are asked.
 BUILT_IN: tuple[Source, ...] = (Enmap(), Sentinel2(), DeclaredParcels())
 
@@ -67,6 +70,7 @@ def layout_of_recipe(recipe: Recipe, generation: int = LAYOUT_GENERATION) -> Sto
     codec = Codec(recipe.store.codec, recipe.store.level)
     layout = StoreLayout(recipe.cell_size, recipe.store.block_capacity, codec, formats)
     check_unique_names(layout)
+    check_axes(layout)
     return of_generation(layout, generation)
 
 
@@ -78,7 +82,7 @@ def check_unique_names(layout: StoreLayout) -> None:
             "array or coordinate",
             [
                 *(spec.name for source in layout.sources for spec in source.arrays),
-                *(spec.name for spec in layout.coordinates()),
+                *(spec.name for spec in layout.coordinates(ANY_SEASON)),
             ],
         ),
         ("column of the samples", [column.name for column in layout.sample_columns()]),
@@ -87,6 +91,17 @@ def check_unique_names(layout: StoreLayout) -> None:
         twice = [name for name, count in Counter(names).items() if count > 1]
         if twice:
             raise PluginError(f"two sources have a {what} called {twice[0]!r}: one of them must be renamed")
+
+
+def check_axes(layout: StoreLayout) -> None:
+    """Refuse sources that call the axis by time as format 1 did. Raises PluginError."""
+    for source in layout.sources:
+        for spec in source.arrays:
+            if FIRST_TIME in spec.dims:
+                raise PluginError(
+                    f"the source {source.name!r} states the dimension {FIRST_TIME!r} of {spec.name!r}: since format 2 "
+                    f"of the store it is called {TIME!r}; rename it in the package that provides the source"
+                )
 
 
 def algorithms(recipe: Recipe) -> dict[str, int]:

@@ -20,6 +20,8 @@ from h2crop_data.cube.known_scenes import last_day_of_month, scenes_until
 from h2crop_data.cube.reading import load_root, nothing_selected, read_columns
 from h2crop_data.cube.root import RootAttributes
 from h2crop_data.cube.sample_reader import SampleReader, open_samples
+from h2crop_data.cube.schema import season_documents
+from h2crop_data.cube.windows import TIME
 from h2crop_data.errors import StoreError, UsageError
 
 #: What the reference model takes.
@@ -65,7 +67,7 @@ class CropSamples(Dataset[dict[str, Any]]):
     """The samples of a store, in the order of its index.
 
     A sample is a dictionary of tensors with the store's own dtypes and fill values (docs/store-format.md), and `id`:
-    enmap (band, y30, x30) int16, s2 (month, s2_band, y, x) int16, label and prior (tier, y, x) uint8, and whatever
+    enmap (band, y30, x30) int16, s2 (time, s2_band, y, x) int16, label and prior (tier, y, x) uint8, and whatever
     else of the store's arrays is asked for. A store in a folder or on a web server can be read in forked, spawned and
     forkserver workers; one in S3 not in forked ones, which raise StoreError that says so: give a DataLoader
     `multiprocessing_context="forkserver"` or `"spawn"`.
@@ -121,8 +123,8 @@ class CropSamples(Dataset[dict[str, Any]]):
             if unknown:
                 raise StoreError(f"{store} has no array {unknown[0]!r}; it has {', '.join(sorted(readers))}")
             self.readers[season] = {name: readers[name] for name in names}
-            documents = root["consolidated_metadata"]["metadata"]
-            self.monthly |= {name for name in names if documents[f"{season}/{name}"]["dimension_names"][1] == "month"}
+            documents = season_documents(root, season)
+            self.monthly |= {name for name in names if documents[name]["dimension_names"][1] == TIME}
             table = chosen_samples(self.store, attributes, season, split)
             if not later_scenes and days[season] < date(season, MONTHS, 31):
                 known = scenes_until(self.store, attributes, season, days[season])

@@ -9,6 +9,7 @@ from typing import Literal
 
 from h2crop_data.constants import FINE, NONE, SENTINEL2_BANDS
 from h2crop_data.cube.reading import load_root, read_index, read_index_json
+from h2crop_data.cube.root import stored_data
 from h2crop_data.errors import StoreError, UsageError
 from h2crop_data.parcels.taxonomy import Taxonomy
 from h2crop_data.training.model.config import HyperspectralConfig, ModelConfig
@@ -38,15 +39,15 @@ def config_for_store(
     Raises StoreError where the store lacks what is asked for, UsageError for sizes that do not fit together.
     """
     attributes = load_root(store, release)["attributes"]
-    layout = attributes["layout"]
-    if tuple(layout["s2_bands"]) != SENTINEL2_BANDS:
+    layout, stored = attributes["layout"], stored_data(attributes["layout"])
+    if tuple(stored.s2_bands) != SENTINEL2_BANDS:
         raise StoreError(
-            f"{store} has the Sentinel-2 bands {' '.join(layout['s2_bands']) or 'none'}; the model needs "
+            f"{store} has the Sentinel-2 bands {' '.join(stored.s2_bands) or 'none'}; the model needs "
             f"{' '.join(SENTINEL2_BANDS)}"
         )
-    if not layout["labels"]:
+    if not stored.labels:
         raise StoreError(f"{store} has no labels to train with")
-    bands = int(layout["enmap_bands"])
+    bands = stored.enmap_bands
     if enmap and not bands:
         raise StoreError(f"{store} has no EnMAP; choose enmap=False")
     names = read_index_json(store, "classes", release)

@@ -7,6 +7,7 @@ from statistics import median
 
 from h2crop_data.constants import IMAGES, PUBLISHED_OFFSET, REFLECTANCE_SCALE, SENTINEL2_BANDS
 from h2crop_data.cube.reading import store_attributes
+from h2crop_data.cube.root import stored_data
 from h2crop_data.errors import UsageError
 from h2crop_data.training.normalisation import Normalisation
 from h2crop_data.training.store_statistics import reflectance_statistics, stored_number, stored_offsets
@@ -93,11 +94,10 @@ def check_published_numbers(normalisation: Normalisation, store: str | Path, rel
             f"the published normalisation is for Sentinel-2 numbers with {PUBLISHED_OFFSET:g} on top, but this one "
             f"states the offsets {normalisation.offset or 'none'}; take Normalisation.published()"
         )
-    layout = store_attributes(store, release)["layout"]
-    if layout["s2_bands"] and tuple(layout["s2_bands"]) != SENTINEL2_BANDS:
+    bands = stored_data(store_attributes(store, release)["layout"]).s2_bands
+    if bands and tuple(bands) != SENTINEL2_BANDS:
         raise UsageError(
-            f"the published normalisation is for the bands {' '.join(SENTINEL2_BANDS)}, {store} has "
-            f"{' '.join(layout['s2_bands'])}"
+            f"the published normalisation is for the bands {' '.join(SENTINEL2_BANDS)}, {store} has {' '.join(bands)}"
         )
 
 

@@ -12,6 +12,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from h2crop_data.cube.reading import load_root
+from h2crop_data.cube.root import stored_data
 from h2crop_data.errors import ModelError, UsageError
 from h2crop_data.progress import Progress, silent
 from h2crop_data.training.augmentation import Augmentation
@@ -80,7 +81,7 @@ def train(
     (`CropModel.from_pretrained`); `metrics.json`, the report. Raises H2cropError.
     """
     chosen_device = available_device(device)
-    has_enmap = enmap and load_root(store)["attributes"]["layout"]["enmap_bands"] > 0
+    has_enmap = enmap and stored_data(load_root(store)["attributes"]["layout"]).enmap_bands > 0
     arrays = [*JUDGED_ARRAYS, *(["enmap"] if has_enmap else [])]
     dataset = CropSamples(store, split="train", until=until, arrays=arrays)
     split = "val" if sample_places(store, "val") else "train"

@@ -16,6 +16,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from h2crop_data.constants import ENMAP_FLAGS, ENMAP_MASK_FLAGS, REFLECTANCE_FILL
+from h2crop_data.cube.root import stored_data
 from h2crop_data.validation.findings import Checking, Counted, Measured, NotChecked, Reports, warning
 from h2crop_data.validation.sources import BlockValues, SourceChecks, ValueCheck
 
@@ -204,11 +205,12 @@ class AgreementChecks(SourceChecks[None, BlockAgreement, AgreementShown]):
             what = "wavelengths" if wavelength is None else "rows of the samples index"
             return ValueCheck(kept=BlockAgreement(lacking=f"their {what} are lost or damaged"))
         compared = []
+        bands = stored_data(self.release.attributes["layout"]).s2_bands
         columns = ("sample", "slot", "scene_time")
         for place, (sample, slot, moment) in enumerate(zip(*(block.rows[name] for name in columns), strict=True)):
             if not pd.isna(moment) and 0 <= slot < len(wavelength):
                 arrays = {name: values[place] for name, values in block.arrays.items()}
-                value = agreement(arrays, wavelength[slot], moment.month, self.release.attributes["layout"]["s2_bands"])
+                value = agreement(arrays, wavelength[slot], moment.month, bands)
                 compared += [] if value is None else [(str(sample), value)]
         return ValueCheck(kept=BlockAgreement(tuple(compared)))
 

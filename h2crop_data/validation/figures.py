@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 
 from h2crop_data.constants import BACKGROUND, REFLECTANCE_SCALE, TIER_COLUMNS, TIERS, UNKNOWN
 from h2crop_data.cube.schema import ArraySpec
+from h2crop_data.validation.axes import goes_by_time
 from h2crop_data.validation.findings import Counted, Findings, NotChecked, Reports, error, first, short
 from h2crop_data.validation.release import Release
-from h2crop_data.validation.sources import MONTH_AXIS
 
 #: The split whose values are described.
 DESCRIBED = "train"
@@ -175,7 +175,7 @@ def figures_of_band(tally: BandTally, scale: float) -> dict[str, Any]:
 def figures_of_array(tallies: Sequence[BandTally], spec: ArraySpec) -> dict[str, Any]:
     """The figures of each band under the name of the array; where it has months also of each, `<name>_by_month`."""
     scale = REFLECTANCE_SCALE if spec.is_reflectance else 1.0
-    if MONTH_AXIS not in spec.dims:
+    if not goes_by_time(spec):
         return {spec.name: [figures_of_band(tally, scale) for tally in tallies]}
     months = spec.sample_shape[0]
     bands = len(tallies) // months

@@ -133,7 +133,7 @@ def list_problems(release: Release, records: list[FileRecord]) -> Findings:
         yield error("index", name, f"has no SHA-256 of {first(without)}", remedy)
     left_out = {str(season) for season in release.named_seasons - set(release.seasons)}
     sealed = {path for path in paths if release.block_of(path) is None and path.split("/")[0] not in left_out}
-    wanted = release_files(release.layout, release.seasons, all_index_paths(release.attributes))
+    wanted = release_files(release, all_index_paths(release.attributes))
     if lost := sorted(wanted - sealed):
         yield error("index", name, f"does not list {first(lost)}", remedy)
     if more := sorted(sealed - wanted - set(strange)):
@@ -377,7 +377,7 @@ def part_of_later_release(release: Release, name: str) -> str | None:
     if found is None:
         return None
     season, folder, file = int(found["season"]), found["folder"], found["file"]
-    coordinates = {coordinate.name for coordinate in release.layout.coordinates()}
+    coordinates = {coordinate.name for coordinate in release.coordinate_specs(season)}
     is_chunk = folder in coordinates and CHUNK_FILE.fullmatch(file) is not None
     is_document = file == "zarr.json" and (folder is None or folder in coordinates or folder in release.specs)
     if season not in release.seasons and (is_chunk or is_document):

@@ -10,7 +10,7 @@ import hashlib
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -18,9 +18,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from h2crop_data.bounded_map import in_order
 from h2crop_data.cube.release_numbers import ROOT
-from h2crop_data.cube.root import Root, index_paths, manifest_parts
+from h2crop_data.cube.root import Root, RootAttributes, index_paths, manifest_parts, stored_data
 from h2crop_data.cube.schema import (
     FORMAT_VERSION,
+    LAYOUT_GENERATION,
     ROOT_COPY,
     ArraySpec,
     CoordinateSpec,
@@ -30,8 +31,9 @@ from h2crop_data.cube.schema import (
 )
 from h2crop_data.errors import FormatVersionError, StoreError
 from h2crop_data.progress import Progress
-from h2crop_data.sources.formats import layout_of_root
+from h2crop_data.sources.formats import known_layout, layout_of_root, of_generation
 from h2crop_data.storage.storage import Storage, canonical_json
+from h2crop_data.validation.axes import axes_of, expected_coordinates, expected_windows
 from h2crop_data.validation.findings import (
     SMALL_READS,
     Checking,
@@ -85,9 +87,10 @@ class LayoutFacts(Facts):
     cell_size: int = Field(ge=SIDE_STEP, multiple_of=SIDE_STEP)
     block_capacity: int = Field(ge=1)
     codec: CodecFacts
-    s2_bands: list[str]
-    enmap_bands: int = Field(ge=0)
-    labels: bool
+    sources: dict[str, dict[str, Any]] | None = None
+    s2_bands: list[str] | None = None
+    enmap_bands: int | None = Field(None, ge=0)
+    labels: bool | None = None
     enmap_mask: bool = False
 
 
@@ -97,6 +100,7 @@ class SeasonFacts(Facts):
     blocks: int = Field(ge=1)
     samples: int = Field(ge=0)
     sha256: str = Field(pattern=SHA256)
+    windows: list[tuple[str, str]] | None = Field(None, strict=False)
 
 
 class ManifestPartFacts(Facts):
@@ -193,7 +197,7 @@ def read_root_file(files: Storage, name: str) -> RootFile:
         attributes = document["attributes"]
         check_format_version(attributes, files.location)
         RootFacts.model_validate(attributes)
-        layout_of_root(attributes)
+        check_layout(attributes)
         document["consolidated_metadata"]["metadata"].keys()
     except FormatVersionError as failure:
         return RootFile(name, data, problem=str(failure), foreign=True)
@@ -205,6 +209,25 @@ def read_root_file(files: Storage, name: str) -> RootFile:
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as failure:
         return RootFile(name, problem=f"is not the root of a store ({type(failure).__name__}: {str(failure)[:80]})")
     return RootFile(name, data, document)
+
+
+def check_layout(attributes: RootAttributes) -> None:
+    """Refuse a layout whose sources are not as the format knows them, and other windows. Raises ValueError, KeyError.
+
+    What a root of format 2 states of the sources that come with h2crop follows from a few facts, which format 1 states.
+    """
+    layout = layout_of_root(attributes)
+    for season, facts in attributes["seasons"].items():
+        stated, expected = facts.get("windows"), expected_windows(layout, int(season))
+        if not is_format_1(attributes) and stated != expected:
+            raise ValueError(f"seasons.{season}.windows: {difference(expected, stated)}")
+    if is_format_1(attributes):
+        return
+    known = known_layout(layout.cell_size, layout.capacity, **asdict(stored_data(attributes["layout"])))
+    generation = LAYOUT_GENERATION if layout.codec.checksum else 1
+    for name, expected_source in of_generation(known, generation).attributes()["sources"].items():
+        if what := difference(expected_source, attributes["layout"]["sources"].get(name), f"layout.sources.{name}"):
+            raise ValueError(what)
 
 
 def documents_of(document: Root) -> dict[str, dict[str, Any]]:
@@ -336,24 +359,25 @@ def expected_documents(layout: StoreLayout, season: int, blocks: int, meanings: 
 
     meanings: array -> attributes on its classes; None for a store of format 1.
     """
-    slots = blocks * layout.capacity
+    slots, first_format = blocks * layout.capacity, meanings is None
+    coordinates = expected_coordinates(layout, season, first=first_format)
     attributes: dict[str, Any] = {"season": season}
     if meanings is not None:
-        auxiliary = [one.name for one in layout.coordinates() if list(one.dims) != [one.name]]
+        auxiliary = [one.name for one in coordinates if list(one.dims) != [one.name]]
         attributes |= {"Conventions": CF_VERSION, "coordinates": " ".join(auxiliary)}
     group = {"zarr_format": 3, "node_type": "group", "attributes": attributes}
     documents: dict[str, dict[str, Any]] = {str(season): group}
     for name, spec in layout.arrays().items():
-        document = expected_array(layout, spec, slots)
+        document = expected_array(layout, spec, slots) | {"dimension_names": axes_of(spec, first=first_format)}
         of_array = (meanings or {}).get(name, {}) if has_classes(spec) else {}
         documents[f"{season}/{name}"] = {**document, "attributes": {**spec.attributes, **of_array}}
-    for coordinate in layout.coordinates():
+    for coordinate in coordinates:
         documents[f"{season}/{coordinate.name}"] = expected_coordinate(coordinate, slots)
     return documents
 
 
 def expected_array(layout: StoreLayout, spec: ArraySpec, slots: int) -> dict[str, Any]:
-    """The document of an array with so many slots: a shard is a block, its index is at the end."""
+    """The document of an array with so many slots, but for its axes: a shard is a block, its index is at the end."""
     blosc = {
         "cname": layout.codec.name,
         "clevel": layout.codec.level,
@@ -373,7 +397,6 @@ def expected_array(layout: StoreLayout, spec: ArraySpec, slots: int) -> dict[str
         "data_type": spec.dtype.name,
         "fill_value": spec.fill,
         "codecs": [{"name": "sharding_indexed", "configuration": sharding}],
-        "dimension_names": list(spec.dims),
         "attributes": spec.attributes,
     }
 
@@ -396,7 +419,7 @@ def expected_coordinate(coordinate: CoordinateSpec, slots: int) -> dict[str, Any
 
 def shape_of(coordinate: CoordinateSpec, slots: int) -> tuple[int, ...]:
     """The shape of a coordinate in a season of so many slots."""
-    return (slots, *coordinate.lengths) if coordinate.values is None else (len(coordinate.values),)
+    return (slots if coordinate.values is None else len(coordinate.values), *coordinate.lengths)
 
 
 def bytes_codec(itemsize: int) -> dict[str, Any]:
@@ -458,18 +481,20 @@ def difference(expected: Any, found: Any, at: str = "") -> str:
     return f"{at or 'it'} is {short(found)}, expected {short(expected)}"
 
 
-def release_files(layout: StoreLayout, seasons: Mapping[int, int], index: Mapping[str, Sequence[str]]) -> set[str]:
+def release_files(release: Release, index: Mapping[str, Sequence[str]]) -> set[str]:
     """The files that sealing writes and the manifest lists: metadata documents, coordinates, index.
 
-    seasons: season -> blocks. index: name -> paths.
+    index: name -> paths.
     """
     files = {path for name, paths in index.items() if name not in ("manifest", "root") for path in paths}
     if "datasheet" in index:
         files.add(SHEET)
-    for season, blocks in seasons.items():
-        files |= {f"{path}/zarr.json" for path in expected_documents(layout, season, blocks, None)}
-        for coordinate in layout.coordinates():
-            shape = shape_of(coordinate, blocks * layout.capacity)
+    for season, blocks in release.seasons.items():
+        coordinates = release.coordinate_specs(season)
+        names = [*release.specs, *(coordinate.name for coordinate in coordinates)]
+        files |= {f"{season}/zarr.json", *(f"{season}/{name}/zarr.json" for name in names)}
+        for coordinate in coordinates:
+            shape = shape_of(coordinate, blocks * release.layout.capacity)
             files |= {f"{season}/{coordinate.name}/{chunk}" for chunk in coordinate_files(coordinate, shape)}
     return files
 

@@ -35,6 +35,7 @@ from h2crop_data.validation.findings import (
     Reports,
     error,
     first,
+    short,
     warning,
 )
 from h2crop_data.validation.index import Sources, of_samples
@@ -109,7 +110,7 @@ def check_coordinates(release: Release, sources: Sources) -> Checking[Release]:
     kept: dict[int, dict[str, NDArray[Any]]] = {}
     for season in release.seasons:
         table = SlotTable.of(release, season)
-        for coordinate in release.layout.coordinates():
+        for coordinate in release.coordinate_specs(season):
             shape = shape_of(coordinate, len(table.valid))
             chunks: list[NDArray[Any]] = []
             files = coordinate_files(coordinate, shape)
@@ -119,7 +120,7 @@ def check_coordinates(release: Release, sources: Sources) -> Checking[Release]:
                     yield Counted("coordinate_chunks", 1)
                     values = yield from check_chunk(release, sources, coordinate, table, name, place, shape)
                     chunks += [] if values is None else [values]
-            if coordinate.lengths and len(chunks) == len(files):
+            if coordinate.values is None and coordinate.lengths and len(chunks) == len(files):
                 kept.setdefault(season, {})[coordinate.name] = np.concatenate(chunks)[: shape[0]]
     return replace(release, coordinates=kept)
 
@@ -184,8 +185,8 @@ def chunk_problems(
     """What of a chunk contradicts the index, or the format."""
     remedy = release.remedies.wrong_index()
     if coordinate.values is not None:
-        if list(coordinate.values) != list(values):
-            yield error("coordinate", name, f"is {list(values)[:14]}, not {list(coordinate.values)}", remedy)
+        if np.asarray(coordinate.values).tolist() != values.tolist():
+            yield error("coordinate", name, f"is {short(values.tolist())}, not {short(coordinate.values)}", remedy)
         return
     if not table.known:
         return

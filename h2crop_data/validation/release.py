@@ -13,8 +13,9 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from h2crop_data.cube.root import Root, RootAttributes, index_paths
-from h2crop_data.cube.schema import ArraySpec, StoreLayout
+from h2crop_data.cube.schema import ArraySpec, CoordinateSpec, StoreLayout
 from h2crop_data.storage.storage import FileRecord, Storage
+from h2crop_data.validation.axes import expected_coordinates
 from h2crop_data.validation.findings import Finding, Remedies, error
 
 INDEX_FILE = re.compile(r"index/r(?P<release>\d+)/.+")
@@ -82,6 +83,10 @@ class Release:
         """Major and minor version of its format."""
         major, minor = self.attributes["format_version"].split(".")
         return int(major), int(minor)
+
+    def coordinate_specs(self, season: int) -> list[CoordinateSpec]:
+        """The coordinates that a season must have."""
+        return expected_coordinates(self.layout, season, first=self.format < (2, 0))
 
     @property
     def is_first_format(self) -> bool:

@@ -30,8 +30,6 @@ from h2crop_data.validation.findings import Checking, Findings, Problem, Reports
 from h2crop_data.validation.release import IMPORTED, Release
 
 Arrays = Mapping[str, NDArray[Any]]
-#: The axis of what is kept month by month.
-MONTH_AXIS = "month"
 #: What a source reads of the index before the blocks of a season; what its checks keep of a block to compare it with
 #: other blocks; what the blocks before have shown.
 Facts = TypeVar("Facts")

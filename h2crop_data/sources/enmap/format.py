@@ -174,8 +174,7 @@ def enmap_format(bands: int, cell_size: int, *, mask: bool = False) -> SourceFor
         for name in ("wavelength", "fwhm")
     )
     columns = (*COLUMNS, *MATCH_COLUMNS, *MASK_COLUMNS)
-    attributes = {"enmap_bands": bands, **({"enmap_mask": True} if mask else {})}
-    return SourceFormat(NAME, "EnMAP", "enmap", arrays, coordinates, attributes, columns, makes_samples=True)
+    return SourceFormat(NAME, "EnMAP", "enmap", arrays, coordinates, True, columns, makes_samples=True)
 
 
 def mask_array(side: int) -> ArraySpec:

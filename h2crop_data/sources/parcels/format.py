@@ -48,4 +48,4 @@ def parcels_format(cell_size: int) -> SourceFormat:
         statistics=ArrayStatistics("numbers", by="label"),
     )
     coordinates = (CoordinateSpec("tier", ("tier",), "int8", 0, None, values=tuple(range(1, TIERS + 1))),)
-    return SourceFormat(NAME, "declared parcels", "labels", (*tiers, numbers), coordinates, {"labels": True}, COLUMNS)
+    return SourceFormat(NAME, "declared parcels", "labels", (*tiers, numbers), coordinates, True, COLUMNS)

@@ -17,6 +17,7 @@ from h2crop_data.cube.schema import (
     ValueRules,
     reflectance_attributes,
 )
+from h2crop_data.cube.windows import TIME
 
 NAME = "sentinel2"
 COLUMNS = (
@@ -100,15 +101,21 @@ DATE_COLUMNS = (
 )
 
 
+#: Attributes of arrays in stores of format 1, where they differ.
+FIRST_ATTRIBUTES = {
+    "s2_day": {"long_name": "median day of year of the clear observations, rounded down; 0 none", "units": "1"}
+}
+
+
 def sentinel2_format(bands: Sequence[str], cell_size: int) -> SourceFormat:
-    """Monthly Sentinel-2 composites int16, clear observations uint8 and day of year uint16, chunked by month."""
+    """Monthly Sentinel-2 composites int16, clear observations uint8 and day of the season uint16, chunked by month."""
     side = cell_size // FINE
-    monthly = ("sample", "month", "y", "x")
+    monthly = ("sample", TIME, "y", "x")
     arrays = (
         ArraySpec(
             "s2",
             "s2",
-            ("sample", "month", "s2_band", "y", "x"),
+            ("sample", TIME, "s2_band", "y", "x"),
             (MONTHS, len(bands), side, side),
             (1, 1, len(bands), side, side),
             np.dtype("int16"),
@@ -140,22 +147,19 @@ def sentinel2_format(bands: Sequence[str], cell_size: int) -> SourceFormat:
             (1, 1, side, side),
             np.dtype("uint16"),
             0,
-            {"long_name": "median day of year of the clear observations, rounded down; 0 none", "units": "1"},
-            "day of year",
+            {"long_name": "median day of the season of the clear observations, rounded down; 0 none", "units": "1"},
+            "day of the season",
             quantity=True,
         ),
     )
-    coordinates = (
-        CoordinateSpec("month", ("month",), "int8", 0, None, values=tuple(range(1, MONTHS + 1))),
-        CoordinateSpec("s2_band", ("s2_band",), "string", "", None, values=tuple(bands)),
-    )
+    coordinates = (CoordinateSpec("s2_band", ("s2_band",), "string", "", None, values=tuple(bands)),)
     return SourceFormat(
         NAME,
         "Sentinel-2",
         "s2",
         arrays,
         coordinates,
-        {"s2_bands": list(bands)},
+        True,
         COLUMNS,
         BLOCK_COLUMNS,
         DATE_COLUMNS,
