@@ -30,6 +30,8 @@ MAY_DIFFER = frozenset({"season", "block", "retracted", "sha256", "recipe", "sof
 KNOWN_LATER = frozenset({"dates", "tables"})
 #: What says which block a number means, also where the block is excluded now.
 IDENTITY = frozenset({"split", "square", "epsg", "scene", "samples"})
+#: What says which sample a row of the samples means.
+SAMPLE_IDENTITY = frozenset({"sample", "cell", "epsg", "x0", "y0", "block", "split", "square", "scene"})
 #: Characters of a value in an error.
 SHOWN_LENGTH = 120
 
@@ -51,11 +53,14 @@ def check_continuity(
     samples: pd.DataFrame,
     blocks: pd.DataFrame,
     records: Iterable[FileRecord],
+    software: str,
 ) -> None:
     """Refuse to make a release that contradicts the newest one in a season. Only tables of that season are read.
 
     attributes: of the newest release; None before the first. samples: one row a slot in use, also of excluded blocks.
-    blocks: one row a block, with `retracted`. records: the shards of the release that is to be made.
+    blocks: one row a block, with `retracted`. records: the shards of the release that is to be made. software: what
+    makes it. Where another version made the newest one, only the identity of a sample is compared: a version that seals
+    an index right which an earlier one sealed wrong is not refused.
 
     Raises StoreError, which states block, column and both values, where a block of the newest release is missing or
     differs, a sample changed its slot, a shard has other bytes, or an exclusion or its reason is lost. A table of the
@@ -73,7 +78,7 @@ def check_continuity(
         check.check_blocks(before)
     before = released_table(files, attributes, f"samples-{season}", season, known)
     if before is not None:
-        check.check_samples(before, samples)
+        check.check_samples(before, samples, whole=attributes["software"] == software)
     check.check_shards(known, records)
 
 
@@ -113,8 +118,11 @@ class SeasonCheck:
             if difference is not None:
                 self.refuse(difference.row, difference)
 
-    def check_samples(self, before: pa.Table, samples: pd.DataFrame) -> None:
-        """Compare the rows of samples of blocks that are not excluded now. Raises StoreError."""
+    def check_samples(self, before: pa.Table, samples: pd.DataFrame, *, whole: bool) -> None:
+        """Compare the rows of samples of blocks that are not excluded now. Raises StoreError.
+
+        whole: all of their columns; else those of `SAMPLE_IDENTITY`.
+        """
         rows = self.rows_of(before, excluded=False)
         slots, of_slot = rows["slot"].to_pylist(), dict(zip(samples["slot"], samples["block"], strict=True))
         lost = [slot for slot in slots if slot not in of_slot]
@@ -127,6 +135,7 @@ class SeasonCheck:
             block, slot = int(more["block"].iloc[0]), int(more["slot"].iloc[0])
             raise self.contradiction(block, f"has no sample in slot {slot}, and would have one", self.remedy(block))
         columns = [name for name in before.column_names if name in samples and name != "slot"]
+        columns = [name for name in columns if whole or name in SAMPLE_IDENTITY]
         # The id first: of another sample every column differs.
         difference = first_difference(rows, samples, "slot", sorted(columns, key=lambda name: name != "sample"))
         if difference is not None:

@@ -100,6 +100,16 @@ class OriginIdentity(TypedDict):
     manifest: str
 
 
+class TaxonomyIdentity(TypedDict):
+    """The taxonomy that the labels of a release were made with."""
+
+    version: str
+    #: Of its classes.
+    sha256: str
+    #: Country -> SHA-256 of its crop table, or several of them, separated by spaces.
+    countries: dict[str, str]
+
+
 class SealedAttributes(TypedDict):
     """The facts of a release before its index is written."""
 
@@ -122,6 +132,8 @@ class RootAttributes(SealedAttributes, total=False):
     manifest: ManifestIdentity
     #: Of a relabelled store.
     origin: OriginIdentity
+    #: Since format 2.0.
+    taxonomy: TaxonomyIdentity
 
 
 class ConsolidatedMetadata(TypedDict):

@@ -18,6 +18,7 @@ from h2crop_data.bounded_map import in_order
 from h2crop_data.cube.marker import Marker, parsed_marker
 from h2crop_data.cube.release_numbers import current_attributes, refuse_lost_root
 from h2crop_data.cube.schema import StoreLayout, check_format_to_write, check_format_version, is_format_1
+from h2crop_data.cube.sealed import forget_season
 from h2crop_data.cube.shard import encode_shard, shard_name
 from h2crop_data.cube.statistics import BlockSums
 from h2crop_data.errors import MissingFileError, PlanError, StoreError
@@ -113,7 +114,8 @@ class StoreBuilder:
             ) from error
 
     def write_marker(self, season: int, block: int, marker: Marker) -> None:
-        """Say that a block is done. The last thing written of a block."""
+        """Say that a block is done. The last thing written of a block. Its season is gathered by the next seal."""
+        forget_season(self.storage, season)
         self.write(f"{block_path(season, block)}.json", [canonical_json(marker).encode()])
 
     def read_marker(self, season: int, block: int) -> Marker | None:

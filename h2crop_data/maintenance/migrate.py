@@ -22,7 +22,7 @@ from h2crop_data.pipeline.plan import SeasonPlan
 from h2crop_data.pipeline.recording import IMPORT_RECORD
 from h2crop_data.pipeline.sealing import seal_store
 from h2crop_data.progress import Progress, silent
-from h2crop_data.published.importing import imported_seasons, seal_import
+from h2crop_data.published.importing import seal_import
 from h2crop_data.sources.registry import flag_masks
 from h2crop_data.storage.storage import FileRecord
 
@@ -56,7 +56,7 @@ def migrate_store(store: str | Path, progress: Progress = silent) -> MigrationRe
         root = load_root(store) if builder.storage.exists(ROOT) else None
         if root is not None and builder.storage.exists(IMPORT_RECORD):
             keep_root(builder, root)
-            number = seal_import(builder, imported_seasons(builder))
+            number = seal_import(builder).release
             return MigrationReport(str(store), str(root["attributes"]["format_version"]), FORMAT_VERSION, number, 0)
         plans = kept_plans(builder.storage, ())
         if not plans:

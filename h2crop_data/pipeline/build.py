@@ -33,7 +33,8 @@ class BuildReport:
     whose values are impossible for ground; these pixels were not used. differences: items that contradict their files,
     `scene: what (assets)`; the files were used. empty_months: by season, months (1..12) that stay empty because a
     source has no scene in them. changes: inputs of finished blocks that have changed, and what can be done. sources: by
-    season and part of its plan, what was read: counts, unmapped crop codes, warnings. steps, phases, slowest: where the
+    season and part of its plan, what was read: counts, unmapped crop codes, warnings. repaired: files of the newest
+    release that were missing or damaged; they were written again, or are right in the release that was made. steps, phases, slowest: where the
     time of this run went, as `TimeSpent` has it.
     """
 
@@ -53,6 +54,7 @@ class BuildReport:
     empty_months: dict[int, list[int]]
     changes: list[str]
     sources: dict[int, dict[str, Any]]
+    repaired: list[str] = field(default_factory=list)
     steps: dict[str, float] = field(default_factory=dict)
     phases: dict[str, float] = field(default_factory=dict)
     slowest: list[dict[str, Any]] = field(default_factory=list)
@@ -84,6 +86,7 @@ class BuildReport:
             empty_months={number: season.empty_months for number, season in seasons.items() if season.empty_months},
             changes=planned.changes,
             sources={number: season.sources for number, season in seasons.items()},
+            repaired=sealed.repaired,
             steps=spent.steps,
             phases=spent.phases,
             slowest=spent.slowest,

@@ -12,7 +12,7 @@ import hashlib
 import json
 import logging
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -34,7 +34,7 @@ from h2crop_data.pipeline.plan import SeasonPlan
 from h2crop_data.progress import Progress, silent
 from h2crop_data.sources.registry import used_sources
 from h2crop_data.sources.source import MatchedBands
-from h2crop_data.storage.storage import BUILD_FOLDER, Storage, canonical_json
+from h2crop_data.storage.storage import BUILD_FOLDER, FileRecord, Storage, canonical_json
 
 log = logging.getLogger(__name__)
 FRAMES_FOLDER = f"{BUILD_FOLDER}/frames"
@@ -125,6 +125,7 @@ def frames_of_season(
     files: Storage,
     plan: SeasonPlan,
     blocks: pd.DataFrame,
+    records: Iterable[FileRecord],
     samples: pd.DataFrame,
     parcels: gpd.GeoDataFrame | None,
     workers: Workers = Workers(1),  # noqa: B008 -- it cannot be changed
@@ -132,13 +133,13 @@ def frames_of_season(
 ) -> pd.DataFrame | None:
     """Where the images of a season lie against its parcels; None where a recipe has neither both nor the wish.
 
-    plan: of its last part. blocks: of all parts; samples: of the release. Raises StoreError, BuildError.
+    plan: of its last part. blocks: of all parts; records: shards of the release; samples: of the release. Raises StoreError, BuildError.
     """
     bands = [source.matched_bands(settings) for source, settings in used_sources(plan.recipe)]
     matched = next((found for found in bands if found is not None), None)
     if matched is None or parcels is None:
         return None
-    tiles = MatchedTiles.of(files, plan.season, plan.layout, blocks, samples, parcels, matched)
+    tiles = MatchedTiles.of(files, plan.season, plan.layout, blocks, records, samples, parcels, matched)
     return table_of_frames(files, tiles, workers, progress)
 
 
@@ -173,15 +174,16 @@ class MatchedTiles:
         season: int,
         layout: StoreLayout,
         blocks: pd.DataFrame,
+        records: Iterable[FileRecord],
         samples: pd.DataFrame,
         parcels: gpd.GeoDataFrame,
         bands: MatchedBands,
     ) -> MatchedTiles:
-        """Those of a season. blocks: all; samples: of the release; parcels: of all its ground."""
+        """Those of a season. blocks: all; records: shards of the release; samples: of the release; parcels: of all its ground."""
         spec = layout.arrays()[bands.array]
         document = spec.metadata(len(blocks) * layout.capacity, layout.capacity, layout.codec)
         reader = ShardReader(files, f"{season}/{bands.array}", document, missing_is_fill=False)
-        shards = digests_of_shards(blocks, f"{season}/{bands.array}/")
+        shards = digests_of_shards(records, f"{season}/{bands.array}/")
         cells: dict[ProcessingTile, dict[Cell, tuple[int, int]]] = defaultdict(dict)
         for name, slot, block in zip(samples["cell"], samples["slot"], samples["block"], strict=True):
             cell = Cell.parse(name)
@@ -235,13 +237,13 @@ def table_of_frames(
     return table.astype(dict.fromkeys(numbers, "float64")).sort_values(["tile", "window"], ignore_index=True)
 
 
-def digests_of_shards(blocks: pd.DataFrame, folder: str) -> Mapping[int, str]:
+def digests_of_shards(records: Iterable[FileRecord], folder: str) -> Mapping[int, str]:
     """Block -> SHA-256 of its shard in the folder of an array."""
-    found = {}
-    for block, files, digests in zip(blocks["block"], blocks["files"], blocks["sha256"], strict=True):
-        named = dict(zip(files, digests, strict=True))
-        found[int(block)] = next((digest for name, digest in named.items() if name.startswith(folder)), "")
-    return found
+    return {
+        int(record["path"].removeprefix(folder).split(".")[1]): record["sha256"]
+        for record in records
+        if record["path"].startswith(folder)
+    }
 
 
 def parcels_around(tile: ProcessingTile, cells: Sequence[Cell], parcels: gpd.GeoDataFrame) -> NDArray[np.object_]:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from itertools import chain
+from pathlib import Path
 from typing import Any, TypeVar
 
 import geopandas as gpd
@@ -16,8 +17,8 @@ from h2crop_data.constants import NONE
 from h2crop_data.cube.columns import in_declared_order, with_nullable_integers
 from h2crop_data.cube.release_numbers import current_attributes
 from h2crop_data.cube.retraction import NEVER_BUILT, REBUILT, SCENE_REASON, Retractions, complete_retractions
-from h2crop_data.cube.schema import StoreLayout
-from h2crop_data.cube.seal import seal
+from h2crop_data.cube.schema import FORMAT_VERSION, StoreLayout
+from h2crop_data.cube.seal import SeasonInputs, seal
 from h2crop_data.cube.season import FinishedSeason, stacked_coordinates
 from h2crop_data.cube.statistics import total
 from h2crop_data.cube.writer import StoreBuilder
@@ -31,10 +32,12 @@ from h2crop_data.pipeline.frames import frame_warnings, frames_of_season
 from h2crop_data.pipeline.plan import PLAN_FOLDER, SeasonPlan, kept_parts, load_plan, season_of_part, with_replaced
 from h2crop_data.pipeline.source_facts import source_facts
 from h2crop_data.progress import Progress, silent
+from h2crop_data.recipe.model import parse_recipe
 from h2crop_data.sources.describe import DATASHEETS
-from h2crop_data.sources.registry import used_sources
+from h2crop_data.sources.registry import layout_of_recipe, used_sources
 from h2crop_data.sources.scenes import scenes_table
-from h2crop_data.storage.storage import BUILD_FOLDER, FileRecord
+from h2crop_data.storage.checked import digest_of, parsed_document
+from h2crop_data.storage.storage import BUILD_FOLDER, FileRecord, Storage, canonical_json
 
 log = logging.getLogger(__name__)
 Thing = TypeVar("Thing")
@@ -44,6 +47,8 @@ TOLD_EVERY = 200
 NOT_USED = "no longer used: the blocks made of it were rebuilt"
 #: The same of blocks that were retracted before they were built.
 NEVER_USED = "not used: the blocks that were planned with it were never built"
+#: What a release says it was sealed by.
+SOFTWARE = f"h2crop-data {__version__}"
 #: The release another store was relabelled from.
 ORIGIN = f"{BUILD_FOLDER}/origin.json"
 
@@ -73,6 +78,8 @@ class SealedRelease:
 
     number: int
     seasons: dict[int, SealedSeason]
+    #: Names of files of the newest release that were missing or damaged: they are repaired, or right in this release.
+    repaired: list[str]
 
     def faults(self) -> dict[str, list[str]]:
         """Scenes at fault in any season, by kind."""
@@ -96,36 +103,115 @@ def seal_store(
     PlanError where a block of the current release lost its marker, StoreError where the release would bring back what
     was retracted, or a plan was lost.
     """
-    retractions = complete_retractions(builder.storage)
-    released = (current_attributes(builder.storage) or {"seasons": {}})["seasons"]
-    finished: list[FinishedSeason] = []
-    seasons: dict[int, SealedSeason] = {}
-    layout = None
     planned = plan_folders(builder)
     refuse_lost_plans(builder.storage, planned)
-    for season, folders in planned.items():
-        plans = (load_plan(builder.storage, folder) for folder in folders)
-        parts = finished_parts(builder.storage, plans, retractions)
-        lost = released.get(str(season), {"blocks": 0})["blocks"] - sum(len(plan.blocks) for plan in parts)
-        if lost > 0:
-            raise PlanError(
-                f"season {season} of the current release has lost the marker of a block; build it first (--season "
-                f"{season}), then the others"
-            )
-        if not parts:
-            continue
-        finished.append(finished_season(builder, parts, retractions, workers, progress))
-        progress(len(finished), len(planned), f"release, season {season} is gathered")
-        seasons[season] = sealed_season(finished[-1], parts)
-        log.info("season %d: %d samples for the release", season, seasons[season].samples, extra={"season": season})
-        layout = parts[0].layout
-    if layout is None:
+    if not planned:
         raise NothingFinishedError(f"{builder.location} has no finished season to seal")
     taxonomy = Taxonomy.load()
-    classes = [taxonomy.names(tier) for tier in range(1, len(taxonomy.classes) + 1)]
-    origin = builder.storage.read_json(ORIGIN) if builder.storage.exists(ORIGIN) else None
-    number = seal(builder, layout, finished, classes, f"h2crop-data {__version__}", DATASHEETS, origin, progress)
-    return SealedRelease(number, seasons)
+    store = StoreInputs(
+        builder,
+        planned_layout(builder.storage, next(iter(planned.values()))[0]),
+        complete_retractions(builder.storage),
+        taxonomy,
+        sizes={name: size for name, size in builder.storage.names(f"{PLAN_FOLDER}/")},
+    )
+
+    def inputs(season: int, folders: list[str]) -> SeasonInputs:
+        return SeasonInputs(
+            season, store.digest(season, folders), lambda: gathered_season(store, season, folders, workers, progress)
+        )
+
+    sealed = seal(
+        builder,
+        store.layout,
+        [inputs(season, folders) for season, folders in planned.items()],
+        [taxonomy.names(tier) for tier in range(1, len(taxonomy.classes) + 1)],
+        SOFTWARE,
+        DATASHEETS,
+        origin=builder.storage.read_json(ORIGIN) if builder.storage.exists(ORIGIN) else None,
+        taxonomy={"version": taxonomy.version, "sha256": taxonomy.hash},
+        progress=progress,
+    )
+    if not sealed.release:
+        raise NothingFinishedError(f"{builder.location} has no finished season to seal")
+    seasons = {season: SealedSeason(**figures) for season, figures in sealed.figures.items()}
+    return SealedRelease(sealed.release, seasons, sealed.repaired)
+
+
+@dataclass(frozen=True)
+class StoreInputs:
+    """What all seasons of a store are sealed with."""
+
+    builder: StoreBuilder
+    layout: StoreLayout
+    retractions: Retractions
+    taxonomy: Taxonomy
+    #: Bytes of every file of the plans, by name.
+    sizes: dict[str, int]
+
+    def digest(self, season: int, folders: Sequence[str]) -> str:
+        """A digest of everything that a season follows from, without reading tables and markers.
+
+        Tables of plans are known by their checksums in `plan.json`, markers by name and size: who writes a marker also
+        deletes the record of its season.
+        """
+        files = self.builder.storage
+        plans = {
+            folder: [
+                {name: size for name, size in self.sizes.items() if name.startswith(folder)},
+                digest_of(files.read(f"{folder}plan.json")),
+            ]
+            for folder in folders
+        }
+        blocks = digest_of(canonical_json(list(files.names(f"{BUILD_FOLDER}/{season}/"))).encode())
+        content = {
+            "software": SOFTWARE,
+            "format": FORMAT_VERSION,
+            "taxonomy": [self.taxonomy.version, self.taxonomy.hash],
+            "layout": self.layout.attributes(),
+            "plans": plans,
+            "blocks": blocks,
+            "retracted": sorted(self.retractions.blocks.get(season, {}).items()),
+            "scenes": self.retractions.scenes,
+        }
+        return digest_of(canonical_json(content).encode())
+
+
+def planned_layout(files: Storage, folder: str) -> StoreLayout:
+    """The layout of a store by one of its plans, of which only `plan.json` is read. Raises PlanError."""
+    where = files.where(folder.rstrip("/"))
+    try:
+        facts = parsed_document(files.read(f"{folder}plan.json")).content
+        recipe = parse_recipe(facts["recipe"], Path(where), where, stored=True)
+        return layout_of_recipe(recipe, facts.get("layout", 1))
+    except (ValueError, KeyError):
+        # What is wrong with it is found by whoever reads all of it.
+        return load_plan(files, folder, whole=False).layout
+
+
+def gathered_season(
+    store: StoreInputs, season: int, folders: Sequence[str], workers: Workers, progress: Progress
+) -> tuple[FinishedSeason, dict[str, Any]] | None:
+    """A season as far as its plans are finished, and its figures; None where none of them is.
+
+    Raises PlanError where a block of the newest release lost its marker.
+    """
+    builder = store.builder
+    plans = (load_plan(builder.storage, folder) for folder in folders)
+    parts = finished_parts(builder.storage, plans, store.retractions)
+    released = (current_attributes(builder.storage) or {"seasons": {}})["seasons"]
+    lost = released.get(str(season), {"blocks": 0})["blocks"] - sum(len(plan.blocks) for plan in parts)
+    if lost > 0:
+        raise PlanError(
+            f"season {season} of the current release has lost the marker of a block; build it first (--season "
+            f"{season}), then the others"
+        )
+    if not parts:
+        return None
+    finished = finished_season(builder, parts, store.retractions, workers, progress)
+    figures = sealed_season(finished, parts)
+    log.info("season %d: %d samples for the release", season, figures.samples, extra={"season": season})
+    return finished, asdict(figures)
 
 
 def plan_folders(builder: StoreBuilder) -> dict[int, list[str]]:
@@ -176,7 +262,7 @@ def finished_season(
     blocks = pd.concat([blocks_of_part(plan) for plan in parts], ignore_index=True)
     numbers = blocks["block"].tolist()
     provenance: list[dict[str, Any]] = []
-    facts: dict[str, list[Any]] = {"files": [], "sha256": [], "software": []}
+    facts: dict[str, list[Any]] = {"files": [], "software": []}
     files: list[FileRecord] = []
     dates: list[list[str] | None] = []
     coordinates: list[dict[str, list[float]] | None] = []
@@ -187,15 +273,14 @@ def finished_season(
         if marker is None and retracted.get(block, "").startswith(NEVER_BUILT):
             unbuilt.add(block)
             coordinates.append(None)
-            for values, nothing in ((facts["files"], []), (facts["sha256"], []), (facts["software"], NONE)):
-                values.append(nothing)
+            facts["files"].append([])
+            facts["software"].append(NONE)
             dates.append(None)
             continue
         if marker is None:
             raise PlanError(f"block {block} of {season} lost its marker while sealing; rerun the build")
         provenance += marker["provenance"]
         facts["files"].append([file["path"] for file in marker["files"]])
-        facts["sha256"].append([file["sha256"] for file in marker["files"]])
         facts["software"].append(marker["software"])
         dates.append(marker.get("dates"))
         coordinates.append(marker["coordinates"])
@@ -219,7 +304,7 @@ def finished_season(
     current = current_parts(parts, retracted, scenes_of_dates(table, parts[-1].layout))
     parcels = merged_parcels(current)
     released = samples[samples["block"].isin(kept["block"])]
-    frames = frames_of_season(builder.storage, parts[-1], blocks, released, parcels, workers, progress)
+    frames = frames_of_season(builder.storage, parts[-1], blocks, files, released, parcels, workers, progress)
     sources = {plan.part: source_facts(plan) for plan in current}
     if frames is not None:
         of_last = sources[current[-1].part]

@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 import os
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +17,8 @@ from h2crop_data.bounded_map import in_order, worker_threads
 from h2crop_data.constants import PUBLISHED_OFFSET
 from h2crop_data.cube.marker import Marker
 from h2crop_data.cube.retraction import complete_retractions
-from h2crop_data.cube.schema import LAYOUT_GENERATION, StoreLayout
-from h2crop_data.cube.seal import seal
+from h2crop_data.cube.schema import FORMAT_VERSION, LAYOUT_GENERATION, StoreLayout
+from h2crop_data.cube.seal import SealedStore, SeasonInputs, seal
 from h2crop_data.cube.season import FinishedSeason, stacked_coordinates
 from h2crop_data.cube.statistics import block_sums, total
 from h2crop_data.cube.writer import StoreBuilder, hold_store
@@ -47,10 +47,12 @@ from h2crop_data.published.places import SceneCatalog, place_of, read_scenes
 from h2crop_data.published.tables import block_row, imported_scenes, sample_row, samples_table
 from h2crop_data.published_ids import PublishedId
 from h2crop_data.sources.describe import DATASHEETS
-from h2crop_data.storage.storage import BUILD_FOLDER, FileRecord
+from h2crop_data.storage.checked import digest_of
+from h2crop_data.storage.storage import BUILD_FOLDER, FileRecord, canonical_json
 
 log = logging.getLogger(__name__)
 
+SOFTWARE = f"h2crop-data {__version__}"
 #: The record of an import, by which it is gone on with.
 IMPORT_FILE = f"{BUILD_FOLDER}/import.json"
 #: Blocks at a time, if nothing else is asked for: each takes some 400 MB, and HDF5 reads one file at a time.
@@ -73,6 +75,7 @@ class ImportReport:
     located: how many samples are placed how exactly (`scene`, `footprint`, `tile`).
     skipped: files in no list that were left out.
     not_located: scenes whose samples a given catalog does not place exactly, and why.
+    repaired: files of the newest release that were missing or damaged, and were written again.
     """
 
     store: str
@@ -85,6 +88,7 @@ class ImportReport:
     located: dict[str, int]
     skipped: int
     not_located: list[str]
+    repaired: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -133,19 +137,22 @@ def import_published(
         for done, block in enumerate(imported, already_done + 1):
             progress(done, len(blocks), f"blocks, season {block.season} block {block.number}")
         log.info("%s: %d blocks imported, %d were there before", store, len(pending), already_done)
-        seasons = imported_seasons(builder)
-        release = seal_import(builder, seasons)
+        sealed = seal_import(builder)
+    figures = list(sealed.figures.values())
+    counts: Counter[str] = sum((Counter(of_season["located"]) for of_season in figures), Counter())
+    vague = {scene for of_season in figures for scene in of_season["vague"]}
     return ImportReport(
         store=str(store),
-        release=release,
+        release=sealed.release,
         seasons=sorted({block.season for block in blocks}),
         imported=len(pending),
         already_done=already_done,
         samples=len(samples),
-        bytes=sum(file["bytes"] for season in seasons for file in season.files),
-        located=located(seasons),
+        bytes=sum(of_season["bytes"] for of_season in figures),
+        located=dict(sorted(counts.items())),
         skipped=len(sample_files(folder)) - len(samples),
-        not_located=not_located(seasons, scenes) if options.catalogs else [],
+        not_located=not_located(vague, scenes) if options.catalogs else [],
+        repaired=sealed.repaired,
     )
 
 
@@ -233,20 +240,6 @@ def import_block(builder: StoreBuilder, task: ImportTask) -> PublishedBlock:
     return block
 
 
-def imported_seasons(builder: StoreBuilder) -> list[FinishedSeason]:
-    """What sealing needs of every season of an imported store, from its record and markers alone.
-
-    Raises PlanError where a block is not done, StoreError where the record of what was retracted is lost.
-    """
-    pinned = builder.storage.read_json(IMPORT_FILE)
-    retracted = complete_retractions(builder.storage).blocks
-    recipe = import_recipe(pinned)
-    return [
-        imported_season(builder, int(season), count, recipe, retracted.get(int(season), {}))
-        for season, count in pinned["blocks"].items()
-    ]
-
-
 def imported_season(
     builder: StoreBuilder, season: int, count: int, recipe: dict[str, Any], retracted: dict[int, str]
 ) -> FinishedSeason:
@@ -282,27 +275,61 @@ def imported_season(
     )
 
 
-def seal_import(builder: StoreBuilder, seasons: list[FinishedSeason]) -> int:
-    """Make a release of an imported store; gives its number."""
+def seal_import(builder: StoreBuilder) -> SealedStore:
+    """Make a release of an imported store, from its record and markers alone.
+
+    Raises PlanError where a block is not done, StoreError where the record of what was retracted is lost.
+    """
+    files = builder.storage
+    pinned = files.read_json(IMPORT_FILE)
+    retracted = complete_retractions(files).blocks
+    recipe = import_recipe(pinned)
     taxonomy = Taxonomy.load()
-    classes = [taxonomy.names(tier) for tier in range(1, len(taxonomy.classes) + 1)]
-    layout = layout_of_import(builder.storage.read_json(IMPORT_FILE))
-    return seal(builder, layout, seasons, classes, f"h2crop-data {__version__}", DATASHEETS)
+
+    def inputs(season: int, count: int) -> SeasonInputs:
+        of_season = retracted.get(season, {})
+        content = {
+            "software": SOFTWARE,
+            "format": FORMAT_VERSION,
+            "taxonomy": [taxonomy.version, taxonomy.hash],
+            "import": pinned,
+            "blocks": list(files.names(f"{BUILD_FOLDER}/{season}/")),
+            "retracted": sorted(of_season.items()),
+        }
+
+        def gather() -> tuple[FinishedSeason, dict[str, Any]]:
+            finished = imported_season(builder, season, count, recipe, of_season)
+            return finished, imported_figures(finished)
+
+        return SeasonInputs(season, digest_of(canonical_json(content).encode()), gather)
+
+    return seal(
+        builder,
+        layout_of_import(pinned),
+        [inputs(int(season), count) for season, count in pinned["blocks"].items()],
+        [taxonomy.names(tier) for tier in range(1, len(taxonomy.classes) + 1)],
+        SOFTWARE,
+        DATASHEETS,
+        taxonomy={"version": taxonomy.version, "sha256": taxonomy.hash},
+    )
 
 
-def located(seasons: Sequence[FinishedSeason]) -> dict[str, int]:
-    """How many samples are placed how exactly."""
-    counts = Counter(str(how) for season in seasons for how in season.samples["located"])
-    return dict(sorted(counts.items()))
-
-
-def not_located(seasons: Sequence[FinishedSeason], scenes: SceneCatalog) -> list[str]:
-    """The scenes whose samples a catalog does not place exactly, and why."""
+def imported_figures(finished: FinishedSeason) -> dict[str, Any]:
+    """What a report says of a season: bytes, samples by how exactly they are placed, scenes that are not placed."""
+    samples = finished.samples
     vague = {
         PublishedId.parse(sample).scene
-        for season in seasons
-        for sample, how in zip(season.samples["sample"], season.samples["located"], strict=True)
+        for sample, how in zip(samples["sample"], samples["located"], strict=True)
         if how != "scene"
     }
+    return {
+        "bytes": sum(file["bytes"] for file in finished.files),
+        "located": dict(Counter(map(str, samples["located"]))),
+        "vague": sorted(vague),
+    }
+
+
+def not_located(vague: Iterable[str], scenes: SceneCatalog) -> list[str]:
+    """The scenes whose samples a catalog does not place exactly, and why."""
     item, nothing = "its item does not give the position of the pixels", "the catalog has no such scene"
     return sorted(f"{scene}: {item if scene in scenes else nothing}" for scene in vague)

@@ -264,7 +264,11 @@ def check_older(release: Release, number: int, progress: Progress, *, full: bool
     manifest = {part["path"]: part["sha256"] for part in manifest_parts(root["attributes"])} if root else {}
     records: list[FileRecord] = []
     whole = True
-    for name in manifest or (f"{folder}manifest.parquet",):
+    # Without a root, those of its own folder.
+    parts = list(manifest) or [
+        name for name in release.sizes if re.fullmatch(rf"{folder}manifest(-\d+)?\.parquet", name)
+    ]
+    for name in parts or [f"{folder}manifest.parquet"]:
         try:
             data = release.files.read(name)
         except StoreError as failure:
@@ -277,7 +281,7 @@ def check_older(release: Release, number: int, progress: Progress, *, full: bool
             yield error("release", name, f"is not the manifest that {copy} states", prune)
             whole = False
         records += found or []
-    own = frozenset({copy, *manifest, f"{folder}manifest.parquet"})
+    own = frozenset({copy, *parts, f"{folder}manifest.parquet"})
     if not whole:
         # What belongs to it is not known: nothing of it is a stray.
         return own | {name for name in release.sizes if name.startswith(folder)}

@@ -29,6 +29,7 @@ from made_stores import (
     sample_arrays,
     sample_row,
     scenes_table,
+    seal_made,
 )
 from numpy.typing import NDArray
 from web_server import served
@@ -36,14 +37,12 @@ from web_server import served
 from h2crop_data.cli.main import main
 from h2crop_data.cube.reading import read_index_json
 from h2crop_data.cube.schema import Codec, StoreLayout
-from h2crop_data.cube.seal import seal
 from h2crop_data.cube.season import FinishedSeason
 from h2crop_data.cube.statistics import BlockSums, block_sums, total
 from h2crop_data.cube.writer import hold_store
 from h2crop_data.errors import StoreError, UsageError
 from h2crop_data.maintenance.compare import Choice, StoreComparison, compare_stores
 from h2crop_data.maintenance.differences import Change, changes, compare_tables
-from h2crop_data.sources.describe import DATASHEETS
 from h2crop_data.sources.formats import known_layout
 
 SEASON = 2022
@@ -137,7 +136,7 @@ def write(made: Content, folder: Path, season: int = SEASON) -> Path:
             files=files,
             recipe=made.recipe,
         )
-        seal(builder, layout, [finished], made.classes, made.software, DATASHEETS)
+        seal_made(builder, layout, [finished], made.classes, made.software)
     return folder
 
 

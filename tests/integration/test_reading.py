@@ -12,16 +12,14 @@ import geopandas as gpd
 import numpy as np
 import pytest
 import xarray as xr
-from made_stores import CLASSES, NORTH_WEST, SOFTWARE, SOUTH, make_store, write_season
+from made_stores import NORTH_WEST, SOUTH, make_store, seal_made, write_season
 from web_server import served
 
 import h2crop_data
 from h2crop_data.cube.reading import load_root, read_index, read_index_json
-from h2crop_data.cube.seal import seal
 from h2crop_data.cube.shard import open_arrays
 from h2crop_data.cube.writer import hold_store
 from h2crop_data.errors import FormatVersionError, StoreError
-from h2crop_data.sources.describe import DATASHEETS
 
 
 def test_xarray_opens_a_folder_without_our_help(tmp_path: Path) -> None:
@@ -94,7 +92,7 @@ def test_a_reader_open_while_the_store_grows_keeps_seeing_its_release(tmp_path: 
         # Shards of the next release lie there already; nobody sees them.
         assert h2crop_data.open(made.folder, 2022).sizes["sample"] == len(old_ids)
         other = write_season(builder, pool, made, 2023, 1)
-        release = seal(builder, made.layout, [grown, other], CLASSES, SOFTWARE, DATASHEETS)
+        release = seal_made(builder, made.layout, [grown, other]).release
     assert release == 2
     seen = reader.load()
     assert seen.sample.values.tolist() == old_ids
@@ -116,7 +114,7 @@ def test_sealing_again_without_change_makes_no_release(tmp_path: Path) -> None:
     made = make_store(tmp_path / "store")
     with hold_store(made.folder) as builder, ThreadPoolExecutor(2) as pool:
         again = write_season(builder, pool, made, 2022, 2)
-        assert seal(builder, made.layout, [again], CLASSES, SOFTWARE, DATASHEETS) == 1
+        assert seal_made(builder, made.layout, [again]).release == 1
     assert not (made.folder / "index/r2").exists()
 
 
@@ -138,13 +136,17 @@ def test_the_manifest_names_every_file_with_its_hash(tmp_path: Path) -> None:
         if path.is_file() and path.relative_to(made.folder).parts[0] != ".build"
     }
     root = on_disk.pop("zarr.json")
-    own = on_disk.pop("index/r1/manifest.parquet")
+    stated = json.loads(root)["attributes"]["manifest"]
+    names = ("index/r1/manifest-2022.parquet", "index/r1/manifest.parquet")
+    parts = [(name, hashlib.sha256(on_disk.pop(name)).hexdigest()) for name in names]
     assert on_disk.pop("index/r1/root.json") == root
     assert set(manifest.index) == set(on_disk)
     for path, data in on_disk.items():
         assert manifest.loc[path, "sha256"] == hashlib.sha256(data).hexdigest()
         assert manifest.loc[path, "bytes"] == len(data)
-    assert json.loads(root)["attributes"]["manifest"]["sha256"] == hashlib.sha256(own).hexdigest()
+    assert [(part["path"], part["sha256"]) for part in stated["parts"]] == parts
+    assert stated["sha256"] == hashlib.sha256(json.dumps(list(map(list, parts))).encode()).hexdigest()
+    assert stated["files"] == len(manifest)
 
 
 def test_statistics_are_those_of_a_naive_pass_over_the_training_split(tmp_path: Path) -> None:
@@ -247,7 +249,7 @@ def test_coordinates_of_before_the_store_grew_do_not_matter(tmp_path: Path) -> N
     names = [chunk_of(name) for name in ("sample", "valid", "x0", "y0", "epsg")]
     before = {name: (made.folder / name).read_bytes() for name in names}
     with hold_store(made.folder) as builder, ThreadPoolExecutor(2) as pool:
-        seal(builder, made.layout, [write_season(builder, pool, made, 2022, 4)], CLASSES, SOFTWARE, DATASHEETS)
+        seal_made(builder, made.layout, [write_season(builder, pool, made, 2022, 4)])
     for name, data in before.items():
         (made.folder / name).write_bytes(data)
     opened = h2crop_data.open(made.folder, 2022).load()
@@ -301,7 +303,7 @@ def test_which_samples_a_release_has_is_told_by_its_index_where_another_one_is_b
         season = write_season(builder, pool, made, 2022, 2)
         blocks = season.blocks.assign(retracted=["", "haze"])
         files = [file for file in season.files if "/c.1." not in file["path"]]
-        seal(builder, made.layout, [replace(season, blocks=blocks, files=files)], CLASSES, SOFTWARE, DATASHEETS)
+        seal_made(builder, made.layout, [replace(season, blocks=blocks, files=files)])
     assert h2crop_data.open(made.folder, 2022).sizes["sample"] == made.layout.capacity
     # As if the builder had died, or were just there, between the coordinates and the root.
     (made.folder / "zarr.json").write_bytes(root)

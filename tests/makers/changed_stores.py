@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from h2crop_data.cube.index import parquet_bytes, statistics
+from h2crop_data.cube.root import manifest_identity
 from h2crop_data.cube.schema import StoreLayout
 from h2crop_data.cube.season import FinishedSeason
 from h2crop_data.cube.shard import decode_shard, encode_shard, shard_name
@@ -33,16 +35,23 @@ def layout_of(store: Path) -> StoreLayout:
     return layout_of_root(root_of(store)["attributes"])
 
 
+def index_files(store: Path, name: str) -> list[Path]:
+    """Where a part of the index lies: one file, or one a season."""
+    paths = root_of(store)["attributes"]["index"][name]
+    return [store / path for path in ([paths] if isinstance(paths, str) else paths)]
+
+
 def index_file(store: Path, name: str) -> Path:
-    """Where a part of the index lies."""
-    return store / root_of(store)["attributes"]["index"][name]
+    """Where a part of the index lies that is one file."""
+    (path,) = index_files(store, name)
+    return path
 
 
 def table_of(store: Path, name: str) -> pd.DataFrame:
-    """A table of the index."""
-    path = index_file(store, name)
+    """A table of the index, of all seasons."""
     with_geometry = name.startswith(("samples", "parcels", "squares"))
-    table: pd.DataFrame = (gpd if with_geometry else pd).read_parquet(path)
+    parts = [(gpd if with_geometry else pd).read_parquet(path) for path in index_files(store, name)]
+    table: pd.DataFrame = pd.concat(parts, ignore_index=True) if len(parts) > 1 else parts[0]
     return table
 
 
@@ -73,8 +82,11 @@ def change_values(
 
 
 def change_table(store: Path, name: str, change: Callable[[Any], Any]) -> None:
-    """Write a table of the index anew."""
-    index_file(store, name).write_bytes(parquet_bytes(change(table_of(store, name))))
+    """Write a table of the index anew, of a table by season the rows of each season into its file."""
+    paths, table = index_files(store, name), change(table_of(store, name))
+    for path in paths:
+        of_path = table if len(paths) == 1 else table[table["season"] == int(path.stem.rpartition("-")[2])]
+        path.write_bytes(parquet_bytes(of_path.reset_index(drop=True)))
 
 
 def change_json(path: Path, change: Callable[[Any], None]) -> None:
@@ -87,7 +99,11 @@ def change_json(path: Path, change: Callable[[Any], None]) -> None:
 def sum_up(store: Path) -> None:
     """Write the statistics anew from the arrays as they are now."""
     blocks, layout, root = table_of(store, "blocks"), layout_of(store), root_of(store)["attributes"]
-    recipes = json.loads(index_file(store, "recipes").read_text(encoding="utf-8"))
+    recipes = {
+        season: recipe
+        for path in index_files(store, "recipes")
+        for season, recipe in json.loads(path.read_text(encoding="utf-8")).items()
+    }
     seasons = []
     for season in map(int, root["seasons"]):
         mask = EnmapSettings.model_validate(recipes[str(season)]["enmap"]).flag_mask
@@ -109,33 +125,53 @@ def sign(store: Path) -> None:
     root = root_of(store)
     attributes = root["attributes"]
     blocks = table_of(store, "blocks")
-    blocks["sha256"] = [[digest(store / file) for file in files] for files in blocks["files"]]
-    index_file(store, "blocks").write_bytes(parquet_bytes(blocks))
+    if "sha256" in blocks:
+        # As format 1 has it.
+        blocks["sha256"] = [[digest(store / file) for file in files] for files in blocks["files"]]
+        index_file(store, "blocks").write_bytes(parquet_bytes(blocks))
     for season in attributes["seasons"]:
         rows = blocks[(blocks["season"] == int(season)) & (blocks["retracted"] == "")]
-        pairs = sorted(
-            [file, value]
-            for row in rows.to_dict("records")
-            for file, value in zip(row["files"], row["sha256"], strict=True)
-        )
+        pairs = sorted([file, digest(store / file)] for files in rows["files"] for file in files)
         attributes["seasons"][season]["sha256"] = hashlib.sha256(json.dumps(pairs).encode()).hexdigest()
-    manifest = table_of(store, "manifest")
-    manifest = manifest[[(store / path).exists() for path in manifest["path"]]].reset_index(drop=True)
-    manifest["bytes"] = [(store / path).stat().st_size for path in manifest["path"]]
-    manifest["sha256"] = [digest(store / path) for path in manifest["path"]]
-    sign_manifest(store, root, manifest)
+    sign_manifest(store, root, table_of(store, "manifest"))
 
 
 def sign_manifest(store: Path, root: dict[str, Any], manifest: pd.DataFrame) -> None:
-    """Write a manifest, and a root and its copy that tell of it."""
-    path = store / root["attributes"]["index"]["manifest"]
-    path.write_bytes(parquet_bytes(manifest))
-    root["attributes"]["manifest"] = {
-        "bytes": path.stat().st_size,
-        "sha256": digest(path),
-        "files": len(manifest),
-    }
+    """Write a manifest of files as they are now, and a root and its copy that tell of it.
+
+    manifest: the paths it lists; those of files that are lost are left out.
+    """
+    manifest = manifest[[(store / path).exists() for path in manifest["path"]]].reset_index(drop=True)
+    manifest["bytes"] = [(store / path).stat().st_size for path in manifest["path"]]
+    manifest["sha256"] = [digest(store / path) for path in manifest["path"]]
+    stated, paths = root["attributes"]["manifest"], root["attributes"]["index"]["manifest"]
+    if "parts" not in stated:
+        (store / paths).write_bytes(parquet_bytes(manifest))
+        root["attributes"]["manifest"] = {
+            "bytes": (store / paths).stat().st_size,
+            "sha256": digest(store / paths),
+            "files": len(manifest),
+        }
+        write_root(store, root)
+        return
+    parts = []
+    seasons = manifest["path"].map(season_of)
+    for part in stated["parts"]:
+        found = re.fullmatch(r".*/manifest-(\d+)\.parquet", part["path"])
+        of_part = manifest[seasons == (found[1] if found else "")].reset_index(drop=True)
+        path = store / part["path"]
+        path.write_bytes(parquet_bytes(of_part))
+        parts.append(
+            {"path": part["path"], "bytes": path.stat().st_size, "sha256": digest(path), "files": len(of_part)}
+        )
+    root["attributes"]["manifest"] = manifest_identity(parts)
     write_root(store, root)
+
+
+def season_of(path: str) -> str:
+    """The season whose part of the manifest lists a file; empty for one of no season."""
+    found = re.match(r"(\d{4})/", path) or re.fullmatch(r"index/r\d+/\w+-(\d{4})\b.*", path)
+    return found[1] if found else ""
 
 
 def write_root(store: Path, root: dict[str, Any]) -> None:

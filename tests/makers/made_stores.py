@@ -36,7 +36,7 @@ from tiny_region import WEST, TinyRegion
 
 from h2crop_data.constants import ENMAP_FLAGS, MONTHS, SENTINEL2_BANDS, TIERS, UNKNOWN
 from h2crop_data.cube.schema import Codec, StoreLayout
-from h2crop_data.cube.seal import seal
+from h2crop_data.cube.seal import SealedStore, SeasonInputs, seal
 from h2crop_data.cube.season import FinishedSeason
 from h2crop_data.cube.statistics import BlockSums, block_sums, total
 from h2crop_data.cube.writer import StoreBuilder, hold_store
@@ -175,8 +175,23 @@ def written_store(layout: StoreLayout, content: Content, classes: list[dict[int,
     made = MadeStore(folder, layout, content=content)
     with hold_store(folder) as builder, ThreadPoolExecutor(2) as pool:
         finished = [write_season(builder, pool, made, season, content.blocks) for season in content.seasons]
-        made.release = seal(builder, layout, finished, classes, SOFTWARE, DATASHEETS)
+        made.release = seal_made(builder, layout, finished, classes).release
     return made
+
+
+def seal_made(
+    builder: StoreBuilder,
+    layout: StoreLayout,
+    seasons: Sequence[FinishedSeason],
+    classes: list[dict[int, str]] = CLASSES,
+    software: str = SOFTWARE,
+) -> SealedStore:
+    """Make a release of gathered seasons."""
+
+    def inputs(finished: FinishedSeason) -> SeasonInputs:
+        return SeasonInputs(finished.season, "", lambda: (finished, {}))
+
+    return seal(builder, layout, list(map(inputs, seasons)), classes, software, DATASHEETS)
 
 
 def make_training_store(folder: Path, blocks: int = 3) -> MadeStore:
@@ -361,7 +376,6 @@ def block_row(
         "samples": samples,
         **{f"hash_{group}": f"{group} {season} {block}" for group in ("s2", "enmap", "labels")},
         "files": [file["path"] for file in files],
-        "sha256": [file["sha256"] for file in files],
         "software": SOFTWARE,
         "recipe": "0" * 64,
         "taxonomy": "1 " + "0" * 64,
