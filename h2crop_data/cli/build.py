@@ -8,7 +8,17 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from h2crop_data.cli.console import Exit, console, duration, megabytes, print_json, print_table, progress_line, say
+from h2crop_data.cli.console import (
+    Exit,
+    console,
+    duration,
+    megabytes,
+    print_json,
+    print_table,
+    progress_line,
+    say,
+    show_repaired,
+)
 from h2crop_data.errors import UsageError
 from h2crop_data.progress import Progress
 from h2crop_data.recipe.model import Recipe, load_recipe
@@ -133,6 +143,7 @@ def show_build(report: BuildReport) -> None:
     )
     if report.tiles_read:
         console.print(f"  read {megabytes(report.bytes_read)} in {report.tiles_read:,} tiles of scenes")
+    show_repaired(report.repaired)
     show_time(report)
     for season, months in report.empty_months.items():
         console.print(

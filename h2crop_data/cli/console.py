@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from enum import IntEnum
 from typing import Any
@@ -44,6 +44,12 @@ def say(text: str) -> None:
 def print_json(value: Any) -> None:
     """A value for scripts, on standard output."""
     sys.stdout.write(json.dumps(value, indent=1, ensure_ascii=False, default=str) + "\n")
+
+
+def show_repaired(names: Sequence[str]) -> None:
+    """Files of a release that were missing or damaged, and were repaired."""
+    for name in names:
+        console.print(f"  repaired: {name}", markup=False, soft_wrap=True)
 
 
 def print_table(title: str, columns: list[str], rows: list[list[str]], texts: Collection[str] = ()) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from h2crop_data.cli.console import Exit, console, megabytes, print_json, progress_line
+from h2crop_data.cli.console import Exit, console, megabytes, print_json, progress_line, show_repaired
 from h2crop_data.errors import UsageError
 
 if TYPE_CHECKING:
@@ -87,6 +87,7 @@ def show_import(report: ImportReport) -> None:
         "imported",
         f"  placed: {placed}",
     ]
+    show_repaired(report.repaired)
     if report.skipped:
         lines.append(f"  {report.skipped} file(s) in no list were left out")
     lines += [f"  not placed exactly: {scene}" for scene in report.not_located[:NAMED_SCENES]]

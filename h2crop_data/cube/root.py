@@ -92,6 +92,15 @@ def stored_data(layout: LayoutAttributes) -> StoredData:
     return StoredData(list(names.get("s2_band") or []), bands, "enmap_mask" in arrays, "label" in arrays)
 
 
+class TaxonomyIdentity(TypedDict):
+    """The classes of a release, and how declared crops became classes."""
+
+    version: str
+    sha256: str
+    #: Country -> SHA-256 of its crop table; of several, all of them, separated by spaces.
+    countries: dict[str, str]
+
+
 class OriginIdentity(TypedDict):
     """The release of another store that a store was relabelled from."""
 
@@ -130,6 +139,7 @@ class RootAttributes(SealedAttributes, total=False):
     #: Name -> path of every part of the index; several where it consists of several files.
     index: dict[str, str | list[str]]
     manifest: ManifestIdentity
+    taxonomy: TaxonomyIdentity
     #: Of a relabelled store.
     origin: OriginIdentity
     #: Since format 2.0.

@@ -91,7 +91,8 @@ class SealedStore:
     """A release that was made, or is the newest already.
 
     release: its number, 0 where no season can be part of one. figures: by season, what was gathered with it. repaired:
-    names of files of the newest release that were missing or damaged.
+    names of files of the newest release that were missing or damaged; they were written again, or are right in the
+    release that was made.
     """
 
     release: int
@@ -155,7 +156,11 @@ class WholeRelease:
         }
         if self.taxonomy:
             tables = crop_tables_of_texts(record.crop_tables for record in self.records)
-            attributes["taxonomy"] = {**self.taxonomy, "countries": tables}
+            attributes["taxonomy"] = {
+                "version": self.taxonomy["version"],
+                "sha256": self.taxonomy["sha256"],
+                "countries": tables,
+            }
         if self.origin:
             attributes["origin"] = self.origin
         return attributes
@@ -311,7 +316,7 @@ class Sealing:
             records.append(keep(index[-1], data))
         data = manifest_bytes([*records, *finished.files])
         record = keep(f"{folder}/manifest-{season}.parquet", data)
-        named: Iterable[list[str] | None] = finished.blocks.get("tables", [])
+        named: Iterable[Sequence[str] | None] = finished.blocks.get("tables", [])
         return SeasonRecord(
             season=season,
             inputs=inputs.digest,

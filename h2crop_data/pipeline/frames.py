@@ -133,7 +133,8 @@ def frames_of_season(
 ) -> pd.DataFrame | None:
     """Where the images of a season lie against its parcels; None where a recipe has neither both nor the wish.
 
-    plan: of its last part. blocks: of all parts; records: shards of the release; samples: of the release. Raises StoreError, BuildError.
+    plan: of its last part. blocks: of all parts; records, samples: shards and samples of the release. Raises
+    StoreError, BuildError.
     """
     bands = [source.matched_bands(settings) for source, settings in used_sources(plan.recipe)]
     matched = next((found for found in bands if found is not None), None)
@@ -179,7 +180,9 @@ class MatchedTiles:
         parcels: gpd.GeoDataFrame,
         bands: MatchedBands,
     ) -> MatchedTiles:
-        """Those of a season. blocks: all; records: shards of the release; samples: of the release; parcels: of all its ground."""
+        """Those of a season. blocks: all; records, samples: shards and samples of the release; parcels: of all its
+        ground.
+        """
         spec = layout.arrays()[bands.array]
         document = spec.metadata(len(blocks) * layout.capacity, layout.capacity, layout.codec)
         reader = ShardReader(files, f"{season}/{bands.array}", document, missing_is_fill=False)

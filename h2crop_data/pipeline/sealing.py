@@ -113,7 +113,7 @@ def seal_store(
         planned_layout(builder.storage, next(iter(planned.values()))[0]),
         complete_retractions(builder.storage),
         taxonomy,
-        sizes={name: size for name, size in builder.storage.names(f"{PLAN_FOLDER}/")},
+        sizes=dict(builder.storage.names(f"{PLAN_FOLDER}/")),
     )
 
     def inputs(season: int, folders: list[str]) -> SeasonInputs:
