@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
+from pyarrow import types
+
 from h2crop_data.constants import SENTINEL2_BANDS
 from h2crop_data.cube import columns as stated
 from h2crop_data.cube.columns import Column
@@ -15,17 +17,6 @@ from h2crop_data.sources.formats import known_layout
 
 PAGE = Path(__file__).parent / "store-format.md"
 BEGIN, END = "<!-- columns: written by docs/columns.py -->", "<!-- end of columns -->"
-TYPES = {
-    "text": "string",
-    "texts": "list of strings",
-    "integer": "integer",
-    "nullable integer": "integer or null",
-    "number": "float",
-    "numbers": "list of floats",
-    "time": "time, UTC",
-    "boolean": "bool",
-    "geometry": "WKB",
-}
 
 
 def main() -> None:
@@ -40,14 +31,16 @@ def tables() -> str:
     """A table for each file of the index that has columns."""
     layout = known_layout(1920, 16, s2_bands=SENTINEL2_BANDS, enmap_bands=218)
     parts = {
-        "samples-<season>.parquet": [*layout.sample_columns(), stated.GEOMETRY],
+        "samples-<season>.parquet": layout.table_columns("samples"),
         "samples-<season>.parquet, imported seasons only": stated.IMPORTED_COLUMNS,
         "parcels-<season>.parquet": stated.PARCELS,
+        "codes-<season>.parquet": stated.CODES,
         "dates-<season>.parquet": layout.date_columns(),
         "frames-<season>.parquet": stated.FRAMES,
-        "blocks.parquet": layout.block_columns(),
-        "scenes.parquet": stated.SCENES,
-        "squares.parquet": stated.SQUARES,
+        "blocks-<season>.parquet": layout.block_columns(),
+        "scenes-<season>.parquet": stated.SCENES,
+        "squares-<season>.parquet": stated.SQUARES,
+        "manifest-<season>.parquet": stated.MANIFEST,
     }
     titles = {source.name: source.title for source in layout.sources}
     lines = [""]
@@ -57,11 +50,20 @@ def tables() -> str:
     return "\n".join([*lines, "", ""])
 
 
+def type_of(column: Column) -> str:
+    """Its Arrow type, of a list the type and number of its values; `not null` where every row has a value."""
+    kind = stated.TYPES[column.dtype]
+    if types.is_list(kind):
+        kind = f"list of {kind.value_type}"
+    length = f" ({column.length})" if column.length else ""
+    return f"{kind}{length}{', not null' if column.filled else ''}"
+
+
 def table_of(columns: Iterable[Column], titles: dict[str, str]) -> list[str]:
     """One line a column."""
     lines = ["| column | type | unit | source | description |", "|---|---|---|---|---|"]
     for column in columns:
-        kind = TYPES[column.dtype] + (f" ({column.length})" if column.length else "")
+        kind = type_of(column)
         note = "" if column.always else "; not in format 1.0"
         note += "" if column.imported else "; not in imported seasons"
         source = titles.get(column.source, "")

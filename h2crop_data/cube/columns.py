@@ -6,17 +6,46 @@ is their sum. Builder, importer, validation, datasheet and the tables of docs/st
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeVar
 
 import pandas as pd
+import pyarrow as pa
 
 from h2crop_data.constants import TIER_COLUMNS
 
-Dtype = Literal["text", "texts", "integer", "nullable integer", "number", "numbers", "time", "boolean", "geometry"]
+Dtype = Literal[
+    "text",
+    "texts",
+    "integer",
+    "int32",
+    "uint32",
+    "uint8",
+    "nullable integer",
+    "number",
+    "numbers",
+    "time",
+    "boolean",
+    "geometry",
+]
 #: When a column is known: before a pixel is read, or from the arrays of a block.
 WhenKnown = Literal["planned", "derived"]
+#: The Arrow type of each of these.
+TYPES: dict[str, pa.DataType] = {
+    "text": pa.string(),
+    "texts": pa.list_(pa.string()),
+    "integer": pa.int64(),
+    "int32": pa.int32(),
+    "uint32": pa.uint32(),
+    "uint8": pa.uint8(),
+    "nullable integer": pa.int64(),
+    "number": pa.float64(),
+    "numbers": pa.list_(pa.float64()),
+    "time": pa.timestamp("us", tz="UTC"),
+    "boolean": pa.bool_(),
+    "geometry": pa.binary(),
+}
 Table = TypeVar("Table", bound=pd.DataFrame)
 
 
@@ -25,7 +54,8 @@ class Column:
     """One column of a table of the index."""
 
     name: str
-    #: `texts` and `numbers` are lists; `number` is a floating point number that may be NaN; times are in UTC.
+    #: `texts` and `numbers` are lists; `integer` has 64 bits; `number` is a floating point number that may be null;
+    #: times are in UTC.
     dtype: Dtype
     #: One line on what it says.
     text: str
@@ -118,6 +148,12 @@ BLOCK_RECORDS = (
 BLOCK_DIGESTS = Column(
     "sha256", "texts", "SHA-256 of its files, in the same order; in format 1 only", filled=True, known="derived"
 )
+#: Of the parts of the manifest.
+MANIFEST = (
+    Column("path", "text", "of a file, below the store", filled=True),
+    Column("bytes", "integer", "its size", "bytes", filled=True),
+    Column("sha256", "text", "its SHA-256", filled=True),
+)
 #: Columns of blocks that came with format 1.1.
 BLOCKS_SINCE_1_1 = ("part", "retracted")
 #: Of frames-<season>.parquet: where the images lie against the parcels, by tile and by window of it.
@@ -157,12 +193,12 @@ SCENES = (
     ),
 )
 PARCELS = (
-    Column("number", "integer", "as in the array `parcel`", filled=True),
+    Column("number", "uint32", "as in the array `parcel`", filled=True),
     Column("country", "text", "of the declarations"),
     Column("parcel_id", "text", "its own id in the file"),
     Column("code", "text", "crop code; several, as `BTH ≠ MIS`, where its ground was declared with several crops"),
     Column("hcat3", "text", "HCAT3 code of the crop"),
-    *(Column(name, "integer", f"class at tier {tier}") for tier, name in enumerate(TIER_COLUMNS, 1)),
+    *(Column(name, "uint8", f"class at tier {tier}") for tier, name in enumerate(TIER_COLUMNS, 1)),
     Column("split", "text", "the split that holds most of it", filled=True),
     GEOMETRY,
 )
@@ -180,12 +216,39 @@ DATES = (
 )
 SQUARES = (
     Column("season", "integer", "calendar year; not in format 1", always=False),
-    Column("column", "integer", "of the split square"),
-    Column("row", "integer", "of the split square"),
+    Column("column", "int32", "of the split square"),
+    Column("row", "int32", "of the split square"),
     Column("split", "text", "of all ground in it", filled=True),
     Column("samples", "integer", "of the season; of all seasons in format 1"),
     GEOMETRY,
 )
+
+
+#: The box of each row, which is no column of its own: readers that look for some ground read it first.
+BOX = "bbox"
+EDGES = ("xmin", "ymin", "xmax", "ymax")
+#: The columns of tables that are the same in every store.
+PLAIN_TABLES = {
+    "parcels": PARCELS,
+    "codes": CODES,
+    "frames": FRAMES,
+    "scenes": SCENES,
+    "squares": SQUARES,
+    "manifest": MANIFEST,
+}
+
+
+def table_schema(columns: Sequence[Column]) -> pa.Schema:
+    """The Arrow schema of some columns: types, whether every row has a value, and as metadata what they mean."""
+    fields = []
+    for column in columns:
+        meaning = {"description": column.text, **({"unit": column.unit} if column.unit else {})}
+        fields.append(pa.field(column.name, TYPES[column.dtype], nullable=not column.filled, metadata=meaning))
+    if any(column.name == GEOMETRY.name for column in columns):
+        edges = [pa.field(edge, pa.float64()) for edge in EDGES]
+        meaning = {"description": "the box around the outline", "unit": GEOMETRY.unit}
+        fields.append(pa.field(BOX, pa.struct(edges), metadata=meaning))
+    return pa.schema(fields)
 
 
 def with_nullable_integers(table: Table, columns: Iterable[Column]) -> Table:

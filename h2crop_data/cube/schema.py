@@ -14,7 +14,17 @@ from typing import Any, Literal
 import numpy as np
 
 from h2crop_data.constants import COARSE, FINE, REFLECTANCE_FILL
-from h2crop_data.cube.columns import BLOCK_HASHES, BLOCK_RECORDS, BLOCKS, DATES, SAMPLES, Column
+from h2crop_data.cube.columns import (
+    BLOCK_HASHES,
+    BLOCK_RECORDS,
+    BLOCKS,
+    DATES,
+    GEOMETRY,
+    IMPORTED_COLUMNS,
+    PLAIN_TABLES,
+    SAMPLES,
+    Column,
+)
 from h2crop_data.cube.root import LayoutAttributes, Root
 from h2crop_data.cube.windows import FIRST_TIME, TIME, Window, calendar_months, days_since_start
 from h2crop_data.errors import FormatVersionError
@@ -346,6 +356,15 @@ class StoreLayout:
             if not source.built_in
         ]
         return [*BLOCKS, *own, *BLOCK_HASHES, *hashes, *BLOCK_RECORDS]
+
+    def table_columns(self, table: str, *, imported: bool = False) -> list[Column]:
+        """The columns that a table of the index may have, in order. table: its name without the season."""
+        if table == "samples":
+            own = [column for column in self.sample_columns() if column.imported or not imported]
+            return [*own, *(IMPORTED_COLUMNS if imported else ()), GEOMETRY]
+        if table in ("blocks", "dates"):
+            return self.block_columns() if table == "blocks" else self.date_columns()
+        return list(PLAIN_TABLES[table])
 
     def without_rules(self) -> StoreLayout:
         """The same arrays, with nothing stated of their numbers."""

@@ -311,7 +311,7 @@ class Sealing:
         coordinates = finished.first_coordinates
         facts = self.describe.season(self.layout, tables, data_bytes, coordinates)
         index = []
-        for name, data in season_files(tables):
+        for name, data in season_files(tables, self.layout):
             index.append(f"{folder}/{name}")
             records.append(keep(index[-1], data))
         data = manifest_bytes([*records, *finished.files])

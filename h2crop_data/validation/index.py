@@ -23,12 +23,7 @@ from h2crop_data.cube.columns import (
     BLOCK_DIGESTS,
     BLOCKS_SINCE_1_1,
     CODES,
-    FRAMES,
-    GEOMETRY,
-    IMPORTED_COLUMNS,
-    PARCELS,
-    SCENES,
-    SQUARES,
+    TYPES,
     Column,
 )
 from h2crop_data.cube.index_reading import CODE_KEY, codes_name, decode_file, needs_classes, together, with_classes
@@ -96,7 +91,7 @@ def is_shape(column: Any) -> bool:
 KINDS: dict[str, IsKind] = {
     "text": is_text,
     "texts": is_list_of(is_text),
-    "integer": types.is_integer,
+    **dict.fromkeys(("integer", "int32", "uint32", "uint8"), types.is_integer),
     "nullable integer": lambda column: bool(types.is_integer(column) or types.is_null(column)),
     "number": is_number,
     "numbers": is_list_of(is_number),
@@ -104,7 +99,6 @@ KINDS: dict[str, IsKind] = {
     "boolean": types.is_boolean,
     "geometry": is_shape,
 }
-TABLES = {"scenes": SCENES, "squares": SQUARES}
 DOCUMENTS = ("recipes", "classes", "statistics")
 #: Columns of parcels that may be in the table of codes instead.
 OF_CODES = {column.name for column in CODES} - set(CODE_KEY)
@@ -112,23 +106,25 @@ OF_CODES = {column.name for column in CODES} - set(CODE_KEY)
 SOURCES = "sources"
 
 
+def is_of_type(found: pa.DataType, expected: pa.DataType) -> bool:
+    """Whether a column has a type; texts and bytes of any size are one type, and so are lists of one."""
+    if types.is_list(expected):
+        is_list = types.is_list(found) or types.is_large_list(found)
+        return bool(is_list and is_of_type(found.value_type, expected.value_type))
+    if types.is_string(expected):
+        return bool(types.is_string(found) or types.is_large_string(found))
+    return is_shape(found) if types.is_binary(expected) else bool(found == expected)
+
+
 def columns_of(release: Release, name: str) -> list[Column]:
     """The columns that a table of the index may have; those of sources come with the store's layout."""
-    if name == "blocks":
-        columns = [*release.layout.block_columns(), *([BLOCK_DIGESTS] if release.has_block_digests else [])]
-        later = BLOCKS_SINCE_1_1 if release.is_first_format else ()
-        return [column for column in columns if column.name not in later]
-    if name.startswith("dates"):
-        return release.layout.date_columns()
-    if name.startswith("frames"):
-        return list(FRAMES)
-    if name.startswith("codes"):
-        return list(CODES)
-    if not name.startswith("samples"):
-        return list(TABLES.get(name, PARCELS))
-    imported = release.is_imported(int(name.split("-")[1]))
-    columns = [*release.layout.sample_columns(), GEOMETRY]
-    return [*(column for column in columns if column.imported), *IMPORTED_COLUMNS] if imported else columns
+    table, _, season = name.partition("-")
+    imported = bool(season) and release.is_imported(int(season))
+    columns = release.layout.table_columns(table, imported=imported)
+    if table == "blocks" and release.has_block_digests:
+        columns = [*columns, BLOCK_DIGESTS]
+    later = BLOCKS_SINCE_1_1 if table == "blocks" and release.is_first_format else ()
+    return [column for column in columns if column.name not in later]
 
 
 def wanted_parts(release: Release, sources: Sources) -> tuple[list[str], list[str]]:
@@ -232,7 +228,7 @@ def read_table_file(release: Release, name: str, path: str) -> Checking[pd.DataF
         schema = pq.read_schema(io.BytesIO(data))
         if needs_classes(name, schema.names):
             columns = [column for column in columns if column.name not in OF_CODES]
-        problems = column_problems(columns, schema)
+        problems = column_problems(columns, schema, exact=release.format >= (2, 0))
         table = decode_file(data)
     except TABLE_ERRORS as failure:
         what = f"is not a table of the index ({type(failure).__name__}: {str(failure)[:100]})"
@@ -249,14 +245,18 @@ def read_table_file(release: Release, name: str, path: str) -> Checking[pd.DataF
     return None if problems else table
 
 
-def column_problems(columns: Sequence[Column], schema: pa.Schema) -> list[str]:
-    """In words, the columns that are missing or have another type."""
+def column_problems(columns: Sequence[Column], schema: pa.Schema, *, exact: bool) -> list[str]:
+    """In words, the columns that are missing or have another type. exact: only the stated type is right, not any of its
+    kind, or none where no row has a value, as in format 1.
+    """
     problems = []
     for column in columns:
         if column.name not in schema.names:
             problems += [f"has no column {column.name}"] if column.always else []
-        elif not KINDS[column.dtype](schema.field(column.name).type):
-            problems.append(f"column {column.name} has the type {schema.field(column.name).type}")
+            continue
+        found, expected = schema.field(column.name).type, TYPES[column.dtype]
+        if not (is_of_type(found, expected) if exact else KINDS[column.dtype](found)):
+            problems.append(f"column {column.name} has the type {found}, expected {expected}")
     return problems
 
 

@@ -12,13 +12,14 @@ from typing import Any
 import geopandas as gpd
 import pandas as pd
 from numpy.typing import NDArray
+from table_files import table_bytes
 
-from h2crop_data.cube.index import parquet_bytes, statistics
+from h2crop_data.cube.index import release_statistics, season_statistics
 from h2crop_data.cube.root import manifest_identity
 from h2crop_data.cube.schema import StoreLayout
 from h2crop_data.cube.season import FinishedSeason
 from h2crop_data.cube.shard import decode_shard, encode_shard, shard_name
-from h2crop_data.cube.statistics import block_sums, total
+from h2crop_data.cube.statistics import TRAINING, block_sums, total
 from h2crop_data.recipe.model import EnmapSettings
 from h2crop_data.sources.formats import layout_of_root
 from h2crop_data.storage.storage import canonical_json
@@ -86,7 +87,7 @@ def change_table(store: Path, name: str, change: Callable[[Any], Any]) -> None:
     paths, table = index_files(store, name), change(table_of(store, name))
     for path in paths:
         of_path = table if len(paths) == 1 else table[table["season"] == int(path.stem.rpartition("-")[2])]
-        path.write_bytes(parquet_bytes(of_path.reset_index(drop=True)))
+        path.write_bytes(table_bytes(of_path.reset_index(drop=True), path.read_bytes()))
 
 
 def change_json(path: Path, change: Callable[[Any], None]) -> None:
@@ -104,7 +105,7 @@ def sum_up(store: Path) -> None:
         for path in index_files(store, "recipes")
         for season, recipe in json.loads(path.read_text(encoding="utf-8")).items()
     }
-    seasons = []
+    of_seasons, training = {}, []
     for season in map(int, root["seasons"]):
         mask = EnmapSettings.model_validate(recipes[str(season)]["enmap"]).flag_mask
         sums: dict[str, list[Any]] = {}
@@ -116,8 +117,11 @@ def sum_up(store: Path) -> None:
         nothing = pd.DataFrame()
         of_splits = {split: total(parts) for split, parts in sums.items()}
         parcels = table_of(store, f"parcels-{season}")
-        seasons.append(FinishedSeason(season, nothing, nothing, nothing, parcels, None, of_splits, [], {}))
-    index_file(store, "statistics").write_text(canonical_json(statistics(seasons, layout.arrays())), encoding="utf-8")
+        finished = FinishedSeason(season, nothing, nothing, nothing, parcels, None, of_splits, [], {})
+        of_seasons[season] = season_statistics(finished, layout.arrays())
+        training += [sums for split, sums in of_splits.items() if split == TRAINING]
+    document = release_statistics(total(training) if training else None, of_seasons, layout.arrays())
+    index_file(store, "statistics").write_text(canonical_json(document), encoding="utf-8")
 
 
 def sign(store: Path) -> None:
@@ -128,7 +132,8 @@ def sign(store: Path) -> None:
     if "sha256" in blocks:
         # As format 1 has it.
         blocks["sha256"] = [[digest(store / file) for file in files] for files in blocks["files"]]
-        index_file(store, "blocks").write_bytes(parquet_bytes(blocks))
+        path = index_file(store, "blocks")
+        path.write_bytes(table_bytes(blocks, path.read_bytes()))
     for season in attributes["seasons"]:
         rows = blocks[(blocks["season"] == int(season)) & (blocks["retracted"] == "")]
         pairs = sorted([file, digest(store / file)] for files in rows["files"] for file in files)
@@ -146,7 +151,7 @@ def sign_manifest(store: Path, root: dict[str, Any], manifest: pd.DataFrame) -> 
     manifest["sha256"] = [digest(store / path) for path in manifest["path"]]
     stated, paths = root["attributes"]["manifest"], root["attributes"]["index"]["manifest"]
     if "parts" not in stated:
-        (store / paths).write_bytes(parquet_bytes(manifest))
+        (store / paths).write_bytes(table_bytes(manifest, (store / paths).read_bytes()))
         root["attributes"]["manifest"] = {
             "bytes": (store / paths).stat().st_size,
             "sha256": digest(store / paths),
@@ -160,7 +165,7 @@ def sign_manifest(store: Path, root: dict[str, Any], manifest: pd.DataFrame) -> 
         found = re.fullmatch(r".*/manifest-(\d+)\.parquet", part["path"])
         of_part = manifest[seasons == (found[1] if found else "")].reset_index(drop=True)
         path = store / part["path"]
-        path.write_bytes(parquet_bytes(of_part))
+        path.write_bytes(table_bytes(of_part, path.read_bytes()))
         parts.append(
             {"path": part["path"], "bytes": path.stat().st_size, "sha256": digest(path), "files": len(of_part)}
         )

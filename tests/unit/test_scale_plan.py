@@ -18,9 +18,10 @@ import shapely
 from killed_builds import SAID_BY_RUNS
 from tiny_region import EPSG, NORTH, SOUTH, WEST, TinyRegion
 
-from h2crop_data.cube.index import parquet_bytes
+from h2crop_data.cube.columns import PARCELS
 from h2crop_data.cube.schema import Codec
 from h2crop_data.cube.shard import encode_shard
+from h2crop_data.cube.table_files import encode_table
 from h2crop_data.grid import SPLIT_CRS, Cell, blocks_of_cells, bounds_of, cells_of_area, split_squares
 from h2crop_data.mgrs import tile_bounds, tile_name
 from h2crop_data.pipeline.build import build_store
@@ -300,7 +301,7 @@ def test_a_parcel_takes_as_many_bytes_of_the_index_as_stated(figures: ModuleType
         "split": rng.choice(["train", "val", "test"], n),
     }
     parcels = gpd.GeoDataFrame(table, geometry=shapely.polygons(outline), crs="OGC:CRS84")
-    assert len(parquet_bytes(parcels)) / n == pytest.approx(figures.INDEX_PARCEL, rel=0.1)
+    assert len(encode_table("parcels", parcels, PARCELS)) / n == pytest.approx(figures.INDEX_PARCEL, rel=0.1)
 
 
 def kinds_of_files(store: Path, season_arrays: set[str]) -> Counter[str]:
