@@ -130,7 +130,7 @@ BLOCK_RECORDS = (
     Column(
         "tables",
         "texts",
-        "crop tables its labels were made with: country and SHA-256 of each; null where that is not known",
+        "crop tables of its labels: country and SHA-256 of its rows, `fr 9f2c…`; null where they are unknown",
         always=False,
     ),
     Column("files", "texts", "its shards", filled=True, known="derived"),

@@ -24,7 +24,7 @@ from h2crop_data.cube.statistics import block_sums
 from h2crop_data.cube.writer import StoreBuilder, block_path, hold_store
 from h2crop_data.errors import PlanError, StoreError
 from h2crop_data.grid import Cell
-from h2crop_data.parcels.taxonomy import Taxonomy, hcat3_codes, load_crop_table, tier_table, unmapped
+from h2crop_data.parcels.taxonomy import Taxonomy, crop_table_digest, hcat3_codes, load_crop_table, tier_table, unmapped
 from h2crop_data.pipeline.block import BlockTasks
 from h2crop_data.pipeline.dates import DATES_FOLDER
 from h2crop_data.pipeline.engine import Workers
@@ -252,12 +252,14 @@ def coded_anew(
     declarations: Declarations = plan.pinned[LABELS.name].of(role)
     parcels, counts = declarations.parcels.copy(), dict(declarations.counts)
     named, notes = dict(declarations.unmapped), list(declarations.notes)
+    recoded: dict[str, str] = {}
     for country in sorted(set(parcels["country"])):
         table = table_of(settings, country, tables)
         if table is not None:
             rows = parcels["country"] == country
             codes = parcels.loc[rows, "code"]
             parcels.loc[rows, "hcat3"] = hcat3_codes(codes, table)
+            recoded[country] = crop_table_digest(table)
             named.pop(country, None)
             named |= unmapped_codes(parcels[rows][unmapped(codes, table)])
             counts["unmapped"] = sum(sum(codes.values()) for codes in named.values())
@@ -266,7 +268,12 @@ def coded_anew(
         notes.append(FIRST_ROW)
     parcels["hcat3"] = parcels["hcat3"].astype("str")
     parcels[TIER_COLUMNS] = tier_table(parcels["hcat3"], taxonomy)
-    return replace(declarations, parcels=parcels, counts=counts, unmapped=named, notes=notes)
+    # Of a plan that did not keep its tables they are known if each was given again.
+    known = declarations.tables
+    if known is None and set(parcels["country"]) <= recoded.keys():
+        known = {}
+    used = None if known is None else {**known, **recoded}
+    return replace(declarations, parcels=parcels, counts=counts, unmapped=named, notes=notes, tables=used)
 
 
 def table_of(settings: Parcels, country: str, tables: Mapping[str, Path]) -> dict[str, str] | None:

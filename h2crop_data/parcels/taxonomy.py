@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import io
+import json
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -145,6 +146,11 @@ def load_crop_table(table: str | CropTableFile | None, country: str, path: Path 
         if code and codes.setdefault(code, hcat3) != hcat3:
             raise ParcelError(f"{file}:{line}: code {code} has two meanings, {codes[code]} and {hcat3}")
     return codes
+
+
+def crop_table_digest(table: Mapping[str, str]) -> str:
+    """SHA-256 of a crop table: of the JSON text of its rows, `[["<code>", "<hcat3>"], ...]` in order of code."""
+    return hashlib.sha256(json.dumps([list(row) for row in sorted(table.items())]).encode()).hexdigest()
 
 
 def whole_number(text: str) -> int:

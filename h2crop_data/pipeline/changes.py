@@ -46,6 +46,7 @@ KIND_WORDS: dict[ChangeKind, str] = {
     "reprocessed": "reprocessed products",
     "gone": "scenes that are no longer available or used",
     "content": "other parcels or crop codes",
+    "crop tables": "another crop table",
     "settings": "other settings in the recipe",
     "algorithm": "other algorithms in this h2crop",
     "matching": "other scenes that their scene is matched with",

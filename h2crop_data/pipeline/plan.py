@@ -4,6 +4,8 @@ PLAN/<part>/plan.json  samples.parquet  blocks.parquet  scenes.parquet  squares.
             and the files of its sources: enmap.parquet  enmap-facts.parquet  sentinel2.parquet  parcels.parquet ...
 
 A part is the plan of a season (`2022`), or of what was added to it later (`2022-000120`, by its first block).
+`plan.json` has the bytes and the SHA-256 of the other files, and a checksum of itself; those of earlier versions have
+neither.
 """
 
 from __future__ import annotations
@@ -14,20 +16,22 @@ import uuid
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import date
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import geopandas as gpd
 import pandas as pd
 
+from h2crop_data.cube.crop_tables import merged_crop_tables
 from h2crop_data.cube.retraction import REBUILT, Retractions
 from h2crop_data.cube.schema import LAYOUT_GENERATION, StoreLayout
-from h2crop_data.errors import MissingFileError, PlanError, RecipeError, StoreError
+from h2crop_data.errors import H2cropError, MissingFileError, PlanError, RecipeError, StoreError
 from h2crop_data.recipe.model import Recipe, parse_recipe
-from h2crop_data.sources.registry import layout_of_recipe, sources_of
+from h2crop_data.sources.registry import layout_of_recipe, sources_of, used_sources
 from h2crop_data.sources.scenes import SceneDecision, scene_decisions, scenes_table
+from h2crop_data.storage.checked import checked_json, digest_of, parsed_document
 from h2crop_data.storage.local import LocalStorage, sync
-from h2crop_data.storage.storage import BUILD_FOLDER, Storage, canonical_json
+from h2crop_data.storage.storage import BUILD_FOLDER, Storage
 
 PLAN_VERSION = 2
 #: Of a plan that replaces blocks: an older h2crop must not read it as one that only adds samples.
@@ -93,6 +97,12 @@ class SeasonPlan:
             return LAYOUT_VERSION
         return REPLACING_VERSION if self.replaces else PLAN_VERSION
 
+    @property
+    def crop_tables(self) -> dict[str, str] | None:
+        """Country -> SHA-256 of the crop table that labels are made with; None where an earlier version planned it."""
+        known = [source.crop_tables(self.pinned[source.name]) for source, _ in used_sources(self.recipe)]
+        return None if None in known else merged_crop_tables(tables for tables in known if tables is not None)
+
     def facts(self) -> dict[str, Any]:
         """What `plan.json` says beside the tables."""
         facts: dict[str, Any] = {
@@ -104,6 +114,8 @@ class SeasonPlan:
             "split_problems": self.split_problems,
         }
         # Plans without these say what they said before there were any.
+        if self.crop_tables is not None:
+            facts["taxonomy"]["countries"] = self.crop_tables
         if self.replaces:
             facts["replaces"] = {str(block): reason for block, reason in sorted(self.replaces.items())}
         if self.planned is not None:
@@ -183,65 +195,93 @@ def plan_files(plan: SeasonPlan) -> dict[str, bytes]:
         files[f"{name}.parquet"] = buffer.getvalue()
     for source in sources_of(plan.recipe):
         files |= source.files(plan.pinned[source.name])
-    return {**files, "plan.json": canonical_json(plan.facts()).encode()}
+    records = {name: {"bytes": len(data), "sha256": digest_of(data)} for name, data in sorted(files.items())}
+    return {**files, "plan.json": checked_json({**plan.facts(), "files": records}).encode()}
 
 
 def load_plan(files: Storage, folder: str, *, whole: bool = True) -> SeasonPlan:
-    """Read the plan in a folder (`2022/`). Raises PlanError for a damaged one or one of a newer version, StoreError
-    where its files cannot be read now.
+    """Read the plan in a folder (`2022/`). Raises PlanError for a plan that is damaged, was edited, is that of another
+    part or of a newer version, StoreError where its files cannot be read now.
 
-    whole: with its parcels; a country's take room and time, and a plan of another season is needed without.
+    whole: with its parcels; a country's take room and time, and a plan of another season is needed without. Files that
+    are read are compared with their checksums.
     """
+    where = files.where(folder.rstrip("/"))
+    try:
+        plan = parsed_plan(files, folder, whole=whole)
+        if plan.part != PurePosixPath(folder).name:
+            raise ValueError(f"it contains the plan of {plan.part}")
+    except (MemoryError, PlanError):
+        raise
+    except Exception as error:  # any library may fail on a file without a checksum
+        # Of a store that cannot be read now its plan may be whole.
+        is_unread = isinstance(error, StoreError) and not isinstance(error, MissingFileError)
+        is_other = isinstance(error, H2cropError) and not isinstance(error, OSError | ValueError)
+        if is_other or (is_unread and not isinstance(error.__cause__, ValueError)):
+            raise
+        remedy = (
+            "restore it from a backup, or, where no release has its samples, delete it and plan again"
+            if folder.startswith(f"{PLAN_FOLDER}/")
+            else "delete it and plan again; a setting is changed in the recipe, not in the plan"
+        )
+        raise PlanError(f"{where} is damaged ({type(error).__name__}: {error}); {remedy}") from error
+    return plan
+
+
+def parsed_plan(files: Storage, folder: str, *, whole: bool) -> SeasonPlan:
+    """The plan in a folder. Raises ValueError or StoreError for a damaged one, PlanError for one of a newer version; a
+    damaged plan without checksums may raise any other error.
+    """
+    where = files.where(folder.rstrip("/"))
+    try:
+        document = parsed_document(files.read(f"{folder}plan.json"))
+    except ValueError as error:
+        raise ValueError(f"plan.json: {error}") from error
+    facts = document.content
+    records = facts.pop("files", None)
+    if document.checked != (records is not None):
+        raise ValueError("plan.json: expected a checksum and a list of files, or neither")
 
     def read(name: str) -> bytes:
-        return files.read(f"{folder}{name}")
+        data = files.read(f"{folder}{name}")
+        if records is not None and records.get(name) != {"bytes": len(data), "sha256": digest_of(data)}:
+            raise ValueError(f"{name} is not the file that plan.json lists: its bytes or their SHA-256 differ")
+        return data
 
     def table(name: str) -> pd.DataFrame:
         return pd.read_parquet(io.BytesIO(read(f"{name}.parquet")))
 
-    where = files.where(folder.rstrip("/"))
-    try:
-        facts = files.read_json(f"{folder}plan.json")
-        if facts["plan_version"] not in (1, PLAN_VERSION, REPLACING_VERSION, LAYOUT_VERSION):
-            raise PlanError(
-                f"{where} is a plan of version {facts['plan_version']}, this h2crop reads up to "
-                f"{LAYOUT_VERSION}: a newer h2crop made it; install that version or a later one (nothing was "
-                "changed)"
-            )
-        try:
-            recipe = parse_recipe(facts["recipe"], Path(where), where, stored=True)
-        except RecipeError as error:
-            raise PlanError(
-                f"{where} has settings unknown to this h2crop: a newer h2crop made it, or it is damaged; install "
-                f"that version or a later one: {error}"
-            ) from error
-        samples = gpd.read_parquet(io.BytesIO(read("samples.parquet")))
-        scenes = scene_decisions(table("scenes"))
-        return SeasonPlan(
-            season=facts["season"],
-            recipe=recipe,
-            samples=samples,
-            blocks=table("blocks"),
-            scenes=scenes,
-            pinned={source.name: source.load(facts, read, scenes, whole=whole) for source in sources_of(recipe)},
-            taxonomy_version=facts["taxonomy"]["version"],
-            taxonomy_hash=facts["taxonomy"]["sha256"],
-            algorithm=facts["algorithm"],
-            squares=pinned_squares(table("squares")) if facts["plan_version"] > 1 else squares_of(samples),
-            split_problems=facts.get("split_problems", []),
-            replaces={int(block): reason for block, reason in facts.get("replaces", {}).items()},
-            planned=date.fromisoformat(facts["planned"]) if "planned" in facts else None,
-            generation=facts.get("layout", 1),
-        )
-    except (OSError, ValueError, KeyError) as error:
-        # Of a store that cannot be read now its plan may be whole.
-        is_unread = isinstance(error, StoreError) and not isinstance(error, MissingFileError)
-        if isinstance(error, PlanError) or (is_unread and not isinstance(error.__cause__, ValueError)):
-            raise
+    if facts["plan_version"] not in (1, PLAN_VERSION, REPLACING_VERSION, LAYOUT_VERSION):
         raise PlanError(
-            f"{where} is damaged ({type(error).__name__}: {error}); restore it from a backup, or delete it and plan "
-            "again"
+            f"{where} is a plan of version {facts['plan_version']}, this h2crop reads up to "
+            f"{LAYOUT_VERSION}: a newer h2crop made it; install that version or a later one (nothing was "
+            "changed)"
+        )
+    try:
+        recipe = parse_recipe(facts["recipe"], Path(where), where, stored=True)
+    except RecipeError as error:
+        raise PlanError(
+            f"{where} has settings unknown to this h2crop: a newer h2crop made it, or it is damaged; install "
+            f"that version or a later one: {error}"
         ) from error
+    samples = gpd.read_parquet(io.BytesIO(read("samples.parquet")))
+    scenes = scene_decisions(table("scenes"))
+    return SeasonPlan(
+        season=facts["season"],
+        recipe=recipe,
+        samples=samples,
+        blocks=table("blocks"),
+        scenes=scenes,
+        pinned={source.name: source.load(facts, read, scenes, whole=whole) for source in sources_of(recipe)},
+        taxonomy_version=facts["taxonomy"]["version"],
+        taxonomy_hash=facts["taxonomy"]["sha256"],
+        algorithm=facts["algorithm"],
+        squares=pinned_squares(table("squares")) if facts["plan_version"] > 1 else squares_of(samples),
+        split_problems=facts.get("split_problems", []),
+        replaces={int(block): reason for block, reason in facts.get("replaces", {}).items()},
+        planned=date.fromisoformat(facts["planned"]) if "planned" in facts else None,
+        generation=facts.get("layout", 1),
+    )
 
 
 def with_replaced(retractions: Retractions, plans: Iterable[SeasonPlan]) -> Retractions:

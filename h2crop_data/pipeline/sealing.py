@@ -15,6 +15,7 @@ import pandas as pd
 from h2crop_data import __version__
 from h2crop_data.constants import NONE
 from h2crop_data.cube.columns import in_declared_order, with_nullable_integers
+from h2crop_data.cube.crop_tables import crop_table_texts
 from h2crop_data.cube.release_numbers import current_attributes
 from h2crop_data.cube.retraction import NEVER_BUILT, REBUILT, SCENE_REASON, Retractions, complete_retractions
 from h2crop_data.cube.schema import FORMAT_VERSION, StoreLayout
@@ -352,8 +353,12 @@ def with_zeros(coordinates: Sequence[dict[str, list[float]] | None]) -> list[dic
 
 def blocks_of_part(plan: SeasonPlan) -> pd.DataFrame:
     """The blocks of a plan, with what they were planned by."""
+    tables: Any = None if plan.crop_tables is None else crop_table_texts(plan.crop_tables)
     return plan.blocks.assign(
-        part=plan.part, recipe=plan.recipe.hash, taxonomy=f"{plan.taxonomy_version} {plan.taxonomy_hash}"
+        part=plan.part,
+        recipe=plan.recipe.hash,
+        taxonomy=f"{plan.taxonomy_version} {plan.taxonomy_hash}",
+        tables=[tables] * len(plan.blocks),
     )
 
 

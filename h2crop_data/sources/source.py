@@ -485,6 +485,10 @@ class Source(ABC):
         """The parcels that its arrays number, with their classes, for the index; None where it numbers none."""
         return None
 
+    def crop_tables(self, pinned: Any) -> dict[str, str] | None:
+        """Country -> SHA-256 of the crop table that its labels are made with; None where a plan does not say."""
+        return {}
+
     def what_was_read(self, pinned: Any) -> tuple[dict[str, Any], list[str]]:
         """Counts of what was read as plain data for `sources.json`, and what needs a look in words."""
         return {}, []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 
@@ -88,6 +89,46 @@ def test_a_corrected_crop_table_changes_labels_alone(source: Path, tmp_path: Pat
     assert sum(path.stat().st_nlink == 2 for path in shards_of(source)) == 8 * 5 + 4 * 3
     assert store_attributes(new)["origin"]["release"] == 1
     assert store_attributes(new)["release"] == 1
+
+
+def crop_table(rows: dict[str, str]) -> str:
+    """SHA-256 of the rows of a crop table, as docs/store-format.md defines it."""
+    return hashlib.sha256(json.dumps([[code, rows[code]] for code in sorted(rows)]).encode()).hexdigest()
+
+
+def test_a_store_says_by_which_crop_tables_its_labels_were_made(labelled: TinyRegion, tmp_path: Path) -> None:
+    rows = {"BTH": "3301010101", "MIS": "3301010401"}
+    table = tmp_path / "own.csv"
+
+    def write_table() -> None:
+        # In any order, with spaces and empty lines: the same table.
+        table.write_text(
+            "code,hcat3,note\n" + "\n".join(f" {code} ,{rows[code]},x" for code in reversed(rows)) + "\n,,\n"
+        )
+
+    write_table()
+    parcels = {"path": "RPG_{year}.gpkg", "country": "fr", "code_field": "CODE_CULTU", "id_field": "ID_PARCEL"}
+    recipe = labelled.recipe(seasons=[2022], parcels={"season": [{**parcels, "table": {"path": str(table)}}]})
+    store = tmp_path / "store"
+    build_store(recipe, store, workers=1)
+    first = f"fr {crop_table(rows)}"
+    assert [list(texts) for texts in read_index(store, "blocks")["tables"]] == [[first]] * len(
+        read_index(store, "blocks")
+    )
+    rows["XYZ"] = "3302000000"
+    write_table()
+    report = build_store(recipe, store, extend=True, workers=1)
+    assert [line for line in report.changes if "another crop table (fr)" in line and "parcels or crop" not in line]
+    relabel_store(store, tmp_path / "new", tables={"fr": table})
+    assert {text for texts in read_index(tmp_path / "new", "blocks")["tables"] for text in texts} == {
+        f"fr {crop_table(rows)}"
+    }
+    # A field moved as well: both are named.
+    labelled.write_parcels(2022, [((WEST + 20, SOUTH + 30, WEST + 210, SOUTH + 220), "BTH"), *FIELDS[1:]])
+    report = build_store(recipe, store, extend=True, workers=1)
+    assert [
+        line for line in report.changes if "other parcels or crop codes in 1 of them, another crop table (fr)" in line
+    ]
 
 
 def test_parcels_read_anew_are_what_a_build_makes_of_them(labelled: TinyRegion, source: Path, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from changed_stores import layout_of
+from changed_stores import edit_json, layout_of
 from killed_builds import SAID_BY_RUNS, small_region
 from typer.testing import CliRunner
 
@@ -126,12 +126,6 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def edited(path: Path, change: Callable[[Any], None]) -> None:
-    document = json.loads(path.read_text(encoding="utf-8"))
-    change(document)
-    path.write_text(json.dumps(document), encoding="utf-8")
-
-
 PLAN, ROOTS = [".build/plan/2022/plan.json"], ["zarr.json", "index/r1/root.json"]
 #: By what a newer h2crop may have written: files of the store, the change, and what is said.
 NEWER: dict[str, tuple[list[str], Callable[[Any], None], str]] = {
@@ -188,7 +182,7 @@ def test_what_a_newer_version_began_is_refused_in_words_by_every_command(
     store = tmp_path / "store"
     shutil.copytree(built / "store", store)
     for file in files:
-        edited(store / file, change)
+        edit_json(store / file, change)
     before = files_of(store)
     places = {"recipe": built / "region/recipe.yaml", "store": store, "finished": built / "store"}
     for verb, command in REFUSED[newer].items():
@@ -207,16 +201,16 @@ def test_a_block_of_a_newer_algorithm_is_not_taken_for_one_of_this(built: Path, 
     store = tmp_path / "store"
     shutil.copytree(built / "store", store)
     recipe = load_recipe(built / "region/recipe.yaml").for_seasons([2022])
-    edited(store / ".build/2022/000001.json", lambda marker: marker["hashes"].update(s2="0" * 64))
+    edit_json(store / ".build/2022/000001.json", lambda marker: marker["hashes"].update(s2="0" * 64))
     with pytest.raises(PlanError, match=r"block 1 of 2022 in .* was built from other inputs \(s2\); build into a new"):
         build_store(recipe, store, workers=1)
-    edited(store / ".build/2022/000001.json", lambda marker: marker.pop("sums"))
+    edit_json(store / ".build/2022/000001.json", lambda marker: marker.pop("sums"))
     with pytest.raises(StoreError, match=r"000001\.json is damaged \(it lacks sums\); delete it and rerun the build"):
         build_store(recipe, store, workers=1)
     # A plan of a newer algorithm, finished: nothing has to be built, so it can be gone on from.
     shutil.rmtree(store)
     shutil.copytree(built / "store", store)
-    edited(store / ".build/plan/2022/plan.json", lambda plan: plan["algorithm"].update(s2=99))
+    edit_json(store / ".build/plan/2022/plan.json", lambda plan: plan["algorithm"].update(s2=99))
     assert build_store(recipe, store, workers=1).built == 0
     (store / ".build/2022/000001.json").unlink()
     with pytest.raises(PlanError, match=r"planned by an h2crop with other algorithms, and 1 block\(s\) are not"):
@@ -229,7 +223,7 @@ def test_a_release_of_a_newer_format_is_refused_where_copies_of_older_ones_remai
     shutil.copytree(built / "store", store)
     shutil.copytree(store / "index/r1", store / "index/r2")
     for name in ("zarr.json", "index/r2/root.json"):
-        edited(store / name, lambda root: root["attributes"].update(format_version="3.0", release=2))
+        edit_json(store / name, lambda root: root["attributes"].update(format_version="3.0", release=2))
     with pytest.raises(FormatVersionError, match=r"has format 3\.0"):
         validate_store(store)
 
@@ -246,11 +240,12 @@ def test_a_plan_that_cannot_be_read_now_is_not_called_damaged(built: Path, tmp_p
     with pytest.raises(StoreOutageError, match="service unavailable"):
         load_plan(DownStorage(built / "store"), ".build/plan/2022/")
     shutil.copytree(built / "store", tmp_path / "store")
+    unreadable = "restore it from a backup, or, where no release has its samples, delete it and plan again"
     for name, content in (("plan.json", b"{"), ("samples.parquet", b""), ("squares.parquet", None)):
         path = tmp_path / "store/.build/plan/2022" / name
         whole = path.read_bytes()
         path.unlink() if content is None else path.write_bytes(content)
-        with pytest.raises(PlanError, match=r"is damaged \(.*restore it from a backup, or delete it and plan again"):
+        with pytest.raises(PlanError, match=rf"is damaged \(.*; {unreadable}"):
             load_plan(LocalStorage(tmp_path / "store"), ".build/plan/2022/")
         path.write_bytes(whole)
     load_plan(LocalStorage(tmp_path / "store"), ".build/plan/2022/")

@@ -22,7 +22,16 @@ from h2crop_data.cube.shard import decode_shard, encode_shard, shard_name
 from h2crop_data.cube.statistics import TRAINING, block_sums, total
 from h2crop_data.recipe.model import EnmapSettings
 from h2crop_data.sources.formats import layout_of_root
+from h2crop_data.storage.checked import CHECKSUM, checked_json
 from h2crop_data.storage.storage import canonical_json
+
+
+def edit_json(path: Path, change: Callable[[Any], None]) -> None:
+    """Change a JSON document as its writer would have written it: with a checksum that fits, where it has one."""
+    document = json.loads(path.read_text(encoding="utf-8"))
+    has_checksum = isinstance(document, dict) and document.pop(CHECKSUM, None) is not None
+    change(document)
+    path.write_text(checked_json(document) if has_checksum else canonical_json(document), encoding="utf-8")
 
 
 def root_of(store: Path) -> dict[str, Any]:

@@ -48,6 +48,8 @@ class Declarations:
     unmapped: dict[str, dict[str, int]] = field(default_factory=dict)
     #: In words, what of the files needs a look.
     notes: list[str] = field(default_factory=list)
+    #: Country -> SHA-256 of the crop table that classified its parcels; None in plans of versions that did not keep it.
+    tables: dict[str, str] | None = field(default_factory=dict)
 
     def near(self, cells: Sequence[Cell]) -> Declarations:
         """The part of it that bears on some cells."""
@@ -107,7 +109,8 @@ def declarations_of(
     parcels = parcels.sort_values("number", ignore_index=True)
     parcels["split"] = split_of_parcels(parcels.geometry.to_numpy(), squares)
     columns = [*PARCEL_COLUMNS, "geometry"]
-    return Declarations(parcels[columns], coverage_of(files), found.counts, found.unmapped, found.notes)
+    coverage = coverage_of(files)
+    return Declarations(parcels[columns], coverage, found.counts, found.unmapped, found.notes, found.tables)
 
 
 def check_declared(found: Sequence[Declarations], files: YearFiles) -> None:

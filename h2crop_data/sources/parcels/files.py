@@ -15,13 +15,14 @@ import pandas as pd
 import pyogrio
 import shapely
 
+from h2crop_data.cube.crop_tables import merged_crop_tables
 from h2crop_data.datasheet.markdown import listing
 from h2crop_data.errors import ParcelError
 from h2crop_data.grid import LONLAT, Cell, to_crs
 from h2crop_data.parcels.damage import about_to_name_rows, check_rows
 from h2crop_data.parcels.extent import COMMON_CRS, NATIONAL_CRS, Extent, misplacement
 from h2crop_data.parcels.read import NO_PARCEL, ParcelFile, count_rows, open_parcels, passed_over, read_parcels
-from h2crop_data.parcels.taxonomy import hcat3_codes, load_crop_table, lost_zeros, unmapped
+from h2crop_data.parcels.taxonomy import crop_table_digest, hcat3_codes, load_crop_table, lost_zeros, unmapped
 from h2crop_data.progress import Progress
 from h2crop_data.recipe.model import CropTable, Parcels, ParcelSource
 
@@ -44,6 +45,8 @@ class NearParcels:
     unmapped: dict[str, dict[str, int]]
     #: In words, what needs a look.
     notes: list[str]
+    #: Country -> SHA-256 of its crop table.
+    tables: dict[str, str]
 
 
 @dataclass(frozen=True)
@@ -140,11 +143,12 @@ def read_near(files: YearFiles, groups: Sequence[Sequence[Cell]], progress: Prog
 
     Raises ParcelError for files, fields or tables that cannot be used.
     """
-    parts, problems, notes = [], [], []
+    parts, problems, notes, tables = [], [], [], []
     for source in files.sources:
         file = files.open(source)
         own = files.locate(source.table.path) if isinstance(source.table, CropTable) else None
         table = load_crop_table(source.table, source.country, own)
+        tables.append({source.country: crop_table_digest(table)})
         near, wrong = [], [passed_over(file)]
         for done, cells in enumerate(groups):
             progress(done, len(groups), f"parcels of {files.year}, {source.country}")
@@ -169,7 +173,7 @@ def read_near(files: YearFiles, groups: Sequence[Sequence[Cell]], progress: Prog
     log.info("parcels of %d: %s", files.year, found, extra={"counts": counts})
     for note in notes:
         log.warning("parcels of %d: %s", files.year, note)
-    return NearParcels(parcels.drop(columns="unmapped"), counts, named, notes)
+    return NearParcels(parcels.drop(columns="unmapped"), counts, named, notes, merged_crop_tables(tables))
 
 
 def unmapped_codes(parcels: pd.DataFrame) -> dict[str, dict[str, int]]:

@@ -13,6 +13,8 @@ import geopandas as gpd
 import pandas as pd
 import shapely
 
+from h2crop_data.constants import TIER_COLUMNS
+from h2crop_data.cube.crop_tables import merged_crop_tables
 from h2crop_data.cube.schema import SourceFormat
 from h2crop_data.datasheet.quality import DECLARED
 from h2crop_data.errors import PlanError
@@ -121,7 +123,20 @@ class DeclaredParcels(Source):
 
     def input_changes(self, before: BlockInputs, now: BlockInputs) -> list[list[InputChange]]:
         old, new = (digests_of_blocks(inputs.pinned, inputs.blocks) for inputs in (before, now))
-        return [[] if was == is_now else [InputChange("content")] for was, is_now in zip(old, new, strict=True)]
+        differ = [was != is_now for was, is_now in zip(old, new, strict=True)]
+        countries = other_crop_tables(before.pinned, now.pinned)
+        if not countries:
+            return [[InputChange("content")] if one else [] for one in differ]
+        declared = (digests_of_blocks(without_classes(inputs.pinned), inputs.blocks) for inputs in (before, now))
+        by_table = InputChange("crop tables", countries)
+        return [
+            ([by_table] if was == is_now else [InputChange("content"), by_table]) if one else []
+            for one, was, is_now in zip(differ, *declared, strict=True)
+        ]
+
+    def crop_tables(self, pinned: Declared) -> dict[str, str] | None:
+        known = [pinned.of(role).tables for role in ROLES]
+        return None if None in known else merged_crop_tables(tables for tables in known if tables is not None)
 
     def missing_files(self, settings: Parcels, season: int, locate: Callable[[str], Path]) -> list[str]:
         lines = []
@@ -147,6 +162,7 @@ class DeclaredParcels(Source):
             "unmapped": {role: pinned.of(role).unmapped for role in ROLES},
             "notes": {role: pinned.of(role).notes for role in ROLES},
             "coverage": {role: "everywhere" if pinned.of(role).coverage is None else "stated" for role in ROLES},
+            "tables": {role: pinned.of(role).tables for role in ROLES if pinned.of(role).tables is not None},
         }
 
     def load(
@@ -164,6 +180,7 @@ class DeclaredParcels(Source):
                 # Plans of earlier versions count unmapped parcels without naming their codes.
                 facts.get("unmapped", {}).get(role, {}),
                 facts.get("notes", {}).get(role, []),
+                facts.get("tables", {}).get(role),
             )
             for role in ROLES
         }
@@ -202,6 +219,23 @@ def digests_of_blocks(pinned: Declared, blocks: Sequence[PlannedBlock]) -> list[
     places = [block.place for block in blocks]
     of_roles = [digests_near(pinned.of(role), places) for role in ROLES]
     return [[digests[i] for digests in of_roles] for i in range(len(places))]
+
+
+def without_classes(pinned: Declared) -> Declared:
+    """What was declared, without what crop tables and taxonomy make of it."""
+    classes = ["hcat3", *TIER_COLUMNS]
+    declared = {role: pinned.of(role) for role in ROLES}
+    bare = {role: replace(one, parcels=one.parcels.drop(columns=classes)) for role, one in declared.items()}
+    return Declared(bare["parcels"], bare["prior"])
+
+
+def other_crop_tables(before: Declared, now: Declared) -> tuple[str, ...]:
+    """The countries whose crop table is another one now; those of a plan that did not keep its tables are unknown."""
+    found: set[str] = set()
+    for role in ROLES:
+        old, new = before.of(role).tables or {}, now.of(role).tables or {}
+        found |= {country for country in old.keys() & new.keys() if old[country] != new[country]}
+    return tuple(sorted(found))
 
 
 def numbered(known: Sequence[Declared], role: str) -> gpd.GeoDataFrame | None:
