@@ -27,6 +27,7 @@ from h2crop_data.cli import (
     recipe,
     refresh,
     relabel,
+    restore,
     retract,
     simulate,
     status,
@@ -61,6 +62,7 @@ app.command("compare")(compare.compare)
 app.command("relabel")(relabel.relabel)
 app.command("retract")(retract.retract)
 app.command("prune")(retract.prune)
+app.command("restore")(restore.restore)
 app.command("migrate")(migrate.migrate)
 app.command("import-h5")(import_h5.import_h5)
 app.command("export-h5")(export_h5.export_h5)

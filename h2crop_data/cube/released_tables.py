@@ -5,13 +5,14 @@ from __future__ import annotations
 import hashlib
 import io
 import logging
+from collections.abc import Sequence
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from h2crop_data.cube.root import RootAttributes, all_index_paths, index_paths, manifest_parts
-from h2crop_data.errors import MissingFileError
+from h2crop_data.errors import MissingFileError, StoreError
 from h2crop_data.storage.storage import Storage
 
 log = logging.getLogger(__name__)
@@ -56,6 +57,22 @@ def released_table(
         return None
     table = pa.concat_tables(known, promote_options="permissive")
     return table.filter(pc.equal(table["season"], season)) if "season" in table.column_names else table
+
+
+def released_among(files: Storage, attributes: RootAttributes, paths: Sequence[str]) -> set[str]:
+    """Those of some files that the manifest of a release lists. Raises StoreError where it is lost or damaged."""
+    wanted, found = pa.array(paths, pa.string()), set()
+    for part in manifest_parts(attributes):
+        table = checked_table(files, part["path"], part["sha256"], ["path"])
+        if table is None:
+            raise StoreError(
+                f"{files.where(part['path'])} is missing or damaged, so it is not known which files release "
+                f"{attributes['release']} needs: nothing was deleted. Rerun the build, which repairs the newest "
+                "release, or do not keep that release"
+            )
+        listed = table["path"].cast(pa.string())
+        found.update(listed.filter(pc.is_in(listed, wanted)).to_pylist())
+    return found
 
 
 def checked_table(files: Storage, path: str, sha256: str, columns: list[str] | None = None) -> pa.Table | None:

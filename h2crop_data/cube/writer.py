@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from h2crop_data.bounded_map import in_order
 from h2crop_data.cube.marker import Marker, parsed_marker
-from h2crop_data.cube.release_numbers import current_attributes, refuse_lost_root
+from h2crop_data.cube.release_numbers import current_attributes, finish_interrupted, refuse_lost_root
 from h2crop_data.cube.schema import StoreLayout, check_format_to_write, check_format_version, is_format_1
 from h2crop_data.cube.sealed import forget_season
 from h2crop_data.cube.shard import encode_shard, shard_name
@@ -177,17 +177,18 @@ def hold_store(location: str | Path | Storage, *, migrates: bool = False) -> Ite
 
     location: a folder, an `s3://` URL, or the storage of the store. migrates: whether the next release of a store of
     format 1 is to be of the present format; else such a store is refused.
-    Raises StoreError when another builder has locked the store, the place is in use by something else or the store has
-    lost its root, FormatVersionError for a store of another major version, or of a newer one.
+    Raises StoreError when another builder has locked the store, the place is in use by something else or the root of
+    the store is lost or that of an older release, FormatVersionError for a store of another major version, or of a
+    newer one.
     """
     storage = location if isinstance(location, Storage) else open_storage(location)
     with storage.hold():
+        finish_interrupted(storage)
         attributes = current_attributes(storage)
-        if attributes is None:
-            refuse_lost_root(storage)
-        elif migrates and is_format_1(attributes):
+        refuse_lost_root(storage, attributes)
+        if attributes is not None and migrates and is_format_1(attributes):
             check_format_version(attributes, storage.location)
-        else:
+        elif attributes is not None:
             check_format_to_write(attributes, storage.location)
         yield StoreBuilder(storage)
 

@@ -17,6 +17,7 @@ from h2crop_data import __version__
 from h2crop_data.bounded_map import in_order, worker_threads
 from h2crop_data.constants import TIER_COLUMNS
 from h2crop_data.cube.reading import store_attributes
+from h2crop_data.cube.release_numbers import refuse_lost_root
 from h2crop_data.cube.retraction import Retractions, complete_retractions
 from h2crop_data.cube.root import OriginIdentity
 from h2crop_data.cube.schema import check_format_to_write
@@ -109,6 +110,7 @@ def relabel_store(
     attributes = store_attributes(source)
     # The new store is written in the format of this h2crop.
     check_format_to_write(attributes, source)
+    refuse_lost_root(files, attributes)
     with hold_store(target) as builder:
         plans = kept_plans(files)
         if not plans:
@@ -305,19 +307,36 @@ def read_anew(
 
 
 def pinned(builder: StoreBuilder, plans: Sequence[SeasonPlan], origin: OriginIdentity) -> list[SeasonPlan]:
-    """Keep the plans in the new store; those of an interrupted attempt must be the same. Raises PlanError."""
+    """Keep the plans in the new store, and the release they come from, which may be newer than that of the run before.
+
+    Plans of an earlier run must be the same. Raises PlanError where they are those of other labels or of another store.
+    """
     kept = {(plan.season, plan.first_block): plan for plan in kept_plans(builder.storage)}
-    if not kept:
-        builder.storage.replace(ORIGIN, [canonical_json(origin).encode()])
+    for plan in plans:
+        before = kept.get((plan.season, plan.first_block))
+        if before is not None and not has_same_images(before, plan):
+            raise PlanError(
+                f"{builder.location} was made from another store: its images of {plan.season} have other inputs; "
+                "choose another --out"
+            )
     result = []
     for plan in plans:
         before = kept.get((plan.season, plan.first_block))
         if before is not None and before.blocks["hash_labels"].tolist() != plan.blocks["hash_labels"].tolist():
             raise PlanError(f"{builder.location} was started with other labels for {plan.season}; choose another --out")
-        if before is None:
-            keep_plan(plan, builder.storage)
         result.append(before or plan)
+    builder.storage.replace(ORIGIN, [canonical_json(origin).encode()])
+    for plan in plans:
+        if (plan.season, plan.first_block) not in kept:
+            keep_plan(plan, builder.storage)
     return result
+
+
+def has_same_images(before: SeasonPlan, plan: SeasonPlan) -> bool:
+    """Whether two plans have the same blocks of the same inputs, but for labels."""
+    columns = [f"hash_{group}" for group in plan.algorithm if group != LABELS.group]
+    columns = ["block", "samples", *(name for name in columns if name in plan.blocks and name in before.blocks)]
+    return before.blocks[columns].to_numpy().tolist() == plan.blocks[columns].to_numpy().tolist()
 
 
 def take_over_retractions(builder: StoreBuilder, retracted: Retractions) -> None:

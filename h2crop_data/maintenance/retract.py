@@ -9,11 +9,19 @@ from pathlib import Path
 
 import pandas as pd
 
-from h2crop_data.cube.reading import read_index, store_attributes
-from h2crop_data.cube.release_numbers import current_attributes, index_files_by_release
+from h2crop_data.cube.reading import read_index
+from h2crop_data.cube.release_numbers import (
+    attributes_of_copy,
+    copied_releases,
+    copy_of_root,
+    current_attributes,
+    index_files_by_release,
+)
+from h2crop_data.cube.released_tables import named_files, released_among
 from h2crop_data.cube.retraction import NEVER_BUILT, REBUILT, Retractions, released_retractions
+from h2crop_data.cube.root import RootAttributes
 from h2crop_data.cube.writer import StoreBuilder, hold_store
-from h2crop_data.errors import PlanError
+from h2crop_data.errors import PlanError, StoreError
 from h2crop_data.pipeline.extension import kept_plans
 from h2crop_data.pipeline.finished import finished_plans, left_with, refuse_lost_plans, unfinished_blocks
 from h2crop_data.pipeline.plan import SeasonPlan, replaced_by, with_replaced
@@ -228,37 +236,64 @@ def retracted_of(retractions: Retractions, season: int) -> set[int]:
     return set(retractions.blocks.get(season, ()))
 
 
-def prune_store(store: str | Path, keep: Sequence[int]) -> PruneReport:
+def prune_store(store: str | Path | Storage, keep: Sequence[int]) -> PruneReport:
     """Delete all releases except the newest and those to keep, and the shards that only they need.
 
-    Such shards are those of retracted and of rebuilt blocks; nothing else of a store ever falls out of use. May be
-    interrupted and run again. Raises PlanError for a release to keep that is not there.
+    Such shards are those of retracted and of rebuilt blocks; nothing else of a store ever falls out of use. Files of
+    the index that a kept release names stay, in whichever folder they are. The copy of the root of a release goes
+    first: an interrupted run leaves no release that lacks a file, and the next one deletes what is left of it.
+    Raises PlanError for a release to keep that is not there, StoreError where the manifest of a kept one is damaged.
     """
     with hold_store(store) as builder:
-        newest = int(store_attributes(store)["release"])
-        found = index_files_by_release(builder.storage)
-        missing = sorted(set(keep) - set(found))
+        attributes = current_attributes(builder.storage)
+        if attributes is None:
+            raise StoreError(f"{builder.location} has no release yet; finish the build")
+        newest = int(attributes["release"])
+        copies = sorted({*copied_releases(builder.storage), newest})
+        missing = sorted(set(keep) - set(copies))
         if missing:
-            raise PlanError(f"{store} has no release {missing[0]}; it has {', '.join(map(str, sorted(found)))}")
+            raise PlanError(f"{builder.location} has no release {missing[0]}; it has {', '.join(map(str, copies))}")
         kept = sorted({*keep, newest})
-        gone = [file for release, files in sorted(found.items()) if release not in kept for file in reversed(files)]
-        gone += unneeded_shards(builder, store, kept)
-        for name, _ in gone:
+        roots = [attributes_of_copy(builder.storage, release) for release in kept if release != newest]
+        gone = unneeded_index_files(builder.storage, kept, [*roots, attributes])
+        files = [file for of_release in gone.values() for file in of_release]
+        files += unneeded_shards(builder, [*roots, attributes])
+        for name, _ in files:
             builder.storage.delete(name)
-        log.info("%s: %d files deleted, releases that stay: %s", store, len(gone), kept)
+        log.info("%s: %d files deleted, releases that stay: %s", builder.location, len(files), kept)
         return PruneReport(
-            str(store),
-            releases=[release for release in sorted(found) if release not in kept],
+            builder.location,
+            releases=sorted(gone),
             kept=kept,
-            files=len(gone),
-            bytes=sum(size for _, size in gone),
+            files=len(files),
+            bytes=sum(size for _, size in files),
         )
 
 
-def unneeded_shards(builder: StoreBuilder, store: str | Path, kept: Sequence[int]) -> list[tuple[str, int]]:
-    """The shards of retracted and of rebuilt blocks that no kept release has, with their sizes."""
-    needed = {path for release in kept for path in read_index(store, "manifest", release)["path"]}
-    shards = []
+def unneeded_index_files(
+    storage: Storage, kept: Sequence[int], roots: Sequence[RootAttributes]
+) -> dict[int, list[tuple[str, int]]]:
+    """Name and size of the index files that no kept release needs, by release, the copies of roots first.
+
+    roots: the attributes of the kept releases, the newest last. Folders with a higher number than that stay: a sealing
+    is in progress there, or they keep the number from being used again.
+    """
+    needed = {path for attributes in roots for path in named_files(attributes)}
+    gone = {}
+    for release, files in sorted(index_files_by_release(storage).items()):
+        copy = copy_of_root(release)
+        unneeded = [file for file in files if file[0] not in needed and release not in kept]
+        if unneeded and release < kept[-1]:
+            gone[release] = sorted(unneeded, key=lambda file: (file[0] != copy, file[0]))
+    return gone
+
+
+def unneeded_shards(builder: StoreBuilder, roots: Sequence[RootAttributes]) -> list[tuple[str, int]]:
+    """The shards of retracted and of rebuilt blocks that no kept release has, with their sizes.
+
+    roots: the attributes of the kept releases. Raises StoreError where a manifest of theirs is lost or damaged.
+    """
+    shards: dict[str, int] = {}
     retractions = Retractions.read(builder.storage)
     # What an unfinished part replaces is in the next release too.
     finished = finished_plans(builder.storage, kept_plans(builder.storage, ()), retractions)
@@ -267,5 +302,8 @@ def unneeded_shards(builder: StoreBuilder, store: str | Path, kept: Sequence[int
         sizes = builder.sizes(season)
         for marker in builder.read_markers(season, sorted(blocks)):
             paths = [file["path"] for file in marker["files"]] if marker else []
-            shards += [(path, sizes[path]) for path in paths if path in sizes and path not in needed]
-    return shards
+            shards |= {path: sizes[path] for path in paths if path in sizes}
+    for attributes in roots if shards else ():
+        for path in released_among(builder.storage, attributes, list(shards)):
+            del shards[path]
+    return list(shards.items())

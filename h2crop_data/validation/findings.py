@@ -193,8 +193,10 @@ class Remedies:
 
     def root(self, copy: str | None) -> str:
         """For a damaged root; copy: a whole copy of it, if there is one."""
-        if copy is not None:
+        if copy is not None and self.origin == "copied":
             return f"copy {self.location}/{copy} over {self.location}/zarr.json"
+        if copy is not None:
+            return f"`h2crop restore {self.location}` puts its copy in its place"
         return self.sealed()
 
     def copy_of_root(self, name: str) -> str:

@@ -17,7 +17,7 @@ from tiny_region import NORTH, SOUTH, WEST, TinyRegion
 
 from h2crop_data.cube.reading import read_index, store_attributes
 from h2crop_data.cube.writer import StoreBuilder
-from h2crop_data.errors import StoreError
+from h2crop_data.errors import PlanError, StoreError
 from h2crop_data.maintenance.relabel import relabel_store
 from h2crop_data.maintenance.retract import retract_from_store
 from h2crop_data.pipeline.build import build_store
@@ -185,6 +185,37 @@ def test_relabelling_again_does_not_bring_back_what_was_retracted(store: Path, t
     with pytest.raises(StoreError, match=rf"excludes block 0 of {SEASON} \(haze\)"):
         relabel_store(store, new)
     assert set(read_index(new, f"samples-{SEASON}")["block"]) == {1}
+
+
+def test_a_relabelled_store_names_the_release_it_was_last_made_from(store: Path, tmp_path: Path) -> None:
+    new = tmp_path / "new"
+    assert relabel_store(store, new).release == 1
+    assert store_attributes(new)["origin"]["release"] == 1
+    assert relabel_store(store, new).release == 1, "nothing changed, and no release is made"
+    retract_from_store(store, {SEASON: [0]}, [], "haze")
+    assert relabel_store(store, new).release == 2
+    first = store_attributes(store)
+    assert store_attributes(new)["origin"] == {"release": 2, "manifest": first["manifest"]["sha256"]}
+    # The same blocks in a further release of the source: what the new store says of it is true again.
+    retract_from_store(new, {SEASON: [1]}, [], "dust")
+    retract_from_store(store, {SEASON: [1]}, [], "dust")
+    assert relabel_store(store, new).release == 4
+    assert store_attributes(new)["origin"]["release"] == 3
+    assert store_attributes(new, 3)["origin"]["release"] == 2
+
+
+def test_a_store_is_not_relabelled_from_another_one_with_the_same_labels(
+    store: Path, recipe: Recipe, tmp_path: Path
+) -> None:
+    new, other = tmp_path / "new", tmp_path / "other"
+    relabel_store(store, new)
+    assert recipe.sentinel2 is not None
+    bands = recipe.model_copy(update={"sentinel2": recipe.sentinel2.model_copy(update={"bands": ["B02", "B08"]})})
+    build_store(bands, other, workers=1)
+    before = files_of(new)
+    with pytest.raises(PlanError, match=f"{new} was made from another store: its images of {SEASON} have other inputs"):
+        relabel_store(other, new)
+    assert files_of(new) == before
 
 
 def test_a_damaged_table_of_the_newest_release_accuses_no_block(store: Path, recipe: Recipe) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shlex
 import shutil
-import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +23,7 @@ from h2crop_data.cube.reading import load_root, read_index, read_index_json, sto
 from h2crop_data.errors import PlanError, StoreError
 from h2crop_data.maintenance.migrate import migrate_store
 from h2crop_data.maintenance.relabel import relabel_store
+from h2crop_data.maintenance.restore import restore_root
 from h2crop_data.maintenance.retract import prune_store, retract_from_store
 from h2crop_data.pipeline.build import build_store
 from h2crop_data.pipeline.extension import plan_extensions
@@ -48,6 +48,16 @@ def grown(region: TinyRegion) -> TinyRegion:
     for year in (2021, 2022, 2023, 2024):
         region.write_parcels(year, FIELDS)
     return region
+
+
+@pytest.fixture(scope="module")
+def built_twice(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store of one season with two releases."""
+    region, store = TinyRegion(tmp_path_factory.mktemp("small")), tmp_path_factory.mktemp("built") / "store"
+    region.add_sentinel2("S2", "2022-07-05T10:50:00Z")
+    build_store(region.recipe(), store, workers=1)
+    retract_from_store(store, {2022: [1]}, [], "haze")
+    return store
 
 
 def shards(folder: Path) -> dict[str, bytes]:
@@ -327,13 +337,6 @@ def files_of(folder: Path) -> dict[str, bytes]:
     }
 
 
-def restore(error: StoreError) -> None:
-    """Do what the error of a lost root says."""
-    command = str(error).split("`")[1].split()
-    assert command[0] == "cp"
-    subprocess.run(command, check=True)
-
-
 @pytest.mark.parametrize("releases", [1, 2])
 def test_a_store_that_lost_its_root_is_left_alone_until_it_is_put_back(
     grown: TinyRegion, tmp_path: Path, releases: int
@@ -347,7 +350,7 @@ def test_a_store_that_lost_its_root_is_left_alone_until_it_is_put_back(
     whole = files_of(store)
     (store / "zarr.json").unlink()
     lost = files_of(store)
-    command = f"cp {store}/index/r{releases}/root.json {store}/zarr.json"
+    command = f"h2crop restore {store}"
     for refused in (
         lambda: build_store(first, store, workers=1),
         lambda: build_store(first.for_seasons([2024]), store, workers=1),
@@ -357,12 +360,13 @@ def test_a_store_that_lost_its_root_is_left_alone_until_it_is_put_back(
         lambda: prune_store(store, []),
         lambda: relabel_store(tmp_path / "source", store),
     ):
-        with pytest.raises(StoreError, match=f"{store} has lost its root zarr.json.*`{command}`") as raised:
+        with pytest.raises(StoreError, match=f"{store} has lost its root zarr.json.*`{command}`"):
             refused()
         assert files_of(store) == lost
     told = CliRunner().invoke(app, ["build", path, "--out", str(store)])
     assert isinstance(told.exception, StoreError)
-    restore(raised.value)
+    told = CliRunner().invoke(app, [*command.split()[1:], "--json"])
+    assert json.loads(told.stdout) == {"store": str(store), "release": releases, "before": None, "restored": True}
     assert files_of(store) == whole
     report = build_store(first, store, workers=1)
     assert (report.release, report.built) == (releases, 0)
@@ -378,6 +382,20 @@ def test_a_release_never_gets_the_number_of_another_one(grown: TinyRegion, tmp_p
     released = {name: data for name, data in files_of(store).items() if name.startswith("index/")}
     # A root of before, put back although a newer release was made.
     shutil.copy(store / "index/r1/root.json", store / "zarr.json")
+    build_store(recipe, tmp_path / "source", workers=1)
+    before = files_of(store)
+    for refused in (
+        lambda: build_store(recipe.for_seasons([2024]), store, workers=1),
+        lambda: retract_from_store(store, {2022: [0]}, [], "haze"),
+        lambda: migrate_store(store),
+        lambda: prune_store(store, []),
+        lambda: relabel_store(tmp_path / "source", store),
+        lambda: relabel_store(store, tmp_path / "new"),
+    ):
+        with pytest.raises(StoreError, match=f"is that of release 1, but release 2 was made.*`h2crop restore {store}`"):
+            refused()
+        assert files_of(store) == before
+    assert (restore_root(store).before, store_attributes(store)["release"]) == (1, 2)
     assert build_store(recipe.for_seasons([2024]), store, workers=1).release == 3
     assert files_of(store).items() >= released.items()
     assert list(store_attributes(store)["seasons"]) == ["2022", "2023", "2024"]
@@ -386,6 +404,53 @@ def test_a_release_never_gets_the_number_of_another_one(grown: TinyRegion, tmp_p
     shutil.copy(store / "index/r1/blocks.parquet", store / "index/r9/blocks.parquet")
     retract_from_store(store, {2022: [0]}, [], "haze")
     assert store_attributes(store)["release"] == 10
+
+
+def damage(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+
+
+#: What happens to files of release 2 of two, and why its root is not restored then.
+BROKEN = {
+    "the copy is damaged": (lambda store: (store / "index/r2/root.json").write_bytes(b"{"), "root.json is damaged"),
+    "a part of the manifest is damaged": (
+        lambda store: damage(next((store / "index/r2").glob("manifest*.parquet"))),
+        "manifest.*differs from the SHA-256",
+    ),
+    "a table is lost": (lambda store: next((store / "index/r2").glob("blocks*.parquet")).unlink(), "blocks.* missing"),
+}
+
+
+@pytest.mark.parametrize("case", BROKEN)
+@pytest.mark.parametrize("root", ["lost", "damaged", "older"])
+def test_a_root_is_restored_from_a_whole_copy_only(built_twice: Path, tmp_path: Path, root: str, case: str) -> None:
+    store = Path(shutil.copytree(built_twice, tmp_path / "store"))
+    whole = (store / "zarr.json").read_bytes()
+    if root == "lost":
+        (store / "zarr.json").unlink()
+    elif root == "damaged":
+        (store / "zarr.json").write_bytes(b'{"attributes": ')
+    else:
+        shutil.copy(store / "index/r1/root.json", store / "zarr.json")
+    broken = Path(shutil.copytree(store, tmp_path / "broken"))
+    # The newest is in place of an older one, never the other way round.
+    with pytest.raises(StoreError, match="has release 2, which is newer than 1"):
+        restore_root(store, 1)
+    assert restore_root(store, 2).restored
+    assert (store / "zarr.json").read_bytes() == whole
+    assert not restore_root(store).restored
+    # Where the newest is not whole, the user says so.
+    change, said = BROKEN[case]
+    change(broken)
+    with pytest.raises(StoreError, match=f"cannot be restored: .*{said}.*--release 1"):
+        restore_root(broken)
+    with pytest.raises(PlanError, match="no root of release 7; it has those of 1, 2"):
+        restore_root(broken, 7)
+    report = restore_root(broken, 1)
+    assert (report.release, report.restored) == (1, root != "older")
+    assert retract_from_store(broken, {2022: [0]}, [], "haze")[1] == 3
 
 
 @pytest.mark.parametrize("kept", [None, "older"])

@@ -29,6 +29,7 @@ from tiny_region import TinyRegion
 import h2crop_data
 from h2crop_data.errors import MissingFileError, StoreError
 from h2crop_data.maintenance.migrate import migrate_store
+from h2crop_data.maintenance.restore import restore_root
 from h2crop_data.maintenance.retract import retract_from_store
 from h2crop_data.pipeline.build import build_store
 from h2crop_data.pipeline.engine import WorkerKind, Workers
@@ -1070,7 +1071,7 @@ def test_a_store_in_a_bucket_that_lost_its_root_is_left_alone_until_it_is_put_ba
     build_store(recipe, storage.location)
     whole = published(storage)
     storage.delete("zarr.json")
-    command = f"`aws s3 cp {storage.location}/index/r1/root.json {storage.location}/zarr.json`"
+    command = f"`h2crop restore {storage.location}`"
     before = len(proxy.requests)
     with pytest.raises(StoreError, match=f"{storage.location} has lost its root zarr.json.*{command}"):
         build_store(recipe, storage.location)
@@ -1079,7 +1080,7 @@ def test_a_store_in_a_bucket_that_lost_its_root_is_left_alone_until_it_is_put_ba
         "clock",
     }
     assert published(storage) == {name: data for name, data in whole.items() if name != "zarr.json"}
-    storage.write("zarr.json", [storage.read("index/r1/root.json")])
+    assert restore_root(storage.location).restored
     report = build_store(recipe, storage.location)
     assert (report.release, report.built) == (1, 0)
     assert published(storage) == whole

@@ -440,7 +440,8 @@ REMEDIES: dict[str, tuple[str, ...] | str] = {
     "if the parcels of 2022 were read for 2021 as well, give that year a file of its own in the recipe, or `prior: "
     "none`; `h2crop relabel STORE --recipe RECIPE --out NEW` follows it": ("built, prior",),
     "do not take the prior for the crop of the year before until its publisher says that nothing changed": BY_HAND,
-    "copy STORE/index/r1/root.json over STORE/zarr.json": ("built, root", "imported, root", "copied, root"),
+    "copy STORE/index/r1/root.json over STORE/zarr.json": ("copied, root",),
+    "`h2crop restore STORE` puts its copy in its place": ("built, root", "imported, root"),
     "copy STORE/zarr.json over STORE/index/r1/root.json": ("built, copy of the root", "copied, no root"),
     f"nothing while a build is at work; else `{BUILD}` again, which finishes it": ("built, interrupted",),
     f"nothing while a build is at work; else `{IMPORT}` again, which finishes it": NEVER,

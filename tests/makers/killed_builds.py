@@ -71,17 +71,21 @@ def small_region(folder: Path) -> None:
 
 
 class FatalStorage(LocalStorage):
-    """A store in a folder whose builder dies just before a step: `write NAME` or `delete NAME`; empty for none."""
+    """A store in a folder whose builder dies just before a step: `write NAME`, `delete NAME`, or `deletion 3` for the
+    third one; empty for none."""
 
     def __init__(self, folder: Path, fatal: str = "") -> None:
         super().__init__(folder)
         self.fatal = fatal
+        self.deletions = 0
 
     def write_file(self, name: str, parts: Iterable[bytes], *, read_only: bool) -> None:
         self.die_before(f"write {name}")
         super().write_file(name, parts, read_only=read_only)
 
     def delete(self, name: str) -> None:
+        self.deletions += 1
+        self.die_before(f"deletion {self.deletions}")
         self.die_before(f"delete {name}")
         super().delete(name)
 
@@ -96,6 +100,13 @@ def build(recipe: Path, store: Path, extend: bool, fatal: str = "") -> None:
     from h2crop_data.pipeline.build import build_store
 
     build_store(loaded(recipe), FatalStorage(store, fatal), extend=extend, workers=2)
+
+
+def prune(store: Path, fatal: str) -> None:
+    """What a child does that prunes. fatal: the step before which it dies."""
+    from h2crop_data.maintenance.retract import prune_store
+
+    prune_store(FatalStorage(store, fatal), [])
 
 
 def loaded(path: Path) -> Recipe:
