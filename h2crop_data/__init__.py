@@ -2,7 +2,7 @@
 
 The public API, stable within a major version (everything else may change):
 
-- `open`: a season of a store as an xarray dataset; `open_sample`: one sample of a store
+- `open`: a season of a store as an xarray dataset; `open_sample`: one sample of a store, in its own grid
 - `read_index`: a table of a store's index; `CropSamples`: a store as a PyTorch dataset (needs the extra `train`)
 - `load_recipe`: a recipe file, checked; `plan`: one season of a recipe, as exact inputs; `build`: a recipe or a plan
   into a store (`plan` and `build` need the extra `build`)
@@ -19,10 +19,11 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from h2crop_data.cube.reading import open_sample, read_index
     from h2crop_data.cube.reading import open_season as open
+    from h2crop_data.cube.reading import read_index
     from h2crop_data.errors import H2cropError
     from h2crop_data.maintenance.compare import compare_stores as compare
+    from h2crop_data.one_sample.dataset import open_sample
     from h2crop_data.pipeline.build import build_store as build
     from h2crop_data.pipeline.planning import make_plan as plan
     from h2crop_data.recipe.model import load_recipe
@@ -54,7 +55,7 @@ _PUBLIC = {
     "compare": ("maintenance.compare", "compare_stores"),
     "load_recipe": ("recipe.model", "load_recipe"),
     "open": ("cube.reading", "open_season"),
-    "open_sample": ("cube.reading", "open_sample"),
+    "open_sample": ("one_sample.dataset", "open_sample"),
     "plan": ("pipeline.planning", "make_plan"),
     "read_index": ("cube.reading", "read_index"),
     "validate": ("validation.validate", "validate_store"),

@@ -19,6 +19,7 @@ from h2crop_data.cli import (
     config,
     enmap,
     export_h5,
+    export_sample,
     import_h5,
     inspect,
     migrate,
@@ -66,6 +67,7 @@ app.command("restore")(restore.restore)
 app.command("migrate")(migrate.migrate)
 app.command("import-h5")(import_h5.import_h5)
 app.command("export-h5")(export_h5.export_h5)
+app.command("export-sample")(export_sample.export_sample)
 app.command("simulate")(simulate.simulate)
 
 

@@ -205,12 +205,22 @@ def open_season(store: str | Path, season: int, *, scaled: bool = False, release
     index of the dimension `time`. Raises StoreError.
     """
     # One root for everything: another release may be made at any moment.
-    document = load_root(store, release)
+    return season_dataset(store, load_root(store, release), season, scaled=scaled)
+
+
+def season_dataset(
+    store: str | Path, document: Root, season: int, *, scaled: bool, missing_is_fill: bool = True
+) -> xr.Dataset:
+    """The samples of a season of the release with this root document, as `open_season` gives them.
+
+    missing_is_fill: whether a shard that does not exist reads as fill, or raises StoreError when it is read.
+    """
     attributes = document["attributes"]
     if str(season) not in attributes["seasons"]:
         raise StoreError(f"{store} has no season {season}; it has {', '.join(attributes['seasons'])}")
     documents = season_documents(document, season)
-    root: Any = zarr.open_group(ReleaseStore(store, document), mode="r", use_consolidated=True)
+    files = ReleaseStore(store, document, missing_is_fill=missing_is_fill)
+    root: Any = zarr.open_group(files, mode="r", use_consolidated=True)
     group = root[str(season)]
     samples = samples_of_season(store, attributes, season, documents)
     slots = samples.column("slot").to_numpy()
@@ -306,16 +316,6 @@ def time_variables(store: str | Path, root: Root, season: int, count: int) -> di
         "time_bnds": xr.Variable((TIME, "bnds"), bounds, None, stored),
         "month": xr.Variable((TIME,), months, {"long_name": "month in which the window begins"}),
     }
-
-
-def open_sample(store: str | Path, sample: str, *, scaled: bool = False, release: int | None = None) -> xr.Dataset:
-    """One sample, by its id, as a dataset without the axis `sample`, lazily. Arguments and errors: as `open_season`."""
-    attributes = store_attributes(store, release)
-    for season in map(int, attributes["seasons"]):
-        names = read_columns(store, attributes, f"samples-{season}", ["sample"]).column("sample").to_pylist()
-        if sample in names:
-            return open_season(store, season, scaled=scaled, release=release).isel(sample=names.index(sample))
-    raise StoreError(f"{store} has no sample {sample!r}")
 
 
 def read_coordinate(store: str | Path, group: Any, name: str) -> NDArray[Any]:

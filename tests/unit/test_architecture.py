@@ -52,6 +52,7 @@ MAY_IMPORT = {
     "cube": PURE | {"splits", "storage"},
     "simulate": BASE | {"sentinel2", "parcels"},
     "report": PURE | {"cube", "enmap", "storage"},
+    "one_sample": PURE | {"cube", "report", "storage"},
     "training": PURE | {"cube", "parcels", "storage"},
     "datasheet": PURE | {"cube"},
     "published": BASE | {"cube", "storage", "parcels", "sources"},
@@ -62,13 +63,13 @@ MAY_IMPORT = {
     | {"parcels", "cube", "datasheet", "settings", "shared_connections", "sources", "storage", "splits"},
     "maintenance": BASE | {"cube", "parcels", "pipeline", "published", "sources", "storage"},
     "cli": BASE
-    | {"catalog", "cube", "maintenance", "parcels", "pipeline", "published", "report", "simulate", "sources"}
-    | {"settings", "storage", "training", "validation"},
+    | {"catalog", "cube", "maintenance", "one_sample", "parcels", "pipeline", "published", "report"}
+    | {"settings", "simulate", "sources", "storage", "training", "validation"},
     # Steps of Prefect flows; which flows there are stands in flows/.
     "flows": BASE | {"cube", "pipeline", "report", "settings", "storage", "validation"},
     "__main__": {"cli"},
     # The public face, each name loaded when it is asked for.
-    "": {"cube", "errors", "maintenance", "pipeline", "recipe", "training", "validation"},
+    "": {"cube", "errors", "maintenance", "one_sample", "pipeline", "recipe", "training", "validation"},
 }
 MODULES = sorted(PACKAGE.rglob("*.py"))
 #: What only building, training and flows need.

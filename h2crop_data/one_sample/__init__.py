@@ -1,0 +1,1 @@
+"""One sample on its ground: as an xarray dataset, and as GeoTIFFs."""
