@@ -109,16 +109,6 @@ class OriginIdentity(TypedDict):
     manifest: str
 
 
-class TaxonomyIdentity(TypedDict):
-    """The taxonomy that the labels of a release were made with."""
-
-    version: str
-    #: Of its classes.
-    sha256: str
-    #: Country -> SHA-256 of its crop table, or several of them, separated by spaces.
-    countries: dict[str, str]
-
-
 class SealedAttributes(TypedDict):
     """The facts of a release before its index is written."""
 
@@ -139,7 +129,6 @@ class RootAttributes(SealedAttributes, total=False):
     #: Name -> path of every part of the index; several where it consists of several files.
     index: dict[str, str | list[str]]
     manifest: ManifestIdentity
-    taxonomy: TaxonomyIdentity
     #: Of a relabelled store.
     origin: OriginIdentity
     #: Since format 2.0.

@@ -15,13 +15,14 @@ from typing import Any
 from numpy.typing import NDArray
 
 from h2crop_data.bounded_map import in_order
-from h2crop_data.cube.marker import Marker, parsed_marker
+from h2crop_data.cube.marker import Marker, block_path, parsed_marker, shard_path
 from h2crop_data.cube.release_numbers import current_attributes, finish_interrupted, refuse_lost_root
 from h2crop_data.cube.schema import StoreLayout, check_format_to_write, check_format_version, is_format_1
 from h2crop_data.cube.sealed import forget_season
-from h2crop_data.cube.shard import encode_shard, shard_name
+from h2crop_data.cube.shard import encode_shard
 from h2crop_data.cube.statistics import BlockSums
 from h2crop_data.errors import MissingFileError, PlanError, StoreError
+from h2crop_data.storage.checked import checked_json
 from h2crop_data.storage.location import open_storage
 from h2crop_data.storage.storage import BUILD_FOLDER, FileRecord, Storage, canonical_json
 
@@ -116,32 +117,47 @@ class StoreBuilder:
     def write_marker(self, season: int, block: int, marker: Marker) -> None:
         """Say that a block is done. The last thing written of a block. Its season is gathered by the next seal."""
         forget_season(self.storage, season)
-        self.write(f"{block_path(season, block)}.json", [canonical_json(marker).encode()])
+        self.write(f"{block_path(season, block)}.json", [checked_json(marker).encode()])
 
-    def read_marker(self, season: int, block: int) -> Marker | None:
-        """The marker of a finished block, or None."""
+    def read_marker(
+        self,
+        season: int,
+        block: int,
+        layout: StoreLayout,
+        samples: int | None = None,
+        *,
+        needs_sums: bool = True,
+    ) -> Marker | None:
+        """The marker of a finished block, or None. samples, needs_sums: as for `parsed_marker`.
+
+        Raises StoreError for a marker that is damaged, was edited, or is that of another block.
+        """
         name = f"{block_path(season, block)}.json"
         try:
-            document = self.storage.read_json(name)
+            data = self.storage.read(name)
         except MissingFileError:
             return None
-        except StoreError as error:
-            raise StoreError(f"{error}; delete it and rerun the build") from error
-        if isinstance(document, dict) and "statistics" in document:
+        if needs_sums and b'\n "statistics": ' in data:
             raise StoreError(
                 f"{self.location} was written by an older h2crop; run `h2crop migrate {self.location}` first, which "
                 "does not change samples"
             )
         try:
-            return parsed_marker(document)
+            return parsed_marker(data, season, block, layout, samples, needs_sums=needs_sums)
         except (ValueError, TypeError, AttributeError) as error:
             raise StoreError(
-                f"{self.storage.where(name)} is damaged ({error}); delete it and rerun the build"
+                f"{self.storage.where(name)} is damaged ({error}); restore it from a backup, or delete it and rerun "
+                "the build (of an imported store the import), which makes the block again"
             ) from error
 
-    def read_markers(self, season: int, blocks: Sequence[int]) -> Iterator[Marker | None]:
-        """The markers of some blocks, in order, read some ahead."""
-        return in_order(lambda block: self.read_marker(season, block), blocks, FILES_AHEAD, FILES_AHEAD)
+    def read_markers(
+        self, season: int, blocks: Sequence[int], layout: StoreLayout, samples: Mapping[int, int] | None = None
+    ) -> Iterator[Marker | None]:
+        """The markers of some blocks, in order, read some ahead. samples: block -> how many its plan says it has."""
+        counts = samples or {}
+        return in_order(
+            lambda block: self.read_marker(season, block, layout, counts.get(block)), blocks, FILES_AHEAD, FILES_AHEAD
+        )
 
     def read_all_sums(self, season: int, records: Mapping[int, FileRecord]) -> Iterator[BlockSums]:
         """The sums of some blocks, in order, read some ahead. records: block -> the file as its marker has it."""
@@ -159,16 +175,6 @@ class StoreBuilder:
             self.storage.delete(name)
             del sizes[name]
         return sizes
-
-
-def shard_path(season: int, array: str, block: int, dimensions: int) -> str:
-    """The name of a block's shard in an array of so many dimensions."""
-    return f"{season}/{array}/{shard_name(block, dimensions)}"
-
-
-def block_path(season: int, block: int) -> str:
-    """The name, without its ending, of what the builder keeps of a block."""
-    return f"{BUILD_FOLDER}/{season}/{block:06d}"
 
 
 @contextmanager

@@ -5,16 +5,15 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from h2crop_data.cube.marker import parsed_marker
+from h2crop_data.cube.marker import shard_path
 from h2crop_data.cube.reading import load_root
 from h2crop_data.cube.release_numbers import ROOT
 from h2crop_data.cube.root import Root
 from h2crop_data.cube.schema import FORMAT_VERSION, ROOT_COPY
 from h2crop_data.cube.shard import decode_shard
 from h2crop_data.cube.statistics import block_sums
-from h2crop_data.cube.writer import StoreBuilder, block_path, hold_store, shard_path
+from h2crop_data.cube.writer import StoreBuilder, hold_store
 from h2crop_data.errors import StoreError
 from h2crop_data.pipeline.extension import kept_plans
 from h2crop_data.pipeline.finished import refuse_lost_plans
@@ -93,11 +92,8 @@ def keep_root(builder: StoreBuilder, root: Root) -> None:
 
 def mend_block(builder: StoreBuilder, plan: SeasonPlan, block: int, samples: int) -> bool:
     """Give a finished block the sums it lacks, from its arrays; whether there was anything to do."""
-    name = f"{block_path(plan.season, block)}.json"
-    if not builder.storage.exists(name):
-        return False
-    marker: dict[str, Any] = builder.storage.read_json(name)
-    if "sums" in marker and sums_are_whole(builder, plan.season, block, marker["sums"]):
+    marker = builder.read_marker(plan.season, block, plan.layout, samples, needs_sums=False)
+    if marker is None or sums_are_whole(builder, plan.season, block, marker["sums"]):
         return False
     arrays = {
         array: decode_shard(
@@ -109,9 +105,8 @@ def mend_block(builder: StoreBuilder, plan: SeasonPlan, block: int, samples: int
         for array, spec in plan.layout.arrays().items()
     }
     sums = block_sums(arrays, plan.layout.arrays(), marker["split"], flag_masks(plan.recipe))
-    kept = {name: value for name, value in marker.items() if name != "statistics"}
     record = builder.write_sums(plan.season, block, sums)
-    builder.write_marker(plan.season, block, parsed_marker({**kept, "sums": record}))
+    builder.write_marker(plan.season, block, {**marker, "sums": record})
     return True
 
 

@@ -16,13 +16,14 @@ import pandas as pd
 from h2crop_data import __version__
 from h2crop_data.bounded_map import in_order, worker_threads
 from h2crop_data.constants import TIER_COLUMNS
+from h2crop_data.cube.marker import block_path
 from h2crop_data.cube.reading import store_attributes
 from h2crop_data.cube.release_numbers import refuse_lost_root
 from h2crop_data.cube.retraction import Retractions, complete_retractions
 from h2crop_data.cube.root import OriginIdentity
 from h2crop_data.cube.schema import check_format_to_write
 from h2crop_data.cube.statistics import block_sums
-from h2crop_data.cube.writer import StoreBuilder, block_path, hold_store
+from h2crop_data.cube.writer import StoreBuilder, hold_store
 from h2crop_data.errors import PlanError, StoreError
 from h2crop_data.grid import Cell
 from h2crop_data.parcels.taxonomy import Taxonomy, crop_table_digest, hcat3_codes, load_crop_table, tier_table, unmapped
@@ -358,9 +359,10 @@ def relabel_block(
     """
     tasks, block = work
     season, row = tasks.plan.season, tasks.blocks.places[block][2]
-    if builder.read_marker(season, block) is not None:
+    samples = int(row["samples"])
+    if builder.read_marker(season, block, tasks.layout, samples) is not None:
         return "already_done", 0
-    marker = StoreBuilder(files).read_marker(season, block)
+    marker = StoreBuilder(files).read_marker(season, block, tasks.layout, samples)
     if marker is None:
         raise StoreError(f"{files.location}: block {block} of {season} is not done; finish the build first")
     labels = {name for name, spec in tasks.layout.arrays().items() if spec.group == LABELS.group}

@@ -298,9 +298,10 @@ def unneeded_shards(builder: StoreBuilder, roots: Sequence[RootAttributes]) -> l
     # What an unfinished part replaces is in the next release too.
     finished = finished_plans(builder.storage, kept_plans(builder.storage, ()), retractions)
     gone = with_replaced(retractions, finished)
+    layout = layout_of_root(roots[-1])
     for season, blocks in gone.blocks.items():
         sizes = builder.sizes(season)
-        for marker in builder.read_markers(season, sorted(blocks)):
+        for marker in builder.read_markers(season, sorted(blocks), layout):
             paths = [file["path"] for file in marker["files"]] if marker else []
             shards |= {path: sizes[path] for path in paths if path in sizes}
     for attributes in roots if shards else ():

@@ -28,7 +28,7 @@ from h2crop_data.constants import REFLECTANCE_SCALE, UNKNOWN
 from h2crop_data.cube.reading import load_root, read_document, read_file
 from h2crop_data.cube.root import index_paths
 from h2crop_data.cube.schema import REFLECTANCE_UNITS
-from h2crop_data.cube.time_axis import TIME_DIMENSION
+from h2crop_data.cube.windows import TIME
 from h2crop_data.errors import StoreError, UsageError
 from h2crop_data.one_sample.dataset import GRID_MAPPING, class_table, open_sample
 from h2crop_data.report.layers import CLASS_COLOURS, spare_colour
@@ -157,18 +157,18 @@ def put_in_place(partial: Path, target: Path) -> None:
 
 def rasters_of(opened: xr.Dataset, classes: Sequence[Mapping[str, str]]) -> Iterator[Raster]:
     """The files of a sample: a file for each window of time of an image, and for each tier of classes."""
-    if TIME_DIMENSION in opened.dims:
+    if TIME in opened.dims:
         days = opened["time_bnds"].values.astype("datetime64[D]") - np.array([0, 1])
-        opened = opened.assign_coords({WINDOW: (TIME_DIMENSION, [f"{first} to {last}" for first, last in days])})
+        opened = opened.assign_coords({WINDOW: (TIME, [f"{first} to {last}" for first, last in days])})
     for name, array in opened.data_vars.items():
         of_array = array.load()
         leading = of_array.dims[:-2]
         if "tier" in leading:
             for tier, names in enumerate(classes, 1):
                 yield classes_of_tier(str(name), of_array.sel(tier=tier), tier, names)
-        elif leading[:1] == (TIME_DIMENSION,) and len(leading) > 1:
-            for window in range(of_array.sizes[TIME_DIMENSION]):
-                one = of_array.isel({TIME_DIMENSION: window})
+        elif leading[:1] == (TIME,) and len(leading) > 1:
+            for window in range(of_array.sizes[TIME]):
+                one = of_array.isel({TIME: window})
                 yield plain_raster(f"{name}_{first_day(one)}", one, f"window {one[WINDOW].item()}")
         else:
             yield plain_raster(str(name), of_array)
@@ -218,7 +218,7 @@ def bands_of(array: xr.DataArray) -> Iterator[Band]:
     dim = str(leading[0]) if leading else ""
     for number in range(array.sizes[dim] if dim else 1):
         one = array.isel({dim: number}) if dim else array
-        if dim == TIME_DIMENSION:
+        if dim == TIME:
             yield Band(one[WINDOW].item(), {"WINDOW": one[WINDOW].item()})
         elif dim in array.coords and array[dim].dtype.kind in "US":
             yield Band(str(one[dim].values))
@@ -240,7 +240,7 @@ def wavelength_band(number: int, centre: float, width: float) -> Band:
 
 def first_day(one: xr.DataArray) -> str:
     """The first day of the window of an array at one time."""
-    return str(one[TIME_DIMENSION].values.astype("datetime64[D]"))
+    return str(one[TIME].values.astype("datetime64[D]"))
 
 
 def epsg_of(opened: xr.Dataset) -> int | None:

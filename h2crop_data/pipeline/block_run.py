@@ -395,7 +395,8 @@ def pending_blocks(
         for plan in of_season:
             rows = [row for row in plan.blocks.to_dict("records") if row["block"] not in gone]
             sources = [source.name for source, _ in used_sources(plan.recipe)]
-            markers = builder.read_markers(season, [row["block"] for row in rows])
+            samples = {int(row["block"]): int(row["samples"]) for row in rows}
+            markers = builder.read_markers(season, list(samples), plan.layout, samples)
             missing = []
             for row, marker in zip(rows, markers, strict=True):
                 if not is_finished(builder.location, plan, row, marker, sizes):

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from itertools import groupby, takewhile
 
+from h2crop_data.cube.marker import block_path
 from h2crop_data.cube.release_numbers import current_attributes
 from h2crop_data.cube.retraction import Retractions
-from h2crop_data.cube.writer import block_path
 from h2crop_data.errors import StoreError
 from h2crop_data.pipeline.plan import PLAN_FOLDER, SeasonPlan, rebuilt_as
 from h2crop_data.storage.storage import BUILD_FOLDER, Storage

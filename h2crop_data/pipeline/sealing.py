@@ -269,7 +269,9 @@ def finished_season(
     coordinates: list[dict[str, list[float]] | None] = []
     unbuilt: set[int] = set()
     sums: dict[int, FileRecord] = {}
-    markers = told_now_and_then(builder.read_markers(season, numbers), len(numbers), f"season {season}", progress)
+    planned = dict(zip(numbers, blocks["samples"].tolist(), strict=True))
+    read = builder.read_markers(season, numbers, parts[-1].layout, planned)
+    markers = told_now_and_then(read, len(numbers), f"season {season}", progress)
     for block, marker in zip(numbers, markers, strict=True):
         if marker is None and retracted.get(block, "").startswith(NEVER_BUILT):
             unbuilt.add(block)

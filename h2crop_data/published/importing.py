@@ -127,7 +127,7 @@ def import_published(
     pinned = pinned_import(options, spectrum, scenes if options.catalogs else None, blocks)
     with hold_store(store) as builder:
         layout = layout_of_import(record_import(builder, pinned))
-        pending = blocks_to_import(builder, blocks)
+        pending = blocks_to_import(builder, blocks, layout)
         already_done = len(blocks) - len(pending)
         cores = os.cpu_count() or 1
         workers = workers or min(cores, MOST_WORKERS)
@@ -181,7 +181,9 @@ def layout_of_import(record: Mapping[str, Any]) -> StoreLayout:
     return published_layout(record["block capacity"], record.get("layout", 1))
 
 
-def blocks_to_import(builder: StoreBuilder, blocks: Sequence[PublishedBlock]) -> list[PublishedBlock]:
+def blocks_to_import(
+    builder: StoreBuilder, blocks: Sequence[PublishedBlock], layout: StoreLayout
+) -> list[PublishedBlock]:
     """The blocks without a marker, or whose files are not all there.
 
     Raises PlanError where a file of a finished block is not the one any more that was imported.
@@ -190,13 +192,14 @@ def blocks_to_import(builder: StoreBuilder, blocks: Sequence[PublishedBlock]) ->
     for season in sorted({block.season for block in blocks}):
         sizes = builder.sizes(season)
         of_season = [block for block in blocks if block.season == season]
-        markers = builder.read_markers(season, [block.number for block in of_season])
+        samples = {block.number: len(block.samples) for block in of_season}
+        markers = builder.read_markers(season, list(samples), layout, samples)
         for block, marker in zip(of_season, markers, strict=True):
             if marker is None or any(sizes.get(file["path"]) != file["bytes"] for file in marker["files"]):
                 pending.append(block)
                 continue
             for sample in block.samples:
-                if sample.path.stat().st_size != marker["sources"][sample.id.text]:
+                if sample.path.stat().st_size != marker["sources"].get(sample.id.text):
                     raise PlanError(f"{sample.path} has changed since it was imported; import into a new store")
     return pending
 
@@ -248,7 +251,7 @@ def imported_season(
     rows: list[dict[str, Any]] = []
     block_rows, coordinates, files = [], [], []
     sums: dict[int, FileRecord] = {}
-    for block, marker in enumerate(builder.read_markers(season, range(count))):
+    for block, marker in enumerate(builder.read_markers(season, range(count), layout)):
         if marker is None:
             raise PlanError(f"block {block} of {season} in {builder.location} is not done; rerun the import")
         rows += marker["provenance"]

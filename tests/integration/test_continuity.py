@@ -11,7 +11,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from changed_stores import change_values
+from changed_stores import change_values, layout_of
 from killed_builds import SAID_BY_RUNS
 from tiny_region import NORTH, SOUTH, WEST, TinyRegion
 
@@ -71,7 +71,7 @@ def change_plan(store: Path, table: str, change: Callable[[Any], Any]) -> None:
 def change_marker(store: Path, block: int, change: Callable[[Any], None]) -> None:
     """Write the marker of a block with another content."""
     builder = StoreBuilder(LocalStorage(store))
-    marker = builder.read_marker(SEASON, block)
+    marker = builder.read_marker(SEASON, block, layout_of(store))
     assert marker is not None
     change(marker)
     builder.write_marker(SEASON, block, marker)
@@ -157,7 +157,7 @@ def test_the_number_of_a_block_is_never_that_of_another(store: Path, excluded: b
 def test_shards_that_were_built_again_with_other_bytes_are_not_released(store: Path, recipe: Recipe) -> None:
     builder = StoreBuilder(LocalStorage(store))
     change_values(store, SEASON, "s2", 1, lambda values: values.fill(7))
-    marker = builder.read_marker(SEASON, 1)
+    marker = builder.read_marker(SEASON, 1, layout_of(store))
     assert marker is not None
     builder.write_marker(SEASON, 1, {**marker, "files": [builder.describe(file["path"]) for file in marker["files"]]})
     with pytest.raises(StoreError, match=rf"block 1 of {SEASON} has {SEASON}/s2/c\.1\.0\.0\.0\.0 with the SHA-256"):

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import json
 import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,11 +21,13 @@ from numpy.typing import NDArray
 from small_disk import SMALL_DISK, mounted
 from temporary_files import unfinished
 
-from h2crop_data.cube.marker import REQUIRED as MARKER_KEYS
+from h2crop_data.cube.marker import shard_path
+from h2crop_data.cube.schema import StoreLayout
 from h2crop_data.cube.statistics import block_sums
 from h2crop_data.cube.writer import check_same_layout, hold_store
 from h2crop_data.errors import PlanError, StoreError
 from h2crop_data.sources.formats import known_layout, layout_of_root
+from h2crop_data.storage.checked import checked_json
 from h2crop_data.storage.storage import canonical_json
 
 LABELS = known_layout(cell_size=240, capacity=2)
@@ -229,24 +232,110 @@ def test_a_block_that_does_not_fit_is_told_and_can_be_written_once_there_is_room
 # Markers and layout
 
 
+BANDS = known_layout(cell_size=240, capacity=2, enmap_bands=3)
+DIGEST = "0" * 64
+
+
+def marker_of(block: int, samples: int = 2, layout: StoreLayout = BANDS, season: int = 2022) -> dict[str, Any]:
+    """A whole marker of a block that was built."""
+    paths = [shard_path(season, name, block, len(spec.dims)) for name, spec in layout.arrays().items()]
+    sums = {"path": f".build/{season}/{block:06d}.sums", "bytes": 7, "sha256": DIGEST}
+    return {
+        "block": block,
+        "split": "train",
+        "hashes": dict.fromkeys(("s2", "enmap", "labels"), DIGEST),
+        "software": "2.0",
+        "files": [{"path": path, "bytes": 12, "sha256": DIGEST} for path in paths],
+        "coordinates": {"wavelength": [500.0, 600.5, 700.0], "fwhm": [7, 7, 7.5]},
+        "provenance": [{"declared_share": 0.5, "gaps": []} for _ in range(samples)],
+        "sums": sums,
+        "dates": [DIGEST],
+        "seconds": {"read": 1.5},
+        "finished": "2026-12-01T10:00:00Z",
+    }
+
+
 def test_a_marker_says_what_was_written_of_a_block_and_others_have_none(tmp_path: Path) -> None:
     with hold_store(tmp_path) as builder:
-        marker = dict.fromkeys(MARKER_KEYS, "told")
-        builder.write_marker(2022, 3, marker)
-        assert builder.read_marker(2022, 3) == marker
-        assert builder.read_marker(2022, 4) is None
-        assert builder.read_marker(2023, 3) is None
+        builder.write_marker(2022, 3, marker_of(3))
+        assert builder.read_marker(2022, 3, BANDS, 2) == marker_of(3)
+        assert builder.read_marker(2022, 4, BANDS) is None
+        assert builder.read_marker(2023, 3, BANDS) is None
+        assert list(builder.read_markers(2022, [3, 4], BANDS, {3: 2, 4: 2})) == [marker_of(3), None]
 
 
-def test_a_damaged_marker_is_told(tmp_path: Path) -> None:
+def imported(marker: dict[str, Any]) -> None:
+    """Make it the marker of an imported block."""
+    marker["sources"] = {"one": 5, "two": 6}
+    marker["files"].append({"path": "2022/published/000003.h5", "bytes": 1, "sha256": DIGEST})
+
+
+#: Faults of markers without a checksum, and the word of the error that names them.
+FAULTS: dict[str, Callable[[dict[str, Any]], Any]] = {
+    "it lacks sums": lambda marker: marker.pop("sums"),
+    "it is the marker of block 4": lambda marker: marker.update(block=4),
+    "split: Input should be a valid string": lambda marker: marker.update(split=None),
+    "block: Input should be a valid integer": lambda marker: marker.update(block="3"),
+    "files: List should have at least 1 item": lambda marker: marker.update(files=[]),
+    "got 4, see 2022/enmap_quality/c.3.0.0": lambda marker: marker["files"].pop(1),
+    "got 5, see 2022/label/c.3.0.0.0": lambda marker: marker["files"][2].update(marker["files"][0]),
+    "see 2022/enmap/c.2.0.0.0": lambda marker: marker["files"][0].update(path="2022/enmap/c.2.0.0.0"),
+    "files.0.bytes: Input should be greater": lambda marker: marker["files"][0].update(bytes=-1),
+    "files.0.sha256: String should match": lambda marker: marker["files"][0].update(sha256="0" * 63),
+    "provenance: List should have at least 1 item": lambda marker: marker.update(provenance=[]),
+    "provenance.1: Input should be a valid dictionary": lambda marker: marker.update(provenance=[{}, 1]),
+    "provenance of 2 samples, got 1": lambda marker: marker["provenance"].pop(),
+    "provenance of 2 samples, got 3": lambda marker: marker["provenance"].append({}),
+    "it lacks the input hash of labels": lambda marker: marker["hashes"].pop("labels"),
+    "expected the sums .build/2022/000003.sums": lambda marker: marker["sums"].update(path=".build/2022/000002.sums"),
+    "expected coordinates": lambda marker: marker["coordinates"].pop("fwhm"),
+    "with the lengths": lambda marker: marker["coordinates"]["wavelength"].pop(),
+    "coordinates.fwhm.0: Input should be": lambda marker: marker["coordinates"].update(fwhm=["7", 7, 7]),
+    "dates.0: String should match": lambda marker: marker.update(dates=["x"]),
+    "finished: String should match": lambda marker: marker.update(finished="yesterday"),
+    "unknown key 'datez'": lambda marker: marker.update(datez=marker.pop("dates")),
+    "see 2022/published/000003.h5": lambda marker: (imported(marker), marker["files"].pop()),
+}
+
+
+@pytest.mark.parametrize("checked", [False, True])
+def test_a_damaged_marker_is_told(tmp_path: Path, checked: bool) -> None:
+    path = tmp_path / ".build/2022/000003.json"
     with hold_store(tmp_path) as builder:
-        builder.write_marker(2022, 3, dict.fromkeys(MARKER_KEYS, "told"))
-        path = tmp_path / ".build/2022/000003.json"
-        for damaged in ("{", "{}", "[1]"):
-            path.write_text(damaged, encoding="utf-8")
+        builder.write_marker(2022, 3, marker_of(3))
+        whole = path.read_bytes()
+        damaged = {"Expecting": b"{", "it lacks block": b"{}", "expected a JSON object, got list": b"[1]"}
+        for words, change in FAULTS.items():
+            marker = marker_of(3)
+            change(marker)
+            if not checked:
+                damaged[words] = canonical_json(marker).encode()
+            elif "unknown key" not in words:
+                damaged[words] = checked_json(marker).encode()
+        damaged |= {"it was changed after it was written": whole.replace(b'"train"', b'"trail"')}
+        for words, data in damaged.items():
+            path.write_bytes(data)
             with pytest.raises(StoreError, match="delete it and rerun the build") as raised:
-                builder.read_marker(2022, 3)
+                builder.read_marker(2022, 3, BANDS, 2)
+            assert words in str(raised.value)
             assert str(path) in str(raised.value)
+        # A later version may say more; written in another form it says the same.
+        path.write_text(checked_json({**marker_of(3), "more": 1}), encoding="utf-8")
+        assert builder.read_marker(2022, 3, BANDS, 2) == {**marker_of(3), "more": 1}
+        path.write_text(json.dumps(json.loads(whole)), encoding="utf-8")
+        assert builder.read_marker(2022, 3, BANDS, 2) == marker_of(3)
+
+
+def test_the_marker_of_an_imported_block_has_a_row_a_file(tmp_path: Path) -> None:
+    with hold_store(tmp_path) as builder:
+        marker = marker_of(3)
+        imported(marker)
+        builder.write_marker(2022, 3, marker)
+        assert builder.read_marker(2022, 3, BANDS) == marker
+        marker["provenance"].pop()
+        builder.write_marker(2022, 3, marker)
+        with pytest.raises(StoreError, match="provenance of 2 samples, got 1"):
+            builder.read_marker(2022, 3, BANDS)
 
 
 def test_sums_that_are_not_those_of_the_marker_are_told(tmp_path: Path) -> None:
