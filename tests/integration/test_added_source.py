@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 import rasterio
 import yaml
-from changed_stores import change_json, change_values, index_file, sign
+from changed_stores import change_json, change_values, index_file, overwrite, sign
 from rasterio.warp import Resampling, reproject
 from tiny_region import EAST, EPSG, NORTH, SOUTH, WEST, TinyRegion, write_raster
 
@@ -197,12 +197,12 @@ def test_a_store_opens_and_validates_without_the_package(built: Path, tmp_path: 
     shard = next((store / "2022/elevation").glob("c.*"))
     data = bytearray(shard.read_bytes())
     data[3] ^= 255
-    shard.write_bytes(data)
+    overwrite(shard, data)
     assert {finding.where.split(",")[0] for finding in validate_store(store).findings} == {
         str(shard.relative_to(store))
     }
     data[3] ^= 255
-    shard.write_bytes(data)
+    overwrite(shard, data)
 
     def one_more(document: Any) -> None:
         document["others"]["elevation"]["elevation"][0]["count"] += 1

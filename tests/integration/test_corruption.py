@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from changed_stores import change_table, index_file, root_of, sign, table_of, write_root
+from changed_stores import change_table, index_file, overwrite, root_of, sign, table_of, write_root
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from made_stores import checked_store
@@ -57,7 +57,7 @@ def files_of(store: Path) -> list[str]:
 def flip_byte(store: Path, name: str, chance: random.Random) -> list[str]:
     data = bytearray((store / name).read_bytes())
     data[chance.randrange(len(data))] ^= 1 << chance.randrange(8)
-    (store / name).write_bytes(data)
+    overwrite(store / name, data)
     return [name]
 
 
@@ -68,7 +68,7 @@ def delete(store: Path, name: str, chance: random.Random) -> list[str]:
 
 def truncate(store: Path, name: str, chance: random.Random) -> list[str]:
     data = (store / name).read_bytes()
-    (store / name).write_bytes(data[: chance.randrange(len(data))])
+    overwrite(store / name, data[: chance.randrange(len(data))])
     return [name]
 
 
@@ -76,8 +76,8 @@ def swap(store: Path, name: str, chance: random.Random) -> list[str]:
     """Exchange it with another file that has other bytes."""
     data = (store / name).read_bytes()
     other = chance.choice([other for other in files_of(store) if (store / other).read_bytes() != data])
-    (store / name).write_bytes((store / other).read_bytes())
-    (store / other).write_bytes(data)
+    overwrite(store / name, (store / other).read_bytes())
+    overwrite(store / other, data)
     return [name, other]
 
 
@@ -235,7 +235,7 @@ def test_no_bytes_make_it_fall_over(data: st.DataObject, made: Path, tmp_path: P
     whole = (store / name).read_bytes()
     start = data.draw(st.integers(0, len(whole)))
     stop = data.draw(st.integers(start, min(len(whole), start + 8)))
-    (store / name).write_bytes(whole[:start] + data.draw(st.binary(max_size=8)) + whole[stop:])
+    overwrite(store / name, whole[:start] + data.draw(st.binary(max_size=8)) + whole[stop:])
     if name not in ("index/r1/root.json", "index/r1/blocks.parquet"):
         sign(store)
     assert_survives(store, mode="full")

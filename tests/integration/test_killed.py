@@ -7,6 +7,7 @@ import signal
 from pathlib import Path
 
 import pytest
+from changed_stores import overwrite
 from killed_builds import Sweep, differences, prune
 
 from h2crop_data.cube.reading import store_attributes
@@ -114,7 +115,7 @@ def test_killed_builds_end_as_if_nothing_had_happened(sweep: Sweep) -> None:
     # The comparison sees what it should.
     store = sweep.folder / "again"
     (store / "2022/s2/c.9.0.0.0.0").write_bytes(b"")
-    (store / "2022/s2/c.0.0.0.0.0").write_bytes(b"")
+    overwrite(store / "2022/s2/c.0.0.0.0.0", b"")
     (store / "2022/s2/c.1.0.0.0.0").unlink()
     assert differences(store, sweep.reference) == [
         "stray file 2022/s2/c.9.0.0.0.0",

@@ -27,6 +27,7 @@ from changed_stores import (
     change_table,
     change_values,
     index_file,
+    overwrite,
     root_of,
     shard_file,
     sign,
@@ -172,7 +173,7 @@ def run(command: str, bench: Bench) -> Path:
 def flip(path: Path, place: int) -> None:
     data = bytearray(path.read_bytes())
     data[place] ^= 0x10
-    path.write_bytes(data)
+    overwrite(path, data)
 
 
 def flip_file(name: str, place: int = 20) -> Callable[[Bench], None]:

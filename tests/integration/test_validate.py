@@ -27,6 +27,7 @@ from changed_stores import (
     change_values,
     index_file,
     layout_of,
+    overwrite,
     root_of,
     shard_file,
     sign,
@@ -237,7 +238,7 @@ def write_coordinate(store: Path, name: str, change: Callable[[Any], None]) -> N
 def flip(path: Path, place: int) -> None:
     data = bytearray(path.read_bytes())
     data[place] ^= 0x10
-    path.write_bytes(data)
+    overwrite(path, data)
 
 
 def shard(array: str) -> Callable[[Path], Path]:
@@ -257,7 +258,7 @@ def leave_a_gap(store: Path) -> None:
     path = shard("label")(store)
     data = path.read_bytes()
     index = 16 * layout_of(store).capacity + 4
-    path.write_bytes(data[:-index] + b"\0" + data[-index:])
+    overwrite(path, data[:-index] + b"\0" + data[-index:])
     sign(store)
 
 
@@ -269,7 +270,7 @@ def store_fill(store: Path) -> None:
     # The writer leaves fill out where it knows what fill is.
     other = type(spec)(**{**vars(spec), "fill": 77})
     layout = layout_of(store)
-    shard("prior")(store).write_bytes(b"".join(encode_shard(values, other, layout.capacity, layout.codec)))
+    overwrite(shard("prior")(store), b"".join(encode_shard(values, other, layout.capacity, layout.codec)))
     sum_up(store)
     sign(store)
 
@@ -426,7 +427,7 @@ DAMAGES: dict[str, Damage] = {
     ),
     "shard lost": Damage(lambda store: shard("s2")(store).unlink(), {"missing": "2022/s2/c.2.0.0.0.0"}),
     "shard cut": Damage(
-        lambda store: shard("s2")(store).write_bytes(shard("s2")(store).read_bytes()[:-7]),
+        lambda store: overwrite(shard("s2")(store), shard("s2")(store).read_bytes()[:-7]),
         {"size": "2022/s2/c.2.0.0.0.0"},
     ),
     "shard changed": Damage(

@@ -78,6 +78,12 @@ def block_values(store: Path, season: int, array: str, block: int) -> NDArray[An
     return decode_shard(data, layout.arrays()[array], layout.capacity, layout.codec)[: int(rows["samples"].iloc[0])]
 
 
+def overwrite(path: Path, data: bytes | bytearray) -> None:
+    """Put another file in the place of one that is read-only, or shared with another store."""
+    path.unlink()
+    path.write_bytes(data)
+
+
 def change_values(
     store: Path, season: int, array: str, block: int, change: Callable[[NDArray[Any]], None], slots: int | None = None
 ) -> None:
@@ -88,7 +94,7 @@ def change_values(
     values = decode_shard(path.read_bytes(), spec, layout.capacity, layout.codec)
     values = values[: slots or len(block_values(store, season, array, block))]
     change(values)
-    path.write_bytes(b"".join(encode_shard(values, spec, layout.capacity, layout.codec)))
+    overwrite(path, b"".join(encode_shard(values, spec, layout.capacity, layout.codec)))
 
 
 def change_table(store: Path, name: str, change: Callable[[Any], Any]) -> None:

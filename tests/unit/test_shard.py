@@ -20,6 +20,7 @@ import numpy as np
 import pytest
 import tensorstore
 import zarr
+from changed_stores import overwrite
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
@@ -328,7 +329,7 @@ def test_what_was_encoded_is_read_back(
     document = spec.metadata((block + 1) * capacity, capacity, codec)
     reader = ShardReader(LocalStorage(folder), str(SEASON), document)
     (folder / str(SEASON)).mkdir()
-    (folder / reader.shard(block)).write_bytes(b"".join(encode_shard(values, spec, capacity, codec)))
+    overwrite(folder / reader.shard(block), b"".join(encode_shard(values, spec, capacity, codec)))
     first = spec.chunk[1] * data.draw(st.integers(0, spec.chunks_per_sample - 1))
     rows = spec.chunk[1] * data.draw(st.integers(1, spec.chunks_per_sample - first // spec.chunk[1]))
     for place in range(capacity):
@@ -346,7 +347,7 @@ def flip(path: Path, position: int, bits: int = 0xFF) -> None:
     """Flip bits of one byte of a file."""
     data = bytearray(path.read_bytes())
     data[position] ^= bits
-    path.write_bytes(data)
+    overwrite(path, data)
 
 
 def read_or_told(reader: ShardReader, slot: int) -> tuple[str, NDArray[Any] | None]:
@@ -433,7 +434,7 @@ def test_a_flipped_byte_in_the_index_is_told(damageable: Written, from_end: int)
 def test_a_shard_cut_short_is_told(damageable: Written, kept: float) -> None:
     path = damageable.shard("s2", 0)
     data = path.read_bytes()
-    path.write_bytes(data[: int(kept * len(data)) if kept == 0.5 else int(kept)])
+    overwrite(path, data[: int(kept * len(data)) if kept == 0.5 else int(kept)])
     with pytest.raises(StoreError, match="truncated") as raised:
         damageable.reader("s2").read(0)
     assert str(path) in str(raised.value)
@@ -442,7 +443,7 @@ def test_a_shard_cut_short_is_told(damageable: Written, kept: float) -> None:
 def test_a_shard_cut_short_after_its_index_was_read_is_told(damageable: Written) -> None:
     reader, path = damageable.reader("s2"), damageable.shard("s2", 0)
     reader.read(0)
-    path.write_bytes(path.read_bytes()[:100])
+    overwrite(path, path.read_bytes()[:100])
     for slot in (0, 3):
         with pytest.raises(StoreError, match="damaged") as raised:
             reader.read(slot)
@@ -465,7 +466,7 @@ def test_an_index_that_points_outside_the_file_is_told_even_with_a_right_checksu
     path = damageable.shard("label", 0)
     data = path.read_bytes()
     table = struct.pack("<QQ", *entry) + data[-4 - 16 * CAPACITY : -4][16:]
-    path.write_bytes(data[: -len(table) - 4] + table + slow_crc32c(table).to_bytes(4, "little"))
+    overwrite(path, data[: -len(table) - 4] + table + slow_crc32c(table).to_bytes(4, "little"))
     with pytest.raises(StoreError, match="outside the file") as raised:
         damageable.reader("label").read(1)
     assert str(path) in str(raised.value)
