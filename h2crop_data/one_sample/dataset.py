@@ -83,12 +83,12 @@ def open_sample(
     place = find_place(store, attributes, sample)
     season = season_dataset(store, root, place.season, scaled=scaled, missing_is_fill=False)
     opened = season.isel(sample=place.row).drop_vars([name for name in REPLACED if name in season.variables])
-    # Text of fixed length, which every format can store.
+    # As objects: the text that netCDF can store too.
     opened = opened.assign_coords(
         {
-            name: (array.dims, np.array(array.values.tolist(), str), array.attrs)
+            name: (array.dims, np.array(array.values.tolist(), object), array.attrs)
             for name, array in opened.coords.items()
-            if array.dtype.kind in "TO"
+            if array.dtype.kind == "T"
         }
     )
     opened = with_classes_named(opened, read_document(store, attributes, "classes"), tier)
@@ -104,12 +104,13 @@ def open_sample(
 
 def find_place(store: str | Path, attributes: RootAttributes, sample: str) -> SamplePlace:
     """Where a sample lies. Raises StoreError where the release has no sample of this id."""
-    for season in map(int, attributes["seasons"]):
-        name = f"samples-{season}"
-        row = pc.index(read_columns(store, attributes, name, ["sample"]).column("sample"), sample).as_py()
+    # The year is usually part of an id.
+    for season in sorted(map(int, attributes["seasons"]), key=lambda year: str(year) not in sample):
+        samples = read_columns(store, attributes, f"samples-{season}", SAMPLE_FACTS)
+        row = pc.index(samples.column("sample"), sample).as_py()
         if row >= 0:
-            found = read_columns(store, attributes, name, SAMPLE_FACTS).slice(row, 1).to_pylist()[0]
-            return SamplePlace(attributes, season, row, {key: value for key, value in found.items() if value})
+            facts = {name: value for name, value in samples.slice(row, 1).to_pylist()[0].items() if value}
+            return SamplePlace(attributes, season, row, facts)
     raise StoreError(
         f"{store} has no sample {sample!r} in release {attributes['release']}; `h2crop inspect {store}` and the tables "
         "samples-<season> of its index name the samples there are"
@@ -196,9 +197,10 @@ def with_flags_masked(opened: xr.Dataset, mask: Sequence[str], *, scaled: bool) 
 
 def with_wavelength_index(opened: xr.Dataset) -> xr.Dataset:
     """Bands can be selected by wavelength, where it is known."""
-    if "wavelength" not in opened.coords or not (opened["wavelength"].values > 0).all():
+    if "wavelength" not in opened.coords:
         return opened
-    return opened.set_xindex("wavelength")
+    opened = opened.assign_coords(wavelength=opened["wavelength"].load())
+    return opened.set_xindex("wavelength") if (opened["wavelength"].values > 0).all() else opened
 
 
 def with_grid(opened: xr.Dataset, season: xr.Dataset, place: SamplePlace) -> xr.Dataset:

@@ -220,7 +220,7 @@ def bands_of(array: xr.DataArray) -> Iterator[Band]:
         one = array.isel({dim: number}) if dim else array
         if dim == TIME:
             yield Band(one[WINDOW].item(), {"WINDOW": one[WINDOW].item()})
-        elif dim in array.coords and array[dim].dtype.kind in "US":
+        elif dim in array.coords and array[dim].dtype.kind == "O":
             yield Band(str(one[dim].values))
         elif "wavelength" in one.coords and one["wavelength"].dims == () and one["wavelength"] > 0:
             yield wavelength_band(number, float(one["wavelength"]), float(one["fwhm"]))
