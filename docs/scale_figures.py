@@ -212,10 +212,9 @@ def objects(case: Case) -> dict[str, int]:
     """Files of the finished store by kind; the lock is left out."""
     layout, blocks = case.layout, case.blocks
     slots = blocks * layout.capacity
-    chunks = sum(
-        ceil(slots / one.chunk) if one.dims[0] == "sample" and one.chunk else 1 for one in layout.coordinates()
-    )
-    documents = 1 + len(layout.arrays()) + len(layout.coordinates())
+    coordinates = layout.coordinates(2022)
+    chunks = sum(ceil(slots / one.chunk) if one.dims[0] == "sample" and one.chunk else 1 for one in coordinates)
+    documents = 1 + len(layout.arrays()) + len(coordinates)
     # Of each season samples and parcels; then blocks, scenes, squares, statistics, classes, recipes, sources,
     # datasheet, manifest, root.
     index = 2 * case.sealed + 10 * case.releases

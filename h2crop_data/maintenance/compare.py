@@ -144,9 +144,14 @@ class ComparedRelease:
     def facts_of_layout(self) -> dict[str, Any]:
         """What is in the store and how it is cut, in one form for stores of every format."""
         codec = {"checksum": False, **self.attributes["layout"]["codec"]}
-        facts = {"cell_size": self.layout.cell_size, "block_capacity": self.layout.capacity, "codec": codec}
+        facts: dict[str, Any] = {
+            "cell_size": self.layout.cell_size,
+            "block_capacity": self.layout.capacity,
+            "codec": codec,
+        }
         others = {source.name: stated_source(source) for source in self.layout.sources if not source.built_in}
-        return {**facts, **asdict(stored_data(self.attributes["layout"])), "sources": others}
+        facts |= {**asdict(stored_data(self.attributes["layout"])), "sources": others}
+        return dict(sorted(facts.items()))
 
     def table(self, name: str) -> pd.DataFrame:
         """A table of the index."""

@@ -100,7 +100,7 @@ class SeasonFacts(Facts):
     blocks: int = Field(ge=1)
     samples: int = Field(ge=0)
     sha256: str = Field(pattern=SHA256)
-    windows: list[tuple[str, str]] | None = Field(None, strict=False)
+    windows: list[list[str]] | None = None
 
 
 class ManifestPartFacts(Facts):

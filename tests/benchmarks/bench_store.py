@@ -43,6 +43,7 @@ from numcodecs import blosc
 from numpy.typing import NDArray
 
 from h2crop_data.constants import MONTHS, TIERS, UNKNOWN
+from h2crop_data.cube.root import stored_data
 from h2crop_data.cube.schema import Codec, StoreLayout
 from h2crop_data.cube.shard import BITSHUFFLE, ShardReader
 from h2crop_data.cube.writer import StoreBuilder, hold_store
@@ -88,9 +89,9 @@ def believable_sample(rng: np.random.Generator, layout: StoreLayout) -> dict[str
     crops[:, :, :5], crops[:, TIERS - 1, 5:10] = 0, UNKNOWN
     days = np.arange(15, 15 + 30 * MONTHS, 30)
     return {
-        "enmap": reflectance(rng, coarse, layout.attributes()["enmap_bands"]),
+        "enmap": reflectance(rng, coarse, stored_data(layout.attributes()).enmap_bands),
         "enmap_quality": np.where(coarse < 4, 4, 0).astype("uint16"),
-        "s2": np.stack([reflectance(rng, fine, len(layout.attributes()["s2_bands"])) for _ in range(MONTHS)]),
+        "s2": np.stack([reflectance(rng, fine, len(stored_data(layout.attributes()).s2_bands)) for _ in range(MONTHS)]),
         "s2_clear": np.stack([(fine + month) % 5 for month in range(MONTHS)]).astype("uint8"),
         "s2_day": np.stack([day + fine % 7 for day in days]).astype("uint16"),
         "label": crops[0][:, fine],

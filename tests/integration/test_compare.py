@@ -37,6 +37,7 @@ from web_server import served
 
 from h2crop_data.cli.main import main
 from h2crop_data.cube.reading import read_index_json
+from h2crop_data.cube.root import stored_data
 from h2crop_data.cube.schema import Codec, StoreLayout
 from h2crop_data.cube.season import FinishedSeason
 from h2crop_data.cube.statistics import BlockSums, block_sums, total
@@ -120,7 +121,7 @@ def write(made: Content, folder: Path, season: int = SEASON) -> Path:
                     sums.setdefault(split, []).append(
                         block_sums(alone, layout.arrays(), split, {"enmap_quality": ENMAP_FLAGGED})
                     )
-        bands = layout.attributes()["enmap_bands"]
+        bands = stored_data(layout.attributes()).enmap_bands
         wavelengths = [(WAVELENGTHS + made.shifts.get(block, 0))[:bands] for block in range(block + 1)]
         by_block = {
             "wavelength": np.array(wavelengths, np.float32),
@@ -131,7 +132,7 @@ def write(made: Content, folder: Path, season: int = SEASON) -> Path:
             samples=gpd.GeoDataFrame(rows, crs="OGC:CRS84"),
             blocks=pd.DataFrame(block_rows),
             scenes=made.scenes,
-            parcels=made.parcels if layout.attributes()["labels"] else None,
+            parcels=made.parcels if stored_data(layout.attributes()).labels else None,
             by_block=by_block if bands else {},
             sums={split: total(parts) for split, parts in sums.items()},
             files=files,
@@ -300,10 +301,10 @@ def expected_arrays(notes: dict[str, Any], rows: Sequence[str]) -> list[dict[str
         where: dict[str, list[Any]] = {}
         for axis, name in enumerate(spec.dims[1:]):
             places = sorted({index[axis] for index in real})
-            if name in ("month", "tier"):
-                where[name] = [place + 1 for place in places]
+            if name in ("time", "tier"):
+                where["month" if name == "time" else name] = [place + 1 for place in places]
             elif name == "s2_band":
-                where[name] = [LAYOUT.attributes()["s2_bands"][place] for place in places]
+                where[name] = [stored_data(LAYOUT.attributes()).s2_bands[place] for place in places]
             elif name == "band":
                 where[name] = places
         if array == "enmap_quality":

@@ -227,7 +227,7 @@ def set_coordinate(name: str, change: Callable[[Any], None]) -> Callable[[Path],
 
 def write_coordinate(store: Path, name: str, change: Callable[[Any], None]) -> None:
     array: Any = zarr.open_group(str(store), mode="r", use_consolidated=False)[f"{SEASON}/{name}"]
-    spec = next(one for one in layout_of(store).coordinates() if one.name == name)
+    spec = next(one for one in layout_of(store).coordinates(2022) if one.name == name)
     values = np.full((spec.chunk or array.shape[0], *array.shape[1:]), spec.fill, object)
     values[: array.shape[0]] = array[:]
     change(values)

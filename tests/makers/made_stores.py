@@ -35,6 +35,7 @@ from tiny_region import SOUTH as SOUTH_EDGE
 from tiny_region import WEST, TinyRegion
 
 from h2crop_data.constants import ENMAP_FLAGS, MONTHS, SENTINEL2_BANDS, TIERS, UNKNOWN
+from h2crop_data.cube.root import stored_data
 from h2crop_data.cube.schema import Codec, StoreLayout
 from h2crop_data.cube.seal import SealedStore, SeasonInputs, seal
 from h2crop_data.cube.season import FinishedSeason
@@ -243,7 +244,7 @@ def write_season(
         blocks=pd.DataFrame(block_rows),
         scenes=scenes_table(layout, season, content.empty_month, content.scene_step),
         parcels=parcels_table(layout, rows),
-        by_block=spectrum if layout.attributes()["enmap_bands"] else {},
+        by_block=spectrum if stored_data(layout.attributes()).enmap_bands else {},
         sums={split: total(parts) for split, parts in sums.items()},
         files=files,
         recipe={
@@ -259,9 +260,9 @@ def sample_arrays(layout: StoreLayout, slot: int, content: Content = Content()) 
     """Every array of one sample, (sample_shape) of its dtype."""
     arrays: dict[str, NDArray[Any]] = {}
     specs = layout.arrays()
-    if layout.attributes()["enmap_bands"]:
+    if stored_data(layout.attributes()).enmap_bands:
         arrays["enmap"], arrays["enmap_quality"] = enmap_values(layout.coarse, slot, np.array(content.wavelengths))
-    if layout.attributes()["s2_bands"]:
+    if stored_data(layout.attributes()).s2_bands:
         clear = np.full((MONTHS, layout.fine, layout.fine), 2, np.uint8)
         clear[content.empty_month] = 0
         clear[CUT_MONTH, : layout.fine // 2, : layout.fine // 2] = 0
@@ -270,7 +271,7 @@ def sample_arrays(layout: StoreLayout, slot: int, content: Content = Content()) 
         arrays["s2_clear"] = clear
         day = (30 * np.arange(MONTHS) + 15)[:, None, None]
         arrays["s2_day"] = np.where(clear > 0, day, 0).astype(np.uint16)
-    if layout.attributes()["labels"]:
+    if stored_data(layout.attributes()).labels:
         arrays["label"] = tier_layers(layout.fine, NORTH_WEST, SOUTH)
         arrays["prior"] = tier_layers(layout.fine, SOUTH, NORTH_WEST)
         numbers = tier_layers(layout.fine, (1,), (2,))[0].astype(np.uint32)
@@ -284,11 +285,11 @@ def sentinel2_values(layout: StoreLayout, slot: int) -> NDArray[np.int16]:
     The near infrared of the north-west quarter swings over the year, as that of a meadow.
     """
     side = layout.fine
-    band = np.array([100 * (SENTINEL2_BANDS.index(name) + 1) for name in layout.attributes()["s2_bands"]])  # type: ignore[arg-type]
+    band = np.array([100 * (SENTINEL2_BANDS.index(name) + 1) for name in stored_data(layout.attributes()).s2_bands])
     month = 10 * np.arange(MONTHS)
     y, x = np.mgrid[:side, :side]
     values = band[:, None, None] + month[:, None, None, None] + slot + 2 * y + x
-    for i, name in enumerate(layout.attributes()["s2_bands"]):
+    for i, name in enumerate(stored_data(layout.attributes()).s2_bands):
         if name in ("B08", "B8A"):
             season = 1500 + 1000 * np.sin(np.pi * np.arange(MONTHS) / MONTHS)
             values[:, i, : side // 2, : side // 2] += season.astype(int)[:, None, None]
@@ -331,7 +332,7 @@ def sample_row(
 ) -> dict[str, Any]:
     """The index row of a sample, with the columns a build gives. step: days between the scenes of two blocks."""
     cell = Cell(EPSG, layout.cell_size, FIRST_CELL[0] + slot, FIRST_CELL[1])
-    time = scene_time(season, block, step) if layout.attributes()["enmap_bands"] else None
+    time = scene_time(season, block, step) if stored_data(layout.attributes()).enmap_bands else None
     row: dict[str, Any] = {
         "sample": f"{cell.id}_{time:%Y%m%dT%H%M%S}" if time else f"{cell.id}_{season}",
         "cell": cell.id,
@@ -348,15 +349,15 @@ def sample_row(
         "sun_azimuth": 150.0 if time else np.nan,
         "across_off_nadir": 4.5 if time else np.nan,
     }
-    if layout.attributes()["enmap_bands"]:
+    if stored_data(layout.attributes()).enmap_bands:
         flagged = (arrays["enmap_quality"] & ENMAP_FLAGGED) != 0
         row["enmap_flagged_share"] = float(flagged.mean())
         row["enmap_fill_share"] = float((arrays["enmap"] == -32768).mean())
-    if layout.attributes()["s2_bands"]:
+    if stored_data(layout.attributes()).s2_bands:
         row["s2_clear_share"] = (arrays["s2_clear"] > 0).mean(axis=(1, 2)).tolist()
         row["s2_dates"] = [f"{season}-{month:02d}-15" for month in range(1, MONTHS)]
         row["s2_gaps"] = []
-    if layout.attributes()["labels"]:
+    if stored_data(layout.attributes()).labels:
         row["parcels"] = len(np.setdiff1d(arrays["parcel"], [0]))
         row["declared_share"] = float((arrays["parcel"] > 0).mean())
         row["class_share"] = [float(((tier > 0) & (tier < UNKNOWN)).mean()) for tier in arrays["label"]]
@@ -372,7 +373,7 @@ def block_row(
         "split": split,
         "square": f"0_{block}",
         "epsg": EPSG,
-        "scene": scene_id(season, block, step) if layout.attributes()["enmap_bands"] else "none",
+        "scene": scene_id(season, block, step) if stored_data(layout.attributes()).enmap_bands else "none",
         "samples": samples,
         **{f"hash_{group}": f"{group} {season} {block}" for group in ("s2", "enmap", "labels")},
         "files": [file["path"] for file in files],
@@ -396,11 +397,11 @@ def scene_id(season: int, block: int, step: int = 1) -> str:
 def scenes_table(layout: StoreLayout, season: int, empty_month: int = EMPTY_MONTH, step: int = 1) -> pd.DataFrame:
     """Decisions on scenes: eleven Sentinel-2 scenes and two EnMAP scenes taken, one of each left out."""
     moments: list[tuple[str, str, datetime, bool]] = []
-    if layout.attributes()["s2_bands"]:
+    if stored_data(layout.attributes()).s2_bands:
         for month in range(1, MONTHS + 1):
             time = datetime(season, month, 15, 10, 50, tzinfo=UTC)
             moments.append(("sentinel2", f"S2A_31UES_{time:%Y%m%d}_0_L2A", time, month - 1 != empty_month))
-    if layout.attributes()["enmap_bands"]:
+    if stored_data(layout.attributes()).enmap_bands:
         moments += [("enmap", scene_id(season, i, step), scene_time(season, i, step), i < 2) for i in range(3)]
     facts = {
         "sentinel2": {"collection": "sentinel-2-l2a", "baseline": "05.09", "offset": -1000},
@@ -421,7 +422,7 @@ def parcels_table(layout: StoreLayout, samples: Sequence[dict[str, Any]]) -> gpd
     """The two parcels of every cell, in longitude and latitude; no row without labels."""
     columns = ["number", "country", "parcel_id", "code", "hcat3", *(f"tier{tier + 1}" for tier in range(TIERS))]
     rows = []
-    for i, sample in enumerate(samples if layout.attributes()["labels"] else []):
+    for i, sample in enumerate(samples if stored_data(layout.attributes()).labels else []):
         west, south, east, north = Cell.parse(sample["cell"]).bounds
         middle = (south + north) // 2
         shapes = (shapely.box(west, middle, (west + east) // 2, north), shapely.box(west, south, east, middle))

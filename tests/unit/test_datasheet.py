@@ -27,6 +27,7 @@ from markdown_it.token import Token
 from h2crop_data.constants import MONTHS, SENTINEL2_BANDS, TIERS, UNKNOWN
 from h2crop_data.cube.index import SeasonTables
 from h2crop_data.cube.reading import read_index, read_index_json, store_attributes
+from h2crop_data.cube.root import stored_data
 from h2crop_data.datasheet.markdown import byte_size, code, listing, plain, share
 from h2crop_data.sources.describe import DATASHEETS
 from h2crop_data.sources.formats import layout_of_root
@@ -388,7 +389,7 @@ def test_nothing_is_said_of_sources_a_store_does_not_have(
         made.layout.arrays()
     )
     assert ("Reflectance" in sheet.text) is (
-        made.layout.attributes()["enmap_bands"] > 0 or bool(made.layout.attributes()["s2_bands"])
+        stored_data(made.layout.attributes()).enmap_bands > 0 or bool(stored_data(made.layout.attributes()).s2_bands)
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -29,6 +30,7 @@ from typer.testing import CliRunner
 from h2crop_data.cli.main import app, main
 from h2crop_data.constants import ENMAP_FLAGS, MONTHS, REFLECTANCE_SCALE
 from h2crop_data.cube.reading import read_index
+from h2crop_data.cube.root import stored_data
 from h2crop_data.cube.schema import FORMAT_VERSION
 from h2crop_data.errors import StoreError
 from h2crop_data.report import layers, page, picture
@@ -87,7 +89,7 @@ class TestSummary:
         assert summary["release"] == 1
         assert summary["format_version"] == FORMAT_VERSION
         assert summary["software"] == SOFTWARE
-        assert summary["layout"] == made.layout.attributes()
+        assert summary["layout"] == made.layout.attributes() | asdict(stored_data(made.layout.attributes()))
         assert list(summary["seasons"]) == ["2021", "2022"]
         # The manifest lists all files but itself, the root and its copy.
         assert summary["files"] == len(on_disk) - 3
@@ -147,7 +149,7 @@ class TestSummary:
         values = np.concatenate([made.arrays[season]["s2"][:3] for season in (2021, 2022)]).astype(float)
         measured = np.where(values == -32768, np.nan, values * REFLECTANCE_SCALE)
         assert training["samples"] == 6
-        assert list(training["s2"]) == list(made.layout.attributes()["s2_bands"])
+        assert list(training["s2"]) == list(stored_data(made.layout.attributes()).s2_bands)
         for i, band in enumerate(training["s2"].values()):
             assert band["mean"] == pytest.approx(np.nanmean(measured[:, :, i]))
             assert band["sd"] == pytest.approx(np.nanstd(measured[:, :, i]))
@@ -462,9 +464,9 @@ class TestPicture:
         path = picture.draw_sample(store.folder, 2022, 0, tmp_path / "sample.png")
         sample = picture.read_sample(store.folder, 2022, 0)
         sections = [picture.header(sample)]
-        sections += [picture.sentinel2_section(sample)] if store.layout.attributes()["s2_bands"] else []
-        sections += [picture.enmap_section(sample)] if store.layout.attributes()["enmap_bands"] else []
-        sections += [picture.label_section(sample)] if store.layout.attributes()["labels"] else []
+        sections += [picture.sentinel2_section(sample)] if stored_data(store.layout.attributes()).s2_bands else []
+        sections += [picture.enmap_section(sample)] if stored_data(store.layout.attributes()).enmap_bands else []
+        sections += [picture.label_section(sample)] if stored_data(store.layout.attributes()).labels else []
         assert pixels_of(path).shape[0] == pytest.approx(page.DPI * sum(one.height for one in sections), abs=1)
 
     def test_long_names_and_many_classes_stay_in_their_column(self) -> None:

@@ -22,11 +22,13 @@ from small_disk import SMALL_DISK, mounted
 from temporary_files import unfinished
 
 from h2crop_data.cube.marker import shard_path
-from h2crop_data.cube.schema import StoreLayout
+from h2crop_data.cube.root import StoredData, stored_data
+from h2crop_data.cube.schema import StoreLayout, time_coordinates
 from h2crop_data.cube.statistics import block_sums
+from h2crop_data.cube.windows import calendar_months
 from h2crop_data.cube.writer import check_same_layout, hold_store
 from h2crop_data.errors import PlanError, StoreError
-from h2crop_data.sources.formats import known_layout, layout_of_root
+from h2crop_data.sources.formats import known_layout, layout_of_root, of_generation
 from h2crop_data.storage.checked import checked_json
 from h2crop_data.storage.storage import canonical_json
 
@@ -385,7 +387,45 @@ def test_garbage_is_removed(tmp_path: Path) -> None:
 
 
 def test_a_store_of_another_layout_is_refused_by_what_differs(tmp_path: Path) -> None:
-    assert layout_of_root({"layout": LABELS.attributes()}) == LABELS
     check_same_layout(tmp_path, LABELS, LABELS)
     with pytest.raises(PlanError, match="block_capacity: store 2, plan 16"):
         check_same_layout(tmp_path, LABELS, known_layout(cell_size=240, capacity=16))
+    with pytest.raises(PlanError, match=r"codec: store lz4 level 5, plan lz4 level 5 without checksums\)"):
+        check_same_layout(tmp_path, LABELS, of_generation(LABELS, 1))
+    three = known_layout(240, 2, s2_bands=("B02", "B03", "B08"))
+    two = known_layout(240, 2, s2_bands=("B02", "B08"))
+    with pytest.raises(
+        PlanError, match=r"sentinel2: store s2 int16 12 x 3 x 24 x 24, .*; B02 B03 B08, plan .*; B02 B08"
+    ):
+        check_same_layout(tmp_path, three, two)
+
+
+@pytest.mark.parametrize("generation", [1, 2])
+def test_a_root_states_the_arrays_of_every_source(generation: int) -> None:
+    layout = of_generation(known_layout(240, 2, s2_bands=("B02", "B08"), enmap_bands=5, enmap_mask=True), generation)
+    stated = json.loads(json.dumps(layout.attributes()))
+    assert layout_of_root({"format_version": "2.0", "layout": stated}) == layout
+    assert stored_data(stated) == StoredData(["B02", "B08"], 5, True, True)
+    assert {name: [spec["name"] for spec in facts["arrays"]] for name, facts in stated["sources"].items()} == {
+        "enmap": ["enmap", "enmap_quality", "enmap_mask"],
+        "sentinel2": ["s2", "s2_clear", "s2_day"],
+        "parcels": ["label", "prior", "parcel"],
+    }
+    # What the root says counts, not what this h2crop would make.
+    stated["sources"]["sentinel2"]["arrays"][0]["dtype"] = "uint16"
+    assert layout_of_root({"format_version": "2.0", "layout": stated}).arrays()["s2"].dtype == np.uint16
+
+
+def test_the_windows_of_a_season_are_days_since_it_began() -> None:
+    starts, bounds, months = time_coordinates(calendar_months(2024))
+    assert starts.values == (0, 31, 60, 91, 121, 152, 182, 213, 244, 274, 305, 335)
+    assert bounds.values is not None
+    assert bounds.values[:2] == ((0, 31), (31, 60))
+    assert bounds.values[-1] == (335, 366)
+    assert months.values == tuple(range(1, 13))
+    assert starts.attributes["units"] == "days since 2024-01-01"
+    assert [spec.fill for spec in (starts, bounds, months)] == [-(2**31), -(2**31), 0]
+    assert not any("_FillValue" in spec.attributes for spec in (starts, bounds, months))
+    assert (starts.dims, bounds.dims, months.dims) == (("time",), ("time", "bnds"), ("time",))
+    # Without arrays by time there are none.
+    assert {spec.name for spec in LABELS.coordinates(2024)} == {"sample", "valid", "x0", "y0", "epsg", "tier"}
