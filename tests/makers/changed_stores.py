@@ -80,7 +80,7 @@ def block_values(store: Path, season: int, array: str, block: int) -> NDArray[An
 
 def overwrite(path: Path, data: bytes | bytearray) -> None:
     """Put another file in the place of one that is read-only, or shared with another store."""
-    path.unlink()
+    path.unlink(missing_ok=True)
     path.write_bytes(data)
 
 
