@@ -34,7 +34,7 @@ def tables() -> str:
         "samples-<season>.parquet": layout.table_columns("samples"),
         "samples-<season>.parquet, imported seasons only": stated.IMPORTED_COLUMNS,
         "parcels-<season>.parquet": stated.PARCELS,
-        "codes-<season>.parquet": stated.CODES,
+        "codes-<season>.parquet": stated.CROP_CODES,
         "dates-<season>.parquet": layout.date_columns(),
         "frames-<season>.parquet": stated.FRAMES,
         "blocks-<season>.parquet": layout.block_columns(),

@@ -203,7 +203,7 @@ PARCELS = (
     GEOMETRY,
 )
 #: Of codes-<season>.parquet, where rows of parcels have codes without classes: those of each code.
-CODES = tuple(
+CROP_CODES = tuple(
     Column(column.name, column.dtype, column.text, filled=True)
     for column in PARCELS
     if column.name in ("country", "code", "hcat3") or column.name in TIER_COLUMNS
@@ -230,7 +230,7 @@ EDGES = ("xmin", "ymin", "xmax", "ymax")
 #: The columns of tables that are the same in every store.
 PLAIN_TABLES = {
     "parcels": PARCELS,
-    "codes": CODES,
+    "codes": CROP_CODES,
     "frames": FRAMES,
     "scenes": SCENES,
     "squares": SQUARES,

@@ -32,7 +32,7 @@ from h2crop_data.grid import LONLAT, SPLIT_CRS, transformer
 from h2crop_data.storage.storage import FileRecord, canonical_json
 
 #: Parts of the index with a file a season, which together are one table or document.
-LISTED = ("blocks", "scenes", "squares", "recipes", "sources", "manifest")
+FILES_BY_SEASON = ("blocks", "scenes", "squares", "recipes", "sources", "manifest")
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ def season_tables(finished: FinishedSeason) -> SeasonTables:
     )
 
 
-def season_files(tables: SeasonTables, layout: StoreLayout) -> Iterator[tuple[str, bytes]]:
+def season_index_files(tables: SeasonTables, layout: StoreLayout) -> Iterator[tuple[str, bytes]]:
     """The files of the index of a season, name and content, one after the other; without the manifest.
 
     Raises StoreError for a row that does not fit the columns of its table.
@@ -112,7 +112,7 @@ def index_of(paths: Iterable[str]) -> dict[str, str | list[str]]:
     for path in sorted(paths, key=lambda path: PurePosixPath(path).name):
         stem = PurePosixPath(path).stem
         name = stem.partition("-")[0]
-        if name in LISTED:
+        if name in FILES_BY_SEASON:
             listed.setdefault(name, []).append(path)
         else:
             index[stem] = path

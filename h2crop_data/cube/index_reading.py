@@ -12,15 +12,15 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from h2crop_data.cube.columns import CODES, GEOMETRY, PARCELS, in_declared_order
+from h2crop_data.cube.columns import CROP_CODES, GEOMETRY, PARCELS, in_declared_order
 
 #: The columns by which the classes of a parcel are found in the table of codes.
-CODE_KEY = ["country", "code"]
+KEY_OF_CODES = ["country", "code"]
 
 
 def decode_table(files: Iterable[bytes]) -> pd.DataFrame:
     """The rows of some files of one table, one file after the other; a GeoDataFrame where it has geometry."""
-    return together([decode_file(data) for data in files])
+    return joined_rows([decode_file(data) for data in files])
 
 
 def decode_file(data: bytes) -> pd.DataFrame:
@@ -30,7 +30,7 @@ def decode_file(data: bytes) -> pd.DataFrame:
     return table
 
 
-def together(parts: Sequence[pd.DataFrame]) -> pd.DataFrame:
+def joined_rows(parts: Sequence[pd.DataFrame]) -> pd.DataFrame:
     """The rows of several tables in order; an empty one changes no type of the others."""
     filled = [part for part in parts if len(part)] or list(parts[:1])
     return filled[0] if len(filled) == 1 else pd.concat(filled, ignore_index=True)
@@ -51,12 +51,12 @@ def with_classes(parcels: pd.DataFrame, codes: pd.DataFrame) -> pd.DataFrame:
 
     Raises ValueError for a code that the table of codes lacks, or has twice.
     """
-    joined = parcels.merge(codes, on=CODE_KEY, how="left", validate="many_to_one", indicator=True)
+    joined = parcels.merge(codes, on=KEY_OF_CODES, how="left", validate="many_to_one", indicator=True)
     unknown = joined[joined.pop("_merge") == "left_only"]
     if len(unknown):
-        country, code = unknown.iloc[0][CODE_KEY]
+        country, code = unknown.iloc[0][KEY_OF_CODES]
         raise ValueError(f"the table of codes lacks {code!r} of {country}, the code of {len(unknown)} parcel(s)")
-    types = codes.dtypes[[column.name for column in CODES if column.name not in CODE_KEY]]
+    types = codes.dtypes[[column.name for column in CROP_CODES if column.name not in KEY_OF_CODES]]
     ordered = in_declared_order(joined.astype(types.to_dict()), PARCELS)
     return ordered.sort_values("number", ignore_index=True)
 

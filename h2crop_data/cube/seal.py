@@ -22,7 +22,7 @@ from h2crop_data.cube.index import (
     index_of,
     manifest_bytes,
     release_statistics,
-    season_files,
+    season_index_files,
     season_statistics,
     season_tables,
 )
@@ -311,7 +311,7 @@ class Sealing:
         coordinates = finished.first_coordinates
         facts = self.describe.season(self.layout, tables, data_bytes, coordinates)
         index = []
-        for name, data in season_files(tables, self.layout):
+        for name, data in season_index_files(tables, self.layout):
             index.append(f"{folder}/{name}")
             records.append(keep(index[-1], data))
         data = manifest_bytes([*records, *finished.files])

@@ -21,7 +21,7 @@ from h2crop_data.cube.columns import BOX, EDGES, GEOMETRY, TYPES, Column, table_
 from h2crop_data.errors import StoreError
 
 #: Rows that are turned into bytes at a time.
-ROWS = 32_768
+ROWS_AT_ONCE = 32_768
 #: What Arrow raises for values that are not of a type.
 UNFIT = (pa.ArrowException, TypeError, ValueError, OverflowError)
 
@@ -41,8 +41,8 @@ def encode_table(name: str, table: pd.DataFrame, columns: Sequence[Column]) -> b
     schema = table_schema(stated).with_metadata(file_metadata(table, stated))
     buffer = io.BytesIO()
     with pq.ParquetWriter(buffer, schema, compression="zstd") as writer:
-        for start in range(0, max(len(table), 1), ROWS):
-            rows = table.iloc[start : start + ROWS]
+        for start in range(0, max(len(table), 1), ROWS_AT_ONCE):
+            rows = table.iloc[start : start + ROWS_AT_ONCE]
             arrays = list(arrays_of(name, rows, stated, start))
             writer.write_batch(pa.record_batch(arrays, schema=schema))
     return buffer.getvalue()
@@ -53,7 +53,7 @@ def arrays_of(name: str, rows: pd.DataFrame, columns: Sequence[Column], start: i
     for column in columns:
         if column.dtype == "geometry":
             shapes = np.asarray(rows[column.name].to_numpy(), object)
-            yield checked(pa.array(shapely.to_wkb(shapes), TYPES[column.dtype]), name, column, start)
+            yield without_gaps(pa.array(shapely.to_wkb(shapes), TYPES[column.dtype]), name, column, start)
         else:
             yield array_of(name, rows[column.name], column, start)
     if isinstance(rows, gpd.GeoDataFrame):
@@ -74,7 +74,7 @@ def array_of(name: str, values: pd.Series[Any], column: Column, start: int) -> p
         ) from error
     if isinstance(array, pa.ChunkedArray):
         array = array.combine_chunks()
-    return checked(array, name, column, start)
+    return without_gaps(array, name, column, start)
 
 
 def fits(values: pd.Series[Any], kind: pa.DataType) -> bool:
@@ -86,7 +86,7 @@ def fits(values: pd.Series[Any], kind: pa.DataType) -> bool:
     return True
 
 
-def checked(array: pa.Array, name: str, column: Column, start: int) -> pa.Array:
+def without_gaps(array: pa.Array, name: str, column: Column, start: int) -> pa.Array:
     """The values of a column, after a look for rows that must have one."""
     if column.filled and array.null_count:
         row = start + int(np.flatnonzero(array.is_null().to_numpy(zero_copy_only=False))[0])

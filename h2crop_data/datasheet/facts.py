@@ -1,4 +1,4 @@
-"""The facts of a datasheet: those of a season, counted when it is sealed, and those of all seasons of a release.
+"""The facts of a datasheet: those of a season, counts_by_text when it is sealed, and those of all seasons of a release.
 
 The facts of a season are plain data that JSON can hold. Their size does not depend on the number of samples, so that a
 datasheet is made without reading the tables of seasons that did not change.
@@ -29,7 +29,7 @@ MONTH_NAMES = (
 )
 #: Names that a list of a season keeps, at least as many as a line of a datasheet lists.
 KEPT_NAMES = 8
-#: By what used scenes are counted.
+#: By what used scenes are counts_by_text.
 CATALOG_COLUMNS = ("sensor", "catalog", "collection")
 #: The two years of declarations, and what a datasheet says of what was read of them.
 READ_FACTS = ("parcels", "prior", "warnings")
@@ -93,8 +93,8 @@ def season_facts(tables: SeasonTables, data_bytes: int, coordinates: Mapping[str
         "zones": sorted(int(zone) for zone in zones if int(zone)),
         "unplaced": int(samples["x0"].isna().sum()) if "x0" in samples else 0,
         "countries": dict(sorted(countries.items())),
-        "splits": counted(samples["split"]),
-        "squares": squares_of(tables.squares),
+        "splits": counts_by_text(samples["split"]),
+        "squares": square_rows(tables.squares),
         "scenes": scenes_by_sensor(tables.scenes, samples),
         "catalogs": scenes_by_catalog(tables.scenes),
         "decisions": offset_decisions(tables.scenes),
@@ -113,12 +113,12 @@ def read_facts(facts: Mapping[str, Any]) -> dict[str, Any]:
     return {name: facts[name] for name in READ_FACTS if name in facts}
 
 
-def counted(values: Iterable[Any]) -> dict[str, int]:
+def counts_by_text(values: Iterable[Any]) -> dict[str, int]:
     """How often each value occurs, by its text."""
     return dict(sorted(Counter(map(str, values)).items()))
 
 
-def named(names: Iterable[str]) -> dict[str, Any]:
+def name_summary(names: Iterable[str]) -> dict[str, Any]:
     """Some names: how many there are, and the first ones in order."""
     found = sorted(set(names))
     return {"count": len(found), "first": found[:KEPT_NAMES]}
@@ -143,7 +143,7 @@ def distinct(rows: pd.DataFrame, column: str) -> list[str]:
     return sorted(set(map(str, rows[column].dropna())) - {NONE}) if column in rows else []
 
 
-def squares_of(squares: pd.DataFrame | None) -> list[list[Any]] | None:
+def square_rows(squares: pd.DataFrame | None) -> list[list[Any]] | None:
     """The split squares of a season: column, row, split; None where the split is not drawn by squares."""
     if squares is None:
         return None
@@ -184,7 +184,7 @@ def offset_decisions(scenes: pd.DataFrame) -> dict[str, int]:
     if not {"sensor", "taken", "reason"} <= set(scenes.columns):
         return {}
     decided = scenes["taken"] & scenes["offset"].notna() if "offset" in scenes else scenes["taken"]
-    return counted(scenes.loc[decided, "reason"].dropna())
+    return counts_by_text(scenes.loc[decided, "reason"].dropna())
 
 
 def is_retracted(blocks: pd.DataFrame) -> NDArray[np.bool_]:
@@ -213,7 +213,7 @@ def cells_of(samples: pd.DataFrame) -> int:
     return int(samples.loc[samples["cell"] != NONE, "cell"].nunique()) if "cell" in samples else 0
 
 
-def share_of(values: pd.Series[float]) -> dict[str, Any] | None:
+def summed_shares(values: pd.Series[float]) -> dict[str, Any] | None:
     """Shares of samples summed up: how many samples have one, their mean and the largest; None where none has."""
     known = values.dropna()
     if not len(known):
@@ -268,7 +268,7 @@ def labelled(counts: Mapping[Any, int]) -> int:
 
 
 def parcels_drawn(facts: ReleaseFacts, season: int, split: str | None = None) -> int | None:
-    """How many parcels have a pixel with a class; None where that was not counted."""
+    """How many parcels have a pixel with a class; None where that was not counts_by_text."""
     counts = facts.statistics.get("class_parcels", {}).get(str(season))
     if counts is None:
         return None

@@ -7,7 +7,7 @@ from typing import Any
 
 from h2crop_data.cube.index import SeasonTables
 from h2crop_data.cube.schema import SourceFormat
-from h2crop_data.datasheet.facts import ReleaseFacts, share_of, shares_together
+from h2crop_data.datasheet.facts import ReleaseFacts, shares_together, summed_shares
 from h2crop_data.datasheet.markdown import plain, share, table
 
 #: Values of the coordinates of a first block, by name.
@@ -22,7 +22,7 @@ class SourceWords:
         that does not depend on the number of samples. By default the shares among its columns, as `shares`.
         """
         found = {
-            column.name: share_of(tables.samples[column.name])
+            column.name: summed_shares(tables.samples[column.name])
             for column in source.columns
             if column.is_share and column.dtype == "number" and column.name in tables.samples
         }

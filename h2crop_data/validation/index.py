@@ -6,11 +6,12 @@ import hashlib
 import io
 import json
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import geopandas as gpd
 import numpy as np
 import pandas as pd
 import pyarrow as pa
@@ -22,11 +23,11 @@ from h2crop_data.constants import NONE, SPLITS
 from h2crop_data.cube.columns import (
     BLOCK_DIGESTS,
     BLOCKS_SINCE_1_1,
-    CODES,
+    CROP_CODES,
+    GEOMETRY,
     TYPES,
     Column,
 )
-from h2crop_data.cube.index_reading import CODE_KEY, codes_name, decode_file, needs_classes, together, with_classes
 from h2crop_data.cube.release_numbers import ROOT
 from h2crop_data.errors import StoreError
 from h2crop_data.progress import Progress
@@ -100,8 +101,10 @@ KINDS: dict[str, IsKind] = {
     "geometry": is_shape,
 }
 DOCUMENTS = ("recipes", "classes", "statistics")
+#: By which the classes of a parcel are found.
+CODE_KEY = ["country", "code"]
 #: Columns of parcels that may be in the table of codes instead.
-OF_CODES = {column.name for column in CODES} - set(CODE_KEY)
+OF_CODES = {column.name for column in CROP_CODES} - set(CODE_KEY)
 #: A document that releases of earlier versions of h2crop do not have.
 SOURCES = "sources"
 
@@ -146,7 +149,7 @@ def read_parts(release: Release, sources: Sources, progress: Progress) -> Checki
     index = release.attributes["index"]
     for name in (*DOCUMENTS, SOURCES):
         if release.has_index(name):
-            release = yield from read_document(release, name)
+            release = yield from read_index_document(release, name)
     wanted, possible = wanted_parts(release, sources)
     if lost := [name for name in wanted if name not in index]:
         yield error("index", ROOT, f"its index has no {first(lost)}", release.remedies.sealed())
@@ -167,7 +170,7 @@ def with_damage(release: Release, name: str) -> Release:
     return replace(release, damaged=release.damaged | {name})
 
 
-def read_document(release: Release, name: str) -> Checking[Release]:
+def read_index_document(release: Release, name: str) -> Checking[Release]:
     """Read a JSON document of the index, of all its files."""
     parts: list[Any] = []
     for path in release.index_paths(name):
@@ -203,21 +206,40 @@ def read_table_of(release: Release, name: str) -> Checking[Release]:
             parts.append(part)
     if not release.has_index(name):
         return release
-    table = together(parts)
-    if needs_classes(name, table.columns):
-        codes = codes_name(name)
-        if codes not in release.tables:
-            yield NotChecked(f"{name}: the index {codes}, which has the classes of its codes, is lost or damaged")
+    filled = [part for part in parts if len(part)]
+    table = pd.concat(filled, ignore_index=True) if len(filled) > 1 else (filled or parts)[0]
+    if has_codes_alone(name, table.columns):
+        classed = yield from with_classes_of_codes(release, name, table)
+        if classed is None:
             return release
-        try:
-            table = with_classes(table, release.tables[codes])
-        except ValueError as failure:
-            yield error("index", release.index_path(codes), str(failure), release.remedies.wrong_index())
-            return release
+        table = classed
     if name == "blocks" and release.is_first_format:
         table = table.assign(retracted="", part="")
     yield Counted("tables", 1)
     return replace(release, tables={**release.tables, name: table})
+
+
+def has_codes_alone(name: str, columns: Iterable[str]) -> bool:
+    """Whether a table of parcels has crop codes without their classes, which the table of codes has."""
+    return name.startswith("parcels-") and not OF_CODES & set(columns)
+
+
+def with_classes_of_codes(release: Release, name: str, parcels: pd.DataFrame) -> Checking[pd.DataFrame | None]:
+    """Parcels with the classes of their codes, in order of number; None where these are not known."""
+    codes = name.replace("parcels", "codes", 1)
+    path, remedy = release.index_path(codes), release.remedies.wrong_index()
+    if codes not in release.tables:
+        yield NotChecked(f"{name}: {codes}, which has the classes of its codes, is lost or damaged")
+        return None
+    classes = release.tables[codes].set_index(CODE_KEY)
+    if twice := classes.index[classes.index.duplicated()].tolist():
+        yield error("index", path, f"has codes more than once: {first(twice)}", remedy)
+        return None
+    keys = pd.MultiIndex.from_frame(parcels[CODE_KEY])
+    if lost := sorted(set(keys) - set(classes.index)):
+        yield error("index", path, f"lacks codes of {name}: {first(lost)}", remedy)
+        return None
+    return parcels.assign(**classes.loc[keys].reset_index(drop=True)).sort_values("number", ignore_index=True)
 
 
 def read_table_file(release: Release, name: str, path: str) -> Checking[pd.DataFrame | None]:
@@ -226,10 +248,11 @@ def read_table_file(release: Release, name: str, path: str) -> Checking[pd.DataF
     try:
         data = release.files.read(path)
         schema = pq.read_schema(io.BytesIO(data))
-        if needs_classes(name, schema.names):
+        if has_codes_alone(name, schema.names):
             columns = [column for column in columns if column.name not in OF_CODES]
         problems = column_problems(columns, schema, exact=release.format >= (2, 0))
-        table = decode_file(data)
+        with_geometry = GEOMETRY.name in schema.names
+        table: pd.DataFrame = (gpd if with_geometry else pd).read_parquet(io.BytesIO(data))
     except TABLE_ERRORS as failure:
         what = f"is not a table of the index ({type(failure).__name__}: {str(failure)[:100]})"
         yield error("index", path, what, release.remedies.sealed())

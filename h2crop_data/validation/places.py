@@ -55,7 +55,7 @@ TOUCHING = 1e-3
 DENSE = 240.0
 CELL = re.compile(r"(?P<epsg>\d{5})_(?P<size>\d+)_(?P<column>-?\d+)_(?P<row>-?\d+)")
 SQUARE_NAME = re.compile(r"-?\d+_-?\d+")
-SQUARE_COLUMNS = ["column", "row", "split", "samples"]
+COUNTED_SQUARE = ["column", "row", "split", "samples"]
 LEAK_COLUMNS = ["sample", "cell", "epsg", "x0", "y0", "split", "geometry"]
 
 
@@ -438,10 +438,10 @@ def check_squares(release: Release, tables: dict[int, gpd.GeoDataFrame]) -> Repo
         yield NotChecked("the table of split squares: the squares of some samples are not column_row")
         return
     expected = counted_squares(counts)
-    columns, rows = SQUARE_COLUMNS, expected
+    columns, rows = COUNTED_SQUARE, expected
     if "season" in stored:
         # Since format 2 each season counts its own.
-        columns = ["season", *SQUARE_COLUMNS]
+        columns = ["season", *COUNTED_SQUARE]
         rows = [
             (season, *row)
             for season, table in sorted(tables.items())

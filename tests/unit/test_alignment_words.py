@@ -10,7 +10,7 @@ import pytest
 
 from h2crop_data.pipeline.frames import frame_warnings
 from h2crop_data.sources.parcels.words import frames_of, frames_of_images, limits_of_frames
-from h2crop_data.sources.sentinel2.words import limit_of_shifts, shifted_dates, shifts_of
+from h2crop_data.sources.sentinel2.words import limit_of_shifts, shift_facts, shifted_dates
 
 
 def frame(tile: str, window: str = "whole", east: float = 0, **other: Any) -> dict[str, Any]:
@@ -78,7 +78,7 @@ def test_shifts_are_summed_up_by_what_became_of_them() -> None:
             "refined": ["refined", "not refined", "refined", "unknown", "refined"],
         }
     )
-    found = shifted_dates({2021: {}, 2022: {"shifted": shifts_of(dates)}})
+    found = shifted_dates({2021: {}, 2022: {"shifted": shift_facts(dates)}})
     (row,) = [[cell.strip() for cell in line.strip("|").split("|")] for line in found if line.startswith("| 202")]
     # Of those that are trusted: 5, 10 and 1 m.
     assert row[:5] == ["2022", "5.0 m", "9.5 m", "10.0 m", "0.3 m"]

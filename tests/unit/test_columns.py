@@ -26,7 +26,7 @@ from h2crop_data.cube.columns import (
 )
 from h2crop_data.cube.index_reading import decode_table
 from h2crop_data.cube.schema import ArraySpec
-from h2crop_data.cube.table_files import ROWS, encode_table
+from h2crop_data.cube.table_files import ROWS_AT_ONCE, encode_table
 from h2crop_data.datasheet.sheet import axes
 from h2crop_data.errors import StoreError
 from h2crop_data.sources.formats import known_layout
@@ -147,10 +147,10 @@ def test_a_table_without_rows_has_its_types_all_the_same() -> None:
 
 
 def test_long_tables_are_written_in_parts() -> None:
-    rows = pd.concat([field_rows()] * (ROWS // 2 + 1), ignore_index=True)
+    rows = pd.concat([field_rows()] * (ROWS_AT_ONCE // 2 + 1), ignore_index=True)
     data = encode_table("fields", rows, FIELDS)
     assert pq.ParquetFile(io.BytesIO(data)).num_row_groups == 2
-    assert decode_table([data])["name"].tolist() == ["a", "b"] * (ROWS // 2 + 1)
+    assert decode_table([data])["name"].tolist() == ["a", "b"] * (ROWS_AT_ONCE // 2 + 1)
 
 
 @pytest.mark.parametrize(

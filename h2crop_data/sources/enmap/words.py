@@ -10,7 +10,7 @@ import pandas as pd
 
 from h2crop_data.cube.index import SeasonTables
 from h2crop_data.cube.schema import SourceFormat
-from h2crop_data.datasheet.facts import ReleaseFacts, added, counted, found_in
+from h2crop_data.datasheet.facts import ReleaseFacts, added, counts_by_text, found_in
 from h2crop_data.datasheet.markdown import count, table
 from h2crop_data.datasheet.quality import band_row
 from h2crop_data.datasheet.words import Coordinates, SourceWords
@@ -114,7 +114,7 @@ def doubts_of_masks(samples: pd.DataFrame) -> dict[str, int]:
     """Why a mask looked at nothing -> samples."""
     if "enmap_mask_doubt" not in samples:
         return {}
-    return counted(text for text in samples["enmap_mask_doubt"].dropna() if text)
+    return counts_by_text(text for text in samples["enmap_mask_doubt"].dropna() if text)
 
 
 def unseen_scenes(seasons: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -169,7 +169,7 @@ def matched_scenes(seasons: Mapping[int, Mapping[str, Any]]) -> list[str]:
 
 def samples_by_text(samples: pd.DataFrame, column: str) -> dict[str, int]:
     """Each text of a column of lists of the samples index -> how many samples have it."""
-    return counted(text for texts in samples[column] if is_list(texts) for text in set(texts))
+    return counts_by_text(text for texts in samples[column] if is_list(texts) for text in set(texts))
 
 
 def texts_of(seasons: Sequence[Mapping[str, Any]], column: str) -> dict[str, int]:

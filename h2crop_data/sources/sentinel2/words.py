@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from h2crop_data.constants import FINE_BANDS, MONTHS
 from h2crop_data.cube.index import SeasonTables
 from h2crop_data.cube.schema import SourceFormat
-from h2crop_data.datasheet.facts import MONTH_NAMES, ReleaseFacts, found_in, median_of, named, named_together
+from h2crop_data.datasheet.facts import MONTH_NAMES, ReleaseFacts, found_in, median_of, name_summary, named_together
 from h2crop_data.datasheet.markdown import code, count, listing, plain, plural, share, table
 from h2crop_data.datasheet.quality import NAMED, band_row
 from h2crop_data.datasheet.words import Coordinates, SourceWords
@@ -42,7 +42,7 @@ class Sentinel2Words(SourceWords):
         if dates is not None:
             found["masked"] = masked_of(dates)
             if "alignment" in dates:
-                found["shifted"] = shifts_of(dates)
+                found["shifted"] = shift_facts(dates)
         if listed := acquisitions_of(tables.sources):
             found["acquisitions"] = listed
         return found
@@ -153,7 +153,7 @@ def limit_of_masks(clouds: Clouds) -> str:
 def faults_in(samples: pd.DataFrame, column: str) -> dict[str, Any]:
     """What a column of lists names: how many, the first ones, and how many samples name any."""
     lists = [list(names) for names in samples[column].dropna()]
-    return {**named(name for names in lists for name in names), "samples": sum(map(bool, lists))}
+    return {**name_summary(name for names in lists for name in names), "samples": sum(map(bool, lists))}
 
 
 def clear_shares(samples: pd.DataFrame) -> NDArray[np.float64] | None:
@@ -203,7 +203,7 @@ def limit_of_shifts(section: Mapping[str, Any]) -> str:
     )
 
 
-def shifts_of(dates: pd.DataFrame) -> dict[str, Any]:
+def shift_facts(dates: pd.DataFrame) -> dict[str, Any]:
     """How far dates of a season lie off in metres (median, 95 %, largest, standard deviation), and what became of them.
 
     None where it is not known.
