@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from h2crop_data.constants import BACKGROUND, REFLECTANCE_SCALE, TIER_COLUMNS, TIERS, UNKNOWN
 from h2crop_data.cube.schema import ArraySpec
-from h2crop_data.validation.axes import goes_by_time
+from h2crop_data.validation.documents import goes_by_time
 from h2crop_data.validation.findings import Counted, Findings, NotChecked, Reports, error, first, short
 from h2crop_data.validation.release import Release
 

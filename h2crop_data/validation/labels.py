@@ -14,10 +14,11 @@ from numpy.typing import NDArray
 
 from h2crop_data.constants import BACKGROUND, SPLITS, TIER_COLUMNS, TIERS, UNKNOWN
 from h2crop_data.cube.release_numbers import ROOT
+from h2crop_data.validation.documents import has_classes
 from h2crop_data.validation.findings import Checking, Counted, Findings, NotChecked, Problem, error, first, warning
 from h2crop_data.validation.ground import Outlines, Place, ground_problems
 from h2crop_data.validation.index import SOURCES
-from h2crop_data.validation.metadata import has_classes, stated_meanings
+from h2crop_data.validation.metadata import stated_meanings
 from h2crop_data.validation.places import ground_of_cell
 from h2crop_data.validation.release import Release
 from h2crop_data.validation.sources import Arrays, BlockValues, DerivedColumn, SourceChecks, ValueCheck

@@ -13,7 +13,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from h2crop_data.bounded_map import in_order
@@ -23,9 +22,6 @@ from h2crop_data.cube.schema import (
     FORMAT_VERSION,
     LAYOUT_GENERATION,
     ROOT_COPY,
-    ArraySpec,
-    CoordinateSpec,
-    StoreLayout,
     check_format_version,
     is_format_1,
 )
@@ -33,7 +29,14 @@ from h2crop_data.errors import FormatVersionError, StoreError
 from h2crop_data.progress import Progress
 from h2crop_data.sources.formats import known_layout, layout_of_root, of_generation
 from h2crop_data.storage.storage import Storage, canonical_json
-from h2crop_data.validation.axes import axes_of, expected_coordinates, expected_windows
+from h2crop_data.validation.documents import (
+    Meanings,
+    coordinate_files,
+    expected_documents,
+    expected_windows,
+    shape_of,
+    with_members,
+)
 from h2crop_data.validation.findings import (
     SMALL_READS,
     Checking,
@@ -53,11 +56,6 @@ INDEX_PATH = re.compile(r"index/r(?P<release>\d+)/(?P<stem>[\w-]+)\.(?P<ending>\
 COPY = re.compile(rf"index/r(\d+)/{re.escape(ROOT_COPY)}")
 #: Attributes that name the classes of a tier.
 CLASSES = re.compile(r"classes_tier[1-4]")
-CF_VERSION = "CF-1.11"
-#: Array -> attributes that name its classes; None for a store of format 1, which names none.
-Meanings = Mapping[str, Mapping[str, Any]] | None
-#: Zstandard's level in chunks of coordinates.
-COORDINATE_LEVEL = 3
 #: Endings of index files.
 ENDINGS = ("parquet", "json", "md")
 #: The side of a cell is a multiple of so many metres, so that pixels of 10, 20, 30 and 60 m fit.
@@ -335,9 +333,6 @@ def consolidated_problems(document: Root) -> Iterator[tuple[str, str]]:
             yield path, differs
 
 
-# The documents a store must have follow from its layout and the number of its blocks, as docs/store-format.md says
-
-
 def stated_meanings(root: Root) -> Meanings:
     """What a root says of its classes, by array; None for a root of format 1.
 
@@ -352,113 +347,6 @@ def stated_meanings(root: Root) -> Meanings:
         if named:
             found.setdefault(path.split("/")[-1], named)
     return found
-
-
-def expected_documents(layout: StoreLayout, season: int, blocks: int, meanings: Meanings) -> dict[str, dict[str, Any]]:
-    """Path below the root -> consolidated entry, of a season's group, arrays and coordinates.
-
-    meanings: array -> attributes on its classes; None for a store of format 1.
-    """
-    slots, first_format = blocks * layout.capacity, meanings is None
-    coordinates = expected_coordinates(layout, season, first=first_format)
-    attributes: dict[str, Any] = {"season": season}
-    if meanings is not None:
-        auxiliary = [one.name for one in coordinates if list(one.dims) != [one.name]]
-        attributes |= {"Conventions": CF_VERSION, "coordinates": " ".join(auxiliary)}
-    group = {"zarr_format": 3, "node_type": "group", "attributes": attributes}
-    documents: dict[str, dict[str, Any]] = {str(season): group}
-    for name, spec in layout.arrays().items():
-        document = expected_array(layout, spec, slots) | {"dimension_names": axes_of(spec, first=first_format)}
-        of_array = (meanings or {}).get(name, {}) if has_classes(spec) else {}
-        documents[f"{season}/{name}"] = {**document, "attributes": {**spec.attributes, **of_array}}
-    for coordinate in coordinates:
-        documents[f"{season}/{coordinate.name}"] = expected_coordinate(coordinate, slots)
-    return documents
-
-
-def expected_array(layout: StoreLayout, spec: ArraySpec, slots: int) -> dict[str, Any]:
-    """The document of an array with so many slots, but for its axes: a shard is a block, its index is at the end."""
-    blosc = {
-        "cname": layout.codec.name,
-        "clevel": layout.codec.level,
-        "shuffle": "bitshuffle",
-        "typesize": spec.dtype.itemsize,
-        "blocksize": 0,
-    }
-    checksum = [{"name": "crc32c"}] if layout.codec.checksum else []
-    sharding = {
-        "chunk_shape": list(spec.chunk),
-        "codecs": [bytes_codec(spec.dtype.itemsize), {"name": "blosc", "configuration": blosc}, *checksum],
-        "index_codecs": [bytes_codec(np.dtype(np.uint64).itemsize), {"name": "crc32c"}],
-        "index_location": "end",
-    }
-    return {
-        **chunked([slots, *spec.sample_shape], [layout.capacity, *spec.sample_shape]),
-        "data_type": spec.dtype.name,
-        "fill_value": spec.fill,
-        "codecs": [{"name": "sharding_indexed", "configuration": sharding}],
-        "attributes": spec.attributes,
-    }
-
-
-def expected_coordinate(coordinate: CoordinateSpec, slots: int) -> dict[str, Any]:
-    """The document of a coordinate in a season of so many slots."""
-    is_text = coordinate.data_type == "string"
-    numbers = {"name": "vlen-utf8"} if is_text else bytes_codec(np.dtype(coordinate.data_type).itemsize)
-    zstd = {"name": "zstd", "configuration": {"level": COORDINATE_LEVEL, "checksum": False}}
-    shape = shape_of(coordinate, slots)
-    return {
-        **chunked(list(shape), [coordinate.chunk or shape[0], *shape[1:]]),
-        "data_type": coordinate.data_type,
-        "fill_value": coordinate.fill,
-        "codecs": [numbers, zstd],
-        "dimension_names": list(coordinate.dims),
-        "attributes": coordinate.attributes,
-    }
-
-
-def shape_of(coordinate: CoordinateSpec, slots: int) -> tuple[int, ...]:
-    """The shape of a coordinate in a season of so many slots."""
-    return (slots if coordinate.values is None else len(coordinate.values), *coordinate.lengths)
-
-
-def bytes_codec(itemsize: int) -> dict[str, Any]:
-    """The codec of numbers of so many bytes; those of one byte have no order."""
-    return {"name": "bytes"} if itemsize == 1 else {"name": "bytes", "configuration": {"endian": "little"}}
-
-
-def chunked(shape: list[int], chunk: list[int]) -> dict[str, Any]:
-    """What the documents of arrays and coordinates have in common: a regular grid, keys like `c.0.0`."""
-    return {
-        "zarr_format": 3,
-        "node_type": "array",
-        "shape": shape,
-        "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": chunk}},
-        "chunk_key_encoding": {"name": "default", "configuration": {"separator": "."}},
-        "storage_transformers": [],
-    }
-
-
-def has_classes(spec: ArraySpec) -> bool:
-    """Whether the numbers of an array are classes."""
-    return spec.statistics is not None and spec.statistics.kind == "classes"
-
-
-def with_members(documents: Mapping[str, dict[str, Any]], season: int) -> dict[str, dict[str, Any]]:
-    """The documents as files have them, from the consolidated entries of a season of format 2.
-
-    The file of the season's group has the documents of its members as well.
-    """
-    prefix = f"{season}/"
-    members = {path.removeprefix(prefix): one for path, one in documents.items() if path.startswith(prefix)}
-    consolidated = {"kind": "inline", "must_understand": False, "metadata": members}
-    return {**documents, str(season): {**documents[str(season)], "consolidated_metadata": consolidated}}
-
-
-def coordinate_files(coordinate: CoordinateSpec, shape: tuple[int, ...]) -> list[str]:
-    """The names of a coordinate's chunks in its folder, in order."""
-    size = coordinate.chunk or shape[0]
-    return [f"c.{place}" + ".0" * (len(shape) - 1) for place in range(-(-shape[0] // size))]
 
 
 def difference(expected: Any, found: Any, at: str = "") -> str:

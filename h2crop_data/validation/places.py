@@ -26,6 +26,7 @@ from pyproj import Transformer
 from h2crop_data.constants import NONE
 from h2crop_data.cube.schema import CoordinateSpec
 from h2crop_data.errors import StoreError
+from h2crop_data.validation.documents import COORDINATE_LEVEL, coordinate_files, shape_of
 from h2crop_data.validation.findings import (
     Checking,
     Counted,
@@ -39,7 +40,7 @@ from h2crop_data.validation.findings import (
     warning,
 )
 from h2crop_data.validation.index import Sources, of_samples
-from h2crop_data.validation.metadata import COORDINATE_LEVEL, SIDE_STEP, coordinate_files, shape_of
+from h2crop_data.validation.metadata import SIDE_STEP
 from h2crop_data.validation.release import Release
 
 #: Bytes of a number in a chunk of text: how many texts there are, how long each is.

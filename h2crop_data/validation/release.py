@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from h2crop_data.cube.root import Root, RootAttributes, index_paths
 from h2crop_data.cube.schema import ArraySpec, CoordinateSpec, StoreLayout
 from h2crop_data.storage.storage import FileRecord, Storage
-from h2crop_data.validation.axes import expected_coordinates
+from h2crop_data.validation.documents import expected_coordinates
 from h2crop_data.validation.findings import Finding, Remedies, error
 
 INDEX_FILE = re.compile(r"index/r(?P<release>\d+)/.+")

@@ -91,8 +91,8 @@ def test_what_the_toy_holds(figures: ModuleType, toy: Any) -> None:
     assert figures.objects(toy) == {
         "shards": 8 * 10 * 2,
         "markers and sums": 2 * 10 * 2,
-        # A season: one chunk of each of ten coordinates, documents of the group, 8 arrays, 10 coordinates.
-        "coordinates and documents": 2 * (10 + 1 + 8 + 10) + 2,
+        # A season: one chunk of each of twelve coordinates, documents of the group, 8 arrays, 12 coordinates.
+        "coordinates and documents": 2 * (12 + 1 + 8 + 12) + 2,
         # The first release has samples and parcels of one season, the second of two; ten files more in each.
         "index": (2 + 10) + (4 + 10),
         "plans": 2 * 11,
@@ -106,9 +106,9 @@ def test_what_the_toy_holds(figures: ModuleType, toy: Any) -> None:
 
 
 def test_wavelengths_need_a_chunk_for_every_thousand_slots(figures: ModuleType) -> None:
-    # 11,200 samples in 1000 blocks: 16,000 slots, 16 chunks of 1024 for each of two, one chunk for the other eight.
+    # 11,200 samples in 1000 blocks: 16,000 slots, 16 chunks of 1024 for each of two, one chunk for the other ten.
     many = figures.Case("many", samples=11_200, parcels=0, tiles=1, latitude=0)
-    assert figures.objects(many)["coordinates and documents"] == 2 * 16 + 8 + 19 + 2
+    assert figures.objects(many)["coordinates and documents"] == 2 * 16 + 10 + 21 + 2
     without = figures.Case("without", samples=11_200, parcels=0, tiles=1, latitude=0, enmap=False)
     assert without.blocks == math.ceil(11_200 / 14.72)
     assert set(figures.stored_bytes(without, RATES)) == {"s2", "labels"}
@@ -116,9 +116,9 @@ def test_wavelengths_need_a_chunk_for_every_thousand_slots(figures: ModuleType) 
 
 
 def test_what_the_toy_asks_of_a_bucket(figures: ModuleType, toy: Any) -> None:
-    # Sealed are one season, then two: 3 x 29 files of seasons, twice root, datasheet and record of the sealing, 26 of
+    # Sealed are one season, then two: 3 x 33 files of seasons, twice root, datasheet and record of the sealing, 26 of
     # the index; 22 of plans.
-    replaced = 87 + 6 + 26 + 22
+    replaced = 99 + 6 + 26 + 22
     # Of the markers, and twice of the releases.
     lists = 1 + 2
     looked, read, plans = 20, 2 * 10 * 3, 22 + 33
