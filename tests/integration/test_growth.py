@@ -20,6 +20,8 @@ from typer.testing import CliRunner
 import h2crop_data
 from h2crop_data.cli.main import app
 from h2crop_data.cube.reading import load_root, read_index, read_index_json, store_attributes
+from h2crop_data.cube.released_tables import named_files
+from h2crop_data.cube.root import manifest_parts
 from h2crop_data.errors import PlanError, StoreError
 from h2crop_data.maintenance.migrate import migrate_store
 from h2crop_data.maintenance.relabel import relabel_store
@@ -27,7 +29,9 @@ from h2crop_data.maintenance.restore import restore_root
 from h2crop_data.maintenance.retract import prune_store, retract_from_store
 from h2crop_data.pipeline.build import build_store
 from h2crop_data.pipeline.extension import plan_extensions
+from h2crop_data.recipe.model import load_recipe
 from h2crop_data.training.dataset import CropSamples
+from h2crop_data.validation.validate import validate_store
 
 FIELDS = [
     ((WEST + 10, SOUTH + 20, WEST + 200, SOUTH + 200), "BTH"),
@@ -52,9 +56,12 @@ def grown(region: TinyRegion) -> TinyRegion:
 
 @pytest.fixture(scope="module")
 def built_twice(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A store of one season with two releases."""
-    region, store = TinyRegion(tmp_path_factory.mktemp("small")), tmp_path_factory.mktemp("built") / "store"
-    region.add_sentinel2("S2", "2022-07-05T10:50:00Z")
+    """A store of one season with two releases, beside the region of its recipe, which has another season."""
+    folder = tmp_path_factory.mktemp("twice")
+    region, store = TinyRegion(folder / "region"), folder / "store"
+    region.folder.mkdir()
+    for year in (2022, 2023):
+        region.add_sentinel2(f"S2_{year}", f"{year}-07-05T10:50:00Z")
     build_store(region.recipe(), store, workers=1)
     retract_from_store(store, {2022: [1]}, [], "haze")
     return store
@@ -312,7 +319,7 @@ def test_pruning_deletes_old_releases_and_what_only_they_needed(grown: TinyRegio
     pruned = json.loads(runner.invoke(app, ["prune", str(store), "--json"]).stdout)
     assert (pruned["releases"], pruned["kept"]) == ([1], [3])
     assert not [name for name in shards(store) if "/c.1." in name and name.startswith("2022/")]
-    assert sorted(path.name for path in (store / "index").iterdir()) == ["r3"]
+    assert sorted(path.name for path in (store / "index").iterdir()) == ["r2", "r3"]
     for season, before in values.items():
         now = values_of(store, season)
         assert {name: now[name].identical(sample) for name, sample in before.items()} == dict.fromkeys(before, True)
@@ -323,6 +330,34 @@ def test_pruning_deletes_old_releases_and_what_only_they_needed(grown: TinyRegio
     # The store still grows.
     assert build_store(grown.recipe(seasons=[2024]), store, workers=1).release == 4
     np.testing.assert_array_equal(read_index(store, "samples-2022")["slot"], [0, 1])
+
+
+def test_pruning_keeps_what_the_newest_release_names_of_earlier_ones(built_twice: Path, tmp_path: Path) -> None:
+    store = Path(shutil.copytree(built_twice, tmp_path / "store"))
+    recipe = load_recipe(built_twice.parent / "region/recipe.yaml")
+    build_store(recipe.for_seasons([2023]), store, workers=1)
+    before = values_of(store, 2022)
+    named = named_files(store_attributes(store))
+    assert any(path.startswith("index/r2/") for path in named), "no file of an unchanged season is pointed at"
+    # Leftovers: of a release that lost its root, and of one that would have a higher number.
+    for folder in ("r1", "r9"):
+        (store / f"index/{folder}").mkdir(exist_ok=True)
+        (store / f"index/{folder}/left.parquet").write_bytes(b"left")
+    report = prune_store(store, [])
+    assert (report.releases, report.kept) == ([1, 2], [3])
+    names = {path.relative_to(store).as_posix() for path in (store / "index").rglob("*") if path.is_file()}
+    assert names == named | {"index/r9/left.parquet"}
+    assert values_of(store, 2022).keys() == before.keys()
+    assert prune_store(store, []).files == 0
+    (store / "index/r9/left.parquet").unlink()
+    (store / "index/r9").rmdir()
+    assert validate_store(store, mode="quick").findings == []
+    # A damaged manifest does not say what is needed.
+    retract_from_store(store, {2022: [0]}, [], "haze")
+    damage(store / manifest_parts(store_attributes(store))[0]["path"])
+    with pytest.raises(StoreError, match="missing or damaged, so it is not known which files release 4 needs"):
+        prune_store(store, [])
+    assert read_index(store, "blocks", 3) is not None
 
 
 # Roots and records that are lost
