@@ -333,6 +333,20 @@ def check_records(
     return frozenset(known)
 
 
+def check_later_releases(release: Release) -> Findings:
+    """Copies of the roots of later releases, whose number is right: the root is an older one."""
+    found = {int(match["release"]) for name in release.sizes if (match := INDEX_FILE.fullmatch(name))}
+    for number in sorted(found, reverse=True):
+        copy = f"index/r{number}/{ROOT_COPY}"
+        if number <= release.number or copy not in release.sizes:
+            continue
+        root = read_root_file(release.files, copy).document
+        if root is not None and root["attributes"]["release"] == number:
+            what = f"is that of release {release.number}, but release {number} was made, or is about to be"
+            yield warning("release", ROOT, what, release.remedies.root(copy))
+            return
+
+
 # Files of no release
 
 

@@ -18,6 +18,7 @@ from h2crop_data.validation.figures import check_form
 from h2crop_data.validation.files import (
     behind_links,
     check_kept_files,
+    check_later_releases,
     check_links,
     check_older_releases,
     check_presence,
@@ -207,6 +208,7 @@ def checks(release: Release, mode: Mode, workers: int, progress: Progress) -> Ch
         yield from guarded("shards", check_shard_indexes, release, progress)
     nothing: frozenset[str] = frozenset()
     older = yield from reading("older releases", nothing, check_older_releases, release, progress, full=full)
+    yield from guarded("later releases", check_later_releases, release)
     yield from guarded("strays", check_strays, release, older)
 
 

@@ -430,13 +430,16 @@ def test_a_release_never_gets_the_number_of_another_one(grown: TinyRegion, tmp_p
         with pytest.raises(StoreError, match=f"is that of release 1, but release 2 was made.*`h2crop restore {store}`"):
             refused()
         assert files_of(store) == before
+    (older,) = [one for one in validate_store(store, mode="quick").findings if one.check == "release"]
+    assert older.what == "is that of release 1, but release 2 was made, or is about to be"
+    assert older.remedy == f"`h2crop restore {store}` puts its copy in its place"
     assert (restore_root(store).before, store_attributes(store)["release"]) == (1, 2)
     assert build_store(recipe.for_seasons([2024]), store, workers=1).release == 3
     assert files_of(store).items() >= released.items()
     assert list(store_attributes(store)["seasons"]) == ["2022", "2023", "2024"]
     # Neither copy nor root, but a folder with its number.
     (store / "index/r9").mkdir()
-    shutil.copy(store / "index/r1/blocks.parquet", store / "index/r9/blocks.parquet")
+    shutil.copy(store / "index/r1/blocks-2022.parquet", store / "index/r9/blocks-2022.parquet")
     retract_from_store(store, {2022: [0]}, [], "haze")
     assert store_attributes(store)["release"] == 10
 
@@ -557,7 +560,7 @@ def test_a_damaged_index_cannot_tell_what_was_retracted_and_a_lost_one_is_made_a
 ) -> None:
     store = tmp_path / "store"
     build_store(grown.recipe(seasons=[2022]), store, workers=1)
-    blocks = store / "index/r1/blocks.parquet"
+    blocks = store / "index/r1/blocks-2022.parquet"
     blocks.write_bytes(blocks.read_bytes()[:100])
     with pytest.raises(StoreError, match=rf"{blocks} is damaged.*delete it if nothing was ever retracted"):
         build_store(grown.recipe(seasons=[2023]), store, workers=1)
