@@ -235,7 +235,7 @@ def steady(path: Path) -> bytes:
     if path.suffix == ".json" and (path.parent.parent.name == ".build" or path.parent.parent.parent.name == ".build"):
         marker: dict[str, Any] = json.loads(data)
         return json.dumps(
-            {key: marker[key] for key in marker if key not in ("seconds", "finished", "spent", "checksum")}
+            {key: marker[key] for key in marker if key not in ("seconds", "finished", "spent", "checksum", "inputs")}
         ).encode()
     return data
 

@@ -295,14 +295,14 @@ class TestRoom:
         assert list(work.files.folder.glob("*")) == [work.files.folder / ".build", work.files.folder / "made-step"]
         assert not any((work.files.folder / "made-step").iterdir())
 
-    def test_nothing_is_deleted_through_a_link(self, log: Path, work: WorkFolder, tmp_path: Path) -> None:
+    def test_nothing_is_written_or_deleted_through_a_link(self, log: Path, work: WorkFolder, tmp_path: Path) -> None:
         beside = replace(work, prefix=".build/work/")
         run_units(beside, [unit(log, "a")])
         (work.files.folder / ".build/work").rename(tmp_path / "elsewhere")
         (work.files.folder / ".build/work").symlink_to(tmp_path / "elsewhere")
         with pytest.raises(StoreError, match="symbolic link"):
             run_units(replace(beside, bound=0), [unit(log, "b")])
-        assert len(list((tmp_path / "elsewhere/made-step").iterdir())) == 4
+        assert len(list((tmp_path / "elsewhere/made-step").iterdir())) == 2
 
 
 class TestPlaces:
