@@ -36,7 +36,7 @@ def encode_table(name: str, table: pd.DataFrame, columns: Sequence[Column]) -> b
     stated = [column for column in columns if column.name in table]
     if unknown := sorted(set(map(str, table)) - {column.name for column in stated}):
         raise StoreError(
-            f"{name}: the columns {', '.join(unknown)} are not declared; state them in the source's format"
+            f"{name}: the columns {', '.join(unknown)} are not declared; state them in the format of the source"
         )
     schema = table_schema(stated).with_metadata(file_metadata(table, stated))
     buffer = io.BytesIO()
@@ -53,7 +53,7 @@ def arrays_of(name: str, rows: pd.DataFrame, columns: Sequence[Column], start: i
     for column in columns:
         if column.dtype == "geometry":
             shapes = np.asarray(rows[column.name].to_numpy(), object)
-            yield without_gaps(pa.array(shapely.to_wkb(shapes), TYPES[column.dtype]), name, column, start)
+            yield filled_array(pa.array(shapely.to_wkb(shapes), TYPES[column.dtype]), name, column, start)
         else:
             yield array_of(name, rows[column.name], column, start)
     if isinstance(rows, gpd.GeoDataFrame):
@@ -74,7 +74,7 @@ def array_of(name: str, values: pd.Series[Any], column: Column, start: int) -> p
         ) from error
     if isinstance(array, pa.ChunkedArray):
         array = array.combine_chunks()
-    return without_gaps(array, name, column, start)
+    return filled_array(array, name, column, start)
 
 
 def fits(values: pd.Series[Any], kind: pa.DataType) -> bool:
@@ -86,11 +86,13 @@ def fits(values: pd.Series[Any], kind: pa.DataType) -> bool:
     return True
 
 
-def without_gaps(array: pa.Array, name: str, column: Column, start: int) -> pa.Array:
+def filled_array(array: pa.Array, name: str, column: Column, start: int) -> pa.Array:
     """The values of a column, after a look for rows that must have one."""
     if column.filled and array.null_count:
         row = start + int(np.flatnonzero(array.is_null().to_numpy(zero_copy_only=False))[0])
-        raise StoreError(f"{name}, row {row}, column {column.name}: has no value, expected {array.type}")
+        raise StoreError(
+            f"{name}, row {row}, column {column.name}: has no value, expected {array.type}; correct what made the row"
+        )
     return array
 
 

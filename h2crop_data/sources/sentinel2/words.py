@@ -242,7 +242,7 @@ def shifted_dates(seasons: Mapping[int, Mapping[str, Any]]) -> list[str]:
 def acquisitions_of(parts: Mapping[str, Mapping[str, Any]]) -> list[list[int]]:
     """Of each month of a season, acquisitions that catalogs list, those that are missing, and tiles that miss some.
 
-    Empty where nobody counted. parts: what was read of the sources, by part of its plan.
+    Empty where they were not counted. parts: what was read of the sources, by part of its plan.
     """
     counts = season_counts([facts["acquisitions"] for facts in parts.values() if "acquisitions" in facts])
     if not counts:
