@@ -263,7 +263,7 @@ def in_declared_order(table: Table, columns: Iterable[Column]) -> Table:
 
     A column that no row has is left out; one that some rows lack is null there.
     """
-    stated = [column.name for column in columns if column.name in table]
+    stated = [column.name for column in columns if column.name in table and column.name != GEOMETRY.name]
     others = [name for name in table if name not in stated and name != GEOMETRY.name]
     last = [GEOMETRY.name] if GEOMETRY.name in table else []
     ordered: Table = table[[*stated, *others, *last]]

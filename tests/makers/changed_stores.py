@@ -14,12 +14,15 @@ import pandas as pd
 from numpy.typing import NDArray
 from table_files import table_bytes
 
+from h2crop_data.constants import TIER_COLUMNS
+from h2crop_data.cube.columns import CROP_CODES, PARCELS
 from h2crop_data.cube.index import release_statistics, season_statistics
 from h2crop_data.cube.root import manifest_identity
 from h2crop_data.cube.schema import StoreLayout
 from h2crop_data.cube.season import FinishedSeason
 from h2crop_data.cube.shard import decode_shard, encode_shard, shard_name
 from h2crop_data.cube.statistics import TRAINING, block_sums, total
+from h2crop_data.cube.table_files import encode_table
 from h2crop_data.recipe.model import EnmapSettings
 from h2crop_data.sources.formats import layout_of_root
 from h2crop_data.storage.checked import CHECKSUM, checked_json
@@ -137,6 +140,32 @@ def sum_up(store: Path) -> None:
         training += [sums for split, sums in of_splits.items() if split == TRAINING]
     document = release_statistics(total(training) if training else None, of_seasons, layout.arrays())
     index_file(store, "statistics").write_text(canonical_json(document), encoding="utf-8")
+
+
+def list_parcels_by_ground(store: Path) -> None:
+    """Write the parcels of every season into two files, with codes in place of classes, and a table of codes.
+
+    The files are neither in order of number nor of one size, and one of them could have no classes of its own.
+    """
+    root = root_of(store)
+    index = root["attributes"]["index"]
+    listed = table_of(store, "manifest")["path"].tolist()
+    for season in root["attributes"]["seasons"]:
+        name = f"parcels-{season}"
+        table, path = table_of(store, name), index_file(store, name)
+        codes = table[[column.name for column in CROP_CODES]].drop_duplicates(ignore_index=True)
+        bare = table.drop(columns=["hcat3", *TIER_COLUMNS])
+        files = {f"codes-{season}": (codes, CROP_CODES)}
+        for ground, rows in enumerate((bare["number"] % 3 == 0, bare["number"] % 3 != 0)):
+            files[f"{name}-{ground}"] = (bare[rows].reset_index(drop=True), PARCELS)
+        folder = f"{path.parent.relative_to(store)}/"
+        for stem, (rows, columns) in files.items():
+            (store / f"{folder}{stem}.parquet").write_bytes(encode_table(stem, rows, columns))
+        path.unlink()
+        paths = [f"{folder}{stem}.parquet" for stem in files]
+        index[f"codes-{season}"], index[name] = paths[0], paths[1:]
+        listed += paths
+    sign_manifest(store, root, pd.DataFrame({"path": sorted(listed)}))
 
 
 def sign(store: Path) -> None:

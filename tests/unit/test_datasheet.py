@@ -370,7 +370,7 @@ def test_figures_of_samples_that_differ(release: tuple[dict[str, Any], Tables]) 
     ("layout", "gone"),
     [
         ({"enmap": False}, ["EnMAP"]),
-        ({"s2_bands": ()}, ["Sentinel-2", "month", "Copernicus"]),
+        ({"s2_bands": ()}, ["monthly", "Copernicus"]),
         ({"labels": False}, ["label", "parcel", "declared", "HCAT3", "Tier"]),
         ({"enmap": False, "s2_bands": ()}, ["EnMAP", "Sentinel-2", "Reflectance", "flagged"]),
         ({"enmap": False, "labels": False}, ["EnMAP", "label", "parcel"]),
