@@ -210,16 +210,16 @@ CROP_CODES = tuple(
 )
 #: What every table of dates has; the rest states the source whose dates they are.
 DATES = (
-    Column("masks", "text", "SHA-256 of the rows of a tile; `dates` of blocks.parquet names it", filled=True),
+    Column("masks", "text", "SHA-256 of the rows of a tile; `dates` of the blocks names it", filled=True),
     Column("tile", "text", "processing tile: EPSG, size in metres, column, row", filled=True),
     Column("time", "time", "of the look: when its datatake began", filled=True),
 )
 SQUARES = (
-    Column("season", "integer", "calendar year; not in format 1", always=False),
+    Column("season", "integer", "calendar year", always=False),
     Column("column", "int32", "of the split square"),
     Column("row", "int32", "of the split square"),
     Column("split", "text", "of all ground in it", filled=True),
-    Column("samples", "integer", "of the season; of all seasons in format 1"),
+    Column("samples", "integer", "of the season"),
     GEOMETRY,
 )
 

@@ -19,7 +19,7 @@ NAMED = 10
 
 
 def source_facts(plan: SeasonPlan) -> dict[str, Any]:
-    """What a plan read, as plain data (`sources.json` of the index), and `warnings` in words."""
+    """What a plan read, as plain data (`sources` of the index), and `warnings` in words."""
     facts: dict[str, Any] = {}
     warnings = scene_warnings(plan.scenes)
     for source, _ in used_sources(plan.recipe):

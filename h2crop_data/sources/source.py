@@ -490,7 +490,7 @@ class Source(ABC):
         return {}
 
     def what_was_read(self, pinned: Any) -> tuple[dict[str, Any], list[str]]:
-        """Counts of what was read as plain data for `sources.json`, and what needs a look in words."""
+        """Counts of what was read as plain data for `sources` of the index, and what needs a look in words."""
         return {}, []
 
     def explain(self, facts: Mapping[str, Any]) -> list[str]:

@@ -558,7 +558,7 @@ def check_scenes(
         lost = sorted(named - names.get(sensor, set()))
         if lost:
             what = (
-                f"blocks of {season} name {titles[sensor]} scenes that scenes.parquet does not have as taken: "
+                f"blocks of {season} name {titles[sensor]} scenes that the index of scenes does not have as taken: "
                 f"{first(lost)}"
             )
             yield error("provenance", path, what, remedy)

@@ -381,7 +381,7 @@ def date_table_problems(table: pd.DataFrame, named: set[str], taken: set[str]) -
     scenes = {name for column in ("items", "l1c") for names in table[column] for name in names}
     lost = sorted(scenes - taken)
     if lost:
-        yield f"names scenes that scenes.parquet does not have as taken: {first(lost)}"
+        yield f"names scenes that the index of scenes does not have as taken: {first(lost)}"
     if "alignment" in table:
         yield from shift_problems(table)
 
