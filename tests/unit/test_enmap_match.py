@@ -7,7 +7,6 @@ import re
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -41,7 +40,7 @@ from h2crop_data.sources.enmap.match import (
 )
 from h2crop_data.sources.enmap.scene import EnmapScenes
 from h2crop_data.sources.enmap.source import Enmap
-from h2crop_data.sources.enmap.words import matched_scenes
+from h2crop_data.sources.enmap.words import matched_scenes, matches_of
 from h2crop_data.sources.source import GroundNear, PlannedBlock
 from h2crop_data.sources.units import Unit, UnitResult
 from h2crop_data.validation.sources import FLAGS_OF_LAYERS
@@ -261,8 +260,7 @@ def test_the_datasheet_tells_how_far_tiles_of_a_datatake_differ() -> None:
             row |= {f"enmap_{detector}_east": east, f"enmap_{detector}_north": 0.0}
             row |= {f"enmap_{detector}_sd_east": 1.0, f"enmap_{detector}_sd_north": 1.0}
         rows.append(row)
-    tables: Any = SimpleNamespace(samples={2022: pd.DataFrame(rows)})
-    text = "\n".join(matched_scenes(tables))
+    text = "\n".join(matched_scenes({2022: matches_of(pd.DataFrame(rows))}))
     for detector in ("VNIR", "SWIR"):
         assert f"| 2022 | {detector} | 12.0 m | 46.2 m | 50.0 m | 1.0 m | 2.0 m | 3 |" in text
 

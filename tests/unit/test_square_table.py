@@ -19,13 +19,13 @@ def season(*squares: tuple[str, str]) -> gpd.GeoDataFrame:
     return gpd.GeoDataFrame({"square": list(names), "split": list(splits)}, geometry=[None] * len(names))
 
 
-def test_squares_lie_where_their_names_say_with_the_samples_of_all_seasons() -> None:
-    seasons = [season(("190_150", "val"), ("9_150", "train")), season(("190_150", "val"))]
-    table = square_table(seasons, {"split": {"square_size": SIZE}})
+def test_squares_lie_where_their_names_say_with_the_samples_of_the_season() -> None:
+    samples = season(("190_150", "val"), ("9_150", "train"), ("190_150", "val"))
+    table = square_table(2022, samples, {"split": {"square_size": SIZE}})
     assert table is not None
-    assert table[["column", "row", "split", "samples"]].to_numpy().tolist() == [
-        [9, 150, "train", 1],
-        [190, 150, "val", 2],
+    assert table[["season", "column", "row", "split", "samples"]].to_numpy().tolist() == [
+        [2022, 9, 150, "train", 1],
+        [2022, 190, 150, "val", 2],
     ]
     back = pyproj.Transformer.from_crs(LONLAT, SPLIT_CRS, always_xy=True)
     for column, outline in zip((9, 190), table.geometry, strict=True):
@@ -36,5 +36,5 @@ def test_squares_lie_where_their_names_say_with_the_samples_of_all_seasons() -> 
 
 
 def test_without_squares_there_is_no_table() -> None:
-    assert square_table([season(("1_2", "val"))], {"split": None}) is None
-    assert square_table([season(("1_2", "val")).drop(columns="square")], {"split": {"square_size": SIZE}}) is None
+    assert square_table(2022, season(("1_2", "val")), {"split": None}) is None
+    assert square_table(2022, season(("1_2", "val")).drop(columns="square"), {"split": {"square_size": SIZE}}) is None
