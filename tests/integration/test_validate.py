@@ -26,6 +26,7 @@ from changed_stores import (
     change_table,
     change_values,
     index_file,
+    index_files,
     layout_of,
     overwrite,
     root_of,
@@ -440,7 +441,7 @@ DAMAGES: dict[str, Damage] = {
     "chunk": Damage(flip_signed("enmap", 5), {"chunk": "2022/enmap/c.2.0.0.0"}, full_only=True),
     "unused slot": Damage(fill_unused_slots, {"unused": "2022/s2_day"}),
     "index file changed": Damage(
-        lambda store: flip(index_file(store, "scenes"), 300), {"checksum": "index/r1/scenes.parquet"}
+        lambda store: flip(index_file(store, "scenes"), 300), {"checksum": "index/r1/scenes-2022.parquet"}
     ),
     "metadata document": Damage(
         lambda store: (change_json(store / "2022/s2/zarr.json", lambda one: one.update(fill_value=0)), sign(store)),
@@ -452,11 +453,11 @@ DAMAGES: dict[str, Damage] = {
     "column lost": Damage(drop_column(SAMPLES, "scene"), {"index": "index/r1/samples-2022.parquet"}),
     "column of another type": Damage(
         lambda store: (change_table(store, "blocks", lambda table: table.astype({"epsg": "str"})), sign(store)),
-        {"index": "index/r1/blocks.parquet"},
+        {"index": "index/r1/blocks-202"},
     ),
     "table is none": Damage(
         lambda store: (index_file(store, "scenes").write_bytes(b"PAR1" * 9), sign(store)),
-        {"index": "index/r1/scenes.parquet"},
+        {"index": "index/r1/scenes-2022.parquet"},
     ),
     "document is none": Damage(
         lambda store: (index_file(store, "classes").write_text("{"), sign(store)), {"index": "index/r1/classes.json"}
@@ -475,7 +476,7 @@ DAMAGES: dict[str, Damage] = {
     "block number": Damage(
         set_value("blocks", "block", 3, 9),
         {
-            "blocks": "index/r1/blocks.parquet",
+            "blocks": "index/r1/blocks-2021.parquet",
             "samples": "index/r1/samples-2021.parquet",
             "provenance": "index/r1/samples-2021.parquet",
         },
@@ -484,21 +485,21 @@ DAMAGES: dict[str, Damage] = {
         set_value("blocks", "files", 1, lambda files: [*files[:-1], files[-1].replace("c.1.", "c.0.")]),
         {"blocks": "index/r1/", "identity": "zarr.json"},
     ),
-    "no input hash": Damage(set_value("blocks", "hash_s2", 1, ""), {"provenance": "blocks.parquet, 2021 block 1"}),
-    "no software": Damage(set_value("blocks", "software", 1, " "), {"provenance": "blocks.parquet, 2021 block 1"}),
-    "no taxonomy": Damage(set_value("blocks", "taxonomy", 1, "1"), {"provenance": "blocks.parquet, 2021 block 1"}),
+    "no input hash": Damage(set_value("blocks", "hash_s2", 1, ""), {"provenance": "blocks-2021.parquet, 2021 block 1"}),
+    "no software": Damage(set_value("blocks", "software", 1, " "), {"provenance": "blocks-2021.parquet, 2021 block 1"}),
+    "no taxonomy": Damage(set_value("blocks", "taxonomy", 1, "1"), {"provenance": "blocks-2021.parquet, 2021 block 1"}),
     "scene not in the index": Damage(
-        set_value("blocks", "s2_items", 1, lambda items: [*items, "nobody"]), {"provenance": "blocks.parquet"}
+        set_value("blocks", "s2_items", 1, lambda items: [*items, "nobody"]), {"provenance": "blocks-2021.parquet"}
     ),
     "day of no scene": Damage(
         set_value(SAMPLES, "s2_dates", 0, lambda dates: [*dates[:-1], "2022-07-02"]),
         {"provenance": "samples-2022.parquet"},
     ),
-    "no reason": Damage(set_value("scenes", "reason", 0, ""), {"provenance": "index/r1/scenes.parquet"}),
-    "no offset": Damage(set_value("scenes", "offset", 1, pd.NA), {"provenance": "index/r1/scenes.parquet"}),
+    "no reason": Damage(set_value("scenes", "reason", 0, ""), {"provenance": "index/r1/scenes-2021.parquet"}),
+    "no offset": Damage(set_value("scenes", "offset", 1, pd.NA), {"provenance": "index/r1/scenes-2021.parquet"}),
     "another recipe": Damage(
         set_json("recipes", lambda recipes: recipes["2022"].update(description="another")),
-        {"provenance": "index/r1/recipes.json"},
+        {"provenance": "index/r1/recipes-2022.json"},
     ),
     "class without a name": Damage(
         set_json("classes", lambda classes: classes[3].update({"0": "nothing"})), {"classes": "index/r1/classes.json"}
@@ -531,10 +532,10 @@ DAMAGES: dict[str, Damage] = {
         set_value(SAMPLES, "epsg", 2, 999_931),
         {"georeferencing": "samples-2022.parquet", "samples": "samples-2022", "coordinate": "2022/epsg/c.0"},
     ),
-    "square counted wrong": Damage(set_value("squares", "samples", 1, 99), {"split": "index/r1/squares.parquet"}),
+    "square counted wrong": Damage(set_value("squares", "samples", 1, 99), {"split": "index/r1/squares-2021.parquet"}),
     "nearer than the buffer": Damage(
         set_json("recipes", lambda recipes: recipes["2022"]["split"].update(buffer=300.0)),
-        {"leak": "samples 32631_240_", "provenance": "index/r1/recipes.json"},
+        {"leak": "samples 32631_240_", "provenance": "index/r1/recipes-2022.json"},
     ),
     "another split": Damage(move_to_other_split, {"split": "index/r1/s", "leak": "", "labels": "2022/label"}),
     "coordinate": Damage(
@@ -702,11 +703,12 @@ def test_without_a_list_of_plans_parcels_may_have_been_declared_later(store: Pat
     sign(store)
     result = validated(store)
     assert {(one.check, one.where) for one in result.findings if one.check != "shares"} == {
-        ("index", "index/r1/sources.json")
+        ("index", "index/r1/sources-2022.json")
     }
     assert result.not_checked == ["what needs the index sources: it is lost or damaged"]
     # Releases of earlier versions do not have it.
-    path.unlink()
+    for path in index_files(store, "sources"):
+        path.unlink()
     sign(store)
     set_root(lambda root: root["attributes"]["index"].pop("sources"))(store)
     result = validated(store)
@@ -718,9 +720,11 @@ def test_squares_whose_names_are_lost_are_said_to_be_unchecked_and_those_nobody_
     name_squares(store)
     result = validated(store, "quick")
     assert result.not_checked == ["the table of split squares: the squares of some samples are not column_row"]
-    set_json("recipes", lambda recipes: [recipe["split"].pop("square_size") for recipe in recipes.values()])(store)
+    for path in index_files(store, "recipes"):
+        change_json(path, lambda recipes: [recipe["split"].pop("square_size") for recipe in recipes.values()])
+    sign(store)
     result = validated(store, "quick")
-    squares = [one.what for one in result.findings if one.where == "index/r1/squares.parquet"]
+    squares = [one.what for one in result.findings if one.where.startswith("index/r1/squares-2021.parquet")]
     assert squares == ["is not expected: the split is not drawn by squares"]
 
 
@@ -851,7 +855,7 @@ def test_a_store_that_grew_and_lost_blocks_gives_no_finding(tmp_path: Path) -> N
     ]
     lost.write_bytes(whole)
     for path, damage in (
-        ("index/r2/scenes.parquet", lambda path: flip(path, 100)),
+        ("index/r2/scenes-2022.parquet", lambda path: flip(path, 100)),
         ("index/r1/samples-2022.parquet", Path.unlink),
         ("index/r2/manifest.parquet", lambda path: flip(path, 100)),
         ("index/r2/root.json", lambda path: path.write_text("{}")),
@@ -1072,7 +1076,7 @@ def test_the_command_tells_errors_by_its_exit_code(app: typer.Typer, store: Path
     done = run(app, store, "--json")
     assert done.exit_code == 1
     answer = json.loads(done.stdout)
-    assert (answer["errors"], answer["warnings"], answer["mode"]) == (1, 1, "full")
+    assert (answer["errors"], answer["warnings"], answer["mode"]) == (2, 1, "full")
     assert set(answer["findings"][0]) == {"severity", "check", "where", "what", "remedy"}
 
 

@@ -54,10 +54,10 @@ def index_files(store: Path, name: str) -> list[Path]:
     return [store / path for path in ([paths] if isinstance(paths, str) else paths)]
 
 
-def index_file(store: Path, name: str) -> Path:
-    """Where a part of the index lies that is one file."""
-    (path,) = index_files(store, name)
-    return path
+def index_file(store: Path, name: str, season: int = 2022) -> Path:
+    """Where a part of the index lies. season: of which, where each season has its own file."""
+    paths = index_files(store, name)
+    return paths[0] if len(paths) == 1 else next(path for path in paths if path.stem == f"{name}-{season}")
 
 
 def table_of(store: Path, name: str) -> pd.DataFrame:

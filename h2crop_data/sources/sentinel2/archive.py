@@ -15,7 +15,8 @@ from h2crop_data.datasheet.facts import MONTH_NAMES
 from h2crop_data.datasheet.markdown import listing, plural
 from h2crop_data.errors import PlanError
 
-#: The series of each tile as plain data (`acquisitions` in `sources` of the index): `series`, `found` by month, `missing`.
+#: The series of each tile as plain data (`acquisitions` in `sources` of the index): `series`, `found` by month and
+#: `missing`.
 Acquisitions = Mapping[str, Sequence[Mapping[str, Any]]]
 #: Tiles, and dates of each of their series, that a plan names.
 NAMED, DATES_NAMED = 10, 5
