@@ -16,7 +16,7 @@ import pytest
 import rasterio
 import yaml
 from changed_recipes import kept_recipe, recipe_document
-from changed_stores import sign
+from changed_stores import shard_digests, sign
 from numpy.typing import NDArray
 from shared_work import with_work_of
 
@@ -104,16 +104,6 @@ def measured(store: Path) -> pd.DataFrame:
     return dates[dates["alignment"].isin(["applied", "reported", "not_needed"])]
 
 
-def shards(store: Path) -> dict[str, str]:
-    """The digests of all shards of a store."""
-    blocks = read_index(store, "blocks")
-    return {
-        name: digest
-        for names, digests in zip(blocks["files"], blocks["sha256"], strict=True)
-        for name, digest in zip(names, digests, strict=True)
-    }
-
-
 def test_planted_shifts_are_found(simulated: Path, stores: dict[str, Path]) -> None:
     """Against the datum, which is what most dates have in common, and in the direction in which they were planted."""
     found, truth = measured(stores["apply"]), planted(simulated)
@@ -142,8 +132,8 @@ def test_every_date_says_what_became_of_it(stores: dict[str, Path], simulated: P
 
 
 def test_a_report_changes_no_pixel(stores: dict[str, Path]) -> None:
-    assert shards(stores["report"]) == shards(stores["none"])
-    assert shards(stores["apply"]) != shards(stores["none"])
+    assert shard_digests(stores["report"]) == shard_digests(stores["none"])
+    assert shard_digests(stores["apply"]) != shard_digests(stores["none"])
     reported, applied = (read_index(stores[mode], "dates-2022") for mode in ("report", "apply"))
     assert (reported["alignment"] == "reported").sum() == (applied["alignment"] == "applied").sum() >= 2
     same = ["time", "shift_east", "shift_north", "shift_sd", "shift_check", "clear"]
@@ -284,11 +274,11 @@ def test_what_a_cell_gets_does_not_depend_on_its_neighbours(
     store = tmp_path / "store"
     area = {"bbox": list(cell.bounds), "crs": f"EPSG:{cell.epsg}", "cells": "inside"}
     build_store(recipe_of(recipe={"area": area}), store, workers=1)
-    first = shards(store)
+    first = shard_digests(store)
     alone = h2crop_data.open(store, 2022)["s2"].isel(sample=0).to_numpy()
     assert np.array_equal(alone, h2crop_data.open(stores["apply"], 2022)["s2"].isel(sample=0).to_numpy())
     build_store(recipe_of(), store, workers=Workers(2, "processes"), extend=True)
-    assert first.items() <= shards(store).items()
+    assert first.items() <= shard_digests(store).items()
     cells = read_index(store, "samples-2022").sort_values("slot")["cell"]
     data = h2crop_data.open(store, 2022)["s2"]
     grown = {cell: data.isel(sample=slot).to_numpy() for slot, cell in enumerate(cells)}
@@ -312,7 +302,9 @@ def test_another_limit_makes_no_mask_anew(stores: dict[str, Path], recipe_of: Re
         "rejected",
         "not_measured",
     }
-    assert {name for name, digest in shards(store).items() if shards(stores["none"])[name] != digest} == set()
+    assert {
+        name for name, digest in shard_digests(store).items() if shard_digests(stores["none"])[name] != digest
+    } == set()
 
 
 def test_the_frame_is_told_where_users_look(stores: dict[str, Path]) -> None:
@@ -467,10 +459,10 @@ def test_a_store_that_grows_does_not_move(simulated: Path, recipe_of: RecipeOf, 
     half = {"bbox": [west, south, (west + east) // 2, north], "crs": "EPSG:32631", "cells": "inside"}
     store = tmp_path / "store"
     build_store(recipe_of(catalog="catalog/growing.json", recipe={"area": half}), store, workers=1)
-    before, first = shards(store), read_index(store, "dates-2022")
+    before, first = shard_digests(store), read_index(store, "dates-2022")
     shutil.copy(catalog, growing)
     build_store(recipe_of(catalog="catalog/growing.json"), store, workers=1, extend=True)
-    after, dates = shards(store), read_index(store, "dates-2022")
+    after, dates = shard_digests(store), read_index(store, "dates-2022")
     assert before.items() < after.items()
     # Each part has its own dates and datum; blocks name theirs.
     assert dates["masks"].nunique() == 2

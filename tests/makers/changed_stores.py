@@ -68,6 +68,13 @@ def table_of(store: Path, name: str) -> pd.DataFrame:
     return table
 
 
+def shard_digests(store: Path) -> dict[str, str]:
+    """The SHA-256 of every shard of the release, by path, as its manifest states it."""
+    manifest = table_of(store, "manifest")
+    digests = dict(zip(manifest["path"], manifest["sha256"], strict=True))
+    return {path: digests[path] for files in table_of(store, "blocks")["files"] for path in files if path in digests}
+
+
 def shard_file(store: Path, season: int, array: str, block: int) -> Path:
     """The shard of a block."""
     return store / str(season) / array / shard_name(block, len(layout_of(store).arrays()[array].dims))
