@@ -268,20 +268,24 @@ def samples_of_season(
     along = [name for name, array in documents.items() if array["dimension_names"] == ["sample"] and name != "valid"]
     name, wanted = f"samples-{season}", ["slot", *dict.fromkeys((*OF_SAMPLES, *along))]
     table = read_columns(store, attributes, name, wanted)
+    samples = int(attributes["seasons"][str(season)]["samples"])
     problem = ""
     if lost := [column for column in wanted if column not in table.column_names]:
-        problem = f"expected the column {lost[0]} in {name}, got {', '.join(table.column_names)}"
-    elif table.num_rows != (samples := int(attributes["seasons"][str(season)]["samples"])):
-        problem = f"expected {samples} samples in the index of {season}, as the root states, got {table.num_rows}"
+        problem = f"{name} has no column {lost[0]}"
+    elif table.num_rows != samples:
+        problem = f"expected {samples} samples, as the root states, got {table.num_rows} in {name}"
     else:
         slots = table.column("slot").to_numpy()
         length = min(array["shape"][0] for array in documents.values() if array["dimension_names"][0] == "sample")
         if len(slots) and not 0 <= slots.min() <= slots.max() < length:
-            problem = f"expected slots from 0 to {length - 1} in {name}, got {slots.min()} to {slots.max()}"
+            problem = f"expected slots from 0 to {length - 1}, got {slots.min()} to {slots.max()} in {name}"
         elif len(np.unique(slots)) < len(slots) or len(pc.unique(table.column("sample"))) < len(slots):
-            problem = f"expected every slot and every id once in {name}, got some of them several times"
+            problem = f"some slots or ids occur several times in {name}"
     if problem:
-        raise StoreError(f"{store}: {problem}; one of the two is damaged, run `h2crop validate {store}`")
+        raise StoreError(
+            f"{store}: root and index contradict each other: {problem}; run `h2crop validate {store}`, and copy what "
+            "it names again from the origin of the store"
+        )
     return table
 
 

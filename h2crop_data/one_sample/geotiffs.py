@@ -34,7 +34,7 @@ from h2crop_data.one_sample.dataset import GRID_MAPPING, class_table, open_sampl
 from h2crop_data.report.layers import CLASS_COLOURS, spare_colour
 
 #: What describes the export; a folder without it is never replaced.
-FACTS_FILE, README, DATASHEET = "sample.json", "README.txt", "DATASHEET.md"
+FACTS_FILE, README, SHEET_FILE = "sample.json", "README.txt", "DATASHEET.md"
 #: Red, green, blue of numbers that are no class.
 NOT_DECLARED_COLOUR, UNKNOWN_COLOUR = (232, 232, 232), (120, 120, 120)
 #: A coordinate of this module: the first and the last day of each window of time.
@@ -47,7 +47,7 @@ NANOMETRES_PER_MICROMETRE = 1000.0
 
 
 @dataclass(frozen=True)
-class Band:
+class RasterBand:
     """One band of a raster."""
 
     description: str
@@ -65,7 +65,7 @@ class Raster:
     values: NDArray[Any]
     #: The dimensions of its rows and columns.
     grid: tuple[str, str]
-    bands: Sequence[Band]
+    bands: Sequence[RasterBand]
     nodata: float | None = None
     scale: float = 1.0
     tags: dict[str, str] = field(default_factory=dict)
@@ -103,7 +103,7 @@ def export_sample(
     opened = open_sample(store, sample, scaled=False, release=attributes["release"])
     rasters = list(rasters_of(opened, read_document(store, attributes, "classes")))
     sheets = [read_file(store, path).decode() for path in index_paths(attributes, "datasheet")]
-    texts = {DATASHEET: sheets[0]} if sheets else {}
+    texts = {SHEET_FILE: sheets[0]} if sheets else {}
     partial = target.parent / f".{target.name}.{os.getpid()}.partial"
     try:
         partial.mkdir(parents=True)
@@ -178,7 +178,7 @@ def classes_of_tier(name: str, array: xr.DataArray, tier: int, names: Mapping[st
     """The classes of a tier."""
     what = f"{array.attrs['long_name']}, tier {tier}"
     table = class_table(names)
-    return Raster(f"{name}_tier{tier}", what, array.values[None], grid_of(array), [Band(what)], classes=table)
+    return Raster(f"{name}_tier{tier}", what, array.values[None], grid_of(array), [RasterBand(what)], classes=table)
 
 
 def plain_raster(name: str, array: xr.DataArray, more: str = "") -> Raster:
@@ -212,30 +212,30 @@ def grid_of(array: xr.DataArray) -> tuple[str, str]:
     return str(rows), str(columns)
 
 
-def bands_of(array: xr.DataArray) -> Iterator[Band]:
+def bands_of(array: xr.DataArray) -> Iterator[RasterBand]:
     """What each band of a file shows."""
     leading = array.dims[:-2]
     dim = str(leading[0]) if leading else ""
     for number in range(array.sizes[dim] if dim else 1):
         one = array.isel({dim: number}) if dim else array
         if dim == TIME:
-            yield Band(one[WINDOW].item(), {"WINDOW": one[WINDOW].item()})
+            yield RasterBand(one[WINDOW].item(), {"WINDOW": one[WINDOW].item()})
         elif dim in array.coords and array[dim].dtype.kind == "O":
-            yield Band(str(one[dim].values))
+            yield RasterBand(str(one[dim].values))
         elif "wavelength" in one.coords and one["wavelength"].dims == () and one["wavelength"] > 0:
             yield wavelength_band(number, float(one["wavelength"]), float(one["fwhm"]))
         else:
-            yield Band(str(array.attrs.get("long_name", array.name)) if not dim else f"{dim} {number + 1}")
+            yield RasterBand(str(array.attrs.get("long_name", array.name)) if not dim else f"{dim} {number + 1}")
 
 
-def wavelength_band(number: int, centre: float, width: float) -> Band:
+def wavelength_band(number: int, centre: float, width: float) -> RasterBand:
     """A band of an imaging spectrometer. centre, width: nm; a width of 0 is not known."""
     tags = {"wavelength": f"{centre:.3f}", "wavelength_units": "Nanometers"}
     imagery = {"CENTRAL_WAVELENGTH_UM": f"{centre / NANOMETRES_PER_MICROMETRE:.6f}"}
     if width > 0:
         tags["fwhm"] = f"{width:.3f}"
         imagery["FWHM_UM"] = f"{width / NANOMETRES_PER_MICROMETRE:.6f}"
-    return Band(f"band {number + 1} ({centre:.1f} nm)", tags, imagery)
+    return RasterBand(f"band {number + 1} ({centre:.1f} nm)", tags, imagery)
 
 
 def first_day(one: xr.DataArray) -> str:
@@ -331,6 +331,6 @@ def readme_text(opened: xr.Dataset, files: Mapping[str, str]) -> str:
         "Reflectance (s2_*, enmap) is stored as reflectance x 10000: the files state the scale 0.0001 and the nodata",
         "value -32768. Numbers of flags are sums of the bits that the tag FLAGS lists. Files of classes have colours,",
         "and the names of their classes in the .aux.xml beside them.",
-        f"Sources and licences: {DATASHEET}. Facts for programs: {FACTS_FILE}.",
+        f"Sources and licences: {SHEET_FILE}. Facts for programs: {FACTS_FILE}.",
     ]
     return "\n".join(lines) + "\n"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import zipfile
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -21,6 +22,8 @@ from h2crop_data.cube.shard import open_arrays
 from h2crop_data.cube.writer import hold_store
 from h2crop_data.errors import FormatVersionError, StoreError
 
+STORES = Path(__file__).parents[1] / "stores"
+
 
 def test_xarray_opens_a_folder_without_our_help(tmp_path: Path) -> None:
     made = make_store(tmp_path / "store")
@@ -29,7 +32,7 @@ def test_xarray_opens_a_folder_without_our_help(tmp_path: Path) -> None:
     for name, expected in made.arrays[2022].items():
         np.testing.assert_array_equal(dataset[name][:n], expected)
     assert dataset["enmap"].dims == ("sample", "band", "y30", "x30")
-    assert dataset["s2"].dims == ("sample", "month", "s2_band", "y", "x")
+    assert dataset["s2"].dims == ("sample", "time", "s2_band", "y", "x")
     assert dataset["valid"].values.tolist() == [True] * n + [False] * (dataset.sizes["sample"] - n)
     masked = xr.open_zarr(str(made.folder), group="2022")
     assert np.isnan(masked["s2"].values[0, 11]).all()
@@ -82,7 +85,8 @@ def test_one_sample_of_one_month_reads_little(tmp_path: Path) -> None:
 
 
 def test_a_reader_open_while_the_store_grows_keeps_seeing_its_release(tmp_path: Path) -> None:
-    made = make_store(tmp_path / "store", seasons=(2022,), blocks=2)
+    # One sample a block: a finished block never gets more.
+    made = make_store(tmp_path / "store", seasons=(2022,), blocks=2, capacity=1)
     before = {name: values.copy() for name, values in made.arrays[2022].items()}
     old_ids = made.samples[2022]["sample"].tolist()
     reader = h2crop_data.open(made.folder, 2022)
@@ -198,23 +202,24 @@ def test_wrong_stores_are_refused_with_what_to_do(tmp_path: Path) -> None:
 
 # Coordinates that are lost: those that are read raise, the others are not needed
 
-FROM_INDEX_AND_ROOT = ("sample", "valid", "x0", "y0", "epsg", "month")
-READ = ("s2_band", "tier")
-READ_LATER = ("wavelength", "fwhm")
+FROM_INDEX_AND_ROOT = ("sample", "valid", "x0", "y0", "epsg", "time", "time_bnds", "month", "s2_band", "tier")
+READ = ("wavelength", "fwhm")
+#: In stores of format 1, whose roots do not state them.
+READ_OF_FORMAT_1 = ("s2_band", "tier")
 
 
 def chunk_of(coordinate: str) -> str:
     """The first chunk of a coordinate of 2022."""
-    return f"2022/{coordinate}/c.0" + ".0" * (coordinate in READ_LATER)
+    return f"2022/{coordinate}/c.0" + ".0" * (coordinate in (*READ, "time_bnds"))
 
 
 def read_all(store: str | Path, release: int | None = None) -> xr.Dataset:
     """The coordinates of a season, those along bands as well."""
     opened = h2crop_data.open(store, 2022, release=release)
-    return opened.assign_coords({name: opened[name].load() for name in (*READ, *READ_LATER)})
+    return opened.assign_coords({name: opened[name].load() for name in READ})
 
 
-@pytest.mark.parametrize("name", READ + READ_LATER)
+@pytest.mark.parametrize("name", READ)
 def test_a_lost_chunk_of_a_coordinate_raises_instead_of_reading_as_nothing(tmp_path: Path, name: str) -> None:
     made = make_store(tmp_path / "store")
     (made.folder / chunk_of(name)).unlink()
@@ -225,13 +230,17 @@ def test_a_lost_chunk_of_a_coordinate_raises_instead_of_reading_as_nothing(tmp_p
         read_all(url)
 
 
-@pytest.mark.parametrize("name", READ)
-def test_a_damaged_chunk_of_a_coordinate_raises(tmp_path: Path, name: str) -> None:
-    made = make_store(tmp_path / "store")
-    chunk = made.folder / chunk_of(name)
+@pytest.mark.parametrize("name", READ_OF_FORMAT_1)
+def test_lost_and_damaged_coordinates_of_format_1_raise(tmp_path: Path, name: str) -> None:
+    with zipfile.ZipFile(STORES / "format-1.0.zip") as archive:
+        archive.extractall(tmp_path)
+    chunk = tmp_path / chunk_of(name)
     chunk.write_bytes(chunk.read_bytes()[:-2])
-    with pytest.raises(StoreError, match=rf"{made.folder}/2022/{name} is damaged"):
-        h2crop_data.open(made.folder, 2022)
+    with pytest.raises(StoreError, match=rf"{tmp_path}/2022/{name} is damaged"):
+        h2crop_data.open(tmp_path, 2022)
+    chunk.unlink()
+    with pytest.raises(StoreError, match=rf"{chunk} is missing.*`h2crop validate"):
+        h2crop_data.open(tmp_path, 2022)
 
 
 def test_ids_places_and_times_come_from_index_and_root(tmp_path: Path) -> None:
@@ -264,10 +273,13 @@ def test_an_index_that_contradicts_the_store_is_refused(tmp_path: Path) -> None:
     path = made.folder / load_root(made.folder)["attributes"]["index"]["samples-2022"]
     samples = gpd.read_parquet(path)
     for changed, problem in (
-        (samples.assign(slot=samples["slot"] + 4), "expected slots from 0 to 5 in samples-2022, got 4 to 8"),
-        (samples.assign(slot=samples["slot"].where(samples["slot"] != 1, 0)), "every slot and every id once"),
-        (samples.assign(sample=samples["sample"].iloc[0]), "every slot and every id once"),
-        (samples.drop(columns="epsg"), "expected the column epsg in samples-2022"),
+        (samples.assign(slot=samples["slot"] + 4), "expected slots from 0 to 5, got 4 to 8 in samples-2022"),
+        (
+            samples.assign(slot=samples["slot"].where(samples["slot"] != 1, 0)),
+            "some slots or ids occur several times in samples-2022",
+        ),
+        (samples.assign(sample=samples["sample"].iloc[0]), "some slots or ids occur several times in samples-2022"),
+        (samples.drop(columns="epsg"), "samples-2022 has no column epsg"),
     ):
         changed.to_parquet(path)
         with pytest.raises(StoreError, match=problem):
@@ -312,7 +324,7 @@ def test_which_samples_a_release_has_is_told_by_its_index_where_another_one_is_b
     samples = made.folder / "index/r1/samples-2022.parquet"
     gpd.read_parquet(samples).iloc[:1].to_parquet(samples)
     for release in (None, 1):
-        with pytest.raises(StoreError, match=r"expected 5 samples in the index of 2022, as the root states, got 1"):
+        with pytest.raises(StoreError, match=r"expected 5 samples, as the root states, got 1 in samples-2022"):
             h2crop_data.open(made.folder, 2022, release=release)
 
 
