@@ -220,7 +220,7 @@ def season_dataset(
         raise StoreError(f"{store} has no season {season}; it has {', '.join(attributes['seasons'])}")
     documents = season_documents(document, season)
     files = ReleaseStore(store, document, missing_is_fill=missing_is_fill)
-    root: Any = zarr.open_group(files, mode="r", use_consolidated=True)
+    root: Any = zarr.open_group(files, mode="r", use_consolidated=True, zarr_format=3)
     group = root[str(season)]
     samples = samples_of_season(store, attributes, season, documents)
     slots = samples.column("slot").to_numpy()

@@ -99,7 +99,7 @@ def open_samples(
             for season in seasons
         }
     files = ReleaseStore(store, root, missing_is_fill=missing_is_fill)
-    opened: Any = zarr.open_group(files, mode="r", use_consolidated=True)
+    opened: Any = zarr.open_group(files, mode="r", use_consolidated=True, zarr_format=3)
     return {
         season: {
             name: ZarrReader(files.location, array)

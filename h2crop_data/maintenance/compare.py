@@ -175,7 +175,7 @@ class ComparedRelease:
     def group(self, season: int) -> Any:
         """The Zarr group of a season."""
         files = ReleaseStore(self.store, self.root)
-        return zarr.open_group(files, mode="r", use_consolidated=True)[str(season)]
+        return zarr.open_group(files, mode="r", use_consolidated=True, zarr_format=3)[str(season)]
 
     def readers(self, season: int) -> dict[str, SampleReader]:
         """A reader of every array of a season; a lost shard is an error, as its fill would count as a difference."""
