@@ -167,7 +167,7 @@ def read_of_bands(
     if name not in root["consolidated_metadata"]["metadata"]:
         return None
     files = ReleaseStore(store, root)
-    array: Any = zarr.open_group(files, mode="r", use_consolidated=True)[name]
+    array: Any = zarr.open_group(files, mode="r", use_consolidated=True, zarr_format=3)[name]
     return np.asarray(array[slot])
 
 

@@ -8,14 +8,11 @@ import pydoc
 import re
 import subprocess
 import sys
-from pathlib import Path
 from typing import Any
 
 import pytest
-from made_stores import make_store
 
 import h2crop_data
-from h2crop_data.errors import StoreError
 from h2crop_data.maintenance.compare import SeasonComparison, StoreComparison
 from h2crop_data.maintenance.differences import ArrayDifference, Change, TableDifference
 from h2crop_data.maintenance.migrate import MigrationReport
@@ -135,16 +132,6 @@ except AttributeError as error:
 def test_a_name_that_is_not_there() -> None:
     with pytest.raises(AttributeError, match="has no attribute 'opne'"):  # codespell:ignore
         _ = h2crop_data.opne  # codespell:ignore
-
-
-def test_one_sample_by_its_id(tmp_path: Path) -> None:
-    made = make_store(tmp_path / "store", seasons=(2021, 2022), blocks=2)
-    whole = h2crop_data.open(made.folder, 2022)
-    name = str(whole["sample"].values[-1])
-    one = h2crop_data.open_sample(made.folder, name)
-    assert one.identical(whole.isel(sample=-1))
-    with pytest.raises(StoreError, match="has no sample 'nowhere'"):
-        h2crop_data.open_sample(made.folder, "nowhere")
 
 
 @pytest.mark.slow
