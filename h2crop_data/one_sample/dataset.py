@@ -39,7 +39,7 @@ REPLACED = ("sample", "valid", "x0", "y0", "epsg")
 
 
 @dataclass(frozen=True)
-class SamplePlace:
+class FoundSample:
     """Where a sample lies in a store, and what the index says of it."""
 
     #: The root attributes of the release.
@@ -80,7 +80,7 @@ def open_sample(
     """
     root = load_root(store, release)
     attributes = root["attributes"]
-    place = find_place(store, attributes, sample)
+    place = find_sample_row(store, attributes, sample)
     season = season_dataset(store, root, place.season, scaled=scaled, missing_is_fill=False)
     opened = season.isel(sample=place.row).drop_vars([name for name in REPLACED if name in season.variables])
     # As objects: the text that netCDF can store too.
@@ -102,7 +102,7 @@ def open_sample(
     return opened
 
 
-def find_place(store: str | Path, attributes: RootAttributes, sample: str) -> SamplePlace:
+def find_sample_row(store: str | Path, attributes: RootAttributes, sample: str) -> FoundSample:
     """Where a sample lies. Raises StoreError where the release has no sample of this id."""
     # The year is usually part of an id.
     for season in sorted(map(int, attributes["seasons"]), key=lambda year: str(year) not in sample):
@@ -110,14 +110,14 @@ def find_place(store: str | Path, attributes: RootAttributes, sample: str) -> Sa
         row = pc.index(samples.column("sample"), sample).as_py()
         if row >= 0:
             facts = {name: value for name, value in samples.slice(row, 1).to_pylist()[0].items() if value}
-            return SamplePlace(attributes, season, row, facts)
+            return FoundSample(attributes, season, row, facts)
     raise StoreError(
         f"{store} has no sample {sample!r} in release {attributes['release']}; `h2crop inspect {store}` and the tables "
         "samples-<season> of its index name the samples there are"
     )
 
 
-def dataset_attributes(place: SamplePlace) -> dict[str, Any]:
+def dataset_attributes(place: FoundSample) -> dict[str, Any]:
     """What the dataset says of its sample; times in ISO 8601, UTC."""
     facts = {
         key: f"{value:%Y-%m-%dT%H:%M:%SZ}" if isinstance(value, datetime) else value
@@ -203,7 +203,7 @@ def with_wavelength_index(opened: xr.Dataset) -> xr.Dataset:
     return opened.set_xindex("wavelength") if (opened["wavelength"].values > 0).all() else opened
 
 
-def with_grid(opened: xr.Dataset, season: xr.Dataset, place: SamplePlace) -> xr.Dataset:
+def with_grid(opened: xr.Dataset, season: xr.Dataset, place: FoundSample) -> xr.Dataset:
     """The dataset with the middles of its pixels in metres and its CRS; without them where the place is not known."""
     west, north = (float(season[name].values[place.row]) for name in ("x0", "y0"))
     if not np.isfinite([west, north]).all():

@@ -40,7 +40,7 @@ NOT_DECLARED_COLOUR, UNKNOWN_COLOUR = (232, 232, 232), (120, 120, 120)
 #: A coordinate of this module: the first and the last day of each window of time.
 WINDOW = "window"
 #: Tiles of the files, pixels along a side; smaller rasters are one tile.
-TILE = 256
+TIFF_TILE = 256
 #: Nodata of arrays of whole numbers in which 0 means that there is nothing.
 ZERO_IS_NOTHING = ("parcel", "s2_day")
 NANOMETRES_PER_MICROMETRE = 1000.0
@@ -269,8 +269,8 @@ def write_raster(folder: Path, raster: Raster, opened: xr.Dataset) -> None:
             dtype=raster.values.dtype,
             nodata=raster.nodata,
             tiled=True,
-            blockxsize=TILE,
-            blockysize=TILE,
+            blockxsize=TIFF_TILE,
+            blockysize=TIFF_TILE,
             compress="deflate",
             predictor=2,
             interleave="band",
