@@ -65,8 +65,9 @@ def open_sample(
     Dimensions: `time`, `s2_band`, `y`, `x` (10 m), `band`, `y30`, `x30` (30 m), `tier`. Coordinates: `y`, `x`, `y30`,
     `x30` are the middles of pixels in metres (float64; rows from north to south), `spatial_ref` is the CRS of all
     arrays (CF, EPSG code of the sample's UTM zone), `time` the first day of each window with `time_bnds` and `month`,
-    `wavelength` (nm, with an index: `sel(wavelength=860, method="nearest")`) and `fwhm` along `band`. Where the place
-    of a sample is not known (imported stores), `y`, `x` and `spatial_ref` do not exist.
+    `band` the number of an EnMAP band from 1, `wavelength` (nm, with an index: `sel(wavelength=860, method="nearest")`)
+    and `fwhm` along it. Where the place of a sample is not known (imported stores), `y`, `x` and `spatial_ref` do not
+    exist.
 
     store: folder, http(s) or s3 URL. scaled: `s2` and `enmap` as reflectance, float32 with NaN where nothing was
     measured, else as stored; other arrays are always as stored. tier: `label` and `prior` at one tier (1..4), with the
@@ -196,10 +197,12 @@ def with_flags_masked(opened: xr.Dataset, mask: Sequence[str], *, scaled: bool) 
 
 
 def with_wavelength_index(opened: xr.Dataset) -> xr.Dataset:
-    """Bands can be selected by wavelength, where it is known."""
+    """Bands have numbers from 1, and can be selected by wavelength, where it is known."""
     if "wavelength" not in opened.coords:
         return opened
-    opened = opened.assign_coords(wavelength=opened["wavelength"].load())
+    (dim,) = opened["wavelength"].dims
+    numbers = (dim, np.arange(1, opened.sizes[dim] + 1, dtype=np.int32), {"long_name": "number of the band"})
+    opened = opened.assign_coords({dim: numbers, "wavelength": opened["wavelength"].load()})
     return opened.set_xindex("wavelength") if (opened["wavelength"].values > 0).all() else opened
 
 
