@@ -182,7 +182,7 @@ def test_a_selection_without_samples_says_what_was_asked_and_what_there_is(tmp_p
     # No recipe of this store asked for a test split; then one did, and no square fell into it.
     with pytest.raises(StoreError, match=r"store has no split 'test'; it has train, val$"):
         CropSamples(made.folder, split="test")
-    recipes = made.folder / "index/r1/recipes.json"
+    recipes = made.folder / "index/r1/recipes-2023.json"
     asking = json.loads(recipes.read_text())
     asking["2023"]["split"] = {"shares": {"train": 0.6, "val": 0.3, "test": 0.1, "holdout": 0.0}}
     recipes.write_text(json.dumps(asking))
