@@ -22,6 +22,7 @@ The last line is one JSON object:
 - open_rss_mb_100k: what opening `CropSamples` on it adds to the resident memory of a fresh process that has imported
   everything
 - seal_s_100k: seconds to seal it
+- seal_peak_mb_100k: peak memory of the fresh process that sealed it, with the rows of the season in it (290 MB of it)
 - task_ms_ratio: time to make the task of a block, in a plan of 160,000 samples / of 1,600; task_ms_160k
 """
 
@@ -129,7 +130,7 @@ def system_calls() -> dict[str, int]:
 def synthesise(folder: Path) -> dict[str, float]:
     """Seal a store of very many samples without shards, open it and sum it up."""
     import h2crop_data
-    from h2crop_data.cube.seal import seal
+    from h2crop_data.cube.seal import SeasonInputs, seal
     from h2crop_data.cube.writer import hold_store
     from h2crop_data.report.summary import summarize
     from h2crop_data.sources.describe import DATASHEETS
@@ -137,8 +138,10 @@ def synthesise(folder: Path) -> dict[str, float]:
     layout, finished = synthesised_season()
     with hold_store(folder / "many") as builder:
         start = time.perf_counter()
-        seal(builder, layout, [finished], [{1: "a"}, {1: "b"}, {1: "c"}, {1: "d"}], "bench", DATASHEETS)
+        inputs = SeasonInputs(SEASON, "synthesised", lambda: (finished, {}))
+        seal(builder, layout, [inputs], [{1: "a"}, {1: "b"}, {1: "c"}, {1: "d"}], "bench", DATASHEETS)
         sealed = time.perf_counter() - start
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
     def seconds(work: Callable[[], Any]) -> float:
         start = time.perf_counter()
@@ -151,6 +154,7 @@ def synthesise(folder: Path) -> dict[str, float]:
         "inspect_s_100k": statistics.median(seconds(lambda: summarize(store)) for _ in range(5)),
         **in_a_process(folder, "open"),
         "seal_s_100k": sealed,
+        "seal_peak_mb_100k": peak,
         "index_mb_100k": sum(path.stat().st_size for path in (store / "index").rglob("*") if path.is_file()) / 1e6,
         "root_kb_100k": (store / "zarr.json").stat().st_size / 1e3,
     }
