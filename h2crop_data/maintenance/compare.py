@@ -40,6 +40,7 @@ AXES = {"s2_band": "the bands"}
 COMPARED_ATTRIBUTES = ("title", "format_version", "software")
 #: Those of them that say who wrote the bytes and how, not what they mean.
 FORM = ("format_version", "layout.block_capacity", "layout.codec")
+FIRST_FORMAT = "1.0"
 #: Parts of the statistics that go by season.
 SEASON_STATISTICS = ("class_pixels", "class_parcels")
 #: Columns of the samples index that say where a sample lies in the store.
@@ -141,6 +142,11 @@ class ComparedRelease:
         self.layout = layout_of_root(self.attributes)
         self.seasons = {int(season) for season in self.attributes["seasons"]}
 
+    @property
+    def is_first_format(self) -> bool:
+        """Whether it is of format 1.0, which lacks columns and figures that every later one has."""
+        return self.attributes["format_version"] == FIRST_FORMAT
+
     def facts_of_layout(self) -> dict[str, Any]:
         """What is in the store and how it is cut, in one form for stores of every format."""
         codec = {"checksum": False, **self.attributes["layout"]["codec"]}
@@ -198,10 +204,16 @@ class SeasonPair:
         self.slots = {sample: (slot, slots_b[sample]) for sample, slot in slots_a.items() if sample in slots_b}
 
     def compare_index(self, name: str, key: list[str]) -> TableDifference | None:
-        """A table of the index, its rows of this season; None where neither release has it."""
+        """A table of the index, its rows of this season; None where neither release has it.
+
+        Columns that only one of them has do not count where format 1.0 had none.
+        """
         if not any(name in release.attributes["index"] for release in self.releases):
             return None
         a, b = (self.of_season(release, name, key) for release in self.releases)
+        if any(release.is_first_format for release in self.releases):
+            shared = [column for column in a if column in b]
+            a, b = a[shared], b[shared]
         return compare_tables(a, b, key)
 
     def of_season(self, release: ComparedRelease, name: str, key: list[str]) -> pd.DataFrame:
@@ -273,15 +285,23 @@ def compare_documents(
     a, b = ({f"tier {i + 1}": names for i, names in enumerate(tiers)} for tiers in (a, b))
     result.classes = changes(a, b)
     a, b = (release.document("statistics") for release in (one, other))
+    found: list[Change] = []
     if not choice.seasons:
         of_all = [{part: facts for part, facts in both.items() if part not in SEASON_STATISTICS} for both in (a, b)]
-        result.statistics = changes(of_all[0], of_all[1])
+        found = changes(of_all[0], of_all[1])
     for part in SEASON_STATISTICS:
         for season in map(str, seasons):
-            result.statistics += changes(a.get(part, {}).get(season), b.get(part, {}).get(season), f"{part}.{season}")
+            found += changes(a.get(part, {}).get(season), b.get(part, {}).get(season), f"{part}.{season}")
+    for change in found:
+        (result.told if is_newer_part(change, one, other) else result.statistics).append(change)
     a, b = (release.document("recipes") for release in (one, other))
     for season in map(str, seasons):
         result.told += changes(a.get(season), b.get(season), f"recipe of {season}")
+
+
+def is_newer_part(change: Change, one: ComparedRelease, other: ComparedRelease) -> bool:
+    """Whether a difference is a part of a document that one of two releases lacks because format 1.0 had none."""
+    return (one.is_first_format and change.a is None) or (other.is_first_format and change.b is None)
 
 
 def comparable_arrays(a: StoreLayout, b: StoreLayout, choice: Choice) -> tuple[list[ArraySpec], dict[str, str]]:
@@ -377,7 +397,8 @@ def compare_coordinates(pair: SeasonPair) -> dict[str, list[str]]:
         batch = slice(start, start + COORDINATE_BATCH)
         for name in names:
             a, b = (np.asarray(group[name].oindex[slots[batch, i]]) for i, group in enumerate(groups))
-            differ = (a != b).reshape(len(a), -1).any(axis=1)
+            unknown = (a != a) & (b != b)
+            differ = ((a != b) & ~unknown).reshape(len(a), -1).any(axis=1)
             if differ.any():
                 found.setdefault(name, []).extend(samples[start + i] for i in np.flatnonzero(differ).tolist())
     return found

@@ -15,7 +15,7 @@ from h2crop_data.cube.schema import SAMPLE_COORDINATES, ArraySpec, CoordinateSpe
 #: The axis of what is kept window by window, and its name in format 1.
 TIME_AXIS, FIRST_TIME_AXIS = "time", "month"
 #: Fill of days.
-NO_DAY = -2147483648
+UNKNOWN_DAY = -2147483648
 #: Array -> attributes that name its classes; None for a store of format 1, which names none.
 Meanings = Mapping[str, Mapping[str, Any]] | None
 CF_VERSION = "CF-1.11"
@@ -37,8 +37,8 @@ def expected_coordinates(layout: StoreLayout, season: int, *, first: bool) -> li
     since = {"units": f"days since {season:04d}-01-01", "calendar": "proleptic_gregorian"}
     starts = {**since, "standard_name": "time", "bounds": "time_bnds"}
     by_time = (
-        CoordinateSpec("time", (TIME_AXIS,), "int32", NO_DAY, None, starts, tuple(start for start, _ in bounds)),
-        CoordinateSpec("time_bnds", (TIME_AXIS, "bnds"), "int32", NO_DAY, None, since, tuple(bounds), (2,)),
+        CoordinateSpec("time", (TIME_AXIS,), "int32", UNKNOWN_DAY, None, starts, tuple(start for start, _ in bounds)),
+        CoordinateSpec("time_bnds", (TIME_AXIS, "bnds"), "int32", UNKNOWN_DAY, None, since, tuple(bounds), (2,)),
         CoordinateSpec("month", (TIME_AXIS,), "int8", 0, None, values=numbers),
     )
     return [*SAMPLE_COORDINATES, *by_time, *of_sources]

@@ -19,10 +19,12 @@ from typer.testing import CliRunner
 import h2crop_data
 from h2crop_data.cli.main import app
 from h2crop_data.cube.reading import read_index, read_index_json, store_attributes
-from h2crop_data.errors import StoreError
+from h2crop_data.errors import FormatVersionError, StoreError
+from h2crop_data.maintenance.compare import Choice, compare_stores
 from h2crop_data.maintenance.migrate import migrate_store
 from h2crop_data.pipeline.build import build_store
 from h2crop_data.pipeline.plan import load_plan
+from h2crop_data.recipe.model import load_recipe
 from h2crop_data.report.summary import summarize
 from h2crop_data.storage.local import LocalStorage
 from h2crop_data.training.dataset import CropSamples
@@ -244,3 +246,99 @@ def test_an_imported_store_is_migrated_from_what_its_import_kept(kept: dict[str,
     np.testing.assert_array_equal(h2crop_data.open(folder, 2023)["s2"].values, was["s2"].values)
     assert validate_store(folder).errors == 0
     assert migrate_store(folder).release == 2
+
+
+# Stores of every version, as they were written and brought to format 2
+
+
+@pytest.fixture(scope="module", params=["1.0", "1.1-grown", "1.1-relabelled", "1.1-imported", "1.2"])
+def pair(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A store as it was written, and the same one migrated; only to be read."""
+    folder = tmp_path_factory.mktemp("pair")
+    with zipfile.ZipFile(STORES / f"format-{request.param}.zip") as archive:
+        archive.extractall(folder / "written")
+    written = folder / "written/store" if request.param == "1.2" else folder / "written"
+    migrated = Path(shutil.copytree(written, folder / "migrated"))
+    shards = identities(migrated)
+    migrate_store(migrated)
+    assert identities(migrated) == shards
+    assert len(shards) >= 16
+    return written, migrated
+
+
+@pytest.mark.slow
+def test_a_store_and_its_migrated_copy_are_equal_and_valid(pair: tuple[Path, Path]) -> None:
+    written, migrated = pair
+    found = compare_stores(written, migrated, Choice(full=True))
+    assert found.same, found
+    assert [change.b for change in found.told if change.name == "format_version"] == ["2.0"]
+    assert [validate_store(folder).errors for folder in pair] == [0, 0]
+
+
+@pytest.mark.slow
+def test_readers_see_stores_of_every_format_alike(pair: tuple[Path, Path]) -> None:
+    written, migrated = pair
+    for season in map(int, store_attributes(written)["seasons"]):
+        # The older release of the migrated store, too: what its root says counts.
+        before = store_attributes(written)["release"]
+        opened = [h2crop_data.open(written, season), h2crop_data.open(migrated, season)]
+        opened.append(h2crop_data.open(migrated, season, release=before))
+        for one in opened:
+            assert one["s2"].dims == ("sample", "time", "s2_band", "y", "x")
+            assert one["time"].values[0] == np.datetime64(f"{season}-01-01")
+            assert one["time_bnds"].values[-1, 1] == np.datetime64(f"{season + 1}-01-01")
+            assert one["month"].values.tolist() == list(range(1, 13))
+            assert one.drop_attrs().identical(opened[0].drop_attrs())
+    for a, b in zip(*(CropSamples(folder, months=6, later_scenes=True) for folder in pair), strict=True):
+        assert a.keys() == b.keys()
+        assert a["s2"].shape[0] == 6
+        assert all(a[name] == b[name] if name == "id" else bool((a[name] == b[name]).all()) for name in a)
+
+
+def test_a_migrated_store_keeps_codec_and_dtype(pair: tuple[Path, Path]) -> None:
+    _, migrated = pair
+    season = next(iter(store_attributes(migrated)["seasons"]))
+    documents = {path.parent.name: json.loads(path.read_text()) for path in migrated.glob(f"{season}/*/zarr.json")}
+    inner = {name: one["codecs"][0]["configuration"]["codecs"] for name, one in documents.items() if name in ARRAYS}
+    assert {name: [codec["name"] for codec in codecs] for name, codecs in inner.items()} == {
+        name: ["bytes", "blosc"] for name in ARRAYS
+    }
+    assert documents["enmap_quality"]["data_type"] == "uint16"
+    assert documents["s2"]["dimension_names"][1] == "time"
+    assert documents["time"]["fill_value"] == -(2**31)
+    layout = store_attributes(migrated)["layout"]
+    assert layout["codec"]["checksum"] is False
+    assert set(layout) == {"cell_size", "block_capacity", "codec", "sources"}
+
+
+@pytest.mark.slow
+def test_a_migrated_store_grows_in_its_old_layout(tmp_path: Path) -> None:
+    with zipfile.ZipFile(STORES / "format-1.2.zip") as archive:
+        archive.extractall(tmp_path)
+    store, recipe = tmp_path / "store", load_recipe(tmp_path / "region/recipe.yaml")
+    with pytest.raises(FormatVersionError, match=r"has format 1\.2, this h2crop writes 2\.0: run `h2crop migrate"):
+        build_store(recipe, store, extend=True, workers=1)
+    values = json.loads((STORES / "format-1.2.json").read_text())
+    assert migrate_store(store).release == 5
+    shards = identities(store)
+    report = build_store(recipe, store, extend=True, workers=1)
+    assert (report.release, report.built) == (6, 7)
+    assert {name: one for name, one in identities(store).items() if name in shards} == shards
+    assert validate_store(store).errors == 0
+    # New blocks are like the old ones, whose values are those that were written.
+    root = zarr.open_group(str(store), mode="r")
+    assert root["2022/enmap_quality"].dtype == np.uint16
+    for path, expected in values.items():
+        name = path.split("/")[1]
+        if name in ARRAYS:
+            found = np.asarray(root[path][: expected["shape"][0]])
+            assert bytes_hash(found) == expected["sha256"], path
+    plans = [json.loads(path.read_text()) for path in sorted(store.glob(".build/plan/*/plan.json"))]
+    assert len(plans) == 6
+    assert not any("layout" in plan for plan in plans)
+    build_store(recipe.for_seasons([2021, 2022]), tmp_path / "afresh", workers=1)
+    # Parcels are numbered by what there was before.
+    alike = frozenset({"enmap", "enmap_quality", "s2", "s2_clear", "label", "prior"})
+    fresh = compare_stores(store, tmp_path / "afresh", Choice(seasons=frozenset({2021}), arrays=alike, full=True))
+    assert [season.arrays for season in fresh.seasons] == [[]]
+    assert fresh.seasons[0].read == 10 * len(alike)

@@ -78,7 +78,7 @@ def test_integers_that_may_be_unknown_stay_integers() -> None:
 @pytest.mark.parametrize(
     ("dims", "shape", "told"),
     [
-        (("sample", "month", "s2_band", "y", "x"), (12, 10, 192, 192), "12 months, 10 bands, 192 x 192 pixels of 10 m"),
+        (("sample", "time", "s2_band", "y", "x"), (12, 10, 192, 192), "12 months, 10 bands, 192 x 192 pixels of 10 m"),
         (("sample", "y30", "x30"), (64, 64), "64 x 64 pixels of 30 m"),
         (("sample", "day"), (365,), "365 days"),
         (("sample", "variable", "day"), (4, 365), "4 variables, 365 days"),
