@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +24,13 @@ from temporary_files import unfinished
 
 from h2crop_data.cube.marker import shard_path
 from h2crop_data.cube.root import StoredData, stored_data
-from h2crop_data.cube.schema import StoreLayout, time_coordinates
+from h2crop_data.cube.schema import ArraySpec, SourceFormat, StoreLayout, stated_source, time_coordinates
 from h2crop_data.cube.statistics import block_sums
 from h2crop_data.cube.windows import calendar_months
 from h2crop_data.cube.writer import check_same_layout, hold_store
-from h2crop_data.errors import PlanError, StoreError
+from h2crop_data.errors import PlanError, PluginError, StoreError
 from h2crop_data.sources.formats import known_layout, layout_of_root, of_generation
+from h2crop_data.sources.registry import check_axes
 from h2crop_data.storage.checked import checked_json
 from h2crop_data.storage.storage import canonical_json
 
@@ -414,6 +416,22 @@ def test_a_root_states_the_arrays_of_every_source(generation: int) -> None:
     # What the root says counts, not what this h2crop would make.
     stated["sources"]["sentinel2"]["arrays"][0]["dtype"] = "uint16"
     assert layout_of_root({"format_version": "2.0", "layout": stated}).arrays()["s2"].dtype == np.uint16
+
+
+def test_a_source_of_another_package_has_the_axis_time_and_had_month() -> None:
+    def rain(axis: str) -> SourceFormat:
+        array = ArraySpec("rain", "weather", ("sample", axis), (12,), (1, 12), np.dtype("int16"), -1)
+        return SourceFormat("weather", "weather", "weather", (array,))
+
+    layout = replace(LABELS, sources=(*LABELS.sources, rain("time")))
+    check_axes(layout)
+    assert {"time", "time_bnds", "month"} < {spec.name for spec in layout.coordinates(2022)}
+    with pytest.raises(PluginError, match="the source 'weather' states the dimension 'month' of 'rain'"):
+        check_axes(replace(layout, sources=(rain("month"),)))
+    # Roots of format 1 state it as it was.
+    stated = {"cell_size": 240, "block_capacity": 2, "codec": {"name": "lz4", "level": 5}}
+    stated |= {"s2_bands": [], "enmap_bands": 0, "labels": True, "sources": {"weather": stated_source(rain("month"))}}
+    assert layout_of_root({"format_version": "1.2", "layout": stated}) == of_generation(layout, 1)
 
 
 def test_the_windows_of_a_season_are_days_since_it_began() -> None:
