@@ -157,7 +157,7 @@ def check_presence(release: Release) -> Checking[Release]:
         elif size is None:
             damaged.add(name)
             yield error("missing", name, "is missing", release.remedy_for(name))
-        elif not release.may_have_grown(name):
+        elif not release.may_have_grown(name) and not (name == SHEET and release.is_being_sealed):
             damaged.add(name)
             what = f"has {size} bytes, the manifest says {record['bytes']}"
             yield error("size", name, what, release.remedy_for(name))
@@ -182,6 +182,8 @@ def check_small_checksums(release: Release, progress: Progress) -> Checking[Rele
         elif isinstance(found, str) and name == SHEET and is_next_datasheet(release, found):
             what = "is that of the next release, which is not finished"
             yield warning("unfinished", name, what, release.remedies.unfinished())
+        elif isinstance(found, str) and name == SHEET and release.is_being_sealed:
+            yield release.replaced_by_next(name)
         else:
             damaged.add(name)
             yield release.other_bytes(name) if isinstance(found, str) else release.unreadable(name, found)

@@ -313,11 +313,17 @@ def compare_with_copy(files: Storage, root: RootFile, copy: RootFile, remedies: 
 
 
 def opened_release(
-    files: Storage, sizes: Mapping[str, int], root: Root, remedies: Remedies, *, partial: bool
+    files: Storage,
+    sizes: Mapping[str, int],
+    root: Root,
+    remedies: Remedies,
+    *,
+    partial: bool,
+    is_being_sealed: bool = False,
 ) -> Release:
     """The release of a root, before anything else of it is read."""
     layout, strange = layout_of_root(root["attributes"]), dict(consolidated_problems(root))
-    return Release(files, sizes, root, layout, strange, remedies, partial=partial)
+    return Release(files, sizes, root, layout, strange, remedies, partial=partial, is_being_sealed=is_being_sealed)
 
 
 def consolidated_problems(document: Root) -> Iterator[tuple[str, str]]:
@@ -443,13 +449,15 @@ def read_metadata(release: Release, name: str) -> Any:
         return failure
 
 
-def document_problems(release: Release, name: str, expected: dict[str, Any], found: Any) -> Findings:
+def document_problems(release: Release, name: str, expected: dict[str, Any], found: Any) -> Reports:
     """What is wrong with a metadata document."""
     if name in release.changed:
         # A store that grows has longer arrays on disk than its root says.
         if is_longer(expected, found, release.layout.capacity) and is_canonical(release, name, found):
             what = "describes a longer season than the release has"
             yield warning("unfinished", name, what, release.remedies.unfinished())
+        elif release.is_being_sealed:
+            yield release.replaced_by_next(name)
         else:
             yield release.other_bytes(name)
     elif isinstance(found, Exception):

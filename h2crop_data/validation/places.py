@@ -149,6 +149,9 @@ def check_chunk(
     elif not problems and table.known and stored_bytes(coordinate, values) == data:
         what = "has values of a longer season than the release has; those of the release are as they should be"
         yield warning("unfinished", name, what, release.remedies.unfinished())
+    elif release.is_being_sealed:
+        yield release.replaced_by_next(name)
+        return None
     else:
         yield release.other_bytes(name)
     return values

@@ -16,7 +16,7 @@ from h2crop_data.cube.root import Root, RootAttributes, index_paths
 from h2crop_data.cube.schema import ArraySpec, CoordinateSpec, StoreLayout
 from h2crop_data.storage.storage import FileRecord, Storage
 from h2crop_data.validation.documents import expected_coordinates
-from h2crop_data.validation.findings import Finding, Remedies, error
+from h2crop_data.validation.findings import Finding, NotChecked, Remedies, error
 
 INDEX_FILE = re.compile(r"index/r(?P<release>\d+)/.+")
 SHARD = re.compile(r"(?P<season>\d{4})/(?P<array>\w+)/(?P<file>c\.(?P<block>\d+)(\.0)*)")
@@ -52,6 +52,8 @@ class Release:
     remedies: Remedies
     #: Blocks may be missing by intention.
     partial: bool = False
+    #: A builder is making the next release, or died while it did: it replaces coordinates, documents and datasheet.
+    is_being_sealed: bool = False
     #: What the manifest says of every file; None where that is not known.
     expected: Mapping[str, FileRecord] | None = None
     #: Files that are missing, or not what the manifest says.
@@ -160,6 +162,8 @@ class Release:
     @cached_property
     def extended(self) -> frozenset[int]:
         """The seasons that a build at work, or one that was interrupted, has added something to."""
+        if self.is_being_sealed:
+            return frozenset(self.seasons)
         folders = {int(found["release"]) for name in self.sizes if (found := INDEX_FILE.fullmatch(name))}
         if max(folders, default=0) > self.number:
             return frozenset(self.seasons)
@@ -170,6 +174,13 @@ class Release:
         """Whether a build at work may have replaced a file by a longer one; the check of its content tells."""
         season = name.split("/")[0]
         return season.isdecimal() and self.block_of(name) is None and int(season) in self.extended
+
+    def replaced_by_next(self, name: str) -> NotChecked:
+        """What is said of a file that the release being made has replaced, or perhaps only damaged."""
+        return NotChecked(
+            f"{name}: the next release is being made, and has replaced it; {self.remedies.unfinished()}, then validate "
+            "again"
+        )
 
     def remedy_for(self, name: str) -> str:
         """What to do about a damaged or lost file of the release."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections import Counter
 from collections.abc import Callable
@@ -9,10 +10,11 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from h2crop_data.cube.release_numbers import ROOT, SEALING, copied_releases
 from h2crop_data.errors import StoreError, UsageError
 from h2crop_data.progress import Progress, silent
 from h2crop_data.storage.location import WEB, open_storage
-from h2crop_data.storage.storage import BUILD_FOLDER
+from h2crop_data.storage.storage import BUILD_FOLDER, Storage
 from h2crop_data.validation.agreement import AgreementChecks
 from h2crop_data.validation.figures import check_form
 from h2crop_data.validation.files import (
@@ -53,7 +55,10 @@ from h2crop_data.validation.places import check_coordinates, check_georeferencin
 from h2crop_data.validation.release import Release
 from h2crop_data.validation.sources import EnmapChecks, Sentinel2Checks, SourceChecks
 
+log = logging.getLogger(__name__)
 Mode = Literal["quick", "full"]
+#: Times that a store is looked at from the start, where releases are made meanwhile.
+LOOKS = 5
 OnFinding = Callable[[Finding], None]
 #: The checks of the sources that come with h2crop.
 KNOWN: dict[str, type[SourceChecks[Any, Any, Any]]] = {
@@ -124,6 +129,9 @@ def validate_store(
     mode: `quick` reads everything but the chunks of shards. partial: blocks may be missing by intention. workers:
     blocks that are read at a time. Raises UsageError where there is no store, FormatVersionError for one of another
     major version, StoreError where the place cannot be listed.
+
+    Where another release is made or an older one is pruned meanwhile, what was found so far is forgotten at the first
+    error, and the store is looked at again from the start.
     """
     if str(location).startswith(WEB):
         raise StoreError(
@@ -131,6 +139,44 @@ def validate_store(
             "the store into a folder and validate that, or validate it where it is served from"
         )
     files = open_storage(location)
+    for _ in range(LOOKS - 1):
+        try:
+            return look_at_store(files, location, mode, partial, workers, progress, on_finding, may_change=True)
+        except ChangedStoreError:
+            log.info("%s: another release was made meanwhile; looking again", location)
+    return look_at_store(files, location, mode, partial, workers, progress, on_finding, may_change=False)
+
+
+class ChangedStoreError(Exception):
+    """A store has another release, or lacks an older one, than when it was listed."""
+
+
+def state_of(files: Storage) -> tuple[bytes, bool, tuple[int, ...]]:
+    """What changes when a release is begun, made or pruned: the root, the note of a sealing, the copies of roots."""
+    try:
+        root = files.read(ROOT) if files.exists(ROOT) else b""
+        return root, files.exists(SEALING), tuple(sorted(copied_releases(files)))
+    except (StoreError, OSError):
+        # It is reported by the check that reads it.
+        return b"", False, ()
+
+
+def look_at_store(
+    files: Storage,
+    location: str | Path,
+    mode: Mode,
+    partial: bool,
+    workers: int | None,
+    progress: Progress,
+    on_finding: OnFinding,
+    *,
+    may_change: bool,
+) -> Validation:
+    """One look at a store; arguments and errors as of `validate_store`.
+
+    may_change: whether ChangedStoreError is raised at an error in a store that has changed since it was listed.
+    """
+    before = state_of(files)
     try:
         links = list(files.links())
         everything = {name: size for name, size in files.names() if name not in links} | behind_links(files, links)
@@ -154,6 +200,8 @@ def validate_store(
             if report.what not in result.not_checked:
                 result.not_checked.append(report.what)
         else:
+            if may_change and report.severity == "error" and state_of(files) != before:
+                raise ChangedStoreError
             result.findings.append(report)
             on_finding(report)
 
@@ -163,7 +211,8 @@ def validate_store(
     if root is None:
         result.not_checked.append("everything else: without a root nothing says what the store holds")
         return result
-    release = opened_release(files, sizes, root, remedies, partial=partial)
+    being_sealed = SEALING in everything
+    release = opened_release(files, sizes, root, remedies, partial=partial, is_being_sealed=being_sealed)
     counts["builder_files"] = len(everything) - len(sizes)
     watched(checks(release, mode, workers or os.cpu_count() or 1, progress), note)
     result.release = release.number
