@@ -119,7 +119,9 @@ def test_a_migration(tmp_path: Path, name: str) -> None:
     with zipfile.ZipFile(STORES / f"format-{name}.zip") as archive:
         archive.extractall(tmp_path / "first")
     first = tmp_path / "first"
-    witness, steps = watched(migrate_store, first / "store" if name == "1.2" else first, tmp_path / "store", tmp_path / "rest")
+    witness, steps = watched(
+        migrate_store, first / "store" if name == "1.2" else first, tmp_path / "store", tmp_path / "rest"
+    )
     assert len(witness.seen) == 2
     assert any(step.endswith("/time/zarr.json") for step in steps)
 
