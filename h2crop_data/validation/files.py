@@ -261,15 +261,17 @@ def check_older(release: Release, number: int, progress: Progress, *, full: bool
             yield error("release", copy, file.problem or "is not the root of this release", prune)
             root = None
     else:
-        what = f"release {number} cannot be opened without it: format 1.0 kept none, or it was lost"
+        what = (
+            f"release {number} cannot be opened without it: format 1.0 kept none, it was lost, or deleting the release "
+            "was interrupted"
+        )
         yield warning("release", copy, what, prune)
+        return files_without_root(release, folder)
     manifest = {part["path"]: part["sha256"] for part in manifest_parts(root["attributes"])} if root else {}
     records: list[FileRecord] = []
     whole = True
-    # Without a root, those of its own folder.
-    parts = list(manifest) or [
-        name for name in release.sizes if re.fullmatch(rf"{folder}manifest(-\d+)?\.parquet", name)
-    ]
+    # Without a root that can be read, those of its own folder.
+    parts = list(manifest) or manifests_in(release, folder)
     for name in parts or [f"{folder}manifest.parquet"]:
         try:
             data = release.files.read(name)
@@ -289,6 +291,23 @@ def check_older(release: Release, number: int, progress: Progress, *, full: bool
         return own | {name for name in release.sizes if name.startswith(folder)}
     of_records = yield from check_records(release, number, records, progress, prune, shards=root is not None, full=full)
     return own | of_records
+
+
+def manifests_in(release: Release, folder: str) -> list[str]:
+    """The parts of a manifest in the folder of a release."""
+    return [name for name in release.sizes if re.fullmatch(rf"{folder}manifest(-\d+)?\.parquet", name)]
+
+
+def files_without_root(release: Release, folder: str) -> frozenset[str]:
+    """The files of a release that cannot be opened, as far as its manifest says which they are."""
+    names = {name for name in release.sizes if name.startswith(folder)}
+    for part in manifests_in(release, folder):
+        try:
+            records = records_of(release.files.read(part)) or []
+        except StoreError:
+            continue
+        names |= {record["path"] for record in records if release.block_of(record["path"]) is not None}
+    return frozenset(names)
 
 
 def check_records(
