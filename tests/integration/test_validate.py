@@ -387,6 +387,17 @@ DAMAGES: dict[str, Damage] = {
     "root of another version": Damage(
         set_root(lambda root: root["attributes"].update(format_version="9.1"), copy=False), {"root": "zarr.json"}
     ),
+    "windows in the root": Damage(
+        set_root(lambda root: root["attributes"]["seasons"]["2022"]["windows"][2].reverse(), copy=False),
+        {"root": "zarr.json"},
+    ),
+    "flags of sixteen bits in the layout": Damage(
+        set_root(
+            lambda root: root["attributes"]["layout"]["sources"]["enmap"]["arrays"][1].update(dtype="uint16"),
+            copy=False,
+        ),
+        {"root": "zarr.json"},
+    ),
     "root with another layout": Damage(
         set_root(lambda root: root["attributes"]["layout"].update(cell_size=300), copy=False), {"root": "zarr.json"}
     ),
@@ -546,6 +557,9 @@ DAMAGES: dict[str, Damage] = {
     ),
     "id in an unused slot": Damage(
         set_coordinate("sample", lambda values: values.__setitem__(1, "nobody")), {"coordinate": "2022/sample/c.0"}
+    ),
+    "days of windows": Damage(
+        set_coordinate("time", lambda values: values.__setitem__(3, 91)), {"coordinate": "2022/time/c.0"}
     ),
     "months": Damage(
         set_coordinate("month", lambda values: values.__setitem__(1, 12)), {"coordinate": "2022/month/c.0"}
