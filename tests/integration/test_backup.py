@@ -99,7 +99,7 @@ MOMENTS = [
     "index/r1/root.json",
     "zarr.json",
     ".build/2023/000002.json",
-    "index/r2/samples-2022.parquet",
+    "index/r2/samples-2023.parquet",
     "zarr.json",
 ]
 
