@@ -16,7 +16,7 @@ import pytest
 import rasterio
 import yaml
 from changed_recipes import kept_recipe, recipe_document
-from changed_stores import shard_digests, sign
+from changed_stores import change_table, shard_digests, sign
 from numpy.typing import NDArray
 from shared_work import with_work_of
 
@@ -340,8 +340,7 @@ def test_shifts_that_cannot_be_true_are_found(
 ) -> None:
     store = tmp_path / "store"
     shutil.copytree(stores["apply"], store)
-    path = store / "index/r1/dates-2022.parquet"
-    spoil(pd.read_parquet(path)).to_parquet(path)
+    change_table(store, "dates-2022", spoil)
     sign(store)
     found = [finding.what for finding in validate_store(store).findings if finding.severity == "error"]
     assert any(says in message for message in found), found
@@ -350,9 +349,8 @@ def test_shifts_that_cannot_be_true_are_found(
 def test_images_beside_their_parcels_are_warned_of_by_validation(stores: dict[str, Path], tmp_path: Path) -> None:
     store = tmp_path / "store"
     shutil.copytree(stores["apply"], store)
-    path = store / "index/r1/frames-2022.parquet"
     told = "images are shifted 9.0 m against the parcels"
-    pd.read_parquet(path).assign(warning=told).to_parquet(path)
+    change_table(store, "frames-2022", lambda table: table.assign(warning=told))
     sign(store)
     found = [finding for finding in validate_store(store).findings if finding.check == "frame"]
     assert [finding.severity for finding in found] == ["warning"]
@@ -370,12 +368,13 @@ def test_images_off_their_parcels_are_told_by_how_much(
     blocks = read_index(stores["apply"], "blocks")
     samples = read_index(stores["apply"], "samples-2022")
     parcels = read_index(stores["apply"], "parcels-2022")
+    records = read_index(stores["apply"], "manifest").to_dict("records")
     layout = layout_of_root(store_attributes(stores["apply"]))
     found = {}
     for name, (east, north) in {"here": (0, 0), "moved": (-8, 6)}.items():
         there = parcels.to_crs(32631).translate(east, north).to_crs(4326)
         tiles = MatchedTiles.of(
-            store, 2022, layout, blocks, samples, parcels.set_geometry(there), MatchedBands("s2", 0, 1)
+            store, 2022, layout, blocks, records, samples, parcels.set_geometry(there), MatchedBands("s2", 0, 1)
         )
         assert len(tiles) == 1
         whole = measured_frame(tiles.task(0))[0]

@@ -15,7 +15,7 @@ import pandas as pd
 import pytest
 import rasterio
 from changed_recipes import kept_recipe, recipe_document
-from changed_stores import shard_digests, sign
+from changed_stores import change_table, shard_digests, sign
 from mishap_source import mishaps_installed
 from numpy.typing import NDArray
 
@@ -330,8 +330,7 @@ class TestTableOfDates:
     ) -> None:
         store = tmp_path / "store"
         build_store(recipe_of(), store, workers=1)
-        path = store / "index/r1/dates-2022.parquet"
-        spoil(pd.read_parquet(path)).to_parquet(path)
+        change_table(store, "dates-2022", spoil)
         sign(store)
         found = [finding.what for finding in validate_store(store).findings if finding.severity == "error"]
         assert any(says in message for message in found), found
