@@ -20,9 +20,9 @@ def export_sample(
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
     """Export one sample as GeoTIFFs for QGIS and GDAL: images, flags, classes with colours and names, parcels."""
-    from h2crop_data.one_sample.geotiffs import export_sample
+    from h2crop_data.one_sample.geotiffs import write_geotiffs
 
-    report = export_sample(store, sample, folder, release=release, force=force)
+    report = write_geotiffs(store, sample, folder, release=release, force=force)
     if as_json:
         print_json(asdict(report))
         return

@@ -51,7 +51,7 @@ FORMER = frozenset({"spectrum", "statistics"})
 
 
 class MarkerPart(BaseModel):
-    """Types are taken as they are: text is no number."""
+    """Types are taken as they are: text is not taken for a number."""
 
     model_config = ConfigDict(strict=True, extra="forbid")
 

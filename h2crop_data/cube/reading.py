@@ -41,7 +41,7 @@ from h2crop_data.cube.schema import (
     season_documents,
     shard_capacity,
 )
-from h2crop_data.cube.windows import TIME, windows_of_season
+from h2crop_data.cube.windows import TIME_AXIS, windows_of_season
 from h2crop_data.errors import StoreError
 from h2crop_data.storage.location import WEB, is_folder, is_readable, open_readable
 
@@ -235,7 +235,7 @@ def season_dataset(
                 attrs["units"] = "1"
             lazy = LazilyIndexedArray(ValidSamples(group[name], slots, scaled=reflectance))
             variables[name] = xr.Variable(dims, lazy, attrs).chunk({"sample": shard_capacity(array)})
-        elif TIME in dims:
+        elif TIME_AXIS in dims:
             # From the root, below.
             continue
         elif len(dims) > 1:
@@ -250,7 +250,7 @@ def season_dataset(
             coordinates[name] = xr.Variable(dims, np.ones(len(slots), bool), attrs)
         else:
             coordinates[name] = xr.Variable(dims, samples.column(name).to_numpy().astype(group[name].dtype), attrs)
-    windows = next((array.sizes[TIME] for array in variables.values() if TIME in array.dims), 0)
+    windows = next((array.sizes[TIME_AXIS] for array in variables.values() if TIME_AXIS in array.dims), 0)
     if not windows:
         return xr.Dataset(variables, coordinates, {"release": attributes["release"], "season": season})
     coordinates |= time_variables(store, document, season, windows)
@@ -316,9 +316,9 @@ def time_variables(store: str | Path, root: Root, season: int, count: int) -> di
     attrs = {"standard_name": "time", "axis": "T", "bounds": "time_bnds"}
     months = np.array([start.month for start, _ in windows], np.int8)
     return {
-        TIME: xr.Variable((TIME,), bounds[:, 0].copy(), attrs, stored),
-        "time_bnds": xr.Variable((TIME, "bnds"), bounds, None, stored),
-        "month": xr.Variable((TIME,), months, {"long_name": "month in which the window begins"}),
+        TIME_AXIS: xr.Variable((TIME_AXIS,), bounds[:, 0].copy(), attrs, stored),
+        "time_bnds": xr.Variable((TIME_AXIS, "bnds"), bounds, None, stored),
+        "month": xr.Variable((TIME_AXIS,), months, {"long_name": "month in which the window begins"}),
     }
 
 

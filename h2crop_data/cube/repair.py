@@ -24,7 +24,7 @@ from h2crop_data.errors import MissingFileError
 from h2crop_data.storage.storage import FileRecord, Storage
 
 #: Files that are compared at a time: an object store takes its time for each.
-FILES_AHEAD = 8
+COMPARED_AHEAD = 8
 PART_OF_SEASON = re.compile(r"index/r\d+/manifest-(?P<season>\d+)\.parquet")
 
 
@@ -116,7 +116,9 @@ def records_of_part(files: Storage, part: ManifestPart, sealed: str) -> list[Fil
 
 def damaged_files(files: Storage, records: Iterable[FileRecord]) -> set[str]:
     """The names of those of some files that are missing or have other bytes."""
-    compared = in_order(lambda record: (record["path"], has_bytes_of(files, record)), records, FILES_AHEAD, FILES_AHEAD)
+    compared = in_order(
+        lambda record: (record["path"], has_bytes_of(files, record)), records, COMPARED_AHEAD, COMPARED_AHEAD
+    )
     return {name for name, is_right in compared if not is_right}
 
 

@@ -26,7 +26,7 @@ from h2crop_data.cube.columns import (
     Column,
 )
 from h2crop_data.cube.root import LayoutAttributes, Root
-from h2crop_data.cube.windows import FIRST_TIME, TIME, Window, calendar_months, days_since_start
+from h2crop_data.cube.windows import FIRST_TIME, TIME_AXIS, TimeWindow, calendar_months, days_since_start
 from h2crop_data.errors import FormatVersionError
 
 FORMAT_VERSION = "2.0"
@@ -257,15 +257,15 @@ SAMPLE_COORDINATES = (
 )
 
 
-def time_coordinates(windows: Sequence[Window]) -> tuple[CoordinateSpec, ...]:
+def time_coordinates(windows: Sequence[TimeWindow]) -> tuple[CoordinateSpec, ...]:
     """The coordinates along `time`: start and bounds of windows in days since the first began, and their months."""
     days = days_since_start(windows)
     since = {"units": f"days since {windows[0][0].isoformat()}", "calendar": "proleptic_gregorian"}
     starts = {**since, "standard_name": "time", "bounds": "time_bnds"}
     return (
-        CoordinateSpec("time", (TIME,), "int32", NO_DAY, None, starts, tuple(start for start, _ in days)),
-        CoordinateSpec("time_bnds", (TIME, "bnds"), "int32", NO_DAY, None, since, tuple(days), (2,)),
-        CoordinateSpec("month", (TIME,), "int8", 0, None, values=tuple(start.month for start, _ in windows)),
+        CoordinateSpec("time", (TIME_AXIS,), "int32", NO_DAY, None, starts, tuple(start for start, _ in days)),
+        CoordinateSpec("time_bnds", (TIME_AXIS, "bnds"), "int32", NO_DAY, None, since, tuple(days), (2,)),
+        CoordinateSpec("month", (TIME_AXIS,), "int8", 0, None, values=tuple(start.month for start, _ in windows)),
     )
 
 
@@ -326,9 +326,9 @@ class StoreLayout:
         """The arrays of a season group by name; sources a recipe leaves out have no arrays."""
         return {spec.name: spec for source in self.sources for spec in source.arrays}
 
-    def windows(self, season: int) -> list[Window]:
+    def windows(self, season: int) -> list[TimeWindow]:
         """The windows of a season; none where no array goes by time."""
-        return calendar_months(season) if any(TIME in spec.dims for spec in self.arrays().values()) else []
+        return calendar_months(season) if any(TIME_AXIS in spec.dims for spec in self.arrays().values()) else []
 
     def coordinates(self, season: int) -> list[CoordinateSpec]:
         """The coordinates of the group of a season."""
@@ -557,7 +557,7 @@ def with_time_axis(document: dict[str, Any]) -> dict[str, Any]:
 
 def axis_of_2(name: str) -> str:
     """What format 2 calls an axis of format 1."""
-    return TIME if name == FIRST_TIME else name
+    return TIME_AXIS if name == FIRST_TIME else name
 
 
 def is_sharded(document: Mapping[str, Any]) -> bool:

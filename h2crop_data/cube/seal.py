@@ -41,7 +41,7 @@ from h2crop_data.storage.storage import FileRecord, canonical_json
 log = logging.getLogger(__name__)
 #: The newest release in words, where a visitor looks first.
 DATASHEET = "DATASHEET.md"
-TITLE = "h2crop store"
+STORE_TITLE = "h2crop store"
 #: What becomes of a file of a release: written, compared or only described. Gives its record.
 Keep = Callable[[str, bytes], FileRecord]
 
@@ -146,7 +146,7 @@ class WholeRelease:
     def attributes(self, release: int, software: str) -> RootAttributes:
         """The attributes of its root, without index and manifest."""
         attributes: RootAttributes = {
-            "title": TITLE,
+            "title": STORE_TITLE,
             "Conventions": CONVENTIONS,
             "format_version": FORMAT_VERSION,
             "release": release,
@@ -292,7 +292,7 @@ class Sealing:
         if before is None or part is None or before.attributes["seasons"].get(str(inputs.season)) != identity:
             return None
         folder = part["path"].rpartition("/")[0]
-        record = self.rendered_season(inputs, finished, figures, folder, described)
+        record = self.rendered_season(inputs, finished, figures, folder, record_of_bytes)
         if record.part != part:
             return None
         if before.by_season.get(inputs.season):
@@ -377,7 +377,7 @@ class Sealing:
             for name in ("statistics.json", "classes.json")
             if f"{folder}/{name}" not in damaged and files.read(f"{folder}/{name}") != contents[name]
         )
-        if (damaged and self.release_part(contents, folder, described) != part) or any(sealed_otherwise):
+        if (damaged and self.release_part(contents, folder, record_of_bytes) != part) or any(sealed_otherwise):
             return False
         if damaged:
             self.release_part(contents, folder, self.repair)
@@ -397,7 +397,7 @@ class Sealing:
 
     def repair(self, name: str, data: bytes) -> FileRecord:
         """Write a file of the newest release again if it is missing or has other bytes."""
-        record = described(name, data)
+        record = record_of_bytes(name, data)
         if not has_bytes_of(self.builder.storage, record):
             log.warning("%s was missing or damaged, and is repaired", self.builder.storage.where(name))
             self.builder.replace(name, [data])
@@ -410,7 +410,7 @@ class Sealing:
             self.repaired += sorted(self.before.by_season.get(season, ()))
 
 
-def described(name: str, data: bytes) -> FileRecord:
+def record_of_bytes(name: str, data: bytes) -> FileRecord:
     """The record of a file of some bytes, which is not written."""
     return FileRecord(path=name, bytes=len(data), sha256=hashlib.sha256(data).hexdigest())
 

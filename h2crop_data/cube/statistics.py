@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from h2crop_data.array_archive import read_arrays
 from h2crop_data.constants import MONTHS, REFLECTANCE_SCALE, TIERS, UNKNOWN
 from h2crop_data.cube.schema import ArraySpec
-from h2crop_data.cube.windows import TIME
+from h2crop_data.cube.windows import TIME_AXIS
 
 #: The split reflectance statistics are taken over.
 TRAINING = "train"
@@ -239,7 +239,7 @@ def labelled_numbers(numbers: NDArray[np.uint32], classes: NDArray[np.uint8]) ->
 def band_summaries(histograms: Sequence[Histogram], spec: ArraySpec) -> dict[str, Any]:
     """The summary of each band of an array under its name; of one with months also of each month, `<name>_by_month`."""
     scale = REFLECTANCE_SCALE if spec.is_reflectance else 1.0
-    if spec.dims[1] != TIME:
+    if spec.dims[1] != TIME_AXIS:
         return {spec.name: [band.summary(scale) for band in histograms]}
     bands = len(histograms) // spec.sample_shape[0]
     by_month = [histograms[start : start + bands] for start in range(0, len(histograms), bands)]

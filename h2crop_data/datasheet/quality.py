@@ -8,7 +8,7 @@ from typing import Any
 
 from h2crop_data.constants import BACKGROUND, TIERS, UNKNOWN
 from h2crop_data.cube.schema import StoreLayout
-from h2crop_data.cube.windows import TIME
+from h2crop_data.cube.windows import TIME_AXIS
 from h2crop_data.datasheet.facts import (
     ReleaseFacts,
     class_names,
@@ -63,7 +63,7 @@ def statistics_section(
     if not rows:
         return []
     pixels = [words[source.name].pixels(source) for source in layout.sources]
-    monthly = any(TIME in spec.dims for spec in layout.arrays().values())
+    monthly = any(TIME_AXIS in spec.dims for spec in layout.arrays().values())
     which = ", ".join(["pixels with a value", *filter(None, pixels)])
     told = "Every band, and every month, is" if monthly else "Every band is"
     columns = ["band", "pixels", "mean", "sd", *(f"{percent} %" for percent in SHOWN_PERCENTILES)]

@@ -14,7 +14,7 @@ import numpy as np
 from h2crop_data.constants import COARSE, FINE
 from h2crop_data.cube.root import SealedAttributes
 from h2crop_data.cube.schema import ArraySpec, StoreLayout
-from h2crop_data.cube.windows import TIME
+from h2crop_data.cube.windows import TIME_AXIS
 from h2crop_data.datasheet.facts import (
     ReleaseFacts,
     added,
@@ -141,7 +141,7 @@ def contents_section(
 
 def axes(spec: ArraySpec) -> str:
     """The axes of a sample, `12 months, 10 bands, 192 x 192 pixels of 10 m`."""
-    words = {"s2_band": "band", TIME: "month"}
+    words = {"s2_band": "band", TIME_AXIS: "month"}
     lengths = dict(zip(spec.dims[1:], spec.sample_shape, strict=True))
     told = [plural(length, words.get(name, name)) for name, length in lengths.items() if name not in PIXEL_AXES]
     pixels = {f"{lengths[y]} x {lengths[x]} pixels of {size} m" for y, x, size in GRIDS if {x, y} <= lengths.keys()}

@@ -13,12 +13,12 @@ import shapely
 from numpy.typing import NDArray
 
 from h2crop_data.cube.schema import ArraySpec
-from h2crop_data.cube.windows import TIME
+from h2crop_data.cube.windows import TIME_AXIS
 
 #: Axes of a sample that are told by number, and the number of their first place.
-NUMBERED_AXES = {TIME: 1, "tier": 1, "band": 0}
+NUMBERED_AXES = {TIME_AXIS: 1, "tier": 1, "band": 0}
 #: What a difference calls axes of other names; windows of time are months.
-AXES_IN_WORDS = {TIME: "month"}
+AXES_IN_WORDS = {TIME_AXIS: "month"}
 
 
 @dataclass(frozen=True)

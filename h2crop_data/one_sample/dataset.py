@@ -142,7 +142,8 @@ def with_classes_named(opened: xr.Dataset, classes: Sequence[Mapping[str, str]],
     for name in [name for name, array in opened.data_vars.items() if "tier" in array.dims]:
         array = opened[name]
         named = {
-            f"{CLASSES_OF_TIER}{number}": names_in_words(numbered(names)) for number, names in enumerate(classes, 1)
+            f"{CLASSES_OF_TIER}{number}": names_in_words(names_by_number(names))
+            for number, names in enumerate(classes, 1)
         }
         attrs = {key: value for key, value in array.attrs.items() if not key.startswith(CLASSES_OF_TIER)} | named
         if tier is not None:
@@ -152,14 +153,14 @@ def with_classes_named(opened: xr.Dataset, classes: Sequence[Mapping[str, str]],
     return opened if tier is None or "tier" not in opened.dims else opened.sel(tier=tier)
 
 
-def numbered(names: Mapping[str, str]) -> dict[int, str]:
+def names_by_number(names: Mapping[str, str]) -> dict[int, str]:
     """The names of the classes of a tier by number; the index has numbers as text."""
     return {int(number): name for number, name in names.items()}
 
 
 def class_table(names: Mapping[str, str]) -> dict[int, str]:
     """Every number of a tier, in order -> its name, also those that are no class."""
-    return dict(sorted({0: NOT_DECLARED_NAME, **numbered(names), UNKNOWN: UNKNOWN_NAME}.items()))
+    return dict(sorted({0: NOT_DECLARED_NAME, **names_by_number(names), UNKNOWN: UNKNOWN_NAME}.items()))
 
 
 def class_flags(names: Mapping[str, str]) -> dict[str, Any]:

@@ -28,7 +28,7 @@ from h2crop_data.constants import REFLECTANCE_SCALE, UNKNOWN
 from h2crop_data.cube.reading import load_root, read_document, read_file
 from h2crop_data.cube.root import index_paths
 from h2crop_data.cube.schema import REFLECTANCE_UNITS
-from h2crop_data.cube.windows import TIME
+from h2crop_data.cube.windows import TIME_AXIS
 from h2crop_data.errors import StoreError, UsageError
 from h2crop_data.one_sample.dataset import GRID_MAPPING, class_table, open_sample
 from h2crop_data.report.layers import CLASS_COLOURS, spare_colour
@@ -86,7 +86,7 @@ class SampleExport:
     bytes: int
 
 
-def export_sample(
+def write_geotiffs(
     store: str | Path, sample: str, folder: str | Path, *, release: int | None = None, force: bool = False
 ) -> SampleExport:
     """Write one sample as GeoTIFFs into a folder, whole or not at all.
@@ -110,7 +110,7 @@ def export_sample(
         for raster in rasters:
             write_raster(partial, raster, opened)
         files = {f"{raster.name}.tif": raster.what for raster in rasters}
-        facts = {**opened.attrs, "epsg": epsg_of(opened), "files": files}
+        facts = {**opened.attrs, "epsg": epsg_of_sample(opened), "files": files}
         texts |= {FACTS_FILE: json.dumps(facts, indent=1) + "\n", README: readme_text(opened, files)}
         for name, text in texts.items():
             (partial / name).write_text(text, encoding="utf-8")
@@ -157,18 +157,18 @@ def put_in_place(partial: Path, target: Path) -> None:
 
 def rasters_of(opened: xr.Dataset, classes: Sequence[Mapping[str, str]]) -> Iterator[Raster]:
     """The files of a sample: a file for each window of time of an image, and for each tier of classes."""
-    if TIME in opened.dims:
+    if TIME_AXIS in opened.dims:
         days = opened["time_bnds"].values.astype("datetime64[D]") - np.array([0, 1])
-        opened = opened.assign_coords({WINDOW: (TIME, [f"{first} to {last}" for first, last in days])})
+        opened = opened.assign_coords({WINDOW: (TIME_AXIS, [f"{first} to {last}" for first, last in days])})
     for name, array in opened.data_vars.items():
         of_array = array.load()
         leading = of_array.dims[:-2]
         if "tier" in leading:
             for tier, names in enumerate(classes, 1):
                 yield classes_of_tier(str(name), of_array.sel(tier=tier), tier, names)
-        elif leading[:1] == (TIME,) and len(leading) > 1:
-            for window in range(of_array.sizes[TIME]):
-                one = of_array.isel({TIME: window})
+        elif leading[:1] == (TIME_AXIS,) and len(leading) > 1:
+            for window in range(of_array.sizes[TIME_AXIS]):
+                one = of_array.isel({TIME_AXIS: window})
                 yield plain_raster(f"{name}_{first_day(one)}", one, f"window {one[WINDOW].item()}")
         else:
             yield plain_raster(str(name), of_array)
@@ -178,7 +178,7 @@ def classes_of_tier(name: str, array: xr.DataArray, tier: int, names: Mapping[st
     """The classes of a tier."""
     what = f"{array.attrs['long_name']}, tier {tier}"
     table = class_table(names)
-    return Raster(f"{name}_tier{tier}", what, array.values[None], grid_of(array), [RasterBand(what)], classes=table)
+    return Raster(f"{name}_tier{tier}", what, array.values[None], raster_grid(array), [RasterBand(what)], classes=table)
 
 
 def plain_raster(name: str, array: xr.DataArray, more: str = "") -> Raster:
@@ -198,27 +198,27 @@ def plain_raster(name: str, array: xr.DataArray, more: str = "") -> Raster:
         name,
         what,
         values,
-        grid_of(array),
-        list(bands_of(array)),
+        raster_grid(array),
+        list(described_bands(array)),
         nodata,
         REFLECTANCE_SCALE if reflectance else 1.0,
         tags,
     )
 
 
-def grid_of(array: xr.DataArray) -> tuple[str, str]:
+def raster_grid(array: xr.DataArray) -> tuple[str, str]:
     """The dimensions of the rows and columns of an array."""
     rows, columns = array.dims[-2:]
     return str(rows), str(columns)
 
 
-def bands_of(array: xr.DataArray) -> Iterator[RasterBand]:
+def described_bands(array: xr.DataArray) -> Iterator[RasterBand]:
     """What each band of a file shows."""
     leading = array.dims[:-2]
     dim = str(leading[0]) if leading else ""
     for number in range(array.sizes[dim] if dim else 1):
         one = array.isel({dim: number}) if dim else array
-        if dim == TIME:
+        if dim == TIME_AXIS:
             yield RasterBand(one[WINDOW].item(), {"WINDOW": one[WINDOW].item()})
         elif dim in array.coords and array[dim].dtype.kind == "O":
             yield RasterBand(str(one[dim].values))
@@ -240,10 +240,10 @@ def wavelength_band(number: int, centre: float, width: float) -> RasterBand:
 
 def first_day(one: xr.DataArray) -> str:
     """The first day of the window of an array at one time."""
-    return str(one[TIME].values.astype("datetime64[D]"))
+    return str(one[TIME_AXIS].values.astype("datetime64[D]"))
 
 
-def epsg_of(opened: xr.Dataset) -> int | None:
+def epsg_of_sample(opened: xr.Dataset) -> int | None:
     """The EPSG code of a sample; None where its place is not known."""
     return None if GRID_MAPPING not in opened.coords else int(opened[GRID_MAPPING].attrs["epsg"])
 
@@ -253,7 +253,7 @@ def write_raster(folder: Path, raster: Raster, opened: xr.Dataset) -> None:
     path = folder / f"{raster.name}.tif"
     count, height, width = raster.values.shape
     place: dict[str, Any] = {}
-    if (epsg := epsg_of(opened)) is not None:
+    if (epsg := epsg_of_sample(opened)) is not None:
         y, x = (opened[name].values for name in raster.grid)
         size = float(x[1] - x[0])
         place = {"crs": f"EPSG:{epsg}", "transform": from_origin(x[0] - size / 2, y[0] + size / 2, size, size)}
@@ -320,7 +320,7 @@ def write_class_names(path: Path, names: Mapping[int, str]) -> None:
 def readme_text(opened: xr.Dataset, files: Mapping[str, str]) -> str:
     """What a person finds in the folder."""
     attrs = opened.attrs
-    epsg = epsg_of(opened)
+    epsg = epsg_of_sample(opened)
     place = "its place is not known: the files are in pixels" if epsg is None else f"EPSG:{epsg}, north up"
     lines = [
         f"Sample {attrs['sample']}, season {attrs['season']}, release {attrs['release']} of an h2crop store; {place}.",

@@ -45,14 +45,14 @@ def reflectance_of_first_months(
     reflectance["months"] = months
     by_month = reflectance.pop("s2_by_month", None)
     if by_month:
-        reflectance["s2"] = [together(bands) for bands in zip(*by_month[:months], strict=True)]
+        reflectance["s2"] = [pooled_band(bands) for bands in zip(*by_month[:months], strict=True)]
     known, later = training_samples(store, attributes, months)
     if later and reflectance.get("enmap"):
         reflectance |= enmap_statistics(store, root, known, progress)
     return reflectance
 
 
-def together(parts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def pooled_band(parts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Count, mean and standard deviation (of the population) of values that were counted in parts."""
     counted = [part for part in parts if part["count"]]
     count = sum(part["count"] for part in counted)
@@ -88,7 +88,7 @@ def enmap_statistics(
     parts: list[BlockSums] = []
     done = 0
     for season, readers in opened.items():
-        masks = flag_masks(recipes[str(season)])
+        masks = flags_of_season(recipes[str(season)])
         for slot in slots[season]:
             arrays = {name: readers[name].read(slot)[None] for name in specs}
             parts = [total([*parts, block_sums(arrays, specs, TRAINING, masks)])]
@@ -100,7 +100,7 @@ def enmap_statistics(
     return {"samples": number, "enmap": found["enmap"]}
 
 
-def flag_masks(recipe: Mapping[str, Any]) -> dict[str, int]:
+def flags_of_season(recipe: Mapping[str, Any]) -> dict[str, int]:
     """Quality array -> bits of it that keep a pixel out of the statistics of a season. recipe: as the index has it."""
     if MARK in recipe:
         return {"enmap_quality": FLAGGED}

@@ -52,7 +52,7 @@ from h2crop_data.storage.storage import BUILD_FOLDER, FileRecord, canonical_json
 
 log = logging.getLogger(__name__)
 
-SOFTWARE = f"h2crop-data {__version__}"
+IMPORTED_BY = f"h2crop-data {__version__}"
 #: The record of an import, by which it is gone on with.
 IMPORT_FILE = f"{BUILD_FOLDER}/import.json"
 #: Blocks at a time, if nothing else is asked for: each takes some 400 MB, and HDF5 reads one file at a time.
@@ -292,7 +292,7 @@ def seal_import(builder: StoreBuilder) -> SealedStore:
     def inputs(season: int, count: int) -> SeasonInputs:
         of_season = retracted.get(season, {})
         content = {
-            "software": SOFTWARE,
+            "software": IMPORTED_BY,
             "format": FORMAT_VERSION,
             "taxonomy": [taxonomy.version, taxonomy.hash],
             "import": pinned,
@@ -311,7 +311,7 @@ def seal_import(builder: StoreBuilder) -> SealedStore:
         layout_of_import(pinned),
         [inputs(int(season), count) for season, count in pinned["blocks"].items()],
         [taxonomy.names(tier) for tier in range(1, len(taxonomy.classes) + 1)],
-        SOFTWARE,
+        IMPORTED_BY,
         DATASHEETS,
         taxonomy={"version": taxonomy.version, "sha256": taxonomy.hash},
     )

@@ -71,12 +71,12 @@ def layout_of_root(attributes: SealedAttributes) -> StoreLayout:
         source.name: source
         for source in known_formats(layout["cell_size"], s2_bands=("B02",), enmap_bands=1, enmap_mask=True)
     }
-    first = [with_columns(source, own[source.name]) for source in stated if source.name in own]
+    first = [with_known_columns(source, own[source.name]) for source in stated if source.name in own]
     first.sort(key=lambda source: list(own).index(source.name))
     return replace(made, sources=(*first, *(source for source in stated if source.name not in own)))
 
 
-def with_columns(stated: SourceFormat, known: SourceFormat) -> SourceFormat:
+def with_known_columns(stated: SourceFormat, known: SourceFormat) -> SourceFormat:
     """A source that comes with h2crop, from what a root states of it, with columns and rules, which are known."""
     columns = {name: getattr(known, name) for name in STATED_COLUMNS}
     rules = {spec.name: spec.rules for spec in known.arrays}

@@ -7,7 +7,7 @@ from contextlib import suppress
 from typing import Any
 
 from h2crop_data.cube.schema import LAYOUT_GENERATION, Codec, StoreLayout
-from h2crop_data.cube.windows import FIRST_TIME, TIME
+from h2crop_data.cube.windows import FIRST_TIME, TIME_AXIS
 from h2crop_data.errors import PluginError
 from h2crop_data.plugins import installed_sources, load_installed
 from h2crop_data.recipe.model import Recipe
@@ -100,7 +100,7 @@ def check_axes(layout: StoreLayout) -> None:
             if FIRST_TIME in spec.dims:
                 raise PluginError(
                     f"the source {source.name!r} states the dimension {FIRST_TIME!r} of {spec.name!r}: since format 2 "
-                    f"of the store it is called {TIME!r}; rename it in the package that provides the source"
+                    f"of the store it is called {TIME_AXIS!r}; rename it in the package that provides the source"
                 )
 
 

@@ -21,7 +21,7 @@ from h2crop_data.cube.reading import load_root, nothing_selected, read_columns
 from h2crop_data.cube.root import RootAttributes
 from h2crop_data.cube.sample_reader import SampleReader, open_samples
 from h2crop_data.cube.schema import season_documents
-from h2crop_data.cube.windows import TIME
+from h2crop_data.cube.windows import TIME_AXIS
 from h2crop_data.errors import StoreError, UsageError
 
 #: What the reference model takes.
@@ -124,7 +124,7 @@ class CropSamples(Dataset[dict[str, Any]]):
                 raise StoreError(f"{store} has no array {unknown[0]!r}; it has {', '.join(sorted(readers))}")
             self.readers[season] = {name: readers[name] for name in names}
             documents = season_documents(root, season)
-            self.monthly |= {name for name in names if documents[name]["dimension_names"][1] == TIME}
+            self.monthly |= {name for name in names if documents[name]["dimension_names"][1] == TIME_AXIS}
             table = chosen_samples(self.store, attributes, season, split)
             if not later_scenes and days[season] < date(season, MONTHS, 31):
                 known = scenes_until(self.store, attributes, season, days[season])

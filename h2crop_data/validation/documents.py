@@ -13,7 +13,7 @@ from h2crop_data.constants import MONTHS
 from h2crop_data.cube.schema import SAMPLE_COORDINATES, ArraySpec, CoordinateSpec, StoreLayout
 
 #: The axis of what is kept window by window, and its name in format 1.
-TIME_AXIS, FIRST_TIME_AXIS = "time", "month"
+AXIS_OF_TIME, FIRST_TIME_AXIS = "time", "month"
 #: Fill of days.
 UNKNOWN_DAY = -2147483648
 #: Array -> attributes that name its classes; None for a store of format 1, which names none.
@@ -37,16 +37,18 @@ def expected_coordinates(layout: StoreLayout, season: int, *, first: bool) -> li
     since = {"units": f"days since {season:04d}-01-01", "calendar": "proleptic_gregorian"}
     starts = {**since, "standard_name": "time", "bounds": "time_bnds"}
     by_time = (
-        CoordinateSpec("time", (TIME_AXIS,), "int32", UNKNOWN_DAY, None, starts, tuple(start for start, _ in bounds)),
-        CoordinateSpec("time_bnds", (TIME_AXIS, "bnds"), "int32", UNKNOWN_DAY, None, since, tuple(bounds), (2,)),
-        CoordinateSpec("month", (TIME_AXIS,), "int8", 0, None, values=numbers),
+        CoordinateSpec(
+            "time", (AXIS_OF_TIME,), "int32", UNKNOWN_DAY, None, starts, tuple(start for start, _ in bounds)
+        ),
+        CoordinateSpec("time_bnds", (AXIS_OF_TIME, "bnds"), "int32", UNKNOWN_DAY, None, since, tuple(bounds), (2,)),
+        CoordinateSpec("month", (AXIS_OF_TIME,), "int8", 0, None, values=numbers),
     )
     return [*SAMPLE_COORDINATES, *by_time, *of_sources]
 
 
 def goes_by_time(spec: ArraySpec) -> bool:
     """Whether an array has a number for each window of time."""
-    return TIME_AXIS in spec.dims
+    return AXIS_OF_TIME in spec.dims
 
 
 def bounds_of_months(season: int) -> list[tuple[int, int]]:
@@ -67,7 +69,7 @@ def expected_windows(layout: StoreLayout, season: int) -> list[list[str]] | None
 
 def axes_of(spec: ArraySpec, *, first: bool) -> list[str]:
     """The names of the axes of an array in its document. first: of a store of format 1."""
-    return [FIRST_TIME_AXIS if first and name == TIME_AXIS else name for name in spec.dims]
+    return [FIRST_TIME_AXIS if first and name == AXIS_OF_TIME else name for name in spec.dims]
 
 
 def expected_documents(layout: StoreLayout, season: int, blocks: int, meanings: Meanings) -> dict[str, dict[str, Any]]:
@@ -85,7 +87,7 @@ def expected_documents(layout: StoreLayout, season: int, blocks: int, meanings: 
     documents: dict[str, dict[str, Any]] = {str(season): group}
     for name, spec in layout.arrays().items():
         document = expected_array(layout, spec, slots) | {"dimension_names": axes_of(spec, first=first_format)}
-        of_array = (meanings or {}).get(name, {}) if has_classes(spec) else {}
+        of_array = (meanings or {}).get(name, {}) if holds_classes(spec) else {}
         documents[f"{season}/{name}"] = {**document, "attributes": {**spec.attributes, **of_array}}
     for coordinate in coordinates:
         documents[f"{season}/{coordinate.name}"] = expected_coordinate(coordinate, slots)
@@ -155,7 +157,7 @@ def chunked(shape: list[int], chunk: list[int]) -> dict[str, Any]:
     }
 
 
-def has_classes(spec: ArraySpec) -> bool:
+def holds_classes(spec: ArraySpec) -> bool:
     """Whether the numbers of an array are classes."""
     return spec.statistics is not None and spec.statistics.kind == "classes"
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from h2crop_data.constants import BACKGROUND, SPLITS, TIER_COLUMNS, TIERS, UNKNOWN
 from h2crop_data.cube.release_numbers import ROOT
-from h2crop_data.validation.documents import has_classes
+from h2crop_data.validation.documents import holds_classes
 from h2crop_data.validation.findings import Checking, Counted, Findings, NotChecked, Problem, error, first, warning
 from h2crop_data.validation.ground import Outlines, Place, ground_problems
 from h2crop_data.validation.index import SOURCES
@@ -122,13 +122,13 @@ def tier_problems(
 
 def check_classes(release: Release) -> Findings:
     """Four tiers of ids and names, which the attributes of arrays have as well."""
-    problems = list(list_problems(release))
+    problems = list(problems_of_classes(release))
     yield from problems
     if not problems:
         yield from meaning_problems(release)
 
 
-def list_problems(release: Release) -> Findings:
+def problems_of_classes(release: Release) -> Findings:
     """What is wrong with the list of classes."""
     if "classes" not in release.documents:
         return
@@ -157,7 +157,7 @@ def meaning_problems(release: Release) -> Findings:
         pairs = [f"{number}={'_'.join(every[number].split())}" for number in sorted(every)]
         wanted[f"classes_tier{tier}"] = " ".join(pairs)
     for name, spec in release.specs.items():
-        if has_classes(spec) and stated.get(name, {}) != wanted:
+        if holds_classes(spec) and stated.get(name, {}) != wanted:
             what = f"the attributes of {name} do not name the classes of {release.index_path('classes')}"
             yield error("metadata", ROOT, what, release.remedies.sealed())
 

@@ -151,7 +151,7 @@ class ChangedStoreError(Exception):
     """A store has another release, or lacks an older one, than when it was listed."""
 
 
-def state_of(files: Storage) -> tuple[bytes, bool, tuple[int, ...]]:
+def release_state(files: Storage) -> tuple[bytes, bool, tuple[int, ...]]:
     """What changes when a release is begun, made or pruned: the root, the note of a sealing, the copies of roots."""
     try:
         root = files.read(ROOT) if files.exists(ROOT) else b""
@@ -176,7 +176,7 @@ def look_at_store(
 
     may_change: whether ChangedStoreError is raised at an error in a store that has changed since it was listed.
     """
-    before = state_of(files)
+    before = release_state(files)
     try:
         links = list(files.links())
         everything = {name: size for name, size in files.names() if name not in links} | behind_links(files, links)
@@ -200,7 +200,7 @@ def look_at_store(
             if report.what not in result.not_checked:
                 result.not_checked.append(report.what)
         else:
-            if may_change and report.severity == "error" and state_of(files) != before:
+            if may_change and report.severity == "error" and release_state(files) != before:
                 raise ChangedStoreError
             result.findings.append(report)
             on_finding(report)

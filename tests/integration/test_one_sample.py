@@ -25,7 +25,7 @@ from h2crop_data.cli.main import app
 from h2crop_data.constants import ENMAP_FLAGS, UNKNOWN
 from h2crop_data.errors import StoreError, UsageError
 from h2crop_data.grid import Cell
-from h2crop_data.one_sample.geotiffs import export_sample
+from h2crop_data.one_sample.geotiffs import write_geotiffs
 
 STORES = Path(__file__).parents[1] / "stores"
 #: The sample of the store that is looked at.
@@ -42,7 +42,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> MadeStore:
 def exported(made: MadeStore, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The sample as GeoTIFFs."""
     folder = tmp_path_factory.mktemp("exported") / "sample"
-    export_sample(made.folder, sample_id(made), folder)
+    write_geotiffs(made.folder, sample_id(made), folder)
     return folder
 
 
@@ -133,7 +133,7 @@ def test_what_does_not_exist_is_refused(made: MadeStore, tmp_path: Path) -> None
     with pytest.raises(StoreError, match=r"c\.0\.0\.0\.0\.0 is missing; download or build this block again"):
         one.s2.load()
     with pytest.raises(StoreError, match="is missing"):
-        export_sample(partial, sample_id(made), tmp_path / "out")
+        write_geotiffs(partial, sample_id(made), tmp_path / "out")
     assert [path.name for path in tmp_path.iterdir()] == ["partial"]
 
 
@@ -173,7 +173,7 @@ def test_a_sample_of_unknown_place_is_in_pixels(tmp_path: Path) -> None:
     name = str(season.sample.values[np.isnan(season.x0.values)][0])
     one = h2crop_data.open_sample(tmp_path / "imported", name)
     assert not {"x", "y", "x30", "y30", "spatial_ref"} & set(one.coords)
-    report = export_sample(tmp_path / "imported", name, tmp_path / "out")
+    report = write_geotiffs(tmp_path / "imported", name, tmp_path / "out")
     assert not report.georeferenced
     assert "its place is not known: the files are in pixels" in (tmp_path / "out/README.txt").read_text()
     with warnings.catch_warnings():
@@ -255,23 +255,23 @@ def test_the_command_replaces_an_export_only_when_asked(made: MadeStore, tmp_pat
     assert set(report["files"]) == {path.name for path in folder.iterdir() if path.suffix != ".xml"}
     (folder / "label_tier1.tif").write_bytes(b"changed")
     with pytest.raises(UsageError, match=r"has an exported sample; replace it with --force"):
-        export_sample(made.folder, name, folder)
-    export_sample(made.folder, name, folder, force=True)
+        write_geotiffs(made.folder, name, folder)
+    write_geotiffs(made.folder, name, folder, force=True)
     assert (folder / "label_tier1.tif").stat().st_size > 100
     other = tmp_path / "photos"
     other.mkdir()
     (other / "holiday.jpg").write_bytes(b"")
     for force in (False, True):
         with pytest.raises(UsageError, match="exists and is not an exported sample; choose another folder"):
-            export_sample(made.folder, name, other, force=force)
+            write_geotiffs(made.folder, name, other, force=force)
     assert {path.name for path in tmp_path.iterdir()} == {"out", "photos"}
 
 
 def test_a_full_disk_leaves_the_earlier_export(made: MadeStore, tmp_path: Path) -> None:
     with mounted(tmp_path / "small") as disk:
-        export_sample(made.folder, sample_id(made), disk / "out")
+        write_geotiffs(made.folder, sample_id(made), disk / "out")
         before = {path.name: path.read_bytes() for path in (disk / "out").iterdir()}
         with pytest.raises(StoreError, match=r"cannot write .*/out: .*; nothing was exported"):
-            export_sample(made.folder, sample_id(made), disk / "out", force=True)
+            write_geotiffs(made.folder, sample_id(made), disk / "out", force=True)
         assert {path.name: path.read_bytes() for path in (disk / "out").iterdir()} == before
         assert [path.name for path in disk.iterdir()] == ["out"]

@@ -455,6 +455,7 @@ REMEDIES: dict[str, tuple[str, ...] | str] = {
     "`h2crop import-h5 DIR NEW --catalog ITEMS` places them in a new store, where ITEMS is a file of the EnMAP items "
     "of their scenes": ("imported, somewhere",),
     "the published lists are like this: evaluate on a split by ground if that matters": BY_HAND,
+    "replace it by the file or folder that it points to": BY_HAND,
     "the files were used: look whether these are the scenes, and report it to the catalog": BY_HAND,
     "look at it: `h2crop inspect STORE --season 2022 --sample SAMPLE --plot PICTURE`; where the two do not show the "
     "same ground, `h2crop retract STORE --block 2022:2 --reason …` keeps its block out of the next release": (

@@ -17,7 +17,7 @@ from h2crop_data.cube.schema import (
     ValueRules,
     reflectance_attributes,
 )
-from h2crop_data.cube.windows import TIME
+from h2crop_data.cube.windows import TIME_AXIS
 
 NAME = "sentinel2"
 COLUMNS = (
@@ -110,12 +110,12 @@ FIRST_ATTRIBUTES = {
 def sentinel2_format(bands: Sequence[str], cell_size: int) -> SourceFormat:
     """Monthly Sentinel-2 composites int16, clear observations uint8 and day of the season uint16, chunked by month."""
     side = cell_size // FINE
-    monthly = ("sample", TIME, "y", "x")
+    monthly = ("sample", TIME_AXIS, "y", "x")
     arrays = (
         ArraySpec(
             "s2",
             "s2",
-            ("sample", TIME, "s2_band", "y", "x"),
+            ("sample", TIME_AXIS, "s2_band", "y", "x"),
             (MONTHS, len(bands), side, side),
             (1, 1, len(bands), side, side),
             np.dtype("int16"),
