@@ -34,8 +34,8 @@ class BuildReport:
     `scene: what (assets)`; the files were used. empty_months: by season, months (1..12) that stay empty because a
     source has no scene in them. changes: inputs of finished blocks that have changed, and what can be done. sources: by
     season and part of its plan, what was read: counts, unmapped crop codes, warnings. repaired: files of the newest
-    release that were missing or damaged; they were written again, or are right in the release that was made. steps,
-    phases, slowest: where the time of this run went, as `TimeSpent` has it.
+    release that were missing or damaged; they were written again, or are right in the release that was made.
+    steps, phases, slowest: where the time of this run went, as `TimeSpent` has it.
     """
 
     store: str

@@ -104,7 +104,7 @@ def test_a_complete_archive_is_not_talked_about(tmp_path: Path) -> None:
 def test_index_and_datasheet_of_the_store_say_so(region: TinyRegion, tmp_path: Path) -> None:
     build_store(region.recipe(), tmp_path / "store", workers=1)
     index = tmp_path / "store" / "index"
-    sources = json.loads(next(index.rglob("sources.json")).read_text())
+    sources = json.loads(next(index.rglob("sources-2022.json")).read_text())
     (series,) = sources["2022"]["2022"]["acquisitions"]["31UDS"]
     assert series["missing"] == TIMES
     sheet = (tmp_path / "store" / "DATASHEET.md").read_text()

@@ -473,10 +473,8 @@ def test_scenes_that_could_not_be_read_are_told_while_it_is_built(
     assert [text for text in told if text.startswith("release")] == [
         "release, season 2022",
         "release, season 2022, statistics of train",
-        "release, season 2022 is gathered",
         "release 1, coordinates of season 2022",
         "release 1, index",
-        "release 1, datasheet",
         "release 1, files of the index",
     ]
     # Of a release whose run says nothing any more its index tells.

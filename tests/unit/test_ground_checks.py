@@ -370,7 +370,7 @@ def judged(turned: int | None, wavelengths: int = 30, without_rows: int | None =
     known = {"wavelength": np.tile(WAVELENGTH, (wavelengths, 1))} if wavelengths else {}
     release: Any = SimpleNamespace(
         coordinates={2022: known},
-        attributes={"layout": {"s2_bands": BANDS}},
+        attributes={"layout": {"s2_bands": BANDS, "enmap_bands": 2, "labels": False}},
         remedies=Remedies("STORE", "built"),
     )
     checks = AgreementChecks(release)

@@ -212,14 +212,19 @@ def test_published_figures_are_for_published_bands(made: MadeStore, tmp_path: Pa
         check_normalisation(Normalisation.published(), other.folder, published=True)
 
 
+def state_offset(folder: Path, season: str, offset: int) -> None:
+    """Say of a season that it was imported with an offset."""
+    path = folder / f"index/r1/recipes-{season}.json"
+    recipes = json.loads(path.read_text())
+    recipes[season]["published"] = {"s2_offset": offset}
+    path.write_text(json.dumps(recipes))
+
+
 def test_the_offset_of_an_imported_store_is_known(tmp_path: Path) -> None:
     folder = make_store(tmp_path / "store", seasons=(2022, 2023)).folder
     assert stored_offsets(folder) == {}
-    path = folder / "index/r1/recipes.json"
-    recipes = json.loads(path.read_text())
-    for season in recipes:
-        recipes[season]["published"] = {"s2_offset": 1000}
-    path.write_text(json.dumps(recipes))
+    for season in ("2022", "2023"):
+        state_offset(folder, season, 1000)
     assert stored_offsets(folder) == {"s2": 1000}
     ours = Normalisation.of_store(folder)
     assert ours.offset == {"s2": 1000}
@@ -228,7 +233,6 @@ def test_the_offset_of_an_imported_store_is_known(tmp_path: Path) -> None:
     # Without the statement the figures are 1000 above the reflectance of the store.
     with pytest.raises(UsageError, match=r"off by about \+1000"):
         check_normalisation(replace(ours, offset={}), folder)
-    recipes["2023"]["published"]["s2_offset"] = 0
-    path.write_text(json.dumps(recipes))
+    state_offset(folder, "2023", 0)
     with pytest.raises(StoreError, match="different offsets in different seasons"):
         stored_offsets(folder)
