@@ -409,8 +409,11 @@ class TestMissingInputs:
             before = {path.name: path.read_bytes() for path in lost}
         finally:
             href.write_bytes(whole)
-        # The next build masks the tile again, and the block that it builds has rows of its own.
+        # Before a release has it, the next build masks the tile again, and the block that it builds has rows of its own.
         (store / ".build/2022/000000.json").unlink()
+        (store / "zarr.json").unlink()
+        for folder in ("index", ".build/sealed"):
+            shutil.rmtree(store / folder)
         build_store(recipe_of(gaps="record"), store, workers=1)
         after = {path.name: path.read_bytes() for path in (store / ".build/work/sentinel2-masks").glob("*.bin")}
         assert after.keys() == before.keys()

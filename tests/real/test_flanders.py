@@ -151,7 +151,7 @@ def test_composites_are_the_medians_of_the_clear_dates(season: Any, looks: Any) 
     for i in range(4):
         for month in range(1, 13):
             dates = looks[i].get(month, [])
-            stored = season.isel(sample=i, month=month - 1)
+            stored = season.isel(sample=i, time=month - 1)
             count = sum((clear.astype(int) for _, _, clear in dates), np.zeros((24, 24), int))
             np.testing.assert_array_equal(stored.s2_clear, count)
             for y, x in np.ndindex(24, 24):
