@@ -409,7 +409,7 @@ class TestMissingInputs:
             before = {path.name: path.read_bytes() for path in lost}
         finally:
             href.write_bytes(whole)
-        # Before a release has it, the next build masks the tile again, and the block that it builds has rows of its own.
+        # Before a release has it, the next build masks the tile again, and the block then has rows of its own.
         (store / ".build/2022/000000.json").unlink()
         (store / "zarr.json").unlink()
         for folder in ("index", ".build/sealed"):

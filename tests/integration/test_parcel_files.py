@@ -12,6 +12,7 @@ import geopandas as gpd
 import numpy as np
 import pytest
 import shapely
+from changed_stores import edit_json
 from damaged_files import change_geometry, cut, polygon_wkb, with_wkb, without_triggers
 from tiny_region import EAST, EPSG, NORTH, SOUTH, WEST, TinyRegion
 from typer.testing import CliRunner
@@ -516,10 +517,11 @@ def test_a_store_that_read_one_file_for_both_years_is_put_right_by_relabelling(
     shutil.copy(season.folder / "RPG_2022.gpkg", season.folder / "RPG_2021.gpkg")
     store = tmp_path / "store"
     build_store(season.recipe(), store, workers=1)
-    planned = store / ".build/plan/2022/plan.json"
-    facts = json.loads(planned.read_text())
-    facts["recipe"]["parcels"]["season"][0] |= {"path": "RPG_2022.gpkg", "years": None}
-    planned.write_text(json.dumps(facts))
+
+    def read_one_file(plan: dict[str, Any]) -> None:
+        plan["recipe"]["parcels"]["season"][0] |= {"path": "RPG_2022.gpkg", "years": None}
+
+    edit_json(store / ".build/plan/2022/plan.json", read_one_file)
     (season.folder / "RPG_2021.gpkg").unlink()
     frame([(box, "MIS") for box, _ in FIELDS]).to_file(season.folder / "RPG_2021.gpkg")
     relabel_store(store, tmp_path / "new", recipe=season.recipe())
