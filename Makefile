@@ -103,8 +103,9 @@ real: $(READY)  ## Build and plot two small stores from real data in H2CROP_SHAR
 local-service: $(READY)  ## Run the whole service once on this machine, without containers: FOLDER=build/service SIZE=small
 	PATH="$(abspath $(VENV))/bin:$$PATH" infra/local-service.sh $(FOLDER) --size $(SIZE)
 
-kill-sweep: $(READY)  ## Kill a hundred builds, restart them, write docs/killed-builds.md (ten minutes)
+kill-sweep: $(READY)  ## Kill a hundred builds, and every command beside readers; writes two pages in docs/ (15 minutes)
 	$(VENV)/bin/python tests/sweeps/kill_builds.py
+	$(VENV)/bin/python tests/sweeps/kill_commands.py --kills 20
 
 # The number of places that are damaged.
 CORRUPTIONS := 60

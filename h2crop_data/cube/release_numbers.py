@@ -134,21 +134,23 @@ def interrupted_sealing(storage: Storage, newest: int) -> int | None:
     return int(record["release"]) if record["after"] == newest else None
 
 
-def finish_interrupted(storage: Storage) -> None:
+def finish_interrupted(storage: Storage) -> int:
     """Make the release of a sealing that died between the copy of its root and the root: everything else is written.
+
+    Gives the number of the newest release that the store had before, 0 without one.
 
     Whether readers saw it cannot be known where the root was lost since, so it is never written again with other
     content. Raises StoreError as `current_attributes`.
     """
-    if not storage.exists(SEALING):
-        return
     current = current_attributes(storage)
-    begun = interrupted_sealing(storage, int(current["release"]) if current else 0)
+    newest = int(current["release"]) if current else 0
+    begun = interrupted_sealing(storage, newest)
     if begun is None or begun != max(copied_releases(storage), default=0) or problem_of_copy(storage, begun):
-        return
+        return newest
     storage.replace(ROOT, [storage.read(copy_of_root(begun))])
     storage.delete(SEALING)
     log.info("%s: release %d, which was interrupted before its root was written, is made", storage.location, begun)
+    return newest
 
 
 def refuse_lost_root(storage: Storage, current: RootAttributes | None) -> None:

@@ -35,8 +35,10 @@ FILES_AHEAD = 8
 class StoreBuilder:
     """A store being written. Get one from `hold_store`, which locks the store."""
 
-    def __init__(self, storage: Storage) -> None:
+    def __init__(self, storage: Storage, found_release: int = 0) -> None:
+        """found_release: the newest release when the store was locked, 0 before the first."""
         self.storage = storage
+        self.found_release = found_release
 
     @property
     def location(self) -> str:
@@ -189,14 +191,14 @@ def hold_store(location: str | Path | Storage, *, migrates: bool = False) -> Ite
     """
     storage = location if isinstance(location, Storage) else open_storage(location)
     with storage.hold():
-        finish_interrupted(storage)
+        found = finish_interrupted(storage)
         attributes = current_attributes(storage)
         refuse_lost_root(storage, attributes)
         if attributes is not None and migrates and is_format_1(attributes):
             check_format_version(attributes, storage.location)
         elif attributes is not None:
             check_format_to_write(attributes, storage.location)
-        yield StoreBuilder(storage)
+        yield StoreBuilder(storage, found)
 
 
 def check_same_layout(store: str, existing: StoreLayout, wanted: StoreLayout) -> None:

@@ -41,7 +41,7 @@ from h2crop_data.pipeline.build import BuildReport
 from h2crop_data.pipeline.engine import BlockOutcome, Workers
 from h2crop_data.pipeline.plan import PLAN_FOLDER, SeasonPlan, kept_parts
 from h2crop_data.pipeline.recording import RecordedPlans
-from h2crop_data.pipeline.refresh import newest_release, seasons_in_words
+from h2crop_data.pipeline.refresh import seasons_in_words
 from h2crop_data.pipeline.run_notes import RunNotes, kept_notes
 from h2crop_data.pipeline.sealing import NothingFinishedError, seal_store
 from h2crop_data.progress import Progress
@@ -172,7 +172,7 @@ def build_release(
 ) -> RunResult:
     """Plan, build and seal. Raises BuildError where blocks failed: then there is no release, as on the command line."""
     artifacts, steps.notes = watcher.artifacts, notes
-    before, known = newest_release(builder), kept_parts(builder.storage, f"{PLAN_FOLDER}/")
+    before, known = builder.found_release, kept_parts(builder.storage, f"{PLAN_FOLDER}/")
     with notes.phase("planning"):
         planned = steps.run("plan", lambda: plan(builder, notes.progress), settings.retry_seconds)
     new = new_in_plans(planned.plans, known)

@@ -9,7 +9,6 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-from h2crop_data.cube.release_numbers import current_attributes
 from h2crop_data.cube.writer import StoreBuilder, hold_store
 from h2crop_data.errors import (
     AccountError,
@@ -114,7 +113,7 @@ def refresh_store(
     workers = Workers.of(workers)
     with hold_store(store) as builder, kept_notes(builder, "refresh", workers, progress) as notes:
         progress = notes.progress
-        before = newest_release(builder)
+        before = builder.found_release
         with notes.phase("planning"):
             planned = refresh_plans(builder, recipe, changed=changed, today=today, progress=progress)
         built, release, faults = 0, before, dict[str, list[str]]()
@@ -159,12 +158,6 @@ def refresh_store(
     if report.failed_seasons:
         raise FailedSeasonsError(report)
     return report
-
-
-def newest_release(builder: StoreBuilder) -> int:
-    """The number of a store's newest release; 0 before the first."""
-    attributes = current_attributes(builder.storage)
-    return 0 if attributes is None else int(attributes["release"])
 
 
 def refresh_plans(

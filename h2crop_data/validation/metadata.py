@@ -460,6 +460,8 @@ def document_problems(release: Release, name: str, expected: dict[str, Any], fou
             yield release.replaced_by_next(name)
         else:
             yield release.other_bytes(name)
+    elif (isinstance(found, Exception) or found != expected) and release.is_replaced_meanwhile(name):
+        yield release.replaced_by_next(name)
     elif isinstance(found, Exception):
         yield error("metadata", name, f"is not a metadata document ({found})", release.remedies.sealed())
     elif what := difference(expected, found):

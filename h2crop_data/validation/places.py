@@ -144,6 +144,9 @@ def check_chunk(
         yield error("coordinate", name, f"cannot be decoded ({failure})", release.remedy_for(name))
         return None
     problems = list(chunk_problems(release, sources, coordinate, table, values, place * size, name))
+    if problems and name not in release.changed and release.is_replaced_meanwhile(name):
+        yield release.replaced_by_next(name)
+        return None
     if name not in release.changed:
         yield from problems
     elif not problems and table.known and stored_bytes(coordinate, values) == data:

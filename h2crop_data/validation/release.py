@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from h2crop_data.cube.root import Root, RootAttributes, index_paths
 from h2crop_data.cube.schema import ArraySpec, CoordinateSpec, StoreLayout
+from h2crop_data.errors import StoreError
 from h2crop_data.storage.storage import FileRecord, Storage
 from h2crop_data.validation.documents import expected_coordinates
 from h2crop_data.validation.findings import Finding, NotChecked, Remedies, error
@@ -174,6 +175,16 @@ class Release:
         """Whether a build at work may have replaced a file by a longer one; the check of its content tells."""
         season = name.split("/")[0]
         return season.isdecimal() and self.block_of(name) is None and int(season) in self.extended
+
+    def is_replaced_meanwhile(self, name: str) -> bool:
+        """Whether the release being made has replaced a file, perhaps since its checksum was looked at."""
+        record = (self.expected or {}).get(name)
+        if not self.is_being_sealed or record is None or not (self.may_have_grown(name) or name == SHEET):
+            return False
+        try:
+            return self.files.describe(name)["sha256"] != record["sha256"]
+        except StoreError:
+            return False
 
     def replaced_by_next(self, name: str) -> NotChecked:
         """What is said of a file that the release being made has replaced, or perhaps only damaged."""

@@ -9,9 +9,11 @@ dies there.
 from __future__ import annotations
 
 import hashlib
+import multiprocessing
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from multiprocessing.synchronize import Event
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,7 @@ import numpy as np
 
 import h2crop_data
 from h2crop_data.cube.reading import load_root, read_index
+from h2crop_data.errors import StoreError
 from h2crop_data.storage.local import LocalStorage
 from h2crop_data.training.dataset import CropSamples
 from h2crop_data.validation.validate import validate_store
@@ -123,3 +126,38 @@ def after_each_step(store: Path, look: Callable[[str], None]) -> Iterator[list[s
         yield steps
     finally:
         LocalStorage.write_file, LocalStorage.delete = write, delete  # type: ignore[method-assign]
+
+
+class WitnessProcess:
+    """A process that reads and validates a store in a loop, from `with` to its end; raises what it saw as errors."""
+
+    def __init__(self, store: Path, truths: dict[int, Truth]) -> None:
+        context = multiprocessing.get_context("spawn")
+        self.stop, self.results = context.Event(), context.Queue()
+        self.process = context.Process(target=witness_in_a_loop, args=(store, truths, self.stop, self.results))
+
+    def __enter__(self) -> WitnessProcess:
+        self.process.start()
+        assert self.results.get(timeout=120) == "ready"
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop.set()
+        self.errors, self.passes, self.seen = self.results.get(timeout=300)
+        self.process.join(60)
+
+
+def witness_in_a_loop(store: Path, truths: dict[int, Truth], stop: Event, results: Any) -> None:
+    """Look and validate until told to stop; gives errors, the number of passes, and the releases that were read."""
+    witness, errors, passes = Witness(store, truths), list[str](), 0
+    results.put("ready")
+    while not stop.is_set():
+        for what in (witness.look, witness.validate):
+            if not witness.has_release:
+                continue
+            try:
+                what()
+            except (AssertionError, StoreError) as error:
+                errors.append(f"{what.__name__}: {error}")
+            passes += 1
+    results.put((errors[:5], passes, witness.seen))
