@@ -321,16 +321,6 @@ def limits(measured: dict[str, float]) -> str:
             "the cores of that machine (more than two were not measured)",
             "`--dask`: a cluster (up to 256 workers simulated, two measured)",
         ),
-        (
-            "sealing reads all sums again",
-            f"{figures.SUMS_BYTES / 1e6:.0f} MB a training block: {sums / 1e9:.0f} GB for five years of France",
-            "store the total of the sums of a finished season",
-        ),
-        (
-            "each release has its own index",
-            f"{parcels_gb(FRANCE) * FIVE_YEARS.sealed:.0f} GB after five yearly releases of France, until pruned",
-            "share the tables of unchanged seasons",
-        ),
     ]
     return table(["limited by", "limit", "required change"], rows, numbers=False)
 

@@ -136,11 +136,6 @@ class Case:
         """Share of a block's slots that hold samples."""
         return FILL_SCENE if self.enmap else FILL_WHOLE
 
-    @property
-    def sealed(self) -> int:
-        """Seasons that are sealed, over all releases: each release seals all that are there."""
-        return self.seasons if self.releases == 1 else self.releases * (self.releases + 1) // 2
-
 
 def cells(km2: float) -> float:
     """Cells of 1920 m on so much ground."""
@@ -215,12 +210,13 @@ def objects(case: Case) -> dict[str, int]:
     coordinates = layout.coordinates(2022)
     chunks = sum(ceil(slots / one.chunk) if one.dims[0] == "sample" and one.chunk else 1 for one in coordinates)
     documents = 1 + len(layout.arrays()) + len(coordinates)
-    # Of each season samples and parcels; then blocks, scenes, squares, statistics, classes, recipes, sources,
-    # datasheet, manifest, root.
-    index = 2 * case.sealed + 10 * case.releases
+    # Of each season samples, parcels, blocks, scenes, squares, recipe, sources and manifest, which later releases name
+    # as they are; of each release statistics, classes, datasheet, manifest and root.
+    index = 8 * case.seasons + 5 * case.releases
     return {
         "shards": len(layout.arrays()) * blocks * case.seasons,
-        "markers and sums": 2 * blocks * case.seasons,
+        # Of each block, and of each season as it was sealed.
+        "markers and sums": 2 * (blocks + 1) * case.seasons,
         "coordinates and documents": (chunks + documents) * case.seasons + 2,
         "index": index,
         "plans": plan_files(case) * case.seasons,
@@ -245,20 +241,32 @@ def index_bytes(case: Case) -> dict[str, float]:
 # Requests
 
 
+def compared_files(case: Case) -> int:
+    """Files that seals compare with the manifest of the release before, by size and content: all but its shards.
+
+    Each release adds a season or the same number of them.
+    """
+    a_season = (objects(case)["coordinates and documents"] - 2) // case.seasons + 7
+    known = (case.seasons * release // case.releases for release in range(1, case.releases))
+    # Of no season: statistics, classes, the datasheet twice.
+    return sum(a_season * seasons + 4 for seasons in known)
+
+
 def writing_requests(case: Case) -> tuple[int, int]:
     """PUT with LIST, and GET with HEAD, to build and seal (docs/object-stores.md); the lease is left out."""
     held = objects(case)
     blocks = case.blocks * case.seasons
-    sealed = case.blocks * case.sealed
-    # Replaced at every seal, for every season there is: coordinates, documents, index; root, datasheet and the record
-    # of the sealing.
+    # Written when a season is sealed: coordinates, documents, index; in every release root, datasheet and the record of
+    # the sealing.
     a_season = (held["coordinates and documents"] - 2) // case.seasons
-    replaced = a_season * case.sealed + 3 * case.releases + held["index"] + held["plans"]
-    puts = held["shards"] + held["markers and sums"] + replaced
-    # Sealing looks which releases there are.
-    lists = ceil(2 * sealed / PAGE) + case.releases
-    # Each block is looked for before it is built; each sealed one gives marker and sums; so do plans, kept and sealed.
-    gets = blocks + 2 * sealed + replaced + held["plans"] + plan_files(case) * case.sealed
+    replaced = a_season * case.seasons + 3 * case.releases + held["index"] + held["plans"] + 2 * case.seasons
+    puts = held["shards"] + 2 * blocks + replaced
+    # Sealing looks which releases there are, and which markers.
+    lists = ceil(2 * blocks / PAGE) + case.releases
+    # Each block is looked for before it is built, and gives marker and sums when its season is sealed; so do plans,
+    # kept and sealed.
+    gets = 3 * blocks + replaced + held["plans"] + plan_files(case) * case.seasons
+    gets += 2 * compared_files(case)
     # What the release before keeps out, by its blocks and scenes: before planning, and before sealing.
     gets += 4 * (case.releases - 1)
     return puts + lists, gets

@@ -18,6 +18,7 @@ import shapely
 from killed_builds import SAID_BY_RUNS
 from tiny_region import EPSG, NORTH, SOUTH, WEST, TinyRegion
 
+import h2crop_data.cube.repair
 from h2crop_data.cube.columns import PARCELS
 from h2crop_data.cube.schema import Codec
 from h2crop_data.cube.shard import encode_shard
@@ -90,11 +91,12 @@ def test_what_the_toy_holds(figures: ModuleType, toy: Any) -> None:
     assert sum(figures.stored_bytes(toy, RATES, "zstd").values()) == pytest.approx(224 * 6e6)
     assert figures.objects(toy) == {
         "shards": 8 * 10 * 2,
-        "markers and sums": 2 * 10 * 2,
+        # And the record and sums of each season as it was sealed.
+        "markers and sums": 2 * 10 * 2 + 2 * 2,
         # A season: one chunk of each of twelve coordinates, documents of the group, 8 arrays, 12 coordinates.
         "coordinates and documents": 2 * (12 + 1 + 8 + 12) + 2,
-        # The first release has samples and parcels of one season, the second of two; ten files more in each.
-        "index": (2 + 10) + (4 + 10),
+        # Eight files of each season, five of each release.
+        "index": 2 * 8 + 2 * 5,
         "plans": 2 * 11,
     }
     index = figures.index_bytes(toy)
@@ -116,15 +118,20 @@ def test_wavelengths_need_a_chunk_for_every_thousand_slots(figures: ModuleType) 
 
 
 def test_what_the_toy_asks_of_a_bucket(figures: ModuleType, toy: Any) -> None:
-    # Sealed are one season, then two: 3 x 33 files of seasons, twice root, datasheet and record of the sealing, 26 of
-    # the index; 22 of plans.
-    replaced = 99 + 6 + 26 + 22
+    # Each season is sealed once: 2 x 33 files of seasons, twice root, datasheet and record of the sealing, 26 of the
+    # index; 22 of plans; two of each season as it was sealed.
+    replaced = 66 + 6 + 26 + 22 + 4
     # Of the markers, and twice of the releases.
     lists = 1 + 2
-    looked, read, plans = 20, 2 * 10 * 3, 22 + 33
+    looked, read, plans = 20, 2 * 10 * 2, 22 + 22
+    # The second release compares the files of the first season: 33, seven tables, four files of no season.
+    compared = 2 * (33 + 7 + 4)
     # Blocks and scenes of the first release, twice while the second is made.
     kept_out = 4
-    assert figures.writing_requests(toy) == (160 + 40 + replaced + lists, replaced + looked + read + plans + kept_out)
+    assert figures.writing_requests(toy) == (
+        160 + 40 + replaced + lists,
+        replaced + looked + read + plans + kept_out + compared,
+    )
     # enmap 1 chunk, s2 12, label 1, prior 1, and four indexes.
     assert figures.epoch_requests(toy) == 224 * 19
 
@@ -175,7 +182,7 @@ def test_the_cases_are_what_their_names_say(figures: ModuleType) -> None:
     assert published.samples * published.seasons == 16_344
     assert france.samples == pytest.approx(544_000 / 3.6864)
     assert not sparse.enmap
-    assert (years.seasons, years.sealed, years.samples) == (5, 1 + 2 + 3 + 4 + 5, france.samples)
+    assert (years.seasons, years.samples) == (5, france.samples)
     assert europe.parcels / europe.samples == pytest.approx(france.parcels / france.samples, rel=1e-4)
 
 
@@ -334,7 +341,7 @@ def test_a_store_built_year_after_year_has_the_files_and_requests_of_the_plan(
         region.add_sentinel2(f"S2_{year}", f"{year}-07-05T10:50:00Z")
         region.add_enmap(1, f"{year}0724T104526")
     requests: Counter[str] = Counter()
-    for name in ("write", "replace", "read"):
+    for name in ("write", "write_permanent", "replace", "read"):
         method = getattr(LocalStorage, name)
 
         def counted(*arguments: Any, name: str = name, method: Any = method, **named: Any) -> Any:
@@ -344,6 +351,13 @@ def test_a_store_built_year_after_year_has_the_files_and_requests_of_the_plan(
             return method(*arguments, **named)
 
         monkeypatch.setattr(LocalStorage, name, counted)
+    has_bytes_of = h2crop_data.cube.repair.has_bytes_of
+
+    def compared(*arguments: Any) -> bool:
+        requests["compared"] += 1
+        return has_bytes_of(*arguments)
+
+    monkeypatch.setattr(h2crop_data.cube.repair, "has_bytes_of", compared)
 
     def build(blocks: int) -> tuple[Counter[str], Counter[str]]:
         """So many blocks of one sample in each of two seasons, one after the other: files and requests."""
@@ -373,8 +387,9 @@ def test_a_store_built_year_after_year_has_the_files_and_requests_of_the_plan(
     puts, gets = figures.writing_requests(few)
     more_puts, more_gets = figures.writing_requests(many)
     # `replace` writes by `write` in a folder; in a bucket it asks for the file first (HEAD). The plan has three LIST.
-    assert asked["write"] == puts - 3
-    assert more_asked["write"] == more_puts - 3
+    assert asked["write"] + asked["write_permanent"] == puts - 3
+    assert more_asked["write"] + more_asked["write_permanent"] == more_puts - 3
+    assert asked["compared"] == figures.compared_files(few)
     assert (more_asked["read"] + more_asked["replace"]) - (asked["read"] + asked["replace"]) == more_gets - gets
     # Beside the blocks, some documents of the store are looked at.
-    assert asked["read"] + asked["replace"] == pytest.approx(gets, abs=40)
+    assert asked["read"] + asked["replace"] + 2 * asked["compared"] == pytest.approx(gets, abs=40)
