@@ -291,7 +291,6 @@ def limits(measured: dict[str, float]) -> str:
     asked = figures.tiles(FRANCE) * measured["reading.requests_per_tile"] / seconds
     parcels_a_block = FRANCE.parcels / FRANCE.blocks
     fitting, in_a_put = MACHINE / figures.BYTES_A_PARCEL, figures.LARGEST_PUT / figures.INDEX_PARCEL
-    sums = all_blocks(FIVE_YEARS) * figures.TRAINING_SHARE * figures.SUMS_BYTES
     rows = [
         (
             "memory for parcels",

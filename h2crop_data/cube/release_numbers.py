@@ -130,8 +130,14 @@ def interrupted_sealing(storage: Storage, newest: int) -> int | None:
     """The release that was being made when a builder died, if the root is still the one from before."""
     if not storage.exists(SEALING):
         return None
-    record = storage.read_json(SEALING)
-    return int(record["release"]) if record["after"] == newest else None
+    try:
+        record = storage.read_json(SEALING)
+        return int(record["release"]) if record["after"] == newest else None
+    except (KeyError, TypeError, ValueError) as error:
+        raise StoreError(
+            f"{storage.where(SEALING)} is damaged ({type(error).__name__}: {error}); delete it and rerun: the next "
+            "release gets a number that was never used"
+        ) from error
 
 
 def finish_interrupted(storage: Storage) -> int:

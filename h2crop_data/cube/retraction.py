@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import io
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError
 
 from h2crop_data.cube.release_numbers import newest_attributes
 from h2crop_data.cube.root import RootAttributes, index_paths
 from h2crop_data.errors import MissingFileError, StoreError
-from h2crop_data.storage.storage import BUILD_FOLDER, Storage, canonical_json
+from h2crop_data.storage.checked import checked_json, parsed_document
+from h2crop_data.storage.storage import BUILD_FOLDER, Storage
 
 RETRACTED = f"{BUILD_FOLDER}/retracted.json"
 #: What the reason of a retracted scene begins with in the scenes index.
@@ -24,6 +26,29 @@ REBUILT = "rebuilt as block"
 NEVER_BUILT = "never built: "
 #: Of so many lost retractions an error names each.
 NAMED = 10
+
+
+Number = Annotated[str, StringConstraints(pattern=r"^\d+$")]
+Reason = Annotated[str, StringConstraints(min_length=1)]
+
+
+class RetractionRecord(BaseModel):
+    """What the file of retractions contains; one of an earlier version has no checksum."""
+
+    model_config = ConfigDict(strict=True, extra="forbid")
+
+    #: Season -> block -> reason.
+    blocks: dict[Number, dict[Number, Reason]]
+    #: Scene -> reason.
+    scenes: dict[str, Reason]
+
+
+def problem_in_short(error: ValueError) -> str:
+    """What is wrong with a document: of several problems the first, with its place."""
+    if not isinstance(error, ValidationError):
+        return str(error)
+    first = error.errors()[0]
+    return f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
 
 
 @dataclass
@@ -40,20 +65,27 @@ class Retractions:
         """Those of a store; none where nothing was ever retracted. Raises StoreError for a damaged record."""
         if not files.exists(RETRACTED):
             return cls()
-        document: dict[str, Any] = files.read_json(RETRACTED)
+        try:
+            record = RetractionRecord.model_validate(parsed_document(files.read(RETRACTED)).content)
+        except ValueError as error:
+            raise StoreError(
+                f"{files.where(RETRACTED)} is damaged ({problem_in_short(error)}); restore it from a backup, or delete "
+                "it and retract again what it excluded: the index of the newest release lists that, and the next "
+                "command names what is missing"
+            ) from error
         blocks = {
             int(season): {int(block): reason for block, reason in of_season.items()}
-            for season, of_season in document["blocks"].items()
+            for season, of_season in record.blocks.items()
         }
-        return cls(blocks, document["scenes"])
+        return cls(blocks, record.scenes)
 
     def write(self, files: Storage) -> None:
-        """Write the record into the store."""
+        """Write the record into the store, with a checksum."""
         blocks = {
             str(season): {str(block): reason for block, reason in sorted(of_season.items())}
             for season, of_season in sorted(self.blocks.items())
         }
-        files.replace(RETRACTED, [canonical_json({"blocks": blocks, "scenes": self.scenes}).encode()])
+        files.replace(RETRACTED, [checked_json({"blocks": blocks, "scenes": self.scenes}).encode()])
 
     def never_built(self, season: int) -> set[int]:
         """The blocks of a season that were retracted before they were built."""
