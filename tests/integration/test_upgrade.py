@@ -205,7 +205,9 @@ def test_a_block_of_a_newer_algorithm_is_not_taken_for_one_of_this(built: Path, 
     with pytest.raises(PlanError, match=r"block 1 of 2022 in .* was built from other inputs \(s2\); build into a new"):
         build_store(recipe, store, workers=1)
     edit_json(store / ".build/2022/000001.json", lambda marker: marker.pop("sums"))
-    with pytest.raises(StoreError, match=r"000001\.json is damaged \(it lacks sums\); delete it and rerun the build"):
+    with pytest.raises(
+        StoreError, match=r"000001\.json is damaged \(it lacks sums\); restore it from a backup, or delete it and rerun"
+    ):
         build_store(recipe, store, workers=1)
     # A plan of a newer algorithm, finished: nothing has to be built, so it can be gone on from.
     shutil.rmtree(store)
