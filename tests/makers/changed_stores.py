@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -92,6 +93,19 @@ def overwrite(path: Path, data: bytes | bytearray) -> None:
     """Put another file in the place of one that is read-only, or shared with another store."""
     path.unlink(missing_ok=True)
     path.write_bytes(data)
+
+
+@contextmanager
+def flip_bit(path: Path, bit: int) -> Iterator[None]:
+    """A file with one bit flipped, until the `with` block ends."""
+    whole = path.read_bytes()
+    data = bytearray(whole)
+    data[bit // 8] ^= 1 << bit % 8
+    overwrite(path, data)
+    try:
+        yield
+    finally:
+        overwrite(path, whole)
 
 
 def change_values(
