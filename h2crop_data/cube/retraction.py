@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import re
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Annotated, Any
 
@@ -24,6 +26,8 @@ REBUILT = "rebuilt as block"
 #: What the reason of a block begins with that was retracted before it was built: it has no files, no release ever had
 #: it, and its samples may be planned again.
 NEVER_BUILT = "never built: "
+#: The tables that have the retractions of a season.
+RETRACTING = re.compile(r"index/r\d+/(blocks|scenes)-\d+\.parquet")
 #: Of so many lost retractions an error names each.
 NAMED = 10
 
@@ -101,6 +105,9 @@ class Retractions:
 def complete_retractions(files: Storage) -> Retractions:
     """The retractions of a store, after a look at whether they have everything that its newest release keeps out.
 
+    A damaged table of that release is not compared: sealing repairs it where these retractions give its bytes, and
+    makes no release where they do not (`refuse_damaged_tables`).
+
     Raises StoreError where the record was lost or is an older one: the next release would bring back what it lacks.
     """
     retractions, released = Retractions.read(files), released_retractions(files)
@@ -152,27 +159,49 @@ def released_retractions(files: Storage) -> Retractions:
 
 
 def index_rows(files: Storage, attributes: RootAttributes, name: str, columns: list[str]) -> list[tuple[Any, ...]]:
-    """Some columns of a table of a release, row by row; none of files that are lost or of a format without them.
+    """Some columns of a table of a release, row by row; none of files that are lost, damaged or of a format without
+    them.
 
-    Raises StoreError for a damaged table.
+    Raises StoreError for a damaged table of format 1, which is not repaired.
     """
-    return [row for path in index_paths(attributes, name) for row in rows_of_file(files, path, columns)]
+    rows: list[tuple[Any, ...]] = []
+    for path in index_paths(attributes, name):
+        try:
+            rows += rows_of_file(files, path, columns)
+        except (pa.ArrowException, OSError) as error:
+            if isinstance(error, StoreError):
+                raise
+            if "parts" not in attributes["manifest"]:
+                raise damaged_table(files, path, str(error)) from error
+    return rows
+
+
+def refuse_damaged_tables(files: Storage, damaged: Iterable[str]) -> None:
+    """Refuse to write a season anew where a table is damaged that has its retractions. Raises StoreError.
+
+    damaged: names of files of the newest release that are missing or have other bytes.
+    """
+    for path in sorted(damaged):
+        if RETRACTING.fullmatch(path) and files.exists(path):
+            raise damaged_table(files, path, "its bytes are not those of the manifest")
+
+
+def damaged_table(files: Storage, path: str, why: str) -> StoreError:
+    """The error for a table that may have had a retraction."""
+    return StoreError(
+        f"{files.where(path)} is damaged ({why}), so a retraction may be lost; restore it from a backup, or "
+        "delete it if nothing was ever retracted"
+    )
 
 
 def rows_of_file(files: Storage, path: str, columns: list[str]) -> list[tuple[Any, ...]]:
-    """The same of one file of a table."""
+    """The same of one file of a table. Raises an error of Arrow, or OSError, for a damaged one."""
     try:
         data = files.read(path)
     except MissingFileError:
         return []
-    try:
-        file = pq.ParquetFile(io.BytesIO(data))
-        if not set(columns) <= set(file.schema_arrow.names):
-            return []
-        table = file.read(columns)
-    except (pa.ArrowException, OSError) as error:
-        raise StoreError(
-            f"{files.where(path)} is damaged ({error}), so a retraction may be lost; restore it from a backup, or "
-            "delete it if nothing was ever retracted"
-        ) from error
+    file = pq.ParquetFile(io.BytesIO(data))
+    if not set(columns) <= set(file.schema_arrow.names):
+        return []
+    table = file.read(columns)
     return list(zip(*(table[column].to_pylist() for column in columns), strict=True))

@@ -29,6 +29,7 @@ from h2crop_data.cube.index import (
 from h2crop_data.cube.meanings import CONVENTIONS, class_attributes, season_attributes, season_document
 from h2crop_data.cube.release_numbers import ROOT, SEALING, current_attributes, interrupted_sealing, next_release
 from h2crop_data.cube.repair import ReleasedState, has_bytes_of, read_or_none, released_state
+from h2crop_data.cube.retraction import refuse_damaged_tables
 from h2crop_data.cube.root import ManifestPart, OriginIdentity, RootAttributes, SealedAttributes, manifest_identity
 from h2crop_data.cube.schema import FORMAT_VERSION, ROOT_COPY, StoreLayout, group_document
 from h2crop_data.cube.sealed import SeasonRecord, read_record, without_parcels
@@ -260,6 +261,8 @@ class Sealing:
         if compared is not None:
             compared.write(files)
             return compared
+        if self.before is not None:
+            refuse_damaged_tables(files, self.before.by_season.get(inputs.season, ()))
         self.begin()
         self.progress(done, steps, f"release {self.release}, coordinates of season {inputs.season}")
         record = self.rendered_season(inputs, finished, figures, f"index/r{self.release}", self.write)
@@ -372,12 +375,13 @@ class Sealing:
             return False
         contents = whole.files(attributes, self.describe)
         damaged = before.by_season[None] - {copy}
-        sealed_otherwise = (
-            name
-            for name in ("statistics.json", "classes.json")
-            if f"{folder}/{name}" not in damaged and files.read(f"{folder}/{name}") != contents[name]
-        )
-        if (damaged and self.release_part(contents, folder, record_of_bytes) != part) or any(sealed_otherwise):
+        # Of a lost part of the manifest it is not known which of its files are damaged.
+        if damaged:
+            is_same = self.release_part(contents, folder, record_of_bytes) == part
+        else:
+            names = ("statistics.json", "classes.json")
+            is_same = all(files.read(f"{folder}/{name}") == contents[name] for name in names)
+        if not is_same:
             return False
         if damaged:
             self.release_part(contents, folder, self.repair)
