@@ -23,6 +23,8 @@ The last line is one JSON object:
   everything
 - seal_s_100k: seconds to seal it
 - seal_peak_mb_100k: peak memory of the fresh process that sealed it, with the rows of the season in it (290 MB of it)
+- seal_season_s_ratio, seal_season_mb_ratio: seconds and peak memory of sealing one season more of 100,000 samples in a
+  store of six others / of one other; seal_season_s, seal_season_mb: among six
 - task_ms_ratio: time to make the task of a block, in a plan of 160,000 samples / of 1,600; task_ms_160k
 """
 
@@ -39,6 +41,8 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +59,8 @@ CELL, ROWS = 60, 8
 #: Samples of the synthesised index, and in one of its blocks.
 MANY, CAPACITY = 100_000, 16
 BANDS = 218
+#: Seasons of a store to which one more is added.
+OTHERS = (1, 6)
 #: Samples of the plans whose tasks are made.
 PLANNED = (1_600, 160_000)
 #: Tasks that are timed together, and how often of each plan.
@@ -169,6 +175,53 @@ def open_samples(folder: Path) -> dict[str, float]:
     grown = resident_mb() - before
     assert len(samples) == MANY
     return {"open_rss_mb_100k": grown}
+
+
+def seal_others(folder: Path) -> dict[str, float]:
+    """Stores of a few seasons of very many samples."""
+    for others in OTHERS:
+        seal_seasons(folder / f"others-{others}", others)
+    return {}
+
+
+def seal_one_more(folder: Path, others: int) -> dict[str, float]:
+    """Seal one season more in a store of so many others."""
+    seconds = seal_seasons(folder / f"others-{others}", others + 1)
+    return {"seconds": seconds, "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}
+
+
+def seal_seasons(store: Path, count: int) -> float:
+    """Seal so many seasons of the same samples; gives the seconds."""
+    from h2crop_data.cube.seal import SeasonInputs, seal
+    from h2crop_data.cube.writer import hold_store
+    from h2crop_data.sources.describe import DATASHEETS
+
+    layout, finished = synthesised_season()
+
+    def inputs(season: int) -> SeasonInputs:
+        def gather() -> tuple[Any, dict[str, Any]]:
+            files = [{**file, "path": f"{season}/{file['path'].partition('/')[2]}"} for file in finished.files]
+            return replace(finished, season=season, files=files), {}
+
+        return SeasonInputs(season, "synthesised", gather)
+
+    seasons = [inputs(SEASON + number) for number in range(count)]
+    with hold_store(store) as builder:
+        start = time.perf_counter()
+        seal(builder, layout, seasons, [{1: "a"}, {1: "b"}, {1: "c"}, {1: "d"}], "bench", DATASHEETS)
+        return time.perf_counter() - start
+
+
+def growth_by_seasons(folder: Path) -> dict[str, float]:
+    """What one season more costs, among few others and among more."""
+    in_a_process(folder, "others")
+    few, many = (in_a_process(folder, f"one more of {others}") for others in OTHERS)
+    return {
+        "seal_season_s_ratio": many["seconds"] / few["seconds"],
+        "seal_season_s": many["seconds"],
+        "seal_season_mb_ratio": many["peak_mb"] / few["peak_mb"],
+        "seal_season_mb": many["peak_mb"],
+    }
 
 
 def resident_mb() -> float:
@@ -378,7 +431,7 @@ def measure(folder: Path, repeats: int) -> dict[str, float]:
     figures |= {"seconds_per_block_ratio": late / early, "ms_per_block": 1000 * late}
     figures |= {"peak_mb_ratio": many["peak_mb"] / few["peak_mb"]}
     figures |= {"peak_mb_10": few["peak_mb"], "peak_mb_1000": many["peak_mb"]}
-    return figures | in_a_process(folder, "many") | in_a_process(folder, "tasks")
+    return figures | in_a_process(folder, "many") | growth_by_seasons(folder) | in_a_process(folder, "tasks")
 
 
 def main() -> None:
@@ -390,7 +443,9 @@ def main() -> None:
     arguments = parser.parse_args()
     sys.path.insert(0, str(MAKERS))
     if arguments.step:
-        steps = {"many": synthesise, "open": open_samples, "tasks": task_times}
+        steps = {"many": synthesise, "open": open_samples, "tasks": task_times, "others": seal_others}
+        steps |= {f"one more of {others}": partial(seal_one_more, others=others) for others in OTHERS}
+        steps["seasons"] = growth_by_seasons
         step = steps.get(arguments.step, lambda folder: build(folder, int(arguments.step)))
         print(json.dumps(step(arguments.folder)))
         return

@@ -349,8 +349,6 @@ class Case:
     check: str
     #: Words of commands that stand for something else than in other cases.
     words: dict[str, str] = field(default_factory=dict)
-    #: What cannot be repaired yet.
-    lacking: str = ""
     #: Whether a check fails where a file is damaged.
     fails: bool = False
 
@@ -527,13 +525,7 @@ def bench(made: Path, tmp_path: Path, request: pytest.FixtureRequest) -> Bench:
     return Bench(tmp_path / "store", made / case.origin, words)
 
 
-def cases() -> Iterator[Any]:
-    for name, case in CASES.items():
-        marks = [pytest.mark.xfail(strict=True, raises=StillFoundError, reason=case.lacking)] if case.lacking else []
-        yield pytest.param(name, name, id=name, marks=marks)
-
-
-@pytest.mark.parametrize(("bench", "name"), list(cases()), indirect=["bench"])
+@pytest.mark.parametrize(("bench", "name"), [(name, name) for name in CASES], ids=list(CASES), indirect=["bench"])
 def test_who_does_what_it_says_has_a_whole_store(bench: Bench, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     case, store = CASES[name], bench.store
     if case.fails:
