@@ -177,7 +177,7 @@ def index_rows(files: Storage, attributes: RootAttributes, name: str, columns: l
 
 
 def refuse_damaged_tables(files: Storage, damaged: Iterable[str]) -> None:
-    """Refuse to write a season anew where a table is damaged that has its retractions. Raises StoreError.
+    """Refuse to write a season again where a table is damaged that has its retractions. Raises StoreError.
 
     damaged: names of files of the newest release that are missing or have other bytes.
     """
