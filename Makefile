@@ -105,7 +105,7 @@ local-service: $(READY)  ## Run the whole service once on this machine, without 
 
 kill-sweep: $(READY)  ## Kill a hundred builds, and every command beside readers; writes two pages in docs/ (15 minutes)
 	$(VENV)/bin/python tests/sweeps/kill_builds.py
-	$(VENV)/bin/python tests/sweeps/kill_commands.py --kills 20
+	$(VENV)/bin/python tests/sweeps/kill_commands.py --kills 12
 
 # The number of places that are damaged.
 CORRUPTIONS := 60

@@ -27,19 +27,21 @@ def inspect(
     as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
 ) -> None:
     """Show the contents of a store: seasons, arrays, clear months, classes, statistics, and one of its samples."""
-    from h2crop_data.cube.reading import read_index
+    from h2crop_data.cube.reading import read_index, store_attributes
     from h2crop_data.report.summary import find_sample, sample_facts, season_of, summarize
 
     if plot is not None and plot.suffix.lower() != ".png":
         raise UsageError(f"--plot {plot}: expected a name that ends in .png")
-    chosen = season_of(store, season)
-    samples = read_index(store, f"samples-{chosen}")
+    # One release for everything: another one may be made at any moment.
+    release = int(store_attributes(store)["release"])
+    chosen = season_of(store, season, release)
+    samples = read_index(store, f"samples-{chosen}", release)
     facts = sample_facts(samples, find_sample(samples, sample))
-    summary = summarize(store) | {"season": chosen, "sample": facts}
+    summary = summarize(store, release) | {"season": chosen, "sample": facts}
     if plot is not None:
         from h2crop_data.report.picture import draw_sample
 
-        summary["picture"] = str(draw_sample(store, chosen, facts["number"], plot))
+        summary["picture"] = str(draw_sample(store, chosen, facts["number"], plot, release))
     if as_json:
         print_json(summary)
     else:

@@ -119,13 +119,16 @@ class Sample:
         return layers.class_colours(self.layer("label"), self.layer("prior")[-1] if "prior" in self else None)
 
 
-def draw_sample(store: str | Path, season: int, sample: int | str | None, path: str | Path) -> Path:
+def draw_sample(
+    store: str | Path, season: int, sample: int | str | None, path: str | Path, release: int | None = None
+) -> Path:
     """Draw one sample in all its layers as PNG; gives the file.
 
-    sample: its place in the season from 0, its id, that of its cell, or None for the one with the most content. Raises
-    StoreError for a store, season or sample that does not exist, or a file that cannot be written.
+    sample: its place in the season from 0, its id, that of its cell, or None for the one with the most content.
+    release: the current one by default. Raises StoreError for a store, season or sample that does not exist, or a file
+    that cannot be written.
     """
-    shown = read_sample(store, season, sample)
+    shown = read_sample(store, season, sample, release)
     sections = [header(shown)]
     if "s2" in shown:
         sections.append(sentinel2_section(shown))
@@ -138,9 +141,9 @@ def draw_sample(store: str | Path, season: int, sample: int | str | None, path: 
     return compose(sections).save(Path(path))
 
 
-def read_sample(store: str | Path, season: int, sample: int | str | None) -> Sample:
+def read_sample(store: str | Path, season: int, sample: int | str | None, release: int | None = None) -> Sample:
     """The layers of one sample; reads its chunks only. What a partial copy of a store lacks is fill."""
-    root = load_root(store)
+    root = load_root(store, release)
     attributes = root["attributes"]
     index = read_table(store, attributes, f"samples-{season}")
     facts = sample_facts(index, find_sample(index, sample))

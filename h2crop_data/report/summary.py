@@ -21,7 +21,7 @@ from h2crop_data.cube.reading import (
     ReleaseStore,
     load_root,
     read_columns,
-    read_index_json,
+    read_document,
     read_table,
     store_attributes,
 )
@@ -37,18 +37,18 @@ SUMMED_COLUMNS = [*SCALAR_COLUMNS, "s2_clear_share", "class_share", "bbox"]
 NAMED_SAMPLES = 3
 
 
-def summarize(store: str | Path) -> dict[str, Any]:
+def summarize(store: str | Path, release: int | None = None) -> dict[str, Any]:
     """A store's release, size, seasons, labels and training statistics as plain data that JSON can hold.
 
-    store: folder, http(s) or s3 URL. Sizes in bytes, shares from 0 to 1, wavelengths in nm, statistics in reflectance.
-    Raises StoreError where there is no store.
+    store: folder, http(s) or s3 URL. release: the current one by default. Sizes in bytes, shares from 0 to 1,
+    wavelengths in nm, statistics in reflectance. Raises StoreError where there is no store.
     """
-    root = load_root(store)
+    root = load_root(store, release)
     attributes, members = root["attributes"], root["consolidated_metadata"]["metadata"]
     manifest = read_table(store, attributes, "manifest")
-    statistics = read_index_json(store, "statistics")
-    names = read_index_json(store, "classes")
-    recipes = read_index_json(store, "recipes")
+    statistics, names, recipes = (
+        read_document(store, attributes, name) for name in ("statistics", "classes", "recipes")
+    )
     scenes = read_columns(store, attributes, "scenes", ["season", "id", "sensor", "taken"]).to_pandas()
     blocks = read_columns(store, attributes, "blocks", ["season", "split"]).to_pandas()
     seasons = {}
@@ -214,9 +214,9 @@ def training_statistics(reflectance: dict[str, Any], s2_bands: list[str]) -> dic
     return compact
 
 
-def season_of(store: str | Path, wanted: int | None) -> int:
+def season_of(store: str | Path, wanted: int | None, release: int | None = None) -> int:
     """The wanted season, or the last one of the store. Raises StoreError naming the seasons there are."""
-    seasons = sorted(int(key) for key in store_attributes(store)["seasons"])
+    seasons = sorted(int(key) for key in store_attributes(store, release)["seasons"])
     if not seasons:
         raise StoreError(f"{store} has no season")
     if wanted is None:

@@ -81,15 +81,26 @@ def train(
     (`CropModel.from_pretrained`); `metrics.json`, the report. Raises H2cropError.
     """
     chosen_device = available_device(device)
-    has_enmap = enmap and stored_data(load_root(store)["attributes"]["layout"]).enmap_bands > 0
+    # One release for everything: another one may be made at any moment.
+    attributes = load_root(store)["attributes"]
+    release = int(attributes["release"])
+    has_enmap = enmap and stored_data(attributes["layout"]).enmap_bands > 0
     arrays = [*JUDGED_ARRAYS, *(["enmap"] if has_enmap else [])]
-    dataset = CropSamples(store, split="train", until=until, arrays=arrays)
-    split = "val" if sample_places(store, "val") else "train"
-    judged = dataset if split == "train" else CropSamples(store, split="val", until=until, arrays=arrays)
+    dataset = CropSamples(store, split="train", until=until, arrays=arrays, release=release)
+    split = "val" if sample_places(store, "val", release) else "train"
+    judged = (
+        dataset if split == "train" else CropSamples(store, split="val", until=until, arrays=arrays, release=release)
+    )
     if split == "train":
         say("the store has no split val: the metrics are those of the training samples themselves")
     config = config_for_store(
-        store, sizes, months=dataset.months, enmap=has_enmap, enmap_optional=enmap_optional, prior=prior
+        store,
+        sizes,
+        months=dataset.months,
+        enmap=has_enmap,
+        enmap_optional=enmap_optional,
+        prior=prior,
+        release=release,
     )
     torch.manual_seed(settings.seed)
     trainer = Trainer(CropModel(config), settings, updates_of(len(dataset), settings), chosen_device, dataset.ids)
@@ -103,8 +114,10 @@ def train(
         report = folder.report(trainer.batches // epoch_size)
         if report is None and split == "val" and trainer.batches > epoch_size:
             say(f"{folder.metrics} lacks the epochs before: the best of the following ones is kept")
-    augmenting = BatchTransforms.for_store(store, augmentation=Augmentation() if settings.augment else None)
-    judging = BatchTransforms.for_store(store)
+    augmenting = BatchTransforms.for_store(
+        store, release=release, augmentation=Augmentation() if settings.augment else None
+    )
+    judging = BatchTransforms.for_store(store, release=release)
     while True:
         epoch, begun = divmod(trainer.batches, epoch_size)
         has_ended = trainer.done == trainer.updates

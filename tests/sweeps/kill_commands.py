@@ -14,6 +14,7 @@ import argparse
 import multiprocessing
 import random
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -39,6 +40,8 @@ from h2crop_data.published.importing import import_published  # noqa: E402
 from h2crop_data.recipe.model import load_recipe  # noqa: E402
 
 Command = Callable[[Path, Path], object]
+#: Seconds that witnesses go on after the last run.
+REST_SECONDS = 1.0
 
 
 def build(folder: Path, store: Path) -> None:
@@ -87,7 +90,7 @@ def main() -> int:
         rows = swept(folder, arguments.kills, random.Random(arguments.seed))
     finally:
         shutil.rmtree(folder)
-    arguments.out.write_text(page(rows, arguments.seed), encoding="utf-8")
+    arguments.out.write_text(page(rows, arguments.kills, arguments.seed), encoding="utf-8")
     print(f"wrote {arguments.out}; {sum(len(row.problems) for row in rows)} problem(s)")
     return 1 if any(row.problems for row in rows) else 0
 
@@ -134,17 +137,21 @@ def sweep(folder: Path, name: str, command: Command, before: Path, kills: int, c
     run(folder, command, rest).join()
     usual = time.monotonic() - start
     truths |= {number: truth_of(rest, number) for number in releases_of(rest)}
-    killed = 0
+    killed, failed = 0, list[str]()
     with WitnessProcess(store, truths) as witness:
         for _ in range(kills):
             process = run(folder, command, store)
             process.join(chance.uniform(0.3 * usual, usual))
             process.kill()
             process.join()
-            killed += process.exitcode != 0
+            killed += process.exitcode == -signal.SIGKILL
+            if process.exitcode not in (0, -signal.SIGKILL):
+                failed.append(f"a run ended by itself with {process.exitcode}")
         last = run(folder, command, store)
         last.join()
-    problems = [*witness.errors]
+        # What it left is read a few times more.
+        time.sleep(REST_SECONDS)
+    problems = [*witness.errors, *failed]
     if last.exitcode != 0:
         problems.append(f"the last run ended with {last.exitcode}")
     elif truth_of(store) != truth_of(rest):
@@ -167,12 +174,13 @@ def releases_of(store: Path) -> list[int]:
     return sorted({int(store_attributes(store)["release"]), *copies})
 
 
-def page(rows: list[Row], seed: int) -> str:
+def page(rows: list[Row], kills: int, seed: int) -> str:
     """The result as a page."""
     lines = [
         "# Commands that were killed",
         "",
-        f"Written by `make kill-sweep` on {datetime.now(UTC):%Y-%m-%d} (seed {seed}); do not edit.",
+        f"Written by `tests/sweeps/kill_commands.py --kills {kills} --seed {seed}` on {datetime.now(UTC):%Y-%m-%d}; do",
+        "not edit.",
         "",
         "Each command was ended by SIGKILL at random moments and rerun. All the while another process read the store",
         "(`open`, `CropSamples`, the index) against the truth of the release that it read, and ran `validate --quick`.",
