@@ -286,10 +286,12 @@ def rows_of(one: Spent, run: RunName) -> Iterator[dict[str, Any]]:
 def read_timings(storage: Storage) -> pa.Table:
     """The table of a store; an empty one where there is none, or a damaged one, which is logged. Raises StoreError."""
     try:
-        return pq.read_table(io.BytesIO(storage.read(TIMINGS)), read_dictionary=WORD_COLUMNS).cast(TIMING_COLUMNS)
+        data = storage.read(TIMINGS)
     except MissingFileError:
         return TIMING_COLUMNS.empty_table()
-    except (pa.ArrowException, KeyError, ValueError) as error:
+    try:
+        return pq.read_table(io.BytesIO(data), read_dictionary=WORD_COLUMNS).cast(TIMING_COLUMNS)
+    except (pa.ArrowException, OSError, KeyError, ValueError) as error:
         log.warning("%s is damaged and is started again: %s", storage.where(TIMINGS), error)
         return TIMING_COLUMNS.empty_table()
 

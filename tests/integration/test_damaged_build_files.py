@@ -25,6 +25,7 @@ from h2crop_data.maintenance.relabel import relabel_store
 from h2crop_data.maintenance.retract import retract_from_store
 from h2crop_data.pipeline.build import build_store
 from h2crop_data.pipeline.plan import load_plan, plan_files
+from h2crop_data.pipeline.timings import TIMINGS, read_timings
 from h2crop_data.recipe.model import Recipe
 from h2crop_data.storage.local import LocalStorage
 
@@ -141,3 +142,12 @@ def test_another_plan_is_refused_before_anything_is_made_of_it(
     finally:
         path.write_bytes(whole)
     assert {name: size for name, size in files.names() if not name.startswith(".build/")} == before
+
+
+def test_damaged_timings_are_started_again_and_stop_nothing(store: Path) -> None:
+    files, chance = LocalStorage(store), random.Random(1)
+    assert len(read_timings(files))
+    size = (store / TIMINGS).stat().st_size
+    for _ in range(60):
+        with flip_bit(store / TIMINGS, chance.randrange(8 * size)):
+            read_timings(files)
