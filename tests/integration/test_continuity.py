@@ -11,7 +11,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from changed_stores import change_values, layout_of
+from changed_stores import change_values, edit_json, layout_of
 from killed_builds import SAID_BY_RUNS
 from tiny_region import NORTH, SOUTH, WEST, TinyRegion
 
@@ -168,10 +168,10 @@ def test_shards_that_were_built_again_with_other_bytes_are_not_released(store: P
 def test_an_exclusion_keeps_its_reason(store: Path) -> None:
     retract_from_store(store, {SEASON: [0]}, [], "haze")
     record = store / ".build/retracted.json"
-    record.write_text(record.read_text(encoding="utf-8").replace("haze", "smoke"), encoding="utf-8")
+    edit_json(record, lambda document: document["blocks"][str(SEASON)].update({"0": "smoke"}))
     with pytest.raises(StoreError, match=r"is excluded there \('haze'\), and would be excluded with .* 'smoke'\."):
         retract_from_store(store, {SEASON: [1]}, [], "dust")
-    record.write_text(record.read_text(encoding="utf-8").replace("smoke", "haze"), encoding="utf-8")
+    edit_json(record, lambda document: document["blocks"][str(SEASON)].update({"0": "haze"}))
     assert retract_from_store(store, {SEASON: [1]}, [], "dust")[1] == 3
 
 
