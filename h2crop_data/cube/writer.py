@@ -24,7 +24,7 @@ from h2crop_data.cube.statistics import BlockSums
 from h2crop_data.errors import MissingFileError, PlanError, StoreError
 from h2crop_data.storage.checked import checked_json
 from h2crop_data.storage.location import open_storage
-from h2crop_data.storage.storage import BUILD_FOLDER, FileRecord, Storage, canonical_json
+from h2crop_data.storage.storage import FileRecord, Storage, canonical_json
 
 #: Left behind by other writers of Zarr that were killed.
 FOREIGN_LOCK = ".__lock"
@@ -164,11 +164,6 @@ class StoreBuilder:
     def read_all_sums(self, season: int, records: Mapping[int, FileRecord]) -> Iterator[BlockSums]:
         """The sums of some blocks, in order, read some ahead. records: block -> the file as its marker has it."""
         return in_order(lambda block: self.read_sums(season, block, records[block]), records, FILES_AHEAD, FILES_AHEAD)
-
-    def has_markers(self, season: int, blocks: Iterable[int]) -> bool:
-        """Whether all of some blocks are done."""
-        names = {name for name, _ in self.storage.names(f"{BUILD_FOLDER}/{season}/")}
-        return all(f"{block_path(season, block)}.json" in names for block in blocks)
 
     def sizes(self, season: int) -> dict[str, int]:
         """Bytes of every file of a season; what dead writers of other libraries left is deleted."""

@@ -57,8 +57,9 @@ from h2crop_data.sources.parcels.files import (
 )
 from h2crop_data.sources.parcels.source import DeclaredParcels
 from h2crop_data.sources.timing import Stopwatch
+from h2crop_data.storage.checked import checked_json
 from h2crop_data.storage.location import open_storage
-from h2crop_data.storage.storage import Storage, canonical_json
+from h2crop_data.storage.storage import Storage
 
 log = logging.getLogger(__name__)
 LABELS = DeclaredParcels()
@@ -119,6 +120,8 @@ def relabel_store(
         if plans[0].recipe.parcels is None:
             raise PlanError(f"{source} has no labels")
         retracted = complete_retractions(files)
+        if store_attributes(source)["release"] != attributes["release"]:
+            raise PlanError(f"{source} got another release while it was read; rerun")
         origin: OriginIdentity = {"release": attributes["release"], "manifest": attributes["manifest"]["sha256"]}
         new_plans = pinned(builder, relabelled_plans(plans, recipe, tables or {}, progress), origin)
         take_over_retractions(builder, retracted)
@@ -326,7 +329,7 @@ def pinned(builder: StoreBuilder, plans: Sequence[SeasonPlan], origin: OriginIde
         if before is not None and before.blocks["hash_labels"].tolist() != plan.blocks["hash_labels"].tolist():
             raise PlanError(f"{builder.location} was started with other labels for {plan.season}; choose another --out")
         result.append(before or plan)
-    builder.storage.replace(ORIGIN, [canonical_json(origin).encode()])
+    builder.storage.replace(ORIGIN, [checked_json(origin).encode()])
     for plan in plans:
         if (plan.season, plan.first_block) not in kept:
             keep_plan(plan, builder.storage)

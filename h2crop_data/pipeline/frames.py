@@ -27,6 +27,7 @@ from h2crop_data.bounded_map import in_order_of
 from h2crop_data.cube.columns import FRAMES, in_declared_order
 from h2crop_data.cube.schema import StoreLayout
 from h2crop_data.cube.shard import ShardReader
+from h2crop_data.errors import MissingFileError
 from h2crop_data.grid import LONLAT, Cell, ProcessingTile, home_tile, transformer
 from h2crop_data.parcels.frame import FRAME_WINDOW, CellImages, FrameShift, frame_of_tile, warning_of
 from h2crop_data.pipeline.engine import Workers, open_pool, worker_died
@@ -34,7 +35,8 @@ from h2crop_data.pipeline.plan import SeasonPlan
 from h2crop_data.progress import Progress, silent
 from h2crop_data.sources.registry import used_sources
 from h2crop_data.sources.source import MatchedBands
-from h2crop_data.storage.storage import BUILD_FOLDER, FileRecord, Storage, canonical_json
+from h2crop_data.storage.checked import checked_rows, parsed_rows
+from h2crop_data.storage.storage import BUILD_FOLDER, FileRecord, Storage
 
 log = logging.getLogger(__name__)
 FRAMES_FOLDER = f"{BUILD_FOLDER}/frames"
@@ -220,7 +222,8 @@ def table_of_frames(
     Raises StoreError, and BuildError where a worker process died.
     """
     names = [tiles.task(place).name for place in range(len(tiles))]
-    missing = [place for place, name in enumerate(names) if not files.exists(name)]
+    known = {name: kept_frames(files, name) for name in names}
+    missing = [place for place, name in enumerate(names) if known[name] is None]
     if missing:
         log.info("season %s: measuring in %d of %d tiles where images lie", tiles.season, len(missing), len(tiles))
         try:
@@ -228,16 +231,28 @@ def table_of_frames(
                 # Parcels of a few tiles are held at a time.
                 found = in_order_of(pool.executor, measured_frame, map(tiles.task, missing), pool.ahead)
                 for done, (place, rows) in enumerate(zip(missing, found, strict=True), 1):
-                    files.replace(names[place], [canonical_json(rows).encode()])
+                    files.replace(names[place], [checked_rows(rows).encode()])
+                    known[names[place]] = rows
                     progress(done, len(missing), f"shift of images of {tiles.season} against parcels")
         except BrokenProcessPool as error:
             raise worker_died() from error
-    rows = [row for name in names for row in files.read_json(name)]
+    rows = [row for name in names for row in known[name] or ()]
     if not rows:
         return None
     table = in_declared_order(pd.DataFrame(rows), FRAMES)
     numbers = [column.name for column in FRAMES if column.dtype == "number"]
     return table.astype(dict.fromkeys(numbers, "float64")).sort_values(["tile", "window"], ignore_index=True)
+
+
+def kept_frames(files: Storage, name: str) -> list[dict[str, Any]] | None:
+    """The rows of a tile that was measured; None where they are missing or damaged: they are measured again."""
+    try:
+        return parsed_rows(files.read(name))
+    except MissingFileError:
+        return None
+    except ValueError as error:
+        log.warning("%s is damaged (%s) and is measured again", files.where(name), error)
+        return None
 
 
 def digests_of_shards(records: Iterable[FileRecord], folder: str) -> Mapping[int, str]:

@@ -18,12 +18,13 @@ from h2crop_data.cube.columns import in_declared_order, with_nullable_integers
 from h2crop_data.cube.crop_tables import crop_table_texts
 from h2crop_data.cube.release_numbers import current_attributes
 from h2crop_data.cube.retraction import NEVER_BUILT, REBUILT, SCENE_REASON, Retractions, complete_retractions
+from h2crop_data.cube.root import OriginIdentity
 from h2crop_data.cube.schema import FORMAT_VERSION, StoreLayout
 from h2crop_data.cube.seal import SeasonInputs, seal
 from h2crop_data.cube.season import FinishedSeason, stacked_coordinates
 from h2crop_data.cube.statistics import total
 from h2crop_data.cube.writer import StoreBuilder
-from h2crop_data.errors import PlanError
+from h2crop_data.errors import MissingFileError, PlanError, StoreError
 from h2crop_data.parcels.taxonomy import Taxonomy
 from h2crop_data.pipeline.dates import table_of_dates
 from h2crop_data.pipeline.engine import Workers
@@ -129,7 +130,7 @@ def seal_store(
         [taxonomy.names(tier) for tier in range(1, len(taxonomy.classes) + 1)],
         SOFTWARE,
         DATASHEETS,
-        origin=builder.storage.read_json(ORIGIN) if builder.storage.exists(ORIGIN) else None,
+        origin=recorded_origin(builder.storage),
         taxonomy={"version": taxonomy.version, "sha256": taxonomy.hash},
         progress=progress,
     )
@@ -137,6 +138,20 @@ def seal_store(
         raise NothingFinishedError(f"{builder.location} has no finished season to seal")
     seasons = {season: SealedSeason(**figures) for season, figures in sealed.figures.items()}
     return SealedRelease(sealed.release, seasons, sealed.repaired)
+
+
+def recorded_origin(files: Storage) -> OriginIdentity | None:
+    """The release of another store that a store was relabelled from. Raises StoreError for a damaged record."""
+    try:
+        content = parsed_document(files.read(ORIGIN)).content
+        return {"release": int(content["release"]), "manifest": str(content["manifest"])}
+    except MissingFileError:
+        return None
+    except (ValueError, KeyError, TypeError) as error:
+        raise StoreError(
+            f"{files.where(ORIGIN)} is damaged ({type(error).__name__}: {error}); restore it from a backup, or run the "
+            "same `h2crop relabel` again, which writes it"
+        ) from error
 
 
 @dataclass(frozen=True)
@@ -261,53 +276,16 @@ def finished_season(
     season = parts[0].season
     retracted = with_replaced(retractions, parts).blocks.get(season, {})
     blocks = pd.concat([blocks_of_part(plan) for plan in parts], ignore_index=True)
-    numbers = blocks["block"].tolist()
-    provenance: list[dict[str, Any]] = []
-    facts: dict[str, list[Any]] = {"files": [], "software": []}
-    files: list[FileRecord] = []
-    dates: list[list[str] | None] = []
-    coordinates: list[dict[str, list[float]] | None] = []
-    unbuilt: set[int] = set()
-    sums: dict[int, FileRecord] = {}
-    planned = dict(zip(numbers, blocks["samples"].tolist(), strict=True))
-    read = builder.read_markers(season, numbers, parts[-1].layout, planned)
-    markers = told_now_and_then(read, len(numbers), f"season {season}", progress)
-    for block, marker in zip(numbers, markers, strict=True):
-        if marker is None and retracted.get(block, "").startswith(NEVER_BUILT):
-            unbuilt.add(block)
-            coordinates.append(None)
-            facts["files"].append([])
-            facts["software"].append(NONE)
-            dates.append(None)
-            continue
-        if marker is None:
-            raise PlanError(f"block {block} of {season} lost its marker while sealing; rerun the build")
-        provenance += marker["provenance"]
-        facts["files"].append([file["path"] for file in marker["files"]])
-        facts["software"].append(marker["software"])
-        dates.append(marker.get("dates"))
-        coordinates.append(marker["coordinates"])
-        if block not in retracted:
-            files += marker["files"]
-            sums[block] = marker["sums"]
-    rows = pd.concat([plan.samples for plan in parts], ignore_index=True)
-    # What was never built has no values to derive columns from; its slots stay empty.
-    rows = rows[~rows["block"].isin(unbuilt)].reset_index(drop=True)
-    derived = pd.DataFrame(provenance, index=rows.index)
-    together = gpd.GeoDataFrame(pd.concat([rows.drop(columns="geometry"), derived], axis=1), geometry=rows.geometry)
-    columns = parts[-1].layout.sample_columns()
-    samples = in_declared_order(with_nullable_integers(together, columns), columns)
-    if any(named is not None for named in dates):
-        # Of blocks that were built before dates were noted, nothing is known.
-        facts["dates"] = dates
-    blocks = blocks.assign(**facts, retracted=[retracted.get(block, "") for block in numbers])
+    read = read_blocks(builder, season, blocks, parts[-1].layout, retracted, progress)
+    samples = samples_of_blocks(parts, read)
+    blocks = blocks.assign(**read.columns, retracted=[retracted.get(block, "") for block in blocks["block"]])
     kept = blocks[blocks["retracted"] == ""]
     digests = chain.from_iterable(filter(None, kept.get("dates", [])))
     table = table_of_dates(builder.storage, digests, parts[-1].layout)
     current = current_parts(parts, retracted, scenes_of_dates(table, parts[-1].layout))
     parcels = merged_parcels(current)
     released = samples[samples["block"].isin(kept["block"])]
-    frames = frames_of_season(builder.storage, parts[-1], blocks, files, released, parcels, workers, progress)
+    frames = frames_of_season(builder.storage, parts[-1], blocks, read.files, released, parcels, workers, progress)
     sources = {plan.part: source_facts(plan) for plan in current}
     if frames is not None:
         of_last = sources[current[-1].part]
@@ -318,11 +296,11 @@ def finished_season(
         blocks=blocks,
         scenes=merged_scenes([scenes_table(plan.scenes) for plan in current], retractions.scenes),
         parcels=parcels,
-        by_block=stacked_coordinates(with_zeros(coordinates)),
+        by_block=stacked_coordinates(with_zeros(read.coordinates)),
         sums={
             str(split): total(
                 told_now_and_then(
-                    builder.read_all_sums(season, {block: sums[block] for block in of_split["block"]}),
+                    builder.read_all_sums(season, {block: read.sums[block] for block in of_split["block"]}),
                     len(of_split),
                     f"season {season}, statistics of {split}",
                     progress,
@@ -330,12 +308,79 @@ def finished_season(
             )
             for split, of_split in kept.groupby("split", sort=True)
         },
-        files=files,
+        files=read.files,
         dates=table,
         frames=frames,
         recipe=parts[-1].recipe.as_written(),
         sources=sources,
     )
+
+
+@dataclass(frozen=True)
+class ReadBlocks:
+    """What the markers of a season say, block by block in order."""
+
+    #: Columns of the blocks index.
+    columns: dict[str, list[Any]]
+    #: A row a sample, of the blocks that were built.
+    provenance: list[dict[str, Any]]
+    #: None of a block that was never built.
+    coordinates: list[dict[str, list[float]] | None]
+    unbuilt: set[int]
+    #: Shards and sums of the blocks that are part of the release.
+    files: list[FileRecord]
+    sums: dict[int, FileRecord]
+
+
+def read_blocks(
+    builder: StoreBuilder,
+    season: int,
+    blocks: pd.DataFrame,
+    layout: StoreLayout,
+    retracted: Mapping[int, str],
+    progress: Progress = silent,
+) -> ReadBlocks:
+    """What the markers of some blocks say, read one after the other. Raises PlanError where one is lost."""
+    numbers = blocks["block"].tolist()
+    columns: dict[str, list[Any]] = {"files": [], "software": [], "dates": []}
+    read = ReadBlocks(columns, [], [], set(), [], {})
+    planned = dict(zip(numbers, blocks["samples"].tolist(), strict=True))
+    found = builder.read_markers(season, numbers, layout, planned)
+    markers = told_now_and_then(found, len(numbers), f"season {season}", progress)
+    for block, marker in zip(numbers, markers, strict=True):
+        if marker is None and not retracted.get(block, "").startswith(NEVER_BUILT):
+            raise PlanError(f"block {block} of {season} lost its marker while sealing; rerun the build")
+        if marker is None:
+            read.unbuilt.add(block)
+            read.coordinates.append(None)
+            for column, nothing in (("files", []), ("software", NONE), ("dates", None)):
+                columns[column].append(nothing)
+            continue
+        read.provenance.extend(marker["provenance"])
+        read.coordinates.append(marker["coordinates"])
+        columns["files"].append([file["path"] for file in marker["files"]])
+        columns["software"].append(marker["software"])
+        columns["dates"].append(marker.get("dates"))
+        if block not in retracted:
+            read.files.extend(marker["files"])
+            read.sums[block] = marker["sums"]
+    if all(named is None for named in columns["dates"]):
+        # Of blocks that were built before dates were noted, nothing is known.
+        del columns["dates"]
+    return read
+
+
+def samples_of_blocks(parts: Sequence[SeasonPlan], read: ReadBlocks) -> gpd.GeoDataFrame:
+    """The samples of a season as they were planned, with what the markers say of them.
+
+    What was never built has no values to derive columns from; its slots stay empty.
+    """
+    rows = pd.concat([plan.samples for plan in parts], ignore_index=True)
+    rows = rows[~rows["block"].isin(read.unbuilt)].reset_index(drop=True)
+    derived = pd.DataFrame(read.provenance, index=rows.index)
+    together = gpd.GeoDataFrame(pd.concat([rows.drop(columns="geometry"), derived], axis=1), geometry=rows.geometry)
+    columns = parts[-1].layout.sample_columns()
+    return in_declared_order(with_nullable_integers(together, columns), columns)
 
 
 def told_now_and_then(things: Iterable[Thing], total: int, text: str, progress: Progress) -> Iterator[Thing]:

@@ -22,7 +22,7 @@ from h2crop_data.cube.seal import SealedStore, SeasonInputs, seal
 from h2crop_data.cube.season import FinishedSeason, stacked_coordinates
 from h2crop_data.cube.statistics import block_sums, total
 from h2crop_data.cube.writer import StoreBuilder, hold_store
-from h2crop_data.errors import PlanError
+from h2crop_data.errors import PlanError, StoreError
 from h2crop_data.parcels.taxonomy import Taxonomy
 from h2crop_data.progress import Progress, silent
 from h2crop_data.published.blocks import (
@@ -47,8 +47,8 @@ from h2crop_data.published.places import SceneCatalog, place_of, read_scenes
 from h2crop_data.published.tables import block_row, imported_scenes, sample_row, samples_table
 from h2crop_data.published_ids import PublishedId
 from h2crop_data.sources.describe import DATASHEETS
-from h2crop_data.storage.checked import digest_of
-from h2crop_data.storage.storage import BUILD_FOLDER, FileRecord, canonical_json
+from h2crop_data.storage.checked import checked_json, digest_of, parsed_document
+from h2crop_data.storage.storage import BUILD_FOLDER, FileRecord, Storage, canonical_json
 
 log = logging.getLogger(__name__)
 
@@ -164,9 +164,9 @@ def record_import(builder: StoreBuilder, pinned: dict[str, Any]) -> dict[str, An
         if begun is not None or builder.storage.exists("zarr.json"):
             raise PlanError(f"{builder.location} has a store that was not imported; import into a new one")
         record = {**pinned, "layout": LAYOUT_GENERATION}
-        builder.write_json(IMPORT_FILE, record)
+        builder.replace(IMPORT_FILE, [checked_json(record).encode()])
         return record
-    kept: dict[str, Any] = builder.storage.read_json(IMPORT_FILE)
+    kept = recorded_import(builder.storage)
     differing = sorted(key for key in {*kept, *pinned} - {"layout"} if kept.get(key) != pinned.get(key))
     if differing:
         raise PlanError(
@@ -174,6 +174,20 @@ def record_import(builder: StoreBuilder, pinned: dict[str, Any]) -> dict[str, An
             "and options again, or import into a new store"
         )
     return kept
+
+
+def recorded_import(files: Storage) -> dict[str, Any]:
+    """The record of the import of a store. Raises StoreError for a damaged one."""
+    try:
+        document = parsed_document(files.read(IMPORT_FILE))
+        # Only imports that were begun in format 1 have no checksum, and do not state a generation.
+        if not document.checked and "layout" in document.content:
+            raise ValueError("it has no checksum")
+        return document.content
+    except ValueError as error:
+        raise StoreError(
+            f"{files.where(IMPORT_FILE)} is damaged ({error}); restore it from a backup, or import into a new store"
+        ) from error
 
 
 def layout_of_import(record: Mapping[str, Any]) -> StoreLayout:
@@ -247,7 +261,7 @@ def imported_season(
     builder: StoreBuilder, season: int, count: int, recipe: dict[str, Any], retracted: dict[int, str]
 ) -> FinishedSeason:
     """What sealing needs of a season of so many blocks. retracted: block -> why it is kept out."""
-    layout = layout_of_import(builder.storage.read_json(IMPORT_FILE))
+    layout = layout_of_import(recorded_import(builder.storage))
     rows: list[dict[str, Any]] = []
     block_rows, coordinates, files = [], [], []
     sums: dict[int, FileRecord] = {}
@@ -284,7 +298,7 @@ def seal_import(builder: StoreBuilder) -> SealedStore:
     Raises PlanError where a block is not done, StoreError where the record of what was retracted is lost.
     """
     files = builder.storage
-    pinned = files.read_json(IMPORT_FILE)
+    pinned = recorded_import(files)
     retracted = complete_retractions(files).blocks
     recipe = import_recipe(pinned)
     taxonomy = Taxonomy.load()

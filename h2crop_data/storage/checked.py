@@ -45,6 +45,22 @@ def parsed_document(data: bytes) -> CheckedDocument:
     return CheckedDocument(document, True)
 
 
+def checked_rows(rows: list[dict[str, Any]]) -> str:
+    """Rows of a table as a document with a checksum."""
+    return checked_json({"rows": rows})
+
+
+def parsed_rows(data: bytes) -> list[dict[str, Any]]:
+    """The rows in a file; earlier versions wrote a plain list. Raises ValueError as `parsed_document`."""
+    if data.lstrip()[:1] == b"[":
+        plain: list[dict[str, Any]] = json.loads(data)
+        return plain
+    rows = parsed_document(data).content.get("rows")
+    if not isinstance(rows, list):
+        raise ValueError("it lacks rows")
+    return rows
+
+
 def digest_of(data: bytes) -> str:
     """The SHA-256 of some bytes."""
     return hashlib.sha256(data).hexdigest()

@@ -139,12 +139,25 @@ def validate_store(
             "the store into a folder and validate that, or validate it where it is served from"
         )
     files = open_storage(location)
+    reported: set[tuple[str, str, str]] = set()
+
+    def report_once(finding: Finding) -> None:
+        """Report a finding that no earlier look has reported."""
+        key = finding.check, finding.where, finding.what
+        if key not in reported:
+            reported.add(key)
+            on_finding(finding)
+
     for _ in range(LOOKS - 1):
         try:
-            return look_at_store(files, location, mode, partial, workers, progress, on_finding, may_change=True)
+            return look_at_store(files, location, mode, partial, workers, progress, report_once, may_change=True)
         except ChangedStoreError:
             log.info("%s: another release was made meanwhile; looking again", location)
-    return look_at_store(files, location, mode, partial, workers, progress, on_finding, may_change=False)
+    result = look_at_store(files, location, mode, partial, workers, progress, report_once, may_change=False)
+    result.not_checked.append(
+        f"a store at rest: releases were made or pruned during each of {LOOKS} looks; validate again"
+    )
+    return result
 
 
 class ChangedStoreError(Exception):

@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 from changed_stores import change_values, edit_json, layout_of
 from killed_builds import SAID_BY_RUNS
-from tiny_region import NORTH, SOUTH, WEST, TinyRegion
+from yearly_region import yearly_region
 
 from h2crop_data.cube.reading import read_index, store_attributes
 from h2crop_data.cube.writer import StoreBuilder
@@ -31,12 +31,7 @@ SEASON = 2022
 @pytest.fixture(scope="module")
 def recipe(tmp_path_factory: pytest.TempPathFactory) -> Recipe:
     """Two seasons, two blocks a season, with parcels."""
-    region = TinyRegion(tmp_path_factory.mktemp("region"))
-    for year in (SEASON, SEASON + 1):
-        region.add_sentinel2(f"S2_{year}", f"{year}-07-05T10:50:00Z", 900 + year - SEASON)
-        region.add_enmap(1, f"{year}0724T104526")
-    for year in (SEASON - 1, SEASON, SEASON + 1):
-        region.write_parcels(year, [((WEST + 10, SOUTH + 20, WEST + 200, NORTH - 20), "BTH")])
+    region = yearly_region(tmp_path_factory.mktemp("region"), (SEASON, SEASON + 1))
     return region.recipe(seasons=[SEASON])
 
 

@@ -24,9 +24,14 @@ from h2crop_data.errors import H2cropError
 from h2crop_data.maintenance.relabel import relabel_store
 from h2crop_data.maintenance.retract import retract_from_store
 from h2crop_data.pipeline.build import build_store
+from h2crop_data.pipeline.dates import DATES_FOLDER, rows_of_dates
+from h2crop_data.pipeline.frames import FRAMES_FOLDER, kept_frames
 from h2crop_data.pipeline.plan import load_plan, plan_files
+from h2crop_data.pipeline.sealing import ORIGIN, recorded_origin
 from h2crop_data.pipeline.timings import TIMINGS, read_timings
+from h2crop_data.published.importing import IMPORT_FILE, recorded_import
 from h2crop_data.recipe.model import Recipe
+from h2crop_data.storage.checked import checked_json, checked_rows
 from h2crop_data.storage.local import LocalStorage
 
 FLIPS = int(os.environ.get("H2CROP_FLIPS") or 120)
@@ -91,6 +96,36 @@ def test_no_flipped_bit_gives_other_values_or_a_stack_trace(store: Path) -> None
     assert refused > FLIPS / 2
 
 
+@pytest.mark.parametrize("kept", ["origin", "import", "frames", "dates"])
+def test_each_flipped_bit_of_a_record_or_a_table_of_rows_is_found(tmp_path: Path, kept: str) -> None:
+    files = LocalStorage(tmp_path)
+    rows = [{"tile": "31UES", "window": 2, "shift": -0.25, "date": None}, {"tile": "31UFS", "window": 3, "shift": 1e-7}]
+    name, text, read = {
+        "origin": (ORIGIN, checked_json({"release": 4, "manifest": "5f" * 32}), lambda: recorded_origin(files)),
+        "import": (IMPORT_FILE, checked_json({"files": ["a.h5"], "layout": 2}), lambda: recorded_import(files)),
+        "frames": (
+            f"{FRAMES_FOLDER}/a.json",
+            checked_rows(rows),
+            lambda: kept_frames(files, f"{FRAMES_FOLDER}/a.json"),
+        ),
+        "dates": (f"{DATES_FOLDER}/a.json", checked_rows(rows), lambda: rows_of_dates(files, "a")),
+    }[kept]
+    files.replace(name, [text.encode()])
+    whole = read()
+    assert whole == rows if kept in ("frames", "dates") else whole
+    refused = 0
+    for bit in range(8 * len(text.encode())):
+        with flip_bit(tmp_path / name, bit):
+            found, refusal = outcome_of(read)
+        if refusal:
+            refused += 1
+            assert str(tmp_path / name) in refusal
+        else:
+            # The shift of a tile is measured again.
+            assert found == whole or (found is None and kept == "frames"), bit
+    assert refused > 4 * len(text) or kept == "frames"
+
+
 def outcome_of(read: Callable[[], Any]) -> tuple[Any, str]:
     """What a reader gives, or the text of the error that it raises."""
     try:
@@ -108,6 +143,10 @@ def move(parcels: gpd.GeoDataFrame) -> gpd.GeoDataFrame:
     return parcels.assign(geometry=parcels.geometry.translate(0.0001, 0))
 
 
+def other_offset(scenes: pd.DataFrame) -> pd.DataFrame:
+    return scenes.assign(offset=scenes["offset"].fillna(0) - 1000)
+
+
 def shift_time(scenes: pd.DataFrame) -> pd.DataFrame:
     return scenes.assign(time=scenes["time"] + pd.Timedelta(days=1))
 
@@ -122,8 +161,8 @@ COMMANDS: dict[str, Callable[[Recipe, Path], object]] = {
 
 @pytest.mark.parametrize(
     ("table", "change"),
-    [("samples", swap_ids), ("parcels", move), ("scenes", shift_time)],
-    ids=["ids", "outline", "time"],
+    [("samples", swap_ids), ("parcels", move), ("scenes", shift_time), ("scenes", other_offset)],
+    ids=["ids", "outline", "time", "offset"],
 )
 @pytest.mark.parametrize("command", COMMANDS)
 def test_another_plan_is_refused_before_anything_is_made_of_it(

@@ -311,9 +311,14 @@ class TestTableOfDates:
         # The release has the table, so the loss matters only when its season is sealed again.
         assert build_store(recipe_of(), store, workers=1).release == 1
         (store / ".build/sealed/2022.json").unlink()
-        with pytest.raises(StoreError, match=rf"{kept.name} is missing.*delete the marker of one of"):
+        remedy = "delete it and the marker of one of"
+        with pytest.raises(StoreError, match=rf"{kept.name} is missing or damaged \(.*\); .*{remedy}"):
+            build_store(recipe_of(), store, workers=1)
+        kept.write_bytes(b"{}")
+        with pytest.raises(StoreError, match=rf"{kept.name} is missing or damaged \(it lacks rows\); .*{remedy}"):
             build_store(recipe_of(), store, workers=1)
         # The remedy it names.
+        kept.unlink()
         (store / ".build/2022/000000.json").unlink()
         build_store(recipe_of(), store, workers=1)
         assert kept.exists()

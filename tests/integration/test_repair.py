@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tiny_region import NORTH, SOUTH, WEST, TinyRegion
+from yearly_region import yearly_region
 
 from h2crop_data.cube.reading import store_attributes
 from h2crop_data.cube.writer import hold_store
@@ -27,12 +27,7 @@ SEASONS = (2022, 2023)
 @pytest.fixture(scope="module")
 def recipe(tmp_path_factory: pytest.TempPathFactory) -> Recipe:
     """Two seasons of two blocks, with parcels; the region has a third."""
-    region = TinyRegion(tmp_path_factory.mktemp("region"))
-    for year in (*SEASONS, 2024):
-        region.add_sentinel2(f"S2_{year}", f"{year}-07-05T10:50:00Z", 900 + year - SEASONS[0])
-        region.add_enmap(1, f"{year}0724T104526")
-    for year in (SEASONS[0] - 1, *SEASONS, 2024):
-        region.write_parcels(year, [((WEST + 10, SOUTH + 20, WEST + 200, NORTH - 20), "BTH")])
+    region = yearly_region(tmp_path_factory.mktemp("region"), (*SEASONS, 2024))
     return region.recipe(seasons=list(SEASONS))
 
 
@@ -138,7 +133,7 @@ def test_nothing_of_a_season_that_did_not_change_is_read(recipe: Recipe, store: 
     storage = ReadStorage(store)
     sealed(storage)
     build_folder = [name for name in storage.read_names if name.startswith(".build/")]
-    allowed = {f".build/plan/{season}/plan.json" for season in SEASONS}
+    allowed = {".build/origin.json", *(f".build/plan/{season}/plan.json" for season in SEASONS)}
     allowed |= {f".build/sealed/{season}.{ending}" for season in SEASONS for ending in ("json", "sums")}
     assert set(build_folder) <= allowed
     # A season that is added is gathered, the others are pointed at.

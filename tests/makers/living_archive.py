@@ -80,9 +80,14 @@ class LivingArchive:
             f"S2_{year}_07_again", f"{year}-07-01T10:50:00Z", 1900, baseline="05.10", **looks(year, "0701")
         )
 
-    def fail(self) -> None:
-        """The API refuses to work for a day, whatever it is asked."""
+    @contextmanager
+    def outage(self) -> Iterator[None]:
+        """While it lasts the API refuses to work for a day, whatever it is asked."""
         self.api.faults["0"] = [status(503, Retry_After="86400")] * 1000
+        try:
+            yield
+        finally:
+            self.api.faults.clear()
 
     @contextmanager
     def held_back(self) -> Iterator[Callable[[], bool]]:
@@ -100,10 +105,6 @@ class LivingArchive:
         finally:
             self.api.faults.clear()
             go_on.set()
-
-    def recover(self) -> None:
-        """The API answers again."""
-        self.api.faults.clear()
 
 
 def looks(year: int, day: str) -> dict[str, str]:

@@ -22,6 +22,7 @@ import numpy as np
 import h2crop_data
 from h2crop_data.cube.reading import load_root, read_index
 from h2crop_data.storage.local import LocalStorage
+from h2crop_data.storage.storage import Storage
 from h2crop_data.training.dataset import CropSamples
 from h2crop_data.validation.validate import validate_store
 
@@ -100,11 +101,11 @@ class Witness:
 
 @contextmanager
 def after_each_step(store: Path, look: Callable[[str], None]) -> Iterator[list[str]]:
-    """Call `look` with its name after every file that is written to or deleted from a store in a folder, by any thread
-    of this process; gives the list of these names."""
+    """Call `look` with its name after every file that is written to, shared with or deleted from a store in a folder,
+    by any thread of this process; gives the list of these names."""
     steps: list[str] = []
     busy = threading.RLock()
-    write, delete = LocalStorage.write_file, LocalStorage.delete
+    write, delete, share = LocalStorage.write_file, LocalStorage.delete, LocalStorage.share
 
     def note(storage: LocalStorage, step: str) -> None:
         if Path(storage.location) == store:
@@ -120,11 +121,18 @@ def after_each_step(store: Path, look: Callable[[str], None]) -> Iterator[list[s
         delete(self, name)
         note(self, f"delete {name}")
 
-    LocalStorage.write_file, LocalStorage.delete = write_file, delete_file  # type: ignore[method-assign]
+    def share_file(self: LocalStorage, name: str, source: Storage) -> None:
+        share(self, name, source)
+        note(self, f"write {name}")
+
+    patched = {"write_file": write_file, "delete": delete_file, "share": share_file}
+    for name, method in patched.items():
+        setattr(LocalStorage, name, method)
     try:
         yield steps
     finally:
-        LocalStorage.write_file, LocalStorage.delete = write, delete  # type: ignore[method-assign]
+        for name, method in (("write_file", write), ("delete", delete), ("share", share)):
+            setattr(LocalStorage, name, method)
 
 
 class WitnessProcess:
