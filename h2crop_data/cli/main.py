@@ -32,6 +32,7 @@ from h2crop_data.cli import (
     retract,
     simulate,
     status,
+    taxonomy,
     validate,
 )
 from h2crop_data.cli.console import Exit, console, say
@@ -53,6 +54,7 @@ app.add_typer(recipe.app, name="recipe")
 app.add_typer(plan.app, name="plan")
 app.add_typer(enmap.app, name="enmap")
 app.add_typer(providers.app, name="providers")
+app.add_typer(taxonomy.app, name="taxonomy")
 app.command("build")(build.build)
 app.command("config")(config.config)
 app.command("refresh")(refresh.refresh)

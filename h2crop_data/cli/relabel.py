@@ -24,6 +24,10 @@ def relabel(
         list[str] | None,
         typer.Option(help="COUNTRY=FILE: corrected crop table (CSV with columns code, hcat3); may be repeated."),
     ] = None,
+    taxonomy: Annotated[
+        str | None,
+        typer.Option(help="Version of the crop classes (default: that of the recipe, else of the store)."),
+    ] = None,
     workers: Annotated[int, typer.Option(min=1, help="Blocks relabelled at the same time.")] = 2,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
@@ -38,7 +42,9 @@ def relabel(
         tables[country] = Path(file)
     chosen = load_recipe(recipe) if recipe else None
     with progress_line(quiet=as_json) as progress:
-        report = relabel_store(store, out, recipe=chosen, tables=tables, workers=workers, progress=progress)
+        report = relabel_store(
+            store, out, recipe=chosen, tables=tables, taxonomy=taxonomy, workers=workers, progress=progress
+        )
     if as_json:
         print_json(asdict(report))
         return

@@ -24,6 +24,7 @@ from zarr.core.buffer import Buffer, BufferPrototype
 from zarr.storage import FsspecStore, LocalStore, WrapperStore
 
 from h2crop_data.constants import REFLECTANCE_FILL, REFLECTANCE_SCALE
+from h2crop_data.crops.mapping import ClassMapping
 from h2crop_data.cube.index_reading import (
     codes_name,
     decode_document,
@@ -41,6 +42,7 @@ from h2crop_data.cube.schema import (
     season_documents,
     shard_capacity,
 )
+from h2crop_data.cube.user_classes import with_user_classes
 from h2crop_data.cube.windows import TIME_AXIS, windows_of_season
 from h2crop_data.errors import StoreError
 from h2crop_data.storage.location import WEB, is_folder, is_readable, open_readable
@@ -195,17 +197,28 @@ def to_reflectance(stored: NDArray[np.int16]) -> NDArray[np.float32]:
 OF_SAMPLES = ("sample", "x0", "y0", "epsg")
 
 
-def open_season(store: str | Path, season: int, *, scaled: bool = False, release: int | None = None) -> xr.Dataset:
+def open_season(
+    store: str | Path,
+    season: int,
+    *,
+    scaled: bool = False,
+    classes: str | Path | None = None,
+    release: int | None = None,
+) -> xr.Dataset:
     """The samples of a season, lazily, as stored or scaled, in the order of the samples index.
 
     store: folder, http(s) or s3 URL. scaled: `enmap` and `s2` become reflectance, float32 with NaN where nothing was
-    measured; everything else stays as stored. release: number of an older release (default: the current one). Arrays
-    are dask arrays, a block's size a chunk; coordinates are in memory, but for those along bands, which are read when
-    asked for. Ids, places and slots are those of the index, windows of time those of the root. `month` is a second
-    index of the dimension `time`. Raises StoreError.
+    measured; everything else stays as stored. classes: a mapping file, or the name of one that comes with h2crop
+    (`worldcereal`, `cdl`): `label` and `prior` get its classes, without the dimension `tier`. release: number of
+    an older release (default: the current one). Arrays are dask arrays, a block's size a chunk; coordinates are in
+    memory, but for those along bands, which are read when asked for. Ids, places and slots are
+    those of the index, windows of time those of the root. `month` is a second index of the dimension `time`. Raises
+    StoreError, ParcelError for an invalid mapping.
     """
     # One root for everything: another release may be made at any moment.
-    return season_dataset(store, load_root(store, release), season, scaled=scaled)
+    root = load_root(store, release)
+    opened = season_dataset(store, root, season, scaled=scaled)
+    return opened if classes is None else with_user_classes(opened, ClassMapping.load(classes), root["attributes"])
 
 
 def season_dataset(

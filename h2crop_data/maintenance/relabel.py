@@ -16,6 +16,8 @@ import pandas as pd
 from h2crop_data import __version__
 from h2crop_data.bounded_map import in_order, worker_threads
 from h2crop_data.constants import TIER_COLUMNS
+from h2crop_data.crops.tables import CropCodes, load_crop_table
+from h2crop_data.crops.taxonomy import Taxonomy, taxonomy_versions, tier_table
 from h2crop_data.cube.marker import block_path
 from h2crop_data.cube.reading import store_attributes
 from h2crop_data.cube.release_numbers import refuse_lost_root
@@ -24,9 +26,8 @@ from h2crop_data.cube.root import OriginIdentity
 from h2crop_data.cube.schema import check_format_to_write
 from h2crop_data.cube.statistics import block_sums
 from h2crop_data.cube.writer import StoreBuilder, hold_store
-from h2crop_data.errors import PlanError, StoreError
+from h2crop_data.errors import PlanError, StoreError, UsageError
 from h2crop_data.grid import Cell
-from h2crop_data.parcels.taxonomy import Taxonomy, crop_table_digest, hcat3_codes, load_crop_table, tier_table, unmapped
 from h2crop_data.pipeline.block import BlockTasks
 from h2crop_data.pipeline.dates import DATES_FOLDER
 from h2crop_data.pipeline.engine import Workers
@@ -50,10 +51,10 @@ from h2crop_data.sources.parcels.files import (
     YearFiles,
     check_other_files,
     check_year_files,
-    is_zero_note,
+    is_near_note,
+    near_notes,
     season_files,
     unmapped_codes,
-    zero_notes,
 )
 from h2crop_data.sources.parcels.source import DeclaredParcels
 from h2crop_data.sources.timing import Stopwatch
@@ -97,6 +98,7 @@ def relabel_store(
     *,
     recipe: Recipe | None = None,
     tables: Mapping[str, Path] | None = None,
+    taxonomy: str | None = None,
     workers: int = 1,
     progress: Progress = silent,
 ) -> RelabelReport:
@@ -104,12 +106,17 @@ def relabel_store(
     continued.
 
     recipe: read the parcels by its section `parcels`; without it the parcels that the source pinned are classified
-    again. tables: crop table (CSV with the columns `code` and `hcat3`) by country, in the place of the recipe's. Raises
-    PlanError where the source is not finished or has no labels, or the target was begun with other inputs, StoreError
-    where a record of what was retracted is lost, FormatVersionError for a source of a newer format.
+    again. tables: crop table (CSV with the columns `code` and `hcat3`) by country, in the place of the recipe's.
+    taxonomy: version of the classes (default: of the recipe that is given, else of the store).
+    Raises UsageError for an unknown version, PlanError where the source is not finished or has no labels, or the target
+    was begun with other inputs, StoreError where a record of what was retracted is lost, FormatVersionError for a
+    source of a newer format.
     """
     files = open_storage(source)
     attributes = store_attributes(source)
+    versions = taxonomy_versions()
+    if taxonomy is not None and taxonomy not in versions:
+        raise UsageError(f"unknown taxonomy version {taxonomy!r}; this h2crop has {', '.join(versions)}")
     # The new store is written in the format of this h2crop.
     check_format_to_write(attributes, source)
     refuse_lost_root(files, attributes)
@@ -123,7 +130,7 @@ def relabel_store(
         if store_attributes(source)["release"] != attributes["release"]:
             raise PlanError(f"{source} got another release while it was read; rerun")
         origin: OriginIdentity = {"release": attributes["release"], "manifest": attributes["manifest"]["sha256"]}
-        new_plans = pinned(builder, relabelled_plans(plans, recipe, tables or {}, progress), origin)
+        new_plans = pinned(builder, relabelled_plans(plans, recipe, tables or {}, taxonomy, progress), origin)
         take_over_retractions(builder, retracted)
         for folder in (DATES_FOLDER, FRAMES_FOLDER):
             for name, _ in files.names(f"{folder}/"):
@@ -158,11 +165,18 @@ def relabel_store(
 
 
 def relabelled_plans(
-    plans: Sequence[SeasonPlan], recipe: Recipe | None, tables: Mapping[str, Path], progress: Progress
+    plans: Sequence[SeasonPlan],
+    recipe: Recipe | None,
+    tables: Mapping[str, Path],
+    version: str | None,
+    progress: Progress,
 ) -> list[SeasonPlan]:
-    """The plans with the declarations of today: the same samples, blocks and numbers of parcels."""
+    """The plans with the declarations of today: the same samples, blocks and numbers of parcels.
+
+    version: of the classes, where it is not that of the recipe or the plans.
+    """
     squares = {square: split for plan in plans for square, split in plan.squares.items()}
-    taxonomy = Taxonomy.load()
+    taxonomy = Taxonomy.load(version or (recipe.taxonomy.version if recipe else plans[0].taxonomy_version))
     known: dict[tuple[int, str], list[pd.DataFrame]] = {}
     for plan in plans:
         for role in ROLES:
@@ -219,7 +233,7 @@ def checked_files(plans: Sequence[SeasonPlan], recipe: Recipe) -> dict[tuple[int
 
 def files_of(recipe: Recipe, season: int) -> dict[str, YearFiles]:
     """By role, the files of declarations of a season. Raises PlanError for a recipe without parcels."""
-    return season_files(parcels_of(recipe), recipe.locate, season)
+    return season_files(parcels_of(recipe), recipe.locate, season, recipe.taxonomy.version)
 
 
 def parcels_of(recipe: Recipe) -> Parcels:
@@ -260,16 +274,19 @@ def coded_anew(
     named, notes = dict(declarations.unmapped), list(declarations.notes)
     recoded: dict[str, str] = {}
     for country in sorted(set(parcels["country"])):
-        table = table_of(settings, country, tables)
+        year = plan.season - (role == "prior")
+        table = table_of(settings, country, tables, taxonomy.version, year)
         if table is not None:
             rows = parcels["country"] == country
             codes = parcels.loc[rows, "code"]
-            parcels.loc[rows, "hcat3"] = hcat3_codes(codes, table)
-            recoded[country] = crop_table_digest(table)
+            parcels.loc[rows, "hcat3"] = table.hcat3(codes)
+            recoded[country] = table.digest
+            missing = table.unmapped(codes)
             named.pop(country, None)
-            named |= unmapped_codes(parcels[rows][unmapped(codes, table)])
+            named |= unmapped_codes(parcels[rows][missing])
             counts["unmapped"] = sum(sum(codes.values()) for codes in named.values())
-            notes = [note for note in notes if not is_zero_note(note, country)] + zero_notes(country, codes, table)
+            notes = [note for note in notes if not is_near_note(note, country)]
+            notes += near_notes(country, codes[missing], table)
     if len(parcels) and plan.algorithm["labels"] == 1:
         notes.append(FIRST_ROW)
     parcels["hcat3"] = parcels["hcat3"].astype("str")
@@ -282,14 +299,18 @@ def coded_anew(
     return replace(declarations, parcels=parcels, counts=counts, unmapped=named, notes=notes, tables=used)
 
 
-def table_of(settings: Parcels, country: str, tables: Mapping[str, Path]) -> dict[str, str] | None:
-    """The crop table of a country: the one given, else that of the settings if h2crop ships it."""
+def table_of(settings: Parcels, country: str, tables: Mapping[str, Path], version: str, year: int) -> CropCodes | None:
+    """The crop table of a country in a year: the one given, else that of the settings if h2crop ships it.
+
+    version: of the taxonomy.
+    """
     if country in tables:
-        return load_crop_table(CropTable(path=str(tables[country])), country, tables[country])
+        own = CropTable(path=str(tables[country]))
+        return load_crop_table(own, country, tables[country], version=version, year=year)
     names = [source.table for source in settings.season if source.country == country]
     if not names or isinstance(names[0], CropTable):
         return None
-    return load_crop_table(names[0], country)
+    return load_crop_table(names[0], country, version=version, year=year)
 
 
 def read_anew(

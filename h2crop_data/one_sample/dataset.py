@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from pyproj import CRS
 
 from h2crop_data.constants import UNKNOWN
+from h2crop_data.crops.mapping import ClassMapping
 from h2crop_data.cube.meanings import (
     CLASSES_OF_TIER,
     CONVENTIONS,
@@ -28,6 +29,7 @@ from h2crop_data.cube.meanings import (
 )
 from h2crop_data.cube.reading import load_root, read_columns, read_document, season_dataset
 from h2crop_data.cube.root import RootAttributes
+from h2crop_data.cube.user_classes import with_user_classes
 from h2crop_data.errors import StoreError, UsageError
 
 #: The grid mapping of all arrays of a sample.
@@ -57,6 +59,7 @@ def open_sample(
     *,
     scaled: bool = True,
     tier: int | None = None,
+    classes: str | Path | None = None,
     mask: Sequence[str] = (),
     release: int | None = None,
 ) -> xr.Dataset:
@@ -72,13 +75,16 @@ def open_sample(
     store: folder, http(s) or s3 URL. scaled: `s2` and `enmap` as reflectance, float32 with NaN where nothing was
     measured, else as stored; other arrays are always as stored. tier: `label` and `prior` at one tier (1..4), with the
     names of their classes as CF `flag_values` and `flag_meanings`; by default all tiers, with the names as attributes
-    `classes_tier1`... mask: names of flags of `enmap_quality` or `enmap_mask` (`cloud`, `cloud_shadow`, ...): pixels
-    that have one of them become NaN in `enmap`, which must be scaled; by default none. release: number of an older
-    release.
+    `classes_tier1`... classes: a mapping file, or the name of one that comes with h2crop (`worldcereal`, `cdl`):
+    `label` and `prior` in its classes instead of the tiers, with their names as CF flags. mask: names of flags of
+    `enmap_quality` or `enmap_mask` (`cloud`, `cloud_shadow`, ...): pixels that have one of them become NaN in `enmap`,
+    which must be scaled; by default none. release: number of an older release.
 
     Raises StoreError where the store has no such sample, or lacks a shard of it when it is read; UsageError for an
-    unknown tier or flag.
+    unknown tier or flag, and for both a tier and classes; ParcelError for an invalid mapping.
     """
+    if tier is not None and classes is not None:
+        raise UsageError("tier cannot be combined with classes: a mapping uses every tier")
     root = load_root(store, release)
     attributes = root["attributes"]
     place = find_sample_row(store, attributes, sample)
@@ -92,6 +98,8 @@ def open_sample(
             if array.dtype.kind == "T"
         }
     )
+    if classes is not None:
+        opened = with_user_classes(opened, ClassMapping.load(classes), attributes)
     opened = with_classes_named(opened, read_document(store, attributes, "classes"), tier)
     opened = with_flags_masked(opened, mask, scaled=scaled)
     opened = with_wavelength_index(opened)

@@ -25,9 +25,11 @@ from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.transform import from_origin
 
 from h2crop_data.constants import REFLECTANCE_SCALE, UNKNOWN
+from h2crop_data.crops.mapping import ClassMapping
 from h2crop_data.cube.reading import load_root, read_document, read_file
 from h2crop_data.cube.root import index_paths
 from h2crop_data.cube.schema import REFLECTANCE_UNITS
+from h2crop_data.cube.user_classes import names_of_mapping, with_user_classes
 from h2crop_data.cube.windows import TIME_AXIS
 from h2crop_data.errors import StoreError, UsageError
 from h2crop_data.one_sample.dataset import GRID_MAPPING, class_table, open_sample
@@ -87,14 +89,22 @@ class SampleExport:
 
 
 def write_geotiffs(
-    store: str | Path, sample: str, folder: str | Path, *, release: int | None = None, force: bool = False
+    store: str | Path,
+    sample: str,
+    folder: str | Path,
+    *,
+    classes: str | Path | None = None,
+    release: int | None = None,
+    force: bool = False,
 ) -> SampleExport:
     """Write one sample as GeoTIFFs into a folder, whole or not at all.
 
-    store: folder, http(s) or s3 URL. sample: its id. force: whether an earlier export in that folder is replaced.
+    store: folder, http(s) or s3 URL. sample: its id. classes: a mapping file, or the name of one that comes with
+    h2crop, to write `label` and `prior` in its classes too. force: whether an earlier export in that folder is
+    replaced.
 
     Raises UsageError for a folder with files, or with other files than those of an export where `force` is given;
-    StoreError for an unknown sample, and for what cannot be read or written.
+    StoreError for an unknown sample, and for what cannot be read or written; ParcelError for an invalid mapping.
     """
     target = Path(folder)
     refuse_other_files(target, force=force)
@@ -102,6 +112,9 @@ def write_geotiffs(
     attributes = root["attributes"]
     opened = open_sample(store, sample, scaled=False, release=attributes["release"])
     rasters = list(rasters_of(opened, read_document(store, attributes, "classes")))
+    if classes is not None:
+        mapping = ClassMapping.load(classes)
+        rasters += user_class_rasters(with_user_classes(opened, mapping, attributes), mapping)
     sheets = [read_file(store, path).decode() for path in index_paths(attributes, "datasheet")]
     texts = {SHEET_FILE: sheets[0]} if sheets else {}
     partial = target.parent / f".{target.name}.{os.getpid()}.partial"
@@ -172,6 +185,16 @@ def rasters_of(opened: xr.Dataset, classes: Sequence[Mapping[str, str]]) -> Iter
                 yield plain_raster(f"{name}_{first_day(one)}", one, f"window {one[WINDOW].item()}")
         else:
             yield plain_raster(str(name), of_array)
+
+
+def user_class_rasters(opened: xr.Dataset, mapping: ClassMapping) -> Iterator[Raster]:
+    """A file for each array of classes, in the classes of a mapping."""
+    for name, array in opened.data_vars.items():
+        if "class_mapping" in array.attrs:
+            what = f"{array.attrs['long_name']}, classes of {mapping.name}"
+            table, grid = names_of_mapping(mapping), raster_grid(array)
+            values = array.values[None]
+            yield Raster(f"{name}_{mapping.name}", what, values, grid, [RasterBand(what)], classes=table)
 
 
 def classes_of_tier(name: str, array: xr.DataArray, tier: int, names: Mapping[str, str]) -> Raster:

@@ -17,11 +17,11 @@ from pyproj import CRS
 from pyproj.exceptions import CRSError
 from shapely.geometry.base import BaseGeometry
 
+from h2crop_data.crops.codes import clean_code, several_codes
 from h2crop_data.errors import ParcelError
 from h2crop_data.grid import LONLAT, to_crs
 from h2crop_data.parcels.damage import about_to_name_rows, quoted, rows_where, rows_without_shape
 from h2crop_data.parcels.extent import Extent
-from h2crop_data.parcels.taxonomy import clean_code, several_codes
 
 #: What is wrong with a row that is repaired, and with one that is left out.
 REPAIRED = ("invalid", "three_dimensional")
@@ -42,6 +42,8 @@ class ParcelFile:
     layer: str
     code_field: str
     id_field: str | None
+    #: Field of the use of the crop, where the code does not say it.
+    use_field: str | None
     #: The CRS to believe: the recipe's, else the file's.
     crs: str
     driver: str
@@ -55,14 +57,22 @@ class ParcelFile:
     @property
     def columns(self) -> list[str]:
         """The fields that are read."""
-        return [field for field in (self.code_field, self.id_field) if field]
+        return [field for field in (self.code_field, self.use_field, self.id_field) if field]
 
 
 @about_to_name_rows()
 def open_parcels(
-    path: Path, code_field: str, *, id_field: str | None = None, layer: str | None = None, crs: str | None = None
+    path: Path,
+    code_field: str,
+    *,
+    use_field: str | None = None,
+    id_field: str | None = None,
+    layer: str | None = None,
+    crs: str | None = None,
 ) -> ParcelFile:
     """A file of parcels; no row is read. Field names are found without regard to case.
+
+    use_field: of the crop's use, which is then a part of the code, after a space.
 
     Raises ParcelError for a file, layer, field or CRS that does not exist.
     """
@@ -77,12 +87,21 @@ def open_parcels(
         layer=layer,
         code_field=field_named(path, code_field, fields),
         id_field=field_named(path, id_field, fields) if id_field else None,
+        use_field=field_named(path, use_field, fields) if use_field else None,
         crs=declared_crs(path, crs, info["crs"]),
         driver=info["driver"],
         geometry=info["geometry_name"],
         features=info["features"],
         extent=tuple(info["total_bounds"] or (np.nan,) * 4),
     )
+
+
+def vector_fields(path: Path, layer: str | None = None) -> list[str]:
+    """The fields of a layer of a vector file. Raises ParcelError where it cannot be read."""
+    try:
+        return list(pyogrio.read_info(path, layer=layer or only_layer(path))["fields"])
+    except (pyogrio.errors.DataSourceError, pyogrio.errors.DataLayerError) as error:
+        raise ParcelError(f"cannot read parcels from {path}: {error}") from error
 
 
 @about_to_name_rows()
@@ -158,11 +177,14 @@ def read_rows(file: ParcelFile, **selection: Any) -> pd.DataFrame:
         null = rows_where(file.path, file.layer, f"{quoted(file.geometry)} IS NULL")
         unreadable |= missing & ~np.isin(fid, null)
     identifiers = pd.Series(fields[file.id_field]).map(clean_code) if file.id_field else pd.Series(fid)
+    codes = pd.Series(fields[file.code_field]).map(clean_code).astype("str")
+    if file.use_field:
+        codes = codes.str.cat(pd.Series(fields[file.use_field]).map(clean_code), sep=" ").str.strip()
     return pd.DataFrame(
         {
             "fid": fid,
             "parcel_id": identifiers.astype("str").array,
-            "code": pd.Series(fields[file.code_field]).map(clean_code).astype("str").array,
+            "code": codes.array,
             "geometry": pd.Series(geometry, dtype=object),
             "unreadable": unreadable,
         }

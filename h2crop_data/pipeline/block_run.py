@@ -13,13 +13,13 @@ from types import TracebackType
 from typing import Any, Self
 
 from h2crop_data.bounded_map import AbandonedWorkError, WorkerPool
+from h2crop_data.crops.taxonomy import Taxonomy, taxonomy_versions
 from h2crop_data.cube.marker import Marker
 from h2crop_data.cube.retraction import Retractions
 from h2crop_data.cube.writer import StoreBuilder
 from h2crop_data.datasheet.markdown import listing
 from h2crop_data.errors import PlanError, UsageError
 from h2crop_data.grid import Cell
-from h2crop_data.parcels.taxonomy import Taxonomy
 from h2crop_data.pipeline.block import BlockTask, BlockTasks
 from h2crop_data.pipeline.dates import keep_dates
 from h2crop_data.pipeline.engine import (
@@ -337,7 +337,8 @@ def build_blocks(
 
 def check_versions(plan: SeasonPlan, store: str, missing: Sequence[int]) -> None:
     """Refuse to build blocks of a plan of another version of the classes or the algorithm. Raises PlanError."""
-    if plan.taxonomy_hash != Taxonomy.load().hash:
+    known = plan.taxonomy_version in taxonomy_versions()
+    if not known or plan.taxonomy_hash != Taxonomy.load(plan.taxonomy_version).hash:
         raise PlanError(
             f"{plan.season} was planned with other crop classes than those of this h2crop; build a new store"
         )

@@ -14,6 +14,7 @@ import pandas as pd
 
 from h2crop_data import __version__
 from h2crop_data.constants import NONE
+from h2crop_data.crops.taxonomy import Taxonomy
 from h2crop_data.cube.columns import in_declared_order, with_nullable_integers
 from h2crop_data.cube.crop_tables import crop_table_texts
 from h2crop_data.cube.release_numbers import current_attributes
@@ -25,7 +26,6 @@ from h2crop_data.cube.season import FinishedSeason, stacked_coordinates
 from h2crop_data.cube.statistics import total
 from h2crop_data.cube.writer import StoreBuilder
 from h2crop_data.errors import MissingFileError, PlanError, StoreError
-from h2crop_data.parcels.taxonomy import Taxonomy
 from h2crop_data.pipeline.dates import table_of_dates
 from h2crop_data.pipeline.engine import Workers
 from h2crop_data.pipeline.estimate import empty_months
@@ -109,10 +109,11 @@ def seal_store(
     refuse_lost_plans(builder.storage, planned)
     if not planned:
         raise NothingFinishedError(f"{builder.location} has no finished season to seal")
-    taxonomy = Taxonomy.load()
+    layout, taxonomy_version = planned_layout(builder.storage, next(iter(planned.values()))[0])
+    taxonomy = Taxonomy.load(taxonomy_version)
     store = StoreInputs(
         builder,
-        planned_layout(builder.storage, next(iter(planned.values()))[0]),
+        layout,
         complete_retractions(builder.storage),
         taxonomy,
         sizes=dict(builder.storage.names(f"{PLAN_FOLDER}/")),
@@ -193,16 +194,20 @@ class StoreInputs:
         return digest_of(canonical_json(content).encode())
 
 
-def planned_layout(files: Storage, folder: str) -> StoreLayout:
-    """The layout of a store by one of its plans, of which only `plan.json` is read. Raises PlanError."""
+def planned_layout(files: Storage, folder: str) -> tuple[StoreLayout, str]:
+    """The layout of a store and the version of its crop classes by one of its plans, of which only `plan.json` is read.
+
+    Raises PlanError.
+    """
     where = files.where(folder.rstrip("/"))
     try:
         facts = parsed_document(files.read(f"{folder}plan.json")).content
         recipe = parse_recipe(facts["recipe"], Path(where), where, stored=True)
-        return layout_of_recipe(recipe, facts.get("layout", 1))
+        return layout_of_recipe(recipe, facts.get("layout", 1)), str(facts["taxonomy"]["version"])
     except (ValueError, KeyError):
         # What is wrong with it is found by whoever reads all of it.
-        return load_plan(files, folder, whole=False).layout
+        plan = load_plan(files, folder, whole=False)
+        return plan.layout, plan.taxonomy_version
 
 
 def gathered_season(

@@ -13,9 +13,9 @@ import pyogrio
 import shapely
 from shapely.geometry.base import BaseGeometry
 
+from h2crop_data.crops.taxonomy import Taxonomy, taxonomy_versions
 from h2crop_data.errors import PlanError, RecipeError
 from h2crop_data.grid import Cell, cells_of_area, geojson_polygons, split_squares
-from h2crop_data.parcels.taxonomy import Taxonomy
 from h2crop_data.pipeline.listed import listed_splits
 from h2crop_data.pipeline.units import WorkFolder, running_in
 from h2crop_data.progress import Progress, silent
@@ -106,11 +106,12 @@ def survey_season(recipe: Recipe, season: int, known: Known, work: WorkFolder, p
     work: where units of work find and leave their results. progress: called with (done, total, text). Raises PlanError,
     which names the step, when nothing is left to build.
     """
-    taxonomy = Taxonomy.load()
-    if taxonomy.version != recipe.taxonomy.version:
+    versions = taxonomy_versions()
+    if recipe.taxonomy.version not in versions:
         raise RecipeError(
-            f"taxonomy.version: expected {taxonomy.version!r}, that of this h2crop, got {recipe.taxonomy.version!r}"
+            f"taxonomy.version: unknown version {recipe.taxonomy.version!r}; this h2crop has {', '.join(versions)}"
         )
+    taxonomy = Taxonomy.load(recipe.taxonomy.version)
     used = used_sources(recipe)
     area, crs = area_of(recipe.area, recipe.locate)
     request = Request(
@@ -124,6 +125,7 @@ def survey_season(recipe: Recipe, season: int, known: Known, work: WorkFolder, p
         locate_catalog=recipe.locate_catalog,
         retracted=known.retracted,
         run_units=running_in(work, progress),
+        taxonomy=taxonomy.version,
         other_seasons=tuple(sorted(set(recipe.seasons) - {season})),
         progress=progress,
     )

@@ -15,6 +15,7 @@ import pandas as pd
 from h2crop_data import __version__
 from h2crop_data.bounded_map import in_order, worker_threads
 from h2crop_data.constants import PUBLISHED_OFFSET
+from h2crop_data.crops.taxonomy import Taxonomy
 from h2crop_data.cube.marker import Marker
 from h2crop_data.cube.retraction import complete_retractions
 from h2crop_data.cube.schema import FORMAT_VERSION, LAYOUT_GENERATION, StoreLayout
@@ -23,7 +24,6 @@ from h2crop_data.cube.season import FinishedSeason, stacked_coordinates
 from h2crop_data.cube.statistics import block_sums, total
 from h2crop_data.cube.writer import StoreBuilder, hold_store
 from h2crop_data.errors import PlanError, StoreError
-from h2crop_data.parcels.taxonomy import Taxonomy
 from h2crop_data.progress import Progress, silent
 from h2crop_data.published.blocks import (
     FLAGGED,

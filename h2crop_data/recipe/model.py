@@ -247,6 +247,8 @@ class ParcelSource(Section):
     """Country (and region) in lower case, for instance `fr` or `be-vlg`."""
     code_field: str
     """Field of the crop code; case is ignored if only one field matches."""
+    use_field: str | None = None
+    """Field of the use of the crop, for files with HCAT4 codes (`table: hcat4`)."""
     id_field: str | None = None
     """Field of the parcel's own id, which is kept in the index."""
     layer: str | None = None
@@ -254,7 +256,8 @@ class ParcelSource(Section):
     crs: CrsName | None = None
     """CRS of the file, if the file has none or a wrong one."""
     table: str | CropTable | None = None
-    """Crop table: a name in taxonomy/countries (default: that of the country), or your own CSV file."""
+    """Crop table: a name in taxonomy/countries (default: that of the country), `hcat3` or `hcat4` for files with such
+    codes, or your own CSV file."""
     years: list[Year] | None = None
     """Years this source has declarations for (default: all). Pixels of other years are unknown, not background."""
     coverage: str | None = None

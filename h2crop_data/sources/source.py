@@ -95,6 +95,8 @@ class Request:
     retracted: Mapping[str, str]
     #: Runs units of work that a source needs to choose by.
     run_units: RunUnits
+    #: Version of the crop classes.
+    taxonomy: str
     #: The other seasons of the recipe.
     other_seasons: tuple[int, ...]
     #: Called with (done, total, text).

@@ -16,16 +16,20 @@ import torch
 from torch.utils.data import Dataset
 
 from h2crop_data.constants import MONTHS
+from h2crop_data.crops.mapping import ClassMapping, mapped_labels, tables_for
 from h2crop_data.cube.known_scenes import last_day_of_month, scenes_until
 from h2crop_data.cube.reading import load_root, nothing_selected, read_columns
 from h2crop_data.cube.root import RootAttributes
 from h2crop_data.cube.sample_reader import SampleReader, open_samples
 from h2crop_data.cube.schema import season_documents
+from h2crop_data.cube.user_classes import names_of_mapping
 from h2crop_data.cube.windows import TIME_AXIS
 from h2crop_data.errors import StoreError, UsageError
 
 #: What the reference model takes.
 MODEL_ARRAYS = ("enmap", "s2", "label", "prior")
+#: Arrays of classes.
+CLASS_ARRAYS = ("label", "prior")
 
 
 class SampleIds(Sequence[str]):
@@ -83,6 +87,7 @@ class CropSamples(Dataset[dict[str, Any]]):
         until: str | date | None = None,
         months: int | None = None,
         later_scenes: bool = False,
+        classes: str | Path | None = None,
         release: int | None = None,
     ) -> None:
         """Open a store.
@@ -91,11 +96,14 @@ class CropSamples(Dataset[dict[str, Any]]):
         arrays: names of arrays, by default those of the reference model that the store has. until: the last day that is
         known, `2022-06-30` or, in every season, `06-30`. Monthly arrays end with the last month that is over by then,
         and samples whose scene was acquired later are left out, whatever arrays are read; `later_scenes` keeps them.
-        months: the same for the end of a month; 6 is `until="06-30"`. release: an older one than the current. `months`
+        months: the same for the end of a month; 6 is `until="06-30"`. classes: a mapping file, or the name of one that
+        comes with h2crop (`worldcereal`, `cdl`): `label` and `prior` are (y, x) in its classes, whose names are in
+        `class_names`. release: an older one than the current. `months`
         and `left_out` say how many months the monthly arrays have and how many samples were left out. Raises StoreError
         for a store, season, split or array that does not exist, and where no sample is selected, UsageError for a day
-        that no window ends with.
+        that no window ends with, ParcelError for an invalid mapping.
         """
+        mapping = None if classes is None else ClassMapping.load(classes)
         self.store = store
         self.release = release
         root = load_root(store, release)
@@ -114,6 +122,9 @@ class CropSamples(Dataset[dict[str, Any]]):
             )
         #: How many samples were left out because their scene was acquired after the last day.
         self.left_out = 0
+        #: Number -> name of the user's classes; empty where labels are in the tiers of the store.
+        self.class_names = {} if mapping is None else names_of_mapping(mapping)
+        self._class_tables = None if mapping is None else tables_for(mapping, attributes)
         self.readers: dict[int, dict[str, SampleReader]] = {}
         self.monthly: set[str] = set()
         tables = []
@@ -154,6 +165,8 @@ class CropSamples(Dataset[dict[str, Any]]):
             rows = self.months if name in self.monthly else reader.sample_shape[0]
             buffer = np.empty((rows, *reader.sample_shape[1:]), reader.dtype)
             reader.read_into(slot, buffer)
+            if self._class_tables is not None and name in CLASS_ARRAYS:
+                buffer = mapped_labels(buffer, self._class_tables)
             sample[name] = torch.from_numpy(buffer)
         return sample
 

@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader
 from h2crop_data.progress import Progress, silent
 from h2crop_data.training.dataset import CropSamples
 from h2crop_data.training.evaluation import Evaluation, EvaluationReport, sample_places
-from h2crop_data.training.fitting import check_taxonomy
+from h2crop_data.training.fitting import common_taxonomy
 from h2crop_data.training.model import CropModel
 from h2crop_data.training.settings import PRECISIONS, Precision, TrainingSettings
 from h2crop_data.training.trainer import Trainer, inputs_of
@@ -115,10 +115,10 @@ def evaluate(
     Raises UsageError for classes of the model, the store and h2crop that are not the same, StoreError where a sample
     cannot be read.
     """
-    check_taxonomy(model.config, dataset.store, dataset.release)
+    taxonomy = common_taxonomy(model.config, dataset.store, dataset.release)
     places = sample_places(dataset.store, release=dataset.release)
     device = next(model.parameters()).device
-    evaluation = Evaluation(tiers=model.config.tiers)
+    evaluation = Evaluation(taxonomy, model.config.tiers)
     batches = [
         list(range(start, min(start + batch_size, len(dataset)))) for start in range(0, len(dataset), batch_size)
     ]

@@ -11,9 +11,9 @@ from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 
 from h2crop_data.constants import BACKGROUND, NONE, TIER_DIGITS, TIERS, UNKNOWN
+from h2crop_data.crops.taxonomy import Taxonomy
 from h2crop_data.cube.reading import load_root, read_columns
 from h2crop_data.errors import UsageError
-from h2crop_data.parcels.taxonomy import Taxonomy
 from h2crop_data.training.metrics import (
     Figures,
     Intervals,
@@ -110,7 +110,7 @@ class Evaluation:
         tiers: Sequence[int] = tuple(range(1, TIERS + 1)),
         device: torch.device | str = "cpu",
     ) -> None:
-        """taxonomy: of labels and predictions, by default the one that comes with h2crop. tiers: that are predicted.
+        """taxonomy: of labels and predictions, by default that of the published dataset. tiers: that are predicted.
 
         device: where counts are kept; the work is done where the predictions are.
         Raises UsageError for tiers outside 1..4.

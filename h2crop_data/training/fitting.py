@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Literal
 
 from h2crop_data.constants import FINE, NONE, SENTINEL2_BANDS
+from h2crop_data.crops.taxonomy import PUBLISHED_VERSION, Taxonomy, taxonomy_versions
 from h2crop_data.cube.reading import load_root, read_index, read_index_json
 from h2crop_data.cube.root import stored_data
 from h2crop_data.errors import StoreError, UsageError
-from h2crop_data.parcels.taxonomy import Taxonomy
 from h2crop_data.training.model.config import HyperspectralConfig, ModelConfig
 from h2crop_data.training.normalisation import Normalisation
 
@@ -71,13 +71,16 @@ def config_for_store(
     )
 
 
-def check_taxonomy(config: ModelConfig, store: str | Path, release: int | None = None) -> None:
-    """Refuse to compare predictions and labels whose classes are not the same: of model, store and this h2crop.
+def common_taxonomy(config: ModelConfig, store: str | Path, release: int | None = None) -> Taxonomy:
+    """The classes of both predictions and labels.
 
-    A model or an imported store that does not state its classes passes. Raises UsageError.
+    A model or an imported store that does not state its classes has those of the other, or the published ones. Raises
+    UsageError where model, store and this h2crop differ.
     """
-    taxonomy = Taxonomy.load()
-    installed, of_store = f"{taxonomy.version} {taxonomy.hash}", taxonomy_of(store, release)
+    of_store = taxonomy_of(store, release)
+    stated = (of_store or config.taxonomy or PUBLISHED_VERSION).split()[0]
+    taxonomy = Taxonomy.load(stated if stated in taxonomy_versions() else PUBLISHED_VERSION)
+    installed = f"{taxonomy.version} {taxonomy.hash}"
     if of_store not in (None, installed):
         raise UsageError(
             f"{store} has the classes {of_store}, this h2crop has {installed}: relabel the store "
@@ -85,9 +88,10 @@ def check_taxonomy(config: ModelConfig, store: str | Path, release: int | None =
         )
     if config.taxonomy not in (None, installed):
         raise UsageError(
-            f"the model was made for the classes {config.taxonomy}, this h2crop has {installed}: use the h2crop that "
-            "trained it, or train again"
+            f"the model was made for the classes {config.taxonomy}, {store} has {installed}: relabel the store "
+            "(`h2crop relabel --taxonomy`), or train again"
         )
+    return taxonomy
 
 
 def taxonomy_of(store: str | Path, release: int | None = None) -> str | None:

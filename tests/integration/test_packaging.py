@@ -26,7 +26,7 @@ TAXONOMY = {
 QUESTION = """
 import importlib.resources, json
 import h2crop_data
-from h2crop_data.parcels.taxonomy import taxonomy_folder
+from h2crop_data.crops.files import taxonomy_folder
 
 folder = taxonomy_folder()
 print(json.dumps({

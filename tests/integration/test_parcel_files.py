@@ -19,11 +19,11 @@ from typer.testing import CliRunner
 
 import h2crop_data
 from h2crop_data.cli.main import app
+from h2crop_data.crops.taxonomy import Taxonomy
 from h2crop_data.cube.reading import read_index, read_index_json
 from h2crop_data.errors import H2cropError, ParcelError, RecipeError
 from h2crop_data.grid import cells_of_area
 from h2crop_data.maintenance.relabel import relabel_store
-from h2crop_data.parcels.taxonomy import Taxonomy
 from h2crop_data.pipeline.build import build_store
 from h2crop_data.pipeline.plan import load_plan, save_plan
 from h2crop_data.pipeline.planning import make_plan
@@ -242,7 +242,7 @@ def test_lost_leading_zeros_are_told(season: TinyRegion, tmp_path: Path) -> None
     season.recipe(parcels={"season": [source], "prior": "none"})
     done = plan(season, tmp_path / "plan")
     assert done.exit_code == 0
-    assert "110 is in the table as 0110; leading zeros may have been lost" in done.stderr
+    assert "110 is in the table as 0110; their spelling may be damaged" in done.stderr
     # Nothing is guessed: such a code stays unknown.
     parcels = load_plan(LocalStorage(tmp_path / "plan"), "2022/").pinned["parcels"].parcels
     assert parcels.unmapped == {"be-vlg": {"110": 2, "77": 1}}
@@ -468,7 +468,8 @@ def test_a_corrected_table_changes_what_is_told_of_codes(source: Path, tmp_path:
     told = told_of(tmp_path / "new")
     assert told["parcels"] == {"counts": {**COUNTS, "unmapped": 1}, "unmapped": {"fr": {"PPH": 1}}}
     assert (
-        "parcels: crop codes of fr: PPH is in the table as 00PPH; leading zeros may have been lost" in told["warnings"]
+        "parcels: crop codes of fr: PPH is in the table as 00PPH; their spelling may be damaged, for instance by lost zeros"
+        in told["warnings"]
     )
     after = h2crop_data.open(tmp_path / "new", 2022).load()
     parcels = read_index(tmp_path / "new", "parcels-2022").set_index("code")

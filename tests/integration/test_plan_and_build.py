@@ -23,10 +23,10 @@ from typer.testing import CliRunner
 
 import h2crop_data
 from h2crop_data.cli.main import app
+from h2crop_data.crops.taxonomy import Taxonomy
 from h2crop_data.cube.reading import read_index, read_index_json, store_attributes
 from h2crop_data.cube.schema import FORMAT_VERSION
 from h2crop_data.errors import FormatVersionError, PlanError, RecipeError, StoreError, UsageError
-from h2crop_data.parcels.taxonomy import Taxonomy
 from h2crop_data.pipeline.build import build_store
 from h2crop_data.pipeline.engine import BuildError
 from h2crop_data.pipeline.plan import kept_parts, load_plan, save_plan

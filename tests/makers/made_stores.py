@@ -35,6 +35,7 @@ from tiny_region import SOUTH as SOUTH_EDGE
 from tiny_region import WEST, TinyRegion
 
 from h2crop_data.constants import ENMAP_FLAGS, MONTHS, SENTINEL2_BANDS, TIERS, UNKNOWN
+from h2crop_data.crops.taxonomy import Taxonomy
 from h2crop_data.cube.root import stored_data
 from h2crop_data.cube.schema import Codec, StoreLayout
 from h2crop_data.cube.seal import SealedStore, SeasonInputs, seal
@@ -42,7 +43,6 @@ from h2crop_data.cube.season import FinishedSeason
 from h2crop_data.cube.statistics import BlockSums, block_sums, total
 from h2crop_data.cube.writer import StoreBuilder, hold_store
 from h2crop_data.grid import Cell
-from h2crop_data.parcels.taxonomy import Taxonomy
 from h2crop_data.pipeline.build import build_store
 from h2crop_data.recipe.model import Recipe
 from h2crop_data.sources.describe import DATASHEETS

@@ -13,10 +13,11 @@ import shapely
 import yaml
 from parcel_reading import NO_FAULT, read_parcels
 
+from h2crop_data.crops.tables import load_crop_table
+from h2crop_data.crops.taxonomy import Taxonomy, tier_table
 from h2crop_data.errors import ParcelError
 from h2crop_data.grid import LONLAT, cells_of_area
 from h2crop_data.parcels.rasterize import parcel_numbers
-from h2crop_data.parcels.taxonomy import Taxonomy, load_crop_table, tier_table
 from h2crop_data.recipe.model import parse_recipe, shipped_recipes
 from h2crop_data.sources.parcels.declarations import CellParcels, check_declared, declarations_of, split_of_parcels
 from h2crop_data.sources.parcels.files import check_year_files, season_files
@@ -36,7 +37,7 @@ def read(shared: Path, country: str, **options: str) -> tuple[gpd.GeoDataFrame, 
 
 def classes(parcels: gpd.GeoDataFrame, country: str) -> np.ndarray:
     """Class ids (n, 4) of parcels by the table of their country."""
-    table = load_crop_table(None, country)
+    table = load_crop_table(None, country).meanings
     return tier_table(parcels["code"].map(lambda code: table.get(code, "")).astype("str"), Taxonomy.load())
 
 
@@ -65,12 +66,12 @@ def test_94_of_100_french_parcels_reach_a_published_class(shared: Path) -> None:
     ids = classes(parcels, "fr")
     assert ((ids != 255).sum(axis=0) == 94).all()
     assert parcels["code"][ids[:, 3] == 255].value_counts().to_dict() == {"BTA": 6}
-    assert set(parcels["code"]) <= set(load_crop_table(None, "fr"))
+    assert set(parcels["code"]) <= set(load_crop_table(None, "fr").meanings)
 
 
 def test_20_of_100_austrian_parcels_of_2025_have_codes_the_table_of_2021_lacks(shared: Path) -> None:
     parcels, _ = read(shared, "at")
-    missing = ~parcels["code"].isin(list(load_crop_table(None, "at")))
+    missing = ~parcels["code"].isin(list(load_crop_table(None, "at").meanings))
     assert parcels["code"][missing].value_counts().to_dict() == {"360": 16, "359": 2, "361": 2}
     ids = classes(parcels, "at")
     assert (ids[missing] == 255).all()
@@ -83,7 +84,7 @@ def test_slovenian_codes_get_the_hcat3_code_the_file_itself_states_but_for_three
     # The file is EuroCrops' and carries the HCAT3 code of each parcel, by an older table than ours.
     stated = pyogrio.read_dataframe(shared / "parcels" / FILES["si"][0])["EC_hcat_c"].astype("int64").astype(str)
     parcels, _ = read(shared, "si")
-    table = load_crop_table(None, "si")
+    table = load_crop_table(None, "si").meanings
     corrected = {
         (code, old, table[code]) for code, old in zip(parcels["code"], stated, strict=True) if table[code] != old
     }

@@ -45,25 +45,26 @@ MAY_IMPORT = {
     # The science knows arrays and values; no recipe, no store, no catalog.
     "sentinel2": PURE,
     "enmap": PURE,
-    "parcels": PURE,
+    "crops": PURE,
+    "parcels": PURE | {"crops"},
     "catalog": PURE | {"plugins", "sentinel2", "settings", "shared_connections"},
     "storage": {"errors", "settings", "waits"},
     # A store knows no recipe and no sensor.
-    "cube": PURE | {"splits", "storage"},
-    "simulate": BASE | {"sentinel2", "parcels"},
+    "cube": PURE | {"crops", "splits", "storage"},
+    "simulate": BASE | {"crops", "sentinel2", "parcels"},
     "report": PURE | {"cube", "enmap", "storage"},
-    "one_sample": PURE | {"cube", "report", "storage"},
-    "training": PURE | {"cube", "parcels", "storage"},
+    "one_sample": PURE | {"crops", "cube", "report", "storage"},
+    "training": PURE | {"crops", "cube", "storage"},
     "datasheet": PURE | {"cube"},
-    "published": BASE | {"cube", "storage", "parcels", "sources"},
-    "sources": BASE | {"sentinel2", "enmap", "parcels", "catalog", "cube", "datasheet", "splits"},
+    "published": BASE | {"crops", "cube", "storage", "sources"},
+    "sources": BASE | {"sentinel2", "enmap", "crops", "parcels", "catalog", "cube", "datasheet", "splits"},
     "validation": {"bounded_map", "constants", "cube", "errors", "progress", "sources", "storage"},
     "waits": {"redaction"},
     "pipeline": BASE
-    | {"parcels", "cube", "datasheet", "settings", "shared_connections", "sources", "storage", "splits"},
-    "maintenance": BASE | {"cube", "parcels", "pipeline", "published", "sources", "storage"},
+    | {"crops", "parcels", "cube", "datasheet", "settings", "shared_connections", "sources", "storage", "splits"},
+    "maintenance": BASE | {"crops", "cube", "pipeline", "published", "sources", "storage"},
     "cli": BASE
-    | {"catalog", "cube", "maintenance", "one_sample", "parcels", "pipeline", "published", "report"}
+    | {"catalog", "crops", "cube", "maintenance", "one_sample", "parcels", "pipeline", "published", "report"}
     | {"settings", "simulate", "sources", "storage", "training", "validation"},
     # Steps of Prefect flows; which flows there are stands in flows/.
     "flows": BASE | {"cube", "pipeline", "report", "settings", "storage", "validation"},

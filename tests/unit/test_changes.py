@@ -21,8 +21,8 @@ from stac_items import item_of
 from tiny_region import TinyRegion
 
 from h2crop_data.constants import TIER_COLUMNS
+from h2crop_data.crops.taxonomy import Taxonomy
 from h2crop_data.grid import LONLAT, Cell, split_squares
-from h2crop_data.parcels.taxonomy import Taxonomy
 from h2crop_data.pipeline import changes
 from h2crop_data.pipeline.changes import MATCHED_TOGETHER, ChangedBlock, SeasonChanges, find_changes, sharing_names
 from h2crop_data.pipeline.plan import SeasonPlan

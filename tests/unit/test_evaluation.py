@@ -19,8 +19,8 @@ from made_stores import make_store
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader
 
+from h2crop_data.crops.taxonomy import Taxonomy
 from h2crop_data.errors import UsageError
-from h2crop_data.parcels.taxonomy import Taxonomy
 from h2crop_data.training.dataset import CropSamples
 from h2crop_data.training.evaluation import Evaluation, SamplePlace, sample_places
 from h2crop_data.training.metrics import Figures

@@ -21,10 +21,10 @@ from parcel_reading import NO_FAULT, read_parcels
 from plain_splits import plain_split
 from shapely.geometry.base import BaseGeometry
 
+from h2crop_data.crops.taxonomy import Taxonomy
 from h2crop_data.errors import ParcelError, RecipeError
 from h2crop_data.grid import LONLAT, SPLIT_CRS, Cell, cells_of_area, geobox
 from h2crop_data.parcels.rasterize import covered, parcel_numbers, rasterize_ids, tier_labels
-from h2crop_data.parcels.taxonomy import Taxonomy
 from h2crop_data.recipe.model import Recipe, Split, parse_recipe
 from h2crop_data.sources.parcels.assemble import label_block
 from h2crop_data.sources.parcels.declarations import (

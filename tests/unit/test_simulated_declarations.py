@@ -14,9 +14,9 @@ import pytest
 import shapely
 from parcel_reading import read_parcels
 
+from h2crop_data.crops.tables import load_crop_table
 from h2crop_data.grid import geobox
 from h2crop_data.parcels.rasterize import rasterize_ids
-from h2crop_data.parcels.taxonomy import load_crop_table
 from h2crop_data.simulate.land.declarations import DIRT, RPG_COLUMNS, TRUTH_COLUMNS, declare, write_geopackage
 from h2crop_data.simulate.land.objects import LAND_SQUARE, land_of_square
 from h2crop_data.simulate.land.rotation import catch_crops, crop_of
@@ -170,7 +170,7 @@ def test_slivers_are_parcels_of_their_own_beside_a_field(fields: gpd.GeoDataFram
 
 
 def test_wrong_codes_are_crops_and_unmapped_codes_are_in_no_table(fields: gpd.GeoDataFrame) -> None:
-    table = load_crop_table(None, "fr")
+    table = load_crop_table(None, "fr").meanings
     _, truth = declare(fields, SEASON, only(wrong=1), SEED)
     assert set(truth["declared_crop"]) <= set(table)
     assert (truth["declared_crop"] != truth["crop"]).all()

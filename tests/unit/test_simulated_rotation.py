@@ -12,7 +12,8 @@ import shapely
 from numpy.typing import NDArray
 
 from h2crop_data.constants import TIERS, UNKNOWN
-from h2crop_data.parcels.taxonomy import Taxonomy, load_crop_table
+from h2crop_data.crops.tables import load_crop_table
+from h2crop_data.crops.taxonomy import Taxonomy
 from h2crop_data.simulate.land.crops import ROTATION_GROUPS, load_crops
 from h2crop_data.simulate.land.regional import CROP_REGIONS
 from h2crop_data.simulate.land.rotation import (
@@ -59,14 +60,14 @@ def mapped(codes: NDArray[np.str_], column: str) -> NDArray[np.str_]:
 
 
 def tiers_of_codes() -> dict[str, tuple[int, ...]]:
-    table, taxonomy = load_crop_table(None, "fr"), Taxonomy.load()
+    table, taxonomy = load_crop_table(None, "fr").meanings, Taxonomy.load()
     return {code: taxonomy.ids(table[code]) for code in load_crops()["code"]}
 
 
 def test_every_code_is_french_and_listed_once() -> None:
     crops = load_crops()
     assert crops["code"].is_unique
-    assert set(crops["code"]) <= set(load_crop_table(None, "fr"))
+    assert set(crops["code"]) <= set(load_crop_table(None, "fr").meanings)
     assert set(crops["rotation"]) == set(ROTATION_GROUPS)
     assert (crops["share"] >= 1).all()
 

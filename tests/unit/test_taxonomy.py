@@ -13,21 +13,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from h2crop_data.crops.codes import clean_code, normal_code, several_codes
+from h2crop_data.crops.files import taxonomy_folder
+from h2crop_data.crops.tables import CropCodes, load_crop_table
+from h2crop_data.crops.taxonomy import Taxonomy, tier_table
 from h2crop_data.errors import ParcelError
-from h2crop_data.parcels.taxonomy import (
-    Taxonomy,
-    clean_code,
-    hcat3_codes,
-    load_crop_table,
-    lost_zeros,
-    several_codes,
-    taxonomy_folder,
-    tier_table,
-    unmapped,
-)
 from h2crop_data.recipe.model import CropTable
 
-COUNTRIES = sorted(path.stem for path in (taxonomy_folder() / "countries").glob("*.csv"))
+COUNTRIES = sorted(path.stem for path in (taxonomy_folder() / "countries/version-1").glob("*.csv"))
 HEADER = "tier,id,hcat3_prefix,name\n"
 
 
@@ -46,7 +39,7 @@ def taxonomy() -> Taxonomy:
 @pytest.fixture(scope="module")
 def hcat3() -> set[str]:
     """Every code of HCAT3."""
-    return {row["hcat3"] for row in rows_of(taxonomy_folder() / "hcat3.csv")}
+    return {row["hcat3"] for row in rows_of(taxonomy_folder() / "hcat/hcat3.csv") if row["listed"] == "yes"}
 
 
 def hcat3_table(tmp_path: Path, content: str | bytes) -> CropTable:
@@ -120,7 +113,7 @@ def test_hcat3_has_384_codes_and_every_class_but_one_is_one_of_them(taxonomy: Ta
 
 
 def test_names_are_those_of_the_table(taxonomy: Taxonomy) -> None:
-    rows = rows_of(taxonomy_folder() / "tiers.csv")
+    rows = [row for row in rows_of(taxonomy_folder() / "tiers.csv") if row["since"] == "1"]
     assert len(rows) == 6 + 36 + 82 + 101
     for row in rows:
         assert taxonomy.names(int(row["tier"]))[int(row["id"])] == row["name"].strip()
@@ -146,16 +139,16 @@ def test_a_table_of_many_codes_is_the_classes_of_each(codes: list[str]) -> None:
 
 @pytest.mark.parametrize("country", COUNTRIES)
 def test_every_country_maps_each_code_once_to_ten_digits_or_nothing(country: str, hcat3: set[str]) -> None:
-    path = taxonomy_folder() / "countries" / f"{country}.csv"
+    path = taxonomy_folder() / "countries/version-1" / f"{country}.csv"
     rows = rows_of(path)
-    codes = load_crop_table(None, country)
+    codes = load_crop_table(None, country).meanings
     assert max(Counter(row["code"] for row in rows).values()) == 1
     assert {row["code"]: row["hcat3"] for row in rows} == codes
     assert len(codes) > 100
     assert all(code == code.strip() != "" for code in codes)
     # The French table points to one code that HCAT3 does not list; taxonomy/README.md says so.
     assert set(codes.values()) - hcat3 - {""} == ({"3301290900"} if country == "fr" else set())
-    assert load_crop_table(country, "xx") == codes
+    assert load_crop_table(country, "xx").meanings == codes
 
 
 def test_france_austria_and_slovenia_are_there() -> None:
@@ -173,7 +166,7 @@ def test_france_austria_and_slovenia_are_there() -> None:
     ],
 )
 def test_codes_everybody_knows(country: str, code: str, hcat3: str) -> None:
-    assert load_crop_table(None, country)[code] == hcat3
+    assert load_crop_table(None, country).meanings[code] == hcat3
 
 
 def test_an_unknown_table_names_those_there_are() -> None:
@@ -189,8 +182,8 @@ def test_an_unknown_table_names_those_there_are() -> None:
 
 def test_a_table_of_ones_own_has_columns_of_ones_own(tmp_path: Path) -> None:
     table = hcat3_table(tmp_path, "name,Code,HCAT3\nwheat, 105 ,3301010100\nfallow,007,\nnothing,,3301010100\n")
-    assert load_crop_table(table, "xx") == {"105": "3301010100", "007": ""}
-    assert load_crop_table(table, "xx", tmp_path / "mine.csv") == {"105": "3301010100", "007": ""}
+    assert load_crop_table(table, "xx").meanings == {"105": "3301010100", "007": ""}
+    assert load_crop_table(table, "xx", tmp_path / "mine.csv").meanings == {"105": "3301010100", "007": ""}
 
 
 @pytest.mark.parametrize(
@@ -205,7 +198,7 @@ def test_a_table_of_ones_own_has_columns_of_ones_own(tmp_path: Path) -> None:
     ],
 )
 def test_tables_are_read_as_they_come(tmp_path: Path, content: bytes) -> None:
-    assert load_crop_table(hcat3_table(tmp_path, content), "xx") == {"1": "3301010100", "2": "3302000000"}
+    assert load_crop_table(hcat3_table(tmp_path, content), "xx").meanings == {"1": "3301010100", "2": "3302000000"}
 
 
 @pytest.mark.parametrize(
@@ -243,16 +236,17 @@ def test_a_missing_table_is_refused_by_name(tmp_path: Path) -> None:
 # Damaged classes
 
 
-def folder_with(tmp_path: Path, content: str, version: str | None = "7\n") -> Path:
-    """A taxonomy folder with the given classes."""
-    (tmp_path / "tiers.csv").write_text(content, encoding="utf-8")
-    if version is not None:
-        (tmp_path / "VERSION").write_text(version, encoding="utf-8")
+def folder_with(tmp_path: Path, content: str, version: str = "7") -> Path:
+    """A taxonomy folder with the given classes, all of one version."""
+    header, *rows = content.splitlines()
+    text = "\n".join([f"{header},since", *(f"{row},{version}" for row in rows)])
+    (tmp_path / "tiers.csv").write_text(text, encoding="utf-8")
+    (tmp_path / "versions.csv").write_text(f"version,sha256\n{version},\n", encoding="utf-8")
     return tmp_path
 
 
 def test_classes_come_from_the_folder_given(tmp_path: Path) -> None:
-    small = Taxonomy.load(folder_with(tmp_path, HEADER + "1,3,3301,arable\n4,254,3301010100,wheat\n"))
+    small = Taxonomy.load("7", folder_with(tmp_path, HEADER + "1,3,3301,arable\n4,254,3301010100,wheat\n"))
     assert small.version == "7"
     assert small.ids("3301010100") == (3, 255, 255, 254)
     assert small.names(4) == {254: "wheat"}
@@ -278,16 +272,29 @@ def test_classes_come_from_the_folder_given(tmp_path: Path) -> None:
 )
 def test_damaged_classes_are_refused_with_file_and_line(tmp_path: Path, rows: str, line: int) -> None:
     with pytest.raises(ParcelError) as raised:
-        Taxonomy.load(folder_with(tmp_path, HEADER + rows))
+        Taxonomy.load("7", folder_with(tmp_path, HEADER + rows))
     assert f"{tmp_path / 'tiers.csv'}:{line}: " in str(raised.value)
 
 
 def test_classes_without_their_columns_or_version_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(ParcelError, match=r"tiers\.csv: no column hcat3_prefix; it has tier, id, name"):
-        Taxonomy.load(folder_with(tmp_path, "tier,id,name\n1,1,a\n"))
-    (tmp_path / "VERSION").unlink()
-    with pytest.raises(ParcelError, match="VERSION"):
-        Taxonomy.load(folder_with(tmp_path, HEADER + "1,1,3301,a\n", version=None))
+    with pytest.raises(ParcelError, match=r"tiers\.csv: no column hcat3_prefix; it has tier, id, name, since"):
+        Taxonomy.load("7", folder_with(tmp_path, "tier,id,name\n1,1,a\n"))
+    (tmp_path / "versions.csv").unlink()
+    with pytest.raises(ParcelError, match=r"versions\.csv"):
+        Taxonomy.load("7", tmp_path)
+
+
+def test_an_unknown_version_is_refused_with_those_there_are(tmp_path: Path) -> None:
+    with pytest.raises(ParcelError, match="unknown taxonomy version '8'; this h2crop has 7"):
+        Taxonomy.load("8", folder_with(tmp_path, HEADER + "1,1,3301,a\n"))
+
+
+def test_a_version_has_the_classes_of_those_before_it(tmp_path: Path) -> None:
+    rows = "tier,id,hcat3_prefix,name,since\n1,1,3301,a,1\n1,2,3302,b,2\n1,3,3303,c,10\n"
+    (tmp_path / "tiers.csv").write_text(rows, encoding="utf-8")
+    (tmp_path / "versions.csv").write_text("version\n1\n2\n10\n", encoding="utf-8")
+    found = [Taxonomy.load(version, tmp_path).names(1) for version in ("1", "2", "10")]
+    assert found == [{1: "a"}, {1: "a", 2: "b"}, {1: "a", 2: "b", 3: "c"}]
 
 
 def test_the_hash_knows_version_ids_and_names(tmp_path: Path) -> None:
@@ -299,14 +306,14 @@ def test_the_hash_knows_version_ids_and_names(tmp_path: Path) -> None:
         (HEADER + "1,2,3301,a\n1,1,3302,b\n", "1"),
         (HEADER + "1,1,3301,a\n1,2,3302,c\n", "1"),
     ):
-        versions.append(Taxonomy.load(folder_with(tmp_path, content, version)).hash)
+        versions.append(Taxonomy.load(version, folder_with(tmp_path, content, version)).hash)
     assert versions[0] == versions[1]  # the order of the rows means nothing
     assert len(set(versions)) == 4
 
 
 def test_the_copy_of_a_folder_is_the_same_taxonomy(tmp_path: Path, taxonomy: Taxonomy) -> None:
     shutil.copytree(taxonomy_folder(), tmp_path / "copy")
-    assert Taxonomy.load(tmp_path / "copy") == taxonomy
+    assert Taxonomy.load(folder=tmp_path / "copy") == taxonomy
 
 
 # Codes as they come from files
@@ -341,12 +348,89 @@ def test_a_code_of_several_crops_names_them_and_has_no_meaning() -> None:
     both = several_codes({"MIS", "BTH"})
     assert both == several_codes(["BTH", "MIS"]) == "BTH ≠ MIS"
     codes = pd.Series(["BTH", both, "QQQ", "", "BTA"], dtype="str")
-    table = {"BTH": "3301010101", "BTA": "", both: "3302000000"}
-    assert hcat3_codes(codes, table).tolist() == ["3301010101", "", "", "", ""]
-    assert unmapped(codes, table).tolist() == [False, False, True, True, False]
+    table = CropCodes({"BTH": "3301010101", "BTA": "", both: "3302000000"})
+    assert table.hcat3(codes).tolist() == ["3301010101", "", "", "", ""]
+    assert table.unmapped(codes).tolist() == [False, False, True, True, False]
 
 
 def test_codes_that_lost_or_gained_zeros_are_found_in_a_table() -> None:
-    table = dict.fromkeys(("0110", "20", "000", "X", "A0"), "")
+    table = CropCodes(dict.fromkeys(("0110", "20", "000", "X", "A0"), ""))
     codes = ["110", "00110", "020", "0110", "0", "", "0X", "A", "A00", "7"]
-    assert lost_zeros(codes, table) == {"110": "0110", "00110": "0110", "020": "20", "0": "000", "0X": "X"}
+    assert table.near_misses(codes) == {"110": "0110", "00110": "0110", "020": "20", "0": "000", "0X": "X"}
+
+
+@pytest.mark.parametrize(
+    ("codes", "form"),
+    [
+        (["101", " 101 ", "0101", "101.0", "101.00", "\ufeff101", "\uff11\uff10\uff11", "101\u200b", "\t101\n"], "101"),
+        (["000", "0", "0.0"], "0"),
+        (["BTH", "bth", "B\u00adTH", "\u00a0Bth "], "bth"),
+        (["Põldhein,  kõrs", "põldhein, kõrs", "Po\u0303ldhein, kõrs", "Põldhein,\nkõrs"], "põldhein, kõrs"),
+        (["A01"], "a01"),
+        (["1.5"], "1.5"),
+        (["1.01"], "1.01"),
+        (["²"], "2"),
+    ],
+)
+def test_spellings_of_one_code_have_one_normal_form(codes: list[str], form: str) -> None:
+    assert {normal_code(code) for code in codes} == {form}
+    assert normal_code(form) == form
+
+
+@given(st.text(max_size=12))
+def test_the_normal_form_of_a_normal_form_is_itself(text: str) -> None:
+    assert normal_code(normal_code(text)) == normal_code(text)
+
+
+def test_tables_compare_codes_by_their_normal_form_and_version_1_as_they_are() -> None:
+    spelt = pd.Series(["0101", "101.0", "bth ", "BTH"], dtype="str")
+    meanings = {"101": "3301010101", "BTH": "3302000000"}
+    exact, normal = CropCodes(meanings), CropCodes(meanings, normal_code)
+    assert exact.hcat3(spelt).tolist() == ["", "", "", "3302000000"]
+    assert normal.hcat3(spelt).tolist() == ["3301010101", "3301010101", "3302000000", "3302000000"]
+    assert exact.near_misses(set(spelt)) == {"0101": "101", "101.0": "101", "bth ": "BTH"}
+    assert not normal.unmapped(spelt).any()
+
+
+def test_near_misses_are_found_across_accents_and_punctuation() -> None:
+    table = CropCodes({"Záhradný petržlen, iný": "3301061227"}, normal_code)
+    assert table.near_misses(["Zahradny petrzlen iny", "petržlen"]) == {
+        "Zahradny petrzlen iny": "Záhradný petržlen, iný"
+    }
+
+
+YEARS = (
+    "code,hcat3,from,to\nMIS,3301010600,,2022\nMIS,3301000000,2023,\nJAC,3301110000,2023,\nOLD,3302000000,2015,2017\n"
+)
+
+
+def test_a_code_means_what_it_meant_in_its_year(tmp_path: Path) -> None:
+    (tmp_path / "mine.csv").write_text(YEARS, encoding="utf-8")
+    table = CropTable(path=str(tmp_path / "mine.csv"))
+
+    def meanings(year: int) -> dict[str, str]:
+        return dict(load_crop_table(table, "xx", version="2", year=year).meanings)
+
+    assert meanings(2015) == {"MIS": "3301010600", "OLD": "3302000000"}
+    assert meanings(2017) == meanings(2015)
+    assert meanings(2018) == {"MIS": "3301010600"}
+    assert meanings(2022) == {"MIS": "3301010600"}
+    assert meanings(2023) == {"MIS": "3301000000", "JAC": "3301110000"}
+    with pytest.raises(ParcelError, match="code MIS has two meanings"):
+        load_crop_table(table, "xx", version="2")
+
+
+@pytest.mark.parametrize(
+    ("rows", "says"),
+    [
+        ("MIS,3301010600,,2023\nMIS,3301000000,2023,\n", "code MIS has two meanings"),
+        ("MIS,3301010600,,\nmis ,3301000000,2023,\n", "code mis has two meanings"),
+        ("MIS,3301010600,2023,2022\n", "`from` 2023 is after `to` 2022"),
+        ("MIS,3301010600,23,\n", "expected years"),
+        ("MIS,3301010600,,soon\n", "expected years"),
+    ],
+)
+def test_years_that_overlap_or_are_none_are_refused(tmp_path: Path, rows: str, says: str) -> None:
+    (tmp_path / "mine.csv").write_text(f"code,hcat3,from,to\n{rows}", encoding="utf-8")
+    with pytest.raises(ParcelError, match=says):
+        load_crop_table(CropTable(path=str(tmp_path / "mine.csv")), "xx", version="2", year=2023)

@@ -14,7 +14,8 @@ from affine import Affine
 from numpy.typing import NDArray
 
 from h2crop_data.constants import FINE, TIERS
-from h2crop_data.parcels.taxonomy import Taxonomy, load_crop_table, tier_table
+from h2crop_data.crops.tables import load_crop_table
+from h2crop_data.crops.taxonomy import Taxonomy, tier_table
 from h2crop_data.progress import Progress
 from h2crop_data.simulate.files import CogWriter
 from h2crop_data.simulate.land.declarations import declare, write_geopackage
@@ -158,7 +159,7 @@ def draw(raster: CogWriter, objects: gpd.GeoDataFrame, size: int) -> None:
 def write_labels(truth: Path, layout: Layout, year: int, crops: pd.DataFrame) -> None:
     """The classes of what grows, (4 tiers, y, x) uint8 at 10 m over the cells: 0 no field, 255 no class at the tier."""
     table = load_crop_table(None, "fr")
-    classes = tier_table(crops["crop"].map(lambda code: table.get(code, "")).astype("str"), Taxonomy.load())
+    classes = tier_table(table.hcat3(crops["crop"].astype("str")), Taxonomy.load())
     last = int(pd.read_parquet(truth / "objects.parquet", columns=["number"])["number"].max())
     lookup = np.zeros((TIERS, last + 1), np.uint8)
     lookup[:, crops["number"].to_numpy()] = classes.T

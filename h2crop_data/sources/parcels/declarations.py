@@ -19,12 +19,12 @@ from numpy.typing import NDArray
 from shapely.geometry.base import BaseGeometry
 
 from h2crop_data.constants import FINE, TIER_COLUMNS, UNKNOWN
+from h2crop_data.crops.taxonomy import Taxonomy, tier_table
 from h2crop_data.datasheet.markdown import listing
 from h2crop_data.errors import ParcelError
 from h2crop_data.grid import LONLAT, SPLIT_CRS, Cell, to_crs, transformer
 from h2crop_data.parcels.rasterize import covered, rasterize_ids
 from h2crop_data.parcels.read import CONTRADICTORY
-from h2crop_data.parcels.taxonomy import Taxonomy, tier_table
 from h2crop_data.progress import Progress
 from h2crop_data.sources.parcels.files import NAMED, YearFiles, read_near
 from h2crop_data.splits.squares import Square

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -15,6 +15,8 @@ import pandas as pd
 import pyogrio
 import shapely
 
+from h2crop_data.crops.tables import CropCodes, load_crop_table
+from h2crop_data.crops.taxonomy import PUBLISHED_VERSION
 from h2crop_data.cube.crop_tables import merged_crop_tables
 from h2crop_data.datasheet.markdown import listing
 from h2crop_data.errors import ParcelError
@@ -22,15 +24,14 @@ from h2crop_data.grid import LONLAT, Cell, to_crs
 from h2crop_data.parcels.damage import about_to_name_rows, check_rows
 from h2crop_data.parcels.extent import COMMON_CRS, NATIONAL_CRS, Extent, misplacement
 from h2crop_data.parcels.read import NO_PARCEL, ParcelFile, count_rows, open_parcels, passed_over, read_parcels
-from h2crop_data.parcels.taxonomy import crop_table_digest, hcat3_codes, load_crop_table, lost_zeros, unmapped
 from h2crop_data.progress import Progress
 from h2crop_data.recipe.model import CropTable, Parcels, ParcelSource
 
 log = logging.getLogger(__name__)
 #: Rows, codes that a line names.
 NAMED = 10
-#: The end of a note on codes that a table has with other zeros.
-ZEROS_LOST = "leading zeros may have been lost"
+#: The end of a note on codes that look like others.
+MISSPELT = "their spelling may be damaged, for instance by lost zeros"
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,8 @@ class YearFiles:
     sources: Sequence[ParcelSource]
     #: A path of the recipe as an absolute one. Raises RecipeError.
     locate: Callable[[str], Path]
+    #: Version of the taxonomy, whose crop tables are used.
+    taxonomy: str = PUBLISHED_VERSION
 
     def path(self, source: ParcelSource) -> Path:
         """The file of a source."""
@@ -65,15 +68,27 @@ class YearFiles:
     def open(self, source: ParcelSource) -> ParcelFile:
         """The file of a source. Raises ParcelError where it cannot be read."""
         path = self.path(source)
-        return open_parcels(path, source.code_field, id_field=source.id_field, layer=source.layer, crs=source.crs)
+        return open_parcels(
+            path,
+            source.code_field,
+            use_field=source.use_field,
+            id_field=source.id_field,
+            layer=source.layer,
+            crs=source.crs,
+        )
 
 
-def season_files(settings: Parcels, locate: Callable[[str], Path], season: int) -> dict[str, YearFiles]:
-    """By role, the files of a season (`parcels`) and those of the year before (`prior`)."""
+def season_files(
+    settings: Parcels, locate: Callable[[str], Path], season: int, taxonomy: str = PUBLISHED_VERSION
+) -> dict[str, YearFiles]:
+    """By role, the files of a season (`parcels`) and those of the year before (`prior`).
+
+    taxonomy: its version.
+    """
     before = settings.season if settings.prior == "same" else settings.prior or []
     years = {"parcels": (season, settings.season), "prior": (season - 1, before)}
     return {
-        role: YearFiles(year, [one for one in sources if one.years is None or year in one.years], locate)
+        role: YearFiles(year, [one for one in sources if one.years is None or year in one.years], locate, taxonomy)
         for role, (year, sources) in years.items()
     }
 
@@ -147,8 +162,8 @@ def read_near(files: YearFiles, groups: Sequence[Sequence[Cell]], progress: Prog
     for source in files.sources:
         file = files.open(source)
         own = files.locate(source.table.path) if isinstance(source.table, CropTable) else None
-        table = load_crop_table(source.table, source.country, own)
-        tables.append({source.country: crop_table_digest(table)})
+        table = load_crop_table(source.table, source.country, own, version=files.taxonomy, year=files.year)
+        tables.append({source.country: table.digest})
         near, wrong = [], [passed_over(file)]
         for done, cells in enumerate(groups):
             progress(done, len(groups), f"parcels of {files.year}, {source.country}")
@@ -160,12 +175,11 @@ def read_near(files: YearFiles, groups: Sequence[Sequence[Cell]], progress: Prog
             # Of a row without a place nobody knows whether it is near.
             wrong.append(found_wrong[found_wrong["parcel"].isin([*found["fid"], NO_PARCEL])])
         rows = pd.concat(near).drop_duplicates("fid").sort_values("fid")
-        missing = unmapped(rows["code"], table)
-        hcat3 = hcat3_codes(rows["code"], table)
+        missing, hcat3 = table.unmapped(rows["code"]), table.hcat3(rows["code"])
         parts.append(rows.assign(country=source.country, hcat3=hcat3, unmapped=missing))
         problems.append(pd.concat(wrong).drop_duplicates(["fid", "problem"]))
         notes += unreadable_rows(file, problems[-1])
-        notes += zero_notes(source.country, rows["code"][missing], table)
+        notes += near_notes(source.country, rows["code"][missing], table)
     parcels = pd.concat(parts, ignore_index=True)
     named = unmapped_codes(parcels[parcels["unmapped"]])
     counts = count_rows(parcels, pd.concat(problems)) | {"unmapped": int(parcels["unmapped"].sum())}
@@ -191,12 +205,14 @@ def unreadable_rows(file: ParcelFile, problems: pd.DataFrame) -> list[str]:
     return [told] if rows else []
 
 
-def zero_notes(country: str, codes: Iterable[str], table: Mapping[str, str]) -> list[str]:
-    """A note on the crop codes that a table has with other zeros before them."""
-    pairs = [f"{code} is in the table as {known}" for code, known in sorted(lost_zeros(set(codes), table).items())]
-    return [f"crop codes of {country}: {listing(pairs, NAMED)}; {ZEROS_LOST}"] if pairs else []
+def near_notes(country: str, codes: Iterable[str], table: CropCodes) -> list[str]:
+    """A note on the crop codes that a table does not have, but one that looks alike."""
+    pairs = [f"{code} is in the table as {known}" for code, known in sorted(table.near_misses(set(codes)).items())]
+    return [f"crop codes of {country}: {listing(pairs, NAMED)}; {MISSPELT}"] if pairs else []
 
 
-def is_zero_note(note: str, country: str) -> bool:
-    """Whether a note is one of `zero_notes` on a country."""
-    return note.startswith(f"crop codes of {country}: ") and note.endswith(ZEROS_LOST)
+def is_near_note(note: str, country: str) -> bool:
+    """Whether a note is one of `near_notes` on a country."""
+    return note.startswith(f"crop codes of {country}: ") and note.endswith(
+        (MISSPELT, "leading zeros may have been lost")
+    )

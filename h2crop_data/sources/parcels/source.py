@@ -14,12 +14,12 @@ import pandas as pd
 import shapely
 
 from h2crop_data.constants import TIER_COLUMNS
+from h2crop_data.crops.taxonomy import Taxonomy
 from h2crop_data.cube.crop_tables import merged_crop_tables
 from h2crop_data.cube.schema import SourceFormat
 from h2crop_data.datasheet.quality import DECLARED
 from h2crop_data.errors import PlanError
 from h2crop_data.grid import LONLAT, Cell
-from h2crop_data.parcels.taxonomy import Taxonomy
 from h2crop_data.recipe.model import Parcels
 from h2crop_data.sources.changes import InputChange
 from h2crop_data.sources.parcels.assemble import label_block
@@ -247,8 +247,8 @@ def declarations_in(settings: Parcels, request: Request, ground: SurveyedGround,
     """The declarations of the season and of the year before. Raises ParcelError for files that cannot be those of the
     cells.
     """
-    files = season_files(settings, request.locate, request.season)
-    taxonomy = Taxonomy.load()
+    files = season_files(settings, request.locate, request.season, request.taxonomy)
+    taxonomy = Taxonomy.load(request.taxonomy)
     declared = {}
     for role in ROLES:
         if role == "prior":
