@@ -279,7 +279,8 @@ class TaxonomySettings(Section):
     """The classes of the four tiers."""
 
     version: str = "1"
-    """Version of taxonomy/tiers.csv that the recipe was written for; other versions are refused."""
+    """Version of the classes and crop tables: `1` as published, `2` with more classes and corrected tables
+    (docs/classes.md)."""
 
 
 class Split(Section):

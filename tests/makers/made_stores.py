@@ -195,12 +195,12 @@ def seal_made(
     return seal(builder, layout, list(map(inputs, seasons)), classes, software, DATASHEETS)
 
 
-def make_training_store(folder: Path, blocks: int = 3) -> MadeStore:
+def make_training_store(folder: Path, blocks: int = 3, version: str = "1") -> MadeStore:
     """A store of patches of 24 pixels in three splits, with the classes that come with h2crop.
 
     blocks: one for a store of training samples alone.
     """
-    taxonomy = Taxonomy.load()
+    taxonomy = Taxonomy.load(version)
     classes = [taxonomy.names(tier) for tier in (1, 2, 3, 4)]
     return make_store(folder, blocks=blocks, classes=classes, taxonomy=f"{taxonomy.version} {taxonomy.hash}")
 

@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 
 from h2crop_data.cli.main import app
 from h2crop_data.crops.appending import appended_classes
+from h2crop_data.crops.countries import code_field
 from h2crop_data.crops.taxonomy import Taxonomy, taxonomy_versions
 from h2crop_data.errors import ParcelError, UsageError
 
@@ -140,6 +141,13 @@ def test_list_names_every_country() -> None:
     assert found["ee"]["key"] == "name"
     assert "CODE_CULTU" in found["fr"]["fields"]
     assert "Estonia: by name" in run("list").output
+
+
+def test_the_field_of_an_unknown_country_is_found_only_if_it_is_clear() -> None:
+    assert code_field("xx", ["ID", "gewascode"]) == "gewascode"
+    assert code_field("xx", ["CODE_CULTU", "gewascode"]) is None
+    assert code_field("nl", ["CODE_CULTU"]) is None
+    assert code_field("nl", ["id", " GewasCode "]) == " GewasCode "
 
 
 def test_appended_classes_follow_the_rule() -> None:

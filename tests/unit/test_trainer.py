@@ -283,6 +283,18 @@ def test_an_evaluation_may_be_in_lower_precision(made: MadeStore) -> None:
     assert seen == [torch.float32, torch.bfloat16]
 
 
+def test_a_store_of_version_2_is_evaluated_in_its_classes(made: MadeStore, tmp_path: Path) -> None:
+    newer = make_training_store(tmp_path / "newer", version="2")
+    model = model_of(newer)
+    assert model.config.classes == {1: 7, 2: 59, 3: 162, 4: 209}
+    transforms = BatchTransforms.for_store(newer.folder)
+    report = evaluate(model, CropSamples(newer.folder, months=6, later_scenes=True), transforms)
+    assert report.samples > 0
+    published = CropSamples(made.folder, months=6, later_scenes=True)
+    with pytest.raises(UsageError, match=r"made for the classes 2 .* has 1 .*relabel --taxonomy"):
+        evaluate(model, published, BatchTransforms.for_store(made.folder))
+
+
 def test_a_model_of_other_classes_is_not_evaluated(made: MadeStore, tmp_path: Path) -> None:
     model = model_of(made)
     dataset = CropSamples(made.folder, months=6, later_scenes=True)
