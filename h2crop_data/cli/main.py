@@ -23,6 +23,7 @@ from h2crop_data.cli import (
     import_h5,
     inspect,
     migrate,
+    parcels,
     plan,
     providers,
     recipe,
@@ -53,6 +54,7 @@ app = typer.Typer(
 app.add_typer(recipe.app, name="recipe")
 app.add_typer(plan.app, name="plan")
 app.add_typer(enmap.app, name="enmap")
+app.add_typer(parcels.app, name="parcels")
 app.add_typer(providers.app, name="providers")
 app.add_typer(taxonomy.app, name="taxonomy")
 app.command("build")(build.build)

@@ -9,21 +9,29 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from h2crop_data.cli.console import Exit, print_json, say
-from h2crop_data.crops.countries import code_field, countries
+from h2crop_data.cli.parcels import (
+    ClassVersion,
+    CodeField,
+    InCountry,
+    LayerName,
+    OfYear,
+    OwnTable,
+    StatedCrs,
+    opened_file,
+    show_some,
+    show_tiers,
+)
+from h2crop_data.crops.countries import countries
 from h2crop_data.crops.taxonomy import PUBLISHED_VERSION, Taxonomy, taxonomy_versions
 from h2crop_data.errors import UsageError
 
 if TYPE_CHECKING:
     from h2crop_data.crops.lookup import KnownCrop
-    from h2crop_data.parcels.coverage import FileCoverage
 
 app = typer.Typer(help="Check, extend and explain the crop classes and the crop tables.", no_args_is_help=True)
 
 JsonReport = Annotated[bool, typer.Option("--json", help="Print the report as JSON.")]
-OfCountry = Annotated[str | None, typer.Option(help="OfCountry (and region) in lower case, such as fr or be-vlg.")]
-Version = Annotated[str | None, typer.Option(help="Version of the crop classes (default: the newest).")]
-#: Lines of a report that are shown of each kind without --all.
-REPORT_LINES = 10
+OfCountry = Annotated[str | None, typer.Option(help="Country (and region) in lower case, such as fr or be-vlg.")]
 
 
 @app.command("check")
@@ -74,7 +82,10 @@ def import_list(
     if out.exists() and not force:
         raise UsageError(f"{out} exists; give --force to replace it")
     rows, report = import_table(file, columns, country)
-    out.write_text(table_text(rows), encoding="utf-8")
+    try:
+        out.write_text(table_text(rows), encoding="utf-8")
+    except OSError as error:
+        raise UsageError(f"cannot write {out}: {error.strerror or error}") from error
     if as_json:
         print_json(asdict(report))
         return
@@ -134,37 +145,29 @@ def diff(
 @app.command()
 def coverage(
     file: Annotated[Path, typer.Argument(help="Vector file of declared parcels.")],
-    country: Annotated[str, typer.Option(help="OfCountry (and region) in lower case, such as fr or be-vlg.")],
-    year: Annotated[int, typer.Option(help="Year of the declarations.")],
-    version: Version = None,
-    code_column: Annotated[
-        str | None, typer.Option("--code-field", help="Field of the crop code (default: the known one of the country).")
-    ] = None,
-    layer: Annotated[str | None, typer.Option(help="Layer of the file (default: its only layer).")] = None,
-    crs: Annotated[str | None, typer.Option(help="CRS of the file, if it has none or a wrong one.")] = None,
-    table: Annotated[Path | None, typer.Option(help="Your own crop table (CSV with columns code, hcat3).")] = None,
+    country: InCountry,
+    year: OfYear,
+    version: ClassVersion = None,
+    code_column: CodeField = None,
+    layer: LayerName = None,
+    crs: StatedCrs = None,
+    table: OwnTable = None,
     as_json: JsonReport = False,
 ) -> None:
     """Show which share of a file's parcels and hectares each tier of the crop classes reaches, and codes it lacks."""
-    from h2crop_data.crops.tables import load_crop_table
     from h2crop_data.parcels.coverage import file_coverage
-    from h2crop_data.parcels.read import open_parcels, vector_fields
-    from h2crop_data.recipe.model import CropTable
 
-    chosen = version or taxonomy_versions()[-1]
-    own = CropTable(path=str(table)) if table else None
-    codes = load_crop_table(own, country, table, version=chosen, year=year)
-    field = code_column or code_field(country, vector_fields(file, layer))
-    if field is None:
-        raise UsageError(
-            f"{file}: no known field of crop codes for {country}; give --code-field, one of "
-            f"{', '.join(vector_fields(file, layer))}"
-        )
-    found = file_coverage(open_parcels(file, field, layer=layer, crs=crs), codes, Taxonomy.load(chosen))
+    source, codes, taxonomy = opened_file(file, country, year, version, code_column, layer, crs, table)
+    found = file_coverage(source, codes, taxonomy)
     if as_json:
-        print_json({"file": str(file), "country": country, "year": year, "version": chosen, **asdict(found)})
+        facts = {"file": str(file), "country": country, "year": year, "version": taxonomy.version}
+        print_json({**facts, **asdict(found)})
         return
-    show_coverage(file, field, chosen, found)
+    say(
+        f"{file}: {found.parcels} parcels, {found.hectares:.1f} ha, field {source.code_field}, "
+        f"version {taxonomy.version}"
+    )
+    show_tiers(found)
 
 
 @app.command()
@@ -221,16 +224,6 @@ def list_tables(as_json: JsonReport = False) -> None:
     say(f"versions of the classes: {', '.join(taxonomy_versions())}; {PUBLISHED_VERSION} is of the published dataset")
 
 
-def show_some(title: str, lines: list[str]) -> None:
-    """Some lines of a kind, with their number."""
-    if lines:
-        say(f"{len(lines)} {title}:")
-    for line in lines[:REPORT_LINES]:
-        say(f"  {line}")
-    if len(lines) > REPORT_LINES:
-        say(f"  and {len(lines) - REPORT_LINES} more (--json lists all)")
-
-
 def show_crop(crop: KnownCrop) -> None:
     """What is known of a crop."""
     say(f"{crop.hcat3 or '(unknown)'} {crop.name}")
@@ -243,33 +236,6 @@ def show_crop(crop: KnownCrop) -> None:
         say(f"  {one.country}{years} {one.code}: {one.name or one.english}{decided}")
     for code in crop.hcat4:
         say(f"  HCAT4 {code}")
-
-
-def show_coverage(file: Path, field: str, version: str, found: FileCoverage) -> None:
-    """How far the classes reach in a file."""
-    say(f"{file}: {found.parcels} parcels, {found.hectares:.1f} ha, field {field}, version {version}")
-    for tier in found.tiers:
-        say(
-            f"  tier {tier.tier}: {tier.parcels} parcels ({tier.parcel_share:.1%}), "
-            f"{tier.hectares:.1f} ha ({tier.hectare_share:.1%})"
-        )
-    show_some(
-        "code(s) are not in the table",
-        [
-            f"{one.code or '(no code)'}: {one.parcels} parcels, {one.hectares:.1f} ha"
-            + (f"; looks like {one.near}" if one.near else "")
-            for one in found.codes
-            if not one.known
-        ],
-    )
-    show_some(
-        "code(s) are known to a higher tier only",
-        [
-            f"{one.code}: {one.parcels} parcels, {one.hectares:.1f} ha, {one.hcat3 or 'unknown'}, {one.tiers} tier(s)"
-            for one in found.codes
-            if one.known and one.tiers < len(found.tiers)
-        ],
-    )
 
 
 def told_meaning(hcat3: str | None) -> str:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
+from itertools import combinations
 from pathlib import Path
 
 from h2crop_data.constants import TIER_DIGITS, UNKNOWN
 from h2crop_data.crops.codes import normal_code
 from h2crop_data.crops.files import read_csv, taxonomy_folder
 from h2crop_data.crops.hcat import crosswalk, hcat3_names
-from h2crop_data.crops.tables import TableRow, read_crop_table, refuse_two_meanings
+from h2crop_data.crops.tables import PUBLISHED_TABLES, TableRow, read_crop_table, refuse_two_meanings
 from h2crop_data.crops.taxonomy import Taxonomy, taxonomy_versions
 from h2crop_data.errors import ParcelError
 
@@ -64,9 +65,12 @@ def check_tiers(folder: Path) -> Iterator[str]:
 
 def check_published_tables(folder: Path) -> Iterator[str]:
     """Problems of the tables of version 1, which stay as they were published."""
-    published = folder / "countries" / "version-1"
-    lines = (published / CHECKSUMS).read_text(encoding="utf-8").splitlines()
-    stated = {name: digest for digest, name in (line.split(maxsplit=1) for line in lines)}
+    published = folder / "countries" / PUBLISHED_TABLES
+    try:
+        lines = (published / CHECKSUMS).read_text(encoding="utf-8").splitlines()
+    except OSError as error:
+        raise ParcelError(f"cannot read {published / CHECKSUMS}: {error.strerror or error}") from error
+    stated = {name: digest for digest, _, name in (line.partition("  ") for line in lines if line)}
     present = {file.name for file in published.glob("*.csv")}
     for name in sorted(stated.keys() | present):
         digest = hashlib.sha256((published / name).read_bytes()).hexdigest() if name in present else "missing"
@@ -102,9 +106,15 @@ def problems_of_row(row: TableRow, names: Iterable[str], hcat4: Iterable[str]) -
 
 
 def repeated_codes(rows: Iterable[TableRow]) -> list[tuple[str, int]]:
-    """Codes that have several rows for the same years, with their number."""
-    counted = Counter((normal_code(row.code), row.first, row.last) for row in rows)
-    return [(code, number) for (code, _, _), number in counted.items() if number > 1]
+    """Codes that have several rows for one year, with their number."""
+    of_code: dict[str, list[TableRow]] = defaultdict(list)
+    for row in rows:
+        of_code[normal_code(row.code)].append(row)
+    return [
+        (code, len(found))
+        for code, found in of_code.items()
+        if any(one.first <= other.last and other.first <= one.last for one, other in combinations(found, 2))
+    ]
 
 
 def check_crosswalk(folder: Path) -> Iterator[str]:

@@ -61,6 +61,11 @@ def near_misses(codes: Iterable[str], known: Iterable[str]) -> dict[str, str]:
     return {code: table for code, table in found.items() if table is not None}
 
 
+def code_with_use(code: str, use: str) -> str:
+    """An HCAT4 code with its use, 1 to 11, after a space; without another use, or none."""
+    return f"{code} {int(use)}" if code and re.fullmatch(r"0*([1-9]|1[01])", use) else code
+
+
 def several_codes(codes: Iterable[str]) -> str:
     """The code of ground that was declared with several crops: it names them all, and its crop is unknown."""
     return CONTRADICTS.join(sorted(codes))

@@ -64,6 +64,6 @@ def agreed(codes: Iterable[str]) -> str:
 
 def significant(code: str) -> str:
     """The digits of a code without the pairs `00` at its end."""
-    while code.endswith("00") and len(code) > PAIR:
+    while code.endswith("00"):
         code = code[:-PAIR]
     return code

@@ -122,7 +122,9 @@ def import_table(
         stated = values["hcat3_name"]
         if hcat3 and stated in names.values() and names[hcat3] != stated:
             report.contradictions.append(f"{where}: {hcat3} is {names[hcat3]}, the list says {stated}")
-        of_code[normal_code(key)].append(ImportedRow(line, key, hcat3 or "", values["name"], values["english"]))
+        reason = f"HCAT4 {values['hcat4']} {values['use']}".rstrip() + ", by the crosswalk" if chosen.hcat4 else ""
+        row_made = ImportedRow(line, key, hcat3 or "", values["name"], values["english"], reason)
+        of_code[normal_code(key)].append(row_made)
     if not of_code:
         of_country = f" of {country!r}" if country else ""
         raise ParcelError(f"{file}: no row{of_country} with a crop code or name")
@@ -153,6 +155,8 @@ def known_form(file: Path) -> ForeignColumns:
         keys = {form.code, form.name} & present
         if meaning in present and keys:
             return ForeignColumns(**{part: name if name in present else None for part, name in vars(form).items()})
+    if not header:
+        raise ParcelError(f"{file} has no rows")
     raise ParcelError(
         f"{file} is not a list of EuroCrops or fiboa: name its columns; it has {', '.join(sorted(map(str, present)))}"
     )

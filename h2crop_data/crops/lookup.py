@@ -10,12 +10,9 @@ from h2crop_data.constants import TIER_DIGITS, TIERS
 from h2crop_data.crops.codes import normal_code
 from h2crop_data.crops.files import taxonomy_folder
 from h2crop_data.crops.hcat import DIGITS, crosswalk, hcat3_names
-from h2crop_data.crops.tables import TableRow, country_tables, read_crop_table
+from h2crop_data.crops.tables import PUBLISHED_TABLES, TableRow, country_tables, read_crop_table
 from h2crop_data.crops.taxonomy import Taxonomy, taxonomy_versions
 from h2crop_data.errors import UsageError
-
-#: The table of a version-1 country beside today's.
-PUBLISHED_TABLES = "version-1"
 
 
 @dataclass(frozen=True)
@@ -78,6 +75,10 @@ def crops_of(text: str, country: str | None = None) -> list[KnownCrop]:
     Raises UsageError where there is none.
     """
     names, wanted = hcat3_names(), normal_code(text)
+    if country is not None and country not in country_tables():
+        raise UsageError(f"no crop table {country!r} (known: {', '.join(country_tables())})")
+    if not wanted:
+        raise UsageError("give a country's code, an HCAT3 code or its name")
     chosen: set[str] = set()
     if re.fullmatch(r"33[0-9]{2,8}", text) and len(text) % 2 == 0 and country is None:
         chosen |= {text.ljust(DIGITS, "0")} & names.keys()

@@ -55,6 +55,8 @@ class ClassMapping:
                 )
             if classes.setdefault(number, name) != name:
                 raise ParcelError(f"{path}:{line}: id {number} has two names, {classes[number]} and {name}")
+            # Pairs of zeros at the end are no digits of their own: 3302000000 is all that begins with 3302.
+            prefix = significant(prefix)
             if prefix in prefixes:
                 raise ParcelError(f"{path}:{line}: {prefix or 'the row for every other crop'} is there twice")
             prefixes[prefix] = number

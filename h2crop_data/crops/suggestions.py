@@ -46,7 +46,7 @@ def suggested(file: Path, name_column: str, code_column: str | None = None, numb
             normal_code(row[name_column]), known.keys(), scorer=fuzz.token_sort_ratio, limit=NEAR_NAMES
         )
         best: dict[str, Suggestion] = {}
-        for like, score, _ in near:
+        for like, score, _ in near if normal_code(row[name_column]) else ():
             best.setdefault(known[like], Suggestion(known[like], names[known[like]], like, round(score, 1)))
         code = row[code_column] if code_column else ""
         found.append(SuggestedCodes(code, row[name_column], list(best.values())[:number]))

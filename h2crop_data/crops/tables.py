@@ -7,7 +7,7 @@ import json
 import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Protocol
@@ -26,7 +26,8 @@ HCAT3_CODE = re.compile(r"[0-9]{10}")
 EARLIEST, LATEST = 0, 9999
 #: Tables of codes that mean the same in every country: HCAT3 codes themselves, and HCAT4 codes by the crosswalk.
 HCAT3_TABLE, HCAT4_TABLE = "hcat3", "hcat4"
-HCAT_FOLDER = "hcat"
+HCAT_FOLDER, PUBLISHED_TABLES = "hcat", "version-1"
+TABLE_NAME = re.compile(r"[a-z0-9-]+")
 #: Uses of HCAT4 are 1 to 11; 0 is no stated use.
 HCAT4_USES = 11
 
@@ -79,11 +80,13 @@ class CropCodes:
     meanings: Mapping[str, str]
     #: The form in which codes of files and of the table are compared.
     form: Callable[[str], str] = exact_code
+    #: Name of a crop in the normal form -> HCAT3, for files that have names in the place of codes.
+    names: Mapping[str, str] = field(default_factory=dict)
 
     @cached_property
     def by_form(self) -> dict[str, str]:
-        """The same by the form of the code."""
-        return {self.form(code): hcat3 for code, hcat3 in self.meanings.items()}
+        """The same by the form of the code or name."""
+        return {**self.names, **{self.form(code): hcat3 for code, hcat3 in self.meanings.items()}}
 
     def hcat3(self, codes: pd.Series[str]) -> pd.Series[str]:
         """The HCAT3 code of each crop code; empty where the table has none."""
@@ -121,18 +124,26 @@ def load_crop_table(
     their meaning are an error.
     Raises ParcelError for an unknown name, missing columns, malformed codes, or one code with two meanings in a year.
     """
-    form = exact_code if version == PUBLISHED_VERSION else normal_code
     if table is not None and not isinstance(table, str):
-        file, rows = (
-            path or Path(table.path),
-            read_crop_table(path or Path(table.path), table.code_column, table.hcat3_column),
-        )
+        file = path or Path(table.path)
+        rows = read_crop_table(file, table.code_column, table.hcat3_column)
+        form = exact_code if version == PUBLISHED_VERSION else normal_code
     else:
         file = country_table(table or country, version)
         rows = read_crop_table(file) if file.parent.name != HCAT_FOLDER else read_hcat_table(file)
+        form = exact_code if file.parent.name == PUBLISHED_TABLES else normal_code
     of_year = [row for row in rows if year is None or row.first <= year <= row.last]
     refuse_two_meanings(file, of_year, form, in_any_year=year is None)
-    return CropCodes({row.code: row.hcat3 for row in of_year}, form)
+    names = names_with_one_meaning(of_year) if form is normal_code else {}
+    return CropCodes({row.code: row.hcat3 for row in of_year}, form, names)
+
+
+def names_with_one_meaning(rows: Iterable[TableRow]) -> dict[str, str]:
+    """Name -> HCAT3 code, of the names that mean one crop: some files have names in the place of codes."""
+    meanings: dict[str, set[str]] = defaultdict(set)
+    for row in rows:
+        meanings[normal_code(row.name)].add(row.hcat3)
+    return {name: found.pop() for name, found in meanings.items() if name and len(found) == 1}
 
 
 def country_table(name: str, version: str) -> Path:
@@ -143,7 +154,9 @@ def country_table(name: str, version: str) -> Path:
     folder = taxonomy_folder()
     if name in (HCAT3_TABLE, HCAT4_TABLE):
         return folder / HCAT_FOLDER / f"{name}.csv"
-    published = folder / "countries" / "version-1" / f"{name}.csv"
+    if not TABLE_NAME.fullmatch(name):
+        raise ParcelError(f"no crop table {name!r}; expected a country in lower case, such as fr or be-vlg")
+    published = folder / "countries" / PUBLISHED_TABLES / f"{name}.csv"
     if version == PUBLISHED_VERSION and published.exists():
         return published
     file = folder / "countries" / f"{name}.csv"

@@ -107,7 +107,7 @@ def relabel_store(
 
     recipe: read the parcels by its section `parcels`; without it the parcels that the source pinned are classified
     again. tables: crop table (CSV with the columns `code` and `hcat3`) by country, in the place of the recipe's.
-    taxonomy: version of the classes (default: of the recipe that is given, else of the store).
+    taxonomy: version of the classes (default: what the given recipe states, else that of the store).
     Raises UsageError for an unknown version, PlanError where the source is not finished or has no labels, or the target
     was begun with other inputs, StoreError where a record of what was retracted is lost, FormatVersionError for a
     source of a newer format.
@@ -176,7 +176,9 @@ def relabelled_plans(
     version: of the classes, where it is not that of the recipe or the plans.
     """
     squares = {square: split for plan in plans for square, split in plan.squares.items()}
-    taxonomy = Taxonomy.load(version or (recipe.taxonomy.version if recipe else plans[0].taxonomy_version))
+    stated = recipe is not None and "version" in recipe.taxonomy.model_fields_set
+    chosen = version or (recipe.taxonomy.version if recipe is not None and stated else plans[0].taxonomy_version)
+    taxonomy = Taxonomy.load(chosen)
     known: dict[tuple[int, str], list[pd.DataFrame]] = {}
     for plan in plans:
         for role in ROLES:

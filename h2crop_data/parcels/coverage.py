@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 from pyproj import Geod
 
 from h2crop_data.constants import TIERS, UNKNOWN
@@ -58,22 +60,42 @@ def file_coverage(file: ParcelFile, table: CropCodes, taxonomy: Taxonomy) -> Fil
     Raises ParcelError where the file cannot be read.
     """
     parcels, _ = read_parcels(file)
-    geod = Geod(ellps="WGS84")
-    areas = [abs(geod.geometry_area_perimeter(shape)[0]) / SQUARE_METRES_PER_HECTARE for shape in parcels.geometry]
-    codes = parcels["code"]
+    return parcels_coverage(parcels["code"], hectares_of(parcels.geometry.to_numpy()), table, taxonomy)[0]
+
+
+def parcels_coverage(
+    codes: pd.Series[str], hectares: NDArray[np.float64], table: CropCodes, taxonomy: Taxonomy
+) -> tuple[FileCoverage, NDArray[np.int8]]:
+    """How far the classes reach in parcels with these crop codes and areas; and for each parcel at how many tiers it
+    has a class, int8, -1 where the table does not have its code.
+    """
     missing, hcat3 = table.unmapped(codes), table.hcat3(codes)
-    reached = (tier_table(hcat3, taxonomy) != UNKNOWN).sum(axis=1)
+    reached = (tier_table(hcat3, taxonomy) != UNKNOWN).sum(axis=1).astype(np.int8)
     rows = pd.DataFrame(
-        {"code": codes.to_numpy(), "hectares": areas, "missing": missing, "hcat3": hcat3.to_numpy(), "reached": reached}
+        {
+            "code": codes.to_numpy(),
+            "hectares": hectares,
+            "missing": missing,
+            "hcat3": hcat3.to_numpy(),
+            "reached": reached,
+        }
     )
     total = float(rows["hectares"].sum())
-    return FileCoverage(
+    found = FileCoverage(
         parcels=len(rows),
         hectares=total,
         unmapped=int(missing.sum()),
         tiers=[tier_coverage(tier, rows, total) for tier in range(1, TIERS + 1)],
         codes=coverage_of_codes(rows, table),
     )
+    return found, np.where(missing, np.int8(-1), reached)
+
+
+def hectares_of(shapes: NDArray[np.object_]) -> NDArray[np.float64]:
+    """The areas of shapes (longitude, latitude) on the ellipsoid, in hectares."""
+    geod = Geod(ellps="WGS84")
+    areas = (abs(geod.geometry_area_perimeter(shape)[0]) for shape in shapes.tolist())
+    return np.fromiter(areas, np.float64, len(shapes)) / SQUARE_METRES_PER_HECTARE
 
 
 def tier_coverage(tier: int, rows: pd.DataFrame, total: float) -> TierCoverage:

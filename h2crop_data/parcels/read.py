@@ -17,7 +17,7 @@ from pyproj import CRS
 from pyproj.exceptions import CRSError
 from shapely.geometry.base import BaseGeometry
 
-from h2crop_data.crops.codes import clean_code, several_codes
+from h2crop_data.crops.codes import clean_code, code_with_use, several_codes
 from h2crop_data.errors import ParcelError
 from h2crop_data.grid import LONLAT, to_crs
 from h2crop_data.parcels.damage import about_to_name_rows, quoted, rows_where, rows_without_shape
@@ -179,7 +179,8 @@ def read_rows(file: ParcelFile, **selection: Any) -> pd.DataFrame:
     identifiers = pd.Series(fields[file.id_field]).map(clean_code) if file.id_field else pd.Series(fid)
     codes = pd.Series(fields[file.code_field]).map(clean_code).astype("str")
     if file.use_field:
-        codes = codes.str.cat(pd.Series(fields[file.use_field]).map(clean_code), sep=" ").str.strip()
+        uses = pd.Series(fields[file.use_field]).map(clean_code)
+        codes = pd.Series(list(map(code_with_use, codes, uses)), dtype="str")
     return pd.DataFrame(
         {
             "fid": fid,

@@ -263,6 +263,13 @@ class ParcelSource(Section):
     coverage: str | None = None
     """Vector file of the ground that these declarations cover; pixels outside any coverage are unknown."""
 
+    @model_validator(mode="after")
+    def use_needs_hcat4(self) -> Self:
+        """The use is a part of HCAT4 codes only."""
+        if self.use_field is not None and self.table != "hcat4":
+            raise ValueError("use_field: requires `table: hcat4`; other tables have codes without a use")
+        return self
+
 
 class Parcels(Section):
     """The declarations that labels come from."""

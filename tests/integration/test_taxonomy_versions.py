@@ -150,6 +150,22 @@ def test_relabelling_gives_what_a_build_gives_and_shares_the_images(stores: dict
         xr.testing.assert_identical(back.drop_attrs(), old.drop_attrs())
 
 
+def test_a_recipe_that_states_no_version_keeps_that_of_the_store(
+    region: TinyRegion, stores: dict[str, Path], tmp_path: Path
+) -> None:
+    relabel_store(stores["2"], tmp_path / "same", recipe=recipe_of(region, None))
+    assert store_attributes(tmp_path / "same")["taxonomy"]["version"] == "2"
+    assert strip_labels(tmp_path / "same", 2022) == ids("2", OF_2022)
+    relabel_store(stores["2"], tmp_path / "older", recipe=recipe_of(region, "1"))
+    assert strip_labels(tmp_path / "older", 2022) == ids("1", PUBLISHED)
+
+
+def test_a_use_needs_the_table_of_hcat4(region: TinyRegion) -> None:
+    source = {"path": "RPG_{year}.gpkg", "country": "fr", "code_field": "CODE_CULTU", "use_field": "USE"}
+    with pytest.raises(RecipeError, match="use_field: requires `table: hcat4`"):
+        region.recipe(parcels={"season": [source]})
+
+
 def test_unknown_versions_are_refused(region: TinyRegion, stores: dict[str, Path], tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="unknown taxonomy version '9'; this h2crop has 1, 2"):
         relabel_store(stores["1"], tmp_path / "new", taxonomy="9")

@@ -51,6 +51,16 @@ def test_the_row_without_digits_is_for_every_other_crop(tmp_path: Path) -> None:
     assert mapping.of_prefix("3301") == 255
 
 
+def test_pairs_of_zeros_at_the_end_of_a_mapping_say_nothing(tmp_path: Path) -> None:
+    mapping = mapping_of(tmp_path, "hcat3,id,name\n3302000000,3,grass\n3301290700,4,sugar beet\n3301000000,5,other\n")
+    assert [mapping.of_prefix(prefix) for prefix in ("3302000000", "3302", "3301290700", "33012907", "3301030000")] == [
+        *(3, 3, 4, 4, 5)
+    ]
+    assert mapping.of_prefix("330129") == 255
+    with pytest.raises(ParcelError, match="3302 is there twice"):
+        mapping_of(tmp_path, "hcat3,id,name\n3302000000,3,grass\n3302,4,meadow\n")
+
+
 def test_each_pixel_has_the_class_of_its_finest_tier(tmp_path: Path) -> None:
     taxonomy = Taxonomy.load("1")
     ids = [taxonomy.ids(code) for code in ("3301010101", "3301010400", "3301010600", "3302000000", "3301000000")]

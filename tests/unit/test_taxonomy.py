@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from h2crop_data.crops.codes import clean_code, normal_code, several_codes
+from h2crop_data.crops.codes import clean_code, code_with_use, normal_code, several_codes
 from h2crop_data.crops.files import taxonomy_folder
 from h2crop_data.crops.tables import CropCodes, load_crop_table
 from h2crop_data.crops.taxonomy import Taxonomy, tier_table
@@ -390,6 +390,48 @@ def test_tables_compare_codes_by_their_normal_form_and_version_1_as_they_are() -
     assert normal.hcat3(spelt).tolist() == ["3301010101", "3301010101", "3302000000", "3302000000"]
     assert exact.near_misses(set(spelt)) == {"0101": "101", "101.0": "101", "bth ": "BTH"}
     assert not normal.unmapped(spelt).any()
+
+
+def test_version_1_compares_other_countries_in_the_normal_form() -> None:
+    codes = pd.Series(["003", "3", "6"], dtype="str")
+    assert load_crop_table(None, "pt", version="1", year=2021).hcat3(codes).tolist() == [
+        *("3301010300", "3301010300", "3301000000")
+    ]
+    # Its own tables as they are.
+    assert load_crop_table(None, "at", version="1").unmapped(pd.Series(["0105", "105"], dtype="str")).tolist() == [
+        *(True, False)
+    ]
+
+
+def test_names_in_the_place_of_codes_are_found_if_they_mean_one_crop(tmp_path: Path) -> None:
+    rows = "code,hcat3,name\n1,3301010101,Weizen\n2,3302000000,Gras\n3,3301090100,Gras\nGerste,3302000000,Wiese\n"
+    (tmp_path / "mine.csv").write_text(rows + "4,3301010401,Gerste\n", encoding="utf-8")
+    own = CropTable(path=str(tmp_path / "mine.csv"))
+    table = load_crop_table(own, "xx", version="2", year=2022)
+    spelt = pd.Series(["weizen ", "Gras", "1", "Gerste", "Klee"], dtype="str")
+    # Gerste is a code of its own.
+    assert table.hcat3(spelt).tolist() == ["3301010101", "", "3301010101", "3302000000", ""]
+    assert table.unmapped(spelt).tolist() == [False, True, False, False, True]
+    assert load_crop_table(own, "xx", version="1").unmapped(spelt).tolist() == [True, True, False, False, True]
+    # Portugal had names in its files of 2017 to 2019.
+    names = pd.Series(["CENTEIO", "Batata"], dtype="str")
+    assert load_crop_table(None, "pt", version="2", year=2018).hcat3(names).tolist() == ["3301010300", "3301030000"]
+
+
+@pytest.mark.parametrize(
+    ("code", "use", "text"),
+    [
+        *[
+            ("3310106000", "6", "3310106000 6"),
+            ("3310106000", "06", "3310106000 6"),
+            ("3310106000", "11", "3310106000 11"),
+        ],
+        *[("3310106000", use, "3310106000") for use in ("0", "", "12", "x", "-1")],
+        ("", "6", ""),
+    ],
+)
+def test_a_use_is_a_part_of_the_code_only_if_it_is_one(code: str, use: str, text: str) -> None:
+    assert code_with_use(code, use) == text
 
 
 def test_near_misses_are_found_across_accents_and_punctuation() -> None:

@@ -13,6 +13,7 @@ import pytest
 
 from h2crop_data.crops.check import check_crop_table, check_taxonomy
 from h2crop_data.crops.files import taxonomy_folder
+from h2crop_data.crops.hcat import hcat3_names
 from h2crop_data.crops.taxonomy import Taxonomy, taxonomy_versions
 
 
@@ -47,6 +48,29 @@ def test_version_1_is_the_published_one_byte_for_byte() -> None:
     }
     published = taxonomy_folder() / "countries/version-1"
     assert {file.stem: hashlib.sha256(file.read_bytes()).hexdigest() for file in published.glob("*.csv")} == digests
+
+
+def test_version_2_does_not_change_either() -> None:
+    taxonomy = Taxonomy.load("2")
+    assert taxonomy.hash == "d26c8d3f03b2e2e87d11b55c9060d649d7e7f8fddfdf9734bd3fb6266ef2bb64"
+    assert [len(tier) for tier in taxonomy.classes] == [7, 58, 161, 208]
+    assert taxonomy.names(4)[taxonomy.ids("3301290700")[3]] == "sugar_beet"
+
+
+def stated(code: str) -> str:
+    """The pairs of digits of a code up to the last that is not 00."""
+    pairs = [code[i : i + 2] for i in range(0, 10, 2)]
+    return "".join(pairs[: max(i for i, pair in enumerate(pairs) if pair != "00") + 1])
+
+
+def test_appended_classes_never_overlap_and_follow_in_the_order_of_hcat3() -> None:
+    published, newer = Taxonomy.load("1").classes[3], Taxonomy.load("2").classes[3]
+    appended = [code for code, _ in sorted(newer.items(), key=lambda one: one[1][0]) if code not in published]
+    assert appended == sorted(appended)
+    known = [code for code in hcat3_names() if code not in appended]
+    for code in appended:
+        assert not [other for other in known if other.startswith(stated(code))], code
+        assert not [other for other in newer if other != code and code.startswith(stated(other))], code
 
 
 def test_later_versions_keep_every_class_of_the_ones_before() -> None:
@@ -90,6 +114,10 @@ DAMAGES: dict[str, tuple[Callable[[Path], None], str]] = {
         lambda folder: appended(folder / "countries/nl.csv", "99999,12345,,,x,x,source,"),
         r"nl\.csv:\d+: expected a ten-digit HCAT3 code, got '12345'",
     ),
+    "no checksums": (
+        lambda folder: (folder / "countries/version-1/SHA256SUMS").unlink(),
+        "cannot read .*SHA256SUMS",
+    ),
     "no list of versions": (
         lambda folder: (folder / "versions.csv").unlink(),
         r"cannot read the table .*versions\.csv",
@@ -128,6 +156,7 @@ HEADER = "code,hcat3,from,to,name,english,decided,reason\n"
         ("1,3301010101,,2020,a,a,source,\n1,3302000000,2020,,a,a,source,\n", "code 1 has two meanings"),
         ("1,3301010101,,,a,a,source,\n01,3301010101,,,a,a,source,\n", "code 1 has 2 rows in the same years"),
         ("1,3301010101,,2019,a,a,source,\n1,3302000000,2020,,a,a,source,\n", None),
+        ("1,3302000000,2015,2020,a,a,source,\n1,3302000000,2018,2022,a,a,source,\n", "code 1 has 2 rows in the same"),
     ],
 )
 def test_a_crop_table_is_checked_row_by_row(tmp_path: Path, rows: str, says: str | None) -> None:

@@ -71,6 +71,25 @@ def test_show_of_an_unknown_crop_is_refused() -> None:
     assert "no crop 'QQQQ'" in str(done.exception)
 
 
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (
+            [
+                "",
+            ],
+            "give a country's code",
+        ),
+        (["BTH", "--country", "zz"], "no crop table 'zz'"),
+        ([" "], "give a country's"),
+    ],
+)
+def test_show_refuses_what_it_cannot_look_up(arguments: list[str], says: str) -> None:
+    done = CliRunner().invoke(app, ["taxonomy", "show", *arguments])
+    assert isinstance(done.exception, UsageError)
+    assert says in str(done.exception)
+
+
 def test_diff_of_versions_only_adds() -> None:
     found = report("diff", "1", taxonomy_versions()[-1])
     assert not any(found["removed"].values())
@@ -131,6 +150,12 @@ def test_import_and_suggest(tmp_path: Path) -> None:
     assert out.read_text(encoding="utf-8").splitlines()[1] == "1,3301010101,,,Winter weat,,source,"
     again = run("import", str(tmp_path / "list.csv"), "--out", str(out), *arguments, "--hcat3-column", "HCAT3")
     assert isinstance(again.exception, UsageError)
+    for nowhere in (tmp_path / "no/x.csv", tmp_path):
+        arguments_out = ["--out", str(nowhere), *arguments, "--hcat3-column", "HCAT3", "--force"]
+        assert "cannot write" in str(run("import", str(tmp_path / "list.csv"), *arguments_out).exception)
+    (tmp_path / "empty.csv").write_text("CODE,NAME\n", encoding="utf-8")
+    empty = run("import", str(tmp_path / "empty.csv"), "--out", str(tmp_path / "z.csv"))
+    assert "has no rows" in str(empty.exception)
     half = run("import", str(tmp_path / "list.csv"), "--out", str(tmp_path / "y.csv"), *arguments)
     assert isinstance(half.exception, UsageError)
 
@@ -177,4 +202,10 @@ def test_appending_ends_at_254_classes() -> None:
 
 def test_propose_prints_rows_and_refuses_a_published_version() -> None:
     assert isinstance(CliRunner().invoke(app, ["taxonomy", "propose", "1"]).exception, UsageError)
-    assert isinstance(report("propose", "99", "--countries", "1"), list)
+    found = report("propose", "99", "--countries", "1")
+    last = Taxonomy.load(taxonomy_versions()[-1])
+    assert len(found) > 20
+    assert next(one["id"] for one in found if one["tier"] == 4) == len(last.classes[3]) + 1
+    assert sum(one["tier"] == 4 for one in found) + len(last.classes[3]) <= 254
+    line = run("propose", "99", "--countries", "1").stdout.splitlines()[0]
+    assert line == "{tier},{id},{prefix},{name},99".format(**found[0])
