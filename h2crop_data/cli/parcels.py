@@ -11,7 +11,7 @@ import typer
 from h2crop_data.cli.console import print_json, say
 from h2crop_data.crops.countries import code_field
 from h2crop_data.crops.taxonomy import Taxonomy, taxonomy_versions
-from h2crop_data.errors import UsageError
+from h2crop_data.errors import ParcelError, UsageError
 
 if TYPE_CHECKING:
     from h2crop_data.crops.tables import CropCodes
@@ -22,14 +22,19 @@ if TYPE_CHECKING:
 app = typer.Typer(help="Check files of declared parcels.", no_args_is_help=True)
 
 InCountry = Annotated[str, typer.Option(help="Country (and region) in lower case, such as fr or be-vlg.")]
-OfYear = Annotated[int, typer.Option(help="Year of the declarations.")]
+OfYear = Annotated[int, typer.Option(min=1980, max=2100, help="Year of the declarations.")]
 ClassVersion = Annotated[str | None, typer.Option(help="Version of the crop classes (default: the newest).")]
 CodeField = Annotated[
     str | None, typer.Option("--code-field", help="Field of the crop code (default: the known one of the country).")
 ]
 LayerName = Annotated[str | None, typer.Option(help="Layer of the file (default: its only layer).")]
 StatedCrs = Annotated[str | None, typer.Option(help="CRS of the file, if it has none or a wrong one.")]
-OwnTable = Annotated[Path | None, typer.Option(help="Your own crop table (CSV with columns code, hcat3).")]
+OwnTable = Annotated[
+    str | None,
+    typer.Option(
+        help="Your own crop table (CSV with columns code, hcat3), or hcat3 or hcat4 for files with such codes."
+    ),
+]
 #: Lines of a list that are shown; --json has all.
 LINES_OF_A_LIST = 10
 
@@ -79,7 +84,7 @@ def opened_file(
     code_column: str | None,
     layer: str | None,
     crs: str | None,
-    table: Path | None,
+    table: str | None,
     id_field: str | None = None,
 ) -> tuple[ParcelFile, CropCodes, Taxonomy]:
     """A file of parcels with the crop codes and classes for it.
@@ -87,15 +92,24 @@ def opened_file(
     Raises UsageError for an unknown version, and where the field of the crop code is not known; ParcelError for a file
     or table that cannot be read.
     """
-    from h2crop_data.crops.tables import load_crop_table
+    from h2crop_data.crops.tables import HCAT3_TABLE, HCAT4_TABLE, country_tables, load_crop_table
     from h2crop_data.parcels.read import open_parcels, vector_fields
     from h2crop_data.recipe.model import CropTable
 
     chosen = version or taxonomy_versions()[-1]
     if chosen not in taxonomy_versions():
         raise UsageError(f"unknown taxonomy version {chosen!r}; this h2crop has {', '.join(taxonomy_versions())}")
-    own = CropTable(path=str(table)) if table else None
-    codes = load_crop_table(own, country, table, version=chosen, year=year)
+    shipped = table in (HCAT3_TABLE, HCAT4_TABLE)
+    own = CropTable(path=table) if table and not shipped else None
+    try:
+        codes = load_crop_table(
+            own or table, country, Path(table) if table and own else None, version=chosen, year=year
+        )
+    except ParcelError as error:
+        if table is None and country not in country_tables():
+            known = ", ".join(country_tables())
+            raise UsageError(f"no crop table for {country!r} (known: {known}); give your own with --table") from error
+        raise
     fields = vector_fields(file, layer)
     field = code_column or code_field(country, fields)
     if field is None:

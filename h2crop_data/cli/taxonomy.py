@@ -44,7 +44,7 @@ def check_tables(
 
     problems = check_taxonomy() if table is None else check_crop_table(table)
     if as_json:
-        print_json({"problems": problems})
+        print_json({"problems": problems, "versions": taxonomy_versions()})
     for problem in () if as_json else problems:
         say(problem)
     if problems:
@@ -65,6 +65,9 @@ def import_list(
     hcat3_column: Annotated[str | None, typer.Option(help="Column of the HCAT3 code.")] = None,
     hcat4_column: Annotated[str | None, typer.Option(help="Column of the HCAT4 code.")] = None,
     use_column: Annotated[str | None, typer.Option(help="Column of HCAT4's code of the use.")] = None,
+    from_column: Annotated[str | None, typer.Option(help="Column of the first year of a meaning.")] = None,
+    to_column: Annotated[str | None, typer.Option(help="Column of its last year.")] = None,
+    reason: Annotated[str, typer.Option(help="Why you decided the meanings yourself, for every row.")] = "",
     force: Annotated[bool, typer.Option("--force", help="Replace an existing table.")] = False,
     as_json: JsonReport = False,
 ) -> None:
@@ -75,13 +78,23 @@ def import_list(
     columns = None
     if any(named):
         if not (code_column or name_column) or not (hcat3_column or hcat4_column):
-            raise UsageError("name the column of the code or the name, and that of the HCAT3 or HCAT4 code")
+            raise UsageError(
+                "name the column of the code or the name, and that of the HCAT3 or HCAT4 code; a list without such "
+                "codes gets them first (`h2crop taxonomy suggest` helps)"
+            )
         columns = ForeignColumns(
-            code_column, name_column, english_column, hcat3_column, hcat4=hcat4_column, use=use_column
+            code_column,
+            name_column,
+            english_column,
+            hcat3_column,
+            hcat4=hcat4_column,
+            use=use_column,
+            first=from_column,
+            last=to_column,
         )
     if out.exists() and not force:
         raise UsageError(f"{out} exists; give --force to replace it")
-    rows, report = import_table(file, columns, country)
+    rows, report = import_table(file, columns, country, reason)
     try:
         out.write_text(table_text(rows), encoding="utf-8")
     except OSError as error:
@@ -140,6 +153,8 @@ def diff(
         say(f"{country}: {len(codes)} code(s) differ")
         for code, (old, new) in codes.items():
             say(f"  {code}: {told_meaning(old)} -> {told_meaning(new)}")
+    if any(found.codes.values()):
+        say("(-: the table of that version does not have the code)")
 
 
 @app.command()
@@ -172,16 +187,22 @@ def coverage(
 
 @app.command()
 def suggest(
-    file: Annotated[Path, typer.Argument(help="CSV with a column of crop names.")],
-    name_column: Annotated[str, typer.Option(help="Column of the crop's name, best in English.")],
+    file: Annotated[Path | None, typer.Argument(help="CSV with a column of crop names.")] = None,
+    name_column: Annotated[str | None, typer.Option(help="Column of the crop's name, best in English.")] = None,
+    name: Annotated[str | None, typer.Option(help="One crop name instead of a file.")] = None,
     code_column: Annotated[str | None, typer.Option(help="Column of the crop code, to show with it.")] = None,
     number: Annotated[int, typer.Option("--number", min=1, help="Suggestions for each name.")] = 3,
     as_json: JsonReport = False,
 ) -> None:
     """Suggest HCAT3 codes for crop names by the names in all crop tables; nothing is applied."""
-    from h2crop_data.crops.suggestions import suggested
+    from h2crop_data.crops.suggestions import suggested_codes, suggested_for_file
 
-    found = suggested(file, name_column, code_column, number)
+    if (file is None) == (name is None) or (file is not None and name_column is None):
+        raise UsageError("give a CSV and --name-column, or one --name")
+    if name is not None:
+        found = [suggested_codes(name, number)]
+    else:
+        found = suggested_for_file(Path(file or ""), name_column or "", code_column, number)
     if as_json:
         print_json([asdict(one) for one in found])
         return
@@ -206,6 +227,8 @@ def propose(
     if as_json:
         print_json([asdict(one) for one in found])
         return
+    if not found:
+        say(f"version {version} would have no more classes than {taxonomy_versions()[-1]}")
     for one in found:
         typer.echo(f"{one.tier},{one.id},{one.prefix},{one.name},{version}")
 

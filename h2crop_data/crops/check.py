@@ -99,7 +99,7 @@ def problems_of_row(row: TableRow, names: Iterable[str], hcat4: Iterable[str]) -
         yield f"{row.hcat3} is a code of HCAT4, whose digits mean other crops; give the HCAT3 code"
     elif row.hcat3 and row.hcat3 not in names:
         yield f"{row.hcat3} is not a code of HCAT3"
-    if row.decided not in DECIDED:
+    if row.decided is not None and row.decided not in DECIDED:
         yield f"expected source or us in `decided`, got {row.decided!r}"
     if row.decided == "us" and not row.reason:
         yield f"{row.code} was decided by us, but has no reason"

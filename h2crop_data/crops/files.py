@@ -20,7 +20,8 @@ def taxonomy_folder() -> Path:
 def read_csv(path: Path, columns: tuple[str, ...]) -> list[tuple[int, dict[str, str]]]:
     """The rows of a CSV (UTF-8, or Latin-1 where it is not) as text, each with its line in the file.
 
-    Raises ParcelError for missing columns.
+    Columns are separated by commas, or by semicolons or tabs if its first line has no comma. Raises ParcelError for a
+    file that is not a text file, and for missing columns.
     """
     try:
         data = path.read_bytes()
@@ -30,7 +31,11 @@ def read_csv(path: Path, columns: tuple[str, ...]) -> list[tuple[int, dict[str, 
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError:
         text = data.decode("latin-1")
-    reader = csv.DictReader(io.StringIO(text, newline=""), restval="")
+    if "\0" in text:
+        raise ParcelError(f"{path} is not a text file; expected a CSV")
+    header = text.partition("\n")[0]
+    separator = next((mark for mark in ",;\t" if mark in header), ",")
+    reader = csv.DictReader(io.StringIO(text, newline=""), restval="", delimiter=separator)
     rows = [(reader.line_num, row) for row in reader]
     present = list(reader.fieldnames or [])
     missing = [column for column in columns if column not in present]

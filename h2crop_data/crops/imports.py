@@ -31,10 +31,16 @@ class ForeignColumns:
     use: str | None = None
     #: Column of the country, in lists of several.
     country: str | None = None
+    #: Years in which the code means this, inclusive.
+    first: str | None = None
+    last: str | None = None
+    decided: str | None = None
+    reason: str | None = None
 
 
-#: EuroCrops v1 and the lists of fiboa.org; EuroCrops v2.
+#: h2crop's own tables; EuroCrops v1 and the lists of fiboa.org; EuroCrops v2.
 KNOWN_FORMS = (
+    ForeignColumns("code", "name", "english", "hcat3", first="from", last="to", decided="decided", reason="reason"),
     ForeignColumns("original_code", "original_name", "translated_name", "HCAT3_code", "HCAT3_name"),
     ForeignColumns(
         "original_code", "original_name", "translated_name", hcat4="hcat4_code", use="usage_code", country="nuts"
@@ -52,17 +58,15 @@ class ImportedRow:
     name: str
     english: str
     reason: str = ""
+    first: str = ""
+    last: str = ""
+    decided: str = ""
 
     def fields(self) -> dict[str, str]:
         """The row in the form of taxonomy/countries."""
-        decided = "us" if self.reason else "source"
-        return dict(
-            zip(
-                TABLE_COLUMNS,
-                (self.code, self.hcat3, "", "", self.name, self.english, decided, self.reason),
-                strict=True,
-            )
-        )
+        decided = self.decided or ("us" if self.reason else "source")
+        values = (self.code, self.hcat3, self.first, self.last, self.name, self.english, decided, self.reason)
+        return dict(zip(TABLE_COLUMNS, values, strict=True))
 
 
 @dataclass
@@ -88,17 +92,19 @@ class TableReport:
 
 
 def import_table(
-    file: Path, columns: ForeignColumns | None = None, country: str | None = None
+    file: Path, columns: ForeignColumns | None = None, country: str | None = None, reason: str = ""
 ) -> tuple[list[ImportedRow], TableReport]:
     """The rows of a list of crop codes, in order of code, and a report.
 
-    columns: of the list; without it those of EuroCrops v1 or v2, or of a list of fiboa.org, are recognised.
-    country: whose rows to take of a list of several. Raises ParcelError where columns are missing or no row is left.
+    columns: of the list; without it those of h2crop, of EuroCrops v1 or v2, or of fiboa.org are recognised. country:
+    whose rows to take of a list of several. reason: why the meanings were decided here, for every row without one;
+    without it they are those of the source. Raises ParcelError where columns are missing, no row is left, or none has a
+    meaning.
     """
     chosen = columns or known_form(file)
     wanted = tuple(name for name in vars(chosen).values() if name)
     report, names = TableReport(), hcat3_names()
-    of_code: dict[str, list[ImportedRow]] = defaultdict(list)
+    of_code: dict[tuple[str, str, str], list[ImportedRow]] = defaultdict(list)
     for line, row in read_csv(file, wanted):
         values = {part: clean_code(row.get(name)) if name else "" for part, name in vars(chosen).items()}
         if country and chosen.country and values["country"].casefold() != country.casefold():
@@ -114,7 +120,9 @@ def import_table(
         if chosen.hcat4:
             hcat3 = hcat3_of_hcat4(values["hcat4"], values["use"])
         else:
-            hcat3 = values["hcat3"] if values["hcat3"] in names else None
+            # Spreadsheets make numbers of codes.
+            stated_code = values["hcat3"].removesuffix(".0")
+            hcat3 = stated_code if stated_code in names else None
             if hcat3 is None and (values["hcat3"], "") in crosswalk():
                 report.hcat4.append(f"{where}: {values['hcat3']}")
         if hcat3 is None:
@@ -122,15 +130,28 @@ def import_table(
         stated = values["hcat3_name"]
         if hcat3 and stated in names.values() and names[hcat3] != stated:
             report.contradictions.append(f"{where}: {hcat3} is {names[hcat3]}, the list says {stated}")
-        reason = f"HCAT4 {values['hcat4']} {values['use']}".rstrip() + ", by the crosswalk" if chosen.hcat4 else ""
-        row_made = ImportedRow(line, key, hcat3 or "", values["name"], values["english"], reason)
-        of_code[normal_code(key)].append(row_made)
+        why = values["reason"] or (f"HCAT4 {values['hcat4']} {values['use']}".rstrip() + ", by the crosswalk")
+        found = ImportedRow(
+            line,
+            key,
+            hcat3 or "",
+            values["name"],
+            values["english"],
+            why if values["reason"] or chosen.hcat4 else reason,
+            values["first"],
+            values["last"],
+            values["decided"],
+        )
+        of_code[normal_code(key), found.first, found.last].append(found)
     if not of_code:
         of_country = f" of {country!r}" if country else ""
         raise ParcelError(f"{file}: no row{of_country} with a crop code or name")
     rows = [one_meaning(rows, report) for rows in of_code.values()]
+    if not any(row.hcat3 for row in rows):
+        column = chosen.hcat4 or chosen.hcat3
+        raise ParcelError(f"{file}: no row has a code of HCAT in the column {column}; is it another column?")
     report.kept = len(rows)
-    return sorted(rows, key=lambda row: row.code), report
+    return sorted(rows, key=lambda row: (row.code, row.first)), report
 
 
 def one_meaning(rows: Sequence[ImportedRow], report: TableReport) -> ImportedRow:

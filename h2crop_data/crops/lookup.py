@@ -95,6 +95,8 @@ def crops_of(text: str, country: str | None = None) -> list[KnownCrop]:
             for prefix, (_, name) in classes.items()
             if normal_code(name) == wanted.replace(" ", "_")
         }
+    if country is None:
+        chosen |= {row.hcat3 for (hcat4, _), row in crosswalk().items() if hcat4 == text}
     if not chosen:
         where = f" in the table of {country}" if country else ""
         raise UsageError(
@@ -117,7 +119,7 @@ def known_crop(hcat3: str) -> KnownCrop:
     for country in country_tables():
         rows = (row for row in rows_of_country(country) if row.hcat3 == hcat3)
         found.countries += [
-            CountryCode(country, row.code, row.hcat3, row.years, row.name, row.english, row.decided, row.reason)
+            CountryCode(country, row.code, row.hcat3, row.years, row.name, row.english, row.decided or "", row.reason)
             for row in rows
         ]
     found.hcat4 = [

@@ -12,13 +12,15 @@ from numpy.typing import NDArray
 
 from h2crop_data.constants import TIERS, UNKNOWN
 from h2crop_data.crops.files import read_csv, taxonomy_folder, whole_number
-from h2crop_data.crops.hcat import significant
+from h2crop_data.crops.hcat import hcat3_names, significant
 from h2crop_data.crops.taxonomy import PUBLISHED_VERSION, Taxonomy
 from h2crop_data.errors import ParcelError
 
 #: Leading digits of HCAT3 codes; empty for every crop that no other row names.
 MAPPED_DIGITS = re.compile(r"(33([0-9]{2}){0,4})?")
 BACKGROUND_ID = 0
+#: The name of id 255.
+UNKNOWN_CLASS = "unknown"
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,10 @@ class ClassMapping:
                 raise ParcelError(
                     f"{path}:{line}: expected leading digits of HCAT3 codes, an id of 1..255 and a name, got {row}"
                 )
+            if not any(code.startswith(significant(prefix)) for code in hcat3_names()):
+                raise ParcelError(f"{path}:{line}: no code of HCAT3 begins with {significant(prefix)}")
+            if number == UNKNOWN and name != UNKNOWN_CLASS:
+                raise ParcelError(f"{path}:{line}: 255 is unknown; give the class {name} another id, 1 to 254")
             if classes.setdefault(number, name) != name:
                 raise ParcelError(f"{path}:{line}: id {number} has two names, {classes[number]} and {name}")
             # Pairs of zeros at the end are no digits of their own: 3302000000 is all that begins with 3302.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from rapidfuzz import fuzz, process
@@ -36,23 +37,28 @@ class SuggestedCodes:
     suggestions: list[Suggestion]
 
 
-def suggested(file: Path, name_column: str, code_column: str | None = None, number: int = 3) -> list[SuggestedCodes]:
+def suggested_for_file(
+    file: Path, name_column: str, code_column: str | None = None, number: int = 3
+) -> list[SuggestedCodes]:
     """So many HCAT3 codes for each crop name in a CSV. Raises ParcelError for a missing column."""
-    names, known = hcat3_names(), known_names()
     columns = (name_column, *([code_column] if code_column else []))
-    found = []
-    for _, row in read_csv(file, columns):
-        near = process.extract(
-            normal_code(row[name_column]), known.keys(), scorer=fuzz.token_sort_ratio, limit=NEAR_NAMES
-        )
-        best: dict[str, Suggestion] = {}
-        for like, score, _ in near if normal_code(row[name_column]) else ():
-            best.setdefault(known[like], Suggestion(known[like], names[known[like]], like, round(score, 1)))
-        code = row[code_column] if code_column else ""
-        found.append(SuggestedCodes(code, row[name_column], list(best.values())[:number]))
-    return found
+    return [
+        suggested_codes(row[name_column], number, row[code_column] if code_column else "")
+        for _, row in read_csv(file, columns)
+    ]
 
 
+def suggested_codes(name: str, number: int = 3, code: str = "") -> SuggestedCodes:
+    """So many HCAT3 codes for a crop name; none for an empty one. code: to show with it."""
+    names, known, wanted = hcat3_names(), known_names(), normal_code(name)
+    near = process.extract(wanted, known.keys(), scorer=fuzz.token_sort_ratio, limit=NEAR_NAMES) if wanted else []
+    best: dict[str, Suggestion] = {}
+    for like, score, _ in near:
+        best.setdefault(known[like], Suggestion(known[like], names[known[like]], like, round(score, 1)))
+    return SuggestedCodes(code, name, list(best.values())[:number])
+
+
+@cache
 def known_names() -> dict[str, str]:
     """Names of crops in every table -> HCAT3 code."""
     known = {name.replace("_", " "): code for code, name in hcat3_names().items()}

@@ -61,8 +61,8 @@ class TableRow:
     last: int
     name: str = ""
     english: str = ""
-    #: `source` or `us`.
-    decided: str = ""
+    #: `source` or `us`; None in tables that do not say it.
+    decided: str | None = None
     reason: str = ""
 
     @property
@@ -188,9 +188,11 @@ def read_crop_table(file: Path, code_column: str = "code", hcat3_column: str = "
         first, last = int(years[0] or EARLIEST), int(years[1] or LATEST)
         if first > last:
             raise ParcelError(f"{file}:{line}: `from` {first} is after `to` {last}")
-        others = {name: (row.get(name) or "").strip() for name in ("name", "english", "decided", "reason")}
+        others = {name: (row.get(name) or "").strip() for name in ("name", "english", "reason")}
+        # None where the table does not say who decided.
+        decided = None if "decided" not in row else (row["decided"] or "").strip()
         if code:
-            rows.append(TableRow(line, code, hcat3, first, last, **others))
+            rows.append(TableRow(line, code, hcat3, first, last, decided=decided, **others))
     return rows
 
 

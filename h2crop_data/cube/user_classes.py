@@ -31,7 +31,9 @@ def with_user_classes(opened: xr.Dataset, mapping: ClassMapping, attributes: Map
             dask="parallelized",
             output_dtypes=[np.uint8],
         )
-        attrs = {key: value for key, value in array.attrs.items() if not key.startswith("classes_tier")}
+        attrs = {
+            key: value for key, value in array.attrs.items() if not key.startswith("classes_tier") and key != "note"
+        }
         opened = opened.assign({name: mapped.assign_attrs(attrs | mapping_flags(mapping))})
     return opened.drop_dims(TIER_AXIS, errors="ignore")
 

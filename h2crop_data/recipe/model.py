@@ -282,10 +282,15 @@ class Parcels(Section):
     """Minimum share of a cell's pixels in declared parcels whose crop has a class (at tier 1)."""
 
 
+def number_as_text(value: object) -> object:
+    """A whole number as text: YAML reads `2` as a number."""
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
 class TaxonomySettings(Section):
     """The classes of the four tiers."""
 
-    version: str = "1"
+    version: Annotated[str, BeforeValidator(number_as_text)] = "1"
     """Version of the classes and crop tables: `1` as published, `2` with more classes and corrected tables
     (docs/classes.md)."""
 

@@ -85,6 +85,8 @@ def test_each_pixel_has_the_class_of_its_finest_tier(tmp_path: Path) -> None:
         ("hcat3,id,name\n3301,x,a\n", "an id of 1..255"),
         ("hcat3,id,name\n3301,1,\n", "and a name"),
         ("hcat3,id,name\n3301,1,a\n3302,1,b\n", "id 1 has two names, a and b"),
+        ("hcat3,id,name\n3310101001,1,a\n", "no code of HCAT3 begins with 3310101001"),
+        ("hcat3,id,name\n3301,255,a\n", "255 is unknown; give the class a another id"),
         ("hcat3,id,name\n3301,1,a\n3301,2,b\n", "3301 is there twice"),
     ],
 )

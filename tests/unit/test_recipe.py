@@ -214,7 +214,7 @@ def test_a_key_like_no_other_gets_no_guess(france: Document) -> None:
         ("split/shares", {"train": 0.5, "val": 0.1, "test": 0.1}, "split:", "add up to 1, got 0.7"),
         ("split/shares", {"train": 0.5, "trial": 0.5}, "split.shares.trial:", "'train', 'val' or 'test'"),
         ("store/level", 10, "store.level: 10:", "less than or equal to 9"),
-        ("taxonomy", {"version": 1}, "taxonomy.version: 1:", "string"),
+        ("taxonomy", {"version": 1.5}, "taxonomy.version: 1.5:", "string"),
         ("enmap/catalog", None, "enmap.catalog: null:", "string"),
     ],
 )

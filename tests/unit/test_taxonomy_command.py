@@ -15,7 +15,7 @@ from h2crop_data.cli.main import app
 from h2crop_data.crops.appending import appended_classes
 from h2crop_data.crops.countries import code_field
 from h2crop_data.crops.taxonomy import Taxonomy, taxonomy_versions
-from h2crop_data.errors import ParcelError, UsageError
+from h2crop_data.errors import UsageError
 
 
 def run(*arguments: str) -> Any:
@@ -33,7 +33,7 @@ def test_check_passes_and_names_the_versions() -> None:
     done = run("check")
     assert done.exit_code == 0, done.output
     assert "no problem found; versions 1 (101 classes)" in done.output
-    assert report("check") == {"problems": []}
+    assert report("check") == {"problems": [], "versions": taxonomy_versions()}
 
 
 def test_check_of_a_table_of_ones_own(tmp_path: Path) -> None:
@@ -128,13 +128,24 @@ def test_coverage_tells_how_far_each_tier_reaches(parcels: Path) -> None:
     assert "ORP?: 1 parcels, 1.0 ha; looks like ORP" in done.output
 
 
+def test_coverage_by_hcat_codes(parcels: Path, tmp_path: Path) -> None:
+    frame = gpd.read_file(parcels).assign(hcat=["3301010101", "3301290700", "3302000000", "9999999999"])
+    frame.to_file(tmp_path / "hcat.gpkg")
+    arguments = ["--country", "xx", "--year", "2022", "--code-field", "hcat", "--table", "hcat3"]
+    found = report("coverage", str(tmp_path / "hcat.gpkg"), *arguments)
+    assert (found["unmapped"], [tier["parcels"] for tier in found["tiers"]]) == (1, [3, 3, 3, 3])
+
+
 def test_coverage_needs_a_field_and_a_table(parcels: Path) -> None:
     done = CliRunner().invoke(app, ["taxonomy", "coverage", str(parcels), "--country", "nl", "--year", "2022"])
     assert isinstance(done.exception, UsageError)
     assert "no known field of crop codes for nl; give --code-field, one of CODE_CULTU" in str(done.exception)
     done = CliRunner().invoke(app, ["taxonomy", "coverage", str(parcels), "--country", "xx", "--year", "2022"])
-    assert isinstance(done.exception, ParcelError)
-    assert "no crop table 'xx'" in str(done.exception)
+    assert isinstance(done.exception, UsageError)
+    assert "no crop table for 'xx' (known: at, " in str(done.exception)
+    assert "give your own with --table" in str(done.exception)
+    wrong_year = run("coverage", str(parcels), "--country", "fr", "--year", "22")
+    assert wrong_year.exit_code == 2
 
 
 def test_import_and_suggest(tmp_path: Path) -> None:
@@ -142,6 +153,11 @@ def test_import_and_suggest(tmp_path: Path) -> None:
     arguments = ["--code-column", "CODE", "--name-column", "NAME"]
     found = report("suggest", str(tmp_path / "list.csv"), *arguments)
     assert [one["suggestions"][0]["hcat3"] for one in found] == ["3301010101", "3301290700"]
+    (one,) = report("suggest", "--name", "Winter Wheat")
+    assert one["suggestions"][0] | {"score": 0} == {
+        **{"hcat3": "3301010101", "hcat3_name": "winter_common_soft_wheat", "like": "winter wheat", "score": 0}
+    }
+    assert isinstance(run("suggest").exception, UsageError)
     out = tmp_path / "xx.csv"
     done = run("import", str(tmp_path / "list.csv"), "--out", str(out), *arguments, "--hcat3-column", "HCAT3")
     assert done.exit_code == 0, done.output

@@ -89,6 +89,38 @@ def test_any_list_whose_columns_are_named(tmp_path: Path) -> None:
         import_table(path, ForeignColumns(code="Kode", hcat3="Klasse"))
 
 
+def test_years_and_reasons_are_kept(tmp_path: Path) -> None:
+    path = list_of(
+        tmp_path,
+        "CODE,NAME,HCAT3,FROM,TO\n099,Flax,3301060700,,2019\n099,Buckwheat,3301150200,2020,\n1,Wheat,3301010101.0,,\n",
+    )
+    columns = ForeignColumns(code="CODE", name="NAME", hcat3="HCAT3", first="FROM", last="TO")
+    rows, report = import_table(path, columns, reason="by the names of the crops")
+    assert report.two_meanings == []
+    table = tmp_path / "xx.csv"
+    table.write_text(table_text(rows), encoding="utf-8")
+    assert table.read_text(encoding="utf-8").splitlines()[1:] == [
+        "099,3301060700,,2019,Flax,,us,by the names of the crops",
+        "099,3301150200,2020,,Buckwheat,,us,by the names of the crops",
+        "1,3301010101,,,Wheat,,us,by the names of the crops",
+    ]
+    assert check_crop_table(table) == []
+    # A table of h2crop comes back as it is.
+    again, _ = import_table(table)
+    assert table_text(again) == table.read_text(encoding="utf-8")
+
+
+def test_lists_with_semicolons_are_read_and_other_files_refused(tmp_path: Path) -> None:
+    path = list_of(tmp_path, V1.replace(",", ";") + "1;Weizen, weich;Wheat;x;3301010101\n")
+    assert [(row.code, row.name) for row in import_table(path)[0]] == [("1", "Weizen, weich")]
+    path.write_bytes(b"SQLite format 3\0,\0\0")
+    with pytest.raises(ParcelError, match=r"list\.csv is not a text file; expected a CSV"):
+        import_table(path)
+    path = list_of(tmp_path, "CODE,NAME\n1,Wheat\n2,Barley\n")
+    with pytest.raises(ParcelError, match="no row has a code of HCAT in the column NAME"):
+        import_table(path, ForeignColumns(code="CODE", hcat3="NAME"))
+
+
 @pytest.mark.parametrize(
     ("codes", "code"),
     [
