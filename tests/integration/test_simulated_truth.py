@@ -130,8 +130,8 @@ def border(numbers: NDArray[Any], reach: int) -> NDArray[np.bool_]:
 def expected_tiers(codes: pd.Series) -> NDArray[np.uint8]:
     """Class ids (n, 4) of French codes, by the tables as text: the first 4, 6, 8, 10 digits of the HCAT3 code."""
     folder = Path(__file__).resolve().parents[2] / "taxonomy"
-    hcat3 = pd.read_csv(folder / "countries" / "fr.csv", dtype=str).set_index("code")["hcat3"].to_dict()
-    tiers = pd.read_csv(folder / "tiers.csv", dtype=str)
+    hcat3 = pd.read_csv(folder / "countries" / "version-1" / "fr.csv", dtype=str).set_index("code")["hcat3"].to_dict()
+    tiers = pd.read_csv(folder / "tiers.csv", dtype=str).query("since == '1'")
     ids = {(int(row.tier), row.hcat3_prefix): int(row.id) for row in tiers.itertuples()}
     rows = []
     for code in codes:
