@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -103,46 +103,17 @@ def import_table(
     """
     chosen = columns or known_form(file)
     wanted = tuple(name for name in vars(chosen).values() if name)
-    report, names = TableReport(), hcat3_names()
+    report = TableReport()
     of_code: dict[tuple[str, str, str], list[ImportedRow]] = defaultdict(list)
     for line, row in read_csv(file, wanted):
         values = {part: clean_code(row.get(name)) if name else "" for part, name in vars(chosen).items()}
         if country and chosen.country and values["country"].casefold() != country.casefold():
             continue
         report.read += 1
-        key = values["code"] or values["name"]
-        where = f"line {line}: {key or values['english']}"
-        if not key:
-            report.unnamed.append(where)
-            continue
-        if not values["code"]:
-            report.by_name.append(where)
-        if chosen.hcat4:
-            hcat3 = hcat3_of_hcat4(values["hcat4"], values["use"])
-        else:
-            # Spreadsheets make numbers of codes.
-            stated_code = values["hcat3"].removesuffix(".0")
-            hcat3 = stated_code if stated_code in names else None
-            if hcat3 is None and (values["hcat3"], "") in crosswalk():
-                report.hcat4.append(f"{where}: {values['hcat3']}")
-        if hcat3 is None:
-            report.unmapped.append(f"{where}: {values['hcat4'] or values['hcat3'] or 'no HCAT3 code'}")
-        stated = values["hcat3_name"]
-        if hcat3 and stated in names.values() and names[hcat3] != stated:
-            report.contradictions.append(f"{where}: {hcat3} is {names[hcat3]}, the list says {stated}")
-        why = values["reason"] or (f"HCAT4 {values['hcat4']} {values['use']}".rstrip() + ", by the crosswalk")
-        found = ImportedRow(
-            line,
-            key,
-            hcat3 or "",
-            values["name"],
-            values["english"],
-            why if values["reason"] or chosen.hcat4 else reason,
-            values["first"],
-            values["last"],
-            values["decided"],
-        )
-        of_code[normal_code(key), found.first, found.last].append(found)
+        found = imported_row(line, values, report, by_hcat4=chosen.hcat4 is not None)
+        if found is not None:
+            found = found if found.reason else replace(found, reason=reason)
+            of_code[normal_code(found.code), found.first, found.last].append(found)
     if not of_code:
         of_country = f" of {country!r}" if country else ""
         raise ParcelError(f"{file}: no row{of_country} with a crop code or name")
@@ -152,6 +123,46 @@ def import_table(
         raise ParcelError(f"{file}: no row has a code of HCAT in the column {column}; is it another column?")
     report.kept = len(rows)
     return sorted(rows, key=lambda row: (row.code, row.first)), report
+
+
+def imported_row(line: int, values: Mapping[str, str], report: TableReport, *, by_hcat4: bool) -> ImportedRow | None:
+    """The row of a list with these values, by the names of `ForeignColumns`; None where it has neither code nor name.
+
+    What does not fit is added to the report. by_hcat4: whether its meaning is an HCAT4 code.
+    """
+    key = values["code"] or values["name"]
+    where = f"line {line}: {key or values['english']}"
+    if not key:
+        report.unnamed.append(where)
+        return None
+    if not values["code"]:
+        report.by_name.append(where)
+    names = hcat3_names()
+    # Spreadsheets make numbers of codes.
+    code = (values["hcat4"] if by_hcat4 else values["hcat3"]).removesuffix(".0")
+    if by_hcat4:
+        hcat3 = hcat3_of_hcat4(code, values["use"])
+    else:
+        hcat3 = code if code in names else None
+        if hcat3 is None and (code, "") in crosswalk():
+            report.hcat4.append(f"{where}: {code}")
+    if hcat3 is None:
+        report.unmapped.append(f"{where}: {code or 'no HCAT3 code'}")
+    stated = values["hcat3_name"]
+    if hcat3 and stated in names.values() and names[hcat3] != stated:
+        report.contradictions.append(f"{where}: {hcat3} is {names[hcat3]}, the list says {stated}")
+    by_crosswalk = f"HCAT4 {code} {values['use']}".rstrip() + ", by the crosswalk"
+    return ImportedRow(
+        line,
+        key,
+        hcat3 or "",
+        values["name"],
+        values["english"],
+        values["reason"] or (by_crosswalk if by_hcat4 else ""),
+        values["first"],
+        values["last"],
+        values["decided"],
+    )
 
 
 def one_meaning(rows: Sequence[ImportedRow], report: TableReport) -> ImportedRow:
@@ -164,7 +175,7 @@ def one_meaning(rows: Sequence[ImportedRow], report: TableReport) -> ImportedRow
     hcat3 = agreed(meanings)
     stated = ", ".join(meaning or "unknown" for meaning in meanings)
     report.two_meanings.append(f"line {first.line}: {first.code}: {stated}")
-    return replace(first, hcat3=hcat3, reason=f"the source has several meanings: {stated}")
+    return replace(first, hcat3=hcat3, decided="us", reason=f"the source has several meanings: {stated}")
 
 
 def known_form(file: Path) -> ForeignColumns:
